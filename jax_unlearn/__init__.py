@@ -1,0 +1,49 @@
+"""Machine unlearning for JAX: weighted, harmonized, audited against retraining.
+
+Per-sample losses are a function of the parameters, weights are their cotangent, and
+unlearning is one pullback, harmonized and handed to optax.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from jax_unlearn import audit as audit
+from jax_unlearn import checkpoint as checkpoint
+from jax_unlearn import data as data
+from jax_unlearn import gradients as gradients
+from jax_unlearn import harmonize as harmonize
+from jax_unlearn import losses as losses
+from jax_unlearn import masks as masks
+from jax_unlearn import methods as methods
+from jax_unlearn import objectives as objectives
+from jax_unlearn import weights as weights
+from jax_unlearn.adapters import from_equinox as from_equinox
+from jax_unlearn.adapters import from_haiku as from_haiku
+from jax_unlearn.adapters import from_linen as from_linen
+from jax_unlearn.adapters import from_nnx as from_nnx
+from jax_unlearn.adapters import from_stateless as from_stateless
+from jax_unlearn.errors import InputError as InputError
+from jax_unlearn.errors import NonFiniteError as NonFiniteError
+from jax_unlearn.run import predict as predict
+from jax_unlearn.run import run as run
+from jax_unlearn.run import scan_steps as scan_steps
+from jax_unlearn.types import Aux as Aux
+from jax_unlearn.types import Batch as Batch
+from jax_unlearn.types import LossFn as LossFn
+from jax_unlearn.types import Model as Model
+from jax_unlearn.types import Sample as Sample
+from jax_unlearn.types import UnlearnBatch as UnlearnBatch
+from jax_unlearn.types import Unlearner as Unlearner
+from jax_unlearn.types import UnlearnInfo as UnlearnInfo
+from jax_unlearn.types import UnlearnState as UnlearnState
+from jax_unlearn.types import Weighting as Weighting
+
+if TYPE_CHECKING:
+    from jax_unlearn import zoo as zoo
+
+
+def __getattr__(name: str):
+    """Import the zoo on first use: it needs flax, which the core does not."""
+    if name == "zoo":
+        return importlib.import_module("jax_unlearn.zoo")
+    raise AttributeError(f"module 'jax_unlearn' has no attribute {name!r}")

@@ -1,0 +1,201 @@
+"""Checkpoints: a folder of orbax arrays and a json record, written whole or not at all.
+
+A checkpoint holds `arrays/` (orbax), `record.json` (what the caller says of it) and
+`digests.json` (SHA-256 of every other file, checked before anything is read).
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_unlearn.errors import InputError
+from jax_unlearn.types import PyTree
+
+FORMAT = 1
+
+
+def save(path: str | os.PathLike, tree: PyTree, record: dict[str, Any]) -> Path:
+    """Write a pytree of arrays and a record as a new checkpoint folder.
+
+    Everything is written beside the target and moved there in one step.
+
+    Args:
+      path: folder to make; must not exist.
+      tree: pytree of arrays (dicts, lists, tuples), such as an `UnlearnState`.
+      record: JSON-able description; the key "format" is taken.
+
+    Returns:
+      The path.
+
+    Raises:
+      InputError: the folder exists, or cannot be written; a tree without arrays; a
+        record that json cannot write, or with a "format".
+
+    >>> import jax.numpy as jnp
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save(Path(folder) / "c", {"w": jnp.arange(2.0)}, {"model": "toy"})
+    ...     print(read_record(path)["model"], load(path, {"w": jnp.zeros(2)})["w"])
+    toy [0. 1.]
+    """
+    import orbax.checkpoint as ocp
+
+    path = Path(path).absolute()
+    if path.exists():
+        raise InputError(f"checkpoint {path} exists already; choose another path")
+    if not jax.tree.leaves(tree):
+        raise InputError("tree has no arrays; a checkpoint needs at least one")
+    if "format" in record:
+        raise InputError(f"record format={record['format']!r}: rename this key")
+    try:
+        text = json.dumps({"format": FORMAT, **record}, indent=1, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"record={record!r} is not JSON-able ({error}); use numbers, strings, lists"
+        ) from error
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise InputError(
+            f"cannot write checkpoint {path}: {error.strerror}; choose another folder"
+        ) from error
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(partial / "arrays", jax.tree.map(_words, tree))
+        (partial / "record.json").write_text(text + "\n")
+        digests = json.dumps(_digests(partial), indent=1, sort_keys=True)
+        (partial / "digests.json").write_text(digests + "\n")
+        os.chmod(partial, 0o755)
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(
+            f"cannot write checkpoint {path}: {error.strerror}; free some space or "
+            "choose another folder"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return path
+
+
+def read_record(path: str | os.PathLike) -> dict[str, Any]:
+    """Return the record of a checkpoint whose files are all as they were written.
+
+    Args:
+      path: checkpoint folder.
+
+    Returns:
+      The record given to `save`, with its `format`.
+
+    Raises:
+      InputError: missing, truncated or altered checkpoint, or one of another format.
+    """
+    path = Path(path).absolute()
+    if not path.is_dir():
+        raise InputError(f"checkpoint {path} does not exist; check the path")
+    try:
+        expected = json.loads((path / "digests.json").read_text())
+        record = json.loads((path / "record.json").read_text())
+        wrong = sorted(set(_digests(path).items()) ^ set(expected.items()))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"{path} is no checkpoint of jax_unlearn, or lost its record.json or "
+            "digests.json; take another copy"
+        ) from error
+    if wrong:
+        raise InputError(
+            f"checkpoint {path} is damaged: {wrong[0][0]} is missing or not as it was "
+            "written; take another copy"
+        )
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise InputError(f"checkpoint {path} has another format than {FORMAT}")
+    return record
+
+
+def load(path: str | os.PathLike, template: PyTree) -> PyTree:
+    """Return the arrays of a checkpoint, shaped like the template.
+
+    Args:
+      path: checkpoint folder.
+      template: pytree of arrays or `jax.ShapeDtypeStruct`s of the model expected, for
+        example `jax.eval_shape(model.init, key, inputs)`.
+
+    Returns:
+      Pytree of arrays on the default device.
+
+    Raises:
+      InputError: missing or damaged checkpoint, or arrays of another model.
+    """
+    import orbax.checkpoint as ocp
+
+    read_record(path)
+    path = Path(path).absolute()
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    wanted = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            np.shape(leaf), jax.dtypes.canonicalize_dtype(leaf.dtype), sharding=sharding
+        ),
+        jax.eval_shape(lambda tree: jax.tree.map(_words, tree), template),
+    )
+    with ocp.StandardCheckpointer() as checkpointer:
+        stored = _shapes(checkpointer.metadata(path / "arrays"))
+        expected = _shapes(wanted)
+        if stored != expected:
+            name = min(set(stored.items()) ^ set(expected.items()))[0]
+            raise InputError(
+                f"checkpoint {path} is of another model: {name} is "
+                f"{stored.get(name, 'absent')} there, {expected.get(name, 'absent')} "
+                "expected; give the architecture it was trained with"
+            )
+        restored = checkpointer.restore(path / "arrays", wanted)
+    return jax.tree.map(_typed, restored, template)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _words(leaf: Any) -> Any:
+    """Return a random key as its integers, other arrays as they are."""
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _typed(leaf: Any, like: Any) -> Any:
+    """Undo `_words`."""
+    if not _is_key(like):
+        return leaf
+    kinds = []  # key_impl reads arrays and tracers, not ShapeDtypeStructs
+    jax.eval_shape(lambda key: kinds.append(jax.random.key_impl(key)), like)
+    return jax.random.wrap_key_data(leaf, impl=kinds[0])
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple]:
+    """Return shape and dtype of every leaf by its path."""
+    tree = getattr(tree, "item_metadata", tree)
+    tree = getattr(tree, "tree", tree)
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {
+        jax.tree_util.keystr(keys, simple=True, separator="/"): (
+            tuple(leaf.shape),
+            str(jax.dtypes.canonicalize_dtype(leaf.dtype)),
+        )
+        for keys, leaf in leaves
+    }
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file but the list of digests itself."""
+    return {
+        file.relative_to(folder).as_posix(): hashlib.sha256(
+            file.read_bytes()
+        ).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != "digests.json"
+    }

@@ -1,0 +1,120 @@
+"""The one place where gradients are made and divided by the count."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jax_unlearn.types import Array, Batch, LossFn, ModelState, Params, PyTree
+
+
+class WeightedGradInfo(NamedTuple):
+    """What `weighted_grad` saw on its way.
+
+    Attributes:
+      losses: unweighted losses `f32[B]`.
+      weights: weights used, 0 for masked samples, `f32[B]`.
+      aux: second result of `losses_fn`.
+      carry: second result of `weights_fn`.
+    """
+
+    losses: Array
+    weights: Array
+    aux: Any
+    carry: Any
+
+
+def weighted_grad(
+    losses_fn: Callable[[Params], tuple[Array, Any]],
+    params: Params,
+    weights_fn: Callable[[Array, Any], tuple[Array, Any]],
+    *,
+    where: Array | None = None,
+) -> tuple[Params, WeightedGradInfo]:
+    """Return g = (1/n) Σ_i w_i ∇ℓ_i by one forward and one backward pass.
+
+    The weights are the cotangent of the losses: they may depend on the very forward
+    pass that is differentiated, are themselves not differentiated, and cost no second
+    pass.
+
+    Args:
+      losses_fn: `params -> (losses [B], aux)`; finite for masked samples too.
+      params: pytree of arrays.
+      weights_fn: `(losses, aux) -> (weights [B], carry)`.
+      where: `bool[B]`, samples that count; n is their number.
+
+    Returns:
+      Gradients like `params`, zero if no sample counts, and `WeightedGradInfo`.
+
+    Raises:
+      ValueError: weights and losses of different shape.
+
+    >>> x = jnp.array([1.0, 3.0])
+    >>> def losses_fn(w):
+    ...     return w * x, None
+    >>> def weights_fn(losses, aux):
+    ...     return jnp.array([2.0, 0.0]), None
+    >>> print(weighted_grad(losses_fn, jnp.float32(1), weights_fn)[0])  # (2·1 + 0·3)/2
+    1.0
+    """
+    losses, pullback, aux = jax.vjp(losses_fn, params, has_aux=True)
+    seen = jax.lax.stop_gradient((losses, aux))
+    weights, carry = weights_fn(*seen)
+    if weights.shape != losses.shape:
+        raise ValueError(
+            f"weights.shape={weights.shape} but losses.shape={losses.shape}: return "
+            "one weight a sample"
+        )
+    weights, count = weights.astype(jnp.float32), jnp.float32(max(losses.shape[0], 1))
+    if where is not None:
+        weights = jnp.where(where, weights, 0.0)
+        count = jnp.maximum(jnp.sum(where.astype(jnp.float32)), 1.0)
+    cotangent = jax.lax.stop_gradient(weights / count)
+    (grads,) = pullback(cotangent.astype(losses.dtype))
+    return grads, WeightedGradInfo(losses, weights, aux, carry)
+
+
+def mean_gradient(loss_fn: LossFn) -> Callable[..., PyTree]:
+    """Transform a loss into its mean gradient over the samples of many batches.
+
+    Args:
+      loss_fn: unreduced losses; use eval mode so that batches do not interact.
+
+    Returns:
+      `(params, model_state, batches, key) -> gradients`, float32, like `params`;
+      compiled once, padding left out by the masks; ValueError if there is no batch.
+
+    >>> from jax_unlearn.types import Aux
+    >>> def loss_fn(w, state, batch, key):
+    ...     losses = w * batch.inputs
+    ...     return losses, Aux(losses, losses, state)
+    >>> batches = [Batch(jnp.array([1.0, 3.0]), jnp.array([0, 0]))]
+    >>> print(mean_gradient(loss_fn)(jnp.float32(1), (), batches, jax.random.key(0)))
+    2.0
+    """
+
+    @jax.jit
+    def summed(params, model_state, batch, key):
+        def total(params):
+            losses, _ = loss_fn(params, model_state, batch, key)
+            kept = losses if batch.mask is None else jnp.where(batch.mask, losses, 0.0)
+            return jnp.sum(kept)
+
+        return optax.tree.cast(jax.grad(total)(params), jnp.float32)
+
+    def mean(
+        params: Params, model_state: ModelState, batches: Iterable[Batch], key: Array
+    ) -> PyTree:
+        gradients, count = None, 0
+        for number, batch in enumerate(batches):
+            new = summed(params, model_state, batch, jax.random.fold_in(key, number))
+            gradients = new if gradients is None else optax.tree.add(gradients, new)
+            size = batch.labels.shape[0]
+            count += size if batch.mask is None else int(jnp.sum(batch.mask))
+        if gradients is None:
+            raise ValueError("batches is empty: give at least one batch")
+        return optax.tree.scale(1.0 / max(count, 1), gradients)
+
+    return mean

@@ -1,0 +1,150 @@
+"""Harmonizers: what becomes of a forget and a retain gradient that disagree.
+
+A harmonizer is `(g_forget, g_retain) -> g` on pytrees; inner products and norms are
+taken in float32 over the whole pytree (or leaf by leaf), leaves keep their dtype.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jax_unlearn.errors import InputError
+from jax_unlearn.types import Array, Harmonizer, PyTree
+
+
+def project(g: PyTree, onto: PyTree) -> PyTree:
+    """Remove from g what conflicts with another gradient, if anything does.
+
+    With g·o < 0: g − (g·o/‖o‖²)·o, which is orthogonal to o; otherwise g itself. A zero
+    `onto` conflicts with nothing. Both are scaled to largest entry 1 first, so that no
+    product over- or underflows however large or small the gradients are.
+
+    Args:
+      g: pytree of arrays.
+      onto: pytree of the same structure and shapes.
+
+    Returns:
+      Pytree like `g`, same dtypes.
+
+    Reference: Yu et al. (PCGrad), arXiv 2001.06782, used by LTU, arXiv 2407.10494.
+
+    >>> print(project(jnp.array([1.0, -1.0]), jnp.array([0.0, 2.0])))
+    [1. 0.]
+    >>> print(project(jnp.array([1.0, 1.0]), jnp.array([0.0, 2.0])))
+    [1. 1.]
+    """
+    reach, unit = _scaled(g)
+    _, direction = _scaled(onto)
+    dot = optax.tree.vdot(unit, direction)
+    norm_sq = jnp.maximum(optax.tree.vdot(direction, direction), 1.0)  # 0 if onto is 0
+    share = jnp.minimum(dot / norm_sq, 0.0)
+    return jax.tree.map(
+        lambda leaf, a, b: jnp.where(
+            share < 0, (reach * (a - share * b)).astype(leaf.dtype), leaf
+        ),
+        g,
+        unit,
+        direction,
+    )
+
+
+def cosine(a: PyTree, b: PyTree) -> Array:
+    """Return the cosine of the angle between two gradients, 0 if one is zero.
+
+    >>> print(cosine(jnp.array([1.0, 0.0]), jnp.array([-2.0, 0.0])))
+    -1.0
+    """
+    (_, a), (_, b) = _scaled(a), _scaled(b)
+    norms = optax.tree.norm(a) * optax.tree.norm(b)
+    return jnp.where(
+        norms > 0, optax.tree.vdot(a, b) / jnp.where(norms > 0, norms, 1.0), 0.0
+    )
+
+
+def one_way(priority: str = "retain", *, per_leaf: bool = False) -> Harmonizer:
+    """Let one gradient stand and remove from the other what conflicts with it.
+
+    priority "retain": G = g_r + project(g_f, g_r), so that G·g_r ≥ ‖g_r‖².
+
+    Args:
+      priority: "retain" or "forget", the gradient that stands.
+      per_leaf: look for conflicts leaf by leaf instead of over the whole pytree.
+
+    Raises:
+      InputError: unknown priority.
+
+    Reference: LTU, arXiv 2407.10494; the direction of the projection is our choice.
+
+    >>> print(one_way()(jnp.array([1.0, -1.0]), jnp.array([0.0, 2.0])))
+    [1. 2.]
+    """
+    if priority not in ("retain", "forget"):
+        raise InputError(f"priority={priority!r}: choose 'retain' or 'forget'")
+
+    def harmonize(g_forget: PyTree, g_retain: PyTree) -> PyTree:
+        if priority == "retain":
+            return optax.tree.add(g_retain, _project(g_forget, g_retain, per_leaf))
+        return optax.tree.add(g_forget, _project(g_retain, g_forget, per_leaf))
+
+    return harmonize
+
+
+def two_way(*, per_leaf: bool = False) -> Harmonizer:
+    """Remove from each gradient what conflicts with the other, then add (PCGrad).
+
+    G = project(g_f, g_r) + project(g_r, g_f).
+
+    Args:
+      per_leaf: look for conflicts leaf by leaf instead of over the whole pytree.
+
+    Reference: Yu et al., arXiv 2001.06782, algorithm 1 for two tasks.
+
+    >>> print(two_way()(jnp.array([1.0, -1.0]), jnp.array([0.0, 2.0])))
+    [2. 1.]
+    """
+
+    def harmonize(g_forget: PyTree, g_retain: PyTree) -> PyTree:
+        return optax.tree.add(
+            _project(g_forget, g_retain, per_leaf),
+            _project(g_retain, g_forget, per_leaf),
+        )
+
+    return harmonize
+
+
+def add(forget: float = 1.0, retain: float = 1.0) -> Harmonizer:
+    """Add the gradients with fixed factors: G = α·g_f + β·g_r.
+
+    Args:
+      forget: α.
+      retain: β.
+
+    >>> print(add(0.5, 1.0)(jnp.array([1.0, -1.0]), jnp.array([0.0, 2.0])))
+    [0.5 1.5]
+    """
+
+    def harmonize(g_forget: PyTree, g_retain: PyTree) -> PyTree:
+        return optax.tree.add(
+            optax.tree.scale(forget, g_forget), optax.tree.scale(retain, g_retain)
+        )
+
+    return harmonize
+
+
+def _project(g: PyTree, onto: PyTree, per_leaf: bool) -> PyTree:
+    return jax.tree.map(project, g, onto) if per_leaf else project(g, onto)
+
+
+def _scaled(tree: PyTree) -> tuple[Array, PyTree]:
+    """Return the largest size of an entry, and the tree divided by it, in float32."""
+    tree = _float32(tree)
+    sizes = [jnp.max(jnp.abs(leaf), initial=0.0) for leaf in jax.tree.leaves(tree)]
+    largest = functools.reduce(jnp.maximum, sizes, jnp.float32(0))
+    divisor = jnp.where(largest > 0, largest, 1.0)
+    return largest, jax.tree.map(lambda leaf: leaf / divisor, tree)
+
+
+def _float32(tree: PyTree) -> PyTree:
+    return optax.tree.cast(tree, jnp.float32)

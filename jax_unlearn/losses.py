@@ -1,0 +1,139 @@
+"""Per-sample losses and scores that optax lacks; nothing here is reduced.
+
+All functions take logits `[..., K]` and integer labels `[...]`, compute in float32 and
+return one value a sample, so that each also runs on one item under `jax.vmap`.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jax_unlearn.types import Array
+
+
+def cross_entropy(logits: Array, labels: Array) -> Array:
+    """Return ℓ = −log softmax(logits)_y in float32, whatever the logits' dtype.
+
+    Args:
+      logits: `[..., K]`.
+      labels: true classes, integers `[...]`.
+
+    Returns:
+      Losses `f32[...]`.
+
+    >>> import jax.numpy as jnp
+    >>> cross_entropy(jnp.zeros((1, 4)), jnp.array([2])).tolist()  # log 4
+    [1.3863]
+    """
+    return optax.softmax_cross_entropy_with_integer_labels(
+        logits.astype(jnp.float32), labels
+    )
+
+
+def true_class_probability(logits: Array, labels: Array) -> Array:
+    """Return p_y = softmax(logits)_y, the confidence in the true class.
+
+    Args:
+      logits: `[..., K]`.
+      labels: true classes, integers `[...]`.
+
+    Returns:
+      Probabilities `f32[...]`.
+
+    >>> import jax.numpy as jnp
+    >>> true_class_probability(jnp.zeros((1, 4)), jnp.array([2])).tolist()
+    [0.25]
+    """
+    return jnp.exp(-cross_entropy(logits, labels))
+
+
+def soft_cross_entropy(logits: Array, targets: Array) -> Array:
+    """Return −Σ_k t_k log softmax(logits)_k, 0·log 0 counted as 0.
+
+    Args:
+      logits: `[..., K]`.
+      targets: target distributions `[..., K]`.
+
+    Returns:
+      Losses `f32[...]`; at least the entropy of the target.
+
+    >>> import jax.numpy as jnp
+    >>> soft_cross_entropy(jnp.zeros((1, 2)), jnp.array([[1.0, 0.0]])).tolist()  # log 2
+    [0.6931]
+    """
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
+    targets = targets.astype(jnp.float32)
+    return -jnp.sum(jnp.where(targets == 0, 0.0, targets * log_probs), axis=-1)
+
+
+def distillation(
+    logits: Array, teacher_logits: Array, *, temperature: float | Array = 1.0
+) -> Array:
+    """Return T²·KL(teacher ‖ student), both softened by the temperature T.
+
+    A class to which the teacher gives no probability counts 0.
+
+    Args:
+      logits: the student's, `[..., K]`.
+      teacher_logits: the teacher's, `[..., K]`; no gradient flows into them.
+      temperature: T > 0; T² keeps the size of the gradient independent of T.
+
+    Returns:
+      Losses `f32[...]`, 0 where student and teacher agree.
+
+    Reference: Hinton et al., arXiv 1503.02531, section 2.
+
+    >>> import jax.numpy as jnp
+    >>> distillation(jnp.array([[1.0, 2.0]]), jnp.array([[3.0, 4.0]])).tolist()
+    [0.0]
+    """
+    student = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)
+    teacher = jax.nn.log_softmax(
+        jax.lax.stop_gradient(teacher_logits).astype(jnp.float32) / temperature
+    )
+    probs = jnp.exp(teacher)
+    terms = jnp.where(probs == 0, 0.0, probs * (teacher - student))
+    return jnp.square(jnp.float32(temperature)) * jnp.sum(terms, axis=-1)
+
+
+def margin(logits: Array, labels: Array) -> Array:
+    """Return logit_y − max_{k≠y} logit_k, positive where the sample is right.
+
+    Args:
+      logits: `[..., K]`.
+      labels: true classes, integers `[...]`.
+
+    Returns:
+      Margins `f32[...]`.
+
+    >>> import jax.numpy as jnp
+    >>> margin(jnp.array([[3.0, 1.0, 0.0]]), jnp.array([0])).tolist()
+    [2.0]
+    """
+    logits = logits.astype(jnp.float32)
+    own = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.bool_)
+    true = jnp.sum(jnp.where(own, logits, 0.0), axis=-1)
+    return true - jnp.max(jnp.where(own, -jnp.inf, logits), axis=-1)
+
+
+def el2n(logits: Array, labels: Array) -> Array:
+    """Return ‖softmax(logits) − onehot(y)‖₂, the error's L2 norm.
+
+    It is the norm of the cross-entropy's gradient in the logits.
+
+    Args:
+      logits: `[..., K]`.
+      labels: true classes, integers `[...]`.
+
+    Returns:
+      Scores `f32[...]` in [0, √2].
+
+    Reference: Paul et al., arXiv 2107.07075, definition 2.2.
+
+    >>> import jax.numpy as jnp
+    >>> el2n(jnp.zeros((1, 2)), jnp.array([0])).tolist()  # ‖(−1/2, 1/2)‖
+    [0.7071]
+    """
+    probabilities = jax.nn.softmax(logits.astype(jnp.float32))
+    own = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
+    return jnp.linalg.norm(probabilities - own, axis=-1)

@@ -1,0 +1,99 @@
+"""Methods that climb the loss of the forget set."""
+
+import optax
+
+from jax_unlearn import harmonize, objectives
+from jax_unlearn.errors import InputError
+from jax_unlearn.methods.assemble import assemble
+from jax_unlearn.types import Harmonizer, Model, Unlearner, Weighting
+
+
+def gradient_ascent(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    *,
+    weighting: Weighting | None = None,
+    model_state: str = "sequential",
+) -> Unlearner:
+    """Ascend (GA): minimise −(1/n) Σ w_i CE over D_f, the retain set unused.
+
+    Args:
+      model: the network; outputs are logits `[B, K]`.
+      optimizer: any optax transformation; published: lr 1e-4 to 1e-3, 5 epochs. The
+        stabler form clips the gradient (0.1) and sets `model_state="frozen"`.
+      weighting: weights of the forget samples; default uniform.
+      model_state: what happens to BatchNorm statistics, see `assemble`.
+
+    Returns:
+      An `Unlearner` that reads `UnlearnBatch.forget`.
+
+    Reference: Thudi et al., arXiv 2109.13398; Graves et al., arXiv 2010.10981.
+
+    >>> import jax.numpy as jnp
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> alg = gradient_ascent(model, optax.sgd(0.1))
+    >>> print(alg.init(jnp.float32(2.0), ()).step)
+    0
+    """
+    return assemble(
+        model,
+        optimizer,
+        forget=objectives.ascent(model),
+        weighting=weighting,
+        model_state=model_state,
+    )
+
+
+def neggrad_plus(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    *,
+    alpha: float = 0.95,
+    weighting: Weighting | None = None,
+    harmonizer: Harmonizer | None = None,
+    model_state: str = "sequential",
+) -> Unlearner:
+    """Descend on retain while ascending on forget: α·CE(D_r) − (1−α)·CE(D_f).
+
+    Args:
+      model: the network; outputs are logits `[B, K]`.
+      optimizer: any optax transformation; published: lr 0.01, 5 epochs.
+      alpha: α in [0, 1]; published 0.95 (or 0.9999).
+      weighting: weights of the forget samples; default uniform.
+      harmonizer: joins the two gradients already multiplied by 1−α and α; default sum.
+      model_state: what happens to BatchNorm statistics, see `assemble`.
+
+    Returns:
+      An `Unlearner` that reads `UnlearnBatch.forget` and `.retain`.
+
+    Raises:
+      InputError: alpha outside [0, 1].
+
+    Reference: Kurmanji et al., arXiv 2302.09880.
+
+    >>> import jax.numpy as jnp
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> alg = neggrad_plus(model, optax.sgd(0.1))
+    >>> print(alg.init(jnp.float32(2.0), ()).step)
+    0
+    """
+    if isinstance(alpha, int | float) and not 0 <= alpha <= 1:
+        raise InputError(f"alpha={alpha} must lie in [0, 1]; try 0.95")
+    join = harmonize.add() if harmonizer is None else harmonizer
+
+    def scaled(g_forget, g_retain):
+        return join(
+            optax.tree.scale(1.0 - alpha, g_forget), optax.tree.scale(alpha, g_retain)
+        )
+
+    return assemble(
+        model,
+        optimizer,
+        forget=objectives.ascent(model),
+        retain=objectives.descent(model),
+        weighting=weighting,
+        harmonizer=scaled,
+        model_state=model_state,
+    )

@@ -1,0 +1,127 @@
+"""Methods that train on the retain set alone and let the rest fade."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jax_unlearn import objectives
+from jax_unlearn.errors import InputError
+from jax_unlearn.methods.assemble import assemble
+from jax_unlearn.types import Array, Model, Unlearner
+
+
+def finetune(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    *,
+    model_state: str = "sequential",
+) -> Unlearner:
+    """Fine-tune (FT): minimise the cross-entropy on D_r.
+
+    Run on all training data from a fresh initialisation it is ordinary training; on D_r
+    from a fresh initialisation it is Retrain.
+
+    Args:
+      model: the network; outputs are logits `[B, K]`.
+      optimizer: any optax transformation; published: lr 0.01, 10 epochs (CIFAR-10).
+      model_state: what happens to BatchNorm statistics, see `assemble`.
+
+    Returns:
+      An `Unlearner` that reads `UnlearnBatch.retain`.
+
+    Reference: SalUn's FT, arXiv 2310.12508.
+
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> alg = finetune(model, optax.sgd(0.1))
+    >>> print(alg.init(jnp.float32(2.0), ()).step)
+    0
+    """
+    return assemble(
+        model, optimizer, retain=objectives.descent(model), model_state=model_state
+    )
+
+
+def l1_sparse(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    *,
+    penalty: float = 1e-4,
+    steps: int,
+    model_state: str = "sequential",
+) -> Unlearner:
+    """Fine-tune under a fading ℓ1 penalty: CE(D_r) + γ_t‖θ‖₁, γ_t from γ to 0.
+
+    Args:
+      model: the network; outputs are logits `[B, K]`.
+      optimizer: any optax transformation.
+      penalty: γ ≥ 0, published 1e-4 to 5e-4.
+      steps: number of steps over which γ_t falls linearly to 0.
+      model_state: what happens to BatchNorm statistics, see `assemble`.
+
+    Returns:
+      An `Unlearner` that reads `UnlearnBatch.retain`.
+
+    Raises:
+      InputError: negative penalty, or steps below 1.
+
+    Reference: Jia et al., arXiv 2304.04934, equation 6.
+
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> alg = l1_sparse(model, optax.sgd(0.1), steps=10)
+    >>> print(alg.init(jnp.float32(2.0), ()).step)
+    0
+    """
+    if isinstance(penalty, int | float) and not penalty >= 0:
+        raise InputError(f"penalty={penalty} must not be negative; try 1e-4")
+    if steps < 1:
+        raise InputError(f"steps={steps} must be at least 1")
+    schedule = optax.linear_schedule(penalty, 0.0, steps)
+    return assemble(
+        model,
+        optax.chain(l1_penalty(schedule), optimizer),
+        retain=objectives.descent(model),
+        model_state=model_state,
+    )
+
+
+class L1PenaltyState(NamedTuple):
+    """State of `l1_penalty`: the number of steps done, `i32[]`."""
+
+    count: Array
+
+
+def l1_penalty(schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Add the subgradient of γ_t‖θ‖₁ to the gradients: g + γ_t·sign(θ).
+
+    Args:
+      schedule: step number -> γ_t.
+
+    Returns:
+      An optax transformation; its `update` needs `params`.
+
+    >>> penalty = l1_penalty(optax.constant_schedule(0.5))
+    >>> params = jnp.array([2.0, -3.0, 0.0])
+    >>> print(penalty.update(jnp.zeros(3), penalty.init(params), params)[0])
+    [ 0.5 -0.5  0. ]
+    """
+
+    def init(params) -> L1PenaltyState:
+        del params
+        return L1PenaltyState(jnp.int32(0))
+
+    def update(updates, state, params=None):
+        if params is None:
+            raise ValueError("l1_penalty needs params: call update(g, state, params)")
+        gamma = schedule(state.count)
+        updates = jax.tree.map(
+            lambda g, p: g + jnp.asarray(gamma, g.dtype) * jnp.sign(p).astype(g.dtype),
+            updates,
+            params,
+        )
+        return updates, L1PenaltyState(state.count + 1)
+
+    return optax.GradientTransformation(init, update)

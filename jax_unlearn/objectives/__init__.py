@@ -1,0 +1,13 @@
+"""Loss functions: what is minimised on forget and retain samples."""
+
+from jax_unlearn.objectives.base import Objective as Objective
+from jax_unlearn.objectives.base import OutputLoss as OutputLoss
+from jax_unlearn.objectives.classification import ascent as ascent
+from jax_unlearn.objectives.classification import descent as descent
+from jax_unlearn.objectives.classification import distill as distill
+from jax_unlearn.objectives.classification import draw_labels as draw_labels
+from jax_unlearn.objectives.classification import random_label as random_label
+from jax_unlearn.objectives.classification import transport as transport
+from jax_unlearn.objectives.endpoint import quantile_match as quantile_match
+from jax_unlearn.objectives.endpoint import target_table as target_table
+from jax_unlearn.objectives.endpoint import transport_targets as transport_targets

@@ -1,0 +1,39 @@
+"""Objectives: loss functions made of a model and a loss on its outputs."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jax_unlearn.types import Array, Aux, Batch, Model, ModelState, Params, PyTree
+
+OutputLoss = Callable[[PyTree, Batch, Array, PyTree], tuple[Array, Array]]
+"""`(outputs [B, ...], batch, key, data) -> (losses f32[B], task_losses f32[B])`."""
+
+
+class Objective(NamedTuple):
+    """A `LossFn` that can also be evaluated on outputs computed elsewhere.
+
+    The second use is what lets forget and retain samples share one forward pass
+    (`forward="merged"`). Calling it gives `(losses [B], Aux)`.
+
+    Attributes:
+      model: the network.
+      output_loss: what is minimised, given the outputs.
+      data: arrays the loss needs (teacher, target table, key of the fixed labels);
+        unlearners carry them in their state.
+      train: whether the forward pass is one of training.
+    """
+
+    model: Model
+    output_loss: OutputLoss
+    data: PyTree = ()
+    train: bool = True
+
+    def __call__(
+        self, params: Params, model_state: ModelState, batch: Batch, key: Array
+    ) -> tuple[Array, Aux]:
+        """Return (losses f32[B], Aux) of the batch."""
+        outputs, model_state = self.model.apply(
+            params, model_state, batch.inputs, train=self.train, key=key
+        )
+        losses, task_losses = self.output_loss(outputs, batch, key, self.data)
+        return losses, Aux(outputs, task_losses, model_state)

@@ -1,0 +1,209 @@
+"""Objectives of classification: what is minimised on forget and retain samples."""
+
+import jax
+import jax.numpy as jnp
+
+from jax_unlearn import losses
+from jax_unlearn.errors import InputError
+from jax_unlearn.objectives.base import Objective
+from jax_unlearn.types import Array, Batch, Model, ModelState, Params
+
+
+def descent(model: Model) -> Objective:
+    """Return the cross-entropy on the true label: ℓ = −log p_y.
+
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> batch = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    >>> losses, aux = descent(model)(2.0, (), batch, jax.random.key(0))
+    >>> losses.tolist()  # log(1 + e^-2)
+    [0.1269]
+    """
+
+    def output_loss(outputs, batch, key, data):
+        del key, data
+        loss = losses.cross_entropy(outputs, batch.labels)
+        return loss, loss
+
+    return Objective(model, output_loss)
+
+
+def ascent(model: Model) -> Objective:
+    """Return the negated cross-entropy on the true label: minimising it ascends.
+
+    Reference: gradient ascent as in Thudi et al., arXiv 2109.13398.
+
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> batch = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    >>> losses, aux = ascent(model)(2.0, (), batch, jax.random.key(0))
+    >>> print(losses, aux.task_losses)
+    [-0.1269] [0.1269]
+    """
+
+    def output_loss(outputs, batch, key, data):
+        del key, data
+        loss = losses.cross_entropy(outputs, batch.labels)
+        return -loss, loss
+
+    return Objective(model, output_loss)
+
+
+def draw_labels(
+    key: Array, label: Array, *, num_classes: int, exclude_true: bool = True
+) -> Array:
+    """Draw one random class for one sample, uniform over the admitted classes.
+
+    With `exclude_true` the draw r is uniform on the K − 1 others: y' = r + 1[r ≥ y].
+
+    Args:
+      key: consumed.
+      label: true class `i32[]`; use `jax.vmap` for a batch.
+      num_classes: K.
+      exclude_true: whether the true class is left out.
+
+    Returns:
+      The class, `i32[]`.
+
+    >>> print(draw_labels(jax.random.key(0), jnp.int32(0), num_classes=2))
+    1
+    """
+    drawn = jax.random.randint(key, (), 0, num_classes - int(exclude_true), jnp.int32)
+    return drawn + (drawn >= label).astype(jnp.int32) if exclude_true else drawn
+
+
+def random_label(
+    model: Model,
+    *,
+    num_classes: int,
+    redraw: bool = False,
+    exclude_true: bool = True,
+    seed: int | Array = 0,
+) -> Objective:
+    """Return the cross-entropy on a random label: ℓ = −log p_{y'}.
+
+    Args:
+      model: the network; outputs are logits `[B, K]`.
+      num_classes: K ≥ 2.
+      redraw: draw anew at every step; otherwise each sample keeps the label drawn from
+        (seed, its index), with no table to store.
+      exclude_true: y' ≠ y, as published for RL; False draws over all K classes.
+      seed: of the fixed labels.
+
+    Raises:
+      InputError: fewer than two classes; fixed labels for a batch without `index`.
+
+    Reference: Golatkar et al., arXiv 1911.04933; SalUn's RL, arXiv 2310.12508.
+
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> batch = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([7]))
+    >>> objective = random_label(model, num_classes=2)  # the only other class: 1
+    >>> losses, aux = objective(2.0, (), batch, jax.random.key(0))
+    >>> print(losses, aux.task_losses)
+    [2.1269] [0.1269]
+    """
+    if num_classes < 2:
+        raise InputError(
+            f"num_classes={num_classes}: random labels need at least 2 classes"
+        )
+
+    def one(key: Array, label: Array) -> Array:
+        return draw_labels(
+            key, label, num_classes=num_classes, exclude_true=exclude_true
+        )
+
+    def output_loss(outputs, batch, key, data):
+        if redraw:
+            keys = jax.random.split(jax.random.fold_in(key, 1), batch.labels.shape[0])
+        elif batch.index is None:
+            raise InputError(
+                "batch.index=None: fixed random labels need the id of each sample; "
+                "fill Batch.index or use redraw=True"
+            )
+        else:
+            keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(data, batch.index)
+        relabelled = jax.vmap(one)(keys, batch.labels)
+        return (
+            losses.cross_entropy(outputs, relabelled),
+            losses.cross_entropy(outputs, batch.labels),
+        )
+
+    return Objective(model, output_loss, () if redraw else jax.random.key(seed))
+
+
+def distill(
+    model: Model,
+    teacher_params: Params,
+    teacher_state: ModelState,
+    *,
+    temperature: float = 1.0,
+) -> Objective:
+    """Return T²·KL(teacher ‖ student) to a frozen teacher in eval mode.
+
+    Args:
+      model: the network of student and teacher; outputs are logits `[B, K]`.
+      teacher_params: the teacher's parameters (the original model for retain samples;
+        another initialisation for forget samples gives Bad Teacher).
+      teacher_state: the teacher's model state.
+      temperature: T > 0.
+
+    Raises:
+      InputError: temperature not positive.
+
+    Reference: Chundawat et al., arXiv 2205.08096; Kurmanji et al., arXiv 2302.09880.
+
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> batch = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    >>> distill(model, 2.0, ())(2.0, (), batch, jax.random.key(0))[0].tolist()
+    [0.0]
+    """
+    if isinstance(temperature, int | float) and not temperature > 0:
+        raise InputError(f"temperature={temperature} must be positive; try 1.0")
+
+    def output_loss(outputs, batch, key, data):
+        del key
+        teacher, _ = model.apply(*data, batch.inputs, train=False)
+        loss = losses.distillation(outputs, teacher, temperature=temperature)
+        return loss, losses.cross_entropy(outputs, batch.labels)
+
+    return Objective(model, output_loss, (teacher_params, teacher_state))
+
+
+def transport(model: Model, targets: Array) -> Objective:
+    """Return the cross-entropy to a fixed target distribution a sample.
+
+    ℓ_i = −Σ_k t_ik log p_k(x_i), minimal (not zero) where p = t: it does not overshoot.
+
+    Args:
+      model: the network; outputs are logits `[B, K]`.
+      targets: table `f32[N, K]`, row i for the sample of index i; see
+        `transport_targets`.
+
+    Raises:
+      InputError: batch without `index`.
+
+    Source: our choice (endpoint transport).
+
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> model = from_stateless(lambda key, x: 0.0, lambda w, x: w * x)
+    >>> batch = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
+    >>> objective = transport(model, jnp.array([[0.5, 0.5]]))
+    >>> objective(0.0, (), batch, jax.random.key(0))[0].tolist()  # log 2
+    [0.6931]
+    """
+
+    def output_loss(outputs, batch: Batch, key, data):
+        del key
+        if batch.index is None:
+            raise InputError(
+                "batch.index=None: target tables need the id of each sample; "
+                "fill Batch.index"
+            )
+        return (
+            losses.soft_cross_entropy(outputs, data[batch.index]),
+            losses.cross_entropy(outputs, batch.labels),
+        )
+
+    return Objective(model, output_loss, jnp.asarray(targets, jnp.float32))

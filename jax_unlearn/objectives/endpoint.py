@@ -1,0 +1,117 @@
+"""Where a forget sample should end: predictions of the same quantile on unseen data."""
+
+import numpy as np
+
+from jax_unlearn.errors import InputError
+
+
+def quantile_match(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Match every score with the reference value of the same quantile.
+
+    The i-th smallest of F scores is sent to the reference value of rank
+    ⌊(i + ½)·U/F⌋: the monotone plan of one-dimensional optimal transport.
+
+    Args:
+      scores: `[F]`.
+      reference: `[U]`, U ≥ 1.
+
+    Returns:
+      Positions in `reference`, `i64[F]`.
+
+    Source: our choice (endpoint transport).
+
+    >>> quantile_match(np.array([0.9, 0.1]), np.array([5.0, 7.0, 6.0, 4.0]))
+    array([1, 0])
+    """
+    rank = np.empty(len(scores), np.int64)
+    rank[np.argsort(scores, kind="stable")] = np.arange(len(scores))
+    order = np.argsort(reference, kind="stable")
+    return order[((2 * rank + 1) * len(reference)) // (2 * len(scores))]
+
+
+def transport_targets(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    unseen_probs: np.ndarray,
+    unseen_labels: np.ndarray,
+    *,
+    min_unseen: int = 5,
+) -> np.ndarray:
+    """Give every forget sample an unseen prediction of its class and quantile.
+
+    In each class, forget samples ranked by `scores` receive the original model's
+    prediction on the unseen sample of the same rank of true-class probability. A class
+    with fewer than `min_unseen` unseen samples borrows from all classes: a borrowed row
+    exchanges the entry of its own true class with that of the class it is lent to.
+
+    Args:
+      scores: how easily each forget sample would be predicted unseen, `[F]`, larger is
+        easier (default in the drivers: its probability under the original model).
+      labels: classes of the forget samples, `[F]`.
+      unseen_probs: predictions on unseen samples, `[U, K]`.
+      unseen_labels: their classes, `[U]`.
+      min_unseen: below this count a class borrows.
+
+    Returns:
+      Target distributions `f32[F, K]`.
+
+    Raises:
+      InputError: no unseen sample at all, or arrays of different length.
+
+    Source: our choice (endpoint transport).
+
+    >>> probs = np.array([[0.9, 0.1], [0.6, 0.4]])
+    >>> transport_targets(
+    ...     np.array([0.2, 0.8]),
+    ...     np.array([0, 0]),
+    ...     probs,
+    ...     np.array([0, 0]),
+    ...     min_unseen=1,
+    ... )
+    array([[0.6, 0.4],
+           [0.9, 0.1]], dtype=float32)
+    """
+    scores, labels = np.asarray(scores), np.asarray(labels)
+    unseen_probs, unseen_labels = np.asarray(unseen_probs), np.asarray(unseen_labels)
+    if len(unseen_labels) == 0:
+        raise InputError(
+            "unseen_labels is empty: endpoint transport needs unseen samples; hold "
+            "some out of training"
+        )
+    if len(scores) != len(labels) or len(unseen_probs) != len(unseen_labels):
+        raise InputError(
+            f"len(scores)={len(scores)}, len(labels)={len(labels)}, "
+            f"len(unseen_probs)={len(unseen_probs)}, "
+            f"len(unseen_labels)={len(unseen_labels)}: each pair must agree"
+        )
+    true = unseen_probs[np.arange(len(unseen_labels)), unseen_labels]
+    targets = np.empty((len(labels), unseen_probs.shape[1]), np.float32)
+    for k in np.unique(labels):
+        members = np.flatnonzero(labels == k)
+        own = np.flatnonzero(unseen_labels == k)
+        pool = own if len(own) >= min_unseen else np.arange(len(unseen_labels))
+        chosen = pool[quantile_match(scores[members], true[pool])]
+        rows = unseen_probs[chosen].astype(np.float32)
+        here, lender = np.arange(len(chosen)), unseen_labels[chosen]
+        rows[here, lender], rows[here, k] = rows[here, k], rows[here, lender].copy()
+        targets[members] = rows
+    return targets
+
+
+def target_table(ids: np.ndarray, targets: np.ndarray, num_samples: int) -> np.ndarray:
+    """Scatter per-sample rows into a table indexed by sample id.
+
+    Args:
+      ids: ids of the rows, `[F]`.
+      targets: rows `[F, ...]`.
+      num_samples: N.
+
+    Returns:
+      Table `[N, ...]`, zero where no row was given.
+
+    >>> target_table(np.array([2]), np.array([5.0]), 4)
+    array([0., 0., 5., 0.])
+    """
+    table = np.zeros((num_samples, *targets.shape[1:]), targets.dtype)
+    table[np.asarray(ids)] = targets
+    return table

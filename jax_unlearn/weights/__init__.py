@@ -1,0 +1,28 @@
+"""Per-sample weights on the forget set: equations on arrays, and their factories."""
+
+from jax_unlearn.weights.combine import chain as chain
+from jax_unlearn.weights.combine import clip as clip
+from jax_unlearn.weights.combine import schedule as schedule
+from jax_unlearn.weights.combine import uniform as uniform
+from jax_unlearn.weights.difficulty import by_score as by_score
+from jax_unlearn.weights.difficulty import el2n as el2n
+from jax_unlearn.weights.difficulty import gradient_norms as gradient_norms
+from jax_unlearn.weights.difficulty import margin as margin
+from jax_unlearn.weights.falw import ClassStats as ClassStats
+from jax_unlearn.weights.falw import Estimator as Estimator
+from jax_unlearn.weights.falw import anchored as anchored
+from jax_unlearn.weights.falw import class_balance as class_balance
+from jax_unlearn.weights.falw import class_stats as class_stats
+from jax_unlearn.weights.falw import every as every
+from jax_unlearn.weights.falw import exact as exact
+from jax_unlearn.weights.falw import falw as falw
+from jax_unlearn.weights.falw import falw_weights as falw_weights
+from jax_unlearn.weights.falw import shrink as shrink
+from jax_unlearn.weights.falw import streaming as streaming
+from jax_unlearn.weights.loreun import by_table as by_table
+from jax_unlearn.weights.loreun import loreun as loreun
+from jax_unlearn.weights.loreun import loreun_static as loreun_static
+from jax_unlearn.weights.loreun import loreun_weights as loreun_weights
+from jax_unlearn.weights.loreun import softmin_weights as softmin_weights
+from jax_unlearn.weights.sfron import sfron as sfron
+from jax_unlearn.weights.sfron import sfron_weights as sfron_weights

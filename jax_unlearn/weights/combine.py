@@ -1,0 +1,104 @@
+"""Weightings made of weightings: uniform, product, bounds, fade-in."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from jax_unlearn.errors import InputError
+from jax_unlearn.types import Array, Sample, Weighting
+
+
+def uniform() -> Weighting:
+    """Weight every sample by 1.
+
+    >>> w = uniform()
+    >>> s = Sample(jnp.zeros(2), None, jnp.array([0, 1]))
+    >>> w.update(s, w.init())[0].tolist()
+    [1.0, 1.0]
+    """
+
+    def update(sample: Sample, state, *, reference=None):
+        del reference
+        return jnp.ones(sample.losses.shape, jnp.float32), state
+
+    return Weighting(lambda: (), update)
+
+
+def chain(*weightings: Weighting) -> Weighting:
+    """Multiply weightings: w = Π_j w_j, each with its own state.
+
+    Args:
+      *weightings: at least one.
+
+    Raises:
+      InputError: none given.
+
+    >>> import math
+    >>> from jax_unlearn.weights.loreun import loreun
+    >>> w = chain(loreun(temperature=1.0), uniform())
+    >>> s = Sample(jnp.array([0.0, math.log(3.0)]), None, jnp.array([0, 1]))
+    >>> w.update(s, w.init())[0].tolist()
+    [1.5, 0.5]
+    """
+    if not weightings:
+        raise InputError("chain() of no weightings; give one or more, or use uniform()")
+
+    def update(sample: Sample, state, *, reference=None):
+        product, states = jnp.ones(sample.losses.shape, jnp.float32), []
+        for weighting, own in zip(weightings, state, strict=True):
+            weights, own = weighting.update(sample, own, reference=reference)
+            product = product * weights
+            states.append(own)
+        return product, tuple(states)
+
+    return Weighting(lambda: tuple(w.init() for w in weightings), update)
+
+
+def clip(weighting: Weighting, low: float, high: float) -> Weighting:
+    """Bound the weights to [low, high].
+
+    Raises:
+      InputError: unless 0 ≤ low ≤ high.
+
+    >>> import math
+    >>> from jax_unlearn.weights.loreun import loreun
+    >>> w = clip(loreun(temperature=1.0), 0.0, 1.2)
+    >>> s = Sample(jnp.array([0.0, math.log(3.0)]), None, jnp.array([0, 1]))
+    >>> w.update(s, w.init())[0].tolist()
+    [1.2, 0.5]
+    """
+    fixed = all(isinstance(bound, int | float) for bound in (low, high))
+    if fixed and not 0 <= low <= high:
+        raise InputError(f"low={low}, high={high}: bounds need 0 <= low <= high")
+
+    def update(sample: Sample, state, *, reference=None):
+        weights, state = weighting.update(sample, state, reference=reference)
+        return jnp.clip(weights, low, high), state
+
+    return Weighting(weighting.init, update)
+
+
+def schedule(weighting: Weighting, strength: Callable[[Array], Array]) -> Weighting:
+    """Fade between uniform and the weighting: w ← 1 + s(t)·(w − 1).
+
+    Args:
+      weighting: what s = 1 gives in full.
+      strength: number of weighted steps so far `i32[]` -> s, any optax schedule.
+
+    >>> import math, optax
+    >>> from jax_unlearn.weights.loreun import loreun
+    >>> w = schedule(loreun(temperature=1.0), optax.linear_schedule(0.0, 1.0, 2))
+    >>> s = Sample(jnp.array([0.0, math.log(3.0)]), None, jnp.array([0, 1]))
+    >>> first, state = w.update(s, w.init())
+    >>> second, state = w.update(s, state)
+    >>> print(first, second)
+    [1. 1.] [1.25 0.75]
+    """
+
+    def update(sample: Sample, state, *, reference=None):
+        inner, step = state
+        weights, inner = weighting.update(sample, inner, reference=reference)
+        share = jnp.asarray(strength(step), jnp.float32)
+        return 1.0 + share * (weights - 1.0), (inner, step + 1)
+
+    return Weighting(lambda: (weighting.init(), jnp.int32(0)), update)

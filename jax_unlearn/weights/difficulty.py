@@ -1,0 +1,168 @@
+"""Other cheap measures of how hard a sample is to forget, as weightings."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jax_unlearn import losses
+from jax_unlearn.errors import InputError
+from jax_unlearn.types import (
+    Array,
+    Batch,
+    LossFn,
+    ModelState,
+    Params,
+    Sample,
+    Weighting,
+)
+from jax_unlearn.weights.loreun import check_temperature, softmin_weights
+
+
+def by_score(
+    score: Callable[[Sample], Array],
+    *,
+    temperature: float | Array,
+    normalize: str = "mean_one",
+    relative: bool = False,
+) -> Weighting:
+    """Weight by any per-sample score, small = hard to forget: w_i ∝ exp(−s_i/τ).
+
+    Args:
+      score: `Sample -> f32[B]`.
+      temperature: τ > 0.
+      normalize: "mean_one" or "none".
+      relative: τ in standard deviations of the batch's scores.
+
+    Returns:
+      A `Weighting` without state.
+
+    Raises:
+      InputError: as `softmin_weights`.
+
+    >>> w = by_score(lambda sample: sample.losses, temperature=1.0)  # LoReUn again
+    >>> s = Sample(jnp.zeros(2), None, jnp.array([0, 1]))
+    >>> w.update(s, w.init())[0].tolist()
+    [1.0, 1.0]
+    """
+    check_temperature(temperature)
+
+    def update(sample: Sample, state, *, reference=None):
+        del reference
+        weights = softmin_weights(
+            score(sample),
+            temperature=temperature,
+            where=sample.mask,
+            normalize=normalize,
+            relative=relative,
+        )
+        return weights, state
+
+    return Weighting(lambda: (), update)
+
+
+def el2n(
+    *, temperature: float | Array, normalize: str = "mean_one", relative: bool = False
+) -> Weighting:
+    """Weight by the error norm: w_i ∝ exp(−‖p_i − onehot(y_i)‖₂/τ).
+
+    Args:
+      temperature: τ > 0.
+      normalize: "mean_one" or "none".
+      relative: τ in standard deviations of the batch's scores.
+
+    Reference: the score is Paul et al., arXiv 2107.07075; its use here is our choice.
+
+    >>> w = el2n(temperature=1.0)
+    >>> s = Sample(jnp.zeros(2), jnp.zeros((2, 2)), jnp.array([0, 1]))
+    >>> w.update(s, w.init())[0].tolist()
+    [1.0, 1.0]
+    """
+    return by_score(
+        lambda sample: losses.el2n(sample.outputs, sample.labels),
+        temperature=temperature,
+        normalize=normalize,
+        relative=relative,
+    )
+
+
+def margin(
+    *, temperature: float | Array, normalize: str = "mean_one", relative: bool = False
+) -> Weighting:
+    """Weight by the logit margin: w_i ∝ exp(margin_i/τ), sure samples more.
+
+    Args:
+      temperature: τ > 0, in units of the logits.
+      normalize: "mean_one" or "none".
+      relative: τ in standard deviations of the batch's scores.
+
+    Source: our choice.
+
+    >>> w = margin(temperature=1.0)
+    >>> s = Sample(jnp.zeros(2), jnp.zeros((2, 2)), jnp.array([0, 1]))
+    >>> w.update(s, w.init())[0].tolist()
+    [1.0, 1.0]
+    """
+    return by_score(
+        lambda sample: -losses.margin(sample.outputs, sample.labels),
+        temperature=temperature,
+        normalize=normalize,
+        relative=relative,
+    )
+
+
+def gradient_norms(
+    loss_fn: LossFn,
+    params: Params,
+    model_state: ModelState,
+    batch: Batch,
+    *,
+    chunk: int = 32,
+) -> Array:
+    """Return ‖∇_θ ℓ_i‖₂ of every sample, as a table for `by_table`.
+
+    The network runs on single examples, `chunk` at a time, so the loss must be one of
+    eval mode: BatchNorm in train mode means nothing on a single example.
+
+    Args:
+      loss_fn: in eval mode, such as `objectives.descent(model)._replace(train=False)`.
+      params: where the gradient is taken.
+      model_state: read, not changed.
+      batch: samples `[B, ...]`.
+      chunk: examples differentiated together; bounds the memory.
+
+    Returns:
+      Norms `f32[B]`.
+
+    Raises:
+      InputError: an `Objective` in train mode.
+
+    Reference: GraNd, Paul et al., arXiv 2107.07075, definition 2.1.
+
+    >>> from jax_unlearn import objectives
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> model = from_stateless(lambda key, x: 0.0, lambda w, x: w * x)
+    >>> loss = objectives.descent(model)._replace(train=False)
+    >>> batch = Batch(jnp.array([[2.0, 0.0]]), jnp.array([0]))
+    >>> gradient_norms(loss, 0.0, (), batch).tolist()  # |−x_0 + (x_0 + x_1)/2|
+    [1.0]
+    """
+    if getattr(loss_fn, "train", False):
+        raise InputError(
+            "loss_fn.train=True: per-example gradients need eval mode; use "
+            "loss_fn._replace(train=False)"
+        )
+
+    def one(example: Batch) -> Array:
+        single = jax.tree.map(lambda leaf: leaf[None], example)
+
+        def loss(params: Params) -> Array:
+            return loss_fn(params, model_state, single, jax.random.key(0))[0][0]
+
+        squares = [
+            jnp.sum(jnp.square(g.astype(jnp.float32)))
+            for g in jax.tree.leaves(jax.grad(loss)(params))
+        ]
+        return jnp.sqrt(sum(squares, jnp.float32(0)))
+
+    return jax.lax.map(one, batch, batch_size=chunk)

@@ -1,0 +1,247 @@
+"""LoReUn: weights that grow as the loss falls, for easy samples are hard to forget."""
+
+import jax
+import jax.numpy as jnp
+
+from jax_unlearn.errors import InputError
+from jax_unlearn.types import Array, Sample, Weighting
+
+
+def softmin_weights(
+    scores: Array,
+    *,
+    temperature: float | Array,
+    where: Array | None = None,
+    normalize: str = "mean_one",
+    relative: bool = False,
+) -> Array:
+    """Weight samples by exp(−score/τ): the smaller the score, the more weight.
+
+    `normalize="mean_one"`: w_i = n·softmax(−s/τ)_i over the n counted samples, which
+    neither under- nor overflows and sums to n. `normalize="none"`: w_i = exp(−s_i/τ).
+
+    Args:
+      scores: finite, `[B]`.
+      temperature: τ > 0; large is uniform, small picks the smallest score.
+      where: `bool[B]`, samples that count; the others get weight 0.
+      normalize: "mean_one" or "none".
+      relative: measure τ in standard deviations of the counted scores; equal scores
+        then have equal weights.
+
+    Returns:
+      Weights `f32[B]`; all 0 if no sample counts.
+
+    Raises:
+      InputError: unknown `normalize`; a temperature that is a number and not positive.
+
+    Source: our choice of the formula; LoReUn (arXiv 2507.22499) fixes the direction.
+
+    >>> import math
+    >>> s = jnp.array([0.0, math.log(3.0)])
+    >>> softmin_weights(s, temperature=1.0).tolist()
+    [1.5, 0.5]
+    """
+    if normalize not in ("mean_one", "none"):
+        raise InputError(f"normalize={normalize!r}: choose 'mean_one' or 'none'")
+    check_temperature(temperature)
+    scores = scores.astype(jnp.float32)
+    counted = jnp.ones(scores.shape, jnp.bool_) if where is None else where
+    tau = jnp.asarray(temperature, jnp.float32)
+    if relative:
+        spread = jnp.std(scores, where=counted)
+        tau = jnp.where(spread > 0, tau * spread, jnp.float32(1))
+    if normalize == "none":
+        return jnp.where(counted, jnp.exp(-scores / tau), 0.0)
+    smallest = jnp.min(scores, where=counted, initial=jnp.inf)
+    share = jax.nn.softmax((smallest - scores) / tau, where=counted)
+    weights = jnp.sum(counted.astype(jnp.float32)) * share
+    return jnp.where(counted, weights, 0.0)
+
+
+def loreun_weights(
+    losses: Array,
+    *,
+    temperature: float | Array,
+    where: Array | None = None,
+    normalize: str = "mean_one",
+    relative: bool = False,
+) -> Array:
+    """Weight forget samples by their loss: w_i ∝ exp(−ℓ_i/τ).
+
+    A small loss means hard to forget and gets more weight. `mean_one` (default):
+    w_i = n·exp(−ℓ_i/τ)/Σ_j exp(−ℓ_j/τ). `none`: w_i = exp(−ℓ_i/τ) ≤ 1, so that the
+    pressure decays as samples are forgotten.
+
+    Args:
+      losses: loss on the true target, `[B]`: cross-entropy, denoising error, …
+      temperature: τ > 0. Overfitted nets have losses of 1e-3…5e-2: τ = 1 is then almost
+        uniform; lower it or set `relative`.
+      where: `bool[B]`, samples that count.
+      normalize: "mean_one" or "none".
+      relative: τ in standard deviations of the losses.
+
+    Returns:
+      Weights `f32[B]`, not differentiated by the library.
+
+    Raises:
+      InputError: unknown `normalize`; temperature not positive.
+
+    Reference: LoReUn, arXiv 2507.22499; the exponential is from secondary sources, the
+    normalisations are our choice.
+
+    >>> import math
+    >>> losses = jnp.array([0.0, math.log(3.0)])
+    >>> loreun_weights(losses, temperature=1.0).tolist()
+    [1.5, 0.5]
+    >>> loreun_weights(losses, temperature=1.0, normalize="none").tolist()
+    [1.0, 0.3333]
+    """
+    return softmin_weights(
+        losses,
+        temperature=temperature,
+        where=where,
+        normalize=normalize,
+        relative=relative,
+    )
+
+
+def loreun(
+    *,
+    temperature: float | Array,
+    normalize: str = "mean_one",
+    relative: bool = False,
+) -> Weighting:
+    """Weight by the loss under the current parameters (dynamic LoReUn).
+
+    The losses are those of the forward pass that is differentiated: no extra cost.
+
+    Args:
+      temperature: τ > 0.
+      normalize: "mean_one" or "none".
+      relative: τ in standard deviations of the batch's losses.
+
+    Returns:
+      A `Weighting` without state.
+
+    Raises:
+      InputError: as `loreun_weights`.
+
+    >>> import math
+    >>> w = loreun(temperature=1.0)
+    >>> s = Sample(jnp.array([0.0, math.log(3.0)]), None, jnp.array([0, 1]))
+    >>> w.update(s, w.init())[0].tolist()
+    [1.5, 0.5]
+    """
+    check_temperature(temperature)
+
+    def update(sample: Sample, state, *, reference=None):
+        del reference
+        weights = loreun_weights(
+            sample.losses,
+            temperature=temperature,
+            where=sample.mask,
+            normalize=normalize,
+            relative=relative,
+        )
+        return weights, state
+
+    return Weighting(lambda: (), update)
+
+
+def by_table(
+    scores: Array,
+    *,
+    temperature: float | Array,
+    normalize: str = "mean_one",
+    relative: bool = False,
+) -> Weighting:
+    """Weight by fixed scores, one per sample of the data set: w_i ∝ exp(−s_i/τ).
+
+    Args:
+      scores: table `[N]` indexed by sample id: difficulty, small = hard to forget.
+      temperature: τ > 0.
+      normalize: "mean_one" (over each batch) or "none".
+      relative: τ in standard deviations of the batch's scores.
+
+    Returns:
+      A `Weighting` whose state is the table.
+
+    Raises:
+      InputError: as `softmin_weights`; a batch without `index`.
+
+    >>> import math
+    >>> w = by_table(jnp.array([9.0, 0.0, math.log(3.0)]), temperature=1.0)
+    >>> s = Sample(jnp.zeros(2), None, jnp.array([0, 0]), index=jnp.array([1, 2]))
+    >>> w.update(s, w.init())[0].tolist()
+    [1.5, 0.5]
+    """
+    check_temperature(temperature)
+
+    def update(sample: Sample, state, *, reference=None):
+        del reference
+        if sample.index is None:
+            raise InputError(
+                "batch.index=None: static weights need the id of each sample; fill "
+                "Batch.index or use dynamic weights"
+            )
+        weights = softmin_weights(
+            state[sample.index],
+            temperature=temperature,
+            where=sample.mask,
+            normalize=normalize,
+            relative=relative,
+        )
+        return weights, state
+
+    return Weighting(lambda: jnp.asarray(scores, jnp.float32), update)
+
+
+def loreun_static(
+    reference_losses: Array,
+    *,
+    temperature: float | Array,
+    normalize: str = "mean_one",
+    relative: bool = False,
+) -> Weighting:
+    """Weight by the loss under the original model, computed once (static LoReUn).
+
+    Args:
+      reference_losses: table `[N]` indexed by sample id, eval mode.
+      temperature: τ > 0.
+      normalize: "mean_one" (over each batch) or "none".
+      relative: τ in standard deviations of the batch's losses.
+
+    Returns:
+      A `Weighting` whose state is the table.
+
+    Raises:
+      InputError: as `loreun_weights`; a batch without `index`.
+
+    Reference: LoReUn, arXiv 2507.22499 (static variant).
+
+    >>> import math
+    >>> w = loreun_static(jnp.array([9.0, 0.0, math.log(3.0)]), temperature=1.0)
+    >>> s = Sample(jnp.zeros(2), None, jnp.array([0, 0]), index=jnp.array([1, 2]))
+    >>> w.update(s, w.init())[0].tolist()
+    [1.5, 0.5]
+    """
+    return by_table(
+        reference_losses,
+        temperature=temperature,
+        normalize=normalize,
+        relative=relative,
+    )
+
+
+def check_temperature(temperature: float | Array) -> None:
+    """Refuse a temperature that is a number and not positive.
+
+    Raises:
+      InputError: `temperature` is a Python number ≤ 0 or NaN; tracers are not seen.
+
+    >>> check_temperature(0)
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: temperature=0 must be positive; try 1.0
+    """
+    if isinstance(temperature, int | float) and not temperature > 0:
+        raise InputError(f"temperature={temperature} must be positive; try 1.0")
