@@ -1,0 +1,304 @@
+"""A method against Retrain over several seeds, read against the noise of the seeds.
+
+Two Retrain models of different seeds differ too. That difference, the null, stands
+beside every figure here, and decides whether a distance from Retrain means anything.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jax_unlearn.audit import _checks
+from jax_unlearn.audit.metrics import Metrics, avg_gap, check_metrics, tow
+from jax_unlearn.errors import InputError
+
+EXACT_SEEDS = 12
+"""Up to so many pairs all 2^S sign patterns are tried."""
+
+DRAWS = 20_000
+"""Random sign patterns beyond that."""
+
+
+class MetricRow(NamedTuple):
+    """One metric over the seeds; percentages, and their differences from Retrain.
+
+    Attributes:
+      mean, std: of the method.
+      target_mean, target_std: of Retrain.
+      difference: mean of the method minus mean of Retrain.
+      null_low, null_high: where `difference` of a method that only differs from
+        Retrain by its seeds lies at the chosen level.
+      verdict: "inside" or "outside" that interval.
+    """
+
+    mean: float
+    std: float
+    target_mean: float
+    target_std: float
+    difference: float
+    null_low: float
+    null_high: float
+    verdict: str
+
+
+class PairedTest(NamedTuple):
+    """Whether paired figures differ by more than chance; two-sided p-values.
+
+    Attributes:
+      pairs: number of pairs S.
+      mean_difference: mean of a - b.
+      std_difference: its sample standard deviation over the pairs.
+      permutation_p: p-value of the sign-flip permutation test.
+      exact: whether all 2^S sign patterns were tried.
+      t: Student's t, None where the differences do not vary.
+      t_p: its p-value, None where the differences do not vary.
+    """
+
+    pairs: int
+    mean_difference: float
+    std_difference: float
+    permutation_p: float
+    exact: bool
+    t: float | None
+    t_p: float | None
+
+
+class Comparison(NamedTuple):
+    """A method beside Retrain and the null; `_asdict()` can be written as JSON.
+
+    Attributes:
+      seeds: number of seeds S.
+      level: level of the null's intervals.
+      metrics: a `MetricRow`, as a dictionary, for each of ua, fa, ra, ta, mia.
+      avg_gap_mean, avg_gap_std: Avg. Gap of the method over the seeds.
+      null_avg_gap_mean, null_avg_gap_std: Avg. Gap of the other Retrain.
+      tow_mean, tow_std: tug of war of the method over the seeds.
+      null_tow_mean, null_tow_std: tug of war of the other Retrain.
+      against_nothing: a `PairedTest`, as a dictionary, of the method's Avg. Gap minus
+        that of doing nothing (negative: nearer to Retrain), or None.
+    """
+
+    seeds: int
+    level: float
+    metrics: dict[str, dict[str, Any]]
+    avg_gap_mean: float
+    avg_gap_std: float
+    null_avg_gap_mean: float
+    null_avg_gap_std: float
+    tow_mean: float
+    tow_std: float
+    null_tow_mean: float
+    null_tow_std: float
+    against_nothing: dict[str, Any] | None
+
+
+def compare(
+    method: Sequence[Metrics],
+    retrained: Sequence[Metrics],
+    null: Sequence[Metrics],
+    *,
+    nothing: Sequence[Metrics] | None = None,
+    level: float = 0.95,
+) -> Comparison:
+    """Compare a method with Retrain over seeds, with two Retrains as the null.
+
+    Avg. Gap and ToW are taken seed by seed against the Retrain of that seed. A metric
+    is inside the null if |mean(method) - mean(Retrain)| <= t · s / sqrt(S): s is the
+    sample standard deviation of null_i - retrained_i, t the two-sided quantile of
+    Student's t with S - 1 degrees of freedom. If the method is only another Retrain
+    and the figures are normal, it is inside with probability `level` exactly (our
+    choice). "Inside" says that S seeds do not tell them apart, not that they are
+    equal; five metrics at 0.95 put one outside more often than one time in twenty. Two
+    Retrains that never differ (s = 0) leave the interval [0, 0].
+
+    Args:
+      method: metrics of the unlearned model, one entry a seed.
+      retrained: of Retrain, same order and splits.
+      null: of Retrain from another random start, same order and splits.
+      nothing: of the original model, same order and splits, or None.
+      level: probability that the null's interval holds, between 0 and 1.
+
+    Returns:
+      Means, sample standard deviations (over S - 1) and verdicts.
+
+    Raises:
+      InputError: fewer than two seeds, sequences of different lengths, a figure
+        outside 0..100, a level outside (0, 1).
+
+    >>> retrain = [Metrics(6, 94, 100, 94, 12), Metrics(4, 96, 100, 95, 14)]
+    >>> other = [Metrics(5, 95, 100, 94, 13), Metrics(5, 95, 100, 95, 13)]
+    >>> ours = [Metrics(5, 95, 99, 94, 12), Metrics(5, 95, 99, 95, 14)]
+    >>> table = compare(ours, retrain, other)
+    >>> table.avg_gap_mean, table.null_avg_gap_mean
+    (0.5, 0.5)
+    >>> table.metrics["ua"]["verdict"], table.metrics["ra"]["verdict"]
+    ('inside', 'outside')
+    """
+    if not 0 < level < 1:
+        raise InputError(f"level={level} must lie between 0 and 1; try 0.95")
+    groups = {"method": method, "retrained": retrained, "null": null}
+    if nothing is not None:
+        groups["nothing"] = nothing
+    for name, rows in groups.items():
+        _check_seeds(name, rows, len(retrained))
+    gaps = _per_seed(avg_gap, method, retrained)
+    null_gaps = _per_seed(avg_gap, null, retrained)
+    tows, null_tows = _per_seed(tow, method, retrained), _per_seed(tow, null, retrained)
+    against = None
+    if nothing is not None:
+        against = paired_test(gaps, _per_seed(avg_gap, nothing, retrained))._asdict()
+    columns = [np.asarray(rows, np.float64).T for rows in (method, retrained, null)]
+    return Comparison(
+        seeds=len(retrained),
+        level=float(level),
+        metrics={
+            field: _row(m, r, n, level)._asdict()
+            for field, m, r, n in zip(Metrics._fields, *columns, strict=True)
+        },
+        avg_gap_mean=float(gaps.mean()),
+        avg_gap_std=_std(gaps),
+        null_avg_gap_mean=float(null_gaps.mean()),
+        null_avg_gap_std=_std(null_gaps),
+        tow_mean=float(tows.mean()),
+        tow_std=_std(tows),
+        null_tow_mean=float(null_tows.mean()),
+        null_tow_std=_std(null_tows),
+        against_nothing=against,
+    )
+
+
+def comparison_table(comparison: Comparison) -> str:
+    """Lay a comparison out as a Markdown table.
+
+    Args:
+      comparison: from `compare`.
+
+    Returns:
+      Lines of text; percentages with two decimals.
+
+    >>> rows = [Metrics(5, 95, 100, 94, 12), Metrics(6, 94, 100, 95, 14)]
+    >>> print(comparison_table(compare(rows, rows, rows)).splitlines()[2])
+    | UA | 5.50 ± 0.71 | 5.50 ± 0.71 | +0.00 | [+0.00, +0.00] | inside |
+    """
+    c = comparison
+    lines = [
+        "| metric | method | Retrain | difference | null's interval | verdict |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, r in c.metrics.items():
+        lines.append(
+            f"| {name.upper()} | {r['mean']:.2f} ± {r['std']:.2f} "
+            f"| {r['target_mean']:.2f} ± {r['target_std']:.2f} "
+            f"| {r['difference']:+.2f} "
+            f"| [{r['null_low']:+.2f}, {r['null_high']:+.2f}] | {r['verdict']} |"
+        )
+    lines += [
+        f"| Avg. Gap | {c.avg_gap_mean:.2f} ± {c.avg_gap_std:.2f} | 0 | "
+        f"| null: {c.null_avg_gap_mean:.2f} ± {c.null_avg_gap_std:.2f} | |",
+        f"| ToW | {c.tow_mean:.3f} ± {c.tow_std:.3f} | 1 | "
+        f"| null: {c.null_tow_mean:.3f} ± {c.null_tow_std:.3f} | |",
+    ]
+    return "\n".join(lines)
+
+
+def paired_test(a: Any, b: Any, *, seed: int = 0) -> PairedTest:
+    """Test whether paired figures differ, by sign flips and by Student's t.
+
+    With d = a - b, the permutation test asks how often flipping the signs of d at
+    random gives a mean as far from 0 as the one seen. Up to 12 pairs all 2^S patterns
+    are tried, so that p is at least 2/2^S: five pairs cannot go below 0.0625. Beyond,
+    20,000 seeded patterns, p = (1 + hits)/(1 + 20,000). The t-test asks the same of
+    normal differences. For "the method against doing nothing" give Avg. Gaps.
+
+    Args:
+      a: figures, one a seed, `[S]`.
+      b: figures of what it is compared with, on the same seeds, `[S]`.
+      seed: draws the patterns beyond 12 pairs.
+
+    Returns:
+      Both tests. Differences that do not vary (all within 1e-12 of the largest figure)
+      leave t and t_p None: Student's t is 0/0 or infinite there; the permutation test
+      still holds, with p = 1 where all differences are 0.
+
+    Raises:
+      InputError: fewer than two pairs, different lengths, figures not finite.
+
+    >>> paired_test([1.0, 2.0, 3.0], [2.0, 4.0, 6.0]).permutation_p
+    0.25
+    """
+    x, y = _checks.vector("a", a), _checks.vector("b", b)
+    _checks.same_length("a", x, "b", y)
+    pairs = len(x)
+    if pairs < 2:
+        raise InputError(f"len(a)={pairs} gives no test; give at least 2 seeds")
+    d = x - y
+    rounding = 1e-12 * max(np.abs(x).max(), np.abs(y).max())
+    d = np.where(np.abs(d) <= rounding, 0.0, d)
+    exact = pairs <= EXACT_SEEDS
+    if exact:
+        flips = (np.arange(2**pairs)[:, None] >> np.arange(pairs)) & 1
+    else:
+        flips = np.random.default_rng(seed).integers(0, 2, (DRAWS, pairs))
+    means = np.abs((1 - 2 * flips) @ d) / pairs
+    hits = int(np.sum(means >= abs(d.mean()) - rounding))
+    t = t_p = None
+    if np.ptp(d) > rounding:
+        from scipy import stats
+
+        t = float(d.mean() / (_std(d) / np.sqrt(pairs)))
+        t_p = float(2 * stats.t.sf(abs(t), pairs - 1))
+    return PairedTest(
+        pairs=pairs,
+        mean_difference=float(d.mean()),
+        std_difference=_std(d),
+        permutation_p=hits / len(flips) if exact else (1 + hits) / (1 + DRAWS),
+        exact=exact,
+        t=t,
+        t_p=t_p,
+    )
+
+
+def _row(
+    method: np.ndarray, retrained: np.ndarray, null: np.ndarray, level: float
+) -> MetricRow:
+    from scipy import stats
+
+    seeds = len(method)
+    difference = float(method.mean() - retrained.mean())
+    quantile = stats.t.ppf(0.5 + level / 2, seeds - 1)
+    half = float(quantile * _std(null - retrained) / np.sqrt(seeds))
+    return MetricRow(
+        mean=float(method.mean()),
+        std=_std(method),
+        target_mean=float(retrained.mean()),
+        target_std=_std(retrained),
+        difference=difference,
+        null_low=0.0 - half,
+        null_high=half,
+        verdict="inside" if abs(difference) <= half + 1e-9 else "outside",
+    )
+
+
+def _std(values: np.ndarray) -> float:
+    return float(values.std(ddof=1))
+
+
+def _per_seed(
+    figure: Any, rows: Sequence[Metrics], retrained: Sequence[Metrics]
+) -> np.ndarray:
+    return np.array([figure(m, r) for m, r in zip(rows, retrained, strict=True)])
+
+
+def _check_seeds(name: str, rows: Sequence[Metrics], seeds: int) -> None:
+    if len(rows) < 2:
+        raise InputError(
+            f"len({name})={len(rows)} shows no spread; give metrics of at least 2 seeds"
+        )
+    if len(rows) != seeds:
+        raise InputError(
+            f"len({name})={len(rows)} differs from len(retrained)={seeds}; give the "
+            "same seeds in the same order"
+        )
+    for i, row in enumerate(rows):
+        check_metrics(f"{name}[{i}]", row)

@@ -1,0 +1,210 @@
+"""Who was forgotten too little or too much, sample by sample, against Retrain.
+
+A good average can hide it: a method may forget half of the samples too much and half
+too little and still show a small Avg. Gap. Shapes: F forget samples, K classes.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jax_unlearn.audit import _checks
+from jax_unlearn.data import head_mid_tail
+from jax_unlearn.errors import InputError
+
+
+class DeviationCounts(NamedTuple):
+    """Number of forget samples by the sign of their deviation.
+
+    Attributes:
+      under: more confident than Retrain by over the tolerance (under-forgotten).
+      faithful: within the tolerance of Retrain.
+      over: less confident than Retrain by over the tolerance (over-forgotten).
+    """
+
+    under: int
+    faithful: int
+    over: int
+
+
+class ClassDeviation(NamedTuple):
+    """Deviation by class.
+
+    Attributes:
+      mean: mean deviation of each class's samples, `f64[K]`, NaN where it has none.
+      count: number of samples of each class, `i64[K]`.
+    """
+
+    mean: np.ndarray
+    count: np.ndarray
+
+
+class GroupDeviation(NamedTuple):
+    """Deviation of one group of classes.
+
+    Attributes:
+      classes: class numbers of the group, in order of falling forget count.
+      mean: mean deviation of the group's samples, NaN where it has none.
+      count: number of the group's samples.
+    """
+
+    classes: list[int]
+    mean: float
+    count: int
+
+
+def unlearning_deviation(conf: Any, retrained_conf: Any) -> np.ndarray:
+    """Confidence in the true class beyond Retrain's: p_theta(c|x) - p_theta*(c|x).
+
+    Positive: under-forgotten; negative: over-forgotten; 0: as Retrain. The null, the
+    deviation between two Retrain models of different seeds, is not 0: measure it.
+    Source: FaLW (ICLR 2026).
+
+    Args:
+      conf: true-class probabilities of the unlearned model on D_f, `[F]`.
+      retrained_conf: the same of Retrain, in the same order, `[F]`; the mean over
+        several Retrain models lessens its noise.
+
+    Returns:
+      `[F]` in [-1, 1].
+
+    Raises:
+      InputError: an empty set, different lengths, values outside [0, 1].
+
+    >>> unlearning_deviation([1.0, 0.25, 0.5], [0.75, 0.5, 0.5]).tolist()
+    [0.25, -0.25, 0.0]
+    """
+    p = _checks.confidences("conf", conf)
+    q = _checks.confidences("retrained_conf", retrained_conf)
+    _checks.same_length("conf", p, "retrained_conf", q)
+    return p - q
+
+
+def per_sample_deviation(conf: Any, retrained_conf: Any) -> float:
+    """Mean distance from Retrain sample by sample: (1/F) sum_i |p_i - p_i*|.
+
+    Unlike the mean deviation, errors of opposite sign do not cancel. Source: our
+    choice.
+
+    Args:
+      conf: true-class probabilities of the unlearned model on D_f, `[F]`.
+      retrained_conf: the same of Retrain, in the same order, `[F]`.
+
+    Returns:
+      0..1; 0 where every sample has Retrain's confidence.
+
+    Raises:
+      InputError: an empty set, different lengths, values outside [0, 1].
+
+    >>> per_sample_deviation([1.0, 0.25, 0.5, 0.5], [0.75, 0.5, 0.5, 0.5])
+    0.125
+    """
+    return float(np.mean(np.abs(unlearning_deviation(conf, retrained_conf))))
+
+
+def deviation_counts(deviation: Any, *, tolerance: float) -> DeviationCounts:
+    """Number of samples under-forgotten, faithful and over-forgotten.
+
+    Args:
+      deviation: from `unlearning_deviation`, `[F]`.
+      tolerance: largest |deviation| that counts as faithful, at least 0. A measured
+        one: the per-sample deviation between two Retrain models.
+
+    Returns:
+      The counts; they add up to F.
+
+    Raises:
+      InputError: a negative tolerance, a deviation that is not finite.
+
+    >>> deviation_counts([0.4, 0.05, -0.1, -0.3], tolerance=0.1)
+    DeviationCounts(under=1, faithful=2, over=1)
+    """
+    if not tolerance >= 0:
+        raise InputError(f"tolerance={tolerance} must be at least 0; try 0.1")
+    d = _checks.vector("deviation", deviation)
+    under, over = int(np.sum(d > tolerance)), int(np.sum(d < -tolerance))
+    return DeviationCounts(under, len(d) - under - over, over)
+
+
+def deviation_by_class(deviation: Any, labels: Any, num_classes: int) -> ClassDeviation:
+    """Mean deviation of each class.
+
+    Args:
+      deviation: from `unlearning_deviation`, or any other number a sample, `[F]`.
+      labels: true classes of the samples, `[F]`.
+      num_classes: K.
+
+    Returns:
+      Mean and count of each class; NaN for a class without samples.
+
+    Raises:
+      InputError: different lengths, labels outside 0..K-1.
+
+    >>> deviation_by_class([0.5, 0.25, -1.0], [0, 0, 2], 3)
+    ClassDeviation(mean=array([ 0.375,    nan, -1.   ]), count=array([2, 0, 1]))
+    """
+    d = _checks.vector("deviation", deviation)
+    y = _checks.class_labels("labels", labels, len(d), num_classes)
+    count = np.bincount(y, minlength=num_classes)
+    total = np.bincount(y, weights=d, minlength=num_classes)
+    mean = np.full(num_classes, np.nan)
+    np.divide(total, count, out=mean, where=count > 0)
+    return ClassDeviation(mean, count)
+
+
+def deviation_by_group(
+    deviation: Any, labels: Any, forget_counts: Any
+) -> dict[str, GroupDeviation]:
+    """Mean deviation of the head, the middle and the tail of the forget set.
+
+    The groups are thirds of the classes that have forget samples, ordered by their
+    number N_fk; the head holds the most frequent. Every sample of a group counts the
+    same, classes of equal N_fk go by number, and the first groups take what thirds
+    leave over (our choice). Correctness of the method minus correctness of Retrain,
+    given in place of the deviation, yields FaLW's change of accuracy by group.
+
+    Args:
+      deviation: from `unlearning_deviation`, or any other number a sample, `[F]`.
+      labels: true classes of the samples, `[F]`.
+      forget_counts: number of forget samples of each class, `[K]`.
+
+    Returns:
+      `{"head": ..., "mid": ..., "tail": ...}`; a group without samples has mean NaN.
+
+    Raises:
+      InputError: different lengths, fewer than three classes with forget samples, a
+        sample of a class whose forget count is 0.
+
+    >>> groups = deviation_by_group([-0.5, -0.25, 0.5, 1.0], [2, 2, 0, 1], [5, 1, 9])
+    >>> groups["head"]
+    GroupDeviation(classes=[2], mean=-0.375, count=2)
+    >>> groups["tail"]
+    GroupDeviation(classes=[1], mean=1.0, count=1)
+    """
+    counts = np.asarray(forget_counts)
+    if counts.ndim != 1 or counts.dtype.kind not in "iu" or np.any(counts < 0):
+        raise InputError(
+            f"forget_counts={counts.tolist()} must be one whole number a class; give "
+            "np.bincount(labels, minlength=num_classes)"
+        )
+    present = np.flatnonzero(counts)
+    if present.size < 3:
+        raise InputError(
+            f"forget_counts={counts.tolist()} names {present.size} classes with forget "
+            "samples, too few for three groups; use deviation_by_class"
+        )
+    d = _checks.vector("deviation", deviation)
+    y = _checks.class_labels("labels", labels, len(d), counts.size)
+    absent = np.flatnonzero(counts[y] == 0)
+    if absent.size:
+        raise InputError(
+            f"labels[{absent[0]}]={y[absent[0]]} has forget_counts 0; give the counts "
+            "of the whole forget set"
+        )
+    groups = {}
+    for name, third in head_mid_tail(counts[present])._asdict().items():
+        ids = present[third].tolist()
+        inside = d[np.isin(y, ids)]
+        mean = float(inside.mean()) if inside.size else float("nan")
+        groups[name] = GroupDeviation(ids, mean, inside.size)
+    return groups

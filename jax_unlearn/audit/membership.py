@@ -1,0 +1,216 @@
+"""Population membership attacks: one percentage a model, named by its direction.
+
+Three attacks circulate under the name "MIA", and point three ways. Each function says
+what its number is the share of and what it should be compared with:
+
+===========================  =====================================  ===================
+function                     the number, in percent                 target
+===========================  =====================================  ===================
+`svc_mia_efficacy`           share of D_f called NON-member         Retrain's value
+`entropy_mia_member_rate`    share of D_f called MEMBER             Retrain's value
+`loss_mia_accuracy`          accuracy of telling D_f from unseen    50, or Retrain's
+===========================  =====================================  ===================
+
+None of them is better for being higher or lower. They judge a population and can miss
+single samples that are still exposed. The samples may come in any order.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from jax_unlearn.audit import _checks
+from jax_unlearn.audit.features import entropy
+from jax_unlearn.errors import InputError
+
+MIN_LOSSES = 10
+"""Least samples a side for the cross-validated attack: a tenth is held out."""
+
+
+def svc_mia_efficacy(
+    retain_conf: Any, test_conf: Any, forget_conf: Any, *, seed: int = 0
+) -> float:
+    """Share of D_f called NON-member by an SVC on the true-class probability.
+
+    100 · #{x in D_f : SVC(p_y(x)) = non-member} / |D_f|, where SVC(C=3, rbf,
+    gamma="auto") has learned member (D_r) against non-member (D_t). Target: the value
+    of Retrain, not 100. Source: SalUn (Fan et al., ICLR 2024).
+
+    Args:
+      retain_conf: true-class probabilities of the unlearned model on D_r, `[N]`.
+      test_conf: the same on D_t, `[M]`; without the classes forgotten as a whole.
+      forget_conf: the same on D_f, `[F]`.
+      seed: the larger of D_r and D_t is cut to a random sample of the other's size,
+        so that neither class is the likelier one; SalUn cuts D_r only and takes its
+        first samples (our choice).
+
+    Returns:
+      A percentage, 0..100. 0: every forget sample still looks like training data. 50
+      by definition (our choice) if all members and non-members share one value, for
+      then the attack has nothing to go by. The time grows with the square of M: some
+      ten seconds for 10,000.
+
+    Raises:
+      InputError: an empty set, or values outside [0, 1].
+
+    >>> svc_mia_efficacy([1.0, 0.99, 0.98], [0.3, 0.4, 0.5], [0.99, 0.35, 1.0, 0.98])
+    25.0
+    """
+    rng = np.random.default_rng(seed)
+    retain = np.sort(_checks.confidences("retain_conf", retain_conf))
+    test = np.sort(_checks.confidences("test_conf", test_conf))
+    forget = np.sort(_checks.confidences("forget_conf", forget_conf))
+    retain, test = _equal_sizes(retain, test, rng)
+    features = np.concatenate([retain, test])
+    if np.ptp(features) == 0:
+        return 50.0
+    members = np.repeat([1, 0], [len(retain), len(test)])
+    from sklearn.svm import SVC
+
+    attack = SVC(C=3, kernel="rbf", gamma="auto").fit(features[:, None], members)
+    return float(100 * np.mean(attack.predict(forget[:, None]) == 0))
+
+
+def entropy_mia_member_rate(
+    retain_probs: Any, test_probs: Any, forget_probs: Any, *, standardize: bool = False
+) -> float:
+    """Share of D_f called MEMBER by a logistic regression on the output's entropy.
+
+    100 · #{x in D_f : LR(H(p(x))) = member} / |D_f|, where the regression (L2, C=1,
+    balanced class weights) has learned member (D_r) against non-member (D_t). Target:
+    the value of Retrain, not 0. The opposite direction of `svc_mia_efficacy`. Source:
+    Bad Teacher (Chundawat et al., 2023), SSD (Foster et al., 2024), SFRon.
+
+    Args:
+      retain_probs: softmax probabilities of the unlearned model on D_r, `[N, K]`.
+      test_probs: the same on D_t, `[M, K]`; without classes forgotten as a whole.
+      forget_probs: the same on D_f, `[F, K]`.
+      standardize: divide the entropies by their standard deviation first. Off, as
+        published: the L2 penalty then blinds the attack where all entropies are tiny.
+
+    Returns:
+      A percentage, 0..100. A sample exactly on the boundary counts half, so that
+      constant entropies give 50 (our choice).
+
+    Raises:
+      InputError: an empty set, or rows that are no probabilities.
+
+    >>> sure, unsure = [[1.0, 0.0]] * 20, [[0.5, 0.5]] * 20
+    >>> entropy_mia_member_rate(sure, unsure, [[1.0, 0.0]] * 3 + [[0.5, 0.5]])
+    75.0
+    """
+    retain = np.sort(_entropy("retain_probs", retain_probs))
+    test = np.sort(_entropy("test_probs", test_probs))
+    forget = _entropy("forget_probs", forget_probs)
+    members = np.repeat([1, 0], [len(retain), len(test)])
+    features = np.concatenate([retain, test])
+    scale = _scale(features) if standardize else 1.0
+    decision = _regress(features / scale, members, "balanced", forget / scale)
+    return 100 * _share_positive(decision)
+
+
+def loss_mia_accuracy(
+    forget_losses: Any,
+    unseen_losses: Any,
+    *,
+    splits: int = 10,
+    seed: int = 0,
+    standardize: bool = False,
+) -> float:
+    """Accuracy of a logistic regression that tells D_f from unseen data by the loss.
+
+    100 · the share of held-out samples put on their right side, averaged over
+    `splits` random splits that hold out a tenth of either side. Target: 50, where D_f
+    and unseen data are one distribution; Retrain's value where they are not (a
+    long-tailed D_f against a balanced test set). Source: the starting kit of the
+    NeurIPS 2023 unlearning challenge; SCRUB (Kurmanji et al., 2023).
+
+    Args:
+      forget_losses: losses of the unlearned model on D_f, `[F]`.
+      unseen_losses: losses on unseen data of the same classes, `[M]`.
+      splits: number of random splits.
+      seed: draws the splits and cuts the larger set to a random sample of the other's
+        size, so that 50 is what guessing gives.
+      standardize: divide the losses by their standard deviation first. Off, as
+        published: the L2 penalty then blinds the attack where all losses are tiny.
+
+    Returns:
+      A percentage, 0..100. A sample exactly on the boundary counts half, so that
+      constant losses give 50 (our choice). A value below 50 is the noise of the
+      splits: read it as 50.
+
+    Raises:
+      InputError: fewer than 10 samples a side, losses not finite, `splits` below 1.
+
+    >>> loss_mia_accuracy([0.0] * 20, [9.0] * 20)
+    100.0
+    >>> loss_mia_accuracy([1.0] * 20, [1.0] * 20)
+    50.0
+    """
+    if splits < 1:
+        raise InputError(f"splits={splits} must be at least 1; try 10")
+    forget = np.sort(_checks.vector("forget_losses", forget_losses))
+    unseen = np.sort(_checks.vector("unseen_losses", unseen_losses))
+    for name, losses in (("forget_losses", forget), ("unseen_losses", unseen)):
+        if len(losses) < MIN_LOSSES:
+            raise InputError(
+                f"len({name})={len(losses)} is too few to hold out a tenth; give at "
+                f"least {MIN_LOSSES}"
+            )
+    forget, unseen = _equal_sizes(forget, unseen, np.random.default_rng(seed))
+    features = np.concatenate([forget, unseen])
+    features = features / (_scale(features) if standardize else 1.0)
+    members = np.repeat([1, 0], [len(forget), len(unseen)])
+    from sklearn.model_selection import StratifiedShuffleSplit
+
+    shares = []
+    held_out = 2 * math.ceil(len(forget) / 10)
+    cut = StratifiedShuffleSplit(splits, test_size=held_out, random_state=seed)
+    for train, held in cut.split(features[:, None], members):
+        decision = _regress(features[train], members[train], None, features[held])
+        side = np.where(members[held] == 1, 1.0, -1.0)
+        shares.append(_share_positive(side * decision))
+    return float(100 * np.mean(shares))
+
+
+def _equal_sizes(
+    first: np.ndarray, second: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut the longer array to a random sample of the shorter one's length."""
+    size = min(len(first), len(second))
+
+    def cut(values: np.ndarray) -> np.ndarray:
+        if len(values) == size:
+            return values
+        return values[np.sort(rng.choice(len(values), size, replace=False))]
+
+    return cut(first), cut(second)
+
+
+def _regress(
+    features: np.ndarray,
+    members: np.ndarray,
+    class_weight: str | None,
+    query: np.ndarray,
+) -> np.ndarray:
+    """Decision values `[Q]`, positive for members, of a logistic regression."""
+    from sklearn.linear_model import LogisticRegression
+
+    attack = LogisticRegression(class_weight=class_weight)
+    attack.fit(features[:, None], members)
+    return attack.decision_function(query[:, None])
+
+
+def _share_positive(decision: np.ndarray) -> float:
+    """Share of values above 0, with those at 0 counted half."""
+    return float(np.mean((decision > 0) + 0.5 * (decision == 0)))
+
+
+def _scale(features: np.ndarray) -> float:
+    """Standard deviation, 1 where it is 0."""
+    return float(features.std()) or 1.0
+
+
+def _entropy(name: str, probs: Any) -> np.ndarray:
+    return entropy(_checks.probabilities(name, probs))

@@ -1,0 +1,306 @@
+"""The figures of an unlearned model and their distance from Retrain's.
+
+UA, FA, RA, TA and MIA in percent; the target of each is Retrain's value, so that none
+is better for being higher or lower. Plain arrays in, from any framework.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jax_unlearn.audit import _checks
+from jax_unlearn.audit.features import true_class_confidence
+from jax_unlearn.audit.membership import svc_mia_efficacy
+from jax_unlearn.errors import InputError
+
+GAP_METRICS = ("ua", "ra", "ta", "mia")
+"""The metrics that Avg. Gap averages over."""
+
+CONSISTENT = 0.1
+"""How far UA + FA may be from 100: figures copied from a table are rounded."""
+
+
+class Predictions(NamedTuple):
+    """What a model says of a set of samples, under the test-time transform.
+
+    Attributes:
+      probs: softmax probabilities `[N, K]`.
+      labels: true classes `[N]`.
+      index: ids of the samples in the training arrays `[N]`, or None. With ids,
+        overlapping forget and retain sets and repeated samples are found out.
+    """
+
+    probs: Any
+    labels: Any
+    index: Any = None
+
+
+class Metrics(NamedTuple):
+    """Five percentages, 0..100, each with Retrain's value as its target.
+
+    Attributes:
+      ua: unlearning accuracy, 100 - accuracy on D_f.
+      fa: accuracy on D_f, 100 - UA.
+      ra: accuracy on D_r.
+      ta: accuracy on D_t, without the classes forgotten as a whole.
+      mia: share of D_f called non-member (`svc_mia_efficacy`).
+    """
+
+    ua: float
+    fa: float
+    ra: float
+    ta: float
+    mia: float
+
+
+def accuracy(outputs: Any, labels: Any) -> float:
+    """Share of samples whose largest output is their true class, in percent.
+
+    Args:
+      outputs: probabilities or logits `[N, K]`; of equal largest ones the first
+        counts. Minus infinity marks a class left out.
+      labels: true classes `[N]`.
+
+    Returns:
+      A percentage, 0..100.
+
+    Raises:
+      InputError: outputs with NaN, labels that do not fit, no samples.
+
+    >>> accuracy([[2.0, -1.0], [0.3, 0.1], [0.0, 5.0], [1.0, 0.0]], [0, 0, 1, 1])
+    75.0
+    """
+    array = _checks.scores("outputs", outputs)
+    y = _checks.class_labels("labels", labels, *array.shape)
+    return float(100 * np.mean(array.argmax(axis=1) == y))
+
+
+def unlearning_metrics(
+    forget: Predictions,
+    retain: Predictions,
+    test: Predictions,
+    *,
+    forgotten_classes: Sequence[int] = (),
+    seed: int = 0,
+) -> Metrics:
+    """UA, FA, RA, TA and the SVC's MIA of one model.
+
+    Source: the evaluation of SalUn (Fan et al., ICLR 2024).
+
+    Args:
+      forget: predictions on D_f.
+      retain: predictions on D_r.
+      test: predictions on D_t.
+      forgotten_classes: classes forgotten as a whole; their test samples leave TA and
+        the MIA.
+      seed: draws the MIA's sample of D_r (see `svc_mia_efficacy`).
+
+    Returns:
+      The five percentages.
+
+    Raises:
+      InputError: arrays that are no predictions; forget and retain sets that overlap;
+        a forgotten class that D_r still holds, or that leaves no test sample.
+
+    >>> sure, unsure = [0.9, 0.1], [0.4, 0.6]
+    >>> unlearning_metrics(
+    ...     Predictions([sure, unsure], [0, 0]),
+    ...     Predictions([sure, sure], [0, 0]),
+    ...     Predictions([unsure, unsure], [0, 1]),
+    ... )
+    Metrics(ua=50.0, fa=50.0, ra=100.0, ta=50.0, mia=50.0)
+    """
+    forget = _checked("forget", forget)
+    retain = _checked("retain", retain)
+    test = _checked("test", test)
+    _same_classes(forget, retain, test)
+    _disjoint(forget, retain)
+    if len(forgotten_classes):
+        test = _without_classes(retain, test, forgotten_classes)
+    fa = accuracy(forget.probs, forget.labels)
+    return Metrics(
+        ua=100 - fa,
+        fa=fa,
+        ra=accuracy(retain.probs, retain.labels),
+        ta=accuracy(test.probs, test.labels),
+        mia=svc_mia_efficacy(
+            true_class_confidence(retain.probs, retain.labels),
+            true_class_confidence(test.probs, test.labels),
+            true_class_confidence(forget.probs, forget.labels),
+            seed=seed,
+        ),
+    )
+
+
+def avg_gap(metrics: Metrics, retrained: Metrics) -> float:
+    """Mean distance from Retrain over UA, RA, TA and MIA, in percentage points.
+
+    (1/4) sum_m |m - m*|, 0 where all four agree. Read it beside the gap between two
+    Retrain models of different seeds (`compare`), which is not 0 either.
+
+    Args:
+      metrics: of the unlearned model.
+      retrained: of Retrain on the same split.
+
+    Returns:
+      The gap, 0..100.
+
+    Raises:
+      InputError: a figure outside 0..100, or UA + FA other than 100.
+
+    >>> method = Metrics(ua=3.0, fa=97.0, ra=99.5, ta=94.0, mia=14.5)
+    >>> retrain = Metrics(ua=5.0, fa=95.0, ra=100.0, ta=94.5, mia=13.5)
+    >>> avg_gap(method, retrain)
+    1.0
+    """
+    m, r = check_metrics("metrics", metrics), check_metrics("retrained", retrained)
+    return float(np.mean([abs(getattr(m, k) - getattr(r, k)) for k in GAP_METRICS]))
+
+
+def tow(metrics: Metrics, retrained: Metrics) -> float:
+    """Tug of war: how near Retrain on D_f, D_r and D_t at once.
+
+    prod_{s in f, r, t} (1 - |acc_s - acc_s*|), accuracies as fractions. Source: Zhao
+    et al., "What makes unlearning hard and what to do about it", 2024.
+
+    Args:
+      metrics: of the unlearned model.
+      retrained: of Retrain on the same split.
+
+    Returns:
+      0..1; 1 where all three accuracies are Retrain's.
+
+    Raises:
+      InputError: a figure outside 0..100, or UA + FA other than 100.
+
+    >>> method = Metrics(ua=50.0, fa=50.0, ra=100.0, ta=80.0, mia=50.0)
+    >>> retrain = Metrics(ua=0.0, fa=100.0, ra=100.0, ta=100.0, mia=30.0)
+    >>> round(tow(method, retrain), 12)
+    0.4
+    """
+    return _product(metrics, retrained, ("fa", "ra", "ta"))
+
+
+def tow_mia(metrics: Metrics, retrained: Metrics) -> float:
+    """Tug of war with the membership attack in place of the accuracy on D_f.
+
+    (1 - |MIA - MIA*|) · prod_{s in r, t} (1 - |acc_s - acc_s*|), as fractions. Source:
+    Zhao et al., 2024.
+
+    Args:
+      metrics: of the unlearned model.
+      retrained: of Retrain on the same split.
+
+    Returns:
+      0..1; 1 where MIA and both accuracies are Retrain's.
+
+    Raises:
+      InputError: a figure outside 0..100, or UA + FA other than 100.
+
+    >>> method = Metrics(ua=50.0, fa=50.0, ra=100.0, ta=80.0, mia=50.0)
+    >>> retrain = Metrics(ua=0.0, fa=100.0, ra=100.0, ta=100.0, mia=30.0)
+    >>> round(tow_mia(method, retrain), 12)
+    0.64
+    """
+    return _product(metrics, retrained, ("mia", "ra", "ta"))
+
+
+def check_metrics(name: str, metrics: Metrics) -> Metrics:
+    """Return `metrics`, refusing what no model can score.
+
+    Args:
+      name: what the message calls it.
+      metrics: the figures.
+
+    Returns:
+      `metrics` itself.
+
+    Raises:
+      InputError: a figure outside 0..100, or UA + FA more than 0.1 from 100.
+
+    >>> check_metrics("row", Metrics(ua=5.0, fa=0.95, ra=1.0, ta=0.9, mia=0.1))
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: row.ua=5.0 and row.fa=0.95 must add up to 100; \
+give percentages
+    """
+    for field, value in zip(Metrics._fields, metrics, strict=True):
+        if not -1e-9 <= value <= 100 + 1e-9:
+            raise InputError(
+                f"{name}.{field}={value} is outside 0..100; give finite percentages"
+            )
+    if abs(metrics.ua + metrics.fa - 100) > CONSISTENT:
+        raise InputError(
+            f"{name}.ua={metrics.ua} and {name}.fa={metrics.fa} must add up to 100; "
+            "give percentages"
+        )
+    return metrics
+
+
+def _product(metrics: Metrics, retrained: Metrics, fields: tuple[str, ...]) -> float:
+    m, r = check_metrics("metrics", metrics), check_metrics("retrained", retrained)
+    distances = [abs(getattr(m, k) - getattr(r, k)) / 100 for k in fields]
+    return float(np.clip(np.prod([1 - d for d in distances]), 0.0, 1.0))
+
+
+def _checked(name: str, given: Predictions) -> Predictions:
+    """Return `given` as numpy arrays, each checked."""
+    probs = _checks.probabilities(f"{name}.probs", given.probs)
+    labels = _checks.class_labels(f"{name}.labels", given.labels, *probs.shape)
+    if given.index is None:
+        return Predictions(probs, labels)
+    index = np.asarray(given.index)
+    if index.dtype.kind not in "iu" or index.shape != labels.shape:
+        raise InputError(
+            f"{name}.index of type {index.dtype}{list(index.shape)} must be integers "
+            f"{list(labels.shape)}; give one id a sample, or None"
+        )
+    ids, counts = np.unique(index, return_counts=True)
+    if counts.max() > 1:
+        raise InputError(
+            f"{name}.index holds id {ids[counts.argmax()]} {counts.max()} times; drop "
+            "the padding and give each sample once"
+        )
+    return Predictions(probs, labels, index)
+
+
+def _same_classes(forget: Predictions, retain: Predictions, test: Predictions) -> None:
+    widths = [given.probs.shape[1] for given in (forget, retain, test)]
+    if len(set(widths)) > 1:
+        raise InputError(
+            f"forget, retain and test have {widths} classes; give the outputs of one "
+            "model"
+        )
+
+
+def _disjoint(forget: Predictions, retain: Predictions) -> None:
+    if forget.index is None or retain.index is None:
+        return
+    both = np.intersect1d(forget.index, retain.index)
+    if both.size:
+        raise InputError(
+            f"forget.index and retain.index share {both.size} ids, {both[0]} first; "
+            "cut both sets from one split"
+        )
+
+
+def _without_classes(
+    retain: Predictions, test: Predictions, forgotten: Sequence[int]
+) -> Predictions:
+    """Return the test samples of the classes not forgotten."""
+    classes = _checks.class_labels(
+        "forgotten_classes", forgotten, len(forgotten), test.probs.shape[1]
+    )
+    held = np.isin(retain.labels, classes)
+    if held.any():
+        raise InputError(
+            f"forgotten_classes={classes.tolist()} but {held.sum()} retain samples are "
+            "of these classes; name only classes forgotten as a whole"
+        )
+    keep = ~np.isin(test.labels, classes)
+    if not keep.any():
+        raise InputError(
+            f"forgotten_classes={classes.tolist()} leave no test sample; give test "
+            "samples of the other classes"
+        )
+    return Predictions(test.probs[keep], test.labels[keep])

@@ -1,0 +1,306 @@
+"""Batches cut from arrays by index matrices, as pure functions of the step.
+
+Shapes: T steps, B batch, F samples of a set. A batch is decided by the
+seed and the step alone, so that a run resumes at any step without replaying the earlier
+ones. Arrays are gathered on the host; putting them on a device is left to whoever runs
+the steps.
+"""
+
+import dataclasses
+import functools
+import numbers
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+import jax
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jax_unlearn.data.sources import Examples
+from jax_unlearn.errors import InputError
+from jax_unlearn.types import Batch, UnlearnBatch
+
+AnyBatch = TypeVar("AnyBatch", Batch, UnlearnBatch)
+Reference = Batch | ArrayLike | None
+
+# One random stream for each use: every schedule shuffles a set alike.
+FORGET, RETAIN, REFERENCE, TRAIN = range(4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule(Generic[AnyBatch]):
+    """A known number of batches, from any step on.
+
+    Attributes:
+      batch: the batch of a step, a pure function of `0 <= step < steps`.
+      steps: how many there are in all.
+      start: the step iteration begins with; `len` counts from there.
+
+    >>> schedule = Schedule(lambda step: Batch(step, step), steps=5)
+    >>> [batch.inputs for batch in schedule.from_step(3)], len(schedule.from_step(3))
+    ([3, 4], 2)
+    """
+
+    batch: Callable[[int], AnyBatch]
+    steps: int
+    start: int = 0
+
+    def __len__(self) -> int:
+        return self.steps - self.start
+
+    def __iter__(self) -> Iterator[AnyBatch]:
+        return (self.batch(step) for step in range(self.start, self.steps))
+
+    def __getitem__(self, step: int) -> AnyBatch:
+        """Return the batch of a step, counted from the beginning of the run."""
+        if not 0 <= step < self.steps:
+            raise IndexError(f"step={step} must be 0 to {self.steps - 1}")
+        return self.batch(step)
+
+    def from_step(self, step: int) -> "Schedule[AnyBatch]":
+        """Return the rest of the schedule, from `step` of the whole run on."""
+        if not 0 <= step <= self.steps:
+            raise InputError(
+                f"step={step} must be 0 to {self.steps}; the schedule has no more"
+            )
+        return dataclasses.replace(self, start=step)
+
+
+def epoch_indices(
+    ids: ArrayLike, batch_size: int, *, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the index matrix of one shuffled pass over a set.
+
+    The last batch is filled up with other samples of the set, masked out, so that
+    BatchNorm sees real images in it; a set smaller than the batch size makes smaller
+    batches.
+
+    Args:
+      ids: the set, `[F]`.
+      batch_size: samples a batch.
+      rng: shuffles.
+
+    Returns:
+      (index i64[T, B], mask bool[T, B]) with `B = min(batch_size, F)` and
+      `T = ceil(F / B)`; every id has True exactly once.
+
+    Raises:
+      InputError: no ids, or `batch_size` under 1.
+
+    >>> index, mask = epoch_indices([4, 5, 6], 2, rng=np.random.default_rng(0))
+    >>> index.shape, mask.tolist(), sorted(index[mask].tolist())
+    ((2, 2), [[True, True], [True, False]], [4, 5, 6])
+    """
+    array = np.asarray(ids, np.int64)
+    if array.ndim != 1 or array.size == 0:
+        raise InputError(f"ids of shape {array.shape} must be a list of samples: [F]")
+    size = min(positive("batch_size", batch_size), len(array))
+    steps = -(-len(array) // size)
+    index = np.resize(rng.permutation(array), (steps, size))
+    return index, np.arange(steps * size).reshape(steps, size) < len(array)
+
+
+def take(examples: Examples, index: ArrayLike, mask: ArrayLike | None = None) -> Batch:
+    """Return the samples of some ids as a batch of host arrays.
+
+    Args:
+      examples: inputs `[N, ...]` (an array or a pytree of them) and labels `[N]`.
+      index: ids `[B]`, or `[T, B]` for the batches of many steps at once.
+      mask: False for padding, shaped like `index`; None means no padding.
+
+    Returns:
+      Batch; `index` in it is `i32`, the mask always an array.
+
+    >>> examples = Examples(np.eye(3, dtype=np.float32), np.arange(3, dtype=np.int32))
+    >>> take(examples, [2, 0]).labels
+    array([2, 0], dtype=int32)
+    """
+    rows = np.asarray(index)
+    if mask is None:
+        mask = np.ones(rows.shape, np.bool_)
+    inputs, labels = jax.tree.map(lambda array: array[rows], tuple(examples))
+    index32: Any = rows.astype(np.int32)
+    mask_array: Any = np.asarray(mask)
+    return Batch(inputs, labels, index32, mask_array)
+
+
+def supervised(
+    examples: Examples, ids: ArrayLike, *, batch_size: int, epochs: int, seed: int = 0
+) -> Schedule[Batch]:
+    """Return plain batches for training: `epochs` shuffled passes over `ids`.
+
+    Args:
+      examples: the training samples.
+      ids: those to train on, `[F]`.
+      batch_size: samples a batch.
+      epochs: passes.
+      seed: a non-negative integer.
+
+    Returns:
+      Schedule of `epochs * ceil(F / B)` Batches.
+
+    Raises:
+      InputError: an empty set, ids out of range, or a number that is not positive.
+
+    >>> examples = Examples(np.zeros((5, 1), np.float32), np.zeros(5, np.int32))
+    >>> len(supervised(examples, range(5), batch_size=2, epochs=3))
+    9
+    """
+    steps, batch = stream(examples, "ids", ids, batch_size, seed, use=TRAIN)
+    return Schedule(batch, steps * positive("epochs", epochs))
+
+
+def stream(
+    examples: Examples,
+    name: str,
+    ids: ArrayLike,
+    batch_size: int,
+    seed: int,
+    *,
+    use: int,
+) -> tuple[int, Callable[[int], Batch]]:
+    """Return the endless shuffled batches of a set, by number.
+
+    Pass after pass over the set, each in an order of its own, which only the set, the
+    seed, the use and the number of the pass decide.
+
+    Args:
+      examples: the training samples.
+      name: what a message calls the ids.
+      ids: the set, `[F]`, in any order.
+      batch_size: samples a batch.
+      seed: a non-negative integer.
+      use: which of the random streams of the seed.
+
+    Returns:
+      (batches a pass, function of the number of a batch).
+
+    Raises:
+      InputError: an empty set, ids out of range, a wrong `batch_size` or seed.
+
+    >>> examples = Examples(np.zeros((5, 1), np.float32), np.zeros(5, np.int32))
+    >>> steps, batch = stream(examples, "ids", [3, 1], 1, 0, use=TRAIN)
+    >>> steps, sorted(int(batch(n).index[0]) for n in (6, 7))
+    (2, [1, 3])
+    """
+    array = positions(examples, name, ids)
+    size = min(positive("batch_size", batch_size), len(array))
+    steps = -(-len(array) // size)
+    _check_seed(seed)
+
+    @functools.lru_cache(maxsize=2)
+    def epoch(number: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        return epoch_indices(
+            array, size, rng=np.random.default_rng([seed, use, number])
+        )
+
+    def batch(number: int) -> Batch:
+        passed, place = divmod(number, steps)
+        index, mask = epoch(passed)
+        return take(examples, index[place], mask[place])
+
+    return steps, batch
+
+
+def reference_batches(
+    examples: Examples, reference: Reference, size: int | None, seed: int
+) -> Callable[[int], Batch | None]:
+    """Return the reference batch of each step.
+
+    Args:
+      examples: the samples that reference ids name.
+      reference: None, a Batch (given as it is), or ids `[U]`.
+      size: None for all the ids each time, else how many random ones.
+      seed: a non-negative integer.
+
+    Returns:
+      Function of the step.
+
+    Raises:
+      InputError: ids out of range, or a size without as many ids.
+
+    >>> examples = Examples(np.zeros((5, 1), np.float32), np.zeros(5, np.int32))
+    >>> reference_batches(examples, [4, 2], None, 0)(7).index
+    array([2, 4], dtype=int32)
+    """
+    if size is not None and (reference is None or isinstance(reference, Batch)):
+        raise InputError(f"reference_size={size} needs reference to be ids")
+    if reference is None or isinstance(reference, Batch):
+        return lambda step: reference
+    array = positions(examples, "reference", reference)
+    if size is None:
+        whole = take(examples, array)
+        return lambda step: whole
+    if positive("reference_size", size) > len(array):
+        raise InputError(
+            f"reference_size={size} is more than the {len(array)} reference ids; "
+            "leave it out to use all of them"
+        )
+    _check_seed(seed)
+
+    def batch(step: int) -> Batch:
+        rng = np.random.default_rng([seed, REFERENCE, step])
+        return take(examples, rng.choice(array, size, replace=False))
+
+    return batch
+
+
+def positions(examples: Examples, name: str, ids: ArrayLike) -> NDArray[np.int64]:
+    """Return a non-empty set of ids, sorted, if they are all in range.
+
+    Args:
+      examples: the samples that the ids name.
+      name: what a message calls the ids.
+      ids: integers `[F]`.
+
+    Returns:
+      Sorted ids, `i64[F]`.
+
+    Raises:
+      InputError: they are empty, no integers, or out of range.
+
+    >>> examples = Examples(np.zeros((5, 1), np.float32), np.zeros(5, np.int32))
+    >>> positions(examples, "ids", [3, 1])
+    array([1, 3])
+    """
+    array, count = np.asarray(ids), len(examples.labels)
+    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
+        raise InputError(
+            f"{name} of shape {array.shape} and type {array.dtype} must be a list of "
+            "at least one integer"
+        )
+    wrong = array[(array < 0) | (array >= count)]
+    if len(wrong):
+        raise InputError(
+            f"{name} holds {wrong[0]}; the {count} samples have ids 0 to {count - 1}"
+        )
+    return np.sort(array.astype(np.int64))
+
+
+def positive(name: str, value: Any) -> int:
+    """Return a number of things, if it is a positive integer.
+
+    Args:
+      name: what the message calls it.
+      value: the number.
+
+    Returns:
+      The number.
+
+    Raises:
+      InputError: it is something else.
+
+    >>> positive("epochs", 0)
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: epochs=0 must be a positive integer; try 1
+    """
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < 1:
+        raise InputError(f"{name}={value} must be a positive integer; try 1")
+    return int(value)
+
+
+def _check_seed(seed: Any) -> None:
+    whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
+    if not whole or seed < 0:
+        raise InputError(f"seed={seed} must be a non-negative integer; try 0")

@@ -1,0 +1,185 @@
+"""The long-tailed law: how many samples each class gives, and head, mid and tail.
+
+Shapes: K classes.
+"""
+
+import math
+import numbers
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jax_unlearn.errors import InputError
+
+
+class ClassGroups(NamedTuple):
+    """Thirds of the classes, ordered by how much of each is forgotten.
+
+    Attributes:
+      head: the classes with most forget samples.
+      mid: those between.
+      tail: the classes with fewest forget samples.
+    """
+
+    head: NDArray[np.int64]
+    mid: NDArray[np.int64]
+    tail: NDArray[np.int64]
+
+
+def long_tailed_counts(
+    class_sizes: ArrayLike,
+    total: int,
+    *,
+    gamma: float,
+    order: ArrayLike,
+    max_class_fraction: float,
+) -> NDArray[np.int64]:
+    r"""Return how many samples of each class a long-tailed forget set takes.
+
+    The class of rank r gets a budget by the power law, capped:
+
+    .. math::
+        b_r = \min(\lambda r^{-\gamma}, c_r), \quad
+        c_r = \lfloor \text{max\_class\_fraction} \cdot n_r \rfloor, \quad
+        \sum_r b_r = \text{total},
+
+    so what a full class cannot take is shared by the others under the same law. The
+    budgets are rounded by largest remainder, ties to the smaller rank.
+
+    Args:
+      class_sizes: samples of each class `n`, integers `[K]`.
+      total: samples to take.
+      gamma: imbalance γ >= 0; 0 gives every class the same.
+      order: distinct classes from rank 1 on; classes left out get nothing.
+      max_class_fraction: the largest part of a class that may be taken, in (0, 1].
+
+    Returns:
+      Counts `i64[K]` with `sum == total` exactly.
+
+    Raises:
+      InputError: a hyper-parameter out of range, or `total` over the sum of the caps.
+
+    Source: the law is METHODS [S], the cap and its redistribution are our choice.
+
+    >>> sizes, order = [60, 60, 60], [2, 0, 1]  # 60 : 30 : 20 of 110
+    >>> long_tailed_counts(sizes, 110, gamma=1.0, order=order, max_class_fraction=1.0)
+    array([30, 20, 60])
+    >>> long_tailed_counts(  # class 2 is full at 50; 60 are left for 30 : 20
+    ...     sizes, 110, gamma=1.0, order=order, max_class_fraction=5 / 6
+    ... )
+    array([36, 24, 50])
+    """
+    sizes, order = np.asarray(class_sizes), np.asarray(order)
+    check_real("gamma", gamma, 0.0, math.inf, "the paper uses 0 to 2")
+    check_real("max_class_fraction", max_class_fraction, 0.0, 1.0, "try 0.9")
+    if max_class_fraction == 0:
+        raise InputError("max_class_fraction=0 must be over 0; try 0.9")
+    distinct = len(np.unique(order)) == len(order)
+    if not (distinct and np.all((order >= 0) & (order < len(sizes)))):
+        raise InputError(
+            f"order={order.tolist()} must name distinct classes, 0 to {len(sizes) - 1}"
+        )
+    caps = np.zeros(len(sizes), np.int64)
+    caps[order] = np.floor(max_class_fraction * sizes[order] + 1e-9)
+    if not 0 <= total <= caps.sum():
+        largest = math.floor(caps.sum() / max(sizes.sum(), 1) * 1e4) / 1e4
+        raise InputError(
+            f"total={total} of {sizes.sum()} samples is infeasible with "
+            f"max_class_fraction={max_class_fraction}: {len(order)} classes give at "
+            f"most {caps.sum()}; the largest feasible fraction is {largest:g}"
+        )
+    log_rank = np.log(np.arange(1, len(order) + 1))
+    ranked = caps[order]
+    budget = np.zeros(len(order))
+    free = ranked > 0
+    while free.any():
+        left = total - budget[~free].sum()
+        # Relative to the first free rank: the largest weight is 1, whatever gamma.
+        weight = np.exp(-gamma * (log_rank[free] - log_rank[free].min()))
+        budget[free] = left * weight / weight.sum()
+        full = free & (budget > ranked)
+        if not full.any():
+            break
+        budget[full] = ranked[full]
+        free &= ~full
+    counts = np.zeros(len(sizes), np.int64)
+    counts[order] = largest_remainder(budget, total, ranked)
+    return counts
+
+
+def head_mid_tail(forget_counts: ArrayLike) -> ClassGroups:
+    """Return thirds of the classes ordered by the number of forget samples.
+
+    Ties go by class number; when K is not a multiple of 3 the first groups are the
+    larger ones. (METHODS [D].)
+
+    Args:
+      forget_counts: N_f of each class, integers `[K]`, K >= 3.
+
+    Returns:
+      ClassGroups of classes; head has the most forget samples.
+
+    Raises:
+      InputError: fewer than three classes.
+
+    >>> head_mid_tail([5, 40, 20, 10])
+    ClassGroups(head=array([1, 2]), mid=array([3]), tail=array([0]))
+    """
+    counts = np.asarray(forget_counts)
+    if counts.ndim != 1 or len(counts) < 3:
+        raise InputError(
+            f"forget_counts of shape {counts.shape} must hold at least 3 classes"
+        )
+    return ClassGroups(*np.array_split(np.argsort(-counts, kind="stable"), 3))
+
+
+def largest_remainder(
+    budget: NDArray[np.float64], total: int, caps: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Round budgets to whole numbers of the same sum.
+
+    Everything is rounded down, then the largest remainders up; the first wins among
+    equal ones.
+
+    Args:
+      budget: non-negative numbers `[K]` that sum to `total`.
+      total: the sum wanted.
+      caps: what no count may exceed, integers `[K]`, each at least its budget.
+
+    Returns:
+      Counts `i64[K]`.
+
+    >>> largest_remainder(np.array([1.5, 0.7, 0.8]), 3, np.array([2, 2, 2]))
+    array([1, 1, 1])
+    """
+    counts = np.minimum(np.floor(budget + 1e-9).astype(np.int64), caps)
+    while (missing := total - counts.sum()) > 0:
+        # Rounded, so that remainders equal but for the last bit count as a tie.
+        remainder = np.where(counts < caps, np.round(budget - counts, 9), -np.inf)
+        first = np.argsort(-remainder, kind="stable")[:missing]
+        counts[first] += counts[first] < caps[first]
+    return counts
+
+
+def check_real(name: str, value: Any, low: float, high: float, hint: str) -> None:
+    """Refuse a hyper-parameter that is no finite number from low to high.
+
+    Args:
+      name: what the message calls it.
+      value: the number.
+      low: the smallest allowed.
+      high: the largest allowed.
+      hint: the remedy.
+
+    Raises:
+      InputError: it is something else.
+
+    >>> check_real("fraction", 2, 0.0, 1.0, "try 0.1")
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: fraction=2 must be from 0 to 1; try 0.1
+    """
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    number = float(value) if real else math.nan
+    if not (math.isfinite(number) and low <= number <= high):
+        raise InputError(f"{name}={value} must be from {low:g} to {high:g}; {hint}")

@@ -1,0 +1,314 @@
+"""Which samples are forgotten: random, by class, or long-tailed over the classes.
+
+Shapes: N samples, K classes, F forget, R retain. All draws order things by the raw
+64-bit stream of `numpy.random.PCG64(seed)`, which NumPy guarantees not to change, so
+that a seed names the same split in every version.
+"""
+
+import hashlib
+import numbers
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jax_unlearn.data.long_tail import (
+    check_real,
+    largest_remainder,
+    long_tailed_counts,
+)
+from jax_unlearn.errors import InputError, unknown_name
+
+KINDS = ("random", "class", "long_tailed")
+MANIFEST_VERSION = 1
+
+
+class Split(NamedTuple):
+    """Forget and retain set, with the record of how they were made.
+
+    Attributes:
+      forget: sorted positions, `i64[F]`.
+      retain: sorted positions, `i64[R]`; disjoint from `forget`, together all.
+      manifest: JSON-able record: `version`, `kind`, `fraction`, `gamma`, `classes`,
+        `class_order`, `max_class_fraction` (None where the kind does not use them),
+        `seed`, `num_samples`, `num_classes`, `forget_counts` `[K]`, and the digests
+        `labels_sha256`, `forget_sha256`, `retain_sha256`.
+    """
+
+    forget: NDArray[np.int64]
+    retain: NDArray[np.int64]
+    manifest: dict[str, Any]
+
+
+def digest(ids: ArrayLike) -> str:
+    """Return the sha256 of a set of ids: sorted, as little-endian int64.
+
+    Args:
+      ids: integers `[F]` in any order.
+
+    Returns:
+      64 hexadecimal digits.
+
+    >>> digest([2, 1]) == digest(np.array([1, 2], np.int32))
+    True
+    >>> digest([])[:8]  # the sha256 of nothing
+    'e3b0c442'
+    """
+    return ordered_digest(np.sort(np.asarray(ids)))
+
+
+def ordered_digest(values: ArrayLike) -> str:
+    """Return the sha256 of integers in their order, as little-endian int64.
+
+    Args:
+      values: integers of any shape, for example labels `[N]`.
+
+    Returns:
+      64 hexadecimal digits.
+
+    >>> ordered_digest([2, 1]) == ordered_digest([1, 2])
+    False
+    """
+    return hashlib.sha256(np.asarray(values).astype("<i8").tobytes()).hexdigest()
+
+
+def forget_split(
+    labels: ArrayLike,
+    *,
+    kind: str = "random",
+    fraction: float | None = None,
+    gamma: float = 1.0,
+    classes: Sequence[int] | None = None,
+    seed: int = 0,
+    max_class_fraction: float = 0.9,
+    num_classes: int | None = None,
+) -> Split:
+    """Divide training samples into a forget and a retain set.
+
+    - `"random"`: `round(fraction * N)` samples, uniformly.
+    - `"class"`: `fraction` of the samples of `classes` (of one class drawn by the
+      seed, when None), uniformly.
+    - `"long_tailed"`: `round(fraction * N)` samples, of which each class gives what
+      `long_tailed_counts` says; the class order is a permutation drawn by the seed
+      of the classes that have samples.
+
+    Args:
+      labels: classes of the training samples, integers `[N]`.
+      kind: one of `"random"`, `"class"`, `"long_tailed"`.
+      fraction: part to forget; None means 0.1, and 1.0 for `"class"`.
+      gamma: imbalance of `"long_tailed"`.
+      classes: classes to forget, for `"class"` only.
+      seed: a non-negative integer; the same seed gives the same split.
+      max_class_fraction: cap of `"long_tailed"`.
+      num_classes: K; None means the largest label + 1.
+
+    Returns:
+      Split; the ids are positions in `labels`.
+
+    Raises:
+      InputError: anything of this that cannot be done, with the remedy.
+
+    Source: METHODS [D]; `"random"` and `"class"` are what all the papers do.
+
+    >>> labels = [0, 0, 1, 1, 2, 2]
+    >>> split = forget_split(labels, kind="class", classes=[1])
+    >>> split.forget, split.retain
+    (array([2, 3]), array([0, 1, 4, 5]))
+    >>> split.manifest["forget_counts"]
+    [0, 2, 0]
+    """
+    labels, num_classes = _check_labels(labels, num_classes)
+    if kind not in KINDS:
+        raise unknown_name("kind", kind, KINDS)
+    if classes is not None and kind != "class":
+        raise InputError(f"classes={classes} is for kind='class', not kind={kind!r}")
+    fraction = (1.0 if kind == "class" else 0.1) if fraction is None else fraction
+    check_real("fraction", fraction, 0.0, 1.0, "the part to forget, such as 0.1")
+    bits = _bits(seed)
+    sizes = np.bincount(labels, minlength=num_classes)
+    chosen = order = None
+    if kind == "class":
+        chosen = _check_classes(classes, sizes, bits)
+        pool = np.flatnonzero(np.isin(labels, chosen))
+        forget = _draw(bits, pool, round(fraction * len(pool)))
+    elif kind == "long_tailed":
+        order = _permute(bits, np.flatnonzero(sizes))
+        counts = long_tailed_counts(
+            sizes,
+            round(fraction * len(labels)),
+            gamma=gamma,
+            order=order,
+            max_class_fraction=max_class_fraction,
+        )
+        forget = _draw_per_class(bits, labels, counts)
+    else:
+        forget = _draw(bits, np.arange(len(labels)), round(fraction * len(labels)))
+    if not 0 < len(forget) < len(labels):
+        raise InputError(
+            f"fraction={fraction} with kind={kind!r} forgets {len(forget)} of "
+            f"{len(labels)} samples; both sets need at least one"
+        )
+    forget = np.sort(forget)
+    retain = np.setdiff1d(np.arange(len(labels)), forget)
+    long_tailed = kind == "long_tailed"
+    manifest = {
+        "version": MANIFEST_VERSION,
+        "kind": kind,
+        "fraction": float(fraction),
+        "gamma": float(gamma) if long_tailed else None,
+        "max_class_fraction": float(max_class_fraction) if long_tailed else None,
+        "classes": None if chosen is None else chosen.tolist(),
+        "class_order": None if order is None else order.tolist(),
+        "seed": int(seed),
+        "num_samples": len(labels),
+        "num_classes": num_classes,
+        "forget_counts": np.bincount(labels[forget], minlength=num_classes).tolist(),
+        "labels_sha256": ordered_digest(labels),
+        "forget_sha256": digest(forget),
+        "retain_sha256": digest(retain),
+    }
+    return Split(forget, retain, manifest)
+
+
+def holdout(
+    labels: ArrayLike,
+    *,
+    fraction: float | None = None,
+    count: int | None = None,
+    seed: int = 0,
+    stratified: bool = True,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Set samples aside that no model is trained on: the unseen set.
+
+    Args:
+      labels: classes of the samples, integers `[N]`.
+      fraction: part to set aside, or
+      count: number to set aside; give one of the two.
+      seed: a non-negative integer.
+      stratified: whether each class gives in proportion to its size (largest
+        remainder), else uniformly.
+
+    Returns:
+      (train ids, unseen ids): sorted positions in `labels`, disjoint, together all.
+
+    Raises:
+      InputError: neither or both numbers given, or one of the two sets empty.
+
+    >>> train, unseen = holdout([0, 0, 0, 0, 1, 1], fraction=0.5)
+    >>> len(train), np.asarray([0, 0, 0, 0, 1, 1])[unseen]
+    (3, array([0, 0, 1]))
+    """
+    labels, num_classes = _check_labels(labels, None)
+    if (fraction is None) == (count is None):
+        raise InputError(f"fraction={fraction}, count={count}: give exactly one")
+    if fraction is not None:
+        check_real("fraction", fraction, 0.0, 1.0, "the part to set aside")
+        count = round(fraction * len(labels))
+    assert count is not None
+    if not 0 < count < len(labels):
+        raise InputError(
+            f"count={count} of {len(labels)} samples set aside; both sets need at "
+            "least one"
+        )
+    bits = _bits(seed)
+    if stratified:
+        sizes = np.bincount(labels, minlength=num_classes)
+        counts = largest_remainder(count * sizes / len(labels), count, sizes)
+        unseen = _draw_per_class(bits, labels, counts)
+    else:
+        unseen = _draw(bits, np.arange(len(labels)), count)
+    unseen = np.sort(unseen)
+    return np.setdiff1d(np.arange(len(labels)), unseen), unseen
+
+
+def to_ids(split: Split, ids: ArrayLike) -> Split:
+    """Turn positions in a part of a data set into ids of the data set.
+
+    Needed when `forget_split` was given `labels[ids]`, for example the labels of what
+    `holdout` left for training.
+
+    Args:
+      split: made from the labels of `ids`, in that order.
+      ids: strictly increasing ids `[N]`.
+
+    Returns:
+      The same split with ids in place of positions, and their digests.
+
+    Raises:
+      InputError: `ids` has another length or is not strictly increasing.
+
+    >>> split = forget_split([0, 0, 1], kind="class", classes=[1])
+    >>> to_ids(split, [10, 20, 30]).forget
+    array([30])
+    """
+    array = np.asarray(ids)
+    if array.shape != (split.manifest["num_samples"],) or np.any(np.diff(array) <= 0):
+        raise InputError(
+            f"ids of shape {array.shape} must be the {split.manifest['num_samples']} "
+            "increasing ids whose labels were split"
+        )
+    forget, retain = (array[part].astype(np.int64) for part in split[:2])
+    digests = {"forget_sha256": digest(forget), "retain_sha256": digest(retain)}
+    return Split(forget, retain, {**split.manifest, **digests})
+
+
+def _check_labels(
+    labels: ArrayLike, num_classes: int | None
+) -> tuple[NDArray[np.int64], int]:
+    array = np.asarray(labels)
+    if array.ndim != 1 or array.size == 0:
+        raise InputError(f"labels of shape {array.shape} must be a list of integers")
+    if array.dtype.kind not in "iu":
+        raise InputError(
+            f"labels of type {array.dtype} must be integers; use labels.astype(int)"
+        )
+    largest = int(array.max())
+    num_classes = largest + 1 if num_classes is None else num_classes
+    wrong = np.flatnonzero((array < 0) | (array >= num_classes))
+    if len(wrong):
+        raise InputError(
+            f"labels[{wrong[0]}]={array[wrong[0]]} must be 0 to {num_classes - 1}; "
+            "number the classes from 0 or raise num_classes"
+        )
+    return array.astype(np.int64), num_classes
+
+
+def _check_classes(
+    classes: Sequence[int] | None, sizes: NDArray[np.int64], bits: np.random.PCG64
+) -> NDArray[np.int64]:
+    if classes is None:
+        return _permute(bits, np.flatnonzero(sizes))[:1]
+    array = np.asarray(classes)
+    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
+        raise InputError(f"classes={classes} must be a list of class numbers: [3]")
+    for value in array:
+        if not 0 <= value < len(sizes) or sizes[value] == 0:
+            raise InputError(
+                f"classes={classes}: class {value} has no samples; "
+                f"choose among 0 to {len(sizes) - 1}"
+            )
+    return np.unique(array).astype(np.int64)
+
+
+def _bits(seed: Any) -> np.random.PCG64:
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
+        raise InputError(f"seed={seed} must be a non-negative integer; try 0")
+    return np.random.PCG64(int(seed))
+
+
+def _permute(bits: np.random.PCG64, pool: NDArray[np.int64]) -> NDArray[np.int64]:
+    return pool[np.argsort(bits.random_raw(len(pool)), kind="stable")]
+
+
+def _draw(
+    bits: np.random.PCG64, pool: NDArray[np.int64], count: int
+) -> NDArray[np.int64]:
+    return _permute(bits, pool)[:count]
+
+
+def _draw_per_class(
+    bits: np.random.PCG64, labels: NDArray[np.int64], counts: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    drawn = [_draw(bits, np.flatnonzero(labels == k), n) for k, n in enumerate(counts)]
+    return np.concatenate(drawn)
