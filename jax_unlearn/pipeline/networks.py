@@ -1,0 +1,129 @@
+"""Networks by name, with their preprocessing, as the command line knows them."""
+
+import dataclasses
+import functools
+from typing import Any
+
+from jax_unlearn.adapters import from_nnx
+from jax_unlearn.data import (
+    Augment,
+    Dataset,
+    channel_stats,
+    compose,
+    random_crop,
+    random_flip,
+    with_preprocessing,
+)
+from jax_unlearn.errors import InputError
+from jax_unlearn.pipeline.settings import Training
+from jax_unlearn.types import Model
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """All that is needed to build a network again; stored with each checkpoint.
+
+    Attributes:
+      name, width, dtype, augment: as in `Training`.
+      num_classes: K.
+      input_shape: (H, W, C).
+      mean, std: of each channel of the training images, for pixels in [0, 1].
+    """
+
+    name: str
+    width: int
+    dtype: str
+    augment: str
+    num_classes: int
+    input_shape: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> "Network":
+        """Return the network a checkpoint's record describes.
+
+        Raises:
+          InputError: the record lacks a field or has another.
+        """
+        try:
+            fields = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in record.items()
+            }
+            return cls(**fields)
+        except (TypeError, AttributeError) as error:
+            raise InputError(
+                f"network={record!r} in the checkpoint cannot be read; train it anew "
+                "with this version"
+            ) from error
+
+
+def describe(training: Training, dataset: Dataset) -> Network:
+    """Return the network of a training setting for a data set.
+
+    >>> from jax_unlearn.data import digits
+    >>> describe(Training(), digits()).input_shape
+    (8, 8, 1)
+    """
+    mean, std = channel_stats(dataset.train.inputs)
+    return Network(
+        training.network,
+        training.width,
+        training.dtype,
+        training.augment,
+        dataset.num_classes,
+        tuple(int(n) for n in dataset.train.inputs.shape[1:]),
+        tuple(round(float(m), 6) for m in mean),
+        tuple(round(max(float(s), 1e-3), 6) for s in std),
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def build(network: Network) -> Model:
+    """Return the model; equal descriptions share one, and so its compiled programs.
+
+    >>> from jax_unlearn.data import digits
+    >>> network = describe(Training(), digits())
+    >>> build(network) is build(network)
+    True
+    """
+    import jax.numpy as jnp
+
+    from jax_unlearn import zoo
+
+    channels = network.input_shape[-1]
+    options: dict[str, Any] = {"dtype": jnp.dtype(network.dtype)}
+    images = {**options, "in_channels": channels}
+    size = network.width
+    classes = network.num_classes
+
+    def module(rngs):
+        if network.name == "mlp":
+            features = 1
+            for n in network.input_shape:
+                features *= n
+            hidden = (size or 128,) * 2
+            return zoo.MLP(
+                classes, in_features=features, hidden=hidden, rngs=rngs, **options
+            )
+        if network.name == "resnet18":
+            return zoo.ResNet18(classes, width=size or 64, rngs=rngs, **images)
+        if network.name == "resnet20":
+            return zoo.ResNet(
+                classes, stage_sizes=(3, 3, 3), width=size or 16, rngs=rngs, **images
+            )
+        if network.name == "vgg16":
+            return zoo.VGG16(classes, width=size or 64, rngs=rngs, **images)
+        return zoo.SmallCNN(classes, width=size or 16, rngs=rngs, **images)
+
+    augments: dict[str, Augment | None] = {
+        "none": None,
+        "flip": random_flip,
+        "flip_crop": compose(random_flip, random_crop(4)),
+    }
+    return with_preprocessing(
+        from_nnx(module),
+        mean=network.mean,
+        std=network.std,
+        augment=augments[network.augment],
+    )

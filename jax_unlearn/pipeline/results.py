@@ -1,0 +1,234 @@
+"""Results: one row a model, figures over seeds, each beside its target and the null."""
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jax_unlearn import audit
+from jax_unlearn.audit import Metrics
+from jax_unlearn.data import Dataset
+from jax_unlearn.pipeline.settings import Unlearning
+from jax_unlearn.pipeline.stages import Outputs, Request, measure
+from jax_unlearn.types import UnlearnInfo
+
+BINS = 20  # of the confidence histograms
+SCATTER = 1500  # points of the weight-against-loss figure at most
+RETRAIN, NULL, ORIGINAL = "retrain", "null", "original"  # keys of the reference rows
+
+
+class _Row:
+    """Figures of one model of the table, one entry a seed."""
+
+    def __init__(self, label: str, setting: Unlearning | None):
+        self.label, self.setting = label, setting
+        self.metrics: list[Metrics] = []
+        self.deviation: list[float] = []
+        self.groups: list[dict[str, float]] = []
+        self.by_rank: list[np.ndarray] = []
+        self.histograms: list[dict[str, np.ndarray]] = []
+        self.seconds: list[dict[str, float]] = []
+
+
+class Table:
+    """Collect the figures of all models, seed by seed.
+
+    Args:
+      dataset: what the models are measured on.
+    """
+
+    def __init__(self, dataset: Dataset):
+        self._dataset = dataset
+        self._rows: dict[str, _Row] = {}
+
+    def start(self, request: Request, target: Outputs | None, seed: int) -> None:
+        """Begin a seed.
+
+        Args:
+          request: whom its models forget.
+          target: outputs of Retrain; None if there is no such model.
+          seed: of the attack.
+        """
+        self._request, self._target, self._seed = request, target, seed
+        labels = self._dataset.train.labels[request.forget]
+        self._counts = np.bincount(labels, minlength=self._dataset.num_classes)
+
+    def add(
+        self,
+        key: str,
+        label: str,
+        outputs: Outputs,
+        seconds: dict[str, float],
+        setting: Unlearning | None = None,
+    ) -> None:
+        """Measure one model of the seed begun last.
+
+        Args:
+          key: of its row: "retrain", "null", "original", or any other for a method.
+          label: what the row is called.
+          outputs: of the model.
+          seconds: of its stages.
+          setting: how it was unlearned, if it was.
+        """
+        row = self._rows.setdefault(key, _Row(label, setting))
+        dataset, request = self._dataset, self._request
+        row.metrics.append(measure(outputs, dataset, request, seed=self._seed))
+        row.histograms.append(
+            {
+                name: np.histogram(
+                    outputs.confidence(dataset, getattr(request, name)),
+                    bins=BINS,
+                    range=(0.0, 1.0),
+                )[0]
+                for name in Request._fields
+            }
+        )
+        row.seconds.append(seconds)
+        if self._target is not None:
+            self._add_deviation(row, outputs, self._target)
+
+    def _add_deviation(self, row: _Row, outputs: Outputs, target: Outputs) -> None:
+        dataset, request, counts = self._dataset, self._request, self._counts
+        labels = dataset.train.labels[request.forget]
+        confidence = outputs.confidence(dataset, request.forget)
+        retrained = target.confidence(dataset, request.forget)
+        deviation = audit.unlearning_deviation(confidence, retrained)
+        by_class = audit.deviation_by_class(deviation, labels, dataset.num_classes)
+        row.deviation.append(audit.per_sample_deviation(confidence, retrained))
+        head_to_tail = np.argsort(-counts, kind="stable")
+        row.by_rank.append(np.asarray(by_class.mean)[head_to_tail])
+        if np.count_nonzero(counts) >= 3:
+            groups = audit.deviation_by_group(deviation, labels, counts)
+            row.groups.append({name: group.mean for name, group in groups.items()})
+
+    def summary(self) -> dict[str, Any]:
+        """Return all rows, JSON-able; see `summarize` for a row's fields."""
+        return {key: self._summarize(key) for key in self._rows}
+
+    def _summarize(self, key: str) -> dict[str, Any]:
+        """Return one row.
+
+        `metrics`: {"ua": {"per_seed", "mean", "std"}, …}; `avg_gap`, `tow`, `tow_mia`
+        and `deviation` (mean |p − p*| over the forget samples) likewise, None without
+        Retrain; `groups`: deviation p − p* by head, mid, tail; `by_rank`: by class from
+        head to tail; `histograms`: counts of the confidence in `BINS` bins over [0, 1],
+        summed over seeds; `seconds`; `comparison`: `audit.compare` of two or more seeds
+        against Retrain and the null; `deviation_test`: paired, against doing nothing.
+        """
+        row = self._rows[key]
+        figures = {
+            name: _spread([getattr(m, name) for m in row.metrics])
+            for name in Metrics._fields
+        }
+        summary: dict[str, Any] = {
+            "label": row.label,
+            "setting": None if row.setting is None else vars(row.setting),
+            "metrics": figures,
+            "histograms": {
+                name: np.sum([h[name] for h in row.histograms], axis=0).tolist()
+                for name in row.histograms[0]
+            },
+            "seconds": {
+                name: _spread([s.get(name, 0.0) for s in row.seconds])
+                for name in ("prepare", "compile", "run")
+            },
+        }
+        if RETRAIN not in self._rows:
+            return summary
+        retrain = self._rows[RETRAIN].metrics
+        pairs = list(zip(row.metrics, retrain, strict=True))
+        summary["avg_gap"] = _spread([audit.avg_gap(m, r) for m, r in pairs])
+        summary["tow"] = _spread([audit.tow(m, r) for m, r in pairs])
+        summary["tow_mia"] = _spread([audit.tow_mia(m, r) for m, r in pairs])
+        summary["deviation"] = _spread(row.deviation)
+        summary["groups"] = (
+            {n: _spread([g[n] for g in row.groups]) for n in row.groups[0]}
+            if row.groups
+            else {}
+        )
+        summary["by_rank"] = _mean_over_seeds(row.by_rank)
+        summary |= self._compare(key, retrain)
+        return summary
+
+    def _compare(self, key: str, retrain: Sequence[Metrics]) -> dict[str, Any]:
+        """Return the comparison with null and original, where there are seeds for it."""
+        row, null = self._rows[key], self._rows.get(NULL)
+        if key in (RETRAIN, NULL) or null is None or len(retrain) < 2:
+            return {}
+        nothing = self._rows.get(ORIGINAL) if key != ORIGINAL else None
+        compared = audit.compare(
+            row.metrics,
+            retrain,
+            null.metrics,
+            nothing=None if nothing is None else nothing.metrics,
+        )
+        found: dict[str, Any] = {"comparison": compared._asdict()}
+        if nothing is not None:
+            test = audit.paired_test(row.deviation, nothing.deviation)
+            found["deviation_test"] = test._asdict()
+        return found
+
+
+def weights_against_losses(infos: Sequence[UnlearnInfo]) -> dict[str, list[float]]:
+    """Return losses and weights of the forget samples in the first and last quarter.
+
+    Args:
+      infos: of the steps of a run, in order.
+
+    Returns:
+      "first_losses", "first_weights", "last_losses", "last_weights", rounded.
+    """
+    weighted = [info for info in infos if info.weights is not None]
+    part = max(len(weighted) // 4, 1)
+    points = {}
+    for name, chosen in (("first", weighted[:part]), ("last", weighted[-part:])):
+        for field in ("task_losses", "weights"):
+            values = np.concatenate([np.asarray(getattr(i, field)) for i in chosen])
+            short = field.removeprefix("task_")
+            points[f"{name}_{short}"] = [round(float(v), 5) for v in values[:SCATTER]]
+    return points
+
+
+def environment() -> dict[str, Any]:
+    """Return versions and device, for records.
+
+    >>> sorted(environment())[:2]
+    ['cores', 'device']
+    """
+    packages = ("jax-unlearn", "jax", "flax", "optax", "numpy", "scikit-learn")
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "python": platform.python_version(),
+        "device": jax.devices()[0].device_kind,
+        "cores": os.cpu_count(),
+    }
+
+
+def to_json(value: Any) -> str:
+    """Return JSON text that any reader takes: no NaN, no infinity.
+
+    >>> to_json({"a": 1})
+    '{\\n "a": 1\\n}\\n'
+    """
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    """Return the values with mean and sample deviation (None for a single one)."""
+    numbers = [float(v) for v in values]
+    std = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
+    return {"per_seed": numbers, "mean": float(np.mean(numbers)), "std": std}
+
+
+def _mean_over_seeds(rows: Sequence[np.ndarray]) -> list[float | None]:
+    """Return the mean over the seeds that have a value; None where none has."""
+    stacked = np.asarray(rows, np.float64)
+    present = np.isfinite(stacked)
+    total = np.where(present, stacked, 0.0).sum(axis=0)
+    count = present.sum(axis=0)
+    return [float(t / n) if n else None for t, n in zip(total, count, strict=True)]

@@ -1,0 +1,188 @@
+"""What a run is told: how to train, what to forget, how to unlearn.
+
+Plain frozen dataclasses of numbers and names, so that the command line, a JSON file and
+a recipe say the same thing; the library itself takes functions, not names.
+"""
+
+import dataclasses
+
+from jax_unlearn.errors import InputError, unknown_name
+
+METHODS = (
+    "finetune",
+    "gradient_ascent",
+    "random_label",
+    "salun",
+    "salun_soft",
+    "neggrad_plus",
+    "l1_sparse",
+    "endpoint_transport",
+)
+WEIGHTINGS = ("uniform", "loreun", "loreun_static", "falw", "sfron", "el2n", "margin")
+ESTIMATORS = ("exact", "every", "streaming", "anchored")
+HARMONIZERS = ("none", "one_way", "two_way")
+SCHEDULES = ("merged", "zipped", "sequential")
+NORMALIZATIONS = ("mean_one", "none")
+NETWORKS = ("small_cnn", "mlp", "resnet18", "resnet20", "vgg16")
+AUGMENTATIONS = ("none", "flip", "flip_crop")
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How the original model and Retrain are trained: SGD, cosine learning rate.
+
+    Attributes:
+      network: name of the architecture.
+      width: channels of the first block (units, for mlp); 0 takes the usual number.
+      dtype: of the computation; parameters are float32.
+      epochs: passes over the training samples.
+      batch_size: samples a step.
+      learning_rate: the peak, falling to 0 along a cosine.
+      momentum: of SGD.
+      weight_decay: added to the gradient, times the weight.
+      augment: random flips and crops, inside the compiled step.
+
+    >>> Training(epochs=0)
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: epochs=0 must be at least 1
+    """
+
+    network: str = "small_cnn"
+    width: int = 0
+    dtype: str = "float32"
+    epochs: int = 40
+    batch_size: int = 64
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    augment: str = "none"
+
+    def __post_init__(self):
+        _known("network", self.network, NETWORKS)
+        _known("dtype", self.dtype, DTYPES)
+        _known("augment", self.augment, AUGMENTATIONS)
+        _at_least("width", self.width, 0)
+        _check_sgd(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unlearning:
+    """How a model forgets: a method, a weighting, an optimizer.
+
+    Attributes:
+      method: name of the method; some read the retain set, some the forget set, some
+        both.
+      weighting: of the forget samples.
+      harmonizer: what becomes of gradients that disagree (zipped schedule only).
+      schedule: "merged": batches of the union in one forward pass; "zipped": a forget
+        and a retain batch each step; "sequential": all forget batches, then all retain
+        batches, each epoch.
+      epochs: passes over the retain set (over the forget set for gradient_ascent).
+      batch_size: samples a step (of each set, if zipped).
+      learning_rate: constant.
+      momentum: of SGD.
+      weight_decay: added to the gradient, times the weight.
+      clip: largest L2 norm of the gradient; 0 does not clip.
+      freeze_statistics: leave BatchNorm statistics as they are.
+      temperature: of loreun, el2n and margin.
+      relative: measure the temperature in standard deviations of the scores.
+      normalize: of loreun: weights of mean one, or raw ("none").
+      power: of sfron.
+      tau: exponent of FaLW's class balance.
+      estimator: where FaLW's class moments come from.
+      every: steps between two estimates, for estimator "every".
+      decay: memory of estimator "streaming".
+      keep: fraction of the weights that SalUn may move.
+      threshold: soft threshold a step, of salun_soft.
+      penalty: l1 penalty of l1_sparse.
+      alpha: share of the retain loss in neggrad_plus.
+
+    >>> Unlearning(method="salum")
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: unknown method 'salum'; did you mean 'salun' or ...
+    """
+
+    method: str = "random_label"
+    weighting: str = "uniform"
+    harmonizer: str = "none"
+    schedule: str = "merged"
+    epochs: int = 5
+    batch_size: int = 64
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    clip: float = 0.0
+    freeze_statistics: bool = False
+    temperature: float = 1.0
+    relative: bool = False
+    normalize: str = "mean_one"
+    power: float = 0.5
+    tau: float = 0.15
+    estimator: str = "exact"
+    every: int = 4
+    decay: float = 0.9
+    keep: float = 0.5
+    threshold: float = 1e-5
+    penalty: float = 1e-4
+    alpha: float = 0.95
+
+    def __post_init__(self):
+        _known("method", self.method, METHODS)
+        _known("weighting", self.weighting, WEIGHTINGS)
+        _known("harmonizer", self.harmonizer, HARMONIZERS)
+        _known("schedule", self.schedule, SCHEDULES)
+        _known("estimator", self.estimator, ESTIMATORS)
+        _known("normalize", self.normalize, NORMALIZATIONS)
+        _check_sgd(self)
+        if not self.clip >= 0:
+            raise InputError(f"clip={self.clip} must not be negative; 0 does not clip")
+        if not self.temperature > 0:
+            raise InputError(
+                f"temperature={self.temperature} must be positive; try 1.0"
+            )
+        if not 0 < self.keep <= 1:
+            raise InputError(f"keep={self.keep} must lie in (0, 1]; try 0.5")
+        if self.method in ("finetune", "l1_sparse") and self.weighting != "uniform":
+            raise InputError(
+                f"weighting={self.weighting!r}: {self.method} reads no forget samples "
+                "to weight; leave it uniform or choose another method"
+            )
+        if self.harmonizer != "none" and (
+            self.schedule != "zipped" or not self.reads_both
+        ):
+            raise InputError(
+                f"harmonizer={self.harmonizer!r} needs schedule='zipped' and a method "
+                "of two gradients"
+            )
+
+    @property
+    def reads_both(self) -> bool:
+        """Whether the method reads forget and retain samples."""
+        return self.method not in ("finetune", "l1_sparse", "gradient_ascent")
+
+    @property
+    def needs_unseen(self) -> bool:
+        """Whether the method reads unseen samples."""
+        return self.weighting == "falw" or self.method == "endpoint_transport"
+
+
+def _known(kind: str, name: str, names: tuple[str, ...]) -> None:
+    if name not in names:
+        raise unknown_name(kind, name, names)
+
+
+def _at_least(name: str, value: int, low: int) -> None:
+    if not value >= low:
+        raise InputError(f"{name}={value} must be at least {low}")
+
+
+def _check_sgd(setting: Training | Unlearning) -> None:
+    _at_least("epochs", setting.epochs, 1)
+    _at_least("batch_size", setting.batch_size, 1)
+    if not 0 < setting.learning_rate < float("inf"):
+        raise InputError(f"learning_rate={setting.learning_rate} must be positive")
+    if not 0 <= setting.momentum < 1:
+        raise InputError(f"momentum={setting.momentum} must lie in [0, 1)")
+    if not 0 <= setting.weight_decay < float("inf"):
+        raise InputError(f"weight_decay={setting.weight_decay} must not be negative")
