@@ -1,0 +1,163 @@
+"""A `Model` of an equinox module."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jax_unlearn.adapters.common import (
+    mode_names,
+    mode_values,
+    needs_key,
+    strong,
+    typed_like,
+)
+from jax_unlearn.errors import InputError
+from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
+
+
+def from_equinox(
+    make: Callable[[Array], Any], *, axis_name: str = "batch", batched: bool = False
+) -> Model:
+    """Return the `Model` of an equinox module, vmapped over the batch.
+
+    As equinox users write it, the module is a function of one sample, called as
+    `module(x)`, `module(x, key=key)`, `module(x, state)` or `module(x, state,
+    key=key)` by the names in its signature; with `state` it returns (output, state).
+    The adapter vmaps it with `axis_name`, over which `eqx.nn.BatchNorm` takes its
+    means, and gives every sample its own key.
+
+    Parameters are the module filtered by `eqx.is_inexact_array`, `eqx.combine(params,
+    module)` gives a module back. The model state is the dict {"state":
+    `eqx.nn.State`, "arrays": the module's other arrays}. The given State stays valid.
+
+    Args:
+      make: `(key) -> eqx.Module`, wrapped in `eqx.nn.make_with_state` here; traced
+        once more for its static part.
+      axis_name: name of the batch axis, the one given to BatchNorm.
+      batched: True for a module which takes the whole batch by itself: no vmap, one
+        key a call.
+
+    Returns:
+      A `Model`. `equinox_variables` gives the variables of a module trained elsewhere.
+
+    Raises:
+      InputError: when the network needs a key and has none, or has state but its call
+        has no argument named `state`.
+
+    Examples:
+      >>> import equinox as eqx, jax, jax.numpy as jnp
+      >>> model = from_equinox(lambda key: eqx.nn.Linear(3, 4, key=key))
+      >>> params, state = model.init(jax.random.key(0), None)
+      >>> params.weight.shape
+      (4, 3)
+      >>> model.apply(params, state, jnp.ones((2, 3)), train=False)[0].shape
+      (2, 4)
+    """
+    import equinox as eqx
+
+    build = eqx.nn.make_with_state(make)
+
+    @functools.cache
+    def abstract():
+        module, state = eqx.filter_eval_shape(build, jax.random.key(0))
+        names = inspect.signature(type(module).__call__).parameters
+        if jax.tree.leaves(state) and "state" not in names:
+            raise InputError(
+                f"module={type(module).__name__} has state, but its __call__ takes no "
+                "argument named 'state'; use __call__(self, x, state, *, key=None)"
+            )
+        dynamic, static = eqx.partition(
+            module, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)
+        )
+        params, arrays = eqx.partition(dynamic, _is_inexact)
+        structures = jax.tree.structure(params), jax.tree.structure(arrays)
+        return static, structures, names
+
+    def init(key: Array, inputs: PyTree) -> tuple[Params, ModelState]:
+        del inputs
+        params, model_state = equinox_variables(*build(key))
+        _, (structure, arrays_structure), _ = abstract()
+        arrays = jax.tree.leaves(model_state["arrays"])
+        return jax.tree.unflatten(structure, jax.tree.leaves(params)), {
+            "state": model_state["state"],
+            "arrays": jax.tree.unflatten(arrays_structure, arrays),
+        }
+
+    def apply(
+        params: Params,
+        model_state: ModelState,
+        inputs: PyTree,
+        *,
+        train: bool,
+        key: Array | None = None,
+    ) -> tuple[PyTree, ModelState]:
+        static, (structure, arrays_structure), names = abstract()
+        module = eqx.combine(
+            jax.tree.unflatten(structure, jax.tree.leaves(params)),
+            jax.tree.unflatten(
+                arrays_structure, jax.tree.leaves(model_state["arrays"])
+            ),
+            static,
+        )
+        module = eqx.nn.inference_mode(module, value=not train)
+        extra = mode_values(mode_names(type(module).__call__), train)
+
+        def call(x: PyTree, state: Any, sample_key: Array | None):
+            keyed = {**extra, "key": sample_key} if "key" in names else extra
+            if "state" in names:
+                return module(x, state, **keyed)
+            return module(x, **keyed), state
+
+        keys = key
+        if not batched:
+            size = jax.tree.leaves(inputs)[0].shape[0]
+            keys = None if key is None else jax.random.split(key, size)
+            call = jax.vmap(
+                call, in_axes=(0, None, 0), out_axes=(0, None), axis_name=axis_name
+            )
+        state = jax.tree.map(lambda leaf: leaf, model_state["state"])
+        try:
+            outputs, new_state = call(inputs, state, keys)
+        except RuntimeError as error:
+            if key is None and "requires a key" in str(error):
+                raise needs_key(train) from error
+            raise
+        if not train:
+            return outputs, model_state
+        old = model_state["state"]
+        return outputs, {**model_state, "state": typed_like(new_state, old)}
+
+    return Model(init, apply)
+
+
+def equinox_variables(module: Any, state: Any) -> tuple[Params, ModelState]:
+    """Return (params, model_state) of an equinox module as `from_equinox` expects.
+
+    Args:
+      module: `eqx.Module`, the first value of `eqx.nn.make_with_state(make)(key)`.
+      state: `eqx.nn.State`, the second value.
+
+    Returns:
+      The module's floating arrays, and {"state": State, "arrays": its other arrays}.
+
+    Examples:
+      >>> import equinox as eqx, jax
+      >>> make = eqx.nn.make_with_state(lambda key: eqx.nn.Linear(3, 4, key=key))
+      >>> params, model_state = equinox_variables(*make(jax.random.key(0)))
+      >>> params.weight.shape, jax.tree.leaves(model_state)
+      ((4, 3), [])
+    """
+    import equinox as eqx
+
+    dynamic = eqx.filter(module, eqx.is_array)
+    params, arrays = eqx.partition(dynamic, _is_inexact)
+    return strong(params), strong({"state": state, "arrays": arrays})
+
+
+def _is_inexact(leaf: Any) -> bool:
+    """Return whether a leaf is a floating (trainable) array or its description."""
+    return jnp.issubdtype(leaf.dtype, jnp.inexact)

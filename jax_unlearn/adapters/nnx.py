@@ -1,0 +1,173 @@
+"""A `Model` of a `flax.nnx` module."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jax_unlearn.adapters.common import (
+    mode_names,
+    mode_values,
+    needs_key,
+    strong,
+    typed_like,
+)
+from jax_unlearn.errors import InputError
+from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
+
+
+def from_nnx(make: Callable[[Any], Any]) -> Model:
+    """Return the `Model` of a `flax.nnx` module.
+
+    `init(key, x)` is `make(nnx.Rngs(key))`, so it draws what nnx users would; `x` is
+    not read. Parameters are the `nnx.Param` variables, the model state all others
+    (`nnx.BatchStat`, raw arrays), both as nested dicts of arrays by attribute name.
+    Random streams are not carried: `key` restarts them in every call.
+
+    Args:
+      make: `(nnx.Rngs) -> nnx.Module`; traced once more for the abstract module. If
+        the module's call takes `rngs` it gets `nnx.Rngs(key)`. For the names of its
+        mode argument see `jax_unlearn.adapters`.
+
+    Returns:
+      A `Model`. `nnx_variables` gives the variables of a module trained elsewhere;
+      `nnx.update(module, params, model_state)` writes them back.
+
+    Raises:
+      InputError: when the network needs a key and has none, or the parameters or the
+        state lack variables of the module.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from flax import nnx
+      >>> model = from_nnx(lambda rngs: nnx.BatchNorm(3, momentum=0.5, rngs=rngs))
+      >>> params, state = model.init(jax.random.key(0), None)
+      >>> sorted(params), sorted(state)
+      (['bias', 'scale'], ['mean', 'var'])
+      >>> outputs, state = model.apply(params, state, jnp.ones((4, 3)), train=True)
+      >>> state["mean"].tolist()  # 0.5 * 0 + 0.5 * 1
+      [0.5, 0.5, 0.5]
+    """
+    from flax import nnx
+
+    kinds = (nnx.Param, nnx.RngKey, nnx.RngCount, ...)
+
+    @functools.cache
+    def abstract():
+        module = nnx.eval_shape(lambda: make(nnx.Rngs(jax.random.key(0))))
+        names = inspect.signature(type(module).__call__).parameters
+        return (
+            nnx.split(module, *kinds),
+            mode_names(type(module).__call__),
+            "rngs" in names,
+        )
+
+    def init(key: Array, inputs: PyTree) -> tuple[Params, ModelState]:
+        del inputs
+        return nnx_variables(make(nnx.Rngs(key)))
+
+    def apply(
+        params: Params,
+        model_state: ModelState,
+        inputs: PyTree,
+        *,
+        train: bool,
+        key: Array | None = None,
+    ) -> tuple[PyTree, ModelState]:
+        (graphdef, *specs), mode, takes_rngs = abstract()
+        keys = _stream_keys(specs[1], jax.random.key(0) if key is None else key)
+        counts = jax.tree.map(lambda spec: jnp.zeros(spec.shape, spec.dtype), specs[2])
+        unused = jax.tree.leaves(counts)
+        module = nnx.merge(
+            graphdef,
+            _fill(specs[0], params, "params"),
+            keys,
+            counts,
+            _fill(specs[3], model_state, "model_state"),
+        )
+        arguments: dict[str, Any] = mode_values(mode, train)
+        if not mode:
+            (module.train if train else module.eval)()
+        if takes_rngs:
+            arguments["rngs"] = None if key is None else nnx.Rngs(key)
+        outputs = module(inputs, **arguments)
+
+        _, _, _, used, new_state = nnx.split(module, *kinds)
+        pairs = zip(unused, jax.tree.leaves(used), strict=True)
+        if key is None and any(before is not after for before, after in pairs):
+            raise needs_key(train)
+        if not train:
+            return outputs, model_state
+        values = _by_path(nnx.to_pure_dict(new_state))
+        kept = jax.tree_util.tree_map_with_path(
+            lambda path, _: values[_name(path)], model_state
+        )
+        return outputs, typed_like(kept, model_state)
+
+    return Model(init, apply)
+
+
+def nnx_variables(module: Any) -> tuple[Params, ModelState]:
+    """Return (params, model_state) of an nnx module as `from_nnx` expects them.
+
+    Args:
+      module: `flax.nnx.Module` with concrete arrays; it is not changed.
+
+    Returns:
+      Two nested dicts of arrays: the `nnx.Param` variables, and all others but the
+      random streams.
+
+    Examples:
+      >>> import jax
+      >>> from flax import nnx
+      >>> params, state = nnx_variables(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+      >>> jax.tree.map(lambda x: x.shape, params), state
+      ({'bias': (3,), 'kernel': (2, 3)}, {})
+    """
+    from flax import nnx
+
+    _, params, _, state = nnx.split(module, nnx.Param, nnx.RngState, ...)
+    return strong(nnx.to_pure_dict(params)), strong(nnx.to_pure_dict(state))
+
+
+def _stream_keys(spec: Any, key: Array) -> Any:
+    """Return a different key for every random stream of the module."""
+    leaves, structure = jax.tree.flatten(spec)
+    keys = [jax.random.fold_in(key, i) for i in range(len(leaves))]
+    return jax.tree.unflatten(
+        structure,
+        [
+            jax.random.split(one, leaf.shape) if leaf.shape else one
+            for one, leaf in zip(keys, leaves, strict=True)
+        ],
+    )
+
+
+def _fill(spec: Any, values: PyTree, name: str) -> Any:
+    """Return the abstract state with its leaves replaced by those of nested dicts."""
+    from flax import nnx
+
+    state = jax.tree.map(lambda leaf: leaf, spec)
+    given, wanted = _by_path(values), _by_path(nnx.to_pure_dict(state))
+    if given.keys() != wanted.keys():
+        path = min(given.keys() ^ wanted.keys())
+        verb = "lacks" if path in wanted else "has an unknown"
+        raise InputError(
+            f"{name} {verb} {path!r}; pass the {name} of this model's init or of "
+            "nnx_variables(module)"
+        )
+    nnx.replace_by_pure_dict(state, values)
+    return state
+
+
+def _by_path(tree: PyTree) -> dict[str, Any]:
+    """Return the leaves of nested dicts by path."""
+    return {_name(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    """Return a path as text, in which 0 and "0" (after a checkpoint) are the same."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -1,0 +1,1 @@
+"""Runnable recipes: a plan, its settings, and the search that chose them."""

@@ -1,0 +1,8 @@
+"""Networks for the experiments, as `flax.nnx` modules to be given to `from_nnx`."""
+
+from jax_unlearn.zoo.cnn import SmallCNN as SmallCNN
+from jax_unlearn.zoo.mlp import MLP as MLP
+from jax_unlearn.zoo.resnet import BasicBlock as BasicBlock
+from jax_unlearn.zoo.resnet import ResNet as ResNet
+from jax_unlearn.zoo.resnet import ResNet18 as ResNet18
+from jax_unlearn.zoo.vgg import VGG16 as VGG16

@@ -1,0 +1,329 @@
+"""The networks: sizes, types, initial values, modes, and that they learn."""
+
+import functools
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jax_unlearn import zoo
+from jax_unlearn.adapters import from_nnx
+from jax_unlearn.errors import InputError
+from jax_unlearn.zoo import layers
+
+# Sizes that are no powers of two: XLA unrolls, slowly, small loops that are.
+SMALL = {
+    "cnn": (lambda rngs, **kw: zoo.SmallCNN(10, width=6, rngs=rngs, **kw), (9, 9, 1)),
+    "cnn_plain": (
+        lambda rngs, **kw: zoo.SmallCNN(10, width=6, batch_norm=False, rngs=rngs, **kw),
+        (9, 9, 1),
+    ),
+    "mlp": (
+        lambda rngs, **kw: zoo.MLP(10, in_features=81, hidden=(16, 9), rngs=rngs, **kw),
+        (9, 9, 1),
+    ),
+    "resnet": (
+        lambda rngs, **kw: zoo.ResNet(10, stage_sizes=(1, 1), width=6, rngs=rngs, **kw),
+        (9, 9, 3),
+    ),
+    "vgg": (lambda rngs, **kw: zoo.VGG16(10, width=3, rngs=rngs, **kw), (33, 33, 3)),
+}
+
+
+@functools.cache
+def built(name, dtype=jnp.float32):
+    make, shape = SMALL[name]
+    model = from_nnx(lambda rngs: make(rngs, dtype=dtype))
+    rng = np.random.default_rng(0)
+
+    def fill(path, leaf):  # as init does, without its seconds of compilation
+        if path[-1].key == "kernel":
+            std = math.sqrt(2 / (math.prod(leaf.shape[:-2]) * leaf.shape[-1]))
+            return jnp.asarray(rng.normal(0, std, leaf.shape), leaf.dtype)
+        value = 1 if path[-1].key in ("scale", "var") else 0
+        return jnp.asarray(np.full(leaf.shape, value), leaf.dtype)
+
+    params, state = jax.tree_util.tree_map_with_path(
+        fill, jax.eval_shape(model.init, jax.random.key(0), None)
+    )
+    x = jnp.asarray(rng.normal(size=(5, *shape)), jnp.float32)
+    return model, params, state, x
+
+
+def shapes(make, x_shape=(1, 32, 32, 3)):
+    """Return (logits, params, state) of a network without computing anything."""
+    model = from_nnx(make)
+    x = jax.ShapeDtypeStruct(x_shape, jnp.float32)
+    params, state = jax.eval_shape(model.init, jax.random.key(0), x)
+    apply = functools.partial(model.apply, train=False)
+    return jax.eval_shape(apply, params, state, x)[0], params, state
+
+
+def count(tree):
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def resnet20():
+    """Return parameters of ResNet-20 with option B, layer by layer."""
+    total = 3 * 16 * 9 + 2 * 16
+    for inner, outer in ((16, 16), (16, 32), (32, 64)):
+        total += 9 * inner * outer + 5 * 9 * outer * outer + 6 * 2 * outer
+        total += inner * outer + 2 * outer if inner != outer else 0
+    return total + 64 * 10 + 10
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda rngs: zoo.ResNet18(10, rngs=rngs), 11_173_962),
+        (lambda rngs: zoo.ResNet18(1000, stem="imagenet", rngs=rngs), 11_689_512),
+        (lambda rngs: zoo.VGG16(10, rngs=rngs), 14_728_266),
+        (
+            lambda rngs: zoo.ResNet(10, stage_sizes=(3, 3, 3), width=16, rngs=rngs),
+            resnet20(),
+        ),
+        (
+            lambda rngs: zoo.SmallCNN(10, width=2, in_channels=3, rngs=rngs),
+            9 * (3 * 2 + 2 * 4 + 4 * 8) + 2 * (2 + 4 + 8) + 8 * 10 + 10,
+        ),
+        (
+            lambda rngs: zoo.MLP(5, in_features=3072, hidden=(7,), rngs=rngs),
+            3072 * 7 + 7 + 7 * 5 + 5,
+        ),
+    ],
+    ids=[
+        "resnet18",
+        "resnet18-imagenet",
+        "vgg16",
+        "resnet20",
+        "cnn",
+        "mlp",
+    ],
+)
+def test_parameter_counts(make, expected):
+    logits, params, state = shapes(make)
+    assert count(params) == expected
+    assert logits.shape == (1, *params["head"]["bias"].shape)
+    scales = [
+        leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if jax.tree_util.keystr(path).endswith("['scale']")
+    ]
+    assert count(state) == 2 * count(scales)
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    height=st.integers(4, 33),
+    width=st.integers(4, 33),
+    classes=st.integers(1, 7),
+)
+def test_any_image_size(batch, height, width, classes):
+    x = jax.ShapeDtypeStruct((batch, height, width, 1), jnp.float32)
+
+    def logits(x, make):
+        return make(nnx.Rngs(0))(x, train=True)
+
+    for make in (
+        lambda rngs: zoo.SmallCNN(classes, width=2, rngs=rngs),
+        lambda rngs: zoo.ResNet(
+            classes, stage_sizes=(1, 1), width=2, in_channels=1, rngs=rngs
+        ),
+    ):
+        out = jax.eval_shape(functools.partial(logits, make=make), x)
+        assert out.shape == (batch, classes)
+        assert out.dtype == jnp.float32
+
+
+def assert_all_changed(before, after):
+    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        assert (old != new).any()
+
+
+@pytest.mark.parametrize("name", ["cnn", "cnn_plain", "mlp", "resnet"])
+def test_steps_use_every_layer_in_one_trace(name):
+    model, params, state, x = built(name)
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(1)
+    def step(params, state):
+        def loss(params):
+            logits, new_state = model.apply(params, state, x, train=True)
+            return jnp.mean(jnp.square(logits - 1.0)), new_state
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    grads, after = step(params, state)
+    again, after2 = step(params, after)
+    chex.assert_tree_all_finite((grads, again, after2))
+    chex.assert_trees_all_equal_shapes_and_dtypes(after2, state)
+    for path, grad in jax.tree_util.tree_leaves_with_path(grads):
+        assert (grad != 0).any(), path
+    assert_all_changed(state, after)
+    assert bool(jax.tree.leaves(state)) == (name not in ("mlp", "cnn_plain"))
+
+
+def test_vgg_in_train_mode():
+    model, params, state, x = built("vgg")
+    apply = jax.jit(model.apply, static_argnames="train")
+    logits, after = apply(params, state, x, train=True)
+    assert logits.std(0).min() > 0  # the samples reach the head
+    assert_all_changed(state, after)
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
+
+
+@pytest.mark.parametrize("name", ["cnn", "mlp", "resnet"])
+def test_bfloat16(name):
+    model, params, state, x = built(name, jnp.bfloat16)
+    assert {leaf.dtype for leaf in jax.tree.leaves((params, state))} == {
+        jnp.dtype(jnp.float32)
+    }
+    apply = jax.jit(model.apply, static_argnames="train")
+    logits, after = apply(params, state, x, train=True)
+    assert logits.dtype == jnp.float32
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+
+    exact, *_ = built(name)
+    wanted, _ = jax.jit(exact.apply, static_argnames="train")(
+        params, state, x, train=True
+    )
+    difference = jnp.linalg.norm(logits - wanted) / jnp.linalg.norm(wanted)
+    assert 0 < difference < 0.05  # another arithmetic, nearly the same values
+
+
+def test_features_precede_the_head():
+    @jax.jit
+    def outputs(x):
+        module = zoo.MLP(10, in_features=9, hidden=(7, 5), rngs=nnx.Rngs(1))
+        head = module.head.kernel[...], module.head.bias[...]
+        return module.features(x, train=False), module(x, train=False), head
+
+    x = jax.random.normal(jax.random.key(2), (3, 3, 3, 1))
+    features, logits, (kernel, bias) = outputs(x)
+    assert features.shape == (3, 5)
+    assert (features >= 0).all()
+    np.testing.assert_allclose(logits, features @ kernel + bias[None], rtol=1e-5)
+
+
+def test_bfloat16_reaches_the_convolutions():
+    def inner(x):
+        block = zoo.BasicBlock(3, 3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+        return block(x, train=True)
+
+    x = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.bfloat16)
+    assert jax.eval_shape(inner, x).dtype == jnp.bfloat16
+
+
+def test_initial_values():
+    block = jax.jit(
+        lambda: nnx.to_pure_dict(
+            nnx.state(layers.ConvNorm(32, 64, rngs=nnx.Rngs(0)), nnx.Param)
+        )
+    )()
+    kernel = np.asarray(block["conv"]["kernel"])
+    assert kernel.shape == (3, 3, 32, 64)
+    np.testing.assert_allclose(kernel.std(), math.sqrt(2 / (9 * 64)), rtol=0.03)
+    np.testing.assert_allclose(kernel.mean(), 0, atol=2e-3)
+    usual = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+    key = jax.random.key(3)
+    np.testing.assert_allclose(
+        layers.kaiming(key, (3, 3, 2, 5)), usual(key, (3, 3, 2, 5)), rtol=1e-5
+    )
+    assert "bias" not in block["conv"]
+    np.testing.assert_array_equal(block["norm"]["scale"], np.ones(64))
+    head = layers.classifier(64, 100, rngs=nnx.Rngs(0))
+    largest = np.abs(np.asarray(head.kernel[...])).max()
+    np.testing.assert_allclose(largest, 1 / 8, rtol=0.01)
+    np.testing.assert_array_equal(head.bias[...], np.zeros(100))
+
+
+def test_basic_block_adds_the_shortcut():
+    block = zoo.BasicBlock(2, 2, rngs=nnx.Rngs(0))
+    assert block.shortcut is None
+    block.block2.norm.scale[...] = jnp.zeros(2)
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 2))
+    np.testing.assert_array_equal(block(x, train=False), jnp.maximum(x, 0.0))
+
+
+def test_conv_norm_matches_numpy():
+    layer = layers.ConvNorm(2, 3, kernel=1, stride=2, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (4, 5, 5, 2))
+    out = layer(x, train=True)
+    kernel = np.asarray(layer.conv.kernel[...], np.float64)[0, 0]
+    y = np.asarray(x, np.float64)[:, ::2, ::2] @ kernel
+    mean, var = y.mean((0, 1, 2)), y.var((0, 1, 2))
+    expected = np.maximum((y - mean) / np.sqrt(var + 1e-5), 0)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(layer.norm.mean[...], 0.1 * mean, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(layer.norm.var[...], 0.9 + 0.1 * var, rtol=1e-4)
+
+
+def test_small_cnn_learns():
+    """Horizontal against vertical bars: a mean of pixels cannot tell them."""
+    key, noise = jax.random.split(jax.random.key(0))
+    labels = jnp.arange(33, dtype=jnp.int32) % 2
+    offset = jax.random.randint(key, (33,), 0, 2)
+    rows = (jnp.arange(9)[None] + offset[:, None]) % 2
+    across = jnp.broadcast_to(rows[:, :, None], (33, 9, 9)).astype(jnp.float32)
+    x = jnp.where((labels == 0)[:, None, None], across, across.transpose(0, 2, 1))
+    x = (x + 0.3 * jax.random.normal(noise, x.shape))[..., None]
+    model = from_nnx(lambda rngs: zoo.SmallCNN(2, width=6, rngs=rngs))
+    params, state = jax.jit(model.init)(jax.random.key(1), x)
+    optimizer = optax.sgd(0.1, momentum=0.9)
+
+    @jax.jit
+    def step(params, state, opt_state):
+        def loss(params):
+            logits, after = model.apply(params, state, x, train=True)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return losses.mean(), after
+
+        (value, after), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), after, opt_state, value
+
+    opt_state = optimizer.init(params)
+    values = []
+    for _ in range(40):
+        params, state, opt_state, value = step(params, state, opt_state)
+        values.append(float(value))
+    assert values[0] > 0.4  # log 2 = 0.69 is a guess
+    assert values[-1] < 0.05
+
+
+def apply_to(make, x):
+    return jax.eval_shape(lambda x: make(nnx.Rngs(0))(x, train=False), x)
+
+
+@pytest.mark.parametrize(
+    ("make", "x", "message"),
+    [
+        (lambda r: zoo.SmallCNN(2, rngs=r), (2, 8, 8, 3), r"\[B, H, W, 1\]"),
+        (lambda r: zoo.SmallCNN(2, rngs=r), (8, 8, 1), r"x.shape=\(8, 8, 1\)"),
+        (lambda r: zoo.SmallCNN(0, rngs=r), (2, 8, 8, 1), "num_classes=0"),
+        (lambda r: zoo.VGG16(2, width=1, rngs=r), (2, 16, 64, 3), "at least 32"),
+        (lambda r: zoo.MLP(2, in_features=9, rngs=r), (2, 2, 2), "in_features=4"),
+        (lambda r: zoo.ResNet18(2, stem="cifr", rngs=r), (2, 8, 8, 3), "'cifar'"),
+        (lambda r: zoo.ResNet(2, stage_sizes=(), rngs=r), (2, 8, 8, 3), "stage_sizes"),
+    ],
+)
+def test_user_mistakes(make, x, message):
+    with pytest.raises(InputError, match=message):
+        apply_to(make, jax.ShapeDtypeStruct(x, jnp.float32))
+
+
+def test_integer_images_are_refused():
+    with pytest.raises(InputError, match="uint8"):
+        apply_to(
+            lambda r: zoo.SmallCNN(2, rngs=r),
+            jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.uint8),
+        )
