@@ -22,6 +22,7 @@ from jax_unlearn.data.splits import Split
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.pipeline.models import save_model
 from jax_unlearn.pipeline.networks import Network, build, describe
+from jax_unlearn.pipeline.prepare import Preparer, check_unseen
 from jax_unlearn.pipeline.results import (
     Table,
     environment,
@@ -31,11 +32,9 @@ from jax_unlearn.pipeline.results import (
 from jax_unlearn.pipeline.settings import Training, Unlearning
 from jax_unlearn.pipeline.stages import (
     Outputs,
-    Preparer,
     Request,
     Trained,
     Trainer,
-    check_unseen,
     execute,
     outputs_of,
 )
@@ -186,8 +185,7 @@ class Bench:
         return outputs_of(self.model, trained, self.dataset)
 
     def _train(self, label: str, ids: np.ndarray, seed: int) -> Trained:
-        setting = self.plan.training
-        total = setting.epochs * -(-len(ids) // min(setting.batch_size, len(ids)))
+        total = self._trainer.steps(len(ids))
 
         def callback(step, state, info):
             del state, info
@@ -198,7 +196,8 @@ class Bench:
             return self._trainer(self.dataset.train, ids, seed=seed, callback=callback)
         except NonFiniteError as error:
             raise InputError(
-                f"training {label} with learning_rate={setting.learning_rate}: {error}; "
+                f"training {label} with "
+                f"learning_rate={self.plan.training.learning_rate}: {error}; "
                 "lower the learning rate"
             ) from error
 

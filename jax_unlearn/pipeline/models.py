@@ -98,8 +98,8 @@ def load_model(path: str | os.PathLike, dataset: Dataset | None = None) -> Store
         size = int(record["dataset"]["train"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"checkpoint {path} holds no model of `jax-unlearn train`: {error!r} in its "
-            "record; give another checkpoint"
+            f"checkpoint {path} holds no model of `jax-unlearn train`: {error!r} "
+            "in its record; give another checkpoint"
         ) from error
     if dataset is not None:
         _check_fits(path, network, size, dataset)
@@ -133,12 +133,12 @@ def _check_fits(path, network: Network, size: int, dataset: Dataset) -> None:
         )
     if dataset.num_classes != network.num_classes:
         raise InputError(
-            f"checkpoint {path} knows {network.num_classes} classes, {dataset.name} has "
-            f"{dataset.num_classes}; give the data it was trained on"
+            f"checkpoint {path} knows {network.num_classes} classes, "
+            f"{dataset.name} has {dataset.num_classes}; give the data it was trained on"
         )
     if len(dataset.train.labels) != size:
         raise InputError(
             f"checkpoint {path} was trained on a data set of {size} training samples, "
-            f"{dataset.name} has {len(dataset.train.labels)}: ids would not match; give "
-            "the data it was trained on"
+            f"{dataset.name} has {len(dataset.train.labels)}: ids would not match; "
+            "give the data it was trained on"
         )

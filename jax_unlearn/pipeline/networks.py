@@ -47,7 +47,7 @@ class Network:
           InputError: the record lacks a field or has another.
         """
         try:
-            fields = {
+            fields: dict[str, Any] = {
                 k: tuple(v) if isinstance(v, list) else v for k, v in record.items()
             }
             return cls(**fields)

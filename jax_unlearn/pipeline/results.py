@@ -156,7 +156,7 @@ class Table:
         return summary
 
     def _compare(self, key: str, retrain: Sequence[Metrics]) -> dict[str, Any]:
-        """Return the comparison with null and original, where there are seeds for it."""
+        """Return the comparison with null and original, given seeds for it."""
         row, null = self._rows[key], self._rows.get(NULL)
         if key in (RETRAIN, NULL) or null is None or len(retrain) < 2:
             return {}
@@ -212,8 +212,10 @@ def environment() -> dict[str, Any]:
 def to_json(value: Any) -> str:
     """Return JSON text that any reader takes: no NaN, no infinity.
 
-    >>> to_json({"a": 1})
-    '{\\n "a": 1\\n}\\n'
+    >>> print(to_json([1]))
+    [
+     1
+    ]
     """
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
 

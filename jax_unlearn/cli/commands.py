@@ -1,0 +1,354 @@
+"""The commands on files: split, train, unlearn, audit, report."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+import tyro
+
+from jax_unlearn.cli.console import (
+    Reporter,
+    open_console,
+    print_legend,
+    print_results,
+    status,
+)
+from jax_unlearn.cli.sources import DataSource
+from jax_unlearn.data import (
+    Dataset,
+    check_ids,
+    digest,
+    fingerprint,
+    forget_split,
+    holdout,
+    load_ids,
+    load_manifest,
+    save_manifest,
+    to_ids,
+    write_atomic,
+)
+from jax_unlearn.errors import InputError, NonFiniteError
+from jax_unlearn.pipeline import Request, Training, Unlearning
+from jax_unlearn.pipeline.models import Stored, load_model, save_model
+from jax_unlearn.pipeline.networks import build, describe
+from jax_unlearn.pipeline.prepare import Preparer
+from jax_unlearn.pipeline.results import NULL, ORIGINAL, RETRAIN, Table, to_json
+from jax_unlearn.pipeline.results import environment as environment_record
+from jax_unlearn.pipeline.stages import Trainer, execute, outputs_of
+
+Flat = tyro.conf.arg(name="")
+
+
+def split(
+    source: DataSource,
+    out: Path = Path("split.json"),
+    kind: str = "random",
+    fraction: float | None = None,
+    gamma: float = 1.0,
+    classes: tuple[int, ...] | None = None,
+    unseen_fraction: float = 0.1,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Divide the training samples into forget, retain and unseen; write a manifest.
+
+    Args:
+      source: the data.
+      out: manifest to write.
+      kind: "random", "class" or "long_tailed".
+      fraction: share to forget; default 0.1 (all of the classes, for "class").
+      gamma: imbalance of "long_tailed".
+      classes: to forget, for "class".
+      unseen_fraction: share held out of all training first.
+      seed: of the draws.
+      overwrite: replace the manifest if it exists.
+    """
+    dataset = source.load()
+    labels = dataset.train.labels
+    trained, unseen = holdout(labels, fraction=unseen_fraction, seed=seed)
+    parts = forget_split(
+        labels[trained],
+        kind=kind,
+        fraction=fraction,
+        gamma=gamma,
+        classes=classes,
+        seed=seed,
+        num_classes=dataset.num_classes,
+    )
+    parts = to_ids(parts, trained)
+    save_manifest(out, parts, unseen=unseen, overwrite=overwrite)
+    print(
+        f"{dataset.name}: forget {len(parts.forget)}, retain {len(parts.retain)}, "
+        f"unseen {len(unseen)}; forget by class {parts.manifest['forget_counts']}; "
+        f"wrote {out}"
+    )
+
+
+def train(
+    source: DataSource,
+    training: Annotated[Training, Flat],
+    out: Path = Path("original"),
+    split: Path | None = None,
+    retrain: bool = False,
+    unseen_fraction: float = 0.1,
+    seed: int = 0,
+) -> None:
+    """Train a model from scratch: the original, or Retrain; write a checkpoint.
+
+    Args:
+      source: the data.
+      training: how.
+      out: checkpoint folder to make.
+      split: manifest of `jax-unlearn split`; its unseen samples are held out.
+      retrain: leave the split's forget samples out: the reference of an audit.
+      unseen_fraction: share held out, where no split is given.
+      seed: of initialisation, order and augmentation.
+    """
+    dataset = source.load()
+    labels = dataset.train.labels
+    if split is not None:
+        parts, unseen = load_manifest(split, labels=labels)
+        ids = parts.retain if retrain else np.union1d(parts.forget, parts.retain)
+    elif retrain:
+        raise InputError("retrain=True needs the request: give --split FILE.json")
+    else:
+        ids, unseen = holdout(labels, fraction=unseen_fraction, seed=seed)
+    _refuse_existing(out)
+    network = describe(training, dataset)
+    console = open_console()
+    with Reporter(console, 1) as progress:
+        trainer = Trainer(build(network), training)
+        progress("training", 0, trainer.steps(len(ids)))
+        trained = trainer(
+            dataset.train,
+            ids,
+            seed=seed,
+            callback=lambda step, state, info: progress(
+                "training", step, trainer.steps(len(ids))
+            ),
+        )
+    record = {
+        "training": vars(training),
+        "seed": seed,
+        "retrain": retrain,
+        "environment": environment_record(),
+    }
+    save_model(out, trained, network, dataset, ids, unseen, record)
+    print(
+        f"trained on {len(ids)} samples of {dataset.name} in "
+        f"{trained.seconds['run']:.1f} s (compiled in "
+        f"{trained.seconds['compile']:.1f} s); wrote {out}"
+    )
+
+
+def unlearn(
+    source: DataSource,
+    unlearning: Annotated[Unlearning, Flat],
+    checkpoint: Path,
+    forget: Path,
+    out: Path = Path("unlearned"),
+    seed: int = 0,
+) -> None:
+    """Make a model forget the listed samples; write a new checkpoint and a record.
+
+    Args:
+      source: the data the model was trained on.
+      unlearning: how.
+      checkpoint: of `jax-unlearn train` (or of an earlier `unlearn`).
+      forget: ids to forget: .csv (one a line), .json (a list, or a split), or .npy.
+      out: checkpoint folder to make; its record.json says what was done.
+      seed: of random labels and order.
+    """
+    dataset = source.load()
+    stored = load_model(checkpoint, dataset)
+    ids = _forget_ids(forget, dataset, stored)
+    _refuse_existing(out)
+    request = Request(ids, np.setdiff1d(stored.ids, ids), stored.unseen)
+    console = open_console()
+    with Reporter(console, 1) as progress:
+        preparer = Preparer(stored.model, dataset)
+        job = preparer(unlearning, request, stored.trained, seed=seed)
+        total = len(job.schedule)
+        progress(unlearning.method, 0, total)
+        try:
+            unlearned = execute(
+                job,
+                stored.trained.params,
+                stored.trained.model_state,
+                jax.random.key(seed),
+                callback=lambda step, state, info: progress(
+                    unlearning.method, step, total
+                ),
+            )
+        except NonFiniteError as error:
+            raise InputError(
+                f"{unlearning.method} with learning_rate={unlearning.learning_rate}: "
+                f"{error}; lower the learning rate; last good checkpoint: {checkpoint}"
+            ) from error
+    record = {
+        "unlearning": vars(unlearning),
+        "seed": seed,
+        "forgotten": len(ids),
+        "forgotten_sha256": digest(ids),
+        "from": {
+            "ids_sha256": stored.record.get("ids_sha256"),
+            "earlier": stored.record.get("unlearning"),
+        },
+        "dataset_sha256": fingerprint(dataset),
+        "environment": environment_record(),
+    }
+    save_model(
+        out,
+        unlearned,
+        stored.network,
+        dataset,
+        request.retain,
+        stored.unseen,
+        record,
+    )
+    print(
+        f"forgot {len(ids)} of {len(stored.ids)} samples in "
+        f"{unlearned.seconds['run']:.1f} s (prepared in "
+        f"{unlearned.seconds['prepare']:.1f} s, compiled in "
+        f"{unlearned.seconds['compile']:.1f} s); wrote {out}"
+    )
+
+
+def audit(
+    source: DataSource,
+    original: Path,
+    forget: Path,
+    unlearned: tuple[Path, ...],
+    retrained: Path | None = None,
+    null: Path | None = None,
+    out: Path = Path("audit.json"),
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Measure unlearned models beside the original, Retrain and the null.
+
+    Args:
+      source: the data.
+      original: checkpoint the request was made to.
+      forget: ids that were to be forgotten, as given to `unlearn`.
+      unlearned: checkpoints to audit.
+      retrained: checkpoint of `train --retrain`, the target of every figure.
+      null: the same from another seed: how far two retrainings are apart.
+      out: file to write, for `jax-unlearn report`.
+      seed: of the membership attack's sample.
+      overwrite: replace the file if it exists.
+    """
+    dataset = source.load()
+    base = load_model(original, dataset)
+    ids = _forget_ids(forget, dataset, base)
+    if out.exists() and not overwrite:
+        raise InputError(f"out={out} exists; give --overwrite or another --out")
+    if null is not None and retrained is None:
+        raise InputError(
+            f"null={null} needs a Retrain to stand beside: --retrained DIR"
+        )
+    request = Request(ids, np.setdiff1d(base.ids, ids), base.unseen)
+    table = Table(dataset)
+    console = open_console()
+    references: dict[str, Stored] = {}
+    for key, path in ((RETRAIN, retrained), (NULL, null)):
+        if path is not None:
+            references[key] = _honest_retrain(path, dataset, request)
+    with status(console, "running the models over the data"):
+        target = references.get(RETRAIN)
+        table.start(request, target and _outputs(target, dataset), seed)
+        labels = {RETRAIN: "Retrain", NULL: "Null (Retrain, other seed)"}
+        for key, stored in references.items():
+            _add_row(table, key, labels[key], stored, dataset)
+        _add_row(table, ORIGINAL, "Original (nothing done)", base, dataset)
+        for number, path in enumerate(unlearned):
+            stored = load_model(path, dataset)
+            _add_row(table, f"{number}-{path.name}", path.name, stored, dataset)
+    counts = np.bincount(dataset.train.labels[ids], minlength=dataset.num_classes)
+    results = {
+        "format": 1,
+        "plan": {
+            "title": f"Audit on {dataset.name}",
+            "kind": "given",
+            "forget_counts": counts.tolist(),
+            "forgotten": len(ids),
+            "forgotten_sha256": digest(ids),
+            "seeds": [seed],
+            "note": "",
+        },
+        "dataset": {
+            "name": dataset.name,
+            "fingerprint": fingerprint(dataset),
+            "train": len(dataset.train.labels),
+            "test": len(dataset.test.labels),
+            "classes": list(dataset.class_names),
+        },
+        "environment": environment_record(),
+        "rows": table.summary(),
+        "scatter": {},
+    }
+    write_atomic(out, to_json(results), overwrite=overwrite)
+    print_results(console, results)
+    print_legend(console, has_target=retrained is not None)
+    print(f"wrote {out}")
+
+
+def report(
+    results: Path = Path("audit.json"),
+    out: Path = Path("report.html"),
+    overwrite: bool = False,
+) -> None:
+    """Draw the report of an audit or of a whole run, one self-contained page.
+
+    Args:
+      results: audit.json of `jax-unlearn audit`, or results.json of a run.
+      out: page to write.
+      overwrite: replace the page if it exists.
+    """
+    from jax_unlearn import report as reports
+
+    page = reports.write(reports.load_results(results), out, overwrite=overwrite)
+    print(f"wrote {page}")
+
+
+def _forget_ids(path: Path, dataset: Dataset, stored: Stored) -> np.ndarray:
+    return check_ids(
+        load_ids(path), num_samples=len(dataset.train.labels), trained_ids=stored.ids
+    )
+
+
+def _refuse_existing(out: Path) -> None:
+    """Refuse before the work what could not be written after it."""
+    if out.exists():
+        raise InputError(f"out={out} exists already; choose another --out")
+
+
+def _honest_retrain(path: Path, dataset: Dataset, request: Request) -> Stored:
+    """Return a retrained model that has not seen a forget sample."""
+    stored = load_model(path, dataset)
+    seen = np.intersect1d(stored.ids, request.forget)
+    if "unlearning" in stored.record or seen.size:
+        raise InputError(
+            f"checkpoint {path} is no retraining: it was trained on {seen.size} of the "
+            f"{len(request.forget)} forget samples or unlearned from a model that was; "
+            "use `jax-unlearn train --retrain --split FILE`"
+        )
+    return stored
+
+
+def _outputs(stored: Stored, dataset: Dataset) -> Any:
+    return outputs_of(stored.model, stored.trained, dataset)
+
+
+def _add_row(
+    table: Table, key: str, label: str, stored: Stored, dataset: Dataset
+) -> None:
+    setting = stored.record.get("unlearning")
+    table.add(
+        key,
+        label,
+        _outputs(stored, dataset),
+        stored.record.get("seconds", {}),
+        None if setting is None else Unlearning(**setting),
+    )

@@ -1,0 +1,69 @@
+"""The main job on digits, and the search that chose its settings."""
+
+from pathlib import Path
+
+import jax
+
+from jax_unlearn.cli.console import (
+    Reporter,
+    open_console,
+    print_legend,
+    print_results,
+    status,
+)
+from jax_unlearn.cli.sources import clear_run, free_path
+from jax_unlearn.data import digits, write_atomic
+from jax_unlearn.errors import InputError
+from jax_unlearn.pipeline import experiment
+from jax_unlearn.pipeline.results import to_json
+
+
+def demo(
+    out: Path | None = None,
+    seeds: tuple[int, ...] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Forget a long-tailed request on digits with ten methods; compare with retraining.
+
+    Args:
+      out: folder of the run; default runs/digits, or the first free of runs/digits-2, …
+      seeds: of splits, models and methods; default those of the recipe.
+      overwrite: replace the run that stands in the folder.
+    """
+    from jax_unlearn import report as reports
+    from jax_unlearn.recipes.digits import digits_plan
+
+    console = open_console()
+    plan = digits_plan() if seeds is None else digits_plan(seeds=seeds)
+    folder = free_path(Path("runs/digits")) if out is None else out
+    clear_run(folder, overwrite=overwrite)
+    console.print(
+        f"{plan.title}: {len(plan.methods)} methods, {len(plan.seeds)} seeds, on "
+        f"{jax.devices()[0].device_kind}; writing {folder}",
+        markup=False,
+    )
+    phases = len(plan.seeds) * (3 + len(plan.methods))
+    with Reporter(console, phases) as progress:
+        results = experiment(plan, digits(), folder, progress=progress)
+    with status(console, "drawing the report"):
+        page = reports.write(results, folder / "report.html")
+    print_results(console, results)
+    print_legend(console)
+    console.print(f"report: {page}", markup=False, soft_wrap=True)
+
+
+def tune(out: Path = Path("digits_settings.json"), overwrite: bool = False) -> None:
+    """Search the settings of the demo again, on seeds the demo does not use.
+
+    Args:
+      out: file to write: every trial, and the settings chosen.
+      overwrite: replace the file if it exists.
+    """
+    from jax_unlearn.recipes.digits import search
+
+    if out.exists() and not overwrite:
+        raise InputError(f"out={out} exists; give --overwrite or another --out")
+    console = open_console()
+    found = search(lambda line: console.print(line, markup=False, soft_wrap=True))
+    write_atomic(out, to_json(found), overwrite=overwrite)
+    print(f"wrote {out}")

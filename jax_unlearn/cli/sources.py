@@ -1,0 +1,86 @@
+"""Where the commands read data from, and how they name what they write."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from jax_unlearn.data import Dataset, digits, from_npz, from_tfds
+from jax_unlearn.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A data set: a name, or a file.
+
+    Attributes:
+      dataset: "digits" (shipped), or a name known to tensorflow-datasets: cifar10,
+        cifar100, fashion_mnist, svhn_cropped, ...
+      data: .npz file with x_train, y_train, x_test, y_test, instead of a name.
+      data_dir: folder of prepared tensorflow-datasets.
+      download: let tensorflow-datasets download what is not prepared.
+    """
+
+    dataset: str | None = None
+    data: Path | None = None
+    data_dir: Path | None = None
+    download: bool = False
+
+    def load(self) -> Dataset:
+        """Return the data set.
+
+        Raises:
+          InputError: both or neither given, or not to be had.
+        """
+        if (self.dataset is None) == (self.data is None):
+            raise InputError(
+                f"dataset={self.dataset}, data={self.data}: give --dataset NAME or "
+                "--data FILE.npz"
+            )
+        if self.data is not None:
+            return from_npz(self.data)
+        if self.dataset == "digits":
+            return digits()
+        return from_tfds(
+            str(self.dataset), data_dir=self.data_dir, download=self.download
+        )
+
+
+DataSource = Annotated[Source, tyro.conf.arg(name="")]
+
+
+def free_path(base: Path) -> Path:
+    """Return the path, or the first of path-2, path-3, … that does not exist.
+
+    >>> free_path(Path("surely/not/there"))
+    PosixPath('surely/not/there')
+    """
+    number, path = 1, base
+    while path.exists():
+        number += 1
+        path = base.with_name(f"{base.name}-{number}")
+    return path
+
+
+def clear_run(path: Path, *, overwrite: bool) -> None:
+    """Make room for a run where asked to, and only where a run of ours stood.
+
+    Raises:
+      InputError: the folder holds something and `overwrite` is False, or it holds
+        something that no run wrote.
+    """
+    import shutil
+
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not overwrite:
+        raise InputError(
+            f"out={path} already holds files; choose another --out or give --overwrite"
+        )
+    if not (path / "config.json").is_file():
+        raise InputError(
+            f"out={path} holds no run of jax-unlearn (no config.json): it is not "
+            "overwritten; choose another --out"
+        )
+    shutil.rmtree(path)
