@@ -1,0 +1,9 @@
+"""The report: results as a table and as one self-contained page."""
+
+from jax_unlearn.report.html import render as render
+from jax_unlearn.report.html import write as write
+from jax_unlearn.report.read import check_results as check_results
+from jax_unlearn.report.read import load_results as load_results
+from jax_unlearn.report.table import Cell as Cell
+from jax_unlearn.report.table import Table as Table
+from jax_unlearn.report.table import main_table as main_table

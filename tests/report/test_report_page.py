@@ -1,0 +1,325 @@
+"""The page stands alone, shows what the table says, and escapes what users write."""
+
+import ast
+import collections
+import copy
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from made_results import made_results
+
+import jax_unlearn.report
+from jax_unlearn.errors import InputError
+from jax_unlearn.pipeline import Unlearning
+from jax_unlearn.report import figures, main_table, render, words, write
+
+VOID = {"meta", "br"}
+METHODS = {
+    "RL + FaLW": Unlearning(weighting="falw"),
+    "FT": Unlearning(method="finetune", learning_rate=0.05),
+}
+
+
+class Page(HTMLParser):
+    """Collect elements and text; refuse tags that do not close as they open."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.tags, self.attributes = [], [], []
+        self.text = collections.defaultdict(list)
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag in ("h1", "h2", "th", "td", "p", "figcaption", "li", "dd"):
+            self.text[tag].append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        for tag in self.open:
+            if self.text[tag]:
+                self.text[tag][-1] += data
+
+    def values(self, *names):
+        return [a[n] for _, a in self.attributes for n in names if n in a]
+
+
+@pytest.fixture(scope="module")
+def results():
+    return made_results(methods=METHODS)
+
+
+@pytest.fixture(scope="module")
+def source(results):
+    return render(results)
+
+
+@pytest.fixture(scope="module")
+def page(source):
+    return Page(source)
+
+
+def squeezed(texts):
+    return [" ".join(text.split()) for text in texts]
+
+
+def test_nothing_is_fetched_or_run(source, page):
+    assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
+    assert not [n for _, a in page.attributes for n in a if n.startswith("on")]
+    assert not re.findall(r"https?:|@import|@font-face", source)
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    for value in page.values("href", "src", "xlink:href"):
+        assert value.startswith("data:image/png;base64,") or value[1:] in ids
+    for name in re.findall(r"url\(([^)]*)\)", source):
+        assert name[0] == "#"
+        assert name[1:] in ids
+
+
+def test_the_table_is_the_main_table(results, page):
+    table = main_table(results)
+    heads = page.text["th"][: len(table.columns)]
+    assert heads == table.columns
+    cells = [cell for row in table.rows for cell in row[1:]]
+    shown = squeezed(page.text["td"][: len(cells)])
+    for cell, text in zip(cells, shown, strict=True):
+        assert text.startswith(cell.value)
+        for part in cell.detail.split(", "):
+            assert part in text
+        if cell.mark:
+            sign = {"inside": "●", "outside": "○"}[cell.mark]
+            assert text.endswith(f"{sign} {cell.mark} the null's interval")
+        else:
+            assert not set("●○") & set(text)
+
+
+def test_every_drawing_says_what_it_shows(results, page):
+    drawings = [a for tag, a in page.attributes if tag == "svg"]
+    # distances; deviation and confidence a method and two references; one weighting
+    assert len(drawings) == 1 + 2 + 4 + 1
+    assert all(a["role"] == "img" and len(a["aria-label"]) > 20 for a in drawings)
+    titles = ["RL + FaLW", "FT"]
+    assert page.text["figcaption"] == [
+        *titles,
+        "Retrain",
+        "Original (nothing done)",
+        *titles,
+        "RL + FaLW",
+    ]
+    groups = results["rows"]["m0"]["groups"]
+    head = f"head {groups['head']['mean']:+.3f}".replace("-", "−")
+    assert head in drawings[1]["aria-label"]
+
+
+def test_drawings_follow_the_numbers(results):
+    changed = copy.deepcopy(results)
+    changed["rows"]["m1"]["by_rank"][0] -= 0.01
+    changed["rows"]["m1"]["histograms"]["forget"][3] += 20
+    changed["rows"]["m1"]["avg_gap"]["mean"] -= 1.0
+    changed["scatter"]["m0"]["last_weights"][0] += 1.0
+    for draw, same in (
+        (figures.deviation_by_class, [True, False]),
+        (figures.confidences, [True, True, True, False]),
+        (figures.weights_against_losses, [False]),
+    ):
+        pairs = zip(draw(results), draw(changed), strict=True)
+        assert [a.svg == b.svg for a, b in pairs] == same
+    assert figures.gap_against_deviation(results) != figures.gap_against_deviation(
+        changed
+    )
+
+
+def test_a_line_of_the_deviation_lies_where_its_numbers_say(results):
+    rows = copy.deepcopy(results["rows"])
+    for row in rows.values():
+        row["by_rank"] = [0.0, 0.5, 1.0, 0.5, 0.0, 0.0]
+        row["groups"] = {}
+    (drawing, _) = figures.deviation_by_class({"rows": rows})
+    line = re.search(r'd="(M [^"]*)" [^>]*stroke: var\(--blue\)', drawing.svg)
+    points = np.array(re.findall(r"[-\d.]+", line[1]), float).reshape(-1, 2)
+    np.testing.assert_allclose(np.diff(points[:, 0]), points[1, 0] - points[0, 0], 0.01)
+    heights = (points[0, 1] - points[:, 1]) / (points[0, 1] - points[2, 1])
+    np.testing.assert_allclose(heights, rows["m0"]["by_rank"], atol=1e-3)
+
+
+def test_the_same_results_give_the_same_page(results, source):
+    user = {"font.size": 30, "axes.prop_cycle": matplotlib.cycler(color=["red"])}
+    with matplotlib.rc_context(user):
+        before = dict(matplotlib.rcParams)
+        assert render(results) == source
+        assert dict(matplotlib.rcParams) == before
+
+
+def test_texts_of_users_are_escaped(results):
+    nasty = '<script>alert("1")</script> & $a_b$ {{ x }} 忘却'
+    changed = copy.deepcopy(results)
+    changed["rows"]["m0"]["label"] = nasty
+    changed["plan"] |= {"title": nasty, "note": nasty}
+    changed["dataset"]["name"] = nasty
+    changed["environment"]["device"] = nasty
+    page = Page(render(changed))
+    assert "script" not in page.tags
+    assert page.text["h1"] == [nasty]
+    assert nasty in page.text["th"]
+    assert page.text["figcaption"].count(nasty) == 3
+    assert nasty in page.text["p"]
+    assert any(nasty in value for value in page.values("aria-label"))
+
+
+def test_without_retrain_it_says_that_there_is_no_target():
+    page = Page(render(made_results(seeds=1, retrain=False, null=False)))
+    assert page.text["p"][1].startswith("There is no target")
+    assert "There is no target here." in page.text["li"][0]
+    assert page.text["h2"] == [
+        "Results",
+        "How to read this",
+        "Confidence in the true class",
+        "Where the numbers come from",
+    ]
+    assert not [text for text in page.text["dd"] if "Retrain" in text]
+
+
+def test_one_seed_claims_no_spread_and_no_test():
+    page = Page(render(made_results(seeds=1, null=False)))
+    said = " ".join(" ".join(texts) for texts in page.text.values())
+    assert "There is one seed" in said
+    assert "There is no null." in said
+    assert "±" not in said
+    assert "clearly" not in said
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"seeds": 2, "forgotten": [3]},
+        {"seeds": 2, "forgotten": [0, 3], "null": False},
+        {"seeds": 2, "methods": {}},
+        {"seeds": 2, "classes": 100},
+    ],
+    ids=["one class", "two classes", "no method", "many classes"],
+)
+def test_unusual_results_are_drawn(case):
+    page = Page(render(made_results(**case)))
+    methods = case.get("methods", {"FT": None})
+    assert len([t for t in page.text["th"] if t in methods]) == 2 * len(methods)
+
+
+def test_numbers_of_twelve_methods_do_not_cover_each_other():
+    methods = {f"M{n}": Unlearning() for n in range(12)}
+    drawing = figures.gap_against_deviation(made_results(methods=methods))
+    numbers = re.findall(
+        r'<text [^>]*weight: 700[^>]* x="([-\d.]+)" y="([-\d.]+)"[^>]*>(\w+)<',
+        drawing.svg,
+    )
+    at = {name: (float(x), float(y)) for x, y, name in numbers}
+    assert set(at) == {"R", "N", "O", *(str(n) for n in range(1, 13))}
+    places = np.array(list(at.values()))
+    apart = np.linalg.norm(places[:, None] - places[None], axis=-1)
+    assert apart[np.triu_indices(len(places), 1)].min() > 8
+
+
+def test_plan_dataset_environment_and_scatter_may_be_missing(results):
+    page = Page(render({"format": 1, "rows": results["rows"]}))
+    assert page.text["h1"] == ["Unlearning audit"]
+    assert "Weight against loss" not in page.text["h2"]
+    assert page.text["p"][0].startswith("Of the 200 samples that the original model")
+
+
+def with_tests(results, **figures):
+    """Return the results with (difference, p) of the Avg. Gap and of |p − p*|."""
+    changed = copy.deepcopy(results)
+    for key, (gap, gap_p, deviation, deviation_p) in figures.items():
+        row = changed["rows"][key]
+        row["comparison"]["against_nothing"] |= {"mean_difference": gap, "t_p": gap_p}
+        row["deviation_test"] |= {"mean_difference": deviation, "t_p": deviation_p}
+    return changed
+
+
+def test_the_summary_tells_gain_from_harm(results):
+    told = words.summary(
+        with_tests(results, m0=(-3, 0.01, 0.2, 0.01), m1=(-3, 0.2, 0.1, 0.5))
+    )
+    assert told[3] == (
+        "By Avg. Gap, RL + FaLW came clearly nearer to Retrain than doing nothing; for "
+        "FT no difference is clear."
+    )
+    assert told[4] == (
+        "Sample by sample, by |p − p*|, no method came clearly nearer to Retrain than "
+        "doing nothing; RL + FaLW did harm, ending clearly farther from it; for FT no "
+        "difference is clear."
+    )
+    told = words.summary(
+        with_tests(results, m0=(-3, 0.01, 1, 0.06), m1=(-2, 0.01, -1, 0.5))
+    )
+    assert "RL + FaLW and FT came clearly nearer" in told[3]
+    assert "no method ends clearly nearer" in told[4]
+
+
+def test_the_summary_counts_what_was_asked(results):
+    asked, target, outcome = words.summary(results)[:3]
+    assert asked.startswith(
+        "Of the 200 samples of made that the original model was trained on, 66 "
+        "(33.0\N{NO-BREAK SPACE}%) were to be forgotten, drawn long-tailed over the "
+        "classes (γ = 1.5)"
+    )
+    rows = results["rows"]
+    assert f"{rows['retrain']['metrics']['ua']['mean']:.1f}" in target
+    assert f"Avg. Gap of {rows['original']['avg_gap']['mean']:.2f}; another" in target
+    best = min(("m0", "m1"), key=lambda key: rows[key]["avg_gap"]["mean"])
+    assert outcome.startswith(f"{rows[best]['label']} came nearest to Retrain, with")
+    given = results | {"plan": {"kind": "given", "forget_counts": [3, 0, 2]}}
+    assert "a given list that touches 2 of 3 classes" in words.summary(given)[0]
+
+
+def test_settings_are_those_the_method_reads(results):
+    heads, rows = words.settings_table(results)
+    assert heads[:2] == ["Model", "method"]
+    assert rows[0][-1] == "tau 0.15, estimator exact"
+    assert rows[1][heads.index("learning rate")] == "0.05"
+    assert rows[1][-1] == "–"
+    assert "momentum 0.9" in words.shared_settings(results)
+    assert "tau" not in words.shared_settings(results)
+
+
+def test_every_setting_that_depends_is_a_setting():
+    known = set(vars(Unlearning()))
+    assert set(words.MATTERS) | set(words.COMMON) <= known
+    assert {switch for switch, _ in words.MATTERS.values()} <= known
+
+
+def test_a_page_is_not_overwritten_unasked(tmp_path, results, monkeypatch):
+    monkeypatch.setattr(jax_unlearn.report.html, "_figures", lambda results: [])
+    path = write(results, tmp_path / "new" / "report.html")
+    first = path.read_text(encoding="utf-8")
+    assert first.startswith("<!doctype html>")
+    with pytest.raises(InputError, match="exists"):
+        write(results, path)
+    changed = results | {"plan": results["plan"] | {"title": "Second"}}
+    write(changed, path, overwrite=True)
+    assert path.read_text(encoding="utf-8") != first
+
+
+def test_heavy_libraries_wait_for_the_first_drawing():
+    for file in Path(jax_unlearn.report.__file__).parent.glob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        assert "pyplot" not in text.replace("that pyplot does not know", "")
+        for node in ast.parse(text).body:
+            names = [alias.name for alias in getattr(node, "names", [])]
+            module = getattr(node, "module", None) or ""
+            assert not any(n.startswith("matplotlib") for n in [module, *names])

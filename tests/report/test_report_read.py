@@ -1,0 +1,142 @@
+"""Damaged results are named; whatever is accepted can be drawn."""
+
+import copy
+import json
+
+import pytest
+from made_results import made_results
+
+from jax_unlearn.errors import InputError
+from jax_unlearn.pipeline import Unlearning
+from jax_unlearn.report import check_results, load_results, main_table, words
+
+
+@pytest.fixture(scope="module")
+def results():
+    methods = {"RL": Unlearning(weighting="falw"), "FT": Unlearning(method="finetune")}
+    return made_results(seeds=2, methods=methods)
+
+
+def test_a_file_comes_back_as_written(tmp_path, results):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results))
+    assert load_results(path) == results
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "the file is no JSON object"),
+        ("{}", "format is missing"),
+        ('{"format": 2, "rows": {}}', "format=2 must be 1"),
+        ('{"format": 1}', "rows is missing"),
+        ('{"format": 1, "rows": {"ft": 3}}', "rows.ft is no JSON object"),
+    ],
+)
+def test_foreign_files_are_named(tmp_path, text, said):
+    path = tmp_path / "foreign.json"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_results(path)
+    assert said in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match="cannot read path="):
+        load_results(tmp_path / "none.json")
+
+
+def changed(results, path, value):
+    """Return the results with one place changed; Ellipsis deletes it."""
+    damaged = copy.deepcopy(results)
+    place = damaged
+    for key in path[:-1]:
+        place = place[key]
+    if value is ...:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return damaged
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("label",), 3, "rows.m0.label is no text"),
+        (("metrics", "mia"), ..., "rows.m0.metrics.mia is missing"),
+        (("metrics", "ua", "mean"), "7", "rows.m0.metrics.ua.mean='7' is no number"),
+        (("metrics", "ua", "mean"), float("nan"), "metrics.ua.mean=nan is no number"),
+        (("metrics", "ra", "std"), -1.0, "rows.m0.metrics.ra.std=-1.0 is negative"),
+        (("seconds", "run", "per_seed"), [1.0], "run.per_seed has 1 seeds, others 2"),
+        (("histograms", "forget"), [0, 0], "histograms.forget is no list of counts"),
+        (("tow",), ..., "rows.m0.tow is missing"),
+        (("by_rank",), [None], "rows.m0.by_rank is no list of numbers"),
+        (("by_rank",), [0.5], "by_rank is of different lengths [1, 6]"),
+        (
+            ("comparison", "metrics", "ta", "verdict"),
+            "maybe",
+            "rows.m0.comparison.metrics.ta.verdict='maybe' is unknown",
+        ),
+        (
+            ("comparison", "against_nothing", "t_p"),
+            "0.1",
+            "rows.m0.comparison.against_nothing.t_p='0.1' is no number",
+        ),
+    ],
+)
+def test_damage_in_a_row_is_named(results, path, value, said):
+    with pytest.raises(InputError) as caught:
+        check_results(changed(results, ("rows", "m0", *path), value))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("scatter", "m9"), {}, "scatter.m9 belongs to no row"),
+        (("scatter", "m0", "last_weights"), [1.0], "scatter.m0 has"),
+        (("plan",), "demo", "plan is no JSON object"),
+    ],
+)
+def test_damage_elsewhere_is_named(results, path, value, said):
+    with pytest.raises(InputError) as caught:
+        check_results(changed(results, path, value))
+    assert said in str(caught.value)
+
+
+def places(value, at=()):
+    """Yield the path of everything in the results, of lists the first entry."""
+    if at:
+        yield at
+    if isinstance(value, dict):
+        for key in value:
+            yield from places(value[key], (*at, key))
+    elif isinstance(value, list) and value:
+        yield from places(value[0], (*at, 0))
+
+
+def test_what_is_accepted_can_be_told(results):
+    small = results | {
+        "rows": {key: results["rows"][key] for key in ("retrain", "m0")},
+        "scatter": {},
+    }
+    refused = accepted = 0
+    for path in places(small):
+        for junk in (..., None, "bad", -1):
+            damaged = changed(small, path, junk)
+            try:
+                check_results(damaged)
+            except InputError:
+                refused += 1
+                continue
+            accepted += 1
+            main_table(damaged)
+            words.summary(damaged)
+            words.settings_table(damaged)
+            words.shared_settings(damaged)
+            words.facts(damaged)
+    assert refused > 250
+    assert accepted > 100
