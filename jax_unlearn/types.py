@@ -182,7 +182,7 @@ class UnlearnInfo(NamedTuple):
         the step had no such batch.
       weights: forget weights `f32[B]`, None where the step had no forget batch.
       task_losses: losses the weights looked at, `f32[B]`, or None.
-      index: ids of the forget samples, `i32[B]`, or None.
+      index: ids of the forget samples, −1 for padding, `i32[B]`, or None.
       conflict: cosine of the angle between the two gradients, `f32[]`, 0 where the
         step had only one.
       update_norm: L2 norm of the applied update, `f32[]`.

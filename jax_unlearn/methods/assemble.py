@@ -242,13 +242,12 @@ def assemble(
             passed.grads, state.opt_state, state.params
         )
         frozen = model_state == "frozen"
-        weighted = batch.forget is not None and passed.weights is not None
         info = UnlearnInfo(
             jnp.asarray(passed.forget_loss, jnp.float32),
             jnp.asarray(passed.retain_loss, jnp.float32),
             passed.weights,
             passed.task_losses,
-            cast(Batch, batch.forget).index if weighted else None,
+            None if passed.weights is None else _real_index(batch.forget),
             jnp.asarray(passed.conflict, jnp.float32),
             optax.tree.norm(optax.tree.cast(updates, jnp.float32)),
         )
@@ -326,6 +325,13 @@ def _counted(batch: Batch) -> Array:
     if batch.mask is None:
         return jnp.ones(batch.labels.shape, jnp.bool_)
     return batch.mask
+
+
+def _real_index(batch: Batch | None) -> Array | None:
+    """Return the ids of the samples, −1 for padding."""
+    if batch is None or batch.index is None or batch.mask is None:
+        return None if batch is None else batch.index
+    return jnp.where(batch.mask, batch.index, -1)
 
 
 def _mean(losses: Array, mask: Array | None) -> Array:

@@ -187,8 +187,10 @@ def weights_against_losses(infos: Sequence[UnlearnInfo]) -> dict[str, list[float
     part = max(len(weighted) // 4, 1)
     points = {}
     for name, chosen in (("first", weighted[:part]), ("last", weighted[-part:])):
+        real = np.concatenate([np.asarray(i.index) for i in chosen]) >= 0
         for field in ("task_losses", "weights"):
             values = np.concatenate([np.asarray(getattr(i, field)) for i in chosen])
+            values = values[real]
             short = field.removeprefix("task_")
             points[f"{name}_{short}"] = [round(float(v), 5) for v in values[:SCATTER]]
     return points
