@@ -98,9 +98,9 @@ class Unlearning:
       penalty: l1 penalty of l1_sparse.
       alpha: share of the retain loss in neggrad_plus.
 
-    >>> Unlearning(method="salum")
+    >>> Unlearning(keep=2.0)
     Traceback (most recent call last):
-    jax_unlearn.errors.InputError: unknown method 'salum'; did you mean 'salun' or ...
+    jax_unlearn.errors.InputError: keep=2.0 must lie in (0, 1]; try 0.5
     """
 
     method: str = "random_label"

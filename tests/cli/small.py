@@ -1,0 +1,24 @@
+"""A small data set of real digits for the command line's tests."""
+
+from pathlib import Path
+
+import numpy as np
+
+from jax_unlearn.data import digits
+
+NETWORK = ["--network", "mlp", "--width", "8", "--epochs", "2", "--batch-size", "32"]
+
+
+def small_data(path: Path, **changes) -> Path:
+    """Write 100 digits of the classes 0 to 2 as an npz file, with changes."""
+    full = digits()
+    keep = np.flatnonzero(full.train.labels < 3)[:100]
+    test = np.flatnonzero(full.test.labels < 3)[:60]
+    arrays = {
+        "x_train": full.train.inputs[keep],
+        "y_train": full.train.labels[keep],
+        "x_test": full.test.inputs[test],
+        "y_test": full.test.labels[test],
+    }
+    np.savez(path, **{**arrays, **changes})
+    return path

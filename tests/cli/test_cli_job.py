@@ -1,0 +1,153 @@
+"""The job on files, step by step, as a user runs it."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jax_unlearn.cli import main
+from jax_unlearn.data import digest, from_npz, load_manifest
+from jax_unlearn.pipeline.models import load_model
+
+
+def test_unlearning_moves_the_model_and_records_what_was_done(job):
+    dataset = from_npz(job.data)
+    before, after = (load_model(p, dataset) for p in (job.original, job.unlearned))
+    moved = jax.tree.map(
+        lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max()),
+        before.trained.params,
+        after.trained.params,
+    )
+    assert all(value > 0 for value in jax.tree.leaves(moved))
+    record = json.loads((job.unlearned / "record.json").read_text())
+    split, unseen = load_manifest(job.split)
+    assert record["unlearning"]["method"] == "random_label"
+    assert record["unlearning"]["weighting"] == "loreun"
+    assert record["unlearning"]["learning_rate"] == 0.1
+    assert record["seed"] == 0
+    assert record["forgotten_sha256"] == digest(split.forget)
+    assert record["environment"]["versions"]["jax"] == jax.__version__
+    np.testing.assert_array_equal(after.ids, split.retain)
+    np.testing.assert_array_equal(after.unseen, unseen)
+
+
+def test_retrain_never_saw_the_forget_set(job):
+    split, unseen = load_manifest(job.split)
+    retrained = load_model(job.retrained)
+    np.testing.assert_array_equal(retrained.ids, split.retain)
+    assert not np.intersect1d(load_model(job.original).ids, unseen).size
+
+
+def test_the_same_seed_gives_the_same_bits(job, tmp_path):
+    arguments = ["unlearn", "--data", str(job.data), "--checkpoint", str(job.original)]
+    arguments += ["--forget", str(job.split), "--epochs", "1", "--weighting", "loreun"]
+    arguments += ["--learning-rate", "0.1", "--out", str(tmp_path / "again")]
+    main(arguments)
+    first, second = (load_model(p).trained for p in (job.unlearned, tmp_path / "again"))
+    jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "npy"])
+def test_ids_come_from_csv_json_and_npy(job, tmp_path, suffix):
+    ids = load_manifest(job.split)[0].forget[:5]
+    path = tmp_path / f"ids.{suffix}"
+    if suffix == "csv":
+        path.write_text("id\n" + "\n".join(map(str, ids)))
+    elif suffix == "json":
+        path.write_text(json.dumps(ids.tolist()))
+    else:
+        np.save(path, ids)
+    main(
+        ["unlearn", "--data", str(job.data), "--checkpoint", str(job.original)]
+        + ["--forget", str(path), "--out", str(tmp_path / "out"), "--epochs", "1"]
+        + ["--method", "finetune"]
+    )
+    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    assert record["forgotten_sha256"] == digest(ids)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--method", "salun", "--keep", "0.3"],
+        ["--method", "salun_soft"],
+        ["--method", "gradient_ascent", "--clip", "1", "--freeze-statistics"],
+        ["--method", "neggrad_plus", "--schedule", "zipped", "--harmonizer", "one_way"],
+        ["--method", "l1_sparse"],
+        ["--method", "endpoint_transport", "--schedule", "sequential"],
+        ["--weighting", "falw", "--estimator", "streaming"],
+        ["--weighting", "falw", "--estimator", "every", "--every", "2"],
+        ["--weighting", "falw", "--estimator", "anchored"],
+        ["--weighting", "loreun_static", "--relative", "--temperature", "0.5"],
+        ["--weighting", "sfron"],
+        ["--weighting", "el2n", "--normalize", "none"],
+        ["--weighting", "margin"],
+    ],
+    ids=lambda options: "-".join(o.strip("-") for o in options[:4]),
+)
+def test_every_method_and_weighting_runs_from_the_command_line(job, tmp_path, options):
+    main(
+        ["unlearn", "--data", str(job.data), "--checkpoint", str(job.original)]
+        + ["--forget", str(job.split), "--out", str(tmp_path / "out"), "--epochs", "1"]
+        + options
+    )
+    before, after = (load_model(p).trained for p in (job.original, tmp_path / "out"))
+    same = jax.tree.map(
+        lambda a, b: np.array_equal(np.asarray(a), np.asarray(b)),
+        before.params,
+        after.params,
+    )
+    assert not all(jax.tree.leaves(same))
+
+
+def test_audit_and_report(job, tmp_path, capsys):
+    out, page = tmp_path / "audit.json", tmp_path / "report.html"
+    main(
+        ["audit", "--data", str(job.data), "--original", str(job.original)]
+        + ["--forget", str(job.split), "--unlearned", str(job.unlearned)]
+        + ["--retrained", str(job.retrained), "--null", str(job.null)]
+        + ["--out", str(out)]
+    )
+    printed = capsys.readouterr().out
+    assert "Retrain" in printed
+    assert "target" in printed
+    rows = json.loads(out.read_text())["rows"]
+    assert list(rows) == ["retrain", "null", "original", "0-unlearned"]
+    assert rows["retrain"]["avg_gap"]["mean"] == 0
+    assert rows["0-unlearned"]["avg_gap"]["mean"] > 0
+    main(["report", "--results", str(out), "--out", str(page)])
+    assert "unlearned" in page.read_text()
+
+
+def test_audit_without_retrain_says_that_there_is_no_target(job, tmp_path, capsys):
+    main(
+        ["audit", "--data", str(job.data), "--original", str(job.original)]
+        + ["--forget", str(job.split), "--unlearned", str(job.unlearned)]
+        + ["--out", str(tmp_path / "audit.json")]
+    )
+    assert "There is no target" in capsys.readouterr().out
+    assert (
+        "avg_gap"
+        not in json.loads((tmp_path / "audit.json").read_text())["rows"]["original"]
+    )
+
+
+def test_a_second_request_goes_on_from_the_first(job, tmp_path):
+    retained = load_model(job.unlearned).ids
+    (tmp_path / "more.json").write_text(json.dumps(retained[:3].tolist()))
+    main(
+        ["unlearn", "--data", str(job.data), "--checkpoint", str(job.unlearned)]
+        + ["--forget", str(tmp_path / "more.json"), "--out", str(tmp_path / "second")]
+        + ["--epochs", "1"]
+    )
+    np.testing.assert_array_equal(load_model(tmp_path / "second").ids, retained[3:])
+
+
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    printed = capsys.readouterr().out
+    for name in ("demo", "split", "train", "unlearn", "audit", "report", "tune"):
+        assert name in printed

@@ -1,0 +1,158 @@
+"""A whole experiment, small: its folder, its rows, its references."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jax_unlearn.data import Dataset, Examples, digits, load_manifest
+from jax_unlearn.errors import InputError
+from jax_unlearn.pipeline import Plan, Training, Unlearning, draw_request, experiment
+from jax_unlearn.pipeline.models import load_model
+from jax_unlearn.pipeline.results import NULL, ORIGINAL, RETRAIN
+
+METHODS = {
+    "FT": Unlearning(method="finetune", epochs=1, batch_size=32),
+    "RL + LoReUn": Unlearning(weighting="loreun", epochs=1, batch_size=32),
+}
+
+
+def plan(**changes) -> Plan:
+    settings = {
+        "title": "small",
+        "kind": "long_tailed",
+        "fraction": 0.3,
+        "gamma": 1.0,
+        "unseen": 60,
+        "training": Training(network="mlp", width=8, epochs=3, batch_size=32),
+        "methods": METHODS,
+        "seeds": (0, 1),
+    }
+    return Plan(**{**settings, **changes})
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    full = digits()
+    keep, test = full.train.labels < 4, full.test.labels < 4
+    return Dataset(
+        "four digits",
+        Examples(full.train.inputs[keep][:200], full.train.labels[keep][:200]),
+        Examples(full.test.inputs[test][:80], full.test.labels[test][:80]),
+        4,
+        ("0", "1", "2", "3"),
+    )
+
+
+@pytest.fixture(scope="module")
+def run(dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("experiment") / "run"
+    phases = []
+    results = experiment(
+        plan(),
+        dataset,
+        folder,
+        progress=lambda phase, done, total: phases.append((phase, done, total)),
+    )
+    return folder, results, phases
+
+
+def test_the_folder_holds_the_whole_run(run, dataset):
+    folder, results, _ = run
+    assert json.loads((folder / "results.json").read_text()) == json.loads(
+        json.dumps(results)
+    )
+    config = json.loads((folder / "config.json").read_text())
+    assert config["plan"]["methods"]["RL + LoReUn"]["weighting"] == "loreun"
+    for seed in (0, 1):
+        split, unseen = load_manifest(
+            folder / "splits" / f"seed-{seed}.json", labels=dataset.train.labels
+        )
+        store = folder / "checkpoints" / f"seed-{seed}"
+        everything = np.union1d(split.forget, split.retain)
+        for name in ("original", "retrain", "null", "ft", "rl-loreun"):
+            stored = load_model(store / name, dataset)
+            ids = everything if name == "original" else split.retain
+            np.testing.assert_array_equal(stored.ids, ids)
+            np.testing.assert_array_equal(stored.unseen, unseen)
+
+
+def test_every_row_stands_beside_retrain_and_the_null(run):
+    rows = run[1]["rows"]
+    assert list(rows) == [RETRAIN, NULL, ORIGINAL, "ft", "rl-loreun"]
+    assert rows[RETRAIN]["avg_gap"]["per_seed"] == [0.0, 0.0]
+    assert rows[RETRAIN]["tow"]["mean"] == 1.0
+    assert rows[NULL]["deviation"]["mean"] > 0
+    for key in (ORIGINAL, "ft", "rl-loreun"):
+        found = rows[key]["comparison"]["metrics"]["ua"]
+        assert found["verdict"] in ("inside", "outside")
+        expected = (
+            rows[key]["metrics"]["ua"]["mean"] - rows[RETRAIN]["metrics"]["ua"]["mean"]
+        )
+        assert found["difference"] == pytest.approx(expected)
+        assert sum(rows[key]["histograms"]["unseen"]) == 2 * 60
+    assert rows["ft"]["comparison"]["against_nothing"]["pairs"] == 2
+
+
+def test_the_weights_of_the_first_seed_fall_with_the_loss(run):
+    points = run[1]["scatter"]["rl-loreun"]
+    losses, weights = (np.array(points[f"first_{n}"]) for n in ("losses", "weights"))
+    assert len(losses) == len(weights) > 0
+    assert np.corrcoef(losses, weights)[0, 1] < 0
+
+
+def test_every_phase_reports_from_its_first_to_its_last_step(run):
+    phases = run[2]
+    starts = [phase for phase, done, _ in phases if done == 0]
+    assert starts == 2 * [
+        *("Original", "Retrain", "null (Retrain, other seed)"),
+        *METHODS,
+    ]
+    assert sum(done == total for _, done, total in phases) == len(starts)
+
+
+def test_unlearning_starts_from_the_original(run, dataset):
+    store = run[0] / "checkpoints" / "seed-0"
+    original, retrain, unlearned = (
+        jax.tree.leaves(load_model(store / name, dataset).trained.params)
+        for name in ("original", "retrain", "rl-loreun")
+    )
+
+    def distance(a, b):
+        return sum(float(np.square(x - y).sum()) for x, y in zip(a, b, strict=True))
+
+    assert 0 < distance(unlearned, original) < distance(retrain, original)
+
+
+def test_base_model_and_request_come_from_one_split(dataset):
+    request, split = draw_request(plan(), dataset, 3)
+    parts = (request.forget, request.retain, request.unseen)
+    assert len(np.unique(np.concatenate(parts))) == len(dataset.train.labels)
+    assert (
+        split.manifest["forget_counts"]
+        == np.bincount(dataset.train.labels[request.forget], minlength=4).tolist()
+    )
+
+
+def test_what_cannot_be_run_is_refused_before_anything_is_written(dataset, tmp_path):
+    with pytest.raises(InputError, match="at least two different"):
+        plan(seeds=(1, 1))
+    (tmp_path / "note.txt").write_text("kept")
+    with pytest.raises(InputError, match="already holds files"):
+        experiment(plan(), dataset, tmp_path)
+    with pytest.raises(InputError, match="infeasible"):
+        experiment(plan(fraction=0.99), dataset, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_diverging_method_names_itself_and_the_last_good_checkpoint(
+    dataset, tmp_path
+):
+    bad = {"GA": Unlearning(method="gradient_ascent", learning_rate=1e30, epochs=9)}
+    words = "GA .*at step .*last good checkpoint"
+    with pytest.raises(InputError, match=words) as caught:
+        experiment(plan(methods=bad), dataset, tmp_path / "run")
+    path = str(caught.value).rsplit(" ", 1)[1]
+    assert load_model(path, dataset).record["network"]["name"] == "mlp"
+    assert not (tmp_path / "run" / "results.json").exists()
