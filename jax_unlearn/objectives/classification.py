@@ -164,7 +164,8 @@ def distill(
 
     def output_loss(outputs, batch, key, data):
         del key
-        teacher, _ = model.apply(*data, batch.inputs, train=False)
+        params, model_state = data
+        teacher, _ = model.apply(params, model_state, batch.inputs, train=False)
         loss = losses.distillation(outputs, teacher, temperature=temperature)
         return loss, losses.cross_entropy(outputs, batch.labels)
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jax_unlearn.errors import InputError
 from jax_unlearn.losses import true_class_probability
@@ -194,7 +195,7 @@ def falw(
         raise InputError(f"tau={tau} must not be negative; try 0.15")
     if isinstance(shrinkage, int | float) and not shrinkage >= 0:
         raise InputError(f"shrinkage={shrinkage} must not be negative; try 0.0")
-    if not isinstance(class_counts, jax.core.Tracer):
+    if not isinstance(class_counts, Tracer):
         counts = np.asarray(class_counts)
         if counts.ndim != 1 or counts.min(initial=0) < 0 or counts.sum() == 0:
             raise InputError(

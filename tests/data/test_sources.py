@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from jax_unlearn.cli import main
 from jax_unlearn.data import (
     check_examples,
     digest,
@@ -16,6 +17,7 @@ from jax_unlearn.data import (
     from_npz,
     from_tfds,
     holdout,
+    load_manifest,
 )
 from jax_unlearn.errors import InputError
 
@@ -300,6 +302,18 @@ assert "tensorflow" not in sys.modules
     assert done.returncode == 0, done.stderr
     expected = fingerprint(from_tfds("tiny_pets", data_dir=tmp_path))
     assert done.stdout.strip() == expected
+
+
+def test_the_command_line_reads_a_prepared_tfds_set(builders, tmp_path, capsys):
+    from_tfds("tiny_pets", data_dir=tmp_path, download=True)
+    out = tmp_path / "split.json"
+    source = ["--dataset", "tiny_pets", "--data-dir", str(tmp_path)]
+    options = ["--fraction", "0.3", "--unseen-fraction", "0.2"]
+    main(["split", *source, *options, "--out", str(out)])
+    assert "tiny_pets: forget 3, retain 6, unseen 2" in capsys.readouterr().out
+    split, unseen = load_manifest(out)
+    every = np.sort(np.concatenate([split.forget, split.retain, unseen]))
+    np.testing.assert_array_equal(every, np.arange(11))
 
 
 def test_tfds_takes_the_test_split_first(builders, tmp_path):
