@@ -1,0 +1,123 @@
+"""Transport targets against a brute-force plan."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jax_unlearn.errors import InputError
+from jax_unlearn.objectives import quantile_match, target_table, transport_targets
+
+scores = st.lists(st.floats(-5, 5, width=16), min_size=1, max_size=12)
+
+
+def brute_force_match(values, reference):
+    """Return the reference value for each score, one score at a time."""
+    ordered = sorted(reference)
+    out = []
+    for i, value in enumerate(values):
+        rank = sum(v < value for v in values) + sum(v == value for v in values[:i])
+        quantile = (rank + 0.5) / len(values)
+        out.append(ordered[int(np.floor(quantile * len(reference) + 1e-9))])
+    return out
+
+
+@settings(max_examples=200, deadline=None)
+@given(scores, scores)
+def test_quantile_match_equals_brute_force(values, reference):
+    chosen = quantile_match(np.array(values), np.array(reference))
+    assert chosen.dtype == np.int64
+    got = np.array(reference)[chosen]
+    np.testing.assert_array_equal(got, brute_force_match(values, reference))
+    # monotone: a larger score never gets a smaller reference value
+    order = np.argsort(values, kind="stable")
+    assert np.all(np.diff(got[order]) >= 0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.permutations(range(9)), st.permutations(range(9)))
+def test_equal_sizes_are_matched_one_to_one(values, reference):
+    chosen = quantile_match(np.array(values), np.array(reference))
+    np.testing.assert_array_equal(np.sort(chosen), np.arange(9))
+    np.testing.assert_array_equal(np.array(reference)[chosen], values)
+
+
+def test_one_score_gets_the_median():
+    assert quantile_match(np.array([7.0]), np.array([5.0, 1.0, 3.0])) == [2]
+
+
+def draw(seed, forget, unseen, classes=4, skip=()):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(unseen, classes))
+    probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    allowed = [k for k in range(classes) if k not in skip]
+    return (
+        rng.random(forget),
+        rng.integers(0, classes, forget),
+        probs,
+        rng.choice(allowed, unseen),
+    )
+
+
+def brute_force_targets(values, labels, probs, unseen_labels, min_unseen):
+    out = np.zeros((len(values), probs.shape[1]))
+    true = [probs[j][unseen_labels[j]] for j in range(len(probs))]
+    for k in set(labels):
+        own = [j for j in range(len(probs)) if unseen_labels[j] == k]
+        pool = own if len(own) >= min_unseen else list(range(len(probs)))
+        members = [i for i in range(len(values)) if labels[i] == k]
+        ordered = sorted(pool, key=lambda j: true[j])
+        for rank, i in enumerate(sorted(members, key=lambda i: values[i])):
+            j = ordered[int((rank + 0.5) * len(pool) / len(members))]
+            row = list(probs[j])
+            lender = unseen_labels[j]
+            row[lender], row[k] = row[k], row[lender]
+            out[i] = row
+    return out
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("skip", [(), (2,)])
+def test_targets_equal_brute_force(seed, skip):
+    arrays = draw(seed, 30, 25, skip=skip)
+    for min_unseen in (1, 5, 100):
+        got = transport_targets(*arrays, min_unseen=min_unseen)
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(
+            got, brute_force_targets(*arrays, min_unseen), rtol=1e-6
+        )
+        np.testing.assert_allclose(got.sum(1), 1, rtol=1e-6)  # still distributions
+
+
+def test_targets_are_monotone_in_each_class_also_when_borrowed():
+    values, labels, probs, unseen_labels = draw(7, 40, 30, skip=(0, 3))
+    targets = transport_targets(values, labels, probs, unseen_labels, min_unseen=3)
+    for k in range(4):
+        own = np.flatnonzero(labels == k)
+        order = own[np.argsort(values[own])]
+        assert len(own) > 3
+        assert np.all(np.diff(targets[order, k]) >= 0)
+
+
+def test_borrowed_rows_exchange_the_true_class():
+    probs = np.array([[0.7, 0.2, 0.1]])
+    got = transport_targets(np.array([0.5]), np.array([2]), probs, np.array([0]))
+    np.testing.assert_allclose(got, [[0.1, 0.2, 0.7]], rtol=1e-6)
+    np.testing.assert_array_equal(probs, [[0.7, 0.2, 0.1]])  # the argument is kept
+
+
+def test_bad_input():
+    values, labels, probs, unseen_labels = draw(0, 5, 6)
+    with pytest.raises(InputError, match="unseen_labels is empty"):
+        transport_targets(values, labels, probs[:0], unseen_labels[:0])
+    with pytest.raises(InputError, match=r"len\(scores\)=5, len\(labels\)=4"):
+        transport_targets(values, labels[:4], probs, unseen_labels)
+    with pytest.raises(InputError, match=r"len\(unseen_probs\)=6"):
+        transport_targets(values, labels, probs, unseen_labels[:3])
+
+
+def test_target_table_scatters_rows():
+    rows = np.arange(6.0, dtype=np.float32).reshape(3, 2)
+    table = target_table(np.array([4, 0, 2]), rows, 5)
+    assert table.dtype == np.float32
+    np.testing.assert_array_equal(table, [[2, 3], [0, 0], [4, 5], [0, 0], [0, 1]])

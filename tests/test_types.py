@@ -1,0 +1,38 @@
+"""The nouns pass through transformations, and errors say what they should."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from toys import batch
+
+import jax_unlearn as ju
+from jax_unlearn.errors import unknown_name
+
+
+def test_batches_are_pytrees_and_none_is_structure():
+    full = ju.UnlearnBatch(forget=batch(0, 3), retain=batch(1, 5))
+    doubled = jax.jit(lambda b: jax.tree.map(lambda leaf: leaf * 2, b))(full)
+    assert isinstance(doubled, ju.UnlearnBatch)
+    assert isinstance(doubled.forget, ju.Batch)
+    assert doubled.reference is None
+    assert doubled.forget.mask is None
+    assert jnp.array_equal(doubled.retain.labels, 2 * full.retain.labels)
+    only = ju.UnlearnBatch(forget=batch(0, 3))
+    assert jax.tree.structure(only) != jax.tree.structure(full)
+
+
+def test_errors_are_what_callers_catch():
+    assert issubclass(ju.InputError, ValueError)
+    assert issubclass(ju.NonFiniteError, ArithmeticError)
+    assert ju.NonFiniteError("loss", 7).step == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("salum", "'salun'"), ("zzz", "known: finetune, salun")]
+)
+def test_unknown_name_suggests(name, near):
+    message = str(unknown_name("method", name, ["salun", "finetune"]))
+    assert repr(name) in message
+    assert near in message
+    assert ("did you mean" in message) == (name == "salum")
+    assert "\n" not in message
