@@ -1,6 +1,7 @@
 """The main job: original, Retrain, null and every method over seeds, measured alike."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -269,9 +270,9 @@ def experiment(
             keep(_slug(label), label, unlearned, request.retain, setting)
             if number == 0 and setting.weighting != "uniform":
                 scatter[_slug(label)] = weights_against_losses(infos)
-    results = {**head, "rows": table.summary(), "scatter": scatter}
-    write_atomic(folder / "results.json", to_json(results))
-    return results
+    text = to_json({**head, "rows": table.summary(), "scatter": scatter})
+    write_atomic(folder / "results.json", text)
+    return json.loads(text)
 
 
 def _head(plan: Plan, dataset: Dataset) -> dict[str, Any]:

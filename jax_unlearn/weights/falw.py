@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,6 +51,7 @@ def class_stats(
     >>> print(stats.mean, stats.std.round(4), stats.count)  # 1e-8 shows as 0
     [0.3 0.  0.9] [0.1 0.  0. ] [2. 0. 1.]
     """
+    chex.assert_equal_shape([probs_true, labels])
     probs = probs_true.astype(jnp.float32)
     counted = jnp.ones(probs.shape, jnp.bool_) if where is None else where
 
@@ -143,6 +145,8 @@ def falw_weights(
     >>> falw_weights(p, jnp.array([0, 0, 0]), stats, jnp.array([1.0])).tolist()
     [1.462, 1.0, 0.538]
     """
+    chex.assert_equal_shape([probs_true, labels])
+    chex.assert_equal_shape([stats.mean, stats.std, stats.count, balance])
     z = (probs_true.astype(jnp.float32) - stats.mean[labels]) / stats.std[labels]
     strength = jnp.tanh(jnp.abs(z)) ** (1.0 / balance[labels])
     return jnp.where(stats.count[labels] > 0, 1.0 + jnp.sign(z) * strength, 1.0)

@@ -1,5 +1,6 @@
 """LoReUn: weights that grow as the loss falls, for easy samples are hard to forget."""
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -46,6 +47,7 @@ def softmin_weights(
     check_temperature(temperature)
     scores = scores.astype(jnp.float32)
     counted = jnp.ones(scores.shape, jnp.bool_) if where is None else where
+    chex.assert_equal_shape([scores, counted])
     tau = jnp.asarray(temperature, jnp.float32)
     if relative:
         spread = jnp.std(scores, where=counted)

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from jax_unlearn import report
 from jax_unlearn.data import Dataset, Examples, digits, load_manifest
 from jax_unlearn.errors import InputError
 from jax_unlearn.pipeline import Plan, Training, Unlearning, draw_request, experiment
@@ -60,9 +61,7 @@ def run(dataset, tmp_path_factory):
 
 def test_the_folder_holds_the_whole_run(run, dataset):
     folder, results, _ = run
-    assert json.loads((folder / "results.json").read_text()) == json.loads(
-        json.dumps(results)
-    )
+    assert json.loads((folder / "results.json").read_text()) == results
     config = json.loads((folder / "config.json").read_text())
     assert config["plan"]["methods"]["RL + LoReUn"]["weighting"] == "loreun"
     for seed in (0, 1):
@@ -76,6 +75,12 @@ def test_the_folder_holds_the_whole_run(run, dataset):
             ids = everything if name == "original" else split.retain
             np.testing.assert_array_equal(stored.ids, ids)
             np.testing.assert_array_equal(stored.unseen, unseen)
+
+
+def test_the_report_is_drawn_of_what_the_run_returned(run, tmp_path):
+    page = report.write(run[1], tmp_path / "report.html").read_text()
+    assert "RL + LoReUn" in page
+    assert page == report.render(report.load_results(run[0] / "results.json"))
 
 
 def test_every_row_stands_beside_retrain_and_the_null(run):
