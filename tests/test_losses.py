@@ -147,7 +147,7 @@ def test_derivatives_to_order_two(call):
     logits, labels, other = (jnp.asarray(a) for a in draw(7, (3, 4)))
     # float32 differences with step 1e-2: errors of 1e-4 (second order) and 1e-5/1e-2
     function = jax.jit(lambda x: call(x, labels, other))
-    check_grads(function, (logits,), order=2, atol=2e-2, rtol=2e-2)
+    check_grads(function, (logits,), order=2, modes=["rev"], atol=2e-2, rtol=2e-2)
 
 
 def test_cross_entropy_has_its_textbook_gradient():

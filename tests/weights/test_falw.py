@@ -67,7 +67,7 @@ def test_published_constants(balance, weight):
 
 def test_tau_zero_is_one_plus_tanh():
     z = np.linspace(-3, 3, 13)
-    stats = ClassStats(*(jnp.array([v]) for v in (0.5, 0.1, 9.0)))
+    stats = ClassStats(*(jnp.full(3, v) for v in (0.5, 0.1, 9.0)))
     balance = class_balance(jnp.array([7, 1, 0]), tau=0.0)
     np.testing.assert_array_equal(balance, [1, 1, 1])
     got = falw_weights(
@@ -412,6 +412,17 @@ def test_shrinkage_acts():
 def test_impossible_settings(options, message):
     with pytest.raises(InputError, match=message):
         falw(jnp.array([1, 2]), **options)
+
+
+def test_shapes_are_checked():
+    stats = ClassStats(*jnp.ones((3, 2)))
+    labels = jnp.zeros(4, jnp.int32)
+    with pytest.raises(AssertionError, match="shape"):
+        falw_weights(jnp.ones(1), labels, stats, jnp.ones(2))
+    with pytest.raises(AssertionError, match="shape"):
+        falw_weights(jnp.ones(4), labels, stats, jnp.ones(1))
+    with pytest.raises(AssertionError, match="shape"):
+        class_stats(jnp.ones(1), labels, 2)
 
 
 @pytest.mark.parametrize("counts", [[0, 0], [-1, 2], [[1, 2]], []])

@@ -147,6 +147,11 @@ def test_impossible_temperature(temperature):
             make()
 
 
+def test_shapes_are_checked():
+    with pytest.raises(AssertionError, match="shape"):
+        loreun_weights(jnp.ones(3), temperature=1.0, where=jnp.array([True]))
+
+
 def test_unknown_normalize():
     with pytest.raises(InputError, match="normalize='sum'"):
         loreun_weights(jnp.ones(2), temperature=1.0, normalize="sum")
