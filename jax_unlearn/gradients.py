@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jax_unlearn.meta import MetaGradInfo as MetaGradInfo
+from jax_unlearn.meta import meta_grad as meta_grad
 from jax_unlearn.types import Array, Batch, LossFn, ModelState, Params, PyTree
 
 

@@ -30,11 +30,19 @@ HEAVY = {
 CORE = [
     *(
         ROOT / f"{name}.py"
-        for name in ("types", "errors", "losses", "gradients", "harmonize", "masks")
+        for name in (
+            "types",
+            "errors",
+            "losses",
+            "gradients",
+            "harmonize",
+            "masks",
+            "meta",
+        )
     ),
     *(
         file
-        for folder in ("objectives", "weights", "methods")
+        for folder in ("membership", "objectives", "weights", "methods")
         for file in sorted((ROOT / folder).rglob("*.py"))
     ),
 ]
@@ -46,6 +54,8 @@ INSIDE = {
     "gradients",
     "harmonize",
     "masks",
+    "membership",
+    "meta",
     "objectives",
     "weights",
     "methods",

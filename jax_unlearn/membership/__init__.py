@@ -1,0 +1,31 @@
+"""Differentiable membership inference: was a sample part of the training data?"""
+
+from jax_unlearn.membership.attacks import Attack as Attack
+from jax_unlearn.membership.attacks import AttackParams as AttackParams
+from jax_unlearn.membership.attacks import Dense as Dense
+from jax_unlearn.membership.attacks import Gaussians as Gaussians
+from jax_unlearn.membership.attacks import default_attacks as default_attacks
+from jax_unlearn.membership.attacks import entropy_mlp as entropy_mlp
+from jax_unlearn.membership.attacks import gaussian_ratio as gaussian_ratio
+from jax_unlearn.membership.attacks import logistic as logistic
+from jax_unlearn.membership.attacks import softmax_mlp as softmax_mlp
+from jax_unlearn.membership.features import confidence_features as confidence_features
+from jax_unlearn.membership.features import entropy as entropy
+from jax_unlearn.membership.features import entropy_features as entropy_features
+from jax_unlearn.membership.features import logit_confidence as logit_confidence
+from jax_unlearn.membership.features import (
+    logit_confidence_features as logit_confidence_features,
+)
+from jax_unlearn.membership.features import modified_entropy as modified_entropy
+from jax_unlearn.membership.features import sorted_softmax as sorted_softmax
+from jax_unlearn.membership.features import stack as stack
+from jax_unlearn.membership.loss import nonmember_loss as nonmember_loss
+from jax_unlearn.membership.quality import AttackInfo as AttackInfo
+from jax_unlearn.membership.quality import auc as auc
+from jax_unlearn.membership.quality import auc_standard_error as auc_standard_error
+from jax_unlearn.membership.quality import better_than_chance as better_than_chance
+from jax_unlearn.membership.quality import check_attacks as check_attacks
+from jax_unlearn.membership.training import Observed as Observed
+from jax_unlearn.membership.training import train_attack as train_attack
+from jax_unlearn.membership.training import train_attacks as train_attacks
+from jax_unlearn.membership.training import train_shadow_attack as train_shadow_attack

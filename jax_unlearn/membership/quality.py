@@ -1,0 +1,167 @@
+"""How well a membership attack does on held-out samples, and whether that is chance.
+
+Shapes: N members, M non-members.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jax_unlearn.errors import InputError
+from jax_unlearn.types import Array
+
+
+class AttackInfo(NamedTuple):
+    """How well an attack does on samples it was not trained on.
+
+    Attributes:
+      auc: probability that a held-out member scores above a held-out non-member, ties
+        half, `f32[]`; NaN where a score is not finite.
+      standard_error: of the AUC (Hanley and McNeil), `f32[]`.
+      train_loss, held_out_loss: class-balanced cross-entropy, `f32[]`; log 2 = 0.693
+        is that of an undecided attack.
+      members, nonmembers: number of held-out samples, `i32[]`.
+    """
+
+    auc: Array
+    standard_error: Array
+    train_loss: Array
+    held_out_loss: Array
+    members: Array
+    nonmembers: Array
+
+
+def auc(member_scores: Array, nonmember_scores: Array) -> Array:
+    """Return P(member score > non-member score) + ½ P(equal), over all pairs.
+
+    It is the area under the ROC curve, by ranks: O((N + M) log M).
+
+    Args:
+      member_scores: `[N]`.
+      nonmember_scores: `[M]`.
+
+    Returns:
+      `f32[]` in [0, 1]; NaN if a score is not finite.
+
+    >>> import jax.numpy as jnp
+    >>> print(auc(jnp.array([2.0, 1.0]), jnp.array([0.0, 1.0])))  # (1+1+1+½)/4
+    0.875
+    """
+    ordered = jnp.sort(nonmember_scores)
+    below = jnp.searchsorted(ordered, member_scores, side="left")
+    up_to = jnp.searchsorted(ordered, member_scores, side="right")
+    wins = (below + up_to).astype(jnp.float32) / (2 * nonmember_scores.size)
+    finite = jnp.all(jnp.isfinite(member_scores)) & jnp.all(jnp.isfinite(ordered))
+    return jnp.where(finite, jnp.mean(wins), jnp.nan)
+
+
+def auc_standard_error(
+    area: float | Array, members: int | Array, nonmembers: int | Array
+) -> Array:
+    """Return the standard error of an AUC estimated from so many samples.
+
+    √((A(1−A) + (N−1)(Q₁−A²) + (M−1)(Q₂−A²))/(NM)), Q₁ = A/(2−A), Q₂ = 2A²/(1+A). At
+    A = ½ it is that of the rank-sum test, √((N+M+1)/(12NM)); at 0 and 1 it is 0.
+
+    Args:
+      area: A.
+      members: N ≥ 1.
+      nonmembers: M ≥ 1.
+
+    Returns:
+      `f32[...]`.
+
+    Reference: Hanley and McNeil, Radiology 143 (1982), 29–36.
+
+    >>> print(auc_standard_error(0.5, 1, 1))
+    0.5
+    """
+    a, n, m = (jnp.asarray(v, jnp.float32) for v in (area, members, nonmembers))
+    q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
+    variance = a * (1 - a) + (n - 1) * (q1 - a * a) + (m - 1) * (q2 - a * a)
+    return jnp.sqrt(jnp.maximum(variance, 0.0) / (n * m))
+
+
+def better_than_chance(
+    info: AttackInfo, *, min_auc: float = 0.5, z: float = 1.96
+) -> Array:
+    """Return whether the AUC is above `min_auc` by more than chance explains.
+
+    auc > min_auc + z·SE(min_auc): the confidence interval, with the standard error of
+    Hanley and McNeil at its bound (Wilson's kind), leaves `min_auc` out. At ½ that is
+    the rank-sum test. The error at the bound, not at the estimate, since the latter is
+    0 for an AUC of 1, however few the samples.
+
+    Args:
+      info: of `train_attack`, or with leading axes.
+      min_auc: what an attack must beat, in [0.5, 1).
+      z: half-width of the interval in standard errors; 1.96 is 95 % two-sided.
+
+    Returns:
+      `bool[...]`; False where the AUC is NaN.
+
+    Raises:
+      InputError: `min_auc` or `z` out of range.
+
+    Reference: Hanley and McNeil, Radiology 143 (1982), 29–36.
+
+    >>> one = jnp.float32(1)
+    >>> info = AttackInfo(one, one, one, one, jnp.int32(2), jnp.int32(2))
+    >>> print(better_than_chance(info))  # all 4 pairs right: chance does that too
+    False
+    """
+    if not 0.5 <= min_auc < 1:
+        raise InputError(f"min_auc={min_auc} must be in [0.5, 1); try 0.5")
+    if not z >= 0:
+        raise InputError(f"z={z} must be 0 or more; try 1.96")
+    error = auc_standard_error(min_auc, info.members, info.nonmembers)
+    return info.auc > min_auc + z * error
+
+
+def check_attacks(
+    infos: Mapping[str, AttackInfo],
+    *,
+    min_auc: float = 0.5,
+    z: float = 1.96,
+    min_models: int = 2,
+) -> None:
+    """Refuse attacks that cannot guide unlearning.
+
+    An attack no better than chance gives no feedback, and LTU needs one for its support
+    and another for its queries. `better_than_chance` is the same test without refusal.
+
+    Args:
+      infos: by name, as from `train_attacks`; with leading axes, every model counts.
+      min_auc: what each must beat, in [0.5, 1).
+      z: half-width of the confidence interval in standard errors.
+      min_models: least number of attacks.
+
+    Raises:
+      InputError: fewer than `min_models` attacks, an attack whose confidence interval
+        includes `min_auc`, values that are not finite.
+
+    >>> check_attacks({})
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: attacks=[]: 2 or more membership models are needed, \
+such as membership.default_attacks()
+    """
+    if len(infos) < min_models:
+        raise InputError(
+            f"attacks={sorted(infos)}: {min_models} or more membership models are "
+            "needed, such as membership.default_attacks()"
+        )
+    for name, info in infos.items():
+        if np.all(better_than_chance(info, min_auc=min_auc, z=z)):
+            continue
+        area, error = np.asarray(info.auc), np.asarray(info.standard_error)
+        worst = np.unravel_index(np.argmin(area), area.shape)
+        n, m = int(np.max(info.members)), int(np.max(info.nonmembers))
+        bound = min_auc + z * float(auc_standard_error(min_auc, n, m))
+        raise InputError(
+            f"attack {name!r} is no better than chance: held-out auc="
+            f"{area[worst]:.3f} (standard error {error[worst]:.3f}, "
+            f"members={n}, nonmembers={m}), needed above {bound:.3f}; leave it out, "
+            "use more samples, or a model that overfits"
+        )
