@@ -14,6 +14,9 @@ os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *FLAGS))
 import jax
 import pytest
 
+# Two files of this name; neither holds a doctest to collect.
+collect_ignore_glob = ["conftest.py", "*/conftest.py"]
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
