@@ -33,7 +33,14 @@ from jax_unlearn.pipeline import Request, Training, Unlearning
 from jax_unlearn.pipeline.models import Stored, load_model, save_model
 from jax_unlearn.pipeline.networks import build, describe
 from jax_unlearn.pipeline.prepare import Preparer
-from jax_unlearn.pipeline.results import NULL, ORIGINAL, RETRAIN, Table, to_json
+from jax_unlearn.pipeline.results import (
+    NULL,
+    ORIGINAL,
+    RETRAIN,
+    Table,
+    dataset_record,
+    to_json,
+)
 from jax_unlearn.pipeline.results import environment as environment_record
 from jax_unlearn.pipeline.stages import Trainer, execute, outputs_of
 
@@ -277,13 +284,7 @@ def audit(
             "seeds": [seed],
             "note": "",
         },
-        "dataset": {
-            "name": dataset.name,
-            "fingerprint": fingerprint(dataset),
-            "train": len(dataset.train.labels),
-            "test": len(dataset.test.labels),
-            "classes": list(dataset.class_names),
-        },
+        "dataset": dataset_record(dataset),
         "environment": environment_record(),
         "rows": table.summary(),
         "scatter": {},

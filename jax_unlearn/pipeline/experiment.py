@@ -12,7 +12,6 @@ import numpy as np
 
 from jax_unlearn.data import (
     Dataset,
-    fingerprint,
     forget_split,
     holdout,
     save_manifest,
@@ -26,6 +25,7 @@ from jax_unlearn.pipeline.networks import Network, build, describe
 from jax_unlearn.pipeline.prepare import Preparer, check_unseen
 from jax_unlearn.pipeline.results import (
     Table,
+    dataset_record,
     environment,
     to_json,
     weights_against_losses,
@@ -247,8 +247,21 @@ def experiment(
         target = bench.outputs(models.retrained)
         table.start(request, target, seed)
 
-        def keep(key, label, trained, ids, setting=None, request=request, store=store):
-            table.add(key, label, bench.outputs(trained), trained.seconds, setting)
+        def keep(
+            key,
+            label,
+            trained,
+            ids,
+            setting=None,
+            *,
+            request=request,
+            store=store,
+            models=models,
+            target=target,
+        ):
+            known = trained is models.retrained
+            outputs = target if known else bench.outputs(trained)
+            table.add(key, label, outputs, trained.seconds, setting)
             network, unseen = bench.network, request.unseen
             save_model(store / key, trained, network, dataset, ids, unseen)
 
@@ -279,13 +292,7 @@ def _head(plan: Plan, dataset: Dataset) -> dict[str, Any]:
     return {
         "format": 1,
         "plan": dataclasses.asdict(plan),
-        "dataset": {
-            "name": dataset.name,
-            "fingerprint": fingerprint(dataset),
-            "train": len(dataset.train.labels),
-            "test": len(dataset.test.labels),
-            "classes": list(dataset.class_names),
-        },
+        "dataset": dataset_record(dataset),
         "environment": environment(),
     }
 

@@ -79,7 +79,7 @@ class Preparer:
             unlearner._replace(step=shared.step), schedule, time.perf_counter() - start
         )
 
-    def confidence(self, trained: Trained, ids: np.ndarray) -> np.ndarray:
+    def probabilities(self, trained: Trained, ids: np.ndarray) -> np.ndarray:
         """Return the softmax probabilities of training samples, `[n, K]`."""
         return probabilities(self.model, trained, self.dataset.train.inputs[ids])
 
@@ -149,7 +149,7 @@ class Preparer:
             return weights.streaming(decay=setting.decay)
         if setting.estimator == "anchored":
             labels = self.dataset.train.labels[request.unseen]
-            probs = self.confidence(original, request.unseen)
+            probs = self.probabilities(original, request.unseen)
             true = probs[np.arange(len(labels)), labels]
             return weights.anchored(
                 weights.class_stats(
@@ -220,7 +220,7 @@ class Preparer:
     def _loss_table(self, request: Request, original: Trained) -> np.ndarray:
         """Return the original model's loss by sample id, 0 beyond the forget set."""
         labels = self.dataset.train.labels[request.forget]
-        probs = self.confidence(original, request.forget)
+        probs = self.probabilities(original, request.forget)
         losses = -np.log(np.maximum(probs[np.arange(len(labels)), labels], 1e-38))
         return objectives.target_table(
             request.forget, losses.astype(np.float32), len(self.dataset.train.labels)
@@ -228,11 +228,11 @@ class Preparer:
 
     def _targets(self, request: Request, original: Trained) -> np.ndarray:
         labels = self.dataset.train.labels
-        forget = self.confidence(original, request.forget)
+        forget = self.probabilities(original, request.forget)
         targets = objectives.transport_targets(
             forget[np.arange(len(forget)), labels[request.forget]],
             labels[request.forget],
-            self.confidence(original, request.unseen),
+            self.probabilities(original, request.unseen),
             labels[request.unseen],
         )
         return objectives.target_table(request.forget, targets, len(labels))

@@ -12,7 +12,7 @@ import numpy as np
 
 from jax_unlearn import audit
 from jax_unlearn.audit import Metrics
-from jax_unlearn.data import Dataset
+from jax_unlearn.data import Dataset, fingerprint
 from jax_unlearn.pipeline.settings import Unlearning
 from jax_unlearn.pipeline.stages import Outputs, Request, measure
 from jax_unlearn.types import UnlearnInfo
@@ -194,6 +194,17 @@ def weights_against_losses(infos: Sequence[UnlearnInfo]) -> dict[str, list[float
             short = field.removeprefix("task_")
             points[f"{name}_{short}"] = [round(float(v), 5) for v in values[:SCATTER]]
     return points
+
+
+def dataset_record(dataset: Dataset) -> dict[str, Any]:
+    """Return what results say of a data set: its name, sizes and fingerprint."""
+    return {
+        "name": dataset.name,
+        "fingerprint": fingerprint(dataset),
+        "train": len(dataset.train.labels),
+        "test": len(dataset.test.labels),
+        "classes": list(dataset.class_names),
+    }
 
 
 def environment() -> dict[str, Any]:
