@@ -62,6 +62,53 @@ def weighted_grad(
     1.0
     """
     losses, pullback, aux = jax.vjp(losses_fn, params, has_aux=True)
+    cotangent, info = _cotangent(losses, aux, weights_fn, where)
+    (grads,) = pullback(cotangent.astype(losses.dtype))
+    return grads, info
+
+
+def weighted_loss(
+    losses: Array,
+    aux: Any,
+    weights_fn: Callable[[Array, Any], tuple[Array, Any]],
+    *,
+    where: Array | None = None,
+) -> tuple[Array, WeightedGradInfo]:
+    """Return the scalar (1/n) Σ_i w_i ℓ_i, whose gradient is that of `weighted_grad`.
+
+    For those who differentiate more than once; the weights are constants all the same.
+
+    Args:
+      losses: `[B]`.
+      aux: what the weights may look at beside the losses.
+      weights_fn: `(losses, aux) -> (weights [B], carry)`.
+      where: `bool[B]`, samples that count; n is their number.
+
+    Returns:
+      Scalar `f32[]`, 0 if no sample counts, and `WeightedGradInfo`.
+
+    Raises:
+      ValueError: weights and losses of different shape.
+
+    >>> print(weighted_loss(jnp.array([1.0, 3.0]), None, uniform_weights)[0])
+    2.0
+    """
+    cotangent, info = _cotangent(losses, aux, weights_fn, where)
+    return jnp.sum(cotangent * losses.astype(jnp.float32)), info
+
+
+def uniform_weights(losses: Array, aux: Any) -> tuple[Array, None]:
+    """Return weight 1 for every sample: the plain mean.
+
+    >>> uniform_weights(jnp.array([1.0, 3.0]), None)[0].tolist()
+    [1.0, 1.0]
+    """
+    del aux
+    return jnp.ones_like(losses), None
+
+
+def _cotangent(losses, aux, weights_fn, where):
+    """Return (w/n, what was seen), both detached."""
     seen = jax.lax.stop_gradient((losses, aux))
     weights, carry = weights_fn(*seen)
     if weights.shape != losses.shape:
@@ -74,8 +121,7 @@ def weighted_grad(
         weights = jnp.where(where, weights, 0.0)
         count = jnp.maximum(jnp.sum(where.astype(jnp.float32)), 1.0)
     cotangent = jax.lax.stop_gradient(weights / count)
-    (grads,) = pullback(cotangent.astype(losses.dtype))
-    return grads, WeightedGradInfo(losses, weights, aux, carry)
+    return cotangent, WeightedGradInfo(losses, weights, aux, carry)
 
 
 def mean_gradient(loss_fn: LossFn) -> Callable[..., PyTree]:

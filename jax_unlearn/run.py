@@ -50,14 +50,14 @@ def run(
       scan: steps compiled into one program; default 1 on CPU (a convolution inside a
         loop is slow there), 32 on accelerators. A chunk ends early where the structure
         or the shapes of the batches change.
-      check_every: how often, in steps, the losses are looked at.
+      check_every: how often, in steps, losses and updates are looked at.
 
     Returns:
       The state after the last batch.
 
     Raises:
       InputError: `scan` below 1.
-      NonFiniteError: a loss turned NaN or infinite; names the step.
+      NonFiniteError: a loss or an update turned NaN or infinite; names the step.
 
     >>> import optax
     >>> import jax_unlearn as ju
@@ -82,7 +82,9 @@ def run(
         finite = np.isfinite(np.concatenate(values))
         if not finite.all():
             step = first + seen - len(finite) + int(np.argmin(finite))
-            raise NonFiniteError(f"the loss is not finite at step {step}", step)
+            raise NonFiniteError(
+                f"the loss or the update is not finite at step {step}", step
+            )
         losses.clear()
 
     for group in _chunks(batches, chunk):
@@ -92,7 +94,7 @@ def run(
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *group)
             state, info = _scan(unlearner.step, state, stacked, key)
         seen += len(group)
-        losses.append(info.forget_loss + info.retain_loss)
+        losses.append(info.forget_loss + info.retain_loss + info.update_norm)
         if sum(loss.size for loss in losses) >= check_every:
             check()
         if callback is not None:

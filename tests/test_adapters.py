@@ -429,6 +429,72 @@ def test_nnx_streams_differ_within_a_module():
     assert (out[:, 0] != out[:, 1]).any()
 
 
+class TwoMethods(nnx.Module):
+    """Its methods are told the mode, and get rngs, by different names."""
+
+    def __init__(self, rngs):
+        self.norm = nnx.BatchNorm(3, momentum=0.5, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5)
+        self.dense = nnx.Linear(3, 2, rngs=rngs)
+
+    def features(self, x, *, deterministic):
+        return self.norm(x, use_running_average=deterministic)
+
+    def noisy(self, x, *, train, rngs):
+        return self.dropout(x, deterministic=not train, rngs=rngs)
+
+    def __call__(self, x, *, train):
+        return self.dense(self.features(x, deterministic=not train))
+
+
+def test_nnx_methods_share_parameters_and_state():
+    whole = adapters.from_nnx(TwoMethods)
+    features = adapters.from_nnx(TwoMethods, method="features")
+    x = jax.random.normal(jax.random.key(0), (4, 3))
+    params, state = features.init(jax.random.key(1), x)
+    chex.assert_trees_all_equal((params, state), whole.init(jax.random.key(1), x))
+    for train in (True, False):
+        logits, after = whole.apply(params, state, x, train=train)
+        inner, same = features.apply(params, state, x, train=train)
+        dense = params["dense"]
+        expected = inner @ dense["kernel"] + dense["bias"][None]
+        np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+        chex.assert_trees_all_equal(after, same)
+        is_moved = bool((same["norm"]["mean"] != 0).all())
+        assert is_moved == train
+    assert (jnp.abs(inner - x) < 1e-4).all()  # statistics 0 and 1
+
+
+def test_nnx_mode_and_rngs_are_those_of_the_method():
+    noisy = adapters.from_nnx(TwoMethods, method="noisy")
+    x = jnp.ones((4, 64))
+    params, state = noisy.init(jax.random.key(1), x)
+    out, _ = noisy.apply(params, state, x, train=True, key=jax.random.key(0))
+    assert set(np.unique(np.asarray(out))) == {0.0, 2.0}
+    out, _ = noisy.apply(params, state, x, train=False)
+    np.testing.assert_array_equal(out, x)
+
+
+@pytest.mark.parametrize("method", ["feature", "norms", "__len__"])
+def test_nnx_names_an_unknown_method_and_the_class(method):
+    model = adapters.from_nnx(TwoMethods, method=method)
+    message = f"method='{method}': TwoMethods has no such method"
+    with pytest.raises(InputError, match=message):
+        model.init(jax.random.key(0), None)
+    params, state = adapters.from_nnx(TwoMethods).init(jax.random.key(0), None)
+    with pytest.raises(InputError, match=message):
+        model.apply(params, state, jnp.ones((4, 3)), train=False)
+
+
+def test_nnx_module_that_cannot_be_called_is_named():
+    class Silent(nnx.Module):
+        def __init__(self, rngs):
+            self.scale = nnx.Param(jnp.ones(3))
+
+    with pytest.raises(InputError, match="method='__call__': Silent has no"):
+        adapters.from_nnx(Silent).init(jax.random.key(0), None)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

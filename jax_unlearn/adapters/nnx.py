@@ -19,7 +19,7 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
 
 
-def from_nnx(make: Callable[[Any], Any]) -> Model:
+def from_nnx(make: Callable[[Any], Any], *, method: str = "__call__") -> Model:
     """Return the `Model` of a `flax.nnx` module.
 
     `init(key, x)` is `make(nnx.Rngs(key))`, so it draws what nnx users would; `x` is
@@ -28,17 +28,20 @@ def from_nnx(make: Callable[[Any], Any]) -> Model:
     Random streams are not carried: `key` restarts them in every call.
 
     Args:
-      make: `(nnx.Rngs) -> nnx.Module`; traced once more for the abstract module. If
-        the module's call takes `rngs` it gets `nnx.Rngs(key)`. For the names of its
-        mode argument see `jax_unlearn.adapters`.
+      make: `(nnx.Rngs) -> nnx.Module`; traced once more for the abstract module.
+      method: name of the module's method that `apply` calls. If it takes `rngs` it
+        gets `nnx.Rngs(key)`; for the names of its mode argument see
+        `jax_unlearn.adapters`. Models of one `make` and different methods share
+        parameters and state: `"features"` gives the penultimate layer of a network of
+        `jax_unlearn.zoo`.
 
     Returns:
       A `Model`. `nnx_variables` gives the variables of a module trained elsewhere;
       `nnx.update(module, params, model_state)` writes them back.
 
     Raises:
-      InputError: when the network needs a key and has none, or the parameters or the
-        state lack variables of the module.
+      InputError: when the network needs a key and has none, the module has no such
+        method, or the parameters or the state lack variables of the module.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -50,6 +53,16 @@ def from_nnx(make: Callable[[Any], Any]) -> Model:
       >>> outputs, state = model.apply(params, state, jnp.ones((4, 3)), train=True)
       >>> state["mean"].tolist()  # 0.5 * 0 + 0.5 * 1
       [0.5, 0.5, 0.5]
+
+      Features of the same parameters:
+
+      >>> from jax_unlearn.zoo import MLP
+      >>> def make(rngs):
+      ...     return MLP(3, in_features=4, hidden=(8,), rngs=rngs)
+      >>> features = from_nnx(make, method="features")
+      >>> params, state = from_nnx(make).init(jax.random.key(0), None)
+      >>> features.apply(params, state, jnp.ones((2, 4)), train=False)[0].shape
+      (2, 8)
     """
     from flax import nnx
 
@@ -58,16 +71,15 @@ def from_nnx(make: Callable[[Any], Any]) -> Model:
     @functools.cache
     def abstract():
         module = nnx.eval_shape(lambda: make(nnx.Rngs(jax.random.key(0))))
-        names = inspect.signature(type(module).__call__).parameters
-        return (
-            nnx.split(module, *kinds),
-            mode_names(type(module).__call__),
-            "rngs" in names,
-        )
+        function = _bound(module, method)
+        names = inspect.signature(function).parameters
+        return nnx.split(module, *kinds), mode_names(function), "rngs" in names
 
     def init(key: Array, inputs: PyTree) -> tuple[Params, ModelState]:
         del inputs
-        return nnx_variables(make(nnx.Rngs(key)))
+        module = make(nnx.Rngs(key))
+        _bound(module, method)  # a wrong name fails here already
+        return nnx_variables(module)
 
     def apply(
         params: Params,
@@ -93,7 +105,7 @@ def from_nnx(make: Callable[[Any], Any]) -> Model:
             (module.train if train else module.eval)()
         if takes_rngs:
             arguments["rngs"] = None if key is None else nnx.Rngs(key)
-        outputs = module(inputs, **arguments)
+        outputs = _bound(module, method)(inputs, **arguments)
 
         _, _, _, used, new_state = nnx.split(module, *kinds)
         pairs = zip(unused, jax.tree.leaves(used), strict=True)
@@ -131,6 +143,17 @@ def nnx_variables(module: Any) -> tuple[Params, ModelState]:
 
     _, params, _, state = nnx.split(module, nnx.Param, nnx.RngState, ...)
     return strong(nnx.to_pure_dict(params)), strong(nnx.to_pure_dict(state))
+
+
+def _bound(module: Any, method: str) -> Callable[..., Any]:
+    """Return the method of a module."""
+    function = getattr(module, method, None)
+    if not callable(function):
+        raise InputError(
+            f"method={method!r}: {type(module).__name__} has no such method; give one "
+            "that it defines, or leave it out to call the module"
+        )
+    return function
 
 
 def _stream_keys(spec: Any, key: Array) -> Any:

@@ -1,5 +1,6 @@
 """Data sets, splits and batches: everything that stays on the host."""
 
+from jax_unlearn.data import queries as queries
 from jax_unlearn.data.batches import Schedule as Schedule
 from jax_unlearn.data.batches import epoch_indices as epoch_indices
 from jax_unlearn.data.batches import supervised as supervised
@@ -7,6 +8,9 @@ from jax_unlearn.data.batches import take as take
 from jax_unlearn.data.files import read_file as read_file
 from jax_unlearn.data.files import read_json as read_json
 from jax_unlearn.data.files import write_atomic as write_atomic
+from jax_unlearn.data.gaps import Gap as Gap
+from jax_unlearn.data.gaps import distribution_gap as distribution_gap
+from jax_unlearn.data.gaps import query_gaps as query_gaps
 from jax_unlearn.data.ids import check_ids as check_ids
 from jax_unlearn.data.ids import load_ids as load_ids
 from jax_unlearn.data.long_tail import ClassGroups as ClassGroups
@@ -20,6 +24,8 @@ from jax_unlearn.data.preprocess import compose as compose
 from jax_unlearn.data.preprocess import random_crop as random_crop
 from jax_unlearn.data.preprocess import random_flip as random_flip
 from jax_unlearn.data.preprocess import with_preprocessing as with_preprocessing
+from jax_unlearn.data.queries import Strategy as Strategy
+from jax_unlearn.data.queries import queried as queried
 from jax_unlearn.data.schedules import every_k as every_k
 from jax_unlearn.data.schedules import forget_only as forget_only
 from jax_unlearn.data.schedules import merged as merged
@@ -36,5 +42,9 @@ from jax_unlearn.data.sources import from_tfds as from_tfds
 from jax_unlearn.data.splits import Split as Split
 from jax_unlearn.data.splits import digest as digest
 from jax_unlearn.data.splits import forget_split as forget_split
+from jax_unlearn.data.splits import given_split as given_split
 from jax_unlearn.data.splits import holdout as holdout
 from jax_unlearn.data.splits import to_ids as to_ids
+from jax_unlearn.data.subsets import by_distance as by_distance
+from jax_unlearn.data.subsets import retain_subset as retain_subset
+from jax_unlearn.data.subsets import subset as subset

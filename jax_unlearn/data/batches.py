@@ -24,7 +24,7 @@ AnyBatch = TypeVar("AnyBatch", Batch, UnlearnBatch)
 Reference = Batch | ArrayLike | None
 
 # One random stream for each use: every schedule shuffles a set alike.
-FORGET, RETAIN, REFERENCE, TRAIN = range(4)
+FORGET, RETAIN, REFERENCE, TRAIN, QUERY = range(5)
 
 
 @dataclasses.dataclass(frozen=True)

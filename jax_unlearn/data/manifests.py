@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from jax_unlearn.data.files import read_json, write_atomic
 from jax_unlearn.data.splits import (
+    CHOSEN,
     KINDS,
     MANIFEST_VERSION,
     Split,
@@ -23,12 +24,12 @@ _SETS = ("forget", "retain", "unseen")
 _KEYS = {
     "version": int,
     "kind": str,
-    "fraction": float,
+    "fraction": float | None,
     "gamma": float | None,
     "max_class_fraction": float | None,
     "classes": list | None,
     "class_order": list | None,
-    "seed": int,
+    "seed": int | None,
     "num_samples": int,
     "num_classes": int,
     "forget_counts": list,
@@ -138,8 +139,9 @@ def _verify(record: Any, what: str) -> dict[str, NDArray[np.int64]]:
             raise fail(f"the key {key!r} is missing")
         if not isinstance(record[key], kind) or isinstance(record[key], bool):
             raise fail(f"{key}={str(record[key])[:40]!r} has the wrong type")
-    if record["kind"] not in KINDS:
-        raise fail(f"kind={record['kind'][:40]!r} must be one of {', '.join(KINDS)}")
+    kinds = (*KINDS, *CHOSEN)
+    if record["kind"] not in kinds:
+        raise fail(f"kind={record['kind'][:40]!r} must be one of {', '.join(kinds)}")
     if not re.fullmatch("[0-9a-f]{64}", record["labels_sha256"]):
         raise fail("labels_sha256 is no sha256")
     sets = {name: _id_set(record, name, fail) for name in _SETS}

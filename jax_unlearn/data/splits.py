@@ -21,6 +21,7 @@ from jax_unlearn.data.long_tail import (
 from jax_unlearn.errors import InputError, unknown_name
 
 KINDS = ("random", "class", "long_tailed")
+CHOSEN = ("given", "near", "far")  # not drawn: `given_split`
 MANIFEST_VERSION = 1
 
 
@@ -149,18 +150,84 @@ def forget_split(
             f"fraction={fraction} with kind={kind!r} forgets {len(forget)} of "
             f"{len(labels)} samples; both sets need at least one"
         )
-    forget = np.sort(forget)
-    retain = np.setdiff1d(np.arange(len(labels)), forget)
     long_tailed = kind == "long_tailed"
+    return _split(
+        labels,
+        forget,
+        num_classes,
+        kind=kind,
+        fraction=float(fraction),
+        gamma=float(gamma) if long_tailed else None,
+        max_class_fraction=float(max_class_fraction) if long_tailed else None,
+        classes=None if chosen is None else chosen.tolist(),
+        class_order=None if order is None else order.tolist(),
+        seed=int(seed),
+    )
+
+
+def given_split(
+    labels: ArrayLike,
+    forget: ArrayLike,
+    *,
+    kind: str = "given",
+    num_classes: int | None = None,
+) -> Split:
+    """Make a split of a forget set that was chosen otherwise.
+
+    Args:
+      labels: classes of the training samples, integers `[N]`.
+      forget: positions in `labels`, `[F]`.
+      kind: how the set was chosen, for the manifest: "given", or "near" or "far" (of
+        `by_distance`).
+      num_classes: K; None means the largest label + 1.
+
+    Returns:
+      Split; the ids are positions in `labels`.
+
+    Raises:
+      InputError: no positions, all of them, one twice, or one out of range.
+
+    >>> split = given_split([0, 0, 1], [2])
+    >>> split.retain, split.manifest["kind"]
+    (array([0, 1]), 'given')
+    """
+    labels, num_classes = _check_labels(labels, num_classes)
+    if kind not in CHOSEN:
+        raise unknown_name("kind", kind, CHOSEN)
+    array = np.asarray(forget)
+    if (
+        array.ndim != 1
+        or array.dtype.kind not in "iu"
+        or len(np.unique(array)) < len(array)
+    ):
+        raise InputError(
+            f"forget of shape {array.shape} and type {array.dtype} must be a list of "
+            "different integers"
+        )
+    if not 0 < len(array) < len(labels):
+        raise InputError(
+            f"forget names {len(array)} of {len(labels)} samples; both sets need at "
+            "least one"
+        )
+    if array.min() < 0 or array.max() >= len(labels):
+        wrong = array.min() if array.min() < 0 else array.max()
+        raise InputError(
+            f"forget holds {wrong}; the {len(labels)} samples are 0 to "
+            f"{len(labels) - 1}"
+        )
+    return _split(labels, array, num_classes, kind=kind)
+
+
+def _split(
+    labels: NDArray[np.int64], forget: NDArray[np.int64], num_classes: int, **told: Any
+) -> Split:
+    """Return a split with its manifest; what was not told is None."""
+    forget = np.sort(forget).astype(np.int64)
+    retain = np.setdiff1d(np.arange(len(labels)), forget)
+    fields = ("kind", "fraction", "gamma", "max_class_fraction", "classes")
     manifest = {
         "version": MANIFEST_VERSION,
-        "kind": kind,
-        "fraction": float(fraction),
-        "gamma": float(gamma) if long_tailed else None,
-        "max_class_fraction": float(max_class_fraction) if long_tailed else None,
-        "classes": None if chosen is None else chosen.tolist(),
-        "class_order": None if order is None else order.tolist(),
-        "seed": int(seed),
+        **{name: told.get(name) for name in (*fields, "class_order", "seed")},
         "num_samples": len(labels),
         "num_classes": num_classes,
         "forget_counts": np.bincount(labels[forget], minlength=num_classes).tolist(),

@@ -25,7 +25,12 @@ from jax_unlearn.membership.quality import auc as auc
 from jax_unlearn.membership.quality import auc_standard_error as auc_standard_error
 from jax_unlearn.membership.quality import better_than_chance as better_than_chance
 from jax_unlearn.membership.quality import check_attacks as check_attacks
+from jax_unlearn.membership.shadow import Shadows as Shadows
+from jax_unlearn.membership.shadow import pool as pool
+from jax_unlearn.membership.shadow import shadow_observations as shadow_observations
+from jax_unlearn.membership.shadow import train_shadows as train_shadows
 from jax_unlearn.membership.training import Observed as Observed
+from jax_unlearn.membership.training import assess as assess
 from jax_unlearn.membership.training import train_attack as train_attack
 from jax_unlearn.membership.training import train_attacks as train_attacks
 from jax_unlearn.membership.training import train_shadow_attack as train_shadow_attack

@@ -156,6 +156,55 @@ def train_attacks(
     return params, infos
 
 
+def assess(
+    attack: Attack,
+    params: AttackParams,
+    members: Observed,
+    nonmembers: Observed,
+    trained: AttackInfo,
+) -> AttackInfo:
+    """Return how well a trained attack does on samples of another model.
+
+    Args:
+      attack: the attack.
+      params: what it has learned, elsewhere.
+      members: outputs on samples the other model was trained on, N rows.
+      nonmembers: outputs on samples it was not, M rows.
+      trained: info of the training, for its training loss.
+
+    Returns:
+      `AttackInfo` in which all samples count as held out.
+
+    Raises:
+      InputError: no samples of a group.
+
+    >>> import jax
+    >>> from jax_unlearn.membership import logistic
+    >>> y = jnp.zeros(4, jnp.int32)
+    >>> sure, unsure = Observed(jnp.eye(2)[y] * 5.0, y), Observed(jnp.eye(2)[y], y)
+    >>> key = jax.random.key(0)
+    >>> params, infos = train_attacks([logistic()], sure, unsure, key)
+    >>> found = infos["logistic"], params["logistic"]
+    >>> print(assess(logistic(), found[1], sure, unsure, found[0]).members)
+    4
+    """
+    n, m = members.logits.shape[0], nonmembers.logits.shape[0]
+    _check_counts(n, m)
+    inside, outside = (
+        attack.score(params, attack.features(*seen)) for seen in (members, nonmembers)
+    )
+    area = auc(inside, outside)
+    loss = jnp.mean(jax.nn.softplus(-inside)) + jnp.mean(jax.nn.softplus(outside))
+    return AttackInfo(
+        area,
+        auc_standard_error(area, n, m),
+        trained.train_loss,
+        loss / 2,
+        jnp.int32(n),
+        jnp.int32(m),
+    )
+
+
 def train_shadow_attack(
     attack: Attack,
     features_members: Array,

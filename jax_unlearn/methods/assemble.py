@@ -1,6 +1,6 @@
 """Put a forget loss, a retain loss, a weighting and an optimizer together."""
 
-from typing import NamedTuple, cast
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,14 @@ import optax
 
 from jax_unlearn import harmonize
 from jax_unlearn.errors import InputError
-from jax_unlearn.gradients import weighted_grad
-from jax_unlearn.losses import cross_entropy
+from jax_unlearn.gradients import uniform_weights, weighted_grad
+from jax_unlearn.methods.step import (
+    Pass,
+    mean_loss,
+    stepping,
+    weights_of,
+    with_data,
+)
 from jax_unlearn.objectives.base import Objective
 from jax_unlearn.types import (
     Array,
@@ -20,28 +26,12 @@ from jax_unlearn.types import (
     Model,
     ModelState,
     Params,
-    PyTree,
-    Sample,
     UnlearnBatch,
     Unlearner,
-    UnlearnInfo,
     UnlearnState,
     Weighting,
 )
 from jax_unlearn.weights.combine import uniform
-
-
-class _Pass(NamedTuple):
-    """The joint gradient of a step and its by-products."""
-
-    grads: PyTree
-    model_state: ModelState
-    weight_state: PyTree
-    weights: Array | None = None
-    task_losses: Array | None = None
-    forget_loss: Array | float = 0.0
-    retain_loss: Array | float = 0.0
-    conflict: Array | float = 0.0
 
 
 def assemble(
@@ -121,46 +111,10 @@ def assemble(
     weigh = uniform() if weighting is None else weighting
     join = harmonize.add() if harmonizer is None else harmonizer
 
-    def init(params: Params, model_state: ModelState) -> UnlearnState:
-        params, model_state = _copy((params, model_state))
-        data = tuple(getattr(loss, "data", ()) for loss in (forget, retain))
-        return UnlearnState(
-            params,
-            model_state,
-            _copy(optimizer.init(params)),
-            _copy(weigh.init()),
-            _copy(data),
-            jnp.int32(0),
-        )
-
-    def weights_of(state: UnlearnState, batch: UnlearnBatch):
-        """Return the weights function of the step's forget batch."""
-        forget_batch, unseen = cast(Batch, batch.forget), batch.reference
-
-        def reference() -> Sample:
-            return _reference_sample(model, state, cast(Batch, unseen))
-
-        def weights_fn(losses: Array, aux: Aux) -> tuple[Array, PyTree]:
-            del losses
-            sample = Sample(
-                aux.task_losses,
-                aux.outputs,
-                forget_batch.labels,
-                forget_batch.index,
-                forget_batch.mask,
-            )
-            return weigh.update(
-                sample,
-                state.weight_state,
-                reference=None if unseen is None else reference,
-            )
-
-        return weights_fn
-
-    def separate(state: UnlearnState, batch: UnlearnBatch, key: Array) -> _Pass:
+    def separate(state: UnlearnState, batch: UnlearnBatch, key: Array) -> Pass:
         forget_key, retain_key = jax.random.split(key)
-        forget_loss, retain_loss = _with_data((forget, retain), state.objective_state)
-        passed = _Pass(None, state.model_state, state.weight_state)
+        forget_loss, retain_loss = with_data((forget, retain), state.objective_state)
+        passed = Pass(None, state.model_state, state.weight_state)
         g_forget = g_retain = None
         if forget_loss is not None and batch.forget is not None:
             losses_fn = _losses_fn(
@@ -169,14 +123,14 @@ def assemble(
             g_forget, info = weighted_grad(
                 losses_fn,
                 state.params,
-                weights_of(state, batch),
+                weights_of(model, weigh, state, batch),
                 where=batch.forget.mask,
             )
             passed = passed._replace(
                 weight_state=info.carry,
                 weights=info.weights,
                 task_losses=info.aux.task_losses,
-                forget_loss=_mean(info.losses, batch.forget.mask),
+                forget_loss=mean_loss(info.losses, batch.forget.mask),
             )
             if model_state == "sequential":
                 passed = passed._replace(model_state=info.aux.model_state)
@@ -185,11 +139,11 @@ def assemble(
                 retain_loss, passed.model_state, batch.retain, retain_key
             )
             g_retain, info = weighted_grad(
-                losses_fn, state.params, _ones, where=batch.retain.mask
+                losses_fn, state.params, uniform_weights, where=batch.retain.mask
             )
             passed = passed._replace(
                 model_state=info.aux.model_state,
-                retain_loss=_mean(info.losses, batch.retain.mask),
+                retain_loss=mean_loss(info.losses, batch.retain.mask),
             )
         if g_forget is None or g_retain is None:
             grads = g_forget if g_retain is None else g_retain
@@ -206,12 +160,12 @@ def assemble(
             conflict=harmonize.cosine(g_forget, g_retain),
         )
 
-    def merged(state: UnlearnState, batch: UnlearnBatch, key: Array) -> _Pass:
-        losses = _with_data((forget, retain), state.objective_state)
+    def merged(state: UnlearnState, batch: UnlearnBatch, key: Array) -> Pass:
+        losses = with_data((forget, retain), state.objective_state)
         pair = cast(tuple[Batch, Batch], (batch.forget, batch.retain))
         size = pair[0].labels.shape[0]
         where = jnp.concatenate([_counted(part) for part in pair])
-        weights_fn = weights_of(state, batch)
+        weights_fn = weights_of(model, weigh, state, batch)
 
         def losses_fn(params: Params):
             return _joint_losses(losses, params, state.model_state, pair, key)
@@ -221,64 +175,31 @@ def assemble(
             return jnp.concatenate([weights, jnp.ones_like(losses[size:])]), carry
 
         grads, info = weighted_grad(losses_fn, state.params, joint_weights, where=where)
-        return _Pass(
+        return Pass(
             grads,
             info.aux[1],
             info.carry,
             info.weights[:size],
             info.aux[0].task_losses,
-            _mean(info.losses[:size], where[:size]),
-            _mean(info.losses[size:], where[size:]),
+            mean_loss(info.losses[:size], where[:size]),
+            mean_loss(info.losses[size:], where[size:]),
         )
 
-    def step(
-        state: UnlearnState, batch: UnlearnBatch, key: Array
-    ) -> tuple[UnlearnState, UnlearnInfo]:
+    def passed(state: UnlearnState, batch: UnlearnBatch, key: Array) -> Pass:
         both = batch.forget is not None and batch.retain is not None
-        passed = (merged if forward == "merged" and both else separate)(
-            state, batch, key
-        )
-        updates, opt_state = optimizer.update(
-            passed.grads, state.opt_state, state.params
-        )
-        frozen = model_state == "frozen"
-        info = UnlearnInfo(
-            jnp.asarray(passed.forget_loss, jnp.float32),
-            jnp.asarray(passed.retain_loss, jnp.float32),
-            passed.weights,
-            passed.task_losses,
-            None if passed.weights is None else _real_index(batch.forget),
-            jnp.asarray(passed.conflict, jnp.float32),
-            optax.tree.norm(optax.tree.cast(updates, jnp.float32)),
-        )
-        new = UnlearnState(
-            cast(PyTree, optax.apply_updates(state.params, updates)),
-            state.model_state if frozen else passed.model_state,
-            opt_state,
-            passed.weight_state,
-            state.objective_state,
-            state.step + 1,
-        )
-        return new, info
+        return (merged if forward == "merged" and both else separate)(state, batch, key)
 
-    return Unlearner(init, step)
-
-
-def _copy(tree: PyTree) -> PyTree:
-    """Copy every array, so that donating the state harms nobody else's."""
-    return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)
+    return stepping(
+        passed,
+        optimizer,
+        weighting=weigh,
+        data=tuple(getattr(loss, "data", ()) for loss in (forget, retain)),
+        frozen=model_state == "frozen",
+    )
 
 
 def _eval_mode(loss: LossFn | None) -> LossFn | None:
     return loss._replace(train=False) if isinstance(loss, Objective) else loss
-
-
-def _with_data(losses, data):
-    """Give objectives their arrays from the state; other losses pass through."""
-    return tuple(
-        loss._replace(data=own) if isinstance(loss, Objective) else loss
-        for loss, own in zip(losses, data, strict=True)
-    )
 
 
 def _losses_fn(loss: LossFn, model_state: ModelState, batch: Batch, key: Array):
@@ -309,34 +230,7 @@ def _joint_losses(losses, params, model_state, pair, key):
     return jnp.concatenate([forget_losses, retain_losses]), (aux, model_state)
 
 
-def _reference_sample(model: Model, state: UnlearnState, batch: Batch) -> Sample:
-    """Run the current model over unseen samples in eval mode."""
-    outputs, _ = model.apply(state.params, state.model_state, batch.inputs, train=False)
-    losses = cross_entropy(outputs, batch.labels)
-    return Sample(losses, outputs, batch.labels, batch.index, batch.mask)
-
-
-def _ones(losses: Array, aux: Aux) -> tuple[Array, None]:
-    del aux
-    return jnp.ones_like(losses), None
-
-
 def _counted(batch: Batch) -> Array:
     if batch.mask is None:
         return jnp.ones(batch.labels.shape, jnp.bool_)
     return batch.mask
-
-
-def _real_index(batch: Batch | None) -> Array | None:
-    """Return the ids of the samples, −1 for padding."""
-    if batch is None or batch.index is None or batch.mask is None:
-        return None if batch is None else batch.index
-    return jnp.where(batch.mask, batch.index, -1)
-
-
-def _mean(losses: Array, mask: Array | None) -> Array:
-    """Return the mean of the counted losses, 0 if none counts."""
-    if mask is None:
-        return jnp.mean(losses)
-    total = jnp.sum(jnp.where(mask, losses, 0.0))
-    return total / jnp.maximum(jnp.sum(mask.astype(jnp.float32)), 1.0)

@@ -11,3 +11,4 @@ from jax_unlearn.objectives.classification import transport as transport
 from jax_unlearn.objectives.endpoint import quantile_match as quantile_match
 from jax_unlearn.objectives.endpoint import target_table as target_table
 from jax_unlearn.objectives.endpoint import transport_targets as transport_targets
+from jax_unlearn.objectives.membership import nonmember as nonmember

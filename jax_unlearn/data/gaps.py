@@ -1,0 +1,266 @@
+"""How far queries are from the forget set: gaps of the labels and of the features.
+
+Shapes: r samples of the retain subset, F forget samples (the support), n and m samples
+of two sets, K classes, d features.
+"""
+
+import math
+import numbers
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jax_unlearn.data.batches import QUERY, positive
+from jax_unlearn.data.queries import Strategy, draw_queries
+from jax_unlearn.data.splits import _check_labels
+from jax_unlearn.data.subsets import check_features, check_rows
+from jax_unlearn.errors import InputError
+
+NULL = "support"
+MOST_POOLED = 1000
+"""Samples of each side that `query_gaps` takes its bandwidth from: at most so many."""
+
+_ROWS = 1024  # of a kernel matrix held at once
+
+
+class Gap(NamedTuple):
+    """How different the distributions of two sets are; 0 for the same.
+
+    Attributes:
+      labels: total variation distance of the class frequencies, 0 to 1.
+      features: squared maximum mean discrepancy, at most 2; an unbiased estimate, so
+        slightly negative at times.
+    """
+
+    labels: float
+    features: float
+
+
+def distribution_gap(
+    features_a: ArrayLike,
+    labels_a: ArrayLike,
+    features_b: ArrayLike,
+    labels_b: ArrayLike,
+    *,
+    num_classes: int,
+    bandwidth: float | None = None,
+) -> Gap:
+    r"""Return the gap of two sets of samples.
+
+    With class frequencies a and b, and samples x of the one and y of the other set,
+
+    .. math::
+        \text{labels} = \tfrac12 \sum_k |a_k - b_k|, \quad
+        \text{features} = \frac{\sum_{i \ne j} k(x_i, x_j)}{n (n - 1)}
+        + \frac{\sum_{i \ne j} k(y_i, y_j)}{m (m - 1)}
+        - \frac{2 \sum_{i,j} k(x_i, y_j)}{n m}, \quad
+        k(x, y) = \exp\Big(\!-\frac{\|x - y\|^2}{2 h^2}\Big)
+
+    Args:
+      features_a: of one set, `[n, d]`, n >= 2.
+      labels_a: its classes, integers `[n]`.
+      features_b: of the other, `[m, d]`, m >= 2.
+      labels_b: its classes, integers `[m]`.
+      num_classes: K.
+      bandwidth: h. None means the median distance between the pooled samples; where
+        that is 0, the median of the positive distances; where there are none, 1, and
+        the gap of the features is 0. The time, and without a bandwidth the memory, grow
+        with the square of n + m.
+
+    Returns:
+      Gap.
+
+    Raises:
+      InputError: unusable features or labels, or a bandwidth that is not positive.
+
+    Source: Gretton et al., JMLR 13 (2012), lemma 6; the median is their heuristic.
+
+    >>> near, far = [[0.0], [0.0]], [[9.0], [9.0]]  # h = 9: 1 + 1 - 2 exp(-1/2)
+    >>> distribution_gap(near, [0, 0], far, [0, 1], num_classes=2)
+    Gap(labels=0.5, features=0.787)
+    """
+    x, labels_x = _checked("features_a", features_a, labels_a, num_classes)
+    y, labels_y = _checked(
+        "features_b", features_b, labels_b, num_classes, width=x.shape[1]
+    )
+    for name, rows in (("features_a", x), ("features_b", y)):
+        if len(rows) < 2:
+            raise InputError(
+                f"{name} of shape {rows.shape} must hold at least 2 samples: the "
+                "unbiased estimate compares the pairs of a set"
+            )
+    x, y = _scaled(x, y, bandwidth)
+    within = _total(x, x) - len(x), _total(y, y) - len(y)
+    labels = _variation(labels_x, labels_y, num_classes)
+    return Gap(labels, _discrepancy(*within, _total(x, y), (len(x), len(y))))
+
+
+def query_gaps(
+    strategies: Sequence[Strategy],
+    features: ArrayLike,
+    labels: ArrayLike,
+    support_features: ArrayLike,
+    support_labels: ArrayLike,
+    *,
+    num_classes: int,
+    query_size: int,
+    draws: int = 20,
+    seed: int = 0,
+) -> dict[str, Gap]:
+    """Return how far the queries of each strategy are from the support: mean gaps.
+
+    A query is small, so that even samples of the support itself have a gap of the
+    labels to the rest of it: the null, under the key `"support"`. All share one
+    bandwidth: the median distance between the pooled samples (1,000 random ones of
+    each side, where there are more). A query that repeats samples, its pool being too
+    small, has a larger gap for it.
+
+    Args:
+      strategies: N of them, of distinct names.
+      features: of the subset that the strategies draw from, `[r, d]`.
+      labels: its classes, integers `[r]`.
+      support_features: of the forget set, `[F, d]`.
+      support_labels: its classes, integers `[F]`.
+      num_classes: K.
+      query_size: samples of each query, 2 to F - 2.
+      draws: queries a strategy: those of the first steps of `queried`.
+      seed: a non-negative integer.
+
+    Returns:
+      Mean Gap by name, in the order of `strategies`, then the null.
+
+    Raises:
+      InputError: as `distribution_gap` and `queried`; two strategies of one name, or a
+        `query_size` for which the support is too small.
+
+    Source: our choice.
+
+    >>> from jax_unlearn.data.queries import uniform
+    >>> near, far = np.zeros((4, 1)), np.full((6, 1), 9.0)  # h = 9, as above
+    >>> gaps = query_gaps(
+    ...     [uniform(6)], far, [1] * 6, near, [0] * 4, num_classes=2, query_size=2
+    ... )
+    >>> gaps["uniform"], gaps["support"]
+    (Gap(labels=1.0, features=0.787), Gap(labels=0.0, features=0.0))
+    """
+    x, labels_x = _checked("features", features, labels, num_classes)
+    y, labels_y = _checked(
+        "support_features",
+        support_features,
+        support_labels,
+        num_classes,
+        width=x.shape[1],
+    )
+    queries = [
+        draw_queries(strategies, query_size, len(x), seed=seed, step=step)
+        for step in range(positive("draws", draws))
+    ]
+    if not 2 <= query_size <= len(y) - 2:
+        raise InputError(
+            f"query_size={query_size} must be 2 to {len(y) - 2}: the null sets as many "
+            f"of the {len(y)} support samples against at least 2 others"
+        )
+    names = [*(strategy.name for strategy in strategies), NULL]
+    for number, name in enumerate(names[:-1]):
+        if name in names[number + 1 :]:
+            raise InputError(
+                f"strategies[{number}]={name!r} has the name of another row of the "
+                "result; rename it: strategy._replace(name=...)"
+            )
+    rng = np.random.default_rng([seed, QUERY, 0, len(names)])
+    few = [rows[rng.permutation(len(rows))[:MOST_POOLED]] for rows in (x, y)]
+    x, y = _scaled(x, y, _median_distance(np.concatenate(few)))
+    within = _total(y, y) - len(y)
+    gaps: dict[str, list[Gap]] = {name: [] for name in names}
+    for step, rows in enumerate(queries):
+        for name, row in zip(names[:-1], rows, strict=True):
+            own, cross = _total(x[row], x[row]) - query_size, _total(x[row], y)
+            features_gap = _discrepancy(own, within, cross, (query_size, len(y)))
+            labels_gap = _variation(labels_x[row], labels_y, num_classes)
+            gaps[name].append(Gap(labels_gap, features_gap))
+        rng = np.random.default_rng([seed, QUERY, step, len(strategies)])
+        row, rest = np.split(rng.permutation(len(y)), [query_size])
+        # The sums over the rest follow from those over the whole support.
+        own = _total(y[row], y[row]) - query_size
+        cross = _total(y[row], y) - query_size - own
+        others = within - 2 * cross - own
+        features_gap = _discrepancy(own, others, cross, (query_size, len(rest)))
+        labels_gap = _variation(labels_y[row], labels_y[rest], num_classes)
+        gaps[NULL].append(Gap(labels_gap, features_gap))
+    return {name: Gap(*np.mean(drawn, axis=0).tolist()) for name, drawn in gaps.items()}
+
+
+def _checked(
+    name: str,
+    features: ArrayLike,
+    labels: ArrayLike,
+    num_classes: int,
+    *,
+    width: int | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the features and the labels of a set, if they are usable."""
+    matrix = check_features(name, features, width=width)
+    classes, _ = _check_labels(labels, positive("num_classes", num_classes))
+    check_rows(name.replace("features", "labels"), classes, matrix)
+    return matrix, classes
+
+
+def _scaled(
+    x: NDArray[np.float64], y: NDArray[np.float64], bandwidth: float | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return two sets about their common mean, the unit being the bandwidth.
+
+    The kernel does not see the shift; near the origin its distances are exact to more
+    digits.
+    """
+    pooled = np.concatenate([x, y])
+    if bandwidth is None:
+        bandwidth = _median_distance(pooled)
+    real = isinstance(bandwidth, numbers.Real) and not isinstance(bandwidth, bool)
+    if not (real and math.isfinite(bandwidth) and bandwidth > 0):
+        raise InputError(
+            f"bandwidth={bandwidth} must be a positive number; leave it out for the "
+            "median distance"
+        )
+    centre = pooled.mean(axis=0)
+    return (x - centre) / bandwidth, (y - centre) / bandwidth
+
+
+def _median_distance(pooled: NDArray[np.float64]) -> float:
+    """Return the median distance, of the distinct where most are equal, or else 1."""
+    from scipy.spatial.distance import pdist
+
+    distance = pdist(pooled)  # exactly 0 for equal samples
+    if np.median(distance) == 0:
+        distance = distance[distance > 0]
+    return float(np.median(distance)) if len(distance) else 1.0
+
+
+def _total(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """Return the sum of k(x, y) over all pairs, h being the unit."""
+    from sklearn.metrics.pairwise import rbf_kernel
+
+    parts = (x[start : start + _ROWS] for start in range(0, len(x), _ROWS))
+    return float(sum(rbf_kernel(part, y, gamma=0.5).sum() for part in parts))
+
+
+def _discrepancy(
+    within_x: float, within_y: float, cross: float, sizes: tuple[int, int]
+) -> float:
+    """Return the unbiased MMD² from the sums over the pairs of two sets."""
+    n, m = sizes
+    means = within_x / (n * (n - 1)), within_y / (m * (m - 1)), cross / (n * m)
+    return means[0] + means[1] - 2 * means[2]
+
+
+def _variation(
+    labels_x: NDArray[np.int64], labels_y: NDArray[np.int64], num_classes: int
+) -> float:
+    """Return the total variation distance of the class frequencies."""
+    x, y = (
+        np.bincount(labels, minlength=num_classes) / len(labels)
+        for labels in (labels_x, labels_y)
+    )
+    return float(np.abs(x - y).sum() / 2)

@@ -1,0 +1,361 @@
+"""Queries of LTU: batches of the retain set, each drawn by another strategy.
+
+Shapes: R retain samples, r those of the subset that is accessible, F forget samples,
+N strategies, d features. A strategy is bound to arrays of the subset, in the order of
+its sorted ids, and draws positions in it, 0 to r - 1. No sample comes twice in one
+query unless the pool the strategy draws from is smaller than the query; then the
+samples of the pool come in turn, until the query is full.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jax_unlearn.data.batches import (
+    FORGET,
+    QUERY,
+    Reference,
+    Schedule,
+    _check_seed,
+    positions,
+    positive,
+    reference_batches,
+    stream,
+    take,
+)
+from jax_unlearn.data.schedules import _length
+from jax_unlearn.data.sources import Examples
+from jax_unlearn.data.splits import _check_labels
+from jax_unlearn.data.subsets import check_features, check_part
+from jax_unlearn.errors import InputError
+from jax_unlearn.types import UnlearnBatch
+
+
+class Strategy(NamedTuple):
+    """A way to choose a query.
+
+    Attributes:
+      name: what to call it.
+      draw: `(rng, size) -> i64[size]`, positions in the subset.
+    """
+
+    name: str
+    draw: Callable[[np.random.Generator, int], NDArray[np.int64]]
+
+
+def uniform(count: int) -> Strategy:
+    """Return the strategy that draws among all samples alike.
+
+    Args:
+      count: samples in the subset, r: its pool.
+
+    Returns:
+      Strategy.
+
+    Raises:
+      InputError: `count` is not positive.
+
+    Source: our choice, as all strategies here: the paper asks for different ones.
+
+    >>> sorted(uniform(3).draw(np.random.default_rng(0), 3).tolist())
+    [0, 1, 2]
+    """
+    return Strategy("uniform", _among(np.arange(positive("count", count))))
+
+
+def class_skewed(labels: ArrayLike, *, classes: int = 2) -> Strategy:
+    """Return the strategy that keeps to a few classes, drawn anew for each query.
+
+    The classes are drawn uniformly among those present and give equal numbers, to
+    within one, until a class has no more samples. Its pool is the samples of the
+    classes drawn.
+
+    Args:
+      labels: classes of the subset, integers `[r]`.
+      classes: how many classes a query has.
+
+    Returns:
+      Strategy; `draw` raises InputError if the query cannot hold that many classes.
+
+    Raises:
+      InputError: `classes` is more than there are.
+
+    >>> labels = np.array([5, 5, 6, 6, 7, 7])
+    >>> drawn = class_skewed(labels).draw(np.random.default_rng(0), 4)
+    >>> np.unique(labels[drawn], return_counts=True)[1]
+    array([2, 2])
+    """
+    array, _ = _check_labels(labels, None)
+    present = np.unique(array)
+    if positive("classes", classes) > len(present):
+        raise InputError(
+            f"classes={classes} is more than the {len(present)} classes of the subset"
+        )
+    members = [np.flatnonzero(array == label) for label in present]
+
+    def draw(rng: np.random.Generator, size: int) -> NDArray[np.int64]:
+        if classes > size:
+            raise InputError(
+                f"classes={classes} is more classes than the query can hold, "
+                f"size={size}; lower classes or make the query larger"
+            )
+        chosen = rng.choice(len(present), classes, replace=False)
+        pools = [rng.permutation(members[place]) for place in chosen]
+        turn = np.concatenate([np.arange(len(pool)) for pool in pools])
+        # First the first sample of each class, then the second of each, ...
+        return np.resize(np.concatenate(pools)[np.argsort(turn, kind="stable")], size)
+
+    return Strategy("class_skewed", draw)
+
+
+def feature_cluster(
+    features: ArrayLike, *, clusters: int = 8, seed: int = 0
+) -> Strategy:
+    """Return the strategy that keeps to one cluster of the features.
+
+    Each query draws a cluster with probability in proportion to its samples; one that
+    is too small is filled up from the nearest other clusters, by the distance of the
+    centres. Its pool is the whole subset.
+
+    Args:
+      features: of the subset, `[r, d]`.
+      clusters: how many clusters k-means makes (the best of 4 starts).
+      seed: of k-means, 0 to 2³² - 1.
+
+    Returns:
+      Strategy.
+
+    Raises:
+      InputError: unusable features, or fewer distinct ones than `clusters`.
+
+    >>> strategy = feature_cluster([[0.0], [9.0], [0.1], [9.1]], clusters=2)
+    >>> sorted(strategy.draw(np.random.default_rng(0), 2).tolist()) in ([0, 2], [1, 3])
+    True
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.metrics.pairwise import euclidean_distances
+
+    matrix = check_features("features", features)
+    _check_seed(seed)
+    if seed >= 2**32:
+        raise InputError(f"seed={seed} must be under 2**32 for k-means; try 0")
+    distinct = len(np.unique(matrix, axis=0))
+    if positive("clusters", clusters) > distinct:
+        raise InputError(
+            f"clusters={clusters} is more than the {distinct} distinct features; lower "
+            "clusters"
+        )
+    starts: Any = 4
+    means = KMeans(clusters, n_init=starts, random_state=int(seed)).fit(matrix)
+    labels = np.asarray(means.labels_)
+    members = [np.flatnonzero(labels == cluster) for cluster in range(clusters)]
+    share = np.bincount(labels, minlength=clusters) / len(labels)
+    distance = euclidean_distances(means.cluster_centers_)
+    np.fill_diagonal(distance, -1)  # the cluster itself comes first
+    order = np.argsort(distance, axis=1, kind="stable")
+
+    def draw(rng: np.random.Generator, size: int) -> NDArray[np.int64]:
+        chosen = order[rng.choice(clusters, p=share)]
+        ranked = [rng.permutation(members[cluster]) for cluster in chosen]
+        return np.resize(np.concatenate(ranked), size)
+
+    return Strategy("feature_cluster", draw)
+
+
+def hard(confidence: ArrayLike, *, share: float = 0.25) -> Strategy:
+    """Return the strategy that keeps to the samples the model is least sure of.
+
+    Args:
+      confidence: true-class probability of the subset under the original model, `[r]`.
+      share: part of the subset with the lowest, its pool: `ceil(share * r)` samples,
+        ties by position; in (0, 1].
+
+    Returns:
+      Strategy; uniform in its pool.
+
+    Raises:
+      InputError: unusable confidences or `share`.
+
+    >>> hard([0.9, 0.2, 0.8, 0.7]).draw(np.random.default_rng(0), 1)
+    array([1])
+    """
+    array = np.asarray(confidence, np.float64)
+    if array.ndim != 1 or array.size == 0:
+        raise InputError(
+            f"confidence of shape {array.shape} must be one number a sample: [r]"
+        )
+    wrong = np.flatnonzero(~np.isfinite(array))
+    if len(wrong):
+        raise InputError(
+            f"confidence[{wrong[0]}]={array[wrong[0]]} must be finite; mend it first"
+        )
+    return Strategy("hard", _among(_lowest(array, share)))
+
+
+def nearest(
+    features: ArrayLike, forget_features: ArrayLike, *, share: float = 0.25
+) -> Strategy:
+    """Return the strategy that keeps to the samples most like the forget set.
+
+    Args:
+      features: of the subset, `[r, d]`.
+      forget_features: of the forget set, `[F, d]`.
+      share: part of the subset with the smallest Euclidean distance to the nearest
+        forget sample, its pool: `ceil(share * r)` samples, ties by position; in (0, 1].
+
+    Returns:
+      Strategy; uniform in its pool.
+
+    Raises:
+      InputError: unusable features or `share`.
+
+    >>> strategy = nearest([[0.0], [4.0], [6.0], [9.0]], [[1.5], [9.0]], share=0.5)
+    >>> sorted(strategy.draw(np.random.default_rng(0), 2).tolist())
+    [0, 3]
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    matrix = check_features("features", features)
+    forget = check_features("forget_features", forget_features, width=matrix.shape[1])
+    centre = matrix.mean(axis=0)  # distances lose fewer digits near the origin
+    search = NearestNeighbors(n_neighbors=1).fit(forget - centre)
+    distance, _ = search.kneighbors(matrix - centre)
+    return Strategy("nearest", _among(_lowest(distance[:, 0], share)))
+
+
+def queried(
+    examples: Examples,
+    forget_ids: ArrayLike,
+    retain_ids: ArrayLike,
+    strategies: Sequence[Strategy],
+    *,
+    batch_size: int,
+    query_size: int,
+    epochs: int | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    reference: Reference = None,
+    reference_size: int | None = None,
+) -> Schedule[UnlearnBatch]:
+    """Return steps with a shuffled forget batch and one retain query a strategy.
+
+    The queries of a step lie one after the other in one retain batch of
+    `N * query_size` samples, in the order of `strategies`; reshape it to
+    `[N, query_size, ...]` to part them. The draws depend on the seed, the step and the
+    number of the strategy only.
+
+    Args:
+      examples: the training samples.
+      forget_ids: the support, `[F]`.
+      retain_ids: the subset the queries are drawn from, `[r]`; see `retain_subset`.
+      strategies: N of them, made of arrays of `np.sort(retain_ids)`.
+      batch_size: samples of a forget batch.
+      query_size: samples of each query.
+      epochs: a pass is `ceil(r / (N * query_size))` steps, which read as many samples
+        as the subset has but need not read them all; or
+      steps: number of steps; give one of the two.
+      seed: a non-negative integer.
+      reference: as in `forget_only`.
+      reference_size: as in `forget_only`.
+
+    Returns:
+      Schedule of UnlearnBatches.
+
+    Raises:
+      InputError: as `supervised`; no strategy, a query larger than the subset, or a
+        strategy that draws what is not in the subset.
+
+    Source: LTU (ECCV 2024, arXiv 2407.10494): one query a sampling strategy.
+
+    >>> examples = Examples(np.zeros((9, 1), np.float32), np.zeros(9, np.int32))
+    >>> two = [uniform(6), hard([0.9, 0.9, 0.9, 0.9, 0.9, 0.1], share=0.1)]
+    >>> schedule = queried(
+    ...     examples, [0, 1], range(3, 9), two, batch_size=2, query_size=1, epochs=1
+    ... )
+    >>> len(schedule), int(schedule[0].retain.index[1])  # the last is hard
+    (3, 8)
+    """
+    subset = positions(examples, "retain_ids", retain_ids)
+    _, forget = stream(examples, "forget_ids", forget_ids, batch_size, seed, use=FORGET)
+    attach = reference_batches(examples, reference, reference_size, seed)
+
+    def drawn(step: int) -> NDArray[np.int64]:
+        queries = draw_queries(
+            strategies, query_size, len(subset), seed=seed, step=step
+        )
+        return subset[queries.ravel()]
+
+    drawn(0)  # what is wrong with a strategy is told before the first step
+
+    def batch(step: int) -> UnlearnBatch:
+        return UnlearnBatch(forget(step), take(examples, drawn(step)), attach(step))
+
+    epoch = -(-len(subset) // (len(strategies) * query_size))
+    return Schedule(batch, _length(epoch, epochs, steps))
+
+
+def draw_queries(
+    strategies: Sequence[Strategy], size: int, count: int, *, seed: int, step: int
+) -> NDArray[np.int64]:
+    """Return the queries of one step, one row a strategy.
+
+    Args:
+      strategies: N of them.
+      size: samples of each query.
+      count: samples of the subset.
+      seed: a non-negative integer.
+      step: the number of the step.
+
+    Returns:
+      Positions in the subset, `i64[N, size]`.
+
+    Raises:
+      InputError: no strategy, a wrong seed, or a query that does not fit the subset.
+
+    >>> draw_queries([uniform(1), uniform(1)], 1, 1, seed=0, step=0)
+    array([[0], [0]])
+    """
+    if not strategies:
+        raise InputError(
+            f"strategies={strategies} must hold at least one, such as uniform({count})"
+        )
+    if positive("query_size", size) > count:
+        raise InputError(
+            f"query_size={size} is more than the {count} samples of the subset; lower "
+            "it or take a larger subset"
+        )
+    _check_seed(seed)
+    queries = []
+    for number, strategy in enumerate(strategies):
+        if not isinstance(strategy, Strategy):
+            raise InputError(
+                f"strategies[{number}]={strategy!r} must be a Strategy, such as "
+                f"uniform({count}); pass a list of them"
+            )
+        rng = np.random.default_rng([seed, QUERY, step, number])
+        query = np.asarray(strategy.draw(rng, size))
+        whole = query.dtype.kind in "iu" and query.shape == (size,)
+        if not whole or query.min() < 0 or query.max() >= count:
+            raise InputError(
+                f"strategies[{number}]={strategy.name!r} must draw {size} positions, 0 "
+                f"to {count - 1}; make it of arrays of the {count} samples queried"
+            )
+        queries.append(query.astype(np.int64))
+    return np.stack(queries)
+
+
+def _among(
+    pool: NDArray[np.int64],
+) -> Callable[[np.random.Generator, int], NDArray[np.int64]]:
+    """Return draws of a pool, all of it in turn if the query is larger."""
+    return lambda rng, size: np.resize(rng.permutation(pool), size)
+
+
+def _lowest(values: NDArray[np.float64], share: float) -> NDArray[np.int64]:
+    """Return the positions of the lowest values, at least one."""
+    check_part("share", share, "the part of the subset to draw from, such as 0.25")
+    count = math.ceil(round(share * len(values), 6))  # 0.07·100 is 7.000000000000001
+    return np.argsort(values, kind="stable")[: max(count, 1)]
