@@ -21,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     import tyro
 
     from jax_unlearn.cli import commands, demo
+    from jax_unlearn.cli.recipe import recipe
 
     known = {
         "demo": demo.demo,
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "unlearn": commands.unlearn,
         "audit": commands.audit,
         "report": commands.report,
+        "recipe": recipe,
         "tune": demo.tune,
     }
     arguments = list(sys.argv[1:] if argv is None else argv)

@@ -174,7 +174,8 @@ def unlearn(
     request = Request(ids, np.setdiff1d(stored.ids, ids), stored.unseen)
     console = open_console()
     with Reporter(console, 1) as progress:
-        preparer = Preparer(stored.model, dataset)
+        features = build(stored.network, features=True)
+        preparer = Preparer(stored.model, dataset, features)
         job = preparer(unlearning, request, stored.trained, seed=seed)
         total = len(job.schedule)
         progress(unlearning.method, 0, total)
@@ -204,6 +205,7 @@ def unlearn(
         },
         "dataset_sha256": fingerprint(dataset),
         "environment": environment_record(),
+        **job.details,
     }
     save_model(
         out,
@@ -286,8 +288,7 @@ def audit(
         },
         "dataset": dataset_record(dataset),
         "environment": environment_record(),
-        "rows": table.summary(),
-        "scatter": {},
+        **table.summary(),
     }
     write_atomic(out, to_json(results), overwrite=overwrite)
     print_results(console, results)

@@ -59,11 +59,13 @@ def tune(out: Path = Path("digits_settings.json"), overwrite: bool = False) -> N
       out: file to write: every trial, and the settings chosen.
       overwrite: replace the file if it exists.
     """
-    from jax_unlearn.recipes.digits import search
+    from jax_unlearn.recipes.digits import search_digits
 
     if out.exists() and not overwrite:
         raise InputError(f"out={out} exists; give --overwrite or another --out")
     console = open_console()
-    found = search(lambda line: console.print(line, markup=False, soft_wrap=True))
+    found = search_digits(
+        lambda line: console.print(line, markup=False, soft_wrap=True)
+    )
     write_atomic(out, to_json(found), overwrite=overwrite)
     print(f"wrote {out}")

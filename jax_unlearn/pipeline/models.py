@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jax_unlearn import checkpoint
@@ -112,7 +113,11 @@ def load_model(path: str | os.PathLike, dataset: Dataset | None = None) -> Store
         "ids": jax.ShapeDtypeStruct((counts[0],), np.int32),
         "unseen": jax.ShapeDtypeStruct((counts[1],), np.int32),
     }
-    tree = checkpoint.load(path, template)
+    # Fresh arrays, on no device in particular: what orbax returns is committed to one,
+    # and every program would be compiled twice, with and without that.
+    tree = jax.tree.map(
+        lambda x: jnp.array(np.asarray(x)), checkpoint.load(path, template)
+    )
     state = tree["model_state"] if jax.tree.leaves(state) else state
     trained = Trained(tree["params"], state, record.get("seconds", {}))
     ids, unseen = (np.asarray(tree[name], np.int64) for name in ("ids", "unseen"))

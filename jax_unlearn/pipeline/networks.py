@@ -79,8 +79,13 @@ def describe(training: Training, dataset: Dataset) -> Network:
 
 
 @functools.lru_cache(maxsize=16)
-def build(network: Network) -> Model:
+def build(network: Network, *, features: bool = False) -> Model:
     """Return the model; equal descriptions share one, and so its compiled programs.
+
+    Args:
+      network: what to build.
+      features: return the penultimate features instead of the logits; parameters and
+        state are the same.
 
     >>> from jax_unlearn.data import digits
     >>> network = describe(Training(), digits())
@@ -108,9 +113,11 @@ def build(network: Network) -> Model:
             )
         if network.name == "resnet18":
             return zoo.ResNet18(classes, width=size or 64, rngs=rngs, **images)
-        if network.name == "resnet20":
+        if network.name in ("resnet8", "resnet20"):
+            blocks = 1 if network.name == "resnet8" else 3
+            stages = (blocks,) * 3
             return zoo.ResNet(
-                classes, stage_sizes=(3, 3, 3), width=size or 16, rngs=rngs, **images
+                classes, stage_sizes=stages, width=size or 16, rngs=rngs, **images
             )
         if network.name == "vgg16":
             return zoo.VGG16(classes, width=size or 64, rngs=rngs, **images)
@@ -122,7 +129,7 @@ def build(network: Network) -> Model:
         "flip_crop": compose(random_flip, random_crop(4)),
     }
     return with_preprocessing(
-        from_nnx(module),
+        from_nnx(module, method="features" if features else "__call__"),
         mean=network.mean,
         std=network.std,
         augment=augments[network.augment],

@@ -1,5 +1,6 @@
 """From a setting and a request to an unlearner that is ready to run."""
 
+import dataclasses
 import time
 from typing import Any
 
@@ -14,16 +15,26 @@ from jax_unlearn.data import (
     Schedule,
     forget_only,
     merged,
+    queried,
     retain_only,
+    retain_subset,
     sequential,
     take,
     zipped,
 )
 from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import mean_gradient
+from jax_unlearn.pipeline.learn import Learned, learn
 from jax_unlearn.pipeline.settings import Unlearning
 from jax_unlearn.pipeline.stages import Job, Request, Trained, probabilities, sgd
-from jax_unlearn.types import Model, Params, UnlearnBatch, Unlearner, Weighting
+from jax_unlearn.types import (
+    Harmonizer,
+    Model,
+    Params,
+    UnlearnBatch,
+    Unlearner,
+    Weighting,
+)
 
 
 class Preparer:
@@ -35,14 +46,17 @@ class Preparer:
     Args:
       model: the network.
       dataset: its data.
+      features: the model that returns features of the network instead of logits, with
+        the same parameters; default the network itself.
     """
 
-    def __init__(self, model: Model, dataset: Dataset):
+    def __init__(self, model: Model, dataset: Dataset, features: Model | None = None):
         self.model = model
         self.dataset = dataset
+        self.features = model if features is None else features
         loss = objectives.descent(model)._replace(train=False)
         self._forget_gradient = mean_gradient(loss)
-        self._steps: dict[tuple[Unlearning, int], Unlearner] = {}
+        self._steps: dict[tuple[Unlearning, int | None], Unlearner] = {}
 
     def __call__(
         self,
@@ -52,7 +66,7 @@ class Preparer:
         *,
         seed: int,
     ) -> Job:
-        """Prepare what the method needs: mask, loss table, class moments, targets.
+        """Prepare what the method needs: mask, loss table, targets, attacks, queries.
 
         Args:
           setting: how to unlearn.
@@ -65,18 +79,39 @@ class Preparer:
             or another request that cannot be served.
         """
         start = time.perf_counter()
-        if setting.needs_unseen:
-            check_unseen(self.dataset, request)
-        schedule = self._schedule(setting, request, seed)
+        check_unseen(self.dataset, request, setting)
+        request = accessible(self.dataset, request, setting.rho, seed)
+        learned = None
+        if setting.method == "ltu":
+            learned = learn(
+                self.model,
+                self.features,
+                self.dataset,
+                request,
+                original,
+                setting,
+                seed,
+            )
+        schedule = self._schedule(setting, request, seed, learned)
         optimizer = sgd(setting, len(schedule))
         weighting = self._weighting(setting, request, original)
         unlearner = self._method(
-            setting, request, original, optimizer, weighting, len(schedule), seed
+            setting,
+            request,
+            original,
+            optimizer,
+            weighting,
+            len(schedule),
+            seed,
+            learned,
         )
         jax.block_until_ready(jax.tree.leaves(weighting.init()))
-        shared = self._steps.setdefault((setting, len(schedule)), unlearner)
+        shared = self._steps.setdefault(_program(setting, len(schedule)), unlearner)
         return Job(
-            unlearner._replace(step=shared.step), schedule, time.perf_counter() - start
+            unlearner._replace(step=shared.step),
+            schedule,
+            time.perf_counter() - start,
+            {} if learned is None else learned.details,
         )
 
     def probabilities(self, trained: Trained, ids: np.ndarray) -> np.ndarray:
@@ -84,7 +119,7 @@ class Preparer:
         return probabilities(self.model, trained, self.dataset.train.inputs[ids])
 
     def _schedule(
-        self, setting: Unlearning, request: Request, seed: int
+        self, setting: Unlearning, request: Request, seed: int, learned: Learned | None
     ) -> Schedule[UnlearnBatch]:
         examples = self.dataset.train
         common: dict[str, Any] = {
@@ -104,6 +139,15 @@ class Preparer:
             if streaming:
                 size = min(setting.batch_size, len(request.unseen))
                 common["reference_size"] = size
+        if learned is not None:
+            return queried(
+                examples,
+                request.forget,
+                request.retain,
+                learned.strategies,
+                query_size=learned.query_size,
+                **common,
+            )
         if setting.method in ("finetune", "l1_sparse"):
             return retain_only(examples, request.retain, **common)
         if setting.method == "gradient_ascent":
@@ -167,10 +211,16 @@ class Preparer:
         weighting: Weighting,
         steps: int,
         seed: int,
+        learned: Learned | None,
     ) -> Unlearner:
         model, name = self.model, setting.method
+        if setting.salient or name == "salun":
+            grads = self._saliency(request, original, setting.batch_size)
+            mask = masks.gradient_saliency(grads, keep=setting.keep)
+            jax.block_until_ready(mask)
+            optimizer = masks.masked(optimizer, mask)
         common: dict[str, Any] = {
-            "model_state": "frozen" if setting.freeze_statistics else "sequential"
+            "model_state": "frozen" if setting.freezes_statistics else "sequential"
         }
         if name == "finetune":
             return methods.finetune(model, optimizer, **common)
@@ -182,31 +232,34 @@ class Preparer:
             return methods.gradient_ascent(
                 model, optimizer, weighting=weighting, **common
             )
-        harmonizers = {
-            "none": None,
-            "one_way": harmonize.one_way(),
-            "two_way": harmonize.two_way(),
-        }
         both = {
             **common,
             "weighting": weighting,
-            "harmonizer": harmonizers[setting.harmonizer],
+            "harmonizer": _harmonizer(setting),
         }
         if name == "neggrad_plus":
             return methods.neggrad_plus(model, optimizer, alpha=setting.alpha, **both)
+        relabel = {**both, "num_classes": self.dataset.num_classes, "seed": seed}
+        if learned is not None:
+            rate = setting.inner_rate
+            return methods.ltu(
+                model,
+                optimizer,
+                queries=len(learned.strategies),
+                attacks=learned.attacks,
+                attack_params=learned.attack_params,
+                inner=optax.sgd(rate) if rate > 0 else optax.set_to_zero(),
+                first_order=setting.first_order,
+                remat=setting.remat,
+                **relabel,
+            )
         if setting.schedule == "merged":
-            both["forward"] = "merged"
+            both["forward"] = relabel["forward"] = "merged"
         if name == "endpoint_transport":
             targets = self._targets(request, original)
             return methods.endpoint_transport(
                 model, optimizer, targets=jnp.asarray(targets), **both
             )
-        relabel = {**both, "num_classes": self.dataset.num_classes, "seed": seed}
-        if name == "salun":
-            grads = self._saliency(request, original, setting.batch_size)
-            mask = masks.gradient_saliency(grads, keep=setting.keep)
-            jax.block_until_ready(mask)
-            return methods.salun(model, optimizer, mask=mask, **relabel)
         if name == "salun_soft":
             return methods.salun_soft(
                 model, optimizer, threshold=setting.threshold, **relabel
@@ -247,16 +300,58 @@ class Preparer:
         )
 
 
-def check_unseen(dataset: Dataset, request: Request) -> None:
-    """Refuse a request in which a forget class has no unseen samples.
+def accessible(dataset: Dataset, request: Request, rho: float, seed: int) -> Request:
+    """Return the request with the share of the retain set that may be read.
+
+    Args:
+      dataset: its data.
+      request: ids.
+      rho: ρ, the share; the subset of a seed is the same for every method.
+      seed: of the draw.
 
     Raises:
-      InputError: names the class.
+      InputError: a share too small to hold every class.
     """
+    if rho == 1:
+        return request
+    subset = retain_subset(dataset.train.labels, request.retain, rho=rho, seed=seed)
+    return request._replace(retain=subset)
+
+
+def check_unseen(dataset: Dataset, request: Request, setting: Unlearning) -> None:
+    """Refuse a request without the unseen samples that the method compares with.
+
+    Raises:
+      InputError: there are none, or names the forget class that has none.
+    """
+    if setting.needs_unseen and len(request.unseen) < 2:
+        raise InputError(
+            f"method={setting.method!r} compares with unseen samples, of which there "
+            f"are {len(request.unseen)}; hold some out (--unseen-fraction) or use "
+            "another method"
+        )
     labels = dataset.train.labels
     missing = np.setdiff1d(labels[request.forget], labels[request.unseen])
-    if missing.size:
+    if setting.needs_unseen_classes and missing.size:
         raise InputError(
             f"class {missing[0]} has forget samples but no unseen ones to compare "
             "with; hold out some of it (--unseen-fraction) or use another method"
         )
+
+
+def _harmonizer(setting: Unlearning) -> Harmonizer | None:
+    """Return what joins the gradients; None is their sum."""
+    name = setting.harmonizer
+    if name == "auto":
+        name = "one_way" if setting.method == "ltu" else "none"
+    if name == "one_way":
+        return harmonize.one_way(per_leaf=setting.per_leaf)
+    if name == "two_way":
+        return harmonize.two_way(per_leaf=setting.per_leaf)
+    return harmonize.add() if setting.method == "ltu" else None
+
+
+def _program(setting: Unlearning, steps: int) -> tuple[Unlearning, int | None]:
+    """Return what decides the compiled step: not rate, length, data or their number."""
+    same = dataclasses.replace(setting, learning_rate=1.0, epochs=1, rho=1.0)
+    return same, steps if setting.method == "l1_sparse" else None

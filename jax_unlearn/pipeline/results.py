@@ -33,6 +33,7 @@ class _Row:
         self.by_rank: list[np.ndarray] = []
         self.histograms: list[dict[str, np.ndarray]] = []
         self.seconds: list[dict[str, float]] = []
+        self.notes: list[dict[str, Any]] = []
 
 
 class Table:
@@ -65,6 +66,7 @@ class Table:
         outputs: Outputs,
         seconds: dict[str, float],
         setting: Unlearning | None = None,
+        notes: dict[str, Any] | None = None,
     ) -> None:
         """Measure one model of the seed begun last.
 
@@ -74,6 +76,7 @@ class Table:
           outputs: of the model.
           seconds: of its stages.
           setting: how it was unlearned, if it was.
+          notes: what was noted on the way: "scatter", "conflict", "attacks", "gaps".
         """
         row = self._rows.setdefault(key, _Row(label, setting))
         dataset, request = self._dataset, self._request
@@ -89,6 +92,7 @@ class Table:
             }
         )
         row.seconds.append(seconds)
+        row.notes.append(notes or {})
         if self._target is not None:
             self._add_deviation(row, outputs, self._target)
 
@@ -107,8 +111,21 @@ class Table:
             row.groups.append({name: group.mean for name, group in groups.items()})
 
     def summary(self) -> dict[str, Any]:
-        """Return all rows, JSON-able; see `summarize` for a row's fields."""
-        return {key: self._summarize(key) for key in self._rows}
+        """Return what the results hold, JSON-able.
+
+        "rows" by key, see `_summarize` for a row's fields; "scatter" and "conflict" by
+        key, of the first seed, where a method has them.
+        """
+        found: dict[str, Any] = {
+            "rows": {key: self._summarize(key) for key in self._rows}
+        }
+        for name in ("scatter", "conflict"):
+            found[name] = {
+                key: row.notes[0][name]
+                for key, row in self._rows.items()
+                if name in row.notes[0]
+            }
+        return found
 
     def _summarize(self, key: str) -> dict[str, Any]:
         """Return one row.
@@ -117,8 +134,10 @@ class Table:
         and `deviation` (mean |p − p*| over the forget samples) likewise, None without
         Retrain; `groups`: deviation p − p* by head, mid, tail; `by_rank`: by class from
         head to tail; `histograms`: counts of the confidence in `BINS` bins over [0, 1],
-        summed over seeds; `seconds`; `comparison`: `audit.compare` of two or more seeds
-        against Retrain and the null; `deviation_test`: paired, against doing nothing.
+        summed over seeds; `seconds`; `learned`: the "attacks" of LTU (AUC, its error,
+        share of seeds better than chance) and the "gaps" of its queries, means over
+        seeds; `comparison`: `audit.compare` of two or more seeds against Retrain and
+        the null; `deviation_test`: paired, against doing nothing.
         """
         row = self._rows[key]
         figures = {
@@ -138,6 +157,11 @@ class Table:
                 for name in ("prepare", "compile", "run")
             },
         }
+        if any("attacks" in notes for notes in row.notes):
+            summary["learned"] = {
+                name: _mean_notes([notes[name] for notes in row.notes])
+                for name in ("attacks", "gaps")
+            }
         if RETRAIN not in self._rows:
             return summary
         retrain = self._rows[RETRAIN].metrics
@@ -196,6 +220,12 @@ def weights_against_losses(infos: Sequence[UnlearnInfo]) -> dict[str, list[float
     return points
 
 
+def conflicts(infos: Sequence[UnlearnInfo]) -> list[float]:
+    """Return the cosine of the two gradients by step; empty if there never were two."""
+    angles = [float(c) for info in infos for c in np.ravel(np.asarray(info.conflict))]
+    return [round(c, 5) for c in angles] if any(angles) else []
+
+
 def dataset_record(dataset: Dataset) -> dict[str, Any]:
     """Return what results say of a data set: its name, sizes and fingerprint."""
     return {
@@ -231,6 +261,17 @@ def to_json(value: Any) -> str:
     ]
     """
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
+
+
+def _mean_notes(notes: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return the means over seeds of numbers by name and field."""
+    return {
+        name: {
+            field: float(np.mean([note[name][field] for note in notes]))
+            for field in fields
+        }
+        for name, fields in notes[0].items()
+    }
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:

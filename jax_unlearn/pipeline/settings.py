@@ -17,13 +17,16 @@ METHODS = (
     "neggrad_plus",
     "l1_sparse",
     "endpoint_transport",
+    "ltu",
 )
 WEIGHTINGS = ("uniform", "loreun", "loreun_static", "falw", "sfron", "el2n", "margin")
 ESTIMATORS = ("exact", "every", "streaming", "anchored")
-HARMONIZERS = ("none", "one_way", "two_way")
+HARMONIZERS = ("auto", "none", "one_way", "two_way")
+STRATEGIES = ("uniform", "class_skewed", "feature_cluster", "hard", "nearest")
+ATTACKS = ("logistic", "softmax_mlp", "entropy_mlp", "gaussian_ratio")
 SCHEDULES = ("merged", "zipped", "sequential")
 NORMALIZATIONS = ("mean_one", "none")
-NETWORKS = ("small_cnn", "mlp", "resnet18", "resnet20", "vgg16")
+NETWORKS = ("small_cnn", "mlp", "resnet8", "resnet18", "resnet20", "vgg16")
 AUGMENTATIONS = ("none", "flip", "flip_crop")
 DTYPES = ("float32", "bfloat16")
 
@@ -74,17 +77,20 @@ class Unlearning:
       method: name of the method; some read the retain set, some the forget set, some
         both.
       weighting: of the forget samples.
-      harmonizer: what becomes of gradients that disagree (zipped schedule only).
+      harmonizer: what becomes of gradients that disagree (ltu, or zipped schedule);
+        "auto": one_way for ltu, none for the others.
+      per_leaf: look for conflicts leaf by leaf, not over the whole gradient.
       schedule: "merged": batches of the union in one forward pass; "zipped": a forget
         and a retain batch each step; "sequential": all forget batches, then all retain
-        batches, each epoch.
-      epochs: passes over the retain set (over the forget set for gradient_ascent).
-      batch_size: samples a step (of each set, if zipped).
+        batches, each epoch; ltu draws queries instead.
+      rho: share of the retain set that the method may read.
+      epochs: passes over that share (over the forget set for gradient_ascent).
+      batch_size: samples a step (of each set, if zipped; of the forget set, for ltu).
       learning_rate: constant.
       momentum: of SGD.
       weight_decay: added to the gradient, times the weight.
       clip: largest L2 norm of the gradient; 0 does not clip.
-      freeze_statistics: leave BatchNorm statistics as they are.
+      freeze_statistics: leave BatchNorm statistics as they are; ltu always does.
       temperature: of loreun, el2n and margin.
       relative: measure the temperature in standard deviations of the scores.
       normalize: of loreun: weights of mean one, or raw ("none").
@@ -97,6 +103,16 @@ class Unlearning:
       threshold: soft threshold a step, of salun_soft.
       penalty: l1 penalty of l1_sparse.
       alpha: share of the retain loss in neggrad_plus.
+      salient: move only SalUn's salient weights, whatever the method.
+      strategies: of ltu: how its queries are drawn from the retain samples, one query
+        batch each; a name may be repeated.
+      query_size: samples of each query.
+      attacks: of ltu: its membership models; a name may be repeated, for another fit.
+      shadows: number of shadow models to train the attacks on, instead of the model
+        itself; their AUC is measured on the model all the same.
+      inner_rate: learning rate of ltu's virtual step; 0 does not look ahead.
+      first_order: take the virtual step's gradient for a constant.
+      remat: save memory in the second-order step.
 
     >>> Unlearning(keep=2.0)
     Traceback (most recent call last):
@@ -105,8 +121,10 @@ class Unlearning:
 
     method: str = "random_label"
     weighting: str = "uniform"
-    harmonizer: str = "none"
+    harmonizer: str = "auto"
+    per_leaf: bool = False
     schedule: str = "merged"
+    rho: float = 1.0
     epochs: int = 5
     batch_size: int = 64
     learning_rate: float = 0.01
@@ -126,8 +144,18 @@ class Unlearning:
     threshold: float = 1e-5
     penalty: float = 1e-4
     alpha: float = 0.95
+    salient: bool = False
+    strategies: tuple[str, ...] = STRATEGIES
+    query_size: int = 32
+    attacks: tuple[str, ...] = ATTACKS
+    shadows: int = 0
+    inner_rate: float = 0.01
+    first_order: bool = False
+    remat: bool = False
 
     def __post_init__(self):
+        for name in ("strategies", "attacks"):  # JSON has lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         _known("method", self.method, METHODS)
         _known("weighting", self.weighting, WEIGHTINGS)
         _known("harmonizer", self.harmonizer, HARMONIZERS)
@@ -148,12 +176,45 @@ class Unlearning:
                 f"weighting={self.weighting!r}: {self.method} reads no forget samples "
                 "to weight; leave it uniform or choose another method"
             )
-        if self.harmonizer != "none" and (
-            self.schedule != "zipped" or not self.reads_both
+        if self.harmonizer not in ("auto", "none") and not (
+            self.method == "ltu" or (self.schedule == "zipped" and self.reads_both)
         ):
             raise InputError(
-                f"harmonizer={self.harmonizer!r} needs schedule='zipped' and a method "
-                "of two gradients"
+                f"harmonizer={self.harmonizer!r} needs method='ltu', or "
+                "schedule='zipped' and a method of two gradients"
+            )
+        if not 0 < self.rho <= 1:
+            raise InputError(
+                f"rho={self.rho} must lie in (0, 1]: the share of the retain set that "
+                "may be read; try 0.3"
+            )
+        if self.method == "ltu":
+            self._check_ltu()
+
+    def _check_ltu(self) -> None:
+        for strategy in self.strategies:
+            _known("strategies", strategy, STRATEGIES)
+        for attack in self.attacks:
+            _known("attacks", attack, ATTACKS)
+        if not self.strategies:
+            raise InputError(
+                f"strategies=(): ltu needs one or more of {', '.join(STRATEGIES)}"
+            )
+        if len(self.attacks) < 2:
+            raise InputError(
+                f"attacks={self.attacks}: ltu needs 2 or more membership models of "
+                f"{', '.join(ATTACKS)}"
+            )
+        if self.batch_size < len(self.attacks):
+            raise InputError(
+                f"batch_size={self.batch_size} is less than the {len(self.attacks)} "
+                "attacks, each of which looks at a part of the batch; try 64"
+            )
+        _at_least("query_size", self.query_size, 1)
+        _at_least("shadows", self.shadows, 0)
+        if not 0 <= self.inner_rate < float("inf"):
+            raise InputError(
+                f"inner_rate={self.inner_rate} must not be negative; try 0.01"
             )
 
     @property
@@ -162,8 +223,18 @@ class Unlearning:
         return self.method not in ("finetune", "l1_sparse", "gradient_ascent")
 
     @property
+    def freezes_statistics(self) -> bool:
+        """Whether BatchNorm statistics stay; ltu's queries are skewed on purpose."""
+        return self.freeze_statistics or self.method == "ltu"
+
+    @property
     def needs_unseen(self) -> bool:
         """Whether the method reads unseen samples."""
+        return self.method == "ltu" or self.needs_unseen_classes
+
+    @property
+    def needs_unseen_classes(self) -> bool:
+        """Whether it reads unseen samples of every class that is forgotten."""
         return self.weighting == "falw" or self.method == "endpoint_transport"
 
 

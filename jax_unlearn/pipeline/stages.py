@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,31 +56,42 @@ class Job(NamedTuple):
     Attributes:
       unlearner: the method.
       schedule: its batches.
-      prepare_seconds: time spent on masks, tables and moments.
+      prepare_seconds: time spent on masks, tables, moments and attacks.
+      details: JSON-able, what was found on the way (AUC of the attacks, ...).
     """
 
     unlearner: Unlearner
     schedule: Schedule[UnlearnBatch]
     prepare_seconds: float
+    details: dict[str, Any]
 
 
 def sgd(setting: Training | Unlearning, steps: int) -> optax.GradientTransformation:
     """Return the optimizer of a setting: SGD with momentum, decay, and clipping.
 
+    The learning rate of unlearning travels in the state, so that one compiled program
+    serves all rates; that of training is a schedule, part of the program.
+
     >>> optimizer = sgd(Training(learning_rate=1.0, weight_decay=0.0), 10)
     >>> optimizer.update(jnp.ones(1), optimizer.init(jnp.ones(1)))[0].tolist()
     [-1.0]
     """
-    rate: optax.ScalarOrSchedule = setting.learning_rate
     parts = []
     if isinstance(setting, Training):
         cosine = optax.cosine_decay_schedule(setting.learning_rate, max(steps, 1))
-        rate = lambda step: cosine(jnp.float32(step))  # noqa: E731  (strict promotion)
-    elif setting.clip > 0:
-        parts.append(optax.clip_by_global_norm(setting.clip))
+        # strict dtype promotion forbids a schedule of an integer
+        rate = optax.scale_by_learning_rate(lambda step: cosine(jnp.float32(step)))
+    else:
+        rate = optax.inject_hyperparams(optax.scale_by_learning_rate)(
+            setting.learning_rate
+        )
+        if setting.clip > 0:
+            parts.append(optax.clip_by_global_norm(setting.clip))
     if setting.weight_decay > 0:
         parts.append(optax.add_decayed_weights(setting.weight_decay))
-    return optax.chain(*parts, optax.sgd(rate, momentum=setting.momentum or None))
+    if setting.momentum > 0:
+        parts.append(optax.trace(setting.momentum))
+    return optax.chain(*parts, rate)
 
 
 class Trainer:
@@ -136,7 +147,7 @@ class Trainer:
         init_key, run_key = jax.random.split(jax.random.key(seed))
         params, state = jax.jit(self.model.init)(init_key, examples.inputs[:2])
         return execute(
-            Job(unlearner, schedule, 0.0), params, state, run_key, callback=callback
+            Job(unlearner, schedule, 0.0, {}), params, state, run_key, callback=callback
         )
 
 

@@ -6,21 +6,14 @@ gives up most of its images. The settings of the methods are chosen by `search`,
 equal number of trials for each, on seeds that the job itself does not use.
 """
 
-import dataclasses
 import importlib.resources
-import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
-from jax_unlearn import audit
 from jax_unlearn.data import digits
-from jax_unlearn.errors import NonFiniteError
-from jax_unlearn.pipeline import Bench, Plan, Training, Unlearning, draw_request
-from jax_unlearn.pipeline.results import environment
-from jax_unlearn.pipeline.stages import measure
+from jax_unlearn.pipeline import Plan, Training, Unlearning
+from jax_unlearn.recipes.search import Grids, search
 
 SEEDS = (0, 1, 2, 3, 4)
 SEARCH_SEEDS = (100, 101, 102, 103)
@@ -37,7 +30,7 @@ _LOREUN = {
     "epochs": (2, 4),
 }
 
-GRIDS: dict[str, tuple[dict[str, Any], dict[str, Sequence[Any]]]] = {
+GRIDS: Grids = {
     "FT": (
         {"method": "finetune"},
         {"learning_rate": (0.03, 0.1, 0.2, 0.3), "epochs": (5, 10, 20)},
@@ -67,17 +60,6 @@ GRIDS: dict[str, tuple[dict[str, Any], dict[str, Sequence[Any]]]] = {
 """What is fixed and what is tried for each method: twelve trials each."""
 
 
-def trials(label: str) -> Iterator[Unlearning]:
-    """Yield the settings tried for a method.
-
-    >>> len(list(trials("RL")))
-    12
-    """
-    fixed, grid = GRIDS[label]
-    for values in itertools.product(*grid.values()):
-        yield Unlearning(**fixed, **dict(zip(grid, values, strict=True)))
-
-
 def digits_plan(*, seeds: Sequence[int] = SEEDS) -> Plan:
     """Return the plan of the default job.
 
@@ -103,66 +85,13 @@ def digits_plan(*, seeds: Sequence[int] = SEEDS) -> Plan:
     )
 
 
-def search(say: Callable[[str], None]) -> dict[str, Any]:
-    """Try every setting of every method on the search seeds and choose the best.
+def search_digits(say: Callable[[str], None]) -> dict[str, Any]:
+    """Search the settings of the default job; see `search`.
 
     Args:
       say: told a line for each trial.
-
-    Returns:
-      JSON-able: "settings" by method, "table" of all trials, seeds, environment.
     """
-    dataset = digits()
-    plan = _plan({}, SEARCH_SEEDS)
-    bench = Bench(plan, dataset)
-    cases = []
-    for seed in SEARCH_SEEDS:
-        request, _ = draw_request(plan, dataset, seed)
-        models = bench.references(request, seed)
-        target = bench.outputs(models.retrained)
-        goal = measure(target, dataset, request, seed=seed)
-        cases.append((seed, request, models.original, target, goal))
-
-    def trial(label: str, setting: Unlearning) -> dict[str, Any]:
-        gaps, deviations = [], []
-        for seed, request, original, target, goal in cases:
-            try:
-                trained = bench.unlearn(label, setting, request, original, seed=seed)
-            except NonFiniteError:
-                return {"avg_gap": None, "deviation": None}  # diverged: never chosen
-            outputs = bench.outputs(trained)
-            metrics = measure(outputs, dataset, request, seed=seed)
-            gaps.append(audit.avg_gap(metrics, goal))
-            deviations.append(
-                audit.per_sample_deviation(
-                    outputs.confidence(dataset, request.forget),
-                    target.confidence(dataset, request.forget),
-                )
-            )
-        return {
-            "avg_gap": float(np.mean(gaps)),
-            "deviation": float(np.mean(deviations)),
-        }
-
-    settings, table = {}, {}
-    for label, (_, grid) in GRIDS.items():
-        rows = []
-        for setting in trials(label):
-            varied = {name: getattr(setting, name) for name in grid}
-            row = varied | trial(label, setting)
-            rows.append((row["avg_gap"], setting, row))
-            say(f"{label}: {row}")
-        finite = [row for row in rows if row[0] is not None]
-        settings[label] = dataclasses.asdict(min(finite, key=lambda row: row[0])[1])
-        table[label] = [row for _, _, row in rows]
-    return {
-        "settings": settings,
-        "trials": len(next(iter(table.values()))),
-        "search_seeds": list(SEARCH_SEEDS),
-        "training": vars(TRAINING),
-        "table": table,
-        "environment": environment(),
-    }
+    return search(_plan({}, SEARCH_SEEDS), digits(), GRIDS, say)
 
 
 def _plan(

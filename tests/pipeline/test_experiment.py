@@ -151,6 +151,57 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(dataset, tmp_p
     assert not (tmp_path / "new").exists()
 
 
+def test_a_run_goes_on_where_it_stopped(run, dataset):
+    folder, results, _ = run
+    phases = []
+    more = METHODS | {"RL": Unlearning(epochs=1, batch_size=32)}
+    again = experiment(
+        plan(methods=more),
+        dataset,
+        folder,
+        progress=lambda phase, done, total: phases.append((phase, done, total)),
+        resume=True,
+    )
+    made = {phase for phase, done, total in phases if total > 1}
+    assert made == {"RL"}  # all else was found
+    for key in ("ft", "rl-loreun"):
+        assert again["rows"][key] == results["rows"][key]
+    assert again["scatter"] == results["scatter"]
+    assert json.loads((folder / "results.json").read_text()) == again
+
+
+def test_a_run_of_another_request_is_not_gone_on_with(run, dataset):
+    with pytest.raises(InputError, match="other data, training or request"):
+        experiment(plan(fraction=0.2), dataset, run[0], resume=True)
+    other = METHODS | {"FT": Unlearning(method="finetune", epochs=2, batch_size=32)}
+    with pytest.raises(InputError, match="made with another setting"):
+        experiment(plan(methods=other), dataset, run[0], resume=True)
+
+
+def test_near_and_far_requests_share_the_original_of_another_run(
+    run, dataset, tmp_path
+):
+    methods = {"FT": METHODS["FT"]}
+    near, far = (
+        experiment(
+            plan(kind=kind, methods=methods),
+            dataset,
+            tmp_path / kind,
+            originals=run[0],
+        )
+        for kind in ("near", "far")
+    )
+    assert not (tmp_path / "near" / "checkpoints" / "seed-0" / "original").exists()
+    first, second = (
+        load_manifest(tmp_path / kind / "splits" / "seed-0.json")[0]
+        for kind in ("near", "far")
+    )
+    assert first.manifest["kind"] == "near"
+    assert first.manifest["forget_counts"] == second.manifest["forget_counts"]
+    assert len(np.intersect1d(first.forget, second.forget)) == 0
+    assert report.render(near) != report.render(far)
+
+
 def test_a_diverging_method_names_itself_and_the_last_good_checkpoint(
     dataset, tmp_path
 ):

@@ -1,0 +1,207 @@
+"""What LTU learns before it unlearns: membership models, and its queries' sources."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jax_unlearn import membership
+from jax_unlearn.data import Dataset, Examples, Strategy, queries, query_gaps
+from jax_unlearn.errors import InputError
+from jax_unlearn.membership import Attack, AttackParams, Observed
+from jax_unlearn.pipeline.settings import Unlearning
+from jax_unlearn.pipeline.stages import Request, Trained
+from jax_unlearn.run import predict
+from jax_unlearn.types import Model
+
+CLUSTERS = 8  # of the strategy "feature_cluster"
+SHADOW_EPOCHS, SHADOW_RATE = 20, 0.05  # how shadow models are trained; our choice
+
+
+class Learned(NamedTuple):
+    """What LTU needs beside the model.
+
+    Attributes:
+      strategies: one a query batch.
+      query_size: samples of each query.
+      attacks: the membership models.
+      attack_params: what they have learned, by name.
+      details: JSON-able: "attacks" by name (held-out AUC, its error, whether that is
+        better than chance) and "gaps" by strategy, the distribution distance of its
+        queries to the forget set.
+    """
+
+    strategies: tuple[Strategy, ...]
+    query_size: int
+    attacks: tuple[Attack, ...]
+    attack_params: dict[str, AttackParams]
+    details: dict[str, Any]
+
+
+def learn(
+    model: Model,
+    features: Model,
+    dataset: Dataset,
+    request: Request,
+    original: Trained,
+    setting: Unlearning,
+    seed: int,
+) -> Learned:
+    """Train the membership models of LTU and set up its queries.
+
+    Args:
+      model: the network.
+      features: the model that returns features, with the same parameters.
+      dataset: its data.
+      request: whom to forget; `retain` is what may be read, `unseen` not empty.
+      original: the trained model.
+      setting: which attacks and strategies.
+      seed: of the attacks' divisions and starts, and of the clusters.
+
+    Raises:
+      InputError: no attack that is better than chance, or a strategy the accessible
+        retain samples cannot serve.
+    """
+    retain, forget = np.sort(request.retain), np.sort(request.forget)
+    labels = dataset.train.labels
+
+    ids = np.concatenate([retain, request.unseen, forget])
+    ends = np.cumsum([len(retain), len(request.unseen)])
+
+    def parts_of(outputs: Model) -> list[np.ndarray]:
+        """Run the original model over the three sets at once: one program."""
+        inputs, at = dataset.train.inputs[ids], (original.params, original.model_state)
+        return np.split(predict(outputs, *at, inputs, batch_size=256), ends)
+
+    logits, seen = parts_of(model), parts_of(features)
+    members = Observed(jnp.asarray(logits[0]), jnp.asarray(labels[retain]))
+    nonmembers = Observed(jnp.asarray(logits[1]), jnp.asarray(labels[request.unseen]))
+    kept, kept_features, forget_features = _confidence(members), seen[0], seen[2]
+    size = min(setting.query_size, len(retain))
+    strategies = _strategies(
+        setting.strategies, labels[retain], kept_features, kept, forget_features, seed
+    )
+    gaps = query_gaps(
+        strategies,
+        kept_features,
+        labels[retain],
+        forget_features,
+        labels[forget],
+        num_classes=dataset.num_classes,
+        query_size=min(size, len(forget) - 1),
+        seed=seed,
+    )
+    key = jax.random.key(seed)
+    attacks = _attacks(setting.attacks)
+    watched = members, nonmembers
+    if setting.shadows:
+        pool = np.union1d(retain, request.unseen)
+        watched = _shadowed(model, dataset.train, pool, setting, key)
+    params, infos = membership.train_attacks(
+        attacks, *watched, jax.random.fold_in(key, 1)
+    )
+    if setting.shadows:  # judged where they will be used: on the model itself
+        infos = {
+            attack.name: membership.assess(
+                attack, params[attack.name], members, nonmembers, infos[attack.name]
+            )
+            for attack in attacks
+        }
+    details = {
+        "attacks": {
+            name: {
+                "auc": float(info.auc),
+                "standard_error": float(info.standard_error),
+                "better_than_chance": bool(membership.better_than_chance(info)),
+            }
+            for name, info in infos.items()
+        },
+        "gaps": {name: gap._asdict() for name, gap in gaps.items()},
+    }
+    if not any(found["better_than_chance"] for found in details["attacks"].values()):
+        areas = ", ".join(f"{n} {float(info.auc):.3f}" for n, info in infos.items())
+        raise InputError(
+            f"attacks={setting.attacks}: none is better than chance (held-out AUC: "
+            f"{areas}), so ltu has no feedback; hold out more unseen samples, raise "
+            "rho, or leave it: a model that gives nothing away has little to unlearn"
+        )
+    return Learned(strategies, size, attacks, params, details)
+
+
+def _confidence(observed: Observed) -> np.ndarray:
+    probs = jax.nn.softmax(observed.logits.astype(jnp.float32))
+    return np.asarray(probs)[np.arange(len(observed.labels)), observed.labels]
+
+
+def _strategies(
+    names: Sequence[str],
+    labels: np.ndarray,
+    features: np.ndarray,
+    confidence: np.ndarray,
+    forget_features: np.ndarray,
+    seed: int,
+) -> tuple[Strategy, ...]:
+    """Return the strategies by name, repeated ones numbered."""
+    made = []
+    for number, name in enumerate(names):
+        if name == "uniform":
+            strategy = queries.uniform(len(labels))
+        elif name == "class_skewed":
+            strategy = queries.class_skewed(labels)
+        elif name == "feature_cluster":
+            strategy = queries.feature_cluster(
+                features, clusters=min(CLUSTERS, len(labels)), seed=seed
+            )
+        elif name == "hard":
+            strategy = queries.hard(confidence)
+        else:
+            strategy = queries.nearest(features, forget_features)
+        made.append(strategy._replace(name=_numbered(names, number)))
+    return tuple(made)
+
+
+def _attacks(names: Sequence[str]) -> tuple[Attack, ...]:
+    """Return the attacks by name, repeated ones numbered."""
+    known = {attack.name: attack for attack in membership.default_attacks()}
+    return tuple(
+        known[name]._replace(name=_numbered(names, number))
+        for number, name in enumerate(names)
+    )
+
+
+def _numbered(names: Sequence[str], number: int) -> str:
+    """Return a name, with its count from the second time on.
+
+    >>> [_numbered(["hard", "hard"], number) for number in (0, 1)]
+    ['hard', 'hard 2']
+    """
+    earlier = list(names[:number]).count(names[number])
+    return f"{names[number]} {earlier + 1}" if earlier else names[number]
+
+
+def _shadowed(
+    model: Model,
+    examples: Examples,
+    ids: np.ndarray,
+    setting: Unlearning,
+    key: jax.Array,
+) -> tuple[Observed, Observed]:
+    """Return what shadow models say of their members and of the others."""
+    inputs, labels = jax.tree.map(lambda array: array[ids], tuple(examples))
+    batch_size = min(setting.batch_size, len(ids) // 2)
+    steps = max(SHADOW_EPOCHS * len(ids) // 2 // batch_size, 1)
+    cosine = optax.cosine_decay_schedule(SHADOW_RATE, steps)
+    shadows = membership.train_shadows(
+        model,
+        optax.sgd(lambda step: cosine(jnp.float32(step)), momentum=0.9),
+        inputs,
+        labels,
+        key,
+        count=setting.shadows,
+        steps=steps,
+        batch_size=batch_size,
+    )
+    return membership.shadow_observations(model, shadows, inputs, labels)

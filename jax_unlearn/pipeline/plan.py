@@ -1,0 +1,49 @@
+"""What a whole experiment is told."""
+
+import dataclasses
+
+from jax_unlearn.errors import InputError
+from jax_unlearn.pipeline.settings import Training, Unlearning
+
+NEIGHBOURS = 10  # of the distance by which the kinds "near" and "far" choose
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A whole experiment.
+
+    Attributes:
+      title: what it is called.
+      kind: of the forget request: "random", "class" or "long_tailed"; "near" or "far":
+        of each class those that the original model's features show nearest to, or
+        farthest from, their nearest training samples.
+      fraction: share of the training samples to forget.
+      gamma: imbalance of a long-tailed request.
+      unseen: number of samples held out of all training.
+      training: how original and Retrain are trained.
+      methods: settings by the label shown in the table.
+      seeds: of split, initialisation, order and labels.
+      note: where the settings come from, for the report.
+    """
+
+    title: str
+    kind: str
+    fraction: float
+    gamma: float
+    unseen: int
+    training: Training
+    methods: dict[str, Unlearning]
+    seeds: tuple[int, ...]
+    note: str = ""
+
+    def __post_init__(self):
+        if len(self.seeds) < 2 or len(set(self.seeds)) < len(self.seeds):
+            raise InputError(
+                f"seeds={list(self.seeds)}: give at least two different ones, for the "
+                "spread over seeds is what the null is read from"
+            )
+
+    @property
+    def by_distance(self) -> bool:
+        """Whether the request depends on the features of the original model."""
+        return self.kind in ("near", "far")

@@ -1,0 +1,345 @@
+"""LTU under scrutiny: a third of the retain data, what each part is good for, and ρ.
+
+One study, at two sizes: scikit-learn's digits, and a subset of CIFAR-10 with a small
+ResNet. Each has a table in which every method may read only ρ = 0.3 of the retain set;
+LTU without each of its parts, at LTU's own settings; ρ from 0.05 to 1; and forget sets
+near to or far from the other samples. Settings are searched on seeds of their own.
+"""
+
+import dataclasses
+import importlib.resources
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jax_unlearn.data import Dataset, digits, from_npz, subset
+from jax_unlearn.errors import InputError, unknown_name
+from jax_unlearn.pipeline import Plan, Training, Unlearning, experiment
+from jax_unlearn.pipeline.bench import Progress, slug
+from jax_unlearn.pipeline.settings import ATTACKS
+from jax_unlearn.recipes.search import Grids, search
+
+if TYPE_CHECKING:
+    from jax_unlearn.report.svg import Drawing
+
+RHO = 0.3
+RHOS = (0.05, 0.1, 0.3, 0.5, 1.0)
+PARTS = ("main", "near", "far")
+COMPARED = ("FT", "RL", "SalUn", "RL + LoReUn", "RL + FaLW", "LTU")
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """One size of the study.
+
+    Attributes:
+      title: of its tables.
+      train, test: samples taken of the data set; 0 takes all.
+      unseen: of these, held out of all training.
+      kind, fraction: of the forget request.
+      training: how original and Retrain are trained.
+      query_size: samples of each of LTU's queries.
+      grids: what the search tries.
+      seeds, search_seeds: of the tables, of the search.
+    """
+
+    title: str
+    train: int
+    test: int
+    unseen: int
+    kind: str
+    fraction: float
+    training: Training
+    query_size: int
+    grids: Grids
+    seeds: tuple[int, ...]
+    search_seeds: tuple[int, ...]
+
+
+def _grids(rates: Mapping[str, Sequence[float]], query_size: int, epochs) -> Grids:
+    """Return the same number of trials for each method: its rates times lengths."""
+    fixed: dict[str, dict[str, Any]] = {
+        "FT": {"method": "finetune"},
+        "RL": {"method": "random_label"},
+        "SalUn": {"method": "salun"},
+        "RL + LoReUn": {"weighting": "loreun", "relative": True},
+        "RL + FaLW": {"weighting": "falw"},
+        "LTU": {"method": "ltu", "query_size": query_size},
+    }
+    return {
+        label: (
+            {**chosen, "rho": RHO},
+            {"learning_rate": rates.get(label, rates["RL"]), "epochs": epochs[label]}
+            if label in epochs
+            else {"learning_rate": rates["RL"], "epochs": epochs["RL"]},
+        )
+        for label, chosen in fixed.items()
+    }
+
+
+STUDIES = {
+    "digits": Study(
+        title="LTU on digits",
+        train=0,
+        test=0,
+        unseen=400,
+        kind="long_tailed",
+        fraction=0.3,
+        training=Training(network="small_cnn", width=8, epochs=40, learning_rate=0.1),
+        query_size=16,
+        grids=_grids(
+            {
+                "FT": (0.03, 0.1, 0.2, 0.3),
+                "RL": (0.001, 0.003, 0.01, 0.03),
+                "LTU": (0.0001, 0.0003, 0.001, 0.003),
+            },
+            16,
+            {"FT": (10, 20, 40), "RL": (2, 4, 8), "LTU": (5, 10, 20)},
+        ),
+        seeds=(0, 1, 2, 3, 4),
+        search_seeds=(100, 101, 102),
+    ),
+    "cifar10": Study(
+        title="LTU on a CIFAR-10 subset",
+        train=2500,
+        test=2000,
+        unseen=1000,
+        kind="random",
+        fraction=0.1,
+        training=Training(network="resnet8", width=8, epochs=40, learning_rate=0.1),
+        query_size=32,
+        grids=_grids(
+            {
+                "FT": (0.03, 0.1, 0.2),
+                "RL": (0.003, 0.01, 0.03),
+                "LTU": (0.0003, 0.001, 0.003),
+            },
+            32,
+            {"FT": (10, 20), "RL": (3, 8), "LTU": (3, 8)},
+        ),
+        seeds=(0, 1, 2),
+        search_seeds=(100, 101),
+    ),
+}
+
+
+def load(study: Study, data: Path | None) -> Dataset:
+    """Return the data of a study.
+
+    Args:
+      study: which.
+      data: .npz file of the data set; None takes digits.
+
+    Raises:
+      InputError: the study needs a file and has none, or the other way round.
+    """
+    if study.train == 0:
+        if data is not None:
+            raise InputError(f"data={data}: {study.title!r} brings its own data")
+        return digits()
+    if data is None:
+        raise InputError(
+            f"data=None: {study.title!r} needs --data FILE.npz with x_train, y_train, "
+            "x_test, y_test"
+        )
+    return subset(from_npz(data), train=study.train, test=study.test)
+
+
+def study_named(name: str) -> Study:
+    """Return a study.
+
+    Raises:
+      InputError: there is none of that name.
+    """
+    if name not in STUDIES:
+        raise unknown_name("study", name, STUDIES)
+    return STUDIES[name]
+
+
+def search_ltu(
+    name: str,
+    dataset: Dataset,
+    say: Callable[[str], None],
+    *,
+    folder: Path | None = None,
+) -> dict[str, Any]:
+    """Search the settings of the compared methods; see `search`.
+
+    Args:
+      name: of the study.
+      dataset: its data.
+      say: told a line for each trial.
+      folder: where trained models are kept.
+    """
+    study = study_named(name)
+    plan = _plan(study, "main", {}, study.search_seeds)
+    return search(plan, dataset, study.grids, say, folder=folder)
+
+
+def found_settings(name: str) -> dict[str, Any]:
+    """Return what the stored search of a study found."""
+    file = f"ltu_{name}_settings.json"
+    text = importlib.resources.files("jax_unlearn.recipes").joinpath(file)
+    return json.loads(text.read_text())
+
+
+def variants(base: Unlearning) -> dict[str, Unlearning]:
+    """Return LTU without, or with another form of, each of its parts.
+
+    >>> len(variants(Unlearning(method="ltu")))
+    12
+    """
+
+    def changed(**parts: Any) -> Unlearning:
+        return dataclasses.replace(base, **parts)
+
+    return {
+        "LTU, no meta-test": changed(inner_rate=0.0),
+        "LTU, first order": changed(first_order=True),
+        "LTU, not harmonized": changed(harmonizer="none"),
+        "LTU, two-way": changed(harmonizer="two_way"),
+        "LTU, per leaf": changed(per_leaf=True),
+        **{f"LTU, only {name}": changed(attacks=(name, name)) for name in ATTACKS},
+        "LTU, uniform queries": changed(strategies=("uniform",) * 5),
+        "LTU, hard queries": changed(strategies=("hard",) * 5),
+        "LTU, masked": changed(salient=True),
+    }
+
+
+def at_rho(settings: Mapping[str, Unlearning]) -> dict[str, Unlearning]:
+    """Return FT, RL and LTU at every ρ but the one of the table.
+
+    The number of steps is that at ρ = 0.3: what changes is the data, not the effort.
+    """
+    made = {}
+    for rho in RHOS:
+        if rho != RHO:
+            for label in ("FT", "RL", "LTU"):
+                base = settings[label]
+                epochs = max(round(base.epochs * RHO / rho), 1)
+                made[_at(label, rho)] = dataclasses.replace(
+                    base, rho=rho, epochs=epochs
+                )
+    return made
+
+
+def _at(label: str, rho: float) -> str:
+    """Return the label of a method at a ρ."""
+    return label if rho == RHO else f"{label}, rho {rho:g}"
+
+
+def ltu_plan(name: str, part: str, *, seeds: Sequence[int] | None = None) -> Plan:
+    """Return one of the plans of a study.
+
+    Args:
+      name: "digits" or "cifar10".
+      part: "main" (table, ablations, ρ), "near" or "far".
+      seeds: default those of the study.
+
+    Raises:
+      InputError: no such study or part.
+    """
+    study = study_named(name)
+    if part not in PARTS:
+        raise unknown_name("part", part, PARTS)
+    found = found_settings(name)
+    chosen = {k: Unlearning(**found["settings"][k]) for k in COMPARED}
+    methods = dict(chosen)
+    if part == "main":
+        methods |= variants(chosen["LTU"]) | at_rho(chosen)
+    note = (
+        f"Settings chosen by the smallest mean Avg. Gap of {found['trials']} trials a "
+        f"method on search seeds {found['search_seeds']} (jax-unlearn recipe "
+        f"ltu-{name} --tune); the variants of LTU have LTU's."
+    )
+    return _plan(study, part, methods, tuple(seeds or study.seeds), note)
+
+
+def run_ltu(
+    name: str,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    seeds: Sequence[int] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Run, or go on with, a whole study.
+
+    Args:
+      name: of the study.
+      dataset: its data.
+      folder: with one run a part; what is found there is not made again.
+      seeds: default those of the study.
+      progress: called as the phases go on.
+
+    Returns:
+      Results by part.
+    """
+    return {
+        part: experiment(
+            ltu_plan(name, part, seeds=seeds),
+            dataset,
+            folder / part,
+            progress=progress,
+            resume=True,
+            originals=folder / "main",
+        )
+        for part in PARTS
+    }
+
+
+def figures(found: Mapping[str, dict[str, Any]]) -> "dict[str, Drawing]":
+    """Draw a study: the ρ sweep, the ablations, near against far.
+
+    Args:
+      found: results by part.
+
+    Returns:
+      Drawings by name.
+    """
+    from jax_unlearn.report import studies
+
+    main = found["main"]
+    base = Unlearning(method="ltu")
+    ablations = {label: slug(label) for label in ("RL", "LTU", *variants(base))}
+    sweep = {
+        label: {rho: slug(_at(label, rho)) for rho in RHOS}
+        for label in ("FT", "RL", "LTU")
+    }
+    compared = {label: slug(label) for label in COMPARED}
+    return {
+        "rho": studies.rho_sweep(main, sweep),
+        "ablations": studies.ablation_bars(main, ablations),
+        "near_far": studies.near_far(found["near"], found["far"], compared),
+    }
+
+
+def shortened(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return results without what is only drawn: histograms and point clouds."""
+    rows = {
+        key: {name: value for name, value in row.items() if name != "histograms"}
+        for key, row in results["rows"].items()
+    }
+    return {**results, "rows": rows, "scatter": {}}
+
+
+def _plan(
+    study: Study,
+    part: str,
+    methods: dict[str, Unlearning],
+    seeds: tuple[int, ...],
+    note: str = "",
+) -> Plan:
+    words = {"main": "", "near": ", a near forget set", "far": ", a far forget set"}
+    return Plan(
+        title=study.title + words[part],
+        kind=study.kind if part == "main" else part,
+        fraction=study.fraction,
+        gamma=1.0,
+        unseen=study.unseen,
+        training=study.training,
+        methods=methods,
+        seeds=seeds,
+        note=note,
+    )
