@@ -1,9 +1,14 @@
-"""The report: results as a table and as one self-contained page."""
+"""The report: results as a table and as one self-contained page; figures of a study."""
 
 from jax_unlearn.report.html import render as render
 from jax_unlearn.report.html import write as write
 from jax_unlearn.report.read import check_results as check_results
 from jax_unlearn.report.read import load_results as load_results
+from jax_unlearn.report.studies import ablation_bars as ablation_bars
+from jax_unlearn.report.studies import near_far as near_far
+from jax_unlearn.report.studies import rho_sweep as rho_sweep
+from jax_unlearn.report.svg import Drawing as Drawing
+from jax_unlearn.report.svg import standalone as standalone
 from jax_unlearn.report.table import Cell as Cell
 from jax_unlearn.report.table import Table as Table
 from jax_unlearn.report.table import main_table as main_table

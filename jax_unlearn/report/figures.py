@@ -350,7 +350,7 @@ def _label_points(
     """Write each name beside its point, away from other names and points."""
     unit = axes.figure.dpi / 72
     places = np.array([axes.transData.transform(points[key]) for key in names]) / unit
-    at = _apart(places)
+    at = _apart(places, wide=1.5 if len(names) > 12 else 1.0)
     for key, place in zip(names, at, strict=True):
         axes.annotate(
             names[key],
@@ -365,8 +365,10 @@ def _label_points(
         )
 
 
-def _apart(points: np.ndarray, *, near: float = 12.0) -> np.ndarray:
+def _apart(points: np.ndarray, *, near: float = 12.0, wide: float = 1.0) -> np.ndarray:
     """Return places beside the points, near to them and apart from all else.
+
+    `wide` is the room of a name across, as a multiple of that along.
 
     >>> places = _apart(np.array([[0.0, 0.0], [1.0, 1.0]]))
     >>> bool(np.linalg.norm(places[0] - places[1]) > 10)
@@ -375,14 +377,15 @@ def _apart(points: np.ndarray, *, near: float = 12.0) -> np.ndarray:
     angles = 0.8 + 2.4 * np.arange(len(points))  # no two start in one direction
     start = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     at = points + near * np.where(len(points) > 1, start, [[0.7, 0.7]])
+    unit = np.array([wide, 1.0])
     for _ in range(300):
         push = 0.04 * (points - at)
-        for others, room in ((at, 13.0), (points, 10.0)):
-            apart = at[:, None] - others[None]
+        for others, room in ((at, 14.0 if wide > 1 else 13.0), (points, 10.0)):
+            apart = (at[:, None] - others[None]) / unit
             distance = np.linalg.norm(apart, axis=-1)
             closeness = np.where(distance > 0, np.maximum(room - distance, 0), 0)
             safe = np.where(distance > 0, distance, 1.0)
-            push += (0.3 * (closeness / safe)[..., None] * apart).sum(axis=1)
+            push += unit * (0.3 * (closeness / safe)[..., None] * apart).sum(axis=1)
         at = at + push
     return at
 

@@ -7,10 +7,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jax_unlearn.data import write_atomic
-from jax_unlearn.report import figures, words
+from jax_unlearn.report import conflict, figures, learned, settings, words
 from jax_unlearn.report.read import check_results
 from jax_unlearn.report.svg import Drawing
 from jax_unlearn.report.table import REFERENCES, Cell, main_table
+
+ATTACKS = (
+    "LTU forgets by what membership attacks tell it. Each was trained to tell samples "
+    "that the original model was trained on from "
+    "unseen ones; the AUC is that on held-out samples (0.5 is guessing) with its "
+    "standard error, both in the mean over the seeds. An attack beats chance where its "
+    "AUC exceeds 0.5 by over 1.96 of the standard errors that guessing has."
+)
+GAPS = (
+    "LTU remembers by queries, retain samples drawn by several strategies, which "
+    "should differ from the forget set and from one another. Gap of labels: total "
+    "variation distance between the classes of a query and of the forget set, 0 to 1. "
+    "Gap of features: squared maximum mean discrepancy, 0 for one distribution, "
+    "slightly negative by chance. The last row is the null: a query of forget samples "
+    "against the other forget samples."
+)
 
 
 class Figure(NamedTuple):
@@ -91,7 +107,7 @@ def _content(results: Mapping[str, Any]) -> dict[str, Any]:
     table = main_table(results)
     plan = results.get("plan") or {}
     compared = [row["comparison"] for row in rows.values() if row.get("comparison")]
-    setting_columns, setting_rows = words.settings_table(results)
+    setting_columns, setting_rows = settings.settings_table(results)
     return {
         "title": plan.get("title") or "Unlearning audit",
         "summary": words.summary(results),
@@ -108,11 +124,17 @@ def _content(results: Mapping[str, Any]) -> dict[str, Any]:
         "level": f"{100 * compared[0]['level']:g} %" if compared else "",
         "whole_classes": plan.get("kind") == "class",
         "figures": _figures(results),
+        "told_of_attacks": ATTACKS,
+        "attacks": learned.attack_tables(results),
+        "warnings": learned.warnings(results),
+        "told_of_gaps": GAPS,
+        "gaps": learned.gap_tables(results),
+        "conflict": _conflict_figure(results),
         "methods": [row["label"] for key, row in rows.items() if key not in REFERENCES],
         "note": plan.get("note") or "",
         "setting_columns": setting_columns,
         "setting_rows": setting_rows,
-        "shared": words.shared_settings(results),
+        "shared": settings.shared_settings(results),
         "facts": words.facts(results),
     }
 
@@ -225,3 +247,16 @@ def _weight_figure(results: Mapping[str, Any]) -> Figure:
     legend = [("first quarter", "dot red"), ("last quarter", "dot blue round")]
     drawings = figures.weights_against_losses(results)
     return Figure("Weight against loss", caption, legend, drawings)
+
+
+def _conflict_figure(results: Mapping[str, Any]) -> Figure | None:
+    drawings = conflict.conflict_by_step(results)
+    if not drawings:
+        return None
+    legend = [
+        ("cosine of g_f and g_r", "line blue"),
+        ("conflict: what one-way harmonization removes from g_f", "area red"),
+        ("zero: at right angles", "line ink thin"),
+    ]
+    heading = "Do forgetting and remembering disagree?"
+    return Figure(heading, conflict.caption(results), legend, drawings)

@@ -13,6 +13,8 @@ METRICS = ("ua", "fa", "ra", "ta", "mia")
 SETS = ("forget", "unseen", "retain")
 SECONDS = ("prepare", "compile", "run")
 DISTANCES = ("avg_gap", "tow", "deviation")
+NULL_QUERIES = "support"  # the row of gaps that stands for no difference
+ROUNDING = 1e-6  # by which a mean of floats may leave its range
 POINTS = ("first_losses", "first_weights", "last_losses", "last_weights")
 
 
@@ -84,6 +86,10 @@ def _check(results: Any) -> None:
         if key not in rows:
             raise _Flaw(f"scatter.{key} belongs to no row")
         _check_points(points, f"scatter.{key}")
+    for key, angles in _dict(results.get("conflict") or {}, "conflict").items():
+        if key not in rows:
+            raise _Flaw(f"conflict.{key} belongs to no row")
+        _check_angles(angles, f"conflict.{key}")
     plan = _dict(results.get("plan") or {}, "plan")
     _dict(results.get("dataset") or {}, "dataset")
     machine = _dict(results.get("environment") or {}, "environment")
@@ -123,6 +129,8 @@ def _check_row(row: Any, at: str, targeted: bool, seeds: int | None) -> int:
         _check_comparison(row["comparison"], f"{at}.comparison")
     if row.get("deviation_test") is not None:
         _check_test(row["deviation_test"], f"{at}.deviation_test")
+    if row.get("learned") is not None:
+        _check_learned(row["learned"], f"{at}.learned")
     return seeds or 0
 
 
@@ -174,6 +182,35 @@ def _check_points(points: Any, at: str) -> None:
         raise _Flaw(f"{at} has {lengths} losses and weights")
 
 
+def _check_angles(angles: Any, at: str) -> None:
+    values = _numbers(angles)
+    if values is None:
+        raise _Flaw(f"{at} is no list of numbers")
+    wrong = [value for value in values if abs(value) > 1 + ROUNDING]
+    if wrong:
+        raise _Flaw(f"{at} holds {wrong[0]}, no cosine")
+
+
+def _check_learned(learned: Any, at: str) -> None:
+    """Check what a method learned before it unlearned: attacks, gaps of its queries."""
+    attacks = _dict(_get(_dict(learned, at), "attacks", at), f"{at}.attacks")
+    if not attacks:
+        raise _Flaw(f"{at}.attacks is empty")
+    for name in attacks:
+        place = f"{at}.attacks.{name}"
+        attack = _dict(attacks[name], place)
+        for field in ("auc", "better_than_chance"):
+            _number(attack, field, place, low=0, high=1)
+        _number(attack, "standard_error", place, low=0)
+    gaps = _dict(_get(learned, "gaps", at), f"{at}.gaps")
+    _get(gaps, NULL_QUERIES, f"{at}.gaps")
+    for name in gaps:
+        place = f"{at}.gaps.{name}"
+        gap = _dict(gaps[name], place)
+        _number(gap, "labels", place, low=0, high=1)
+        _number(gap, "features", place, low=-2, high=2)
+
+
 def _get(holder: Mapping, name: str, at: str) -> Any:
     if name not in holder:
         raise _Flaw(f"{at}.{name} is missing" if at else f"{name} is missing")
@@ -186,10 +223,19 @@ def _dict(value: Any, at: str) -> Mapping[str, Any]:
     return value
 
 
-def _number(holder: Mapping, name: str, at: str) -> None:
+def _number(
+    holder: Mapping,
+    name: str,
+    at: str,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+) -> None:
     value = _get(holder, name, at)
     if not _is_number(value):
         raise _Flaw(f"{at}.{name}={value!r} is no number")
+    if not low - ROUNDING <= value <= high + ROUNDING:
+        raise _Flaw(f"{at}.{name}={value} lies outside [{low}, {high}]")
 
 
 def _numbers(values: Any) -> Sequence[float] | None:

@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 
 INK, MUTED, GRID = "#010203", "#040506", "#070809"
 BLUE, RED, GREEN = "#0072b2", "#d55e00", "#009e73"  # safe for the colour-blind
+PURPLE, AMBER = "#cc79a7", "#e69f00"  # likewise
 _VARIABLES = {
     INK: "var(--ink)",
     MUTED: "var(--muted)",
@@ -17,11 +18,26 @@ _VARIABLES = {
     BLUE: "var(--blue)",
     RED: "var(--red)",
     GREEN: "var(--green)",
+    PURPLE: "var(--purple)",
+    AMBER: "var(--amber)",
 }
+_ON_PAPER = {
+    "--ink": "#1c2127",
+    "--muted": "#5b6570",
+    "--grid": "#e6e9ed",
+    "--blue": "#0072b2",
+    "--red": "#c75200",
+    "--green": "#00805d",
+    "--purple": "#a8478c",
+    "--amber": "#a87900",
+}
+"""What the page's variables are in a drawing without a page."""
+
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "jax_unlearn",
     "text.usetex": False,
+    "text.parse_math": False,
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
     "axes.edgecolor": MUTED,
@@ -54,10 +70,12 @@ class Drawing(NamedTuple):
     Attributes:
       title: what it shows, plain text.
       svg: the drawing.
+      detail: numbers that belong beside the title, plain text; may be empty.
     """
 
     title: str
     svg: Markup
+    detail: str = ""
 
 
 @contextmanager
@@ -159,6 +177,28 @@ def to_svg(figure: Any, *, name: str, alt: str) -> Markup:
     assert box is not None  # matplotlib writes one
     body = text[text.index(">") + 1 :]
     return Markup(f'<svg role="img" aria-label="{escape(alt)}" {box[0]}>{body}')
+
+
+def standalone(drawing: Drawing) -> str:
+    """Return a drawing as an SVG file of its own: ink on white, no page around it.
+
+    Args:
+      drawing: what to write.
+
+    Returns:
+      The text of an .svg file.
+
+    >>> with style():
+    ...     (axes,) = new_axes(2.0, 1.0)
+    ...     text = standalone(Drawing("", to_svg(axes.figure, name="f1", alt="none")))
+    >>> text[:40], "var(" in text
+    ('<svg xmlns="http://www.w3.org/2000/svg" ', False)
+    """
+    text = str(drawing.svg)
+    for variable, colour in _ON_PAPER.items():
+        text = text.replace(f"var({variable})", colour)
+    look = 'style="background: #ffffff; font-family: system-ui, sans-serif"'
+    return text.replace("<svg", f'<svg xmlns="http://www.w3.org/2000/svg" {look}', 1)
 
 
 def _shorten(tag: re.Match[str]) -> str:

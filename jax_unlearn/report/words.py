@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jax_unlearn.report.settings import show
 from jax_unlearn.report.table import (
     PERCENTAGES,
     REFERENCES,
@@ -12,23 +13,6 @@ from jax_unlearn.report.table import (
 )
 
 SPACE = "\N{NO-BREAK SPACE}"
-COMMON = ("method", "weighting", "epochs", "batch_size", "learning_rate")
-_LOSS_BASED = ("loreun", "loreun_static")
-MATTERS = {
-    "temperature": ("weighting", (*_LOSS_BASED, "el2n", "margin")),
-    "relative": ("weighting", (*_LOSS_BASED, "el2n", "margin")),
-    "normalize": ("weighting", _LOSS_BASED),
-    "power": ("weighting", ("sfron",)),
-    "tau": ("weighting", ("falw",)),
-    "estimator": ("weighting", ("falw",)),
-    "every": ("estimator", ("every",)),
-    "decay": ("estimator", ("streaming",)),
-    "keep": ("method", ("salun", "salun_soft")),
-    "threshold": ("method", ("salun_soft",)),
-    "penalty": ("method", ("l1_sparse",)),
-    "alpha": ("method", ("neggrad_plus",)),
-}
-"""Settings that are read only if another one has one of these values."""
 
 
 class _Facts:
@@ -97,6 +81,12 @@ def _kind(plan: Mapping[str, Any]) -> str:
         return (
             f", drawn long-tailed over the classes (γ = {gamma}): many samples of the "
             "head, few of the tail"
+        )
+    if kind in ("near", "far"):
+        nearest = "nearest to" if kind == "near" else "farthest from"
+        return (
+            f", of each class those whose features under the original model lie "
+            f"{nearest} their nearest other training samples"
         )
     if kind == "given":
         counts = plan.get("forget_counts")
@@ -213,82 +203,6 @@ def _names(labels: Sequence[str]) -> str:
     return f"{', '.join(labels[:-1])} and {labels[-1]}"
 
 
-def settings_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows of the methods' settings.
-
-    The last column holds the rest that the method reads, without what is the same for
-    all of them and named by `shared_settings`.
-
-    Args:
-      results: checked results.
-
-    Returns:
-      Headings, and as many strings a method.
-    """
-    rows = _with_settings(results)
-    same = _shared(rows)
-    lines = []
-    for row in rows:
-        setting = row["setting"]
-        line = [row["label"], *(_show(setting.get(name)) for name in COMMON)]
-        rest = [
-            f"{name} {_show(value)}".replace("_", " ")
-            for name, value in setting.items()
-            if name not in COMMON and name not in same and _matters(name, setting)
-        ]
-        lines.append([*line, ", ".join(rest) or "–"])
-    heads = ["Model", *(name.replace("_", " ") for name in COMMON), "also"]
-    return heads, lines
-
-
-def shared_settings(results: Mapping[str, Any]) -> str:
-    """Return the settings that are the same for all methods, as one line of text."""
-    same = _shared(_with_settings(results))
-    return ", ".join(f"{k} {_show(v)}".replace("_", " ") for k, v in same.items())
-
-
-def _with_settings(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [row for row in results["rows"].values() if row.get("setting")]
-
-
-def _shared(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    if len(rows) < 2:
-        return {}
-    first = rows[0]["setting"]
-    return {
-        name: value
-        for name, value in first.items()
-        if name not in COMMON
-        and name not in MATTERS
-        and all(row["setting"].get(name) == value for row in rows)
-    }
-
-
-def _matters(name: str, setting: Mapping[str, Any]) -> bool:
-    """Whether a setting is read by the method it is given to."""
-    if name not in MATTERS:
-        return True
-    switch, values = MATTERS[name]
-    return setting.get(switch) in values and (
-        switch != "estimator" or setting.get("weighting") == "falw"
-    )
-
-
-def _show(value: Any) -> str:
-    """Return a setting as text.
-
-    >>> _show(0.0005), _show(False), _show("random_label")
-    ('0.0005', 'no', 'random label')
-    """
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value).replace("_", " ")
-
-
 def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return where the numbers come from: data, training, machine, as pairs of text.
 
@@ -313,7 +227,7 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
         "SHA-256 of the forgotten ids": str(plan.get("forgotten_sha256") or ""),
         "Seeds": ", ".join(str(seed) for seed in plan.get("seeds") or []),
         "Original and Retrain": ", ".join(
-            f"{name} {_show(value)}".replace("_", " ")
+            f"{name} {show(value)}".replace("_", " ")
             for name, value in (plan.get("training") or {}).items()
             if not (name == "width" and value == 0)
         ),

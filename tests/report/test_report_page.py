@@ -220,16 +220,23 @@ def test_unusual_results_are_drawn(case):
     assert len([t for t in page.text["th"] if t in methods]) == 2 * len(methods)
 
 
-def test_numbers_of_twelve_methods_do_not_cover_each_other():
-    methods = {f"M{n}": Unlearning() for n in range(12)}
-    drawing = figures.gap_against_deviation(made_results(methods=methods))
+@pytest.mark.parametrize(("count", "room"), [(9, 1.0), (12, 1.4), (30, 1.4)])
+def test_numbers_of_many_methods_do_not_cover_each_other(results, count, room):
+    rng = np.random.default_rng(3)
+    rows = {key: results["rows"][key] for key in ("retrain", "null", "original")}
+    for n in range(count):
+        rows[f"m{n}"] = row = copy.deepcopy(results["rows"]["m1"])
+        for distance in ("avg_gap", "deviation"):
+            end = 0.6 * rows["original"][distance]["mean"]
+            row[distance]["mean"] = end + 0.4 * end * (n / count + rng.random() / 4)
+    drawing = figures.gap_against_deviation({"rows": rows})
     numbers = re.findall(
         r'<text [^>]*weight: 700[^>]* x="([-\d.]+)" y="([-\d.]+)"[^>]*>(\w+)<',
         drawing.svg,
     )
     at = {name: (float(x), float(y)) for x, y, name in numbers}
-    assert set(at) == {"R", "N", "O", *(str(n) for n in range(1, 13))}
-    places = np.array(list(at.values()))
+    assert set(at) == {"R", "N", "O", *(str(n) for n in range(1, count + 1))}
+    places = np.array(list(at.values())) / [room, 1.0]
     apart = np.linalg.norm(places[:, None] - places[None], axis=-1)
     assert apart[np.triu_indices(len(places), 1)].min() > 8
 
@@ -287,20 +294,15 @@ def test_the_summary_counts_what_was_asked(results):
     assert "a given list that touches 2 of 3 classes" in words.summary(given)[0]
 
 
-def test_settings_are_those_the_method_reads(results):
-    heads, rows = words.settings_table(results)
-    assert heads[:2] == ["Model", "method"]
-    assert rows[0][-1] == "tau 0.15, estimator exact"
-    assert rows[1][heads.index("learning rate")] == "0.05"
-    assert rows[1][-1] == "–"
-    assert "momentum 0.9" in words.shared_settings(results)
-    assert "tau" not in words.shared_settings(results)
-
-
-def test_every_setting_that_depends_is_a_setting():
-    known = set(vars(Unlearning()))
-    assert set(words.MATTERS) | set(words.COMMON) <= known
-    assert {switch for switch, _ in words.MATTERS.values()} <= known
+@pytest.mark.parametrize(
+    ("kind", "said"), [("near", "nearest to"), ("far", "farthest from")]
+)
+def test_the_summary_says_how_near_and_far_were_chosen(results, kind, said):
+    asked = words.summary(results | {"plan": {"kind": kind}})[0]
+    assert (
+        "were to be forgotten, of each class those whose features under the original "
+        f"model lie {said} their nearest other training samples. Everything" in asked
+    )
 
 
 def test_a_page_is_not_overwritten_unasked(tmp_path, results, monkeypatch):

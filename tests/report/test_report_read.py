@@ -8,12 +8,29 @@ from made_results import made_results
 
 from jax_unlearn.errors import InputError
 from jax_unlearn.pipeline import Unlearning
-from jax_unlearn.report import check_results, load_results, main_table, words
+from jax_unlearn.report import (
+    check_results,
+    conflict,
+    learned,
+    load_results,
+    main_table,
+    settings,
+    words,
+)
+
+NEWER = (
+    *("rho", "per_leaf", "salient", "strategies", "query_size", "attacks", "shadows"),
+    *("inner_rate", "first_order", "remat"),
+)
 
 
 @pytest.fixture(scope="module")
 def results():
-    methods = {"RL": Unlearning(weighting="falw"), "FT": Unlearning(method="finetune")}
+    methods = {
+        "RL": Unlearning(weighting="falw"),
+        "FT": Unlearning(method="finetune"),
+        "LTU": Unlearning(method="ltu", rho=0.3, epochs=1, weighting="falw"),
+    }
     return made_results(seeds=2, methods=methods)
 
 
@@ -99,12 +116,64 @@ def test_damage_in_a_row_is_named(results, path, value, said):
         (("scatter", "m9"), {}, "scatter.m9 belongs to no row"),
         (("scatter", "m0", "last_weights"), [1.0], "scatter.m0 has"),
         (("plan",), "demo", "plan is no JSON object"),
+        (("conflict",), [0.5], "conflict is no JSON object"),
+        (("conflict", "m9"), [0.5], "conflict.m9 belongs to no row"),
+        (("conflict", "m2"), [], "conflict.m2 is no list of numbers"),
+        (("conflict", "m2"), [0.5, None], "conflict.m2 is no list of numbers"),
+        (("conflict", "m2"), [0.5, -1.01], "conflict.m2 holds -1.01, no cosine"),
     ],
 )
 def test_damage_elsewhere_is_named(results, path, value, said):
     with pytest.raises(InputError) as caught:
         check_results(changed(results, path, value))
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ((), [], "learned is no JSON object"),
+        (("attacks",), ..., "learned.attacks is missing"),
+        (("attacks",), {}, "learned.attacks is empty"),
+        (("attacks", "logistic"), 0.6, "learned.attacks.logistic is no JSON object"),
+        (("attacks", "logistic", "auc"), ..., "logistic.auc is missing"),
+        (("attacks", "logistic", "auc"), 1.5, "logistic.auc=1.5 lies outside [0, 1]"),
+        (("attacks", "logistic", "standard_error"), -0.1, "standard_error=-0.1 lies"),
+        (("attacks", "logistic", "better_than_chance"), True, "chance=True is no num"),
+        (("attacks", "logistic", "better_than_chance"), 50, "better_than_chance=50 li"),
+        (("gaps",), ..., "learned.gaps is missing"),
+        (("gaps", "support"), ..., "learned.gaps.support is missing"),
+        (("gaps", "hard", "labels"), -0.1, "gaps.hard.labels=-0.1 lies outside [0, 1]"),
+        (("gaps", "hard", "features"), "0", "gaps.hard.features='0' is no number"),
+        (("gaps", "hard", "features"), 2.5, "features=2.5 lies outside [-2, 2]"),
+    ],
+)
+def test_damage_in_what_was_learned_is_named(results, path, value, said):
+    with pytest.raises(InputError) as caught:
+        check_results(changed(results, ("rows", "m2", "learned", *path), value))
+    assert "rows.m2.learned" in str(caught.value)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_rounding_is_no_damage(results):
+    auc = ("rows", "m2", "learned", "attacks", "logistic", "auc")
+    check_results(changed(results, auc, 1.00000012))
+    check_results(changed(results, ("conflict", "m2"), [-1.00000012]))
+
+
+def test_older_files_lack_what_ltu_learned(results):
+    older = changed(results, ("conflict",), ...)
+    older = changed(older, ("rows", "m2", "learned"), ...)
+    check_results(older)
+    check_results(older | {"conflict": {}})
+    for name in NEWER:
+        for row in older["rows"].values():
+            if row["setting"]:
+                del row["setting"][name]
+    check_results(older)
+    settings.settings_table(older)
+    assert "rho" not in " ".join(settings.shared_settings(older))
 
 
 def places(value, at=()):
@@ -120,7 +189,7 @@ def places(value, at=()):
 
 def test_what_is_accepted_can_be_told(results):
     small = results | {
-        "rows": {key: results["rows"][key] for key in ("retrain", "m0")},
+        "rows": {key: results["rows"][key] for key in ("retrain", "m2")},
         "scatter": {},
     }
     refused = accepted = 0
@@ -135,8 +204,13 @@ def test_what_is_accepted_can_be_told(results):
             accepted += 1
             main_table(damaged)
             words.summary(damaged)
-            words.settings_table(damaged)
-            words.shared_settings(damaged)
+            settings.settings_table(damaged)
+            settings.shared_settings(damaged)
             words.facts(damaged)
+            learned.attack_tables(damaged)
+            learned.gap_tables(damaged)
+            learned.warnings(damaged)
+            if damaged.get("conflict"):
+                conflict.caption(damaged)
     assert refused > 250
     assert accepted > 100

@@ -1,0 +1,188 @@
+"""What LTU learned, and how its gradients disagreed, as the page tells it."""
+
+import copy
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_results import made_results
+from test_report_page import Page, squeezed
+
+import jax_unlearn.report.html
+from jax_unlearn.pipeline import Unlearning
+from jax_unlearn.report import conflict, learned, render
+
+LTU = {"method": "ltu", "rho": 0.3, "epochs": 2}
+METHODS = {
+    "FT": Unlearning(method="finetune"),
+    "LTU": Unlearning(**LTU),
+    "LTU, first order": Unlearning(**LTU, first_order=True),
+    "LTU, only <logistic>": Unlearning(**LTU, attacks=("logistic", "logistic")),
+    "LTU, hard queries": Unlearning(**LTU, strategies=("hard", "hard")),
+}
+SECTION = "What LTU learned before it unlearned"
+CONFLICT = "Do forgetting and remembering disagree?"
+
+
+@pytest.fixture(scope="module")
+def results():
+    return made_results(seeds=2, methods=METHODS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_other_figures():
+    """Leave out what other tests look at: it takes time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax_unlearn.report.html, "_figures", lambda results: [])
+        yield
+
+
+@pytest.fixture(scope="module")
+def page(results):
+    return Page(render(results))
+
+
+def test_what_several_learned_alike_is_told_once(results):
+    tables = learned.attack_tables(results)
+    assert [(table.who, table.others) for table in tables] == [
+        ("LTU", "the same for: LTU, first order; LTU, hard queries"),
+        ("LTU, only <logistic>", ""),
+    ]
+    assert [(table.who, table.others) for table in learned.gap_tables(results)] == [
+        ("LTU", "the same for: LTU, first order; LTU, only <logistic>"),
+        ("LTU, hard queries", ""),
+    ]
+    error = results["rows"]["m1"]["learned"]["attacks"]["logistic"]["standard_error"]
+    names = [row.cells[0] for row in tables[0].rows]
+    assert names == ["logistic", "softmax MLP", "entropy MLP", "gaussian ratio"]
+    assert tables[0].rows[0] == (
+        ["logistic", f"0.565 ± {error:.3f}", "50 % of seeds"],
+        "bad",
+    )
+    assert tables[0].rows[3].cells[2] == "100 % of seeds"
+    assert tables[0].rows[3].tone == ""
+
+
+def test_the_null_of_the_gaps_comes_last(results):
+    changed = copy.deepcopy(results)
+    row = changed["rows"]["m1"]["learned"]
+    row["gaps"] = dict(reversed(row["gaps"].items()))
+    table = learned.gap_tables(changed)[0]
+    labels = "forget samples against each other"
+    assert table.rows[-1] == ([labels, "0.280", "0.0004"], "reference")
+    assert [row.cells[0] for row in table.rows[:2]] == ["nearest", "hard"]
+    features = row["gaps"]["nearest"]["features"]
+    assert table.rows[0].cells[1:] == ["0.700", f"{features:.4f}"]
+
+
+def test_an_attack_that_gives_no_feedback_is_warned_of(results):
+    assert learned.warnings(results) == [
+        "logistic does not beat chance in 50 % of the seeds: it gives no feedback "
+        "there (LTU; LTU, first order; LTU, hard queries).",
+        "logistic does not beat chance in 50 % of the seeds: it gives no feedback "
+        "there (LTU, only <logistic>).",
+    ]
+    good = copy.deepcopy(results)
+    for row in good["rows"].values():
+        if "learned" in row:
+            row["learned"]["attacks"]["logistic"]["better_than_chance"] = 1.0
+    assert learned.warnings(good) == []
+    assert 'class="warning"' not in render(good)
+    assert all(not row.tone for t in learned.attack_tables(good) for row in t.rows)
+
+
+def test_the_page_tells_it_in_order(results, page):
+    heads = page.text["h2"]
+    assert heads[-3:] == [SECTION, CONFLICT, "Where the numbers come from"]
+    assert ("div", {"class": "warning", "role": "note", "aria-label": "Warning"}) in (
+        page.attributes
+    )
+    paragraphs = squeezed(page.text["p"])
+    for line in learned.warnings(results):
+        assert f"Warning. {line}" in paragraphs
+    shown = squeezed(page.text["td"])
+    tables = [*learned.attack_tables(results), *learned.gap_tables(results)]
+    cells = [text for table in tables for row in table.rows for text in row.cells[1:]]
+    start = shown.index(cells[0])
+    assert shown[start : start + len(cells)] == cells
+    assert conflict.caption(results) in paragraphs
+
+
+def test_without_ltu_the_page_says_nothing_of_it(results):
+    older = copy.deepcopy(results)
+    del older["conflict"]
+    for row in older["rows"].values():
+        row.pop("learned", None)
+    page = Page(render(older))
+    assert SECTION not in page.text["h2"]
+    assert CONFLICT not in page.text["h2"]
+    assert conflict.conflict_by_step(older) == []
+    assert Page(render(older | {"conflict": {}})).text == page.text
+
+
+def test_a_conflict_without_attacks_is_drawn(results):
+    changed = copy.deepcopy(results)
+    changed["conflict"] = {"m0": [0.5, -0.25]}
+    for row in changed["rows"].values():
+        row.pop("learned", None)
+    page = Page(render(changed))
+    assert CONFLICT in page.text["h2"]
+    assert SECTION not in page.text["h2"]
+    assert page.text["figcaption"][-1] == (
+        "FTconflict in 50 % of 2 steps, 12.5 % of ‖g_f‖ removed"
+    )
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=30))
+def test_what_a_projection_removes(cosines):
+    often, removed = conflict.conflict_share(cosines)
+    # A unit g_f at each angle, projected off g_r = (1, 0) where they conflict.
+    lengths = [
+        np.hypot(c - max(c, 0.0), 0.0) if c < 0 else 0.0 for c in map(float, cosines)
+    ]
+    assert removed == pytest.approx(np.mean(lengths), abs=1e-12)
+    assert often == sum(c < 0 for c in cosines) / len(cosines)
+
+
+def test_the_caption_counts_what_is_drawn(results):
+    changed = results | {"conflict": {"m1": [-0.5, 0.5], "m2": [0.1, 0.1, 0.1, -0.4]}}
+    said = conflict.caption(changed)
+    assert "In these runs they conflict in 25 to 50 % of the steps" in said
+    assert "removes 10.0 to 25.0 % of ‖g_f‖ in the mean" in said
+    assert "Drawn are" not in said
+    said = conflict.caption(results | {"conflict": {"m1": [-0.5, 0.5]}})
+    assert "They conflict in 50 % of the steps" in said
+    assert "25.0 % of ‖g_f‖" in said
+
+
+def test_of_many_methods_the_first_are_drawn(results):
+    rows = results["rows"] | {f"n{k}": results["rows"]["m1"] for k in range(15)}
+    many = {"rows": rows, "conflict": {f"n{k}": [0.5, -0.5] for k in range(15)}}
+    assert len(conflict.conflict_by_step(many)) == conflict.PANELS == 12
+    assert conflict.caption(many).endswith("Drawn are the first 12 of 15 methods.")
+    # What is not drawn is not counted either.
+    many["conflict"]["n14"] = [-1.0]
+    assert "conflict in 50 % of the steps" in conflict.caption(many)
+
+
+def test_the_shade_is_the_area_below_zero(results):
+    cosines = [0.4, -0.4, -0.2, 0.2, 0.0, -0.3, -0.3]
+    (drawing,) = conflict.conflict_by_step(results | {"conflict": {"m1": cosines}})
+    x, y = conflict._below(np.arange(1, 8), np.array(cosines))
+    np.testing.assert_allclose(x, [1, 1.5, 2, 3, 3.5, 4, 5, 6, 7])
+    np.testing.assert_allclose(y, [0, 0, -0.4, -0.2, 0, 0, 0, -0.3, -0.3])
+    curve = re.search(r'd="(M [^"]*)" [^>]*stroke: var\(--blue\)', drawing.svg)
+    points = np.array(re.findall(r"[-\d.]+", curve[1]), float).reshape(-1, 2)
+    heights = (points[:, 1] - points[4, 1]) / (points[1, 1] - points[0, 1])
+    np.testing.assert_allclose(-0.8 * heights, cosines, atol=2e-3)
+    assert "fill: var(--red)" in drawing.svg
+
+
+def test_long_runs_become_rasters(results):
+    long = {"m1": [0.1, -0.1] * 400}
+    (drawing,) = conflict.conflict_by_step(results | {"conflict": long})
+    assert "data:image/png;base64," in drawing.svg
+    assert len(drawing.svg) < 60_000
+    assert "50 % of 800 steps" in drawing.detail

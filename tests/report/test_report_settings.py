@@ -1,0 +1,109 @@
+"""Settings are told of the methods that read them, and once where several share."""
+
+import pytest
+from made_results import made_results
+
+from jax_unlearn.pipeline import Unlearning
+from jax_unlearn.report import settings
+
+FT = Unlearning(method="finetune", learning_rate=0.05)
+LTU = {"method": "ltu", "rho": 0.3}
+
+
+def told(**methods):
+    """Return the last column by label, and the shared sentences."""
+    rows = {
+        label: {"label": label, "setting": vars(setting)}
+        for label, setting in methods.items()
+    }
+    results = {"rows": {"retrain": {"label": "Retrain", "setting": None}, **rows}}
+    _, lines = settings.settings_table(results)
+    return {line[0]: line[-1] for line in lines}, settings.shared_settings(results)
+
+
+def test_settings_are_those_the_method_reads():
+    methods = {"RL + FaLW": Unlearning(weighting="falw"), "FT": FT}
+    results = made_results(seeds=1, methods=methods)
+    heads, rows = settings.settings_table(results)
+    assert heads[:2] == ["Model", "method"]
+    assert rows[0][-1] == "tau 0.15, estimator exact"
+    assert rows[1][heads.index("learning rate")] == "0.05"
+    assert rows[1][-1] == "–"
+
+
+def test_without_ltu_there_is_one_shared_sentence():
+    _, shared = told(RL=Unlearning(weighting="falw"), FT=FT)
+    assert shared == [
+        "The same for all methods: harmonizer none, schedule merged, momentum 0.9, "
+        "weight decay 0.0005, clip 0, freeze statistics no."
+    ]
+
+
+def test_a_single_method_shares_nothing():
+    rest, shared = told(LTU=Unlearning(**LTU))
+    assert shared == []
+    assert rest["LTU"] == (
+        "harmonizer one way, rho 0.3, momentum 0.9, weight decay 0.0005, clip 0, "
+        "freeze statistics yes, strategies uniform + class skewed + feature cluster + "
+        "hard + nearest, query size 32, attacks logistic + softmax mlp + entropy mlp + "
+        "gaussian ratio, shadows 0, inner rate 0.01"
+    )
+
+
+def test_ltu_has_settings_of_its_own():
+    rest, shared = told(
+        FT=FT,
+        RL=Unlearning(),
+        LTU=Unlearning(**LTU),
+        plain=Unlearning(**LTU, harmonizer="none", first_order=True, remat=True),
+        masked=Unlearning(**LTU, attacks=["logistic"] * 2, salient=True),
+        leaf=Unlearning(**LTU, per_leaf=True, strategies=("uniform",)),
+    )
+    assert rest == {
+        "FT": "–",
+        "RL": "–",
+        "LTU": "–",
+        "plain": "harmonizer none, first order yes, remat yes",
+        "masked": "keep 0.5, salient yes, attacks 2 × logistic",
+        "leaf": "per leaf yes, strategies uniform",
+    }
+    assert shared == [
+        "The same for all methods: momentum 0.9, weight decay 0.0005, clip 0.",
+        "The same for all but ltu: harmonizer none, schedule merged, rho 1, freeze "
+        "statistics no.",
+        "The same for all of ltu: rho 0.3, freeze statistics yes, query size 32, "
+        "shadows 0, inner rate 0.01.",
+        "In rows of ltu that do not say otherwise: harmonizer one way, strategies "
+        "uniform + class skewed + feature cluster + hard + nearest, attacks logistic + "
+        "softmax mlp + entropy mlp + gaussian ratio.",
+    ]
+
+
+@pytest.mark.parametrize("harmonizer", ["one_way", "two_way"])
+def test_zipped_methods_are_harmonized_as_they_say(harmonizer):
+    zipped = {"schedule": "zipped", "harmonizer": harmonizer}
+    rest, _ = told(A=Unlearning(**zipped, per_leaf=True), B=Unlearning())
+    words = harmonizer.replace("_", " ")
+    assert rest["A"] == f"harmonizer {words}, per leaf yes, schedule zipped"
+    assert rest["B"] == "harmonizer none, schedule merged"
+
+
+def test_a_rho_that_varies_is_told_of_every_method():
+    rest, shared = told(A=Unlearning(rho=0.3), B=Unlearning(rho=0.5), C=Unlearning())
+    assert rest == {"A": "rho 0.3", "B": "rho 0.5", "C": "rho 1"}
+    assert "rho" not in shared[0]
+
+
+def test_a_rho_that_all_share_is_told_once():
+    rest, shared = told(
+        FT=Unlearning(method="finetune", rho=0.3), RL=Unlearning(rho=0.3)
+    )
+    assert "rho 0.3" in shared[0]
+    assert "rho" not in " ".join(rest.values())
+
+
+def test_every_setting_that_depends_is_a_setting():
+    known = set(vars(Unlearning()))
+    assert set(settings.MATTERS) | set(settings.COMMON) <= known
+    assert {*settings.LTU, *settings.FLAGS} <= known
+    assert {switch for switch, _ in settings.MATTERS.values()} <= known
