@@ -23,7 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from toys import batch, batchnorm_net, forms, relaxed, trees_close
 
 import jax_unlearn as ju
-from jax_unlearn import harmonize, methods, objectives, weights
+from jax_unlearn import harmonize, membership, methods, objectives, weights
 
 CLASSES, WIDTH, SIZE, STEPS, SAMPLES = 3, 4, 8, 5, 100
 
@@ -124,6 +124,22 @@ def distilled(model, params, state, **options):
         optax.sgd(0.1),
         forget=objectives.distill(model, other, state, temperature=2.0),
         retain=objectives.distill(model, params, state),
+        **options,
+    )
+
+
+def ltu(model, params, state, **options):
+    attacks = (membership.logistic(), membership.softmax_mlp(hidden=(4,)))
+    learned = {attack.name: attack.init(jax.random.key(0), 3) for attack in attacks}
+    learned = jax.tree.map(lambda leaf: leaf + 0.5, learned)  # no score is 0
+    return methods.ltu(
+        model,
+        momentum(),
+        num_classes=CLASSES,
+        queries=2,
+        attacks=attacks,
+        attack_params=learned,
+        model_state="sequential",
         **options,
     )
 
@@ -245,6 +261,12 @@ PAIRS = {
             ),
             harmonizer=harmonize.two_way(per_leaf=True),
         ),
+        "devices",
+    ),
+    "linen, ltu with batch statistics, falw exact": Pair(
+        "linen",
+        ltu,
+        dict(weighting=weights.falw(COUNTS), harmonizer=harmonize.two_way()),
         "devices",
     ),
     "plain, finetune": Pair(

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import tyro
+
 from jax_unlearn.cli.console import Reporter, open_console, print_legend, print_results
 from jax_unlearn.data import write_atomic
 from jax_unlearn.errors import InputError, unknown_name
@@ -15,10 +17,11 @@ RECIPES = {
 
 
 def recipe(
-    name: str | None = None,
+    name: tyro.conf.Positional[str | None] = None,
     data: Path | None = None,
     out: Path | None = None,
     seeds: tuple[int, ...] | None = None,
+    parts: tuple[str, ...] = ("main", "near", "far"),
     tune: bool = False,
 ) -> None:
     """Run a recipe, or go on with it: what its folder holds is not made again.
@@ -28,6 +31,7 @@ def recipe(
       data: .npz file, where the recipe does not bring its own data.
       out: folder of the run; default runs/NAME.
       seeds: default those of the recipe.
+      parts: of the study: the table with ablations and ρ, near and far forget sets.
       tune: search the settings instead, on the recipe's search seeds; writes them to
         OUT/settings.json.
     """
@@ -56,10 +60,12 @@ def recipe(
         write_atomic(path, to_json(found), overwrite=True)
         console.print(f"wrote {path}", markup=False)
         return
-    plans = [ltu.ltu_plan(study, part, seeds=seeds) for part in ltu.PARTS]
+    plans = [ltu.ltu_plan(study, part, seeds=seeds) for part in parts]
     phases = sum(len(plan.seeds) * (3 + len(plan.methods)) for plan in plans)
     with Reporter(console, phases) as progress:
-        found = ltu.run_ltu(study, dataset, folder, seeds=seeds, progress=progress)
+        found = ltu.run_ltu(
+            study, dataset, folder, seeds=seeds, parts=parts, progress=progress
+        )
     _show(console, found, folder)
 
 
@@ -75,7 +81,8 @@ def _show(console: Any, found: dict[str, dict[str, Any]], folder: Path) -> None:
         console.print(f"report: {page}", markup=False, soft_wrap=True)
     print_legend(console)
     for name, drawing in figures(found).items():
-        path = write_atomic(folder / f"{name}.svg", drawing.svg, overwrite=True)
+        text = reports.standalone(drawing)
+        path = write_atomic(folder / f"{name}.svg", text, overwrite=True)
         console.print(f"figure: {path}", markup=False, soft_wrap=True)
     short = to_json({part: shortened(results) for part, results in found.items()})
     path = write_atomic(folder / "results.json", short, overwrite=True)

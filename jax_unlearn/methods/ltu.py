@@ -75,8 +75,11 @@ def ltu(
       attacks: two or more membership attacks of different names.
       attack_params: what they have learned, by name, as from
         `ju.membership.train_attacks`.
-      inner: any optax transformation, for the virtual step; default SGD of rate 0.01.
-        `optax.set_to_zero()` looks nowhere ahead (the ablation without meta-test).
+      inner: any optax transformation, for the virtual step; default SGD of rate 0.003.
+        Where its rate passes the inverse of the support loss's largest curvature the
+        virtual step diverges, and the gradient through it explodes: lower the rate, or
+        clip in `optimizer`. `optax.set_to_zero()` looks nowhere ahead (the ablation
+        without meta-test).
       inner_steps: number of virtual steps.
       first_order: take the virtual step's gradient for a constant.
       remat: save memory, see `ju.gradients.meta_grad`.
@@ -150,7 +153,7 @@ def ltu(
         objectives.nonmember(model, attack, attack_params[attack.name])
         for attack in attacks
     )
-    inner = optax.sgd(0.01) if inner is None else inner
+    inner = optax.sgd(0.003) if inner is None else inner
     weigh = uniform() if weighting is None else weighting
     join = harmonize.one_way() if harmonizer is None else harmonizer
     options = {

@@ -149,7 +149,7 @@ class Unlearning:
     query_size: int = 32
     attacks: tuple[str, ...] = ATTACKS
     shadows: int = 0
-    inner_rate: float = 0.01
+    inner_rate: float = 0.003
     first_order: bool = False
     remat: bool = False
 
@@ -214,7 +214,7 @@ class Unlearning:
         _at_least("shadows", self.shadows, 0)
         if not 0 <= self.inner_rate < float("inf"):
             raise InputError(
-                f"inner_rate={self.inner_rate} must not be negative; try 0.01"
+                f"inner_rate={self.inner_rate} must not be negative; try 0.003"
             )
 
     @property

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,46 @@ from typing import Any
 import numpy as np
 
 from jax_unlearn import audit
-from jax_unlearn.data import Dataset
-from jax_unlearn.errors import NonFiniteError
+from jax_unlearn.data import Dataset, fingerprint, read_json, write_atomic
+from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.pipeline import Bench, Plan, Unlearning
-from jax_unlearn.pipeline.results import environment
+from jax_unlearn.pipeline.results import environment, to_json
 from jax_unlearn.pipeline.stages import measure
 
 Grids = Mapping[str, tuple[dict[str, Any], dict[str, Sequence[Any]]]]
 """By method: what is fixed, and the values tried of what is not."""
+
+
+class _Finished:
+    """The trials of a search, kept in a file as they are done."""
+
+    def __init__(self, plan: Plan, dataset: Dataset, folder: Path | None):
+        told = dataclasses.asdict(plan) | {"dataset": fingerprint(dataset)}
+        self._path = None if folder is None else folder / "trials.json"
+        self._found: dict[str, Any] = {"plan": json.loads(to_json(told)), "trials": {}}
+        if self._path is None or not self._path.exists():
+            return
+        found = read_json(self._path)
+        if found.get("plan") != self._found["plan"]:
+            raise InputError(
+                f"{self._path} holds trials of another plan; choose another folder"
+            )
+        self._found = found
+
+    def get(self, setting: Unlearning) -> dict[str, Any] | None:
+        """Return the row of a finished trial."""
+        return self._found["trials"].get(_key(setting))
+
+    def put(self, setting: Unlearning, row: dict[str, Any]) -> dict[str, Any]:
+        """Keep and return a row."""
+        self._found["trials"][_key(setting)] = row
+        if self._path is not None:
+            write_atomic(self._path, to_json(self._found), overwrite=True)
+        return row
+
+
+def _key(setting: Unlearning) -> str:
+    return json.dumps(dataclasses.asdict(setting), sort_keys=True)
 
 
 def trials(fixed: Mapping[str, Any], grid: Mapping[str, Any]) -> Iterator[Unlearning]:
@@ -47,7 +80,8 @@ def search(
       dataset: its data.
       grids: what is tried.
       say: told a line for each trial.
-      folder: where the trained models are kept, to be found again; None keeps nothing.
+      folder: where the trained models and the finished trials are kept, so that a
+        search goes on where it stopped; None keeps nothing.
 
     Returns:
       JSON-able: "settings" by method, "table" of all trials, seeds, environment.
@@ -65,12 +99,12 @@ def search(
         gaps, deviations = [], []
         for seed, request, original, target, goal in cases:
             try:
-                done = bench.unlearn(
+                made = bench.unlearn(
                     label, setting, request, original, seed=seed, keep=False
                 )
             except NonFiniteError:
                 return {"avg_gap": None, "deviation": None}  # diverged: never chosen
-            outputs = bench.outputs(done.trained)
+            outputs = bench.outputs(made.trained)
             metrics = measure(outputs, dataset, request, seed=seed)
             gaps.append(audit.avg_gap(metrics, goal))
             deviations.append(
@@ -84,12 +118,15 @@ def search(
             "deviation": float(np.mean(deviations)),
         }
 
+    finished = _Finished(plan, dataset, folder)
     settings, table = {}, {}
     for label, (fixed, grid) in grids.items():
         rows = []
         for setting in trials(fixed, grid):
             varied = {name: getattr(setting, name) for name in grid}
-            row = varied | trial(label, setting)
+            row = finished.get(setting)
+            if row is None:
+                row = finished.put(setting, varied | trial(label, setting))
             rows.append((row["avg_gap"], setting, row))
             say(f"{label}: {row}")
         finite = [row for row in rows if row[0] is not None]

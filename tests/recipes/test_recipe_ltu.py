@@ -1,0 +1,142 @@
+"""The LTU study: its plans, and a search that goes on where it stopped."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from jax_unlearn.data import Dataset, Examples, digits, subset
+from jax_unlearn.errors import InputError
+from jax_unlearn.pipeline import Plan, Training, Unlearning
+from jax_unlearn.recipes import ltu
+from jax_unlearn.recipes.search import search, trials
+
+
+@pytest.mark.parametrize("name", list(ltu.STUDIES))
+def test_every_method_has_as_many_trials_and_only_rho_of_the_retain_set(name):
+    grids = ltu.STUDIES[name].grids
+    assert tuple(grids) == ltu.COMPARED
+    tried = {label: list(trials(*grid)) for label, grid in grids.items()}
+    assert len({len(settings) for settings in tried.values()}) == 1
+    assert {s.rho for settings in tried.values() for s in settings} == {ltu.RHO}
+
+
+@pytest.mark.parametrize("name", list(ltu.STUDIES))
+def test_the_study_reports_on_seeds_it_did_not_search_with_stored_settings(name):
+    study, found = ltu.STUDIES[name], ltu.found_settings(name)
+    assert found["search_seeds"] == list(study.search_seeds)
+    assert not set(study.seeds) & set(study.search_seeds)
+    assert len(study.seeds) >= 3
+    assert found["training"] == dataclasses.asdict(study.training)
+    for label, (fixed, grid) in study.grids.items():
+        rows = found["table"][label]
+        assert [{k: row[k] for k in grid} for row in rows] == [
+            {k: getattr(s, k) for k in grid} for s in trials(fixed, grid)
+        ]
+        chosen = Unlearning(**found["settings"][label])
+        best = min(
+            (row for row in rows if row["avg_gap"] is not None),
+            key=lambda row: row["avg_gap"],
+        )
+        assert {k: getattr(chosen, k) for k in grid} == {k: best[k] for k in grid}
+
+
+def test_every_variant_takes_one_part_away():
+    base = Unlearning(method="ltu", rho=0.3, learning_rate=0.5)
+    for label, changed in ltu.variants(base).items():
+        different = {
+            field.name
+            for field in dataclasses.fields(base)
+            if getattr(base, field.name) != getattr(changed, field.name)
+        }
+        assert len(different) == 1, label
+
+
+def test_rho_changes_the_data_and_hardly_the_number_of_steps():
+    plan = ltu.ltu_plan("digits", "main", seeds=(0, 1))
+    base = plan.methods["LTU"]
+    for rho in ltu.RHOS:
+        setting = plan.methods[ltu._at("LTU", rho)]
+        assert setting.rho == rho
+        samples = setting.rho * setting.epochs
+        assert abs(samples / (base.rho * base.epochs) - 1) <= 0.5 / setting.epochs
+
+
+def test_near_and_far_compare_the_methods_of_the_table():
+    for part in ("near", "far"):
+        plan = ltu.ltu_plan("digits", part)
+        assert tuple(plan.methods) == ltu.COMPARED
+        assert plan.by_distance
+    with pytest.raises(InputError, match="unknown part 'middle'"):
+        ltu.ltu_plan("digits", "middle")
+    with pytest.raises(InputError, match="unknown study 'mnist'"):
+        ltu.study_named("mnist")
+
+
+def test_a_study_says_which_data_it_needs(tmp_path):
+    with pytest.raises(InputError, match="needs --data"):
+        ltu.load(ltu.STUDIES["cifar10"], None)
+    with pytest.raises(InputError, match="brings its own data"):
+        ltu.load(ltu.STUDIES["digits"], tmp_path / "x.npz")
+
+
+def test_a_subset_keeps_the_proportions_and_the_order():
+    full = digits()
+    small = subset(full, train=200, test=100)
+    shares = np.bincount(full.train.labels) / 5
+    counts = np.bincount(small.train.labels)
+    assert np.all(np.abs(counts - shares) < 1)
+    assert len(small.test.labels) == 100
+    rows = [
+        np.flatnonzero((full.train.inputs == x).all((1, 2, 3)))[0]
+        for x in small.train.inputs[:9]
+    ]
+    assert np.all(np.diff(rows) > 0)
+    with pytest.raises(InputError, match="train=5000: digits has 1000"):
+        subset(full, train=5000, test=0)
+
+
+def tiny() -> tuple[Plan, Dataset]:
+    full = digits()
+    keep, test = full.train.labels < 3, full.test.labels < 3
+    data = Dataset(
+        "three digits",
+        Examples(full.train.inputs[keep][:120], full.train.labels[keep][:120]),
+        Examples(full.test.inputs[test][:40], full.test.labels[test][:40]),
+        3,
+        ("0", "1", "2"),
+    )
+    training = Training(network="mlp", width=8, epochs=2, batch_size=40)
+    return Plan("tiny", "random", 0.2, 1.0, 30, training, {}, (7, 8)), data
+
+
+def test_a_search_goes_on_where_it_stopped(tmp_path):
+    plan, data = tiny()
+    grids = {
+        "GA": (
+            {"method": "gradient_ascent", "epochs": 1},
+            {"learning_rate": (1e-3, 1e30)},
+        )
+    }
+    first, again = [], []
+    found = search(plan, data, grids, first.append, folder=tmp_path)
+    assert found["settings"]["GA"]["learning_rate"] == 1e-3
+    assert found["table"]["GA"][1]["avg_gap"] is None  # diverged: never chosen
+    kept = tmp_path / "trials.json"
+    stored = json.loads(kept.read_text())
+    marked = next(key for key in stored["trials"] if '"learning_rate": 0.001' in key)
+    stored["trials"][marked]["avg_gap"] = -1.0
+    kept.write_text(json.dumps(stored))
+    wider = {"GA": (grids["GA"][0], {"learning_rate": (1e-3, 1e30, 1e-4)})}
+    more = search(plan, data, wider, again.append, folder=tmp_path)
+    assert more["table"]["GA"][0]["avg_gap"] == -1.0  # read, not made again
+    assert more["table"]["GA"][2]["avg_gap"] > 0
+    with pytest.raises(InputError, match="trials of another plan"):
+        search(
+            dataclasses.replace(plan, fraction=0.3),
+            data,
+            grids,
+            again.append,
+            folder=tmp_path,
+        )
