@@ -83,7 +83,8 @@ def ltu(
       inner_steps: number of virtual steps.
       first_order: take the virtual step's gradient for a constant.
       remat: save memory, see `ju.gradients.meta_grad`.
-      weighting: weights of the support of g_r; default uniform.
+      weighting: weights of the support of g_r, taken anew at each virtual step;
+        default uniform.
       harmonizer: default `one_way()`: g_f gives up what conflicts with g_r.
       redraw: new random labels at every step instead of one draw a sample.
       seed: of the fixed labels.
@@ -251,7 +252,7 @@ def _split(batch: Batch | None, parts: int) -> Batch:
     """Return the batch with a leading axis of equal parts."""
     retain = cast(Batch, batch)
     size = retain.labels.shape[0]
-    if size % parts:
+    if size % parts or not size:
         raise InputError(
             f"{size} retain samples in the batch are not queries={parts} equal parts; "
             "use ju.data.queried with as many strategies"

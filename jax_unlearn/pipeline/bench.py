@@ -23,7 +23,7 @@ from jax_unlearn.pipeline.networks import Network, build, describe
 from jax_unlearn.pipeline.plan import NEIGHBOURS, Plan
 from jax_unlearn.pipeline.prepare import Preparer
 from jax_unlearn.pipeline.results import conflicts, weights_against_losses
-from jax_unlearn.pipeline.settings import Unlearning
+from jax_unlearn.pipeline.settings import Training, Unlearning
 from jax_unlearn.pipeline.stages import (
     Outputs,
     Request,
@@ -315,9 +315,8 @@ class Bench:
         told = json.loads(json.dumps(told))
         if path is not None and path.exists():
             stored = load_model(path, self.dataset)
-            same = all(stored.record.get(name) == told[name] for name in told)
             if not (
-                same
+                _means(stored.record, told)
                 and stored.network == self.network
                 and np.array_equal(stored.ids, np.sort(ids))
             ):
@@ -335,3 +334,19 @@ class Bench:
                 path, made.trained, self.network, self.dataset, ids, unseen, record
             )
         return made
+
+
+def _means(record: dict[str, Any], told: dict[str, Any]) -> bool:
+    """Return whether a record says what was told; settings it lacks are defaults."""
+    for name, wanted in told.items():
+        found = record.get(name)
+        if isinstance(wanted, dict) and isinstance(found, dict):
+            kind = Unlearning if name == "unlearning" else Training
+            try:
+                if kind(**found) != kind(**wanted):
+                    return False
+            except (TypeError, InputError):
+                return False  # of another version of the package
+        elif found != wanted:
+            return False
+    return True

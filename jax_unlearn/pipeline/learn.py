@@ -121,12 +121,13 @@ def learn(
         },
         "gaps": {name: gap._asdict() for name, gap in gaps.items()},
     }
-    if not any(found["better_than_chance"] for found in details["attacks"].values()):
+    feedback = any(a["better_than_chance"] for a in details["attacks"].values())
+    if not (feedback or setting.allow_weak):
         areas = ", ".join(f"{n} {float(info.auc):.3f}" for n, info in infos.items())
         raise InputError(
             f"attacks={setting.attacks}: none is better than chance (held-out AUC: "
             f"{areas}), so ltu has no feedback; hold out more unseen samples, raise "
-            "rho, or leave it: a model that gives nothing away has little to unlearn"
+            "rho, or give --allow-weak to go on all the same"
         )
     return Learned(strategies, size, attacks, params, details)
 

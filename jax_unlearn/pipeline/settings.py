@@ -108,6 +108,7 @@ class Unlearning:
         batch each; a name may be repeated.
       query_size: samples of each query.
       attacks: of ltu: its membership models; a name may be repeated, for another fit.
+      allow_weak: go on where no attack is better than chance, instead of refusing.
       shadows: number of shadow models to train the attacks on, instead of the model
         itself; their AUC is measured on the model all the same.
       inner_rate: learning rate of ltu's virtual step; 0 does not look ahead.
@@ -148,6 +149,7 @@ class Unlearning:
     strategies: tuple[str, ...] = STRATEGIES
     query_size: int = 32
     attacks: tuple[str, ...] = ATTACKS
+    allow_weak: bool = False
     shadows: int = 0
     inner_rate: float = 0.003
     first_order: bool = False
