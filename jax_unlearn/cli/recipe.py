@@ -1,5 +1,6 @@
 """The recipes by name: studies that take longer than the default job."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ def _show(console: Any, found: dict[str, dict[str, Any]], folder: Path) -> None:
         text = reports.standalone(drawing)
         path = write_atomic(folder / f"{name}.svg", text, overwrite=True)
         console.print(f"figure: {path}", markup=False, soft_wrap=True)
-    short = to_json({part: shortened(results) for part, results in found.items()})
-    path = write_atomic(folder / "results.json", short, overwrite=True)
+    short = {part: shortened(results) for part, results in found.items()}
+    text = json.dumps(short, allow_nan=False) + "\n"
+    path = write_atomic(folder / "results.json", text, overwrite=True)
     console.print(f"results: {path}", markup=False, soft_wrap=True)

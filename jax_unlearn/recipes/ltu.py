@@ -210,21 +210,39 @@ def variants(base: Unlearning) -> dict[str, Unlearning]:
     }
 
 
-def at_rho(settings: Mapping[str, Unlearning]) -> dict[str, Unlearning]:
+def at_rho(study: Study, settings: Mapping[str, Unlearning]) -> dict[str, Unlearning]:
     """Return FT, RL and LTU at every ρ but the one of the table.
 
-    The number of steps is that at ρ = 0.3: what changes is the data, not the effort.
+    The number of steps is that at ρ = 0.3, to a whole number of epochs: what changes is
+    the data, not the effort.
     """
     made = {}
     for rho in RHOS:
         if rho != RHO:
             for label in ("FT", "RL", "LTU"):
                 base = settings[label]
-                epochs = max(round(base.epochs * RHO / rho), 1)
-                made[_at(label, rho)] = dataclasses.replace(
-                    base, rho=rho, epochs=epochs
-                )
+                other = dataclasses.replace(base, rho=rho)
+                steps = base.epochs * steps_per_epoch(study, base)
+                epochs = max(round(steps / steps_per_epoch(study, other)), 1)
+                made[_at(label, rho)] = dataclasses.replace(other, epochs=epochs)
     return made
+
+
+def steps_per_epoch(study: Study, setting: Unlearning) -> int:
+    """Return how many steps a method takes through what it may read.
+
+    >>> steps_per_epoch(STUDIES["digits"], Unlearning(method="finetune"))  # 420/64
+    7
+    """
+    trained = (study.train or len(digits().train.labels)) - study.unseen
+    forget = round(study.fraction * trained)
+    retain = round(setting.rho * (trained - forget))
+    if setting.method == "ltu":
+        return -(-retain // (len(setting.strategies) * setting.query_size))
+    if setting.method == "finetune":
+        return -(-retain // min(setting.batch_size, retain))
+    share = round(setting.batch_size * forget / (forget + retain))
+    return -(-retain // (setting.batch_size - share))
 
 
 def _at(label: str, rho: float) -> str:
@@ -250,7 +268,7 @@ def ltu_plan(name: str, part: str, *, seeds: Sequence[int] | None = None) -> Pla
     chosen = {k: Unlearning(**found["settings"][k]) for k in COMPARED}
     methods = dict(chosen)
     if part == "main":
-        methods |= variants(chosen["LTU"]) | at_rho(chosen)
+        methods |= variants(chosen["LTU"]) | at_rho(study, chosen)
     note = (
         f"Settings chosen by the smallest mean Avg. Gap of {found['trials']} trials a "
         f"method on search seeds {found['search_seeds']} (jax-unlearn recipe "

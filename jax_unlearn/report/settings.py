@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 COMMON = ("method", "weighting", "epochs", "batch_size", "learning_rate")
 LTU = ("strategies", "query_size", "attacks", "shadows", "inner_rate")
-FLAGS = ("per_leaf", "salient", "first_order", "remat")  # told only where they are set
+# told only where they are set
+FLAGS = ("per_leaf", "salient", "first_order", "remat", "allow_weak")
 _LOSS_BASED = ("loreun", "loreun_static")
 MATTERS = {
     "temperature": ("weighting", (*_LOSS_BASED, "el2n", "margin")),

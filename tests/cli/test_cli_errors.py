@@ -192,7 +192,7 @@ def test_checkpoints_missing_damaged_or_foreign(job, tmp_path, capsys):
 def test_names_that_do_not_exist(capsys, tmp_path):
     line = refused(capsys, ["split", "--dataset", "cifr10", "--data-dir", tmp_path])
     assert "cifar10" in line
-    line = refused(capsys, ["train", "--dataset", "digits", "--network", "resnet8"])
+    line = refused(capsys, ["train", "--dataset", "digits", "--network", "resnet9"])
     assert "did you mean" in line
     assert "--dataset" in refused(capsys, ["split"])
 

@@ -6,9 +6,19 @@ import json
 import numpy as np
 import pytest
 
-from jax_unlearn.data import Dataset, Examples, digits, subset
+from jax_unlearn.data import (
+    Dataset,
+    Examples,
+    digits,
+    merged,
+    queried,
+    queries,
+    retain_only,
+    subset,
+)
 from jax_unlearn.errors import InputError
-from jax_unlearn.pipeline import Plan, Training, Unlearning
+from jax_unlearn.pipeline import Plan, Training, Unlearning, draw_request
+from jax_unlearn.pipeline.prepare import accessible
 from jax_unlearn.recipes import ltu
 from jax_unlearn.recipes.search import search, trials
 
@@ -54,13 +64,32 @@ def test_every_variant_takes_one_part_away():
 
 
 def test_rho_changes_the_data_and_hardly_the_number_of_steps():
+    study, data = ltu.STUDIES["digits"], digits()
     plan = ltu.ltu_plan("digits", "main", seeds=(0, 1))
-    base = plan.methods["LTU"]
-    for rho in ltu.RHOS:
-        setting = plan.methods[ltu._at("LTU", rho)]
-        assert setting.rho == rho
-        samples = setting.rho * setting.epochs
-        assert abs(samples / (base.rho * base.epochs) - 1) <= 0.5 / setting.epochs
+    asked, _ = draw_request(plan, data, 0)
+    for label in ("FT", "RL", "LTU"):
+        lengths = []
+        for rho in ltu.RHOS:
+            setting = plan.methods[ltu._at(label, rho)]
+            assert setting.rho == rho
+            retain = accessible(data, asked, rho, 0).retain
+            epoch = ltu.steps_per_epoch(study, setting)
+            sets = data.train, asked.forget, retain
+            if label == "FT":
+                schedule = retain_only(*sets[::2], batch_size=64, epochs=1)
+            elif label == "RL":
+                schedule = merged(*sets, batch_size=64, epochs=1)
+            else:
+                schedule = queried(
+                    *sets,
+                    [queries.uniform(len(retain))] * 5,
+                    batch_size=64,
+                    query_size=16,
+                    epochs=1,
+                )
+            assert epoch == len(schedule)
+            lengths.append(setting.epochs * epoch)
+        assert max(lengths) <= 1.2 * min(lengths)
 
 
 def test_near_and_far_compare_the_methods_of_the_table():
@@ -134,7 +163,7 @@ def test_a_search_goes_on_where_it_stopped(tmp_path):
     assert more["table"]["GA"][2]["avg_gap"] > 0
     with pytest.raises(InputError, match="trials of another plan"):
         search(
-            dataclasses.replace(plan, fraction=0.3),
+            dataclasses.replace(plan, title="another"),
             data,
             grids,
             again.append,

@@ -46,7 +46,7 @@ def test_a_single_method_shares_nothing():
         "harmonizer one way, rho 0.3, momentum 0.9, weight decay 0.0005, clip 0, "
         "freeze statistics yes, strategies uniform + class skewed + feature cluster + "
         "hard + nearest, query size 32, attacks logistic + softmax mlp + entropy mlp + "
-        "gaussian ratio, shadows 0, inner rate 0.01"
+        "gaussian ratio, shadows 0, inner rate 0.003"
     )
 
 
@@ -72,7 +72,7 @@ def test_ltu_has_settings_of_its_own():
         "The same for all but ltu: harmonizer none, schedule merged, rho 1, freeze "
         "statistics no.",
         "The same for all of ltu: rho 0.3, freeze statistics yes, query size 32, "
-        "shadows 0, inner rate 0.01.",
+        "shadows 0, inner rate 0.003.",
         "In rows of ltu that do not say otherwise: harmonizer one way, strategies "
         "uniform + class skewed + feature cluster + hard + nearest, attacks logistic + "
         "softmax mlp + entropy mlp + gaussian ratio.",
