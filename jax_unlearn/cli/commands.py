@@ -1,5 +1,6 @@
 """The commands on files: split, train, unlearn, audit, report."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +31,7 @@ from jax_unlearn.data import (
 )
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.pipeline import Request, Training, Unlearning
+from jax_unlearn.pipeline.learn import weak_attacks
 from jax_unlearn.pipeline.models import Stored, load_model, save_model
 from jax_unlearn.pipeline.networks import build, describe
 from jax_unlearn.pipeline.prepare import Preparer
@@ -194,6 +196,8 @@ def unlearn(
                 f"{unlearning.method} with learning_rate={unlearning.learning_rate}: "
                 f"{error}; lower the learning rate; last good checkpoint: {checkpoint}"
             ) from error
+    for warning in weak_attacks(job.details):
+        print(f"jax-unlearn: warning: {warning}", file=sys.stderr)
     record = {
         "unlearning": vars(unlearning),
         "seed": seed,

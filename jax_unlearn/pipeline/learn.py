@@ -132,6 +132,22 @@ def learn(
     return Learned(strategies, size, attacks, params, details)
 
 
+def weak_attacks(details: dict[str, Any]) -> list[str]:
+    """Return a warning for every attack that is no better than chance.
+
+    >>> weak_attacks(
+    ...     {"attacks": {"logistic": {"auc": 0.5, "better_than_chance": False}}}
+    ... )
+    ["attack 'logistic' is no better than chance (AUC 0.500): it gives no feedback"]
+    """
+    return [
+        f"attack {name!r} is no better than chance (AUC {found['auc']:.3f}): "
+        "it gives no feedback"
+        for name, found in details.get("attacks", {}).items()
+        if not found["better_than_chance"]
+    ]
+
+
 def _confidence(observed: Observed) -> np.ndarray:
     probs = jax.nn.softmax(observed.logits.astype(jnp.float32))
     return np.asarray(probs)[np.arange(len(observed.labels)), observed.labels]
