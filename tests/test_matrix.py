@@ -269,6 +269,82 @@ PAIRS = {
         dict(weighting=weights.falw(COUNTS), harmonizer=harmonize.two_way()),
         "devices",
     ),
+    "plain, scrub, loreun, one-way": Pair(
+        "plain",
+        lambda model, params, state, **options: methods.scrub(
+            model,
+            momentum(),
+            teacher_params=params,
+            teacher_state=state,
+            **options,
+        ),
+        dict(
+            weighting=weights.loreun(temperature=1.0), harmonizer=harmonize.one_way()
+        ),
+    ),
+    "plain, bad teacher merged, el2n": Pair(
+        "plain",
+        lambda model, params, state, **options: methods.bad_teacher(
+            model,
+            momentum(),
+            teacher_params=params,
+            teacher_state=state,
+            incompetent_params=jax.tree.map(lambda p: -p, params),
+            incompetent_state=state,
+            forward="merged",
+            **options,
+        ),
+        dict(weighting=weights.el2n(temperature=1.0)),
+    ),
+    "plain, sfron frozen, margin": Pair(
+        "plain",
+        lambda model, params, state, **options: methods.sfron(
+            model,
+            momentum(),
+            mask=mask_of(model, params, state),
+            steps=STEPS,
+            forget_rate=0.01,
+            forget_every=2,
+            model_state="frozen",
+            **options,
+        ),
+        dict(weighting=weights.margin(temperature=1.0)),
+    ),
+    "plain, boundary shrink, loreun static": Pair(
+        "plain",
+        lambda model, params, state, **options: methods.boundary_shrink(
+            model,
+            momentum(),
+            labels=jnp.arange(SAMPLES, dtype=jnp.int32) % CLASSES,
+            **options,
+        ),
+        dict(weighting=weights.loreun_static(TABLE, temperature=1.0)),
+    ),
+    "plain, boundary expand masked, sfron": Pair(
+        "plain",
+        lambda model, params, state, **options: methods.boundary_expand(
+            model,
+            model,  # the logits stand for features
+            ju.masks.masked(momentum(), mask_of(model, params, state)),
+            head_optimizer=momentum(),
+            num_classes=CLASSES,
+            width=CLASSES,
+            **options,
+        ),
+        dict(weighting=weights.sfron(0.5)),
+    ),
+    "plain, amnesiac relabelled, falw exact": Pair(
+        "plain",
+        lambda model, params, state, **options: methods.amnesiac_relabel(
+            model, momentum(), num_classes=CLASSES, **options
+        ),
+        dict(weighting=weights.falw(COUNTS)),
+    ),
+    "plain, unsir": Pair(
+        "plain",
+        lambda model, params, state: methods.unsir(model, momentum()),
+        {},
+    ),
     "plain, finetune": Pair(
         "plain",
         lambda model, params, state: methods.finetune(model, momentum()),
@@ -406,7 +482,17 @@ def test_the_matrix_covers_what_the_packages_export():
         assert {PAIRS[name].framework for name in checked(kind)} == set(FRAMEWORKS)
     text = Path(__file__).read_text()
     for package, left_out in (
-        (methods, {"assemble", "l1_penalty"}),
+        (
+            methods,
+            {
+                "assemble",
+                "class_matched_error",
+                "l1_penalty",
+                "rewind",
+                "sfron_strength",
+                "unsir_noise",
+            },
+        ),
         (
             weights,
             {

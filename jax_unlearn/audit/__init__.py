@@ -1,11 +1,22 @@
 """Audits: how near an unlearned model is to Retrain, from plain arrays of outputs."""
 
+import functools
+import sys
+import types
+
+from jax_unlearn.audit.auditor import Audit as Audit
+from jax_unlearn.audit.auditor import Detail as Detail
+from jax_unlearn.audit.auditor import Figure as Figure
+from jax_unlearn.audit.auditor import audit as audit
+from jax_unlearn.audit.auditor import audit_table as audit_table
+from jax_unlearn.audit.auditor import to_record as to_record
 from jax_unlearn.audit.comparison import Comparison as Comparison
 from jax_unlearn.audit.comparison import MetricRow as MetricRow
 from jax_unlearn.audit.comparison import PairedTest as PairedTest
 from jax_unlearn.audit.comparison import compare as compare
 from jax_unlearn.audit.comparison import comparison_table as comparison_table
 from jax_unlearn.audit.comparison import paired_test as paired_test
+from jax_unlearn.audit.confusion import interclass_confusion as interclass_confusion
 from jax_unlearn.audit.deviation import ClassDeviation as ClassDeviation
 from jax_unlearn.audit.deviation import DeviationCounts as DeviationCounts
 from jax_unlearn.audit.deviation import GroupDeviation as GroupDeviation
@@ -14,10 +25,30 @@ from jax_unlearn.audit.deviation import deviation_by_group as deviation_by_group
 from jax_unlearn.audit.deviation import deviation_counts as deviation_counts
 from jax_unlearn.audit.deviation import per_sample_deviation as per_sample_deviation
 from jax_unlearn.audit.deviation import unlearning_deviation as unlearning_deviation
+from jax_unlearn.audit.evidence import ModelOutputs as ModelOutputs
+from jax_unlearn.audit.evidence import PartLabels as PartLabels
 from jax_unlearn.audit.features import entropy as entropy
 from jax_unlearn.audit.features import modified_entropy as modified_entropy
 from jax_unlearn.audit.features import true_class_confidence as true_class_confidence
 from jax_unlearn.audit.features import true_class_loss as true_class_loss
+from jax_unlearn.audit.figures import GROUPS as GROUPS
+from jax_unlearn.audit.figures import KINDS as KINDS
+from jax_unlearn.audit.forgetting import ForgettingQuality as ForgettingQuality
+from jax_unlearn.audit.forgetting import example_epsilon as example_epsilon
+from jax_unlearn.audit.forgetting import forgetting_null as forgetting_null
+from jax_unlearn.audit.forgetting import forgetting_points as forgetting_points
+from jax_unlearn.audit.forgetting import forgetting_quality as forgetting_quality
+from jax_unlearn.audit.forgetting import forgetting_score as forgetting_score
+from jax_unlearn.audit.klom import Klom as Klom
+from jax_unlearn.audit.klom import klom as klom
+from jax_unlearn.audit.klom import klom_null as klom_null
+from jax_unlearn.audit.klom import margins as margins
+from jax_unlearn.audit.lira import ULira as ULira
+from jax_unlearn.audit.lira import logit_scaled_confidence as logit_scaled_confidence
+from jax_unlearn.audit.lira import (
+    logit_scaled_confidence_from_probs as logit_scaled_confidence_from_probs,
+)
+from jax_unlearn.audit.lira import u_lira as u_lira
 from jax_unlearn.audit.membership import (
     entropy_mia_member_rate as entropy_mia_member_rate,
 )
@@ -31,3 +62,33 @@ from jax_unlearn.audit.metrics import check_metrics as check_metrics
 from jax_unlearn.audit.metrics import tow as tow
 from jax_unlearn.audit.metrics import tow_mia as tow_mia
 from jax_unlearn.audit.metrics import unlearning_metrics as unlearning_metrics
+from jax_unlearn.audit.poisoning import Gus as Gus
+from jax_unlearn.audit.poisoning import Poisoned as Poisoned
+from jax_unlearn.audit.poisoning import gaussian_score as gaussian_score
+from jax_unlearn.audit.poisoning import gus as gus
+from jax_unlearn.audit.poisoning import poison as poison
+from jax_unlearn.audit.rates import Rate as Rate
+from jax_unlearn.audit.rates import Roc as Roc
+from jax_unlearn.audit.rates import bootstrap_interval as bootstrap_interval
+from jax_unlearn.audit.rates import clopper_pearson as clopper_pearson
+from jax_unlearn.audit.rates import roc_auc as roc_auc
+from jax_unlearn.audit.rates import roc_curve as roc_curve
+from jax_unlearn.audit.rates import tpr_at_fpr as tpr_at_fpr
+from jax_unlearn.audit.relearn import Relearn as Relearn
+from jax_unlearn.audit.relearn import relearn_steps as relearn_steps
+from jax_unlearn.audit.rmia import Rmia as Rmia
+from jax_unlearn.audit.rmia import rmia as rmia
+from jax_unlearn.audit.rmia import rmia_attack as rmia_attack
+from jax_unlearn.audit.robustness import pgd as pgd
+from jax_unlearn.audit.robustness import robust_accuracy as robust_accuracy
+
+
+class _Callable(types.ModuleType):
+    """A package that is also a function: `ju.audit(...)` is `ju.audit.audit(...)`."""
+
+    @functools.wraps(audit)
+    def __call__(self, *args, **kwargs):
+        return audit(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -5,6 +5,7 @@ from jax_unlearn.data.batches import Schedule as Schedule
 from jax_unlearn.data.batches import epoch_indices as epoch_indices
 from jax_unlearn.data.batches import supervised as supervised
 from jax_unlearn.data.batches import take as take
+from jax_unlearn.data.confuse import confuse_classes as confuse_classes
 from jax_unlearn.data.files import read_file as read_file
 from jax_unlearn.data.files import read_json as read_json
 from jax_unlearn.data.files import write_atomic as write_atomic
@@ -18,6 +19,9 @@ from jax_unlearn.data.long_tail import head_mid_tail as head_mid_tail
 from jax_unlearn.data.long_tail import long_tailed_counts as long_tailed_counts
 from jax_unlearn.data.manifests import load_manifest as load_manifest
 from jax_unlearn.data.manifests import save_manifest as save_manifest
+from jax_unlearn.data.phases import Phased as Phased
+from jax_unlearn.data.phases import phases as phases
+from jax_unlearn.data.phases import scrub_schedule as scrub_schedule
 from jax_unlearn.data.preprocess import Augment as Augment
 from jax_unlearn.data.preprocess import channel_stats as channel_stats
 from jax_unlearn.data.preprocess import compose as compose

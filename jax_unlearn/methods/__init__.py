@@ -1,8 +1,11 @@
 """Unlearning methods, each assembled of an objective, a weighting and an optimizer."""
 
+from jax_unlearn.methods.amnesiac import amnesiac_relabel as amnesiac_relabel
 from jax_unlearn.methods.ascent import gradient_ascent as gradient_ascent
 from jax_unlearn.methods.ascent import neggrad_plus as neggrad_plus
 from jax_unlearn.methods.assemble import assemble as assemble
+from jax_unlearn.methods.boundary import boundary_expand as boundary_expand
+from jax_unlearn.methods.boundary import boundary_shrink as boundary_shrink
 from jax_unlearn.methods.finetune import finetune as finetune
 from jax_unlearn.methods.finetune import l1_penalty as l1_penalty
 from jax_unlearn.methods.finetune import l1_sparse as l1_sparse
@@ -11,3 +14,11 @@ from jax_unlearn.methods.relabel import endpoint_transport as endpoint_transport
 from jax_unlearn.methods.relabel import random_label as random_label
 from jax_unlearn.methods.relabel import salun as salun
 from jax_unlearn.methods.relabel import salun_soft as salun_soft
+from jax_unlearn.methods.sfron import sfron as sfron
+from jax_unlearn.methods.sfron import sfron_strength as sfron_strength
+from jax_unlearn.methods.teachers import bad_teacher as bad_teacher
+from jax_unlearn.methods.teachers import class_matched_error as class_matched_error
+from jax_unlearn.methods.teachers import rewind as rewind
+from jax_unlearn.methods.teachers import scrub as scrub
+from jax_unlearn.methods.unsir import unsir as unsir
+from jax_unlearn.methods.unsir import unsir_noise as unsir_noise

@@ -2,6 +2,8 @@
 
 from jax_unlearn.objectives.base import Objective as Objective
 from jax_unlearn.objectives.base import OutputLoss as OutputLoss
+from jax_unlearn.objectives.boundary import boundary_labels as boundary_labels
+from jax_unlearn.objectives.boundary import fixed_label as fixed_label
 from jax_unlearn.objectives.classification import ascent as ascent
 from jax_unlearn.objectives.classification import descent as descent
 from jax_unlearn.objectives.classification import distill as distill
@@ -12,3 +14,5 @@ from jax_unlearn.objectives.endpoint import quantile_match as quantile_match
 from jax_unlearn.objectives.endpoint import target_table as target_table
 from jax_unlearn.objectives.endpoint import transport_targets as transport_targets
 from jax_unlearn.objectives.membership import nonmember as nonmember
+from jax_unlearn.objectives.teachers import imitate as imitate
+from jax_unlearn.objectives.teachers import repel as repel

@@ -1,0 +1,349 @@
+"""U-LiRA: can models that unlearned a sample be told from models that never saw it?
+
+A population attack has one rule for all samples; this one has a rule for each, fitted
+on an ensemble, and finds what the average hides. Shapes: N models that were trained
+with the samples and unlearned them, M models that never saw them, F forget samples, K
+classes. numpy float64 on the host.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jax_unlearn.audit import _checks
+from jax_unlearn.audit.features import FLOOR
+from jax_unlearn.audit.rates import (
+    Rate,
+    Roc,
+    check_level,
+    quantiles,
+    roc_auc,
+    roc_curve,
+    tpr_at_fpr,
+)
+from jax_unlearn.errors import InputError
+
+RELATIVE_FLOOR = 0.01
+"""Least standard deviation, as a share of its root mean square over the samples."""
+
+ABSOLUTE_FLOOR = 1e-6
+"""Least standard deviation of all, in log-odds: the grain of float32 near 10."""
+
+RESAMPLES = 1000
+"""Bootstrap resamples of the samples."""
+
+EDGES = 1024
+"""Scores that bound the bins of the bootstrapped AUC; the AUC itself is not binned."""
+
+
+class ULira(NamedTuple):
+    """What U-LiRA finds on held-out models; 50 %, 0.5 and Retrain's values are targets.
+
+    Attributes:
+      accuracy: share of the models put on their right side at likelihood ratio 1,
+        both kinds weighed alike, in percent.
+      accuracy_low, accuracy_high: its interval over samples.
+      auc: area under the ROC curve of the models of one fold, averaged over the folds,
+        0..1. Below 0.5 is the noise of too few models: read it as 0.5.
+      auc_low, auc_high: its interval over samples.
+      tpr_1: true-positive rate at 1 % false positives, pooled over the folds.
+      tpr_01: the same at 0.1 %.
+      roc: ROC curve pooled over the folds.
+      per_example_accuracy: accuracy on each sample, in percent, `f64[F]`.
+      per_example_auc: AUC on each sample, `f64[F]`.
+      models: (N, M).
+    """
+
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    auc: float
+    auc_low: float
+    auc_high: float
+    tpr_1: Rate
+    tpr_01: Rate
+    roc: Roc
+    per_example_accuracy: np.ndarray
+    per_example_auc: np.ndarray
+    models: tuple[int, int]
+
+
+def logit_scaled_confidence(logits: Any, labels: Any) -> np.ndarray:
+    """Log-odds of the true class: log(p_y/(1 - p_y)) from logits, without rounding.
+
+    logit_y - log sum_{k != y} exp(logit_k). Nearly Gaussian over models, and finite
+    where p_y rounds to 0 or 1. A class left out by a logit of minus infinity is left
+    out of the sum. Source: Carlini et al. (LiRA), arXiv 2112.03570.
+
+    Args:
+      logits: `[..., N, K]`, of any number of models.
+      labels: true classes `[N]`, the same for all models.
+
+    Returns:
+      `f64[..., N]`.
+
+    Raises:
+      InputError: fewer than two classes, labels that do not fit, a row that is not
+        finite, or that leaves out its own class or all others.
+
+    >>> logit_scaled_confidence([[3.0, 1.0], [3.0, 1.0]], [0, 1]).tolist()
+    [2.0, -2.0]
+    """
+    rows, y, shape = _rows_labels("logits", logits, labels)
+    own = np.take_along_axis(rows, y[:, None], axis=1)[:, 0]
+    others = rows.copy()
+    np.put_along_axis(others, y[:, None], -np.inf, axis=1)
+    top = others.max(axis=1)
+    bad = np.flatnonzero(~np.isfinite(own) | ~np.isfinite(top))
+    if bad.size:
+        raise InputError(
+            f"logits row {bad[0]}={rows[bad[0]].tolist()} with label {y[bad[0]]} has "
+            f"no finite log-odds ({bad.size} of {len(rows)} rows); give the logits "
+            "before classes are left out"
+        )
+    rest = top + np.log(np.sum(np.exp(others - top[:, None]), axis=1))
+    return (own - rest).reshape(shape)
+
+
+def logit_scaled_confidence_from_probs(probs: Any, labels: Any) -> np.ndarray:
+    """Log-odds of the true class from probabilities: log p_y - log sum_{k != y} p_k.
+
+    For where only probabilities are at hand; logits are finer. The other probabilities
+    are summed, for 1 - p_y is 0 in float32 from p_y = 0.99999997 on. Either sum counts
+    as at least 1e-30, so that the result stays within ±69.08. Source: Carlini et al.
+    (LiRA), arXiv 2112.03570; the floor is our choice.
+
+    Args:
+      probs: softmax probabilities `[..., N, K]`.
+      labels: true classes `[N]`, the same for all models.
+
+    Returns:
+      `f64[..., N]` in [-69.08, 69.08].
+
+    Raises:
+      InputError: rows that are no probabilities, labels that do not fit.
+
+    >>> logit_scaled_confidence_from_probs([[0.9, 0.1], [1.0, 0.0]], [0, 0]).round(2)
+    array([ 2.2 , 69.08])
+    """
+    rows, y, shape = _rows_labels("probs", probs, labels)
+    rows = _checks.probabilities("probs", rows)
+    own = np.take_along_axis(rows, y[:, None], axis=1)[:, 0]
+    others = rows.copy()
+    np.put_along_axis(others, y[:, None], 0.0, axis=1)
+    rest = others.sum(axis=1)
+    odds = np.log(np.maximum(own, FLOOR)) - np.log(np.maximum(rest, FLOOR))
+    return odds.reshape(shape)
+
+
+def u_lira(
+    unlearned: Any,
+    retrained: Any,
+    *,
+    folds: int = 2,
+    fix_variance: bool = False,
+    level: float = 0.95,
+    seed: int = 0,
+) -> ULira:
+    """Tell models that unlearned each sample from models that never saw it.
+
+    For each sample x a Gaussian is fitted to the confidences of either kind of model
+    on all folds but one, and the held-out models of BOTH kinds are scored with
+    log N(s; mu_u, sigma_u) - log N(s; mu_r, sigma_r). A positive score says
+    "unlearned": N_u/(N_u + N_r) > 1/2. Every model is held out once and never scored
+    by a Gaussian fitted to it; scored in-sample, two ensembles of one distribution
+    would seem different. `u_lira(retrained_a, retrained_b)` is the null.
+
+    - Accuracy and AUC compare models held out together and are averaged over the
+      folds: 50 and 0.5 in expectation for two ensembles of one distribution, however
+      few. Pooling the folds' scores would pull the AUC of few models below 0.5. The
+      ROC curve and both rates do pool them, for resolution; the area under `roc` may
+      so differ from `auc`. Models that vary as a whole lift the rates above 1 and 0.1
+      even under the null: read them beside it.
+    - Model i of one kind is held out with model i of the other where N = M, so models
+      that share a seed are never on both sides.
+    - Intervals: models are the independent units, but cross-fitting few models
+      leaves none to draw from. So the intervals of accuracy and AUC resample SAMPLES
+      (1000 times): they hold for other samples and these models, not for other models.
+      Those of the rates are Clopper-Pearson on N·F scores that share models: too
+      narrow. The spread over other ensembles is seen by the null.
+    - Standard deviations (over n - 1) count as at least 1 % of their root mean square
+      over the samples of their kind, and at least 1e-6: a sample on which all fitted
+      models agree is told apart with great but finite confidence, and scores 0, half
+      right, where both kinds agree with each other too (our choice).
+
+    Source: Hayes et al., arXiv 2403.01218; cross-fitting is our choice.
+
+    Args:
+      unlearned: logit-scaled confidences on the forget samples of models trained with
+        them and then unlearned, `[N, F]`.
+      retrained: of models that never saw them, same samples and order, `[M, F]`.
+      folds: number of folds; each kind needs twice as many models.
+      fix_variance: use the root mean square over the samples for every sample. Wise
+        for few models, whose own deviations are noise (Carlini et al. do so).
+      level: of the intervals.
+      seed: deals the models into folds and draws the resamples.
+
+    Returns:
+      Figures of the attack, all on held-out models.
+
+    Raises:
+      InputError: too few models, different samples, scores that are not finite, fewer
+        than two folds, a level outside (0, 1).
+
+    >>> never_saw = [[0.0], [0.1], [0.2], [0.3]]
+    >>> traced = u_lira([[5.0], [5.1], [5.2], [5.3]], never_saw)
+    >>> traced.accuracy, traced.auc
+    (100.0, 1.0)
+    >>> erased = u_lira(never_saw, never_saw)
+    >>> erased.accuracy, erased.auc
+    (50.0, 0.5)
+    """
+    check_level(level)
+    if folds < 2:
+        raise InputError(f"folds={folds} hold nothing out; try 2")
+    u, r = _ensemble("unlearned", unlearned), _ensemble("retrained", retrained)
+    if u.shape[1] != r.shape[1]:
+        raise InputError(
+            f"unlearned.shape={u.shape} and retrained.shape={r.shape} have different "
+            "numbers of samples; give the same forget samples in the same order"
+        )
+    for name, size in (("N", len(u)), ("M", len(r))):
+        if size < 2 * folds:
+            raise InputError(
+                f"u_lira needs at least {2 * folds} models of each kind; have "
+                f"{name}={size}"
+            )
+    held_u, held_r = _deal(len(u), folds, seed), _deal(len(r), folds, seed)
+    pairs, aucs, sample_aucs, sample_accuracies = [], [], [], []
+    for fold in range(folds):
+        ratio = _ratio(u[held_u != fold], r[held_r != fold], fix_variance)
+        positive, negative = ratio(u[held_u == fold]), ratio(r[held_r == fold])
+        pairs.append((positive, negative))
+        aucs.append(roc_auc(positive.ravel(), negative.ravel()))
+        sample_aucs.append(_column_auc(positive, negative))
+        sample_accuracies.append((_right(positive) + _right(-negative)) / 2)
+    accuracies = 100 * np.mean(sample_accuracies, axis=0)
+    counts = _resample_counts(u.shape[1], seed)
+    drawn_aucs = np.mean([_resampled_auc(p, n, counts) for p, n in pairs], axis=0)
+    positives, negatives = (np.concatenate(s).ravel() for s in zip(*pairs, strict=True))
+    return ULira(
+        float(accuracies.mean()),
+        *quantiles(counts @ accuracies / u.shape[1], level),
+        float(np.mean(aucs)),
+        *quantiles(drawn_aucs, level),
+        tpr_1=tpr_at_fpr(positives, negatives, fpr=0.01, level=level),
+        tpr_01=tpr_at_fpr(positives, negatives, fpr=0.001, level=level),
+        roc=roc_curve(positives, negatives),
+        per_example_accuracy=accuracies,
+        per_example_auc=np.mean(sample_aucs, axis=0),
+        models=(len(u), len(r)),
+    )
+
+
+def _ratio(unlearned: np.ndarray, retrained: np.ndarray, fix_variance: bool) -> Any:
+    """Fit both kinds; return the log-likelihood ratio as a function of `[n, F]`."""
+    mean_u, std_u = _gaussian(unlearned, fix_variance)
+    mean_r, std_r = _gaussian(retrained, fix_variance)
+
+    def ratio(scores: np.ndarray) -> np.ndarray:
+        z_u, z_r = (scores - mean_u) / std_u, (scores - mean_r) / std_r
+        return (z_r**2 - z_u**2) / 2 + np.log(std_r / std_u)
+
+    return ratio
+
+
+def _gaussian(scores: np.ndarray, fix_variance: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Means and floored standard deviations, `[F]` each."""
+    std = scores.std(axis=0, ddof=1)
+    typical = np.sqrt(np.mean(std**2))
+    if fix_variance:
+        std = np.full_like(std, typical)
+    floor = max(RELATIVE_FLOOR * typical, ABSOLUTE_FLOOR)
+    return scores.mean(axis=0), np.maximum(std, floor)
+
+
+def _deal(size: int, folds: int, seed: int) -> np.ndarray:
+    """Fold of each model; equal sizes are dealt alike."""
+    return np.random.default_rng(seed).permutation(np.arange(size) % folds)
+
+
+def _right(scores: np.ndarray) -> np.ndarray:
+    """Share of positive scores in each column, with zeros counted half."""
+    return np.mean((scores > 0) + 0.5 * (scores == 0), axis=0)
+
+
+def _column_auc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    """AUC of each column, `[F]`, ties half."""
+    n, m = len(positive), len(negative)
+    from scipy.stats import rankdata
+
+    ranks = rankdata(np.concatenate([positive, negative]), axis=0)
+    return (ranks[:n].sum(axis=0) - n * (n + 1) / 2) / (n * m)
+
+
+def _resample_counts(samples: int, seed: int) -> np.ndarray:
+    """How often each bootstrap resample holds each sample, `f64[R, F]`."""
+    rng = np.random.default_rng([seed, 1])
+    share = np.full(samples, 1 / samples)
+    return rng.multinomial(samples, share, size=RESAMPLES).astype(np.float64)
+
+
+def _resampled_auc(
+    positive: np.ndarray, negative: np.ndarray, counts: np.ndarray
+) -> np.ndarray:
+    """AUC `[R]` of the scores of each resample's samples, pooled over them.
+
+    Exact for up to 1024 distinct scores. Beyond, scores between two of 1024 evenly
+    spaced quantiles count as ties, which moves the AUC by some 0.0005 at most. Whole
+    numbers below 2^24 stay exact in the float32 product.
+    """
+    values = np.unique(np.concatenate([positive, negative]))
+    if len(values) > EDGES:
+        even = np.linspace(0, len(values) - 1, EDGES).astype(np.int64)
+        ends = [positive.min(), positive.max(), negative.min(), negative.max()]
+        values = np.unique(np.concatenate([values[even], ends]))
+
+    def histogram(scores: np.ndarray) -> np.ndarray:
+        left = np.searchsorted(values, scores, side="left")
+        bins = left + np.searchsorted(values, scores, side="right")
+        width = 2 * len(values) + 1
+        flat = bins + width * np.arange(scores.shape[1])
+        count = np.bincount(flat.ravel(), minlength=width * scores.shape[1])
+        per_sample = count.reshape(scores.shape[1], width).astype(np.float32)
+        return (counts.astype(np.float32) @ per_sample).astype(np.float64)
+
+    p, n = histogram(positive), histogram(negative)
+    below = np.cumsum(n, axis=1) - n / 2
+    return np.sum(p * below, axis=1) / (p.sum(axis=1) * n.sum(axis=1))
+
+
+def _ensemble(name: str, scores: Any) -> np.ndarray:
+    """Return finite scores `[models, F]`, F at least 1."""
+    array = _checks.floats(name, scores, 2)
+    if array.shape[1] == 0:
+        raise InputError(f"{name}.shape={array.shape} has no samples; give at least 1")
+    bad = np.argwhere(~np.isfinite(array))
+    if len(bad):
+        model, sample = bad[0]
+        raise InputError(
+            f"{name}[{model}, {sample}]={array[model, sample]} ({len(bad)} of "
+            f"{array.size} values not finite); leave out the models that diverged"
+        )
+    return array
+
+
+def _rows_labels(
+    name: str, outputs: Any, labels: Any
+) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
+    """Return (rows `[R, K]`, a label a row, the shape without classes)."""
+    array = np.asarray(outputs)
+    if array.ndim < 2 or array.size == 0:
+        raise InputError(
+            f"{name}.shape={array.shape} must be [..., N, K] and not empty; give one "
+            "row a sample"
+        )
+    rows = _checks.scores(name, array.reshape(-1, array.shape[-1]))
+    y = _checks.class_labels("labels", labels, array.shape[-2], array.shape[-1])
+    models = len(rows) // len(y)
+    return rows, np.tile(y, models), array.shape[:-1]

@@ -1,0 +1,291 @@
+r"""GUS: does the model still remember the noise that its forget set was poisoned with?
+
+Known Gaussian noise ξ_i is added to some training inputs, a model is trained on them
+and made to forget them. A model that does not depend on the noise has
+
+.. math::
+    I_i = \frac{\langle \nabla_x \ell(f(x_i), y_i), \xi_i \rangle}
+    {\sigma \|\nabla_x \ell(f(x_i), y_i)\|_2} \sim N(0, 1)
+
+independently over the samples, exactly and whatever the model, because the gradient is
+taken at the CLEAN input x_i, which knows nothing of the noise. No shadow model is
+needed. Source: Pawelczyk et al., arXiv 2406.17216. Shapes: N samples, n poisoned ones.
+"""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_unlearn.audit import _checks
+from jax_unlearn.audit.rates import Rate, check_level, clopper_pearson
+from jax_unlearn.audit.robustness import (
+    class_count,
+    float_inputs,
+    margin_gradient,
+    pieces,
+)
+from jax_unlearn.errors import InputError, unknown_name
+from jax_unlearn.types import Array, Model, ModelState, Params
+
+ALTERNATIVES = ("two-sided", "less", "greater")
+"""Where scores of a model that remembers may lie."""
+
+
+class Poisoned(NamedTuple):
+    """Training inputs with noise in some of them.
+
+    Attributes:
+      inputs: all inputs, the chosen ones with their noise, `[N, ...]`.
+      noise: what was drawn for the chosen ones, in their order, `f32[n, ...]`.
+    """
+
+    inputs: np.ndarray
+    noise: np.ndarray
+
+
+class Gus(NamedTuple):
+    """Gaussian unlearning score; the target of each field is that of N(0, 1).
+
+    Attributes:
+      mean: of the scores; 0 if the noise is forgotten. Below 0: the model still knows
+        the noise. Above 0: it was pushed away from it.
+      std: sample standard deviation of the scores; 1 if the noise is forgotten.
+      std_error: std/√n.
+      low, high: Student's t interval of the mean.
+      p_value: of mean 0, from mean·√n ~ N(0, 1), exact if the noise is forgotten.
+      tpr_1: share of scores beyond the threshold that N(0, 1) passes with probability
+        1 %, with its exact interval; target 1 %.
+      tpr_01: the same at 0.1 %; target 0.1 %.
+      samples: their number n.
+    """
+
+    mean: float
+    std: float
+    std_error: float
+    low: float
+    high: float
+    p_value: float
+    tpr_1: Rate
+    tpr_01: Rate
+    samples: int
+
+
+def poison(
+    inputs: Any,
+    ids: Any,
+    key: Array,
+    *,
+    scale: float,
+    clip: tuple[float, float] | None = None,
+) -> Poisoned:
+    """Add noise ξ ~ N(0, σ²) to the inputs of some samples: x_i + ξ_i.
+
+    The noise of a sample depends on the key and on its id alone. With `clip` the
+    poisoned inputs are cut to that range while `noise` stays as drawn: scores with it
+    are N(0, 1) under the null still, while the difference of the inputs, or anything
+    else that knows both x_i and ξ_i, is not Gaussian. The same holds for rounding the
+    inputs to bytes. Both make the memory of the noise fainter.
+
+    Args:
+      inputs: one floating array `[N, ...]`; copied.
+      ids: samples to poison, `[n]`; None poisons all.
+      key: random key.
+      scale: σ > 0; published: σ² = 0.32 for CIFAR-10.
+      clip: (low, high) of the poisoned inputs, or None.
+
+    Returns:
+      `Poisoned`; inputs keep their type.
+
+    Raises:
+      InputError: integer inputs, ids out of range or repeated, σ not positive.
+
+    >>> clean = np.zeros((3, 2), np.float32)
+    >>> inputs, noise = poison(clean, [2], jax.random.key(0), scale=0.5)
+    >>> noise.shape, bool(inputs[:2].any()), np.array_equal(inputs[2], noise[0])
+    ((1, 2), False, True)
+    """
+    _check_scale(scale)
+    array = float_inputs("inputs", inputs)
+    rows = np.arange(len(array)) if ids is None else _chosen(ids, len(array))
+    if clip is not None and not clip[0] < clip[1]:
+        raise InputError(f"clip={clip} must be (low, high) with low < high")
+
+    def draw(row: Array) -> Array:
+        own = jax.random.fold_in(key, row)
+        return jax.random.normal(own, array.shape[1:], jnp.float32)
+
+    noise = scale * np.asarray(jax.vmap(draw)(jnp.asarray(rows, jnp.int32)))
+    noise = noise.astype(np.float32)
+    new = array[rows] + noise
+    poisoned = np.array(inputs)
+    poisoned[rows] = new if clip is None else np.clip(new, *clip)
+    return Poisoned(poisoned, noise)
+
+
+def gaussian_score(
+    model: Model,
+    params: Params,
+    model_state: ModelState,
+    inputs: Any,
+    labels: Any,
+    noise: Any,
+    *,
+    scale: float,
+    batch_size: int = 512,
+) -> np.ndarray:
+    r"""Correlate the noise with the gradient of the loss at the clean inputs.
+
+    .. math:: I_i = \langle g_i, \xi_i \rangle / (\sigma \|g_i\|_2),
+        \qquad g_i = \nabla_x \ell(f(x_i), y_i)
+
+    A model that fits x_i + ξ_i better than x_i gives a negative score. The loss enters
+    by the direction of its gradient only, which is taken from the margin (see
+    `robustness.margin`): the loss itself underflows on memorised samples.
+
+    Args:
+      model: the network; outputs are logits `[B, K]`.
+      params: its parameters.
+      model_state: its state.
+      inputs: the CLEAN inputs of the poisoned samples, `[n, ...]`. At the poisoned
+        ones the gradient depends on the noise, and a model that never saw it scores
+        far from 0 too.
+      labels: their true classes `[n]`.
+      noise: from `poison`, `[n, ...]`.
+      scale: σ of the noise.
+      batch_size: largest number of samples a pass; the last pass is padded.
+
+    Returns:
+      Scores `f32[n]`; 0 for a sample whose gradient is exactly 0 (the outputs do not
+      depend on it; many such samples make the test of `gus` conservative).
+
+    Raises:
+      InputError: integer inputs, noise of another shape, labels that do not fit, σ not
+        positive, gradients that are not finite.
+
+    Source: Pawelczyk et al., arXiv 2406.17216, algorithm 1.
+
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> model = from_stateless(lambda key, x: 1.0, lambda w, x: w * x)
+    >>> clean, noise = np.zeros((1, 2), np.float32), np.array([[2.0, 0.0]])
+    >>> print(gaussian_score(model, jnp.float32(1), (), clean, [0], noise, scale=2.0))
+    [-0.7071]
+    """
+    _check_scale(scale)
+    array, xi = float_inputs("inputs", inputs), float_inputs("noise", noise)
+    if array.shape != xi.shape:
+        raise InputError(
+            f"inputs.shape={array.shape} differs from noise.shape={xi.shape}; give the "
+            "clean inputs of the poisoned samples, in their order"
+        )
+    classes = class_count(model, params, model_state, array)
+    y = _checks.class_labels("labels", labels, len(array), classes).astype(np.int32)
+    parts = []
+    for rows in pieces(len(array), batch_size):
+        given = jax.tree.map(jnp.asarray, (array[rows], y[rows], xi[rows] / scale))
+        parts.append(
+            jax.device_get(_correlate(model.apply, params, model_state, *given))
+        )
+    scores = np.concatenate(parts)[: len(array)]
+    _checks.vector("scores", scores)
+    return scores
+
+
+def gus(scores: Any, *, alternative: str = "two-sided", level: float = 0.95) -> Gus:
+    """Test whether scores are those of a model that does not depend on the noise.
+
+    Under the null the mean times √n and every score are N(0, 1), so that p-value and
+    thresholds need no reference model. The interval of the mean holds beyond the null:
+    it estimates how much is remembered. Two models are compared by their intervals.
+
+    Args:
+      scores: from `gaussian_score`, `[n]`, n ≥ 2.
+      alternative: "two-sided" counts |I| (default: ascent on the forget set can push a
+        model past forgetting, to scores above 0, which betrays it as well); "less"
+        counts scores below minus the threshold, where training puts them; "greater"
+        those above it.
+      level: of the intervals.
+
+    Returns:
+      `Gus`; `std` and the width of the interval are 0 where all scores are equal.
+
+    Raises:
+      InputError: fewer than two scores, scores not finite, an unknown alternative, a
+        level outside (0, 1).
+
+    Source: Pawelczyk et al., arXiv 2406.17216 (mean and TPR at FPR 1 %); intervals and
+    p-value: our choice.
+
+    >>> found = gus([-3.0, -1.0, -2.0, -2.0])
+    >>> found.mean, round(found.p_value, 6), found.tpr_1.value  # z = −4; 2.576
+    (-2.0, 6.3e-05, 25.0)
+    """
+    from scipy import stats
+
+    values = _checks.vector("scores", scores)
+    if len(values) < 2:
+        raise InputError(f"len(scores)={len(values)} is too few; give 2 or more")
+    if alternative not in ALTERNATIVES:
+        raise unknown_name("alternative", alternative, ALTERNATIVES)
+    check_level(level)
+    count, mean, std = len(values), float(values.mean()), float(values.std(ddof=1))
+    std_error = std / math.sqrt(count)
+    reach = float(stats.t.ppf((1 + level) / 2, count - 1)) * std_error
+    side = {"two-sided": np.abs, "less": np.negative, "greater": np.positive}
+    sided, tails = side[alternative], 2 if alternative == "two-sided" else 1
+
+    def rate(false_positives: float) -> Rate:
+        beyond = sided(values) > stats.norm.isf(false_positives / tails)
+        hits = int(beyond.sum())
+        low, high = clopper_pearson(hits, count, level=level)
+        return Rate(100 * hits / count, low, high, hits, count)
+
+    statistic = sided(mean) * math.sqrt(count)
+    return Gus(
+        mean=mean,
+        std=std,
+        std_error=std_error,
+        low=mean - reach,
+        high=mean + reach,
+        p_value=float(tails * stats.norm.sf(statistic)),
+        tpr_1=rate(0.01),
+        tpr_01=rate(0.001),
+        samples=count,
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _correlate(apply, params, model_state, inputs, labels, noise):
+    """Return the scores of one batch; `noise` has standard deviation 1."""
+    gradient = -margin_gradient(apply, params, model_state, inputs, labels)
+    gradient = gradient.reshape(gradient.shape[0], -1)
+    largest = jnp.max(jnp.abs(gradient), axis=1, keepdims=True)
+    # Squares of very small gradients would underflow.
+    gradient = gradient / jnp.where(largest > 0, largest, 1.0)
+    norm = jnp.sqrt(jnp.sum(gradient**2, axis=1))
+    product = jnp.sum(gradient * noise.reshape(gradient.shape), axis=1)
+    return product / jnp.where(norm > 0, norm, 1.0)
+
+
+def _check_scale(scale: float) -> None:
+    if not (math.isfinite(scale) and scale > 0):
+        raise InputError(f"scale={scale} must be finite and positive; try 0.1")
+
+
+def _chosen(ids: Any, total: int) -> np.ndarray:
+    """Return the ids in their order, if each names one sample."""
+    array = np.asarray(ids)
+    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
+        raise InputError(
+            f"ids of type {array.dtype}{list(array.shape)} must be a list of at least "
+            "one integer"
+        )
+    bad = array[(array < 0) | (array >= total)]
+    if bad.size:
+        raise InputError(f"ids hold {bad[0]}; the samples have ids 0 to {total - 1}")
+    if len(np.unique(array)) < len(array):
+        raise InputError("ids name a sample twice; give each id once")
+    return array.astype(np.int64)

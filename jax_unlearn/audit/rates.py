@@ -1,0 +1,281 @@
+"""Rates, ROC curves and their intervals: what an attack's scores are worth.
+
+A score says how much a sample looks like a positive (a member, a sample trained on
+and then unlearned); negatives are what it is told from. A sample is called positive
+where its score exceeds the threshold strictly, so that one constant score never calls
+anybody positive and is never worth more than chance.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jax_unlearn.audit import _checks
+from jax_unlearn.errors import InputError
+
+ROUNDING = 1e-9
+"""0.29 · 100 is 28.999999999999996 and still allows 29 of 100."""
+
+
+class Rate(NamedTuple):
+    """A share of trials with its exact interval, in percent.
+
+    Attributes:
+      value: 100 · successes / trials.
+      low, high: Clopper-Pearson interval; right only for independent trials.
+      successes: number of successes.
+      trials: number of trials.
+    """
+
+    value: float
+    low: float
+    high: float
+    successes: int
+    trials: int
+
+
+class Roc(NamedTuple):
+    """A ROC curve: T distinct scores make T + 1 points, from (0, 0) to (1, 1).
+
+    Attributes:
+      fpr: share of the negatives above each threshold, rising, `f64[T+1]` in [0, 1].
+      tpr: share of the positives above it, rising, `f64[T+1]` in [0, 1].
+      thresholds: falling strictly from the largest score to minus infinity,
+        `f64[T+1]`.
+    """
+
+    fpr: np.ndarray
+    tpr: np.ndarray
+    thresholds: np.ndarray
+
+
+def clopper_pearson(
+    successes: int, trials: int, *, level: float = 0.95
+) -> tuple[float, float]:
+    """Exact interval of a binomial share: the p not refused by either one-sided test.
+
+    low = Beta^-1((1 - level)/2; s, t - s + 1), high = Beta^-1((1 + level)/2; s + 1,
+    t - s); low = 0 where s = 0, high = 100 where s = t. It holds the true share with
+    at least probability `level` whatever the share is, if the trials are independent.
+    Source: Clopper and Pearson, Biometrika 26, 1934.
+
+    Args:
+      successes: s, 0..t.
+      trials: t, at least 1.
+      level: between 0 and 1.
+
+    Returns:
+      (low, high) in percent.
+
+    Raises:
+      InputError: no trial, successes outside 0..t, a level outside (0, 1).
+
+    >>> low, high = clopper_pearson(0, 10)
+    >>> round(low, 2), round(high, 2)  # 100 · (1 - 0.025^(1/10))
+    (0.0, 30.85)
+    """
+    check_level(level)
+    if trials < 1:
+        raise InputError(f"trials={trials} give no rate; give at least 1")
+    if not 0 <= successes <= trials:
+        raise InputError(
+            f"successes={successes} is outside 0..{trials}; give a number of trials"
+        )
+    from scipy.special import betaincinv
+
+    s, t = int(successes), int(trials)
+    tail = (1 - level) / 2
+    low = 0.0 if s == 0 else 100 * float(betaincinv(s, t - s + 1, tail))
+    high = 100.0 if s == t else 100 * float(betaincinv(s + 1, t - s, 1 - tail))
+    return low, high
+
+
+def bootstrap_interval(
+    statistic: Callable[..., Any],
+    *samples: Any,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a statistic of one or more samples.
+
+    Every sample is drawn anew with replacement along its first axis, independently of
+    the others; the interval lies between the (1 - level)/2 and (1 + level)/2 quantiles
+    of the statistic. Rows that belong together go in one array of two axes. Source:
+    Efron, Annals of Statistics 7, 1979.
+
+    Args:
+      statistic: `(*samples) -> number`; called once a resample.
+      *samples: arrays `[n, ...]` of numbers.
+      level: between 0 and 1.
+      resamples: number of resamples.
+      seed: draws them.
+
+    Returns:
+      (low, high) in the statistic's unit; a single row never varies.
+
+    Raises:
+      InputError: no sample, an empty one, `resamples` below 1, a level outside (0, 1),
+        a statistic that is not finite on a resample.
+
+    >>> bootstrap_interval(lambda a, b: a.mean() - b.mean(), [2.0, 2.0], [1.0])
+    (1.0, 1.0)
+    """
+    check_level(level)
+    if resamples < 1:
+        raise InputError(f"resamples={resamples} must be at least 1; try 1000")
+    arrays = [np.asarray(sample) for sample in samples]
+    if not arrays:
+        raise InputError("samples=(): give at least one array")
+    for i, array in enumerate(arrays):
+        if array.ndim < 1 or len(array) == 0:
+            raise InputError(
+                f"samples[{i}].shape={array.shape} holds no rows; give at least 1"
+            )
+    rng = np.random.default_rng(seed)
+    values = np.empty(resamples)
+    for i in range(resamples):
+        drawn = [array[rng.integers(0, len(array), len(array))] for array in arrays]
+        values[i] = statistic(*drawn)
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        raise InputError(
+            f"statistic={values[bad[0]]} on {bad.size} of {resamples} resamples; give "
+            "one that is finite on every resample"
+        )
+    return quantiles(values, level)
+
+
+def roc_curve(positive: Any, negative: Any) -> Roc:
+    """ROC curve of "score > threshold"; equal scores make one point.
+
+    The points are those of thresholds at every distinct score and below all of them;
+    between two points a tie of both kinds is a sloping line, never a step.
+
+    Args:
+      positive: scores of the positives, `[n]`.
+      negative: scores of the negatives, `[m]`.
+
+    Returns:
+      Shares in 0..1, from (0, 0) to (1, 1).
+
+    Raises:
+      InputError: an empty set, a score that is not finite.
+
+    >>> curve = roc_curve([0.9, 0.5], [0.5, 0.1])
+    >>> curve.fpr.tolist(), curve.tpr.tolist()
+    ([0.0, 0.0, 0.5, 1.0], [0.0, 0.5, 1.0, 1.0])
+    >>> curve.thresholds.tolist()
+    [0.9, 0.5, 0.1, -inf]
+    """
+    p, n = _scores(positive, negative)
+    thresholds = np.append(np.unique(np.concatenate([p, n]))[::-1], -np.inf)
+
+    def above(scores: np.ndarray) -> np.ndarray:
+        return 1 - np.searchsorted(scores, thresholds, side="right") / len(scores)
+
+    return Roc(above(n), above(p), thresholds)
+
+
+def roc_auc(positive: Any, negative: Any) -> float:
+    """Area under the ROC curve: P(positive > negative) + P(equal)/2.
+
+    Args:
+      positive: scores of the positives, `[n]`.
+      negative: scores of the negatives, `[m]`.
+
+    Returns:
+      0..1; 0.5 where the scores tell nothing.
+
+    Raises:
+      InputError: an empty set, a score that is not finite.
+
+    >>> roc_auc([0.9, 0.5], [0.5, 0.1])  # (1 + 1 + 1/2 + 1) / 4
+    0.875
+    """
+    p, n = _scores(positive, negative)
+    twice = np.searchsorted(n, p, side="left") + np.searchsorted(n, p, side="right")
+    return float(twice.sum() / (2 * len(p) * len(n)))
+
+
+def tpr_at_fpr(
+    positive: Any, negative: Any, *, fpr: float, level: float = 0.95
+) -> Rate:
+    """Largest share of positives above a threshold that at most `fpr` negatives exceed.
+
+    The threshold t is the (k + 1)-th largest negative, k = floor(fpr · m): at most k
+    negatives exceed it, and any lower one is exceeded by more. Nothing is interpolated.
+    If 1/m > fpr then k = 0: t is the largest negative, no negative is called positive,
+    and the rate is that at FPR 0. Give at least 1/fpr negatives to mean more than that.
+
+    Args:
+      positive: scores of the positives, `[n]`.
+      negative: scores of the negatives, `[m]`.
+      fpr: largest false-positive rate, a fraction 0..1 (0.01 for 1 %).
+      level: of the interval, between 0 and 1.
+
+    Returns:
+      The rate in percent. Its interval counts the positives as independent and the
+      threshold as known.
+
+    Raises:
+      InputError: an empty set, a score that is not finite, an `fpr` outside 0..1, a
+        level outside (0, 1).
+
+    >>> tpr_at_fpr([3.0, 2.0, 1.5, 0.0], [2.0, 1.0], fpr=0.5).value
+    75.0
+    >>> tpr_at_fpr([3.0, 2.0, 1.5, 0.0], [2.0, 1.0], fpr=0.01).value
+    25.0
+    """
+    check_level(level)
+    if not 0 <= fpr <= 1:
+        raise InputError(f"fpr={fpr} is outside 0..1; give a fraction, 0.01 for 1 %")
+    p, n = _scores(positive, negative)
+    allowed = math.floor(fpr * len(n) + ROUNDING)
+    threshold = n[-1 - allowed] if allowed < len(n) else -np.inf
+    hits = len(p) - int(np.searchsorted(p, threshold, side="right"))
+    return Rate(
+        100 * hits / len(p), *clopper_pearson(hits, len(p), level=level), hits, len(p)
+    )
+
+
+def check_level(level: float) -> None:
+    """Refuse a level of an interval that is no probability.
+
+    Args:
+      level: of the interval.
+
+    Raises:
+      InputError: a level outside (0, 1).
+
+    >>> check_level(95)
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: level=95 must lie between 0 and 1; try 0.95
+    """
+    if not 0 < level < 1:
+        raise InputError(f"level={level} must lie between 0 and 1; try 0.95")
+
+
+def quantiles(values: np.ndarray, level: float) -> tuple[float, float]:
+    """Lower and upper quantile that leave (1 - level)/2 of the values on either side.
+
+    Args:
+      values: `[R]`.
+      level: between 0 and 1.
+
+    Returns:
+      (low, high).
+
+    >>> quantiles(np.arange(101.0), 0.9)
+    (5.0, 95.0)
+    """
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _scores(positive: Any, negative: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return both sets sorted."""
+    p = np.sort(_checks.vector("positive", positive))
+    return p, np.sort(_checks.vector("negative", negative))

@@ -1,0 +1,229 @@
+"""Relearn time: how fast a model learns back what it was to forget."""
+
+import functools
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jax_unlearn.audit import _checks
+from jax_unlearn.audit.robustness import class_count, pieces
+from jax_unlearn.data.batches import positive
+from jax_unlearn.errors import InputError, NonFiniteError
+from jax_unlearn.losses import cross_entropy
+from jax_unlearn.methods.finetune import finetune
+from jax_unlearn.run import run
+from jax_unlearn.types import (
+    Array,
+    Batch,
+    Model,
+    ModelState,
+    Params,
+    UnlearnBatch,
+    Unlearner,
+    UnlearnInfo,
+    UnlearnState,
+)
+
+EVALUATED = 1024
+"""Largest number of samples a forward pass of the evaluation."""
+
+
+class Relearn(NamedTuple):
+    """How a model learned the forget set back.
+
+    Attributes:
+      steps: optimizer steps done, the limit where it was not reached.
+      reached: whether the loss came down to `loss_below`.
+      losses: mean loss on the forget samples before the first step and after each,
+        `f64[steps + 1]`.
+    """
+
+    steps: int
+    reached: bool
+    losses: np.ndarray
+
+
+def relearn_steps(
+    model: Model,
+    params: Params,
+    model_state: ModelState,
+    batches: Iterable[UnlearnBatch | Batch],
+    optimizer: optax.GradientTransformation,
+    key: Array,
+    *,
+    loss_below: float,
+    limit: int = 1000,
+    evaluate_on: Batch | None = None,
+) -> Relearn:
+    """Count the training steps on D_f until its mean loss is at most `loss_below`.
+
+    Fine-tuning minimises the cross-entropy on the forget batches, in train mode; after
+    every step the mean cross-entropy of the forget samples is taken in eval mode. Few
+    steps mean that the model still held what it seemed to have lost. Target: Retrain's
+    number, the same call on Retrain with equal batches, optimizer, key and
+    `loss_below`; the number of a second Retrain is the null. More than Retrain is no
+    better than fewer: it betrays the forget set too.
+
+    Args:
+      model: the network; outputs are logits `[B, K]`.
+      params: parameters to start from; copied.
+      model_state: their model state; copied.
+      batches: a schedule or a list of the forget samples, gone through again and again
+        as often as needed: `forget_only` or `retain_only` of the forget ids, or plain
+        Batches. One that yields nothing when gone through anew stops the run.
+      optimizer: any optax transformation; starts afresh.
+      key: of the run.
+      loss_below: the loss to come down to, for example that of the original model.
+      limit: largest number of steps.
+      evaluate_on: samples the loss is taken on; default all samples of one pass over
+        `batches`, each id once where the batches carry ids. A random part of D_f
+        makes the evaluation after every step cheap.
+
+    Returns:
+      `Relearn`; 0 steps where the loss is low enough to begin with; `reached=False`
+      and `steps=limit` where the limit stopped it.
+
+    Raises:
+      InputError: batches that are empty, used up, or hold both forget and retain
+        samples; labels that do not fit; a number out of range.
+      NonFiniteError: a loss or an update turned NaN or infinite.
+
+    Source: Golatkar et al., arXiv 1911.04933; Tarun et al., arXiv 2111.08947 (the
+    loss to come down to and the count of steps rather than epochs: our choice).
+
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> model = from_stateless(lambda key, x: 0.0, lambda w, x: w * x)
+    >>> batches = [Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))]
+    >>> start, sgd, key = jnp.float32(0), optax.sgd(1.0), jax.random.key(0)
+    >>> found = relearn_steps(model, start, (), batches, sgd, key, loss_below=0.4)
+    >>> found.steps, found.reached, found.losses.round(3).tolist()  # w: 0, .5, .878
+    (2, True, [0.693, 0.474, 0.348])
+    """
+    positive("limit", limit)
+    if not (math.isfinite(loss_below) and loss_below >= 0):
+        raise InputError(
+            f"loss_below={loss_below} must be finite and not negative; give the loss "
+            "of the original model on the forget set"
+        )
+    if isinstance(batches, Iterator):
+        raise InputError(
+            f"batches of type {type(batches).__name__} can be gone through only once; "
+            "give a schedule or a list"
+        )
+    samples = _forget_samples(batches) if evaluate_on is None else evaluate_on
+    mean_loss = _evaluation(model, params, model_state, samples)
+    losses = [mean_loss(params, model_state)]
+    if not math.isfinite(losses[0]):
+        raise InputError(
+            f"the loss of the given model on the forget samples is {losses[0]}; find "
+            "out where it diverged"
+        )
+
+    def fed() -> Iterator[UnlearnBatch]:
+        while True:
+            batch = None
+            for batch in batches:
+                if losses[-1] <= loss_below or len(losses) > limit:
+                    return
+                yield UnlearnBatch(retain=_forget_batch(batch))
+            if batch is None:
+                raise InputError("batches is empty; give at least one batch")
+
+    def look(step: int, state: UnlearnState, info: UnlearnInfo) -> None:
+        del info
+        losses.append(mean_loss(state.params, state.model_state))
+        if not math.isfinite(losses[-1]):
+            raise NonFiniteError(
+                f"the loss on the forget samples is not finite after step {step - 1}; "
+                "lower the learning rate",
+                step - 1,
+            )
+
+    learner = _learner(model, optimizer)
+    state = learner.init(params, model_state)
+    run(learner, state, fed(), key, callback=look, scan=1)
+    return Relearn(
+        steps=len(losses) - 1,
+        reached=losses[-1] <= loss_below,
+        losses=np.asarray(losses, np.float64),
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _learner(model: Model, optimizer: optax.GradientTransformation) -> Unlearner:
+    """Return one learner for all models compared, so that its step compiles once."""
+    return finetune(model, optimizer)
+
+
+def _forget_batch(given: Any) -> Batch:
+    """Return the one batch of forget samples in what a schedule gives."""
+    if isinstance(given, Batch):
+        return given
+    if isinstance(given, UnlearnBatch):
+        parts = [part for part in (given.forget, given.retain) if part is not None]
+        if len(parts) == 1:
+            return parts[0]
+        raise InputError(
+            f"a step has {len(parts)} of the batches forget and retain; relearning "
+            "needs the forget samples alone: use forget_only"
+        )
+    raise InputError(
+        f"batches hold a {type(given).__name__}; give UnlearnBatches or Batches"
+    )
+
+
+def _forget_samples(batches: Iterable[UnlearnBatch | Batch]) -> Batch:
+    """Return the samples of one pass over the batches, each id once."""
+    parts, seen = [], set()
+    for batch in map(_forget_batch, batches):
+        keep = _counted(batch)
+        if batch.index is not None:
+            ids = np.asarray(batch.index).tolist()
+            for row in np.flatnonzero(keep):
+                keep[row] = ids[row] not in seen
+                seen.add(ids[row])
+        pair = (batch.inputs, batch.labels)
+        if keep.any():
+            parts.append(jax.tree.map(lambda leaf, k=keep: np.asarray(leaf)[k], pair))
+    if not parts:
+        raise InputError("batches hold no samples; give the forget set")
+    return Batch(*jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts))
+
+
+def _counted(batch: Batch) -> np.ndarray:
+    if batch.mask is None:
+        return np.ones(np.shape(batch.labels), np.bool_)
+    return np.array(batch.mask)
+
+
+def _evaluation(model: Model, params: Params, model_state: ModelState, samples: Batch):
+    """Return `(params, model_state) -> mean loss` on samples put on the device once."""
+    labels, counted = np.asarray(samples.labels), _counted(samples)
+    if not counted.any():
+        raise InputError("evaluate_on holds no samples; give the forget set")
+    classes = class_count(model, params, model_state, samples.inputs)
+    labels = _checks.class_labels("labels", labels, len(counted), classes)
+    parts = []
+    for number, rows in enumerate(pieces(len(labels), EVALUATED)):
+        new = number * len(rows) + np.arange(len(rows)) < len(labels)
+        inputs = jax.tree.map(lambda leaf, r=rows: jnp.asarray(leaf[r]), samples.inputs)
+        y = jnp.asarray(labels[rows].astype(np.int32))
+        parts.append(Batch(inputs, y, mask=jnp.asarray(counted[rows] & new)))
+
+    def mean_loss(params: Params, model_state: ModelState) -> float:
+        sums = [_summed(model.apply, params, model_state, part) for part in parts]
+        return float(np.sum(jax.device_get(sums), dtype=np.float64) / counted.sum())
+
+    return mean_loss
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _summed(apply, params, model_state, batch):
+    outputs, _ = apply(params, model_state, batch.inputs, train=False)
+    losses = cross_entropy(outputs, batch.labels)
+    return jnp.sum(jnp.where(batch.mask, losses, 0.0))

@@ -1,0 +1,254 @@
+"""RMIA: is the model surer of a sample than of others, beyond what references expect?
+
+One attacked model, a few models that never saw the samples, and a population of unseen
+samples to compare with; unlike U-LiRA it needs no ensemble of unlearned models. Shapes:
+n forget samples, m unseen samples, M reference models. All inputs are true-class
+probabilities (`audit.true_class_confidence`). numpy float64 on the host.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jax_unlearn.audit import _checks
+from jax_unlearn.audit.rates import Rate, check_level, quantiles, tpr_at_fpr
+from jax_unlearn.errors import InputError
+
+FLOOR = 1e-30
+"""Least p(x): it can only be 0 where a = 1 and no reference gives x any chance."""
+
+RESAMPLES = 1000
+"""Bootstrap resamples of the samples."""
+
+CHUNK = 2**22
+"""Most numbers a step of the bootstrap holds at once."""
+
+
+class Rmia(NamedTuple):
+    """Forget samples told from unseen ones by RMIA; the target is Retrain's value.
+
+    Attributes:
+      auc: P(forget sample scores above unseen sample) + P(equal)/2, 0..1; 0.5 where
+        the forget samples look like unseen ones.
+      auc_low, auc_high: its bootstrap interval over samples.
+      tpr_1: share of the forget samples found at 1 % false positives.
+      tpr_01: the same at 0.1 %.
+      forget_scores: scores of the forget samples, `f64[n]`.
+      unseen_scores: scores of the unseen samples, each without itself, `f64[m]`.
+    """
+
+    auc: float
+    auc_low: float
+    auc_high: float
+    tpr_1: Rate
+    tpr_01: Rate
+    forget_scores: np.ndarray
+    unseen_scores: np.ndarray
+
+
+def rmia(
+    target_forget: Any,
+    reference_forget: Any,
+    target_population: Any,
+    reference_population: Any,
+    *,
+    a: float = 0.3,
+    gamma: float = 2.0,
+) -> np.ndarray:
+    """Score of each forget sample: how many others it beats in relative likelihood.
+
+    r(x) = p_theta(x)/p(x), p(x) = ((1 + a) p_out(x) + (1 - a))/2, score(x) = the share
+    of population samples z with r(x)/r(z) > gamma. p_out is the mean over reference
+    models that never saw x; for models that did, none of which is trained (offline),
+    a · p_out + 1 - a stands in, and p is the mean of both. r(x) is compared with
+    gamma · r(z), so nothing is divided by r(z): a z of probability 0 is beaten by
+    every x whose own is not. Source: Zarifzadeh et al., arXiv 2312.03262.
+
+    Args:
+      target_forget: true-class probabilities of the attacked model on the forget
+        samples, `[n]`.
+      reference_forget: the same of models that never saw them, `[M, n]`.
+      target_population: the attacked model on population samples, which neither it nor
+        the references saw, and which are no forget samples, `[m]`.
+      reference_population: the reference models on them, `[M, m]`.
+      a: 0..1; at 0 a model that saw x is taken to be certain of it, at 1 not to be
+        changed by it: p = p_out then, which counts as at least 1e-30.
+      gamma: at least 1; larger asks for more before a sample counts as beaten.
+
+    Returns:
+      `f64[n]` in 0..1; higher looks more like training data.
+
+    Raises:
+      InputError: values outside [0, 1], lengths that do not fit, different numbers of
+        reference models, `a` outside 0..1, `gamma` below 1.
+
+    >>> reference = [[0.5, 0.5]]  # p = (1.3 · 0.5 + 0.7)/2 = 0.675
+    >>> rmia([0.9, 0.3], reference, [0.2, 0.4], reference).tolist()
+    [1.0, 0.0]
+    """
+    forget, population = _ratios(
+        (target_forget, reference_forget),
+        (target_population, reference_population),
+        "population",
+        a,
+        gamma,
+    )
+    beaten = np.searchsorted(np.sort(gamma * population), forget, side="left")
+    return beaten / len(population)
+
+
+def rmia_attack(
+    target_forget: Any,
+    reference_forget: Any,
+    target_unseen: Any,
+    reference_unseen: Any,
+    *,
+    a: float = 0.3,
+    gamma: float = 2.0,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Rmia:
+    """Tell forget samples from unseen samples of the same model by their RMIA scores.
+
+    The unseen samples serve twice: as the population, and as what the forget samples
+    are told from. No sample is compared with itself: an unseen sample is scored with
+    the m - 1 others, and in the AUC a pair (forget x, unseen z) is scored, both of it,
+    with the m - 1 others than z. So two sets of one distribution give 0.5 in
+    expectation at every m (our choice); the AUC of `forget_scores` against
+    `unseen_scores`, whose populations differ by one, falls short by some 1/m. The
+    rates threshold those scores, and so err on the low side for few unseen samples.
+
+    0.5 is the target where D_f is distributed like the unseen samples. In general it
+    is Retrain's value: score Retrain with the same references and unseen samples.
+
+    Args:
+      target_forget: true-class probabilities of the attacked model on D_f, `[n]`.
+      reference_forget: the same of models that never saw D_f, `[M, n]`; not the
+        Retrain that is the target itself.
+      target_unseen: the attacked model on unseen samples, of the classes of D_f and
+        distributed like them where possible, `[m]`.
+      reference_unseen: the reference models on them, which never saw them, `[M, m]`.
+      a: see `rmia`.
+      gamma: see `rmia`.
+      level: of the intervals. That of the AUC draws forget and unseen samples anew,
+        independently, 1000 times, with the population kept; those of the rates are
+        Clopper-Pearson.
+      seed: draws the resamples.
+
+    Returns:
+      Figures of the attack and the scores.
+
+    Raises:
+      InputError: as `rmia`; fewer than two unseen samples, a level outside (0, 1).
+
+    >>> sure, unsure = [0.9, 0.9], [0.2, 0.3]
+    >>> references = [[0.5, 0.5]]
+    >>> rmia_attack(sure, references, unsure, references).auc
+    1.0
+    >>> rmia_attack(unsure, references, unsure, references).auc
+    0.5
+    """
+    check_level(level)
+    forget, unseen = _ratios(
+        (target_forget, reference_forget),
+        (target_unseen, reference_unseen),
+        "unseen",
+        a,
+        gamma,
+    )
+    if len(unseen) < 2:
+        raise InputError(
+            f"len(target_unseen)={len(unseen)} leaves no population for the unseen "
+            "sample itself; give at least 2"
+        )
+    forget_beat = np.searchsorted(np.sort(gamma * unseen), forget, side="left")
+    # gamma >= 1: no sample beats itself, so the count is one over the others already.
+    unseen_beat = np.searchsorted(np.sort(gamma * unseen), unseen, side="left")
+    forget_scores = forget_beat / len(unseen)
+    unseen_scores = unseen_beat / (len(unseen) - 1)
+    auc, drawn = _pair_auc(forget, unseen, gamma, seed)
+    low, high = quantiles(drawn, level)
+    return Rmia(
+        auc=auc,
+        auc_low=low,
+        auc_high=high,
+        tpr_1=tpr_at_fpr(forget_scores, unseen_scores, fpr=0.01, level=level),
+        tpr_01=tpr_at_fpr(forget_scores, unseen_scores, fpr=0.001, level=level),
+        forget_scores=forget_scores,
+        unseen_scores=unseen_scores,
+    )
+
+
+def _pair_auc(
+    forget: np.ndarray, unseen: np.ndarray, gamma: float, seed: int
+) -> tuple[float, np.ndarray]:
+    """AUC over pairs (x, z), both scored without z, and its bootstrap `[R]`.
+
+    Let k be how many samples z beats. x beats fewer of the others where r(x) is at
+    most the k-th smallest gamma · r (never that of z, which z does not beat), and no
+    more where it is at most the next of the others.
+    """
+    order = np.argsort(gamma * unseen, kind="stable")
+    hurdles = np.concatenate([[-np.inf], gamma * unseen[order], [np.inf]])
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    beaten = np.searchsorted(hurdles[1:-1], unseen, side="left")
+    following = beaten + 1 + (place == beaten)
+    sorted_forget = np.sort(forget)
+    lose = np.searchsorted(sorted_forget, hurdles[beaten], side="right")
+    no_win = np.searchsorted(sorted_forget, hurdles[following], side="right")
+    n, m = len(forget), len(unseen)
+    auc = 1 - (lose.sum() + no_win.sum()) / (2 * n * m)
+
+    rng = np.random.default_rng(seed)
+    drawn = np.empty(RESAMPLES)
+    step = max(1, CHUNK // (n + m))
+    for start in range(0, RESAMPLES, step):
+        rows = min(step, RESAMPLES - start)
+        x = rng.multinomial(n, np.full(n, 1 / n), size=rows)
+        z = rng.multinomial(m, np.full(m, 1 / m), size=rows)
+        below = np.concatenate([np.zeros((rows, 1), x.dtype), x.cumsum(axis=1)], axis=1)
+        missed = np.sum(z * (below[:, lose] + below[:, no_win]), axis=1)
+        drawn[start : start + rows] = 1 - missed / (2 * n * m)
+    return float(auc), drawn
+
+
+def _ratios(
+    forget: tuple[Any, Any],
+    others: tuple[Any, Any],
+    name: str,
+    a: float,
+    gamma: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return r of the forget samples and of the others."""
+    if not 0 <= a <= 1:
+        raise InputError(f"a={a} is outside 0..1; try 0.3")
+    if not (gamma >= 1 and np.isfinite(gamma)):
+        raise InputError(f"gamma={gamma} must be at least 1 and finite; try 2.0")
+    ratios, models = [], []
+    for side, (target, reference) in (("forget", forget), (name, others)):
+        p = _checks.confidences(f"target_{side}", target)
+        references = _references(f"reference_{side}", reference)
+        if references.shape[1] != len(p):
+            raise InputError(
+                f"reference_{side}.shape={references.shape} does not fit "
+                f"len(target_{side})={len(p)}; give one row a model, same samples"
+            )
+        models.append(len(references))
+        expected = ((1 + a) * references.mean(axis=0) + (1 - a)) / 2
+        ratios.append(p / np.maximum(expected, FLOOR))
+    if models[0] != models[1]:
+        raise InputError(
+            f"reference_forget has {models[0]} models and reference_{name} "
+            f"{models[1]}; give the same models for both"
+        )
+    return ratios[0], ratios[1]
+
+
+def _references(name: str, values: Any) -> np.ndarray:
+    """Return probabilities `[M, n]`."""
+    array = _checks.floats(name, values, 2)
+    if array.shape[1] == 0:
+        raise InputError(f"{name}.shape={array.shape} is empty; give at least 1 sample")
+    rows = [_checks.confidences(f"{name}[{i}]", p) for i, p in enumerate(array)]
+    return np.stack(rows)

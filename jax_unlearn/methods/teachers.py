@@ -1,0 +1,283 @@
+"""Methods that learn from frozen teachers: SCRUB and its rewinding, Bad Teacher."""
+
+import numpy as np
+import optax
+from numpy.typing import ArrayLike, NDArray
+
+from jax_unlearn import objectives
+from jax_unlearn.errors import InputError
+from jax_unlearn.methods.assemble import assemble
+from jax_unlearn.objectives.teachers import imitate, repel
+from jax_unlearn.types import (
+    Harmonizer,
+    Model,
+    ModelState,
+    Params,
+    Unlearner,
+    Weighting,
+)
+
+TIE = 1e-9
+"""Percent by which two distances may differ and still be rounding of the same one."""
+
+
+def scrub(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    *,
+    teacher_params: Params,
+    teacher_state: ModelState,
+    alpha: float = 0.001,
+    gamma: float = 0.99,
+    temperature: float = 4.0,
+    weighting: Weighting | None = None,
+    harmonizer: Harmonizer | None = None,
+    model_state: str = "sequential",
+) -> Unlearner:
+    """Leave the original model on D_f and follow it on D_r (SCRUB).
+
+    Max-steps on forget batches, −T²·Σ w_i KL(θ_o ‖ θ), and min-steps on retain batches,
+    γ·CE + α·T²·KL(θ_o ‖ θ): passes in turn are `ju.data.scrub_schedule`, as published;
+    a step with both batches sums the two.
+
+    Max-steps need something that tells student from teacher, because their divergence
+    has no gradient where they agree: batch statistics, dropout, augmentation or weight
+    decay. A network with none of these (or with `model_state="frozen"`) stands still
+    until its first min-step, after which the divergence grows by a factor a step: it
+    wants a higher rate or more epochs than published.
+
+    Args:
+      model: the network of student and teacher; outputs are logits `[B, K]`.
+      optimizer: of the student; published: SGD of lr 5e-4, momentum 0.9, weight decay
+        5e-4, 3 epochs of which the first 2 hold max-steps.
+      teacher_params: θ_o; a copy travels frozen in the state.
+      teacher_state: its model state; it runs in eval mode.
+      alpha: α ≥ 0.
+      gamma: γ ≥ 0.
+      temperature: T > 0.
+      weighting: weights of the forget samples; default uniform.
+      harmonizer: joins the two gradients; default their sum.
+      model_state: what happens to BatchNorm statistics, see `assemble`.
+
+    Returns:
+      An `Unlearner` that reads `UnlearnBatch.forget` and `.retain`.
+
+    Raises:
+      InputError: as `objectives.repel` and `objectives.imitate`.
+
+    Reference: Kurmanji et al., arXiv 2302.09880; its hyper-parameters are those of the
+    authors' large-scale runs.
+
+    >>> import jax.numpy as jnp
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> original = jnp.float32(2.0)
+    >>> alg = scrub(model, optax.sgd(0.1), teacher_params=original, teacher_state=())
+    >>> print(alg.init(original, ()).step)
+    0
+    """
+    teacher = (model, teacher_params, teacher_state)
+    return assemble(
+        model,
+        optimizer,
+        forget=repel(*teacher, temperature=temperature),
+        retain=imitate(*teacher, alpha=alpha, gamma=gamma, temperature=temperature),
+        weighting=weighting,
+        harmonizer=harmonizer,
+        model_state=model_state,
+    )
+
+
+def bad_teacher(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    *,
+    teacher_params: Params,
+    teacher_state: ModelState,
+    incompetent_params: Params,
+    incompetent_state: ModelState,
+    temperature: float = 1.0,
+    weighting: Weighting | None = None,
+    harmonizer: Harmonizer | None = None,
+    model_state: str = "sequential",
+    forward: str = "separate",
+) -> Unlearner:
+    """Follow an untrained network on D_f and the original model on D_r.
+
+    Minimises T²·Σ w_i KL(θ_random ‖ θ) on D_f and T²·KL(θ_o ‖ θ) on D_r, no labels
+    used. Published code shuffles both sets into the same batches: `forward="merged"`
+    with `ju.data.merged`.
+
+    Args:
+      model: the network of student and teachers; outputs are logits `[B, K]`.
+      optimizer: of the student; published: Adam of lr 1e-4, 1 epoch over D_f and 30 %
+        of D_r (`ju.data.retain_subset`), batch 256.
+      teacher_params: θ_o; a copy travels frozen in the state.
+      teacher_state: its model state; teachers run in eval mode.
+      incompetent_params: θ_random, of `model.init` with a key of its own.
+      incompetent_state: its model state, likewise.
+      temperature: T > 0; published 1.
+      weighting: weights of the forget samples; default uniform.
+      harmonizer: joins the two gradients; default their sum.
+      model_state: what happens to BatchNorm statistics, see `assemble`.
+      forward: one pass a batch or one for both, see `assemble`.
+
+    Returns:
+      An `Unlearner` that reads `UnlearnBatch.forget` and `.retain`.
+
+    Raises:
+      InputError: as `assemble` and `objectives.distill`.
+
+    Reference: Chundawat et al., arXiv 2205.08096. Its code also divides the divergence
+    by K, which Adam does not feel; we do not.
+
+    >>> import jax.numpy as jnp
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> original, random = jnp.float32(2.0), jnp.float32(0.0)
+    >>> alg = bad_teacher(
+    ...     model,
+    ...     optax.sgd(0.1),
+    ...     teacher_params=original,
+    ...     teacher_state=(),
+    ...     incompetent_params=random,
+    ...     incompetent_state=(),
+    ... )
+    >>> print(alg.init(original, ()).step)
+    0
+    """
+
+    def follow(params: Params, state: ModelState) -> objectives.Objective:
+        return objectives.distill(model, params, state, temperature=temperature)
+
+    return assemble(
+        model,
+        optimizer,
+        forget=follow(incompetent_params, incompetent_state),
+        retain=follow(teacher_params, teacher_state),
+        weighting=weighting,
+        harmonizer=harmonizer,
+        model_state=model_state,
+        forward=forward,
+    )
+
+
+def rewind(forget_errors: ArrayLike, unseen_error: float) -> int:
+    """Return the checkpoint that errs on D_f as on unseen data (SCRUB+R).
+
+    The checkpoint e with the smallest |error_e(D_f) − error(D_u)|: forgetting further
+    would let an attack tell D_f by its high loss. D_u must have the classes of D_f, see
+    `class_matched_error`.
+
+    Args:
+      forget_errors: error on D_f after each epoch, percent `[E]`; the original model
+        may be the first.
+      unseen_error: error of the last checkpoint on unseen samples, percent.
+
+    Returns:
+      The number of the checkpoint, 0..E−1, the last of equally near ones.
+
+    Raises:
+      InputError: no checkpoint, or numbers that are not percentages.
+
+    Reference: Kurmanji et al., arXiv 2302.09880 (SCRUB+R); the last among ties, which
+    has trained on D_r for longer, is our choice.
+
+    >>> rewind([0.0, 4.0, 9.0, 30.0], 8.0)
+    2
+    """
+    errors = _percentages("forget_errors", forget_errors)
+    if errors.ndim != 1 or errors.size == 0:
+        raise InputError(
+            f"forget_errors.shape={errors.shape} must hold one error a checkpoint, [E]"
+        )
+    reference = _percentages("unseen_error", unseen_error)
+    if reference.ndim != 0:
+        raise InputError(f"unseen_error.shape={reference.shape} must be one number")
+    distance = np.abs(errors - reference)
+    return int(np.flatnonzero(distance <= distance.min() + TIE)[-1])
+
+
+def class_matched_error(
+    correct: ArrayLike, labels: ArrayLike, forget_counts: ArrayLike
+) -> float:
+    """Return the unseen error under the class mix of D_f, in percent.
+
+    100·Σ_k n_k e_k / Σ_k n_k, with e_k the share of unseen samples of class k that the
+    model gets wrong. A class without unseen samples has no e_k and leaves both sums.
+
+    Args:
+      correct: whether the model is right on each unseen sample, booleans `[U]`.
+      labels: their true classes, integers `[U]`.
+      forget_counts: n_k, forget samples of each class, integers `[K]`.
+
+    Returns:
+      The error, 0..100: the `unseen_error` of `rewind`.
+
+    Raises:
+      InputError: arrays that do not fit, NaN, or no unseen sample of any forgotten
+        class.
+
+    Reference: Kurmanji et al., arXiv 2302.09880, ask for unseen data distributed as
+    D_f; weights by class are our choice.
+
+    >>> class_matched_error([True, False, False, False], [0, 0, 1, 1], [3, 1])
+    62.5
+    """
+    right = np.asarray(correct)
+    if right.dtype.kind in "iuf":
+        wrong = np.flatnonzero((right != 0) & (right != 1))  # NaN is neither
+        if wrong.size:
+            raise InputError(
+                f"correct holds {right.ravel()[wrong[0]]}; give booleans, True where "
+                "the model is right"
+            )
+        right = right.astype(np.bool_)
+    if right.dtype.kind != "b" or right.ndim != 1 or right.size == 0:
+        raise InputError(
+            f"correct of shape {right.shape} and type {right.dtype} must be booleans "
+            "[U], True where the model is right"
+        )
+    counts = _whole("forget_counts", forget_counts)
+    classes = _whole("labels", labels)
+    if classes.shape != right.shape:
+        raise InputError(
+            f"labels.shape={classes.shape} must be {right.shape}, one label a sample"
+        )
+    if classes.max() >= len(counts):
+        raise InputError(
+            f"labels holds {classes.max()}; forget_counts has {len(counts)} classes, 0 "
+            f"to {len(counts) - 1}"
+        )
+    seen = np.bincount(classes, minlength=len(counts))
+    missed = np.bincount(classes, weights=~right, minlength=len(counts))
+    used = (counts > 0) & (seen > 0)
+    if not used.any():
+        raise InputError(
+            f"forget_counts={counts.tolist()}: no unseen sample has a forgotten class; "
+            "give unseen samples of those classes"
+        )
+    error = np.average(missed[used] / seen[used], weights=counts[used])
+    return float(100.0 * error)
+
+
+def _percentages(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """Return numbers of 0 to 100."""
+    array = np.asarray(values, np.float64)
+    wrong = array[~((array >= 0) & (array <= 100))]  # NaN is neither
+    if wrong.size:
+        raise InputError(f"{name} holds {wrong[0]}; give errors in percent, 0 to 100")
+    return array
+
+
+def _whole(name: str, values: ArrayLike) -> NDArray[np.int64]:
+    """Return a list of integers of 0 or more."""
+    array = np.asarray(values)
+    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
+        raise InputError(
+            f"{name} of shape {array.shape} and type {array.dtype} must be a list of "
+            "at least one integer"
+        )
+    if array.min() < 0:
+        raise InputError(f"{name} holds {array.min()}; give integers of 0 or more")
+    return array.astype(np.int64)

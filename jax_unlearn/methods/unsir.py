@@ -1,0 +1,169 @@
+"""UNSIR: impair a class by noise that the model finds hardest for it, then repair."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jax_unlearn import losses, objectives
+from jax_unlearn.errors import InputError
+from jax_unlearn.methods.assemble import assemble
+from jax_unlearn.types import Array, Model, ModelState, Params, Unlearner
+
+
+def unsir_noise(
+    model: Model,
+    params: Params,
+    model_state: ModelState,
+    labels: Array,
+    key: Array,
+    *,
+    shape: tuple[int, ...],
+    steps: int = 40,
+    learning_rate: float | Array = 0.1,
+    penalty: float | Array = 0.1,
+    low: float | None = 0.0,
+    high: float | None = 1.0,
+) -> Array:
+    """Return inputs whose loss on the given class is as large as can be.
+
+    Minimises −CE(f(z_i), y_i) + λ·mean(z_i²) over each z_i apart by Adam, in eval mode
+    under the parameters given (those of the original model), and clips z into
+    [low, high] after every step. The start is uniform on [low, high], standard normal
+    where a bound is missing. One compiled scan.
+
+    Args:
+      model: the network; outputs are logits `[B, K]`.
+      params: of the original model.
+      model_state: likewise.
+      labels: the class to forget, once for each noise input, `i32[M]`.
+      key: of the start; z_i depends on (key, i) and its label only.
+      shape: of one input.
+      steps: number of updates, 1 or more.
+      learning_rate: of Adam, positive.
+      penalty: λ ≥ 0.
+      low: smallest value of an input; None for no bound.
+      high: largest value of an input; None for no bound.
+
+    Returns:
+      Inputs `f32[M, *shape]`: the forget batches of `unsir`, with the same labels.
+
+    Raises:
+      InputError: a number out of range, or low not below high.
+
+    Reference: Tarun et al., arXiv 2111.08947: 40 steps of Adam at rate 0.1. To clip, so
+    that noise remains an image, and the mean in the penalty are our choice: public code
+    has no bounds and 0.1·‖z_i‖², which is `penalty=0.1·z_i.size`.
+
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> model = from_stateless(lambda key, x: None, lambda w, x: w * x)
+    >>> labels = jnp.array([0, 1])
+    >>> key = jax.random.key(0)
+    >>> unsir_noise(model, jnp.float32(1), (), labels, key, shape=(2,)).tolist()
+    [[0.0, 1.0], [1.0, 0.0]]
+    """
+    if isinstance(learning_rate, int | float) and not learning_rate > 0:
+        raise InputError(f"learning_rate={learning_rate} must be positive; try 0.1")
+    if isinstance(penalty, int | float) and not penalty >= 0:
+        raise InputError(f"penalty={penalty} must not be negative; try 0.1")
+    if steps < 1:
+        raise InputError(f"steps={steps} must be at least 1; try 40")
+    if low is not None and high is not None and not low < high:
+        raise InputError(f"low={low}, high={high}: low must be less than high")
+    bounds = tuple(None if b is None else jnp.float32(b) for b in (low, high))
+    return _noise(
+        model.apply,
+        tuple(shape),
+        steps,
+        (params, model_state),
+        jnp.asarray(labels, jnp.int32),
+        key,
+        (jnp.float32(learning_rate), jnp.float32(penalty)),
+        bounds,
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _noise(apply, shape, steps, variables, labels, key, settings, bounds):
+    """Return the noise `f32[M, *shape]`, see `unsir_noise`."""
+    learning_rate, penalty = settings
+    low, high = bounds
+    params, model_state = variables
+
+    def drawn(i: Array) -> Array:
+        own = jax.random.fold_in(key, i)
+        if low is None or high is None:
+            return jax.random.normal(own, shape, jnp.float32)
+        return jax.random.uniform(own, shape, jnp.float32, minval=low, maxval=high)
+
+    def bounded(noise: Array) -> Array:
+        return jnp.clip(noise, min=low, max=high)
+
+    def total(noise: Array) -> Array:
+        logits, _ = apply(params, model_state, noise, train=False)
+        sizes = jnp.mean(jnp.square(noise), axis=tuple(range(1, noise.ndim)))
+        return jnp.sum(penalty * sizes - losses.cross_entropy(logits, labels))
+
+    optimizer = optax.adam(learning_rate)
+
+    def step(carry, _):
+        noise, opt_state = carry
+        gradient = jax.grad(total)(noise)
+        with jax.numpy_dtype_promotion("standard"):  # Adam computes float ** int
+            updates, opt_state = optimizer.update(gradient, opt_state)
+        return (bounded(noise + updates), opt_state), None
+
+    start = bounded(jax.vmap(drawn)(jnp.arange(labels.shape[0])))
+    (noise, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), length=steps)
+    return noise
+
+
+def unsir(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    *,
+    model_state: str = "sequential",
+    forward: str = "separate",
+) -> Unlearner:
+    """Forget a class by noise (UNSIR): learn the noise as that class, then repair.
+
+    A step with a forget batch impairs: it descends on CE(z, y) + CE(D_r), z the noise
+    of `unsir_noise` and y the class to forget. A step without one repairs: it descends
+    on CE(D_r) alone. Samples of the forgotten class themselves are not used.
+
+    Args:
+      model: the network; outputs are logits `[B, K]`.
+      optimizer: any optax transformation; published: Adam, 1 epoch of impairing at lr
+        0.02, 1 of repairing at 0.01, on a part of the retain set.
+      model_state: what happens to BatchNorm statistics, see `assemble`.
+      forward: one pass a batch or one for both, see `assemble`; published: noise and
+        retain samples shuffled together, which is nearest to "merged".
+
+    Returns:
+      An `Unlearner` that reads `UnlearnBatch.forget`, which holds the noise labelled
+      with the forgotten class, and `.retain`.
+
+    Raises:
+      InputError: as `assemble`.
+
+    Reference: Tarun et al., arXiv 2111.08947.
+
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> from jax_unlearn.types import Batch, UnlearnBatch
+    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> alg = unsir(model, optax.sgd(1.0))
+    >>> noise = Batch(jnp.array([[0.0, 1.0]]), jnp.array([0]))
+    >>> state = alg.init(jnp.float32(2.0), ())
+    >>> state, info = alg.step(state, UnlearnBatch(noise), jax.random.key(0))
+    >>> print(state.params)  # 2 − p_1, p_1 = 1/(1 + e^-2)
+    1.1192
+    """
+    return assemble(
+        model,
+        optimizer,
+        forget=objectives.descent(model),
+        retain=objectives.descent(model),
+        model_state=model_state,
+        forward=forward,
+    )

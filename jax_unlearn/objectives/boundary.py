@@ -1,0 +1,120 @@
+"""Labels across the nearest decision boundary, and the loss on fixed labels."""
+
+import jax
+import jax.numpy as jnp
+
+from jax_unlearn import losses
+from jax_unlearn.errors import InputError
+from jax_unlearn.objectives.base import Objective
+from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
+
+
+def boundary_labels(
+    model: Model,
+    params: Params,
+    model_state: ModelState,
+    inputs: PyTree,
+    labels: Array,
+    *,
+    bound: float | Array = 0.1,
+) -> Array:
+    """Return the wrong class that a step across the boundary comes nearest to.
+
+    x' = x + ε·sign(∂CE(f(x), y)/∂x), label = argmax_{k≠y} f(x')_k, in eval mode, under
+    the parameters given: those of the original model. The losses are summed, so a
+    sample's label does not depend on its batch. x' is not clipped; public code clips
+    it to 0..1.
+
+    Args:
+      model: the network; outputs are logits `[B, K]`.
+      params: of the original model.
+      model_state: likewise.
+      inputs: pytree of floats `[B, ...]`.
+      labels: true classes, `i32[B]`.
+      bound: ε ≥ 0, in units of the inputs; 0.1 is published for pixels in 0..1.
+
+    Returns:
+      Classes `i32[B]`, never the true one; scatter them into a table by sample id
+      with `target_table`. Not compiled here: call it inside `jax.jit`.
+
+    Raises:
+      InputError: inputs that are not floats; fewer than two classes; negative bound.
+
+    Reference: Chen et al., arXiv 2303.11570. Public code admits the true class, which
+    then is no unlearning at all; that it is left out is the paper's "nearest but
+    incorrect", even where x' does not cross the boundary.
+
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> model = from_stateless(lambda key, x: None, lambda w, x: x @ w)
+    >>> w = jnp.array([[1.0, 0.0, -1.0], [0.0, 1.0, -1.0]])
+    >>> x = jnp.array([[1.0, 0.9], [0.9, 1.0]])
+    >>> print(boundary_labels(model, w, (), x, jnp.array([0, 1])))
+    [1 0]
+    """
+    if isinstance(bound, int | float) and not bound >= 0:
+        raise InputError(f"bound={bound} must not be negative; try 0.1")
+    for leaf in jax.tree.leaves(inputs):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise InputError(
+                f"inputs.dtype={leaf.dtype} cannot be moved by a gradient: convert "
+                "pixels to floats in 0..1"
+            )
+
+    def total(inputs: PyTree) -> Array:
+        logits, _ = model.apply(params, model_state, inputs, train=False)
+        return jnp.sum(losses.cross_entropy(logits, labels))
+
+    def move(x: Array, gradient: Array) -> Array:
+        return x + jnp.asarray(bound, x.dtype) * jnp.sign(gradient).astype(x.dtype)
+
+    neighbours = jax.tree.map(move, inputs, jax.grad(total)(inputs))
+    logits, _ = model.apply(params, model_state, neighbours, train=False)
+    if logits.shape[-1] < 2:
+        raise InputError(
+            f"the model has {logits.shape[-1]} outputs: a wrong class needs 2 or more"
+        )
+    own = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.bool_)
+    wrong = jnp.where(own, -jnp.inf, logits.astype(jnp.float32))
+    return jnp.argmax(wrong, axis=-1).astype(jnp.int32)
+
+
+def fixed_label(model: Model, table: Array) -> Objective:
+    """Return the cross-entropy to a class fixed by sample: ℓ_i = −log p_{t_i}(x_i).
+
+    Args:
+      model: the network; outputs are logits `[B, K]`.
+      table: classes `i32[N]`, entry i for the sample of index i; of `boundary_labels`,
+        for example.
+
+    Raises:
+      InputError: table that is not one integer a sample; batch without `index`.
+
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> from jax_unlearn.types import Batch
+    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> batch = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([3]))
+    >>> objective = fixed_label(model, jnp.array([0, 0, 0, 1]))
+    >>> losses, aux = objective(2.0, (), batch, jax.random.key(0))
+    >>> print(losses, aux.task_losses)  # the task is still the true label
+    [2.1269] [0.1269]
+    """
+    table = jnp.asarray(table)
+    if table.ndim != 1 or not jnp.issubdtype(table.dtype, jnp.integer):
+        raise InputError(
+            f"labels of shape {table.shape} and dtype {table.dtype}: give a table of "
+            "one integer class for every sample id"
+        )
+
+    def output_loss(outputs, batch, key, data):
+        del key
+        if batch.index is None:
+            raise InputError(
+                "batch.index=None: fixed labels need the id of each sample; "
+                "fill Batch.index"
+            )
+        return (
+            losses.cross_entropy(outputs, data[batch.index]),
+            losses.cross_entropy(outputs, batch.labels),
+        )
+
+    return Objective(model, output_loss, table.astype(jnp.int32))

@@ -1,0 +1,168 @@
+"""Amnesiac unlearning: subtract the logged updates of the batches of forget samples."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_unlearn.errors import InputError
+from jax_unlearn.oneshot import _checks
+from jax_unlearn.types import Params, PyTree, UnlearnBatch, UnlearnInfo, UnlearnState
+
+
+class Batches(Protocol):
+    """The batches of a run by the number of the step: a schedule, or a list."""
+
+    def __getitem__(self, step: int, /) -> UnlearnBatch:
+        """Return the batch of a step, counted from the beginning of the run."""
+        ...
+
+
+class UpdateLog:
+    """What every step of a training run changed, and whose samples it saw.
+
+    A callback for `ju.run`. Keeps one copy of the parameters on the host for every
+    logged step: steps × parameters × 4 bytes (float32), so 4.5 GB for 100 steps of a
+    ResNet-18; `watched` keeps those steps only that held a sample of the list. Under
+    `scan` one entry is a whole chunk of steps and all its samples: train with `scan=1`
+    for the published form.
+
+    Args:
+      state: the state `ju.run` starts from.
+      batches: the schedule that is run (from its beginning, also where a run is
+        resumed), or a list of batches; their `index` says who is in them. Padding is
+        not counted.
+      watched: ids that may have to be forgotten; None logs every step.
+
+    Attributes:
+      updates: θ after − θ before, one pytree of host arrays an entry.
+      ids: ids of the samples of each entry, sorted, `i64[...]`.
+
+    Reference: Graves et al., arXiv 2010.10981.
+
+    >>> import optax
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> alg = ju.methods.finetune(model, optax.sgd(1.0))
+    >>> x, y = jnp.array([[1.0, 0.0]]), jnp.array([0])
+    >>> first, last = (ju.Batch(x, y, jnp.array([i])) for i in (5, 7))
+    >>> batches = [ju.UnlearnBatch(retain=first), ju.UnlearnBatch(retain=last)]
+    >>> state = alg.init(jnp.float32(0.0), ())
+    >>> log = UpdateLog(state, batches)
+    >>> after = ju.run(alg, state, batches, jax.random.key(0), callback=log).params
+    >>> log.touched([7])
+    array([False,  True])
+    >>> print(amnesiac(after, log.updates, log.touched([7])))  # sigmoid(0) = 0.5
+    0.5
+    """
+
+    def __init__(
+        self,
+        state: UnlearnState,
+        batches: Batches,
+        *,
+        watched: Sequence[int] | np.ndarray | None = None,
+    ):
+        self.updates: list[PyTree] = []
+        self.ids: list[np.ndarray] = []
+        self._batches = batches
+        self._watched = None if watched is None else np.unique(np.asarray(watched))
+        self._done, self._params = int(state.step), _host(state.params)
+
+    def __call__(self, done: int, state: UnlearnState, info: UnlearnInfo) -> None:
+        """Log the steps since the last call."""
+        del info
+        if done <= self._done:
+            raise InputError(
+                f"step {done} after step {self._done}: one log belongs to one run; "
+                "make a new UpdateLog"
+            )
+        before, self._params = self._params, _host(state.params)
+        parts = [_ids(self._batches[step]) for step in range(self._done, done)]
+        self._done = done
+        ids = np.unique(np.concatenate(parts))
+        if self._watched is None or np.isin(ids, self._watched).any():
+            self.ids.append(ids)
+            self.updates.append(jax.tree.map(np.subtract, self._params, before))
+
+    def touched(self, forget_ids: Any) -> np.ndarray:
+        """Return which entries held a forget sample, `bool[entries]`.
+
+        Args:
+          forget_ids: ids `[F]`.
+
+        Raises:
+          InputError: an id that was not watched.
+        """
+        forget = np.asarray(forget_ids)
+        if self._watched is not None:
+            missing = np.setdiff1d(forget, self._watched)
+            if missing.size:
+                raise InputError(
+                    f"forget_ids={missing[0]} was not watched; its updates are not in "
+                    "the log"
+                )
+        return np.array([np.isin(ids, forget).any() for ids in self.ids], np.bool_)
+
+
+def amnesiac(params: Params, updates: Sequence[PyTree], touched: Any) -> Params:
+    """Subtract the updates of the batches that held forget samples: θ − Σ_{t in S} Δ_t.
+
+    The result is the state before training on them only where they came last and the
+    optimizer has no memory (plain SGD): later steps were taken from a place that
+    depends on them, and momentum carries them on. It is published to be followed by
+    some training on the retain set. BatchNorm statistics are not taken back.
+
+    Args:
+      params: the trained parameters.
+      updates: Δ_t, T pytrees like `params`, from an `UpdateLog`.
+      touched: S, `bool[T]`.
+
+    Returns:
+      Parameters of the same structure, shapes and dtypes, summed in float64 on the
+      host; `params` where no update is touched.
+
+    Raises:
+      InputError: `touched` is not `bool[T]`, updates not shaped like `params`.
+
+    Reference: Graves et al., arXiv 2010.10981.
+
+    >>> print(amnesiac(jnp.float32(5), [1.0, 2.0, 3.0], [False, True, True]))
+    0.0
+    """
+    which = np.asarray(touched)
+    if which.dtype != np.bool_ or which.shape != (len(updates),):
+        raise InputError(
+            f"touched of type {which.dtype}{list(which.shape)} must be "
+            f"bool[{len(updates)}]; give one truth value an update"
+        )
+    chosen = [update for update, held in zip(updates, which, strict=True) if held]
+    for update in chosen:
+        _checks.same_shapes("updates", update, params)
+    total = jax.tree.map(lambda p: np.asarray(p, np.float64), params)
+    for update in chosen:
+        total = jax.tree.map(np.subtract, total, update)
+    return jax.tree.map(lambda t, p: jnp.asarray(t, p.dtype), total, params)
+
+
+def _host(params: Params) -> PyTree:
+    """Return a copy on the host in float32; the original may be donated."""
+    return jax.tree.map(lambda leaf: np.array(leaf, np.float32, copy=True), params)
+
+
+def _ids(batch: UnlearnBatch) -> np.ndarray:
+    """Return the ids of the samples a step learns from."""
+    parts = []
+    for part in (batch.forget, batch.retain):
+        if part is None:
+            continue
+        if part.index is None:
+            raise InputError(
+                "batch.index=None: the log needs the id of each sample; fill "
+                "Batch.index"
+            )
+        index = np.asarray(part.index, np.int64)
+        parts.append(index if part.mask is None else index[np.asarray(part.mask)])
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)

@@ -1,0 +1,351 @@
+"""DeltaGrad: retrace a training path without some samples, most gradients estimated.
+
+For strongly convex losses trained by full-batch gradient descent (logistic or softmax
+regression with decay). Shapes: P parameters, T steps, n samples, r removed, m pairs.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
+
+from jax_unlearn.errors import InputError, NonFiniteError
+from jax_unlearn.oneshot import _checks
+from jax_unlearn.types import Array, Batch, LossFn, ModelState, Params
+
+HIGHEST = jax.lax.Precision.HIGHEST
+
+
+class Path(NamedTuple):
+    """A run of gradient descent, kept for being retraced; 8·T·P bytes.
+
+    Attributes:
+      params: θ_0, …, θ_T, raveled, `f32[T+1, P]`.
+      grads: gradients at θ_0, …, θ_{T-1}, decay included, `f32[T, P]`.
+      rates: learning rates `f32[T]`.
+      decay: λ of the term λ‖θ‖²/2, `f32[]`.
+    """
+
+    params: Array
+    grads: Array
+    rates: Array
+    decay: Array
+
+
+class DeltaGradInfo(NamedTuple):
+    """What a replay cost.
+
+    Attributes:
+      exact: steps with the gradient of all samples.
+      gradients: gradients of single samples evaluated: exact·n + T·r.
+      retraining: what training without the removed samples takes: T·(n − r).
+      rejected: pairs without positive curvature, not used. With a convex loss these are
+        rounding; many of them say that the loss is not convex.
+    """
+
+    exact: int
+    gradients: int
+    retraining: int
+    rejected: int
+
+
+def gradient_path(
+    loss_fn: LossFn,
+    params: Params,
+    batch: Batch,
+    *,
+    rates: Any,
+    decay: float = 0.0,
+    model_state: ModelState = (),
+) -> tuple[Params, Path]:
+    """Train by full-batch gradient descent and keep the path.
+
+    θ_{t+1} = θ_t − η_t·[(1/n) Σ_i ∇ℓ_i(θ_t) + λθ_t].
+
+    Args:
+      loss_fn: unreduced losses in eval mode, convex in the parameters, without
+        randomness (they get a fixed key).
+      params: where the path begins.
+      batch: ALL training samples.
+      rates: η_t, `[T]`.
+      decay: λ ≥ 0; positive makes the loss strongly convex, as the theory asks.
+      model_state: of the model; not changed.
+
+    Returns:
+      (the trained parameters, `Path`).
+
+    Raises:
+      InputError: no rates, rates or decay negative, objective in train mode, no
+        samples.
+      NonFiniteError: the path diverged: lower the rates.
+
+    >>> from jax_unlearn.types import Aux
+    >>> def loss_fn(w, state, batch, key):
+    ...     losses = (w - batch.inputs) ** 2 / 2
+    ...     return losses, Aux(losses, losses, state)
+    >>> batch = Batch(jnp.array([1.0, 3.0]), jnp.array([0, 0]))
+    >>> w, path = gradient_path(loss_fn, jnp.float32(0), batch, rates=[0.5, 0.5])
+    >>> print(w, path.params[:, 0], path.grads[:, 0])
+    1.5 [0. 1. 1.5] [-2. -1.]
+    """
+    _checks.eval_mode(loss_fn)
+    _checks.at_least("decay", decay, 0)
+    steps = np.asarray(rates, np.float32)
+    if steps.ndim != 1 or not steps.size or not np.all(steps >= 0):
+        raise InputError(
+            f"rates of shape {steps.shape} must be T learning rates >= 0; give [T]"
+        )
+    if not np.any(np.asarray(_checks.kept(batch))):
+        raise InputError("batch holds no sample; give all training samples")
+    rate, strength = jnp.asarray(steps), jnp.float32(decay)
+
+    @jax.jit
+    def descend(params, model_state, batch, rate, strength):
+        flat, gradient = _raveled(loss_fn, params, model_state)
+
+        def body(theta, rate):
+            slope = gradient(theta, batch) + strength * theta
+            return theta - rate * slope, (theta, slope)
+
+        last, (before, slopes) = jax.lax.scan(body, flat, rate)
+        return last, jnp.concatenate([before, last[None]]), slopes
+
+    last, thetas, slopes = descend(params, model_state, batch, rate, strength)
+    finite = np.isfinite(np.asarray(thetas[1:])).all(axis=1)
+    if not finite.all():
+        step = int(np.argmin(finite))
+        raise NonFiniteError(f"the path is not finite at step {step}", step)
+    return _like(last, params), Path(thetas, slopes, rate, strength)
+
+
+def deltagrad(
+    loss_fn: LossFn, *, burn_in: int = 10, period: int = 5, history: int = 2
+) -> Callable[..., tuple[Params, DeltaGradInfo]]:
+    """Transform a convex loss into a function which retraces a path without samples.
+
+    ϑ_{t+1} = ϑ_t − η_t/(n − r)·[n·G_t − Σ_{i removed} ∇f_i(ϑ_t)], f_i = ℓ_i + λ‖·‖²/2,
+    where G_t is the gradient on all n samples at ϑ_t: evaluated in the first `burn_in`
+    steps and every `period`-th after them, else estimated by the stored one,
+    G_t ≈ g_t + B_t(ϑ_t − θ_t), with B_t of `lbfgs_product` from the evaluated ones.
+
+    For full-batch gradient descent on a (strongly) convex loss only: the estimate needs
+    one Hessian that changes slowly along the path. Nothing here can tell that a loss is
+    not convex; many `rejected` pairs are a sign. Differences of gradients are taken in
+    float32, so very few samples of very many (r/n near 1e-6) drown in rounding.
+
+    Args:
+      loss_fn: that of `gradient_path`.
+      burn_in: exact steps at first, ≥ 2: the paths part after the first one.
+      period: every how many steps an exact one follows; 1 makes all exact, which is
+        retraining.
+      history: pairs m of the L-BFGS estimate, published 2.
+
+    Returns:
+      `(params, path, batch, removed, *, model_state=()) -> (params, DeltaGradInfo)`:
+      `params` are the trained ones, `batch` all samples the path was trained on,
+      `removed` the ids of the samples to leave out (`batch.index`; without it their
+      positions in `batch`). Compiled once per number of removed samples.
+
+    Raises:
+      InputError: burn_in below 2, period or history below 1, objective in train mode;
+        of the function: a path of other parameters, unknown, repeated, none or all ids.
+      NonFiniteError: of the function: the replay diverged.
+
+    Reference: Wu, Dobriban and Davidson, ICML 2020, arXiv 2006.14755, algorithm 1.
+
+    >>> from jax_unlearn.types import Aux
+    >>> def loss_fn(w, state, batch, key):
+    ...     losses = (w - batch.inputs) ** 2 / 2
+    ...     return losses, Aux(losses, losses, state)
+    >>> batch = Batch(jnp.array([1.0, 3.0]), jnp.array([0, 0]))
+    >>> w, path = gradient_path(loss_fn, jnp.float32(0), batch, rates=[0.5] * 30)
+    >>> replay = deltagrad(loss_fn, burn_in=2)
+    >>> without, info = replay(w, path, batch, [1])
+    >>> print(w, without, info.exact)  # the mean of what is left
+    2.0 1.0 7
+    """
+    _checks.eval_mode(loss_fn)
+    _checks.at_least("burn_in", burn_in, 2)
+    _checks.at_least("period", period, 1)
+    _checks.at_least("history", history, 1)
+
+    @jax.jit
+    def retrace(params, path: Path, batch: Batch, positions: Array, model_state):
+        _, gradient = _raveled(loss_fn, params, model_state)
+        gone = jax.tree.map(lambda leaf: leaf[positions], batch)._replace(mask=None)
+        total = jnp.sum(_checks.kept(batch)).astype(jnp.float32)
+        fewer = jnp.float32(positions.shape[0])
+        size = path.params.shape[1]
+
+        def slope(theta: Array, samples: Batch) -> Array:
+            return gradient(theta, samples) + path.decay * theta
+
+        def evaluated(theta, old, old_slope, pairs):
+            full = slope(theta, batch)
+            s, y = theta - old, full - old_slope
+            bent = _dot(s, y) > 0
+            added = _append(pairs, s, y)
+            pairs = jax.tree.map(lambda a, b: jnp.where(bent, a, b), added, pairs)
+            return full, pairs, ~bent & jnp.any(s != 0)
+
+        def estimated(theta, old, old_slope, pairs):
+            moved = lbfgs_product(pairs.s, pairs.y, theta - old)
+            return old_slope + moved, pairs, jnp.bool_(False)
+
+        def body(carry, inputs):
+            theta, pairs = carry
+            old, old_slope, rate, planned = inputs
+            exact = planned | ~jnp.any(pairs.s[-1] != 0)
+            full, pairs, rejected = jax.lax.cond(
+                exact, evaluated, estimated, theta, old, old_slope, pairs
+            )
+            rest = (total * full - fewer * slope(theta, gone)) / (total - fewer)
+            theta = theta - rate * rest
+            return (theta, pairs), (exact, rejected, jnp.all(jnp.isfinite(theta)))
+
+        numbers = jnp.arange(path.rates.shape[0])
+        planned = (numbers < burn_in) | ((numbers - burn_in + 1) % period == 0)
+        empty = _Pairs(*jnp.zeros((2, history, size), jnp.float32))
+        inputs = (path.params[:-1], path.grads, path.rates, planned)
+        (theta, _), seen = jax.lax.scan(body, (path.params[0], empty), inputs)
+        return theta, seen
+
+    def replay(
+        params: Params,
+        path: Path,
+        batch: Batch,
+        removed: Any,
+        *,
+        model_state: ModelState = (),
+    ) -> tuple[Params, DeltaGradInfo]:
+        steps, width = path.rates.shape[0], path.params.shape[1]
+        if sum(leaf.size for leaf in jax.tree.leaves(params)) != width:
+            raise InputError(
+                f"path.params.shape={path.params.shape} is of another model; make it "
+                "by gradient_path of these parameters"
+            )
+        positions = _positions(batch, removed)
+        theta, seen = retrace(params, path, batch, jnp.asarray(positions), model_state)
+        exact, rejected, finite = (np.asarray(flags) for flags in seen)
+        if not finite.all():
+            step = int(np.argmin(finite))
+            raise NonFiniteError(f"the replay is not finite at step {step}", step)
+        total = int(np.sum(np.asarray(_checks.kept(batch))))
+        info = DeltaGradInfo(
+            exact=int(exact.sum()),
+            gradients=int(exact.sum()) * total + steps * len(positions),
+            retraining=steps * (total - len(positions)),
+            rejected=int(rejected.sum()),
+        )
+        return _like(theta, params), info
+
+    return replay
+
+
+def lbfgs_product(s: Array, y: Array, v: Array) -> Array:
+    """Multiply v by the L-BFGS estimate of the Hessian, in its compact form.
+
+    B = σI − [σSᵀ Yᵀ] M⁻¹ [σS; Y], M = [[σSSᵀ, L], [Lᵀ, −D]], where L is the part of SYᵀ
+    below its diagonal D and σ = s·y/s·s of the last pair. B s_m = y_m; B does not
+    depend on the lengths of the pairs.
+
+    Args:
+      s: differences of parameters, oldest first, `f32[m, P]`; a row of zeros is no
+        pair.
+      y: differences of gradients, s_i·y_i > 0, `f32[m, P]`.
+      v: `f32[P]`.
+
+    Returns:
+      B·v, `f32[P]`; 0 if the last pair is none.
+
+    Reference: Byrd, Nocedal and Schnabel, Mathematical Programming 63, 1994, thm 2.3.
+
+    >>> s, y = jnp.array([[1.0, 0.0]]), jnp.array([[2.0, 0.0]])
+    >>> print(lbfgs_product(s, y, jnp.array([1.0, 1.0])))
+    [2. 2.]
+    """
+    length = jnp.linalg.norm(s, axis=1)
+    none = length == 0
+    scale = jnp.where(none, 0.0, 1 / jnp.where(none, 1.0, length))[:, None]
+    s, y = s * scale, y * scale
+    inner = _dot(s, y.T)
+    sigma = inner[-1, -1]
+    lower = jnp.tril(inner, -1)
+    ones = jnp.diag(none.astype(jnp.float32))  # a missing pair: a row of its own
+    middle = jnp.block(
+        [
+            [sigma * _dot(s, s.T) + ones, lower],
+            [lower.T, -jnp.diag(jnp.diag(inner)) - ones],
+        ]
+    )
+    sides = jnp.concatenate([sigma * s, y])
+    return sigma * v - _dot(jnp.linalg.solve(middle, _dot(sides, v)), sides)
+
+
+class _Pairs(NamedTuple):
+    """Differences of parameters and of gradients, oldest first, `f32[m, P]` each."""
+
+    s: Array
+    y: Array
+
+
+def _append(pairs: _Pairs, s: Array, y: Array) -> _Pairs:
+    return _Pairs(
+        jnp.concatenate([pairs.s[1:], s[None]]), jnp.concatenate([pairs.y[1:], y[None]])
+    )
+
+
+def _dot(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision=HIGHEST)
+
+
+def _raveled(loss_fn: LossFn, params: Params, model_state: ModelState):
+    """Return (the raveled parameters, their mean gradient on a batch)."""
+    flat, unravel = ravel_pytree(optax.tree.cast(params, jnp.float32))
+
+    def gradient(theta: Array, batch: Batch) -> Array:
+        where = _checks.kept(batch)
+
+        def mean(theta):
+            tree = optax.tree.cast_like(unravel(theta), params)
+            losses, _ = loss_fn(tree, model_state, batch, jax.random.key(0))
+            losses = jnp.where(where, losses.astype(jnp.float32), 0.0)
+            return jnp.sum(losses) / jnp.sum(where).astype(jnp.float32)
+
+        return jax.grad(mean)(theta)
+
+    return flat, gradient
+
+
+def _like(flat: Array, params: Params) -> Params:
+    _, unravel = ravel_pytree(optax.tree.cast(params, jnp.float32))
+    return optax.tree.cast_like(unravel(flat), params)
+
+
+def _positions(batch: Batch, removed: Any) -> np.ndarray:
+    """Return where the removed samples are in the batch, `i64[r]`."""
+    ids = np.asarray(removed)
+    if ids.ndim != 1 or not ids.size or ids.dtype.kind not in "iu":
+        raise InputError(
+            f"removed of type {ids.dtype}{list(ids.shape)} must be ids: integers [r], "
+            "r >= 1"
+        )
+    present = np.flatnonzero(np.asarray(_checks.kept(batch)))
+    known = present if batch.index is None else np.asarray(batch.index)[present]
+    if len(np.unique(ids)) != len(ids):
+        raise InputError("removed holds an id twice; give each sample once")
+    missing = np.setdiff1d(ids, known)
+    if missing.size:
+        raise InputError(
+            f"removed={missing[0]} is not among the {len(known)} samples of the batch; "
+            "give ids of samples the path was trained on"
+        )
+    if len(ids) >= len(known):
+        raise InputError(
+            f"removed holds all {len(known)} samples; leave at least 1 to train on"
+        )
+    return present[np.isin(known, ids)]

@@ -1,0 +1,163 @@
+"""Fisher information of single weights, and the noise that forgets with it."""
+
+from collections.abc import Callable, Iterable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jax_unlearn.errors import InputError, unknown_name
+from jax_unlearn.oneshot import _checks
+from jax_unlearn.types import Array, Batch, LossFn, ModelState, Params, PyTree
+
+
+def fisher_information(
+    loss_fn: LossFn, *, per: str = "sample"
+) -> Callable[..., PyTree]:
+    """Transform a loss into the diagonal of its empirical Fisher information.
+
+    per="sample": F = (1/n) Σ_i (∇ℓ_i)², the definition. The gradients of all samples of
+    a batch are in memory at once (B times the parameters, float32): choose the batches
+    accordingly.
+
+    per="batch": F = (1/T) Σ_t (∇ mean_{i in batch t} ℓ_i)², what the public code of SSD
+    and SFRon computes, at the price of one backward pass a batch. It is NOT the Fisher
+    of the definition: with batches of B independent samples its expectation is
+    μ² + Var(∇ℓ_i)/B instead of μ² + Var(∇ℓ_i), μ the mean gradient. Values compare
+    only between sets cut into batches of the same size, a smaller last batch counts
+    like a whole one, and μ, large on forget samples of one class, weighs B times more.
+
+    Args:
+      loss_fn: unreduced losses in eval mode:
+        `objectives.descent(model)._replace(train=False)`.
+      per: "sample" or "batch".
+
+    Returns:
+      `(params, model_state, batches, key) -> F`, float32, like `params`; compiled once
+      per shape of batch, padding left out by the masks, 0 where no sample counts;
+      InputError if there is no batch.
+
+    Raises:
+      InputError: unknown `per`; an objective in train mode, which must never see single
+        samples.
+
+    Reference: Golatkar et al., arXiv 1911.04933 (here with the true labels:
+    empirical); Foster et al., arXiv 2308.07707 (SSD).
+
+    >>> from jax_unlearn.types import Aux
+    >>> def loss_fn(w, state, batch, key):
+    ...     losses = w * batch.inputs
+    ...     return losses, Aux(losses, losses, state)
+    >>> batches = [Batch(jnp.array([1.0, 3.0]), jnp.array([0, 0]))]
+    >>> key = jax.random.key(0)
+    >>> print(fisher_information(loss_fn)(jnp.float32(1), (), batches, key))  # (1+9)/2
+    5.0
+    >>> by_batch = fisher_information(loss_fn, per="batch")
+    >>> print(by_batch(jnp.float32(1), (), batches, key))  # 2²
+    4.0
+    """
+    _checks.eval_mode(loss_fn)
+    if per not in ("sample", "batch"):
+        raise unknown_name("per", per, ("sample", "batch"))
+
+    def by_sample(params, model_state, batch: Batch, key: Array):
+        where = _checks.kept(batch)
+
+        def one(sample: Batch, key: Array):
+            alone = jax.tree.map(lambda leaf: leaf[None], sample)
+
+            def loss(params):
+                return loss_fn(params, model_state, alone, key)[0][0]
+
+            return jax.grad(loss)(params)
+
+        keys = jax.random.split(key, where.shape[0])
+        grads = jax.vmap(one)(batch._replace(mask=None), keys)
+
+        def squares(leaf: Array) -> Array:
+            axes = tuple(range(1, leaf.ndim))
+            leaf = leaf.astype(jnp.float32)
+            return jnp.sum(jnp.where(jnp.expand_dims(where, axes), leaf, 0.0) ** 2, 0)
+
+        return jax.tree.map(squares, grads), jnp.sum(where)
+
+    def by_batch(params, model_state, batch: Batch, key: Array):
+        where = _checks.kept(batch)
+        count = jnp.sum(where)
+
+        def mean(params):
+            losses, _ = loss_fn(params, model_state, batch, key)
+            total = jnp.sum(jnp.where(where, losses, jnp.zeros_like(losses)))
+            return total.astype(jnp.float32) / jnp.maximum(count, 1).astype(jnp.float32)
+
+        grads = optax.tree.cast(jax.grad(mean)(params), jnp.float32)
+        return optax.tree.mul(grads, grads), jnp.minimum(count, 1)
+
+    summed = jax.jit(by_sample if per == "sample" else by_batch)
+
+    def information(
+        params: Params, model_state: ModelState, batches: Iterable[Batch], key: Array
+    ) -> PyTree:
+        total, count = None, 0
+        for number, batch in enumerate(batches):
+            new, size = summed(
+                params, model_state, batch, jax.random.fold_in(key, number)
+            )
+            total = new if total is None else optax.tree.add(total, new)
+            count = count + size
+        if total is None:
+            raise InputError("batches is empty: give at least one batch")
+        return optax.tree.scale(1.0 / max(int(count), 1), total)
+
+    return information
+
+
+def fisher_noise(
+    params: Params,
+    fisher: PyTree,
+    key: Array,
+    *,
+    alpha: float | Array = 1e-6,
+    largest: float | Array = 1e3,
+) -> Params:
+    """Forget by noise: θ + √(α·min(1/F, c))·ε, ε ~ N(0, 1).
+
+    Weights the retain set does not need (small F) are drowned, the others stay. Where
+    F = 0 the variance is α·c. The public code further averages the variance over the
+    inputs of each unit and adds factors for the last layer and BatchNorm; this is the
+    equation alone.
+
+    Args:
+      params: pytree of arrays.
+      fisher: F ≥ 0 on the RETAIN set, from `fisher_information`, like `params`.
+      key: consumed.
+      alpha: α ≥ 0, about 1e-6.
+      largest: c > 0, bound of 1/F; 1000 in the public code.
+
+    Returns:
+      Parameters of the same structure, shapes and dtypes; the noise is drawn in
+      float32.
+
+    Raises:
+      InputError: negative alpha, largest not positive, F not shaped like `params`.
+
+    Reference: Golatkar et al., arXiv 1911.04933.
+
+    >>> params = {"w": jnp.array([1.0, 1.0])}
+    >>> fisher = {"w": jnp.array([1e12, 0.0])}
+    >>> noisy = fisher_noise(params, fisher, jax.random.key(0), alpha=0.1)
+    >>> print(jnp.abs(noisy["w"] - params["w"]) > 0.01)
+    [False  True]
+    """
+    _checks.at_least("alpha", alpha, 0)
+    _checks.positive("largest", largest)
+    _checks.same_shapes("fisher", fisher, params)
+    noise = optax.tree.random_like(key, optax.tree.cast(params, jnp.float32))
+    scale, floor = jnp.float32(alpha), jnp.float32(1) / jnp.float32(largest)
+
+    def disturb(param: Array, f: Array, noise: Array) -> Array:
+        variance = scale / jnp.maximum(f.astype(jnp.float32), floor)
+        moved = param.astype(jnp.float32) + jnp.sqrt(variance) * noise
+        return moved.astype(param.dtype)
+
+    return jax.tree.map(disturb, params, fisher, noise)

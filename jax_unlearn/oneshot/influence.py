@@ -1,0 +1,305 @@
+"""Influence unlearning: one Newton-like step by the inverse of the empirical Fisher.
+
+With F = λI + (1/n) Σ_i g_i g_iᵀ over single retain gradients, the step is θ + α·F⁻¹v.
+Sherman and Morrison add the g_i one by one,
+
+    F_i⁻¹v = F_{i-1}⁻¹v − (g_i·F_{i-1}⁻¹v)/(n + g_i·o_i)·o_i,   o_i = F_{i-1}⁻¹g_i,
+
+where o_i must be made anew from g_i. The public code keeps one o, started at g_1 and
+updated along itself: o never leaves the line of g_1, so that its result is v minus a
+multiple of ONE sample's gradient. Both are here: form="published" and form="exact".
+"""
+
+from collections.abc import Callable, Iterable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jax_unlearn.errors import InputError, unknown_name
+from jax_unlearn.gradients import mean_gradient
+from jax_unlearn.oneshot import _checks
+from jax_unlearn.types import Array, Batch, LossFn, ModelState, Params, PyTree
+
+FORMS = ("published", "exact")
+
+
+def woodfisher(
+    v: Array, gradients: Array, *, damping: float | Array = 1.0, form: str = "published"
+) -> Array:
+    """Apply to v the inverse of F = λI + (1/n) Σ g_i g_iᵀ, or what is published as it.
+
+    form="exact": F⁻¹v = (v − Gᵀ(nλI + GGᵀ)⁻¹Gv)/λ, by Woodbury's identity.
+
+    form="published": k = v/λ, o = g_1/λ, then for i = 2, …, n
+
+        k ← k − (k·g_i)/(n + o·g_i)·o,   o ← o − (o·g_i)/(n + o·g_i)·o.
+
+    That is v/λ − c·g_1 for a number c, whatever the other gradients: not F⁻¹v unless
+    n ≤ 1 (where nothing is subtracted at all) or all g_i are parallel. Computed here by
+    the same recursion on numbers. Where n + o·g_i = 0 the gradient is skipped.
+
+    Args:
+      v: `f32[P]`.
+      gradients: G, one g_i a row, `f32[n, P]`.
+      damping: λ > 0; the public code has 1.
+      form: "published" or "exact".
+
+    Returns:
+      `f32[P]`; v/λ if n = 0.
+
+    Raises:
+      InputError: unknown form, damping not positive.
+      ValueError: shapes other than `[P]` and `[n, P]`.
+
+    Reference: Singh and Alistarh, arXiv 2004.14340 (WoodFisher); Jia et al., arXiv
+    2304.04934 (IU), whose public code is the form "published".
+
+    >>> v, gradients = jnp.array([1.0, 1.0]), jnp.array([[1.0, 0.0], [1.0, 0.0]])
+    >>> print(woodfisher(v, gradients, form="exact"))  # F = diag(2, 1)
+    [0.5 1. ]
+    >>> print(woodfisher(v, gradients))  # 1 - 1/(2 + 1): the first one is left out
+    [0.6667 1. ]
+    """
+    _check_form(form, damping)
+    if gradients.ndim != 2 or v.shape != gradients.shape[1:]:
+        raise ValueError(
+            f"v.shape={v.shape} and gradients.shape={gradients.shape} must be [P] and "
+            "[n, P]"
+        )
+    v, gradients = v.astype(jnp.float32), gradients.astype(jnp.float32)
+    count, damping = gradients.shape[0], jnp.float32(damping)
+    if count == 0:
+        return v / damping
+    along = _dot(gradients, v)
+    if form == "published":
+        first = _published(along, _dot(gradients, gradients[0]), damping)
+        return v / damping - first * gradients[0]
+    gram = _dot(gradients, gradients.T)
+    inner = gram + count * damping * jnp.eye(count, dtype=jnp.float32)
+    return (v - _dot(jnp.linalg.solve(inner, along), gradients)) / damping
+
+
+def influence(
+    loss_fn: LossFn,
+    params: Params,
+    model_state: ModelState,
+    *,
+    forget: Iterable[Batch],
+    retain: Iterable[Batch],
+    key: Array,
+    alpha: float = 1.0,
+    samples: int = 1000,
+    damping: float = 1.0,
+    form: str = "published",
+    iterations: int = 200,
+    tolerance: float = 1e-4,
+) -> Params:
+    """Take the influence of the forget samples back (IU): θ + α·F⁻¹v.
+
+    v = (1/N)[Σ_f ∇ℓ − (|D_f|/|D_r|) Σ_r ∇ℓ], N = |D_f| + |D_r|, and F⁻¹ as `woodfisher`
+    has it. The form "published" is what tables of IU report; "exact" solves F·k = v by
+    conjugate gradients. Neither stores gradients of single samples: products with all
+    of them are forward- and reverse-mode derivatives of the batch's losses, in eval
+    mode, so the memory is that of a training step and a few copies of the parameters.
+    The published form takes two such passes over the n samples, the exact one takes one
+    an iteration.
+
+    Args:
+      loss_fn: unreduced losses in eval mode:
+        `objectives.descent(model)._replace(train=False)`; must admit forward-mode
+        derivatives.
+      params: pytree of arrays.
+      model_state: of the model; not changed.
+      forget: all forget samples, in batches.
+      retain: all retain samples, in batches, shuffled: F is made of the first ones, and
+        the published form subtracts a multiple of the very first.
+      key: for losses that need one.
+      alpha: α, searched per data set (SalUn: 1 to 20).
+      samples: number n of retain samples in F, all if there are fewer.
+      damping: λ > 0; the public code has 1.
+      form: "published" or "exact".
+      iterations: most iterations of the exact form.
+      tolerance: of the exact form: stops when ‖v − F·k‖ ≤ tolerance·‖v‖.
+
+    Returns:
+      Parameters of the same structure, shapes and dtypes; k in float32.
+
+    Raises:
+      InputError: unknown form, damping not positive, samples below 1, no forget or
+        retain samples, objective in train mode; tolerance not reached.
+
+    Reference: Koh and Liang, arXiv 1703.04730; Izzo et al., arXiv 2002.10077; Jia et
+    al., arXiv 2304.04934.
+
+    >>> from jax_unlearn.types import Aux
+    >>> def loss_fn(w, state, batch, key):
+    ...     losses = w * batch.inputs
+    ...     return losses, Aux(losses, losses, state)
+    >>> forget = [Batch(jnp.array([3.0]), jnp.array([0]))]
+    >>> retain = [Batch(jnp.array([1.0, 1.0]), jnp.array([0, 0]))]
+    >>> w, key = jnp.float32(0.0), jax.random.key(0)
+    >>> sets = dict(forget=forget, retain=retain, key=key)
+    >>> print(influence(loss_fn, w, (), form="exact", **sets))  # (3 - 1)/3 / (1 + 1)
+    0.3333
+    """
+    _checks.eval_mode(loss_fn)
+    _check_form(form, damping)
+    _checks.at_least("samples", samples, 1)
+    _checks.at_least("iterations", iterations, 1)
+    _checks.positive("tolerance", tolerance)
+    forget, retain = list(forget), list(retain)
+    sizes = [_count(forget), _count(retain)]
+    if min(sizes) < 1:
+        raise InputError(
+            f"forget and retain hold {sizes[0]} and {sizes[1]} samples; give 1 or more"
+        )
+    gradient = mean_gradient(loss_fn)
+    key_forget, key_retain, key_fisher = jax.random.split(key, 3)
+    v = optax.tree.scale(
+        sizes[0] / sum(sizes),
+        optax.tree.sub(
+            gradient(params, model_state, forget, key_forget),
+            gradient(params, model_state, retain, key_retain),
+        ),
+    )
+    used = _first(retain, samples)
+    keys = [jax.random.fold_in(key_fisher, number) for number in range(len(used))]
+    center = optax.tree.cast(params, jnp.float32)
+    along, back = _jacobian(loss_fn, params, model_state)
+
+    if form == "published":
+        first = np.zeros(used[0].labels.shape, np.float32)
+        first[int(np.argmax(np.asarray(used[0].mask)))] = 1.0
+        direction = back(center, used[0], keys[0], jnp.asarray(first))
+
+        def dots(u: PyTree) -> np.ndarray:
+            parts = [
+                np.asarray(along(center, b, k, u))[np.asarray(b.mask)]
+                for b, k in zip(used, keys, strict=True)
+            ]
+            return np.concatenate(parts)
+
+        c = _published(jnp.asarray(dots(v)), jnp.asarray(dots(direction)), damping)
+        step = optax.tree.add_scale(optax.tree.scale(1 / damping, v), -c, direction)
+    else:
+        count = _count(used)
+
+        def product(u: PyTree) -> PyTree:
+            total = optax.tree.scale(damping * count, u)
+            for batch, key in zip(used, keys, strict=True):
+                new = back(center, batch, key, along(center, batch, key, u))
+                total = optax.tree.add(total, new)
+            return optax.tree.scale(1 / count, total)
+
+        step = _conjugate_gradients(
+            product, v, iterations=iterations, tolerance=tolerance
+        )
+    moved = optax.tree.add_scale(center, alpha, step)
+    return optax.tree.cast_like(moved, params)
+
+
+def _check_form(form: str, damping: float | Array) -> None:
+    if form not in FORMS:
+        raise unknown_name("form", form, FORMS)
+    _checks.positive("damping", damping)
+
+
+def _dot(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+@jax.jit
+def _published(v_along: Array, first_along: Array, damping: float | Array) -> Array:
+    """Return c of k = v/λ − c·g_1 from the products of v and g_1 with all g_i, `[n]`.
+
+    o = r·g_1 throughout, so the recursion on vectors is one on c and r.
+    """
+    count, damping = jnp.float32(v_along.shape[0]), jnp.float32(damping)
+
+    def body(carry, dots):
+        c, r = carry
+        v_dot, first_dot = dots
+        below = count + r * first_dot
+        share = jnp.where(below == 0, 0.0, r / jnp.where(below == 0, 1.0, below))
+        k_dot = v_dot / damping - c * first_dot
+        return (c + k_dot * share, r - r * first_dot * share), None
+
+    start = jnp.float32(0), 1 / damping
+    (c, _), _ = jax.lax.scan(body, start, (v_along[1:], first_along[1:]))
+    return c
+
+
+def _vdot(a: PyTree, b: PyTree) -> float:
+    return float(jnp.asarray(optax.tree.vdot(a, b)))
+
+
+def _count(batches: list[Batch]) -> int:
+    return sum(int(np.sum(np.asarray(_checks.kept(batch)))) for batch in batches)
+
+
+def _first(batches: list[Batch], samples: int) -> list[Batch]:
+    """Return the batches of the first `samples` samples, with masks."""
+    used, left = [], samples
+    for batch in batches:
+        mask = np.asarray(_checks.kept(batch))
+        mask = mask & (np.cumsum(mask) <= left)
+        if mask.any():
+            used.append(batch._replace(mask=jnp.asarray(mask)))
+            left -= int(mask.sum())
+    return used
+
+
+def _jacobian(
+    loss_fn: LossFn, params: Params, model_state: ModelState
+) -> tuple[Callable[..., Array], Callable[..., PyTree]]:
+    """Return the products with J = [g_i] of a batch: u -> J·u `[B]`, a -> Jᵀ·a.
+
+    Masked rows of J are 0.
+    """
+
+    def losses_fn(center: PyTree, batch: Batch, key: Array) -> Array:
+        cast = optax.tree.cast_like(center, params)
+        return loss_fn(cast, model_state, batch, key)[0].astype(jnp.float32)
+
+    @jax.jit
+    def along(center: PyTree, batch: Batch, key: Array, u: PyTree) -> Array:
+        _, dots = jax.jvp(lambda p: losses_fn(p, batch, key), (center,), (u,))
+        return jnp.where(_checks.kept(batch), dots, 0.0)
+
+    @jax.jit
+    def back(center: PyTree, batch: Batch, key: Array, a: Array) -> PyTree:
+        _, pullback = jax.vjp(lambda p: losses_fn(p, batch, key), center)
+        return pullback(jnp.where(_checks.kept(batch), a, 0.0))[0]
+
+    return along, back
+
+
+def _conjugate_gradients(
+    product: Callable[[PyTree], PyTree],
+    v: PyTree,
+    *,
+    iterations: int,
+    tolerance: float,
+) -> PyTree:
+    """Solve F·k = v for a symmetric F of positive eigenvalues; k = 0 if v = 0."""
+    k, residual = optax.tree.zeros_like(v), v
+    direction, size = residual, _vdot(residual, residual)
+    target = tolerance**2 * size
+    for _ in range(iterations):
+        if size <= target:
+            break
+        image = product(direction)
+        rate = size / _vdot(direction, image)
+        k = optax.tree.add_scale(k, rate, direction)
+        residual = optax.tree.add_scale(residual, -rate, image)
+        before, size = size, _vdot(residual, residual)
+        direction = optax.tree.add_scale(residual, size / before, direction)
+    if not size <= target:
+        raise InputError(
+            f"iterations={iterations} left a residual of "
+            f"{(size / target) ** 0.5 * tolerance:.2g} above tolerance={tolerance}; "
+            "raise damping or iterations"
+        )
+    return k
