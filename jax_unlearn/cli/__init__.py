@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     import tyro
 
-    from jax_unlearn.cli import commands, demo
+    from jax_unlearn.cli import commands, demo, ensemble, methods
     from jax_unlearn.cli.recipe import recipe
 
     known = {
@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "train": commands.train,
         "unlearn": commands.unlearn,
         "audit": commands.audit,
+        "ensemble": ensemble.ensemble,
+        "methods": methods.methods,
         "report": commands.report,
         "recipe": recipe,
         "tune": demo.tune,

@@ -15,6 +15,7 @@ from jax_unlearn.cli.console import (
     print_results,
     status,
 )
+from jax_unlearn.cli.ensemble import audit_arrays
 from jax_unlearn.cli.sources import DataSource
 from jax_unlearn.data import (
     Dataset,
@@ -32,7 +33,7 @@ from jax_unlearn.data import (
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.pipeline import Request, Training, Unlearning
 from jax_unlearn.pipeline.learn import weak_attacks
-from jax_unlearn.pipeline.models import Stored, load_model, save_model
+from jax_unlearn.pipeline.models import Stored, load_model, origin_of, save_model
 from jax_unlearn.pipeline.networks import build, describe
 from jax_unlearn.pipeline.prepare import Preparer
 from jax_unlearn.pipeline.results import (
@@ -178,8 +179,10 @@ def unlearn(
     with Reporter(console, 1) as progress:
         features = build(stored.network, features=True)
         preparer = Preparer(stored.model, dataset, features)
-        job = preparer(unlearning, request, stored.trained, seed=seed)
-        total = len(job.schedule)
+        job = preparer(
+            unlearning, request, stored.trained, seed=seed, origin=origin_of(stored)
+        )
+        total = job.steps
         progress(unlearning.method, 0, total)
         try:
             unlearned = execute(
@@ -230,33 +233,59 @@ def unlearn(
 
 def audit(
     source: DataSource,
-    original: Path,
-    forget: Path,
-    unlearned: tuple[Path, ...],
+    original: Path | None = None,
+    forget: Path | None = None,
+    unlearned: tuple[Path, ...] = (),
     retrained: Path | None = None,
     null: Path | None = None,
+    arrays: Path | None = None,
+    kind: str = "logits",
+    metrics: tuple[str, ...] | None = None,
+    resamples: int = 20,
     out: Path = Path("audit.json"),
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
-    """Measure unlearned models beside the original, Retrain and the null.
+    """Measure unlearned models: checkpoints, or arrays of outputs of any framework.
+
+    Checkpoints (--original, --forget, --unlearned) stand beside the original, Retrain
+    and the null. Of arrays (--arrays) there may be many models of each kind: then
+    attacks on ensembles are added. `jax-unlearn ensemble` makes such models.
 
     Args:
-      source: the data.
+      source: the data; not for arrays.
       original: checkpoint the request was made to.
       forget: ids that were to be forgotten, as given to `unlearn`.
       unlearned: checkpoints to audit.
       retrained: checkpoint of `train --retrain`, the target of every figure.
       null: the same from another seed: how far two retrainings are apart.
+      arrays: .npz file with `labels/PART [n]`, `retrained/PART [N, n, K]` and, of one
+        method or more, `NAME/PART [N, n, K]`; PART is forget, retain, test or unseen.
+      kind: what the arrays hold: "logits" or "probabilities".
+      metrics: groups of figures of the arrays: standard, mia, deviation, u_lira, rmia,
+        forgetting, klom; default what the number of models allows.
+      resamples: divisions of the retrained models in the arrays, for the null.
       out: file to write, for `jax-unlearn report`.
-      seed: of the membership attack's sample.
+      seed: of the attacks' samples.
       overwrite: replace the file if it exists.
     """
+    if out.exists() and not overwrite:
+        raise InputError(f"out={out} exists; give --overwrite or another --out")
+    if arrays is not None:
+        if original is not None or forget is not None or unlearned:
+            raise InputError(
+                f"arrays={arrays} and checkpoints: give one or the other to audit"
+            )
+        audit_arrays(arrays, out, kind, metrics, resamples, seed)
+        return
+    if original is None or forget is None or not unlearned:
+        raise InputError(
+            f"original={original}, forget={forget}, unlearned={list(unlearned)}: give "
+            "all three, or --arrays FILE.npz"
+        )
     dataset = source.load()
     base = load_model(original, dataset)
     ids = _forget_ids(forget, dataset, base)
-    if out.exists() and not overwrite:
-        raise InputError(f"out={out} exists; give --overwrite or another --out")
     if null is not None and retrained is None:
         raise InputError(
             f"null={null} needs a Retrain to stand beside: --retrained DIR"

@@ -32,6 +32,7 @@ from jax_unlearn.pipeline.stages import (
     execute,
     outputs_of,
 )
+from jax_unlearn.pipeline.task import Origin
 from jax_unlearn.run import predict
 from jax_unlearn.types import Model, UnlearnInfo
 
@@ -233,9 +234,10 @@ class Bench:
         """
 
         def make() -> Unlearned:
-            job = self._preparer(setting, request, original, seed=seed)
+            origin = Origin(self.plan.training, seed)
+            job = self._preparer(setting, request, original, seed=seed, origin=origin)
             infos: list[UnlearnInfo] = []
-            total = len(job.schedule)
+            total = job.steps
 
             def callback(step, state, info):
                 del state
@@ -251,6 +253,8 @@ class Bench:
                 callback=callback,
             )
             notes = dict(job.details)
+            if job.transform is not None:
+                self._progress(label, total, total)
             if setting.weighting != "uniform":
                 notes["scatter"] = weights_against_losses(infos)
             if angles := conflicts(infos):

@@ -1,6 +1,6 @@
 """What LTU learns before it unlearns: membership models, and its queries' sources."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,11 +9,11 @@ import numpy as np
 import optax
 
 from jax_unlearn import membership
-from jax_unlearn.data import Dataset, Examples, Strategy, queries, query_gaps
+from jax_unlearn.data import Strategy, queries, query_gaps
 from jax_unlearn.errors import InputError
+from jax_unlearn.losses import true_class_probability
 from jax_unlearn.membership import Attack, AttackParams, Observed
-from jax_unlearn.pipeline.settings import Unlearning
-from jax_unlearn.pipeline.stages import Request, Trained
+from jax_unlearn.pipeline.task import Task
 from jax_unlearn.run import predict
 from jax_unlearn.types import Model
 
@@ -41,48 +41,42 @@ class Learned(NamedTuple):
     details: dict[str, Any]
 
 
-def learn(
-    model: Model,
-    features: Model,
-    dataset: Dataset,
-    request: Request,
-    original: Trained,
-    setting: Unlearning,
-    seed: int,
-) -> Learned:
+def learn(task: Task) -> Learned:
     """Train the membership models of LTU and set up its queries.
 
     Args:
-      model: the network.
-      features: the model that returns features, with the same parameters.
-      dataset: its data.
-      request: whom to forget; `retain` is what may be read, `unseen` not empty.
-      original: the trained model.
-      setting: which attacks and strategies.
-      seed: of the attacks' divisions and starts, and of the clusters.
+      task: with unseen samples in its request; `seed` is that of the attacks' divisions
+        and starts, and of the clusters.
 
     Raises:
       InputError: no attack that is better than chance, or a strategy the accessible
         retain samples cannot serve.
     """
+    request, dataset, setting = task.request, task.dataset, task.setting
     retain, forget = np.sort(request.retain), np.sort(request.forget)
     labels = dataset.train.labels
-
     ids = np.concatenate([retain, request.unseen, forget])
     ends = np.cumsum([len(retain), len(request.unseen)])
+    at = task.original.params, task.original.model_state
 
     def parts_of(outputs: Model) -> list[np.ndarray]:
         """Run the original model over the three sets at once: one program."""
-        inputs, at = dataset.train.inputs[ids], (original.params, original.model_state)
+        inputs = dataset.train.inputs[ids]
         return np.split(predict(outputs, *at, inputs, batch_size=256), ends)
 
-    logits, seen = parts_of(model), parts_of(features)
+    logits, seen = parts_of(task.model), parts_of(task.features)
     members = Observed(jnp.asarray(logits[0]), jnp.asarray(labels[retain]))
     nonmembers = Observed(jnp.asarray(logits[1]), jnp.asarray(labels[request.unseen]))
-    kept, kept_features, forget_features = _confidence(members), seen[0], seen[2]
+    kept = np.asarray(true_class_probability(members.logits, members.labels))
+    kept_features, forget_features = seen[0], seen[2]
     size = min(setting.query_size, len(retain))
     strategies = _strategies(
-        setting.strategies, labels[retain], kept_features, kept, forget_features, seed
+        setting.strategies,
+        labels[retain],
+        kept_features,
+        kept,
+        forget_features,
+        task.seed,
     )
     gaps = query_gaps(
         strategies,
@@ -91,15 +85,15 @@ def learn(
         forget_features,
         labels[forget],
         num_classes=dataset.num_classes,
-        query_size=min(size, len(forget) - 1),
-        seed=seed,
+        query_size=min(size, len(forget) - 2),
+        seed=task.seed,
     )
-    key = jax.random.key(seed)
+    key = jax.random.key(task.seed)
     attacks = _attacks(setting.attacks)
     watched = members, nonmembers
     if setting.shadows:
         pool = np.union1d(retain, request.unseen)
-        watched = _shadowed(model, dataset.train, pool, setting, key)
+        watched = _shadowed(task, pool, key)
     params, infos = membership.train_attacks(
         attacks, *watched, jax.random.fold_in(key, 1)
     )
@@ -132,7 +126,7 @@ def learn(
     return Learned(strategies, size, attacks, params, details)
 
 
-def weak_attacks(details: dict[str, Any]) -> list[str]:
+def weak_attacks(details: Mapping[str, Any]) -> list[str]:
     """Return a warning for every attack that is no better than chance.
 
     >>> weak_attacks(
@@ -146,11 +140,6 @@ def weak_attacks(details: dict[str, Any]) -> list[str]:
         for name, found in details.get("attacks", {}).items()
         if not found["better_than_chance"]
     ]
-
-
-def _confidence(observed: Observed) -> np.ndarray:
-    probs = jax.nn.softmax(observed.logits.astype(jnp.float32))
-    return np.asarray(probs)[np.arange(len(observed.labels)), observed.labels]
 
 
 def _strategies(
@@ -199,20 +188,15 @@ def _numbered(names: Sequence[str], number: int) -> str:
     return f"{names[number]} {earlier + 1}" if earlier else names[number]
 
 
-def _shadowed(
-    model: Model,
-    examples: Examples,
-    ids: np.ndarray,
-    setting: Unlearning,
-    key: jax.Array,
-) -> tuple[Observed, Observed]:
+def _shadowed(task: Task, ids: np.ndarray, key: jax.Array) -> tuple[Observed, Observed]:
     """Return what shadow models say of their members and of the others."""
-    inputs, labels = jax.tree.map(lambda array: array[ids], tuple(examples))
+    inputs, labels = jax.tree.map(lambda array: array[ids], tuple(task.dataset.train))
+    setting = task.setting
     batch_size = min(setting.batch_size, len(ids) // 2)
     steps = max(SHADOW_EPOCHS * len(ids) // 2 // batch_size, 1)
     cosine = optax.cosine_decay_schedule(SHADOW_RATE, steps)
     shadows = membership.train_shadows(
-        model,
+        task.model,
         optax.sgd(lambda step: cosine(jnp.float32(step)), momentum=0.9),
         inputs,
         labels,
@@ -221,4 +205,4 @@ def _shadowed(
         steps=steps,
         batch_size=batch_size,
     )
-    return membership.shadow_observations(model, shadows, inputs, labels)
+    return membership.shadow_observations(task.model, shadows, inputs, labels)

@@ -13,7 +13,9 @@ from jax_unlearn import checkpoint
 from jax_unlearn.data import Dataset, digest
 from jax_unlearn.errors import InputError
 from jax_unlearn.pipeline.networks import Network, build
+from jax_unlearn.pipeline.settings import Training
 from jax_unlearn.pipeline.stages import Trained
+from jax_unlearn.pipeline.task import Origin
 from jax_unlearn.types import Model
 
 
@@ -122,6 +124,21 @@ def load_model(path: str | os.PathLike, dataset: Dataset | None = None) -> Store
     trained = Trained(tree["params"], state, record.get("seconds", {}))
     ids, unseen = (np.asarray(tree[name], np.int64) for name in ("ids", "unseen"))
     return Stored(model, network, trained, ids, unseen, record)
+
+
+def origin_of(stored: Stored) -> Origin | None:
+    """Return how a model was trained; None where its record does not say.
+
+    Args:
+      stored: of `load_model`.
+    """
+    training, seed = stored.record.get("training"), stored.record.get("seed")
+    if training is None or seed is None:
+        return None
+    try:
+        return Origin(Training(**training), int(seed))
+    except (TypeError, ValueError):
+        return None  # of another version of the package
 
 
 def _bare(model_state: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 from jax_unlearn.adapters import from_nnx
@@ -103,13 +104,11 @@ def build(network: Network, *, features: bool = False) -> Model:
     classes = network.num_classes
 
     def module(rngs):
-        if network.name == "mlp":
-            features = 1
-            for n in network.input_shape:
-                features *= n
-            hidden = (size or 128,) * 2
+        if network.name in ("mlp", "linear"):
+            pixels = math.prod(network.input_shape)
+            hidden = () if network.name == "linear" else (size or 128,) * 2
             return zoo.MLP(
-                classes, in_features=features, hidden=hidden, rngs=rngs, **options
+                classes, in_features=pixels, hidden=hidden, rngs=rngs, **options
             )
         if network.name == "resnet18":
             return zoo.ResNet18(classes, width=size or 64, rngs=rngs, **images)

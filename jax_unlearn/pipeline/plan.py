@@ -1,6 +1,7 @@
 """What a whole experiment is told."""
 
 import dataclasses
+from typing import Any
 
 from jax_unlearn.errors import InputError
 from jax_unlearn.pipeline.settings import Training, Unlearning
@@ -47,3 +48,26 @@ class Plan:
     def by_distance(self) -> bool:
         """Whether the request depends on the features of the original model."""
         return self.kind in ("near", "far")
+
+
+def plan_of(record: Any, *, name: str) -> Plan:
+    """Return the plan of a run from its `config.json`.
+
+    Args:
+      record: what the file holds.
+      name: what messages call it.
+
+    Raises:
+      InputError: no plan in it, or one of another version of the package.
+    """
+    try:
+        told = dict(record["plan"])
+        told["training"] = Training(**told["training"])
+        told["methods"] = {k: Unlearning(**v) for k, v in told["methods"].items()}
+        told["seeds"] = tuple(told["seeds"])
+        return Plan(**told)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"{name} holds no plan of this version ({error!r}); give the folder of a "
+            "run of `jax-unlearn demo` or `recipe`"
+        ) from error

@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -261,6 +261,15 @@ def to_json(value: Any) -> str:
     ]
     """
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
+
+
+def shortened(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return results without what is only drawn: histograms and point clouds."""
+    rows = {
+        key: {name: value for name, value in row.items() if name != "histograms"}
+        for key, row in results["rows"].items()
+    }
+    return {**results, "rows": rows, "scatter": {}}
 
 
 def _mean_notes(notes: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:

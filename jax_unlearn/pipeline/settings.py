@@ -1,4 +1,4 @@
-"""What a run is told: how to train, what to forget, how to unlearn.
+"""What a run is told: how to train and how to unlearn.
 
 Plain frozen dataclasses of numbers and names, so that the command line, a JSON file and
 a recipe say the same thing; the library itself takes functions, not names.
@@ -7,26 +7,28 @@ a recipe say the same thing; the library itself takes functions, not names.
 import dataclasses
 
 from jax_unlearn.errors import InputError, unknown_name
+from jax_unlearn.pipeline.catalog import CATALOG, Entry
 
-METHODS = (
-    "finetune",
-    "gradient_ascent",
-    "random_label",
-    "salun",
-    "salun_soft",
-    "neggrad_plus",
-    "l1_sparse",
-    "endpoint_transport",
-    "ltu",
+METHODS = tuple(CATALOG)
+WEIGHTINGS = (
+    "auto",
+    "uniform",
+    "loreun",
+    "loreun_static",
+    "falw",
+    "sfron",
+    "el2n",
+    "margin",
 )
-WEIGHTINGS = ("uniform", "loreun", "loreun_static", "falw", "sfron", "el2n", "margin")
 ESTIMATORS = ("exact", "every", "streaming", "anchored")
 HARMONIZERS = ("auto", "none", "one_way", "two_way")
 STRATEGIES = ("uniform", "class_skewed", "feature_cluster", "hard", "nearest")
 ATTACKS = ("logistic", "softmax_mlp", "entropy_mlp", "gaussian_ratio")
+OPTIMIZERS = ("sgd", "adam")
+FORMS = ("published", "exact")
 SCHEDULES = ("merged", "zipped", "sequential")
 NORMALIZATIONS = ("mean_one", "none")
-NETWORKS = ("small_cnn", "mlp", "resnet8", "resnet18", "resnet20", "vgg16")
+NETWORKS = ("small_cnn", "mlp", "linear", "resnet8", "resnet18", "resnet20", "vgg16")
 AUGMENTATIONS = ("none", "flip", "flip_crop")
 DTYPES = ("float32", "bfloat16")
 
@@ -76,16 +78,18 @@ class Unlearning:
     Attributes:
       method: name of the method; some read the retain set, some the forget set, some
         both.
-      weighting: of the forget samples.
+      weighting: of the forget samples; "auto": sfron for sfron, uniform for the others.
       harmonizer: what becomes of gradients that disagree (ltu, or zipped schedule);
         "auto": one_way for ltu, none for the others.
       per_leaf: look for conflicts leaf by leaf, not over the whole gradient.
       schedule: "merged": batches of the union in one forward pass; "zipped": a forget
         and a retain batch each step; "sequential": all forget batches, then all retain
-        batches, each epoch; ltu draws queries instead.
+        batches, each epoch. Some methods have a schedule of their own.
       rho: share of the retain set that the method may read.
-      epochs: passes over that share (over the forget set for gradient_ascent).
+      epochs: passes over that share (over the forget set for methods that read no
+        other).
       batch_size: samples a step (of each set, if zipped; of the forget set, for ltu).
+      optimizer: "sgd" or "adam".
       learning_rate: constant.
       momentum: of SGD.
       weight_decay: added to the gradient, times the weight.
@@ -104,6 +108,28 @@ class Unlearning:
       penalty: l1 penalty of l1_sparse.
       alpha: share of the retain loss in neggrad_plus.
       salient: move only SalUn's salient weights, whatever the method.
+      bound: of boundary_shrink: how far its neighbours are, for pixels in 0..1.
+      forget_every: of sfron: steps from one ascent to the next.
+      peak: of sfron: strength of the first ascent, in learning rates.
+      ascent_clip: of sfron: largest L2 norm of the ascent's gradient.
+      forget_epochs: of scrub: how many of the epochs begin with the forget set.
+      rewind: of scrub: take the epoch whose forget error is nearest to that of unseen
+        samples (SCRUB+R).
+      teacher_temperature: of scrub and bad_teacher; None: as published, 4 and 1.
+      distill_share: of scrub: weight of the teacher on the retain set.
+      task_share: of scrub: weight of the labels on the retain set.
+      impair_epochs: of unsir: epochs with noise, before `epochs` of repair.
+      noise_steps: of unsir: steps that make the noise.
+      samples: of influence: gradients in the inverse Fisher matrix at most.
+      strength: of influence: times its step.
+      form: of influence: "published", the recursion of the public code, or "exact".
+      selection: of ssd: how many times more important to the forget set than to all a
+        weight must be to be dampened.
+      dampening: of ssd: factor of the dampened weights' ratio.
+      noise: of fisher_forgetting: variance where the Fisher information is 1.
+      burn_in: of deltagrad: first steps that are exact.
+      period: of deltagrad: steps from one exact step to the next.
+      history: of deltagrad: pairs of its quasi-Newton memory.
       strategies: of ltu: how its queries are drawn from the retain samples, one query
         batch each; a name may be repeated.
       query_size: samples of each query.
@@ -121,13 +147,14 @@ class Unlearning:
     """
 
     method: str = "random_label"
-    weighting: str = "uniform"
+    weighting: str = "auto"
     harmonizer: str = "auto"
     per_leaf: bool = False
     schedule: str = "merged"
     rho: float = 1.0
     epochs: int = 5
     batch_size: int = 64
+    optimizer: str = "sgd"
     learning_rate: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -146,6 +173,26 @@ class Unlearning:
     penalty: float = 1e-4
     alpha: float = 0.95
     salient: bool = False
+    bound: float = 0.1
+    forget_every: int = 5
+    peak: float = 25.0
+    ascent_clip: float = 7.0
+    forget_epochs: int = 2
+    rewind: bool = False
+    teacher_temperature: float | None = None
+    distill_share: float = 0.001
+    task_share: float = 0.99
+    impair_epochs: int = 1
+    noise_steps: int = 40
+    samples: int = 1000
+    strength: float = 1.0
+    form: str = "published"
+    selection: float = 10.0
+    dampening: float = 1.0
+    noise: float = 1e-6
+    burn_in: int = 10
+    period: int = 5
+    history: int = 2
     strategies: tuple[str, ...] = STRATEGIES
     query_size: int = 32
     attacks: tuple[str, ...] = ATTACKS
@@ -159,8 +206,12 @@ class Unlearning:
         for name in ("strategies", "attacks"):  # JSON has lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
         _known("method", self.method, METHODS)
+        if self.weighting == "auto":
+            own = "sfron" if self.method == "sfron" else "uniform"
+            object.__setattr__(self, "weighting", own)
         _known("weighting", self.weighting, WEIGHTINGS)
         _known("harmonizer", self.harmonizer, HARMONIZERS)
+        _known("optimizer", self.optimizer, OPTIMIZERS)
         _known("schedule", self.schedule, SCHEDULES)
         _known("estimator", self.estimator, ESTIMATORS)
         _known("normalize", self.normalize, NORMALIZATIONS)
@@ -173,18 +224,7 @@ class Unlearning:
             )
         if not 0 < self.keep <= 1:
             raise InputError(f"keep={self.keep} must lie in (0, 1]; try 0.5")
-        if self.method in ("finetune", "l1_sparse") and self.weighting != "uniform":
-            raise InputError(
-                f"weighting={self.weighting!r}: {self.method} reads no forget samples "
-                "to weight; leave it uniform or choose another method"
-            )
-        if self.harmonizer not in ("auto", "none") and not (
-            self.method == "ltu" or (self.schedule == "zipped" and self.reads_both)
-        ):
-            raise InputError(
-                f"harmonizer={self.harmonizer!r} needs method='ltu', or "
-                "schedule='zipped' and a method of two gradients"
-            )
+        self._check_method()
         if not 0 < self.rho <= 1:
             raise InputError(
                 f"rho={self.rho} must lie in (0, 1]: the share of the retain set that "
@@ -192,6 +232,38 @@ class Unlearning:
             )
         if self.method == "ltu":
             self._check_ltu()
+
+    def _check_method(self) -> None:
+        """Refuse what the method does not read."""
+        if self.weighting != "uniform" and not self.entry.weighs:
+            raise InputError(
+                f"weighting={self.weighting!r}: {self.method} has no loss of forget "
+                "samples to weight; leave it uniform or choose another method"
+            )
+        joins = self.method == "ltu" or (
+            self.schedule == "zipped" and self.entry.schedule
+        )
+        if self.harmonizer not in ("auto", "none") and not joins:
+            raise InputError(
+                f"harmonizer={self.harmonizer!r} needs method='ltu', or "
+                "schedule='zipped' and a method of two gradients"
+            )
+        if self.salient and self.entry.kind != "steps":
+            raise InputError(
+                f"salient=True: {self.method} takes no steps to mask; leave it out"
+            )
+        for name in ("forget_every", "forget_epochs", "impair_epochs", "noise_steps"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("samples", "period", "history"):
+            _at_least(name, getattr(self, name), 1)
+        _at_least("burn_in", self.burn_in, 2)
+        _known("form", self.form, FORMS)
+        for name in ("bound", "ascent_clip", "selection", "dampening"):
+            _positive(name, getattr(self, name))
+        for name in ("peak", "distill_share", "task_share", "noise", "strength"):
+            _not_negative(name, getattr(self, name))
+        if self.teacher_temperature is not None:
+            _positive("teacher_temperature", self.teacher_temperature)
 
     def _check_ltu(self) -> None:
         for strategy in self.strategies:
@@ -220,9 +292,9 @@ class Unlearning:
             )
 
     @property
-    def reads_both(self) -> bool:
-        """Whether the method reads forget and retain samples."""
-        return self.method not in ("finetune", "l1_sparse", "gradient_ascent")
+    def entry(self) -> Entry:
+        """What the catalog says of the method."""
+        return CATALOG[self.method]
 
     @property
     def freezes_statistics(self) -> bool:
@@ -232,7 +304,12 @@ class Unlearning:
     @property
     def needs_unseen(self) -> bool:
         """Whether the method reads unseen samples."""
-        return self.method == "ltu" or self.needs_unseen_classes
+        return self.method == "ltu" or self.rewinds or self.needs_unseen_classes
+
+    @property
+    def rewinds(self) -> bool:
+        """Whether the best epoch is chosen at the end."""
+        return self.method == "scrub" and self.rewind
 
     @property
     def needs_unseen_classes(self) -> bool:
@@ -243,6 +320,16 @@ class Unlearning:
 def _known(kind: str, name: str, names: tuple[str, ...]) -> None:
     if name not in names:
         raise unknown_name(kind, name, names)
+
+
+def _positive(name: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise InputError(f"{name}={value} must be positive")
+
+
+def _not_negative(name: str, value: float) -> None:
+    if not 0 <= value < float("inf"):
+        raise InputError(f"{name}={value} must not be negative")
 
 
 def _at_least(name: str, value: int, low: int) -> None:

@@ -1,8 +1,9 @@
 """The stages of the job: train, run an unlearner, predict, measure."""
 
 import time
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import optax
 from jax_unlearn import methods
 from jax_unlearn.audit import Metrics, Predictions, unlearning_metrics
 from jax_unlearn.data import Dataset, Examples, Schedule, retain_only
-from jax_unlearn.errors import InputError
+from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.pipeline.settings import Training, Unlearning
 from jax_unlearn.run import Callback, predict, run
 from jax_unlearn.types import (
@@ -22,6 +23,7 @@ from jax_unlearn.types import (
     Params,
     UnlearnBatch,
     Unlearner,
+    UnlearnState,
 )
 
 
@@ -50,48 +52,102 @@ class Trained(NamedTuple):
     seconds: dict[str, float]
 
 
+Transform = Callable[[Params, ModelState], tuple[Params, ModelState]]
+"""A one-shot method: from the original's parameters and state to the unlearned's."""
+
+
+class Rewind(NamedTuple):
+    """Which of several states of a run is kept.
+
+    Attributes:
+      ends: the steps after which the state is a candidate, ascending.
+      choose: `(candidates) -> which`, each the parameters and state after one of them.
+    """
+
+    ends: tuple[int, ...]
+    choose: Callable[[Sequence[tuple[Params, ModelState]]], int]
+
+
 class Job(NamedTuple):
-    """An unlearner ready to run.
+    """A method ready to run: an unlearner with its batches, or a transformation.
 
     Attributes:
       unlearner: the method.
       schedule: its batches.
       prepare_seconds: time spent on masks, tables, moments and attacks.
       details: JSON-able, what was found on the way (AUC of the attacks, ...).
+      rewind: whether an earlier state than the last is kept.
+      start: parameters and state to start from instead of the original's.
+      transform: instead of all that, a function of the parameters.
     """
 
-    unlearner: Unlearner
-    schedule: Schedule[UnlearnBatch]
-    prepare_seconds: float
-    details: dict[str, Any]
+    unlearner: Unlearner | None
+    schedule: Schedule[UnlearnBatch] | None
+    prepare_seconds: float = 0.0
+    details: Mapping[str, Any] = MappingProxyType({})
+    rewind: Rewind | None = None
+    start: tuple[Params, ModelState] | None = None
+    transform: Transform | None = None
+
+    @property
+    def steps(self) -> int:
+        """Number of steps; a transformation counts as one."""
+        return 1 if self.schedule is None else len(self.schedule)
 
 
-def sgd(setting: Training | Unlearning, steps: int) -> optax.GradientTransformation:
-    """Return the optimizer of a setting: SGD with momentum, decay, and clipping.
+def optimizer_of(
+    setting: Training | Unlearning, steps: int
+) -> optax.GradientTransformation:
+    """Return the optimizer of a setting: SGD with momentum, or Adam; decay, clipping.
 
     The learning rate of unlearning travels in the state, so that one compiled program
     serves all rates; that of training is a schedule, part of the program.
 
-    >>> optimizer = sgd(Training(learning_rate=1.0, weight_decay=0.0), 10)
+    >>> optimizer = optimizer_of(Training(learning_rate=1.0, weight_decay=0.0), 10)
     >>> optimizer.update(jnp.ones(1), optimizer.init(jnp.ones(1)))[0].tolist()
     [-1.0]
     """
     parts = []
+    adam = False
     if isinstance(setting, Training):
-        cosine = optax.cosine_decay_schedule(setting.learning_rate, max(steps, 1))
         # strict dtype promotion forbids a schedule of an integer
-        rate = optax.scale_by_learning_rate(lambda step: cosine(jnp.float32(step)))
+        rates = cosine(setting, steps)
+        rate = optax.scale_by_learning_rate(lambda step: rates(jnp.float32(step)))
     else:
         rate = optax.inject_hyperparams(optax.scale_by_learning_rate)(
             setting.learning_rate
         )
+        adam = setting.optimizer == "adam"
         if setting.clip > 0:
             parts.append(optax.clip_by_global_norm(setting.clip))
     if setting.weight_decay > 0:
         parts.append(optax.add_decayed_weights(setting.weight_decay))
-    if setting.momentum > 0:
+    if adam:
+        parts.append(_adam())
+    elif setting.momentum > 0:
         parts.append(optax.trace(setting.momentum))
     return optax.chain(*parts, rate)
+
+
+def cosine(setting: Training, steps: int) -> optax.Schedule:
+    """Return the learning rate of a training by its step, falling to 0.
+
+    >>> rates = cosine(Training(learning_rate=1.0), 10)
+    >>> [round(float(rates(step)), 3) for step in (0.0, 5.0, 10.0)]
+    [1.0, 0.5, 0.0]
+    """
+    return optax.cosine_decay_schedule(setting.learning_rate, max(steps, 1))
+
+
+def _adam() -> optax.GradientTransformation:
+    """Return Adam's scaling, which raises a float to an integer count."""
+    adam = optax.scale_by_adam()
+
+    def update(updates, state, params=None):
+        with jax.numpy_dtype_promotion("standard"):
+            return adam.update(updates, state, params)
+
+    return optax.GradientTransformation(adam.init, update)
 
 
 class Trainer:
@@ -132,23 +188,35 @@ class Trainer:
         Raises:
           NonFiniteError: the loss diverged.
         """
-        setting = self.setting
+        job, key = self.job(examples, ids, seed=seed)
+        params, state = cast(tuple[Params, ModelState], job.start)
+        return execute(job, params, state, key, callback=callback)
+
+    def job(
+        self, examples: Examples, ids: np.ndarray, *, seed: int
+    ) -> tuple[Job, Array]:
+        """Return a training, its start included, and the key of its run.
+
+        Args:
+          examples: training arrays.
+          ids: what to train on.
+          seed: of initialisation, order and augmentation.
+        """
         schedule = retain_only(
             examples,
             ids,
-            batch_size=setting.batch_size,
-            epochs=setting.epochs,
+            batch_size=self.setting.batch_size,
+            epochs=self.setting.epochs,
             seed=seed,
         )
         steps = len(schedule)
         if steps not in self._unlearners:
-            self._unlearners[steps] = methods.finetune(self.model, sgd(setting, steps))
-        unlearner = self._unlearners[steps]
+            self._unlearners[steps] = methods.finetune(
+                self.model, optimizer_of(self.setting, steps)
+            )
         init_key, run_key = jax.random.split(jax.random.key(seed))
-        params, state = jax.jit(self.model.init)(init_key, examples.inputs[:2])
-        return execute(
-            Job(unlearner, schedule, 0.0, {}), params, state, run_key, callback=callback
-        )
+        start = jax.jit(self.model.init)(init_key, examples.inputs[:2])
+        return Job(self._unlearners[steps], schedule, start=start), run_key
 
 
 def execute(
@@ -166,25 +234,73 @@ def execute(
       params: where it starts.
       model_state: its state.
       key: of the run.
-      callback: as in `run`.
+      callback: as in `run`; a transformation does not call it.
 
     Raises:
       NonFiniteError: a loss turned NaN or infinite; names the step.
     """
-    state = job.unlearner.init(params, model_state)
+    if job.transform is not None:
+        return _transformed(job, params, model_state)
+    unlearner, schedule = checked(job)
+    state = unlearner.init(*(job.start or (params, model_state)))
     start = time.perf_counter()
-    for first in _forms(job.schedule):
-        jax.block_until_ready(run(job.unlearner, state, [first], key, check_every=2))
+    for first in _forms(schedule):
+        jax.block_until_ready(run(unlearner, state, [first], key, check_every=2))
     compiled = time.perf_counter()
-    state = run(job.unlearner, state, job.schedule, key, callback=callback)
-    jax.block_until_ready(state)
+    if job.rewind is None:
+        state = run(unlearner, state, schedule, key, callback=callback)
+        found = state.params, state.model_state
+    else:
+        found = _rewound(job, state, key, callback)
+    jax.block_until_ready(found)
     done = time.perf_counter()
     seconds = {
         "prepare": job.prepare_seconds,
         "compile": compiled - start,
         "run": done - compiled,
     }
-    return Trained(state.params, state.model_state, seconds)
+    return Trained(*found, seconds)
+
+
+def checked(job: Job) -> tuple[Unlearner, Schedule[UnlearnBatch]]:
+    """Return unlearner and schedule of a job that is no transformation."""
+    if job.unlearner is None or job.schedule is None:
+        raise ValueError("a job without a transform needs unlearner and schedule")
+    return job.unlearner, job.schedule
+
+
+def _rewound(
+    job: Job, state: UnlearnState, key: Array, callback: Callback | None
+) -> tuple[Params, ModelState]:
+    """Run to the end, and return the state that is chosen of those at the ends."""
+    unlearner, schedule = checked(job)
+    rewind = cast(Rewind, job.rewind)
+    candidates, begin = [], 0
+    for end in rewind.ends:
+        part = (schedule[step] for step in range(begin, end))
+        state = run(unlearner, state, part, key, callback=callback)
+        candidates.append((state.params, state.model_state))
+        begin = end
+    return candidates[rewind.choose(candidates)]
+
+
+def _transformed(job: Job, params: Params, model_state: ModelState) -> Trained:
+    """Transform twice: what the first time takes longer is compilation."""
+    transform = cast(Transform, job.transform)
+    times = [time.perf_counter()]
+    for _ in range(2):
+        found = jax.block_until_ready(transform(params, model_state))
+        times.append(time.perf_counter())
+    first, second = np.diff(times)
+    seconds = {
+        "prepare": job.prepare_seconds,
+        "compile": max(float(first - second), 0.0),
+        "run": float(second),
+    }
+    leaves = [np.asarray(leaf, np.float32) for leaf in jax.tree.leaves(found[0])]
+    if not all(np.isfinite(leaf).all() for leaf in leaves):
+        raise NonFiniteError("the parameters are not finite after the step", 1)
+    return Trained(found[0], found[1], seconds)
 
 
 def probabilities(model: Model, trained: Trained, inputs: np.ndarray) -> np.ndarray:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from jax_unlearn.data import Dataset, digits, from_npz, subset
 from jax_unlearn.errors import InputError, unknown_name
-from jax_unlearn.pipeline import Plan, Training, Unlearning, experiment
-from jax_unlearn.pipeline.bench import Progress, slug
+from jax_unlearn.pipeline import Plan, Training, Unlearning
+from jax_unlearn.pipeline.bench import slug
 from jax_unlearn.pipeline.settings import ATTACKS
 from jax_unlearn.recipes.search import Grids, search
 
@@ -277,41 +277,6 @@ def ltu_plan(name: str, part: str, *, seeds: Sequence[int] | None = None) -> Pla
     return _plan(study, part, methods, tuple(seeds or study.seeds), note)
 
 
-def run_ltu(
-    name: str,
-    dataset: Dataset,
-    folder: Path,
-    *,
-    seeds: Sequence[int] | None = None,
-    parts: Sequence[str] = PARTS,
-    progress: Progress | None = None,
-) -> dict[str, dict[str, Any]]:
-    """Run, or go on with, a whole study.
-
-    Args:
-      name: of the study.
-      dataset: its data.
-      folder: with one run a part; what is found there is not made again.
-      seeds: default those of the study.
-      parts: which plans.
-      progress: called as the phases go on.
-
-    Returns:
-      Results by part.
-    """
-    return {
-        part: experiment(
-            ltu_plan(name, part, seeds=seeds),
-            dataset,
-            folder / part,
-            progress=progress,
-            resume=True,
-            originals=folder / "main",
-        )
-        for part in parts
-    }
-
-
 def figures(found: Mapping[str, dict[str, Any]]) -> "dict[str, Drawing]":
     """Draw a study: the ρ sweep, the ablations, near against far.
 
@@ -345,15 +310,6 @@ def _main_figures(main: Mapping[str, Any]) -> "dict[str, Drawing]":
         "rho": studies.rho_sweep(main, sweep),
         "ablations": studies.ablation_bars(main, ablations),
     }
-
-
-def shortened(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Return results without what is only drawn: histograms and point clouds."""
-    rows = {
-        key: {name: value for name, value in row.items() if name != "histograms"}
-        for key, row in results["rows"].items()
-    }
-    return {**results, "rows": rows, "scatter": {}}
 
 
 def _plan(

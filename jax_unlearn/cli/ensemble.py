@@ -1,0 +1,174 @@
+"""Audits of many models: of arrays of any framework, and of ensembles made here."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jax_unlearn import audit as audits
+from jax_unlearn.audit import ModelOutputs, PartLabels
+from jax_unlearn.cli.console import Reporter, open_console, status
+from jax_unlearn.cli.figures import print_audit
+from jax_unlearn.cli.sources import DataSource, Source
+from jax_unlearn.data import Dataset, digits, fingerprint, read_json, write_atomic
+from jax_unlearn.errors import InputError, unknown_name
+from jax_unlearn.pipeline.arrays import load_outputs, save_outputs
+from jax_unlearn.pipeline.ensembles import Ensembles, run_ensembles
+from jax_unlearn.pipeline.plan import Plan, plan_of
+from jax_unlearn.pipeline.results import dataset_record, environment, to_json
+
+
+def audit_arrays(
+    file: Path,
+    out: Path,
+    kind: str,
+    metrics: tuple[str, ...] | None,
+    resamples: int,
+    seed: int,
+) -> None:
+    """Audit outputs of unlearned and retrained models of any framework.
+
+    Args:
+      file: .npz file, see `load_outputs`.
+      out: file to write.
+      kind: what the arrays hold: "logits" or "probabilities".
+      metrics: groups of figures; None takes what the number of models allows.
+      resamples: divisions of the Retrains for the null.
+      seed: of the divisions and the attacks' samples.
+    """
+    unlearned, retrained, labels = load_outputs(file)
+    console = open_console()
+    with status(console, "auditing"):
+        found = audits.audit(
+            unlearned,
+            retrained,
+            labels,
+            kind=kind,
+            metrics=metrics,
+            resamples=resamples,
+            seed=seed,
+        )
+    counts = np.bincount(np.asarray(labels.forget))
+    results = {
+        "format": 1,
+        "plan": {
+            "title": f"Audit of {file.name}",
+            "kind": "given",
+            "forget_counts": counts.tolist(),
+            "forgotten": found.forgotten,
+            "seeds": [seed],
+            "note": "",
+        },
+        "environment": environment(),
+        "audit": audits.to_record(found),
+    }
+    write_atomic(out, to_json(results), overwrite=True)
+    print_audit(console, found)
+    console.print(f"wrote {out}", markup=False, soft_wrap=True)
+
+
+def ensemble(
+    source: DataSource,
+    run: Path | None = None,
+    models: int = 16,
+    methods: tuple[str, ...] | None = None,
+    chunk: int = 16,
+    how: str = "auto",
+    resamples: int = 20,
+    out: Path = Path("runs/ensemble"),
+) -> None:
+    """Train, unlearn and audit many models of one request; go on where it stopped.
+
+    Args:
+      source: the data; none given takes digits.
+      run: folder of a run, whose plan is taken (its first seed's request); default the
+        plan of the demo.
+      models: N, unlearned models of each method, and Retrains. U-LiRA needs 8.
+      methods: labels in the plan; default all of them.
+      chunk: models in one program, as many as memory allows.
+      how: "vmap", "map", "loop", or "auto": what is fastest here.
+      resamples: divisions of the Retrains for the null.
+      out: folder; the models found there are not made again.
+    """
+    from jax_unlearn import report as reports
+
+    plan, dataset = _planned(source, run)
+    for name in methods or ():
+        if name not in plan.methods:
+            raise unknown_name("method", name, plan.methods)
+    chosen = {name: plan.methods[name] for name in methods or plan.methods}
+    console = open_console()
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
+    with Reporter(console, _phases(models, chunk, len(chosen))) as progress:
+        made = run_ensembles(
+            plan,
+            dataset,
+            out,
+            count=models,
+            methods=chosen,
+            chunk=chunk,
+            how=how,
+            progress=progress,
+            say=say,
+        )
+    labels, outputs = outputs_of_ensembles(made)
+    retrained = outputs.pop("retrain")
+    with status(console, "auditing"):
+        found = audits.audit(outputs, retrained, labels, resamples=resamples)
+    file = save_outputs(out / "outputs.npz", outputs, retrained, labels)
+    results: dict[str, Any] = {
+        "format": 1,
+        "plan": {
+            **dataclasses.asdict(plan),
+            "title": f"{plan.title}: {models} models",
+            "seeds": [plan.seeds[0]],
+            "forgotten": found.forgotten,
+        },
+        "dataset": dataset_record(dataset),
+        "environment": environment(),
+        "seconds": made.seconds,
+        "audit": audits.to_record(found),
+    }
+    write_atomic(out / "results.json", to_json(results), overwrite=True)
+    page = reports.write(results, out / "report.html", overwrite=True)
+    print_audit(console, found)
+    say(f"outputs: {file}\nreport: {page}")
+
+
+def outputs_of_ensembles(
+    made: Ensembles,
+) -> tuple[PartLabels, dict[str, ModelOutputs]]:
+    """Return the labels, and the outputs by role; "original" is one more method."""
+    outputs = {
+        "doing nothing" if role == "original" else role: ModelOutputs(**logits)
+        for role, logits in made.logits.items()
+    }
+    return PartLabels(**made.labels), outputs
+
+
+def _planned(source: Source, run: Path | None) -> tuple[Plan, Dataset]:
+    """Return the plan and its data."""
+    from jax_unlearn.recipes.digits import digits_plan
+
+    given = source.dataset is not None or source.data is not None
+    dataset = source.load() if given else digits()
+    if run is None:
+        if given:
+            raise InputError("run=None takes the demo's plan, which brings its data")
+        return digits_plan(), dataset
+    record = read_json(run / "config.json")
+    found = record.get("dataset", {}) if isinstance(record, dict) else {}
+    if found.get("fingerprint") != fingerprint(dataset):
+        raise InputError(
+            f"run={run} is of data set {found.get('name')!r}, not of these data; give "
+            "--data or --dataset of that run"
+        )
+    return plan_of(record, name=f"run={run}"), dataset
+
+
+def _phases(models: int, chunk: int, methods: int) -> int:
+    return -(-models // max(chunk, 1)) * (2 + methods)

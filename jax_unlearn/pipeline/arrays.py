@@ -1,0 +1,104 @@
+"""Outputs of models as one .npz file: what an audit of any framework reads."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from jax_unlearn.audit.evidence import PARTS, ModelOutputs, PartLabels
+from jax_unlearn.errors import InputError
+
+LABELS, RETRAINED = "labels", "retrained"
+
+
+def save_outputs(
+    path: str | os.PathLike,
+    unlearned: Mapping[str, ModelOutputs],
+    retrained: ModelOutputs,
+    labels: PartLabels,
+) -> Path:
+    """Write outputs for `load_outputs`, whole or not at all.
+
+    Args:
+      path: of the .npz file; replaced if it exists.
+      unlearned: outputs by method.
+      retrained: outputs of the Retrains.
+      labels: true classes.
+
+    Raises:
+      InputError: a method named "labels" or "retrained", or with a slash.
+    """
+    for name in unlearned:
+        if name in (LABELS, RETRAINED) or "/" in name:
+            raise InputError(f"method {name!r}: choose a name without a slash")
+    groups = {LABELS: labels, RETRAINED: retrained, **unlearned}
+    arrays = {
+        f"{name}/{part}": np.asarray(getattr(given, part))
+        for name, given in groups.items()
+        for part in PARTS
+        if getattr(given, part) is not None
+    }
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.npz")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        np.savez_compressed(beside, **arrays)  # pyright: ignore[reportArgumentType]
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
+
+
+def load_outputs(
+    path: str | os.PathLike,
+) -> tuple[dict[str, ModelOutputs], ModelOutputs, PartLabels]:
+    """Read outputs of models of any framework.
+
+    The file holds `labels/PART [n]`, `retrained/PART [N, n, K]`, and `NAME/PART
+    [N, n, K]` for each method, with PART of forget, retain, test and (if at hand)
+    unseen; `[n, K]` is a single model. `numpy.savez` writes it.
+
+    Args:
+      path: of the .npz file.
+
+    Returns:
+      Outputs by method, of the Retrains, and the labels.
+
+    Raises:
+      InputError: no such file, no .npz, Python objects in it, a part that is missing
+        or unknown, no method.
+    """
+    import zipfile
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except FileNotFoundError as error:
+        raise InputError(f"cannot read path={path}: no such file") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise InputError(
+            f"path={path} is no .npz file of arrays ({' '.join(str(error).split())}); "
+            "write it with numpy.savez"
+        ) from error
+    groups: dict[str, dict[str, np.ndarray]] = {}
+    for key, array in arrays.items():
+        name, _, part = key.rpartition("/")
+        if not name or part not in PARTS:
+            raise InputError(
+                f"path={path} holds {key!r}; name its arrays NAME/PART with PART of "
+                f"{', '.join(PARTS)}"
+            )
+        groups.setdefault(name, {})[part] = array
+    for name in (LABELS, RETRAINED, *groups):
+        missing = set(PARTS[:3]) - set(groups.get(name, {}))
+        if missing:
+            raise InputError(f"path={path} lacks {name}/{min(missing)}; add it")
+    labels, retrained = groups.pop(LABELS), groups.pop(RETRAINED)
+    if not groups:
+        raise InputError(f"path={path} holds no unlearned model; add NAME/forget, ...")
+    return (
+        {name: ModelOutputs(**parts) for name, parts in groups.items()},
+        ModelOutputs(**retrained),
+        PartLabels(**labels),
+    )
