@@ -278,9 +278,7 @@ PAIRS = {
             teacher_state=state,
             **options,
         ),
-        dict(
-            weighting=weights.loreun(temperature=1.0), harmonizer=harmonize.one_way()
-        ),
+        dict(weighting=weights.loreun(temperature=1.0), harmonizer=harmonize.one_way()),
     ),
     "plain, bad teacher merged, el2n": Pair(
         "plain",

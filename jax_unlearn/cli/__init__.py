@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     import tyro
 
-    from jax_unlearn.cli import commands, demo, ensemble, methods
+    from jax_unlearn.cli import audit, commands, demo, ensemble, methods
     from jax_unlearn.cli.recipe import recipe
 
     known = {
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "split": commands.split,
         "train": commands.train,
         "unlearn": commands.unlearn,
-        "audit": commands.audit,
+        "audit": audit.audit,
         "ensemble": ensemble.ensemble,
         "methods": methods.methods,
         "report": commands.report,

@@ -1,8 +1,8 @@
-"""The commands on files: split, train, unlearn, audit, report."""
+"""The commands on files: split, train, unlearn, report."""
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import numpy as np
@@ -11,11 +11,7 @@ import tyro
 from jax_unlearn.cli.console import (
     Reporter,
     open_console,
-    print_legend,
-    print_results,
-    status,
 )
-from jax_unlearn.cli.ensemble import audit_arrays
 from jax_unlearn.cli.sources import DataSource
 from jax_unlearn.data import (
     Dataset,
@@ -28,7 +24,6 @@ from jax_unlearn.data import (
     load_manifest,
     save_manifest,
     to_ids,
-    write_atomic,
 )
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.pipeline import Request, Training, Unlearning
@@ -36,16 +31,8 @@ from jax_unlearn.pipeline.learn import weak_attacks
 from jax_unlearn.pipeline.models import Stored, load_model, origin_of, save_model
 from jax_unlearn.pipeline.networks import build, describe
 from jax_unlearn.pipeline.prepare import Preparer
-from jax_unlearn.pipeline.results import (
-    NULL,
-    ORIGINAL,
-    RETRAIN,
-    Table,
-    dataset_record,
-    to_json,
-)
 from jax_unlearn.pipeline.results import environment as environment_record
-from jax_unlearn.pipeline.stages import Trainer, execute, outputs_of
+from jax_unlearn.pipeline.stages import Trainer, execute
 
 Flat = tyro.conf.arg(name="")
 
@@ -172,7 +159,7 @@ def unlearn(
     """
     dataset = source.load()
     stored = load_model(checkpoint, dataset)
-    ids = _forget_ids(forget, dataset, stored)
+    ids = forget_ids(forget, dataset, stored)
     _refuse_existing(out)
     request = Request(ids, np.setdiff1d(stored.ids, ids), stored.unseen)
     console = open_console()
@@ -231,104 +218,6 @@ def unlearn(
     )
 
 
-def audit(
-    source: DataSource,
-    original: Path | None = None,
-    forget: Path | None = None,
-    unlearned: tuple[Path, ...] = (),
-    retrained: Path | None = None,
-    null: Path | None = None,
-    arrays: Path | None = None,
-    kind: str = "logits",
-    metrics: tuple[str, ...] | None = None,
-    resamples: int = 20,
-    out: Path = Path("audit.json"),
-    seed: int = 0,
-    overwrite: bool = False,
-) -> None:
-    """Measure unlearned models: checkpoints, or arrays of outputs of any framework.
-
-    Checkpoints (--original, --forget, --unlearned) stand beside the original, Retrain
-    and the null. Of arrays (--arrays) there may be many models of each kind: then
-    attacks on ensembles are added. `jax-unlearn ensemble` makes such models.
-
-    Args:
-      source: the data; not for arrays.
-      original: checkpoint the request was made to.
-      forget: ids that were to be forgotten, as given to `unlearn`.
-      unlearned: checkpoints to audit.
-      retrained: checkpoint of `train --retrain`, the target of every figure.
-      null: the same from another seed: how far two retrainings are apart.
-      arrays: .npz file with `labels/PART [n]`, `retrained/PART [N, n, K]` and, of one
-        method or more, `NAME/PART [N, n, K]`; PART is forget, retain, test or unseen.
-      kind: what the arrays hold: "logits" or "probabilities".
-      metrics: groups of figures of the arrays: standard, mia, deviation, u_lira, rmia,
-        forgetting, klom; default what the number of models allows.
-      resamples: divisions of the retrained models in the arrays, for the null.
-      out: file to write, for `jax-unlearn report`.
-      seed: of the attacks' samples.
-      overwrite: replace the file if it exists.
-    """
-    if out.exists() and not overwrite:
-        raise InputError(f"out={out} exists; give --overwrite or another --out")
-    if arrays is not None:
-        if original is not None or forget is not None or unlearned:
-            raise InputError(
-                f"arrays={arrays} and checkpoints: give one or the other to audit"
-            )
-        audit_arrays(arrays, out, kind, metrics, resamples, seed)
-        return
-    if original is None or forget is None or not unlearned:
-        raise InputError(
-            f"original={original}, forget={forget}, unlearned={list(unlearned)}: give "
-            "all three, or --arrays FILE.npz"
-        )
-    dataset = source.load()
-    base = load_model(original, dataset)
-    ids = _forget_ids(forget, dataset, base)
-    if null is not None and retrained is None:
-        raise InputError(
-            f"null={null} needs a Retrain to stand beside: --retrained DIR"
-        )
-    request = Request(ids, np.setdiff1d(base.ids, ids), base.unseen)
-    table = Table(dataset)
-    console = open_console()
-    references: dict[str, Stored] = {}
-    for key, path in ((RETRAIN, retrained), (NULL, null)):
-        if path is not None:
-            references[key] = _honest_retrain(path, dataset, request)
-    with status(console, "running the models over the data"):
-        target = references.get(RETRAIN)
-        table.start(request, target and _outputs(target, dataset), seed)
-        labels = {RETRAIN: "Retrain", NULL: "Null (Retrain, other seed)"}
-        for key, stored in references.items():
-            _add_row(table, key, labels[key], stored, dataset)
-        _add_row(table, ORIGINAL, "Original (nothing done)", base, dataset)
-        for number, path in enumerate(unlearned):
-            stored = load_model(path, dataset)
-            _add_row(table, f"{number}-{path.name}", path.name, stored, dataset)
-    counts = np.bincount(dataset.train.labels[ids], minlength=dataset.num_classes)
-    results = {
-        "format": 1,
-        "plan": {
-            "title": f"Audit on {dataset.name}",
-            "kind": "given",
-            "forget_counts": counts.tolist(),
-            "forgotten": len(ids),
-            "forgotten_sha256": digest(ids),
-            "seeds": [seed],
-            "note": "",
-        },
-        "dataset": dataset_record(dataset),
-        "environment": environment_record(),
-        **table.summary(),
-    }
-    write_atomic(out, to_json(results), overwrite=overwrite)
-    print_results(console, results)
-    print_legend(console, has_target=retrained is not None)
-    print(f"wrote {out}")
-
-
 def report(
     results: Path = Path("audit.json"),
     out: Path = Path("report.html"),
@@ -347,7 +236,8 @@ def report(
     print(f"wrote {page}")
 
 
-def _forget_ids(path: Path, dataset: Dataset, stored: Stored) -> np.ndarray:
+def forget_ids(path: Path, dataset: Dataset, stored: Stored) -> np.ndarray:
+    """Return the ids of a file, checked to be among those a model was trained on."""
     return check_ids(
         load_ids(path), num_samples=len(dataset.train.labels), trained_ids=stored.ids
     )
@@ -357,33 +247,3 @@ def _refuse_existing(out: Path) -> None:
     """Refuse before the work what could not be written after it."""
     if out.exists():
         raise InputError(f"out={out} exists already; choose another --out")
-
-
-def _honest_retrain(path: Path, dataset: Dataset, request: Request) -> Stored:
-    """Return a retrained model that has not seen a forget sample."""
-    stored = load_model(path, dataset)
-    seen = np.intersect1d(stored.ids, request.forget)
-    if "unlearning" in stored.record or seen.size:
-        raise InputError(
-            f"checkpoint {path} is no retraining: it was trained on {seen.size} of the "
-            f"{len(request.forget)} forget samples or unlearned from a model that was; "
-            "use `jax-unlearn train --retrain --split FILE`"
-        )
-    return stored
-
-
-def _outputs(stored: Stored, dataset: Dataset) -> Any:
-    return outputs_of(stored.model, stored.trained, dataset)
-
-
-def _add_row(
-    table: Table, key: str, label: str, stored: Stored, dataset: Dataset
-) -> None:
-    setting = stored.record.get("unlearning")
-    table.add(
-        key,
-        label,
-        _outputs(stored, dataset),
-        stored.record.get("seconds", {}),
-        None if setting is None else Unlearning(**setting),
-    )

@@ -18,6 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table as RichTable
 
+from jax_unlearn.pipeline.probes import PROBES
 from jax_unlearn.report import Cell, main_table
 
 MARKS = {"inside": "[green]●[/]", "outside": "[yellow]○[/]"}
@@ -111,6 +112,23 @@ def print_results(console: Console, results: dict[str, Any]) -> None:
             shown.add_row(*(row[number] for number in block))
         console.print(shown)
         console.print()
+
+
+def print_probes(console: Console, results: dict[str, Any]) -> None:
+    """Print what probes found, if there were any; the target is Retrain's value."""
+    if not results.get("probes"):
+        return
+    names = list(next(iter(results["probes"].values())))
+    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    shown.add_column("probe")
+    for name in names:
+        shown.add_column(PROBES[name], justify="right")
+    for key, found in results["probes"].items():
+        label = escape(results["rows"][key]["label"])
+        target = "\n[dim]target[/]" if key == "retrain" else ""
+        shown.add_row(label + target, *(f"{found[name]:g}" for name in names))
+    console.print(shown)
+    console.print()
 
 
 def _markup(cell: Cell) -> str:

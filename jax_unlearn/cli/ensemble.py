@@ -4,8 +4,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jax_unlearn import audit as audits
 from jax_unlearn.audit import ModelOutputs, PartLabels
 from jax_unlearn.cli.console import Reporter, open_console, status
@@ -13,59 +11,10 @@ from jax_unlearn.cli.figures import print_audit
 from jax_unlearn.cli.sources import DataSource, Source
 from jax_unlearn.data import Dataset, digits, fingerprint, read_json, write_atomic
 from jax_unlearn.errors import InputError, unknown_name
-from jax_unlearn.pipeline.arrays import load_outputs, save_outputs
+from jax_unlearn.pipeline.arrays import save_outputs
 from jax_unlearn.pipeline.ensembles import Ensembles, run_ensembles
 from jax_unlearn.pipeline.plan import Plan, plan_of
 from jax_unlearn.pipeline.results import dataset_record, environment, to_json
-
-
-def audit_arrays(
-    file: Path,
-    out: Path,
-    kind: str,
-    metrics: tuple[str, ...] | None,
-    resamples: int,
-    seed: int,
-) -> None:
-    """Audit outputs of unlearned and retrained models of any framework.
-
-    Args:
-      file: .npz file, see `load_outputs`.
-      out: file to write.
-      kind: what the arrays hold: "logits" or "probabilities".
-      metrics: groups of figures; None takes what the number of models allows.
-      resamples: divisions of the Retrains for the null.
-      seed: of the divisions and the attacks' samples.
-    """
-    unlearned, retrained, labels = load_outputs(file)
-    console = open_console()
-    with status(console, "auditing"):
-        found = audits.audit(
-            unlearned,
-            retrained,
-            labels,
-            kind=kind,
-            metrics=metrics,
-            resamples=resamples,
-            seed=seed,
-        )
-    counts = np.bincount(np.asarray(labels.forget))
-    results = {
-        "format": 1,
-        "plan": {
-            "title": f"Audit of {file.name}",
-            "kind": "given",
-            "forget_counts": counts.tolist(),
-            "forgotten": found.forgotten,
-            "seeds": [seed],
-            "note": "",
-        },
-        "environment": environment(),
-        "audit": audits.to_record(found),
-    }
-    write_atomic(out, to_json(results), overwrite=True)
-    print_audit(console, found)
-    console.print(f"wrote {out}", markup=False, soft_wrap=True)
 
 
 def ensemble(

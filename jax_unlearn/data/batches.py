@@ -186,7 +186,7 @@ def stream(
     array = positions(examples, name, ids)
     size = min(positive("batch_size", batch_size), len(array))
     steps = -(-len(array) // size)
-    _check_seed(seed)
+    check_seed(seed)
 
     @functools.lru_cache(maxsize=2)
     def epoch(number: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -236,7 +236,7 @@ def reference_batches(
             f"reference_size={size} is more than the {len(array)} reference ids; "
             "leave it out to use all of them"
         )
-    _check_seed(seed)
+    check_seed(seed)
 
     def batch(step: int) -> Batch:
         rng = np.random.default_rng([seed, REFERENCE, step])
@@ -300,7 +300,8 @@ def positive(name: str, value: Any) -> int:
     return int(value)
 
 
-def _check_seed(seed: Any) -> None:
+def check_seed(seed: Any) -> None:
+    """Refuse what is no non-negative integer."""
     whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
     if not whole or seed < 0:
         raise InputError(f"seed={seed} must be a non-negative integer; try 0")

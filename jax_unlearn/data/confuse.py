@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jax_unlearn.data.ids import check_ids
-from jax_unlearn.data.splits import _check_labels
+from jax_unlearn.data.splits import check_labels
 from jax_unlearn.errors import InputError
 
 
@@ -37,7 +37,7 @@ def confuse_classes(
     >>> confuse_classes([0, 0, 1, 1, 2], [0, 3], pair=(0, 1))
     array([1, 0, 1, 0, 2])
     """
-    classes, _ = _check_labels(labels, None)
+    classes, _ = check_labels(labels, None)
     chosen = np.asarray(pair)
     if chosen.shape != (2,) or chosen.dtype.kind not in "iu":
         raise InputError(f"pair={pair} must be two class numbers; give (3, 5)")

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from jax_unlearn.data.batches import QUERY, positive
 from jax_unlearn.data.queries import Strategy, draw_queries
-from jax_unlearn.data.splits import _check_labels
+from jax_unlearn.data.splits import check_labels
 from jax_unlearn.data.subsets import check_features, check_rows
 from jax_unlearn.errors import InputError
 
@@ -202,7 +202,7 @@ def _checked(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the features and the labels of a set, if they are usable."""
     matrix = check_features(name, features, width=width)
-    classes, _ = _check_labels(labels, positive("num_classes", num_classes))
+    classes, _ = check_labels(labels, positive("num_classes", num_classes))
     check_rows(name.replace("features", "labels"), classes, matrix)
     return matrix, classes
 

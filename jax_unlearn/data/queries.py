@@ -19,16 +19,16 @@ from jax_unlearn.data.batches import (
     QUERY,
     Reference,
     Schedule,
-    _check_seed,
+    check_seed,
     positions,
     positive,
     reference_batches,
     stream,
     take,
 )
-from jax_unlearn.data.schedules import _length
+from jax_unlearn.data.schedules import step_count
 from jax_unlearn.data.sources import Examples
-from jax_unlearn.data.splits import _check_labels
+from jax_unlearn.data.splits import check_labels
 from jax_unlearn.data.subsets import check_features, check_part
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import UnlearnBatch
@@ -88,7 +88,7 @@ def class_skewed(labels: ArrayLike, *, classes: int = 2) -> Strategy:
     >>> np.unique(labels[drawn], return_counts=True)[1]
     array([2, 2])
     """
-    array, _ = _check_labels(labels, None)
+    array, _ = check_labels(labels, None)
     present = np.unique(array)
     if positive("classes", classes) > len(present):
         raise InputError(
@@ -139,7 +139,7 @@ def feature_cluster(
     from sklearn.metrics.pairwise import euclidean_distances
 
     matrix = check_features("features", features)
-    _check_seed(seed)
+    check_seed(seed)
     if seed >= 2**32:
         raise InputError(f"seed={seed} must be under 2**32 for k-means; try 0")
     distinct = len(np.unique(matrix, axis=0))
@@ -294,7 +294,7 @@ def queried(
         return UnlearnBatch(forget(step), take(examples, drawn(step)), attach(step))
 
     epoch = -(-len(subset) // (len(strategies) * query_size))
-    return Schedule(batch, _length(epoch, epochs, steps))
+    return Schedule(batch, step_count(epoch, epochs, steps))
 
 
 def draw_queries(
@@ -327,7 +327,7 @@ def draw_queries(
             f"query_size={size} is more than the {count} samples of the subset; lower "
             "it or take a larger subset"
         )
-    _check_seed(seed)
+    check_seed(seed)
     queries = []
     for number, strategy in enumerate(strategies):
         if not isinstance(strategy, Strategy):

@@ -259,7 +259,7 @@ def every_k(
         forgets = forget(step // k) if step % k == 0 else None
         return UnlearnBatch(forgets, retain(step), attach(step))
 
-    return Schedule(batch, _length(epoch, epochs, steps))
+    return Schedule(batch, step_count(epoch, epochs, steps))
 
 
 def merged(
@@ -319,7 +319,7 @@ def merged(
     attach = reference_batches(examples, reference, reference_size, seed)
     return Schedule(
         lambda step: UnlearnBatch(forget(step), retain(step), attach(step)),
-        _length(epoch, epochs, steps),
+        step_count(epoch, epochs, steps),
     )
 
 
@@ -337,7 +337,7 @@ def _merged_sizes(forget: int, retain: int, batch_size: int) -> tuple[int, int]:
     return part, size - part
 
 
-def _length(epoch: int, epochs: int | None, steps: int | None) -> int:
+def step_count(epoch: int, epochs: int | None, steps: int | None) -> int:
     """Return the number of steps, given as epochs or as steps."""
     if (epochs is None) == (steps is None):
         raise InputError(f"epochs={epochs}, steps={steps}: give exactly one")

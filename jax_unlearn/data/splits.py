@@ -119,14 +119,14 @@ def forget_split(
     >>> split.manifest["forget_counts"]
     [0, 2, 0]
     """
-    labels, num_classes = _check_labels(labels, num_classes)
+    labels, num_classes = check_labels(labels, num_classes)
     if kind not in KINDS:
         raise unknown_name("kind", kind, KINDS)
     if classes is not None and kind != "class":
         raise InputError(f"classes={classes} is for kind='class', not kind={kind!r}")
     fraction = (1.0 if kind == "class" else 0.1) if fraction is None else fraction
     check_real("fraction", fraction, 0.0, 1.0, "the part to forget, such as 0.1")
-    bits = _bits(seed)
+    bits = random_bits(seed)
     sizes = np.bincount(labels, minlength=num_classes)
     chosen = order = None
     if kind == "class":
@@ -142,7 +142,7 @@ def forget_split(
             order=order,
             max_class_fraction=max_class_fraction,
         )
-        forget = _draw_per_class(bits, labels, counts)
+        forget = draw_per_class(bits, labels, counts)
     else:
         forget = _draw(bits, np.arange(len(labels)), round(fraction * len(labels)))
     if not 0 < len(forget) < len(labels):
@@ -191,7 +191,7 @@ def given_split(
     >>> split.retain, split.manifest["kind"]
     (array([0, 1]), 'given')
     """
-    labels, num_classes = _check_labels(labels, num_classes)
+    labels, num_classes = check_labels(labels, num_classes)
     if kind not in CHOSEN:
         raise unknown_name("kind", kind, CHOSEN)
     array = np.asarray(forget)
@@ -266,7 +266,7 @@ def holdout(
     >>> len(train), np.asarray([0, 0, 0, 0, 1, 1])[unseen]
     (3, array([0, 0, 1]))
     """
-    labels, num_classes = _check_labels(labels, None)
+    labels, num_classes = check_labels(labels, None)
     if (fraction is None) == (count is None):
         raise InputError(f"fraction={fraction}, count={count}: give exactly one")
     if fraction is not None:
@@ -278,11 +278,11 @@ def holdout(
             f"count={count} of {len(labels)} samples set aside; both sets need at "
             "least one"
         )
-    bits = _bits(seed)
+    bits = random_bits(seed)
     if stratified:
         sizes = np.bincount(labels, minlength=num_classes)
         counts = largest_remainder(count * sizes / len(labels), count, sizes)
-        unseen = _draw_per_class(bits, labels, counts)
+        unseen = draw_per_class(bits, labels, counts)
     else:
         unseen = _draw(bits, np.arange(len(labels)), count)
     unseen = np.sort(unseen)
@@ -320,9 +320,10 @@ def to_ids(split: Split, ids: ArrayLike) -> Split:
     return Split(forget, retain, {**split.manifest, **digests})
 
 
-def _check_labels(
+def check_labels(
     labels: ArrayLike, num_classes: int | None
 ) -> tuple[NDArray[np.int64], int]:
+    """Return labels as i64[N], and K: the largest label + 1 where it is None."""
     array = np.asarray(labels)
     if array.ndim != 1 or array.size == 0:
         raise InputError(f"labels of shape {array.shape} must be a list of integers")
@@ -358,7 +359,8 @@ def _check_classes(
     return np.unique(array).astype(np.int64)
 
 
-def _bits(seed: Any) -> np.random.PCG64:
+def random_bits(seed: Any) -> np.random.PCG64:
+    """Return a stream that gives the same bits in every version of numpy."""
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
         raise InputError(f"seed={seed} must be a non-negative integer; try 0")
     return np.random.PCG64(int(seed))
@@ -374,8 +376,9 @@ def _draw(
     return _permute(bits, pool)[:count]
 
 
-def _draw_per_class(
+def draw_per_class(
     bits: np.random.PCG64, labels: NDArray[np.int64], counts: NDArray[np.int64]
 ) -> NDArray[np.int64]:
+    """Return the positions of `counts[k]` samples of each class k."""
     drawn = [_draw(bits, np.flatnonzero(labels == k), n) for k, n in enumerate(counts)]
     return np.concatenate(drawn)

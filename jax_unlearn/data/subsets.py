@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from jax_unlearn.data.batches import positions, positive
 from jax_unlearn.data.long_tail import check_real, largest_remainder
 from jax_unlearn.data.sources import Dataset, Examples
-from jax_unlearn.data.splits import _bits, _check_labels, _draw_per_class, holdout
+from jax_unlearn.data.splits import check_labels, draw_per_class, holdout, random_bits
 from jax_unlearn.errors import InputError
 
 
@@ -52,7 +52,7 @@ def retain_subset(
     >>> set(retain_subset(labels, range(30), rho=0.1)) <= set(subset)
     True
     """
-    classes, _ = _check_labels(labels, None)
+    classes, _ = check_labels(labels, None)
     check_part("rho", rho, "the part of the retain set to read, such as 0.3")
     samples = Examples(classes, classes.astype(np.int32))  # only counted
     ids = positions(samples, "retain_ids", retain_ids)
@@ -68,7 +68,7 @@ def retain_subset(
             f"{present} classes; raise rho to {enough}"
         )
     counts = largest_remainder(_shares(sizes, total), total, sizes)
-    return ids[np.sort(_draw_per_class(_bits(seed), classes[ids], counts))]
+    return ids[np.sort(draw_per_class(random_bits(seed), classes[ids], counts))]
 
 
 def subset(dataset: Dataset, *, train: int, test: int, seed: int = 0) -> Dataset:
@@ -145,7 +145,7 @@ def by_distance(
     from sklearn.neighbors import NearestNeighbors
 
     matrix = check_features("features", features)
-    classes, _ = _check_labels(labels, None)
+    classes, _ = check_labels(labels, None)
     check_rows("labels", classes, matrix)
     for name, value in (("count", count), ("neighbours", neighbours)):
         if positive(name, value) >= len(matrix):

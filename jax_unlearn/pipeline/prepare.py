@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Hashable
 
 import jax
 import numpy as np
@@ -32,7 +33,7 @@ class Preparer:
         self.model = model
         self.dataset = dataset
         self.features = model if features is None else features
-        self._steps: dict[tuple[Unlearning, int | None], Unlearner] = {}
+        self._steps: dict[Hashable, Unlearner] = {}
 
     def __call__(
         self,
@@ -81,7 +82,10 @@ class Preparer:
         unlearner, schedule = checked(made)
         at = task.original.params, task.original.model_state
         jax.block_until_ready(unlearner.init(*at))
-        key = _program(task.setting, len(schedule))
+        key = (
+            _program(task.setting, len(schedule)),
+            task.origin and task.origin.training,
+        )
         shared = self._steps.setdefault(key, unlearner)
         return made._replace(unlearner=unlearner._replace(step=shared.step))
 

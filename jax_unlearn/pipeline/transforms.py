@@ -106,9 +106,10 @@ def deltagrad(task: Task) -> Transform:
     ):
         raise InputError(
             f"method='deltagrad' needs an original trained by full-batch gradient "
-            f"descent: --network linear --momentum 0 --batch-size {len(ids)}, not "
-            f"--network {training.network} --momentum {training.momentum:g} "
-            f"--batch-size {training.batch_size}"
+            f"descent: --network linear --momentum 0 --batch-size {len(ids)} "
+            f"--augment none, not --network {training.network} --momentum "
+            f"{training.momentum:g} --batch-size {training.batch_size} "
+            f"--augment {training.augment}"
         )
     job, _ = Trainer(task.model, training).job(
         task.dataset.train, ids, seed=origin.seed

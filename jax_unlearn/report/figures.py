@@ -178,7 +178,7 @@ def _confidence_panel(
 ) -> Drawing:
     with style():
         (axes,) = new_axes(*PANEL)
-        _log_scale(axes, "y")
+        log_scale(axes, "y")
         axes.set_ylim(*limits)
         axes.set_xlim(0, 1)
         floor = limits[0] / 10
@@ -202,7 +202,7 @@ def _confidence_panel(
         return Drawing(row["label"], to_svg(axes.figure, name=name, alt=alt))
 
 
-def _log_scale(axes: Any, direction: str) -> None:
+def log_scale(axes: Any, direction: str) -> None:
     """Scale by powers of ten, without minor ticks."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -257,7 +257,7 @@ def weights_against_losses(results: Mapping[str, Any]) -> list[Drawing]:
 def _weight_panel(label: str, points: Mapping[str, Any], name: str) -> Drawing:
     with style():
         (axes,) = new_axes(*PANEL)
-        _log_scale(axes, "x")
+        log_scale(axes, "x")
         parts = (("first", RED, "s", "first quarter"), ("last", BLUE, "o", "last"))
         for part, colour, marker, _ in parts:
             losses = np.maximum(points[f"{part}_losses"], LOWEST_LOSS)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jax_unlearn.data import write_atomic
-from jax_unlearn.report import conflict, figures, learned, settings, words
+from jax_unlearn.report import audit, conflict, figures, learned, settings, words
 from jax_unlearn.report.read import check_results
 from jax_unlearn.report.svg import Drawing
 from jax_unlearn.report.table import REFERENCES, Cell, main_table
@@ -64,15 +64,17 @@ def render(results: Mapping[str, Any]) -> str:
     jax_unlearn.errors.InputError: results holds no results: format is missing; give \
 the results.json of a run
     """
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     check_results(results)
-    source = importlib.resources.files("jax_unlearn.report").joinpath("template.html")
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(_template),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    template = environment.from_string(source.read_text(encoding="utf-8"))
-    return template.render(_content(results))
+    return environment.get_template("template.html").render(_content(results))
 
 
 def write(
@@ -102,15 +104,33 @@ the results.json of a run
     return write_atomic(path, render(results), overwrite=overwrite)
 
 
+def _template(name: str) -> str:
+    source = importlib.resources.files("jax_unlearn.report").joinpath(name)
+    return source.read_text(encoding="utf-8")
+
+
 def _content(results: Mapping[str, Any]) -> dict[str, Any]:
+    plan = results.get("plan") or {}
+    audited = audit.content(results)
+    summary = words.summary(results) if "rows" in results else []
+    found = {
+        "title": plan.get("title") or "Unlearning audit",
+        "summary": summary + (audited["summary"] if audited else []),
+        "rows": "rows" in results,
+        "audit": audited,
+        "note": plan.get("note") or "",
+        "facts": words.facts(results),
+    }
+    return found | (_of_rows(results) if "rows" in results else {})
+
+
+def _of_rows(results: Mapping[str, Any]) -> dict[str, Any]:
     rows = results["rows"]
     table = main_table(results)
     plan = results.get("plan") or {}
     compared = [row["comparison"] for row in rows.values() if row.get("comparison")]
     setting_columns, setting_rows = settings.settings_table(results)
     return {
-        "title": plan.get("title") or "Unlearning audit",
-        "summary": words.summary(results),
         "columns": table.columns,
         "lines": [
             (key in REFERENCES, [(cell, _tone(cell)) for cell in row])
@@ -131,11 +151,9 @@ def _content(results: Mapping[str, Any]) -> dict[str, Any]:
         "gaps": learned.gap_tables(results),
         "conflict": _conflict_figure(results),
         "methods": [row["label"] for key, row in rows.items() if key not in REFERENCES],
-        "note": plan.get("note") or "",
         "setting_columns": setting_columns,
         "setting_rows": setting_rows,
         "shared": settings.shared_settings(results),
-        "facts": words.facts(results),
     }
 
 

@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from jax_unlearn.pipeline.catalog import CATALOG
+
 COMMON = ("method", "weighting", "epochs", "batch_size", "learning_rate")
-LTU = ("strategies", "query_size", "attacks", "shadows", "inner_rate")
 # told only where they are set
-FLAGS = ("per_leaf", "salient", "first_order", "remat", "allow_weak")
+FLAGS = ("per_leaf", "salient", "rewind", "first_order", "remat", "allow_weak")
+LTU = tuple(name for name in CATALOG["ltu"].options if name not in FLAGS)
+OPTIONS = {name for entry in CATALOG.values() for name in entry.options}
 _LOSS_BASED = ("loreun", "loreun_static")
 MATTERS = {
     "temperature": ("weighting", (*_LOSS_BASED, "el2n", "margin")),
@@ -17,12 +20,9 @@ MATTERS = {
     "estimator": ("weighting", ("falw",)),
     "every": ("estimator", ("every",)),
     "decay": ("estimator", ("streaming",)),
-    "keep": ("method", ("salun", "salun_soft")),
-    "threshold": ("method", ("salun_soft",)),
-    "penalty": ("method", ("l1_sparse",)),
-    "alpha": ("method", ("neggrad_plus",)),
 }
 """Settings that are read only if another one has one of these values."""
+_PUBLISHED = ("keep", "threshold", "penalty", "alpha")  # told of every method anew
 
 
 def settings_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -46,7 +46,7 @@ def settings_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str
         if _is_ltu(row["setting"]):
             told |= {k for k, v in usual.items() if read[number].get(k) == v}
         rest = {k: v for k, v in read[number].items() if k not in told}
-        line = [row["label"], *(show(row["setting"].get(name)) for name in COMMON)]
+        line = [row["label"], *(_common(name, row["setting"]) for name in COMMON)]
         lines.append([*line, _joined(rest) or "–"])
     heads = ["Model", *(name.replace("_", " ") for name in COMMON), "also"]
     return heads, lines
@@ -92,6 +92,14 @@ def show(value: Any) -> str:
             counts[text] = counts.get(text, 0) + 1
         return " + ".join(t if n == 1 else f"{n} × {t}" for t, n in counts.items())
     return str(value).replace("_", " ")
+
+
+def _common(name: str, setting: Mapping[str, Any]) -> str:
+    """Return a setting that most methods read, a dash for one that does not."""
+    stepwise = CATALOG[setting["method"]].kind == "steps"
+    if stepwise or name == "method":
+        return show(setting.get(name))
+    return "–"
 
 
 class _Group(NamedTuple):
@@ -141,7 +149,7 @@ def _same(read: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         name: value
         for name, value in read[0].items()
-        if name not in MATTERS
+        if name not in (*MATTERS, *_PUBLISHED)
         and all(name in other and other[name] == value for other in read)
     }
 
@@ -183,17 +191,22 @@ def _resolved(setting: Mapping[str, Any]) -> dict[str, Any]:
 
 def _matters(name: str, setting: Mapping[str, Any]) -> bool:
     """Whether a setting is read by the method it is given to, and worth telling."""
-    ltu = _is_ltu(setting)
+    entry = CATALOG[setting["method"]]
     if name in FLAGS:
         joined = setting.get("harmonizer") in ("one_way", "two_way")
-        reads = {"per_leaf": joined, "salient": True}.get(name, ltu)
+        reads = {"per_leaf": joined, "salient": True}.get(name, name in entry.options)
         return reads and bool(setting[name])
-    if name in LTU:
-        return ltu
+    if name in OPTIONS:
+        salient = name == "keep" and bool(setting.get("salient"))
+        return (name in entry.options or salient) and setting[name] is not None
+    if entry.kind != "steps":
+        return name == "rho"
     if name == "schedule":
-        return not ltu
-    if name == "keep" and setting.get("salient"):
-        return True
+        return entry.schedule or not {"forget", "retain"} <= set(entry.reads)
+    if name == "momentum":
+        return setting.get("optimizer", "sgd") == "sgd"
+    if name == "optimizer":
+        return setting[name] != "sgd"
     if name not in MATTERS:
         return True
     switch, values = MATTERS[name]

@@ -105,5 +105,5 @@ def test_a_rho_that_all_share_is_told_once():
 def test_every_setting_that_depends_is_a_setting():
     known = set(vars(Unlearning()))
     assert set(settings.MATTERS) | set(settings.COMMON) <= known
-    assert {*settings.LTU, *settings.FLAGS} <= known
+    assert {*settings.LTU, *settings.FLAGS, *settings.OPTIONS} <= known
     assert {switch for switch, _ in settings.MATTERS.values()} <= known

@@ -1,0 +1,364 @@
+"""The tables of an audit, and the page of each method, from the record."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+
+from jax_unlearn.audit.figures import GROUPS, KINDS
+from jax_unlearn.pipeline.catalog import CATALOG
+from jax_unlearn.report import curves, settings, verdicts
+from jax_unlearn.report.read_audit import NULL, THIRDS
+from jax_unlearn.report.strips import strip
+from jax_unlearn.report.svg import Drawing
+from jax_unlearn.report.table import Cell, number, spread
+
+TITLES = {
+    "standard": "Accuracies, MIA and distances",
+    "mia": "Two more membership attacks",
+    "deviation": "Sample by sample",
+    "u_lira": "U-LiRA: a rule for each sample",
+    "rmia": "RMIA: Retrains as references",
+    "forgetting": "Forgetting quality: the best attack on each sample",
+    "klom": "KLoM: divergence of the margins",
+}
+"""What the page calls the groups of figures."""
+
+
+class Overview(NamedTuple):
+    """One table of all methods.
+
+    Attributes:
+      columns: headings: the figure, its target, then the methods.
+      groups: the title of each group, and its rows.
+    """
+
+    columns: list[Cell]
+    groups: list[tuple[str, list[list[Cell]]]]
+
+
+class Line(NamedTuple):
+    """One figure in the table of a method.
+
+    Attributes:
+      label: of the figure, with the unit.
+      meaning: what it measures.
+      value: of the method.
+      target: Retrain's or the null's.
+      interval: of the null; a dash where there is none.
+      strip: where the value lies beside it.
+      verdict: "inside", "outside" or empty.
+    """
+
+    label: str
+    meaning: str
+    value: str
+    target: Cell
+    interval: str
+    strip: Markup
+    verdict: str
+
+
+class Page(NamedTuple):
+    """What is told of one method.
+
+    Attributes:
+      label: of the method.
+      slug: of its section, unique.
+      verdict: sentences for a person who has to answer a deletion request.
+      models: how many of them were audited.
+      settings: names and values; may be empty.
+      groups: the title of each group of figures, and its lines.
+      drawings: ROC curve and epsilon; may be empty.
+      note: how the drawings are to be read; may be empty.
+      thirds: headings and rows of p - p* by head, mid and tail; may be empty.
+    """
+
+    label: str
+    slug: str
+    verdict: list[str]
+    models: str
+    settings: list[tuple[str, str]]
+    groups: list[tuple[str, list[Line]]]
+    drawings: list[Drawing]
+    note: str
+    thirds: list[list[str]]
+
+
+def content(results: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return all that the page says of the audit.
+
+    Args:
+      results: checked results.
+
+    Returns:
+      What the template reads; None where there is no audit.
+    """
+    record = results.get("audit")
+    if record is None:
+        return None
+    names = labels(results)
+    roc = curves.roc_of_all(record, names)
+    found = curves.looks(list(names))
+    return {
+        "summary": verdicts.summary(record, names),
+        "overview": overview(record, names),
+        "compared": verdicts.compared(record),
+        "level": f"{100 * record['level']:g} %",
+        "roc": roc if len(names) > 1 else None,
+        "key": [
+            (names[name], found[name].swatch)
+            for name in names
+            if record["details"][name]["roc"] is not None
+        ],
+        "null_drawn": NULL in record["details"],
+        "pages": pages(results),
+        "limits": verdicts.limits(record),
+        "may": verdicts.may_say(record),
+        "left_out": left_out(record),
+        "judged": verdicts.judged(record),
+    }
+
+
+def labels(results: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the page calls each method: the label of its row, if it has one.
+
+    >>> rows = {"ft": {"label": "FT"}}
+    >>> labels({"rows": rows, "audit": {"figures": {"ft": {}, "ssd": {}}}})
+    {'ft': 'FT', 'ssd': 'ssd'}
+    """
+    rows = results.get("rows") or {}
+    return {
+        name: rows[name]["label"] if name in rows else name
+        for name in results["audit"]["figures"]
+    }
+
+
+def label(key: str) -> str:
+    """Return what the page calls a figure.
+
+    >>> label("deviation")
+    '|p − p*|'
+    """
+    return verdicts.typeset(KINDS[key].label)
+
+
+def left_out(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return figures that could not be had, those of one reason together, and why.
+
+    >>> left_out({"left_out": {"rmia_auc": "no unseen", "mia_loss": "no unseen"}})
+    [('RMIA AUC; MIA (loss, accuracy)\N{NO-BREAK SPACE}%', 'no unseen')]
+    """
+    reasons: dict[str, list[str]] = {}
+    for key, why in record["left_out"].items():
+        reasons.setdefault(why, []).append(label(key))
+    return [("; ".join(keys), why) for why, keys in reasons.items()]
+
+
+def slugs(names: list[str]) -> list[str]:
+    """Return what the sections of methods are called in links, each another.
+
+    >>> slugs(["RL + FaLW", "RL/FaLW", "忘"])
+    ['method-rl-falw', 'method-rl-falw-2', 'method-n']
+    """
+    found: list[str] = []
+    for name in names:
+        plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "n"
+        slug, count = f"method-{plain}", 1
+        while slug in found:
+            count += 1
+            slug = f"method-{plain}-{count}"
+        found.append(slug)
+    return found
+
+
+def overview(record: Mapping[str, Any], names: Mapping[str, str]) -> Overview:
+    """Return all figures: one row a figure, one column a method.
+
+    A cell holds the value, below it the null's interval and whether it is inside.
+
+    Args:
+      record: a checked audit.
+      names: labels of the methods.
+
+    Returns:
+      The table.
+    """
+    columns = [Cell("Figure"), Cell("Target")]
+    for name in names:
+        columns.append(Cell(names[name], models_of(record, name)))
+    groups = [
+        (
+            title,
+            [
+                [Cell(label(key)), target(record, key)]
+                + [_cell(key, record["figures"][name][key]) for name in names]
+                for key in keys
+            ],
+        )
+        for title, keys in _grouped(record)
+    ]
+    return Overview(columns, groups)
+
+
+def target(record: Mapping[str, Any], key: str) -> Cell:
+    """Return the target of a figure, the same for all methods, and whose it is.
+
+    Args:
+      record: a checked audit.
+      key: of the figure.
+    """
+    figure = next(iter(record["figures"].values()))[key]
+    value = number(figure["target"], KINDS[key].digits)
+    if KINDS[key].kind == "level" and KINDS[key].models == 1:
+        return Cell(value, "Retrain")
+    return Cell(value, "if alike" if figure["null_low"] is None else "null")
+
+
+def interval(key: str, figure: Mapping[str, Any]) -> str:
+    """Return the null's interval of a figure, a dash where there is none.
+
+    >>> interval("ua", {"null_low": -0.51, "null_high": 2.0})
+    '[−0.5, 2.0]'
+    """
+    if figure["null_low"] is None:
+        return "–"
+    ends = (figure["null_low"], figure["null_high"])
+    return "[{}, {}]".format(*(number(end, KINDS[key].digits) for end in ends))
+
+
+def models_of(record: Mapping[str, Any], name: str) -> str:
+    """Return how many models of a method there are.
+
+    >>> models_of({"models": {"ft": 1}}, "ft")
+    '1 model'
+    """
+    count = record["models"][name]
+    return f"{count:,} model{'s' * (count > 1)}"
+
+
+def pages(results: Mapping[str, Any]) -> list[Page]:
+    """Return the page of each method.
+
+    Args:
+      results: checked results with an audit.
+    """
+    record, names = results["audit"], labels(results)
+    found = []
+    for n, (slug, name) in enumerate(
+        zip(slugs(list(names.values())), names, strict=True)
+    ):
+        detail, figures = record["details"][name], record["figures"][name]
+        drawings = []
+        if detail["roc"] is not None:
+            drawings.append(curves.roc_of_one(record, name, names[name], f"roc{n}"))
+        if detail["epsilon"] is not None:
+            epsilon = curves.epsilon_of_one(record, name, names[name], f"epsilon{n}")
+            drawings.append(epsilon)
+        groups = [
+            (title, [_line(record, key, figures[key]) for key in keys])
+            for title, keys in _grouped(record)
+        ]
+        page = Page(
+            names[name],
+            slug,
+            verdicts.verdict(record, name),
+            models_of(record, name),
+            method_settings(results, name),
+            groups,
+            drawings,
+            _note(record, name),
+            _thirds(record, name),
+        )
+        found.append(page)
+    return found
+
+
+def method_settings(results: Mapping[str, Any], name: str) -> list[tuple[str, str]]:
+    """Return the settings of a method that has a row, and what it reads.
+
+    Args:
+      results: checked results.
+      name: of the method in the audit: the key of a row, or its label.
+
+    Returns:
+      Names and values; none where no row tells them.
+    """
+    rows = results.get("rows") or {}
+    row = rows.get(name) or next((r for r in rows.values() if r["label"] == name), {})
+    if not row.get("setting"):
+        return []
+    heads, (values,) = settings.settings_table({"rows": {name: row}})
+    entry = CATALOG[row["setting"]["method"]]
+    found = [("method", f"{values[1]}: {entry.title}")]
+    found += [
+        (head, value)
+        for head, value in zip(heads[2:], values[2:], strict=True)
+        if value != "–"
+    ]
+    found += [("reads", ", ".join(entry.reads)), ("cost", entry.cost)]
+    return [*found, ("source", entry.source)]
+
+
+def _grouped(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Return the groups that the audit has figures of, with their keys."""
+    known = next(iter(record["figures"].values()))
+    found = [
+        (TITLES[group], [key for key in keys if key in known])
+        for group, keys in GROUPS.items()
+    ]
+    return [(title, keys) for title, keys in found if keys]
+
+
+def _cell(key: str, figure: Mapping[str, Any]) -> Cell:
+    detail = "" if figure["null_low"] is None else interval(key, figure)
+    return Cell(_value(key, figure), detail, figure["verdict"])
+
+
+def _value(key: str, figure: Mapping[str, Any]) -> str:
+    return spread({"mean": figure["value"], "std": figure["std"]}, KINDS[key].digits)
+
+
+def _line(record: Mapping[str, Any], key: str, figure: Mapping[str, Any]) -> Line:
+    kind = KINDS[key]
+    return Line(
+        label(key),
+        verdicts.typeset(kind.meaning),
+        _value(key, figure),
+        target(record, key),
+        interval(key, figure),
+        strip(key, figure),
+        figure["verdict"],
+    )
+
+
+def _note(record: Mapping[str, Any], name: str) -> str:
+    detail, said = record["details"][name], ""
+    if detail["roc"] is not None or detail["epsilon"] is not None:
+        said = (
+            f"Drawn is one division of the models into groups of {record['half']}; the "
+            f"table has the mean of {record['resamples']}."
+        )
+    if detail["epsilon"] is not None:
+        said += (
+            " An epsilon of 0 is a sample on which the two kinds of models are not "
+            "told apart; at ∞ some attack never errs. Chance alone gives a sample some "
+            "epsilon: compare with the null."
+        )
+    return said
+
+
+def _thirds(record: Mapping[str, Any], name: str) -> list[list[str]]:
+    """Return headings and rows of the deviation by thirds of the classes."""
+    details = record["details"]
+    groups = {"this method": details[name]["groups"]}
+    if not groups["this method"]:
+        return []
+    if NULL in details:
+        groups["null, another Retrain"] = details[NULL]["groups"]
+    rows = [
+        [who, *(number(g[t], 3, sign=True) if t in g else "–" for t in THIRDS)]
+        for who, g in groups.items()
+    ]
+    return [["p − p*", *THIRDS], *rows]

@@ -1,0 +1,171 @@
+"""The plain words of an audit say what the figures say, and promise nothing."""
+
+import copy
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_audit import figure, made_audit
+
+from jax_unlearn.audit.figures import KINDS
+from jax_unlearn.report import verdicts
+from jax_unlearn.report.words import SPACE
+
+PROMISES = r"\bforgotten\b|\bsafe|\bguarantee|\berased|\bcompliant|\bproven\b"
+
+
+@pytest.fixture(scope="module")
+def inside():
+    record = made_audit({"FT": 0.0, "SSD": 0.0})
+    figures = record["figures"].values()
+    assert all(f["verdict"] == "inside" for of in figures for f in of.values())
+    return record
+
+
+def with_outside(record, *keys, up=True):
+    """Return the record with figures of FT a whole interval off their targets."""
+    changed = copy.deepcopy(record)
+    for key in keys:
+        found = changed["figures"]["FT"][key]
+        width = found["null_high"] - found["null_low"]
+        sign = -1 if KINDS[key].kind == "closeness" or not up else 1
+        found |= {"value": found["target"] + sign * width, "verdict": "outside"}
+    return changed
+
+
+def told(record):
+    return " ".join(verdicts.verdict(record, "FT")).replace(SPACE, " ")
+
+
+def test_all_inside_is_no_proof(inside):
+    assert verdicts.verdict(inside, "FT") == [
+        "All 20 figures lie inside what retraining with another seed gives.",
+        "In plain words: with this many models, none of these figures tells this "
+        "method from training again without the samples.",
+        "That is no proof that no trace is left: other attacks, or more models, may "
+        "find one.",
+    ]
+
+
+def test_traces_are_said_first(inside):
+    changed = with_outside(inside, "ua", "lira_auc", "klom")
+    assert told(changed) == (
+        "Of 20 figures 17 lie inside what retraining with another seed gives. Outside: "
+        "UA % (6.5; target 5.4); U-LiRA AUC (0.517; target 0.502); KLoM (mean) (3.360; "
+        "target 3.120). In plain words: an auditor with 16 models of either kind can "
+        "still tell those of this method from retrained ones, better than retrained "
+        "ones from each other, and so that these samples were once trained on; on "
+        "these samples the models answer otherwise than models that never saw them. "
+        "By chance alone about 1.0 of 20 figures would lie outside."
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "up", "said"),
+    [
+        ("mia_loss", True, "a membership attack on a single model answers otherwise"),
+        ("rmia_auc", False, "a membership attack on a single model answers otherwise"),
+        ("deviation", True, "on these samples the models answer otherwise"),
+        ("ta", True, "are right more often than Retrain"),
+        ("ra", False, "are right less often than Retrain"),
+        ("avg_gap", True, "the accuracies are farther from Retrain's than those of"),
+        ("forgetting_f", True, "an auditor with 16 models of either kind can still"),
+    ],
+)
+def test_one_outside_may_be_chance(inside, key, up, said):
+    text = told(with_outside(inside, key, up=up))
+    assert "Of 20 figures 19 lie inside" in text
+    assert said in text[text.index("In plain words: ") :]
+    assert ";" not in text[text.index("In plain words: ") :]
+    assert text.endswith(
+        "So few may be chance: about 1.0 of 20 figures would lie outside even of "
+        "another Retrain."
+    )
+
+
+def test_many_outside_are_counted_not_listed(inside):
+    keys = [key for key in KINDS if key not in ("ua", "tow")]
+    text = told(with_outside(inside, *keys))
+    assert "2 lie inside" in text
+    assert "Outside are the 18 marked ○ below." in text
+    assert "right more often than Retrain" in text
+    text = told(with_outside(inside, *KINDS))
+    assert text.startswith("None of 20 figures lies inside")
+    assert "marked" not in text
+
+
+def test_accuracies_may_differ_both_ways(inside):
+    changed = with_outside(with_outside(inside, "ra"), "ta", up=False)
+    assert "they are right more or less often than Retrain" in told(changed)
+
+
+def test_without_ensemble_attacks_it_says_little():
+    record = made_audit({"FT": 0.0}, keys=["ua", "ra"], half=2)
+    assert verdicts.verdict(record, "FT")[-1].startswith(
+        "No attack that compares many models was tried, so this says little"
+    )
+    record = made_audit({"FT": 0.0}, keys=["ua"], half=2)
+    assert told(record).startswith("The one figure lies inside what retraining")
+    assert "The one figure does not lie inside" in told(with_outside(record, "ua"))
+
+
+def test_one_retrain_gives_no_verdict():
+    record = made_audit({"FT": 2.0}, keys=["ua"], null=False)
+    assert told(record).startswith("Nothing can be called inside or outside")
+    summary = " ".join(verdicts.summary(record, {"FT": "FT"}))
+    assert "There is only one Retrain" in summary
+    assert "FT:" not in summary
+    assert "how far it is from that model" in verdicts.may_say(record)[0][-1]
+
+
+def test_the_summary_names_few_and_counts_many(inside):
+    changed = with_outside(inside, "ra", "mia")
+    names = {"FT": "Fine-tune", "SSD": "SSD"}
+    said = [t.replace(SPACE, " ") for t in verdicts.summary(changed, names)]
+    assert "can a model that 40 samples were removed from" in said[0]
+    assert "from the spread of 32 Retrains or from 20 divisions" in said[0]
+    assert said[1:3] == [
+        "Fine-tune: of 20 figures 18 lie inside what retraining with another seed "
+        "gives. Outside: RA %; MIA (SVC, called non-member) %.",
+        "SSD: all 20 figures lie inside what retraining with another seed gives.",
+    ]
+    many = with_outside(inside, *list(KINDS)[4:14])
+    assert verdicts.summary(many, names)[1].endswith(
+        "Among those outside are attacks that find traces of the samples."
+    )
+    assert verdicts.summary(changed, names)[-1].startswith("None of this shows that")
+
+
+def test_the_limits_count_what_chance_puts_outside(inside):
+    headings = [heading for heading, _ in verdicts.limits(inside)]
+    said = " ".join(text for _, text in verdicts.limits(inside)).replace(SPACE, " ")
+    assert "Each of 20 figures is judged at a level of 95 %" in said
+    assert "about 1.0 of them" in said
+    assert "epsilon of about 1.6" in said
+    assert "F of about 0.17" in said
+    assert "KLoM of a few models is large" in said
+    assert "Clopper" in said
+    assert "means or medians over 40 samples" in said
+    assert {"Inside is not equal.", "This is no legal finding."} <= set(headings)
+    strict = inside | {"level": 0.9}
+    assert "about 2.0 of them" in " ".join(text for _, text in verdicts.limits(strict))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(list(KINDS)), st.floats(0, 9), min_size=1),
+    st.integers(0, 2**32 - 1),
+)
+def test_no_verdict_promises_anything(strengths, seed):
+    rng = np.random.default_rng(seed)
+    record = made_audit({"FT": 0.0}, keys=["ua"])
+    record["figures"]["FT"] = {k: figure(k, s, rng) for k, s in strengths.items()}
+    sentences = verdicts.verdict(record, "FT")
+    assert 2 <= len(sentences) <= 4
+    text = " ".join([*sentences, *verdicts.summary(record, {"FT": "FT"})])
+    assert not re.findall(PROMISES, text.lower())
+    outside = [f for f in record["figures"]["FT"].values() if f["verdict"] == "outside"]
+    assert ("In plain words: with this many" in text) == (not outside)
+    assert "- " not in text
