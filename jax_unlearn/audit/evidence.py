@@ -96,12 +96,12 @@ def evidence(
         wanted = getattr(labels, part)
         if wanted is None:
             raise InputError(f"labels.{part}=None but {at} is given; give its labels")
-        truth[part] = _checks.class_labels(f"labels.{part}", wanted, samples, classes)
         rows = array.reshape(-1, classes)
         if kind == "logits":
             probs[part] = _softmax(_checks.scores(at, rows)).reshape(array.shape)
         else:
             probs[part] = _checks.probabilities(at, rows).reshape(array.shape)
+        truth[part] = _checks.class_labels(f"labels.{part}", wanted, samples, classes)
         if part == "forget":
             log_odds = (
                 margins if kind == "logits" else logit_scaled_confidence_from_probs
