@@ -42,13 +42,10 @@ from jax_unlearn.audit.forgetting import forgetting_score as forgetting_score
 from jax_unlearn.audit.klom import Klom as Klom
 from jax_unlearn.audit.klom import klom as klom
 from jax_unlearn.audit.klom import klom_null as klom_null
-from jax_unlearn.audit.klom import margins as margins
 from jax_unlearn.audit.lira import ULira as ULira
-from jax_unlearn.audit.lira import logit_scaled_confidence as logit_scaled_confidence
-from jax_unlearn.audit.lira import (
-    logit_scaled_confidence_from_probs as logit_scaled_confidence_from_probs,
-)
 from jax_unlearn.audit.lira import u_lira as u_lira
+from jax_unlearn.audit.margins import margins as margins
+from jax_unlearn.audit.margins import margins_from_probs as margins_from_probs
 from jax_unlearn.audit.membership import (
     entropy_mia_member_rate as entropy_mia_member_rate,
 )

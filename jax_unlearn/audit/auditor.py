@@ -229,8 +229,9 @@ def audit_table(found: Audit, name: str) -> str:
         interval = "–"
         if low is not None and high is not None:
             interval = f"[{low:.{kind.digits}f}, {high:.{kind.digits}f}]"
+        label = kind.label.replace("|", "\\|")
         lines.append(
-            f"| {kind.label} | {value} | {figure.target:.{kind.digits}f} | {interval} "
+            f"| {label} | {value} | {figure.target:.{kind.digits}f} | {interval} "
             f"| {figure.verdict or '–'} |"
         )
     return "\n".join(lines)

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jax_unlearn.audit import _checks
-from jax_unlearn.audit.klom import margins
-from jax_unlearn.audit.lira import logit_scaled_confidence_from_probs
+from jax_unlearn.audit.margins import margins, margins_from_probs
 from jax_unlearn.errors import InputError
 
 PARTS = ("forget", "retain", "test", "unseen")
@@ -103,9 +102,7 @@ def evidence(
             probs[part] = _checks.probabilities(at, rows).reshape(array.shape)
         truth[part] = _checks.class_labels(f"labels.{part}", wanted, samples, classes)
         if part == "forget":
-            log_odds = (
-                margins if kind == "logits" else logit_scaled_confidence_from_probs
-            )
+            log_odds = margins if kind == "logits" else margins_from_probs
             odds = log_odds(array, truth[part])
     if len(sizes) > 1:
         raise InputError(

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jax_unlearn.audit import _checks
 from jax_unlearn.audit.forgetting import check_ensembles, check_null
 from jax_unlearn.errors import InputError
 
@@ -32,48 +31,6 @@ class Klom(NamedTuple):
     quantile_95: float
     models: tuple[int, int]
     bins: int
-
-
-def margins(logits: Any, labels: Any) -> np.ndarray:
-    """Margin of the true class: logit_y - log sum_{k != y} exp logit_k.
-
-    The same number as the logit-scaled confidence log(p_y / (1 - p_y)), without its
-    cancellation at p_y near 1. (`losses.margin` takes the largest other logit instead.)
-
-    Args:
-      logits: `[..., N, K]`, for example models, samples, classes; K >= 2. Log
-        probabilities give the same margins, probabilities do not.
-      labels: true classes of the samples, `[N]`.
-
-    Returns:
-      `f64[..., N]`.
-
-    Raises:
-      InputError: shapes or labels that do not fit, a margin that is not finite.
-
-    >>> margins([[[0.0, 3.0], [9.0, 9.0]], [[1.0, 0.0], [0.0, 0.0]]], [1, 0]).tolist()
-    [[3.0, 0.0], [-1.0, 0.0]]
-    """
-    z = _checks.floats("logits", logits, max(_axes(logits), 2))
-    if z.shape[-1] < 2 or 0 in z.shape:
-        raise InputError(
-            f"logits.shape={z.shape} must be [..., samples, classes] with at least 2 "
-            "classes; for a sigmoid output z give the two columns 0 and z"
-        )
-    y = _checks.class_labels("labels", labels, *z.shape[-2:])
-    true = z[..., np.arange(len(y)), y]
-    others = z.copy()
-    others[..., np.arange(len(y)), y] = -np.inf
-    peak = others.max(axis=-1)
-    bad = np.argwhere(~(np.isfinite(true) & np.isfinite(peak)))
-    if len(bad):
-        place = tuple(bad[0].tolist())
-        raise InputError(
-            f"logits{list(place)}={z[place].tolist()} have no finite margin ({len(bad)}"
-            f" of {true.size} rows); give finite logits in float32, not log(softmax)"
-        )
-    rest = np.exp(others - peak[..., None]).sum(axis=-1)
-    return true - (peak + np.log(rest))
 
 
 def klom(
@@ -190,13 +147,6 @@ def klom_null(
     u = rng.normal(size=(unlearned_models, draws))
     r = rng.normal(size=(retrained_models, draws))
     return klom(u, r, bins=bins, floor=floor)
-
-
-def _axes(values: Any) -> int:
-    try:
-        return np.ndim(values)
-    except ValueError:  # not rectangular, which _checks.floats reports
-        return 0
 
 
 def _check_options(bins: int, floor: float) -> None:

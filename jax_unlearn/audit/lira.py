@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jax_unlearn.audit import _checks
-from jax_unlearn.audit.features import FLOOR
 from jax_unlearn.audit.rates import (
     Rate,
     Roc,
@@ -66,74 +65,6 @@ class ULira(NamedTuple):
     per_example_accuracy: np.ndarray
     per_example_auc: np.ndarray
     models: tuple[int, int]
-
-
-def logit_scaled_confidence(logits: Any, labels: Any) -> np.ndarray:
-    """Log-odds of the true class: log(p_y/(1 - p_y)) from logits, without rounding.
-
-    logit_y - log sum_{k != y} exp(logit_k). Nearly Gaussian over models, and finite
-    where p_y rounds to 0 or 1. A class left out by a logit of minus infinity is left
-    out of the sum. Source: Carlini et al. (LiRA), arXiv 2112.03570.
-
-    Args:
-      logits: `[..., N, K]`, of any number of models.
-      labels: true classes `[N]`, the same for all models.
-
-    Returns:
-      `f64[..., N]`.
-
-    Raises:
-      InputError: fewer than two classes, labels that do not fit, a row that is not
-        finite, or that leaves out its own class or all others.
-
-    >>> logit_scaled_confidence([[3.0, 1.0], [3.0, 1.0]], [0, 1]).tolist()
-    [2.0, -2.0]
-    """
-    rows, y, shape = _rows_labels("logits", logits, labels)
-    own = np.take_along_axis(rows, y[:, None], axis=1)[:, 0]
-    others = rows.copy()
-    np.put_along_axis(others, y[:, None], -np.inf, axis=1)
-    top = others.max(axis=1)
-    bad = np.flatnonzero(~np.isfinite(own) | ~np.isfinite(top))
-    if bad.size:
-        raise InputError(
-            f"logits row {bad[0]}={rows[bad[0]].tolist()} with label {y[bad[0]]} has "
-            f"no finite log-odds ({bad.size} of {len(rows)} rows); give the logits "
-            "before classes are left out"
-        )
-    rest = top + np.log(np.sum(np.exp(others - top[:, None]), axis=1))
-    return (own - rest).reshape(shape)
-
-
-def logit_scaled_confidence_from_probs(probs: Any, labels: Any) -> np.ndarray:
-    """Log-odds of the true class from probabilities: log p_y - log sum_{k != y} p_k.
-
-    For where only probabilities are at hand; logits are finer. The other probabilities
-    are summed, for 1 - p_y is 0 in float32 from p_y = 0.99999997 on. Either sum counts
-    as at least 1e-30, so that the result stays within ±69.08. Source: Carlini et al.
-    (LiRA), arXiv 2112.03570; the floor is our choice.
-
-    Args:
-      probs: softmax probabilities `[..., N, K]`.
-      labels: true classes `[N]`, the same for all models.
-
-    Returns:
-      `f64[..., N]` in [-69.08, 69.08].
-
-    Raises:
-      InputError: rows that are no probabilities, labels that do not fit.
-
-    >>> logit_scaled_confidence_from_probs([[0.9, 0.1], [1.0, 0.0]], [0, 0]).round(2)
-    array([ 2.2 , 69.08])
-    """
-    rows, y, shape = _rows_labels("probs", probs, labels)
-    rows = _checks.probabilities("probs", rows)
-    own = np.take_along_axis(rows, y[:, None], axis=1)[:, 0]
-    others = rows.copy()
-    np.put_along_axis(others, y[:, None], 0.0, axis=1)
-    rest = others.sum(axis=1)
-    odds = np.log(np.maximum(own, FLOOR)) - np.log(np.maximum(rest, FLOOR))
-    return odds.reshape(shape)
 
 
 def u_lira(
@@ -331,19 +262,3 @@ def _ensemble(name: str, scores: Any) -> np.ndarray:
             f"{array.size} values not finite); leave out the models that diverged"
         )
     return array
-
-
-def _rows_labels(
-    name: str, outputs: Any, labels: Any
-) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
-    """Return (rows `[R, K]`, a label a row, the shape without classes)."""
-    array = np.asarray(outputs)
-    if array.ndim < 2 or array.size == 0:
-        raise InputError(
-            f"{name}.shape={array.shape} must be [..., N, K] and not empty; give one "
-            "row a sample"
-        )
-    rows = _checks.scores(name, array.reshape(-1, array.shape[-1]))
-    y = _checks.class_labels("labels", labels, array.shape[-2], array.shape[-1])
-    models = len(rows) // len(y)
-    return rows, np.tile(y, models), array.shape[:-1]

@@ -70,13 +70,18 @@ def load_outputs(
         or unknown, no method.
     """
     import zipfile
+    import zlib
 
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # opened here: numpy leaves a truncated file open
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except FileNotFoundError as error:
         raise InputError(f"cannot read path={path}: no such file") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except (
+        *(OSError, ValueError, TypeError, EOFError),  # TypeError: of an .npy file
+        *(zipfile.BadZipFile, zlib.error),
+    ) as error:
         raise InputError(
             f"path={path} is no .npz file of arrays ({' '.join(str(error).split())}); "
             "write it with numpy.savez"

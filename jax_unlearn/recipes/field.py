@@ -60,8 +60,8 @@ GRIDS: dict[str, Grids] = {
         "SFRon": (
             {"method": "sfron", "clip": 7.0},
             {
-                "learning_rate": (0.003, 0.01, 0.03),
-                "peak": (1.0, 5.0),
+                "learning_rate": (0.03, 0.1, 0.3),
+                "peak": (5.0, 25.0),
                 "epochs": (5, 10),
             },
         ),

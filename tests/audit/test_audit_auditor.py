@@ -8,7 +8,7 @@ from scipy import stats
 from scipy.special import softmax
 
 import jax_unlearn as ju
-from jax_unlearn.audit.auditor import Audit, audit, audit_table, to_record
+from jax_unlearn.audit.auditor import Audit, Figure, audit, audit_table, to_record
 from jax_unlearn.audit.evidence import ModelOutputs, PartLabels
 from jax_unlearn.audit.figures import GROUPS, KINDS
 from jax_unlearn.audit.forgetting import forgetting_null
@@ -53,6 +53,12 @@ def constant(count, *, right=True) -> ModelOutputs:
     truth = np.arange(SIZES["retain"]) % CLASSES
     arrays[1] = 5 * np.eye(CLASSES)[truth if right else (truth + 1) % CLASSES]
     return ModelOutputs(arrays[0], np.stack([arrays[1]] * count), arrays[2])
+
+
+def interval(figure: Figure) -> tuple[float, float]:
+    assert figure.null_low is not None
+    assert figure.null_high is not None
+    return figure.null_low, figure.null_high
 
 
 UNLEARNED = {"same": models(1, 4), "shifted": models(2, 4, shift=-3.0)}
@@ -132,15 +138,15 @@ def test_nearer_to_retrain_than_retrain_is_inside_and_farther_outside():
     found = audit(given, target, LABELS, metrics=["standard", "deviation"])
     near, far = (found.figures[name] for name in given)
     for key in ("tow", "tow_mia"):
-        *_, low, high, verdict = near[key]
+        low, high = interval(near[key])
         assert low == high == pytest.approx(0.75)
         assert high + 0.01 < near[key].value < 1
-        assert verdict == "inside"
+        assert near[key].verdict == "inside"
         assert far[key].value < 0.25
         assert far[key].verdict == "outside"
-    gap, *_, low, high, verdict = near["avg_gap"]
-    assert 0 < gap < low - 0.1
-    assert verdict == "inside"
+    low, high = interval(near["avg_gap"])
+    assert 0 < near["avg_gap"].value < low - 0.1
+    assert near["avg_gap"].verdict == "inside"
     assert far["avg_gap"].value > high
     assert far["avg_gap"].verdict == "outside"
     assert near["deviation"].value == 0
@@ -187,7 +193,7 @@ def test_one_model_beside_one_retrain_has_no_verdict():
 
 
 def test_what_is_left_out_says_why():
-    given = models(1, 2, unseen=False), models(3, 4, unseen=False)
+    one, other = models(1, 2, unseen=False), models(3, 4, unseen=False)
     found = audit(one, other, LABELS, resamples=2)
     gone = {"mia_loss", *GROUPS["rmia"], *GROUPS["u_lira"]}
     assert set(found.left_out) == gone
@@ -208,7 +214,7 @@ def test_what_is_left_out_says_why():
     ],
 )
 def test_a_metric_that_is_asked_for_and_cannot_be_had(metric, count, unseen, words):
-    given = [models(seed, count, unseen=unseen) for seed in (1, 2)]
+    one, other = (models(seed, count, unseen=unseen) for seed in (1, 2))
     with pytest.raises(InputError, match=words):
         audit(one, other, LABELS, metrics=[metric])
 
@@ -257,8 +263,10 @@ def test_probabilities_give_the_figures_of_logits(counts, metrics):
         ModelOutputs(*(None if a is None else softmax(a, axis=2) for a in outputs))
         for outputs in given
     ]
-    one = audit(one, other, LABELS, metrics=metrics, resamples=2)
-    two = audit(*probs, LABELS, metrics=metrics, resamples=2, kind="probabilities")
+    one, two = (
+        audit(ours, theirs, LABELS, metrics=metrics, resamples=2, kind=kind)
+        for (ours, theirs), kind in ((given, "logits"), (probs, "probabilities"))
+    )
     assert set(one.figures["unlearned"]) == {k for m in metrics for k in GROUPS[m]}
     for key, figure in one.figures["unlearned"].items():
         other = two.figures["unlearned"][key]
@@ -268,18 +276,18 @@ def test_probabilities_give_the_figures_of_logits(counts, metrics):
 
 
 def test_a_class_forgotten_as_a_whole_leaves_the_test_set():
-    given = [models(seed, 2, unseen=False) for seed in (1, 3)]
+    ours, theirs = (models(seed, 2, unseen=False) for seed in (1, 3))
     truth = LABELS._replace(forget=np.zeros(60, int), retain=1 + np.arange(40) % 2)
-    found = audit(*given, truth, metrics=["standard"])
+    found = audit(ours, theirs, truth, metrics=["standard"])
     labels = np.arange(40) % CLASSES
-    right = (given[1].test.argmax(axis=2) == labels)[:, labels != 0]
+    right = (theirs.test.argmax(axis=2) == labels)[:, labels != 0]
     assert found.figures["unlearned"]["ta"].target == pytest.approx(100 * right.mean())
 
 
 def test_the_divisions_follow_the_seed():
-    given = [models(1, 4, unseen=False), models(3, 8, unseen=False)]
+    ours, theirs = models(1, 4, unseen=False), models(3, 8, unseen=False)
     one, again, other = (
-        audit(one, other, LABELS, metrics=["klom"], seed=seed, resamples=3)
+        audit(ours, theirs, LABELS, metrics=["klom"], seed=seed, resamples=3)
         for seed in (0, 0, 1)
     )
     assert one.figures == again.figures
@@ -301,15 +309,16 @@ def test_the_record_goes_through_json(found):
         assert np.all(np.diff(roc["tpr"]) >= 0)
         assert set(detail["groups"]) == {"head", "mid", "tail"}
     assert read["details"]["shifted"]["groups"]["head"] < -0.1
-    far = [models(seed, 4 * seed, unseen=False) for seed in (1, 2)]
-    far[0].forget[..., 0] -= 1e4  # told apart by all that there is
-    apart = audit(*far, LABELS, resamples=2)
+    far, target = models(1, 4, unseen=False), models(2, 8, unseen=False)
+    far.forget[..., 0] -= 1e4  # told apart by all that there is
+    apart = audit(far, target, LABELS, resamples=2)
     assert json.loads(to_json(to_record(apart)))["figures"]["unlearned"]
 
 
 def test_the_package_can_be_called():
     given = constant(1), constant(1, right=False), LABELS
-    assert ju.audit(*given).figures == ju.audit.audit(*given).figures
+    called = ju.audit(*given)  # pyright: ignore[reportCallIssue]
+    assert called.figures == ju.audit.audit(*given).figures
     assert ju.audit.audit is audit
     assert (ju.audit.__doc__ or "").startswith("Audits")
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from jax_unlearn.audit.klom import klom, klom_null, margins
+from jax_unlearn.audit.klom import klom, klom_null
+from jax_unlearn.audit.margins import margins
 from jax_unlearn.errors import InputError
 
 

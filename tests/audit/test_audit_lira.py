@@ -1,6 +1,5 @@
 """U-LiRA against a loop over samples and models, and ensembles of known distance."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,13 +9,10 @@ from sklearn.metrics import roc_auc_score
 
 from jax_unlearn.audit.lira import (
     _resampled_auc,
-    logit_scaled_confidence,
-    logit_scaled_confidence_from_probs,
     u_lira,
 )
 from jax_unlearn.audit.rates import roc_auc, tpr_at_fpr
 from jax_unlearn.errors import InputError
-from jax_unlearn.membership.features import logit_confidence
 
 
 def ensembles(seed, n, m, samples, shift=0.0, scale=1.0):
@@ -65,43 +61,6 @@ def by_loop(unlearned, retrained, folds, fix_variance, seed):
     samples = range(unlearned.shape[1])
     sample_auc = [np.mean([area(p[:, f], n[:, f]) for p, n in held]) for f in samples]
     return accuracy, auc, sample_auc, scores
-
-
-def test_logit_scaled_confidence_is_the_one_attacks_are_trained_on():
-    rng = np.random.default_rng(0)
-    logits = rng.normal(0, 20, (3, 5, 7, 4)).astype(np.float32)
-    labels = rng.integers(0, 4, 7)
-    expected = logit_confidence(
-        jnp.asarray(logits), jnp.broadcast_to(jnp.asarray(labels), (3, 5, 7))
-    )
-    got = logit_scaled_confidence(logits, labels)
-    assert got.shape == (3, 5, 7)
-    assert got.dtype == np.float64
-    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
-    np.testing.assert_array_equal(
-        logit_scaled_confidence(logits[1, 2], labels), got[1, 2]
-    )
-    np.testing.assert_allclose(
-        logit_scaled_confidence(logits + 1e4, labels), got, atol=0.01
-    )
-
-
-def test_logits_far_apart_do_not_saturate():
-    got = logit_scaled_confidence([[1000.0, 0.0, 0.0], [-1000.0, 0.0, -np.inf]], [0, 0])
-    np.testing.assert_allclose(got, [1000 - np.log(2), -1000], rtol=1e-12)
-
-
-def test_confidence_from_probabilities_agrees_with_logits():
-    rng = np.random.default_rng(0)
-    logits, labels = rng.normal(0, 4, (6, 9, 5)), rng.integers(0, 5, 9)
-    probs = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
-    got = logit_scaled_confidence_from_probs(probs, labels)
-    np.testing.assert_allclose(got, logit_scaled_confidence(logits, labels), rtol=1e-9)
-    # 1 - p_y is 0 in float32; the other probabilities still tell the models apart.
-    sure = np.array([[1.0, 1e-12], [1.0, 1e-20]], np.float32)
-    got = logit_scaled_confidence_from_probs(sure, [0, 0])
-    np.testing.assert_allclose(got, np.log([1e12, 1e20]), rtol=1e-6)
-    assert abs(logit_scaled_confidence_from_probs([[0.0, 1.0]], [0])[0] + 69.08) < 0.01
 
 
 @pytest.mark.parametrize(("n", "m", "folds"), [(6, 6, 2), (9, 7, 3), (8, 13, 4)])
@@ -287,19 +246,6 @@ def test_the_interval_bootstraps_samples():
             lambda u: u_lira(u, np.where(u == u[2, 1], np.nan, u)),
             r"retrained\[2, 1\]=nan \(1 of 18",
         ),
-        (lambda u: logit_scaled_confidence(u, [0]), r"labels.shape=\(1,\)"),
-        (lambda u: logit_scaled_confidence(u[0], [0]), r"logits.shape=\(3,\) must"),
-        (lambda u: logit_scaled_confidence(u[:0], []), "and not empty"),
-        (
-            lambda u: logit_scaled_confidence([[0.0, -np.inf]], [1]),
-            "row 0=.* with label 1 has no finite log-odds",
-        ),
-        (
-            lambda u: logit_scaled_confidence([[0.0, -np.inf]], [0]),
-            "has no finite log-odds",
-        ),
-        (lambda u: logit_scaled_confidence([[0.0, np.nan]], [0]), "diverged"),
-        (lambda u: logit_scaled_confidence_from_probs(u, [0] * 6), "no probabilities"),
     ],
 )
 def test_unusable_input_is_refused(call, message):
