@@ -15,6 +15,7 @@ from jax_unlearn.audit.evidence import (
 from jax_unlearn.audit.figures import (
     GROUPS,
     KINDS,
+    PAIRED,
     compared,
     group_deviation,
     paired,
@@ -26,7 +27,6 @@ from jax_unlearn.audit.rates import Roc, check_level, quantiles
 from jax_unlearn.errors import InputError, unknown_name
 
 POINTS = 200  # of a ROC curve at most
-DISTANCES = ("avg_gap", "tow", "tow_mia")
 
 
 class Figure(NamedTuple):
@@ -142,6 +142,8 @@ def audit(
     check_level(level)
     if resamples < 2:
         raise InputError(f"resamples={resamples} must be at least 2; try 20")
+    if metrics is not None and not metrics:
+        raise InputError(f"metrics={list(metrics)}: name one, or leave it out for all")
     if isinstance(unlearned, ModelOutputs):
         unlearned = {"unlearned": unlearned}
     if not unlearned or "null" in unlearned:
@@ -160,7 +162,7 @@ def audit(
     keys, left_out = _wanted(metrics, half, "unseen" in target.probs)
     gone = np.setdiff1d(target.labels["forget"], target.labels["retain"])
     levels = {
-        name: per_model(found, gone.tolist(), seed=seed)
+        name: per_model(found, gone.tolist(), keys, seed=seed)
         for name, found in {"": target, **methods}.items()
     }
     draws = list(_divisions(target.models, half, resamples, seed))
@@ -171,10 +173,11 @@ def audit(
     figures, details = {}, {}
     rng = np.random.default_rng([seed, 1])
     for name, found in methods.items():
-        picks = [rng.permutation(found.models)[: max(half, 1)] for _ in draws] or [
-            np.arange(1)
-        ]
-        others = [b for _, b in draws] or [np.arange(1)]
+        picks = [rng.permutation(found.models)[:half] for _ in draws]
+        others = [b for _, b in draws]
+        if not draws:  # a single Retrain: all models beside it
+            picks = [np.arange(found.models)]
+            others = [np.zeros(found.models, np.int64)]
         values = [
             _distances(found, a, target, b, levels[name], levels[""], keys, seed)
             for a, b in zip(picks, others, strict=True)
@@ -329,7 +332,7 @@ def _distances(
 ) -> dict[str, float]:
     """Return what is measured between some models and as many Retrains."""
     found = compared(select(models, chosen), select(target, others), keys, seed=seed)
-    if keys & set(DISTANCES):
+    if keys & set(PAIRED):
         pair = (
             {name: values[part] for name, values in of.items()}
             for of, part in ((levels, chosen), (target_levels, others))

@@ -145,6 +145,13 @@ def _three_axes(name: str, outputs: Any) -> np.ndarray:
             f"{name}.shape={array.shape} must be [models, samples, classes] or "
             "[samples, classes], none of them 0"
         )
+    bad = np.argwhere(~np.isfinite(array.max(axis=2)))
+    if len(bad):
+        model, sample = bad[0]
+        raise InputError(
+            f"{name}[{model}, {sample}]={array[model, sample].tolist()} is not finite "
+            f"({len(bad)} rows); find out where the model diverged, or leave it out"
+        )
     return array
 
 

@@ -159,52 +159,56 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """What can be asked for, and the figures it brings."""
 
 
-def per_model(given: Evidence, gone: list[int], *, seed: int) -> dict[str, np.ndarray]:
+PAIRED = ("avg_gap", "tow", "tow_mia")
+"""Distances of one model from another, made of levels."""
+
+
+def per_model(
+    given: Evidence, gone: list[int], keys: set[str], *, seed: int
+) -> dict[str, np.ndarray]:
     """Return the levels that one model has, `[N]` each.
 
     Args:
       given: outputs.
       gone: classes forgotten as a whole, which leave the test set.
+      keys: figures asked for; those they are made of are computed too.
       seed: of the attacks' samples.
     """
     test = ~np.isin(given.labels["test"], gone)
-    right = {
-        part: given.probs[part].argmax(axis=2) == given.labels[part]
-        for part in ("forget", "retain", "test")
-    }
-    found = {
-        "ua": 100 - 100 * right["forget"].mean(axis=1),
-        "ra": 100 * right["retain"].mean(axis=1),
-        "ta": 100 * right["test"][:, test].mean(axis=1),
-    }
     confidence, probs = given.confidence, given.probs
-    found["mia"] = _each(
-        given,
-        lambda i: svc_mia_efficacy(
-            confidence["retain"][i],
-            confidence["test"][i][test],
-            confidence["forget"][i],
-            seed=seed,
+
+    def right(part: str) -> np.ndarray:
+        return probs[part].argmax(axis=2) == given.labels[part]
+
+    def each(measure: Callable[[int], float]) -> np.ndarray:
+        return np.array([measure(i) for i in range(given.models)])
+
+    def loss(part: str, i: int) -> np.ndarray:
+        return -np.log(np.maximum(confidence[part][i], 1e-30))
+
+    measured: dict[str, Callable[[], np.ndarray]] = {
+        "ua": lambda: 100 - 100 * right("forget").mean(axis=1),
+        "ra": lambda: 100 * right("retain").mean(axis=1),
+        "ta": lambda: 100 * right("test")[:, test].mean(axis=1),
+        "mia": lambda: each(
+            lambda i: svc_mia_efficacy(
+                confidence["retain"][i],
+                confidence["test"][i][test],
+                confidence["forget"][i],
+                seed=seed,
+            )
         ),
-    )
-    found["mia_entropy"] = _each(
-        given,
-        lambda i: entropy_mia_member_rate(
-            probs["retain"][i], probs["test"][i][test], probs["forget"][i]
+        "mia_entropy": lambda: each(
+            lambda i: entropy_mia_member_rate(
+                probs["retain"][i], probs["test"][i][test], probs["forget"][i]
+            )
         ),
-    )
-    if "unseen" in confidence:
-        losses = {
-            part: -np.log(np.maximum(confidence[part], 1e-30))
-            for part in ("forget", "unseen")
-        }
-        found["mia_loss"] = _each(
-            given,
-            lambda i: loss_mia_accuracy(
-                losses["forget"][i], losses["unseen"][i], seed=seed
-            ),
-        )
-    return found
+        "mia_loss": lambda: each(
+            lambda i: loss_mia_accuracy(loss("forget", i), loss("unseen", i), seed=seed)
+        ),
+    }
+    needed = keys | ({"ua", "ra", "ta", "mia"} if keys & set(PAIRED) else set())
+    return {key: make() for key, make in measured.items() if key in needed}
 
 
 def paired(
@@ -289,10 +293,6 @@ def group_deviation(
     apart = apart - others.confidence["forget"].mean(axis=0)
     groups = deviation_by_group(apart, labels, counts)
     return {name: float(group.mean) for name, group in groups.items()}
-
-
-def _each(given: Evidence, measure: Callable[[int], float]) -> np.ndarray:
-    return np.array([measure(i) for i in range(given.models)])
 
 
 def _metrics(levels: dict[str, np.ndarray]) -> list[Metrics]:

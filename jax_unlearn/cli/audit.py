@@ -78,12 +78,15 @@ def audit(
     if out.exists() and not overwrite:
         raise InputError(f"out={out} exists; give --overwrite or another --out")
     if arrays is not None:
-        if original is not None or forget is not None or unlearned:
+        checkpoints = (original, forget, retrained, null)
+        if unlearned or any(path is not None for path in checkpoints):
             raise InputError(
                 f"arrays={arrays} and checkpoints: give one or the other to audit"
             )
         audit_arrays(arrays, out, kind, metrics, resamples, seed)
         return
+    if metrics is not None:
+        raise InputError(f"metrics={list(metrics)} are of --arrays; leave them out")
     if original is None or forget is None or not unlearned:
         raise InputError(
             f"original={original}, forget={forget}, unlearned={list(unlearned)}: give "

@@ -252,6 +252,11 @@ class Unlearning:
             raise InputError(
                 f"salient=True: {self.method} takes no steps to mask; leave it out"
             )
+        if self.rho != 1 and self.entry.kind == "one-shot" and self._retraces:
+            raise InputError(
+                f"rho={self.rho}: {self.method} goes through the whole training again; "
+                "leave it at 1"
+            )
         for name in ("forget_every", "forget_epochs", "impair_epochs", "noise_steps"):
             _at_least(name, getattr(self, name), 1)
         for name in ("samples", "period", "history"):
@@ -290,6 +295,10 @@ class Unlearning:
             raise InputError(
                 f"inner_rate={self.inner_rate} must not be negative; try 0.003"
             )
+
+    @property
+    def _retraces(self) -> bool:
+        return "training" in self.entry.reads
 
     @property
     def entry(self) -> Entry:
