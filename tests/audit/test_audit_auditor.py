@@ -241,7 +241,7 @@ def test_outputs_that_cannot_be_compared():
         audit({}, target, LABELS)
     diverged = models(1, 2)
     diverged.forget[1, 0] = np.nan
-    with pytest.raises(InputError, match=r"FT.forget\[60\].* not finite"):
+    with pytest.raises(InputError, match=r"FT.forget\[1, 0\].* not finite"):
         audit({"FT": diverged}, target, LABELS)
     with pytest.raises(InputError, match=r"labels.unseen.shape=\(2,\)"):
         audit(models(1, 2), target, LABELS._replace(unseen=[0, 1]))

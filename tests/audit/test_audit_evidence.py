@@ -87,8 +87,8 @@ def spoiled(part, value):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (spoiled("retain", np.nan), r"ours.retain\[8\]=\[nan"),
-        (spoiled("test", np.inf), r"ours.test\[7\]=\[inf"),
+        (spoiled("retain", np.nan), r"ours.retain\[1, \d\]=\[.*nan"),
+        (spoiled("test", np.inf), r"ours.test\[1, \d\]=\[.*inf"),
         ({"forget": np.zeros((2, 5, CLASSES))}, r"labels.forget.shape=\(4,\)"),
         ({"test": np.zeros((3, 5, CLASSES))}, r"parts of \[\(2, 3\), \(3, 3\)\]"),
         ({"test": np.zeros((2, 5, 4))}, r"parts of \[\(2, 3\), \(2, 4\)\]"),
