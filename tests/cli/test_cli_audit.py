@@ -106,7 +106,7 @@ def test_an_audit_of_arrays(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "options", "words"),
     [
-        ({"near/test": np.full((2, 15, 3), np.nan)}, [], "near.test[0]=[nan"),
+        ({"near/test": np.full((2, 15, 3), np.nan)}, [], "near.test[0, 0]=[nan"),
         ({"near/test": np.zeros((2, 14, 3))}, [], "labels.test.shape=(15,)"),
         ({"near/train": np.zeros(3)}, [], "holds 'near/train'"),
         ({"near/test": np.array([{}], object)}, [], "is no .npz file of arrays"),
