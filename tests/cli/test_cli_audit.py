@@ -223,3 +223,27 @@ def test_an_ensemble_of_other_data_or_of_no_run(planned, tmp_path, capsys):
     (empty / "config.json").write_text("[1]")
     assert "not of these data" in refused(capsys, told((data, empty), out))
     assert not out.exists()
+
+
+def test_probes_stand_beside_their_target(job, tmp_path, capsys):
+    out = tmp_path / "audit.json"
+    main(
+        ["audit", "--data", str(job.data), "--original", str(job.original)]
+        + ["--forget", str(job.split), "--unlearned", str(job.unlearned)]
+        + ["--retrained", str(job.retrained), "--out", str(out)]
+        + ["--probes", "relearn", "robustness"]
+    )
+    printed = capsys.readouterr().out
+    assert "relearn steps" in printed
+    assert "robust accuracy %" in printed
+    probes = json.loads(out.read_text())["probes"]
+    assert list(probes) == ["retrain", "original", "0-unlearned"]
+    for found in probes.values():
+        assert 0 < found["relearn"] <= 500  # two epochs leave something to learn
+        assert 0 <= found["robustness"] <= 100
+
+
+def test_an_unknown_probe_is_refused(job, tmp_path, capsys):
+    told = ["audit", "--original", job.original, "--forget", job.split]
+    told += ["--unlearned", job.unlearned, "--probes", "gus"]
+    assert "probe" in refused(capsys, [*told, "--out", tmp_path / "audit.json"])
