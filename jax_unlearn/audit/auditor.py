@@ -1,7 +1,7 @@
 """The whole audit: every figure beside its target, the null and a verdict."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,8 +25,6 @@ from jax_unlearn.audit.forgetting import example_epsilon
 from jax_unlearn.audit.lira import u_lira
 from jax_unlearn.audit.rates import Roc, check_level, quantiles
 from jax_unlearn.errors import InputError, unknown_name
-
-POINTS = 200  # of a ROC curve at most
 
 
 class Figure(NamedTuple):
@@ -57,11 +55,14 @@ class Detail(NamedTuple):
       roc: of U-LiRA, None with too few models.
       epsilon: of each forget sample, `f64[F]`, None with too few models.
       groups: mean of p - p* by head, mid and tail; may be empty.
+      intervals: of U-LiRA's figures in this division: value and interval, the AUC's by
+        bootstrap over samples, the rates' Clopper-Pearson's (see `u_lira`); or empty.
     """
 
     roc: Roc | None
     epsilon: np.ndarray | None
     groups: dict[str, float]
+    intervals: dict[str, tuple[float, float, float]]
 
 
 class Audit(NamedTuple):
@@ -184,11 +185,11 @@ def audit(
         ]
         figures[name] = _figures(levels[name], levels[""], values, null, keys, level)
         details[name] = _detail(
-            select(found, picks[0]), select(target, others[0]), keys
+            select(found, picks[0]), select(target, others[0]), keys, level=level
         )
     if draws:
         first, second = (select(target, part) for part in draws[0])
-        details["null"] = _detail(first, second, keys)
+        details["null"] = _detail(first, second, keys, level=level)
     return Audit(
         figures,
         details,
@@ -200,72 +201,6 @@ def audit(
         len(target.labels["forget"]),
         left_out,
     )
-
-
-def audit_table(found: Audit, name: str) -> str:
-    """Lay the figures of a method out as a Markdown table.
-
-    Args:
-      found: of `audit`.
-      name: of the method.
-
-    Raises:
-      InputError: no such method.
-
-    >>> figure = Figure(5.0, 1.0, 4.0, 3.0, 5.5, "inside")
-    >>> found = Audit({"FT": {"ua": figure}}, {}, {"FT": 8}, 8, 4, 20, 0.95, 30, {})
-    >>> print(audit_table(found, "FT").splitlines()[2])
-    | UA % | 5.0 ± 1.0 | 4.0 | [3.0, 5.5] | inside |
-    """
-    if name not in found.figures:
-        raise unknown_name("method", name, found.figures)
-    lines = [
-        "| figure | method | Retrain or null | null's interval | verdict |",
-        "|---|---|---|---|---|",
-    ]
-    for key, figure in found.figures[name].items():
-        kind = KINDS[key]
-        value = f"{figure.value:.{kind.digits}f}"
-        if figure.std is not None:
-            value += f" ± {figure.std:.{kind.digits}f}"
-        low, high = figure.null_low, figure.null_high
-        interval = "–"
-        if low is not None and high is not None:
-            interval = f"[{low:.{kind.digits}f}, {high:.{kind.digits}f}]"
-        label = kind.label.replace("|", "\\|")
-        lines.append(
-            f"| {label} | {value} | {figure.target:.{kind.digits}f} | {interval} "
-            f"| {figure.verdict or '–'} |"
-        )
-    return "\n".join(lines)
-
-
-def to_record(found: Audit) -> dict[str, Any]:
-    """Return an audit as JSON-able data, curves thinned to 200 points.
-
-    Args:
-      found: of `audit`.
-
-    >>> to_record(Audit({}, {}, {}, 8, 4, 20, 0.95, 30, {}))["half"]
-    4
-    """
-    return {
-        **found._asdict(),
-        "figures": {
-            name: {key: figure._asdict() for key, figure in figures.items()}
-            for name, figures in found.figures.items()
-        },
-        "details": {
-            name: {
-                "roc": None if detail.roc is None else _thinned(detail.roc),
-                "epsilon": None
-                if detail.epsilon is None
-                else [round(float(e), 4) for e in detail.epsilon],
-                "groups": detail.groups,
-            }
-            for name, detail in found.details.items()
-        },
-    }
 
 
 def _check_alike(target: Evidence, methods: Mapping[str, Evidence]) -> None:
@@ -389,29 +324,22 @@ def _level(values: np.ndarray, target: np.ndarray, level: float) -> Figure:
     return Figure(mean, std, goal, goal - reach, goal + reach, verdict)
 
 
-def _detail(models: Evidence, others: Evidence, keys: set[str]) -> Detail:
+def _detail(
+    models: Evidence, others: Evidence, keys: set[str], *, level: float
+) -> Detail:
     classes = models.probs["forget"].shape[2]
-    lira = "lira_auc" in keys
-    return Detail(
-        u_lira(models.margins, others.margins).roc if lira else None,
-        example_epsilon(models.margins, others.margins) if "epsilon" in keys else None,
-        group_deviation(models, others, classes) if "deviation" in keys else {},
-    )
-
-
-def _thinned(roc: Roc) -> dict[str, list[float]]:
-    """Return points of a curve, evenly spaced in the logarithm of the FPR too."""
-    count = len(roc.fpr)
-    if count > POINTS:
-        goals = np.concatenate(
-            [np.geomspace(1e-4, 1, POINTS // 2), np.linspace(0, 1, POINTS // 2)]
-        )
-        kept = np.unique(
-            [0, count - 1, *np.searchsorted(roc.fpr, goals, side="right") - 1]
-        )
-    else:
-        kept = np.arange(count)
-    return {
-        "fpr": [round(float(x), 6) for x in roc.fpr[kept]],
-        "tpr": [round(float(y), 6) for y in roc.tpr[kept]],
-    }
+    epsilon = groups = roc = None
+    intervals: dict[str, tuple[float, float, float]] = {}
+    if "lira_auc" in keys:
+        lira = u_lira(models.margins, others.margins, level=level)
+        roc = lira.roc
+        intervals = {
+            "lira_auc": (lira.auc, lira.auc_low, lira.auc_high),
+            "lira_tpr_1": lira.tpr_1[:3],
+            "lira_tpr_01": lira.tpr_01[:3],
+        }
+    if "epsilon" in keys:
+        epsilon = example_epsilon(models.margins, others.margins)
+    if "deviation" in keys:
+        groups = group_deviation(models, others, classes)
+    return Detail(roc, epsilon, groups or {}, intervals)

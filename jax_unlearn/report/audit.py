@@ -1,7 +1,7 @@
 """The tables of an audit, and the page of each method, from the record."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
@@ -333,6 +333,12 @@ def _line(record: Mapping[str, Any], key: str, figure: Mapping[str, Any]) -> Lin
     )
 
 
+def _three(key: str, ends: Sequence[float]) -> str:
+    """Return a value with its own interval."""
+    value, low, high = (number(end, KINDS[key].digits) for end in ends)
+    return f"{value} [{low}, {high}]"
+
+
 def _note(record: Mapping[str, Any], name: str) -> str:
     detail, said = record["details"][name], ""
     if detail["roc"] is not None or detail["epsilon"] is not None:
@@ -345,6 +351,15 @@ def _note(record: Mapping[str, Any], name: str) -> str:
             " An epsilon of 0 is a sample on which the two kinds of models are not "
             "told apart; at ∞ some attack never errs. Chance alone gives a sample some "
             "epsilon: compare with the null."
+        )
+    if detail.get("intervals"):
+        told = ", ".join(
+            f"{label(key)} {_three(key, ends)}"
+            for key, ends in detail["intervals"].items()
+        )
+        said += (
+            f" In this division: {told}. These intervals are over samples of the same "
+            "models, and too narrow for other models: the null's tell more."
         )
     return said
 

@@ -126,6 +126,11 @@ def _check_detail(detail: Any, at: str, forgotten: int) -> None:
         if name not in THIRDS:
             raise Flaw(f"{at}.groups.{name} is none of head, mid, tail")
         check_number(groups, name, f"{at}.groups", low=-1, high=1)
+    for key, ends in mapping(detail.get("intervals") or {}, f"{at}.intervals").items():
+        _check_known(key, f"{at}.intervals.{key}")
+        values = numbers(ends)
+        if values is None or len(values) != 3 or values[1] > values[2] + ROUNDING:
+            raise Flaw(f"{at}.intervals.{key} is no value with an interval")
 
 
 def _check_roc(roc: Any, at: str) -> None:

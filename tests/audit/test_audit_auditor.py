@@ -8,10 +8,11 @@ from scipy import stats
 from scipy.special import softmax
 
 import jax_unlearn as ju
-from jax_unlearn.audit.auditor import Audit, Figure, audit, audit_table, to_record
+from jax_unlearn.audit.auditor import Audit, Figure, audit
 from jax_unlearn.audit.evidence import ModelOutputs, PartLabels
 from jax_unlearn.audit.figures import GROUPS, KINDS
 from jax_unlearn.audit.forgetting import forgetting_null
+from jax_unlearn.audit.records import audit_table, to_record
 from jax_unlearn.errors import InputError
 from jax_unlearn.pipeline.results import to_json
 
@@ -313,6 +314,15 @@ def test_the_record_goes_through_json(found):
     far.forget[..., 0] -= 1e4  # told apart by all that there is
     apart = audit(far, target, LABELS, resamples=2)
     assert json.loads(to_json(to_record(apart)))["figures"]["unlearned"]
+
+
+def test_attacks_have_intervals_of_their_own(found):
+    for detail in found.details.values():
+        assert set(detail.intervals) == {"lira_auc", "lira_tpr_1", "lira_tpr_01"}
+        for value, low, high in detail.intervals.values():
+            assert low <= value <= high
+    rates = found.details["null"].intervals
+    assert 0 <= rates["lira_tpr_01"][0] <= rates["lira_tpr_1"][0] <= 100
 
 
 def test_the_package_can_be_called():

@@ -73,6 +73,7 @@ def detail(strength, rng, *, separated=0):
             third: float(0.02 * strength * rng.uniform(-0.2, 1) + 0.01 * rng.normal())
             for third in ("head", "mid", "tail")
         },
+        "intervals": {"lira_tpr_1": [8.7, 8.1, 9.4]},
     }
 
 
@@ -101,7 +102,7 @@ def made_audit(methods=None, *, keys=None, half=16, null=True, separated=0):
         details["null"] = detail(0.0, rng)
     for found in details.values():
         if "lira_auc" not in keys or not null:
-            found["roc"] = None
+            found["roc"], found["intervals"] = None, {}
         if "epsilon" not in keys or not null:
             found["epsilon"] = None
         if "deviation" not in keys:

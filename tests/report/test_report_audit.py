@@ -131,6 +131,7 @@ def test_the_page_of_a_method_tells_every_figure(record, source):
     thirds = record["details"]["FT"]["groups"]
     for value in thirds.values():
         assert f"<td>{value:+.3f}</td>".replace("-", "−") in part
+    assert "8.70 [8.10, 9.40]" in part  # the interval of an attack itself
     assert len(rows) == len(figures)
 
 

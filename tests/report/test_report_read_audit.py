@@ -9,8 +9,8 @@ from made_results import made_results
 from test_report_read import changed, places
 
 from jax_unlearn.audit.auditor import audit as run_audit
-from jax_unlearn.audit.auditor import to_record
 from jax_unlearn.audit.evidence import ModelOutputs, PartLabels
+from jax_unlearn.audit.records import to_record
 from jax_unlearn.errors import InputError
 from jax_unlearn.report import audit, check_results, curves, verdicts
 
@@ -92,6 +92,12 @@ def test_what_the_auditor_writes_is_accepted():
         (("details", "FT", "epsilon", 1), -0.1, "FT.epsilon is no list of numbers fr"),
         (("details", "FT", "epsilon"), [1.0], "FT.epsilon has 1 samples, audit.forg"),
         (("details", "FT", "groups"), None, "FT.groups is no JSON object"),
+        (("details", "FT", "intervals", "lira_tpr_1"), [1.0, 2.0], "is no value with"),
+        (
+            ("details", "FT", "intervals", "lira"),
+            [1, 1, 1],
+            "no figure of this library",
+        ),
         (("details", "FT", "groups", "body"), 0.1, "groups.body is none of head, mid"),
         (("details", "FT", "groups", "head"), 1.5, "groups.head=1.5 lies outside [-1,"),
         (("models",), ..., "audit.models is missing"),
