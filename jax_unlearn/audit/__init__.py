@@ -8,6 +8,8 @@ from jax_unlearn.audit.auditor import Audit as Audit
 from jax_unlearn.audit.auditor import Detail as Detail
 from jax_unlearn.audit.auditor import Figure as Figure
 from jax_unlearn.audit.auditor import audit as audit
+from jax_unlearn.audit.collect import PartInputs as PartInputs
+from jax_unlearn.audit.collect import model_outputs as model_outputs
 from jax_unlearn.audit.comparison import Comparison as Comparison
 from jax_unlearn.audit.comparison import MetricRow as MetricRow
 from jax_unlearn.audit.comparison import PairedTest as PairedTest

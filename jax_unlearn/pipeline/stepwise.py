@@ -157,7 +157,11 @@ def scrub(task: Task) -> Job:
 
 
 def sfron(task: Task) -> Job:
-    """Build SFRon: its mask, then ascents between steps on the retain set."""
+    """Build SFRon: its mask, then ascents between steps on the retain set.
+
+    The Fisher information of the mask is that by sample (our choice): the public code
+    squares gradients of batches.
+    """
     setting, request = task.setting, task.request
     schedule = zipped(
         task.dataset.train, request.forget, request.retain, **_passes(task)
