@@ -172,8 +172,8 @@ def audit(
         for a, b in draws
     ]
     figures, details = {}, {}
-    rng = np.random.default_rng([seed, 1])
     for name, found in methods.items():
+        rng = np.random.default_rng([seed, 1])  # whatever else is audited
         picks = [rng.permutation(found.models)[:half] for _ in draws]
         others = [b for _, b in draws]
         if not draws:  # a single Retrain: all models beside it

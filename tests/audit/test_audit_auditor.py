@@ -316,6 +316,15 @@ def test_the_record_goes_through_json(found):
     assert json.loads(to_json(to_record(apart)))["figures"]["unlearned"]
 
 
+def test_figures_do_not_depend_on_what_else_is_audited():
+    target, methods = models(8, 3), {"a": models(4, 1), "b": models(6, 2)}
+    both = audit(methods, target, LABELS, metrics=["deviation"], resamples=3)
+    turned = dict(reversed(methods.items()))
+    again = audit(turned, target, LABELS, metrics=["deviation"], resamples=3)
+    assert both.figures["a"] == again.figures["a"]
+    assert both.figures["b"] == again.figures["b"]
+
+
 def test_attacks_have_intervals_of_their_own(found):
     for detail in found.details.values():
         assert set(detail.intervals) == {"lira_auc", "lira_tpr_1", "lira_tpr_01"}
