@@ -11,7 +11,7 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import weighted_grad
 from jax_unlearn.masks import apply_mask
 from jax_unlearn.methods.assemble import assemble
-from jax_unlearn.methods.step import mean_loss, weights_of
+from jax_unlearn.methods.step import mean_loss, real_index, weights_of
 from jax_unlearn.types import (
     Array,
     Batch,
@@ -193,7 +193,7 @@ def sfron(
             info.carry,
             info.weights,
             info.aux.task_losses,
-            _real_index(forget),
+            real_index(forget),
             mean_loss(info.losses, forget.mask),
         )
 
@@ -258,13 +258,6 @@ def _clipped(tree: PyTree, largest: float | Array) -> PyTree:
     largest = jnp.asarray(largest, jnp.float32)
     factor = jnp.minimum(1.0, largest / jnp.where(norm > 0, norm, largest))
     return optax.tree.scale(factor, tree)
-
-
-def _real_index(batch: Batch) -> Array | None:
-    """Return the ids of the samples, −1 for padding."""
-    if batch.index is None or batch.mask is None:
-        return batch.index
-    return jnp.where(batch.mask, batch.index, -1)
 
 
 def _shapes(tree: PyTree) -> PyTree:

@@ -90,7 +90,7 @@ def stepping(
             jnp.asarray(found.retain_loss, jnp.float32),
             found.weights,
             found.task_losses,
-            None if found.weights is None else _real_index(batch.forget),
+            None if found.weights is None else real_index(batch.forget),
             jnp.asarray(found.conflict, jnp.float32),
             optax.tree.norm(optax.tree.cast(updates, jnp.float32)),
         )
@@ -184,7 +184,7 @@ def _reference_sample(model: Model, state: UnlearnState, batch: Batch) -> Sample
     return Sample(losses, outputs, batch.labels, batch.index, batch.mask)
 
 
-def _real_index(batch: Batch | None) -> Array | None:
+def real_index(batch: Batch | None) -> Array | None:
     """Return the ids of the samples, −1 for padding."""
     if batch is None or batch.index is None or batch.mask is None:
         return None if batch is None else batch.index

@@ -1,6 +1,6 @@
 """Builders of the methods that descend step by step: unlearner and schedule of each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,10 +23,11 @@ from jax_unlearn.data import (
     zipped,
 )
 from jax_unlearn.pipeline.learn import learn
+from jax_unlearn.pipeline.rewinding import nearest_to_unseen
 from jax_unlearn.pipeline.stages import Job, Rewind, Trainer, optimizer_of
 from jax_unlearn.pipeline.task import Task, as_floats, fisher_of
 from jax_unlearn.run import predict
-from jax_unlearn.types import Harmonizer, ModelState, Params, UnlearnBatch
+from jax_unlearn.types import Harmonizer, UnlearnBatch
 
 
 def finetune(task: Task) -> Job:
@@ -152,7 +153,7 @@ def scrub(task: Task) -> Job:
         forget_epochs=min(setting.forget_epochs, setting.epochs),
         **_passes(task),
     )
-    chosen = Rewind(phased.ends, _nearest_to_unseen(task)) if setting.rewind else None
+    chosen = Rewind(phased.ends, nearest_to_unseen(task)) if setting.rewind else None
     return Job(unlearner, phased.schedule, rewind=chosen)
 
 
@@ -385,22 +386,3 @@ def _harmonizer(task: Task) -> Harmonizer | None:
     if name == "two_way":
         return harmonize.two_way(per_leaf=setting.per_leaf)
     return harmonize.add() if setting.method == "ltu" else None
-
-
-def _nearest_to_unseen(
-    task: Task,
-) -> Callable[[Sequence[tuple[Params, ModelState]]], int]:
-    """Return SCRUB+R's choice: the forget error nearest to the last unseen error."""
-    request, counts = task.request, task.forget_counts()
-
-    def wrong(candidate: tuple[Params, ModelState], ids: np.ndarray) -> np.ndarray:
-        logits = predict(task.model, *candidate, task.dataset.train.inputs[ids])
-        return logits.argmax(axis=1) != task.labels(ids)
-
-    def choose(candidates: Sequence[tuple[Params, ModelState]]) -> int:
-        errors = [100 * wrong(c, request.forget).mean() for c in candidates]
-        right = ~wrong(candidates[-1], request.unseen)
-        goal = methods.class_matched_error(right, task.labels(request.unseen), counts)
-        return methods.rewind(errors, goal)
-
-    return choose

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from jax_unlearn.cli import main
 from jax_unlearn.data import digits
 
 NETWORK = ["--network", "mlp", "--width", "8", "--epochs", "2", "--batch-size", "32"]
@@ -22,3 +24,15 @@ def small_data(path: Path, **changes) -> Path:
     }
     np.savez(path, **{**arrays, **changes})
     return path
+
+
+def refused(capsys, arguments) -> str:
+    """Run a command that must be refused; return its one line."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        main([str(a) for a in arguments])
+    assert caught.value.code == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert line.startswith("jax-unlearn: ")
+    return line

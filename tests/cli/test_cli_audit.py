@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from small import small_data
+from small import refused, small_data
 
 from jax_unlearn.audit.figures import GROUPS, KINDS
 from jax_unlearn.cli import main
@@ -30,18 +30,6 @@ PLAN = Plan(
     methods=METHODS,
     seeds=(0, 1),
 )
-
-
-def refused(capsys, arguments) -> str:
-    """Run a command that must be refused; return its one line."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as caught:
-        main([str(a) for a in arguments])
-    assert caught.value.code == 2
-    line = capsys.readouterr().err
-    assert line.count("\n") == 1
-    assert line.startswith("jax-unlearn: ")
-    return line
 
 
 def arrays_file(path, **changes):

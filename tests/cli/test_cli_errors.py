@@ -5,23 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
-from small import NETWORK, small_data
+from small import NETWORK, refused, small_data
 
 from jax_unlearn.cli import main
 from jax_unlearn.data import load_manifest
 from jax_unlearn.pipeline.models import load_model
-
-
-def refused(capsys, arguments) -> str:
-    """Run a command that must be refused; return its one line."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as caught:
-        main([str(a) for a in arguments])
-    assert caught.value.code == 2
-    line = capsys.readouterr().err
-    assert line.count("\n") == 1
-    assert line.startswith("jax-unlearn: ")
-    return line
 
 
 def unlearn(job, forget, out, *options):
