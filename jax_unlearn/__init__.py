@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from jax_unlearn import audit as audit
 from jax_unlearn import checkpoint as checkpoint
 from jax_unlearn import data as data
+from jax_unlearn import diffusion as diffusion
 from jax_unlearn import gradients as gradients
 from jax_unlearn import harmonize as harmonize
 from jax_unlearn import losses as losses

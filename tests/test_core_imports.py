@@ -42,12 +42,13 @@ CORE = [
     ),
     *(
         file
-        for folder in ("membership", "objectives", "weights", "methods")
+        for folder in ("diffusion", "membership", "objectives", "weights", "methods")
         for file in sorted((ROOT / folder).rglob("*.py"))
     ),
 ]
 ALLOWED = {"jax", "optax", "chex", "numpy"}
 INSIDE = {
+    "diffusion",
     "types",
     "errors",
     "losses",

@@ -10,6 +10,7 @@ from jax_unlearn.methods.finetune import finetune as finetune
 from jax_unlearn.methods.finetune import l1_penalty as l1_penalty
 from jax_unlearn.methods.finetune import l1_sparse as l1_sparse
 from jax_unlearn.methods.ltu import ltu as ltu
+from jax_unlearn.methods.ltu import meta_unlearn as meta_unlearn
 from jax_unlearn.methods.relabel import endpoint_transport as endpoint_transport
 from jax_unlearn.methods.relabel import random_label as random_label
 from jax_unlearn.methods.relabel import salun as salun

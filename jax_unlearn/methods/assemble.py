@@ -16,7 +16,7 @@ from jax_unlearn.methods.step import (
     weights_of,
     with_data,
 )
-from jax_unlearn.objectives.base import Objective
+from jax_unlearn.objectives.base import Objective, plain
 from jax_unlearn.types import (
     Array,
     Aux,
@@ -96,6 +96,11 @@ def assemble(
                 "forward='merged' needs forget and retain made by ju.objectives; use "
                 "forward='separate' for other losses"
             )
+        if forget.forward is not plain or retain.forward is not plain:
+            raise InputError(
+                "forward='merged' needs the model's own pass on the inputs; use "
+                "forward='separate' for objectives that change them, such as denoise"
+            )
         if harmonizer is not None:
             raise InputError(
                 "forward='merged' makes one gradient, so harmonizer has no two to "
@@ -123,7 +128,7 @@ def assemble(
             g_forget, info = weighted_grad(
                 losses_fn,
                 state.params,
-                weights_of(model, weigh, state, batch),
+                weights_of(model, weigh, state, batch, forget_loss),
                 where=batch.forget.mask,
             )
             passed = passed._replace(

@@ -13,6 +13,7 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import meta_grad, uniform_weights, weighted_loss
 from jax_unlearn.membership.attacks import Attack, AttackParams
 from jax_unlearn.methods.step import Pass, mean_loss, stepping, weights_of, with_data
+from jax_unlearn.objectives.base import Objective
 from jax_unlearn.types import (
     Array,
     Batch,
@@ -139,21 +140,92 @@ def ltu(
             f"attack_params lacks {missing[0]!r}: pass what "
             "membership.train_attacks returned for these attacks"
         )
+    relabel = objectives.random_label(
+        model, num_classes=num_classes, redraw=redraw, seed=seed
+    )
+    return meta_unlearn(
+        model,
+        optimizer,
+        relabel=relabel,
+        remember=objectives.descent(model),
+        audits=[
+            objectives.nonmember(model, attack, attack_params[attack.name])
+            for attack in attacks
+        ],
+        queries=queries,
+        inner=inner,
+        inner_steps=inner_steps,
+        first_order=first_order,
+        remat=remat,
+        weighting=weighting,
+        harmonizer=harmonizer,
+        model_state=model_state,
+    )
+
+
+def meta_unlearn(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    *,
+    relabel: Objective,
+    remember: Objective,
+    audits: Sequence[Objective],
+    queries: int,
+    inner: optax.GradientTransformation | None = None,
+    inner_steps: int = 1,
+    first_order: bool = False,
+    remat: bool = False,
+    weighting: Weighting | None = None,
+    harmonizer: Harmonizer | None = None,
+    model_state: str = "frozen",
+) -> Unlearner:
+    """Learn to unlearn with objectives of your own: `ltu` of any kind of model.
+
+    Args:
+      model: the network.
+      optimizer: any optax transformation, for the outer step.
+      relabel: support loss of g_r on forget samples; of diffusion models
+        `ju.objectives.relabel_condition`.
+      remember: query loss of g_r on retain samples; `ju.objectives.denoise`.
+      audits: two or more losses of g_f that share one forward pass;
+        `ju.objectives.denoising_nonmember`.
+      queries: as in `ltu`, like all that follows.
+      inner: default SGD of rate 0.003.
+      inner_steps: number of virtual steps.
+      first_order: take the virtual step's gradient for a constant.
+      remat: save memory.
+      weighting: default uniform.
+      harmonizer: default `one_way()`.
+      model_state: "frozen", "sequential" or "retain".
+
+    Returns:
+      An `Unlearner`, see `ltu`.
+
+    Raises:
+      InputError: fewer than two audits, `queries` below 1; in the step as `ltu`.
+
+    Reference: LTU, arXiv 2407.10494, equations 1 to 4.
+
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> up, down = objectives.ascent(model), objectives.descent(model)
+    >>> alg = meta_unlearn(
+    ...     model, optax.sgd(0.1), relabel=up, remember=down, audits=[up, up], queries=1
+    ... )
+    >>> print(alg.init(jnp.float32(2.0), ()).step)
+    0
+    """
+    if len(audits) < 2:
+        raise InputError(f"{len(audits)} audits: give 2 or more losses for g_f")
     if queries < 1:
         raise InputError(f"queries={queries} must be at least 1")
     if model_state not in ("sequential", "retain", "frozen"):
         raise InputError(
             f"model_state={model_state!r}: choose 'sequential', 'retain' or 'frozen'"
         )
-    train = model_state != "frozen"
-    relabel = objectives.random_label(
-        model, num_classes=num_classes, redraw=redraw, seed=seed
-    )._replace(train=train)
-    remember = objectives.descent(model)._replace(train=train)
-    audits = tuple(
-        objectives.nonmember(model, attack, attack_params[attack.name])
-        for attack in attacks
-    )
+    audits = tuple(audits)
+    if model_state == "frozen":
+        relabel, remember = (o._replace(train=False) for o in (relabel, remember))
     inner = optax.sgd(0.003) if inner is None else inner
     weigh = uniform() if weighting is None else weighting
     join = harmonize.one_way() if harmonizer is None else harmonizer
@@ -168,7 +240,7 @@ def ltu(
         forget, parts = cast(Batch, batch.forget), _split(batch.retain, queries)
         (support,) = with_data((relabel,), state.objective_state[:1])
         support_key, *query_keys = jax.random.split(key, queries + 1)
-        weights_fn = weights_of(model, weigh, state, batch)
+        weights_fn = weights_of(model, weigh, state, batch, support)
 
         def support_loss(params: Params):
             losses, aux = support(params, state.model_state, forget, support_key)
@@ -268,9 +340,7 @@ def _rows(batch: Batch, rows: np.ndarray) -> Batch:
 
 def _judged(audits, params, model_state, batch, key) -> Array:
     """Return the losses of all attacks from one forward pass, `[attacks, B]`."""
-    outputs, _ = audits[0].model.apply(
-        params, model_state, batch.inputs, train=False, key=key
-    )
+    outputs, _ = audits[0].forward(audits[0], params, model_state, batch, key)
     return jnp.stack([a.output_loss(outputs, batch, key, a.data)[0] for a in audits])
 
 

@@ -12,6 +12,7 @@ from jax_unlearn.gradients import weighted_grad
 from jax_unlearn.masks import apply_mask
 from jax_unlearn.methods.assemble import assemble
 from jax_unlearn.methods.step import mean_loss, real_index, weights_of
+from jax_unlearn.objectives.base import Objective
 from jax_unlearn.types import (
     Array,
     Batch,
@@ -57,11 +58,13 @@ class SfronData(NamedTuple):
       mask: weights the ascent may move, pytree of bool.
       forget_rate: of the ascent, `f32[]`.
       inner: arrays of the retain objective.
+      climb: arrays of the forget objective.
     """
 
     mask: PyTree
     forget_rate: Array
     inner: PyTree
+    climb: PyTree
 
 
 class _Ascent(NamedTuple):
@@ -86,6 +89,8 @@ def sfron(
     forget_every: int = 5,
     peak: float | Array = 25.0,
     clip: float | Array = 7.0,
+    forget: Objective | None = None,
+    retain: Objective | None = None,
     weighting: Weighting | None = None,
     model_state: str = "sequential",
 ) -> Unlearner:
@@ -106,6 +111,9 @@ def sfron(
       forget_every: k ≥ 1.
       peak: strength at the first step.
       clip: C > 0.
+      forget: what falls where the step climbs; default −CE on the true label.
+        Of diffusion models `ju.objectives.denoise_ascent`.
+      retain: default the cross-entropy; of diffusion models `ju.objectives.denoise`.
       weighting: weights of the forget samples; default `ju.weights.sfron(0.5)`.
       model_state: what happens to BatchNorm statistics, see `assemble`.
 
@@ -145,14 +153,16 @@ def sfron(
     if isinstance(clip, int | float) and not clip > 0:
         raise InputError(f"clip={clip} must be positive; published: 7.0")
     weigh = weights.sfron(0.5) if weighting is None else weighting
+    climb = objectives.ascent(model) if forget is None else forget
+    climb = climb._replace(train=climb.train and model_state != "frozen")
+    keep = objectives.descent(model) if retain is None else retain
     retaining = assemble(
         model,
         optimizer,
-        retain=objectives.descent(model),
+        retain=keep,
         weighting=weigh,
         model_state=model_state,
     )
-    climb = objectives.ascent(model)._replace(train=model_state != "frozen")
 
     def init(params: Params, model_state: ModelState) -> UnlearnState:
         if _shapes(mask) != _shapes(params):
@@ -165,19 +175,22 @@ def sfron(
             jax.tree.map(lambda m: jnp.array(m, jnp.bool_, copy=True), mask),
             jnp.array(forget_rate, jnp.float32, copy=True),
             state.objective_state,
+            jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), climb.data),
         )
         return state._replace(objective_state=data)
 
     def ascended(state: UnlearnState, batch: UnlearnBatch, key: Array) -> _Ascent:
         forget, data = cast(Batch, batch.forget), state.objective_state
 
+        loss = climb._replace(data=data.climb)
+
         def losses_fn(params: Params):
-            return climb(params, state.model_state, forget, key)
+            return loss(params, state.model_state, forget, key)
 
         grads, info = weighted_grad(
             losses_fn,
             state.params,
-            weights_of(model, weigh, state, batch),
+            weights_of(model, weigh, state, batch, loss),
             where=forget.mask,
         )
         strength = sfron_strength(state.step, steps=steps, peak=peak)

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import optax
 
 from jax_unlearn.losses import cross_entropy
-from jax_unlearn.objectives.base import Objective
+from jax_unlearn.objectives.base import Objective, plain
 from jax_unlearn.types import (
     Array,
     Aux,
     Batch,
+    LossFn,
     Model,
     ModelState,
     Params,
@@ -108,7 +109,11 @@ def stepping(
 
 
 def weights_of(
-    model: Model, weighting: Weighting, state: UnlearnState, batch: UnlearnBatch
+    model: Model,
+    weighting: Weighting,
+    state: UnlearnState,
+    batch: UnlearnBatch,
+    loss: LossFn | None = None,
 ) -> Callable[[Array, Aux], tuple[Array, PyTree]]:
     """Return the weights function of the step's forget batch.
 
@@ -117,6 +122,8 @@ def weights_of(
       weighting: of the forget samples.
       state: before the step.
       batch: with a forget batch.
+      loss: of the forget batch; an objective with a pass of its own makes that pass
+        over the reference batch too.
 
     Returns:
       `(losses [B], aux) -> (weights [B], weight state)`, for `weighted_grad`.
@@ -124,7 +131,7 @@ def weights_of(
     forget_batch, unseen = cast(Batch, batch.forget), batch.reference
 
     def reference() -> Sample:
-        return _reference_sample(model, state, cast(Batch, unseen))
+        return _reference_sample(model, state, cast(Batch, unseen), loss)
 
     def weights_fn(losses: Array, aux: Aux) -> tuple[Array, PyTree]:
         del losses
@@ -177,8 +184,16 @@ def _copy(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)
 
 
-def _reference_sample(model: Model, state: UnlearnState, batch: Batch) -> Sample:
+def _reference_sample(
+    model: Model, state: UnlearnState, batch: Batch, loss: LossFn | None
+) -> Sample:
     """Run the current model over unseen samples in eval mode."""
+    if isinstance(loss, Objective) and loss.forward is not plain:
+        key = jax.random.fold_in(jax.random.key(0), state.step)
+        _, aux = loss._replace(train=False)(state.params, state.model_state, batch, key)
+        return Sample(
+            aux.task_losses, aux.outputs, batch.labels, batch.index, batch.mask
+        )
     outputs, _ = model.apply(state.params, state.model_state, batch.inputs, train=False)
     losses = cross_entropy(outputs, batch.labels)
     return Sample(losses, outputs, batch.labels, batch.index, batch.mask)

@@ -10,6 +10,13 @@ from jax_unlearn.objectives.classification import distill as distill
 from jax_unlearn.objectives.classification import draw_labels as draw_labels
 from jax_unlearn.objectives.classification import random_label as random_label
 from jax_unlearn.objectives.classification import transport as transport
+from jax_unlearn.objectives.diffusion import Denoised as Denoised
+from jax_unlearn.objectives.diffusion import denoise as denoise
+from jax_unlearn.objectives.diffusion import denoise_ascent as denoise_ascent
+from jax_unlearn.objectives.diffusion import denoising_features as denoising_features
+from jax_unlearn.objectives.diffusion import denoising_nonmember as denoising_nonmember
+from jax_unlearn.objectives.diffusion import negative_guidance as negative_guidance
+from jax_unlearn.objectives.diffusion import relabel_condition as relabel_condition
 from jax_unlearn.objectives.endpoint import quantile_match as quantile_match
 from jax_unlearn.objectives.endpoint import target_table as target_table
 from jax_unlearn.objectives.endpoint import transport_targets as transport_targets

@@ -13,6 +13,7 @@ from jax_unlearn.weights.falw import Estimator as Estimator
 from jax_unlearn.weights.falw import anchored as anchored
 from jax_unlearn.weights.falw import class_balance as class_balance
 from jax_unlearn.weights.falw import class_stats as class_stats
+from jax_unlearn.weights.falw import confidence as confidence
 from jax_unlearn.weights.falw import every as every
 from jax_unlearn.weights.falw import exact as exact
 from jax_unlearn.weights.falw import falw as falw

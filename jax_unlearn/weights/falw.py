@@ -182,7 +182,8 @@ def falw(
 
     Returns:
       A `Weighting` whose state holds the balance and the estimator's state. It reads
-      logits `[B, K]` from the sample and needs a reference batch unless anchored.
+      logits `[B, K]` from the sample (or its loss, see `confidence`) and needs a
+      reference batch unless anchored.
 
     Raises:
       InputError: τ or shrinkage negative, counts negative or all zero.
@@ -220,11 +221,34 @@ def falw(
         stats, memory = source.update(reference, memory)
         if not isinstance(shrinkage, int | float) or shrinkage > 0:
             stats = shrink(stats, pseudo_count=shrinkage)
-        probs = true_class_probability(sample.outputs, sample.labels)
+        probs = confidence(sample)
         weights = falw_weights(probs, sample.labels, stats, balance)
         return weights, (balance, memory)
 
     return Weighting(init, update)
+
+
+def confidence(sample: Sample) -> Array:
+    """Return how sure the model is of each sample: p = softmax(outputs)_y = e^{−ℓ}.
+
+    Where the outputs are no logits (of diffusion models, for instance) p is e^{−ℓ} of
+    the task loss ℓ, which for logits is the same: ℓ is then −log p.
+
+    Args:
+      sample: with logits `[B, K]`, or with task losses alone.
+
+    Returns:
+      `f32[B]`.
+
+    Source: FaLW, arXiv 2601.18650, for logits; otherwise our choice.
+
+    >>> confidence(Sample(jnp.zeros(1), None, jnp.array([0]))).tolist()
+    [1.0]
+    """
+    outputs = sample.outputs
+    if isinstance(outputs, jax.Array) and outputs.ndim == 2:
+        return true_class_probability(outputs, sample.labels)
+    return jnp.exp(-sample.losses.astype(jnp.float32))
 
 
 def reference_stats(reference: Sample, num_classes: int) -> ClassStats:
@@ -234,7 +258,7 @@ def reference_stats(reference: Sample, num_classes: int) -> ClassStats:
     >>> reference_stats(s, 2).mean.tolist()
     [0.0, 0.5]
     """
-    probs = true_class_probability(reference.outputs, reference.labels)
+    probs = confidence(reference)
     return class_stats(probs, reference.labels, num_classes, where=reference.mask)
 
 

@@ -1,0 +1,196 @@
+"""Conditions: class ids or tokens, and what may take their place.
+
+Shapes: B batch, L tokens. A condition is `i32[B]` (class ids) or `i32[B, L]` (tokens),
+or whatever else the network reads, with a leading axis B.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jax_unlearn.errors import InputError
+from jax_unlearn.types import Array, Batch
+
+Replace = Callable[[Array, Array, Array], Array]
+"""`(key, condition [B, ...], labels i32[B]) -> condition [B, ...]`."""
+
+
+def conditioned(batch: Batch) -> tuple[Array, Array]:
+    """Return images and condition of a batch.
+
+    The inputs are the images, and then the labels are the condition; or the pair
+    (images, condition), and then the labels only say which class or concept it is.
+
+    >>> images, condition = conditioned(Batch(jnp.ones((2, 1)), jnp.array([3, 4])))
+    >>> print(condition)
+    [3 4]
+    """
+    if isinstance(batch.inputs, tuple):
+        images, condition = batch.inputs
+        return images, condition
+    return batch.inputs, batch.labels
+
+
+def random_other(num_classes: int) -> Replace:
+    """Return the replacement of a class by another one, drawn anew each time.
+
+    c' = (c + r) mod K, r uniform on 1 … K − 1.
+
+    Args:
+      num_classes: K ≥ 2.
+
+    Raises:
+      InputError: fewer than two classes.
+
+    Reference: SalUn, arXiv 2310.12508, for diffusion (random relabelling).
+
+    >>> replace, labels = random_other(2), jnp.array([0, 1])
+    >>> print(replace(jax.random.key(0), labels, labels))
+    [1 0]
+    """
+    if num_classes < 2:
+        raise InputError(
+            f"num_classes={num_classes}: another class needs at least 2 classes"
+        )
+
+    def replace(key: Array, condition: Array, labels: Array) -> Array:
+        del condition
+        steps = jax.random.randint(key, labels.shape, 1, num_classes, labels.dtype)
+        return (labels + steps) % num_classes
+
+    return replace
+
+
+def next_class(num_classes: int) -> Replace:
+    """Return the replacement of class c by (c + 1) mod K.
+
+    Args:
+      num_classes: K ≥ 2.
+
+    Raises:
+      InputError: fewer than two classes.
+
+    Reference: SalUn's public code for class-wise forgetting on CIFAR-10.
+
+    >>> print(next_class(3)(jax.random.key(0), None, jnp.array([0, 2])))
+    [1 0]
+    """
+    if num_classes < 2:
+        raise InputError(
+            f"num_classes={num_classes}: another class needs at least 2 classes"
+        )
+
+    def replace(key: Array, condition: Array, labels: Array) -> Array:
+        del key, condition
+        return (labels + 1) % num_classes
+
+    return replace
+
+
+def anchor(condition: ArrayLike) -> Replace:
+    """Return the replacement by one condition, the same for all.
+
+    Args:
+      condition: a class id `[]`, or tokens `[L]`.
+
+    Source: concept ablation (Kumari et al., arXiv 2303.13516) for the idea.
+
+    >>> print(anchor(7)(jax.random.key(0), jnp.array([1, 2]), None))
+    [7 7]
+    """
+
+    def replace(key: Array, given: Array, labels: Array) -> Array:
+        del key, labels
+        return like(condition, given)
+
+    return replace
+
+
+def by_label(table: ArrayLike) -> Replace:
+    """Return the replacement by a row of a table: what each label is to become.
+
+    Args:
+      table: `[K, ...]`, class ids `[K]` or tokens `[K, L]`.
+
+    >>> print(by_label([2, 0, 1])(jax.random.key(0), None, jnp.array([0, 2])))
+    [2 1]
+    """
+    rows = np.asarray(table)
+
+    def replace(key: Array, condition: Array, labels: Array) -> Array:
+        del key, condition
+        return jnp.asarray(rows, jnp.int32)[labels]
+
+    return replace
+
+
+def like(condition: ArrayLike, given: Array) -> Array:
+    """Return one condition for each of a batch.
+
+    Args:
+      condition: of one sample, `[...]`.
+      given: `[B, ...]`.
+
+    Raises:
+      InputError: a condition of another shape than those of the batch.
+
+    >>> like([1, 2], jnp.zeros((2, 2), jnp.int32)).tolist()
+    [[1, 2], [1, 2]]
+    """
+    value = jnp.asarray(condition, given.dtype)
+    if value.shape != given.shape[1:]:
+        raise InputError(
+            f"condition of shape {value.shape}, but those of the batch have "
+            f"{given.shape[1:]}: give one class id, or as many tokens"
+        )
+    return jnp.broadcast_to(value, given.shape)
+
+
+def drop_condition(
+    key: Array, condition: Array, *, null: ArrayLike, rate: float
+) -> Array:
+    """Replace each condition by the null condition with probability p.
+
+    Args:
+      key: consumed.
+      condition: `[B, ...]`.
+      null: the null condition of one sample.
+      rate: p in [0, 1].
+
+    Returns:
+      `[B, ...]`.
+
+    Reference: Ho and Salimans, arXiv 2207.12598, algorithm 1.
+
+    >>> print(drop_condition(jax.random.key(0), jnp.array([1, 2]), null=9, rate=1.0))
+    [9 9]
+    """
+    dropped = jax.random.bernoulli(key, rate, condition.shape[:1])
+    dropped = dropped.reshape(dropped.shape + (1,) * (condition.ndim - 1))
+    return jnp.where(dropped, like(null, condition), condition)
+
+
+def check_classes(conditions: ArrayLike, num_classes: int) -> np.ndarray:
+    """Return class ids as `i32[N]`, refused where the model has no such class.
+
+    Raises:
+      InputError: no integers, or a class outside 0 … K − 1.
+
+    >>> check_classes([3], 3)
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: class 3 is unknown: the model has num_classes=3, \
+so 0 to 2
+    """
+    values = np.asarray(conditions)
+    if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
+        raise InputError(f"conditions={values}: give class ids, integers [N]")
+    wrong = values[(values < 0) | (values >= num_classes)]
+    if wrong.size:
+        raise InputError(
+            f"class {wrong[0]} is unknown: the model has num_classes={num_classes}, so "
+            f"0 to {num_classes - 1}"
+        )
+    return values.astype(np.int32)

@@ -1,0 +1,341 @@
+"""Samplers: the equations of one reverse step, and the drivers that make images.
+
+Shapes: B batch, S sampling steps, T timesteps of training. A sampler is a table of
+timesteps and an equation; `generate` runs any of them with any network.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jax_unlearn.diffusion.conditions import like
+from jax_unlearn.diffusion.process import Process, to_epsilon
+from jax_unlearn.errors import InputError
+from jax_unlearn.types import Array, Model, ModelState, Params
+
+
+class Sampler(NamedTuple):
+    """Which steps to take, and the variance of each.
+
+    A step goes from ᾱ to ᾱ' by x' = √ᾱ' x̂_0 + √(1 − ᾱ' − σ²) ε̂ + σ' z, with z of
+    N(0, I); σ is what leaves the direction of ε̂, σ' what is drawn anew (they differ
+    in DDPM with the large variance only).
+
+    Attributes:
+      process: the noise schedule.
+      timesteps: falling, `i32[S]`.
+      alphas: ᾱ of each step, `f32[S]`.
+      next_alphas: ᾱ' of each step, 1 for the last, `f32[S]`.
+      variances: σ², `f32[S]`.
+      drawn_variances: σ'², `f32[S]`.
+      clip: bound of |x̂_0|, or None.
+    """
+
+    process: Process
+    timesteps: np.ndarray
+    alphas: np.ndarray
+    next_alphas: np.ndarray
+    variances: np.ndarray
+    drawn_variances: np.ndarray
+    clip: float | None
+
+
+def ddim(
+    process: Process,
+    num_inference_steps: int = 50,
+    *,
+    eta: float = 0.0,
+    clip: float | None = 1.0,
+) -> Sampler:
+    """Return the sampler of few steps: σ² = η² (1 − ᾱ')/(1 − ᾱ) · (1 − ᾱ/ᾱ').
+
+    The timesteps are spread evenly from T − 1 to 0, both included.
+
+    Args:
+      process: the noise schedule.
+      num_inference_steps: S, 1 to T.
+      eta: η in [0, 1]; 0 draws nothing on the way, 1 with S = T is `ddpm`.
+      clip: bound of |x̂_0|, or None.
+
+    Raises:
+      InputError: S or η out of range.
+
+    Reference: Song et al., arXiv 2010.02502, equations 12 and 16.
+
+    >>> from jax_unlearn.diffusion.process import linear
+    >>> ddim(linear(1000), 3).timesteps.tolist()
+    [999, 500, 0]
+    """
+    total = process.num_train_timesteps
+    if not 1 <= num_inference_steps <= total:
+        raise InputError(
+            f"num_inference_steps={num_inference_steps} must lie between 1 and "
+            f"num_train_timesteps={total}"
+        )
+    if not 0 <= eta <= 1:
+        raise InputError(f"eta={eta} must lie in [0, 1]; 0 is deterministic")
+    spread = np.round(np.linspace(total - 1, 0, num_inference_steps))
+    alphas, after = _levels(process, spread)
+    variances = eta**2 * (1 - after) / (1 - alphas) * (1 - alphas / after)
+    return _sampler(process, spread, variances, variances, clip)
+
+
+def ddpm(
+    process: Process, *, variance: str = "fixed_small", clip: float | None = 1.0
+) -> Sampler:
+    """Return ancestral sampling, one step a timestep of training.
+
+    The mean is that of q(x_{t−1} | x_t, x̂_0); the variance
+    β̃_t = (1 − ᾱ_{t−1})/(1 − ᾱ_t) β_t ("fixed_small") or β_t ("fixed_large").
+
+    Args:
+      process: the noise schedule.
+      variance: "fixed_small" or "fixed_large".
+      clip: bound of |x̂_0|, or None.
+
+    Raises:
+      InputError: unknown variance.
+
+    Reference: Ho et al., arXiv 2006.11239, equations 6, 7 and 11.
+
+    >>> from jax_unlearn.diffusion.process import from_betas
+    >>> ddpm(from_betas([0.5, 0.5])).variances.tolist()  # (1 − 0.5)/(1 − 0.25)·0.5, 0
+    [0.3333, 0.0]
+    """
+    if variance not in ("fixed_small", "fixed_large"):
+        raise InputError(
+            f"variance={variance!r}: choose 'fixed_small' or 'fixed_large'"
+        )
+    steps = np.arange(process.num_train_timesteps)[::-1]
+    alphas, after = _levels(process, steps)
+    betas = 1 - alphas / after
+    small = (1 - after) / (1 - alphas) * betas
+    large = np.where(after < 1, betas, 0.0)  # the last step draws nothing
+    drawn = small if variance == "fixed_small" else large
+    return _sampler(process, steps, small, drawn, clip)
+
+
+def reverse_step(
+    sampler: Sampler, x: Array, prediction: Array, noise: Array, step: Array
+) -> Array:
+    """Return x' of one step, for a whole batch at the same step.
+
+    x' = √ᾱ' x̂_0 + √(1 − ᾱ' − σ²) ε̂ + σ' z. Where x̂_0 is clipped, ε̂ is taken anew
+    from it, so that x_t = √ᾱ x̂_0 + √(1 − ᾱ) ε̂ still holds.
+
+    Args:
+      sampler: the sampler.
+      x: x_t, `[B, ...]`.
+      prediction: of the network, `[B, ...]`.
+      noise: z, `[B, ...]`.
+      step: number of the step, 0 … S − 1, `i32[]`.
+
+    Returns:
+      `[B, ...]`.
+
+    Reference: Song et al., arXiv 2010.02502, equation 12.
+
+    >>> from jax_unlearn.diffusion.process import from_betas
+    >>> s = ddim(from_betas([0.36]), 1)  # one step to x̂_0
+    >>> x, e, z = jnp.array([1.2]), jnp.array([1.0]), jnp.zeros(1)
+    >>> reverse_step(s, x, e, z, jnp.int32(0)).tolist()  # (1.2 − 0.6)/0.8
+    [0.75]
+    """
+    level = jnp.asarray(sampler.alphas)[step]
+    after = jnp.asarray(sampler.next_alphas)[step]
+    variance = jnp.asarray(sampler.variances)[step]
+    drawn = jnp.asarray(sampler.drawn_variances)[step]
+    times = jnp.full(x.shape[:1], jnp.asarray(sampler.timesteps)[step], jnp.int32)
+    epsilon = to_epsilon(sampler.process, prediction, x, times)
+    image = (x - jnp.sqrt(1.0 - level) * epsilon) / jnp.sqrt(level)
+    if sampler.clip is not None:
+        image = jnp.clip(image, -sampler.clip, sampler.clip)
+        epsilon = (x - jnp.sqrt(level) * image) / jnp.sqrt(1.0 - level)
+    along = jnp.sqrt(jnp.maximum(1.0 - after - variance, 0.0))
+    return jnp.sqrt(after) * image + along * epsilon + jnp.sqrt(drawn) * noise
+
+
+def guided(conditional: Array, unconditional: Array, scale: float | Array) -> Array:
+    """Return the guided prediction ε̂ = ε_∅ + s (ε_c − ε_∅).
+
+    s = 1 is the plain conditional prediction, as in diffusers (`guidance_scale`); the
+    w of the paper is s − 1.
+
+    Args:
+      conditional: ε_c, `[B, ...]`.
+      unconditional: ε_∅, `[B, ...]`.
+      scale: s.
+
+    Returns:
+      `[B, ...]`.
+
+    Reference: Ho and Salimans, arXiv 2207.12598, equation 6.
+
+    >>> print(guided(jnp.array([3.0]), jnp.array([1.0]), 2.0))
+    [5.]
+    """
+    return unconditional + scale * (conditional - unconditional)
+
+
+def generate(
+    model: Model,
+    params: Params,
+    model_state: ModelState,
+    conditions: ArrayLike,
+    key: Array,
+    *,
+    sampler: Sampler,
+    shape: tuple[int, ...],
+    guidance_scale: float = 1.0,
+    null: ArrayLike | None = None,
+    batch_size: int = 256,
+    scan: bool | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Return one image for each condition, by one compiled program.
+
+    Image i is drawn from `fold_in(key, i)`: it does not depend on the batch size, nor
+    on what else is asked for (up to rounding).
+
+    Args:
+      model: of inputs (x_t, t, condition).
+      params: its parameters; for diffusion models usually their moving average.
+      model_state: its state.
+      conditions: class ids `[N]`, tokens `[N, L]`, …, as the network reads them.
+      key: of all noise.
+      sampler: from `ddim` or `ddpm`.
+      shape: of one image, (H, W, C).
+      guidance_scale: s of `guided`; any other than 1 costs a second pass a step.
+      null: the null condition, of a model trained with it.
+      batch_size: images at a time; the last batch is padded.
+      scan: all steps as one `lax.scan`; default on accelerators only, because on the
+        CPU a convolution inside a loop is slow.
+      progress: told (steps done, steps in all).
+
+    Returns:
+      Images `f32[N, H, W, C]` of about [−1, 1], on the host.
+
+    Raises:
+      InputError: no conditions, batch size below 1, guidance without a null condition.
+
+    >>> from jax_unlearn.diffusion.process import from_betas
+    >>> from jax_unlearn.types import Model
+    >>> def apply(params, state, inputs, *, train, key=None):
+    ...     return 0.6 * inputs[0], state  # the best ε̂ where the data are N(0, 1)
+    >>> model = Model(lambda key, inputs: ((), ()), apply)
+    >>> sampler = ddim(from_betas([0.36]), 1, clip=None)
+    >>> x = generate(
+    ...     model, (), (), [0], jax.random.key(0), sampler=sampler, shape=(1, 1, 1)
+    ... )
+    >>> x.shape
+    (1, 1, 1, 1)
+    """
+    asked = np.asarray(conditions)
+    if asked.ndim < 1 or not len(asked) or batch_size < 1:
+        raise InputError(
+            f"conditions of shape {asked.shape}, batch_size={batch_size}: ask for 1 or "
+            "more images"
+        )
+    if guidance_scale != 1.0 and null is None:
+        raise InputError(
+            f"guidance_scale={guidance_scale} needs the null condition of a model "
+            "trained with dropped conditions; use guidance_scale=1.0, or train with "
+            "drop > 0 and give null"
+        )
+    chunked = jax.default_backend() != "cpu" if scan is None else scan
+    size = min(batch_size, len(asked))
+    starts, total = range(0, len(asked), size), len(sampler.timesteps)
+    guide = None if guidance_scale == 1.0 else jnp.asarray(null)
+    arrays = _arrays(sampler)
+    setting = (model.apply, sampler.process.prediction_type, sampler.clip)
+    scale = jnp.float32(guidance_scale)
+    images = []
+    for number, start in enumerate(starts):
+        rows = np.minimum(np.arange(start, start + size), len(asked) - 1)
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
+            key, jnp.arange(start, start + size)
+        )
+        x = _first(keys, shape)
+        batch = (jnp.asarray(asked[rows]), keys, guide, scale)
+        steps = jnp.arange(total)
+        if chunked:
+            x = _all_steps(setting, arrays, params, model_state, x, batch, steps)
+        else:
+            for step in range(total):
+                x = _one_step(
+                    setting, arrays, params, model_state, x, batch, steps[step]
+                )
+                if progress is not None:
+                    progress(number * total + step + 1, len(starts) * total)
+        images.append(np.asarray(x))
+        if progress is not None and chunked:
+            progress((number + 1) * total, len(starts) * total)
+    return np.concatenate(images)[: len(asked)]
+
+
+def _levels(process: Process, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return ᾱ before and after each step, float64."""
+    alphas = np.asarray(process.alphas_cumprod, np.float64)[steps.astype(np.int64)]
+    return alphas, np.append(alphas[1:], 1.0)
+
+
+def _sampler(process, steps, variances, drawn, clip) -> Sampler:
+    if clip is not None and not clip > 0:
+        raise InputError(
+            f"clip={clip} must be positive, or None; images lie in [-1, 1]"
+        )
+    alphas, after = _levels(process, steps)
+    return Sampler(
+        process,
+        steps.astype(np.int32),
+        *(np.asarray(a, np.float32) for a in (alphas, after, variances, drawn)),
+        clip,
+    )
+
+
+def _arrays(sampler: Sampler) -> tuple[Array, ...]:
+    """Return what of a sampler is data, so that one program serves all settings."""
+    return tuple(
+        jnp.asarray(a) for a in (sampler.process.alphas_cumprod, *sampler[1:-1])
+    )
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _first(keys, shape):
+    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+
+def _stepped(setting, arrays, params, model_state, x, batch, step):
+    apply, prediction_type, clip = setting
+    conditions, keys, null, scale = batch
+    sampler = Sampler(Process(arrays[0], prediction_type), *arrays[1:], clip)
+    times = jnp.full(x.shape[:1], sampler.timesteps[step], jnp.int32)
+
+    def predict(x: Array, times: Array, conditions: Array) -> Array:
+        return apply(params, model_state, (x, times, conditions), train=False)[0]
+
+    if null is None:
+        prediction = predict(x, times, conditions)
+    else:
+        both = jnp.concatenate([conditions, like(null, conditions)])
+        twice = jnp.concatenate([x, x]), jnp.concatenate([times, times])
+        prediction = guided(*jnp.split(predict(*twice, both), 2), scale)
+    fresh = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, step)
+    noise = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(fresh)
+    return reverse_step(sampler, x, prediction, noise, step)
+
+
+_one_step = jax.jit(_stepped, static_argnums=0)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _all_steps(setting, arrays, params, model_state, x, batch, steps):
+    def body(x, step):
+        return _stepped(setting, arrays, params, model_state, x, batch, step), None
+
+    return jax.lax.scan(body, x, steps)[0]

@@ -1,0 +1,453 @@
+"""The UNet of diffusion models, conditioned on a class or on tokens.
+
+Shapes: B batch, images of H x W pixels and C channels, E width of the embeddings, L
+length of a condition. Names follow the diffusers library (`block_out_channels`,
+`layers_per_block`, `cross_attention_dim`, `sample_size`); images are NHWC, as
+everywhere in flax. Parameters, normalisations and softmax are float32.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jax_unlearn.errors import InputError
+from jax_unlearn.zoo.layers import linear_uniform
+
+Array = jax.Array
+
+
+def timestep_embedding(timesteps: Array, width: int, *, base: float = 1e4) -> Array:
+    """Return the sinusoids of a timestep: (cos(t ω_j), sin(t ω_j)).
+
+    ω_j = base^{−j/h}, j = 0 … h − 1, h = width/2.
+
+    Args:
+      timesteps: t, `[B]`.
+      width: E, even.
+      base: the slowest frequency is about 1/base.
+
+    Returns:
+      `f32[B, E]`.
+
+    Raises:
+      InputError: odd width.
+
+    Reference: Vaswani et al., arXiv 1706.03762; Ho et al., arXiv 2006.11239.
+
+    >>> timestep_embedding(jnp.array([0]), 4).tolist()
+    [[1.0, 1.0, 0.0, 0.0]]
+    """
+    if width < 2 or width % 2:
+        raise InputError(f"width={width} must be even and positive; try 64")
+    half = width // 2
+    rates = jnp.exp(-math.log(base) / half * jnp.arange(half, dtype=jnp.float32))
+    angles = timesteps.astype(jnp.float32)[:, None] * rates[None]
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+class ResBlock(nnx.Module):
+    """x + conv(silu(norm(conv(silu(norm(x))) + linear(silu(e))))), e the embedding.
+
+    The last convolution is zero at first: a new block is the identity (or its
+    shortcut). The shortcut is a 1x1 convolution where the number of channels changes.
+
+    Args:
+      in_features, out_features: numbers of channels.
+      embedding: E.
+      groups: of the normalisation, at most.
+      dropout: share of features dropped before the last convolution.
+      dtype: compute dtype.
+      rngs: random streams.
+
+    Examples:
+      >>> def block(x, e):
+      ...     return ResBlock(4, 8, embedding=6, rngs=nnx.Rngs(0))(x, e, train=False)
+      >>> jax.eval_shape(block, jnp.ones((2, 8, 8, 4)), jnp.ones((2, 6))).shape
+      (2, 8, 8, 8)
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        embedding: int,
+        groups: int = 8,
+        dropout: float = 0.0,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.norm1 = _norm(in_features, groups, rngs)
+        self.conv1 = _conv(in_features, out_features, dtype=dtype, rngs=rngs)
+        self.shift = _linear(embedding, out_features, dtype=dtype, rngs=rngs)
+        self.norm2 = _norm(out_features, groups, rngs)
+        self.dropout = nnx.Dropout(dropout, rngs=rngs) if dropout > 0 else None
+        self.conv2 = _conv(
+            out_features, out_features, zero=True, dtype=dtype, rngs=rngs
+        )
+        same = in_features == out_features
+        self.shortcut = (
+            None
+            if same
+            else _conv(in_features, out_features, kernel=1, dtype=dtype, rngs=rngs)
+        )
+
+    def __call__(self, x: Array, embedding: Array, *, train: bool) -> Array:
+        """Return `[B, H, W, out]` of `x [B, H, W, in]` and `embedding [B, E]`."""
+        y = self.conv1(nnx.silu(_normed(self.norm1, x)))
+        y = y + self.shift(nnx.silu(embedding))[:, None, None, :]
+        y = nnx.silu(_normed(self.norm2, y))
+        if self.dropout is not None:
+            y = self.dropout(y, deterministic=not train)
+        return self.conv2(y) + (x if self.shortcut is None else self.shortcut(x))
+
+
+class AttentionBlock(nnx.Module):
+    """x + attention over the pixels (and then over the tokens of the condition).
+
+    softmax(q kᵀ/√d) v with queries of the pixels; keys and values of the pixels, or
+    of the tokens. The output projections are zero at first.
+
+    Args:
+      features: number of channels.
+      heads: number of heads; divides `features`.
+      context: width of the tokens, or None for self-attention alone.
+      groups: of the normalisation, at most.
+      dtype: compute dtype.
+      rngs: random streams.
+
+    Raises:
+      InputError: `heads` does not divide `features`.
+
+    Reference: Vaswani et al., arXiv 1706.03762; cross-attention to a condition:
+    Rombach et al., arXiv 2112.10752.
+
+    Examples:
+      >>> def block(x, c):
+      ...     return AttentionBlock(8, heads=2, context=5, rngs=nnx.Rngs(0))(x, c)
+      >>> jax.eval_shape(block, jnp.ones((2, 4, 4, 8)), jnp.ones((2, 3, 5))).shape
+      (2, 4, 4, 8)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        heads: int = 1,
+        context: int | None = None,
+        groups: int = 8,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        if heads < 1 or features % heads:
+            raise InputError(
+                f"heads={heads} must divide the {features} channels of the level"
+            )
+        self.heads = heads
+        self.norm = _norm(features, groups, rngs)
+        self.qkv = _linear(features, 3 * features, dtype=dtype, rngs=rngs)
+        self.out = _linear(features, features, zero=True, dtype=dtype, rngs=rngs)
+        self.crosses = context is not None
+        if context is not None:
+            self.cross_norm = _norm(features, groups, rngs)
+            self.query = _linear(features, features, dtype=dtype, rngs=rngs)
+            self.key_value = _linear(context, 2 * features, dtype=dtype, rngs=rngs)
+            self.cross_out = _linear(
+                features, features, zero=True, dtype=dtype, rngs=rngs
+            )
+
+    def __call__(self, x: Array, context: Array | None = None) -> Array:
+        """Return `[B, H, W, C]` of `x [B, H, W, C]` and `context [B, L, context]`."""
+        flat = x.reshape(x.shape[0], -1, x.shape[-1])
+        q, k, v = jnp.split(self.qkv(_normed(self.norm, flat)), 3, axis=-1)
+        flat = flat + self.out(self._attend(q, k, v))
+        if self.crosses:
+            if context is None:
+                raise InputError("context=None: this block attends to tokens")
+            q = self.query(_normed(self.cross_norm, flat))
+            k, v = jnp.split(self.key_value(context.astype(flat.dtype)), 2, axis=-1)
+            flat = flat + self.cross_out(self._attend(q, k, v))
+        return flat.reshape(x.shape)
+
+    def _attend(self, query: Array, key: Array, value: Array) -> Array:
+        def cut(y: Array) -> Array:
+            return y.reshape(*y.shape[:2], self.heads, -1)
+
+        y = jax.nn.dot_product_attention(cut(query), cut(key), cut(value))
+        return y.reshape(query.shape)
+
+
+class UNet(nnx.Module):
+    """The denoiser of a diffusion model: `(x_t, t, condition) -> prediction`.
+
+    Level l (from 0) has `layers_per_block` residual blocks of `block_out_channels[l]`
+    channels on the way down and one more on the way up; every level but the last
+    halves the image. Where `attention[l]` is set each block is followed by attention.
+
+    The condition is a class id (`num_classes`), embedded and added to the embedding
+    of the timestep; or the hidden states of an encoder (`cross_attention_dim`), read
+    by cross-attention; or neither (then it is not read). Class ids run to
+    `num_classes`, which is the null condition of classifier-free guidance.
+
+    Args:
+      num_classes: K, or None.
+      in_channels: C of the images; the prediction has as many.
+      block_out_channels: channels of the levels.
+      layers_per_block: residual blocks a level.
+      attention: whether each level attends; default the last level only.
+      heads: of the attention.
+      cross_attention_dim: width of the tokens, or None.
+      groups: of the normalisations, at most.
+      dropout: in the residual blocks.
+      dtype: compute dtype, e.g. `jnp.bfloat16`; parameters and prediction are float32.
+      rngs: random streams.
+
+    Raises:
+      InputError: settings that make no network; when called, images that are no
+        multiple of 2^(levels − 1) or have other channels, a condition of another rank.
+
+    Reference: Ho et al., arXiv 2006.11239 (the network); Nichol and Dhariwal, arXiv
+    2102.09672 (class embedding); Ho and Salimans, arXiv 2207.12598 (null condition).
+
+    Examples:
+      >>> def predict(x, t, c):
+      ...     net = UNet(10, block_out_channels=(8, 16), rngs=nnx.Rngs(0))
+      ...     return net((x, t, c), train=False)
+      >>> x, t = jnp.ones((2, 8, 8, 1)), jnp.array([0, 9])
+      >>> jax.eval_shape(predict, x, t, jnp.array([3, 10])).shape
+      (2, 8, 8, 1)
+    """
+
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        *,
+        in_channels: int = 1,
+        block_out_channels: Sequence[int] = (32, 64),
+        layers_per_block: int = 1,
+        attention: Sequence[bool] | None = None,
+        heads: int = 1,
+        cross_attention_dim: int | None = None,
+        groups: int = 8,
+        dropout: float = 0.0,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        widths = tuple(block_out_channels)
+        if not widths or min(widths) < 2 or widths[0] % 2 or layers_per_block < 1:
+            raise InputError(
+                f"block_out_channels={widths}, layers_per_block={layers_per_block}: "
+                "give even widths, one a level, and 1 or more layers"
+            )
+        attends = (
+            (False,) * (len(widths) - 1) + (True,)
+            if attention is None
+            else tuple(attention)
+        )
+        if len(attends) != len(widths):
+            raise InputError(
+                f"attention={attends} must say yes or no for each of the "
+                f"{len(widths)} levels of block_out_channels"
+            )
+        if num_classes is not None and num_classes < 1:
+            raise InputError(f"num_classes={num_classes} must be at least 1, or None")
+        if num_classes is not None and cross_attention_dim is not None:
+            raise InputError(
+                f"num_classes={num_classes}, cross_attention_dim={cross_attention_dim}:"
+                " the condition is a class or tokens; give one of the two"
+            )
+        self.in_channels, self.levels = in_channels, len(widths)
+        self.width, self.dtype = widths[0], dtype
+        self.reads_class = num_classes is not None
+        self.reads_tokens = cross_attention_dim is not None
+        embedding = 4 * widths[0]
+
+        def blocks(name: str, size: int, out: int, attend: bool) -> None:
+            block = ResBlock(
+                size,
+                out,
+                embedding=embedding,
+                groups=groups,
+                dropout=dropout,
+                dtype=dtype,
+                rngs=rngs,
+            )
+            setattr(self, name, block)
+            if attend:
+                attention = AttentionBlock(
+                    out,
+                    heads=heads,
+                    context=cross_attention_dim,
+                    groups=groups,
+                    dtype=dtype,
+                    rngs=rngs,
+                )
+                setattr(self, f"{name}_attention", attention)
+
+        self.time1 = _linear(widths[0], embedding, dtype=dtype, rngs=rngs)
+        self.time2 = _linear(embedding, embedding, dtype=dtype, rngs=rngs)
+        if num_classes is not None:
+            self.classes = nnx.Embed(
+                num_classes + 1,
+                embedding,
+                embedding_init=_normal(1.0),
+                dtype=jnp.float32,
+                rngs=rngs,
+            )
+        self.stem = _conv(in_channels, widths[0], dtype=dtype, rngs=rngs)
+        sizes, size, plan = [widths[0]], widths[0], []
+        for level, out in enumerate(widths):
+            for layer in range(layers_per_block):
+                blocks(f"down{level}_{layer}", size, out, attends[level])
+                plan.append(f"down{level}_{layer}")
+                size = out
+                sizes.append(out)
+            if level < len(widths) - 1:
+                down = _conv(out, out, stride=2, dtype=dtype, rngs=rngs)
+                setattr(self, f"down{level}", down)
+                plan.append(f"down{level}")
+                sizes.append(out)
+        blocks("mid0", size, size, attends[-1])
+        blocks("mid1", size, size, False)
+        self.down_plan, plan = tuple(plan), []
+        for level in reversed(range(len(widths))):
+            out = widths[level]
+            for layer in range(layers_per_block + 1):
+                blocks(f"up{level}_{layer}", size + sizes.pop(), out, attends[level])
+                plan.append(f"up{level}_{layer}")
+                size = out
+            if level:
+                setattr(self, f"up{level}", _conv(out, out, dtype=dtype, rngs=rngs))
+                plan.append(f"up{level}")
+        self.up_plan = tuple(plan)
+        self.norm = _norm(size, groups, rngs)
+        self.out = _conv(size, in_channels, zero=True, dtype=jnp.float32, rngs=rngs)
+
+    def __call__(self, inputs: tuple[Array, Array, Array], *, train: bool) -> Array:
+        """Return the prediction `f32[B, H, W, C]`.
+
+        Args:
+          inputs: (x_t `[B, H, W, C]`, t `i32[B]`, condition: class ids `i32[B]` or
+            hidden states `[B, L, cross_attention_dim]`).
+          train: whether dropout acts.
+        """
+        x, timesteps, condition = inputs
+        self._check(x, timesteps, condition)
+        embedding = self.time1(timestep_embedding(timesteps, self.width))
+        embedding = self.time2(nnx.silu(embedding))
+        if self.reads_class:
+            embedding = embedding + self.classes(condition).astype(embedding.dtype)
+        context = condition if self.reads_tokens else None
+
+        def through(name: str, y: Array) -> Array:
+            y = getattr(self, name)(y, embedding, train=train)
+            attention = getattr(self, f"{name}_attention", None)
+            return y if attention is None else attention(y, context)
+
+        y = self.stem(x.astype(self.dtype))
+        skips = [y]
+        for name in self.down_plan:
+            y = through(name, y) if "_" in name else getattr(self, name)(y)
+            skips.append(y)
+        y = through("mid1", through("mid0", y))
+        for name in self.up_plan:
+            if "_" in name:
+                y = through(name, jnp.concatenate([y, skips.pop()], axis=-1))
+            else:
+                y = getattr(self, name)(jnp.repeat(jnp.repeat(y, 2, 1), 2, 2))
+        y = nnx.silu(_normed(self.norm, y))
+        return self.out(y.astype(jnp.float32))
+
+    def _check(self, x: Array, timesteps: Array, condition: Array) -> None:
+        step = 2 ** (self.levels - 1)
+        if x.ndim != 4 or x.shape[-1] != self.in_channels:
+            raise InputError(
+                f"x_t.shape={x.shape} must be [B, H, W, {self.in_channels}]; pass NHWC "
+                "images or set in_channels"
+            )
+        if x.shape[1] % step or x.shape[2] % step:
+            raise InputError(
+                f"x_t.shape={x.shape}: {self.levels} levels need sides that are "
+                f"multiples of {step}; pad the images, or use fewer levels"
+            )
+        if timesteps.shape != x.shape[:1]:
+            raise InputError(
+                f"t.shape={timesteps.shape} must be [B]={x.shape[:1]}: one timestep an "
+                "image"
+            )
+        if self.reads_class and (
+            condition.ndim != 1 or not jnp.issubdtype(condition.dtype, jnp.integer)
+        ):
+            raise InputError(
+                f"condition of shape {condition.shape} and dtype {condition.dtype}: "
+                "this network reads class ids, integers [B]"
+            )
+        if self.reads_tokens and condition.ndim != 3:
+            raise InputError(
+                f"condition of shape {condition.shape}: this network reads hidden "
+                "states [B, L, cross_attention_dim]"
+            )
+
+
+def _normed(norm: nnx.GroupNorm, x: Array) -> Array:
+    """Normalise in float32 and return the dtype of the input."""
+    return norm(x).astype(x.dtype)
+
+
+def _norm(features: int, groups: int, rngs: nnx.Rngs) -> nnx.GroupNorm:
+    """Return GroupNorm of the largest number of groups that divides the channels."""
+    count = next(g for g in range(min(groups, features), 0, -1) if features % g == 0)
+    return nnx.GroupNorm(features, num_groups=count, dtype=jnp.float32, rngs=rngs)
+
+
+def _conv(
+    in_features: int,
+    out_features: int,
+    *,
+    kernel: int = 3,
+    stride: int = 1,
+    zero: bool = False,
+    dtype: Any,
+    rngs: nnx.Rngs,
+) -> nnx.Conv:
+    pad = (kernel // 2, kernel // 2)
+    return nnx.Conv(
+        in_features,
+        out_features,
+        (kernel, kernel),
+        strides=(stride, stride),
+        padding=(pad, pad),
+        kernel_init=nnx.initializers.zeros if zero else linear_uniform,
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+def _linear(
+    in_features: int,
+    out_features: int,
+    *,
+    zero: bool = False,
+    dtype: Any,
+    rngs: nnx.Rngs,
+) -> nnx.Linear:
+    return nnx.Linear(
+        in_features,
+        out_features,
+        kernel_init=nnx.initializers.zeros if zero else linear_uniform,
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+def _normal(std: float):
+    """Return the initializer N(0, std²), drawn flat: quick to compile."""
+
+    def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        return std * jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)
+
+    return init
