@@ -39,6 +39,12 @@ from jax_unlearn.audit.forgetting import forgetting_null as forgetting_null
 from jax_unlearn.audit.forgetting import forgetting_points as forgetting_points
 from jax_unlearn.audit.forgetting import forgetting_quality as forgetting_quality
 from jax_unlearn.audit.forgetting import forgetting_score as forgetting_score
+from jax_unlearn.audit.frechet import Moments as Moments
+from jax_unlearn.audit.frechet import feature_moments as feature_moments
+from jax_unlearn.audit.frechet import frechet_distance as frechet_distance
+from jax_unlearn.audit.generation import GenerationMetrics as GenerationMetrics
+from jax_unlearn.audit.generation import class_frechet as class_frechet
+from jax_unlearn.audit.generation import generation_metrics as generation_metrics
 from jax_unlearn.audit.klom import Klom as Klom
 from jax_unlearn.audit.klom import klom as klom
 from jax_unlearn.audit.klom import klom_null as klom_null

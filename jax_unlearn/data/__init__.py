@@ -30,6 +30,7 @@ from jax_unlearn.data.preprocess import random_flip as random_flip
 from jax_unlearn.data.preprocess import with_preprocessing as with_preprocessing
 from jax_unlearn.data.queries import Strategy as Strategy
 from jax_unlearn.data.queries import queried as queried
+from jax_unlearn.data.resize import shrink as shrink
 from jax_unlearn.data.schedules import every_k as every_k
 from jax_unlearn.data.schedules import forget_only as forget_only
 from jax_unlearn.data.schedules import merged as merged

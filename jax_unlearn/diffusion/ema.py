@@ -54,7 +54,7 @@ def ema_params(decay: float | Array = 0.999) -> optax.GradientTransformation:
         copy = jax.tree.map(lambda p: jnp.array(p, jnp.float32, copy=True), params)
         return EmaState(copy, jnp.int32(0))
 
-    def update(updates: Any, state: EmaState, params: Params | None = None):
+    def update(updates: Any, state: Any, params: Params | None = None):
         if params is None:
             raise ValueError("ema_params needs params: call update(g, state, params)")
         steps = state.count.astype(jnp.float32)

@@ -264,11 +264,11 @@ def generate(
         batch = (jnp.asarray(asked[rows]), keys, guide, scale)
         steps = jnp.arange(total)
         if chunked:
-            x = _all_steps(setting, arrays, params, model_state, x, batch, steps)
+            x = _all_steps(setting, (arrays, params, model_state, batch), x, steps)
         else:
             for step in range(total):
                 x = _one_step(
-                    setting, arrays, params, model_state, x, batch, steps[step]
+                    setting, (arrays, params, model_state, batch), x, steps[step]
                 )
                 if progress is not None:
                     progress(number * total + step + 1, len(starts) * total)
@@ -290,12 +290,9 @@ def _sampler(process, steps, variances, drawn, clip) -> Sampler:
             f"clip={clip} must be positive, or None; images lie in [-1, 1]"
         )
     alphas, after = _levels(process, steps)
-    return Sampler(
-        process,
-        steps.astype(np.int32),
-        *(np.asarray(a, np.float32) for a in (alphas, after, variances, drawn)),
-        clip,
-    )
+    levels = [a.astype(np.float32) for a in (alphas, after, variances, drawn)]
+    times = steps.astype(np.int32)
+    return Sampler(process, times, levels[0], levels[1], levels[2], levels[3], clip)
 
 
 def _arrays(sampler: Sampler) -> tuple[Array, ...]:
@@ -310,10 +307,12 @@ def _first(keys, shape):
     return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
 
-def _stepped(setting, arrays, params, model_state, x, batch, step):
+def _stepped(setting, carried, x, step):
     apply, prediction_type, clip = setting
+    arrays, params, model_state, batch = carried
     conditions, keys, null, scale = batch
-    sampler = Sampler(Process(arrays[0], prediction_type), *arrays[1:], clip)
+    process = Process(arrays[0], prediction_type)
+    sampler = Sampler._make((process, *arrays[1:], clip))
     times = jnp.full(x.shape[:1], sampler.timesteps[step], jnp.int32)
 
     def predict(x: Array, times: Array, conditions: Array) -> Array:
@@ -323,8 +322,9 @@ def _stepped(setting, arrays, params, model_state, x, batch, step):
         prediction = predict(x, times, conditions)
     else:
         both = jnp.concatenate([conditions, like(null, conditions)])
-        twice = jnp.concatenate([x, x]), jnp.concatenate([times, times])
-        prediction = guided(*jnp.split(predict(*twice, both), 2), scale)
+        doubled = jnp.concatenate([x, x]), jnp.concatenate([times, times])
+        conditional, bare = jnp.split(predict(doubled[0], doubled[1], both), 2)
+        prediction = guided(conditional, bare, scale)
     fresh = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, step)
     noise = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(fresh)
     return reverse_step(sampler, x, prediction, noise, step)
@@ -334,8 +334,8 @@ _one_step = jax.jit(_stepped, static_argnums=0)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _all_steps(setting, arrays, params, model_state, x, batch, steps):
+def _all_steps(setting, carried, x, steps):
     def body(x, step):
-        return _stepped(setting, arrays, params, model_state, x, batch, step), None
+        return _stepped(setting, carried, x, step), None
 
     return jax.lax.scan(body, x, steps)[0]

@@ -44,8 +44,8 @@ class Denoised(NamedTuple):
     distances: Array
 
 
-Wanted = Callable[[Objective, Callable[[Array], Array], Noised, Array], Array | None]
-"""`(objective, predict, noised, key) -> target [J·B, ...]`, None for the noise itself;
+Wanted = Callable[[Objective, Callable[[Array], Array], Noised, Array], Array]
+"""`(objective, predict, noised, key) -> target [J·B, ...]`;
 `predict` maps a condition to the current prediction, detached."""
 
 

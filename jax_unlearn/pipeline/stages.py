@@ -108,7 +108,7 @@ def optimizer_of(
     [-1.0]
     """
     parts = []
-    adam = False
+    adaptive = False
     if isinstance(setting, Training):
         # strict dtype promotion forbids a schedule of an integer
         rates = cosine(setting, steps)
@@ -117,13 +117,13 @@ def optimizer_of(
         rate = optax.inject_hyperparams(optax.scale_by_learning_rate)(
             setting.learning_rate
         )
-        adam = setting.optimizer == "adam"
+        adaptive = setting.optimizer == "adam"
         if setting.clip > 0:
             parts.append(optax.clip_by_global_norm(setting.clip))
     if setting.weight_decay > 0:
         parts.append(optax.add_decayed_weights(setting.weight_decay))
-    if adam:
-        parts.append(_adam())
+    if adaptive:
+        parts.append(adam())
     elif setting.momentum > 0:
         parts.append(optax.trace(setting.momentum))
     return optax.chain(*parts, rate)
@@ -139,15 +139,15 @@ def cosine(setting: Training, steps: int) -> optax.Schedule:
     return optax.cosine_decay_schedule(setting.learning_rate, max(steps, 1))
 
 
-def _adam() -> optax.GradientTransformation:
+def adam() -> optax.GradientTransformation:
     """Return Adam's scaling, which raises a float to an integer count."""
-    adam = optax.scale_by_adam()
+    inner = optax.scale_by_adam()
 
     def update(updates, state, params=None):
         with jax.numpy_dtype_promotion("standard"):
-            return adam.update(updates, state, params)
+            return inner.update(updates, state, params)
 
-    return optax.GradientTransformation(adam.init, update)
+    return optax.GradientTransformation(inner.init, update)
 
 
 class Trainer:
