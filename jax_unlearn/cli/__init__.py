@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     import tyro
 
-    from jax_unlearn.cli import audit, commands, demo, ensemble, methods
+    from jax_unlearn.cli import audit, commands, demo, ensemble, generate, methods
     from jax_unlearn.cli.recipe import recipe
 
     known = {
@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "unlearn": commands.unlearn,
         "audit": audit.audit,
         "ensemble": ensemble.ensemble,
+        "generate": generate.generate,
         "methods": methods.methods,
         "report": commands.report,
         "recipe": recipe,
@@ -38,13 +39,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or (arguments[0][0:1] == "-" and arguments[0] not in _HELP):
         arguments.insert(0, "demo")
+    prog, summary = "jax-unlearn", SUMMARY
+    if arguments[0] == "generate":
+        known, prog, summary = generate.COMMANDS, f"{prog} generate", generate.SUMMARY
+        arguments = arguments[1:] or ["--help"]
     try:
         if arguments[0] not in (*known, *_HELP):
             raise unknown_name("command", arguments[0], known)
         tyro.extras.subcommand_cli_from_dict(
             known,
-            prog="jax-unlearn",
-            description=SUMMARY,
+            prog=prog,
+            description=summary,
             args=arguments,
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
         )

@@ -111,7 +111,7 @@ def train(
         raise InputError("retrain=True needs the request: give --split FILE.json")
     else:
         ids, unseen = holdout(labels, fraction=unseen_fraction, seed=seed)
-    _refuse_existing(out)
+    refuse_existing(out)
     network = describe(training, dataset)
     console = open_console()
     with Reporter(console, 1) as progress:
@@ -160,7 +160,7 @@ def unlearn(
     dataset = source.load()
     stored = load_model(checkpoint, dataset)
     ids = forget_ids(forget, dataset, stored)
-    _refuse_existing(out)
+    refuse_existing(out)
     request = Request(ids, np.setdiff1d(stored.ids, ids), stored.unseen)
     console = open_console()
     with Reporter(console, 1) as progress:
@@ -243,7 +243,7 @@ def forget_ids(path: Path, dataset: Dataset, stored: Stored) -> np.ndarray:
     )
 
 
-def _refuse_existing(out: Path) -> None:
+def refuse_existing(out: Path) -> None:
     """Refuse before the work what could not be written after it."""
     if out.exists():
         raise InputError(f"out={out} exists already; choose another --out")

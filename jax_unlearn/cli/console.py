@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.table import Table as RichTable
 
 from jax_unlearn.pipeline.probes import PROBES
-from jax_unlearn.report import Cell, main_table
+from jax_unlearn.report import Cell, Table, generation_table, main_table
 
 MARKS = {"inside": "[green]●[/]", "outside": "[yellow]○[/]"}
 GAP = 3  # columns of space and line between two columns of the table
@@ -96,7 +96,23 @@ def print_results(console: Console, results: dict[str, Any]) -> None:
 
     A console too narrow for all columns gets them in several blocks, none cut short.
     """
-    table = main_table(results)
+    _print_table(console, main_table(results))
+
+
+def print_generation(console: Console, results: dict[str, Any]) -> None:
+    """Print the table of generated images, and how to read it."""
+    _print_table(console, generation_table(results))
+    console.print(
+        f"UA: share of the forgotten class's images not recognised as it, by a "
+        f"classifier right on {results['judge']['accuracy']:.1f} % of real images; "
+        f"Fréchet: distance in its features (as many real images: "
+        f"{results['floor']['frechet']:.3f}), not FID. The target is Retrain's value, "
+        "Δ the distance from it; the null is Retrain of another seed.",
+        style="dim",
+    )
+
+
+def _print_table(console: Console, table: Table) -> None:
     cells = [[_markup(cell) for cell in row] for row in table.rows]
     heads = [escape(column) for column in table.columns]
     widths = [

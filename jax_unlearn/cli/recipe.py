@@ -7,7 +7,13 @@ from typing import Any, NamedTuple
 
 import tyro
 
-from jax_unlearn.cli.console import Reporter, open_console, print_legend, print_results
+from jax_unlearn.cli.console import (
+    Reporter,
+    open_console,
+    print_generation,
+    print_legend,
+    print_results,
+)
 from jax_unlearn.data import Dataset, digits, write_atomic
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.pipeline import Plan, experiment
@@ -16,6 +22,10 @@ from jax_unlearn.pipeline.results import shortened, to_json
 RECIPES = {
     "field-digits": "all methods on digits: long-tailed, a class, a linear network",
     "ltu-digits": "LTU: table at ρ = 0.3, ablations, ρ sweep, near and far; digits",
+    "generation-digits": "forget a class of a diffusion model, 8 methods; digits",
+    "generation-fashion": "the same on Fashion-MNIST at 14 x 14 (--data)",
+    "generation-cifar10": "the same on CIFAR-10 at 16 x 16 (--data); an hour or more",
+    "generation-cifar10-full": "CIFAR-10 at full size (--data), for an accelerator",
     "ltu-cifar10": "the same on 2,500 images of CIFAR-10 (--data), small ResNet; hours",
 }
 
@@ -26,6 +36,7 @@ def recipe(
     out: Path | None = None,
     seeds: tuple[int, ...] | None = None,
     parts: tuple[str, ...] | None = None,
+    classes: tuple[int, ...] | None = None,
     tune: bool = False,
 ) -> None:
     """Run a recipe, or go on with it: what its folder holds is not made again.
@@ -37,16 +48,23 @@ def recipe(
       seeds: default those of the recipe.
       parts: of the recipe; default all. ltu: main (the table with ablations and ρ),
         near and far (forget sets); field: field, class, linear.
+      classes: of a generation recipe, to forget one at a time.
       tune: search the settings instead, on the recipe's search seeds; writes them to
         OUT/settings.json.
     """
     console = open_console()
     if name is None:
         for known, what in RECIPES.items():
-            console.print(f"{known:<12} {what}", markup=False, soft_wrap=True)
+            console.print(f"{known:<24} {what}", markup=False, soft_wrap=True)
         return
     if name not in RECIPES:
         raise unknown_name("recipe", name, RECIPES)
+    if name.startswith("generation-"):
+        _only_field_and_ltu(parts=parts, tune=tune or None)
+        _generation(console, name, data, out, seeds, classes)
+        return
+    if classes is not None:
+        raise InputError(f"classes={classes}: only generation recipes have classes")
     chosen = _field(data) if name == "field-digits" else _ltu(name, data)
     folder = Path("runs") / name if out is None else out
     if tune:
@@ -76,6 +94,47 @@ def recipe(
             for part, plan in zip(wanted, plans, strict=True)
         }
     _show(console, found, folder, chosen.figures)
+
+
+def _only_field_and_ltu(**given: Any) -> None:
+    for option, value in given.items():
+        if value is not None:
+            raise InputError(
+                f"{option}={value}: a generation recipe has no such option; leave it "
+                "out"
+            )
+
+
+def _generation(
+    console: Any,
+    name: str,
+    data: Path | None,
+    out: Path | None,
+    seeds: Sequence[int] | None,
+    classes: Sequence[int] | None,
+) -> None:
+    """Run a study of diffusion models; write its page, its figure, its results."""
+    from jax_unlearn import report as reports
+    from jax_unlearn.pipeline.generation import phases, study
+    from jax_unlearn.pipeline.generation.results import short
+    from jax_unlearn.recipes.generation import generation_plan, load
+
+    kind = name.removeprefix("generation-")
+    plan = generation_plan(kind, seeds=seeds, classes=classes)
+    dataset = load(kind, data)
+    folder = Path("runs") / name if out is None else out
+    with Reporter(console, phases(plan)) as progress:
+        results = study(plan, dataset, folder, progress=progress)
+    console.print(plan.title, style="bold", markup=False)
+    print_generation(console, results)
+    page = reports.write(results, folder / "report.html", overwrite=True)
+    console.print(f"report: {page}", markup=False, soft_wrap=True)
+    drawing = reports.standalone(reports.generation_figure(results))
+    path = write_atomic(folder / "figure.svg", drawing, overwrite=True)
+    console.print(f"figure: {path}", markup=False, soft_wrap=True)
+    text = json.dumps(short(results), allow_nan=False) + "\n"
+    path = write_atomic(folder / "short.json", text, overwrite=True)
+    console.print(f"results without images: {path}", markup=False, soft_wrap=True)
 
 
 class _Recipe(NamedTuple):

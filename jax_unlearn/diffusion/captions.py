@@ -204,10 +204,9 @@ def captions_of(
     >>> captions_of(images, [1, 0], ["cat", "dog"], (100.0, 0.5))
     ['a dark thin dog', 'a bright bold cat']
     """
-    names = [class_names[label] for label in np.asarray(labels)]
     shades, weights = attributes(images, limits)
-    rows = zip(names, shades, weights, strict=True)
-    return [caption(name, shade, weight) for name, shade, weight in rows]
+    rows = zip(np.asarray(labels), shades, weights, strict=True)
+    return [caption(class_names[int(c)], shade, weight) for c, shade, weight in rows]
 
 
 def all_words(class_names: Sequence[str]) -> Vocabulary:

@@ -1,5 +1,7 @@
 """The report: results as a table and as one self-contained page; figures of a study."""
 
+from jax_unlearn.report.generation import generation_figure as generation_figure
+from jax_unlearn.report.generation import generation_table as generation_table
 from jax_unlearn.report.html import render as render
 from jax_unlearn.report.html import write as write
 from jax_unlearn.report.read import check_results as check_results

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from jax_unlearn.data import write_atomic
 from jax_unlearn.report import audit, conflict, figures, learned, settings, words
+from jax_unlearn.report.generation import generation_content
 from jax_unlearn.report.read import check_results
 from jax_unlearn.report.svg import Drawing
 from jax_unlearn.report.table import REFERENCES, Cell, main_table
@@ -74,7 +75,11 @@ the results.json of a run
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("template.html").render(_content(results))
+    if results.get("kind") == "generation":
+        page, content = "generation.html", generation_content(results)
+    else:
+        page, content = "template.html", _content(results)
+    return environment.get_template(page).render(content)
 
 
 def write(

@@ -16,6 +16,7 @@ from jax_unlearn.report._flaws import (
     numbers,
 )
 from jax_unlearn.report.read_audit import check_audit
+from jax_unlearn.report.read_generation import check_generation
 
 FORMAT = 1
 METRICS = ("ua", "fa", "ra", "ta", "mia")
@@ -77,6 +78,9 @@ def _check(results: Any) -> None:
     form = get(results, "format", "")
     if form != FORMAT:
         raise Flaw(f"format={form!r} must be {FORMAT}")
+    if results.get("kind") == "generation":
+        check_generation(results)
+        return
     if results.get("audit") is not None:
         check_audit(results["audit"])
     elif "rows" not in results:

@@ -99,7 +99,9 @@ class TextEncoder(nnx.Module):
             part = getattr(self, f"qkv{layer}")(getattr(self, f"norm{layer}a")(x))
             shape = (*part.shape[:2], 3, self.heads, -1)
             q, k, v = jnp.moveaxis(part.reshape(shape), 2, 0)
-            y = jax.nn.dot_product_attention(q, k, v, mask=seen).reshape(x.shape)
+            with jax.numpy_dtype_promotion("standard"):  # softmax of bf16 is in float32
+                y = jax.nn.dot_product_attention(q, k, v, mask=seen)
+            y = y.reshape(x.shape)
             x = x + getattr(self, f"mix{layer}")(y).astype(x.dtype)
             y = getattr(self, f"up{layer}")(getattr(self, f"norm{layer}b")(x))
             x = x + getattr(self, f"down{layer}")(nnx.silu(y)).astype(x.dtype)

@@ -177,7 +177,8 @@ class AttentionBlock(nnx.Module):
         def cut(y: Array) -> Array:
             return y.reshape(*y.shape[:2], self.heads, -1)
 
-        y = jax.nn.dot_product_attention(cut(query), cut(key), cut(value))
+        with jax.numpy_dtype_promotion("standard"):  # the softmax of bf16 is in float32
+            y = jax.nn.dot_product_attention(cut(query), cut(key), cut(value))
         return y.reshape(query.shape)
 
 
@@ -399,8 +400,13 @@ def _normed(norm: nnx.GroupNorm, x: Array) -> Array:
 
 
 def _norm(features: int, groups: int, rngs: nnx.Rngs) -> nnx.GroupNorm:
-    """Return GroupNorm of the largest number of groups that divides the channels."""
-    count = next(g for g in range(min(groups, features), 0, -1) if features % g == 0)
+    """Return GroupNorm of the largest number of groups that divides the channels.
+
+    Two channels a group at least: alone in its group, a channel would lose the shift
+    by which timestep and class reach it.
+    """
+    most = max(1, min(groups, features // 2))
+    count = next(g for g in range(most, 0, -1) if features % g == 0)
     return nnx.GroupNorm(features, num_groups=count, dtype=jnp.float32, rngs=rngs)
 
 

@@ -164,6 +164,22 @@ def audit_models(
     return gathered(plan, dataset, judge, floor, [run])
 
 
+def short(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return results without images, as they are kept beside a recipe."""
+    runs = [
+        {
+            **run,
+            "grids": {},
+            "rows": {
+                key: {n: v for n, v in row.items() if n != "confusion"}
+                for key, row in run["rows"].items()
+            },
+        }
+        for run in results["runs"]
+    ]
+    return {**results, "runs": runs}
+
+
 def _spread(values: list[float]) -> dict[str, Any]:
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {"mean": float(np.mean(values)), "std": std, "per_run": list(values)}

@@ -1,0 +1,327 @@
+"""Objectives of diffusion models against a linear model worked out by hand."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.test_util import check_grads
+from toys import trees_close
+
+import jax_unlearn as ju
+from jax_unlearn import diffusion, objectives
+from jax_unlearn.errors import InputError
+from jax_unlearn.types import Batch, Model, UnlearnBatch
+
+K, NULL = 3, 3
+KEY = jax.random.key(5)
+PROCESS = diffusion.cosine(20)
+
+
+def apply(params, state, inputs, *, train, key=None):
+    """Bring your own: ε̂ = a·x + b_c + d·t."""
+    x, times, condition = inputs
+    shape = (-1, 1, 1, 1)
+    by_class = params["b"][condition].reshape(shape)
+    by_time = params["d"] * times.astype(jnp.float32).reshape(shape)
+    return params["a"] * x + by_class + by_time, state
+
+
+MODEL = Model(lambda key, inputs: (PARAMS, ()), apply)
+PARAMS = {
+    "a": jnp.float32(0.7),
+    "b": jnp.array([0.5, -1.0, 2.0, 0.1], jnp.float32),
+    "d": jnp.float32(0.01),
+}
+
+
+def batch(n=6, seed=0):
+    rng = np.random.default_rng(seed)
+    return Batch(
+        jnp.asarray(rng.uniform(-1, 1, (n, 2, 2, 1)), jnp.float32),
+        jnp.asarray(rng.integers(0, K, n), jnp.int32),
+        jnp.arange(n, dtype=jnp.int32),
+    )
+
+
+def predicted(params, x, times, condition):
+    shape = (-1, 1, 1, 1)
+    return (
+        float(params["a"]) * x
+        + np.asarray(params["b"])[condition].reshape(shape)
+        + float(params["d"]) * times.reshape(shape)
+    )
+
+
+def seen_by(objective, data, draws=1):
+    """The noise that an objective draws, in the order of its samples."""
+    noise_key = jax.random.split(KEY, 4)[0]
+    seen = diffusion.noised(PROCESS, data, noise_key, draws=draws)
+    x, times, condition = (np.asarray(v) for v in seen.inputs)
+    return x, times, condition, np.asarray(seen.target)
+
+
+def mean_square(values, draws=1):
+    flat = (values**2).reshape(values.shape[0], -1).mean(axis=1)
+    return flat.reshape(draws, -1).mean(axis=0)
+
+
+def test_denoise_is_the_mean_squared_error_over_pixels_and_draws():
+    for draws in (1, 4):
+        objective = objectives.denoise(MODEL, PROCESS, draws=draws)
+        losses, aux = objective(PARAMS, (), batch(), KEY)
+        x, times, condition, noise = seen_by(objective, batch(), draws)
+        expected = mean_square(predicted(PARAMS, x, times, condition) - noise, draws)
+        np.testing.assert_allclose(losses, expected, rtol=1e-5)
+        np.testing.assert_allclose(aux.task_losses, expected, rtol=1e-5)
+
+
+def test_ascent_is_its_negative():
+    up = objectives.denoise_ascent(MODEL, PROCESS)(PARAMS, (), batch(), KEY)
+    down = objectives.denoise(MODEL, PROCESS)(PARAMS, (), batch(), KEY)
+    np.testing.assert_array_equal(up[0], -down[0])
+    np.testing.assert_array_equal(up[1].task_losses, down[1].task_losses)
+
+
+def make(kind, teacher=None):
+    teacher = PARAMS if teacher is None else teacher
+    return {
+        "next": lambda: objectives.relabel_condition(
+            MODEL, PROCESS, replace=diffusion.next_class(K)
+        ),
+        "frozen": lambda: objectives.relabel_condition(
+            MODEL, PROCESS, replace=diffusion.anchor(1), teacher=(teacher, ())
+        ),
+        "esd": lambda: objectives.negative_guidance(
+            MODEL, PROCESS, teacher=(teacher, ()), null=NULL, strength=1.5
+        ),
+    }[kind]()
+
+
+@pytest.mark.parametrize("kind", ["next", "frozen", "esd"])
+def test_targets_are_those_of_the_papers_and_held_fixed(kind):
+    teacher = jax.tree.map(lambda leaf: leaf + 0.3, PARAMS)
+    objective = make(kind, teacher)
+    (losses, aux), pullback = jax.vjp(lambda p: objective(p, (), batch(), KEY), PARAMS)
+    x, times, condition, noise = seen_by(objective, batch())
+    own = predicted(PARAMS, x, times, condition)
+    if kind == "next":
+        wanted = predicted(PARAMS, x, times, (condition + 1) % K)
+    elif kind == "frozen":
+        wanted = predicted(teacher, x, times, np.ones_like(condition))
+    else:
+        bare = predicted(teacher, x, times, np.full_like(condition, NULL))
+        wanted = bare - 1.5 * (predicted(teacher, x, times, condition) - bare)
+    np.testing.assert_allclose(losses, mean_square(own - wanted), rtol=1e-4)
+    np.testing.assert_allclose(aux.task_losses, mean_square(own - noise), rtol=1e-5)
+    ones = jax.tree.map(jnp.zeros_like, aux)
+    (grads,) = pullback((jnp.ones_like(losses), ones))
+    # d/da Σ_i mean (ε̂ − target)² with the target a constant
+    expected = (2 * (own - wanted) * x).reshape(len(x), -1).mean(axis=1).sum()
+    assert float(grads["a"]) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_gradients_agree_with_finite_differences():
+    objective = objectives.denoise(MODEL, PROCESS, draws=2)
+    check_grads(
+        lambda p: jnp.sum(objective(p, (), batch(2), KEY)[0]),
+        (PARAMS,),
+        order=2,
+        modes=["rev"],
+        rtol=2e-2,
+        atol=2e-2,
+    )
+
+
+def test_scaled_task_losses_are_over_the_mean_of_their_bin():
+    scale = jnp.array([4.0, 0.5])
+    plain = objectives.denoise(MODEL, PROCESS)(PARAMS, (), batch(), KEY)
+    binned = objectives.denoise(MODEL, PROCESS, scale=scale)(PARAMS, (), batch(), KEY)
+    _, times, _, _ = seen_by(None, batch())
+    np.testing.assert_array_equal(binned[0], plain[0])
+    expected = np.asarray(plain[0]) / np.asarray(scale)[times * 2 // 20]
+    np.testing.assert_allclose(binned[1].task_losses, expected, rtol=1e-6)
+
+
+def test_dropping_reaches_the_null_condition_in_training_alone():
+    objective = objectives.denoise(MODEL, PROCESS, drop=0.5, null=NULL)
+    data = batch(64)
+    losses, _ = objective(PARAMS, (), data, KEY)
+    x, times, condition, noise = seen_by(objective, data)
+    own = mean_square(predicted(PARAMS, x, times, condition) - noise)
+    bare = mean_square(
+        predicted(PARAMS, x, times, np.full_like(condition, NULL)) - noise
+    )
+    is_own = np.isclose(losses, own, rtol=1e-4)
+    assert (is_own | np.isclose(losses, bare, rtol=1e-4)).all()
+    assert 0.3 < is_own.mean() < 0.7
+
+
+WEIGHTINGS = {
+    "uniform": ju.weights.uniform(),
+    "loreun": ju.weights.loreun(temperature=0.5),
+    "static": ju.weights.loreun_static(jnp.arange(6.0), temperature=2.0),
+    "sfron": ju.weights.sfron(0.5),
+    "falw": ju.weights.falw(jnp.array([2, 2, 2])),
+    "chained": ju.weights.clip(
+        ju.weights.chain(ju.weights.loreun(temperature=1.0), ju.weights.sfron()), 0, 2
+    ),
+}
+
+
+def assembled(weighting="uniform", kind="next", **options):
+    return ju.methods.assemble(
+        MODEL,
+        options.pop("optimizer", optax.sgd(0.01)),
+        forget=make(kind),
+        retain=objectives.denoise(MODEL, PROCESS, drop=0.1, null=NULL),
+        weighting=WEIGHTINGS[weighting],
+        **options,
+    )
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_every_weighting_acts_in_one_trace_and_resumes(weighting):
+    alg = assembled(weighting)
+    batches = [
+        UnlearnBatch(batch(seed=s), batch(seed=s + 9), batch(seed=s + 19))
+        for s in range(4)
+    ]
+    chex.clear_trace_counter()
+    step = jax.jit(chex.assert_max_traces(alg.step, 1))
+    state, seen = alg.init(PARAMS, ()), []
+    for b in batches:
+        state, info = step(state, b, jax.random.fold_in(KEY, state.step))
+        seen.append(np.asarray(info.weights))
+        assert np.isfinite(float(info.forget_loss + info.retain_loss))
+    assert (np.ptp(seen[-1]) > 1e-3) == (weighting != "uniform")
+    half = ju.run(alg, alg.init(PARAMS, ()), batches[:2], KEY)
+    resumed = ju.run(alg, half, batches[2:], KEY)
+    trees_close(resumed.params, state.params, rtol=1e-5, atol=1e-6)
+    assert float(jnp.abs(state.params["a"] - PARAMS["a"])) > 0
+
+
+def test_loreun_weighs_the_gradients_of_single_samples():
+    alg = assembled("loreun", optimizer=optax.sgd(1.0))
+    forget = batch(4)
+    state = alg.init(PARAMS, ())
+    new, info = alg.step(state, UnlearnBatch(forget), KEY)
+    key = jax.random.split(KEY)[0]
+    objective = make("next")
+
+    def loss(params, i):
+        return objective(params, (), forget, key)[0][i]
+
+    grads = [jax.grad(loss)(PARAMS, i) for i in range(4)]
+    task = np.asarray(objective(PARAMS, (), forget, key)[1].task_losses, np.float64)
+    weights = 4 * np.exp(-task / 0.5) / np.exp(-task / 0.5).sum()
+    np.testing.assert_allclose(info.weights, weights, rtol=1e-4)
+    expected = jax.tree.map(
+        lambda *leaves: sum(w * g for w, g in zip(weights, leaves, strict=True)) / 4,
+        *grads,
+    )
+    moved = jax.tree.map(lambda a, b: a - b, PARAMS, new.params)
+    trees_close(moved, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("harmonizer", [ju.harmonize.one_way, ju.harmonize.two_way])
+def test_masks_and_harmonizers_act(harmonizer):
+    mask = {"a": jnp.array(False), "b": jnp.ones(4, bool), "d": jnp.array(True)}
+    alg = assembled(
+        optimizer=ju.masks.masked(optax.adam(0.01, eps_root=1e-8), mask),
+        harmonizer=harmonizer(),
+    )
+    with jax.numpy_dtype_promotion("standard"):
+        state, info = alg.step(
+            alg.init(PARAMS, ()), UnlearnBatch(batch(), batch(seed=1)), KEY
+        )
+    assert float(state.params["a"]) == float(PARAMS["a"])
+    assert float(jnp.abs(state.params["b"] - PARAMS["b"]).max()) > 0
+    assert -1 <= float(info.conflict) <= 1
+
+
+def test_sfron_climbs_on_denoising_errors():
+    alg = ju.methods.sfron(
+        MODEL,
+        optax.sgd(0.0),
+        mask=jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), PARAMS),
+        steps=10,
+        forget_rate=0.05,
+        forget_every=1,
+        forget=objectives.denoise_ascent(MODEL, PROCESS),
+        retain=objectives.denoise(MODEL, PROCESS),
+    )
+    error = objectives.denoise(MODEL, PROCESS, draws=20)
+    data, before = batch(), alg.init(PARAMS, ())
+    state, _ = alg.step(before, UnlearnBatch(data, data), KEY)
+    after = error(state.params, (), data, KEY)[0].mean()
+    assert after > error(PARAMS, (), data, KEY)[0].mean()
+
+
+def test_ltu_meets_attacks_on_denoising_errors():
+    attacks = [
+        a._replace(features=objectives.denoising_features)
+        for a in (ju.membership.logistic(), ju.membership.gaussian_ratio())
+    ]
+    rng = np.random.default_rng(0)
+    labels = jnp.zeros(64, jnp.int32)
+    errors = [jnp.asarray(rng.gamma(k, 0.1, (64, 2)), jnp.float32) for k in (4.0, 8.0)]
+    inside, outside = (ju.membership.Observed(e, labels) for e in errors)
+    learned, infos = ju.membership.train_attacks(attacks, inside, outside, KEY)
+    assert float(infos["logistic"].auc) > 0.8
+    alg = ju.methods.meta_unlearn(
+        MODEL,
+        optax.sgd(0.01),
+        relabel=make("next"),
+        remember=objectives.denoise(MODEL, PROCESS),
+        audits=[
+            objectives.denoising_nonmember(MODEL, PROCESS, a, learned[a.name], draws=2)
+            for a in attacks
+        ],
+        queries=2,
+    )
+    chex.clear_trace_counter()
+    step = jax.jit(chex.assert_max_traces(alg.step, 1))
+    state = alg.init(PARAMS, ())
+    for s in range(3):
+        data = UnlearnBatch(batch(6, s), batch(8, s + 5))
+        state, info = step(state, data, jax.random.fold_in(KEY, s))
+        assert np.isfinite(float(info.forget_loss + info.update_norm))
+    assert float(info.update_norm) > 0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: objectives.denoise(MODEL, PROCESS, drop=1.0), "drop=1.0 must lie"),
+        (lambda: objectives.denoise(MODEL, PROCESS, drop=0.1), "needs the null"),
+        (
+            lambda: objectives.negative_guidance(
+                MODEL, PROCESS, teacher=(PARAMS, ()), null=NULL, strength=-1.0
+            ),
+            "strength=-1.0 must not be negative",
+        ),
+        (lambda: assembled(forward="merged"), "forward='merged' needs the model's own"),
+        (
+            lambda: objectives.denoise(MODEL, PROCESS, draws=21)(
+                PARAMS, (), batch(), KEY
+            ),
+            "draws=21 must lie between 1 and num_train_timesteps=20",
+        ),
+        (
+            lambda: ju.methods.meta_unlearn(
+                MODEL,
+                optax.sgd(0.1),
+                relabel=make("next"),
+                remember=make("next"),
+                audits=[],
+                queries=1,
+            ),
+            "0 audits: give 2 or more",
+        ),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
