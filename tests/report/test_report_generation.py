@@ -1,0 +1,114 @@
+"""The page, the table and the figure of generation."""
+
+import copy
+import io
+import re
+
+import pytest
+from made_generation import KEYS, NAMES, made_generation
+from rich.console import Console
+
+from jax_unlearn import report
+from jax_unlearn.cli.console import print_generation
+from jax_unlearn.errors import InputError
+
+RESULTS = made_generation()
+PAGE = report.render(RESULTS)
+
+
+def test_the_page_holds_every_model_grid_and_number():
+    assert PAGE.count("data:image/png;base64,") == 2 * len(KEYS)
+    for key in RESULTS["runs"][0]["grids"]:
+        assert RESULTS["runs"][0]["grids"][key] in PAGE
+    for text in ("Forget a pet", "SalUn", "97.2", "0.125", "14.0 ± 0.2", "made up"):
+        assert text in PAGE, text
+    assert "LTU &lt;b&gt;" in PAGE
+    assert "<b>LTU" not in PAGE
+    assert "no better than chance" in PAGE
+    assert "higher" in PAGE  # none is better for being higher
+    assert PAGE.count("(to be forgotten)") == 2
+    assert "<script" not in PAGE
+    assert not re.search(r'(src|href)="(?!data:|#)', PAGE)
+
+
+def test_references_come_first_with_distances_from_retrain():
+    table = report.generation_table(RESULTS)
+    assert table.keys[:3] == ["retrain", "null", "original"]
+    assert table.columns[1:4] == ["UA %", "other classes %", "Fréchet"]
+    row = table.rows[table.keys.index("SalUn")]
+    assert row[1].value == "13.0 ± 0.2"
+    assert row[1].detail == "Δ +2.0"
+    assert table.rows[0][1].detail == ""
+
+
+def test_without_retrain_nothing_has_a_target():
+    results = made_generation(runs=1, keys=("original", "SalUn"))
+    page = report.render(results)
+    assert "no figure has a target" in page
+    assert "Δ +" not in page
+    assert "±" not in page.split("<h3>")[0].split("<tbody>")[1]
+
+
+@pytest.mark.parametrize("width", [60, 200])
+def test_the_terminal_shows_all_figures(width):
+    text = io.StringIO()
+    print_generation(Console(file=text, width=width), RESULTS)
+    for word in ("SalUn", "LTU <b>", "14.0 ± 0.2", "Δ +2.0", "0.125", "97.2"):
+        assert word in text.getvalue(), word
+
+
+def test_the_figure_says_its_numbers():
+    svg = report.standalone(report.generation_figure(RESULTS))
+    assert svg.startswith("<svg")
+    assert "SalUn 13.0, 87.0, 4.500" in svg
+
+
+def without(path):
+    results = copy.deepcopy(RESULTS)
+    *parents, last = path
+    holder = results
+    for name in parents:
+        holder = holder[name]
+    del holder[last]
+    return results
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (("plan",), "plan is missing"),
+        (("plan", "title"), "plan.title is missing"),
+        (("dataset", "classes"), "dataset.classes is missing"),
+        (("judge", "accuracy"), "judge.accuracy is missing"),
+        (("floor",), "floor is missing"),
+        (("rows",), "rows is missing"),
+        (("rows", "SalUn", "ua"), "rows.SalUn.ua is missing"),
+        (("rows", "SalUn", "frechet", "mean"), "frechet.mean is missing"),
+        (("rows", "SalUn"), "has other rows"),
+        (("runs",), "runs is missing"),
+        (("runs", 0, "class"), r"runs\[0\].class is missing"),
+        (("runs", 1, "rows", "SalUn", "by_class"), "by_class is missing"),
+        (("runs", 1, "rows", "SalUn", "ua"), "ua is missing"),
+    ],
+)
+def test_what_is_missing_is_named(path, message):
+    with pytest.raises(InputError, match=message):
+        report.render(without(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r["runs"][0].update({"class": len(NAMES)}), "lies outside"),
+        (lambda r: r["judge"].update(accuracy=101), "lies outside"),
+        (lambda r: r["runs"][0]["grids"].update(SalUn="!"), "SalUn is no base64"),
+        (lambda r: r["runs"][0]["grids"].update(SalUn="AAAA"), "SalUn is no PNG"),
+        (lambda r: r["rows"]["SalUn"]["ua"].update(mean=float("nan")), "is no number"),
+        (lambda r: r.update(format=9), "format=9 must be 1"),
+    ],
+)
+def test_what_is_wrong_is_named(change, message):
+    results = made_generation()
+    change(results)
+    with pytest.raises(InputError, match=message):
+        report.render(results)
