@@ -1,7 +1,6 @@
 """The Fréchet distance between two sets of images, in the features of some network.
 
-It is called FID only where the features are those of the standard Inception network;
-see `jax_unlearn.audit.inception`.
+It is called FID only where the features are those of the standard Inception network.
 """
 
 from typing import NamedTuple

@@ -253,7 +253,6 @@ def audit(
     unlearned: tuple[Path, ...] = (),
     retrained: Path | None = None,
     null: Path | None = None,
-    inception: Path | None = None,
     per_class: int = 50,
     out: Path = Path("generation.json"),
     seed: int = 0,
@@ -275,7 +274,6 @@ def audit(
       unlearned: checkpoints after unlearning.
       retrained: of a model trained without the class: the target.
       null: of another such model, with another seed.
-      inception: weights of the standard Inception network: adds FID.
       per_class: images of each class.
       out: json file to write; the report stands beside it as .html.
       seed: of all noise.
@@ -314,7 +312,6 @@ def audit(
             sampling,
             forget=forgotten,
             per_class=per_class,
-            inception=inception,
             seed=seed,
             progress=progress,
         )

@@ -22,7 +22,6 @@ COLUMNS = {
     "ua": ("UA %", 1),
     "retained_accuracy": ("other classes %", 1),
     "frechet": ("Fréchet", 3),
-    "fid": ("FID", 1),
     "forget_error": ("error, forget", 4),
     "unseen_error": ("error, unseen", 4),
     "retain_error": ("error, retain", 4),

@@ -210,7 +210,6 @@ def look(
     *,
     counts: tuple[int, int],
     seed: int,
-    inception: Callable[[np.ndarray], np.ndarray] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Draw images of all classes from a model and judge them.
@@ -225,7 +224,6 @@ def look(
       sampling: how images are drawn.
       counts: images of the forgotten class, and of each other class.
       seed: of all noise.
-      inception: features of the standard network: adds FID.
       progress: told (steps done, steps in all).
 
     Returns:
@@ -244,14 +242,6 @@ def look(
     figures = figures_of(
         judge, images, asked, forget=[forgotten], reference=dataset.test
     )
-    if inception is not None:
-        figures["fid"] = audit.class_frechet(
-            inception(images),
-            asked,
-            inception(dataset.test.inputs),
-            dataset.test.labels,
-            exclude=[forgotten],
-        )
     unseen = request.unseen[dataset.train.labels[request.unseen] == forgotten]
     parts = {"forget_error": request.forget, "retain_error": request.retain}
     if len(unseen):

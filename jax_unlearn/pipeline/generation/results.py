@@ -1,7 +1,6 @@
 """Results of generation: rows over all runs, JSON-able, as reports read them."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,6 @@ FIGURES = (
     "forget_error",
     "unseen_error",
     "retain_error",
-    "fid",
 )
 TARGETED = ("ua", "retained_accuracy", "frechet")
 
@@ -85,7 +83,6 @@ def audit_models(
     *,
     forget: int,
     per_class: int,
-    inception: Path | None,
     seed: int,
     progress: Any,
 ) -> dict[str, Any]:
@@ -98,18 +95,9 @@ def audit_models(
       sampling: how images are drawn.
       forget: the class that was to be forgotten.
       per_class: images of each class.
-      inception: weights of the standard Inception network, or None.
       seed: of all noise.
       progress: told (phase, done, total).
-
-    Raises:
-      InputError: an Inception file that cannot be used.
     """
-    fid = None
-    if inception is not None:
-        from jax_unlearn.audit.inception import load_inception
-
-        fid = load_inception(inception)
     steps = setting.epochs * -(-len(dataset.train.labels) // setting.batch_size)
     progress("judge", 0, steps)
     judge = train_judge(
@@ -135,7 +123,6 @@ def audit_models(
             sampling,
             counts=(per_class, per_class),
             seed=seed,
-            inception=fid,
             progress=lambda done, all_, label=label: progress(
                 f"{label}: images", max(1, done * total // all_), total
             ),

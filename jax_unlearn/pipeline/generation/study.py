@@ -202,6 +202,7 @@ class _Run:
                 setting.steps,
             )
             add(label, model(progress))
+        jax.clear_caches()  # a compiled step a method: in the end no memory is left
         return {
             "seed": self.seed,
             "class": forgotten,

@@ -1,0 +1,145 @@
+"""The commands on diffusion models, on files, at the smallest size."""
+
+import json
+
+import numpy as np
+import pytest
+from small import refused, small_data
+
+from jax_unlearn.checkpoint import read_record
+from jax_unlearn.cli import main
+
+TINY = ["--widths", "4", "--attention", "0", "--timesteps", "30", "--steps", "3"]
+TINY += ["--batch-size", "16"]
+DRAWN = ["--sampling-steps", "2"]
+
+
+def generate(*arguments):
+    main(["generate", *(str(a) for a in arguments)])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("generate")
+    data = small_data(folder / "data.npz")
+    source = ["--data", data]
+    generate("train", *source, *TINY, "--out", folder / "original")
+    generate("train", *source, *TINY, "--forget", "1", "--out", folder / "retrained")
+    generate(
+        "unlearn",
+        *source,
+        *("--checkpoint", folder / "original", "--forget", "1", "--steps", "2"),
+        *("--weighting", "loreun", "--batch-size", "8", "--out", folder / "salun"),
+    )
+    return folder
+
+
+def test_the_record_says_what_was_forgotten(made):
+    record = read_record(made / "salun")
+    assert record["forgotten"] == "1"
+    assert record["forgotten_images"] > 0
+    assert record["unlearning"]["weighting"] == "loreun"
+    assert record["num_ids"] == read_record(made / "retrained")["num_ids"]
+
+
+def test_images_are_drawn_and_the_same_again(made):
+    ask = ("sample", "--checkpoint", made / "salun", *DRAWN, "--count", "2")
+    for name in ("a.npz", "b.npz"):
+        generate(*ask, "--classes", "0", "2", "--out", made / name)
+    first, second = (np.load(made / name) for name in ("a.npz", "b.npz"))
+    assert first["images"].shape == (4, 8, 8, 1)
+    assert first["asked"].tolist() == ["0", "0", "2", "2"]
+    np.testing.assert_array_equal(first["images"], second["images"])
+    generate(*ask, "--out", made / "grid.png")
+    assert (made / "grid.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_audit_writes_figures_and_a_page(made, capsys):
+    generate(
+        "audit",
+        *("--data", made / "data.npz", "--original", made / "original"),
+        *("--unlearned", made / "salun", "--retrained", made / "retrained"),
+        *("--forget", "1", "--network", "mlp", "--width", "8", "--epochs", "1"),
+        *("--per-class", "8", *DRAWN, "--out", made / "found.json"),
+    )
+    told = " ".join(capsys.readouterr().out.split())
+    assert "The target is Retrain's value" in told
+    found = json.loads((made / "found.json").read_text())
+    assert set(found["rows"]) == {"original", "retrain", "salun"}
+    row = found["runs"][0]["rows"]["salun"]
+    confusion = np.array(row["confusion"])
+    assert confusion.sum(axis=1).tolist() == [8, 8, 8]
+    assert row["ua"] == pytest.approx(100 * (1 - confusion[1, 1] / 8))
+    assert "salun" in (made / "found.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (
+            "unlearn --data D --checkpoint original --forget 7 --out x",
+            "unknown class '7'",
+        ),
+        (
+            "unlearn --data D --checkpoint retrained --forget 1 --out x",
+            "not trained on any image of it",
+        ),
+        (
+            "unlearn --data D --checkpoint original --forget 1 --replace 1 --out x",
+            "is to be forgotten itself",
+        ),
+        (
+            "unlearn --data D --checkpoint original --forget 1 --out salun",
+            "exists already",
+        ),
+        (
+            "unlearn --data D --checkpoint original --forget 1 --method forget",
+            "unknown method 'forget'",
+        ),
+        ("sample --checkpoint original --sampling-steps 31", "must lie between 1 and"),
+        ("sample --checkpoint original --prompts cat", "was trained on classes"),
+        ("sample --checkpoint original --out x.gif", "write a .png or an .npz"),
+        ("sample --checkpoint nothing", "does not exist"),
+        ("train --data D --timesteps 0", "timesteps=0 must be at least 1"),
+        ("train --data D --widths 4 8 16 32 64", "multiples of 16"),
+        ("train --data D --forget 0 1 2", "nothing is left to train on"),
+        ("train --data D --reduce 3", "factor=3 must divide the sides"),
+        ("fly", "unknown command 'fly'"),
+    ],
+)
+def test_bad_input_is_one_line(made, capsys, monkeypatch, command, message):
+    monkeypatch.chdir(made)
+    words = command.replace(" D", " data.npz").split()
+    assert message in refused(capsys, ["generate", *words])
+    assert not (made / "x").exists()
+
+
+def test_guidance_needs_a_model_trained_for_it(made, capsys, monkeypatch):
+    monkeypatch.chdir(made)
+    plain = [*TINY, "--drop", "0", "--out", "plain"]
+    generate("train", "--data", "data.npz", *plain)
+    line = refused(capsys, ["generate", "sample", "--checkpoint", "plain"])
+    assert "without a null condition; use --guidance-scale 1" in line
+    line = refused(
+        capsys,
+        ["generate", "unlearn", "--data", "data.npz", "--checkpoint", "plain"]
+        + ["--forget", "1", "--method", "esd", "--out", "esd"],
+    )
+    assert "method='esd' needs the null condition" in line
+
+
+def test_words_are_forgotten_by_prompt(made, capsys, monkeypatch):
+    monkeypatch.chdir(made)
+    source = ["--data", "data.npz"]
+    generate("train", *source, *TINY, "--condition", "text", "--out", "text")
+    generate(
+        "unlearn",
+        *(*source, "--checkpoint", "text", "--forget", "bold", "--replace", "thin"),
+        *("--steps", "1", "--batch-size", "8", "--out", "thin"),
+    )
+    ask = ["sample", "--checkpoint", "thin", *DRAWN, "--count", "1", "--prompts"]
+    generate(*ask, "a bold 1", "a thin 1", "--out", "text.png")
+    assert "unknown word 'blod'" in refused(capsys, ["generate", *ask, "a blod 1"])
+    assert "the model reads 4" in refused(
+        capsys, ["generate", *ask, "a a a a a", "--out", "y.png"]
+    )
