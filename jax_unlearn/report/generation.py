@@ -167,8 +167,8 @@ def generation_figure(
             axes.set_yticks(places, [_label(k) for k in keys] if not place else [])
             axes.set_ylim(-0.6, len(keys) - 0.4)
             axes.set_xlabel(COLUMNS[column][0])
-            if column != "frechet":
-                axes.set_xlim(min(min(means), 0 if column == "ua" else 50) - 4, 104)
+            if column == "ua":
+                axes.set_xlim(-4, 104)
             said.append(COLUMNS[column][0])
         svg = to_svg(
             figure,
