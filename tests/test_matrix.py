@@ -269,6 +269,19 @@ PAIRS = {
         dict(weighting=weights.falw(COUNTS), harmonizer=harmonize.two_way()),
         "devices",
     ),
+    "linen, meta-unlearning by own objectives, loreun": Pair(
+        "linen",
+        lambda model, params, state, **options: methods.meta_unlearn(
+            model,
+            momentum(),
+            relabel=objectives.random_label(model, num_classes=CLASSES),
+            remember=objectives.descent(model),
+            audits=(objectives.ascent(model), objectives.transport(model, TARGETS)),
+            queries=2,
+            **options,
+        ),
+        dict(weighting=weights.loreun(temperature=1.0)),
+    ),
     "plain, scrub, loreun, one-way": Pair(
         "plain",
         lambda model, params, state, **options: methods.scrub(
@@ -500,6 +513,7 @@ def test_the_matrix_covers_what_the_packages_export():
                 "by_table",
                 "class_balance",
                 "class_stats",
+                "confidence",
                 "exact",
                 "falw_weights",
                 "gradient_norms",
