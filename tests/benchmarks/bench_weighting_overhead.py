@@ -1,8 +1,9 @@
 """Time of a weighted unlearning step relative to the unweighted one.
 
-Run with `python tests/benchmarks/bench_weighting_overhead.py`; prints json and exits
-with status 1 if a ratio is over 1.05. Not a test: times need a quiet machine, and
-pytest does not collect this file. The counted twin is tests/methods/test_flops.py.
+Random labels of a convolutional classifier, and a relabelled condition of a UNet that
+denoises. Run with `python tests/benchmarks/bench_weighting_overhead.py`; prints json
+and exits with status 1 if a ratio is over 1.05. Not a test: times need a quiet machine,
+and pytest does not collect this file. The counted twin is tests/methods/test_flops.py.
 """
 
 import argparse
@@ -45,58 +46,108 @@ def convnet(width):
     return ju.from_stateless(init, apply)
 
 
-def weightings():
-    """Return the weightings measured; None is the base line."""
-    counts = jnp.full(CLASSES, 10)
-    stats = ju.weights.ClassStats(
-        jnp.full(CLASSES, 0.5), jnp.full(CLASSES, 0.1), jnp.full(CLASSES, 10.0)
-    )
+def counted():
+    """Return class counts and moments for FaLW."""
+    spread = [jnp.full(CLASSES, value) for value in (0.5, 0.1, 10.0)]
+    return jnp.full(CLASSES, 10), ju.weights.ClassStats(*spread)
+
+
+def classifier(*, width, batch_size, forward):
+    """Return one compiled step by weighting, of random labels; None is the base."""
+    counts, stats = counted()
+    model = convnet(width)
+    inputs = jax.random.normal(jax.random.key(1), (2, batch_size, 32, 32, 3))
+
+    def alg(weighting):
+        return ju.methods.random_label(
+            model,
+            optax.sgd(1e-3, momentum=0.9),
+            num_classes=CLASSES,
+            weighting=weighting,
+            forward=forward,
+        )
+
     return {
-        "none": None,
-        "loreun": ju.weights.loreun(temperature=1.0),
-        "falw anchored": ju.weights.falw(counts, estimator=ju.weights.anchored(stats)),
+        name: stepper(alg(weighting), model, inputs)
+        for name, weighting in {
+            "none": None,
+            "loreun": ju.weights.loreun(temperature=1.0),
+            "falw anchored": ju.weights.falw(
+                counts, estimator=ju.weights.anchored(stats)
+            ),
+        }.items()
     }
 
 
-def prepare(weighting, *, width, batch_size, forward):
-    """Return a function that takes one compiled step and waits for it."""
-    model = convnet(width)
-    keys = jax.random.split(jax.random.key(0), 3)
-    params, model_state = model.init(keys[0], None)
-    parts = [
-        ju.Batch(
-            jax.random.normal(key, (batch_size, 32, 32, 3)),
-            jnp.arange(batch_size) % CLASSES,
-            jnp.arange(batch_size),
+def diffusion(*, width, batch_size, forward):
+    """Return one compiled step by weighting, of a relabelled condition.
+
+    The weighted steps divide each error by the mean of its bin of timesteps too.
+    """
+    del forward
+    counts, stats = counted()
+    model = ju.from_nnx(
+        lambda rngs: ju.zoo.UNet(
+            CLASSES, channels=3, block_out_channels=(width, 2 * width), rngs=rngs
         )
-        for key in keys[1:]
-    ]
-    alg = ju.methods.random_label(
-        model,
-        optax.sgd(1e-3, momentum=0.9),
-        num_classes=CLASSES,
-        weighting=weighting,
-        forward=forward,
     )
+    process = ju.diffusion.cosine(1000)
+    inputs = jax.random.normal(jax.random.key(1), (2, batch_size, 16, 16, 3))
+    bins = jnp.linspace(1.0, 0.01, 10)
+    relative = {"temperature": 1.0, "relative": True}
+
+    def alg(weighting):
+        return ju.methods.assemble(
+            model,
+            optax.adam(1e-4),
+            forget=ju.objectives.relabel_condition(
+                model,
+                process,
+                replace=ju.diffusion.random_other(CLASSES),
+                scale=None if weighting is None else bins,
+            ),
+            retain=ju.objectives.denoise(model, process),
+            weighting=weighting,
+        )
+
+    return {
+        name: stepper(alg(weighting), model, inputs)
+        for name, weighting in {
+            "none": None,
+            "loreun": ju.weights.loreun(**relative),
+            "loreun static": ju.weights.loreun_static(
+                jnp.linspace(0.5, 2.0, batch_size), **relative
+            ),
+            "falw anchored": ju.weights.falw(
+                counts, estimator=ju.weights.anchored(stats)
+            ),
+        }.items()
+    }
+
+
+def stepper(alg, model, inputs):
+    """Return a function that takes one compiled step and waits for it."""
+    batch_size = inputs.shape[1]
+    ids = jnp.arange(batch_size)
+    batch = ju.UnlearnBatch(*(ju.Batch(x, ids % CLASSES, ids) for x in inputs))
+    key = jax.random.key(0)
     step = jax.jit(alg.step, donate_argnums=0)
-    carried = {"state": alg.init(params, model_state)}
+    carried = {"state": alg.init(*model.init(key, None))}
 
     def once():
-        state, _ = step(carried["state"], ju.UnlearnBatch(*parts), keys[0])
+        state, _ = step(carried["state"], batch, key)
         carried["state"] = jax.block_until_ready(state)
 
     return once
 
 
-def measure(*, width=32, batch_size=128, forward="separate", rounds=40, warm_up=2):
+def measure(task, *, width=32, batch_size=128, forward="separate", rounds=40):
     """Return median seconds and ratios; the steps take turns within each round.
 
     A turn is the fastest of three steps, so that one interruption is not counted.
     """
-    steps = {
-        name: prepare(w, width=width, batch_size=batch_size, forward=forward)
-        for name, w in weightings().items()
-    }
+    steps = task(width=width, batch_size=batch_size, forward=forward)
+    warm_up = 2
     seconds = {name: [] for name in steps}
     for turn in range(warm_up + rounds):
         names = list(steps)
@@ -117,6 +168,7 @@ def measure(*, width=32, batch_size=128, forward="separate", rounds=40, warm_up=
         if name != "none"
     }
     return {
+        "task": task.__name__,
         "device": jax.devices()[0].device_kind,
         "forward": forward,
         "batch_size": batch_size,
@@ -131,10 +183,11 @@ def measure(*, width=32, batch_size=128, forward="separate", rounds=40, warm_up=
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--width", type=int, default=32)
     options = vars(parser.parse_args())
-    results = [measure(forward=f, **options) for f in ("separate", "merged")]
+    results = [
+        *(measure(classifier, forward=f, **options) for f in ("separate", "merged")),
+        measure(diffusion, width=16, batch_size=32, **options),
+    ]
     json.dump(results, sys.stdout, indent=1)
     print()
     return 0 if all(result["ok"] for result in results) else 1
