@@ -88,7 +88,7 @@ def diffusion(*, width, batch_size, forward):
     counts, stats = counted()
     model = ju.from_nnx(
         lambda rngs: ju.zoo.UNet(
-            CLASSES, channels=3, block_out_channels=(width, 2 * width), rngs=rngs
+            CLASSES, in_channels=3, block_out_channels=(width, 2 * width), rngs=rngs
         )
     )
     process = ju.diffusion.cosine(1000)
