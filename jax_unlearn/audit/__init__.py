@@ -45,6 +45,8 @@ from jax_unlearn.audit.frechet import frechet_distance as frechet_distance
 from jax_unlearn.audit.generation import GenerationMetrics as GenerationMetrics
 from jax_unlearn.audit.generation import class_frechet as class_frechet
 from jax_unlearn.audit.generation import generation_metrics as generation_metrics
+from jax_unlearn.audit.inception import inception_features as inception_features
+from jax_unlearn.audit.inception import load_inception as load_inception
 from jax_unlearn.audit.klom import Klom as Klom
 from jax_unlearn.audit.klom import klom as klom
 from jax_unlearn.audit.klom import klom_null as klom_null

@@ -8,7 +8,7 @@ Inception weights (torchvision's, of ImageNet) give other numbers, which are no 
 import functools
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -83,7 +83,12 @@ def folded(arrays: Mapping[str, ArrayLike], name: str = "arrays") -> Weights:
 
 
 def inception_features(
-    weights: Weights, images: ArrayLike, *, size: int = SIZE, batch_size: int = 32
+    weights: Weights,
+    images: ArrayLike,
+    *,
+    size: int = SIZE,
+    batch_size: int = 32,
+    progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Return the features of FID: the mean over the last block's places.
 
@@ -95,6 +100,7 @@ def inception_features(
       images: `u8[N, H, W, C]`, C of 1 or 3.
       size: to resize to; FID is defined with 299, at least 75.
       batch_size: images at a time.
+      progress: told (images done, images) after each batch.
 
     Returns:
       `f32[N, 2048]`; `feature_moments` and `frechet_distance` make FID of them.
@@ -127,6 +133,8 @@ def inception_features(
         short = min(batch_size, len(values)) - len(part)
         padded = np.pad(part, [(0, short), (0, 0), (0, 0), (0, 0)])
         parts.append(np.asarray(_features(weights, padded, size))[: len(part)])
+        if progress is not None:
+            progress(start + len(part), len(values))
     return np.concatenate(parts)
 
 
@@ -183,7 +191,7 @@ def _read_torch(path: Path) -> Mapping[str, ArrayLike]:
         ) from error
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
         raise InputError(f"{path}: no readable file of torch arrays") from error
     return {name: value.numpy() for name, value in stored.items()}
 

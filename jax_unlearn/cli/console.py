@@ -102,12 +102,14 @@ def print_results(console: Console, results: dict[str, Any]) -> None:
 def print_generation(console: Console, results: dict[str, Any]) -> None:
     """Print the table of generated images, and how to read it."""
     _print_table(console, generation_table(results))
+    standard = results["floor"].get("fid")
+    fid = "" if standard is None else f"; FID of as many real images: {standard:.1f}"
     console.print(
         f"UA: share of the forgotten class's images not recognised as it, by a "
         f"classifier right on {results['judge']['accuracy']:.1f} % of real images; "
         f"Fréchet: distance in its features (as many real images: "
-        f"{results['floor']['frechet']:.3f}), not FID. The target is Retrain's value, "
-        "Δ the distance from it; the null is Retrain of another seed.",
+        f"{results['floor']['frechet']:.3f}), not FID{fid}. The target is Retrain's "
+        "value, Δ the distance from it; the null is Retrain of another seed.",
         style="dim",
     )
 

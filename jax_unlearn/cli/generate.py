@@ -254,6 +254,7 @@ def audit(
     retrained: Path | None = None,
     null: Path | None = None,
     per_class: int = 50,
+    inception: Path | None = None,
     out: Path = Path("generation.json"),
     seed: int = 0,
     overwrite: bool = False,
@@ -275,6 +276,9 @@ def audit(
       retrained: of a model trained without the class: the target.
       null: of another such model, with another seed.
       per_class: images of each class.
+      inception: weights of the standard FID's network (the file of pytorch-fid, or its
+        arrays as .npz): FID of the other classes is told too. It is biased upwards
+        for few images: published values are of 10,000 or more.
       out: json file to write; the report stands beside it as .html.
       seed: of all noise.
       overwrite: replace files that exist.
@@ -304,7 +308,8 @@ def audit(
     forgotten = class_id(forget, dataset.class_names)
     _concerned(first, dataset, dataset.class_names[forgotten])
     console = open_console()
-    with Reporter(console, 1 + len(stored)) as progress:
+    phases = 1 + len(stored) + (inception is not None)
+    with Reporter(console, phases) as progress:
         results = audit_models(
             stored,
             dataset,
@@ -314,6 +319,7 @@ def audit(
             per_class=per_class,
             seed=seed,
             progress=progress,
+            inception=inception,
         )
     write_atomic(out, to_json(results), overwrite=overwrite)
     from jax_unlearn import report as reports

@@ -22,6 +22,7 @@ COLUMNS = {
     "ua": ("UA %", 1),
     "retained_accuracy": ("other classes %", 1),
     "frechet": ("Fréchet", 3),
+    "fid": ("FID", 1),
     "forget_error": ("error, forget", 4),
     "unseen_error": ("error, unseen", 4),
     "retain_error": ("error, retain", 4),
@@ -29,7 +30,14 @@ COLUMNS = {
 }
 """By figure: its heading and the digits behind the point."""
 
-TARGETED = ("ua", "retained_accuracy", "frechet", "forget_error", "retain_error")
+TARGETED = (
+    "ua",
+    "retained_accuracy",
+    "frechet",
+    "fid",
+    "forget_error",
+    "retain_error",
+)
 
 
 class Grid(NamedTuple):
@@ -102,6 +110,7 @@ def generation_content(results: Mapping[str, Any]) -> dict[str, Any]:
         "count": len(results["runs"]),
         "table": generation_table(results),
         "floor": number(results["floor"]["frechet"], 3),
+        "fid_floor": _optional(results["floor"].get("fid"), 1),
         "judge": number(results["judge"]["accuracy"], 1),
         "judged": [
             (name, number(value, 1))
@@ -188,6 +197,10 @@ def generation_figure(
 
 def _label(key: str) -> str:
     return LABELS.get(key, key)
+
+
+def _optional(value: float | None, digits: int) -> str:
+    return "" if value is None else number(value, digits)
 
 
 def _table(rows: Mapping[str, Any]) -> Table:

@@ -29,14 +29,25 @@ def check_generation(results: Mapping[str, Any]) -> None:
         raise Flaw("dataset.classes is no list of names")
     judge = mapping(get(results, "judge", ""), "judge")
     check_number(judge, "accuracy", "judge", low=0, high=100)
-    check_number(mapping(get(results, "floor", ""), "floor"), "frechet", "floor", low=0)
+    floor = mapping(get(results, "floor", ""), "floor")
+    check_number(floor, "frechet", "floor", low=0)
+    standard = ("fid",) if "fid" in floor else ()
+    for name in standard:
+        check_number(floor, name, "floor", low=0)
     mapping(get(results, "environment", ""), "environment")
     rows = mapping(get(results, "rows", ""), "rows")
     if not rows:
         raise Flaw("rows is empty")
     for key, row in rows.items():
         mapping(row, f"rows.{key}")
-        for name in (*PERCENT, "frechet", "forget_error", "retain_error", "seconds"):
+        for name in (
+            *PERCENT,
+            "frechet",
+            "forget_error",
+            "retain_error",
+            "seconds",
+            *standard,
+        ):
             found = mapping(get(row, name, f"rows.{key}"), f"rows.{key}.{name}")
             check_number(found, "mean", f"rows.{key}.{name}", low=0)
     runs = get(results, "runs", "")

@@ -256,7 +256,7 @@ def _apply(layer: Any, prefix: str, weights: Weights, x: Array) -> Array:
         layer.padding,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    return jax.nn.relu(y + bias)
+    return jax.nn.relu(y + bias.reshape(1, 1, 1, -1))
 
 
 def _pool(layer: Pool, x: Array) -> Array:

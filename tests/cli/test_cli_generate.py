@@ -1,13 +1,17 @@
 """The commands on diffusion models, on files, at the smallest size."""
 
+import functools
 import json
 
 import numpy as np
 import pytest
+from inception_arrays import drawn
 from small import refused, small_data
 
+from jax_unlearn import audit
 from jax_unlearn.checkpoint import read_record
 from jax_unlearn.cli import main
+from jax_unlearn.zoo.inception import inception_shapes
 
 TINY = ["--widths", "4", "--attention", "0", "--timesteps", "30", "--steps", "3"]
 TINY += ["--batch-size", "16"]
@@ -73,6 +77,34 @@ def test_the_audit_writes_figures_and_a_page(made, capsys):
     assert "salun" in (made / "found.html").read_text()
 
 
+def audited_fid(made, name, weights):
+    np.savez(
+        weights, **{at: drawn(at, shape) for at, shape in inception_shapes().items()}
+    )
+    generate(
+        "audit",
+        *("--data", made / "data.npz", "--original", made / "original"),
+        *("--inception", weights, "--forget", "1", "--per-class", "8", *DRAWN),
+        *("--network", "mlp", "--width", "8", "--epochs", "1", "--out", made / name),
+    )
+    found = json.loads((made / name).read_text())
+    assert found["plan"]["inception"]["file"] == weights.name
+    assert 0 < found["floor"]["fid"] < found["rows"]["original"]["fid"]["mean"]
+    assert "<b>FID</b>" in (made / name).with_suffix(".html").read_text()
+
+
+def test_the_audit_tells_fid_in_features_of_small_images(made, capsys, monkeypatch):
+    small = functools.partial(audit.inception_features, size=75)
+    monkeypatch.setattr(audit, "inception_features", small)
+    audited_fid(made, "small.json", made / "fid.npz")
+    assert "FID of as many real images" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.slow
+def test_the_audit_tells_fid(made):
+    audited_fid(made, "fid.json", made / "fid.npz")
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -104,6 +136,10 @@ def test_the_audit_writes_figures_and_a_page(made, capsys):
         ("train --data D --widths 4 8 16 32 64", "multiples of 16"),
         ("train --data D --forget 0 1 2", "nothing is left to train on"),
         ("train --data D --reduce 3", "factor=3 must divide the sides"),
+        (
+            "audit --data D --original original --forget 1 --inception x.npz",
+            "x.npz: no such file; give the FID weights",
+        ),
         ("fly", "unknown command 'fly'"),
     ],
 )

@@ -63,6 +63,20 @@ def test_the_figure_says_its_numbers():
     assert "SalUn 13.0, 87.0, 4.500" in svg
 
 
+def test_fid_is_told_where_it_was_computed():
+    assert "<b>FID</b>" not in report.render(RESULTS)
+    results = made_generation()
+    results["floor"]["fid"] = 31.25
+    for place, row in enumerate(results["rows"].values()):
+        row["fid"] = {"mean": 40.0 + place, "std": None}
+    page = report.render(results)
+    assert "as many real training images lie at 31.2" in " ".join(page.split())
+    assert report.generation_table(results).columns[4] == "FID"
+    del results["rows"]["SalUn"]["fid"]
+    with pytest.raises(InputError, match="rows.SalUn.fid is missing"):
+        report.render(results)
+
+
 def without(path):
     results = copy.deepcopy(RESULTS)
     *parents, last = path

@@ -98,6 +98,41 @@ def train_judge(
     return judge_of(network, trained, dataset.test)
 
 
+class Fid:
+    """FID of the images of the classes that remain, to real ones.
+
+    Args:
+      weights: of `audit.load_inception`.
+      reference: real images.
+      forget: classes left out of both sides.
+      progress: told (images done, images) of the real ones.
+    """
+
+    def __init__(
+        self,
+        weights: Any,
+        reference: Examples,
+        forget: Sequence[int],
+        progress: Callable[[int, int], None] | None = None,
+    ):
+        self._weights, self._forget = weights, list(forget)
+        self._moments = self._of(reference.inputs, reference.labels, progress)
+
+    def __call__(self, images: np.ndarray, asked: np.ndarray) -> float:
+        """Return the FID of images `u8[N, H, W, C]`, asked to be of classes `[N]`."""
+        return audit.frechet_distance(self._of(images, asked), self._moments)
+
+    def _of(
+        self,
+        images: np.ndarray,
+        classes: np.ndarray,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> audit.Moments:
+        kept = images[~np.isin(classes, self._forget)]
+        found = audit.inception_features(self._weights, kept, progress=progress)
+        return audit.feature_moments(found)
+
+
 def figures_of(
     judge: Judge,
     images: np.ndarray,
@@ -105,6 +140,7 @@ def figures_of(
     *,
     forget: Sequence[int],
     reference: Examples,
+    fid: Fid | None = None,
 ) -> dict[str, Any]:
     """Return the figures of generated images, JSON-able.
 
@@ -114,6 +150,7 @@ def figures_of(
       asked: the class asked for, `[N]`.
       forget: the forgotten classes.
       reference: real images for the Fréchet distance.
+      fid: to the same images; None leaves it out.
     """
     num_classes = len(judge.by_class)
     found = audit.generation_metrics(
@@ -131,6 +168,7 @@ def figures_of(
         "ua": float(found.ua),
         "retained_accuracy": float(found.retained_accuracy),
         "frechet": float(distance),
+        **({} if fid is None else {"fid": fid(images, asked)}),
         "by_class": by_class,
         "confusion": np.asarray(found.confusion).astype(int).tolist(),
     }
@@ -171,16 +209,21 @@ def errors_of(
     return found
 
 
-def real_distance(
-    judge: Judge, dataset: Dataset, forgotten: int, per_class: int
-) -> float:
-    """Return the Fréchet distance of as many real training images: the floor.
+def floor_of(
+    judge: Judge,
+    dataset: Dataset,
+    forgotten: int,
+    per_class: int,
+    fid: Fid | None = None,
+) -> dict[str, float]:
+    """Return the distances of as many real training images: the floor.
 
     Args:
       judge: the classifier.
       dataset: real images.
       forgotten: the class left out.
       per_class: images of each class.
+      fid: None leaves it out.
     """
     labels, rng = dataset.train.labels, np.random.default_rng(0)
     ids = np.concatenate(
@@ -190,13 +233,16 @@ def real_distance(
             if c != forgotten
         ]
     )
-    return audit.class_frechet(
-        judge.seen(dataset.train.inputs[ids]),
+    images = dataset.train.inputs[ids]
+    distance = audit.class_frechet(
+        judge.seen(images),
         labels[ids],
         judge.seen(dataset.test.inputs),
         dataset.test.labels,
         exclude=(forgotten,),
     )
+    standard = {} if fid is None else {"fid": fid(images, labels[ids])}
+    return {"frechet": distance, **standard}
 
 
 def look(
@@ -210,6 +256,7 @@ def look(
     *,
     counts: tuple[int, int],
     seed: int,
+    fid: Fid | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Draw images of all classes from a model and judge them.
@@ -224,6 +271,7 @@ def look(
       sampling: how images are drawn.
       counts: images of the forgotten class, and of each other class.
       seed: of all noise.
+      fid: None leaves FID out.
       progress: told (steps done, steps in all).
 
     Returns:
@@ -240,7 +288,7 @@ def look(
         progress=progress,
     )
     figures = figures_of(
-        judge, images, asked, forget=[forgotten], reference=dataset.test
+        judge, images, asked, forget=[forgotten], reference=dataset.test, fid=fid
     )
     unseen = request.unseen[dataset.train.labels[request.unseen] == forgotten]
     parts = {"forget_error": request.forget, "retain_error": request.retain}

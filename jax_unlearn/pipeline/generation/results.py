@@ -1,15 +1,19 @@
 """Results of generation: rows over all runs, JSON-able, as reports read them."""
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jax_unlearn.audit import load_inception
 from jax_unlearn.data import Dataset
 from jax_unlearn.pipeline.generation.judge import (
+    Fid,
     Judge,
+    floor_of,
     look,
-    real_distance,
     train_judge,
 )
 from jax_unlearn.pipeline.generation.models import Stored
@@ -23,18 +27,19 @@ FIGURES = (
     "ua",
     "retained_accuracy",
     "frechet",
+    "fid",
     "forget_error",
     "unseen_error",
     "retain_error",
 )
-TARGETED = ("ua", "retained_accuracy", "frechet")
+TARGETED = ("ua", "retained_accuracy", "frechet", "fid")
 
 
 def gathered(
     plan: Mapping[str, Any],
     dataset: Dataset,
     judge: Judge,
-    floor: float,
+    floor: Mapping[str, float],
     runs: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Return the results of runs that have the same rows.
@@ -43,7 +48,7 @@ def gathered(
       plan: JSON-able, with a "title".
       dataset: real images.
       judge: of all images.
-      floor: Fréchet distance of as many real images.
+      floor: distances of as many real images, by name.
       runs: each with "seed", "class", "rows" and "grids".
     """
     rows = {}
@@ -55,7 +60,7 @@ def gathered(
             if all(name in r for r in found)
         }
         if all("retrain" in run["rows"] for run in runs):
-            for name in TARGETED:
+            for name in (n for n in TARGETED if n in row):
                 targets = [run["rows"]["retrain"][name] for run in runs]
                 gaps = [abs(r[name] - t) for r, t in zip(found, targets, strict=True)]
                 row[f"{name}_gap"] = _spread(gaps)
@@ -69,7 +74,7 @@ def gathered(
         "dataset": dataset_record(dataset),
         "environment": environment(),
         "judge": {"accuracy": judge.accuracy, "by_class": judge.by_class},
-        "floor": {"frechet": floor},
+        "floor": dict(floor),
         "rows": rows,
         "runs": [dict(run) for run in runs],
     }
@@ -85,6 +90,7 @@ def audit_models(
     per_class: int,
     seed: int,
     progress: Any,
+    inception: Path | None = None,
 ) -> dict[str, Any]:
     """Return the results of models on disk, by label.
 
@@ -97,7 +103,10 @@ def audit_models(
       per_class: images of each class.
       seed: of all noise.
       progress: told (phase, done, total).
+      inception: file of weights, as `audit.load_inception` reads it, for FID; None
+        leaves it out.
     """
+    weights = None if inception is None else load_inception(inception)
     steps = setting.epochs * -(-len(dataset.train.labels) // setting.batch_size)
     progress("judge", 0, steps)
     judge = train_judge(
@@ -110,6 +119,15 @@ def audit_models(
     inside = dataset.train.labels[ids] == forget
     request = Request(ids[inside], ids[~inside], stored["original"].unseen)
     rows, grids = {}, {}
+    fid = None
+    if weights is not None:
+        progress("FID: real images", 0, 1)
+        fid = Fid(
+            weights,
+            dataset.test,
+            [forget],
+            progress=lambda done, total: progress("FID: real images", done, total),
+        )
     total = sampling.sampling_steps
     for label, model in stored.items():
         progress(f"{label}: images", 0, total)
@@ -123,6 +141,7 @@ def audit_models(
             sampling,
             counts=(per_class, per_class),
             seed=seed,
+            fid=fid,
             progress=lambda done, all_, label=label: progress(
                 f"{label}: images", max(1, done * total // all_), total
             ),
@@ -141,13 +160,14 @@ def audit_models(
         "sampling": vars(sampling),
         "judge": vars(setting),
         "per_class": per_class,
+        "inception": None if inception is None else _file_record(inception),
         "methods": {
             label: model.record["unlearning"]
             for label, model in stored.items()
             if "unlearning" in model.record
         },
     }
-    floor = real_distance(judge, dataset, forget, per_class)
+    floor = floor_of(judge, dataset, forget, per_class, fid)
     return gathered(plan, dataset, judge, floor, [run])
 
 
@@ -165,6 +185,10 @@ def short(results: Mapping[str, Any]) -> dict[str, Any]:
         for run in results["runs"]
     ]
     return {**results, "runs": runs}
+
+
+def _file_record(path: Path) -> dict[str, str]:
+    return {"file": path.name, "sha256": sha256(path.read_bytes()).hexdigest()}
 
 
 def _spread(values: list[float]) -> dict[str, Any]:

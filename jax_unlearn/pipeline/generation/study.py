@@ -19,8 +19,8 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.pipeline.generation.grids import COLUMNS
 from jax_unlearn.pipeline.generation.judge import (
     Judge,
+    floor_of,
     look,
-    real_distance,
     train_judge,
 )
 from jax_unlearn.pipeline.generation.methods import prepare
@@ -141,10 +141,9 @@ def study(
         runs += _Run(plan, dataset, folder / f"seed{seed}", seed, judge, trainer)(
             progress
         )
-    floor = np.mean(
-        [real_distance(judge, dataset, c, plan.per_class) for c in plan.classes]
-    )
-    results = gathered(plan_record(plan), dataset, judge, float(floor), runs)
+    floors = [floor_of(judge, dataset, c, plan.per_class) for c in plan.classes]
+    floor = {"frechet": float(np.mean([found["frechet"] for found in floors]))}
+    results = gathered(plan_record(plan), dataset, judge, floor, runs)
     write_atomic(folder / "results.json", to_json(results), overwrite=True)
     return results
 
