@@ -21,8 +21,12 @@ from jax_unlearn.types import (
     UnlearnState,
 )
 
-Callback = Callable[[int, UnlearnState, UnlearnInfo], None]
-"""`(steps done, state, info of the last step)`; the state is gone after the call."""
+Callback = Callable[[int, UnlearnState, UnlearnInfo], UnlearnState | None]
+"""`(steps done, state, info of the last step)`; the state is gone after the call.
+
+What it returns, if not None, ends the run and is its result: the state itself, to stop
+there, or an earlier one that the callback has kept a copy of, to roll back.
+"""
 
 
 def run(
@@ -46,14 +50,15 @@ def run(
       state: from `unlearner.init`.
       batches: any iterable; a `ju.data` schedule, for example.
       key: of the whole run.
-      callback: called after each step, or after each chunk under scan.
+      callback: called after each step, or after each chunk under scan; may end the
+        run, see `Callback`.
       scan: steps compiled into one program; default 1 on CPU (a convolution inside a
         loop is slow there), 32 on accelerators. A chunk ends early where the structure
         or the shapes of the batches change.
       check_every: how often, in steps, losses and updates are looked at.
 
     Returns:
-      The state after the last batch.
+      The state after the last batch, or the one that the callback ended the run with.
 
     Raises:
       InputError: `scan` below 1.
@@ -98,7 +103,11 @@ def run(
         if sum(loss.size for loss in losses) >= check_every:
             check()
         if callback is not None:
-            callback(first + seen, state, info)
+            ended = callback(first + seen, state, info)
+            if ended is state:
+                break
+            if ended is not None:
+                return ended  # rolled back: what came after it does not count
     if losses:
         check()
     return state

@@ -94,6 +94,35 @@ def test_callback_sees_every_step_or_chunk():
     np.testing.assert_allclose([s[2] for s in seen], [single[i] for i in (1, 3, 4)])
 
 
+@pytest.mark.parametrize("scan", [1, 2])
+def test_the_callback_stops_the_run_or_rolls_it_back(scan):
+    kept = {}
+
+    def stop(done, state, info):
+        kept[done] = jax.tree.map(jnp.copy, state)
+        return state if done == 4 else None
+
+    def roll_back(done, state, info):
+        return kept[2] if done == 4 else None
+
+    stopped = ju.run(walker(), start(), stream(7), KEY, callback=stop, scan=scan)
+    np.testing.assert_allclose(stopped.params, expected_walk(4), rtol=1e-5)
+    assert max(kept) == 4
+    back = ju.run(walker(), start(), stream(7), KEY, callback=roll_back, scan=scan)
+    np.testing.assert_allclose(back.params, expected_walk(2), rtol=1e-5)
+    on = ju.run(walker(), back, stream(7)[2:], KEY, scan=scan)
+    np.testing.assert_allclose(on.params, expected_walk(7), rtol=1e-5)
+
+
+def test_a_stopped_run_is_still_looked_at():
+    def stop(done, state, info):
+        return state
+
+    broken = walker().init(jnp.full(3, jnp.nan), ())
+    with pytest.raises(ju.NonFiniteError):
+        ju.run(walker(), broken, stream(2), KEY, callback=stop)
+
+
 def test_chunks_end_where_the_form_of_the_batches_changes():
     small, large = (ju.UnlearnBatch(batch(0, size)) for size in (4, 6))
     other = ju.UnlearnBatch(retain=batch(0, 4))
