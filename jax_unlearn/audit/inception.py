@@ -17,14 +17,14 @@ import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike
 
-from jax_unlearn.errors import InputError
-from jax_unlearn.zoo.inception import (
+from jax_unlearn.audit.inception_network import (
     Conv,
     Weights,
     array_shapes,
     convolutions,
     inception,
 )
+from jax_unlearn.errors import InputError
 
 SIZE, CLASSES, EPSILON = 299, 1008, 1e-3
 NAME = "the FID weights of pytorch-fid, pt_inception-2015-12-05-6726825d.pth"

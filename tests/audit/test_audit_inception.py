@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 
 from jax_unlearn import audit
 from jax_unlearn.audit.inception import folded
+from jax_unlearn.audit.inception_network import inception_shapes
 from jax_unlearn.errors import InputError
-from jax_unlearn.zoo.inception import inception_shapes
 
 REFERENCE = json.loads((Path(__file__).parent / "inception.json").read_text())
 SHAPES = {
