@@ -16,6 +16,7 @@ from jax_unlearn import harmonize as harmonize
 from jax_unlearn import losses as losses
 from jax_unlearn import masks as masks
 from jax_unlearn import membership as membership
+from jax_unlearn import memory as memory
 from jax_unlearn import methods as methods
 from jax_unlearn import objectives as objectives
 from jax_unlearn import oneshot as oneshot

@@ -1,0 +1,223 @@
+"""Switches that trade time for memory: a `Model` in, the same `Model` out.
+
+Every method, weighting and driver runs a network through `Model.apply`, so a switch on
+the model serves all of them, and they can be put on one over the other. None changes a
+result beyond rounding: weights that are normalised over the batch (LoReUn, FaLW) see
+the whole batch, however small the parts it is run in.
+
+>>> import jax.numpy as jnp
+>>> import optax
+>>> import jax_unlearn as ju
+>>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+>>> model = ju.memory.microbatched(ju.memory.rematerialised(model), 2)
+>>> alg = ju.methods.gradient_ascent(model, optax.sgd(1.0))
+>>> forget = ju.Batch(jnp.array([[1.0, 0.0]] * 3), jnp.array([0] * 3))
+>>> state, _ = alg.step(
+...     alg.init(jnp.float32(2.0), ()), ju.UnlearnBatch(forget), jax.random.key(0)
+... )
+>>> print(state.params)  # 2 − p_1, p_1 = 1/(1 + e²), as without the switches
+1.8808
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jax_unlearn.errors import InputError
+from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
+
+Policy = Callable[..., Any]
+"""As `jax.checkpoint` takes it: which intermediate values are kept."""
+
+PRODUCTS = ("dot_general", "conv_general_dilated")
+
+
+def keep_products(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Keep what matrix products and convolutions give; compute all else anew.
+
+    A `jax.checkpoint` policy: normalisation, activation and pooling are cheap to do
+    twice and hold most of the memory of a convolutional network.
+
+    >>> keep_products(jax.lax.dot_general_p), keep_products(jax.lax.tanh_p)
+    (True, False)
+    """
+    return primitive.name in PRODUCTS
+
+
+def rematerialised(model: Model, *, policy: Policy | None = keep_products) -> Model:
+    """Return the model whose backward pass computes intermediate values anew.
+
+    Gradient checkpointing: the same numbers by the same operations. For accelerators;
+    XLA's compiler for CPUs finds that both computations are one, and keeps the values
+    after all (jax 0.10): use `microbatched` there.
+
+    Args:
+      model: any.
+      policy: which values are kept for the backward pass: `keep_products`, one of
+        `jax.checkpoint_policies`, or None to keep nothing but the inputs.
+
+    Source: Chen et al., arXiv 1604.06174, by `jax.checkpoint`; the default policy is
+    our choice.
+
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: jnp.sin(w * x))
+    >>> def total(w, model):
+    ...     return model.apply(w, (), jnp.ones(3), train=True)[0].sum()
+    >>> print(jax.grad(total)(jnp.float32(0.0), rematerialised(model)))
+    3.0
+    """
+
+    def apply(
+        params: Params,
+        model_state: ModelState,
+        inputs: PyTree,
+        *,
+        train: bool,
+        key: Array | None = None,
+    ) -> tuple[PyTree, ModelState]:
+        def forward(params, model_state, inputs, key):
+            return model.apply(params, model_state, inputs, train=train, key=key)
+
+        return jax.checkpoint(forward, policy=policy)(params, model_state, inputs, key)
+
+    return Model(model.init, apply)
+
+
+def microbatched(model: Model, size: int) -> Model:
+    """Return the model that runs a batch in parts, holding one part's activations.
+
+    Two passes: the first gives the outputs of all parts, of which losses and weights
+    are made, normalised over the whole batch; the second computes a part again and adds
+    its gradient up. With B samples, memory for activations falls to size/B, time rises
+    by a forward pass. Part j holds the samples j, j + P, j + 2P, … of P parts, so that
+    a batch spread over devices stays spread if they divide `size`.
+
+    Args:
+      model: its outputs have the batch axis first. In a training pass it must have no
+        state: BatchNorm statistics of parts are not those of the batch.
+      size: samples a part, 1 or more; the last parts are filled up, and cut off again.
+
+    Returns:
+      Model. A network that draws random numbers (dropout) gets the key
+      `fold_in(key, j)` for part j: other draws, of the same distribution.
+
+    Raises:
+      InputError: `size` below 1; when the model is called with `train=True`, a state.
+
+    Source: our choice.
+
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> outputs, _ = microbatched(model, 2).apply(
+    ...     jnp.float32(2.0), (), jnp.arange(5.0), train=True
+    ... )
+    >>> print(outputs)
+    [0. 2. 4. 6. 8.]
+    """
+    if size < 1:
+        raise InputError(f"size={size}: give 1 or more samples a part")
+
+    def apply(
+        params: Params,
+        model_state: ModelState,
+        inputs: PyTree,
+        *,
+        train: bool,
+        key: Array | None = None,
+    ) -> tuple[PyTree, ModelState]:
+        total = jax.tree.leaves(inputs)[0].shape[0]
+        if total <= size:
+            return model.apply(params, model_state, inputs, train=train, key=key)
+        if train and jax.tree.leaves(model_state):
+            raise InputError(
+                f"size={size} for a batch of {total}: a model with a state (BatchNorm) "
+                "would see the statistics of a part; use model_state='frozen', or a "
+                "network without"
+            )
+        parts = -(-total // size)
+
+        @jax.checkpoint
+        def forward(numbered):
+            number, part = numbered
+            own = None if key is None else jax.random.fold_in(key, number)
+            return model.apply(params, model_state, part, train=train, key=own)[0]
+
+        divided = jax.tree.map(lambda leaf: _divided(leaf, parts, size), inputs)
+        outputs = jax.lax.map(forward, (jnp.arange(parts), divided))
+        return jax.tree.map(lambda leaf: _joined(leaf, total), outputs), model_state
+
+    return Model(model.init, apply)
+
+
+def cast(model: Model, dtype: Any = jnp.bfloat16) -> Model:
+    """Return the model that computes in another precision than its parameters have.
+
+    Parameters and floating inputs are cast on the way in, outputs to float32 on the way
+    out: gradients, optimizer, losses and weights stay in float32. Rounding here is that
+    of `dtype` (bfloat16: 8 bits, 0.4 %). The networks of `ju.zoo` do the same by their
+    argument `dtype`, and keep their BatchNorm statistics in float32, as this does.
+
+    Args:
+      model: any; one whose layers name a dtype of their own is not changed by this.
+      dtype: a floating type.
+
+    Raises:
+      InputError: `dtype` is no floating type.
+
+    Source: mixed precision as in Micikevicius et al., arXiv 1710.03740, without loss
+    scaling, which bfloat16 does not need.
+
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> outputs, _ = cast(model).apply(jnp.float32(1.001), (), jnp.ones(1), train=True)
+    >>> print(outputs, outputs.dtype)
+    [1.] float32
+    """
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise InputError(f"dtype={dtype}: give a floating type, such as jnp.bfloat16")
+
+    def apply(
+        params: Params,
+        model_state: ModelState,
+        inputs: PyTree,
+        *,
+        train: bool,
+        key: Array | None = None,
+    ) -> tuple[PyTree, ModelState]:
+        outputs, new = model.apply(
+            _floats(params, dtype),
+            model_state,
+            _floats(inputs, dtype),
+            train=train,
+            key=key,
+        )
+        new = jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), new, model_state)
+        return _floats(outputs, jnp.float32), new
+
+    return Model(model.init, apply)
+
+
+def _divided(leaf: Array, parts: int, size: int) -> Array:
+    """Return the rows as `[parts, size, ...]`, the last ones repeated to fill it."""
+    missing = parts * size - leaf.shape[0]
+    if missing:
+        fill = jnp.broadcast_to(leaf[-1:], (missing, *leaf.shape[1:]))
+        leaf = jnp.concatenate([leaf, fill])
+    return jnp.moveaxis(leaf.reshape(size, parts, *leaf.shape[1:]), 1, 0)
+
+
+def _joined(leaf: Array, total: int) -> Array:
+    """Undo `_divided`."""
+    return jnp.moveaxis(leaf, 0, 1).reshape(-1, *leaf.shape[2:])[:total]
+
+
+def _floats(tree: PyTree, dtype: Any) -> PyTree:
+    """Return the tree with its floating leaves cast."""
+    return jax.tree.map(
+        lambda leaf: (
+            leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+        ),
+        tree,
+    )
