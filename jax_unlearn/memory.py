@@ -133,8 +133,8 @@ def microbatched(model: Model, size: int) -> Model:
         if train and jax.tree.leaves(model_state):
             raise InputError(
                 f"size={size} for a batch of {total}: a model with a state (BatchNorm) "
-                "would see the statistics of a part; use model_state='frozen', or a "
-                "network without"
+                "would see the statistics of a part; freeze it (model_state='frozen', "
+                "--freeze-statistics), or use a network without"
             )
         parts = -(-total // size)
 

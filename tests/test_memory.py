@@ -194,7 +194,9 @@ def test_statistics_of_a_part_are_refused_and_frozen_ones_are_not():
     model = batchnorm_net()
     params, state = model.init(KEY, jnp.zeros((2, 4)))
     parted = ju.memory.microbatched(model, 4)
-    with pytest.raises(ju.InputError, match=r"size=4 .* model_state='frozen'"):
+    with pytest.raises(
+        ju.InputError, match=r"size=4 .* freeze it \(model_state='frozen'"
+    ):
         parted.apply(params, state, jnp.zeros((8, 4)), train=True)
 
     def step(model):

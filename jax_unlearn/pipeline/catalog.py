@@ -109,7 +109,6 @@ CATALOG: dict[str, Entry] = {
             "shadows",
             "inner_rate",
             "first_order",
-            "remat",
         ),
     ),
     "boundary_shrink": Entry(

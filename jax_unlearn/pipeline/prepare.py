@@ -7,6 +7,7 @@ from collections.abc import Hashable
 import jax
 import numpy as np
 
+from jax_unlearn import memory
 from jax_unlearn.data import Dataset, retain_subset
 from jax_unlearn.errors import InputError
 from jax_unlearn.pipeline import stepwise, transforms
@@ -34,6 +35,7 @@ class Preparer:
         self.dataset = dataset
         self.features = model if features is None else features
         self._steps: dict[Hashable, Unlearner] = {}
+        self._models: dict[tuple[int, bool], Model] = {}
 
     def __call__(
         self,
@@ -61,7 +63,7 @@ class Preparer:
         check_unseen(self.dataset, request, setting)
         request = accessible(self.dataset, request, setting.rho, seed)
         task = Task(
-            self.model,
+            self._economical(setting),
             self.features,
             self.dataset,
             setting,
@@ -75,6 +77,16 @@ class Preparer:
         else:
             made = self._stepwise(task)
         return made._replace(prepare_seconds=time.perf_counter() - start)
+
+    def _economical(self, setting: Unlearning) -> Model:
+        """Return the model with the memory switches of the setting, one a switch."""
+        key = setting.microbatch, setting.remat
+        if key not in self._models:
+            model = memory.rematerialised(self.model) if setting.remat else self.model
+            if setting.microbatch:
+                model = memory.microbatched(model, setting.microbatch)
+            self._models[key] = model
+        return self._models[key]
 
     def _stepwise(self, task: Task) -> Job:
         """Return a job whose step is that of the first alike."""

@@ -95,6 +95,10 @@ class Unlearning:
       weight_decay: added to the gradient, times the weight.
       clip: largest L2 norm of the gradient; 0 does not clip.
       freeze_statistics: leave BatchNorm statistics as they are; ltu always does.
+      microbatch: samples a pass through the network, for batches that memory does not
+        hold; weights are normalised over the batch all the same. 0: all at once.
+      remat: compute intermediate values again in the backward pass (of ltu: in the
+        second-order step too), to save memory; changes no result.
       temperature: of loreun, el2n and margin.
       relative: measure the temperature in standard deviations of the scores.
       normalize: of loreun: weights of mean one, or raw ("none").
@@ -139,7 +143,6 @@ class Unlearning:
         itself; their AUC is measured on the model all the same.
       inner_rate: learning rate of ltu's virtual step; 0 does not look ahead.
       first_order: take the virtual step's gradient for a constant.
-      remat: save memory in the second-order step.
 
     >>> Unlearning(keep=2.0)
     Traceback (most recent call last):
@@ -160,6 +163,8 @@ class Unlearning:
     weight_decay: float = 5e-4
     clip: float = 0.0
     freeze_statistics: bool = False
+    microbatch: int = 0
+    remat: bool = False
     temperature: float = 1.0
     relative: bool = False
     normalize: str = "mean_one"
@@ -200,7 +205,6 @@ class Unlearning:
     shadows: int = 0
     inner_rate: float = 0.003
     first_order: bool = False
-    remat: bool = False
 
     def __post_init__(self):
         for name in ("strategies", "attacks"):  # JSON has lists
@@ -259,6 +263,7 @@ class Unlearning:
             )
         for name in ("forget_every", "forget_epochs", "impair_epochs", "noise_steps"):
             _at_least(name, getattr(self, name), 1)
+        _at_least("microbatch", self.microbatch, 0)
         for name in ("samples", "period", "history"):
             _at_least(name, getattr(self, name), 1)
         _at_least("burn_in", self.burn_in, 2)

@@ -7,7 +7,11 @@ from jax_unlearn.pipeline.catalog import CATALOG
 
 COMMON = ("method", "weighting", "epochs", "batch_size", "learning_rate")
 # told only where they are set
-FLAGS = ("per_leaf", "salient", "rewind", "first_order", "remat", "allow_weak")
+FLAGS = (
+    *("per_leaf", "salient", "rewind", "first_order", "allow_weak"),
+    *("microbatch", "remat"),
+)
+EVERYWHERE = ("salient", "microbatch", "remat")  # of the flags, those of any method
 LTU = tuple(name for name in CATALOG["ltu"].options if name not in FLAGS)
 OPTIONS = {name for entry in CATALOG.values() for name in entry.options}
 _LOSS_BASED = ("loreun", "loreun_static")
@@ -194,8 +198,8 @@ def _matters(name: str, setting: Mapping[str, Any]) -> bool:
     entry = CATALOG[setting["method"]]
     if name in FLAGS:
         joined = setting.get("harmonizer") in ("one_way", "two_way")
-        reads = {"per_leaf": joined, "salient": True}.get(name, name in entry.options)
-        return reads and bool(setting[name])
+        anyhow = {"per_leaf": joined} | dict.fromkeys(EVERYWHERE, True)
+        return anyhow.get(name, name in entry.options) and bool(setting[name])
     if name in OPTIONS:
         salient = name == "keep" and bool(setting.get("salient"))
         return (name in entry.options or salient) and setting[name] is not None

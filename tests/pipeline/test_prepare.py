@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from toys import trees_close
 
 from jax_unlearn.data import digits, forget_split, holdout, to_ids
 from jax_unlearn.errors import InputError
@@ -49,6 +50,29 @@ def test_a_second_request_runs_the_program_of_the_first(network, original):
     key = jax.random.key(0)
     done = [execute(j, original.params, original.model_state, key) for j in jobs]
     assert done[1].seconds["compile"] < done[0].seconds["compile"]
+
+
+@pytest.mark.parametrize("switch", [{"microbatch": 64}, {"remat": True}])
+def test_memory_switches_change_no_result(network, original, switch):
+    preparer = Preparer(build(network), DATA)
+    plain = Unlearning(weighting="loreun", epochs=1, batch_size=200, learning_rate=0.1)
+    key, at = jax.random.key(0), (original.params, original.model_state)
+    done = [
+        execute(preparer(setting, request(0), original, seed=0), *at, key)
+        for setting in (plain, dataclasses.replace(plain, **switch))
+    ]
+    trees_close(done[1].params, done[0].params, rtol=1e-5, atol=1e-6)
+    moved = jax.tree.map(np.subtract, done[0].params, original.params)
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(moved)) > 1e-2
+
+
+def test_a_second_setting_alike_runs_the_program_of_the_first_microbatched(
+    network, original
+):
+    preparer = Preparer(build(network), DATA)
+    setting = Unlearning(epochs=1, batch_size=400, microbatch=100, remat=True)
+    jobs = [preparer(setting, request(s), original, seed=s) for s in (0, 1)]
+    assert jobs[0].unlearner.step is jobs[1].unlearner.step
 
 
 def test_a_forget_class_without_unseen_samples_is_named():

@@ -63,7 +63,7 @@ def test_ltu_has_settings_of_its_own():
         "FT": "–",
         "RL": "–",
         "LTU": "–",
-        "plain": "harmonizer none, first order yes, remat yes",
+        "plain": "harmonizer none, remat yes, first order yes",
         "masked": "keep 0.5, salient yes, attacks 2 × logistic",
         "leaf": "per leaf yes, strategies uniform",
     }
