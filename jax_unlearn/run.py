@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_unlearn import sharding
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.types import (
     Array,
@@ -78,26 +79,27 @@ def run(
     if chunk < 1:
         raise InputError(f"scan={scan}: compile 1 or more steps into one program")
     state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
+    step = sharding.in_place(unlearner.step, state)
     first = int(state.step)
     losses: list[Array] = []
     seen = 0
 
     def check() -> None:
-        values = [np.asarray(jax.device_get(loss)).reshape(-1) for loss in losses]
+        values = [np.reshape(loss, -1) for loss in sharding.fetch(losses)]
         finite = np.isfinite(np.concatenate(values))
         if not finite.all():
-            step = first + seen - len(finite) + int(np.argmin(finite))
+            broken = first + seen - len(finite) + int(np.argmin(finite))
             raise NonFiniteError(
-                f"the loss or the update is not finite at step {step}", step
+                f"the loss or the update is not finite at step {broken}", broken
             )
         losses.clear()
 
     for group in _chunks(batches, chunk):
         if len(group) == 1:
-            state, info = _step(unlearner.step, state, group[0], key)
+            state, info = _step(step, state, group[0], key)
         else:
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *group)
-            state, info = _scan(unlearner.step, state, stacked, key)
+            state, info = _scan(step, state, stacked, key)
         seen += len(group)
         losses.append(info.forget_loss + info.retain_loss + info.update_norm)
         if sum(loss.size for loss in losses) >= check_every:
@@ -187,7 +189,7 @@ def predict(
         rows = np.minimum(np.arange(start, start + size), total - 1)
         part = jax.tree.map(lambda leaf, rows=rows: leaf[rows], inputs)
         parts.append(_forward(model.apply, params, model_state, part))
-    return np.concatenate([jax.device_get(part) for part in parts])[:total]
+    return np.concatenate(sharding.fetch(parts))[:total]
 
 
 def _chunks(batches: Iterable[UnlearnBatch], size: int) -> Iterator[list[UnlearnBatch]]:

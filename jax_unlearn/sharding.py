@@ -1,0 +1,358 @@
+"""Runs on several devices and several hosts: where states and batches are put.
+
+No step of the library names a mesh axis: arrays are placed here, `jax.jit` finds the
+communication, and `ju.run` works on one device, on eight, or on many hosts alike.
+Weights that are normalised over the batch (LoReUn, FaLW) and BatchNorm statistics stay
+those of the whole batch. On several hosts every process calls `jax.distributed.
+initialize` first and then does the same with the same values; each puts only its own
+rows on its devices, for a schedule is a pure function of the step.
+"""
+
+import dataclasses
+import math
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jax_unlearn.errors import InputError
+from jax_unlearn.types import Batch, PyTree, UnlearnBatch
+
+Choice = Callable[[Any, Mesh], PartitionSpec]
+"""`(leaf with shape and dtype, mesh) -> PartitionSpec`: a rule that looks at shapes."""
+
+Rules = Sequence[tuple[str, PartitionSpec | Choice]]
+"""`(pattern, spec)`, the first whose pattern is found in a leaf's path decides.
+
+Paths are joined by slashes, `params/head/kernel`. Moments of an optimizer end as their
+parameter does (`opt_state/0/trace/head/kernel`), so `head/kernel$` places both.
+"""
+
+
+def shardings(tree: PyTree, mesh: Mesh, rules: Rules = ()) -> PyTree:
+    """Return where each leaf of a tree goes: by the first rule that matches its path.
+
+    Args:
+      tree: a state or any pytree, of arrays or of what `jax.eval_shape` returns.
+      mesh: of the devices.
+      rules: see `Rules`; a leaf that none matches has a whole copy on every device.
+
+    Returns:
+      Pytree of `NamedSharding` like `tree`; as `out_shardings` of a jitted
+      `unlearner.init` it makes a state that no single device could hold.
+
+    Raises:
+      InputError: a rule names an axis that the mesh lacks, has more entries than a leaf
+        has dimensions, or does not divide one of them.
+
+    Source: our choice.
+
+    >>> mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
+    >>> tree = {"head": {"kernel": jnp.ones((4, 2)), "bias": jnp.ones(2)}}
+    >>> found = shardings(tree, mesh, [("kernel$", PartitionSpec("data"))])
+    >>> tuple(found["head"]["kernel"].spec), tuple(found["head"]["bias"].spec)
+    (('data',), ())
+    """
+    mesh = _automatic(mesh)
+
+    def place(path, leaf) -> NamedSharding:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        spec = next((s for p, s in rules if re.search(p, name)), PartitionSpec())
+        if not isinstance(spec, PartitionSpec):
+            spec = spec(leaf, mesh)
+        _check_spec(name, np.shape(leaf), spec, mesh)
+        return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def fully_sharded(
+    *, axis: str | tuple[str, ...] = "data", min_size: int = 2**12
+) -> Rules:
+    """Return the rule that parts every big parameter over an axis (FSDP, ZeRO-3).
+
+    Of each array of two or more dimensions the largest one that the axis divides is
+    parted, with its moments and teachers; vectors and small arrays stay whole. Rules
+    of your own go before it: `[("head", PartitionSpec()), *fully_sharded()]`.
+
+    Args:
+      axis: of the mesh, or several of them.
+      min_size: fewest elements of an array worth parting.
+
+    Source: our choice; after ZeRO, arXiv 1910.02054.
+
+    >>> mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
+    >>> tree = {"kernel": jnp.ones((3, 3, 8, 16)), "scale": jnp.ones(16)}
+    >>> found = shardings(tree, mesh, fully_sharded(min_size=64))
+    >>> tuple(found["kernel"].spec), tuple(found["scale"].spec)
+    ((None, None, None, 'data'), ())
+    """
+
+    def choose(leaf, mesh: Mesh) -> PartitionSpec:
+        shape = np.shape(leaf)
+        if len(shape) < 2 or math.prod(shape) < min_size:
+            return PartitionSpec()
+        parts = _parts(axis, mesh)
+        fits = [(size, place) for place, size in enumerate(shape) if size % parts == 0]
+        if not fits:
+            return PartitionSpec()
+        return PartitionSpec(*[None] * max(fits)[1], axis)
+
+    return (("", choose),)
+
+
+def shard(tree: PyTree, mesh: Mesh, rules: Rules = ()) -> PyTree:
+    """Put a state, or any pytree, on the devices of a mesh.
+
+    `ju.run` keeps it there: every step returns its state as it was placed.
+
+    Args:
+      tree: arrays, on the host or on devices; in several processes, the same values
+        in each.
+      mesh: of the devices of all processes.
+      rules: see `Rules`; none is data parallelism, a whole copy on every device.
+
+    Returns:
+      The tree, of arrays that span the mesh.
+
+    Raises:
+      InputError: as `shardings`; processes whose values differ.
+
+    Source: our choice.
+
+    >>> mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
+    >>> shard({"w": jnp.ones(2)}, mesh)["w"].sharding.is_fully_replicated
+    True
+    """
+    places = shardings(tree, mesh, rules)
+    _check_same(tree)
+    return jax.tree.map(_put, tree, places)
+
+
+def spread(
+    batches: Iterable[UnlearnBatch],
+    mesh: Mesh,
+    *,
+    axis: str | tuple[str, ...] = "data",
+    uneven: str = "refuse",
+) -> Iterator[UnlearnBatch]:
+    """Place batch after batch with its samples parted over an axis of a mesh.
+
+    Args:
+      batches: a `ju.data` schedule, or any iterable of whole batches, the same in each
+        process. To go on at step t, give `schedule.from_step(t)`.
+      mesh: of the devices of all processes.
+      axis: of the mesh, or several of them, over which the samples are parted.
+      uneven: batches whose size the axis does not divide: "refuse" them, or "pad" them
+        with copies of their first samples, masked out. Losses, weights and gradients
+        leave those out; BatchNorm in train mode sees them, and the result then differs
+        from that of one device.
+
+    Returns:
+      Iterator over the batches, for `ju.run`.
+
+    Raises:
+      InputError: an axis that the mesh lacks, unknown `uneven`; an uneven batch, when
+        it is its turn.
+
+    Source: our choice.
+
+    >>> mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
+    >>> batch = UnlearnBatch(Batch(np.ones((4, 2), np.float32), np.zeros(4, np.int32)))
+    >>> tuple(next(spread([batch], mesh)).forget.inputs.sharding.spec)
+    ('data',)
+    """
+    parts = _parts(axis, mesh)
+    if uneven not in ("refuse", "pad"):
+        raise InputError(f"uneven={uneven!r}: choose 'refuse' or 'pad'")
+    place = NamedSharding(_automatic(mesh), PartitionSpec(axis))
+
+    def placed(name: str, batch: Batch) -> Batch:
+        size = batch.labels.shape[0]
+        if size % parts and uneven == "refuse":
+            raise InputError(
+                f"{name} batch of {size} samples on {parts} devices of axis {axis!r}: "
+                "give a multiple, or uneven='pad' for a network without BatchNorm"
+            )
+        padded = _padded(batch, -size % parts)
+        return jax.tree.map(lambda leaf: _put(leaf, place), padded)
+
+    def placing() -> Iterator[UnlearnBatch]:
+        last: dict[str, tuple[Batch, Batch]] = {}  # a reference set comes every step
+        for batch in batches:
+            found = {}
+            for name, part in batch._asdict().items():
+                if part is None:
+                    continue
+                if name not in last or last[name][0] is not part:
+                    last[name] = part, placed(name, part)
+                found[name] = last[name][1]
+            yield UnlearnBatch(**found)
+
+    return placing()
+
+
+def fetch(tree: PyTree) -> PyTree:
+    """Return a tree on the host, whole, even if its arrays span several processes.
+
+    Every process must call it, with the same tree: parts are sent round.
+
+    Args:
+      tree: arrays, random keys among them.
+
+    Returns:
+      The tree, of numpy arrays (random keys stay keys).
+
+    Source: our choice.
+
+    >>> fetch({"w": jnp.ones(2)})
+    {'w': array([1., 1.], dtype=float32)}
+    """
+
+    def whole(leaf):
+        if _is_key(leaf):
+            implementation = jax.random.key_impl(leaf)
+            data = whole(jax.random.key_data(leaf))
+            return jax.random.wrap_key_data(data, impl=implementation)
+        local = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+        if local or leaf.is_fully_replicated:
+            return jax.device_get(leaf)
+        return multihost_utils.process_allgather(leaf, tiled=True)
+
+    return jax.tree.map(whole, tree)
+
+
+@dataclasses.dataclass(frozen=True)
+class StepInPlace:
+    """A step whose new state is placed as the old one was; equal if its parts are.
+
+    Attributes:
+      step: of an unlearner.
+      places: of the leaves of its state, None where the compiler may choose.
+    """
+
+    step: Callable
+    places: tuple[NamedSharding | None, ...]
+
+    def __call__(self, state, batch, key):
+        """Return (state, info) of the step."""
+        new, info = self.step(state, batch, key)
+        leaves, structure = jax.tree.flatten(new)
+        kept = [
+            leaf if place is None else jax.lax.with_sharding_constraint(leaf, place)
+            for leaf, place in zip(leaves, self.places, strict=True)
+        ]
+        return structure.unflatten(kept), info
+
+
+def in_place(step: Callable, state: PyTree) -> Callable:
+    """Return the step that keeps a state where it is; `ju.run` applies it.
+
+    Without it the compiler may return a parted parameter whole, or the reverse.
+
+    Args:
+      step: of an unlearner.
+      state: placed by `shard`; of one on a single device the step comes back itself.
+
+    Source: our choice.
+
+    >>> step = lambda state, batch, key: (state, None)
+    >>> in_place(step, jnp.ones(2)) is step
+    True
+    """
+
+    def place(leaf) -> NamedSharding | None:
+        found = getattr(leaf, "sharding", None)
+        several = isinstance(found, NamedSharding) and len(found.device_set) > 1
+        return found if several else None
+
+    places = tuple(place(leaf) for leaf in jax.tree.leaves(state))
+    return StepInPlace(step, places) if any(places) else step
+
+
+def _automatic(mesh: Mesh) -> Mesh:
+    """Return the mesh with axes of which the compiler, not the step, takes care.
+
+    Those of `jax.make_mesh` are explicit: part of an array's type, in every operation.
+    """
+    return Mesh(mesh.devices, mesh.axis_names)
+
+
+def _check_spec(name: str, shape: tuple[int, ...], spec: PartitionSpec, mesh: Mesh):
+    told = f"{spec} for {name} of shape {shape} on the mesh {dict(mesh.shape)}"
+    if len(spec) > len(shape):
+        raise InputError(f"{told} has more entries than dimensions; shorten the rule")
+    for size, axis in zip(shape, spec, strict=False):
+        if axis is not None and size % _parts(axis, mesh):
+            raise InputError(
+                f"{told} does not divide {size} by {_parts(axis, mesh)}; change the "
+                "rule, or put one for this path before it"
+            )
+
+
+def _parts(axis: str | tuple[str, ...], mesh: Mesh) -> int:
+    """Return over how many devices an axis parts an array."""
+    names = (axis,) if isinstance(axis, str) else tuple(axis)
+    for name in names:
+        if name not in mesh.shape:
+            raise InputError(
+                f"axis {name!r} is none of the mesh's {mesh.axis_names}; name one of "
+                "them"
+            )
+    return math.prod(mesh.shape[name] for name in names)
+
+
+def _padded(batch: Batch, extra: int) -> Batch:
+    """Return the batch with `extra` masked copies of its samples at the end."""
+    if not extra:
+        return batch
+    size = batch.labels.shape[0]
+    rows = np.arange(size + extra) % size
+    real = np.arange(size + extra) < size
+    if batch.mask is not None:
+        real = real & np.asarray(batch.mask)[rows]
+    filled = jax.tree.map(lambda leaf: leaf[rows], batch._replace(mask=None))
+    return filled._replace(mask=real)
+
+
+def _put(leaf, place: NamedSharding):
+    """Place one array; a process puts only the parts its own devices hold."""
+    spans = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+    if place.is_fully_addressable or spans:
+        return jax.device_put(leaf, place)
+    if _is_key(leaf):
+        data = _put(jax.random.key_data(leaf), place)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, place, lambda part: host[part])
+
+
+def _check_same(tree: PyTree) -> None:
+    """Refuse values that differ from process to process."""
+    if jax.process_count() == 1:
+        return
+    pairs = [
+        (path, jax.random.key_data(leaf) if _is_key(leaf) else np.asarray(leaf))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+    ]
+    sums = np.array([zlib.crc32(np.asarray(x).tobytes()) for _, x in pairs], np.uint32)
+    everywhere = multihost_utils.process_allgather(sums)
+    for place, (path, _) in enumerate(pairs):
+        if len(set(everywhere[:, place].tolist())) > 1:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise InputError(
+                f"{name} differs from process to process; make the state of the same "
+                "seed and data in each"
+            )
+
+
+def _is_key(leaf) -> bool:
+    dtype = getattr(leaf, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
