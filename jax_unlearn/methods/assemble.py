@@ -1,5 +1,6 @@
 """Put a forget loss, a retain loss, a weighting and an optimizer together."""
 
+import math
 from typing import cast
 
 import jax
@@ -168,26 +169,28 @@ def assemble(
     def merged(state: UnlearnState, batch: UnlearnBatch, key: Array) -> Pass:
         losses = with_data((forget, retain), state.objective_state)
         pair = cast(tuple[Batch, Batch], (batch.forget, batch.retain))
-        size = pair[0].labels.shape[0]
-        where = jnp.concatenate([_counted(part) for part in pair])
+        sizes = (pair[0].labels.shape[0], pair[1].labels.shape[0])
+        where = _join(_counted(pair[0]), _counted(pair[1]))
         weights_fn = weights_of(model, weigh, state, batch)
 
         def losses_fn(params: Params):
             return _joint_losses(losses, params, state.model_state, pair, key)
 
         def joint_weights(losses: Array, aux: tuple[Aux, ModelState]):
-            weights, carry = weights_fn(losses[:size], aux[0])
-            return jnp.concatenate([weights, jnp.ones_like(losses[size:])]), carry
+            first, second = _part(losses, sizes)
+            weights, carry = weights_fn(first, aux[0])
+            return _join(weights, jnp.ones_like(second)), carry
 
         grads, info = weighted_grad(losses_fn, state.params, joint_weights, where=where)
+        forget_losses, retain_losses = _part(info.losses, sizes)
         return Pass(
             grads,
             info.aux[1],
             info.carry,
-            info.weights[:size],
+            _part(info.weights, sizes)[0],
             info.aux[0].task_losses,
-            mean_loss(info.losses[:size], where[:size]),
-            mean_loss(info.losses[size:], where[size:]),
+            mean_loss(forget_losses, pair[0].mask),
+            mean_loss(retain_losses, pair[1].mask),
         )
 
     def passed(state: UnlearnState, batch: UnlearnBatch, key: Array) -> Pass:
@@ -217,22 +220,41 @@ def _losses_fn(loss: LossFn, model_state: ModelState, batch: Batch, key: Array):
 def _joint_losses(losses, params, model_state, pair, key):
     """Return the losses of both batches from one forward pass."""
     forget, retain = losses
-    size = pair[0].labels.shape[0]
+    sizes = (pair[0].labels.shape[0], pair[1].labels.shape[0])
     forget_key, retain_key, apply_key = jax.random.split(key, 3)
-    inputs = jax.tree.map(
-        lambda a, b: jnp.concatenate([a, b]), pair[0].inputs, pair[1].inputs
-    )
+    inputs = jax.tree.map(_join, pair[0].inputs, pair[1].inputs)
     outputs, model_state = forget.model.apply(
         params, model_state, inputs, train=forget.train, key=apply_key
     )
-    first = jax.tree.map(lambda leaf: leaf[:size], outputs)
-    second = jax.tree.map(lambda leaf: leaf[size:], outputs)
+    first = jax.tree.map(lambda leaf: _part(leaf, sizes)[0], outputs)
+    second = jax.tree.map(lambda leaf: _part(leaf, sizes)[1], outputs)
     forget_losses, task_losses = forget.output_loss(
         first, pair[0], forget_key, forget.data
     )
     retain_losses, _ = retain.output_loss(second, pair[1], retain_key, retain.data)
     aux = Aux(first, task_losses, model_state)
-    return jnp.concatenate([forget_losses, retain_losses]), (aux, model_state)
+    return _join(forget_losses, retain_losses), (aux, model_state)
+
+
+def _join(first: Array, second: Array) -> Array:
+    """Return the rows of both, in turns of the smallest whole ratio.
+
+    One after the other would send rows from device to device where both batches are
+    spread: in turns, each device joins its own.
+    """
+    turns = max(math.gcd(len(first), len(second)), 1)
+    parts = [rows.reshape(turns, -1, *rows.shape[1:]) for rows in (first, second)]
+    return jnp.concatenate(parts, axis=1).reshape(-1, *first.shape[1:])
+
+
+def _part(rows: Array, sizes: tuple[int, int]) -> tuple[Array, Array]:
+    """Undo `_join` of arrays of these sizes."""
+    turns = max(math.gcd(*sizes), 1)
+    own = sizes[0] // turns
+    grouped = rows.reshape(turns, -1, *rows.shape[1:])
+    first, second = grouped[:, :own], grouped[:, own:]
+    shape = (-1, *rows.shape[1:])
+    return first.reshape(shape), second.reshape(shape)
 
 
 def _counted(batch: Batch) -> Array:
