@@ -15,6 +15,7 @@ HEAVY = {
     "IPython",
     "equinox",
     "flax",
+    "grain",
     "haiku",
     "jinja2",
     "matplotlib",

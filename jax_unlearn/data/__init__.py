@@ -30,6 +30,7 @@ from jax_unlearn.data.preprocess import random_flip as random_flip
 from jax_unlearn.data.preprocess import with_preprocessing as with_preprocessing
 from jax_unlearn.data.queries import Strategy as Strategy
 from jax_unlearn.data.queries import queried as queried
+from jax_unlearn.data.records import from_source as from_source
 from jax_unlearn.data.resize import shrink as shrink
 from jax_unlearn.data.schedules import every_k as every_k
 from jax_unlearn.data.schedules import forget_only as forget_only
@@ -50,6 +51,9 @@ from jax_unlearn.data.splits import forget_split as forget_split
 from jax_unlearn.data.splits import given_split as given_split
 from jax_unlearn.data.splits import holdout as holdout
 from jax_unlearn.data.splits import to_ids as to_ids
+from jax_unlearn.data.streams import Stream as Stream
+from jax_unlearn.data.streams import read_labels as read_labels
+from jax_unlearn.data.streams import streamed as streamed
 from jax_unlearn.data.subsets import by_distance as by_distance
 from jax_unlearn.data.subsets import retain_subset as retain_subset
 from jax_unlearn.data.subsets import subset as subset
