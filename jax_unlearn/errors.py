@@ -1,7 +1,11 @@
 """Errors a user can mend: one line that names the value and the remedy."""
 
 import difflib
+import numbers
 from collections.abc import Iterable
+from typing import Any
+
+MAX_SEED = 2**31 - 1  # what jax, NumPy and scikit-learn all take
 
 
 class InputError(ValueError):
@@ -38,3 +42,27 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     hint = " or ".join(repr(n) for n in near)
     hint = f"; did you mean {hint}?" if near else ";"
     return InputError(f"unknown {kind} {name!r}{hint} known: {', '.join(names)}")
+
+
+def check_seed(seed: Any, name: str = "seed") -> int:
+    """Return a seed that every library takes.
+
+    Args:
+      seed: a whole number of 0 to 2,147,483,647.
+      name: what the message calls it.
+
+    Raises:
+      InputError: another number, or no number.
+
+    >>> check_seed(-1)
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: seed=-1 must be a whole number from 0 to \
+2147483647; try 0
+    """
+    whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
+    if not whole or not 0 <= int(seed) <= MAX_SEED:
+        raise InputError(
+            f"{name}={str(seed)[:40]} must be a whole number from 0 to {MAX_SEED}; "
+            "try 0"
+        )
+    return int(seed)

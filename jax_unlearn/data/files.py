@@ -47,7 +47,7 @@ def write_atomic(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = temporary.open("xb")
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+    except OSError as error:
         raise InputError(
             f"cannot write path={path} ({error.strerror}); choose another folder"
         ) from error

@@ -15,6 +15,7 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array
 
 PREDICTIONS = ("epsilon", "v_prediction")
+MAX_STEPS = 1_000_000  # our choice: more are a slip of the pen, and fill the memory
 
 
 class Process(NamedTuple):
@@ -265,4 +266,9 @@ def _check_steps(num_train_timesteps: int) -> None:
     if num_train_timesteps < 1:
         raise InputError(
             f"num_train_timesteps={num_train_timesteps} must be at least 1; try 1000"
+        )
+    if num_train_timesteps > MAX_STEPS:
+        raise InputError(
+            f"num_train_timesteps={num_train_timesteps} must be at most {MAX_STEPS}; "
+            "try 1000"
         )

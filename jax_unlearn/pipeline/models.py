@@ -12,6 +12,7 @@ import numpy as np
 from jax_unlearn import checkpoint
 from jax_unlearn.data import Dataset, digest
 from jax_unlearn.errors import InputError
+from jax_unlearn.pipeline.described import head_of
 from jax_unlearn.pipeline.networks import Network, build
 from jax_unlearn.pipeline.settings import Training
 from jax_unlearn.pipeline.stages import Trained
@@ -95,15 +96,9 @@ def load_model(path: str | os.PathLike, dataset: Dataset | None = None) -> Store
         not fit.
     """
     record = checkpoint.read_record(path)
-    try:
-        network = Network.from_record(record["network"])
-        counts = int(record["num_ids"]), int(record["num_unseen"])
-        size = int(record["dataset"]["train"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"checkpoint {path} holds no model of `jax-unlearn train`: {error!r} "
-            "in its record; give another checkpoint"
-        ) from error
+    network, *counts, size = head_of(
+        path, record, Network, "network", "jax-unlearn train"
+    )
     if dataset is not None:
         _check_fits(path, network, size, dataset)
     model = build(network)

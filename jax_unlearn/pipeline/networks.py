@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 from jax_unlearn.adapters import from_nnx
@@ -15,8 +16,14 @@ from jax_unlearn.data import (
     random_flip,
     with_preprocessing,
 )
-from jax_unlearn.errors import InputError
-from jax_unlearn.pipeline.settings import Training
+from jax_unlearn.pipeline.described import are, described, is_finite
+from jax_unlearn.pipeline.settings import (
+    AUGMENTATIONS,
+    DTYPES,
+    MAX_WIDTH,
+    NETWORKS,
+    Training,
+)
 from jax_unlearn.types import Model
 
 
@@ -41,22 +48,32 @@ class Network:
     std: tuple[float, ...]
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> "Network":
+    def from_record(cls, record: Any) -> "Network":
         """Return the network a checkpoint's record describes.
 
+        Args:
+          record: what JSON holds.
+
         Raises:
-          InputError: the record lacks a field or has another.
+          InputError: a field that is missing, unknown, or does not hold what it should.
         """
-        try:
-            fields: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in record.items()
-            }
-            return cls(**fields)
-        except (TypeError, AttributeError) as error:
-            raise InputError(
-                f"network={record!r} in the checkpoint cannot be read; train it anew "
-                "with this version"
-            ) from error
+        return described(cls, record, "network", _GOOD)
+
+
+def _is_count(value: Any, least: int = 1) -> bool:
+    return type(value) is int and least <= value <= MAX_WIDTH
+
+
+_GOOD: dict[str, Callable[[Any], bool]] = {
+    "name": lambda value: value in NETWORKS,
+    "width": lambda value: _is_count(value, 0),
+    "dtype": lambda value: value in DTYPES,
+    "augment": lambda value: value in AUGMENTATIONS,
+    "num_classes": _is_count,
+    "input_shape": lambda value: are(value, _is_count) and len(value) == 3,
+    "mean": lambda value: are(value, is_finite),
+    "std": lambda value: are(value, lambda x: is_finite(x) and x > 0),
+}
 
 
 def describe(training: Training, dataset: Dataset) -> Network:

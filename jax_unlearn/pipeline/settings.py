@@ -31,6 +31,7 @@ NORMALIZATIONS = ("mean_one", "none")
 NETWORKS = ("small_cnn", "mlp", "linear", "resnet8", "resnet18", "resnet20", "vgg16")
 AUGMENTATIONS = ("none", "flip", "flip_crop")
 DTYPES = ("float32", "bfloat16")
+MAX_WIDTH = 65536  # XLA aborts the process on sizes that no memory holds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,10 @@ class Training:
         _known("dtype", self.dtype, DTYPES)
         _known("augment", self.augment, AUGMENTATIONS)
         _at_least("width", self.width, 0)
+        if self.width > MAX_WIDTH:
+            raise InputError(
+                f"width={self.width} must be at most {MAX_WIDTH}; 0 takes the usual one"
+            )
         _check_sgd(self)
 
 
@@ -220,11 +225,13 @@ class Unlearning:
         _known("estimator", self.estimator, ESTIMATORS)
         _known("normalize", self.normalize, NORMALIZATIONS)
         _check_sgd(self)
-        if not self.clip >= 0:
-            raise InputError(f"clip={self.clip} must not be negative; 0 does not clip")
-        if not self.temperature > 0:
+        if not 0 <= self.clip < float("inf"):
             raise InputError(
-                f"temperature={self.temperature} must be positive; try 1.0"
+                f"clip={self.clip} must not be negative or infinite; 0 does not clip"
+            )
+        if not 0 < self.temperature < float("inf"):
+            raise InputError(
+                f"temperature={self.temperature} must be positive and finite; try 1.0"
             )
         if not 0 < self.keep <= 1:
             raise InputError(f"keep={self.keep} must lie in (0, 1]; try 0.5")
@@ -271,6 +278,8 @@ class Unlearning:
         for name in ("bound", "ascent_clip", "selection", "dampening"):
             _positive(name, getattr(self, name))
         for name in ("peak", "distill_share", "task_share", "noise", "strength"):
+            _not_negative(name, getattr(self, name))
+        for name in ("power", "tau", "threshold", "penalty"):
             _not_negative(name, getattr(self, name))
         if self.teacher_temperature is not None:
             _positive("teacher_temperature", self.teacher_temperature)
@@ -338,12 +347,12 @@ def _known(kind: str, name: str, names: tuple[str, ...]) -> None:
 
 def _positive(name: str, value: float) -> None:
     if not 0 < value < float("inf"):
-        raise InputError(f"{name}={value} must be positive")
+        raise InputError(f"{name}={value} must be positive and finite")
 
 
 def _not_negative(name: str, value: float) -> None:
     if not 0 <= value < float("inf"):
-        raise InputError(f"{name}={value} must not be negative")
+        raise InputError(f"{name}={value} must not be negative or infinite")
 
 
 def _at_least(name: str, value: int, low: int) -> None:
@@ -355,8 +364,12 @@ def _check_sgd(setting: Training | Unlearning) -> None:
     _at_least("epochs", setting.epochs, 1)
     _at_least("batch_size", setting.batch_size, 1)
     if not 0 < setting.learning_rate < float("inf"):
-        raise InputError(f"learning_rate={setting.learning_rate} must be positive")
+        raise InputError(
+            f"learning_rate={setting.learning_rate} must be positive and finite"
+        )
     if not 0 <= setting.momentum < 1:
         raise InputError(f"momentum={setting.momentum} must lie in [0, 1)")
     if not 0 <= setting.weight_decay < float("inf"):
-        raise InputError(f"weight_decay={setting.weight_decay} must not be negative")
+        raise InputError(
+            f"weight_decay={setting.weight_decay} must not be negative or infinite"
+        )

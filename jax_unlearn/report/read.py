@@ -76,7 +76,7 @@ results.json of a run
 def _check(results: Any) -> None:
     mapping(results, "the file")
     form = get(results, "format", "")
-    if form != FORMAT:
+    if form != FORMAT or isinstance(form, bool):
         raise Flaw(f"format={form!r} must be {FORMAT}")
     if results.get("kind") == "generation":
         check_generation(results)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,16 @@ from jax_unlearn import checkpoint, diffusion
 from jax_unlearn.adapters import from_nnx
 from jax_unlearn.data import Dataset, Examples, digest
 from jax_unlearn.errors import InputError
-from jax_unlearn.pipeline.generation.settings import GeneratorTraining, Sampling
+from jax_unlearn.pipeline.described import are, described, head_of, is_finite
+from jax_unlearn.pipeline.generation.settings import (
+    CONDITIONS,
+    DTYPES,
+    NOISES,
+    PREDICTIONS,
+    GeneratorTraining,
+    Sampling,
+)
+from jax_unlearn.pipeline.settings import MAX_WIDTH
 from jax_unlearn.pipeline.stages import Trained
 from jax_unlearn.types import Batch, Model
 
@@ -50,27 +59,47 @@ class Network:
     thresholds: tuple[float, ...] = ()
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> "Network":
+    def from_record(cls, record: Any) -> "Network":
         """Return the network a checkpoint's record describes.
 
+        Args:
+          record: what JSON holds.
+
         Raises:
-          InputError: the record lacks a field or has another.
+          InputError: a field that is missing, unknown, or does not hold what it should.
         """
-        try:
-            fields: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in record.items()
-            }
-            return cls(**fields)
-        except (TypeError, AttributeError) as error:
-            raise InputError(
-                f"generator={record!r} in the checkpoint cannot be read; train it anew "
-                "with this version"
-            ) from error
+        return described(cls, record, "generator", _GOOD)
 
     @property
     def num_classes(self) -> int:
         """Return K."""
         return len(self.class_names)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= MAX_WIDTH
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+_GOOD: dict[str, Callable[[Any], bool]] = {
+    "condition": lambda value: value in CONDITIONS,
+    "widths": lambda value: are(value, _is_count),
+    "layers": _is_count,
+    "attention": lambda value: value == () or are(value, lambda a: a in (0, 1)),
+    "dtype": lambda value: value in DTYPES,
+    "timesteps": lambda value: type(value) is int,  # diffusion says how many
+    "noise": lambda value: value in NOISES,
+    "prediction": lambda value: value in PREDICTIONS,
+    "drop": lambda value: is_finite(value) and 0 <= value < 1,
+    "class_names": lambda value: are(value, _is_text),
+    "image_shape": lambda value: are(value, _is_count) and len(value) == 3,
+    "words": lambda value: value == () or are(value, _is_text),
+    "length": lambda value: value == 0 or _is_count(value),
+    "thresholds": lambda value: value == () or are(value, is_finite),
+}
 
 
 class Generator(NamedTuple):
@@ -322,15 +351,9 @@ def load_generator(path: str | os.PathLike, dataset: Dataset | None = None) -> S
         not fit.
     """
     record = checkpoint.read_record(path)
-    try:
-        network = Network.from_record(record["generator"])
-        counts = int(record["num_ids"]), int(record["num_unseen"])
-        size = int(record["dataset"]["train"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"checkpoint {path} holds no model of `jax-unlearn generate train`: "
-            f"{error!r} in its record; give another checkpoint"
-        ) from error
+    network, *counts, size = head_of(
+        path, record, Network, "generator", "jax-unlearn generate train"
+    )
     if dataset is not None:
         shape = tuple(dataset.train.inputs.shape[1:])
         found = (shape, dataset.num_classes, len(dataset.train.labels))

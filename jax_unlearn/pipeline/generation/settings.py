@@ -13,6 +13,8 @@ HARMONIZERS = ("add", "one_way", "two_way")
 NOISES = ("cosine", "linear")
 CONDITIONS = ("class", "text")
 SAMPLERS = ("ddim", "ddpm")
+PREDICTIONS = ("epsilon", "v_prediction")
+DTYPES = ("float32", "bfloat16")
 TIMES = ("bins", "draws", "raw")
 
 
@@ -59,14 +61,18 @@ class GeneratorTraining:
     def __post_init__(self):
         _known("condition", self.condition, CONDITIONS)
         _known("noise", self.noise, NOISES)
-        _known("prediction", self.prediction, ("epsilon", "v_prediction"))
-        _known("dtype", self.dtype, ("float32", "bfloat16"))
+        _known("prediction", self.prediction, PREDICTIONS)
+        _known("dtype", self.dtype, DTYPES)
         for name in ("timesteps", "steps", "batch_size", "layers"):
             _at_least(name, getattr(self, name), 1)
         _positive("learning_rate", self.learning_rate)
         _positive("clip", self.clip)
         for name in ("ema", "drop"):
             _share(name, getattr(self, name))
+        if not set(self.attention) <= {0, 1}:
+            raise InputError(
+                f"attention={self.attention} must be 0 or 1 for each level"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,8 +143,10 @@ class GeneratorUnlearning:
         for name in ("temperature", "learning_rate", "clip", "forget_rate", "peak"):
             _positive(name, getattr(self, name))
         for name in ("forget_strength", "guidance", "inner_rate"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"{name}={getattr(self, name)} must not be negative")
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(
+                    f"{name}={getattr(self, name)} must not be negative or infinite"
+                )
         for name in ("keep", "rho"):
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(f"{name}={getattr(self, name)} must lie in (0, 1]")
@@ -166,6 +174,10 @@ class Sampling:
         _known("sampler", self.sampler, SAMPLERS)
         _at_least("sampling_steps", self.sampling_steps, 1)
         _at_least("sample_batch", self.sample_batch, 1)
+        if not abs(self.guidance_scale) < float("inf"):
+            raise InputError(
+                f"guidance_scale={self.guidance_scale} must be finite; 1 does not guide"
+            )
 
 
 def _known(name: str, value: str, known: tuple[str, ...]) -> None:
@@ -179,8 +191,8 @@ def _at_least(name: str, value: int, least: int) -> None:
 
 
 def _positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise InputError(f"{name}={value} must be positive")
+    if not 0 < value < float("inf"):
+        raise InputError(f"{name}={value} must be positive and finite")
 
 
 def _share(name: str, value: float) -> None:
