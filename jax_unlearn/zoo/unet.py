@@ -6,7 +6,6 @@ length of a condition. Names follow the diffusers library (`block_out_channels`,
 everywhere in flax. Parameters, normalisations and softmax are float32.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,171 +14,18 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_unlearn.errors import InputError
-from jax_unlearn.zoo.layers import linear_uniform
+from jax_unlearn.zoo.unet_blocks import (
+    AttentionBlock,
+    ResBlock,
+    convolution,
+    flat_normal,
+    group_norm,
+    linear,
+    normalised,
+    timestep_embedding,
+)
 
 Array = jax.Array
-
-
-def timestep_embedding(timesteps: Array, width: int, *, base: float = 1e4) -> Array:
-    """Return the sinusoids of a timestep: (cos(t ω_j), sin(t ω_j)).
-
-    ω_j = base^{−j/h}, j = 0 … h − 1, h = width/2.
-
-    Args:
-      timesteps: t, `[B]`.
-      width: E, even.
-      base: the slowest frequency is about 1/base.
-
-    Returns:
-      `f32[B, E]`.
-
-    Raises:
-      InputError: odd width.
-
-    Reference: Vaswani et al., arXiv 1706.03762; Ho et al., arXiv 2006.11239.
-
-    >>> timestep_embedding(jnp.array([0]), 4).tolist()
-    [[1.0, 1.0, 0.0, 0.0]]
-    """
-    if width < 2 or width % 2:
-        raise InputError(f"width={width} must be even and positive; try 64")
-    half = width // 2
-    rates = jnp.exp(-math.log(base) / half * jnp.arange(half, dtype=jnp.float32))
-    angles = timesteps.astype(jnp.float32)[:, None] * rates[None]
-    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
-
-
-class ResBlock(nnx.Module):
-    """x + conv(silu(norm(conv(silu(norm(x))) + linear(silu(e))))), e the embedding.
-
-    The last convolution is zero at first: a new block is the identity (or its
-    shortcut). The shortcut is a 1x1 convolution where the number of channels changes.
-
-    Args:
-      in_features, out_features: numbers of channels.
-      embedding: E.
-      groups: of the normalisation, at most.
-      dropout: share of features dropped before the last convolution.
-      dtype: compute dtype.
-      rngs: random streams.
-
-    Examples:
-      >>> def block(x, e):
-      ...     return ResBlock(4, 8, embedding=6, rngs=nnx.Rngs(0))(x, e, train=False)
-      >>> jax.eval_shape(block, jnp.ones((2, 8, 8, 4)), jnp.ones((2, 6))).shape
-      (2, 8, 8, 8)
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        *,
-        embedding: int,
-        groups: int = 8,
-        dropout: float = 0.0,
-        dtype: Any = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        self.norm1 = _norm(in_features, groups, rngs)
-        self.conv1 = _conv(in_features, out_features, dtype=dtype, rngs=rngs)
-        self.shift = _linear(embedding, out_features, dtype=dtype, rngs=rngs)
-        self.norm2 = _norm(out_features, groups, rngs)
-        self.dropout = nnx.Dropout(dropout, rngs=rngs) if dropout > 0 else None
-        self.conv2 = _conv(
-            out_features, out_features, zero=True, dtype=dtype, rngs=rngs
-        )
-        same = in_features == out_features
-        self.shortcut = (
-            None
-            if same
-            else _conv(in_features, out_features, kernel=1, dtype=dtype, rngs=rngs)
-        )
-
-    def __call__(self, x: Array, embedding: Array, *, train: bool) -> Array:
-        """Return `[B, H, W, out]` of `x [B, H, W, in]` and `embedding [B, E]`."""
-        y = self.conv1(nnx.silu(_normed(self.norm1, x)))
-        y = y + self.shift(nnx.silu(embedding))[:, None, None, :]
-        y = nnx.silu(_normed(self.norm2, y))
-        if self.dropout is not None:
-            y = self.dropout(y, deterministic=not train)
-        return self.conv2(y) + (x if self.shortcut is None else self.shortcut(x))
-
-
-class AttentionBlock(nnx.Module):
-    """x + attention over the pixels (and then over the tokens of the condition).
-
-    softmax(q kᵀ/√d) v with queries of the pixels; keys and values of the pixels, or
-    of the tokens. The output projections are zero at first.
-
-    Args:
-      features: number of channels.
-      heads: number of heads; divides `features`.
-      context: width of the tokens, or None for self-attention alone.
-      groups: of the normalisation, at most.
-      dtype: compute dtype.
-      rngs: random streams.
-
-    Raises:
-      InputError: `heads` does not divide `features`.
-
-    Reference: Vaswani et al., arXiv 1706.03762; cross-attention to a condition:
-    Rombach et al., arXiv 2112.10752.
-
-    Examples:
-      >>> def block(x, c):
-      ...     return AttentionBlock(8, heads=2, context=5, rngs=nnx.Rngs(0))(x, c)
-      >>> jax.eval_shape(block, jnp.ones((2, 4, 4, 8)), jnp.ones((2, 3, 5))).shape
-      (2, 4, 4, 8)
-    """
-
-    def __init__(
-        self,
-        features: int,
-        *,
-        heads: int = 1,
-        context: int | None = None,
-        groups: int = 8,
-        dtype: Any = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        if heads < 1 or features % heads:
-            raise InputError(
-                f"heads={heads} must divide the {features} channels of the level"
-            )
-        self.heads = heads
-        self.norm = _norm(features, groups, rngs)
-        self.qkv = _linear(features, 3 * features, dtype=dtype, rngs=rngs)
-        self.out = _linear(features, features, zero=True, dtype=dtype, rngs=rngs)
-        self.crosses = context is not None
-        if context is not None:
-            self.cross_norm = _norm(features, groups, rngs)
-            self.query = _linear(features, features, dtype=dtype, rngs=rngs)
-            self.key_value = _linear(context, 2 * features, dtype=dtype, rngs=rngs)
-            self.cross_out = _linear(
-                features, features, zero=True, dtype=dtype, rngs=rngs
-            )
-
-    def __call__(self, x: Array, context: Array | None = None) -> Array:
-        """Return `[B, H, W, C]` of `x [B, H, W, C]` and `context [B, L, context]`."""
-        flat = x.reshape(x.shape[0], -1, x.shape[-1])
-        q, k, v = jnp.split(self.qkv(_normed(self.norm, flat)), 3, axis=-1)
-        flat = flat + self.out(self._attend(q, k, v))
-        if self.crosses:
-            if context is None:
-                raise InputError("context=None: this block attends to tokens")
-            q = self.query(_normed(self.cross_norm, flat))
-            k, v = jnp.split(self.key_value(context.astype(flat.dtype)), 2, axis=-1)
-            flat = flat + self.cross_out(self._attend(q, k, v))
-        return flat.reshape(x.shape)
-
-    def _attend(self, query: Array, key: Array, value: Array) -> Array:
-        def cut(y: Array) -> Array:
-            return y.reshape(*y.shape[:2], self.heads, -1)
-
-        with jax.numpy_dtype_promotion("standard"):  # the softmax of bf16 is in float32
-            y = jax.nn.dot_product_attention(cut(query), cut(key), cut(value))
-        return y.reshape(query.shape)
 
 
 class UNet(nnx.Module):
@@ -289,17 +135,17 @@ class UNet(nnx.Module):
                 )
                 setattr(self, f"{name}_attention", attention)
 
-        self.time1 = _linear(widths[0], embedding, dtype=dtype, rngs=rngs)
-        self.time2 = _linear(embedding, embedding, dtype=dtype, rngs=rngs)
+        self.time1 = linear(widths[0], embedding, dtype=dtype, rngs=rngs)
+        self.time2 = linear(embedding, embedding, dtype=dtype, rngs=rngs)
         if num_classes is not None:
             self.classes = nnx.Embed(
                 num_classes + 1,
                 embedding,
-                embedding_init=_normal(1.0),
+                embedding_init=flat_normal(1.0),
                 dtype=jnp.float32,
                 rngs=rngs,
             )
-        self.stem = _conv(in_channels, widths[0], dtype=dtype, rngs=rngs)
+        self.stem = convolution(in_channels, widths[0], dtype=dtype, rngs=rngs)
         sizes, size, plan = [widths[0]], widths[0], []
         for level, out in enumerate(widths):
             for layer in range(layers_per_block):
@@ -308,7 +154,7 @@ class UNet(nnx.Module):
                 size = out
                 sizes.append(out)
             if level < len(widths) - 1:
-                down = _conv(out, out, stride=2, dtype=dtype, rngs=rngs)
+                down = convolution(out, out, stride=2, dtype=dtype, rngs=rngs)
                 setattr(self, f"down{level}", down)
                 plan.append(f"down{level}")
                 sizes.append(out)
@@ -322,11 +168,15 @@ class UNet(nnx.Module):
                 plan.append(f"up{level}_{layer}")
                 size = out
             if level:
-                setattr(self, f"up{level}", _conv(out, out, dtype=dtype, rngs=rngs))
+                setattr(
+                    self, f"up{level}", convolution(out, out, dtype=dtype, rngs=rngs)
+                )
                 plan.append(f"up{level}")
         self.up_plan = tuple(plan)
-        self.norm = _norm(size, groups, rngs)
-        self.out = _conv(size, in_channels, zero=True, dtype=jnp.float32, rngs=rngs)
+        self.norm = group_norm(size, groups, rngs)
+        self.out = convolution(
+            size, in_channels, zero=True, dtype=jnp.float32, rngs=rngs
+        )
 
     def __call__(self, inputs: tuple[Array, Array, Array], *, train: bool) -> Array:
         """Return the prediction `f32[B, H, W, C]`.
@@ -360,7 +210,7 @@ class UNet(nnx.Module):
                 y = through(name, jnp.concatenate([y, skips.pop()], axis=-1))
             else:
                 y = getattr(self, name)(jnp.repeat(jnp.repeat(y, 2, 1), 2, 2))
-        y = nnx.silu(_normed(self.norm, y))
+        y = nnx.silu(normalised(self.norm, y))
         return self.out(y.astype(jnp.float32))
 
     def _check(self, x: Array, timesteps: Array, condition: Array) -> None:
@@ -392,68 +242,3 @@ class UNet(nnx.Module):
                 f"condition of shape {condition.shape}: this network reads hidden "
                 "states [B, L, cross_attention_dim]"
             )
-
-
-def _normed(norm: nnx.GroupNorm, x: Array) -> Array:
-    """Normalise in float32 and return the dtype of the input."""
-    return norm(x).astype(x.dtype)
-
-
-def _norm(features: int, groups: int, rngs: nnx.Rngs) -> nnx.GroupNorm:
-    """Return GroupNorm of the largest number of groups that divides the channels.
-
-    Two channels a group at least: alone in its group, a channel would lose the shift
-    by which timestep and class reach it.
-    """
-    most = max(1, min(groups, features // 2))
-    count = next(g for g in range(most, 0, -1) if features % g == 0)
-    return nnx.GroupNorm(features, num_groups=count, dtype=jnp.float32, rngs=rngs)
-
-
-def _conv(
-    in_features: int,
-    out_features: int,
-    *,
-    kernel: int = 3,
-    stride: int = 1,
-    zero: bool = False,
-    dtype: Any,
-    rngs: nnx.Rngs,
-) -> nnx.Conv:
-    pad = (kernel // 2, kernel // 2)
-    return nnx.Conv(
-        in_features,
-        out_features,
-        (kernel, kernel),
-        strides=(stride, stride),
-        padding=(pad, pad),
-        kernel_init=nnx.initializers.zeros if zero else linear_uniform,
-        dtype=dtype,
-        rngs=rngs,
-    )
-
-
-def _linear(
-    in_features: int,
-    out_features: int,
-    *,
-    zero: bool = False,
-    dtype: Any,
-    rngs: nnx.Rngs,
-) -> nnx.Linear:
-    return nnx.Linear(
-        in_features,
-        out_features,
-        kernel_init=nnx.initializers.zeros if zero else linear_uniform,
-        dtype=dtype,
-        rngs=rngs,
-    )
-
-
-def _normal(std: float):
-    """Return the initializer N(0, std²), drawn flat: quick to compile."""
-
-    def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-        return std * jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)
-
-    return init
