@@ -7,21 +7,35 @@ from typing import Any
 
 import numpy as np
 
-from jax_unlearn.errors import InputError
+from jax_unlearn.errors import InputError, check_seed
 
 SUM_TOLERANCE = 1e-3
 """How far a row of probabilities may sum from 1 (float32 stays within 1e-5)."""
 
 
-def floats(name: str, values: Any, ndim: int) -> np.ndarray:
-    """Return `values` as a float64 array of `ndim` axes with at least one row."""
+def generator(seed: int, *more: int) -> np.random.Generator:
+    """Return NumPy's generator of a seed, and of further numbers beside it."""
+    checked = check_seed(seed)
+    return np.random.default_rng([checked, *more] if more else checked)
+
+
+def real(name: str, values: Any, wanted: str) -> np.ndarray:
+    """Return `values` as a float64 array; complex numbers and texts are refused."""
     try:
-        array = np.asarray(values, dtype=np.float64)
+        array = np.asarray(values)
+        if array.dtype.kind in "cUSmM":
+            raise TypeError(f"numbers of type {array.dtype}")
+        return array.astype(np.float64, copy=False)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"{name} of type {type(values).__name__} is no array of numbers; "
-            "give a rectangular array"
+            f"{name} of type {type(values).__name__} is no array of numbers; give "
+            f"{wanted}"
         ) from error
+
+
+def floats(name: str, values: Any, ndim: int) -> np.ndarray:
+    """Return `values` as a float64 array of `ndim` axes with at least one row."""
+    array = real(name, values, "a rectangular array")
     if array.ndim != ndim:
         raise InputError(f"{name}.shape={array.shape} must have {ndim} axes; reshape")
     if array.shape[0] == 0:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jax_unlearn.audit import _checks
 from jax_unlearn.audit.evidence import (
     Evidence,
     ModelOutputs,
@@ -173,7 +174,7 @@ def audit(
     ]
     figures, details = {}, {}
     for name, found in methods.items():
-        rng = np.random.default_rng([seed, 1])  # whatever else is audited
+        rng = _checks.generator(seed, 1)  # whatever else is audited
         picks = [rng.permutation(found.models)[:half] for _ in draws]
         others = [b for _, b in draws]
         if not draws:  # a single Retrain: all models beside it
@@ -249,7 +250,7 @@ def _divisions(
     count: int, half: int, resamples: int, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield random disjoint halves of the Retrains; none if there are fewer than 2."""
-    rng = np.random.default_rng([seed, 0])
+    rng = _checks.generator(seed, 0)
     for _ in range(resamples if half else 0):
         order = rng.permutation(count)
         yield order[:half], order[half : 2 * half]

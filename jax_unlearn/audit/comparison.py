@@ -239,7 +239,7 @@ def paired_test(a: Any, b: Any, *, seed: int = 0) -> PairedTest:
     if exact:
         flips = (np.arange(2**pairs)[:, None] >> np.arange(pairs)) & 1
     else:
-        flips = np.random.default_rng(seed).integers(0, 2, (DRAWS, pairs))
+        flips = _checks.generator(seed).integers(0, 2, (DRAWS, pairs))
     means = np.abs((1 - 2 * flips) @ d) / pairs
     hits = int(np.sum(means >= abs(d.mean()) - rounding))
     t = t_p = None

@@ -131,16 +131,7 @@ def select(given: Evidence, models: np.ndarray) -> Evidence:
 
 
 def _three_axes(name: str, outputs: Any) -> np.ndarray:
-    try:
-        array = np.asarray(outputs)
-        if array.dtype.kind == "c":
-            raise TypeError("complex")
-        array = array.astype(np.float64, copy=False)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{name} of type {type(outputs).__name__} is no array of numbers; give "
-            "[models, samples, classes]"
-        ) from error
+    array = _checks.real(name, outputs, "[models, samples, classes]")
     if array.ndim == 2:
         array = array[None]
     if array.ndim != 3 or 0 in array.shape:

@@ -214,7 +214,7 @@ def forgetting_null(
     """
     sizes = {"unlearned_models": unlearned_models, "retrained_models": retrained_models}
     check_null(sizes, draws)
-    rng = np.random.default_rng(seed)
+    rng = _checks.generator(seed)
     u = rng.normal(size=(unlearned_models, draws))
     r = rng.normal(size=(retrained_models, draws))
     return forgetting_quality(u, r, delta=delta)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jax_unlearn.audit import _checks
 from jax_unlearn.audit.forgetting import check_ensembles, check_null
 from jax_unlearn.errors import InputError
 
@@ -143,7 +144,7 @@ def klom_null(
     """
     sizes = {"unlearned_models": unlearned_models, "retrained_models": retrained_models}
     check_null(sizes, draws)
-    rng = np.random.default_rng(seed)
+    rng = _checks.generator(seed)
     u = rng.normal(size=(unlearned_models, draws))
     r = rng.normal(size=(retrained_models, draws))
     return klom(u, r, bins=bins, floor=floor)

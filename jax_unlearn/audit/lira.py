@@ -196,7 +196,7 @@ def _gaussian(scores: np.ndarray, fix_variance: bool) -> tuple[np.ndarray, np.nd
 
 def _deal(size: int, folds: int, seed: int) -> np.ndarray:
     """Fold of each model; equal sizes are dealt alike."""
-    return np.random.default_rng(seed).permutation(np.arange(size) % folds)
+    return _checks.generator(seed).permutation(np.arange(size) % folds)
 
 
 def _right(scores: np.ndarray) -> np.ndarray:
@@ -215,7 +215,7 @@ def _column_auc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
 
 def _resample_counts(samples: int, seed: int) -> np.ndarray:
     """How often each bootstrap resample holds each sample, `f64[R, F]`."""
-    rng = np.random.default_rng([seed, 1])
+    rng = _checks.generator(seed, 1)
     share = np.full(samples, 1 / samples)
     return rng.multinomial(samples, share, size=RESAMPLES).astype(np.float64)
 

@@ -57,7 +57,7 @@ def svc_mia_efficacy(
     >>> svc_mia_efficacy([1.0, 0.99, 0.98], [0.3, 0.4, 0.5], [0.99, 0.35, 1.0, 0.98])
     25.0
     """
-    rng = np.random.default_rng(seed)
+    rng = _checks.generator(seed)
     retain = np.sort(_checks.confidences("retain_conf", retain_conf))
     test = np.sort(_checks.confidences("test_conf", test_conf))
     forget = np.sort(_checks.confidences("forget_conf", forget_conf))
@@ -158,7 +158,7 @@ def loss_mia_accuracy(
                 f"len({name})={len(losses)} is too few to hold out a tenth; give at "
                 f"least {MIN_LOSSES}"
             )
-    forget, unseen = _equal_sizes(forget, unseen, np.random.default_rng(seed))
+    forget, unseen = _equal_sizes(forget, unseen, _checks.generator(seed))
     features = np.concatenate([forget, unseen])
     features = features / (_scale(features) if standardize else 1.0)
     members = np.repeat([1, 0], [len(forget), len(unseen)])

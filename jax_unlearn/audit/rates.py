@@ -134,7 +134,7 @@ def bootstrap_interval(
             raise InputError(
                 f"samples[{i}].shape={array.shape} holds no rows; give at least 1"
             )
-    rng = np.random.default_rng(seed)
+    rng = _checks.generator(seed)
     values = np.empty(resamples)
     for i in range(resamples):
         drawn = [array[rng.integers(0, len(array), len(array))] for array in arrays]

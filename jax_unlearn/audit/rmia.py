@@ -200,7 +200,7 @@ def _pair_auc(
     n, m = len(forget), len(unseen)
     auc = 1 - (lose.sum() + no_win.sum()) / (2 * n * m)
 
-    rng = np.random.default_rng(seed)
+    rng = _checks.generator(seed)
     drawn = np.empty(RESAMPLES)
     step = max(1, CHUNK // (n + m))
     for start in range(0, RESAMPLES, step):

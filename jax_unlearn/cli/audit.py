@@ -15,9 +15,9 @@ from jax_unlearn.cli.console import (
     status,
 )
 from jax_unlearn.cli.figures import print_audit
-from jax_unlearn.cli.sources import DataSource
+from jax_unlearn.cli.sources import DataSource, refuse_existing
 from jax_unlearn.data import Dataset, digest, write_atomic
-from jax_unlearn.errors import InputError
+from jax_unlearn.errors import InputError, check_seed
 from jax_unlearn.pipeline import Request, Unlearning
 from jax_unlearn.pipeline.arrays import load_outputs
 from jax_unlearn.pipeline.models import Stored, load_model
@@ -75,8 +75,8 @@ def audit(
       seed: of the attacks' samples.
       overwrite: replace the file if it exists.
     """
-    if out.exists() and not overwrite:
-        raise InputError(f"out={out} exists; give --overwrite or another --out")
+    refuse_existing(out, overwrite=overwrite)
+    check_seed(seed)
     if arrays is not None:
         checkpoints = (original, forget, retrained, null)
         if unlearned or any(path is not None for path in checkpoints):
@@ -89,8 +89,9 @@ def audit(
         raise InputError(f"metrics={list(metrics)} are of --arrays; leave them out")
     if original is None or forget is None or not unlearned:
         raise InputError(
-            f"original={original}, forget={forget}, unlearned={list(unlearned)}: give "
-            "all three, or --arrays FILE.npz"
+            f"original={original}, forget={forget}, "
+            f"unlearned={[str(path) for path in unlearned]}: give all three, or "
+            "--arrays FILE.npz"
         )
     check_probes(probes)
     dataset = source.load()

@@ -1,6 +1,8 @@
 """The commands on files: split, train, unlearn, report."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +14,7 @@ from jax_unlearn.cli.console import (
     Reporter,
     open_console,
 )
-from jax_unlearn.cli.sources import DataSource
+from jax_unlearn.cli.sources import DataSource, refuse_existing
 from jax_unlearn.data import (
     Dataset,
     check_ids,
@@ -25,7 +27,7 @@ from jax_unlearn.data import (
     save_manifest,
     to_ids,
 )
-from jax_unlearn.errors import InputError, NonFiniteError
+from jax_unlearn.errors import InputError, NonFiniteError, check_seed
 from jax_unlearn.pipeline import Request, Training, Unlearning
 from jax_unlearn.pipeline.learn import weak_attacks
 from jax_unlearn.pipeline.models import Stored, load_model, origin_of, save_model
@@ -61,6 +63,7 @@ def split(
       seed: of the draws.
       overwrite: replace the manifest if it exists.
     """
+    check_seed(seed)
     dataset = source.load()
     labels = dataset.train.labels
     trained, unseen = holdout(labels, fraction=unseen_fraction, seed=seed)
@@ -102,6 +105,7 @@ def train(
       unseen_fraction: share held out, where no split is given.
       seed: of initialisation, order and augmentation.
     """
+    check_seed(seed)
     dataset = source.load()
     labels = dataset.train.labels
     if split is not None:
@@ -117,14 +121,15 @@ def train(
     with Reporter(console, 1) as progress:
         trainer = Trainer(build(network), training)
         progress("training", 0, trainer.steps(len(ids)))
-        trained = trainer(
-            dataset.train,
-            ids,
-            seed=seed,
-            callback=lambda step, state, info: progress(
-                "training", step, trainer.steps(len(ids))
-            ),
-        )
+        with blamed("training", training.learning_rate):
+            trained = trainer(
+                dataset.train,
+                ids,
+                seed=seed,
+                callback=lambda step, state, info: progress(
+                    "training", step, trainer.steps(len(ids))
+                ),
+            )
     record = {
         "training": vars(training),
         "seed": seed,
@@ -157,6 +162,7 @@ def unlearn(
       out: checkpoint folder to make; its record.json says what was done.
       seed: of random labels and order.
     """
+    check_seed(seed)
     dataset = source.load()
     stored = load_model(checkpoint, dataset)
     ids = forget_ids(forget, dataset, stored)
@@ -171,7 +177,7 @@ def unlearn(
         )
         total = job.steps
         progress(unlearning.method, 0, total)
-        try:
+        with blamed(unlearning.method, unlearning.learning_rate, checkpoint):
             unlearned = execute(
                 job,
                 stored.trained.params,
@@ -181,11 +187,6 @@ def unlearn(
                     unlearning.method, step, total
                 ),
             )
-        except NonFiniteError as error:
-            raise InputError(
-                f"{unlearning.method} with learning_rate={unlearning.learning_rate}: "
-                f"{error}; lower the learning rate; last good checkpoint: {checkpoint}"
-            ) from error
     for warning in weak_attacks(job.details):
         print(f"jax-unlearn: warning: {warning}", file=sys.stderr)
     record = {
@@ -236,14 +237,23 @@ def report(
     print(f"wrote {page}")
 
 
+@contextmanager
+def blamed(
+    what: str, learning_rate: float, checkpoint: Path | None = None
+) -> Iterator[None]:
+    """Say what diverged, with which learning rate, and where to go on from."""
+    try:
+        yield
+    except NonFiniteError as error:
+        last = "" if checkpoint is None else f"; last good checkpoint: {checkpoint}"
+        raise InputError(
+            f"{what} with learning_rate={learning_rate}: {error}; lower the learning "
+            f"rate{last}"
+        ) from error
+
+
 def forget_ids(path: Path, dataset: Dataset, stored: Stored) -> np.ndarray:
     """Return the ids of a file, checked to be among those a model was trained on."""
     return check_ids(
         load_ids(path), num_samples=len(dataset.train.labels), trained_ids=stored.ids
     )
-
-
-def refuse_existing(out: Path) -> None:
-    """Refuse before the work what could not be written after it."""
-    if out.exists():
-        raise InputError(f"out={out} exists already; choose another --out")

@@ -11,9 +11,8 @@ from jax_unlearn.cli.console import (
     print_results,
     status,
 )
-from jax_unlearn.cli.sources import clear_run, free_path
+from jax_unlearn.cli.sources import clear_run, free_path, refuse_existing
 from jax_unlearn.data import digits, write_atomic
-from jax_unlearn.errors import InputError
 from jax_unlearn.pipeline import experiment
 from jax_unlearn.pipeline.results import to_json
 
@@ -61,8 +60,7 @@ def tune(out: Path = Path("digits_settings.json"), overwrite: bool = False) -> N
     """
     from jax_unlearn.recipes.digits import search_digits
 
-    if out.exists() and not overwrite:
-        raise InputError(f"out={out} exists; give --overwrite or another --out")
+    refuse_existing(out, overwrite=overwrite)
     console = open_console()
     found = search_digits(
         lambda line: console.print(line, markup=False, soft_wrap=True)

@@ -9,7 +9,14 @@ from jax_unlearn.audit import ModelOutputs, PartLabels
 from jax_unlearn.cli.console import Reporter, open_console, status
 from jax_unlearn.cli.figures import print_audit
 from jax_unlearn.cli.sources import DataSource, Source
-from jax_unlearn.data import Dataset, digits, fingerprint, read_json, write_atomic
+from jax_unlearn.data import (
+    Dataset,
+    check_writable,
+    digits,
+    fingerprint,
+    read_json,
+    write_atomic,
+)
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.pipeline.arrays import save_outputs
 from jax_unlearn.pipeline.ensembles import Ensembles, run_ensembles
@@ -42,6 +49,11 @@ def ensemble(
     """
     from jax_unlearn import report as reports
 
+    if resamples < 2:
+        raise InputError(f"resamples={resamples} must be at least 2; try 20")
+    if methods is not None and not methods:
+        raise InputError("methods=(): name one or more, or leave it out for all")
+    check_writable(out / "outputs.npz")
     plan, dataset = _planned(source, run)
     for name in methods or ():
         if name not in plan.methods:

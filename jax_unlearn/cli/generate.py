@@ -10,12 +10,16 @@ import jax
 import numpy as np
 
 from jax_unlearn.checkpoint import read_record
-from jax_unlearn.cli.commands import Flat, refuse_existing
+from jax_unlearn.cli.commands import Flat, blamed
 from jax_unlearn.cli.console import Reporter, open_console, print_generation
-from jax_unlearn.cli.sources import DataSource
+from jax_unlearn.cli.sources import DataSource, refuse_existing
 from jax_unlearn.data import Dataset, Examples, holdout, shrink, write_atomic
 from jax_unlearn.diffusion import mentions
-from jax_unlearn.errors import InputError, NonFiniteError, unknown_name
+from jax_unlearn.errors import (
+    InputError,
+    check_seed,
+    unknown_name,
+)
 from jax_unlearn.pipeline.generation import (
     GeneratorTrainer,
     GeneratorTraining,
@@ -64,6 +68,7 @@ def train(
       reduce: factor by which images are made smaller first.
       seed: of initialisation, order and noise.
     """
+    check_seed(seed)
     dataset = _load(source, reduce)
     trained_ids, unseen = holdout(
         dataset.train.labels, fraction=unseen_fraction, seed=seed
@@ -78,14 +83,15 @@ def train(
     with Reporter(console, 1) as progress:
         trainer = GeneratorTrainer(build(network), training)
         progress("training", 0, training.steps)
-        trained = trainer(
-            dataset.train,
-            ids,
-            seed=seed,
-            callback=lambda step, state, info: progress(
-                "training", step, training.steps
-            ),
-        )
+        with blamed("training", training.learning_rate):
+            trained = trainer(
+                dataset.train,
+                ids,
+                seed=seed,
+                callback=lambda step, state, info: progress(
+                    "training", step, training.steps
+                ),
+            )
     record = {
         "training": vars(training),
         "seed": seed,
@@ -119,6 +125,7 @@ def unlearn(
       out: checkpoint folder to make; its record.json says what was done.
       seed: of all draws.
     """
+    check_seed(seed)
     stored, dataset = _stored(checkpoint, source)
     inside, concept = _concerned(stored, dataset, forget)
     refuse_existing(out)
@@ -135,7 +142,7 @@ def unlearn(
             concept=concept,
         )
         progress(unlearning.method, 0, unlearning.steps)
-        try:
+        with blamed(unlearning.method, unlearning.learning_rate, checkpoint):
             unlearned = execute(
                 job,
                 stored.trained.params,
@@ -145,11 +152,6 @@ def unlearn(
                     unlearning.method, step, unlearning.steps
                 ),
             )
-        except NonFiniteError as error:
-            raise InputError(
-                f"{unlearning.method} with learning_rate={unlearning.learning_rate}: "
-                f"{error}; lower the learning rate; last good checkpoint: {checkpoint}"
-            ) from error
     for warning in weak_attacks(job.details):
         print(f"jax-unlearn: warning: {warning}", file=sys.stderr)
     record = {
@@ -201,13 +203,13 @@ def sample(
       seed: of all noise.
       overwrite: replace the file if it exists.
     """
+    check_seed(seed)
     stored = load_generator(checkpoint)
     generator = stored.generator
     sampler_of(generator, sampling)  # refused before the work
     if out.suffix not in (".png", ".npz"):
         raise InputError(f"out={out}: write a .png or an .npz file")
-    if out.exists() and not overwrite:
-        raise InputError(f"out={out} exists already; choose another, or --overwrite")
+    refuse_existing(out, overwrite=overwrite)
     if count < 1:
         raise InputError(f"count={count} must be at least 1")
     if prompts:
@@ -283,6 +285,10 @@ def audit(
       seed: of all noise.
       overwrite: replace files that exist.
     """
+    check_seed(seed)
+    if out.suffix != ".json":
+        raise InputError(f"out={out}: name a .json file; the page stands beside it")
+    page = out.with_suffix(".html")
     paths = {"original": original}
     paths |= {} if retrained is None else {"retrain": retrained}
     paths |= {} if null is None else {"null": null}
@@ -293,10 +299,8 @@ def audit(
         paths[label] = path
     if null is not None and retrained is None:
         raise InputError(f"null={null} needs the target: give --retrained")
-    page = out.with_suffix(".html")
     for path in (out, page):
-        if path.exists() and not overwrite:
-            raise InputError(f"{path} exists already; choose another, or --overwrite")
+        refuse_existing(path, overwrite=overwrite)
     first, dataset = _stored(original, source)
     stored = {"original": first} | {
         key: load_generator(path, dataset)
@@ -365,7 +369,12 @@ def _load(source: DataSource, reduce: int) -> Dataset:
 
 def _stored(checkpoint: Path, source: DataSource) -> tuple[Stored, Dataset]:
     """Return a model and its data, reduced as when it was trained."""
-    reduce = int(read_record(checkpoint).get("reduce", 1))
+    reduce = read_record(checkpoint).get("reduce", 1)
+    if type(reduce) is not int:
+        raise InputError(
+            f"checkpoint {checkpoint}: reduce={str(reduce)[:40]!r} in its record is no "
+            "whole number; give another checkpoint"
+        )
     dataset = _load(source, reduce)
     return load_generator(checkpoint, dataset), dataset
 

@@ -14,7 +14,7 @@ from jax_unlearn.cli.console import (
     print_legend,
     print_results,
 )
-from jax_unlearn.data import Dataset, digits, write_atomic
+from jax_unlearn.data import Dataset, check_writable, digits, write_atomic
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.pipeline import Plan, experiment
 from jax_unlearn.pipeline.results import shortened, to_json
@@ -67,9 +67,12 @@ def recipe(
         raise InputError(f"classes={classes}: only generation recipes have classes")
     chosen = _field(data) if name == "field-digits" else _ltu(name, data)
     folder = Path("runs") / name if out is None else out
+    check_writable(folder / "settings.json")
     if tune:
         if seeds is not None:
             raise InputError(f"seeds={seeds}: the search has seeds of its own")
+        if parts is not None:
+            raise InputError(f"parts={parts}: the search is of all parts; leave it out")
         found = chosen.search(
             lambda line: console.print(line, markup=False, soft_wrap=True),
             folder / "search",
@@ -79,6 +82,8 @@ def recipe(
         console.print(f"wrote {path}", markup=False)
         return
     wanted = chosen.parts if parts is None else parts
+    if not wanted or len(set(wanted)) < len(wanted):
+        raise InputError(f"parts={parts}: name one or more, none of them twice")
     plans = [chosen.plan(part, seeds) for part in wanted]
     phases = sum(len(plan.seeds) * (3 + len(plan.methods)) for plan in plans)
     with Reporter(console, phases) as progress:
@@ -165,7 +170,9 @@ def _field(data: Path | None) -> _Recipe:
     return _Recipe(
         digits(),
         field.PARTS,
-        lambda part, seeds: field.field_plan(part, seeds=seeds or field.SEEDS),
+        lambda part, seeds: field.field_plan(
+            part, seeds=field.SEEDS if seeds is None else seeds
+        ),
         lambda say, folder: field.search_field(say, folder=folder),
         lambda found: {},
         one_original=False,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from jax_unlearn.data import Dataset, digits, from_npz, from_tfds
+from jax_unlearn.data import Dataset, check_writable, digits, from_npz, from_tfds
 from jax_unlearn.errors import InputError
 
 
@@ -61,6 +61,24 @@ def free_path(base: Path) -> Path:
         number += 1
         path = base.with_name(f"{base.name}-{number}")
     return path
+
+
+def refuse_existing(out: Path, *, overwrite: bool | None = None) -> None:
+    """Refuse before the work what could not be written after it.
+
+    Args:
+      out: file or folder to make.
+      overwrite: whether a file may be replaced; None where there is no such option.
+
+    Raises:
+      InputError: it exists, or its folder may not be written to.
+    """
+    if overwrite and out.is_dir():
+        raise InputError(f"out={out} is a folder; name a file inside it")
+    if out.exists() and not overwrite:
+        also = "" if overwrite is None else "give --overwrite or "
+        raise InputError(f"out={out} exists; {also}choose another --out")
+    check_writable(out)
 
 
 def clear_run(path: Path, *, overwrite: bool) -> None:

@@ -6,6 +6,7 @@ from jax_unlearn.data.batches import epoch_indices as epoch_indices
 from jax_unlearn.data.batches import supervised as supervised
 from jax_unlearn.data.batches import take as take
 from jax_unlearn.data.confuse import confuse_classes as confuse_classes
+from jax_unlearn.data.files import check_writable as check_writable
 from jax_unlearn.data.files import read_file as read_file
 from jax_unlearn.data.files import read_json as read_json
 from jax_unlearn.data.files import write_atomic as write_atomic

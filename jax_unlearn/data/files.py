@@ -63,6 +63,30 @@ def write_atomic(
     return path
 
 
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse before the work what could not be written after it.
+
+    Args:
+      path: of a file or a folder to make, with the folders above it.
+
+    Raises:
+      InputError: what exists above it is a file, or may not be written to.
+
+    >>> check_writable("/dev/null/report.html")
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: cannot write path=/dev/null/report.html: /dev/null \
+is no folder that may be written to; choose another folder
+    """
+    above = Path(path).absolute().parent
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(
+            f"cannot write path={path}: {above} is no folder that may be written to; "
+            "choose another folder"
+        )
+
+
 def read_file(path: str | os.PathLike[str]) -> bytes:
     """Read a file.
 

@@ -274,8 +274,9 @@ def holdout(
         count = round(fraction * len(labels))
     assert count is not None
     if not 0 < count < len(labels):
+        given = f"count={count}" if fraction is None else f"fraction={fraction}"
         raise InputError(
-            f"count={count} of {len(labels)} samples set aside; both sets need at "
+            f"{given}: {count} of {len(labels)} samples set aside; both sets need at "
             "least one"
         )
     bits = random_bits(seed)

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from jax_unlearn.errors import InputError
+from jax_unlearn.errors import InputError, check_seed
 from jax_unlearn.pipeline.settings import Training, Unlearning
 
 NEIGHBOURS = 10  # of the distance by which the kinds "near" and "far" choose
@@ -38,6 +38,8 @@ class Plan:
     note: str = ""
 
     def __post_init__(self):
+        for seed in self.seeds:
+            check_seed(seed)
         if len(self.seeds) < 2 or len(set(self.seeds)) < len(self.seeds):
             raise InputError(
                 f"seeds={list(self.seeds)}: give at least two different ones, for the "

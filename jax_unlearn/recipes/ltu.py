@@ -274,7 +274,9 @@ def ltu_plan(name: str, part: str, *, seeds: Sequence[int] | None = None) -> Pla
         f"method on search seeds {found['search_seeds']} (jax-unlearn recipe "
         f"ltu-{name} --tune); the variants of LTU have LTU's."
     )
-    return _plan(study, part, methods, tuple(seeds or study.seeds), note)
+    return _plan(
+        study, part, methods, study.seeds if seeds is None else tuple(seeds), note
+    )
 
 
 def figures(found: Mapping[str, dict[str, Any]]) -> "dict[str, Drawing]":

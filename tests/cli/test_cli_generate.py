@@ -122,7 +122,7 @@ def test_the_audit_tells_fid(made):
         ),
         (
             "unlearn --data D --checkpoint original --forget 1 --out salun",
-            "exists already",
+            "out=salun exists",
         ),
         (
             "unlearn --data D --checkpoint original --forget 1 --method forget",

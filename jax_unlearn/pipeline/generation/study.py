@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jax_unlearn.data import Dataset, holdout, write_atomic
-from jax_unlearn.errors import InputError
+from jax_unlearn.data import Dataset, check_writable, holdout, write_atomic
+from jax_unlearn.errors import InputError, check_seed
 from jax_unlearn.pipeline.generation.grids import COLUMNS
 from jax_unlearn.pipeline.generation.judge import (
     Judge,
@@ -86,6 +86,8 @@ class GenerationPlan:
                 raise InputError(
                     f"{name}={getattr(self, name)} must be at least {COLUMNS}"
                 )
+        for seed in self.seeds:
+            check_seed(seed)
         if not self.classes or not self.seeds:
             raise InputError(
                 f"classes={self.classes}, seeds={self.seeds}: give 1 or more of each"
@@ -122,6 +124,7 @@ def study(
                 f"class {c} has no training images in {dataset.name}; it has "
                 f"num_classes={dataset.num_classes}"
             )
+    check_writable(folder / "results.json")
     folder.mkdir(parents=True, exist_ok=True)
     _same_plan(plan, folder)
     judge_steps = plan.judge.epochs * -(
