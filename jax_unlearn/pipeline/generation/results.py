@@ -9,6 +9,7 @@ import numpy as np
 
 from jax_unlearn.audit import load_inception
 from jax_unlearn.data import Dataset
+from jax_unlearn.errors import InputError
 from jax_unlearn.pipeline.generation.judge import (
     Fid,
     Judge,
@@ -105,7 +106,15 @@ def audit_models(
       progress: told (phase, done, total).
       inception: file of weights, as `audit.load_inception` reads it, for FID; None
         leaves it out.
+
+    Raises:
+      InputError: fewer than two images of each class, or weights of another network.
     """
+    if per_class < 2:
+        raise InputError(
+            f"per_class={per_class} must be at least 2: a distance needs a spread; "
+            "try 50"
+        )
     weights = None if inception is None else load_inception(inception)
     steps = setting.epochs * -(-len(dataset.train.labels) // setting.batch_size)
     progress("judge", 0, steps)
