@@ -39,6 +39,7 @@ CORE = [
             "harmonize",
             "masks",
             "meta",
+            "tables",
         )
     ),
     *(
@@ -59,6 +60,7 @@ INSIDE = {
     "membership",
     "meta",
     "objectives",
+    "tables",
     "weights",
     "methods",
 }

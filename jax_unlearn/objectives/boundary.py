@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax_unlearn import losses
 from jax_unlearn.errors import InputError
 from jax_unlearn.objectives.base import Objective
+from jax_unlearn.tables import look_up
 from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
 
 
@@ -87,7 +88,8 @@ def fixed_label(model: Model, table: Array) -> Objective:
         for example.
 
     Raises:
-      InputError: table that is not one integer a sample; batch without `index`.
+      InputError: table that is not one integer a sample; batch without `index`. An
+        id outside the table gives NaN, which `run` reports.
 
     >>> from jax_unlearn.adapters import from_stateless
     >>> from jax_unlearn.types import Batch
@@ -113,7 +115,7 @@ def fixed_label(model: Model, table: Array) -> Objective:
                 "fill Batch.index"
             )
         return (
-            losses.cross_entropy(outputs, data[batch.index]),
+            losses.cross_entropy(outputs, look_up(data, batch.index)),
             losses.cross_entropy(outputs, batch.labels),
         )
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax_unlearn import losses
 from jax_unlearn.errors import InputError
 from jax_unlearn.objectives.base import Objective
+from jax_unlearn.tables import check_table, look_up
 from jax_unlearn.types import Array, Batch, Model, ModelState, Params
 
 
@@ -183,7 +184,8 @@ def transport(model: Model, targets: Array) -> Objective:
         `transport_targets`.
 
     Raises:
-      InputError: batch without `index`.
+      InputError: a table that is not `[N, K]`; a batch without `index`. An id outside
+        the table gives NaN, which `run` reports.
 
     Source: our choice (endpoint transport).
 
@@ -194,6 +196,8 @@ def transport(model: Model, targets: Array) -> Objective:
     >>> objective(0.0, (), batch, jax.random.key(0))[0].tolist()  # log 2
     [0.6931]
     """
+    table = jnp.asarray(targets, jnp.float32)
+    check_table("targets", table, "[N, K]")
 
     def output_loss(outputs, batch: Batch, key, data):
         del key
@@ -203,8 +207,8 @@ def transport(model: Model, targets: Array) -> Objective:
                 "fill Batch.index"
             )
         return (
-            losses.soft_cross_entropy(outputs, data[batch.index]),
+            losses.soft_cross_entropy(outputs, look_up(data, batch.index)),
             losses.cross_entropy(outputs, batch.labels),
         )
 
-    return Objective(model, output_loss, jnp.asarray(targets, jnp.float32))
+    return Objective(model, output_loss, table)

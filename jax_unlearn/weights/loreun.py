@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_unlearn.errors import InputError
+from jax_unlearn.tables import check_table, look_up
 from jax_unlearn.types import Array, Sample, Weighting
 
 
@@ -169,7 +170,8 @@ def by_table(
       A `Weighting` whose state is the table.
 
     Raises:
-      InputError: as `softmin_weights`; a batch without `index`.
+      InputError: as `softmin_weights`; a table that is not `[N]`; a batch without
+        `index`. An id outside the table gives NaN, which `run` reports.
 
     >>> import math
     >>> w = by_table(jnp.array([9.0, 0.0, math.log(3.0)]), temperature=1.0)
@@ -178,6 +180,8 @@ def by_table(
     [1.5, 0.5]
     """
     check_temperature(temperature)
+    table = jnp.asarray(scores, jnp.float32)
+    check_table("scores", table, "[N]")
 
     def update(sample: Sample, state, *, reference=None):
         del reference
@@ -187,7 +191,7 @@ def by_table(
                 "Batch.index or use dynamic weights"
             )
         weights = softmin_weights(
-            state[sample.index],
+            look_up(state, sample.index),
             temperature=temperature,
             where=sample.mask,
             normalize=normalize,
@@ -195,7 +199,7 @@ def by_table(
         )
         return weights, state
 
-    return Weighting(lambda: jnp.asarray(scores, jnp.float32), update)
+    return Weighting(lambda: table, update)
 
 
 def loreun_static(
@@ -217,7 +221,7 @@ def loreun_static(
       A `Weighting` whose state is the table.
 
     Raises:
-      InputError: as `loreun_weights`; a batch without `index`.
+      InputError: as `by_table`.
 
     Reference: LoReUn, arXiv 2507.22499 (static variant).
 
