@@ -100,11 +100,12 @@ def read_record(path: str | os.PathLike) -> dict[str, Any]:
     path = Path(path).absolute()
     if not path.is_dir():
         raise InputError(f"checkpoint {path} does not exist; check the path")
+    found = _digests(path)
     try:
         expected = json.loads((path / "digests.json").read_text())
         record = json.loads((path / "record.json").read_text())
-        wrong = sorted(set(_digests(path).items()) ^ set(expected.items()))
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+        wrong = sorted(set(found.items()) ^ set(expected.items()))
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path} is no checkpoint of jax_unlearn, or lost its record.json or "
             "digests.json; take another copy"
@@ -191,11 +192,21 @@ def _shapes(tree: PyTree) -> dict[str, tuple]:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file but the list of digests itself."""
+    """Return the SHA-256 of every file but the list of digests itself.
+
+    Raises:
+      InputError: a link: what it leads to is no part of the checkpoint.
+    """
+    links = [file for file in sorted(folder.rglob("*")) if file.is_symlink()]
+    if links:
+        raise InputError(
+            f"checkpoint {folder} holds a link, {links[0].name}; copy the file it "
+            "leads to in its place"
+        )
     return {
         file.relative_to(folder).as_posix(): hashlib.sha256(
             file.read_bytes()
         ).hexdigest()
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != "digests.json"
+        if file.is_file() and file != folder / "digests.json"
     }

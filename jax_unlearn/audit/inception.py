@@ -6,8 +6,6 @@ Inception weights (torchvision's, of ImageNet) give other numbers, which are no 
 """
 
 import functools
-import pickle
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from jax_unlearn.audit.inception_network import (
     convolutions,
     inception,
 )
+from jax_unlearn.data.npz import read_npz
 from jax_unlearn.errors import InputError
 
 SIZE, CLASSES, EPSILON = 299, 1008, 1e-3
@@ -145,13 +144,17 @@ def _fold(
     for name, shape in array_shapes(at, layer, channels).items():
         if name not in arrays:
             raise InputError(f"{source} lacks {name!r}; give {NAME}")
-        found[name] = np.asarray(arrays[name], np.float64)
-        if found[name].shape != shape:
+        array = np.asarray(arrays[name])
+        if array.shape != shape:
             raise InputError(
-                f"{source}: {name!r} has shape {found[name].shape}, not {shape}; give "
-                f"{NAME}"
+                f"{source}: {name!r} has shape {array.shape}, not {shape}; give {NAME}"
             )
+        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+            raise InputError(f"{source}: {name!r} holds no finite numbers; give {NAME}")
+        found[name] = array.astype(np.float64)
     kernel, scale, shift, mean, variance = found.values()
+    if variance.min() < 0:
+        raise InputError(f"{source}: variance {variance.min()} at {at!r}; give {NAME}")
     factor = scale / np.sqrt(variance + EPSILON)
     return (
         jnp.asarray(np.transpose(kernel, (2, 3, 1, 0)) * factor, jnp.float32),
@@ -161,10 +164,11 @@ def _fold(
 
 def _read_npz(path: Path) -> Mapping[str, ArrayLike]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: no readable .npz file; write it anew") from error
+        return read_npz(path)
+    except ValueError as error:
+        raise InputError(
+            f"{path}: no readable .npz file ({error}); write it anew"
+        ) from error
 
 
 def _read_safetensors(path: Path) -> Mapping[str, ArrayLike]:
@@ -177,8 +181,10 @@ def _read_safetensors(path: Path) -> Mapping[str, ArrayLike]:
         ) from error
     try:
         return load_file(path)
-    except SafetensorError as error:
-        raise InputError(f"{path}: no readable .safetensors file") from error
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: no readable .safetensors file; write it anew"
+        ) from error
 
 
 def _read_torch(path: Path) -> Mapping[str, ArrayLike]:
@@ -191,9 +197,11 @@ def _read_torch(path: Path) -> Mapping[str, ArrayLike]:
         ) from error
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
-        raise InputError(f"{path}: no readable file of torch arrays") from error
-    return {name: value.numpy() for name, value in stored.items()}
+        return {str(name): value.numpy() for name, value in stored.items()}
+    except Exception as error:  # torch names no set of errors
+        raise InputError(
+            f"{path}: no readable file of torch arrays; give {NAME}"
+        ) from error
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -122,7 +122,8 @@ def _planned(source: Source, run: Path | None) -> tuple[Plan, Dataset]:
             raise InputError("run=None takes the demo's plan, which brings its data")
         return digits_plan(), dataset
     record = read_json(run / "config.json")
-    found = record.get("dataset", {}) if isinstance(record, dict) else {}
+    found = record.get("dataset") if isinstance(record, dict) else None
+    found = found if isinstance(found, dict) else {}
     if found.get("fingerprint") != fingerprint(dataset):
         raise InputError(
             f"run={run} is of data set {found.get('name')!r}, not of these data; give "

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from jax_unlearn.data.npz import read_npz
 from jax_unlearn.data.splits import holdout
 from jax_unlearn.errors import InputError, unknown_name
 
@@ -177,16 +178,13 @@ def from_npz(path: str | os.PathLike[str]) -> Dataset:
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("no such file" if not path.exists() else "not a zip file")
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [key for key in keys if key not in archive.files]
-            if missing:
-                raise ValueError(f"missing {', '.join(missing)}")
-            wanted = [key for key in (*keys, "class_names") if key in archive.files]
-            arrays = {key: archive[key] for key in wanted}
-    except Exception as error:  # NumPy and zipfile name no set of errors
-        reason = " ".join(str(error).split())[:80]
+        arrays = read_npz(path, wanted=(*keys, "class_names"))
+        missing = [key for key in keys if key not in arrays]
+        if missing:
+            raise ValueError(f"missing {', '.join(missing)}")
+    except ValueError as error:
         raise InputError(
-            f"path={path} is not a usable .npz file ({reason}); write it with "
+            f"path={path} is not a usable .npz file ({error}); write it with "
             "np.savez(path, x_train=…, y_train=…, x_test=…, y_test=…)"
         ) from error
     return _dataset(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from jax_unlearn.audit.evidence import PARTS, ModelOutputs, PartLabels
+from jax_unlearn.data.npz import read_npz
 from jax_unlearn.errors import InputError
 
 LABELS, RETRAINED = "labels", "retrained"
@@ -69,22 +70,14 @@ def load_outputs(
       InputError: no such file, no .npz, Python objects in it, a part that is missing
         or unknown, no method.
     """
-    import zipfile
-    import zlib
-
+    if not Path(path).exists():
+        raise InputError(f"cannot read path={path}: no such file")
     try:
-        # opened here: numpy leaves a truncated file open
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except FileNotFoundError as error:
-        raise InputError(f"cannot read path={path}: no such file") from error
-    except (
-        *(OSError, ValueError, TypeError, EOFError),  # TypeError: of an .npy file
-        *(zipfile.BadZipFile, zlib.error),
-    ) as error:
+        arrays = read_npz(path)
+    except ValueError as error:
         raise InputError(
-            f"path={path} is no .npz file of arrays ({' '.join(str(error).split())}); "
-            "write it with numpy.savez"
+            f"path={path} is no .npz file of arrays ({error}); write it with "
+            "numpy.savez"
         ) from error
     groups: dict[str, dict[str, np.ndarray]] = {}
     for key, array in arrays.items():

@@ -20,7 +20,7 @@ from jax_unlearn.data import (
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.pipeline.models import load_model, save_model
 from jax_unlearn.pipeline.networks import Network, build, describe
-from jax_unlearn.pipeline.plan import NEIGHBOURS, Plan
+from jax_unlearn.pipeline.plan import NEIGHBOURS, Plan, slug
 from jax_unlearn.pipeline.prepare import Preparer
 from jax_unlearn.pipeline.results import conflicts, weights_against_losses
 from jax_unlearn.pipeline.settings import Training, Unlearning
@@ -68,16 +68,6 @@ class Unlearned(NamedTuple):
 
     trained: Trained
     notes: dict[str, Any]
-
-
-def slug(label: str) -> str:
-    """Return a label as the name of a folder and the key of a row.
-
-    >>> slug("RL + FaLW (exact)")
-    'rl-falw-exact'
-    """
-    kept = "".join(c.lower() if c.isalnum() or c == "." else "-" for c in label)
-    return "-".join(part for part in kept.split("-") if part)
 
 
 def draw_request(

@@ -6,7 +6,6 @@ arrays too; and a JSON record as bytes.
 
 import io
 import json
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_unlearn.data import Dataset, digest, fingerprint, read_file, write_atomic
+from jax_unlearn.data.npz import read_npz
 from jax_unlearn.errors import InputError
-from jax_unlearn.pipeline.bench import slug
-from jax_unlearn.pipeline.plan import Plan
+from jax_unlearn.pipeline.plan import Plan, check_labels, slug
 from jax_unlearn.pipeline.settings import Training, Unlearning
 from jax_unlearn.pipeline.stages import Request, Trained
 
@@ -54,15 +53,9 @@ class Files:
         methods: dict[str, Unlearning],
         say: Callable[[str], None],
     ):
-        self.roles = {ORIGINAL: ORIGINAL, RETRAIN: RETRAIN}
-        for label in methods:
-            name = slug(label)
-            if not name or name in self.roles.values():
-                raise InputError(
-                    f"method {label!r} needs a folder of its own, {name!r} is none; "
-                    "give it another label"
-                )
-            self.roles[label] = name
+        names = {label: slug(label) for label in methods}
+        check_labels(names)
+        self.roles = {ORIGINAL: ORIGINAL, RETRAIN: RETRAIN, **names}
         self._folder, self._methods, self._say = folder, methods, say
         self._told = {
             "format": FORMAT,
@@ -84,7 +77,7 @@ class Files:
             record, arrays = _unpack(read_file(path))
             logits = {part: arrays[part] for part in PARTS}
             told, seconds = record["told"], float(record["seconds"])
-        except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             self._say(f"{path} is damaged ({error}): making the model again")
             return None
         if _complete(told) != _complete(self._record(role, number)):
@@ -142,9 +135,11 @@ class Files:
 
 def _unpack(content: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return record and arrays, the checksum of each looked at."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    return json.loads(arrays.pop("record").tobytes()), arrays
+    arrays = read_npz(io.BytesIO(content))
+    record = json.loads(arrays.pop("record").tobytes())
+    if not isinstance(record, dict) or not isinstance(record.get("told"), dict):
+        raise ValueError("its record tells nothing")
+    return record, arrays
 
 
 def _complete(record: dict[str, Any]) -> dict[str, Any]:

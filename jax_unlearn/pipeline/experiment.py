@@ -8,8 +8,8 @@ from typing import Any
 
 from jax_unlearn.data import Dataset, read_json, save_manifest, write_atomic
 from jax_unlearn.errors import InputError, NonFiniteError
-from jax_unlearn.pipeline.bench import Bench, Progress, draw_request, slug
-from jax_unlearn.pipeline.plan import Plan
+from jax_unlearn.pipeline.bench import Bench, Progress, draw_request
+from jax_unlearn.pipeline.plan import Plan, slug
 from jax_unlearn.pipeline.prepare import check_unseen
 from jax_unlearn.pipeline.results import Table, dataset_record, environment, to_json
 
@@ -123,8 +123,11 @@ def _check_resumed(folder: Path, head: dict[str, Any]) -> None:
         return
     found, wanted = read_json(path), json.loads(to_json(head))
     fixed = ("kind", "fraction", "gamma", "unseen", "training")
-    same = found.get("dataset") == wanted["dataset"] and all(
-        found.get("plan", {}).get(name) == wanted["plan"][name] for name in fixed
+    record = found if isinstance(found, dict) else {}
+    plan = record.get("plan")
+    same = record.get("dataset") == wanted["dataset"] and (
+        isinstance(plan, dict)
+        and all(plan.get(name) == wanted["plan"][name] for name in fixed)
     )
     if not same:
         raise InputError(

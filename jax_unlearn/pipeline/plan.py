@@ -1,12 +1,48 @@
 """What a whole experiment is told."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from jax_unlearn.errors import InputError, check_seed
 from jax_unlearn.pipeline.settings import Training, Unlearning
 
 NEIGHBOURS = 10  # of the distance by which the kinds "near" and "far" choose
+
+
+def slug(label: str) -> str:
+    """Return a label as the name of a folder and the key of a row.
+
+    >>> slug("RL + FaLW (exact)"), slug("../../x"), slug("..")
+    ('rl-falw-exact', 'x', '')
+    """
+    kept = "".join(c.lower() if c.isalnum() or c == "." else "-" for c in label)
+    return "-".join(part for part in kept.split("-") if part.strip("."))
+
+
+def check_labels(names: Mapping[str, str]) -> None:
+    """Refuse labels of methods whose folders would be none, another's, or elsewhere.
+
+    Args:
+      names: folder by label.
+
+    Raises:
+      InputError: names the label.
+
+    >>> check_labels({"FT": "ft", "f t": "f-t", "f-t": "f-t"})
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: method 'f-t' needs a folder of its own, 'f-t' is \
+none or taken; give it another label
+    """
+    taken = {"original", "retrain", "null"}
+    for label, name in names.items():
+        plain = name not in ("", ".", "..") and not set(name) & set("/\\\0")
+        if not plain or name in taken:
+            raise InputError(
+                f"method {label!r} needs a folder of its own, {name!r} is none "
+                "or taken; give it another label"
+            )
+        taken.add(name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +74,7 @@ class Plan:
     note: str = ""
 
     def __post_init__(self):
+        check_labels({label: slug(label) for label in self.methods})
         for seed in self.seeds:
             check_seed(seed)
         if len(self.seeds) < 2 or len(set(self.seeds)) < len(self.seeds):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from jax_unlearn.data import Dataset, digits, from_npz, subset
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.pipeline import Plan, Training, Unlearning
-from jax_unlearn.pipeline.bench import slug
+from jax_unlearn.pipeline.plan import slug
 from jax_unlearn.pipeline.settings import ATTACKS
 from jax_unlearn.recipes.search import Grids, search
 

@@ -30,7 +30,11 @@ class _Finished:
         if self._path is None or not self._path.exists():
             return
         found = read_json(self._path)
-        if found.get("plan") != self._found["plan"]:
+        if (
+            not isinstance(found, dict)
+            or found.get("plan") != self._found["plan"]
+            or not isinstance(found.get("trials"), dict)
+        ):
             raise InputError(
                 f"{self._path} holds trials of another plan; choose another folder"
             )

@@ -18,7 +18,9 @@ PLAN = Plan(
     unseen=40,
     training=Training(network="mlp", width=6, momentum=0.0),
     methods={
-        **{name: Unlearning(method=name) for name in METHODS},
+        # "retrain" is the name of the reference's folder
+        **{n: Unlearning(method=n) for n in METHODS if n != "retrain"},
+        "retrained": Unlearning(method="retrain"),
         "LTU, two attacks": Unlearning(
             method="ltu", attacks=("logistic", "gaussian_ratio"), strategies=("hard",)
         ),
@@ -77,3 +79,13 @@ def test_what_holds_no_plan_is_refused_in_one_line(record, words):
     message = str(caught.value)
     assert message.startswith("run=here holds no plan of this version")
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [("..",), (".",), ("",), ("/",), ("null",), ("RL", "r l", "R-L"), ("retrain",)],
+)
+def test_labels_that_name_no_folder_of_their_own(labels):
+    methods = dict.fromkeys(labels, Unlearning())
+    with pytest.raises(InputError, match="needs a folder of its own"):
+        dataclasses.replace(PLAN, methods=methods)

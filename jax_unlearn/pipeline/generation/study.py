@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jax_unlearn.data import Dataset, check_writable, holdout, write_atomic
+from jax_unlearn.data import Dataset, check_writable, holdout, read_json, write_atomic
 from jax_unlearn.errors import InputError, check_seed
 from jax_unlearn.pipeline.generation.grids import COLUMNS
 from jax_unlearn.pipeline.generation.judge import (
@@ -38,6 +38,7 @@ from jax_unlearn.pipeline.generation.settings import (
     Sampling,
 )
 from jax_unlearn.pipeline.generation.train import GeneratorTrainer
+from jax_unlearn.pipeline.plan import check_labels
 from jax_unlearn.pipeline.results import to_json
 from jax_unlearn.pipeline.settings import Training
 from jax_unlearn.pipeline.stages import Request, Trained, execute
@@ -86,6 +87,7 @@ class GenerationPlan:
                 raise InputError(
                     f"{name}={getattr(self, name)} must be at least {COLUMNS}"
                 )
+        check_labels({label: label for label in self.methods})
         for seed in self.seeds:
             check_seed(seed)
         if not self.classes or not self.seeds:
@@ -225,7 +227,7 @@ class _Run:
             if path.exists():
                 progress(name, 0, 1)
                 stored = load_generator(path, self.dataset)
-                return stored.trained, stored.record["details"]
+                return stored.trained, stored.record.get("details", {})
             progress(name, 0, total)
             trained, details = make(
                 lambda step, state, info: progress(name, step, total)
@@ -281,7 +283,9 @@ class _Run:
         """Return the figures of a model and its grid, or read them."""
         path = self.folder / name / "figures.json"
         if path.exists():
-            kept = json.loads(path.read_text())
+            kept = read_json(path)
+            if not isinstance(kept, dict) or not {"figures", "grid"} <= set(kept):
+                raise InputError(f"path={path} holds no figures; delete it to go on")
             progress(f"{name}: images", 0, 1)
             return kept["figures"], kept["grid"]
         plan, total = self.plan, self.plan.sampling.sampling_steps
@@ -324,12 +328,17 @@ def _same_plan(plan: GenerationPlan, folder: Path) -> None:
     fixed["unseen_fraction"] = plan.unseen_fraction
     path, known = folder / "plan.json", dict[str, Any]()
     if path.exists():
-        known = json.loads(path.read_text())
+        known = read_json(path)
+        if not isinstance(known, dict) or not all(
+            isinstance(known.get(name), dict) for name in ("fixed", "methods")
+        ):
+            raise InputError(f"path={path} is no plan; choose another folder")
         if known["fixed"] != fixed:
-            different = next(k for k in fixed if known["fixed"].get(k) != fixed[k])
+            both = {**known["fixed"], **fixed}
+            different = next(k for k in both if known["fixed"].get(k) != fixed.get(k))
             raise InputError(
                 f"{folder} holds another study: its {different} is "
-                f"{known['fixed'].get(different)}, not {fixed[different]}; choose "
+                f"{known['fixed'].get(different)}, not {fixed.get(different)}; choose "
                 "another folder"
             )
     methods = {**known.get("methods", {})}
