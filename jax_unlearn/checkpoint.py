@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def load(path: str | os.PathLike, template: PyTree) -> PyTree:
         jax.eval_shape(lambda tree: jax.tree.map(_words, tree), template),
     )
     with ocp.StandardCheckpointer() as checkpointer:
-        stored = _shapes(checkpointer.metadata(path / "arrays"))
+        stored = _shapes(_orbax(path, checkpointer.metadata))
         expected = _shapes(wanted)
         if stored != expected:
             name = min(set(stored.items()) ^ set(expected.items()))[0]
@@ -155,8 +156,19 @@ def load(path: str | os.PathLike, template: PyTree) -> PyTree:
                 f"{stored.get(name, 'absent')} there, {expected.get(name, 'absent')} "
                 "expected; give the architecture it was trained with"
             )
-        restored = checkpointer.restore(path / "arrays", wanted)
+        restored = _orbax(path, checkpointer.restore, wanted)
     return jax.tree.map(_typed, restored, template)
+
+
+def _orbax(path: Path, read: Callable[..., Any], *more: Any) -> Any:
+    try:
+        return read(path / "arrays", *more)
+    except Exception as error:  # orbax names no set of errors
+        reason = " ".join(str(error).split())[:80]
+        raise InputError(
+            f"checkpoint {path}: its arrays cannot be read ({type(error).__name__}: "
+            f"{reason}); take another copy"
+        ) from error
 
 
 def _is_key(leaf: Any) -> bool:

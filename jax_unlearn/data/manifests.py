@@ -133,7 +133,9 @@ def _verify(record: Any, what: str) -> dict[str, NDArray[np.int64]]:
     if not isinstance(record, dict):
         raise fail("a manifest is a JSON object")
     if record.get("version") != MANIFEST_VERSION:
-        raise fail(f"version={record.get('version')!r} must be {MANIFEST_VERSION}")
+        raise fail(
+            f"version={repr(record.get('version'))[:40]} must be {MANIFEST_VERSION}"
+        )
     for key, kind in {**_KEYS, **dict.fromkeys(_SETS, list)}.items():
         if key not in record:
             raise fail(f"the key {key!r} is missing")

@@ -1,6 +1,7 @@
 """What the checks of results share: a flaw names the key it was found at."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -80,4 +81,4 @@ def numbers(values: Any) -> Sequence[float] | None:
 def _is_number(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return math.isfinite(value)
+    return abs(value) <= sys.float_info.max  # of integers too; NaN is not

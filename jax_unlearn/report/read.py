@@ -19,6 +19,7 @@ from jax_unlearn.report.read_audit import check_audit
 from jax_unlearn.report.read_generation import check_generation
 
 FORMAT = 1
+LONGEST = 160  # characters of a flaw
 METRICS = ("ua", "fa", "ra", "ta", "mia")
 SETS = ("forget", "unseen", "retain")
 SECONDS = ("prepare", "compile", "run")
@@ -68,8 +69,10 @@ results.json of a run
     try:
         _check(results)
     except Flaw as flaw:
+        what = " ".join(str(flaw).split())
+        what = what if len(what) <= LONGEST else f"{what[:LONGEST]}..."
         raise InputError(
-            f"{name} holds no results: {flaw}; give the results.json of a run"
+            f"{name} holds no results: {what}; give the results.json of a run"
         ) from flaw
 
 
