@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from jax_unlearn import audit as audit
 from jax_unlearn import checkpoint as checkpoint
+from jax_unlearn import collectives as collectives
 from jax_unlearn import data as data
 from jax_unlearn import diffusion as diffusion
 from jax_unlearn import gradients as gradients
