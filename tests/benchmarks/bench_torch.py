@@ -7,7 +7,8 @@ repositories, PyTorch in channels-last layout, and that compiled. First the batc
 ready on the device, then every step cuts it from bytes, crops, flips and normalises.
 
 All begin with the same weights and get the same batches: with the batch ready, what the
-first turn made of the weights must agree. Run with `python tests/benchmarks/bench_torch.py`; needs torch.
+first turn made of the weights must agree. Needs torch; run with
+`python tests/benchmarks/bench_torch.py`.
 """
 
 import sys
