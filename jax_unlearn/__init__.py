@@ -13,6 +13,7 @@ from jax_unlearn import collectives as collectives
 from jax_unlearn import data as data
 from jax_unlearn import diffusion as diffusion
 from jax_unlearn import gradients as gradients
+from jax_unlearn import guards as guards
 from jax_unlearn import harmonize as harmonize
 from jax_unlearn import losses as losses
 from jax_unlearn import masks as masks
@@ -22,6 +23,7 @@ from jax_unlearn import methods as methods
 from jax_unlearn import objectives as objectives
 from jax_unlearn import oneshot as oneshot
 from jax_unlearn import sharding as sharding
+from jax_unlearn import stopping as stopping
 from jax_unlearn import weights as weights
 from jax_unlearn.adapters import from_equinox as from_equinox
 from jax_unlearn.adapters import from_haiku as from_haiku
@@ -35,6 +37,7 @@ from jax_unlearn.errors import NonFiniteError as NonFiniteError
 from jax_unlearn.run import predict as predict
 from jax_unlearn.run import run as run
 from jax_unlearn.run import scan_steps as scan_steps
+from jax_unlearn.series import Series as Series
 from jax_unlearn.stacking import stack as stack
 from jax_unlearn.stacking import unstack as unstack
 from jax_unlearn.types import Aux as Aux

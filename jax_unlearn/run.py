@@ -102,14 +102,14 @@ def run(
             state, info = _scan(step, state, stacked, key)
         seen += len(group)
         losses.append(info.forget_loss + info.retain_loss + info.update_norm)
-        if sum(loss.size for loss in losses) >= check_every:
-            check()
         if callback is not None:
             ended = callback(first + seen, state, info)
             if ended is state:
                 break
             if ended is not None:
                 return ended  # rolled back: what came after it does not count
+        if sum(loss.size for loss in losses) >= check_every:
+            check()
     if losses:
         check()
     return state

@@ -38,6 +38,7 @@ CORE = [
             "gradients",
             "harmonize",
             "masks",
+            "memory",
             "meta",
             "tables",
         )
