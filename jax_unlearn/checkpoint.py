@@ -76,9 +76,10 @@ def save(path: str | os.PathLike, tree: PyTree, record: dict[str, Any]) -> Path:
         (partial / "digests.json").write_text(digests + "\n")
         os.chmod(partial, 0o755)
         os.replace(partial, path)
-    except OSError as error:
+    except (OSError, ValueError, RuntimeError) as error:  # orbax's and the system's
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise InputError(
-            f"cannot write checkpoint {path}: {error.strerror}; free some space or "
+            f"cannot write checkpoint {path}: {reason[:200]}; free some space or "
             "choose another folder"
         ) from error
     finally:
@@ -119,6 +120,19 @@ def read_record(path: str | os.PathLike) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise InputError(f"checkpoint {path} has another format than {FORMAT}")
     return record
+
+
+def identity(path: str | os.PathLike) -> str:
+    """Return the SHA-256 of all that a checkpoint holds, by its list of digests.
+
+    Args:
+      path: checkpoint folder.
+
+    Raises:
+      InputError: missing or damaged checkpoint.
+    """
+    read_record(path)
+    return hashlib.sha256((Path(path) / "digests.json").read_bytes()).hexdigest()
 
 
 def load(path: str | os.PathLike, template: PyTree) -> PyTree:

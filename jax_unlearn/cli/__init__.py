@@ -1,8 +1,10 @@
 """The command line: `jax-unlearn`, the main job, and each of its steps on files."""
 
+import signal
 import sys
 from collections.abc import Sequence
 
+from jax_unlearn import stopping
 from jax_unlearn.errors import InputError, NonFiniteError, unknown_name
 
 SUMMARY = """Machine unlearning for JAX.
@@ -46,17 +48,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if arguments[0] not in (*known, *_HELP):
             raise unknown_name("command", arguments[0], known)
-        tyro.extras.subcommand_cli_from_dict(
-            known,
-            prog=prog,
-            description=summary,
-            args=arguments,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-        )
+        with stopping.handled():
+            tyro.extras.subcommand_cli_from_dict(
+                known,
+                prog=prog,
+                description=summary,
+                args=arguments,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+            )
     except (InputError, NonFiniteError) as error:
         sys.stdout.flush()
         print(f"jax-unlearn: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+    except stopping.Stopped as stopped:
+        print(
+            f"jax-unlearn: stopped by {signal.Signals(stopped.signal).name}; what was "
+            "made is saved, go on with --resume",
+            file=sys.stderr,
+        )
+        sys.exit(128 + stopped.signal)
     except KeyboardInterrupt:
         print("jax-unlearn: interrupted; what was written stays", file=sys.stderr)
         sys.exit(130)

@@ -1,15 +1,18 @@
 """The commands on files: split, train, unlearn, report."""
 
+import json
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import numpy as np
 import tyro
 
+from jax_unlearn import checkpoint as checkpoints
 from jax_unlearn.cli.console import (
     Reporter,
     open_console,
@@ -28,6 +31,7 @@ from jax_unlearn.data import (
     to_ids,
 )
 from jax_unlearn.errors import InputError, NonFiniteError, check_seed
+from jax_unlearn.locks import locked
 from jax_unlearn.pipeline import Request, Training, Unlearning
 from jax_unlearn.pipeline.learn import weak_attacks
 from jax_unlearn.pipeline.models import Stored, load_model, origin_of, save_model
@@ -35,6 +39,7 @@ from jax_unlearn.pipeline.networks import build, describe
 from jax_unlearn.pipeline.prepare import Preparer
 from jax_unlearn.pipeline.results import environment as environment_record
 from jax_unlearn.pipeline.stages import Trainer, execute
+from jax_unlearn.pipeline.unfinished import SECONDS, partial_of, unfinished
 
 Flat = tyro.conf.arg(name="")
 
@@ -93,6 +98,8 @@ def train(
     retrain: bool = False,
     unseen_fraction: float = 0.1,
     seed: int = 0,
+    resume: bool = False,
+    save_every: float = SECONDS,
 ) -> None:
     """Train a model from scratch: the original, or Retrain; write a checkpoint.
 
@@ -104,6 +111,8 @@ def train(
       retrain: leave the split's forget samples out: the reference of an audit.
       unseen_fraction: share held out, where no split is given.
       seed: of initialisation, order and augmentation.
+      resume: go on where the same command was killed or stopped.
+      save_every: least seconds between two saves to go on from; 0 saves every step.
     """
     check_seed(seed)
     dataset = source.load()
@@ -115,10 +124,22 @@ def train(
         raise InputError("retrain=True needs the request: give --split FILE.json")
     else:
         ids, unseen = holdout(labels, fraction=unseen_fraction, seed=seed)
-    refuse_existing(out)
+    told = {"training": vars(training), "seed": seed, "retrain": retrain}
+    run = {
+        **told,
+        "ids": digest(ids),
+        "unseen": digest(unseen),
+        "data": fingerprint(dataset),
+    }
+    if complete(out, told, digest(ids), resume=resume):
+        return
     network = describe(training, dataset)
     console = open_console()
-    with Reporter(console, 1) as progress:
+    with (
+        unfinished(out, run, seconds=save_every, resume=resume) as series,
+        Reporter(console, 1) as progress,
+    ):
+        refuse_existing(out)
         trainer = Trainer(build(network), training)
         progress("training", 0, trainer.steps(len(ids)))
         with blamed("training", training.learning_rate):
@@ -129,14 +150,10 @@ def train(
                 callback=lambda step, state, info: progress(
                     "training", step, trainer.steps(len(ids))
                 ),
+                series=series,
             )
-    record = {
-        "training": vars(training),
-        "seed": seed,
-        "retrain": retrain,
-        "environment": environment_record(),
-    }
-    save_model(out, trained, network, dataset, ids, unseen, record)
+        record = {**told, "environment": environment_record()}
+        save_model(out, trained, network, dataset, ids, unseen, record)
     print(
         f"trained on {len(ids)} samples of {dataset.name} in "
         f"{trained.seconds['run']:.1f} s (compiled in "
@@ -151,6 +168,8 @@ def unlearn(
     forget: Path,
     out: Path = Path("unlearned"),
     seed: int = 0,
+    resume: bool = False,
+    save_every: float = SECONDS,
 ) -> None:
     """Make a model forget the listed samples; write a new checkpoint and a record.
 
@@ -161,15 +180,29 @@ def unlearn(
       forget: ids to forget: .csv (one a line), .json (a list, or a split), or .npy.
       out: checkpoint folder to make; its record.json says what was done.
       seed: of random labels and order.
+      resume: go on where the same command was killed or stopped.
+      save_every: least seconds between two saves to go on from; 0 saves every step.
     """
     check_seed(seed)
     dataset = source.load()
     stored = load_model(checkpoint, dataset)
     ids = forget_ids(forget, dataset, stored)
-    refuse_existing(out)
     request = Request(ids, np.setdiff1d(stored.ids, ids), stored.unseen)
+    told = {
+        "unlearning": vars(unlearning),
+        "seed": seed,
+        "forgotten_sha256": digest(ids),
+        "dataset_sha256": fingerprint(dataset),
+    }
+    run = {**told, "from": checkpoints.identity(checkpoint)}
+    if complete(out, told, digest(request.retain), resume=resume):
+        return
     console = open_console()
-    with Reporter(console, 1) as progress:
+    with (
+        unfinished(out, run, seconds=save_every, resume=resume) as series,
+        Reporter(console, 1) as progress,
+    ):
+        refuse_existing(out)
         features = build(stored.network, features=True)
         preparer = Preparer(stored.model, dataset, features)
         job = preparer(
@@ -186,31 +219,29 @@ def unlearn(
                 callback=lambda step, state, info: progress(
                     unlearning.method, step, total
                 ),
+                series=series,
             )
+        record = {
+            **told,
+            "forgotten": len(ids),
+            "from": {
+                "ids_sha256": stored.record.get("ids_sha256"),
+                "earlier": stored.record.get("unlearning"),
+            },
+            "environment": environment_record(),
+            **job.details,
+        }
+        save_model(
+            out,
+            unlearned,
+            stored.network,
+            dataset,
+            request.retain,
+            stored.unseen,
+            record,
+        )
     for warning in weak_attacks(job.details):
         print(f"jax-unlearn: warning: {warning}", file=sys.stderr)
-    record = {
-        "unlearning": vars(unlearning),
-        "seed": seed,
-        "forgotten": len(ids),
-        "forgotten_sha256": digest(ids),
-        "from": {
-            "ids_sha256": stored.record.get("ids_sha256"),
-            "earlier": stored.record.get("unlearning"),
-        },
-        "dataset_sha256": fingerprint(dataset),
-        "environment": environment_record(),
-        **job.details,
-    }
-    save_model(
-        out,
-        unlearned,
-        stored.network,
-        dataset,
-        request.retain,
-        stored.unseen,
-        record,
-    )
     print(
         f"forgot {len(ids)} of {len(stored.ids)} samples in "
         f"{unlearned.seconds['run']:.1f} s (prepared in "
@@ -250,6 +281,28 @@ def blamed(
             f"{what} with learning_rate={learning_rate}: {error}; lower the learning "
             f"rate{last}"
         ) from error
+
+
+def complete(out: Path, told: dict[str, Any], ids: str, *, resume: bool) -> bool:
+    """Return whether the command to resume had written its checkpoint already.
+
+    Raises:
+      InputError: something else stands there.
+    """
+    if not resume or not out.exists():
+        refuse_existing(out)
+        return False
+    record = checkpoints.read_record(out)
+    wanted = json.loads(json.dumps({**told, "ids_sha256": ids}))
+    if any(record.get(name) != value for name, value in wanted.items()):
+        raise InputError(
+            f"out={out} was made with another setting, seed, request or data set; "
+            "choose another --out"
+        )
+    with locked(partial_of(out)):
+        shutil.rmtree(partial_of(out), ignore_errors=True)
+    print(f"{out} is complete; nothing to resume")
+    return True
 
 
 def forget_ids(path: Path, dataset: Dataset, stored: Stored) -> np.ndarray:

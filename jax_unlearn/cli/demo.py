@@ -13,14 +13,18 @@ from jax_unlearn.cli.console import (
 )
 from jax_unlearn.cli.sources import clear_run, free_path, refuse_existing
 from jax_unlearn.data import digits, write_atomic
+from jax_unlearn.errors import InputError
 from jax_unlearn.pipeline import experiment
 from jax_unlearn.pipeline.results import to_json
+from jax_unlearn.pipeline.unfinished import SECONDS
 
 
 def demo(
     out: Path | None = None,
     seeds: tuple[int, ...] | None = None,
     overwrite: bool = False,
+    resume: bool = False,
+    save_every: float = SECONDS,
 ) -> None:
     """Forget a long-tailed request on digits with ten methods; compare with retraining.
 
@@ -28,14 +32,21 @@ def demo(
       out: folder of the run; default runs/digits, or the first free of runs/digits-2, …
       seeds: of splits, models and methods; default those of the recipe.
       overwrite: replace the run that stands in the folder.
+      resume: go on with the run in the folder, default runs/digits, where it stopped.
+      save_every: least seconds between two saves to go on from; 0 saves every step.
     """
     from jax_unlearn import report as reports
     from jax_unlearn.recipes.digits import digits_plan
 
     console = open_console()
     plan = digits_plan() if seeds is None else digits_plan(seeds=seeds)
-    folder = free_path(Path("runs/digits")) if out is None else out
-    clear_run(folder, overwrite=overwrite)
+    if resume:
+        if overwrite:
+            raise InputError("resume=True goes on with a run: leave --overwrite out")
+        folder = Path("runs/digits") if out is None else out
+    else:
+        folder = free_path(Path("runs/digits")) if out is None else out
+        clear_run(folder, overwrite=overwrite)
     console.print(
         f"{plan.title}: {len(plan.methods)} methods, {len(plan.seeds)} seeds, on "
         f"{jax.devices()[0].device_kind}; writing {folder}",
@@ -43,9 +54,16 @@ def demo(
     )
     phases = len(plan.seeds) * (3 + len(plan.methods))
     with Reporter(console, phases) as progress:
-        results = experiment(plan, digits(), folder, progress=progress)
+        results = experiment(
+            plan,
+            digits(),
+            folder,
+            progress=progress,
+            resume=resume,
+            save_every=save_every,
+        )
     with status(console, "drawing the report"):
-        page = reports.write(results, folder / "report.html")
+        page = reports.write(results, folder / "report.html", overwrite=resume)
     print_results(console, results)
     print_legend(console)
     console.print(f"report: {page}", markup=False, soft_wrap=True)

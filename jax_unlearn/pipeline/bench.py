@@ -12,6 +12,8 @@ from jax_unlearn.data import (
     Dataset,
     Split,
     by_distance,
+    digest,
+    fingerprint,
     forget_split,
     given_split,
     holdout,
@@ -33,8 +35,10 @@ from jax_unlearn.pipeline.stages import (
     outputs_of,
 )
 from jax_unlearn.pipeline.task import Origin
+from jax_unlearn.pipeline.unfinished import SECONDS, Infos, unfinished
 from jax_unlearn.run import predict
-from jax_unlearn.types import Model, UnlearnInfo
+from jax_unlearn.series import Series
+from jax_unlearn.types import Model
 
 RETRAIN_SEED, NULL_SEED = 1000, 2000  # offsets: no two models of a seed share a key
 
@@ -128,6 +132,8 @@ class Bench:
         loaded, not made again. None keeps nothing.
       originals: such a folder of another plan, whose original models are used where it
         has them.
+      save_every: least seconds between two saves of a model in the making, which a
+        killed run goes on from; 0 saves every step.
     """
 
     def __init__(
@@ -138,10 +144,12 @@ class Bench:
         *,
         folder: Path | None = None,
         originals: Path | None = None,
+        save_every: float = SECONDS,
     ):
         self.plan = plan
         self.dataset = dataset
         self.folder = folder
+        self._save_every = save_every
         self.originals = folder if originals is None else originals
         self.network: Network = describe(plan.training, dataset)
         self.model: Model = build(self.network)
@@ -223,15 +231,16 @@ class Bench:
           NonFiniteError: the loss diverged; names the step.
         """
 
-        def make() -> Unlearned:
+        def make(series: Series | None) -> Unlearned:
             origin = Origin(self.plan.training, seed)
             job = self._preparer(setting, request, original, seed=seed, origin=origin)
-            infos: list[UnlearnInfo] = []
+            infos = Infos()
+            if series is not None:
+                series.carry("infos", infos)
             total = job.steps
 
             def callback(step, state, info):
-                del state
-                infos.append(info)
+                infos(step, state, info)
                 self._progress(label, step, total)
 
             self._progress(label, 0, total)
@@ -241,13 +250,14 @@ class Bench:
                 original.model_state,
                 jax.random.key(seed),
                 callback=callback,
+                series=series,
             )
             notes = dict(job.details)
             if job.transform is not None:
                 self._progress(label, total, total)
             if setting.weighting != "uniform":
-                notes["scatter"] = weights_against_losses(infos)
-            if angles := conflicts(infos):
+                notes["scatter"] = weights_against_losses(infos.found)
+            if angles := conflicts(infos.found):
                 notes["conflict"] = angles
             return Unlearned(trained, notes)
 
@@ -269,7 +279,7 @@ class Bench:
         offset: int,
         store: Path | None,
     ) -> Trained:
-        def make() -> Unlearned:
+        def make(series: Series | None) -> Unlearned:
             total = self._trainer.steps(len(ids))
 
             def callback(step, state, info):
@@ -279,7 +289,11 @@ class Bench:
             self._progress(label, 0, total)
             try:
                 trained = self._trainer(
-                    self.dataset.train, ids, seed=seed + offset, callback=callback
+                    self.dataset.train,
+                    ids,
+                    seed=seed + offset,
+                    callback=callback,
+                    series=series,
                 )
             except NonFiniteError as error:
                 raise InputError(
@@ -303,7 +317,7 @@ class Bench:
         told: dict[str, Any],
         ids: np.ndarray,
         unseen: np.ndarray,
-        make: Callable[[], Unlearned],
+        make: Callable[[Series | None], Unlearned],
     ) -> Unlearned:
         """Return the model of a checkpoint if there is one, else make and keep it."""
         told = json.loads(json.dumps(told))
@@ -321,8 +335,12 @@ class Bench:
             self._progress(label, 0, 1)
             self._progress(label, 1, 1)
             return Unlearned(stored.trained, stored.record.get("notes", {}))
-        made = make()
-        if path is not None:
+        if path is None:
+            return make(None)
+        run = {**told, "ids": digest(ids), "unseen": digest(unseen)}
+        run["data"] = fingerprint(self.dataset)
+        with unfinished(path, run, seconds=self._save_every) as series:
+            made = make(series)
             record = {**told, "notes": made.notes}
             save_model(
                 path, made.trained, self.network, self.dataset, ids, unseen, record

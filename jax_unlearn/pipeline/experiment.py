@@ -8,10 +8,12 @@ from typing import Any
 
 from jax_unlearn.data import Dataset, read_json, save_manifest, write_atomic
 from jax_unlearn.errors import InputError, NonFiniteError
+from jax_unlearn.locks import LOCK, locked
 from jax_unlearn.pipeline.bench import Bench, Progress, draw_request
 from jax_unlearn.pipeline.plan import Plan, slug
 from jax_unlearn.pipeline.prepare import check_unseen
 from jax_unlearn.pipeline.results import Table, dataset_record, environment, to_json
+from jax_unlearn.pipeline.unfinished import SECONDS
 
 
 def experiment(
@@ -22,6 +24,7 @@ def experiment(
     progress: Progress | None = None,
     resume: bool = False,
     originals: str | os.PathLike | None = None,
+    save_every: float = SECONDS,
 ) -> dict[str, Any]:
     """Run a plan and write its folder: configuration, splits, checkpoints, results.
 
@@ -33,45 +36,51 @@ def experiment(
       resume: go on with the run in the folder: models found there are not made again,
         methods and seeds may be added. `results.json` is written after every seed.
       originals: folder of another run, whose original models are used.
+      save_every: least seconds between two saves of a model in the making, which a
+        resumed run goes on from; 0 saves every step.
 
     Returns:
       What `results.json` holds.
 
     Raises:
-      InputError: a folder that holds something else, a request the data cannot serve,
+      InputError: a folder that holds something else or that another process is
+        running in, a request the data cannot serve,
         or a loss that is not finite (names method, step and last good checkpoint).
     """
     folder = Path(folder)
     if (
         not resume
         and folder.exists()
-        and (not folder.is_dir() or any(folder.iterdir()))
+        and (not folder.is_dir() or any(f.name != LOCK for f in folder.iterdir()))
     ):
-        raise InputError(f"out={folder} already holds files; choose another folder")
+        raise InputError(
+            f"out={folder} already holds files; resume it, or choose another folder"
+        )
     if not plan.by_distance:
         for seed in plan.seeds:  # what cannot be served is refused before any work
             request, _ = draw_request(plan, dataset, seed)
             for setting in plan.methods.values():
                 check_unseen(dataset, request, setting)
-    store = folder / "checkpoints"
     bench = Bench(
         plan,
         dataset,
         progress,
-        folder=store,
+        folder=folder / "checkpoints",
         originals=None if originals is None else Path(originals) / "checkpoints",
+        save_every=save_every,
     )
     head = _head(plan, dataset)
-    _check_resumed(folder, head)
-    write_atomic(folder / "config.json", to_json(head), overwrite=resume)
     table = Table(dataset)
     results: dict[str, Any] = {}
-    for seed in plan.seeds:
-        _one_seed(bench, table, folder, seed)
-        text = to_json({**head, **table.summary()})
-        results = json.loads(text)
-        if resume or seed == plan.seeds[-1]:
-            write_atomic(folder / "results.json", text, overwrite=resume)
+    with locked(folder):
+        _check_resumed(folder, head)
+        write_atomic(folder / "config.json", to_json(head), overwrite=resume)
+        for seed in plan.seeds:
+            _one_seed(bench, table, folder, seed)
+            text = to_json({**head, **table.summary()})
+            results = json.loads(text)
+            if resume or seed == plan.seeds[-1]:
+                write_atomic(folder / "results.json", text, overwrite=resume)
     return results
 
 

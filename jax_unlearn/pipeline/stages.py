@@ -1,5 +1,7 @@
 """The stages of the job: train, run an unlearner, predict, measure."""
 
+import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -10,12 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_unlearn import methods
+from jax_unlearn import methods, stopping
 from jax_unlearn.audit import Metrics, Predictions, unlearning_metrics
 from jax_unlearn.data import Dataset, Examples, Schedule, retain_only
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.pipeline.settings import Training, Unlearning
+from jax_unlearn.pipeline.unfinished import Candidates
 from jax_unlearn.run import Callback, predict, run
+from jax_unlearn.series import Series
 from jax_unlearn.types import (
     Array,
     Model,
@@ -176,6 +180,7 @@ class Trainer:
         *,
         seed: int,
         callback: Callback | None = None,
+        series: Series | None = None,
     ) -> Trained:
         """Train from scratch on the samples of the given ids.
 
@@ -184,13 +189,14 @@ class Trainer:
           ids: what to train on.
           seed: of initialisation, order and augmentation.
           callback: as in `run`.
+          series: as in `execute`.
 
         Raises:
           NonFiniteError: the loss diverged.
         """
         job, key = self.job(examples, ids, seed=seed)
         params, state = cast(tuple[Params, ModelState], job.start)
-        return execute(job, params, state, key, callback=callback)
+        return execute(job, params, state, key, callback=callback, series=series)
 
     def job(
         self, examples: Examples, ids: np.ndarray, *, seed: int
@@ -226,6 +232,7 @@ def execute(
     key: Array,
     *,
     callback: Callback | None = None,
+    series: Series | None = None,
 ) -> Trained:
     """Run a job, its compilation timed apart.
 
@@ -235,6 +242,8 @@ def execute(
       model_state: its state.
       key: of the run.
       callback: as in `run`; a transformation does not call it.
+      series: where the run is saved as it goes on, and gone on from; a transformation
+        is made anew.
 
     Raises:
       NonFiniteError: a loss turned NaN or infinite; names the step.
@@ -247,17 +256,15 @@ def execute(
     for first in _forms(schedule):
         jax.block_until_ready(run(unlearner, state, [first], key, check_every=2))
     compiled = time.perf_counter()
-    if job.rewind is None:
-        state = run(unlearner, state, schedule, key, callback=callback)
-        found = state.params, state.model_state
-    else:
-        found = _rewound(job, state, key, callback)
-    jax.block_until_ready(found)
+    with stopping.held() if series is not None else contextlib.nullcontext():
+        found = _run_to_end(job, state, key, callback, series)
+        jax.block_until_ready(found)
     done = time.perf_counter()
+    before = 0.0 if series is None else series.spent
     seconds = {
         "prepare": job.prepare_seconds,
         "compile": compiled - start,
-        "run": done - compiled,
+        "run": before + done - compiled,
     }
     return Trained(*found, seconds)
 
@@ -269,19 +276,32 @@ def checked(job: Job) -> tuple[Unlearner, Schedule[UnlearnBatch]]:
     return job.unlearner, job.schedule
 
 
-def _rewound(
-    job: Job, state: UnlearnState, key: Array, callback: Callback | None
+def _run_to_end(
+    job: Job,
+    state: UnlearnState,
+    key: Array,
+    callback: Callback | None,
+    series: Series | None,
 ) -> tuple[Params, ModelState]:
-    """Run to the end, and return the state that is chosen of those at the ends."""
+    """Run to the end, and return the last state, or the one chosen of those kept."""
     unlearner, schedule = checked(job)
-    rewind = cast(Rewind, job.rewind)
-    candidates, begin = [], 0
-    for end in rewind.ends:
-        part = (schedule[step] for step in range(begin, end))
+    candidates = Candidates(jax.tree.structure((state.params, state.model_state)))
+    begin = 0
+    if series is not None:
+        series.carry("candidates", candidates)
+        saved = series.latest(state)
+        if saved is not None:
+            state, begin = saved, int(saved.step)
+        callback = series.after(callback)
+    ends = (schedule.steps,) if job.rewind is None else job.rewind.ends
+    for end in ends[len(candidates.found) :]:
+        part = dataclasses.replace(schedule, start=begin, steps=end)
         state = run(unlearner, state, part, key, callback=callback)
-        candidates.append((state.params, state.model_state))
+        candidates.found.append((state.params, state.model_state))
         begin = end
-    return candidates[rewind.choose(candidates)]
+    if job.rewind is None:
+        return candidates.found[-1]
+    return candidates.found[job.rewind.choose(candidates.found)]
 
 
 def _transformed(job: Job, params: Params, model_state: ModelState) -> Trained:
