@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jax_unlearn.errors import InputError, NonFiniteError, unknown_name
+from jax_unlearn.sharding import automatic
 from jax_unlearn.stacking import models_in as models_in
 from jax_unlearn.stacking import stack as stack
 from jax_unlearn.stacking import unstack as unstack
@@ -93,7 +94,7 @@ def run_ensemble(
     >>> states.step.tolist(), states.params.shape
     ([3, 3], (2,))
     """
-    _check(states, schedules, keys, how, mesh)
+    mesh = _check(states, schedules, keys, how, mesh)
     steps = _steps(schedules)
     if how == "auto":
         head = list(itertools.islice(steps, 2))
@@ -176,7 +177,7 @@ def step_seconds(
     (['loop', 'vmap'], True)
     """
     for how in hows:
-        _check(states, schedules, keys, how, mesh)
+        mesh = _check(states, schedules, keys, how, mesh)
     steps = list(_steps(schedules))
     if not steps or repeats < 1:
         raise InputError(
@@ -185,7 +186,28 @@ def step_seconds(
     return _seconds(unlearner, states, steps, keys, hows, mesh, repeats=repeats)
 
 
-def _check(states, schedules, keys, how: str, mesh: Mesh | None) -> None:
+def local_mesh(count: int) -> Mesh | None:
+    """Return a mesh of the devices of this process, if they share N models evenly.
+
+    Args:
+      count: N.
+
+    Returns:
+      Mesh for `run_ensemble`; None if there is one device, or N is no multiple.
+
+    Source: our choice.
+
+    >>> local_mesh(len(jax.local_devices()) + 1) is None
+    True
+    """
+    devices = jax.local_devices()
+    if len(devices) == 1 or count % len(devices):
+        return None
+    return Mesh(np.array(devices), (AXIS,))
+
+
+def _check(states, schedules, keys, how: str, mesh: Mesh | None) -> Mesh | None:
+    """Return the mesh to use, if the arguments fit one another."""
     if how not in ("auto", *HOWS):
         raise unknown_name("how", how, ("auto", *HOWS))
     count = models_in(states)
@@ -195,7 +217,7 @@ def _check(states, schedules, keys, how: str, mesh: Mesh | None) -> None:
             "of each for every model"
         )
     if mesh is None:
-        return
+        return None
     if AXIS not in mesh.axis_names or how == "loop":
         raise InputError(
             f"how={how!r} on a mesh of axes {mesh.axis_names}: name an axis {AXIS!r} "
@@ -206,6 +228,7 @@ def _check(states, schedules, keys, how: str, mesh: Mesh | None) -> None:
             f"{count} models on {mesh.shape[AXIS]} devices: give a multiple, or a mesh "
             "of fewer devices"
         )
+    return automatic(mesh)
 
 
 def _steps(

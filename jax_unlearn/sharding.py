@@ -59,7 +59,7 @@ def shardings(tree: PyTree, mesh: Mesh, rules: Rules = ()) -> PyTree:
     >>> tuple(found["head"]["kernel"].spec), tuple(found["head"]["bias"].spec)
     (('data',), ())
     """
-    mesh = _automatic(mesh)
+    mesh = automatic(mesh)
 
     def place(path, leaf) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -171,7 +171,7 @@ def spread(
     parts = _parts(axis, mesh)
     if uneven not in ("refuse", "pad"):
         raise InputError(f"uneven={uneven!r}: choose 'refuse' or 'pad'")
-    place = NamedSharding(_automatic(mesh), PartitionSpec(axis))
+    place = NamedSharding(automatic(mesh), PartitionSpec(axis))
 
     def placed(name: str, batch: Batch) -> Batch:
         size = batch.labels.shape[0]
@@ -196,6 +196,24 @@ def spread(
             yield UnlearnBatch(**found)
 
     return placing()
+
+
+def automatic(mesh: Mesh) -> Mesh:
+    """Return the mesh with axes of which the compiler takes care, not the step.
+
+    Those of `jax.make_mesh` are explicit, part of an array's type in every operation;
+    all functions here and `ju.run_ensemble` take either.
+
+    Args:
+      mesh: of either kind.
+
+    Source: our choice.
+
+    >>> mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
+    >>> automatic(mesh) == Mesh(mesh.devices, mesh.axis_names)
+    True
+    """
+    return Mesh(mesh.devices, mesh.axis_names)
 
 
 def fetch(tree: PyTree) -> PyTree:
@@ -274,14 +292,6 @@ def in_place(step: Callable, state: PyTree) -> Callable:
 
     places = tuple(place(leaf) for leaf in jax.tree.leaves(state))
     return StepInPlace(step, places) if any(places) else step
-
-
-def _automatic(mesh: Mesh) -> Mesh:
-    """Return the mesh with axes of which the compiler, not the step, takes care.
-
-    Those of `jax.make_mesh` are explicit: part of an array's type, in every operation.
-    """
-    return Mesh(mesh.devices, mesh.axis_names)
 
 
 def _check_spec(name: str, shape: tuple[int, ...], spec: PartitionSpec, mesh: Mesh):

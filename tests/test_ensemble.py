@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import Mesh
-from toys import batch, batchnorm_net, forms, trees_close
+from toys import batch, batchnorm_net, forms, mlp, trees_close
 
 import jax_unlearn as ju
 from jax_unlearn import ensemble
@@ -93,6 +93,51 @@ def test_devices_share_the_models_and_do_not_talk(states, alone, mesh, how):
     assert f"num_partitions={COUNT}" in program
     talk = "all-reduce|all-gather|all-to-all|collective|reduce-scatter|send|recv"
     assert not re.search(rf"= \S+ ({talk})", program)
+
+
+def test_a_sweep_of_what_travels_in_the_state():
+    model, rates = mlp(), jnp.linspace(0.05, 0.4, COUNT)
+    temperatures = jnp.geomspace(0.1, 4.0, COUNT)
+
+    def travelling(sample, temperature, *, reference=None):
+        weights = ju.weights.loreun_weights(
+            sample.losses, temperature=temperature, where=sample.mask
+        )
+        return weights, temperature
+
+    def method(rate, temperature):
+        return ju.methods.gradient_ascent(
+            model,
+            optax.inject_hyperparams(optax.sgd)(learning_rate=rate),
+            weighting=ju.Weighting(lambda: temperature, travelling),
+        )
+
+    params = model.init(jax.random.key(0), jnp.zeros((1, 4)))
+    steps = [ju.UnlearnBatch(batch(s, 6)) for s in range(2)]
+    settings = list(zip(rates, temperatures, strict=True))
+    states = stack([method(*own).init(*params) for own in settings])
+    explicit = jax.make_mesh((COUNT,), ("ensemble",))  # as jax makes them
+    done = run_ensemble(
+        method(*settings[0]), states, [steps] * COUNT, KEYS, how="vmap", mesh=explicit
+    )
+    assert len(done.params["w"].sharding.device_set) == COUNT
+    parts = unstack(done.params)
+    for i in (0, 3, 7):  # the same numbers, fixed in the program
+        fixed = ju.methods.gradient_ascent(
+            model,
+            optax.sgd(float(rates[i])),
+            weighting=ju.weights.loreun(temperature=float(temperatures[i])),
+        )
+        alone = ju.run(fixed, fixed.init(*params), steps, KEYS[i])
+        trees_close(parts[i], alone.params, rtol=1e-5, atol=1e-6)
+        assert np.abs(parts[i]["w"] - params[0]["w"]).max() > 1e-3
+
+
+def test_the_devices_here_share_the_models_or_none_does():
+    found = ensemble.local_mesh(2 * COUNT)
+    assert found is not None
+    assert dict(found.shape) == {"ensemble": COUNT}
+    assert ensemble.local_mesh(COUNT + 4) is None
 
 
 def test_a_mesh_that_does_not_fit(states, mesh):
