@@ -111,11 +111,15 @@ class Series:
           Stopped: the process was asked to end; the state is saved.
         """
         del info
-        now = time.monotonic()
-        if stopping.pending() or now - self._saved >= self._seconds:
+        if self.due():
             self.save(step, state)
             self._saved = time.monotonic()
         stopping.check()
+
+    def due(self) -> bool:
+        """Return whether `callback` would save now."""
+        waited = time.monotonic() - self._saved
+        return stopping.pending() or waited >= self._seconds
 
     def after(self, callback: Callable[..., Any] | None) -> Callable[..., Any]:
         """Return a callback that calls the given one, then this series' own.

@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except stopping.Stopped as stopped:
         print(
             f"jax-unlearn: stopped by {signal.Signals(stopped.signal).name}; what was "
-            "made is saved, go on with --resume",
+            "made is saved: give the command again, with --resume where it has that",
             file=sys.stderr,
         )
         sys.exit(128 + stopped.signal)

@@ -22,6 +22,7 @@ from jax_unlearn.pipeline.arrays import save_outputs
 from jax_unlearn.pipeline.ensembles import Ensembles, run_ensembles
 from jax_unlearn.pipeline.plan import Plan, plan_of
 from jax_unlearn.pipeline.results import dataset_record, environment, to_json
+from jax_unlearn.pipeline.unfinished import SECONDS
 
 
 def ensemble(
@@ -33,6 +34,7 @@ def ensemble(
     how: str = "auto",
     resamples: int = 20,
     out: Path = Path("runs/ensemble"),
+    save_every: float = SECONDS,
 ) -> None:
     """Train, unlearn and audit many models of one request; go on where it stopped.
 
@@ -46,6 +48,7 @@ def ensemble(
       how: "vmap", "map", "loop", or "auto": what is fastest here.
       resamples: divisions of the Retrains for the null.
       out: folder; the models found there are not made again.
+      save_every: least seconds between two saves to go on from; 0 saves every step.
     """
     from jax_unlearn import report as reports
 
@@ -75,6 +78,7 @@ def ensemble(
             how=how,
             progress=progress,
             say=say,
+            save_every=save_every,
         )
     labels, outputs = outputs_of_ensembles(made)
     retrained = outputs.pop("retrain")

@@ -6,7 +6,7 @@ arrays too; and a JSON record as bytes.
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_unlearn.data import Dataset, digest, fingerprint, read_file, write_atomic
+from jax_unlearn.data import (
+    Dataset,
+    digest,
+    fingerprint,
+    read_file,
+    read_json,
+    write_atomic,
+)
 from jax_unlearn.data.npz import read_npz
 from jax_unlearn.errors import InputError
 from jax_unlearn.pipeline.plan import Plan, check_labels, slug
 from jax_unlearn.pipeline.settings import Training, Unlearning
 from jax_unlearn.pipeline.stages import Request, Trained
+from jax_unlearn.pipeline.unfinished import partial_of
 
+NUMBERS = "numbers.json"
 ORIGINAL, RETRAIN = "original", "retrain"
 PARTS = ("forget", "retain", "unseen", "test")
 FORMAT = 1
@@ -70,7 +79,7 @@ class Files:
         Raises:
           InputError: it was made with another setting, seed, request or data set.
         """
-        path = self._path(role, number)
+        path = self.path(role, number)
         if not path.exists():
             return None
         try:
@@ -105,7 +114,7 @@ class Files:
             }
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, record=text, **arrays)
-        path = self._path(role, number)
+        path = self.path(role, number)
         write_atomic(path, buffer.getvalue(), overwrite=True)
 
     def original(self, number: int, like: Trained) -> Trained:
@@ -115,7 +124,7 @@ class Files:
           number: which.
           like: a model of its network.
         """
-        _, arrays = _unpack(read_file(self._path(ORIGINAL, number)))
+        _, arrays = _unpack(read_file(self.path(ORIGINAL, number)))
         structure = jax.tree.structure(like[:2])
         leaves = [
             jnp.asarray(arrays[f"array-{i}"]) for i in range(structure.num_leaves)
@@ -123,8 +132,50 @@ class Files:
         params, state = jax.tree.unflatten(structure, leaves)
         return Trained(params, state, {})
 
-    def _path(self, role: str, number: int) -> Path:
+    def path(self, role: str, number: int) -> Path:
+        """Return the file of a model."""
         return self._folder / "models" / self.roles[role] / f"{number:04d}.npz"
+
+    def told(self, role: str, numbers: Sequence[int], how: str) -> dict[str, Any]:
+        """Return what models made together are, while they are being made.
+
+        Args:
+          role: of all of them.
+          numbers: which.
+          how: they are run.
+        """
+        record = self._record(role, numbers[0])
+        return {**record, "numbers": list(numbers), "how": how}
+
+    def together(self, role: str, begin: int) -> list[int]:
+        """Return the models being made together when a run ended, if there were any.
+
+        Args:
+          role: of all of them.
+          begin: first number of their chunk.
+        """
+        path = partial_of(self.path(role, begin)) / NUMBERS
+        return [int(i) for i in read_json(path)] if path.exists() else []
+
+    def begin(self, role: str, begin: int, numbers: Sequence[int]) -> None:
+        """Write which models are being made together: as many of them fix the bits."""
+        path = partial_of(self.path(role, begin)) / NUMBERS
+        write_atomic(path, json.dumps(list(numbers)), overwrite=True)
+
+    def forget(self, role: str, begin: int) -> None:
+        """Undo `begin`, where nothing was saved yet."""
+        (partial_of(self.path(role, begin)) / NUMBERS).unlink(missing_ok=True)
+
+    def way(self, asked: str) -> str:
+        """Return how the models here were run, where it is not asked for."""
+        path = self._folder / "models" / "how.json"
+        return str(read_json(path)) if asked == "auto" and path.exists() else asked
+
+    def keep_way(self, how: str) -> None:
+        """Write how the models here are run, for models made later."""
+        write_atomic(
+            self._folder / "models" / "how.json", json.dumps(how), overwrite=True
+        )
 
     def _record(self, role: str, number: int) -> dict[str, Any]:
         record = {**self._told, "role": self.roles[role], "seed": number}

@@ -1,6 +1,6 @@
 """Making the models of an ensemble, several at a time, and foreseeing the cost."""
 
-import dataclasses
+import contextlib
 import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jax_unlearn import stopping
 from jax_unlearn.data import Dataset, Schedule
 from jax_unlearn.ensemble import AXIS, HOWS, run_ensemble, stack, step_seconds, unstack
 from jax_unlearn.errors import InputError, NonFiniteError
@@ -28,7 +29,9 @@ from jax_unlearn.pipeline.stages import (
     checked,
 )
 from jax_unlearn.pipeline.task import Origin
+from jax_unlearn.pipeline.unfinished import Candidates
 from jax_unlearn.run import predict
+from jax_unlearn.series import Series
 from jax_unlearn.types import Array, ModelState, Params, UnlearnBatch, UnlearnState
 
 RETRAIN_SEED = 1_000_000  # offset: no retrained model has the seed of an original
@@ -74,19 +77,22 @@ class Maker:
         """A model at a random start."""
         return Trained(*cast(Start, self._training(RETRAIN, 0)[0].start), {})
 
-    def train(self, role: str, numbers: Sequence[int]) -> list[Trained]:
+    def train(
+        self, role: str, numbers: Sequence[int], series: Series | None = None
+    ) -> list[Trained]:
         """Train originals or retrained models.
 
         Args:
           role: which of both.
           numbers: of the models, which are their seeds, up to an offset.
+          series: where they are saved as they are trained, and gone on from.
 
         Raises:
           InputError: training diverged.
         """
         jobs, keys = zip(*(self._training(role, i) for i in numbers), strict=True)
         try:
-            return self._together(role, jobs, keys)
+            return self._together(role, jobs, keys, series)
         except NonFiniteError as error:
             rate = self._setting.learning_rate
             raise _diverged(role, numbers, rate, error) from error
@@ -97,6 +103,8 @@ class Maker:
         setting: Unlearning,
         originals: Sequence[Trained],
         numbers: Sequence[int],
+        *,
+        series: Series | None = None,
     ) -> list[Trained]:
         """Unlearn originals by one method, prepared for each.
 
@@ -105,6 +113,7 @@ class Maker:
           setting: how.
           originals: where to start.
           numbers: of the models, which are their seeds.
+          series: as of `train`; transformations are made anew.
 
         Raises:
           InputError: unlearning diverged, or cannot be prepared.
@@ -114,7 +123,7 @@ class Maker:
         if jobs[0].transform is None:
             try:
                 keys = [jax.random.key(number) for number in numbers]
-                return self._together(label, jobs, keys)
+                return self._together(label, jobs, keys, series)
             except NonFiniteError as error:
                 rate = setting.learning_rate
                 raise _diverged(label, numbers, rate, error) from error
@@ -218,35 +227,69 @@ class Maker:
         unlearner = checked(jobs[0])[0]
         return unlearner, stack(starts), schedules, stack(self._filled(keys))
 
-    def _together(self, label: str, jobs: Sequence[Job], keys) -> list[Trained]:
+    def _together(
+        self, label: str, jobs: Sequence[Job], keys, series: Series | None
+    ) -> list[Trained]:
         """Run jobs of one program, and rewind those that ask for it."""
         unlearner, states, schedules, keys = self._joined(jobs, keys)
-        first, candidates, begin = jobs[0], [], 0
-        for end in (first.steps,) if first.rewind is None else first.rewind.ends:
-            parts: list[Any] = [
-                dataclasses.replace(each, start=begin, steps=end) for each in schedules
-            ]
-            parts[0] = self._watched(label, parts[0], first.steps)
-            states = run_ensemble(
-                unlearner, states, parts, keys, how=self.how, mesh=self._mesh
-            )
-            candidates.append(_models(states, len(jobs)))
-            begin = end
+        blank = [Trained(*cast(Start, job.start), {}) for job in jobs]
+        first, begin = jobs[0], 0
+        candidates = Candidates(jax.tree.structure(blank))
+        if series is not None:
+            series.carry("candidates", candidates)
+            saved = series.latest(states)
+            if saved is not None:
+                states, begin = saved, int(saved.step[0])
+        ends = (first.steps,) if first.rewind is None else first.rewind.ends
+        with stopping.held() if series is not None else contextlib.nullcontext():
+            for end in ends[len(candidates.found) :]:
+                while begin < end:
+                    parts = self._parts(label, schedules, (begin, end), series)
+                    states = run_ensemble(
+                        unlearner, states, parts, keys, how=self.how, mesh=self._mesh
+                    )
+                    begin = int(states.step[0])
+                    if series is not None:
+                        series.callback(begin, states)
+                candidates.found.append(_models(states, len(jobs)))
+        self._progress(label, first.steps, first.steps)
         found = []
-        for job, own in zip(jobs, zip(*candidates, strict=True), strict=True):
+        for job, own in zip(jobs, zip(*candidates.found, strict=True), strict=True):
             at = -1
             if job.rewind is not None:
                 at = job.rewind.choose([model[:2] for model in own])
             found.append(own[at])
         return found
 
-    def _watched(
-        self, label: str, schedule: Schedule[UnlearnBatch], total: int
-    ) -> Iterator[UnlearnBatch]:
-        for step, batch in enumerate(schedule, schedule.start):
-            self._progress(label, step, total)
-            yield batch
-        self._progress(label, schedule.steps, total)
+    def _parts(
+        self,
+        label: str,
+        schedules: Sequence[Schedule[UnlearnBatch]],
+        between: tuple[int, int],
+        series: Series | None,
+    ) -> list[Iterator[UnlearnBatch]]:
+        """Return the batches from a step to another, or until it is time to save.
+
+        All end with the first, which is asked first for the batch of a step.
+        """
+        begin, end = between
+
+        def lead() -> Iterator[UnlearnBatch]:
+            nonlocal end
+            for step in range(begin, end):
+                if step > begin and series is not None and series.due():
+                    end = step
+                    return
+                self._progress(label, step, schedules[0].steps)
+                yield schedules[0][step]
+
+        def follow(schedule: Schedule[UnlearnBatch]) -> Iterator[UnlearnBatch]:
+            step = begin
+            while step < end:
+                yield schedule[step]
+                step += 1
+
+        return [lead(), *(follow(schedule) for schedule in schedules[1:])]
 
     def _filled(self, items: Sequence[Item]) -> list[Item]:
         """Repeat the last of the models until every device has as many."""

@@ -10,12 +10,14 @@ from jax.sharding import Mesh
 
 from jax_unlearn.data import Dataset
 from jax_unlearn.errors import InputError
+from jax_unlearn.locks import locked
 from jax_unlearn.pipeline.bench import Progress, draw_request
 from jax_unlearn.pipeline.ensemble_files import PARTS, Files, Logits
 from jax_unlearn.pipeline.ensemble_models import Maker
 from jax_unlearn.pipeline.plan import Plan
 from jax_unlearn.pipeline.settings import Unlearning
-from jax_unlearn.pipeline.stages import Request
+from jax_unlearn.pipeline.stages import Request, Trained
+from jax_unlearn.pipeline.unfinished import SECONDS, unfinished
 
 
 class Ensembles(NamedTuple):
@@ -48,6 +50,7 @@ def run_ensembles(
     mesh: Mesh | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
+    save_every: float = SECONDS,
 ) -> Ensembles:
     """Make N models of each role for one request, many at a time, and none twice.
 
@@ -56,8 +59,8 @@ def run_ensembles(
     each method with seed i; N models of other seeds are trained on the retain samples.
     `folder/models/<role>/0007.npz` keeps the logits of model 7, and the arrays of an
     original, with the setting they came from. It is written whole when its chunk is
-    made: an interrupted run loses one chunk of one role at most, and a call with more
-    models or methods makes only those that are missing.
+    made, and the chunk is saved while it is: an interrupted run goes on in it, bit for
+    bit, and a call with more models or methods makes only those that are missing.
 
     Args:
       plan: request and training; its methods and other seeds are not read.
@@ -66,15 +69,18 @@ def run_ensembles(
       count: N.
       methods: settings by label.
       chunk: models in one program, as many as memory allows.
-      how: as in `run_ensemble`; "auto" is decided by a few steps of training.
+      how: as in `run_ensemble`; "auto" is decided by a few steps of training, once
+        for the folder: `models/how.json`.
       mesh: devices to spread the models over, as in `run_ensemble`; a chunk that does
         not fill it is padded.
       progress: called as training and unlearning go on.
       say: told the cost before the work begins, and which files are damaged.
+      save_every: least seconds between two saves of a chunk; 0 saves every step.
 
     Raises:
-      InputError: a number that is not positive, labels that name one folder, a request
-        that depends on features, a folder of another setting, a model that diverged.
+      InputError: another process runs in the folder, a number that is not positive,
+        labels that name one folder, a request that depends on features, a folder of
+        another setting, a model that diverged.
     """
     for name, value in (("count", count), ("chunk", chunk)):
         if value < 1:
@@ -87,33 +93,10 @@ def run_ensembles(
     say = say or (lambda line: None)
     request, _ = draw_request(plan, dataset, plan.seeds[0])
     files = Files(Path(folder), plan, dataset, request, methods, say)
-    found: dict[str, dict[int, tuple[Logits, float]]] = {}
-    for role in files.roles:
-        read = {number: files.read(role, number) for number in range(count)}
-        found[role] = {i: kept for i, kept in read.items() if kept is not None}
-    missing = {
-        role: [number for number in range(count) if number not in kept]
-        for role, kept in found.items()
-    }
-    if any(missing.values()):
-        maker = Maker(plan, dataset, request, how, mesh, progress or _silent)
-        size = min(chunk, max(len(numbers) for numbers in missing.values()))
-        say(f"{count} models: {maker.estimate(missing, methods, size)}")
-        for role, numbers in _chunks(missing, count, chunk):
-            start = time.perf_counter()
-            if role in methods:
-                originals = [files.original(i, maker.blank) for i in numbers]
-                made = maker.unlearn(role, methods[role], originals, numbers)
-            else:
-                made = maker.train(role, numbers)
-            logits = [
-                maker.logits(role, number, model)
-                for number, model in zip(numbers, made, strict=True)
-            ]
-            seconds = (time.perf_counter() - start) / len(numbers)
-            for number, model, told in zip(numbers, made, logits, strict=True):
-                files.write(role, number, model, told, seconds)
-                found[role][number] = told, seconds
+    with locked(folder):
+        way = files.way(how) if mesh is None else how
+        maker = Maker(plan, dataset, request, way, mesh, progress or _silent)
+        found = _made(files, maker, methods, (count, chunk), save_every, say)
     truth = [dataset.train.labels[ids] for ids in request]
     return Ensembles(
         {
@@ -126,13 +109,77 @@ def run_ensembles(
     )
 
 
-def _chunks(missing: dict[str, list[int]], count: int, chunk: int):
-    """Yield (role, numbers), originals before what starts from them."""
+def _made(
+    files: Files,
+    maker: Maker,
+    methods: dict[str, Unlearning],
+    sizes: tuple[int, int],
+    save_every: float,
+    say: Callable[[str], None],
+) -> dict[str, dict[int, tuple[Logits, float]]]:
+    """Return logits and seconds of all models by role, those on disk and new ones."""
+    count, chunk = sizes
+    found: dict[str, dict[int, tuple[Logits, float]]] = {}
+    for role in files.roles:
+        read = {number: files.read(role, number) for number in range(count)}
+        found[role] = {i: kept for i, kept in read.items() if kept is not None}
+    missing = {
+        role: [number for number in range(count) if number not in kept]
+        for role, kept in found.items()
+    }
+    if not any(missing.values()):
+        return found
+    size = min(chunk, max(len(numbers) for numbers in missing.values()))
+    asked = maker.how
+    say(f"{count} models: {maker.estimate(missing, methods, size)}")
+    if asked == "auto":
+        files.keep_way(maker.how)
+    for role, begin, numbers in _chunks(files, missing, count, chunk):
+        start = time.perf_counter()
+        told = files.told(role, numbers, maker.how)
+        path = files.path(role, begin)
+        with unfinished(path, told, seconds=save_every, say=say) as series:
+            files.begin(role, begin, numbers)
+            try:
+                made = _make(files, maker, methods, role, numbers, series)
+            except BaseException:
+                if not series.paths():
+                    files.forget(role, begin)
+                raise
+            logits = [
+                maker.logits(role, number, model)
+                for number, model in zip(numbers, made, strict=True)
+            ]
+            seconds = time.perf_counter() - start + series.spent
+            share = seconds / len(numbers)
+            for number, model, told in zip(numbers, made, logits, strict=True):
+                if number not in found[role]:
+                    files.write(role, number, model, told, share)
+                    found[role][number] = told, share
+    return found
+
+
+def _make(files, maker, methods, role, numbers, series) -> list[Trained]:
+    if role not in methods:
+        return maker.train(role, numbers, series)
+    originals = [files.original(i, maker.blank) for i in numbers]
+    return maker.unlearn(role, methods[role], originals, numbers, series=series)
+
+
+def _chunks(files: Files, missing: dict[str, list[int]], count: int, chunk: int):
+    """Yield (role, begin, numbers), originals before what starts from them.
+
+    Models that were being made together when a run ended are made together again.
+    """
     for begin in range(0, count, chunk):
         for role, numbers in missing.items():
             now = [number for number in numbers if begin <= number < begin + chunk]
+            before = files.together(role, begin)
+            if set(before) & set(now):
+                yield role, begin, before
+                now = [number for number in now if number not in before]
             if now:
-                yield role, now
+                yield role, begin, now
 
 
 def _silent(phase: str, done: int, total: int) -> None:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jax_unlearn.errors import InputError
-from jax_unlearn.locks import locked
+from jax_unlearn.locks import LOCK, locked
 from jax_unlearn.series import Arrays, Series
 from jax_unlearn.types import UnlearnInfo, UnlearnState
 
@@ -59,7 +59,7 @@ def unfinished(
         try:
             yield series
         except BaseException:
-            if not series.paths():
+            if all(file.name == LOCK for file in folder.iterdir()):
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder, ignore_errors=True)

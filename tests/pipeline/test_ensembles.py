@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jax_unlearn.data import Dataset, Examples, digits
 from jax_unlearn.errors import InputError
 from jax_unlearn.pipeline import Plan, Training, Unlearning, draw_request
+from jax_unlearn.pipeline.bench import slug
 from jax_unlearn.pipeline.ensemble_files import Files, _unpack
 from jax_unlearn.pipeline.ensemble_models import RETRAIN_SEED, Maker
 from jax_unlearn.pipeline.ensembles import PARTS, run_ensembles
@@ -18,6 +19,7 @@ from jax_unlearn.pipeline.networks import build, describe
 from jax_unlearn.pipeline.prepare import Preparer
 from jax_unlearn.pipeline.stages import Trainer, execute
 from jax_unlearn.run import predict
+from jax_unlearn.series import Series
 
 RL = {"RL + LoReUn": Unlearning(weighting="loreun", epochs=2, batch_size=32)}
 SSD = {"SSD": Unlearning(method="ssd", batch_size=32, selection=2.0)}
@@ -300,10 +302,10 @@ def test_other_data_are_refused_and_settings_unknown_then_are_defaults(copy, dat
 def test_an_interrupted_run_loses_one_chunk(copy, dataset, monkeypatch):
     unlearn, before = Maker.unlearn, content(copy)
 
-    def interrupted(self, label, setting, originals, numbers):
+    def interrupted(self, label, setting, originals, numbers, *, series):
         if 3 in numbers:
             raise KeyboardInterrupt
-        return unlearn(self, label, setting, originals, numbers)
+        return unlearn(self, label, setting, originals, numbers, series=series)
 
     def go():
         return run_ensembles(
@@ -393,4 +395,72 @@ def test_a_model_that_diverges_is_named(dataset, tmp_path):
         run_ensembles(
             plan(training=wild), dataset, tmp_path, count=2, methods={}, how="vmap"
         )
-    assert list(tmp_path.iterdir()) == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+class Killed(BaseException):
+    """What a test raises where a process would be gone."""
+
+
+KILLS = [
+    ("vmap", {"SCRUB+R": 5}),
+    pytest.param(
+        "loop", {"original": 3, "retrain": 2, "SCRUB+R": 5}, marks=pytest.mark.slow
+    ),
+]
+
+
+@pytest.mark.parametrize(("how", "at"), KILLS)
+def test_a_killed_chunk_goes_on_in_it_bit_for_bit(
+    dataset, tmp_path, monkeypatch, how, at
+):
+    scrub = Unlearning(
+        method="scrub", rewind=True, epochs=2, forget_epochs=1, batch_size=64
+    )
+    methods = {"SCRUB+R": scrub}
+
+    def go(folder, save_every):
+        options = {"count": 2, "how": how, "save_every": save_every}
+        return run_ensembles(plan(), dataset, folder, methods=methods, **options)
+
+    whole = go(tmp_path / "whole", 3600)
+    save = Series.save
+    for role, number in at.items():
+
+        def killing(self, step, state, role=role, number=number):
+            path = save(self, step, state)
+            if step == number and self.folder.parent.name == slug(role):
+                raise Killed
+            return path
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Series, "save", killing)
+            with pytest.raises(Killed):
+                go(tmp_path / "part", 0)
+        assert len(list((tmp_path / "part").rglob("step-*"))) == 2
+    write = Files.write
+
+    def once(self, role, number, *rest):
+        write(self, role, number, *rest)
+        if role == "SCRUB+R":
+            raise Killed
+
+    with monkeypatch.context() as patch:  # between the files of a chunk
+        patch.setattr(Files, "write", once)
+        with pytest.raises(Killed):
+            go(tmp_path / "part", 0)
+    found = go(tmp_path / "part", 0)
+    for role, parts in whole.logits.items():
+        for part in PARTS:
+            assert parts[part].tobytes() == found.logits[role][part].tobytes()
+    assert list((tmp_path / "part").rglob("*.partial")) == []
+
+
+def test_auto_is_decided_once_a_folder(dataset, tmp_path):
+    run_ensembles(plan(), dataset, tmp_path, count=1, methods={})
+    decided = tmp_path / "models" / "how.json"
+    assert json.loads(decided.read_text()) in ("vmap", "map", "loop")
+    decided.write_text('"map"')
+    lines = []
+    run_ensembles(plan(), dataset, tmp_path, count=2, methods={}, say=lines.append)
+    assert "with map, 1 at a time" in lines[0]
