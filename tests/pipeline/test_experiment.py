@@ -9,9 +9,11 @@ import pytest
 from jax_unlearn import report
 from jax_unlearn.data import Dataset, Examples, digits, load_manifest
 from jax_unlearn.errors import InputError
+from jax_unlearn.locks import locked
 from jax_unlearn.pipeline import Plan, Training, Unlearning, draw_request, experiment
 from jax_unlearn.pipeline.models import load_model
 from jax_unlearn.pipeline.results import NULL, ORIGINAL, RETRAIN
+from jax_unlearn.series import Series
 
 METHODS = {
     "FT": Unlearning(method="finetune", epochs=1, batch_size=32),
@@ -212,3 +214,44 @@ def test_a_diverging_method_names_itself_and_the_last_good_checkpoint(
     path = str(caught.value).rsplit(" ", 1)[1]
     assert load_model(path, dataset).record["network"]["name"] == "mlp"
     assert not (tmp_path / "run" / "results.json").exists()
+
+
+class Killed(BaseException):
+    """What a test raises where a process would be gone."""
+
+
+def timeless(value):
+    """Return results without what a clock said."""
+    if isinstance(value, dict):
+        kept = {k: timeless(v) for k, v in value.items() if "second" not in k}
+        return {k: v for k, v in kept.items() if k != "rte"}
+    return [timeless(v) for v in value] if isinstance(value, list) else value
+
+
+def test_killed_inside_models_the_results_are_the_same(
+    run, dataset, tmp_path, monkeypatch
+):
+    save = Series.save
+    for name, step in (("retrain", 4), ("rl-loreun", 2)):
+
+        def last(self, at, state, name=name, step=step):
+            path = save(self, at, state)
+            if at == step and self.folder.name == f"{name}.partial":
+                raise Killed
+            return path
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Series, "save", last)
+            with pytest.raises(Killed):
+                experiment(plan(), dataset, tmp_path, resume=True, save_every=0)
+    found = experiment(plan(), dataset, tmp_path, resume=True)
+    assert timeless(found) == timeless(run[1])
+    assert [*tmp_path.rglob("*.partial"), *tmp_path.rglob(".lock")] == []
+
+
+def test_a_run_that_goes_on_elsewhere_is_refused(dataset, tmp_path):
+    with (
+        locked(tmp_path),
+        pytest.raises(InputError, match="in use by another run"),
+    ):
+        experiment(plan(), dataset, tmp_path)
