@@ -22,7 +22,7 @@ import numpy as np
 
 PHASES = ("train", "statistics", "unlearn", "ensemble")
 SETTING = {"network": "mlp", "width": 8, "batch_size": 32}
-SAVE_EVERY = 0.0
+SAVE_EVERY = 0.1  # seconds: far more often than by default
 
 
 def work(phase: str, folder: Path) -> None:
@@ -140,6 +140,8 @@ def results(folder: Path) -> dict[str, bytes]:
             found[name] = np.asarray(leaf).tobytes()
         notes = json.dumps(stored.record["notes"], sort_keys=True)
         found[f"{path.relative_to(folder)}/notes"] = notes.encode()
+    if not found:
+        raise RuntimeError(f"{folder} holds no results to compare")
     return found
 
 
@@ -161,7 +163,10 @@ def benchmark(kills: int, seed: int) -> dict:
             finish(phase, folder)
             row["kills"] += alive
             row["late"] += not alive  # it had ended: no kill, but the same result
-            row["identical"] += alive and results(folder) == whole[phase]
+            same = results(folder) == whole[phase]
+            row["identical"] += alive and same
+            told = f"{number + 1}/{kills} {phase}: alive {alive}, identical {same}"
+            print(told, file=sys.stderr)
             row["lost"] += time.monotonic() - begun - seconds[phase]
     for row in rows.values():
         row["lost"] = round(row["lost"], 1)
