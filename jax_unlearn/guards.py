@@ -2,6 +2,7 @@
 
 Off unless given. A guard looks every few steps; what makes it act is told in its
 `reason`, and the run ends with the state it looked at, or with the last that passed.
+Steps after its last look go unseen: choose an `every` that divides the run's length.
 
 >>> import jax.numpy as jnp
 >>> import optax
