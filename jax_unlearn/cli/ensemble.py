@@ -1,6 +1,7 @@
 """Audits of many models: of arrays of any framework, and of ensembles made here."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from jax_unlearn.data import (
     read_json,
     write_atomic,
 )
+from jax_unlearn.ensemble import local_mesh
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.pipeline.arrays import save_outputs
 from jax_unlearn.pipeline.ensembles import Ensembles, run_ensembles
@@ -44,7 +46,8 @@ def ensemble(
         plan of the demo.
       models: N, unlearned models of each method, and Retrains. U-LiRA needs 8.
       methods: labels in the plan; default all of them.
-      chunk: models in one program, as many as memory allows.
+      chunk: models in one program, as many as memory allows; spread over the devices
+        here if they divide it and the number of models.
       how: "vmap", "map", "loop", or "auto": what is fastest here.
       resamples: divisions of the Retrains for the null.
       out: folder; the models found there are not made again.
@@ -76,6 +79,7 @@ def ensemble(
             methods=chosen,
             chunk=chunk,
             how=how,
+            mesh=None if how == "loop" else local_mesh(math.gcd(models, chunk)),
             progress=progress,
             say=say,
             save_every=save_every,

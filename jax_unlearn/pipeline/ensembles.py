@@ -94,7 +94,9 @@ def run_ensembles(
     request, _ = draw_request(plan, dataset, plan.seeds[0])
     files = Files(Path(folder), plan, dataset, request, methods, say)
     with locked(folder):
-        way = files.way(how) if mesh is None else how
+        way = files.way(how)
+        if mesh is not None and way == "loop" != how:
+            way = "auto"  # the folder was begun on one device
         maker = Maker(plan, dataset, request, way, mesh, progress or _silent)
         found = _made(files, maker, methods, (count, chunk), save_every, say)
     truth = [dataset.train.labels[ids] for ids in request]

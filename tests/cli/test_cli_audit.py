@@ -8,8 +8,10 @@ import pytest
 from small import refused, small_data
 
 from jax_unlearn.audit.figures import GROUPS, KINDS
+from jax_unlearn.cli import ensemble as cli_ensemble
 from jax_unlearn.cli import main
 from jax_unlearn.data import from_npz
+from jax_unlearn.errors import InputError
 from jax_unlearn.pipeline import Plan, Training, Unlearning
 from jax_unlearn.pipeline.arrays import load_outputs
 from jax_unlearn.pipeline.catalog import CATALOG
@@ -179,6 +181,29 @@ def test_an_ensemble_goes_on_where_it_stopped(planned, tmp_path, capsys):
     arrays = ["--arrays", out / "outputs.npz", "--out", again, "--resamples", "2"]
     main([str(a) for a in ["audit", *arrays]])
     assert json.loads(again.read_text())["audit"] == second["audit"]
+
+
+@pytest.mark.parametrize(
+    ("options", "devices"),
+    [
+        (["--models", "16"], 8),
+        (["--models", "16", "--how", "loop"], None),
+        (["--models", "20"], None),
+        (["--models", "8", "--chunk", "4"], None),
+    ],
+)
+def test_an_ensemble_takes_the_devices_that_divide_it(
+    planned, tmp_path, capsys, monkeypatch, options, devices
+):
+    seen = []
+
+    def stop(*_, mesh, **__):
+        seen.append(None if mesh is None else mesh.shape["ensemble"])
+        raise InputError("seen")
+
+    monkeypatch.setattr(cli_ensemble, "run_ensembles", stop)
+    assert "seen" in refused(capsys, told(planned, tmp_path / "out", *options))
+    assert seen == [devices]
 
 
 @pytest.mark.parametrize(

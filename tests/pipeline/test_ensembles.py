@@ -333,6 +333,8 @@ def test_devices_share_the_models_and_rewinding_works(grown, dataset, tmp_path):
         )
     }
     lines = []
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "how.json").write_text('"loop"')  # begun on one device
     found = run_ensembles(
         plan(),
         dataset,
