@@ -20,6 +20,7 @@ from jax_unlearn.pipeline import Plan, experiment
 from jax_unlearn.pipeline.results import shortened, to_json
 
 RECIPES = {
+    "chain-digits": "ten forget requests one after another, a ledger; digits",
     "field-digits": "all methods on digits: long-tailed, a class, a linear network",
     "ltu-digits": "LTU: table at ρ = 0.3, ablations, ρ sweep, near and far; digits",
     "generation-digits": "forget a class of a diffusion model, 8 methods; digits",
@@ -65,6 +66,9 @@ def recipe(
         return
     if classes is not None:
         raise InputError(f"classes={classes}: only generation recipes have classes")
+    if name == "chain-digits":
+        _chain(console, data, out, seeds, parts, tune)
+        return
     chosen = _field(data) if name == "field-digits" else _ltu(name, data)
     folder = Path("runs") / name if out is None else out
     check_writable(folder / "settings.json")
@@ -99,6 +103,36 @@ def recipe(
             for part, plan in zip(wanted, plans, strict=True)
         }
     _show(console, found, folder, chosen.figures)
+
+
+def _chain(
+    console: Any,
+    data: Path | None,
+    out: Path | None,
+    seeds: Sequence[int] | None,
+    parts: Sequence[str] | None,
+    tune: bool,
+) -> None:
+    """Run ten requests one after another; print the table, write the results."""
+    from jax_unlearn.recipes import chain
+
+    for option, value in (("data", data), ("parts", parts), ("tune", tune or None)):
+        if value is not None:
+            raise InputError(
+                f"{option}={value}: chain-digits has no such option; leave it out"
+            )
+    plan = chain.chain_plan(seeds=chain.SEEDS if seeds is None else seeds)
+    folder = Path("runs") / "chain-digits" if out is None else out
+    check_writable(folder / "results.json")
+    phases = len(plan.seeds) * (3 + len(plan.methods))
+    with Reporter(console, phases) as progress:
+        results = chain.chain_study(plan, folder, progress=progress)
+    console.print(plan.title, style="bold", markup=False)
+    print_results(console, results)
+    print_legend(console)
+    text = to_json(shortened(results))
+    path = write_atomic(folder / "short.json", text, overwrite=True)
+    console.print(f"short results: {path}", markup=False, soft_wrap=True)
 
 
 def _only_field_and_ltu(**given: Any) -> None:

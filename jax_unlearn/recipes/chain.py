@@ -1,0 +1,127 @@
+"""Ten requests one after another on one model, against one retrain at the end.
+
+120 of the 600 digits the model was trained on, in ten requests of 12, drawn at random.
+Each is served from the model that the one before it left, and entered in a ledger.
+What the tenth leaves is compared with one Retrain without all 120, with its null, and
+with forgetting the 120 at once. Settings are those of the default job: chosen for one
+request of 180, on other seeds.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jax_unlearn.data import digits, write_atomic
+from jax_unlearn.errors import InputError
+from jax_unlearn.pipeline import Plan
+from jax_unlearn.pipeline.bench import Bench, Progress, slug
+from jax_unlearn.pipeline.chain import chain
+from jax_unlearn.pipeline.ledger import read
+from jax_unlearn.pipeline.prepare import Preparer
+from jax_unlearn.pipeline.results import Table, dataset_record, environment, to_json
+from jax_unlearn.recipes.digits import TRAINING, digits_plan
+
+SEEDS = (0, 1, 2)
+METHODS = ("FT", "RL", "SalUn", "RL + LoReUn (dynamic)")
+REQUESTS = 10
+
+
+def chain_plan(*, seeds: Sequence[int] = SEEDS) -> Plan:
+    """Return the plan of all ten requests together.
+
+    Args:
+      seeds: of splits, models and methods.
+
+    Raises:
+      InputError: fewer than two seeds, or a seed twice.
+
+    >>> sorted(chain_plan().methods)
+    ['FT', 'RL', 'RL + LoReUn (dynamic)', 'SalUn']
+    """
+    chosen = digits_plan().methods
+    return Plan(
+        title="Digits: ten requests of 2 %, one after another",
+        kind="random",
+        fraction=0.2,
+        gamma=1.0,
+        unseen=400,
+        training=TRAINING,
+        methods={name: chosen[name] for name in METHODS},
+        seeds=tuple(seeds),
+        note="Settings of the default job.",
+    )
+
+
+def chain_study(
+    plan: Plan, folder: Path, *, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Run the plan; write a ledger a method and seed, and results after every seed.
+
+    Models trained before are not trained again; chains begin anew.
+
+    Args:
+      plan: of `chain_plan`.
+      folder: of the run.
+      progress: called as training and unlearning go on.
+
+    Returns:
+      Results as those of an experiment, a row for each method all at once and one for
+      it request by request.
+
+    Raises:
+      InputError: a folder with models of another plan.
+    """
+    dataset = digits()
+    bench = Bench(plan, dataset, progress, folder=folder / "checkpoints")
+    preparer = Preparer(bench.model, dataset)
+    table = Table(dataset)
+    results: dict[str, Any] = {}
+    for seed in plan.seeds:
+        request, _ = bench.request(seed)
+        models = bench.references(request, seed)
+        target = bench.outputs(models.retrained)
+        table.start(request, target, seed)
+        table.add("retrain", "Retrain", target, models.retrained.seconds)
+        null, original = models.null, models.original
+        label = "Null (Retrain, other seed)"
+        table.add("null", label, bench.outputs(null), null.seconds)
+        label = "Original (nothing done)"
+        table.add("original", label, bench.outputs(original), original.seconds)
+        shuffled = np.random.default_rng(seed).permutation(request.forget)
+        parts = np.array_split(shuffled, REQUESTS)
+        ids = np.union1d(request.forget, request.retain)
+        for name, setting in plan.methods.items():
+            once = bench.unlearn(name, setting, request, original, seed=seed).trained
+            key, label = f"{slug(name)}-at-once", f"{name}, at once"
+            table.add(key, label, bench.outputs(once), once.seconds, setting)
+            path = folder / "ledgers" / f"seed-{seed}" / f"{slug(name)}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            served = chain(
+                preparer,
+                setting,
+                original,
+                ids,
+                parts,
+                request.unseen,
+                path=path,
+                seed=seed,
+            )
+            if len(read(path)) != REQUESTS:
+                raise InputError(f"ledger {path} was changed meanwhile; run it again")
+            kinds = ("prepare", "compile", "run")
+            seconds = {k: sum(one.seconds[k] for one in served) for k in kinds}
+            key, label = f"{slug(name)}-chain", f"{name}, ten requests"
+            table.add(key, label, bench.outputs(served[-1]), seconds, setting)
+        results = {
+            "format": 1,
+            "plan": {"title": plan.title, "seeds": list(plan.seeds)},
+            "requests": REQUESTS,
+            "dataset": dataset_record(dataset),
+            "environment": environment(),
+            **table.summary(),
+        }
+        write_atomic(folder / "results.json", to_json(results), overwrite=True)
+    return results
