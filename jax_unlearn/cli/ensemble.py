@@ -18,7 +18,7 @@ from jax_unlearn.data import (
     read_json,
     write_atomic,
 )
-from jax_unlearn.ensemble import local_mesh
+from jax_unlearn.ensemble import HOWS, local_mesh
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.pipeline.arrays import save_outputs
 from jax_unlearn.pipeline.ensembles import Ensembles, run_ensembles
@@ -59,6 +59,8 @@ def ensemble(
         raise InputError(f"resamples={resamples} must be at least 2; try 20")
     if methods is not None and not methods:
         raise InputError("methods=(): name one or more, or leave it out for all")
+    if how not in ("auto", *HOWS):
+        raise unknown_name("how", how, ("auto", *HOWS))
     check_writable(out / "outputs.npz")
     plan, dataset = _planned(source, run)
     for name in methods or ():

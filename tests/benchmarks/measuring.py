@@ -16,6 +16,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.extend.core import jaxprs_in_params
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
@@ -128,7 +129,7 @@ def _products(jaxpr):
             shape = equation.invars[0].aval.shape
             depth = int(np.prod([shape[axis] for axis in contracted]))
             total += 2 * equation.outvars[0].aval.size * depth
-        for inner in jax.core.jaxprs_in_params(equation.params):
+        for inner in jaxprs_in_params(equation.params):
             total += _products(inner)
     return int(total)
 

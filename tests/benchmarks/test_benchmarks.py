@@ -26,7 +26,13 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "bench_costs" else ())
+        for name in SMALL
+    ],
+)
 def test_it_runs(name):
     found = importlib.import_module(name).measure(**SMALL[name])
     assert f"bench_{found['benchmark']}" == name
