@@ -1,6 +1,7 @@
 """Networks for the experiments, as `flax.nnx` modules to be given to `from_nnx`."""
 
 from jax_unlearn.zoo.cnn import SmallCNN as SmallCNN
+from jax_unlearn.zoo.convolution import in_parts as in_parts
 from jax_unlearn.zoo.mlp import MLP as MLP
 from jax_unlearn.zoo.resnet import BasicBlock as BasicBlock
 from jax_unlearn.zoo.resnet import ResNet as ResNet

@@ -6,7 +6,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jax_unlearn.zoo.layers import ConvNorm, check_images, classifier, global_mean
+from jax_unlearn.zoo.layers import (
+    XLA,
+    ConvNorm,
+    Convolution,
+    check_images,
+    classifier,
+    global_mean,
+)
 
 Array = jax.Array
 
@@ -24,6 +31,7 @@ class SmallCNN(nnx.Module):
       in_channels: channels of the images.
       batch_norm: whether BatchNorm follows each convolution (else a bias).
       dtype: compute dtype, e.g. `jnp.bfloat16`; parameters and logits are float32.
+      convolution: what convolves; `ju.zoo.in_parts` is the fast one on CPUs.
       rngs: random streams.
 
     Examples:
@@ -41,11 +49,18 @@ class SmallCNN(nnx.Module):
         in_channels: int = 1,
         batch_norm: bool = True,
         dtype: Any = jnp.float32,
+        convolution: Convolution = XLA,
         rngs: nnx.Rngs,
     ):
         def block(inner: int, outer: int, stride: int) -> ConvNorm:
             return ConvNorm(
-                inner, outer, stride=stride, use_norm=batch_norm, dtype=dtype, rngs=rngs
+                inner,
+                outer,
+                stride=stride,
+                use_norm=batch_norm,
+                dtype=dtype,
+                convolution=convolution,
+                rngs=rngs,
             )
 
         self.in_channels = in_channels

@@ -7,6 +7,7 @@ of the CIFAR literature.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,6 +17,10 @@ from flax import nnx
 from jax_unlearn.errors import InputError
 
 Array = jax.Array
+Convolution = Callable[..., Array]
+"""As `jax.lax.conv_general_dilated`, which it is unless told otherwise."""
+
+XLA: Convolution = jax.lax.conv_general_dilated
 
 
 def kaiming(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
@@ -73,6 +78,7 @@ def conv(
     stride: int = 1,
     use_bias: bool = False,
     dtype: Any = jnp.float32,
+    convolution: Convolution = XLA,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
     """Return a square convolution padded by `kernel // 2` on all sides.
@@ -84,6 +90,7 @@ def conv(
       stride: both strides.
       use_bias: whether to add a bias (zero at first).
       dtype: compute dtype.
+      convolution: what convolves; `in_parts` is the fast one on CPUs.
       rngs: random streams.
 
     Returns:
@@ -105,6 +112,7 @@ def conv(
         use_bias=use_bias,
         kernel_init=kaiming,
         dtype=dtype,
+        conv_general_dilated=convolution,
         rngs=rngs,
     )
 
@@ -140,6 +148,7 @@ class ConvNorm(nnx.Module):
       use_bias: whether the convolution has a bias; None for "without BatchNorm only".
       relu: whether ReLU follows.
       dtype: compute dtype.
+      convolution: as in `conv`.
       rngs: random streams.
 
     Examples:
@@ -160,6 +169,7 @@ class ConvNorm(nnx.Module):
         use_bias: bool | None = None,
         relu: bool = True,
         dtype: Any = jnp.float32,
+        convolution: Convolution = XLA,
         rngs: nnx.Rngs,
     ):
         self.conv = conv(
@@ -169,6 +179,7 @@ class ConvNorm(nnx.Module):
             stride=stride,
             use_bias=not use_norm if use_bias is None else use_bias,
             dtype=dtype,
+            convolution=convolution,
             rngs=rngs,
         )
         self.norm = batch_norm(out_features, rngs=rngs) if use_norm else None
@@ -211,6 +222,29 @@ def classifier(in_features: int, num_classes: int, *, rngs: nnx.Rngs) -> nnx.Lin
         dtype=jnp.float32,
         rngs=rngs,
     )
+
+
+def halve(x: Array) -> Array:
+    """Return the largest of each 2x2 pixels; an odd last row or column is left out.
+
+    As max-pooling of stride 2, by two comparisons: the gradient of a window's largest
+    value is slow on CPUs.
+
+    Args:
+      x: `[B, H, W, C]`.
+
+    Returns:
+      `[B, H // 2, W // 2, C]`.
+
+    Examples:
+      >>> halve(jnp.arange(9.0).reshape(1, 3, 3, 1)).tolist()
+      [[[[4.0]]]]
+    """
+    batch, height, width, channels = x.shape
+    x = x[:, : height // 2 * 2, : width // 2 * 2]
+    x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
+    x = jnp.maximum(x[:, :, 0], x[:, :, 1])
+    return jnp.maximum(x[:, :, :, 0], x[:, :, :, 1])
 
 
 def global_mean(x: Array) -> Array:

@@ -9,7 +9,9 @@ from flax import nnx
 
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.zoo.layers import (
+    XLA,
     ConvNorm,
+    Convolution,
     check_images,
     classifier,
     global_mean,
@@ -28,6 +30,7 @@ class BasicBlock(nnx.Module):
       in_features, out_features: numbers of channels.
       stride: of the first convolution and the shortcut.
       dtype: compute dtype.
+      convolution: what convolves; `ju.zoo.in_parts` is the fast one on CPUs.
       rngs: random streams.
 
     Examples:
@@ -44,13 +47,24 @@ class BasicBlock(nnx.Module):
         *,
         stride: int = 1,
         dtype: Any = jnp.float32,
+        convolution: Convolution = XLA,
         rngs: nnx.Rngs,
     ):
         self.block1 = ConvNorm(
-            in_features, out_features, stride=stride, dtype=dtype, rngs=rngs
+            in_features,
+            out_features,
+            stride=stride,
+            dtype=dtype,
+            convolution=convolution,
+            rngs=rngs,
         )
         self.block2 = ConvNorm(
-            out_features, out_features, relu=False, dtype=dtype, rngs=rngs
+            out_features,
+            out_features,
+            relu=False,
+            dtype=dtype,
+            convolution=convolution,
+            rngs=rngs,
         )
         same = stride == 1 and in_features == out_features
         self.shortcut = (
@@ -63,6 +77,7 @@ class BasicBlock(nnx.Module):
                 stride=stride,
                 relu=False,
                 dtype=dtype,
+                convolution=convolution,
                 rngs=rngs,
             )
         )
@@ -91,6 +106,7 @@ class ResNet(nnx.Module):
       stem: "cifar" (3x3 convolution) or "imagenet" (7x7 of stride 2, then 3x3
         max-pooling of stride 2).
       dtype: compute dtype, e.g. `jnp.bfloat16`; parameters and logits are float32.
+      convolution: what convolves; `ju.zoo.in_parts` is the fast one on CPUs.
       rngs: random streams.
 
     Raises:
@@ -113,6 +129,7 @@ class ResNet(nnx.Module):
         in_channels: int = 3,
         stem: Literal["cifar", "imagenet"] = "cifar",
         dtype: Any = jnp.float32,
+        convolution: Convolution = XLA,
         rngs: nnx.Rngs,
     ):
         if stem not in ("cifar", "imagenet"):
@@ -131,6 +148,7 @@ class ResNet(nnx.Module):
             kernel=7 if large else 3,
             stride=2 if large else 1,
             dtype=dtype,
+            convolution=convolution,
             rngs=rngs,
         )
         names = []
@@ -142,6 +160,7 @@ class ResNet(nnx.Module):
                     width * 2**stage,
                     stride=2 if stage > 0 and index == 0 else 1,
                     dtype=dtype,
+                    convolution=convolution,
                     rngs=rngs,
                 )
                 names.append(f"stage{stage + 1}_block{index + 1}")
@@ -173,6 +192,7 @@ def ResNet18(
     in_channels: int = 3,
     stem: Literal["cifar", "imagenet"] = "cifar",
     dtype: Any = jnp.float32,
+    convolution: Convolution = XLA,
     rngs: nnx.Rngs,
 ) -> ResNet:
     """Return a ResNet-18: four stages of two basic blocks.
@@ -186,6 +206,7 @@ def ResNet18(
       in_channels: channels of the images.
       stem: "cifar" or "imagenet".
       dtype: compute dtype.
+      convolution: what convolves; `ju.zoo.in_parts` is the fast one on CPUs.
       rngs: random streams.
 
     Returns:
@@ -204,5 +225,6 @@ def ResNet18(
         in_channels=in_channels,
         stem=stem,
         dtype=dtype,
+        convolution=convolution,
         rngs=rngs,
     )
