@@ -110,7 +110,6 @@ def stopped(
     return subprocess.CompletedProcess(command, process.returncode, out, error)
 
 
-@pytest.mark.slow
 def test_real_signals(data, tmp_path):
     long = ["--epochs", "40"]
     whole, part = tmp_path / "whole", tmp_path / "part"
