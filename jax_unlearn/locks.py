@@ -62,7 +62,7 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     finally:
-        if fcntl is not None:
+        if fcntl is not None and _names(path, file):  # not one that came after it
             path.unlink(missing_ok=True)
         os.close(file)
 
