@@ -223,7 +223,8 @@ def _digests(folder: Path) -> dict[str, str]:
     Raises:
       InputError: a link: what it leads to is no part of the checkpoint.
     """
-    links = [file for file in sorted(folder.rglob("*")) if file.is_symlink()]
+    found = sorted(folder.rglob("*"))
+    links = [file for file in found if file.is_symlink()]
     if links:
         raise InputError(
             f"checkpoint {folder} holds a link, {links[0].name}; copy the file it "
@@ -233,6 +234,6 @@ def _digests(folder: Path) -> dict[str, str]:
         file.relative_to(folder).as_posix(): hashlib.sha256(
             file.read_bytes()
         ).hexdigest()
-        for file in sorted(folder.rglob("*"))
+        for file in found
         if file.is_file() and file != folder / "digests.json"
     }

@@ -29,7 +29,14 @@ from numpy.typing import ArrayLike
 from jax_unlearn.errors import InputError
 from jax_unlearn.losses import true_class_probability
 from jax_unlearn.run import Callback, predict
-from jax_unlearn.types import Batch, Model, UnlearnInfo, UnlearnState
+from jax_unlearn.types import (
+    Array,
+    Batch,
+    Model,
+    PyTree,
+    UnlearnInfo,
+    UnlearnState,
+)
 
 
 @dataclasses.dataclass
@@ -184,10 +191,9 @@ def finite_guard(*, roll_back: UnlearnState, every: int = 10) -> Guard:
     _check_every(every)
 
     def look(state: UnlearnState, info: UnlearnInfo) -> str | None:
-        told = info.forget_loss + info.retain_loss + info.update_norm
-        leaves = [x for x in jax.tree.leaves(state.params) if _is_float(x)]
-        finite = [bool(jnp.isfinite(x).all()) for x in (told, *leaves)]
-        return None if all(finite) else "the loss or the update is not finite"
+        told = info.forget_loss, info.retain_loss, info.update_norm
+        finite = bool(_all_finite((told, state.params)))
+        return None if finite else "the loss or the update is not finite"
 
     return Guard(look, every, _copied(roll_back))
 
@@ -250,8 +256,10 @@ def _copied(state: UnlearnState) -> UnlearnState:
     return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
 
 
-def _is_float(leaf) -> bool:
-    return jnp.issubdtype(leaf.dtype, jnp.floating)
+@jax.jit
+def _all_finite(tree: PyTree) -> Array:
+    leaves = jax.tree.leaves(tree)
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
 def _check(batch: Batch, every: int) -> None:

@@ -121,20 +121,6 @@ class Series:
         waited = time.monotonic() - self._saved
         return stopping.pending() or waited >= self._seconds
 
-    def after(self, callback: Callable[..., Any] | None) -> Callable[..., Any]:
-        """Return a callback that calls the given one, then this series' own.
-
-        Args:
-          callback: as of `run`, or None.
-        """
-
-        def both(step: int, state: PyTree, info: Any) -> Any:
-            ended = None if callback is None else callback(step, state, info)
-            self.callback(step, state)
-            return ended
-
-        return both
-
     def save(self, step: int, state: PyTree) -> Path:
         """Save a state now, and let go of the oldest.
 

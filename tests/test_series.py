@@ -1,6 +1,8 @@
 """A series of checkpoints: what comes back, what is skipped, what is refused."""
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -159,7 +161,9 @@ def test_companions_come_back(world, tmp_path):
     series.carry("infos", infos)
     series.carry("kept", kept)
     kept.found = [start.params, jax.tree.map(lambda leaf: leaf + 1, start.params)]
-    ju.run(alg, start, BATCHES, KEY, callback=series.after(infos))
+    ju.run(
+        alg, start, BATCHES, KEY, callback=ju.guards.first_of(infos, series.callback)
+    )
     infos.found.append(infos.found[-1]._replace(weights=None, index=None))
     series.save(STEPS + 1, start)
     again = ju.Series(tmp_path, {})
@@ -188,7 +192,9 @@ def test_sigterm_saves_and_ends(world, tmp_path):
         stopping.handled(),
         stopping.held(),
     ):
-        ju.run(alg, start, BATCHES, KEY, callback=series.after(kill))
+        ju.run(
+            alg, start, BATCHES, KEY, callback=ju.guards.first_of(kill, series.callback)
+        )
     assert caught.value.signal == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before
     step, end = resumed(world, tmp_path)
@@ -242,6 +248,15 @@ def test_another_process_is_refused_until_it_is_gone(tmp_path):
     with locked(tmp_path):
         pass
     assert not (tmp_path / ".lock").exists()
+
+
+def test_a_lock_that_came_after_is_not_removed(tmp_path):
+    with contextlib.ExitStack() as later:
+        with locked(tmp_path / "run"):
+            shutil.rmtree(tmp_path / "run")  # as a finished model's folder is
+            later.enter_context(locked(tmp_path / "run"))
+        assert (tmp_path / "run" / ".lock").exists()
+    assert not (tmp_path / "run" / ".lock").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):

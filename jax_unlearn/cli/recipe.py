@@ -61,7 +61,7 @@ def recipe(
     if name not in RECIPES:
         raise unknown_name("recipe", name, RECIPES)
     if name.startswith("generation-"):
-        _only_field_and_ltu(parts=parts, tune=tune or None)
+        _has_no("a generation recipe", parts=parts, tune=tune or None)
         _generation(console, name, data, out, seeds, classes)
         return
     if classes is not None:
@@ -116,11 +116,7 @@ def _chain(
     """Run ten requests one after another; print the table, write the results."""
     from jax_unlearn.recipes import chain
 
-    for option, value in (("data", data), ("parts", parts), ("tune", tune or None)):
-        if value is not None:
-            raise InputError(
-                f"{option}={value}: chain-digits has no such option; leave it out"
-            )
+    _has_no("chain-digits", data=data, parts=parts, tune=tune or None)
     plan = chain.chain_plan(seeds=chain.SEEDS if seeds is None else seeds)
     folder = Path("runs") / "chain-digits" if out is None else out
     check_writable(folder / "results.json")
@@ -135,12 +131,11 @@ def _chain(
     console.print(f"short results: {path}", markup=False, soft_wrap=True)
 
 
-def _only_field_and_ltu(**given: Any) -> None:
+def _has_no(recipe: str, **given: Any) -> None:
     for option, value in given.items():
         if value is not None:
             raise InputError(
-                f"{option}={value}: a generation recipe has no such option; leave it "
-                "out"
+                f"{option}={value}: {recipe} has no such option; leave it out"
             )
 
 

@@ -51,12 +51,14 @@ def chain(
     """
     _check(ids, requests)
     left, current, models = np.sort(ids), original, []
+    before = _identity(original)
     for number, forget in enumerate(requests):
         left = np.setdiff1d(left, forget)
         request = Request(np.sort(forget), left, unseen)
         job = preparer(setting, request, current, seed=seed + number)
         at = current.params, current.model_state
         done = execute(job, *at, jax.random.key(seed + number))
+        after = _identity(done)
         ledger.append(
             Path(path),
             {
@@ -66,11 +68,11 @@ def chain(
                 "forgotten": len(forget),
                 "forgotten_sha256": digest(request.forget),
                 "left": len(left),
-                "before": _identity(current),
-                "after": _identity(done),
+                "before": before,
+                "after": after,
             },
         )
-        current = done
+        current, before = done, after
         models.append(done)
     return models
 

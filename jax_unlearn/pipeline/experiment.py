@@ -9,10 +9,11 @@ from typing import Any
 from jax_unlearn.data import Dataset, read_json, save_manifest, write_atomic
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.locks import LOCK, locked
-from jax_unlearn.pipeline.bench import Bench, Progress, draw_request
+from jax_unlearn.pipeline.bench import Bench, Models, Progress, draw_request
 from jax_unlearn.pipeline.plan import Plan, slug
 from jax_unlearn.pipeline.prepare import check_unseen
 from jax_unlearn.pipeline.results import Table, dataset_record, environment, to_json
+from jax_unlearn.pipeline.stages import Request
 from jax_unlearn.pipeline.unfinished import SECONDS
 
 
@@ -93,15 +94,7 @@ def _one_seed(bench: Bench, table: Table, folder: Path, seed: int) -> None:
         unseen=request.unseen,
         overwrite=True,
     )
-    models = bench.references(request, seed)
-    target = bench.outputs(models.retrained)
-    table.start(request, target, seed)
-    table.add("retrain", "Retrain", target, models.retrained.seconds)
-    for key, label, trained in (
-        ("null", "Null (Retrain, other seed)", models.null),
-        ("original", "Original (nothing done)", models.original),
-    ):
-        table.add(key, label, bench.outputs(trained), trained.seconds)
+    models = references(bench, table, request, seed)
     for label, setting in bench.plan.methods.items():
         try:
             done = bench.unlearn(label, setting, request, models.original, seed=seed)
@@ -114,6 +107,30 @@ def _one_seed(bench: Bench, table: Table, folder: Path, seed: int) -> None:
         outputs = bench.outputs(done.trained)
         seconds = done.trained.seconds
         table.add(slug(label), label, outputs, seconds, setting, done.notes)
+
+
+def references(bench: Bench, table: Table, request: Request, seed: int) -> Models:
+    """Begin a seed of a table with Retrain, the null and the original; return them.
+
+    Args:
+      bench: makes them.
+      table: gets a row of each.
+      request: whom Retrain and the null have never seen.
+      seed: of the models, and of the table's attack.
+
+    Raises:
+      InputError: training diverged.
+    """
+    models = bench.references(request, seed)
+    target = bench.outputs(models.retrained)
+    table.start(request, target, seed)
+    table.add("retrain", "Retrain", target, models.retrained.seconds)
+    for key, label, trained in (
+        ("null", "Null (Retrain, other seed)", models.null),
+        ("original", "Original (nothing done)", models.original),
+    ):
+        table.add(key, label, bench.outputs(trained), trained.seconds)
+    return models
 
 
 def _head(plan: Plan, dataset: Dataset) -> dict[str, Any]:

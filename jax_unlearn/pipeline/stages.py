@@ -16,6 +16,7 @@ from jax_unlearn import methods, stopping
 from jax_unlearn.audit import Metrics, Predictions, unlearning_metrics
 from jax_unlearn.data import Dataset, Examples, Schedule, retain_only
 from jax_unlearn.errors import InputError, NonFiniteError
+from jax_unlearn.guards import first_of
 from jax_unlearn.pipeline.settings import Training, Unlearning
 from jax_unlearn.pipeline.unfinished import Candidates
 from jax_unlearn.run import Callback, predict, run
@@ -292,7 +293,8 @@ def _run_to_end(
         saved = series.latest(state)
         if saved is not None:
             state, begin = saved, int(saved.step)
-        callback = series.after(callback)
+        own = (series.callback,) if callback is None else (callback, series.callback)
+        callback = first_of(*own)
     ends = (schedule.steps,) if job.rewind is None else job.rewind.ends
     for end in ends[len(candidates.found) :]:
         part = dataclasses.replace(schedule, start=begin, steps=end)

@@ -15,9 +15,11 @@ import numpy as np
 
 from jax_unlearn.data import digits, write_atomic
 from jax_unlearn.errors import InputError
+from jax_unlearn.locks import locked
 from jax_unlearn.pipeline import Plan
 from jax_unlearn.pipeline.bench import Bench, Progress, slug
 from jax_unlearn.pipeline.chain import chain
+from jax_unlearn.pipeline.experiment import references
 from jax_unlearn.pipeline.ledger import read
 from jax_unlearn.pipeline.prepare import Preparer
 from jax_unlearn.pipeline.results import Table, dataset_record, environment, to_json
@@ -71,57 +73,49 @@ def chain_study(
       it request by request.
 
     Raises:
-      InputError: a folder with models of another plan.
+      InputError: a folder with models of another plan, or in use by another run.
     """
     dataset = digits()
     bench = Bench(plan, dataset, progress, folder=folder / "checkpoints")
     preparer = Preparer(bench.model, dataset)
     table = Table(dataset)
     results: dict[str, Any] = {}
-    for seed in plan.seeds:
-        request, _ = bench.request(seed)
-        models = bench.references(request, seed)
-        target = bench.outputs(models.retrained)
-        table.start(request, target, seed)
-        table.add("retrain", "Retrain", target, models.retrained.seconds)
-        null, original = models.null, models.original
-        label = "Null (Retrain, other seed)"
-        table.add("null", label, bench.outputs(null), null.seconds)
-        label = "Original (nothing done)"
-        table.add("original", label, bench.outputs(original), original.seconds)
-        shuffled = np.random.default_rng(seed).permutation(request.forget)
-        parts = np.array_split(shuffled, REQUESTS)
-        ids = np.union1d(request.forget, request.retain)
-        for name, setting in plan.methods.items():
-            once = bench.unlearn(name, setting, request, original, seed=seed).trained
-            key, label = f"{slug(name)}-at-once", f"{name}, at once"
-            table.add(key, label, bench.outputs(once), once.seconds, setting)
-            path = folder / "ledgers" / f"seed-{seed}" / f"{slug(name)}.jsonl"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)
-            served = chain(
-                preparer,
-                setting,
-                original,
-                ids,
-                parts,
-                request.unseen,
-                path=path,
-                seed=seed,
-            )
-            if len(read(path)) != REQUESTS:
-                raise InputError(f"ledger {path} was changed meanwhile; run it again")
-            kinds = ("prepare", "compile", "run")
-            seconds = {k: sum(one.seconds[k] for one in served) for k in kinds}
-            key, label = f"{slug(name)}-chain", f"{name}, ten requests"
-            table.add(key, label, bench.outputs(served[-1]), seconds, setting)
-        results = {
-            "format": 1,
-            "plan": {"title": plan.title, "seeds": list(plan.seeds)},
-            "requests": REQUESTS,
-            "dataset": dataset_record(dataset),
-            "environment": environment(),
-            **table.summary(),
-        }
-        write_atomic(folder / "results.json", to_json(results), overwrite=True)
+    with locked(folder):
+        for seed in plan.seeds:
+            _one_seed(bench, preparer, table, folder / "ledgers" / f"seed-{seed}", seed)
+            results = {
+                "format": 1,
+                "plan": {"title": plan.title, "seeds": list(plan.seeds)},
+                "requests": REQUESTS,
+                "dataset": dataset_record(dataset),
+                "environment": environment(),
+                **table.summary(),
+            }
+            write_atomic(folder / "results.json", to_json(results), overwrite=True)
     return results
+
+
+def _one_seed(
+    bench: Bench, preparer: Preparer, table: Table, ledgers: Path, seed: int
+) -> None:
+    """Serve the requests of a seed by every method, at once and one by one."""
+    request, _ = bench.request(seed)
+    original = references(bench, table, request, seed).original
+    shuffled = np.random.default_rng(seed).permutation(request.forget)
+    parts = np.array_split(shuffled, REQUESTS)
+    ids = np.union1d(request.forget, request.retain)
+    ledgers.mkdir(parents=True, exist_ok=True)
+    for name, setting in bench.plan.methods.items():
+        once = bench.unlearn(name, setting, request, original, seed=seed).trained
+        key, label = f"{slug(name)}-at-once", f"{name}, at once"
+        table.add(key, label, bench.outputs(once), once.seconds, setting)
+        path = ledgers / f"{slug(name)}.jsonl"
+        path.unlink(missing_ok=True)
+        told = {"path": path, "seed": seed}
+        served = chain(preparer, setting, original, ids, parts, request.unseen, **told)
+        if len(read(path)) != REQUESTS:
+            raise InputError(f"ledger {path} was changed meanwhile; run it again")
+        kinds = ("prepare", "compile", "run")
+        seconds = {k: sum(one.seconds[k] for one in served) for k in kinds}
+        key, label = f"{slug(name)}-chain", f"{name}, ten requests"
+        table.add(key, label, bench.outputs(served[-1]), seconds, setting)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from measuring import finish, parser, relative, spread, turns, wait
+from measuring import finish, parser, relative, resnet8, spread, turns, wait
 
 import jax_unlearn as ju
 
@@ -53,14 +53,7 @@ def measure(*, batch=64, unseen=512, width=16, steps=4, repeats=7):
 
     forget, retain, whole = part(half), part(half), part(unseen)
     references = {"whole": whole, "part": part(half), None: None}
-
-    def network(rngs):
-        stages = (1, 1, 1)
-        return ju.zoo.ResNet(
-            CLASSES, stage_sizes=stages, width=width, in_channels=3, rngs=rngs
-        )
-
-    model = ju.from_nnx(network)
+    model = resnet8(width)
     start = jax.jit(model.init)(jax.random.key(0), forget.inputs[:2])
     key = jax.random.key(1)
     stats = ju.weights.ClassStats(

@@ -16,21 +16,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from measuring import clock, finish, parser, relative, spread, turns, wait
+from measuring import clock, finish, parser, relative, resnet8, spread, turns, wait
 
 import jax_unlearn as ju
 
 NETWORKS = {
-    "MLP": lambda rngs: ju.zoo.MLP(10, in_features=3072, hidden=(256, 256), rngs=rngs),
-    "ResNet-8": lambda rngs: ju.zoo.ResNet(
-        10, stage_sizes=(1, 1, 1), width=16, in_channels=3, rngs=rngs
+    "MLP": lambda: ju.from_nnx(
+        lambda rngs: ju.zoo.MLP(10, in_features=3072, hidden=(256, 256), rngs=rngs)
     ),
+    "ResNet-8": lambda: resnet8(16),
 }
 
 
 def problem(name, *, batch):
     """Return (unlearner, start, batch) of random labels with LoReUn weights."""
-    model = ju.from_nnx(NETWORKS[name])
+    model = NETWORKS[name]()
     rng = np.random.default_rng(0)
 
     def part(first):

@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import optax
-from measuring import finish, median, parser, products, slope, turns, wait
+from measuring import finish, median, parser, products, resnet8, slope, turns, wait
 
 import jax_unlearn as ju
 
@@ -21,14 +21,7 @@ CLASSES, KEY = 10, jax.random.key(0)
 
 def made_model(width):
     """Return a ResNet-8 and its start."""
-
-    def network(rngs):
-        stages = (1, 1, 1)
-        return ju.zoo.ResNet(
-            CLASSES, stage_sizes=stages, width=width, in_channels=3, rngs=rngs
-        )
-
-    model = ju.from_nnx(network)
+    model = resnet8(width)
     return model, jax.jit(model.init)(KEY, np.zeros((2, 16, 16, 3), np.float32))
 
 

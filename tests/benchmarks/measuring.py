@@ -18,6 +18,8 @@ import jax
 import numpy as np
 from jax.extend.core import jaxprs_in_params
 
+import jax_unlearn as ju
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
 
@@ -137,6 +139,18 @@ def _products(jaxpr):
 def kernel_size(shape, out):
     """Return the numbers of a kernel that make one output channel."""
     return int(np.prod(shape)) // shape[out]
+
+
+def resnet8(width):
+    """Return a ResNet-8 of ten classes for colour images, as a `Model`."""
+
+    def network(rngs):
+        stages = (1, 1, 1)
+        return ju.zoo.ResNet(
+            10, stage_sizes=stages, width=width, in_channels=3, rngs=rngs
+        )
+
+    return ju.from_nnx(network)
 
 
 def wait(tree):
