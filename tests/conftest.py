@@ -1,6 +1,8 @@
 """Strict JAX for every test: no silent promotion, 8 fake CPU devices."""
 
+import gc
 import os
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests spend their time compiling small programs once: skip costly code generation.
@@ -19,6 +21,27 @@ collect_ignore_glob = ["conftest.py", "*/conftest.py"]
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+# A compiled program takes some six memory mappings of its process. Linux grants 65,530;
+# beyond, XLA's compiler crashes.
+MAPPINGS, MANY = Path("/proc/self/maps"), 15_000
+
+
+class FewPrograms:
+    """Let go of compiled programs between files, doctests too, where there are many."""
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_teardown(self, item, nextitem):
+        if nextitem is None or nextitem.path == item.path or not MAPPINGS.exists():
+            return
+        if MAPPINGS.read_bytes().count(b"\n") > MANY:
+            jax.clear_caches()
+            gc.collect()
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(FewPrograms())
 
 
 def pytest_addoption(parser):
