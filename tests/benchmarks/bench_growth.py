@@ -152,7 +152,7 @@ def draw(found, path):
         )
     right.set(xlabel="size of the model", ylabel="seconds a step")
     for axes in (left, right):
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="lower right")
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None})
 
