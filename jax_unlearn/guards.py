@@ -2,7 +2,7 @@
 
 Off unless given. A guard looks every few steps; what makes it act is told in its
 `reason`, and the run ends with the state it looked at, or with the last that passed.
-Steps after its last look go unseen: choose an `every` that divides the run's length.
+Steps after its last look go unseen unless it is told how many steps there are.
 
 >>> import jax.numpy as jnp
 >>> import optax
@@ -19,7 +19,7 @@ Steps after its last look go unseen: choose an `every` that divides the run's le
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +50,7 @@ class Guard:
         the run. None stops without rolling back.
       reason: why the guard acted, None if it did not.
       step: steps done when it did.
+      steps: of the whole run: it looks at the last one whatever `every` says.
     """
 
     look: Callable[[UnlearnState, UnlearnInfo], str | None]
@@ -57,13 +58,14 @@ class Guard:
     good: UnlearnState | None = None
     reason: str | None = None
     step: int | None = None
+    steps: int | None = None
     _looked: int = 0
 
     def __call__(
         self, done: int, state: UnlearnState, info: UnlearnInfo
     ) -> UnlearnState | None:
         """Return None to go on, else the state to end with."""
-        if done - self._looked < self.every:
+        if done - self._looked < self.every and done != self.steps:
             return None
         self._looked = done
         self.reason = self.look(state, info)
@@ -73,6 +75,19 @@ class Guard:
         self.step = done
         return state if self.good is None else self.good
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what a saved run needs of the guard, for `Series.carry`."""
+        good = jax.tree.leaves(self.good)
+        kept = {f"good/{n}": np.asarray(leaf) for n, leaf in enumerate(good)}
+        return {"looked": np.array([self._looked], np.int32), **kept}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Undo `arrays`."""
+        self._looked = int(arrays["looked"][0])
+        leaves, structure = jax.tree.flatten(self.good)
+        kept = [jnp.array(arrays[f"good/{n}"]) for n in range(len(leaves))]
+        self.good = jax.tree.unflatten(structure, kept)
+
 
 def utility_guard(
     model: Model,
@@ -81,6 +96,7 @@ def utility_guard(
     bound: float,
     every: int = 10,
     roll_back: UnlearnState | None = None,
+    steps: int | None = None,
 ) -> Guard:
     """End a run when the accuracy on held-out retain samples falls under a bound.
 
@@ -91,6 +107,7 @@ def utility_guard(
       every: steps between two looks; each costs a forward pass over the batch.
       roll_back: the state before the run, to return to the last state that passed;
         None ends with the state that did not.
+      steps: of the whole run, to look at its last one too; None where nobody knows.
 
     Raises:
       InputError: a bound outside 0..100, `every` below 1, an empty batch.
@@ -122,7 +139,7 @@ def utility_guard(
             f"{bound:g} %"
         )
 
-    return Guard(look, every, _start(roll_back))
+    return Guard(look, every, _start(roll_back), steps=steps)
 
 
 def endpoint_guard(
@@ -132,6 +149,7 @@ def endpoint_guard(
     endpoint: float,
     every: int = 10,
     roll_back: UnlearnState | None = None,
+    steps: int | None = None,
 ) -> Guard:
     """End a run when the forget confidence has come down to that of unseen data.
 
@@ -141,6 +159,7 @@ def endpoint_guard(
       endpoint: mean true-class probability of unseen samples; see `unseen_endpoint`.
       every: steps between two looks; each costs a forward pass over the batch.
       roll_back: as in `utility_guard`.
+      steps: as in `utility_guard`.
 
     Raises:
       InputError: an endpoint outside 0..1, `every` below 1, an empty batch.
@@ -165,16 +184,19 @@ def endpoint_guard(
             f"{endpoint:.3f}"
         )
 
-    return Guard(look, every, _start(roll_back))
+    return Guard(look, every, _start(roll_back), steps=steps)
 
 
-def finite_guard(*, roll_back: UnlearnState, every: int = 10) -> Guard:
+def finite_guard(
+    *, roll_back: UnlearnState, every: int = 10, steps: int | None = None
+) -> Guard:
     """Return to the last finite state instead of raising `NonFiniteError`.
 
     Args:
       roll_back: the state before the run.
       every: steps between two looks; at most the `check_every` of `ju.run`, which
         raises at its own look.
+      steps: as in `utility_guard`.
 
     Raises:
       InputError: `every` below 1.
@@ -195,7 +217,7 @@ def finite_guard(*, roll_back: UnlearnState, every: int = 10) -> Guard:
         finite = bool(_all_finite((told, state.params)))
         return None if finite else "the loss or the update is not finite"
 
-    return Guard(look, every, _copied(roll_back))
+    return Guard(look, every, _copied(roll_back), steps=steps)
 
 
 def first_of(*callbacks: Callback) -> Callback:

@@ -135,6 +135,38 @@ def test_guards_and_other_callbacks_go_together(trained):
     assert other.reason is None
 
 
+def test_the_last_step_is_looked_at_where_the_length_is_known(trained):
+    rest = {"bound": 80, "every": 60}
+    late = ju.guards.utility_guard(MODEL, RETAIN, **rest)
+    assert accuracy(ascend(trained, late, steps=50), RETAIN) < 80
+    assert late.reason is None
+    known = ju.guards.utility_guard(MODEL, RETAIN, **rest, steps=50)
+    ascend(trained, known, steps=50)
+    assert known.step == 50
+
+
+def test_a_guard_goes_on_where_it_was_saved(trained):
+    whole = ju.guards.utility_guard(
+        MODEL, RETAIN, bound=80, every=4, roll_back=start(trained)
+    )
+    end = ascend(trained, whole)
+    passed = ju.guards.utility_guard(
+        MODEL, RETAIN, bound=80, every=4, roll_back=start(trained)
+    )
+    cut = whole.step - 2  # not at one of its looks
+    ascend(trained, passed, steps=cut)
+    again = ju.guards.utility_guard(
+        MODEL, RETAIN, bound=80, every=4, roll_back=start(trained)
+    )
+    again.restore(passed.arrays())
+    state = ascend(trained, steps=cut)
+    alg = ju.methods.gradient_ascent(MODEL, optax.sgd(0.5))
+    rest = [ju.UnlearnBatch(FORGET)] * 60
+    rolled = ju.run(alg, state, rest, KEY, callback=again)
+    assert again.step == whole.step
+    trees_close(rolled.params, end.params, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [

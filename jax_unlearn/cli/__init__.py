@@ -22,7 +22,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     import tyro
 
-    from jax_unlearn.cli import audit, commands, demo, ensemble, generate, methods
+    from jax_unlearn.cli import (
+        audit,
+        chain,
+        commands,
+        demo,
+        ensemble,
+        generate,
+        methods,
+    )
     from jax_unlearn.cli.recipe import recipe
 
     known = {
@@ -30,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "split": commands.split,
         "train": commands.train,
         "unlearn": commands.unlearn,
+        "chain": chain.chain,
         "audit": audit.audit,
         "ensemble": ensemble.ensemble,
         "generate": generate.generate,

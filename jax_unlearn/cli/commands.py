@@ -230,6 +230,7 @@ def unlearn(
             },
             "environment": environment_record(),
             **job.details,
+            **({} if unlearned.stopped is None else {"stopped": unlearned.stopped}),
         }
         save_model(
             out,
@@ -240,6 +241,9 @@ def unlearn(
             stored.unseen,
             record,
         )
+    if unlearned.stopped is not None:
+        step, reason = unlearned.stopped["step"], unlearned.stopped["reason"]
+        print(f"stopped after step {step} of {total}: {reason}")
     for warning in weak_attacks(job.details):
         print(f"jax-unlearn: warning: {warning}", file=sys.stderr)
     print(

@@ -153,9 +153,9 @@ class Bench:
         self.originals = folder if originals is None else originals
         self.network: Network = describe(plan.training, dataset)
         self.model: Model = build(self.network)
-        self._features = build(self.network, features=True)
+        self.features = build(self.network, features=True)
         self._trainer = Trainer(self.model, plan.training)
-        self._preparer = Preparer(self.model, dataset, self._features)
+        self._preparer = Preparer(self.model, dataset, self.features)
         self._progress = progress or (lambda phase, done, total: None)
 
     def original(self, seed: int) -> Trained:
@@ -178,9 +178,7 @@ class Bench:
 
         def features(ids: np.ndarray) -> np.ndarray:
             inputs = self.dataset.train.inputs[ids]
-            return predict(
-                self._features, original.params, original.model_state, inputs
-            )
+            return predict(self.features, original.params, original.model_state, inputs)
 
         return draw_request(self.plan, self.dataset, seed, features)
 
@@ -253,6 +251,8 @@ class Bench:
                 series=series,
             )
             notes = dict(job.details)
+            if trained.stopped is not None:
+                notes["stopped"] = trained.stopped
             if job.transform is not None:
                 self._progress(label, total, total)
             if setting.weighting != "uniform":

@@ -94,6 +94,7 @@ CATALOG: dict[str, Entry] = {
         "E·(R + F)",
         "our choice",
         schedule=True,
+        options=("ranking",),
     ),
     "ltu": Entry(
         "LTU",

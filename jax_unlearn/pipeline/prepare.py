@@ -2,19 +2,22 @@
 
 import dataclasses
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jax_unlearn import memory
+from jax_unlearn import guards, memory
 from jax_unlearn.data import Dataset, retain_subset
 from jax_unlearn.errors import InputError
 from jax_unlearn.pipeline import stepwise, transforms
 from jax_unlearn.pipeline.settings import Unlearning
 from jax_unlearn.pipeline.stages import Job, Request, Trained, checked
 from jax_unlearn.pipeline.task import Origin, Task
-from jax_unlearn.types import Model, Unlearner
+from jax_unlearn.types import Batch, Model, Unlearner, UnlearnState
+
+HELD = 0.1  # of the retain samples, for the guard of utility
 
 
 class Preparer:
@@ -62,6 +65,7 @@ class Preparer:
         start = time.perf_counter()
         check_unseen(self.dataset, request, setting)
         request = accessible(self.dataset, request, setting.rho, seed)
+        request, held = held_back(self.dataset, request, setting, seed)
         task = Task(
             self._economical(setting),
             self.features,
@@ -76,7 +80,42 @@ class Preparer:
             made = Job(None, None, transform=transforms.BUILDERS[setting.method](task))
         else:
             made = self._stepwise(task)
+            if setting.guard_utility > 0 or setting.guard_endpoint:
+                made = made._replace(guards=self._guards(task, held, made.steps))
         return made._replace(prepare_seconds=time.perf_counter() - start)
+
+    def _guards(
+        self, task: Task, held: np.ndarray, steps: int
+    ) -> Callable[[UnlearnState], list[guards.Guard]]:
+        """Return what makes the guards of a run."""
+        setting, train = task.setting, self.dataset.train
+
+        def batch(ids: np.ndarray) -> Batch:
+            return Batch(train.inputs[ids], jnp.asarray(train.labels[ids]))
+
+        def make(state: UnlearnState) -> list[guards.Guard]:
+            told = {
+                "every": setting.guard_every,
+                "roll_back": state if setting.guard_roll_back else None,
+                "steps": steps,
+            }
+            made = []
+            if setting.guard_utility > 0:
+                bound = setting.guard_utility
+                kept = batch(held)
+                made.append(guards.utility_guard(self.model, kept, bound=bound, **told))
+            if setting.guard_endpoint:
+                forget, unseen = task.request.forget, task.request.unseen
+                endpoint = guards.unseen_endpoint(
+                    task.confidence(unseen), task.labels(unseen), task.labels(forget)
+                )
+                asked = batch(forget)
+                made.append(
+                    guards.endpoint_guard(self.model, asked, endpoint=endpoint, **told)
+                )
+            return made
+
+        return make
 
     def _economical(self, setting: Unlearning) -> Model:
         """Return the model with the memory switches of the setting, one a switch."""
@@ -120,6 +159,26 @@ def accessible(dataset: Dataset, request: Request, rho: float, seed: int) -> Req
     return request._replace(retain=subset)
 
 
+def held_back(
+    dataset: Dataset, request: Request, setting: Unlearning, seed: int
+) -> tuple[Request, np.ndarray]:
+    """Return the request less what the guard of utility looks at, and that: `i64[h]`.
+
+    Args:
+      dataset: its data.
+      request: ids.
+      setting: of the method; without that guard nothing is held back.
+      seed: of the draw.
+
+    Raises:
+      InputError: a retain set too small to give a tenth of it away.
+    """
+    if setting.guard_utility <= 0:
+        return request, np.zeros(0, np.int64)
+    held = accessible(dataset, request, HELD, seed).retain
+    return request._replace(retain=np.setdiff1d(request.retain, held)), held
+
+
 def check_unseen(dataset: Dataset, request: Request, setting: Unlearning) -> None:
     """Refuse a request without the unseen samples that the method compares with.
 
@@ -143,6 +202,7 @@ def check_unseen(dataset: Dataset, request: Request, setting: Unlearning) -> Non
 
 def _program(setting: Unlearning, steps: int) -> tuple[Unlearning, int | None]:
     """Return what decides the compiled step: not rate, length, data or their number."""
-    same = dataclasses.replace(setting, learning_rate=1.0, epochs=1, rho=1.0)
+    free = {"guard_utility": 0.0, "guard_endpoint": False}
+    same = dataclasses.replace(setting, learning_rate=1.0, epochs=1, rho=1.0, **free)
     counted = setting.method in ("l1_sparse", "sfron", "retrain")
     return same, steps if counted else None

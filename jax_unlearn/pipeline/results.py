@@ -141,7 +141,7 @@ class Table:
         """
         row = self._rows[key]
         figures = {
-            name: _spread([getattr(m, name) for m in row.metrics])
+            name: spread([getattr(m, name) for m in row.metrics])
             for name in Metrics._fields
         }
         summary: dict[str, Any] = {
@@ -153,7 +153,7 @@ class Table:
                 for name in row.histograms[0]
             },
             "seconds": {
-                name: _spread([s.get(name, 0.0) for s in row.seconds])
+                name: spread([s.get(name, 0.0) for s in row.seconds])
                 for name in ("prepare", "compile", "run")
             },
         }
@@ -166,12 +166,12 @@ class Table:
             return summary
         retrain = self._rows[RETRAIN].metrics
         pairs = list(zip(row.metrics, retrain, strict=True))
-        summary["avg_gap"] = _spread([audit.avg_gap(m, r) for m, r in pairs])
-        summary["tow"] = _spread([audit.tow(m, r) for m, r in pairs])
-        summary["tow_mia"] = _spread([audit.tow_mia(m, r) for m, r in pairs])
-        summary["deviation"] = _spread(row.deviation)
+        summary["avg_gap"] = spread([audit.avg_gap(m, r) for m, r in pairs])
+        summary["tow"] = spread([audit.tow(m, r) for m, r in pairs])
+        summary["tow_mia"] = spread([audit.tow_mia(m, r) for m, r in pairs])
+        summary["deviation"] = spread(row.deviation)
         summary["groups"] = (
-            {n: _spread([g[n] for g in row.groups]) for n in row.groups[0]}
+            {n: spread([g[n] for g in row.groups]) for n in row.groups[0]}
             if row.groups
             else {}
         )
@@ -283,7 +283,7 @@ def _mean_notes(notes: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     }
 
 
-def _spread(values: Sequence[float]) -> dict[str, Any]:
+def spread(values: Sequence[float]) -> dict[str, Any]:
     """Return the values with mean and sample deviation (None for a single one)."""
     numbers = [float(v) for v in values]
     std = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None

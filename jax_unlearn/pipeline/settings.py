@@ -24,6 +24,7 @@ ESTIMATORS = ("exact", "every", "streaming", "anchored")
 HARMONIZERS = ("auto", "none", "one_way", "two_way")
 STRATEGIES = ("uniform", "class_skewed", "feature_cluster", "hard", "nearest")
 ATTACKS = ("logistic", "softmax_mlp", "entropy_mlp", "gaussian_ratio")
+RANKINGS = ("confidence", "el2n", "margin", "gradient_norm", "neighbours")
 OPTIMIZERS = ("sgd", "adam")
 FORMS = ("published", "exact")
 SCHEDULES = ("merged", "zipped", "sequential")
@@ -104,6 +105,12 @@ class Unlearning:
         hold; weights are normalised over the batch all the same. 0: all at once.
       remat: compute intermediate values again in the backward pass (of ltu: in the
         second-order step too), to save memory; changes no result.
+      guard_utility: percent; the run stops where the accuracy on a tenth of the retain
+        samples, kept from it for that, is under it. 0 does not look.
+      guard_endpoint: stop where the forget samples are no surer than unseen ones.
+      guard_every: steps from one look of the guards to the next.
+      guard_roll_back: end with the last state that passed, not with the one that did
+        not.
       temperature: of loreun, el2n and margin.
       relative: measure the temperature in standard deviations of the scores.
       normalize: of loreun: weights of mean one, or raw ("none").
@@ -117,6 +124,9 @@ class Unlearning:
       penalty: l1 penalty of l1_sparse.
       alpha: share of the retain loss in neggrad_plus.
       salient: move only SalUn's salient weights, whatever the method.
+      ranking: of endpoint_transport: score of the original model that says which forget
+        samples would be predicted well unseen; "neighbours": the share of the nearest
+        retain samples of the same class.
       bound: of boundary_shrink: how far its neighbours are, for pixels in 0..1.
       forget_every: of sfron: steps from one ascent to the next.
       peak: of sfron: strength of the first ascent, in learning rates.
@@ -170,6 +180,10 @@ class Unlearning:
     freeze_statistics: bool = False
     microbatch: int = 0
     remat: bool = False
+    guard_utility: float = 0.0
+    guard_endpoint: bool = False
+    guard_every: int = 10
+    guard_roll_back: bool = False
     temperature: float = 1.0
     relative: bool = False
     normalize: str = "mean_one"
@@ -183,6 +197,7 @@ class Unlearning:
     penalty: float = 1e-4
     alpha: float = 0.95
     salient: bool = False
+    ranking: str = "confidence"
     bound: float = 0.1
     forget_every: int = 5
     peak: float = 25.0
@@ -236,6 +251,7 @@ class Unlearning:
         if not 0 < self.keep <= 1:
             raise InputError(f"keep={self.keep} must lie in (0, 1]; try 0.5")
         self._check_method()
+        self._check_guards()
         if not 0 < self.rho <= 1:
             raise InputError(
                 f"rho={self.rho} must lie in (0, 1]: the share of the retain set that "
@@ -275,6 +291,7 @@ class Unlearning:
             _at_least(name, getattr(self, name), 1)
         _at_least("burn_in", self.burn_in, 2)
         _known("form", self.form, FORMS)
+        _known("ranking", self.ranking, RANKINGS)
         for name in ("bound", "ascent_clip", "selection", "dampening"):
             _positive(name, getattr(self, name))
         for name in ("peak", "distill_share", "task_share", "noise", "strength"):
@@ -283,6 +300,25 @@ class Unlearning:
             _not_negative(name, getattr(self, name))
         if self.teacher_temperature is not None:
             _positive("teacher_temperature", self.teacher_temperature)
+
+    def _check_guards(self) -> None:
+        if not 0 <= self.guard_utility <= 100:
+            raise InputError(
+                f"guard_utility={self.guard_utility} must be a percentage, 0 to 100; "
+                "try 90"
+            )
+        _at_least("guard_every", self.guard_every, 1)
+        guarded = self.guard_utility > 0 or self.guard_endpoint
+        if guarded and self.entry.kind != "steps":
+            raise InputError(
+                f"guard_utility, guard_endpoint: {self.method} takes no steps to end "
+                "between; leave them out"
+            )
+        if guarded and self.rewinds:
+            raise InputError(
+                "rewind=True chooses among all epochs, guards end before the last; "
+                "leave one of them out"
+            )
 
     def _check_ltu(self) -> None:
         for strategy in self.strategies:
@@ -327,7 +363,8 @@ class Unlearning:
     @property
     def needs_unseen(self) -> bool:
         """Whether the method reads unseen samples."""
-        return self.method == "ltu" or self.rewinds or self.needs_unseen_classes
+        asked = self.rewinds or self.needs_unseen_classes
+        return self.method == "ltu" or asked
 
     @property
     def rewinds(self) -> bool:
@@ -337,7 +374,8 @@ class Unlearning:
     @property
     def needs_unseen_classes(self) -> bool:
         """Whether it reads unseen samples of every class that is forgotten."""
-        return self.weighting == "falw" or self.method == "endpoint_transport"
+        compares = self.method == "endpoint_transport" or self.guard_endpoint
+        return self.weighting == "falw" or compares
 
 
 def _known(kind: str, name: str, names: tuple[str, ...]) -> None:

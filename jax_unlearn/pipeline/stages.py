@@ -16,7 +16,7 @@ from jax_unlearn import methods, stopping
 from jax_unlearn.audit import Metrics, Predictions, unlearning_metrics
 from jax_unlearn.data import Dataset, Examples, Schedule, retain_only
 from jax_unlearn.errors import InputError, NonFiniteError
-from jax_unlearn.guards import first_of
+from jax_unlearn.guards import Guard, first_of
 from jax_unlearn.pipeline.settings import Training, Unlearning
 from jax_unlearn.pipeline.unfinished import Candidates
 from jax_unlearn.run import Callback, predict, run
@@ -50,11 +50,13 @@ class Trained(NamedTuple):
     Attributes:
       params, model_state: the model.
       seconds: of its stages: "compile", "prepare", "run" (device-synchronised).
+      stopped: by a guard: "step" and "reason"; None where the run came to its end.
     """
 
     params: Params
     model_state: ModelState
     seconds: dict[str, float]
+    stopped: dict[str, Any] | None = None
 
 
 Transform = Callable[[Params, ModelState], tuple[Params, ModelState]]
@@ -84,6 +86,7 @@ class Job(NamedTuple):
       rewind: whether an earlier state than the last is kept.
       start: parameters and state to start from instead of the original's.
       transform: instead of all that, a function of the parameters.
+      guards: made from the state before the first step.
     """
 
     unlearner: Unlearner | None
@@ -93,6 +96,7 @@ class Job(NamedTuple):
     rewind: Rewind | None = None
     start: tuple[Params, ModelState] | None = None
     transform: Transform | None = None
+    guards: Callable[[UnlearnState], Sequence[Guard]] | None = None
 
     @property
     def steps(self) -> int:
@@ -258,7 +262,8 @@ def execute(
         jax.block_until_ready(run(unlearner, state, [first], key, check_every=2))
     compiled = time.perf_counter()
     with stopping.held() if series is not None else contextlib.nullcontext():
-        found = _run_to_end(job, state, key, callback, series)
+        guards = [] if job.guards is None else list(job.guards(state))
+        found = _run_to_end(job, state, key, callback, series, guards)
         jax.block_until_ready(found)
     done = time.perf_counter()
     before = 0.0 if series is None else series.spent
@@ -267,7 +272,9 @@ def execute(
         "compile": compiled - start,
         "run": before + done - compiled,
     }
-    return Trained(*found, seconds)
+    acted = [guard for guard in guards if guard.reason is not None]
+    told = [{"step": guard.step, "reason": guard.reason} for guard in acted]
+    return Trained(*found, seconds, told[0] if told else None)
 
 
 def checked(job: Job) -> tuple[Unlearner, Schedule[UnlearnBatch]]:
@@ -283,18 +290,25 @@ def _run_to_end(
     key: Array,
     callback: Callback | None,
     series: Series | None,
+    guards: Sequence[Guard],
 ) -> tuple[Params, ModelState]:
-    """Run to the end, and return the last state, or the one chosen of those kept."""
+    """Run to the end, or to where a guard ends it.
+
+    Return the last state, or the one chosen of those kept.
+    """
     unlearner, schedule = checked(job)
     candidates = Candidates(jax.tree.structure((state.params, state.model_state)))
     begin = 0
+    if guards:
+        callback = first_of(*guards, *(() if callback is None else (callback,)))
     if series is not None:
         series.carry("candidates", candidates)
+        for number, guard in enumerate(guards):
+            series.carry(f"guard-{number}", guard)
         saved = series.latest(state)
         if saved is not None:
             state, begin = saved, int(saved.step)
-        own = (series.callback,) if callback is None else (callback, series.callback)
-        callback = first_of(*own)
+        callback = _saving(callback, series)
     ends = (schedule.steps,) if job.rewind is None else job.rewind.ends
     for end in ends[len(candidates.found) :]:
         part = dataclasses.replace(schedule, start=begin, steps=end)
@@ -304,6 +318,16 @@ def _run_to_end(
     if job.rewind is None:
         return candidates.found[-1]
     return candidates.found[job.rewind.choose(candidates.found)]
+
+
+def _saving(callback: Callback | None, series: Series) -> Callback:
+    """Return the callback that saves where nothing ended the run."""
+
+    def both(done, state, info):
+        ended = None if callback is None else callback(done, state, info)
+        return series.callback(done, state) if ended is None else ended
+
+    return both
 
 
 def _transformed(job: Job, params: Params, model_state: ModelState) -> Trained:

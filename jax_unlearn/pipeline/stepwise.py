@@ -22,6 +22,7 @@ from jax_unlearn.data import (
     take,
     zipped,
 )
+from jax_unlearn.pipeline.difficulty import RANKINGS
 from jax_unlearn.pipeline.learn import learn
 from jax_unlearn.pipeline.rewinding import nearest_to_unseen
 from jax_unlearn.pipeline.stages import Job, Rewind, Trainer, optimizer_of
@@ -97,7 +98,7 @@ def endpoint_transport(task: Task) -> Job:
     """Build endpoint transport."""
     forget, unseen = task.request.forget, task.request.unseen
     targets = objectives.transport_targets(
-        task.confidence(forget),
+        RANKINGS[task.setting.ranking](task),
         task.labels(forget),
         task.probabilities(unseen),
         task.labels(unseen),

@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 
 from jax_unlearn.data import digits, write_atomic
-from jax_unlearn.errors import InputError
 from jax_unlearn.locks import locked
 from jax_unlearn.pipeline import Plan
 from jax_unlearn.pipeline.bench import Bench, Progress, slug
 from jax_unlearn.pipeline.chain import chain
 from jax_unlearn.pipeline.experiment import references
-from jax_unlearn.pipeline.ledger import read
 from jax_unlearn.pipeline.prepare import Preparer
 from jax_unlearn.pipeline.results import Table, dataset_record, environment, to_json
 from jax_unlearn.recipes.digits import TRAINING, digits_plan
@@ -61,7 +59,7 @@ def chain_study(
 ) -> dict[str, Any]:
     """Run the plan; write a ledger a method and seed, and results after every seed.
 
-    Models trained before are not trained again; chains begin anew.
+    Models made before are not made again; chains go on where they were.
 
     Args:
       plan: of `chain_plan`.
@@ -82,7 +80,7 @@ def chain_study(
     results: dict[str, Any] = {}
     with locked(folder):
         for seed in plan.seeds:
-            _one_seed(bench, preparer, table, folder / "ledgers" / f"seed-{seed}", seed)
+            _one_seed(bench, preparer, table, folder / "chains" / f"seed-{seed}", seed)
             results = {
                 "format": 1,
                 "plan": {"title": plan.title, "seeds": list(plan.seeds)},
@@ -96,7 +94,7 @@ def chain_study(
 
 
 def _one_seed(
-    bench: Bench, preparer: Preparer, table: Table, ledgers: Path, seed: int
+    bench: Bench, preparer: Preparer, table: Table, chains: Path, seed: int
 ) -> None:
     """Serve the requests of a seed by every method, at once and one by one."""
     request, _ = bench.request(seed)
@@ -104,17 +102,16 @@ def _one_seed(
     shuffled = np.random.default_rng(seed).permutation(request.forget)
     parts = np.array_split(shuffled, REQUESTS)
     ids = np.union1d(request.forget, request.retain)
-    ledgers.mkdir(parents=True, exist_ok=True)
     for name, setting in bench.plan.methods.items():
         once = bench.unlearn(name, setting, request, original, seed=seed).trained
         key, label = f"{slug(name)}-at-once", f"{name}, at once"
         table.add(key, label, bench.outputs(once), once.seconds, setting)
-        path = ledgers / f"{slug(name)}.jsonl"
-        path.unlink(missing_ok=True)
-        told = {"path": path, "seed": seed}
-        served = chain(preparer, setting, original, ids, parts, request.unseen, **told)
-        if len(read(path)) != REQUESTS:
-            raise InputError(f"ledger {path} was changed meanwhile; run it again")
+        folder = chains / slug(name)
+        given = original, ids, parts, request.unseen
+        made = chain(
+            preparer, bench.network, setting, *given, folder=folder, seed=seed
+        )
+        served = list(made)
         kinds = ("prepare", "compile", "run")
         seconds = {k: sum(one.seconds[k] for one in served) for k in kinds}
         key, label = f"{slug(name)}-chain", f"{name}, ten requests"
