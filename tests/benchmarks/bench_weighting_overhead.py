@@ -15,6 +15,7 @@ import time
 import jax
 import jax.numpy as jnp
 import optax
+from measuring import environment
 
 import jax_unlearn as ju
 
@@ -184,13 +185,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=40)
     options = vars(parser.parse_args())
-    results = [
+    tasks = [
         *(measure(classifier, forward=f, **options) for f in ("separate", "merged")),
         measure(diffusion, width=16, batch_size=32, **options),
     ]
-    json.dump(results, sys.stdout, indent=1)
+    json.dump(environment() | {"tasks": tasks}, sys.stdout, indent=1)
     print()
-    return 0 if all(result["ok"] for result in results) else 1
+    return 0 if all(task["ok"] for task in tasks) else 1
 
 
 if __name__ == "__main__":

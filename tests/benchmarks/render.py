@@ -1,8 +1,8 @@
 """Write the page of the benchmarks from their json: no number is typed by hand.
 
-`python tests/benchmarks/render.py FOLDER` reads driver.json, costs.json, sweep.json,
-growth.json, kills.json and torch_*.json in FOLDER, where there are any, and prints
-markdown.
+`python tests/benchmarks/render.py FOLDER` reads overhead.json, driver.json, costs.json,
+sweep.json, growth.json, kills.json, parts.json and torch_*.json in FOLDER, where there
+are any, and prints markdown.
 """
 
 import json
@@ -92,11 +92,57 @@ def growth(found):
 
 def kills(found):
     """Return how many killed runs ended in the same bits."""
-    return f"```\n{json.dumps(found, indent=1)}\n```\n"
+    rows = [
+        [name, *(row[field] for field in ("kills", "resumed", "identical"))]
+        for name, row in found["phases"].items()
+    ]
+    heads = ["phase", "killed", "went on from a saved state", "identical"]
+    return table(heads, rows)
+
+
+def overhead(found):
+    """Return what weights add to a step."""
+    rows = [
+        [task["task"], task["forward"], task["batch_size"], name, f"{ratio:.3f}"]
+        for task in found["tasks"]
+        for name, ratio in task["median_ratio"].items()
+    ]
+    return table(["network", "passes", "batch", "weights", "to none"], rows)
+
+
+def convolutions(files):
+    """Return what convolutions in parts gain over XLA's own."""
+    rows = [
+        [cell["network"], *spreads(cell)]
+        for found in files
+        for cell in found["convolutions"]
+    ]
+    return table(["network", "in parts, samples/s", "XLA's, samples/s", "times"], rows)
+
+
+def spreads(cell):
+    """Return two speeds and their ratio."""
+    speeds = cell["samples_per_second"]
+    middle = [f"{speeds[kind]['median']:.1f}" for kind in ("in_parts", "default")]
+    return [*middle, spread(cell["times_as_fast"])]
+
+
+def parts(found):
+    """Return seconds by kind of operation, and under each set of flags."""
+    kinds = list(next(iter(found["sums"].values())))
+    rows = [
+        [name, *(f"{seconds[kind]:.3f}" for kind in kinds)]
+        for name, seconds in found["sums"].items()
+    ]
+    text = table(["seconds of a step", *kinds], rows)
+    rows = [[name, spread(one)] for name, one in found["flags"].items()]
+    return text + "\n" + table(["XLA flags", "seconds of a whole step"], rows)
 
 
 PARTS = {
+    "overhead": ("What weights add", overhead),
     "torch": ("Beside PyTorch", torch),
+    "parts": ("Where the time of a ResNet-18 step goes", parts),
     "driver": ("Driver and compilation", driver),
     "costs": ("Weights and look-ahead", costs),
     "sweep": ("Sixteen temperatures", sweep),
@@ -109,12 +155,16 @@ def page(folder):
     """Return the markdown of the results in a folder."""
     texts = []
     for name, (title, part) in PARTS.items():
-        for file in sorted(Path(folder).glob(f"{name}*.json")):
+        files = sorted(Path(folder).glob(f"{name}*.json"))
+        for file in files:
             found = json.loads(file.read_text())
             where = f"`{found.get('command', file.name)}`"
             if "processor" in found:
                 where += f"; {found['processor']}, {found['threads']} threads, float32"
-            texts.append(f"## {title}\n\n{where}\n\n{part(found)}")
+            texts.append(f"### {title}\n\n{where}\n\n{part(found)}")
+        if name == "torch" and files:
+            found = [json.loads(file.read_text()) for file in files]
+            texts.append(f"### Convolutions in parts\n\n{convolutions(found)}")
     return "\n".join(texts)
 
 
