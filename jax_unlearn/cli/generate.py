@@ -9,11 +9,19 @@ from typing import Annotated, Any
 import jax
 import numpy as np
 
-from jax_unlearn.checkpoint import read_record
-from jax_unlearn.cli.commands import Flat, blamed
+from jax_unlearn.checkpoint import identity, read_record
+from jax_unlearn.cli.commands import Flat, blamed, complete
 from jax_unlearn.cli.console import Reporter, open_console, print_generation
 from jax_unlearn.cli.sources import DataSource, refuse_existing
-from jax_unlearn.data import Dataset, Examples, holdout, shrink, write_atomic
+from jax_unlearn.data import (
+    Dataset,
+    Examples,
+    digest,
+    fingerprint,
+    holdout,
+    shrink,
+    write_atomic,
+)
 from jax_unlearn.diffusion import mentions
 from jax_unlearn.errors import (
     InputError,
@@ -43,6 +51,7 @@ from jax_unlearn.pipeline.learn import weak_attacks
 from jax_unlearn.pipeline.results import environment, to_json
 from jax_unlearn.pipeline.settings import Training
 from jax_unlearn.pipeline.stages import Request, execute
+from jax_unlearn.pipeline.unfinished import SECONDS, unfinished
 
 SUMMARY = """Diffusion models: train one, make it forget a class or a word, draw images,
 and compare with one that never saw them."""
@@ -56,6 +65,8 @@ def train(
     unseen_fraction: float = 0.1,
     reduce: int = 1,
     seed: int = 0,
+    resume: bool = False,
+    save_every: float = SECONDS,
 ) -> None:
     """Train a diffusion model on images; write a checkpoint.
 
@@ -67,6 +78,8 @@ def train(
       unseen_fraction: share held out.
       reduce: factor by which images are made smaller first.
       seed: of initialisation, order and noise.
+      resume: go on where the same command was killed or stopped.
+      save_every: least seconds between two saves to go on from; 0 saves every step.
     """
     check_seed(seed)
     dataset = _load(source, reduce)
@@ -77,29 +90,40 @@ def train(
     ids = trained_ids[~np.isin(dataset.train.labels[trained_ids], left_out)]
     if not len(ids):
         raise InputError(f"forget={forget}: nothing is left to train on")
-    refuse_existing(out)
-    network = describe(training, dataset)
-    console = open_console()
-    with Reporter(console, 1) as progress:
-        trainer = GeneratorTrainer(build(network), training)
-        progress("training", 0, training.steps)
-        with blamed("training", training.learning_rate):
-            trained = trainer(
-                dataset.train,
-                ids,
-                seed=seed,
-                callback=lambda step, state, info: progress(
-                    "training", step, training.steps
-                ),
-            )
-    record = {
+    told = {
         "training": vars(training),
         "seed": seed,
         "reduce": reduce,
         "without": left_out,
-        "environment": environment(),
     }
-    save_generator(out, trained, network, dataset, ids, unseen, record)
+    run = {
+        **told,
+        "ids": digest(ids),
+        "unseen": digest(unseen),
+        "data": fingerprint(dataset),
+    }
+    if complete(out, told, digest(ids), resume=resume):
+        return
+    network = describe(training, dataset)
+    trainer = GeneratorTrainer(build(network), training)
+    console = open_console()
+    with (
+        unfinished(out, run, seconds=save_every, resume=resume) as series,
+        Reporter(console, 1) as progress,
+        blamed("training", training.learning_rate),
+    ):
+        progress("training", 0, training.steps)
+        trained = trainer(
+            dataset.train,
+            ids,
+            seed=seed,
+            callback=lambda step, state, info: progress(
+                "training", step, training.steps
+            ),
+            series=series,
+        )
+        record = {**told, "environment": environment()}
+        save_generator(out, trained, network, dataset, ids, unseen, record)
     print(
         f"trained on {len(ids)} images of {dataset.name} in "
         f"{trained.seconds['run']:.1f} s (compiled in "
@@ -114,6 +138,8 @@ def unlearn(
     forget: str,
     out: Path = Path("generator-unlearned"),
     seed: int = 0,
+    resume: bool = False,
+    save_every: float = SECONDS,
 ) -> None:
     """Make a diffusion model forget a class, or a word of its captions.
 
@@ -124,14 +150,28 @@ def unlearn(
       forget: class (name or number); of a model of captions, a word.
       out: checkpoint folder to make; its record.json says what was done.
       seed: of all draws.
+      resume: go on where the same command was killed or stopped.
+      save_every: least seconds between two saves to go on from; 0 saves every step.
     """
     check_seed(seed)
     stored, dataset = _stored(checkpoint, source)
     inside, concept = _concerned(stored, dataset, forget)
-    refuse_existing(out)
     request = Request(stored.ids[inside], stored.ids[~inside], stored.unseen)
+    told = {
+        "unlearning": vars(unlearning),
+        "seed": seed,
+        "forgotten": forget,
+        "dataset_sha256": fingerprint(dataset),
+    }
+    run = {**told, "from": identity(checkpoint)}
+    if complete(out, told, digest(request.retain), resume=resume):
+        return
     console = open_console()
-    with Reporter(console, 1) as progress:
+    with (
+        unfinished(out, run, seconds=save_every, resume=resume) as series,
+        Reporter(console, 1) as progress,
+        blamed(unlearning.method, unlearning.learning_rate, checkpoint),
+    ):
         job = prepare(
             stored.generator,
             stored.trained,
@@ -142,37 +182,35 @@ def unlearn(
             concept=concept,
         )
         progress(unlearning.method, 0, unlearning.steps)
-        with blamed(unlearning.method, unlearning.learning_rate, checkpoint):
-            unlearned = execute(
-                job,
-                stored.trained.params,
-                stored.trained.model_state,
-                jax.random.key(seed),
-                callback=lambda step, state, info: progress(
-                    unlearning.method, step, unlearning.steps
-                ),
-            )
+        unlearned = execute(
+            job,
+            stored.trained.params,
+            stored.trained.model_state,
+            jax.random.key(seed),
+            callback=lambda step, state, info: progress(
+                unlearning.method, step, unlearning.steps
+            ),
+            series=series,
+        )
+        record = {
+            **told,
+            "reduce": stored.record.get("reduce", 1),
+            "forgotten_images": len(request.forget),
+            "from": stored.record.get("ids_sha256"),
+            "environment": environment(),
+            **job.details,
+        }
+        save_generator(
+            out,
+            unlearned,
+            stored.generator.network,
+            dataset,
+            request.retain,
+            stored.unseen,
+            record,
+        )
     for warning in weak_attacks(job.details):
         print(f"jax-unlearn: warning: {warning}", file=sys.stderr)
-    record = {
-        "unlearning": vars(unlearning),
-        "seed": seed,
-        "reduce": stored.record.get("reduce", 1),
-        "forgotten": forget,
-        "forgotten_images": len(request.forget),
-        "from": stored.record.get("ids_sha256"),
-        "environment": environment(),
-        **job.details,
-    }
-    save_generator(
-        out,
-        unlearned,
-        stored.generator.network,
-        dataset,
-        request.retain,
-        stored.unseen,
-        record,
-    )
     print(
         f"forgot {forget!r}, {len(request.forget)} of {len(stored.ids)} images, in "
         f"{unlearned.seconds['run']:.1f} s (prepared in "
@@ -309,7 +347,7 @@ def audit(
     }
     for one in stored.values():
         sampler_of(one.generator, sampling)
-    forgotten = class_id(forget, dataset.class_names)
+    forgotten = _judged(first, dataset, forget)
     _concerned(first, dataset, dataset.class_names[forgotten])
     console = open_console()
     phases = 1 + len(stored) + (inception is not None)
@@ -377,6 +415,20 @@ def _stored(checkpoint: Path, source: DataSource) -> tuple[Stored, Dataset]:
         )
     dataset = _load(source, reduce)
     return load_generator(checkpoint, dataset), dataset
+
+
+def _judged(stored: Stored, dataset: Dataset, forget: str) -> int:
+    """Return the class whose images a classifier can look for."""
+    try:
+        return class_id(forget, dataset.class_names)
+    except InputError as error:
+        if stored.generator.network.condition == "class":
+            raise
+        raise InputError(
+            f"forget={forget!r}: the audit's classifier knows the classes "
+            f"{', '.join(dataset.class_names)}, and no other word; name one of them, "
+            "or look at images of `jax-unlearn generate sample`"
+        ) from error
 
 
 def _concerned(

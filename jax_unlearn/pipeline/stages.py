@@ -308,7 +308,7 @@ def _run_to_end(
         saved = series.latest(state)
         if saved is not None:
             state, begin = saved, int(saved.step)
-        callback = _saving(callback, series)
+        callback = saving(callback, series)
     ends = (schedule.steps,) if job.rewind is None else job.rewind.ends
     for end in ends[len(candidates.found) :]:
         part = dataclasses.replace(schedule, start=begin, steps=end)
@@ -320,8 +320,13 @@ def _run_to_end(
     return candidates.found[job.rewind.choose(candidates.found)]
 
 
-def _saving(callback: Callback | None, series: Series) -> Callback:
-    """Return the callback that saves where nothing ended the run."""
+def saving(callback: Callback | None, series: Series) -> Callback:
+    """Return the callback that saves where nothing ended the run.
+
+    Args:
+      callback: called first; may end the run.
+      series: where the states are saved.
+    """
 
     def both(done, state, info):
         ended = None if callback is None else callback(done, state, info)

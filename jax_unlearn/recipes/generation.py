@@ -37,6 +37,8 @@ class Scale(NamedTuple):
       steps: of unlearning.
       classes: to forget, one at a time.
       per_class, forget_images: images drawn.
+      rate, batch: learning rate and batch size of unlearning; the defaults are for
+        models trained at 2e-3.
     """
 
     title: str
@@ -49,6 +51,8 @@ class Scale(NamedTuple):
     classes: tuple[int, ...]
     per_class: int
     forget_images: int
+    rate: float = 1e-3
+    batch: int = 64
 
 
 SCALES = {
@@ -109,17 +113,23 @@ SCALES = {
         (0, 1, 6),
         500,
         1000,
+        rate=1e-4,  # with the batch, that of published code (SalUn, DDPM)
+        batch=128,
     ),
 }
 
 
-def methods_of(steps: int) -> dict[str, GeneratorUnlearning]:
+def methods_of(
+    steps: int, *, rate: float = 1e-3, batch: int = 64
+) -> dict[str, GeneratorUnlearning]:
     """Return the methods of the tables by label.
 
     Args:
       steps: of unlearning.
+      rate: learning rate; LTU's, which adds a second-order term, is 0.3 of it.
+      batch: samples a step.
     """
-    relabel = GeneratorUnlearning(steps=steps)
+    relabel = GeneratorUnlearning(steps=steps, learning_rate=rate, batch_size=batch)
     loreun = {"weighting": "loreun", "relative": True}
     return {
         "Relabel": relabel,
@@ -138,7 +148,7 @@ def methods_of(steps: int) -> dict[str, GeneratorUnlearning]:
             method="ltu",
             harmonizer="one_way",
             rho=0.3,
-            learning_rate=3e-4,
+            learning_rate=0.3 * rate,
         ),
     }
 
@@ -170,7 +180,7 @@ def generation_plan(
         training=scale.training,
         judge=scale.judge,
         sampling=scale.sampling,
-        methods=methods_of(scale.steps),
+        methods=methods_of(scale.steps, rate=scale.rate, batch=scale.batch),
         classes=scale.classes if classes is None else tuple(classes),
         seeds=(0,) if seeds is None else tuple(seeds),
         per_class=scale.per_class,

@@ -173,11 +173,12 @@ class AttentionBlock(nnx.Module):
 
     def _attend(self, query: Array, key: Array, value: Array) -> Array:
         def cut(y: Array) -> Array:
-            return y.reshape(*y.shape[:2], self.heads, -1)
+            # jax takes the softmax of bfloat16 in float32, and mixes the two in the
+            # derivative, which strict promotion forbids
+            return y.reshape(*y.shape[:2], self.heads, -1).astype(jnp.float32)
 
-        with jax.numpy_dtype_promotion("standard"):  # the softmax of bf16 is in float32
-            y = jax.nn.dot_product_attention(cut(query), cut(key), cut(value))
-        return y.reshape(query.shape)
+        y = jax.nn.dot_product_attention(cut(query), cut(key), cut(value))
+        return y.reshape(query.shape).astype(query.dtype)
 
 
 def normalised(norm: nnx.GroupNorm, x: Array) -> Array:

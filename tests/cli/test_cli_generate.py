@@ -46,6 +46,18 @@ def test_the_record_says_what_was_forgotten(made):
     assert record["num_ids"] == read_record(made / "retrained")["num_ids"]
 
 
+def test_a_complete_model_is_not_made_again(made, capsys):
+    source = ["--data", made / "data.npz", "--resume"]
+    generate("train", *source, *TINY, "--out", made / "original")
+    ask = ("unlearn", *source, "--checkpoint", made / "original", "--forget", "1")
+    rest = ("--steps", "2", "--weighting", "loreun", "--batch-size", "8")
+    generate(*ask, *rest, "--out", made / "salun")
+    assert capsys.readouterr().out.count("is complete; nothing to resume") == 2
+    other = [*ask, *rest, "--seed", "4", "--out", made / "salun"]
+    told = refused(capsys, ["generate", *other])
+    assert "was made with another setting, seed" in told
+
+
 def test_images_are_drawn_and_the_same_again(made):
     ask = ("sample", "--checkpoint", made / "salun", *DRAWN, "--count", "2")
     for name in ("a.npz", "b.npz"):
@@ -128,7 +140,10 @@ def test_the_audit_tells_fid(made):
             "unlearn --data D --checkpoint original --forget 1 --method forget",
             "unknown method 'forget'",
         ),
-        ("sample --checkpoint original --sampling-steps 31", "must lie between 1 and"),
+        (
+            "sample --checkpoint original --sampling-steps 31",
+            "sampling_steps=31: this model has 30 timesteps",
+        ),
         ("sample --checkpoint original --prompts cat", "was trained on classes"),
         ("sample --checkpoint original --out x.gif", "write a .png or an .npz"),
         ("sample --checkpoint nothing", "does not exist"),

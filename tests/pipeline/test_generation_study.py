@@ -4,18 +4,23 @@ import dataclasses
 
 import numpy as np
 import pytest
+from toys import trees_close
 
 from jax_unlearn.data import Dataset, Examples, digits
 from jax_unlearn.errors import InputError
 from jax_unlearn.pipeline.generation import (
     GenerationPlan,
+    GeneratorTrainer,
     GeneratorTraining,
     GeneratorUnlearning,
     Sampling,
+    build,
+    describe,
     phases,
     study,
 )
 from jax_unlearn.pipeline.settings import Training
+from jax_unlearn.pipeline.unfinished import unfinished
 from jax_unlearn.recipes.generation import SCALES, generation_plan, load
 
 PLAN = GenerationPlan(
@@ -82,6 +87,29 @@ def test_a_study_is_whole_and_goes_on_where_it_stood(data, tmp_path):
             tmp_path / "s",
             progress=progress,
         )
+
+
+def test_a_training_that_was_cut_goes_on(data, tmp_path):
+    trainer = GeneratorTrainer(build(describe(PLAN.training, data)), PLAN.training)
+    ids = np.arange(len(data.train.labels))
+    whole = trainer(data.train, ids, seed=0)
+    steps = []
+
+    def cut(step, state, info):
+        steps.append(step)
+        if step == 2:
+            raise KeyboardInterrupt
+
+    def train(callback):
+        with unfinished(tmp_path / "model", {}, seconds=0) as series:
+            told = {"callback": callback, "series": series}
+            return trainer(data.train, ids, seed=0, **told)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(cut)
+    again = train(lambda step, state, info: steps.append(step))
+    assert steps == [1, 2, 2, 3]  # the second was not saved
+    trees_close(again.params, whole.params, rtol=0, atol=0)
 
 
 def test_bad_plans_are_named(data, tmp_path):

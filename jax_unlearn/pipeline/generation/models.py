@@ -242,6 +242,12 @@ def sampler_of(generator: Generator, sampling: Sampling) -> diffusion.Sampler:
         )
     if sampling.sampler == "ddpm":
         return diffusion.ddpm(generator.process)
+    total = generator.network.timesteps
+    if sampling.sampling_steps > total:
+        raise InputError(
+            f"sampling_steps={sampling.sampling_steps}: this model has {total} "
+            f"timesteps; use --sampling-steps {total} or fewer"
+        )
     return diffusion.ddim(generator.process, sampling.sampling_steps, eta=sampling.eta)
 
 

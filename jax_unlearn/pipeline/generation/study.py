@@ -2,7 +2,7 @@
 
 For every seed and every class in turn: the original, Retrain (never saw the class),
 the null (Retrain of another seed), and each method from the original. Every model is
-kept as it is made, so that a study goes on where it was cut off.
+kept as it is made, and saved while it is, so that a study goes on where it was cut off.
 """
 
 import dataclasses
@@ -14,7 +14,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from jax_unlearn.data import Dataset, check_writable, holdout, read_json, write_atomic
+from jax_unlearn.data import (
+    Dataset,
+    check_writable,
+    digest,
+    fingerprint,
+    holdout,
+    read_json,
+    write_atomic,
+)
 from jax_unlearn.errors import InputError, check_seed
 from jax_unlearn.pipeline.generation.grids import COLUMNS
 from jax_unlearn.pipeline.generation.judge import (
@@ -42,6 +50,9 @@ from jax_unlearn.pipeline.plan import check_labels
 from jax_unlearn.pipeline.results import to_json
 from jax_unlearn.pipeline.settings import Training
 from jax_unlearn.pipeline.stages import Request, Trained, execute
+from jax_unlearn.pipeline.unfinished import SECONDS, unfinished
+from jax_unlearn.run import Callback
+from jax_unlearn.series import Series
 
 NULL_SEED = 1000  # added to the seed for the second Retrain
 
@@ -104,7 +115,12 @@ def phases(plan: GenerationPlan) -> int:
 
 
 def study(
-    plan: GenerationPlan, dataset: Dataset, folder: Path, *, progress: Progress
+    plan: GenerationPlan,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    progress: Progress,
+    save_every: float = SECONDS,
 ) -> dict[str, Any]:
     """Run a study, or go on with it, and return its results.
 
@@ -113,6 +129,8 @@ def study(
       dataset: of `uint8` images.
       folder: where every model and its figures are kept.
       progress: told what is done.
+      save_every: least seconds between two saves of a model in the making; 0 saves
+        every step.
 
     Returns:
       Results, JSON-able; also written to `results.json` in the folder.
@@ -143,9 +161,8 @@ def study(
     trainer = GeneratorTrainer(build(describe(plan.training, dataset)), plan.training)
     runs = []
     for seed in plan.seeds:
-        runs += _Run(plan, dataset, folder / f"seed{seed}", seed, judge, trainer)(
-            progress
-        )
+        own = folder / f"seed{seed}"
+        runs += _Run(plan, dataset, own, seed, judge, trainer, save_every)(progress)
     floors = [floor_of(judge, dataset, c, plan.per_class) for c in plan.classes]
     floor = {"frechet": float(np.mean([found["frechet"] for found in floors]))}
     results = gathered(plan_record(plan), dataset, judge, floor, runs)
@@ -156,7 +173,7 @@ def study(
 class _Run:
     """One seed of a study: an original, and each class forgotten from it."""
 
-    def __init__(self, plan, dataset, folder, seed, judge, trainer):
+    def __init__(self, plan, dataset, folder, seed, judge, trainer, save_every):
         self.plan: GenerationPlan = plan
         self.dataset: Dataset = dataset
         self.folder: Path = folder
@@ -164,6 +181,7 @@ class _Run:
         self.judge: Judge = judge
         self.trainer: GeneratorTrainer = trainer
         self.generator: Generator = trainer.generator
+        self.save_every: float = save_every
         self.trained, self.unseen = holdout(
             dataset.train.labels, fraction=plan.unseen_fraction, seed=seed
         )
@@ -203,7 +221,7 @@ class _Run:
                 f"{name}/{label}",
                 request.retain,
                 self._unlearn(setting, request, original),
-                setting.steps,
+                setting,
             )
             add(label, model(progress))
         jax.clear_caches()  # a compiled step a method: in the end no memory is left
@@ -215,49 +233,64 @@ class _Run:
             "grids": grids,
         }
 
-    def _model(self, name: str, ids: np.ndarray, make, steps: int = 0):
+    def _model(
+        self,
+        name: str,
+        ids: np.ndarray,
+        make: Callable[[Callback, Series], tuple[Trained, dict[str, Any]]],
+        setting: GeneratorUnlearning | None = None,
+    ):
         """Return a function that reads the model, or makes and keeps it.
 
-        `make` is `(callback) -> (Trained, details)`.
+        `setting` is that of the method; None trains.
         """
         path = self.folder / name / "model"
-        total = steps or self.plan.training.steps
+        total = (setting or self.plan.training).steps
 
         def ready(progress: Progress) -> tuple[Trained, dict[str, Any]]:
             if path.exists():
                 progress(name, 0, 1)
                 stored = load_generator(path, self.dataset)
                 return stored.trained, stored.record.get("details", {})
-            progress(name, 0, total)
-            trained, details = make(
-                lambda step, state, info: progress(name, step, total)
-            )
-            save_generator(
-                path,
-                trained,
-                self.generator.network,
-                self.dataset,
-                ids,
-                self.unseen,
-                {"details": details},
-            )
+            told = {
+                "name": name,
+                "seed": self.seed,
+                "ids": digest(ids),
+                "data": fingerprint(self.dataset),
+                "training": vars(self.plan.training),
+                "method": None if setting is None else vars(setting),
+            }
+            told = json.loads(json.dumps(told))
+            with unfinished(path, told, seconds=self.save_every) as series:
+                progress(name, 0, total)
+                trained, details = make(
+                    lambda step, state, info: progress(name, step, total), series
+                )
+                save_generator(
+                    path,
+                    trained,
+                    self.generator.network,
+                    self.dataset,
+                    ids,
+                    self.unseen,
+                    {"details": details},
+                )
             return trained, details
 
         return ready
 
     def _train(self, ids: np.ndarray, shift: int):
-        def make(callback):
+        def make(callback, series):
             seed = self.seed + shift
-            return self.trainer(
-                self.dataset.train, ids, seed=seed, callback=callback
-            ), {}
+            told = {"seed": seed, "callback": callback, "series": series}
+            return self.trainer(self.dataset.train, ids, **told), {}
 
         return make
 
     def _unlearn(
         self, setting: GeneratorUnlearning, request: Request, original: Trained
     ):
-        def make(callback):
+        def make(callback, series):
             job = prepare(
                 self.generator,
                 original,
@@ -268,7 +301,8 @@ class _Run:
             )
             key = jax.random.key(self.seed)
             at = original.params, original.model_state
-            return execute(job, *at, key, callback=callback), dict(job.details)
+            trained = execute(job, *at, key, callback=callback, series=series)
+            return trained, dict(job.details)
 
         return make
 

@@ -1,5 +1,6 @@
 """Training of diffusion models: Adam, clipping, a moving average of the parameters."""
 
+import contextlib
 import time
 
 import jax
@@ -7,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_unlearn import diffusion, methods, objectives
+from jax_unlearn import diffusion, methods, objectives, stopping
 from jax_unlearn.data import Examples, retain_only
 from jax_unlearn.pipeline.generation.models import Generator
 from jax_unlearn.pipeline.generation.settings import GeneratorTraining
-from jax_unlearn.pipeline.stages import Trained, adam
+from jax_unlearn.pipeline.stages import Trained, adam, saving
 from jax_unlearn.run import Callback, run
+from jax_unlearn.series import Series
 from jax_unlearn.types import Unlearner
 
 
@@ -36,6 +38,7 @@ class GeneratorTrainer:
         *,
         seed: int,
         callback: Callback | None = None,
+        series: Series | None = None,
     ) -> Trained:
         """Train from scratch on the images of the given ids; return the average.
 
@@ -44,6 +47,7 @@ class GeneratorTrainer:
           ids: what to train on.
           seed: of initialisation, order and noise.
           callback: as in `run`.
+          series: where the run is saved as it goes on, and gone on from.
 
         Raises:
           NonFiniteError: the loss diverged.
@@ -65,13 +69,19 @@ class GeneratorTrainer:
         first = run(self._unlearner, begun, [schedule[0]], run_key)
         jax.block_until_ready(first.params)
         compiled = time.perf_counter()
-        batches = (schedule[step] for step in range(self.setting.steps))
-        done = run(self._unlearner, begun, batches, run_key, callback=callback)
-        average = jax.block_until_ready(diffusion.ema_of(done.opt_state))
+        before = 0.0
+        if series is not None:
+            begun = series.latest(begun) or begun
+            callback, before = saving(callback, series), series.spent
+        steps = range(int(begun.step), self.setting.steps)
+        batches = (schedule[step] for step in steps)
+        with stopping.held() if series is not None else contextlib.nullcontext():
+            done = run(self._unlearner, begun, batches, run_key, callback=callback)
+            average = jax.block_until_ready(diffusion.ema_of(done.opt_state))
         seconds = {
             "prepare": 0.0,
             "compile": compiled - start,
-            "run": time.perf_counter() - compiled,
+            "run": before + time.perf_counter() - compiled,
         }
         return Trained(average, done.model_state, seconds)
 

@@ -1,0 +1,67 @@
+"""The recipe for an accelerator: its switches as they are, its sizes small."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jax_unlearn.data import Dataset, Examples
+from jax_unlearn.pipeline.generation import phases, study
+from jax_unlearn.pipeline.settings import Training
+from jax_unlearn.recipes.generation import SCALES, generation_plan, methods_of
+
+NAME = "cifar10-full"
+
+
+def images(count: int) -> Examples:
+    rng = np.random.default_rng(count)
+    pixels = rng.integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+    return Examples(pixels, np.arange(count, dtype=np.int32) % 3)
+
+
+DATA = Dataset("coloured noise", images(60), images(30), 3, ("a", "b", "c"))
+
+
+def small(methods):
+    """Return the plan with its switches and without its size."""
+    plan = generation_plan(NAME, classes=[1])
+    training = dataclasses.replace(
+        plan.training, widths=(4, 8, 8, 8), timesteps=50, steps=2, batch_size=8
+    )
+    made = methods_of(2, rate=SCALES[NAME].rate, batch=4)
+    return dataclasses.replace(
+        plan,
+        training=training,
+        judge=Training(network="mlp", width=8, epochs=1),
+        sampling=dataclasses.replace(plan.sampling, sampling_steps=2),
+        methods={label: made[label] for label in methods},
+        per_class=8,
+        forget_images=8,
+        null=False,
+    )
+
+
+def check(methods, folder):
+    plan = small(methods)
+    assert plan.training.dtype == "bfloat16"
+    assert len(plan.training.attention) == len(plan.training.widths)
+    told = []
+    results = study(
+        plan,
+        DATA,
+        folder,
+        progress=lambda phase, done, total: told.append(phase) if done == 0 else None,
+    )
+    assert len(told) == phases(plan)
+    assert set(results["rows"]) == {"original", "retrain", *methods}
+    for row in results["rows"].values():
+        assert np.isfinite(row["frechet"]["mean"])
+
+
+@pytest.mark.slow
+def test_the_full_recipe_runs_at_the_smallest_size(tmp_path):
+    check(list(methods_of(1)), tmp_path)
+
+
+def test_one_method_of_the_full_recipe_runs(tmp_path):
+    check(["Relabel"], tmp_path)
