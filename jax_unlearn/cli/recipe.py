@@ -3,8 +3,9 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+import jax
 import tyro
 
 from jax_unlearn.cli.console import (
@@ -19,15 +20,40 @@ from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.pipeline import Plan, experiment
 from jax_unlearn.pipeline.results import shortened, to_json
 
+
+class Known(NamedTuple):
+    """What the list says of a recipe.
+
+    Attributes:
+      what: it does.
+      cpu: how long it takes on two cores.
+      accelerator: how long on one, where that was measured or is what it is for.
+    """
+
+    what: str
+    cpu: str
+    accelerator: str = "not measured"
+
+
 RECIPES = {
-    "chain-digits": "ten forget requests one after another, a ledger; digits",
-    "field-digits": "all methods on digits: long-tailed, a class, a linear network",
-    "ltu-digits": "LTU: table at ρ = 0.3, ablations, ρ sweep, near and far; digits",
-    "generation-digits": "forget a class of a diffusion model, 8 methods; digits",
-    "generation-fashion": "the same on Fashion-MNIST at 14 x 14 (--data)",
-    "generation-cifar10": "the same on CIFAR-10 at 16 x 16 (--data); an hour or more",
-    "generation-cifar10-full": "CIFAR-10 at full size (--data), for an accelerator",
-    "ltu-cifar10": "the same on 2,500 images of CIFAR-10 (--data), small ResNet; hours",
+    "chain-digits": Known("ten forget requests one after another, a ledger", "2 min"),
+    "field-digits": Known(
+        "all methods: long-tailed, a class, a linear network", "10 min"
+    ),
+    "ltu-digits": Known("LTU: table, ablations, ρ sweep, near and far", "30 min"),
+    "ltu-cifar10": Known("the same on 2,500 images of CIFAR-10, small ResNet", "2 h"),
+    "generation-digits": Known("forget a class of a diffusion model", "15 min"),
+    "generation-fashion": Known("the same on Fashion-MNIST at 14 x 14", "40 min"),
+    "generation-cifar10": Known("the same on CIFAR-10 at 16 x 16", "1 h"),
+    "generation-cifar10-full": Known("CIFAR-10 at full size", "weeks"),
+    "tables-fashion": Known("the papers' tables, Fashion-MNIST subset", "1 h"),
+    "tables-cifar10": Known("the same on a CIFAR-10 subset", "1 h"),
+    "tables-cifar10-full": Known("all of CIFAR-10, ResNet-18, 182 epochs", "weeks"),
+    "tables-cifar10-vgg": Known("the same with VGG-16, long-tailed", "weeks"),
+    "proxies-fashion": Known("is the loss a proxy of difficulty; PGD", "5 min"),
+    "proxies-cifar10": Known("the same on the CIFAR-10 subset", "5 min"),
+    "learned-fashion": Known("LoReUn's temperature and weights, learned", "10 min"),
+    "learned-cifar10": Known("the same on the CIFAR-10 subset", "15 min"),
 }
 
 
@@ -39,6 +65,8 @@ def recipe(
     parts: tuple[str, ...] | None = None,
     classes: tuple[int, ...] | None = None,
     tune: bool = False,
+    show: Annotated[bool, tyro.conf.arg(name="list")] = False,
+    table: bool = False,
 ) -> None:
     """Run a recipe, or go on with it: what its folder holds is not made again.
 
@@ -48,15 +76,22 @@ def recipe(
       out: folder of the run; default runs/NAME.
       seeds: default those of the recipe.
       parts: of the recipe; default all. ltu: main (the table with ablations and ρ),
-        near and far (forget sets); field: field, class, linear.
+        near and far (forget sets); field: field, class, linear; tables: random10,
+        gamma-1 and others.
       classes: of a generation recipe, to forget one at a time.
       tune: search the settings instead, on the recipe's search seeds; writes them to
-        OUT/settings.json.
+        OUT/settings.json. A recipe that comes without settings searches them first.
+      show: list the recipes with what they cost, and do nothing else.
+      table: write the page of all stored results to OUT (default results.md) instead,
+        the figures beside it.
     """
     console = open_console()
-    if name is None:
-        for known, what in RECIPES.items():
-            console.print(f"{known:<24} {what}", markup=False, soft_wrap=True)
+    if table:
+        _has_no("--table", name=name, data=data, seeds=seeds, parts=parts)
+        _table(console, Path("results.md") if out is None else out)
+        return
+    if name is None or show:
+        _list(console)
         return
     if name not in RECIPES:
         raise unknown_name("recipe", name, RECIPES)
@@ -69,14 +104,21 @@ def recipe(
     if name == "chain-digits":
         _chain(console, data, out, seeds, parts, tune)
         return
-    chosen = _field(data) if name == "field-digits" else _ltu(name, data)
+    family = name.partition("-")[0]
+    if family in ("proxies", "learned"):
+        _has_no(name, parts=parts, tune=tune or None)
+        _look(console, name, data, out, seeds)
+        return
     folder = Path("runs") / name if out is None else out
+    make = {"field": _field, "ltu": _ltu, "tables": _tables}[family]
+    chosen = make(name, data, folder)
     check_writable(folder / "settings.json")
     if tune:
         if seeds is not None:
             raise InputError(f"seeds={seeds}: the search has seeds of its own")
         if parts is not None:
             raise InputError(f"parts={parts}: the search is of all parts; leave it out")
+    if tune or not chosen.settled:
         found = chosen.search(
             lambda line: console.print(line, markup=False, soft_wrap=True),
             folder / "search",
@@ -84,6 +126,7 @@ def recipe(
         path = folder / "settings.json"
         write_atomic(path, to_json(found), overwrite=True)
         console.print(f"wrote {path}", markup=False)
+    if tune:
         return
     wanted = chosen.parts if parts is None else parts
     if not wanted or len(set(wanted)) < len(wanted):
@@ -91,8 +134,9 @@ def recipe(
     plans = [chosen.plan(part, seeds) for part in wanted]
     phases = sum(len(plan.seeds) * (3 + len(plan.methods)) for plan in plans)
     with Reporter(console, phases) as progress:
-        found = {
-            part: experiment(
+        found = {}
+        for part, plan in zip(wanted, plans, strict=True):
+            found[part] = experiment(
                 plan,
                 chosen.dataset,
                 folder / part,
@@ -100,8 +144,8 @@ def recipe(
                 resume=True,
                 originals=folder / chosen.parts[0] if chosen.one_original else None,
             )
-            for part, plan in zip(wanted, plans, strict=True)
-        }
+            # a program takes memory mappings, of which Linux grants a process 65,530
+            jax.clear_caches()
     _show(console, found, folder, chosen.figures)
 
 
@@ -181,6 +225,7 @@ class _Recipe(NamedTuple):
       search: `(say, folder) -> settings`.
       figures: `(results by part) -> drawings`.
       one_original: whether the parts share the original models of the first.
+      settled: whether settings are known; else they are searched first.
     """
 
     dataset: Dataset
@@ -189,13 +234,15 @@ class _Recipe(NamedTuple):
     search: Callable[[Callable[[str], None], Path], dict[str, Any]]
     figures: Callable[[dict[str, Any]], dict[str, Any]]
     one_original: bool
+    settled: bool = True
 
 
-def _field(data: Path | None) -> _Recipe:
+def _field(name: str, data: Path | None, folder: Path) -> _Recipe:
+    del folder
     from jax_unlearn.recipes import field
 
     if data is not None:
-        raise InputError(f"data={data}: field-digits brings its own data")
+        raise InputError(f"data={data}: {name} brings its own data")
     return _Recipe(
         digits(),
         field.PARTS,
@@ -208,7 +255,8 @@ def _field(data: Path | None) -> _Recipe:
     )
 
 
-def _ltu(name: str, data: Path | None) -> _Recipe:
+def _ltu(name: str, data: Path | None, folder: Path) -> _Recipe:
+    del folder
     from jax_unlearn.recipes import ltu
 
     study = name.removeprefix("ltu-")
@@ -221,6 +269,69 @@ def _ltu(name: str, data: Path | None) -> _Recipe:
         ltu.figures,
         one_original=True,
     )
+
+
+def _tables(name: str, data: Path | None, folder: Path) -> _Recipe:
+    from jax_unlearn.recipes import tables
+
+    study = name.removeprefix("tables-")
+    dataset = tables.load(tables.study_named(study), data)
+    return _Recipe(
+        dataset,
+        tuple(tables.STUDIES[study].parts),
+        lambda part, seeds: tables.tables_plan(study, part, seeds=seeds, folder=folder),
+        lambda say, folder: tables.search_tables(study, dataset, say, folder=folder),
+        lambda found: {},
+        one_original=True,
+        settled=tables.has_settings(study, folder),
+    )
+
+
+def _look(
+    console: Any,
+    name: str,
+    data: Path | None,
+    out: Path | None,
+    seeds: Sequence[int] | None,
+) -> None:
+    """Look at the models of the tables' first part, or learn from its originals."""
+    from jax_unlearn.recipes import learned, proxies, tables
+
+    family, _, study = name.partition("-")
+    dataset = tables.load(tables.study_named(study), data)
+    folder = Path("runs") / f"tables-{study}" if out is None else out
+    plan = tables.tables_plan(study, "random10", seeds=seeds, folder=folder)
+    folder = folder / "random10"
+    if family == "learned":
+
+        def say(line: str) -> None:
+            console.print(line, markup=False, soft_wrap=True)
+
+        learned.learned_study(plan, dataset, folder, say=say)
+    else:
+        phases = len(plan.seeds) * (3 + len(proxies.UNLEARNED))
+        with Reporter(console, phases) as progress:
+            proxies.proxies_study(plan, dataset, folder, progress=progress)
+    path = folder / f"{family}.json"
+    console.print(f"results: {path}", markup=False, soft_wrap=True)
+
+
+def _list(console: Any) -> None:
+    """Print the recipes with what they cost."""
+    console.print(
+        f"{'recipe':<24} {'2 cores':<8} {'accelerator':<13} what", markup=False
+    )
+    for name, known in RECIPES.items():
+        line = f"{name:<24} {known.cpu:<8} {known.accelerator:<13} {known.what}"
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _table(console: Any, out: Path) -> None:
+    """Write the page of all stored results."""
+    from jax_unlearn.recipes import page
+
+    for path in page.write(out):
+        console.print(f"wrote {path}", markup=False, soft_wrap=True)
 
 
 def _show(

@@ -108,9 +108,7 @@ def _one_seed(
         table.add(key, label, bench.outputs(once), once.seconds, setting)
         folder = chains / slug(name)
         given = original, ids, parts, request.unseen
-        made = chain(
-            preparer, bench.network, setting, *given, folder=folder, seed=seed
-        )
+        made = chain(preparer, bench.network, setting, *given, folder=folder, seed=seed)
         served = list(made)
         kinds = ("prepare", "compile", "run")
         seconds = {k: sum(one.seconds[k] for one in served) for k in kinds}

@@ -1,4 +1,4 @@
-"""Figures of a study: against ρ, without each part, near and far forget sets.
+"""Figures of a study: against ρ or γ, without each part, near and far forget sets.
 
 Each shows Avg. Gap on the left and mean |p − p*| on the right: means over the seeds
 with ± one standard deviation, beside those of the null (another Retrain) and, in the
@@ -115,6 +115,80 @@ choose of retrain
         return Drawing(
             "Distance to Retrain by the share ρ of the retain set",
             _finish(panels, name, "Avg. Gap and |p − p*| by ρ", said, results),
+        )
+
+
+def gamma_sweep(
+    results: Mapping[float, Mapping[str, Any]],
+    keys: Mapping[str, str],
+    *,
+    name: str = "gamma",
+) -> Drawing:
+    """Draw both distances to Retrain against γ, the imbalance of the forget set.
+
+    Each request has its own Retrain, and so its own null.
+
+    Args:
+      results: checked results by γ, each with Retrain.
+      keys: for each label, the key of its row in all of them.
+      name: of the drawing, unique in its page.
+
+    Returns:
+      The drawing: a line a label.
+
+    Raises:
+      InputError: no results, no label, a key without a row, or no Retrain somewhere.
+
+    Source: our choice.
+
+    >>> gamma_sweep({}, {"RL": "rl"})
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: results={} must hold one or more; give {gamma: \
+results}
+    """
+    if not results:
+        raise InputError("results={} must hold one or more; give {gamma: results}")
+    gammas = sorted(results)
+    for gamma in gammas:
+        _targeted(results[gamma], f"results[{gamma:g}]")
+        _check_keys(results[gamma], keys, f"results[{gamma:g}]")
+    nulled = all("null" in results[gamma]["rows"] for gamma in gammas)
+    with style():
+        looks = dict(zip(keys, zip(itertools.cycle(COLOURS), MARKERS), strict=False))
+        entries = [Entry(label, *looks[label], "-") for label in keys]
+        if nulled:
+            entries.append(Entry(BOUNDS[0][1], GREEN, "", ":"))
+        panels = two_panels(entries, 2.7, left=0.55, between=0.75)
+        for axes, (distance, title, _) in zip(panels, DISTANCES, strict=True):
+            if nulled:
+                means = [results[g]["rows"]["null"][distance]["mean"] for g in gammas]
+                axes.plot(gammas, means, color=GREEN, linestyle=":", linewidth=1.5)
+            beside = SHIFT * (gammas[-1] - gammas[0])
+            for n, (label, key) in enumerate(keys.items()):
+                found = [_spread(results[gamma], [key], distance) for gamma in gammas]
+                several = all(error is not None for _, error in found)
+                colour, marker = looks[label]
+                axes.errorbar(
+                    np.array(gammas) + beside * (n - (len(keys) - 1) / 2),
+                    [mean[0] for mean, _ in found],
+                    yerr=[e[0] for _, e in found if e is not None] if several else None,
+                    color=colour,
+                    marker=marker,
+                    **_POINT,
+                    linewidth=1.3,
+                )
+            axes.set_xticks(gammas, [f"{gamma:g}" for gamma in gammas])
+            axes.set_xlabel("γ, the imbalance of the forget set")
+            axes.set_ylabel(title)
+            axes.set_ylim(0, axes.get_ylim()[1])
+        said = [
+            f"{label} at γ {gamma:g}: {_said(results[gamma], key)}"
+            for label, key in keys.items()
+            for gamma in gammas
+        ]
+        return Drawing(
+            "Distance to Retrain by the imbalance γ of the forget set",
+            _finish(panels, name, "Avg. Gap and |p − p*| by γ", said),
         )
 
 

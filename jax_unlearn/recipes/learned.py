@@ -1,0 +1,380 @@
+"""LoReUn's open question: are the temperature and the weights better learned?
+
+Random labels, K steps from the original model, each with the LoReUn weights of its
+batch. What comes out is a differentiable function of the temperature, and of a weight
+for every forget sample; both are learned by descending
+
+    J = mean over forget (p - t)²  +  mean over unseen max(q - p, 0)²
+
+through the last steps of the run (truncated; activations are computed again). p is the
+probability of the true class after the run; t, for a forget sample, that of an unseen
+sample of the same class and quantile under the original model; q, for an unseen sample,
+its own under the original model. Retrain is in none of it, so a user could do the same.
+Against it: as many temperatures of a grid as the same number of passes pays for, the
+best chosen by the same J. Retrain only judges.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jax_unlearn import audit, losses, objectives, weights
+from jax_unlearn.data import Dataset, write_atomic
+from jax_unlearn.locks import locked
+from jax_unlearn.pipeline.bench import Bench
+from jax_unlearn.pipeline.plan import Plan
+from jax_unlearn.pipeline.results import environment, spread, to_json
+from jax_unlearn.pipeline.stages import Request, Trained, measure, probabilities
+from jax_unlearn.pipeline.task import as_floats
+from jax_unlearn.types import Array, Model
+
+STEPS, THROUGH = 60, 30  # of a run; the last ones, differentiated
+BATCH = 64  # of each of the two sets
+RATE, MOMENTUM = 0.003, 0.9
+OUTER = 8  # updates of what is learned
+OUTER_RATE = 0.3  # of Adam, on the logarithms
+PASSES = 4  # gradients that one differentiated step costs, counted as one plain step
+GRID = tuple(np.geomspace(0.05, 20.0, OUTER * (1 + PASSES) // 2).round(3).tolist())
+"""Temperatures tried: (STEPS - THROUGH) + PASSES · THROUGH steps an update, for OUTER
+updates, pay for OUTER · (1 + PASSES) / 2 runs of STEPS steps."""
+
+
+class Problem(NamedTuple):
+    """Arrays of one request.
+
+    Attributes:
+      images, labels: of the forget samples.
+      relabelled: a random other class of each.
+      targets: t, see above.
+      kept_images, kept_labels: of retain batches, `[T, B, ...]`.
+      order: positions of the forget samples of each step, `[T, B]`.
+      unseen_images, unseen_labels, confidence: of unseen samples, with q.
+    """
+
+    images: Array
+    labels: Array
+    relabelled: Array
+    targets: Array
+    kept_images: Array
+    kept_labels: Array
+    order: Array
+    unseen_images: Array
+    unseen_labels: Array
+    confidence: Array
+
+
+class Choice(NamedTuple):
+    """What is learned.
+
+    Attributes:
+      log_temperature: logarithm of τ, in standard deviations of a batch's losses.
+      log_weights: logarithm of a factor for every forget sample, `[F]`.
+    """
+
+    log_temperature: Array
+    log_weights: Array
+
+
+Weigh = Callable[[Array, Array, Choice], Array]
+"""`(losses of a batch, positions of its samples, choice) -> weights of mean one`."""
+
+
+def uniform(found: Array, chosen: Array, choice: Choice) -> Array:
+    """Weight all alike."""
+    del chosen, choice
+    return jnp.ones_like(found)
+
+
+def loreun(found: Array, chosen: Array, choice: Choice) -> Array:
+    """Weight by the loss."""
+    del chosen
+    tau = jnp.exp(choice.log_temperature)
+    return weights.softmin_weights(found, temperature=tau, relative=True)
+
+
+def free(found: Array, chosen: Array, choice: Choice) -> Array:
+    """Weight every sample by a number of its own."""
+    return len(found) * jax.nn.softmax(choice.log_weights[chosen])
+
+
+class Carry(NamedTuple):
+    """What a step hands to the next.
+
+    Attributes:
+      params, state: of the model.
+      memory: of the optimizer.
+    """
+
+    params: Any
+    state: Any
+    memory: Any
+
+
+def step_of(model: Model, weigh: Weigh) -> Callable[..., Carry]:
+    """Return a step of random labels, `(carry, t, problem, choice) -> carry`.
+
+    Args:
+      model: the network.
+      weigh: how forget samples are weighted.
+    """
+    optimizer = _optimizer()
+
+    def step(carry: Carry, t: Array, problem: Problem, choice: Choice) -> Carry:
+        chosen = problem.order[t]
+        images = jnp.concatenate([problem.images[chosen], problem.kept_images[t]])
+        labels = problem.labels[chosen], problem.relabelled[chosen]
+        split = len(chosen)
+
+        def loss(params, given):
+            logits, new = model.apply(params, carry.state, images, train=True)
+            wrong = losses.cross_entropy(logits[:split], labels[1])
+            right = losses.cross_entropy(logits[split:], problem.kept_labels[t])
+            known = losses.cross_entropy(logits[:split], labels[0])
+            return jnp.mean(given * wrong) + jnp.mean(right), (new, known)
+
+        # the direction takes the weights for constants, as LoReUn does; what is learned
+        # sees how they came about
+        known = loss(carry.params, jnp.zeros(split))[1][1]
+        given = weigh(known, chosen, choice)
+        gradient, (state, _) = jax.grad(loss, has_aux=True)(carry.params, given)
+        change, memory = optimizer.update(gradient, carry.memory, carry.params)
+        return Carry(optax.apply_updates(carry.params, change), state, memory)
+
+    return step
+
+
+def _optimizer() -> optax.GradientTransformation:
+    return optax.sgd(RATE, momentum=MOMENTUM)
+
+
+def distance(model: Model, params: Any, state: Any, problem: Problem) -> Array:
+    """Return J of a model."""
+
+    def true(images: Array, labels: Array) -> Array:
+        logits, _ = model.apply(params, state, images, train=False)
+        return losses.true_class_probability(logits, labels)
+
+    forgot = true(problem.images, problem.labels) - problem.targets
+    unseen = true(problem.unseen_images, problem.unseen_labels)
+    lost = jnp.maximum(problem.confidence - unseen, 0)
+    return jnp.mean(jnp.square(forgot)) + jnp.mean(jnp.square(lost))
+
+
+def problem_of(
+    model: Model, original: Trained, dataset: Dataset, request: Request, seed: int
+) -> Problem:
+    """Return the arrays of a request."""
+    rng = np.random.default_rng(seed)
+    labels = dataset.train.labels
+    forget, unseen = request.forget, request.unseen
+    known, new = (
+        probabilities(model, original, dataset.train.inputs[ids])
+        for ids in (forget, unseen)
+    )
+    true = known[np.arange(len(forget)), labels[forget]]
+    targets = objectives.transport_targets(true, labels[forget], new, labels[unseen])
+    drawn = rng.integers(1, dataset.num_classes, len(forget))
+    kept = rng.choice(request.retain, (STEPS, BATCH))
+    size = min(BATCH, len(forget))
+    order = np.stack([rng.permutation(len(forget))[:size] for _ in range(STEPS)])
+
+    def images(ids: np.ndarray) -> Array:
+        return jnp.asarray(as_floats(dataset.train.inputs[ids]))
+
+    return Problem(
+        images(forget),
+        jnp.asarray(labels[forget]),
+        jnp.asarray((labels[forget] + drawn) % dataset.num_classes),
+        jnp.asarray(targets[np.arange(len(forget)), labels[forget]]),
+        images(kept),
+        jnp.asarray(labels[kept]),
+        jnp.asarray(order),
+        images(unseen),
+        jnp.asarray(labels[unseen]),
+        jnp.asarray(new[np.arange(len(unseen)), labels[unseen]], jnp.float32),
+    )
+
+
+class Learner:
+    """Programs of the study for one model, compiled once for all seeds.
+
+    A step and its pullback are programs of their own, and the run a loop of the host
+    that keeps what is carried: memory for the carries alone, and no convolution inside
+    a compiled loop, which is slow on a CPU.
+
+    Args:
+      model: the network.
+    """
+
+    def __init__(self, model: Model):
+        def pulled(step):
+            def pull(carry, t, problem, choice, cotangent):
+                _, back = jax.vjp(lambda c, k: step(c, t, problem, k), carry, choice)
+                return back(cotangent)
+
+            return pull
+
+        kinds: tuple[Weigh, ...] = (uniform, loreun, free)
+        steps = {weigh: step_of(model, weigh) for weigh in kinds}
+        self._steps: dict[Any, Any] = {w: jax.jit(step) for w, step in steps.items()}
+        self._pulls: dict[Any, Any] = {
+            weigh: jax.jit(pulled(step)) for weigh, step in steps.items()
+        }
+
+        def objective(carry: Carry, problem: Problem) -> Array:
+            return distance(model, carry.params, carry.state, problem)
+
+        self._objective = jax.jit(objective)
+        self._slope = jax.jit(jax.value_and_grad(objective))
+
+    def run(
+        self, weigh: Weigh, original: Trained, problem: Problem, choice: Choice
+    ) -> tuple[Trained, float]:
+        """Return the unlearned model and its J."""
+        last = self._carries(weigh, original, problem, choice)[-1]
+        found = float(self._objective(last, problem))
+        return Trained(last.params, last.state, {}), found
+
+    def gradient(
+        self, weigh: Weigh, original: Trained, problem: Problem, choice: Choice
+    ) -> tuple[float, Choice]:
+        """Return J, and its derivative through the last steps."""
+        carries = self._carries(weigh, original, problem, choice)
+        found, cotangent = self._slope(carries[-1], problem)
+        total = jax.tree.map(jnp.zeros_like, choice)
+        for t in reversed(range(len(problem.order) - THROUGH, len(problem.order))):
+            at = carries[t], jnp.int32(t), problem, choice, cotangent
+            cotangent, part = self._pulls[weigh](*at)
+            total = jax.tree.map(jnp.add, total, part)
+        return float(found), total
+
+    def learn(
+        self, weigh: Weigh, original: Trained, problem: Problem, choice: Choice
+    ) -> tuple[Choice, list[float]]:
+        """Descend J by Adam; return the best choice met, and J by update."""
+        optimizer = optax.adam(OUTER_RATE, eps_root=1e-12)
+        memory = optimizer.init(choice)
+        path, best = [], choice
+        for _ in range(OUTER):
+            found, slope = self.gradient(weigh, original, problem, choice)
+            path.append(found)
+            if found == min(path):
+                best = choice
+            with jax.numpy_dtype_promotion("standard"):  # Adam counts in integers
+                change, memory = optimizer.update(slope, memory, choice)
+            choice = cast(Choice, optax.apply_updates(choice, change))
+        return best, path
+
+    def _carries(
+        self, weigh: Weigh, original: Trained, problem: Problem, choice: Choice
+    ) -> list[Carry]:
+        """Return what was carried before each step, and after the last."""
+        params, state = original.params, original.model_state
+        carries = [Carry(params, state, _optimizer().init(params))]
+        for t in range(len(problem.order)):
+            at = carries[-1], jnp.int32(t), problem, choice
+            carries.append(self._steps[weigh](*at))
+        return carries
+
+
+def learned_study(
+    plan: Plan,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    say: Callable[[str], None],
+    originals: Path | None = None,
+) -> dict[str, Any]:
+    """Learn temperature and weights for every seed; write `learned.json` after each.
+
+    Args:
+      plan: of a part of the tables; its models are made, or read from `folder`.
+      dataset: its data.
+      folder: of the part.
+      say: told a line for each row.
+      originals: folder of the part whose original models are used.
+
+    Returns:
+      What the file holds: "rows" by label, each with `avg_gap`, `deviation` (mean
+      |p - p*|), `objective` (J), `temperature` and `seconds` over the seeds.
+    """
+    store = None if originals is None else originals / "checkpoints"
+    bench = Bench(plan, dataset, folder=folder / "checkpoints", originals=store)
+    learner = Learner(bench.model)
+    rows: dict[str, dict[str, list[float]]] = {}
+    results: dict[str, Any] = {}
+    with locked(folder):
+        for seed in plan.seeds:
+            for label, row in _one_seed(bench, learner, seed).items():
+                say(f"seed {seed}, {label}: {row}")
+                for name, value in row.items():
+                    rows.setdefault(label, {}).setdefault(name, []).append(value)
+            results = {
+                "format": 1,
+                "plan": plan.title,
+                "seeds": list(plan.seeds),
+                "steps": STEPS,
+                "through": THROUGH,
+                "grid": list(GRID),
+                "updates": OUTER,
+                "learning_rate": RATE,
+                "environment": environment(),
+                "rows": {
+                    label: {name: spread(values) for name, values in row.items()}
+                    for label, row in rows.items()
+                },
+            }
+            path = folder / "learned.json"
+            write_atomic(path, to_json(results), overwrite=True)
+    return results
+
+
+def _one_seed(bench: Bench, learner: Learner, seed: int) -> dict[str, dict[str, float]]:
+    """Return the rows of a seed."""
+    dataset = bench.dataset
+    request, _ = bench.request(seed)
+    original = bench.original(seed)
+    target = bench.outputs(bench.retrained(request, seed))
+    goal = measure(target, dataset, request, seed=seed)
+    problem = problem_of(bench.model, original, dataset, request, seed)
+    at_one = Choice(jnp.float32(0), jnp.zeros(len(request.forget), jnp.float32))
+
+    def row(weigh: Weigh, choice: Choice, seconds: float) -> dict[str, float]:
+        made, objective = learner.run(weigh, original, problem, choice)
+        outputs = bench.outputs(made)
+        forget = request.forget
+        deviation = audit.per_sample_deviation(
+            outputs.confidence(dataset, forget), target.confidence(dataset, forget)
+        )
+        metrics = measure(outputs, dataset, request, seed=seed)
+        return {
+            "avg_gap": audit.avg_gap(metrics, goal),
+            "deviation": float(deviation),
+            "objective": objective,
+            "temperature": float(jnp.exp(choice.log_temperature)),
+            "seconds": seconds,
+        }
+
+    found = {
+        "RL": row(uniform, at_one, 0.0),
+        "LoReUn, τ 1": row(loreun, at_one, 0.0),
+    }
+    start = time.perf_counter()
+    tried = []
+    for tau in GRID:
+        choice = at_one._replace(log_temperature=jnp.log(jnp.float32(tau)))
+        tried.append((learner.run(loreun, original, problem, choice)[1], choice))
+    best = min(tried, key=lambda pair: pair[0])[1]
+    found["LoReUn, τ of the grid"] = row(loreun, best, time.perf_counter() - start)
+    for label, weigh in (("LoReUn, τ learned", loreun), ("weights learned", free)):
+        start = time.perf_counter()
+        choice, path = learner.learn(weigh, original, problem, at_one)
+        found[label] = row(weigh, choice, time.perf_counter() - start)
+        found[label] |= {"before": path[0], "after": min(path)}
+    return found
