@@ -11,9 +11,11 @@ probability of the true class after the run; t, for a forget sample, that of an 
 sample of the same class and quantile under the original model; q, for an unseen sample,
 its own under the original model. Retrain is in none of it, so a user could do the same.
 Against it: as many temperatures of a grid as the same number of passes pays for, the
-best chosen by the same J. Retrain only judges.
+best chosen by the same J. All run at one learning rate, at which plain random labels
+have the smallest J. Retrain only judges.
 """
 
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,9 +38,9 @@ from jax_unlearn.types import Array, Model
 
 STEPS, THROUGH = 60, 30  # of a run; the last ones, differentiated
 BATCH = 64  # of each of the two sets
-RATE, MOMENTUM = 0.003, 0.9
+RATES, MOMENTUM = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), 0.9
 OUTER = 8  # updates of what is learned
-OUTER_RATE = 0.3  # of Adam, on the logarithms
+OUTER_RATE = 0.5  # of Adam, on the logarithms: enough to go beyond the grid
 PASSES = 4  # gradients that one differentiated step costs, counted as one plain step
 GRID = tuple(np.geomspace(0.05, 20.0, OUTER * (1 + PASSES) // 2).round(3).tolist())
 """Temperatures tried: (STEPS - THROUGH) + PASSES · THROUGH steps an update, for OUTER
@@ -55,6 +57,7 @@ class Problem(NamedTuple):
       kept_images, kept_labels: of retain batches, `[T, B, ...]`.
       order: positions of the forget samples of each step, `[T, B]`.
       unseen_images, unseen_labels, confidence: of unseen samples, with q.
+      rate: learning rate.
     """
 
     images: Array
@@ -67,6 +70,7 @@ class Problem(NamedTuple):
     unseen_images: Array
     unseen_labels: Array
     confidence: Array
+    rate: Array
 
 
 class Choice(NamedTuple):
@@ -123,7 +127,7 @@ def step_of(model: Model, weigh: Weigh) -> Callable[..., Carry]:
       model: the network.
       weigh: how forget samples are weighted.
     """
-    optimizer = _optimizer()
+    optimizer = _momentum()
 
     def step(carry: Carry, t: Array, problem: Problem, choice: Choice) -> Carry:
         chosen = problem.order[t]
@@ -143,14 +147,15 @@ def step_of(model: Model, weigh: Weigh) -> Callable[..., Carry]:
         known = loss(carry.params, jnp.zeros(split))[1][1]
         given = weigh(known, chosen, choice)
         gradient, (state, _) = jax.grad(loss, has_aux=True)(carry.params, given)
-        change, memory = optimizer.update(gradient, carry.memory, carry.params)
+        moved, memory = optimizer.update(gradient, carry.memory, carry.params)
+        change = jax.tree.map(lambda leaf: -problem.rate * leaf, moved)
         return Carry(optax.apply_updates(carry.params, change), state, memory)
 
     return step
 
 
-def _optimizer() -> optax.GradientTransformation:
-    return optax.sgd(RATE, momentum=MOMENTUM)
+def _momentum() -> optax.GradientTransformation:
+    return optax.trace(MOMENTUM)
 
 
 def distance(model: Model, params: Any, state: Any, problem: Problem) -> Array:
@@ -198,6 +203,7 @@ def problem_of(
         images(unseen),
         jnp.asarray(labels[unseen]),
         jnp.asarray(new[np.arange(len(unseen)), labels[unseen]], jnp.float32),
+        jnp.float32(RATES[0]),
     )
 
 
@@ -230,7 +236,7 @@ class Learner:
         def objective(carry: Carry, problem: Problem) -> Array:
             return distance(model, carry.params, carry.state, problem)
 
-        self._objective = jax.jit(objective)
+        self._objective = jax.jit(functools.partial(distance, model))
         self._slope = jax.jit(jax.value_and_grad(objective))
 
     def run(
@@ -238,8 +244,12 @@ class Learner:
     ) -> tuple[Trained, float]:
         """Return the unlearned model and its J."""
         last = self._carries(weigh, original, problem, choice)[-1]
-        found = float(self._objective(last, problem))
-        return Trained(last.params, last.state, {}), found
+        made = Trained(last.params, last.state, {})
+        return made, self.objective(made, problem)
+
+    def objective(self, made: Trained, problem: Problem) -> float:
+        """Return J of a model."""
+        return float(self._objective(made.params, made.model_state, problem))
 
     def gradient(
         self, weigh: Weigh, original: Trained, problem: Problem, choice: Choice
@@ -276,7 +286,7 @@ class Learner:
     ) -> list[Carry]:
         """Return what was carried before each step, and after the last."""
         params, state = original.params, original.model_state
-        carries = [Carry(params, state, _optimizer().init(params))]
+        carries = [Carry(params, state, _momentum().init(params))]
         for t in range(len(problem.order)):
             at = carries[-1], jnp.int32(t), problem, choice
             carries.append(self._steps[weigh](*at))
@@ -302,7 +312,8 @@ def learned_study(
 
     Returns:
       What the file holds: "rows" by label, each with `avg_gap`, `deviation` (mean
-      |p - p*|), `objective` (J), `temperature` and `seconds` over the seeds.
+      |p - p*|) and `objective` (J), and where something was run with `temperature`,
+      `learning_rate` and `seconds`.
     """
     store = None if originals is None else originals / "checkpoints"
     bench = Bench(plan, dataset, folder=folder / "checkpoints", originals=store)
@@ -323,7 +334,7 @@ def learned_study(
                 "through": THROUGH,
                 "grid": list(GRID),
                 "updates": OUTER,
-                "learning_rate": RATE,
+                "learning_rates": list(RATES),
                 "environment": environment(),
                 "rows": {
                     label: {name: spread(values) for name, values in row.items()}
@@ -344,9 +355,10 @@ def _one_seed(bench: Bench, learner: Learner, seed: int) -> dict[str, dict[str, 
     goal = measure(target, dataset, request, seed=seed)
     problem = problem_of(bench.model, original, dataset, request, seed)
     at_one = Choice(jnp.float32(0), jnp.zeros(len(request.forget), jnp.float32))
+    rated = [problem._replace(rate=jnp.float32(rate)) for rate in RATES]
+    problem = min(rated, key=lambda one: learner.run(uniform, original, one, at_one)[1])
 
-    def row(weigh: Weigh, choice: Choice, seconds: float) -> dict[str, float]:
-        made, objective = learner.run(weigh, original, problem, choice)
+    def judged(made: Trained, objective: float) -> dict[str, float]:
         outputs = bench.outputs(made)
         forget = request.forget
         deviation = audit.per_sample_deviation(
@@ -357,11 +369,17 @@ def _one_seed(bench: Bench, learner: Learner, seed: int) -> dict[str, dict[str, 
             "avg_gap": audit.avg_gap(metrics, goal),
             "deviation": float(deviation),
             "objective": objective,
+        }
+
+    def row(weigh: Weigh, choice: Choice, seconds: float) -> dict[str, float]:
+        return judged(*learner.run(weigh, original, problem, choice)) | {
             "temperature": float(jnp.exp(choice.log_temperature)),
+            "learning_rate": float(problem.rate),
             "seconds": seconds,
         }
 
     found = {
+        "Original": judged(original, learner.objective(original, problem)),
         "RL": row(uniform, at_one, 0.0),
         "LoReUn, τ 1": row(loreun, at_one, 0.0),
     }

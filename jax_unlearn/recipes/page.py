@@ -65,7 +65,10 @@ def write(out: Path) -> list[Path]:
             path = out.parent / f"tables_{name}_gamma.svg"
             written.append(write_atomic(path, _gamma_figure(swept), overwrite=True))
             pieces += [_gamma(swept), f"![Avg. Gap and deviation by γ]({path.name})\n"]
-        pieces += _looks(name)
+        if has(f"proxies_{name}"):
+            pieces += _proxies(stored(f"proxies_{name}"), name)
+        if has(f"learned_{name}"):
+            pieces.append(_learned(stored(f"learned_{name}"), name))
     text = "\n".join(pieces)
     return [write_atomic(out, text, overwrite=True), *written]
 
@@ -189,66 +192,76 @@ def _gamma_figure(swept: Mapping[float, Mapping[str, Any]]) -> str:
     return reports.standalone(studies.gamma_sweep(swept, keys))
 
 
-def _looks(name: str) -> list[str]:
-    """Return what was found of proxies and of learned weights, where it is stored."""
-    pieces = []
-    if has(f"proxies_{name}"):
-        found = stored(f"proxies_{name}")
-        others = list(next(iter(found["correlation"].values())))
-        rows = [
-            [score.replace("_", " "), *(_spread(row[other], 2) for other in others)]
-            for score, row in found["correlation"].items()
+def _proxies(found: Mapping[str, Any], name: str) -> list[str]:
+    """Return the tables of what was found of proxies, and of robustness."""
+    others = list(next(iter(found["correlation"].values())))
+    rows = [
+        [score.replace("_", " "), *(_spread(row[other], 2) for other in others)]
+        for score, row in found["correlation"].items()
+    ]
+    heads = ["score of the original", *(o.replace("|", "\\|") for o in others)]
+    what = (
+        "### Is the loss a proxy of difficulty?\n\n"
+        f"`jax-unlearn recipe proxies-{name} --data FILE.npz`. Spearman's ρ over "
+        "the forget samples (10 % at random) of a score, larger is easier, with "
+        "what Retrain says, p*, and with what a model leaves. The confidence ranks "
+        'as LoReUn\'s loss does, reversed; "null" is the confidence of another '
+        "Retrain: what can be known of p* at all.\n\n"
+    )
+    pieces = [what + _table(heads, rows)]
+    rows = [
+        [score.replace("_", " "), _spread(row, 3)]
+        for score, row in found["targets"].items()
+    ]
+    what = (
+        "### What endpoint transport can reach\n\nMean |t − p*| of its targets, by "
+        "the score that ranks the samples: the deviation that is left where every "
+        'target is reached. "Retrain" ranks by p* itself.\n\n'
+    )
+    pieces.append(what + _table(["ranked by", "\\|t − p*\\|"], rows))
+    attack, robust = found["attack"], found["robust"]
+    names = [key.rpartition(", ")[0] for key in robust]
+    rows = [
+        [
+            label,
+            *(_spread(robust[f"{label}, {bound}"], 1) for bound in attack["bounds"]),
         ]
-        heads = ["score of the original", *(o.replace("|", "\\|") for o in others)]
-        what = (
-            "### Is the loss a proxy of difficulty?\n\n"
-            f"`jax-unlearn recipe proxies-{name} --data FILE.npz`. Spearman's ρ over "
-            "the forget samples (10 % at random) of a score, larger is easier, with "
-            "what Retrain says, p*, and with what a model leaves. The confidence ranks "
-            'as LoReUn\'s loss does, reversed; "null" is the confidence of another '
-            "Retrain: what can be known of p* at all.\n\n"
-        )
-        pieces.append(what + _table(heads, rows))
-        rows = [
-            [score.replace("_", " "), _spread(row, 3)]
-            for score, row in found["targets"].items()
-        ]
-        what = (
-            "### What endpoint transport can reach\n\nMean |t − p*| of its targets, by "
-            "the score that ranks the samples: the deviation that is left where every "
-            'target is reached. "Retrain" ranks by p* itself.\n\n'
-        )
-        pieces.append(what + _table(["ranked by", "\\|t − p*\\|"], rows))
-        attack = found["attack"]
-        rows = [[n, _spread(s, 1)] for n, s in found["robust"].items()]
-        what = (
-            f"### Accuracy under PGD, {attack['steps']} steps, ε = "
-            f"{attack['bound'] * 255:.0f}/255, {attack['images']} test images\n\n"
-        )
-        pieces.append(what + _table(["", "%"], rows))
-    if has(f"learned_{name}"):
-        found = stored(f"learned_{name}")
-        rows = [
-            [
-                label,
-                _spread(row["avg_gap"], 2),
-                _spread(row["deviation"], 3),
-                _spread(row["objective"], 4),
-                _spread(row["temperature"], 2),
-                f"{row['seconds']['mean']:.0f}",
-            ]
-            for label, row in found["rows"].items()
-        ]
-        what = (
-            "### Learned temperature and weights\n\n"
-            f"`jax-unlearn recipe learned-{name} --data FILE.npz`. Random labels, "
-            f"{found['steps']} steps, the last {found['through']} differentiated; "
-            f"{found['updates']} updates against {len(found['grid'])} temperatures, "
-            "the same number of passes. J, the objective, knows nothing of Retrain.\n\n"
-        )
-        heads = ["", "Avg. Gap", "\\|p − p*\\|", "J", "τ", "s"]
-        pieces.append(what + _table(heads, rows))
-    return pieces
+        for label in dict.fromkeys(names)
+    ]
+    what = (
+        f"### Accuracy under PGD, percent\n\n{attack['steps']} steps, "
+        f"{attack['images']} test images.\n\n"
+    )
+    heads = ["", *(f"ε = {bound}" for bound in attack["bounds"])]
+    return [*pieces, what + _table(heads, rows)]
+
+
+def _learned(found: Mapping[str, Any], name: str) -> str:
+    """Return the table of learned temperatures and weights."""
+
+    def told(row: Mapping[str, Any], key: str, digits: int) -> str:
+        return _spread(row[key], digits) if key in row else ""
+
+    digits = {"avg_gap": 2, "deviation": 3, "objective": 4, "temperature": 2}
+    rows = [
+        [label, *(told(row, *pair) for pair in digits.items()), told(row, "seconds", 0)]
+        for label, row in found["rows"].items()
+    ]
+    rates = {f"{v:g}" for v in found["rows"]["RL"]["learning_rate"]["per_seed"]}
+    what = (
+        "### Learned temperature and weights\n\n"
+        f"`jax-unlearn recipe learned-{name} --data FILE.npz`. Seeds "
+        f"{', '.join(str(seed) for seed in found['seeds'])}. Random labels, "
+        f"{found['steps']} steps, the last {found['through']} differentiated; "
+        f"{found['updates']} updates against {len(found['grid'])} temperatures, "
+        "the same number of passes. J is what is descended and chosen by: the mean "
+        "square between forget confidences and those of unseen samples of their rank, "
+        "and what unseen samples lost; it knows nothing of Retrain. All rows of a seed "
+        "share the learning rate at which RL's J is smallest: "
+        f"{', '.join(sorted(rates))}.\n\n"
+    )
+    heads = ["", "Avg. Gap", "\\|p − p*\\|", "J", "τ", "s"]
+    return what + _table(heads, rows)
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

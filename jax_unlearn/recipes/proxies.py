@@ -26,7 +26,8 @@ from jax_unlearn.pipeline.stages import Trained
 from jax_unlearn.pipeline.task import Task, as_floats
 
 UNLEARNED = ("RL", "SalUn", "RL + LoReUn (dynamic)", "SalUn + LoReUn (dynamic)")
-IMAGES, BOUND, STEPS = 500, 8 / 255, 10  # of the attack
+IMAGES, STEPS = 500, 10  # of the attack
+BOUNDS = {"8/255": 8 / 255, "2/255": 2 / 255}
 
 
 def proxies_study(
@@ -49,7 +50,7 @@ def proxies_study(
 
     Returns:
       What the file holds: "correlation" by score and by what it is compared with,
-      "targets" by score, and "robust" by model, each over the seeds.
+      "targets" by score, and "robust" by "model, bound", each over the seeds.
     """
     store = None if originals is None else originals / "checkpoints"
     bench = Bench(
@@ -67,7 +68,7 @@ def proxies_study(
                 "format": 1,
                 "plan": plan.title,
                 "seeds": list(plan.seeds),
-                "attack": {"images": IMAGES, "bound": BOUND, "steps": STEPS},
+                "attack": {"images": IMAGES, "bounds": [*BOUNDS], "steps": STEPS},
                 "environment": environment(),
                 "correlation": {
                     name: {
@@ -120,7 +121,11 @@ def _one_seed(bench: Bench, seed: int) -> dict[str, dict[str, Any]]:
     return {
         "correlation": {n: _correlations(s, said) for n, s in scores.items()},
         "targets": {n: _left(task, s, said["Retrain"]) for n, s in reached.items()},
-        "robust": {label: _robust(bench, t) for label, t in made.items()},
+        "robust": {
+            f"{label}, {name}": _robust(bench, trained, bound)
+            for label, trained in made.items()
+            for name, bound in BOUNDS.items()
+        },
     }
 
 
@@ -146,7 +151,7 @@ def _left(task: Task, score: np.ndarray, target: np.ndarray) -> float:
     return float(np.mean(np.abs(reached - target)))
 
 
-def _robust(bench: Bench, trained: Trained) -> float:
+def _robust(bench: Bench, trained: Trained, bound: float) -> float:
     """Return the accuracy on test images under the attack, percent."""
     test = bench.dataset.test
     return audit.robust_accuracy(
@@ -155,6 +160,6 @@ def _robust(bench: Bench, trained: Trained) -> float:
         trained.model_state,
         as_floats(test.inputs[:IMAGES]),
         test.labels[:IMAGES],
-        bound=BOUND,
+        bound=bound,
         steps=STEPS,
     )

@@ -1,11 +1,12 @@
-"""Kill runs at random moments, resume them, and compare every bit: how many come back.
+"""Kill runs at random steps, resume them, and compare every bit: how many come back.
 
     python tests/benchmarks/bench_kill.py --kills 50
 
 Prints json: kills by phase ("train", "statistics", "unlearn", "ensemble"), how many of
 the resumed results are identical to the uninterrupted ones, how many went on from a
-saved state, and the seconds lost. Each kill is a SIGKILL of a process of its own, at a
-random moment of the phase; one that came after the end is not counted but made again.
+saved state or model, and the seconds lost. Each kill is a SIGKILL of a process of its
+own, after a random step of the phase and a random part of the time to the next; one
+that came after the end is not counted but made again.
 """
 
 import argparse
@@ -19,12 +20,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 PHASES = ("train", "statistics", "unlearn", "ensemble")
 SETTING = {"network": "mlp", "width": 8, "batch_size": 32}
-SAVE_EVERY = 0.1  # seconds: far more often than by default
+SAVE_EVERY = 0.0  # after every step: far more often than by default
 
 
 def work(phase: str, folder: Path) -> None:
@@ -61,16 +63,8 @@ def work(phase: str, folder: Path) -> None:
         seeds=(0, 1),
     )
 
-    met = set()
-
     def progress(label: str, done: int, total: int) -> None:
-        if done == 0:
-            print(f"begin {label}", flush=True)
-        elif label not in met:
-            met.add(label)
-            print(f"at {done} {total} {label}", flush=True)
-        if done == total:
-            print(f"end {label}", flush=True)
+        print(f"at {done} {total} {label}", flush=True)
 
     if phase == "ensemble":
         told = {"RL": methods["unlearn"]}
@@ -81,16 +75,41 @@ def work(phase: str, folder: Path) -> None:
     request, _ = bench.request(0)
     original = bench.original(0)
     if phase != "train":
-        print("begin preparing", flush=True)
+        print("preparing", flush=True)
         bench.unlearn(phase, methods[phase], request, original, seed=0)
 
 
-WINDOWS = {
-    "train": ("begin Original", "end Original"),
-    "statistics": ("begin preparing", "begin statistics"),
-    "unlearn": ("begin unlearn", "end unlearn"),
-    "ensemble": ("begin original", "end RL"),
-}
+class Told(NamedTuple):
+    """What a process printed, and how many seconds after its start."""
+
+    lines: list[str]
+    seconds: list[float]
+    whole: float
+
+    def window(self, phase: str) -> range:
+        """Return the numbers of the lines to kill after."""
+        begin, end = 0, len(self.lines)
+        if phase != "ensemble":
+            begin = 0 if phase == "train" else self.lines.index("preparing")
+        if phase == "statistics":
+            end = begin + 1  # to the first step
+        elif phase == "unlearn":
+            begin += 1
+        return range(begin, end)
+
+    def resumed(self, phase: str) -> bool:
+        """Return whether the phase went on from a saved state; statistics, of which
+        none is saved, from a saved model.
+        """
+        first: dict[str, tuple[int, int]] = {}
+        for line in self.lines:
+            if line.startswith("at "):
+                _, done, total, label = line.split(" ", 3)
+                if int(done):
+                    first.setdefault(label, (int(done), int(total)))
+        if phase == "statistics":
+            return any(total == 1 for _, total in first.values())
+        return any(1 < done < total for done, total in first.values())
 
 
 def start(phase: str, folder: Path) -> subprocess.Popen:
@@ -99,31 +118,25 @@ def start(phase: str, folder: Path) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def finish(phase: str, folder: Path) -> tuple[float, float, bool]:
-    """Run to the end; return seconds of all and of the window to kill in, and whether
-    something went on from a saved state.
-    """
-    begun, marks, resumed = time.monotonic(), {}, False
+def finish(phase: str, folder: Path) -> Told:
+    """Run to the end."""
+    begun, lines, seconds = time.monotonic(), [], []
     process = start(phase, folder)
     assert process.stdout is not None
     for line in process.stdout:
-        marks.setdefault(line.strip(), time.monotonic())
-        if line.startswith("at "):
-            done, total = (int(number) for number in line.split()[1:3])
-            resumed |= 1 < done < total  # a model that is loaded is at its end at once
+        lines.append(line.strip())
+        seconds.append(time.monotonic() - begun)
     if process.wait():
         raise RuntimeError(f"{phase} in {folder} ended with {process.returncode}")
-    first, last = WINDOWS[phase]
-    window = marks.get(last, begun) - marks.get(first, begun)
-    return time.monotonic() - begun, window, resumed
+    return Told(lines, seconds, time.monotonic() - begun)
 
 
-def kill(phase: str, folder: Path, wait: float) -> bool:
-    """Kill a process some seconds into its phase; return whether it was still alive."""
+def kill(phase: str, folder: Path, number: int, wait: float) -> bool:
+    """Kill a process some seconds after a line; return whether it was still alive."""
     process = start(phase, folder)
     assert process.stdout is not None
-    for line in process.stdout:
-        if line.strip() == WINDOWS[phase][0]:
+    for met, _ in enumerate(process.stdout):
+        if met == number:
             break
     time.sleep(wait)
     alive = process.poll() is None
@@ -164,28 +177,33 @@ def benchmark(kills: int, seed: int) -> dict:
     rows = {phase: dict(zero) for phase in PHASES}
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        whole, seconds, windows = {}, {}, {}
+        told, whole = {}, {}
         for phase in PHASES[: min(kills, len(PHASES))]:
-            seconds[phase], windows[phase], _ = finish(phase, root / phase)
+            told[phase] = finish(phase, root / phase)
             whole[phase] = results(root / phase)
         for number in range(kills):
             phase = PHASES[number % len(PHASES)]
             row, folder = rows[phase], root / f"{phase}-{number}"
-            begun = time.monotonic()
-            while not kill(phase, folder, draw.uniform(0, windows[phase])):
+            uncut = told[phase]
+            while True:
+                begun = time.monotonic()
+                line = draw.choice(uncut.window(phase))
+                ends = [*uncut.seconds[1:], uncut.whole]
+                wait = draw.uniform(0, ends[line] - uncut.seconds[line])
+                if kill(phase, folder, line, wait):
+                    break
                 row["late"] += 1
                 if row["late"] > 3 * kills:
                     raise RuntimeError(f"{phase} ends before any kill; free the CPUs")
                 shutil.rmtree(folder)
-                begun = time.monotonic()
-            _, _, resumed = finish(phase, folder)
+            resumed = finish(phase, folder).resumed(phase)
             same = results(folder) == whole[phase]
             row["kills"] += 1
             row["identical"] += same
             row["resumed"] += resumed
-            row["lost"] += time.monotonic() - begun - seconds[phase]
-            told = f"{number + 1}/{kills} {phase}: identical {same}, resumed {resumed}"
-            print(told, file=sys.stderr)
+            row["lost"] += time.monotonic() - begun - uncut.whole
+            said = f"{number + 1}/{kills} {phase}, after {uncut.lines[line]!r}"
+            print(f"{said}: identical {same}, resumed {resumed}", file=sys.stderr)
             shutil.rmtree(folder)
     for row in rows.values():
         row["lost"] = round(row["lost"], 1)

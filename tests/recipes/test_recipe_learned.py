@@ -39,12 +39,12 @@ def problem():
         jnp.asarray(INPUTS[rest]),
         jnp.asarray(LABELS[rest]),
         jnp.full(len(rest), 0.5, jnp.float32),
+        jnp.float32(0.3),
     )
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(learned, "RATE", 0.3)
     monkeypatch.setattr(learned, "THROUGH", STEPS)
     return Learner(MODEL)
 
@@ -60,7 +60,7 @@ def test_the_derivative_is_that_of_the_whole_run(quick, original, problem, weigh
     step = learned.step_of(MODEL, weigh)
 
     def whole(given):
-        memory = learned._optimizer().init(original.params)
+        memory = learned._momentum().init(original.params)
         carry = Carry(original.params, original.model_state, memory)
         for t in range(STEPS):
             carry = step(carry, t, problem, given)

@@ -44,6 +44,8 @@ def test_scores_are_correlated_and_models_attacked(tmp_path, monkeypatch):
         assert all(abs(spread["mean"]) <= 1 for spread in row.values())
     assert correlation["null"]["p*"]["mean"] > 0.3  # two Retrains rank alike
     assert all(0 <= s["mean"] <= 100 for s in found["robust"].values())
+    wide, narrow = (found["robust"][f"RL, {bound}"]["mean"] for bound in proxies.BOUNDS)
+    assert wide <= narrow
     targets = found["targets"]
     least = targets["Retrain"]["mean"]
     assert all(least <= row["mean"] <= 1 for row in targets.values())
@@ -59,10 +61,13 @@ def test_rows_of_the_learned_study(tmp_path, monkeypatch):
         monkeypatch.setattr(learned, name, value)
     told = []
     found = learned.learned_study(PLAN, DATA, tmp_path, say=told.append)
-    assert len(told) == 2 * len(found["rows"]) == 10
+    assert len(told) == 2 * len(found["rows"]) == 12
     assert json.loads((tmp_path / "learned.json").read_text()) == found
     for row in found["rows"].values():
         assert all(len(spread["per_seed"]) == 2 for spread in row.values())
+    rates = [row["learning_rate"] for row in list(found["rows"].values())[1:]]
+    assert all(rate == rates[0] for rate in rates)
+    assert set(np.float32(rates[0]["per_seed"])) <= set(np.float32(learned.RATES))
     grid = found["rows"]["LoReUn, τ of the grid"]["temperature"]["per_seed"]
     assert {round(tau, 3) for tau in grid} <= {0.5, 2.0}
     for label in ("LoReUn, τ learned", "weights learned"):
@@ -90,8 +95,8 @@ def test_searched_settings_make_the_plans(small, monkeypatch, tmp_path):
     found = tables.search_tables("small", DATA, lambda line: None)
     assert list(found) == ["random10"]  # the other part takes its settings
     assert set(found["random10"]["settings"]) == {"FT", "SSD"}
-    monkeypatch.setattr(tables, "found_settings", lambda name: found)
-    plan = tables.tables_plan("small", "tail", seeds=(0, 1))
+    (tmp_path / "settings.json").write_text(json.dumps(found))
+    plan = tables.tables_plan("small", "tail", seeds=(0, 1), folder=tmp_path)
     assert list(plan.methods) == ["SSD"]
     assert "of random10" in plan.note
     results = experiment(plan, DATA, tmp_path / "run")
