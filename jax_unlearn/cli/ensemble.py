@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,6 @@ def ensemble(
       out: folder; the models found there are not made again.
       save_every: least seconds between two saves to go on from; 0 saves every step.
     """
-    from jax_unlearn import report as reports
-
     if resamples < 2:
         raise InputError(f"resamples={resamples} must be at least 2; try 20")
     if methods is not None and not methods:
@@ -66,8 +65,50 @@ def ensemble(
     for name in methods or ():
         if name not in plan.methods:
             raise unknown_name("method", name, plan.methods)
-    chosen = {name: plan.methods[name] for name in methods or plan.methods}
-    console = open_console()
+    audited(
+        open_console(),
+        plan,
+        dataset,
+        out,
+        methods=plan.methods if methods is None else methods,
+        models=models,
+        chunk=chunk,
+        how=how,
+        resamples=resamples,
+        save_every=save_every,
+    )
+
+
+def audited(
+    console: Any,
+    plan: Plan,
+    dataset: Dataset,
+    out: Path,
+    *,
+    methods: Iterable[str],
+    models: int,
+    chunk: int = 16,
+    how: str = "auto",
+    resamples: int = 20,
+    save_every: float = SECONDS,
+) -> dict[str, Any]:
+    """Make the models of a plan and audit them; print, write and return what is found.
+
+    Args:
+      console: to print on.
+      plan: whose methods are made, for the request of its first seed.
+      dataset: its data.
+      out: folder.
+      methods: labels in the plan.
+      models: as of `ensemble`, like the rest.
+      chunk: as there.
+      how: as there.
+      resamples: as there.
+      save_every: as there.
+    """
+    from jax_unlearn import report as reports
+
+    chosen = {name: plan.methods[name] for name in methods}
 
     def say(line: str) -> None:
         console.print(line, markup=False, soft_wrap=True)
@@ -108,6 +149,7 @@ def ensemble(
     page = reports.write(results, out / "report.html", overwrite=True)
     print_audit(console, found)
     say(f"outputs: {file}\nreport: {page}")
+    return results
 
 
 def outputs_of_ensembles(

@@ -15,6 +15,7 @@ from jax_unlearn.cli.console import (
     print_legend,
     print_results,
 )
+from jax_unlearn.cli.ensemble import audited
 from jax_unlearn.data import Dataset, check_writable, digits, write_atomic
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.pipeline import Plan, experiment
@@ -52,6 +53,7 @@ RECIPES = {
     "tables-cifar10-vgg": Known("the same with VGG-16, long-tailed", "weeks"),
     "proxies-fashion": Known("is the loss a proxy of difficulty; PGD", "5 min"),
     "proxies-cifar10": Known("the same on the CIFAR-10 subset", "5 min"),
+    "lira-fashion": Known("U-LiRA and KLoM with 32 models each", "30 min"),
     "learned-fashion": Known("LoReUn's temperature and weights, learned", "10 min"),
     "learned-cifar10": Known("the same on the CIFAR-10 subset", "15 min"),
 }
@@ -105,7 +107,7 @@ def recipe(
         _chain(console, data, out, seeds, parts, tune)
         return
     family = name.partition("-")[0]
-    if family in ("proxies", "learned"):
+    if family in ("proxies", "learned", "lira"):
         _has_no(name, parts=parts, tune=tune or None)
         _look(console, name, data, out, seeds)
         return
@@ -294,7 +296,7 @@ def _look(
     out: Path | None,
     seeds: Sequence[int] | None,
 ) -> None:
-    """Look at the models of the tables' first part, or learn from its originals."""
+    """Look at the tables' first part: its models, its originals, many of its kind."""
     from jax_unlearn.recipes import learned, proxies, tables
 
     family, _, study = name.partition("-")
@@ -302,6 +304,10 @@ def _look(
     folder = Path("runs") / f"tables-{study}" if out is None else out
     plan = tables.tables_plan(study, "random10", seeds=seeds, folder=folder)
     folder = folder / "random10"
+    if family == "lira":
+        asked = {"methods": tables.ATTACKED, "models": tables.MODELS}
+        audited(console, plan, dataset, folder / "lira", **asked)
+        return
     if family == "learned":
 
         def say(line: str) -> None:

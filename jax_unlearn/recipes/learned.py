@@ -321,7 +321,7 @@ def learned_study(
     rows: dict[str, dict[str, list[float]]] = {}
     results: dict[str, Any] = {}
     with locked(folder):
-        for seed in plan.seeds:
+        for number, seed in enumerate(plan.seeds, 1):
             for label, row in _one_seed(bench, learner, seed).items():
                 say(f"seed {seed}, {label}: {row}")
                 for name, value in row.items():
@@ -329,7 +329,7 @@ def learned_study(
             results = {
                 "format": 1,
                 "plan": plan.title,
-                "seeds": list(plan.seeds),
+                "seeds": list(plan.seeds[:number]),
                 "steps": STEPS,
                 "through": THROUGH,
                 "grid": list(GRID),

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jax_unlearn.audit import KINDS
 from jax_unlearn.data import write_atomic
 from jax_unlearn.pipeline.plan import slug
 from jax_unlearn.recipes.claims import CLAIMS, judge
@@ -28,8 +29,8 @@ data; the order of the methods is what can be compared.
 CLAIMS_HEAD = """## The claims
 
 A claim says that one figure is smaller than another. It holds where that is so in every
-pair with p < 0.05 over the seeds; partly, in some pair, or in all without p < 0.05 in
-one; else it does not hold. p is not corrected for the number of pairs. Not tested at
+pair with p < 0.05 over the seeds; partly, in some pair; else it does not hold, or these
+seeds do not show it. p is not corrected for the number of pairs. Not tested at
 the papers' scale: their networks, data and lengths need an accelerator
 (`jax-unlearn recipe tables-cifar10-full`, `tables-cifar10-vgg`).
 """
@@ -67,6 +68,8 @@ def write(out: Path) -> list[Path]:
             pieces += [_gamma(swept), f"![Avg. Gap and deviation by γ]({path.name})\n"]
         if has(f"proxies_{name}"):
             pieces += _proxies(stored(f"proxies_{name}"), name)
+        if has(f"lira_{name}"):
+            pieces.append(_attacked(stored(f"lira_{name}"), name))
         if has(f"learned_{name}"):
             pieces.append(_learned(stored(f"learned_{name}"), name))
     text = "\n".join(pieces)
@@ -234,6 +237,40 @@ def _proxies(found: Mapping[str, Any], name: str) -> list[str]:
     )
     heads = ["", *(f"ε = {bound}" for bound in attack["bounds"])]
     return [*pieces, what + _table(heads, rows)]
+
+
+def _attacked(found: Mapping[str, Any], name: str) -> str:
+    """Return the table of the audit of many models."""
+    audit = found["audit"]
+    figures = audit["figures"]
+
+    def target(figure: Mapping[str, Any], digits: int) -> str:
+        value = f"{figure['target']:.{digits}f}"
+        low, high = figure["null_low"], figure["null_high"]
+        return (
+            value if low is None else f"{value} [{low:.{digits}f}, {high:.{digits}f}]"
+        )
+
+    rows = []
+    for key, kind in KINDS.items():
+        told = [figures[method].get(key) for method in figures]
+        if None not in told:
+            cells = [
+                f"{one['value']:.{kind.digits}f}"
+                + (" ●" if one["verdict"] == "inside" else "")
+                for one in told
+            ]
+            label = kind.label.replace("|", "\\|")
+            rows.append([label, target(told[0], kind.digits), *cells])
+    what = (
+        f"### Attacks with {audit['retrained']} models of each kind\n\n"
+        f"`jax-unlearn recipe lira-{name} --data FILE.npz`. The request of seed "
+        f"{found['plan']['seeds'][0]}; settings as above. The target is Retrain's "
+        "value, for a distance that between two sets of Retrains, with the interval "
+        f"of {100 * audit['level']:.0f} % of the divisions of the Retrains; ● is "
+        "inside.\n\n"
+    )
+    return what + _table(["", "target", *figures], rows)
 
 
 def _learned(found: Mapping[str, Any], name: str) -> str:

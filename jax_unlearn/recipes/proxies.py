@@ -60,14 +60,14 @@ def proxies_study(
     found: dict[str, dict[str, list[Any]]] = {kind: {} for kind in kinds}
     results: dict[str, Any] = {}
     with locked(folder):
-        for seed in plan.seeds:
+        for number, seed in enumerate(plan.seeds, 1):
             for kind, values in _one_seed(bench, seed).items():
                 for name, value in values.items():
                     found[kind].setdefault(name, []).append(value)
             results = {
                 "format": 1,
                 "plan": plan.title,
-                "seeds": list(plan.seeds),
+                "seeds": list(plan.seeds[:number]),
                 "attack": {"images": IMAGES, "bounds": [*BOUNDS], "steps": STEPS},
                 "environment": environment(),
                 "correlation": {

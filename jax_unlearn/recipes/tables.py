@@ -92,6 +92,20 @@ TRIED: dict[str, dict[str, Sequence[Any]]] = {
 """Six trials each; weighted methods and estimators have those of random labels."""
 
 
+MODELS = 32  # of each kind, for attacks that need many
+ATTACKED = (
+    "FT",
+    "RL",
+    "SalUn",
+    "RL + LoReUn (dynamic)",
+    "SalUn + LoReUn (dynamic)",
+    "RL + FaLW (every 8)",
+    "NegGrad+",
+    "Transport, no decay",
+)
+"""Methods that are attacked so."""
+
+
 class Part(NamedTuple):
     """One request, and what is asked of it.
 

@@ -6,9 +6,10 @@ import json
 import numpy as np
 import pytest
 
+from jax_unlearn.cli.recipe import recipe
 from jax_unlearn.data import Dataset, Examples, digits
 from jax_unlearn.pipeline import Plan, Training, Unlearning, experiment
-from jax_unlearn.recipes import learned, proxies, tables
+from jax_unlearn.recipes import learned, page, proxies, tables
 from jax_unlearn.recipes.tables import LOREUN
 
 DATA = digits()
@@ -101,6 +102,28 @@ def test_searched_settings_make_the_plans(small, monkeypatch, tmp_path):
     assert "of random10" in plan.note
     results = experiment(plan, DATA, tmp_path / "run")
     assert results["rows"]["ssd"]["avg_gap"]["mean"] >= 0
+
+
+def test_many_models_are_attacked(small, monkeypatch, tmp_path, capsys):
+    inputs = {"x_train": DATA.train.inputs, "x_test": DATA.test.inputs}
+    labels = {"y_train": DATA.train.labels, "y_test": DATA.test.labels}
+    np.savez(tmp_path / "data.npz", **inputs, **labels)
+    monkeypatch.setitem(tables.STUDIES, "fashion", small)
+    monkeypatch.setattr(tables, "MODELS", 8)
+    monkeypatch.setattr(tables, "ATTACKED", ("SSD",))
+    settings = {
+        label: vars(Unlearning(**tables.FIXED[label])) for label in ("FT", "SSD")
+    }
+    told = {"settings": settings, "trials": 0, "search_seeds": []}
+    (tmp_path / "settings.json").write_text(json.dumps({"random10": told}))
+    recipe("lira-fashion", data=tmp_path / "data.npz", out=tmp_path)
+    assert "U-LiRA" in capsys.readouterr().out
+    found = json.loads((tmp_path / "random10" / "lira" / "results.json").read_text())
+    assert found["audit"]["models"] == {"doing nothing": 8, "SSD": 8}
+    text = page._attacked(found, "fashion")
+    value = found["audit"]["figures"]["SSD"]["lira_auc"]["value"]
+    row = next(line for line in text.splitlines() if line.startswith("| U-LiRA AUC"))
+    assert row.split("|")[-2].split()[0] == f"{value:.3f}"
 
 
 @pytest.mark.slow

@@ -69,7 +69,7 @@ NEAR, FAR = [1.0, 1.4, 0.8], [3.0, 3.5, 2.9]
         ([("near", "far")], "holds"),
         ([("far", "near")], "does not hold"),
         ([("near", "far"), ("far", "near")], "holds partly"),
-        ([("near", "noisy")], "holds partly"),  # smaller, not clearly
+        ([("near", "noisy")], "does not hold"),  # smaller, not clearly
         ([("noisy", "near")], "does not hold"),
         ([("near", "missing")], "not tested"),
     ],
