@@ -38,8 +38,8 @@ BOUNDS = (
     ("null", "null, another Retrain", GREEN, ":"),
     ("original", "original, nothing done", RED, "--"),
 )
-COLOURS = (BLUE, PURPLE, AMBER, INK, MUTED)
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # 35 series before one looks the same
+COLOURS = (BLUE, PURPLE, AMBER, INK, MUTED, RED)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # 42 series before one looks the same
 SHIFT, EDGE = 0.018, 0.07  # of the length of the ρ axis: between series, at the ends
 _POINT: Any = {"markersize": 4.6, "elinewidth": 1.0, "capsize": 2.2, "zorder": 3}
 

@@ -225,4 +225,6 @@ if __name__ == "__main__":
     if given.work:
         work(given.work[0], Path(given.work[1]))
     else:
-        print(json.dumps(benchmark(given.kills, given.seed), indent=1))
+        from measuring import environment
+
+        print(json.dumps(environment() | benchmark(given.kills, given.seed), indent=1))

@@ -106,15 +106,14 @@ def test_the_page_says_what_the_results_hold(tmp_path):
     names = [name for name in tables.STUDIES if page.has(f"tables_{name}")]
     assert names
     for name in names:
+        own = text.partition(f"\n## {tables.STUDIES[name].title}\n")[2]
         for part, found in page.stored(f"tables_{name}").items():
+            title = found["plan"]["title"].partition(": ")[2]
+            lines = own.partition(f"\n### {title}\n")[2].splitlines()
             for key, row in found["rows"].items():
-                line = next(
-                    line
-                    for line in text.partition(
-                        found["plan"]["title"].partition(": ")[2]
-                    )[2].splitlines()
-                    if line.startswith((f"| {row['label']} |", f"| *{row['label']}* |"))
-                )
+                label = row["label"]
+                starts = f"| {label} |", f"| *{label}* |"
+                line = next(line for line in lines if line.startswith(starts))
                 mean = row["metrics"]["ua"]["mean"]
                 assert f"| {mean:.1f}" in line, (part, key)
     for claim in CLAIMS:
