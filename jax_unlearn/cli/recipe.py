@@ -52,10 +52,10 @@ RECIPES = {
     "tables-cifar10-full": Known("all of CIFAR-10, ResNet-18, 182 epochs", "weeks"),
     "tables-cifar10-vgg": Known("the same with VGG-16, long-tailed", "weeks"),
     "proxies-fashion": Known("is the loss a proxy of difficulty; PGD", "5 min"),
-    "proxies-cifar10": Known("the same on the CIFAR-10 subset", "5 min"),
+    "proxies-cifar10": Known("the same on the CIFAR-10 subset", "15 min"),
     "lira-fashion": Known("U-LiRA and KLoM with 32 models each", "30 min"),
     "learned-fashion": Known("LoReUn's temperature and weights, learned", "10 min"),
-    "learned-cifar10": Known("the same on the CIFAR-10 subset", "15 min"),
+    "learned-cifar10": Known("the same on the CIFAR-10 subset", "1 h"),
 }
 
 

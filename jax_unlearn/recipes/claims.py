@@ -243,6 +243,16 @@ CLAIMS = (
         + _against("gamma-1", _OURS, ("RL", "SalUn", _EXACT, *_CHEAP)),
     ),
     Claim(
+        "The same where the forget set is easier (near) or harder (far) than unseen data",
+        "ours",
+        gap,
+        tuple(
+            Pair(part, _OURS, rival)
+            for part in ("near", "far")
+            for rival in ("FT", "RL")
+        ),
+    ),
+    Claim(
         "Endpoint transport (no decay) has the smallest deviation by sample",
         "ours",
         deviation,

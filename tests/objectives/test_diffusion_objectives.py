@@ -1,6 +1,7 @@
 """Objectives of diffusion models against a linear model worked out by hand."""
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -223,6 +224,48 @@ def test_loreun_weighs_the_gradients_of_single_samples():
     )
     moved = jax.tree.map(lambda a, b: a - b, PARAMS, new.params)
     trees_close(moved, expected, rtol=1e-3, atol=1e-5)
+
+
+class Shift(nn.Module):
+    """ε̂ = a·x + b_c: a linen module that knows nothing of the library."""
+
+    @nn.compact
+    def __call__(self, inputs):
+        x, times, condition = inputs
+        del times
+        scale = self.param("a", nn.initializers.ones, ())
+        shift = nn.Embed(K + 1, 1)(condition)
+        return scale * x + shift[:, None, None]
+
+
+def test_a_linen_denoiser_forgets_a_condition():
+    model = ju.from_linen(Shift())
+    data = batch(12)
+    forget = data._replace(labels=jnp.zeros(12, jnp.int32))
+    retain = data._replace(labels=1 + data.labels % 2)
+    inputs = data.inputs, jnp.zeros(12, jnp.int32), forget.labels
+    params, state = model.init(KEY, inputs)
+    objective = objectives.relabel_condition(
+        model, PROCESS, replace=diffusion.anchor(1)
+    )
+    alg = ju.methods.assemble(
+        model,
+        optax.sgd(0.3),
+        forget=objective,
+        retain=objectives.denoise(model, PROCESS),
+        weighting=ju.weights.loreun(temperature=1.0),
+    )
+    batches = [UnlearnBatch(forget, retain)] * 60
+    made = ju.run(alg, alg.init(params, state), batches, KEY).params
+
+    def apart(params):  # what is said of the forgotten condition and of its anchor
+        said, other = (
+            model.apply(params, state, (*inputs[:2], c), train=False)[0]
+            for c in (forget.labels, jnp.ones(12, jnp.int32))
+        )
+        return float(jnp.abs(said - other).max())
+
+    assert apart(made) < 0.1 * apart(params)
 
 
 @pytest.mark.parametrize("harmonizer", [ju.harmonize.one_way, ju.harmonize.two_way])
