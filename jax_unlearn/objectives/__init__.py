@@ -17,6 +17,7 @@ from jax_unlearn.objectives.diffusion import denoising_features as denoising_fea
 from jax_unlearn.objectives.diffusion import denoising_nonmember as denoising_nonmember
 from jax_unlearn.objectives.diffusion import negative_guidance as negative_guidance
 from jax_unlearn.objectives.diffusion import relabel_condition as relabel_condition
+from jax_unlearn.objectives.endpoint import density_ratio as density_ratio
 from jax_unlearn.objectives.endpoint import quantile_match as quantile_match
 from jax_unlearn.objectives.endpoint import target_table as target_table
 from jax_unlearn.objectives.endpoint import transport_targets as transport_targets

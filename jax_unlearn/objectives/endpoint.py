@@ -5,15 +5,19 @@ import numpy as np
 from jax_unlearn.errors import InputError
 
 
-def quantile_match(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
+def quantile_match(
+    scores: np.ndarray, reference: np.ndarray, weights: np.ndarray | None = None
+) -> np.ndarray:
     """Match every score with the reference value of the same quantile.
 
     The i-th smallest of F scores is sent to the reference value of rank
-    ⌊(i + ½)·U/F⌋: the monotone plan of one-dimensional optimal transport.
+    ⌊(i + ½)·U/F⌋: the monotone plan of one-dimensional optimal transport. With weights
+    it is the first value up to which more than (i + ½)/F of their sum lies.
 
     Args:
       scores: `[F]`.
       reference: `[U]`, U ≥ 1.
+      weights: of the reference values, positive, `[U]`; default all alike.
 
     Returns:
       Positions in `reference`, `i64[F]`.
@@ -26,7 +30,42 @@ def quantile_match(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
     rank = np.empty(len(scores), np.int64)
     rank[np.argsort(scores, kind="stable")] = np.arange(len(scores))
     order = np.argsort(reference, kind="stable")
-    return order[((2 * rank + 1) * len(reference)) // (2 * len(scores))]
+    if weights is None:
+        return order[((2 * rank + 1) * len(reference)) // (2 * len(scores))]
+    total = np.cumsum(np.asarray(weights, np.float64)[order])
+    wanted = (rank + 0.5) / len(scores) * total[-1]
+    at = np.searchsorted(total, wanted, side="right")
+    return order[np.minimum(at, len(reference) - 1)]
+
+
+def density_ratio(
+    wanted: np.ndarray, given: np.ndarray, *, width: float = 0.1
+) -> np.ndarray:
+    """Weight given samples so that they are spread as the wanted ones are.
+
+    w_j = Σ_i k(g_j - f_i)/F / Σ_i k(g_j - g_i)/U, with k(d) = exp(-d²/(2·width²)).
+
+    Args:
+      wanted: one number a sample, f, `[F]`.
+      given: the same of other samples, g, `[U]`.
+      width: of the kernel, in the unit of the numbers.
+
+    Returns:
+      Positive weights `f64[U]`.
+
+    Source: importance weighting under covariate shift (Shimodaira 2000), by kernel
+    density estimates; width: our choice, for numbers in 0..1.
+
+    >>> density_ratio(np.array([0.9, 0.9]), np.array([0.1, 0.9])).round(3)
+    array([0., 2.])
+    """
+    wanted, given = np.asarray(wanted, np.float64), np.asarray(given, np.float64)
+
+    def density(of: np.ndarray) -> np.ndarray:
+        apart = (given[:, None] - of[None, :]) / width
+        return np.exp(-0.5 * np.square(apart)).mean(axis=1)
+
+    return np.maximum(density(wanted) / density(given), np.finfo(np.float32).tiny)
 
 
 def transport_targets(
@@ -36,6 +75,7 @@ def transport_targets(
     unseen_labels: np.ndarray,
     *,
     min_unseen: int = 5,
+    ease: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
     """Give every forget sample an unseen prediction of its class and quantile.
 
@@ -51,6 +91,9 @@ def transport_targets(
       unseen_probs: predictions on unseen samples, `[U, K]`.
       unseen_labels: their classes, `[U]`.
       min_unseen: below this count a class borrows.
+      ease: how easy the forget and the unseen samples are, `[F]` and `[U]` in 0..1, for
+        a model that saw neither. Where the two differ, unseen samples count by the
+        ratio of the densities (`density_ratio`), class by class.
 
     Returns:
       Target distributions `f32[F, K]`.
@@ -84,13 +127,21 @@ def transport_targets(
             f"len(unseen_probs)={len(unseen_probs)}, "
             f"len(unseen_labels)={len(unseen_labels)}: each pair must agree"
         )
+    if ease is not None and tuple(map(len, ease)) != (len(labels), len(unseen_labels)):
+        raise InputError(
+            f"ease of {len(ease[0])} and {len(ease[1])} samples: give one number for "
+            f"each of the {len(labels)} forget and {len(unseen_labels)} unseen samples"
+        )
     true = unseen_probs[np.arange(len(unseen_labels)), unseen_labels]
     targets = np.empty((len(labels), unseen_probs.shape[1]), np.float32)
     for k in np.unique(labels):
         members = np.flatnonzero(labels == k)
         own = np.flatnonzero(unseen_labels == k)
         pool = own if len(own) >= min_unseen else np.arange(len(unseen_labels))
-        chosen = pool[quantile_match(scores[members], true[pool])]
+        weights = None
+        if ease is not None:
+            weights = density_ratio(ease[0][members], ease[1][pool])
+        chosen = pool[quantile_match(scores[members], true[pool], weights)]
         rows = unseen_probs[chosen].astype(np.float32)
         here, lender = np.arange(len(chosen)), unseen_labels[chosen]
         rows[here, lender], rows[here, k] = rows[here, k], rows[here, lender].copy()

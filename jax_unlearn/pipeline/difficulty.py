@@ -1,14 +1,18 @@
 """How easily each forget sample would be predicted unseen: scores to rank them by.
 
-All are of the original model; larger is easier. Rank correlation with what Retrain says
-of the samples is in the recipe `proxies`.
+Larger is easier. All are of the original model; `reference` also asks one that saw none
+of the samples. Rank correlation with what Retrain says of them is in the recipe
+`proxies`.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.stats import rankdata
+from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.neighbors import NearestNeighbors
 
 from jax_unlearn import losses, objectives
@@ -18,6 +22,7 @@ from jax_unlearn.types import Batch
 from jax_unlearn.weights import gradient_norms
 
 NEIGHBOURS = 10  # retain samples asked for their labels
+TREES, LEAF = 200, 2  # of the reference model, and least samples in a leaf
 
 
 def confidence(task: Task) -> np.ndarray:
@@ -68,14 +73,66 @@ def neighbours(task: Task) -> np.ndarray:
     return same.mean(axis=1) + confidence(task) / (2 * count)
 
 
-RANKINGS: dict[str, Callable[[Task], np.ndarray]] = {
-    "confidence": confidence,
-    "el2n": el2n,
-    "margin": margin,
-    "gradient_norm": gradient_norm,
-    "neighbours": neighbours,
+class Ranking(NamedTuple):
+    """What transport is told of the samples.
+
+    Attributes:
+      scores: of the forget samples, larger is easier, `[F]`.
+      ease: of forget and unseen samples for a model that saw neither, where there is
+        one.
+    """
+
+    scores: np.ndarray
+    ease: tuple[np.ndarray, np.ndarray] | None = None
+
+
+def reference(task: Task) -> Ranking:
+    """Ask randomised trees grown on the raw retain samples, which saw neither set.
+
+    The score is the sum of two ranks in the class: by the confidence of the original,
+    which remembers the forget samples, and by that of the trees, which do not.
+    """
+    retain, forget = task.request.retain, task.request.forget
+
+    def flat(ids: np.ndarray) -> np.ndarray:
+        return as_floats(task.dataset.train.inputs[ids]).reshape(len(ids), -1)
+
+    trees = ExtraTreesClassifier(
+        TREES, min_samples_leaf=LEAF, random_state=task.seed
+    ).fit(flat(retain), task.labels(retain))
+    column = {label: at for at, label in enumerate(trees.classes_.tolist())}
+
+    def true(ids: np.ndarray) -> np.ndarray:
+        said = trees.predict_proba(flat(ids))
+        found = [column.get(label) for label in task.labels(ids).tolist()]
+        return np.array(
+            [
+                0.0 if at is None else row[at]
+                for row, at in zip(said, found, strict=True)
+            ]
+        )
+
+    ease, labels, own = true(forget), task.labels(forget), confidence(task)
+    scores = np.empty(len(forget))
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        scores[members] = rankdata(own[members]) + rankdata(ease[members])
+    return Ranking(scores, (ease, true(task.request.unseen)))
+
+
+def _alone(score: Callable[[Task], np.ndarray]) -> Callable[[Task], Ranking]:
+    return lambda task: Ranking(score(task))
+
+
+RANKINGS: dict[str, Callable[[Task], Ranking]] = {
+    "confidence": _alone(confidence),
+    "el2n": _alone(el2n),
+    "margin": _alone(margin),
+    "gradient_norm": _alone(gradient_norm),
+    "neighbours": _alone(neighbours),
+    "reference": reference,
 }
-"""By name: `Task -> [F]`, larger is easier."""
+"""By name."""
 
 
 def _logits(task: Task) -> tuple[jax.Array, jax.Array]:

@@ -24,7 +24,14 @@ ESTIMATORS = ("exact", "every", "streaming", "anchored")
 HARMONIZERS = ("auto", "none", "one_way", "two_way")
 STRATEGIES = ("uniform", "class_skewed", "feature_cluster", "hard", "nearest")
 ATTACKS = ("logistic", "softmax_mlp", "entropy_mlp", "gaussian_ratio")
-RANKINGS = ("confidence", "el2n", "margin", "gradient_norm", "neighbours")
+RANKINGS = (
+    "confidence",
+    "el2n",
+    "margin",
+    "gradient_norm",
+    "neighbours",
+    "reference",
+)
 OPTIMIZERS = ("sgd", "adam")
 FORMS = ("published", "exact")
 SCHEDULES = ("merged", "zipped", "sequential")
@@ -126,7 +133,8 @@ class Unlearning:
       salient: move only SalUn's salient weights, whatever the method.
       ranking: of endpoint_transport: score of the original model that says which forget
         samples would be predicted well unseen; "neighbours": the share of the nearest
-        retain samples of the same class.
+        retain samples of the same class; "reference": trees grown on the retain samples
+        are asked too, and unseen samples weighted to be as easy as the forget samples.
       bound: of boundary_shrink: how far its neighbours are, for pixels in 0..1.
       forget_every: of sfron: steps from one ascent to the next.
       peak: of sfron: strength of the first ascent, in learning rates.

@@ -97,11 +97,13 @@ def salun_soft(task: Task) -> Job:
 def endpoint_transport(task: Task) -> Job:
     """Build endpoint transport."""
     forget, unseen = task.request.forget, task.request.unseen
+    ranking = RANKINGS[task.setting.ranking](task)
     targets = objectives.transport_targets(
-        RANKINGS[task.setting.ranking](task),
+        ranking.scores,
         task.labels(forget),
         task.probabilities(unseen),
         task.labels(unseen),
+        ease=ranking.ease,
     )
     table = objectives.target_table(forget, targets, len(task.dataset.train.labels))
     unlearner = methods.endpoint_transport(

@@ -243,7 +243,7 @@ CLAIMS = (
         + _against("gamma-1", _OURS, ("RL", "SalUn", _EXACT, *_CHEAP)),
     ),
     Claim(
-        "The same where the forget set is easier (near) or harder (far) than unseen data",
+        "The same where forget samples are easier (near), or harder (far), than unseen",
         "ours",
         gap,
         tuple(

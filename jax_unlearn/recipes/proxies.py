@@ -20,7 +20,7 @@ from jax_unlearn.locks import locked
 from jax_unlearn.objectives import transport_targets
 from jax_unlearn.pipeline import Plan
 from jax_unlearn.pipeline.bench import Bench, Progress
-from jax_unlearn.pipeline.difficulty import RANKINGS
+from jax_unlearn.pipeline.difficulty import RANKINGS, Ranking
 from jax_unlearn.pipeline.results import environment, spread, to_json
 from jax_unlearn.pipeline.stages import Trained
 from jax_unlearn.pipeline.task import Task, as_floats
@@ -115,9 +115,10 @@ def _one_seed(bench: Bench, seed: int) -> dict[str, dict[str, Any]]:
         None,
         seed,
     )
-    scores = {name: rank(task) for name, rank in RANKINGS.items()}
-    scores["null"] = said["Null"]
-    reached = {**scores, "Retrain": said["Retrain"]}
+    rankings = {name: rank(task) for name, rank in RANKINGS.items()}
+    rankings["null"] = Ranking(said["Null"])
+    scores = {name: ranking.scores for name, ranking in rankings.items()}
+    reached = {**rankings, "Retrain": Ranking(said["Retrain"])}
     return {
         "correlation": {n: _correlations(s, said) for n, s in scores.items()},
         "targets": {n: _left(task, s, said["Retrain"]) for n, s in reached.items()},
@@ -142,11 +143,12 @@ def _correlations(score: np.ndarray, said: dict[str, np.ndarray]) -> dict[str, f
     }
 
 
-def _left(task: Task, score: np.ndarray, target: np.ndarray) -> float:
-    """Return mean |t - p*| of the targets by a score: the floor of transport."""
+def _left(task: Task, ranking: Ranking, target: np.ndarray) -> float:
+    """Return mean |t - p*| of the targets by a ranking: the floor of transport."""
     forget, unseen = task.request.forget, task.request.unseen
     own, new = task.labels(forget), task.labels(unseen)
-    targets = transport_targets(score, own, task.probabilities(unseen), new)
+    said = task.probabilities(unseen)
+    targets = transport_targets(ranking.scores, own, said, new, ease=ranking.ease)
     reached = targets[np.arange(len(own)), own]
     return float(np.mean(np.abs(reached - target)))
 

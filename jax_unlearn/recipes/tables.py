@@ -115,6 +115,8 @@ class Part(NamedTuple):
       methods: labels of its rows.
       settings: the part whose search its settings come from.
       headline: whether it has all seeds of the study, or the first three.
+      seeds: its own, which no choice has seen; it then also has transport with
+        `ranking="reference"`, which was thought of after a look at the other seeds.
     """
 
     title: str
@@ -124,6 +126,7 @@ class Part(NamedTuple):
     methods: tuple[str, ...]
     settings: str
     headline: bool = False
+    seeds: tuple[int, ...] = ()
 
 
 def weighted(label: str, weighting: str) -> str:
@@ -143,7 +146,19 @@ _ONE_FALW = ("RL + FaLW (every 8)", "RL + FaLW (anchored)")
 _STANDARD = ("FT", "RL", "GA", "IU", "BE", "BS", "l1-sparse", "SalUn")
 _DYNAMIC = (weighted("RL", "dynamic"), weighted("SalUn", "dynamic"))
 _TAIL = ("FT", "RL", "SalUn", *_FALW, *_TRANSPORT)
+_FRESH = ("FT", "RL", "SalUn", "NegGrad+", "Transport, no decay")
 _FEW = ("FT", "RL", "SalUn", *_DYNAMIC, "LTU", *_ONE_FALW, *_TRANSPORT)
+
+
+def _fresh(part: Part, settings: str, methods: Sequence[str], count: int) -> Part:
+    """Return a part on seeds of its own."""
+    return part._replace(
+        title=f"{part.title}, fresh seeds",
+        methods=tuple(methods),
+        settings=settings,
+        headline=False,
+        seeds=tuple(range(10, 10 + count)),
+    )
 
 
 def _gammas(methods: Sequence[str], gammas: Sequence[float]) -> dict[str, Part]:
@@ -212,6 +227,9 @@ _CLASS = Part(
     ("FT", "RL", "SalUn", "SCRUB", *_DYNAMIC, weighted("SCRUB", "dynamic"), "SSD"),
     "class",
 )
+_NEAR = Part("a near forget set", "near", 0.1, 1.0, _FEW, "random10")
+_FAR = Part("a far forget set", "far", 0.1, 1.0, _FEW, "random10")
+_GAMMA1 = _gammas(_TAIL, (1,))["gamma-1"]
 _FULL = {
     "random10": _RANDOM10,
     "random50": _RANDOM50,
@@ -239,8 +257,12 @@ STUDIES = {
             **_gammas(_TAIL, (1, 0, 0.5, 1.5, 2)),
             "random50": _RANDOM50,
             "class": _CLASS,
-            "near": Part("a near forget set", "near", 0.1, 1.0, _FEW, "random10"),
-            "far": Part("a far forget set", "far", 0.1, 1.0, _FEW, "random10"),
+            "near": _NEAR,
+            "far": _FAR,
+            "fresh-random10": _fresh(_RANDOM10, "random10", _FRESH, 5),
+            "fresh-gamma-1": _fresh(_GAMMA1, "gamma-1", _TAIL, 5),
+            "fresh-near": _fresh(_NEAR, "random10", _FRESH, 5),
+            "fresh-far": _fresh(_FAR, "random10", _FRESH, 5),
         },
     ),
     "cifar10": Study(
@@ -255,6 +277,12 @@ STUDIES = {
             **_gammas(
                 ("FT", "RL", "SalUn", *_ONE_FALW, *_TRANSPORT),
                 (1,),
+            ),
+            "fresh-random10": _fresh(
+                _RANDOM10,
+                "random10",
+                [label for label in _FRESH if label in _FEW],
+                5,
             ),
         },
     ),
@@ -424,6 +452,13 @@ def ranked(settings: Mapping[str, Unlearning]) -> dict[str, Unlearning]:
     return {**made, "Transport by neighbours, no decay": both}
 
 
+def referenced(settings: Mapping[str, Unlearning]) -> dict[str, Unlearning]:
+    """Return transport to targets that a model without forget samples helps find."""
+    bare = settings["Transport, no decay"]
+    found = dataclasses.replace(bare, ranking="reference")
+    return {"Transport by reference, no decay": found}
+
+
 def tables_plan(
     name: str,
     part: str,
@@ -454,12 +489,14 @@ def tables_plan(
         methods |= unbalanced(methods)
     if asked.headline:
         methods |= ranked(methods)
+    if asked.seeds:
+        methods |= referenced(methods)
     own = "" if asked.settings == part else f" of {asked.settings}"
     note = (
         f"Settings{own} chosen by the smallest mean Avg. Gap of {found['trials']} "
         f"trials a method on search seeds {found['search_seeds']}."
     )
-    usual = study.seeds if asked.headline else study.seeds[:3]
+    usual = study.seeds if asked.headline else asked.seeds or study.seeds[:3]
     return _plan(study, part, methods, usual if seeds is None else tuple(seeds), note)
 
 

@@ -6,7 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jax_unlearn.errors import InputError
-from jax_unlearn.objectives import quantile_match, target_table, transport_targets
+from jax_unlearn.objectives import (
+    density_ratio,
+    quantile_match,
+    target_table,
+    transport_targets,
+)
 
 scores = st.lists(st.floats(-5, 5, width=16), min_size=1, max_size=12)
 
@@ -44,6 +49,50 @@ def test_equal_sizes_are_matched_one_to_one(values, reference):
 
 def test_one_score_gets_the_median():
     assert quantile_match(np.array([7.0]), np.array([5.0, 1.0, 3.0])) == [2]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    scores,
+    st.lists(st.tuples(st.integers(-5, 5), st.integers(1, 4)), min_size=1, max_size=9),
+)
+def test_whole_weights_are_copies(values, weighted):
+    reference, weights = map(np.array, zip(*weighted, strict=True))
+    values = np.array(values)
+    chosen = quantile_match(values, reference, weights)
+    copied = quantile_match(values, np.repeat(reference, weights))
+    again = np.repeat(np.arange(len(reference)), weights)[copied]
+    np.testing.assert_array_equal(reference[chosen], reference[again])
+
+
+def test_density_ratio_of_many_samples_is_that_of_the_densities():
+    rng = np.random.default_rng(0)
+    wanted, given = rng.beta(4, 2, 4000), rng.uniform(size=4000)
+    got = density_ratio(wanted, given, width=0.03)
+    inside = (given > 0.1) & (given < 0.9)
+    expected = 20 * given**3 * (1 - given)  # of beta(4, 2) to uniform
+    error = np.abs(got - expected)[inside]
+    assert error.max() < 0.25
+    assert (np.average(given, weights=got) - wanted.mean()) < 0.01
+    same = density_ratio(wanted, wanted)
+    np.testing.assert_allclose(same, 1, rtol=1e-12)
+    assert (density_ratio(np.array([1e3]), given) > 0).all()
+
+
+def test_hard_forget_samples_get_the_predictions_of_hard_unseen_ones():
+    easy = np.tile([[0.9, 0.1]], (50, 1)), np.full(50, 0.9)
+    hard = np.tile([[0.3, 0.7]], (50, 1)), np.full(50, 0.2)
+    probs, unseen = (np.concatenate(pair) for pair in zip(easy, hard, strict=True))
+    zeros = np.zeros(100, int)
+    values, labels = np.linspace(0, 1, 20), np.zeros(20, int)
+    plain = transport_targets(values, labels, probs, zeros)
+    np.testing.assert_allclose(plain[:, 0].mean(), 0.6, rtol=1e-6)
+    for ease, expected in ((0.2, 0.3), (0.9, 0.9)):
+        given = np.full(20, ease), unseen
+        got = transport_targets(values, labels, probs, zeros, ease=given)
+        np.testing.assert_allclose(got[:, 0], expected, rtol=1e-6)
+    alike = transport_targets(values, labels, probs, zeros, ease=(values * 0, zeros))
+    np.testing.assert_array_equal(alike, plain)
 
 
 def draw(seed, forget, unseen, classes=4, skip=()):
@@ -114,6 +163,8 @@ def test_bad_input():
         transport_targets(values, labels[:4], probs, unseen_labels)
     with pytest.raises(InputError, match=r"len\(unseen_probs\)=6"):
         transport_targets(values, labels, probs, unseen_labels[:3])
+    with pytest.raises(InputError, match="5 forget and 6 unseen"):
+        transport_targets(values, labels, probs, unseen_labels, ease=(values, values))
 
 
 def test_target_table_scatters_rows():
