@@ -259,6 +259,24 @@ CLAIMS = (
         _against("random10", _OURS, (*_ALL, "LTU"))
         + _against("gamma-1", _OURS, ("RL", "SalUn", _EXACT, *_CHEAP)),
     ),
+    *(
+        Claim(
+            f"Fresh seeds: transport by a reference has the least {what}{where}",
+            "ours",
+            figure,
+            tuple(
+                Pair(part, "Transport by reference, no decay", rival)
+                for part in parts
+                for rival in ("FT", "RL", "SalUn", other, _OURS)
+            ),
+        )
+        for parts, other, where in (
+            (("fresh-random10",), "NegGrad+", ""),
+            (("fresh-gamma-1",), _EXACT, ", γ = 1"),
+            (("fresh-near", "fresh-far"), "NegGrad+", ", near and far"),
+        )
+        for figure, what in ((gap, "Avg. Gap"), (deviation, "deviation by sample"))
+    ),
 )
 
 

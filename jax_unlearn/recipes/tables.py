@@ -423,7 +423,7 @@ def variants(settings: Mapping[str, Unlearning]) -> dict[str, Unlearning]:
     """Return LoReUn at other temperatures and unnormalised, rate and length kept.
 
     >>> sorted(variants({"RL + LoReUn (dynamic)": Unlearning(**LOREUN)}))[0]
-    'LoReUn, raw, τ 0.1'
+    'LoReUn, mean one, τ 0.1'
     """
     base = settings[weighted("RL", "dynamic")]
     made = {}
