@@ -9,9 +9,11 @@ COMMON = ("method", "weighting", "epochs", "batch_size", "learning_rate")
 # told only where they are set
 FLAGS = (
     *("per_leaf", "salient", "rewind", "first_order", "allow_weak"),
-    *("microbatch", "remat"),
+    *("microbatch", "remat", "guard_utility", "guard_endpoint"),
 )
-EVERYWHERE = ("salient", "microbatch", "remat")  # of the flags, those of any method
+GUARDS = ("guard_utility", "guard_endpoint")
+# of the flags, those of any method
+EVERYWHERE = ("salient", "microbatch", "remat", *GUARDS)
 LTU = tuple(name for name in CATALOG["ltu"].options if name not in FLAGS)
 OPTIONS = {name for entry in CATALOG.values() for name in entry.options}
 _LOSS_BASED = ("loreun", "loreun_static")
@@ -200,6 +202,8 @@ def _matters(name: str, setting: Mapping[str, Any]) -> bool:
         joined = setting.get("harmonizer") in ("one_way", "two_way")
         anyhow = {"per_leaf": joined} | dict.fromkeys(EVERYWHERE, True)
         return anyhow.get(name, name in entry.options) and bool(setting[name])
+    if name.startswith("guard_"):
+        return any(setting.get(guard) for guard in GUARDS)
     if name in OPTIONS:
         salient = name == "keep" and bool(setting.get("salient"))
         return (name in entry.options or salient) and setting[name] is not None

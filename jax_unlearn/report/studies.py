@@ -38,8 +38,8 @@ BOUNDS = (
     ("null", "null, another Retrain", GREEN, ":"),
     ("original", "original, nothing done", RED, "--"),
 )
-COLOURS = (BLUE, PURPLE, AMBER, INK, MUTED, RED)
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # 42 series before one looks the same
+COLOURS = (BLUE, PURPLE, AMBER, INK, MUTED)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # 35 series before one looks the same
 SHIFT, EDGE = 0.018, 0.07  # of the length of the ρ axis: between series, at the ends
 _POINT: Any = {"markersize": 4.6, "elinewidth": 1.0, "capsize": 2.2, "zorder": 3}
 
@@ -154,7 +154,8 @@ results}
         _check_keys(results[gamma], keys, f"results[{gamma:g}]")
     nulled = all("null" in results[gamma]["rows"] for gamma in gammas)
     with style():
-        looks = dict(zip(keys, zip(itertools.cycle(COLOURS), MARKERS), strict=False))
+        colours = itertools.cycle((*COLOURS, RED))  # no bound is red here
+        looks = dict(zip(keys, zip(colours, MARKERS, strict=False), strict=False))
         entries = [Entry(label, *looks[label], "-") for label in keys]
         if nulled:
             entries.append(Entry(BOUNDS[0][1], GREEN, "", ":"))

@@ -329,7 +329,7 @@ COMMANDS = [
     *of(
         "generate sample",
         {
-            "--sampling-steps 31": "num_inference_steps=31",
+            "--sampling-steps 31": "sampling_steps=31",
             "--classes cat": "unknown class 'cat'",
             "--classes -1": "unknown class '-1'",
             "--prompts cat": "prompts=('cat',)",

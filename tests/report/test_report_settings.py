@@ -39,6 +39,13 @@ def test_without_ltu_there_is_one_shared_sentence():
     ]
 
 
+def test_guards_are_told_where_there_are_some():
+    guarded = Unlearning(method="finetune", learning_rate=0.05, guard_utility=90.0)
+    rest, _ = told(A=guarded, B=FT)
+    assert rest["A"] == "guard utility 90, guard every 10, guard roll back no"
+    assert rest["B"] == "–"
+
+
 def test_a_single_method_shares_nothing():
     rest, shared = told(LTU=Unlearning(**LTU))
     assert shared == []
