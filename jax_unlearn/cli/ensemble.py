@@ -91,8 +91,8 @@ def audited(
     how: str = "auto",
     resamples: int = 20,
     save_every: float = SECONDS,
-) -> dict[str, Any]:
-    """Make the models of a plan and audit them; print, write and return what is found.
+) -> None:
+    """Make the models of a plan and audit them; print and write what is found.
 
     Args:
       console: to print on.
@@ -149,7 +149,6 @@ def audited(
     page = reports.write(results, out / "report.html", overwrite=True)
     print_audit(console, found)
     say(f"outputs: {file}\nreport: {page}")
-    return results
 
 
 def outputs_of_ensembles(

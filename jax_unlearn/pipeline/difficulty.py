@@ -100,17 +100,11 @@ def reference(task: Task) -> Ranking:
     trees = ExtraTreesClassifier(
         TREES, min_samples_leaf=LEAF, random_state=task.seed
     ).fit(flat(retain), task.labels(retain))
-    column = {label: at for at, label in enumerate(trees.classes_.tolist())}
 
     def true(ids: np.ndarray) -> np.ndarray:
-        said = trees.predict_proba(flat(ids))
-        found = [column.get(label) for label in task.labels(ids).tolist()]
-        return np.array(
-            [
-                0.0 if at is None else row[at]
-                for row, at in zip(said, found, strict=True)
-            ]
-        )
+        said = np.zeros((len(ids), task.dataset.num_classes))  # an unmet class: 0
+        said[:, trees.classes_] = trees.predict_proba(flat(ids))
+        return said[np.arange(len(ids)), task.labels(ids)]
 
     ease, labels, own = true(forget), task.labels(forget), confidence(task)
     scores = np.empty(len(forget))

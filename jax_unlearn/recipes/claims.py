@@ -309,7 +309,7 @@ detail=('class, RL less FT: -1.97, p < 0.001',))
         sure.append(p < LEVEL)
         names = f"{pair.part}, {pair.smaller} less {pair.larger}"
         told = f"{test.mean_difference:+.3g}"
-        detail.append(f"{names}: {told}, p {_p(p)}")
+        detail.append(f"{names}: {told}, p {p_text(p)}")
     if not differences:
         return Verdict("not tested", 0, 0, ())
     clear = sum(d < 0 and s for d, s in zip(differences, sure, strict=True))
@@ -323,5 +323,10 @@ detail=('class, RL less FT: -1.97, p < 0.001',))
     return Verdict(word, clear, against, tuple(detail))
 
 
-def _p(p: float) -> str:
+def p_text(p: float) -> str:
+    """Return a p-value as the page tells it.
+
+    >>> p_text(0.0004), p_text(0.0412)
+    ('< 0.001', '0.041')
+    """
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

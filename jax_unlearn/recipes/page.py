@@ -7,12 +7,13 @@ import importlib.resources
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from jax_unlearn.audit import KINDS
 from jax_unlearn.data import write_atomic
 from jax_unlearn.pipeline.plan import slug
-from jax_unlearn.recipes.claims import CLAIMS, judge
+from jax_unlearn.recipes.claims import CLAIMS, judge, p_text
 from jax_unlearn.recipes.published import PUBLISHED
 from jax_unlearn.recipes.tables import STUDIES, found_settings
 
@@ -137,7 +138,7 @@ def _part(name: str, part: str, results: Mapping[str, Any]) -> str:
         line += [_spread(row["avg_gap"], 2), _tested(row)]
         line += [_spread(row["deviation"], 3), f"{row['tow']['mean']:.3f}"]
         times = {n: s["per_seed"] for n, s in row["seconds"].items()}
-        line.append(f"{_median(times['prepare']) + _median(times['run']):.1f}")
+        line.append(f"{median(times['prepare']) + median(times['run']):.1f}")
         if published:
             line.append(
                 f"{published[row['label']]:.2f}" if row["label"] in published else ""
@@ -315,9 +316,4 @@ def _tested(row: Mapping[str, Any]) -> str:
     test = (row.get("comparison") or {}).get("against_nothing")
     if not test:
         return ""
-    p = test["permutation_p"] if test["t_p"] is None else test["t_p"]
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _median(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]
+    return p_text(test["permutation_p"] if test["t_p"] is None else test["t_p"])

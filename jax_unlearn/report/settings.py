@@ -6,14 +6,11 @@ from typing import Any, NamedTuple
 from jax_unlearn.pipeline.catalog import CATALOG
 
 COMMON = ("method", "weighting", "epochs", "batch_size", "learning_rate")
-# told only where they are set
-FLAGS = (
-    *("per_leaf", "salient", "rewind", "first_order", "allow_weak"),
-    *("microbatch", "remat", "guard_utility", "guard_endpoint"),
-)
 GUARDS = ("guard_utility", "guard_endpoint")
 # of the flags, those of any method
 EVERYWHERE = ("salient", "microbatch", "remat", *GUARDS)
+# told only where they are set
+FLAGS = ("per_leaf", "rewind", "first_order", "allow_weak", *EVERYWHERE)
 LTU = tuple(name for name in CATALOG["ltu"].options if name not in FLAGS)
 OPTIONS = {name for entry in CATALOG.values() for name in entry.options}
 _LOSS_BASED = ("loreun", "loreun_static")
