@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jax_unlearn import checkpoint
 from jax_unlearn.data import (
     Dataset,
     Split,
@@ -261,9 +262,26 @@ class Bench:
                 notes["conflict"] = angles
             return Unlearned(trained, notes)
 
-        told = {"unlearning": vars(setting), "seed": seed}
+        told = _told(setting, seed)
         path = self._path(self.folder if keep else None, seed, slug(label))
         return self._kept(path, label, told, request.retain, request.unseen, make)
+
+    def check(self, label: str, setting: Unlearning, *, seed: int) -> None:
+        """Refuse to unlearn so where a checkpoint of another setting is kept.
+
+        Args:
+          label: of the method.
+          setting: how it would unlearn.
+          seed: as in `unlearn`.
+
+        Raises:
+          InputError: there is such a checkpoint, or a damaged one.
+        """
+        path = self._path(self.folder, seed, slug(label))
+        if path is not None and path.exists():
+            told = json.loads(json.dumps(_told(setting, seed)))
+            if not _means(checkpoint.read_record(path), told):
+                raise _other(path)
 
     def outputs(self, trained: Trained) -> Outputs:
         """Run a model over the whole data set."""
@@ -328,10 +346,7 @@ class Bench:
                 and stored.network == self.network
                 and np.array_equal(stored.ids, np.sort(ids))
             ):
-                raise InputError(
-                    f"checkpoint {path} was made with another setting, seed or "
-                    "request; choose another folder for this run"
-                )
+                raise _other(path)
             self._progress(label, 0, 1)
             self._progress(label, 1, 1)
             return Unlearned(stored.trained, stored.record.get("notes", {}))
@@ -346,6 +361,17 @@ class Bench:
                 path, made.trained, self.network, self.dataset, ids, unseen, record
             )
         return made
+
+
+def _told(setting: Unlearning, seed: int) -> dict[str, Any]:
+    return {"unlearning": vars(setting), "seed": seed}
+
+
+def _other(path: Path) -> InputError:
+    return InputError(
+        f"checkpoint {path} was made with another setting, seed or request; choose "
+        "another folder for this run"
+    )
 
 
 def _means(record: dict[str, Any], told: dict[str, Any]) -> bool:

@@ -75,6 +75,9 @@ def experiment(
     results: dict[str, Any] = {}
     with locked(folder):
         _check_resumed(folder, head)
+        for seed in plan.seeds:  # before the plan there is written over
+            for label, setting in plan.methods.items():
+                bench.check(label, setting, seed=seed)
         write_atomic(folder / "config.json", to_json(head), overwrite=resume)
         for seed in plan.seeds:
             _one_seed(bench, table, folder, seed)

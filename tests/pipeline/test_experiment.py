@@ -176,8 +176,11 @@ def test_a_run_of_another_request_is_not_gone_on_with(run, dataset):
     with pytest.raises(InputError, match="other data, training or request"):
         experiment(plan(fraction=0.2), dataset, run[0], resume=True)
     other = METHODS | {"FT": Unlearning(method="finetune", epochs=2, batch_size=32)}
+    config = run[0] / "config.json"
+    before = config.read_text()
     with pytest.raises(InputError, match="made with another setting"):
         experiment(plan(methods=other), dataset, run[0], resume=True)
+    assert config.read_text() == before  # the plan of what is there
 
 
 def test_near_and_far_requests_share_the_original_of_another_run(
