@@ -51,6 +51,8 @@ RECIPES = {
     "tables-cifar10": Known("the same on a CIFAR-10 subset", "2 h"),
     "tables-cifar10-full": Known("all of CIFAR-10, ResNet-18, 182 epochs", "weeks"),
     "tables-cifar10-vgg": Known("the same with VGG-16, long-tailed", "weeks"),
+    "tables-cifar100-full": Known("long-tailed, CIFAR-100, ResNet-18", "weeks"),
+    "tables-tiny-imagenet-full": Known("long-tailed, Tiny-ImageNet, VGG-16", "weeks"),
     "proxies-fashion": Known("is the loss a proxy of difficulty; PGD", "5 min"),
     "proxies-cifar10": Known("the same on the CIFAR-10 subset", "15 min"),
     "lira-fashion": Known("U-LiRA and KLoM with 32 models each", "30 min"),
@@ -262,7 +264,7 @@ def _ltu(name: str, data: Path | None, folder: Path) -> _Recipe:
     from jax_unlearn.recipes import ltu
 
     study = name.removeprefix("ltu-")
-    dataset = ltu.load(ltu.study_named(study), data)
+    dataset = ltu.load(study, data)
     return _Recipe(
         dataset,
         ltu.PARTS,
@@ -274,13 +276,13 @@ def _ltu(name: str, data: Path | None, folder: Path) -> _Recipe:
 
 
 def _tables(name: str, data: Path | None, folder: Path) -> _Recipe:
-    from jax_unlearn.recipes import tables
+    from jax_unlearn.recipes import studies, tables
 
     study = name.removeprefix("tables-")
-    dataset = tables.load(tables.study_named(study), data)
+    dataset = studies.load(study, data)
     return _Recipe(
         dataset,
-        tuple(tables.STUDIES[study].parts),
+        tuple(studies.STUDIES[study].parts),
         lambda part, seeds: tables.tables_plan(study, part, seeds=seeds, folder=folder),
         lambda say, folder: tables.search_tables(study, dataset, say, folder=folder),
         lambda found: {},
@@ -297,15 +299,15 @@ def _look(
     seeds: Sequence[int] | None,
 ) -> None:
     """Look at the tables' first part: its models, its originals, many of its kind."""
-    from jax_unlearn.recipes import learned, proxies, tables
+    from jax_unlearn.recipes import compared, learned, proxies, studies, tables
 
     family, _, study = name.partition("-")
-    dataset = tables.load(tables.study_named(study), data)
+    dataset = studies.load(study, data)
     folder = Path("runs") / f"tables-{study}" if out is None else out
     plan = tables.tables_plan(study, "random10", seeds=seeds, folder=folder)
     folder = folder / "random10"
     if family == "lira":
-        asked = {"methods": tables.ATTACKED, "models": tables.MODELS}
+        asked = {"methods": compared.ATTACKED, "models": compared.MODELS}
         audited(console, plan, dataset, folder / "lira", **asked)
         return
     if family == "learned":
@@ -324,11 +326,12 @@ def _look(
 
 def _list(console: Any) -> None:
     """Print the recipes with what they cost."""
+    wide = max(map(len, RECIPES))
     console.print(
-        f"{'recipe':<24} {'2 cores':<8} {'accelerator':<13} what", markup=False
+        f"{'recipe':<{wide}} {'2 cores':<8} {'accelerator':<13} what", markup=False
     )
     for name, known in RECIPES.items():
-        line = f"{name:<24} {known.cpu:<8} {known.accelerator:<13} {known.what}"
+        line = f"{name:<{wide}} {known.cpu:<8} {known.accelerator:<13} {known.what}"
         console.print(line, markup=False, soft_wrap=True)
 
 

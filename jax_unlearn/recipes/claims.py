@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from jax_unlearn import audit
 from jax_unlearn.pipeline.plan import slug
+from jax_unlearn.recipes.compared import BASES, weighted
 from jax_unlearn.recipes.proxies import BOUNDS
-from jax_unlearn.recipes.tables import BASES, weighted
 
 LEVEL = 0.05
 Results = Mapping[str, Any]
@@ -171,13 +171,18 @@ CLAIMS = (
         gap,
         tuple(Pair("random10", weighted(b, "static"), b) for b in BASES),
     ),
-    Claim(
-        "So does LoReUn where a class is forgotten",
-        "LoReUn",
-        gap,
-        tuple(
-            Pair("class", weighted(b, "dynamic"), b) for b in ("RL", "SalUn", "SCRUB")
-        ),
+    *(
+        Claim(
+            f"So does LoReUn where {what} forgotten",
+            "LoReUn",
+            gap,
+            tuple(
+                Pair(part, weighted(base, how), base)
+                for base in BASES
+                for how in ("static", "dynamic")
+            ),
+        )
+        for part, what in (("random50", "50 % are"), ("class", "a class is"))
     ),
     Claim(
         "LoReUn makes models more robust (accuracy under PGD)",

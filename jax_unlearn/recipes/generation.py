@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jax_unlearn.data import Dataset, digits, from_npz, shrink, subset
-from jax_unlearn.errors import InputError, unknown_name
+from jax_unlearn.data import Dataset, digits, shrink, subset
+from jax_unlearn.errors import InputError
 from jax_unlearn.pipeline.generation import (
     GenerationPlan,
     GeneratorTraining,
@@ -22,6 +22,7 @@ from jax_unlearn.pipeline.generation import (
     Sampling,
 )
 from jax_unlearn.pipeline.settings import Training
+from jax_unlearn.recipes.inputs import read_file, study_named
 
 
 class Scale(NamedTuple):
@@ -172,9 +173,7 @@ def generation_plan(
     >>> generation_plan("digits").classes
     (0, 3, 7)
     """
-    if name not in SCALES:
-        raise unknown_name("study", name, SCALES)
-    scale = SCALES[name]
+    scale = study_named(name, SCALES)
     return GenerationPlan(
         title=scale.title,
         training=scale.training,
@@ -198,19 +197,12 @@ def load(name: str, data: Path | None) -> Dataset:
     Raises:
       InputError: no file where one is needed, or one where none is.
     """
-    if name not in SCALES:
-        raise unknown_name("study", name, SCALES)
+    scale = study_named(name, SCALES)
     if name == "digits":
         if data is not None:
             raise InputError(f"data={data}: digits are brought along; leave it out")
         return digits()
-    if data is None:
-        raise InputError(
-            f"data=None: {name} reads a .npz file with x_train, y_train, x_test, "
-            "y_test; give --data FILE.npz"
-        )
-    dataset = from_npz(data)
-    scale = SCALES[name]
+    dataset = read_file(data, f"generation-{name}")
     if scale.train:
         dataset = subset(dataset, train=scale.train, test=2000, seed=0)
     return shrink(dataset, scale.shrink)

@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jax_unlearn.data import Dataset, digits, from_npz, subset
+from jax_unlearn.data import Dataset, digits, subset
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.pipeline import Plan, Training, Unlearning
 from jax_unlearn.pipeline.plan import slug
 from jax_unlearn.pipeline.settings import ATTACKS
+from jax_unlearn.recipes.inputs import read_file, study_named
 from jax_unlearn.recipes.search import Grids, search
 
 if TYPE_CHECKING:
@@ -131,37 +132,23 @@ STUDIES = {
 }
 
 
-def load(study: Study, data: Path | None) -> Dataset:
+def load(name: str, data: Path | None) -> Dataset:
     """Return the data of a study.
 
     Args:
-      study: which.
+      name: of the study.
       data: .npz file of the data set; None takes digits.
 
     Raises:
-      InputError: the study needs a file and has none, or the other way round.
+      InputError: no such study; it needs a file and has none, or the other way round.
     """
+    study = study_named(name, STUDIES)
     if study.train == 0:
         if data is not None:
             raise InputError(f"data={data}: {study.title!r} brings its own data")
         return digits()
-    if data is None:
-        raise InputError(
-            f"data=None: {study.title!r} needs --data FILE.npz with x_train, y_train, "
-            "x_test, y_test"
-        )
-    return subset(from_npz(data), train=study.train, test=study.test)
-
-
-def study_named(name: str) -> Study:
-    """Return a study.
-
-    Raises:
-      InputError: there is none of that name.
-    """
-    if name not in STUDIES:
-        raise unknown_name("study", name, STUDIES)
-    return STUDIES[name]
+    dataset = read_file(data, study.title)
+    return subset(dataset, train=study.train, test=study.test)
 
 
 def search_ltu(
@@ -179,7 +166,7 @@ def search_ltu(
       say: told a line for each trial.
       folder: where trained models are kept.
     """
-    study = study_named(name)
+    study = study_named(name, STUDIES)
     plan = _plan(study, "main", {}, study.search_seeds)
     return search(plan, dataset, study.grids, say, folder=folder)
 
@@ -261,7 +248,7 @@ def ltu_plan(name: str, part: str, *, seeds: Sequence[int] | None = None) -> Pla
     Raises:
       InputError: no such study or part.
     """
-    study = study_named(name)
+    study = study_named(name, STUDIES)
     if part not in PARTS:
         raise unknown_name("part", part, PARTS)
     found = found_settings(name)

@@ -14,17 +14,18 @@ from jax_unlearn.audit import KINDS
 from jax_unlearn.data import write_atomic
 from jax_unlearn.pipeline.plan import slug
 from jax_unlearn.recipes.claims import CLAIMS, judge, p_text
-from jax_unlearn.recipes.published import PUBLISHED
-from jax_unlearn.recipes.tables import STUDIES, found_settings
+from jax_unlearn.recipes.published import published
+from jax_unlearn.recipes.studies import STUDIES
+from jax_unlearn.recipes.tables import found_settings
 
 HEAD = """# The papers' tables, here
 
 Written by `jax-unlearn recipe --table`; made by `jax-unlearn recipe NAME` with the
 names below. Read every figure against Retrain's, its target, and against the null,
 another Retrain: what is nearer than the null is near by chance. p: paired t-test
-against doing nothing. Settings were searched on other seeds, six trials a method
-(`--tune`). "Paper": the Avg. Gap printed there, with a larger network and all of the
-data; the order of the methods is what can be compared.
+against doing nothing. Settings were searched on other seeds (`--tune`), as many
+trials for every method of a table. "Paper": the Avg. Gap printed there, with a larger
+network and all of the data; the order of the methods is what can be compared.
 """
 
 CLAIMS_HEAD = """## The claims
@@ -33,7 +34,8 @@ A claim says that one figure is smaller than another. It holds where that is so 
 pair with p < 0.05 over the seeds; partly, in some pair; else it does not hold, or these
 seeds do not show it. p is not corrected for the number of pairs. Not tested at
 the papers' scale: their networks, data and lengths need an accelerator
-(`jax-unlearn recipe tables-cifar10-full`, `tables-cifar10-vgg`).
+(`jax-unlearn recipe tables-cifar10-full`, `tables-cifar10-vgg`,
+`tables-cifar100-full`, `tables-tiny-imagenet-full`).
 """
 
 SWEPT = ("FT", "RL", "SalUn", "RL + FaLW (exact)", "RL + FaLW (anchored)")
@@ -129,7 +131,7 @@ def _made(name: str, parts: dict[str, Any]) -> str:
 
 def _part(name: str, part: str, results: Mapping[str, Any]) -> str:
     """Return the table of a part."""
-    published, source = PUBLISHED.get(part, ({}, ""))
+    printed, source = published(name, part)
     rows = []
     for key, row in results["rows"].items():
         metrics = row["metrics"]
@@ -139,13 +141,12 @@ def _part(name: str, part: str, results: Mapping[str, Any]) -> str:
         line += [_spread(row["deviation"], 3), f"{row['tow']['mean']:.3f}"]
         times = {n: s["per_seed"] for n, s in row["seconds"].items()}
         line.append(f"{median(times['prepare']) + median(times['run']):.1f}")
-        if published:
-            line.append(
-                f"{published[row['label']]:.2f}" if row["label"] in published else ""
-            )
+        if printed:
+            label = row["label"]
+            line.append(f"{printed[label]:.2f}" if label in printed else "")
         rows.append(line if key not in REFERENCES else [f"*{line[0]}*", *line[1:]])
     heads = ["", "UA", "RA", "TA", "MIA", "Avg. Gap", "p", "\\|p − p*\\|", "ToW", "s"]
-    heads += ["paper"] if published else []
+    heads += ["paper"] if printed else []
     title = results["plan"]["title"].partition(": ")[2]
     done = len(results["rows"]["retrain"]["avg_gap"]["per_seed"])
     seeds = ", ".join(map(str, results["plan"]["seeds"][:done]))
@@ -266,12 +267,22 @@ def _attacked(found: Mapping[str, Any], name: str) -> str:
     what = (
         f"### Attacks with {audit['retrained']} models of each kind\n\n"
         f"`jax-unlearn recipe lira-{name} --data FILE.npz`. The request of seed "
-        f"{found['plan']['seeds'][0]}; settings as above. The target is Retrain's "
-        "value, for a distance that between two sets of Retrains, with the interval "
-        f"of {100 * audit['level']:.0f} % of the divisions of the Retrains; ● is "
-        "inside.\n\n"
+        f"{found['plan']['seeds'][0]}; {_settings(found, name)}. The target is "
+        "Retrain's value, for a distance that between two sets of Retrains, with the "
+        f"interval of {100 * audit['level']:.0f} % of the divisions of the Retrains; "
+        "● is inside.\n\n"
     )
     return what + _table(["", "target", *figures], rows)
+
+
+def _settings(found: Mapping[str, Any], name: str) -> str:
+    """Return whether the attacked methods have the settings of the tables."""
+    told = found_settings(name)["random10"]["settings"]
+    used = found["plan"]["methods"]
+    other = [m for m in found["audit"]["figures"] if m in used and used[m] != told[m]]
+    if not other:
+        return "settings as above"
+    return f"settings as above, of a shorter search for {', '.join(other)}"
 
 
 def _learned(found: Mapping[str, Any], name: str) -> str:

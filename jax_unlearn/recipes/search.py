@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from jax_unlearn.pipeline.stages import measure
 
 Grids = Mapping[str, tuple[dict[str, Any], dict[str, Sequence[Any]]]]
 """By method: what is fixed, and the values tried of what is not."""
+
+_Row = tuple[Unlearning, dict[str, Any]]
 
 
 class _Finished:
@@ -52,6 +54,11 @@ class _Finished:
         return row
 
 
+def _best(rows: Sequence[_Row]) -> Unlearning:
+    finite = [row for row in rows if row[1]["avg_gap"] is not None]
+    return min(finite, key=lambda row: row[1]["avg_gap"])[0]
+
+
 def _key(setting: Unlearning) -> str:
     return json.dumps(dataclasses.asdict(setting), sort_keys=True)
 
@@ -66,24 +73,49 @@ def trials(fixed: Mapping[str, Any], grid: Mapping[str, Any]) -> Iterator[Unlear
         yield Unlearning(**fixed, **dict(zip(grid, values, strict=True)))
 
 
+def around(tried: Collection[float], best: float) -> tuple[float, float]:
+    """Return the values to try next, under and over the best of those tried.
+
+    The geometric mean with the next value there; past the last one, as far as the last
+    step went, or a factor of three where there was none; to two digits.
+
+    >>> around([0.001, 0.003, 0.01], 0.003)
+    (0.0017, 0.0055)
+    >>> around([0.001, 0.003, 0.01], 0.01)
+    (0.0055, 0.033)
+    """
+    values = sorted(set(tried))
+    under = [value for value in values if value < best]
+    over = [value for value in values if value > best]
+    far = 3.0 if not under + over else (over[0] if over else under[-1]) / best
+    far = max(far, 1 / far)
+    down = (best * under[-1]) ** 0.5 if under else best / far
+    up = (best * over[0]) ** 0.5 if over else best * far
+    return float(f"{down:.2g}"), float(f"{up:.2g}")
+
+
 def search(
     plan: Plan,
     dataset: Dataset,
     grids: Grids,
     say: Callable[[str], None],
     *,
+    rounds: int = 0,
     folder: Path | None = None,
 ) -> dict[str, Any]:
     """Try every setting of every method on the plan's seeds and choose the best.
 
     The best has the smallest mean Avg. Gap; one that diverges on a seed is never
-    chosen.
+    chosen. In each of the rounds that follow, two more values of the first option of
+    the grid are tried beside the best so far: no grid is chosen so well that its best
+    never lies at its edge.
 
     Args:
       plan: with the search seeds; its methods are not read.
       dataset: its data.
       grids: what is tried.
       say: told a line for each trial.
+      rounds: how often to look closer after the grid, two trials each.
       folder: where the trained models and the finished trials are kept, so that a
         search goes on where it stopped; None keeps nothing.
 
@@ -123,19 +155,27 @@ def search(
         }
 
     finished = _Finished(plan, dataset, folder)
+
+    def row_of(label: str, setting: Unlearning, varied: Iterable[str]) -> _Row:
+        row = finished.get(setting)
+        if row is None:
+            told = {name: getattr(setting, name) for name in varied}
+            row = finished.put(setting, told | trial(label, setting))
+        say(f"{label}: {row}")
+        return setting, row
+
     settings, table = {}, {}
     for label, (fixed, grid) in grids.items():
-        rows = []
-        for setting in trials(fixed, grid):
-            varied = {name: getattr(setting, name) for name in grid}
-            row = finished.get(setting)
-            if row is None:
-                row = finished.put(setting, varied | trial(label, setting))
-            rows.append((row["avg_gap"], setting, row))
-            say(f"{label}: {row}")
-        finite = [row for row in rows if row[0] is not None]
-        settings[label] = dataclasses.asdict(min(finite, key=lambda row: row[0])[1])
-        table[label] = [row for _, _, row in rows]
+        rows = [row_of(label, setting, grid) for setting in trials(fixed, grid)]
+        first = next(iter(grid))
+        for _ in range(rounds):
+            best = _best(rows)
+            tried = [getattr(setting, first) for setting, _ in rows]
+            for value in around(tried, getattr(best, first)):
+                other = dataclasses.replace(best, **{first: value})
+                rows.append(row_of(label, other, grid))
+        settings[label] = dataclasses.asdict(_best(rows))
+        table[label] = [row for _, row in rows]
     return {
         "settings": settings,
         "trials": max(len(rows) for rows in table.values()),

@@ -1,14 +1,11 @@
-"""The LTU study: its plans, and a search that goes on where it stopped."""
+"""The LTU study: its plans, its data, its search's grids."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
 
 from jax_unlearn.data import (
-    Dataset,
-    Examples,
     digits,
     merged,
     queried,
@@ -17,10 +14,10 @@ from jax_unlearn.data import (
     subset,
 )
 from jax_unlearn.errors import InputError
-from jax_unlearn.pipeline import Plan, Training, Unlearning, draw_request
+from jax_unlearn.pipeline import Unlearning, draw_request
 from jax_unlearn.pipeline.prepare import accessible
 from jax_unlearn.recipes import ltu
-from jax_unlearn.recipes.search import search, trials
+from jax_unlearn.recipes.search import trials
 
 
 @pytest.mark.parametrize("name", list(ltu.STUDIES))
@@ -100,14 +97,14 @@ def test_near_and_far_compare_the_methods_of_the_table():
     with pytest.raises(InputError, match="unknown part 'middle'"):
         ltu.ltu_plan("digits", "middle")
     with pytest.raises(InputError, match="unknown study 'mnist'"):
-        ltu.study_named("mnist")
+        ltu.load("mnist", None)
 
 
 def test_a_study_says_which_data_it_needs(tmp_path):
     with pytest.raises(InputError, match="needs --data"):
-        ltu.load(ltu.STUDIES["cifar10"], None)
+        ltu.load("cifar10", None)
     with pytest.raises(InputError, match="brings its own data"):
-        ltu.load(ltu.STUDIES["digits"], tmp_path / "x.npz")
+        ltu.load("digits", tmp_path / "x.npz")
 
 
 def test_a_subset_keeps_the_proportions_and_the_order():
@@ -124,48 +121,3 @@ def test_a_subset_keeps_the_proportions_and_the_order():
     assert np.all(np.diff(rows) > 0)
     with pytest.raises(InputError, match="train=5000: digits has 1000"):
         subset(full, train=5000, test=0)
-
-
-def tiny() -> tuple[Plan, Dataset]:
-    full = digits()
-    keep, test = full.train.labels < 3, full.test.labels < 3
-    data = Dataset(
-        "three digits",
-        Examples(full.train.inputs[keep][:120], full.train.labels[keep][:120]),
-        Examples(full.test.inputs[test][:40], full.test.labels[test][:40]),
-        3,
-        ("0", "1", "2"),
-    )
-    training = Training(network="mlp", width=8, epochs=2, batch_size=40)
-    return Plan("tiny", "random", 0.2, 1.0, 30, training, {}, (7, 8)), data
-
-
-def test_a_search_goes_on_where_it_stopped(tmp_path):
-    plan, data = tiny()
-    grids = {
-        "GA": (
-            {"method": "gradient_ascent", "epochs": 1},
-            {"learning_rate": (1e-3, 1e30)},
-        )
-    }
-    first, again = [], []
-    found = search(plan, data, grids, first.append, folder=tmp_path)
-    assert found["settings"]["GA"]["learning_rate"] == 1e-3
-    assert found["table"]["GA"][1]["avg_gap"] is None  # diverged: never chosen
-    kept = tmp_path / "trials.json"
-    stored = json.loads(kept.read_text())
-    marked = next(key for key in stored["trials"] if '"learning_rate": 0.001' in key)
-    stored["trials"][marked]["avg_gap"] = -1.0
-    kept.write_text(json.dumps(stored))
-    wider = {"GA": (grids["GA"][0], {"learning_rate": (1e-3, 1e30, 1e-4)})}
-    more = search(plan, data, wider, again.append, folder=tmp_path)
-    assert more["table"]["GA"][0]["avg_gap"] == -1.0  # read, not made again
-    assert more["table"]["GA"][2]["avg_gap"] > 0
-    with pytest.raises(InputError, match="trials of another plan"):
-        search(
-            dataclasses.replace(plan, title="another"),
-            data,
-            grids,
-            again.append,
-            folder=tmp_path,
-        )

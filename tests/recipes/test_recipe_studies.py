@@ -9,8 +9,8 @@ import pytest
 from jax_unlearn.cli.recipe import recipe
 from jax_unlearn.data import Dataset, Examples, digits
 from jax_unlearn.pipeline import Plan, Training, Unlearning, experiment
-from jax_unlearn.recipes import learned, page, proxies, tables
-from jax_unlearn.recipes.tables import LOREUN
+from jax_unlearn.recipes import compared, learned, page, proxies, studies, tables
+from jax_unlearn.recipes.compared import LOREUN
 
 DATA = digits()
 RL = Unlearning(epochs=2, learning_rate=0.03)
@@ -80,15 +80,15 @@ def test_rows_of_the_learned_study(tmp_path, monkeypatch):
 
 @pytest.fixture
 def small(monkeypatch):
-    part = tables.Part("10 %", "random", 0.1, 1.0, ("FT", "SSD"), "random10")
+    part = studies.Part("10 %", "random", 0.1, 1.0, ("FT", "SSD"), "random10")
     other = part._replace(kind="long_tailed", title="tail", methods=("SSD",))
-    study = tables.Study(
+    study = studies.Study(
         "small", 0, 0, 1, 400, PLAN.training, {"random10": part, "tail": other}
     )
-    monkeypatch.setitem(tables.STUDIES, "small", study)
+    monkeypatch.setitem(studies.STUDIES, "small", study)
     for name in ("FT", "SSD"):
-        first = {k: v[:1] for k, v in tables.TRIED[name].items()}
-        monkeypatch.setitem(tables.TRIED, name, first)
+        first = {k: v[:1] for k, v in compared.TRIED[name].items()}
+        monkeypatch.setitem(compared.TRIED, name, first)
     return study
 
 
@@ -108,11 +108,11 @@ def test_many_models_are_attacked(small, monkeypatch, tmp_path, capsys):
     inputs = {"x_train": DATA.train.inputs, "x_test": DATA.test.inputs}
     labels = {"y_train": DATA.train.labels, "y_test": DATA.test.labels}
     np.savez(tmp_path / "data.npz", **inputs, **labels)
-    monkeypatch.setitem(tables.STUDIES, "fashion", small)
-    monkeypatch.setattr(tables, "MODELS", 8)
-    monkeypatch.setattr(tables, "ATTACKED", ("SSD",))
+    monkeypatch.setitem(studies.STUDIES, "fashion", small)
+    monkeypatch.setattr(compared, "MODELS", 8)
+    monkeypatch.setattr(compared, "ATTACKED", ("SSD",))
     settings = {
-        label: vars(Unlearning(**tables.FIXED[label])) for label in ("FT", "SSD")
+        label: vars(Unlearning(**compared.FIXED[label])) for label in ("FT", "SSD")
     }
     told = {"settings": settings, "trials": 0, "search_seeds": []}
     (tmp_path / "settings.json").write_text(json.dumps({"random10": told}))
@@ -127,29 +127,42 @@ def test_many_models_are_attacked(small, monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_the_full_study_runs_at_the_smallest_size(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "size", "kind"),
+    [
+        ("cifar10-full", 32, "random10"),
+        ("cifar10-vgg", 32, "gamma-1"),
+        ("cifar100-full", 32, "gamma-1"),
+        ("tiny-imagenet-full", 64, "gamma-0.5"),
+    ],
+)
+def test_a_full_study_runs_at_the_smallest_size(
+    name, size, kind, monkeypatch, tmp_path
+):
     rng = np.random.default_rng(0)
 
     def images(count):
-        pixels = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        pixels = rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
         return Examples(pixels, np.arange(count, dtype=np.int32) % 2)
 
     data = Dataset("noise", images(200), images(20), 2, ("a", "b"))
-    full = tables.STUDIES["cifar10-full"]
-    part = full.parts["random10"]._replace(methods=("FT", "RL", "RL + FaLW (anchored)"))
+    full = studies.STUDIES[name]
+    asked = full.parts[kind]._replace(methods=("FT", "RL", "RL + FaLW (anchored)"))
     training = dataclasses.replace(full.training, width=2, epochs=1, batch_size=64)
-    study = full._replace(unseen=60, training=training, parts={"random10": part})
-    monkeypatch.setitem(tables.STUDIES, "cifar10-full", study)
-    for name in ("FT", "RL"):
-        first = {k: v[:1] for k, v in tables.TRIED[name].items()}
-        monkeypatch.setitem(tables.TRIED, name, first)
-    monkeypatch.setattr(tables, "_RELABEL", tables.TRIED["RL"])
+    study = full._replace(unseen=60, training=training, parts={kind: asked})
+    monkeypatch.setitem(studies.STUDIES, name, study)
+    for method in ("FT", "RL"):
+        first = {k: v[:1] for k, v in compared.TRIED[method].items()}
+        monkeypatch.setitem(compared.TRIED, method, first)
+    monkeypatch.setattr(compared, "_RELABEL", compared.TRIED["RL"])
     monkeypatch.setattr(tables, "ranked", lambda settings: {})
+    monkeypatch.setattr(tables, "ROUNDS", 1)
     assert training.dtype == "bfloat16"
     assert training.augment == "flip_crop"
-    found = tables.search_tables("cifar10-full", data, lambda line: None)
+    found = tables.search_tables(name, data, lambda line: None)
+    assert found[kind]["trials"] == 3
     (tmp_path / "settings.json").write_text(json.dumps(found))
-    plan = tables.tables_plan("cifar10-full", "random10", folder=tmp_path)
+    plan = tables.tables_plan(name, kind, folder=tmp_path)
     results = experiment(plan, data, tmp_path / "run")
     assert set(results["rows"]) == {
         *("retrain", "null", "original", "ft", "rl", "rl-falw-anchored")

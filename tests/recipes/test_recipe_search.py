@@ -1,0 +1,94 @@
+"""The search of settings: it goes on where it stopped, and looks closer at its best."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jax_unlearn.data import Dataset, Examples, digits
+from jax_unlearn.errors import InputError
+from jax_unlearn.pipeline import Plan, Training
+from jax_unlearn.recipes.search import around, search
+
+
+def tiny() -> tuple[Plan, Dataset]:
+    full = digits()
+    keep, test = full.train.labels < 3, full.test.labels < 3
+    data = Dataset(
+        "three digits",
+        Examples(full.train.inputs[keep][:120], full.train.labels[keep][:120]),
+        Examples(full.test.inputs[test][:40], full.test.labels[test][:40]),
+        3,
+        ("0", "1", "2"),
+    )
+    training = Training(network="mlp", width=8, epochs=2, batch_size=40)
+    return Plan("tiny", "random", 0.2, 1.0, 30, training, {}, (7, 8)), data
+
+
+def test_a_search_goes_on_where_it_stopped(tmp_path):
+    plan, data = tiny()
+    grids = {
+        "GA": (
+            {"method": "gradient_ascent", "epochs": 1},
+            {"learning_rate": (1e-3, 1e30)},
+        )
+    }
+    first, again = [], []
+    found = search(plan, data, grids, first.append, folder=tmp_path)
+    assert found["settings"]["GA"]["learning_rate"] == 1e-3
+    assert found["table"]["GA"][1]["avg_gap"] is None  # diverged: never chosen
+    kept = tmp_path / "trials.json"
+    stored = json.loads(kept.read_text())
+    marked = next(key for key in stored["trials"] if '"learning_rate": 0.001' in key)
+    stored["trials"][marked]["avg_gap"] = -1.0
+    kept.write_text(json.dumps(stored))
+    wider = {"GA": (grids["GA"][0], {"learning_rate": (1e-3, 1e30, 1e-4)})}
+    more = search(plan, data, wider, again.append, folder=tmp_path)
+    assert more["table"]["GA"][0]["avg_gap"] == -1.0  # read, not made again
+    assert more["table"]["GA"][2]["avg_gap"] > 0
+    with pytest.raises(InputError, match="trials of another plan"):
+        search(
+            dataclasses.replace(plan, title="another"),
+            data,
+            grids,
+            again.append,
+            folder=tmp_path,
+        )
+
+
+def test_a_search_looks_closer_around_the_best():
+    plan, data = tiny()
+    tried = {"learning_rate": (1e-4, 1e-3), "epochs": (1, 2)}
+    grids = {"GA": ({"method": "gradient_ascent"}, tried)}
+    told = []
+    found = search(plan, data, grids, told.append, rounds=2)
+    rows = found["table"]["GA"]
+    assert found["trials"] == len(rows) == len(told) == 8
+    seen = rows[:4]
+    for one, two in (rows[4:6], rows[6:8]):
+        best = min(seen, key=lambda row: row["avg_gap"])
+        rates = [row["learning_rate"] for row in seen]
+        pair = one["learning_rate"], two["learning_rate"]
+        assert pair == around(rates, best["learning_rate"])
+        assert one["epochs"] == two["epochs"] == best["epochs"]
+        seen = [*seen, one, two]
+    best = min(rows, key=lambda row: row["avg_gap"])
+    assert found["settings"]["GA"]["learning_rate"] == best["learning_rate"]
+
+
+@given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=8, unique=True), st.data())
+def test_the_next_values_lie_on_both_sides_of_the_best(tried, data):
+    best = data.draw(st.sampled_from(tried))
+    low, high = around(tried, best)
+    near = 1.06  # two digits
+    assert low <= best * near
+    assert best <= high * near
+    for other in tried:
+        if other < best:
+            assert low * near >= other
+        if other > best:
+            assert high <= other * near
+    if len(tried) == 1:
+        assert high / low == pytest.approx(9, rel=0.2)
