@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 MAX_SEED = 2**31 - 1  # what jax, NumPy and scikit-learn all take
+MANY = 12  # names, more than a line can list beside a suggestion
 
 
 class InputError(ValueError):
@@ -34,14 +35,19 @@ class NonFiniteError(ArithmeticError):
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     """Return the error for an unknown name, with the nearest known ones.
 
+    A long list is left out where a name is near.
+
     >>> print(unknown_name("method", "salum", ["salun", "finetune"]))
     unknown method 'salum'; did you mean 'salun'? known: finetune, salun
     """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    listed = f"known: {', '.join(names)}"
+    if not near:
+        return InputError(f"unknown {kind} {name!r}; {listed}")
     hint = " or ".join(repr(n) for n in near)
-    hint = f"; did you mean {hint}?" if near else ";"
-    return InputError(f"unknown {kind} {name!r}{hint} known: {', '.join(names)}")
+    rest = listed if len(names) <= MANY else f"({len(names)} are known)"
+    return InputError(f"unknown {kind} {name!r}; did you mean {hint}? {rest}")
 
 
 def check_seed(seed: Any, name: str = "seed") -> int:

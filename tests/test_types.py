@@ -36,3 +36,13 @@ def test_unknown_name_suggests(name, near):
     assert near in message
     assert ("did you mean" in message) == (name == "salum")
     assert "\n" not in message
+
+
+def test_unknown_name_among_many_is_still_one_readable_line():
+    many = [f"method-{i}" for i in range(40)]
+    near, far = (str(unknown_name("method", n, many)) for n in ("metod-7", "zzz"))
+    assert "'method-7'" in near
+    assert "40 are known" in near
+    assert len(near) < 100
+    assert "known: method-0, " in far
+    assert "method-39" in far

@@ -134,7 +134,7 @@ def test_recipes_have_plans_and_say_what_data_they_read(tmp_path):
         assert {"Relabel", "SalUn", "SFRon", "LTU", "ESD"} <= set(plan.methods)
         assert len(generation_plan(name).classes) >= 3
     assert load("digits", None).name == "digits"
-    with pytest.raises(InputError, match="fashion reads a .npz file"):
+    with pytest.raises(InputError, match="'generation-fashion' needs --data FILE.npz"):
         load("fashion", None)
     with pytest.raises(InputError, match="digits are brought along"):
         load("digits", tmp_path / "x.npz")
