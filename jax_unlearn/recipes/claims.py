@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from jax_unlearn import audit
 from jax_unlearn.pipeline.plan import slug
+from jax_unlearn.pipeline.settings import ATTACKS
 from jax_unlearn.recipes.compared import BASES, weighted
 from jax_unlearn.recipes.proxies import BOUNDS
 
@@ -281,6 +282,49 @@ CLAIMS = (
             (("fresh-near", "fresh-far"), "NegGrad+", ", near and far"),
         )
         for figure, what in ((gap, "Avg. Gap"), (deviation, "deviation by sample"))
+    ),
+)
+
+_THIRD = ("FT", "RL", "SalUn", "RL + LoReUn", "RL + FaLW")  # with as much to read
+
+LTU_CLAIMS = (
+    Claim(
+        "LTU is nearer to Retrain than others that read 30 % of the retain set",
+        "LTU",
+        gap,
+        _against("main", "LTU", _THIRD),
+    ),
+    *(
+        Claim(text, "LTU", gap, _against("main", "LTU", others))
+        for text, others in (
+            ("The meta-test brings LTU nearer", ("LTU, no meta-test",)),
+            ("Its second order brings LTU nearer", ("LTU, first order",)),
+            ("Harmonized gradients bring LTU nearer", ("LTU, not harmonized",)),
+            ("Query sets of several kinds bring LTU nearer", ("LTU, uniform queries",)),
+            (
+                "Several membership models bring LTU nearer than one",
+                tuple(f"LTU, only {attack}" for attack in ATTACKS),
+            ),
+        )
+    ),
+    Claim(
+        "Where 5 or 10 % may be read, LTU is nearer than FT and RL",
+        "ours",
+        gap,
+        tuple(
+            Pair("main", f"LTU, rho {rho}", f"{rival}, rho {rho}")
+            for rho in ("0.05", "0.1")
+            for rival in ("FT", "RL")
+        ),
+    ),
+    *(
+        Claim(
+            f"On a {part} forget set LTU is nearer than they",
+            "ours",
+            gap,
+            _against(part, "LTU", _THIRD),
+        )
+        for part in ("near", "far")
     ),
 )
 

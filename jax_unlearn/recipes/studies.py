@@ -183,11 +183,11 @@ STUDIES = {
         unseen=1000,
         training=_SMALL,
         parts={
-            "random10": _RANDOM10,
-            **_gammas(("FT", "RL", "SalUn", *_TWO_FALW, *TRANSPORT), 1, 0, 0.5, 1.5, 2),
-            "near": _NEAR,
-            "far": _FAR,
-            "fresh-random10": _fresh(_RANDOM10, _FRESH),
+            "random10": _RANDOM10._replace(methods=_FEW),
+            **_gammas(("FT", "RL", "SalUn", *_TWO_FALW, *TRANSPORT), 1),
+            "fresh-random10": _fresh(
+                _RANDOM10, [label for label in _FRESH if label != "NegGrad+"]
+            ),
         },
     ),
     "cifar10-full": _full("CIFAR-10, ResNet-18", _LARGE, _ALL),

@@ -9,7 +9,7 @@ import pytest
 from jax_unlearn.cli.recipe import recipe
 from jax_unlearn.data import Dataset, Examples, digits
 from jax_unlearn.pipeline import Plan, Training, Unlearning, experiment
-from jax_unlearn.recipes import compared, learned, page, proxies, studies, tables
+from jax_unlearn.recipes import compared, learned, proxies, sections, studies, tables
 from jax_unlearn.recipes.compared import LOREUN
 
 DATA = digits()
@@ -120,7 +120,7 @@ def test_many_models_are_attacked(small, monkeypatch, tmp_path, capsys):
     assert "U-LiRA" in capsys.readouterr().out
     found = json.loads((tmp_path / "random10" / "lira" / "results.json").read_text())
     assert found["audit"]["models"] == {"doing nothing": 8, "SSD": 8}
-    text = page._attacked(found, "fashion")
+    text = sections.attacked(found, "fashion")
     value = found["audit"]["figures"]["SSD"]["lira_auc"]["value"]
     row = next(line for line in text.splitlines() if line.startswith("| U-LiRA AUC"))
     assert row.split("|")[-2].split()[0] == f"{value:.3f}"

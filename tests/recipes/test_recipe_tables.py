@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from jax_unlearn.errors import InputError
-from jax_unlearn.recipes import claims, compared, page, studies, tables
-from jax_unlearn.recipes.claims import CLAIMS, Claim, Pair, gap, judge
+from jax_unlearn.recipes import claims, compared, ltu, page, studies, tables
+from jax_unlearn.recipes.claims import CLAIMS, LTU_CLAIMS, Claim, Pair, gap, judge
 from jax_unlearn.recipes.search import trials
 
 PARTS = [(name, part) for name, s in studies.STUDIES.items() for part in s.parts]
@@ -90,26 +90,39 @@ def test_p_is_that_of_the_paired_t_test():
     assert f"{np.mean(NEAR) - np.mean(far):+.3g}" in detail
 
 
-def test_every_claim_names_rows_that_some_part_has():
-    known = {
-        part: set(tables.tables_plan("fashion", part).methods)
-        for part in studies.STUDIES["fashion"].parts
-    }
-    for claim in CLAIMS:
+@pytest.mark.parametrize(
+    ("claimed", "plans"),
+    [
+        (
+            CLAIMS,
+            {
+                p: tables.tables_plan("fashion", p)
+                for p in studies.STUDIES["fashion"].parts
+            },
+        ),
+        (LTU_CLAIMS, {part: ltu.ltu_plan("digits", part) for part in ltu.PARTS}),
+    ],
+    ids=["tables", "ltu"],
+)
+def test_every_claim_names_rows_that_some_part_has(claimed, plans):
+    for claim in claimed:
         for pair in claim.pairs:
-            if pair.part in known and claim.figure is not claims.groups:
-                assert {pair.smaller, pair.larger} <= known[pair.part]
+            if pair.part in plans and claim.figure is not claims.groups:
+                assert {pair.smaller, pair.larger} <= set(plans[pair.part].methods)
 
 
 def test_the_page_says_what_the_results_hold(tmp_path):
     written = page.write(tmp_path / "results.md")
     text = written[0].read_text()
-    names = [name for name in studies.STUDIES if page.has(f"tables_{name}")]
-    assert names
-    for name in names:
-        own = text.partition(f"\n## {studies.STUDIES[name].title}\n")[2]
-        for part, found in page.stored(f"tables_{name}").items():
-            title = found["plan"]["title"].partition(": ")[2]
+    told = {f"tables_{name}": study.title for name, study in studies.STUDIES.items()}
+    told |= {f"ltu_{name}": study.title for name, study in ltu.STUDIES.items()}
+    told = {name: title for name, title in told.items() if page.stored(name)}
+    assert len(told) > 2
+    for name, study in told.items():
+        own = text.partition(f"\n## {study}\n")[2].partition("\n## ")[0]
+        for part, found in page.stored(name).items():
+            title = found["plan"]["title"].partition(": ")[2] or found["plan"]["title"]
+            title = page.ALONE if part == "main" else title
             lines = own.partition(f"\n### {title}\n")[2].splitlines()
             for key, row in found["rows"].items():
                 label = row["label"]
@@ -117,8 +130,10 @@ def test_the_page_says_what_the_results_hold(tmp_path):
                 line = next(line for line in lines if line.startswith(starts))
                 mean = row["metrics"]["ua"]["mean"]
                 assert f"| {mean:.1f}" in line, (part, key)
-    for claim in CLAIMS:
-        assert text.count(f"| {claim.text} |") == len(names)
+    for kind, claimed in (("tables", CLAIMS), ("ltu", LTU_CLAIMS)):
+        studied = sum(name.startswith(kind) for name in told)
+        for claim in claimed:
+            assert text.count(f"| {claim.text} |") == studied
     for path in written[1:]:
         assert path.read_text().startswith("<?xml") or "<svg" in path.read_text()
         assert path.name in text
