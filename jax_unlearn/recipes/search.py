@@ -5,7 +5,7 @@ import itertools
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,25 +42,28 @@ class _Finished:
             )
         self._found = found
 
-    def get(self, setting: Unlearning) -> dict[str, Any] | None:
+    def get(self, key: str) -> dict[str, Any] | None:
         """Return the row of a finished trial."""
-        return self._found["trials"].get(_key(setting))
+        return self._found["trials"].get(key)
 
-    def put(self, setting: Unlearning, row: dict[str, Any]) -> dict[str, Any]:
+    def put(self, key: str, row: dict[str, Any]) -> dict[str, Any]:
         """Keep and return a row."""
-        self._found["trials"][_key(setting)] = row
+        self._found["trials"][key] = row
         if self._path is not None:
             write_atomic(self._path, to_json(self._found), overwrite=True)
         return row
 
 
-def _best(rows: Sequence[_Row]) -> Unlearning:
-    finite = [row for row in rows if row[1]["avg_gap"] is not None]
-    return min(finite, key=lambda row: row[1]["avg_gap"])[0]
+def _ranked(rows: Iterable[_Row], by: str = "avg_gap") -> list[_Row]:
+    """Return the rows that did not diverge, the best first."""
+    finite = [row for row in rows if row[1][by] is not None]
+    return sorted(finite, key=lambda row: row[1][by])
 
 
-def _key(setting: Unlearning) -> str:
-    return json.dumps(dataclasses.asdict(setting), sort_keys=True)
+def _key(setting: Unlearning, seeds: Sequence[int] = ()) -> str:
+    """Return the key of a trial on the plan's seeds, or on others."""
+    key = json.dumps(dataclasses.asdict(setting), sort_keys=True)
+    return key if not seeds else f"{key} on {list(seeds)}"
 
 
 def trials(fixed: Mapping[str, Any], grid: Mapping[str, Any]) -> Iterator[Unlearning]:
@@ -94,59 +97,55 @@ def around(tried: Collection[float], best: float) -> tuple[float, float]:
     return float(f"{down:.2g}"), float(f"{up:.2g}")
 
 
-def search(
-    plan: Plan,
-    dataset: Dataset,
-    grids: Grids,
-    say: Callable[[str], None],
-    *,
-    rounds: int = 0,
-    folder: Path | None = None,
-) -> dict[str, Any]:
-    """Try every setting of every method on the plan's seeds and choose the best.
+class Final(NamedTuple):
+    """A second look at the best trials of a method.
 
-    The best has the smallest mean Avg. Gap; one that diverges on a seed is never
-    chosen. In each of the rounds that follow, two more values of the first option of
-    the grid are tried beside the best so far: no grid is chosen so well that its best
-    never lies at its edge.
-
-    Args:
-      plan: with the search seeds; its methods are not read.
-      dataset: its data.
-      grids: what is tried.
-      say: told a line for each trial.
-      rounds: how often to look closer after the grid, two trials each.
-      folder: where the trained models and the finished trials are kept, so that a
-        search goes on where it stopped; None keeps nothing.
-
-    Returns:
-      JSON-able: "settings" by method, "table" of all trials, seeds, environment.
+    Attributes:
+      trials: how many of them.
+      seeds: on which they are tried again, others than those of the plan.
     """
-    bench = Bench(plan, dataset, folder=folder)
-    cases = []
-    for seed in plan.seeds:
-        request, _ = bench.request(seed)
-        original = bench.original(seed)
-        target = bench.outputs(bench.retrained(request, seed))
-        goal = measure(target, dataset, request, seed=seed)
-        cases.append((seed, request, original, target, goal))
 
-    def trial(label: str, setting: Unlearning) -> dict[str, Any]:
+    trials: int
+    seeds: tuple[int, ...]
+
+
+class _Trials:
+    """Runs of one setting on several seeds; a seed is prepared when first asked for."""
+
+    def __init__(self, plan: Plan, dataset: Dataset, folder: Path | None):
+        self._bench = Bench(plan, dataset, folder=folder)
+        self._dataset = dataset
+        self._cases: dict[int, Any] = {}
+
+    def _case(self, seed: int) -> Any:
+        if seed not in self._cases:
+            request, _ = self._bench.request(seed)
+            original = self._bench.original(seed)
+            target = self._bench.outputs(self._bench.retrained(request, seed))
+            goal = measure(target, self._dataset, request, seed=seed)
+            self._cases[seed] = request, original, target, goal
+        return self._cases[seed]
+
+    def __call__(
+        self, label: str, setting: Unlearning, seeds: Sequence[int]
+    ) -> dict[str, Any]:
+        """Return mean Avg. Gap and deviation, None where a seed diverges."""
         gaps, deviations = [], []
-        for seed, request, original, target, goal in cases:
+        for seed in seeds:
+            request, original, target, goal = self._case(seed)
             try:
-                made = bench.unlearn(
+                made = self._bench.unlearn(
                     label, setting, request, original, seed=seed, keep=False
                 )
             except NonFiniteError:
-                return {"avg_gap": None, "deviation": None}  # diverged: never chosen
-            outputs = bench.outputs(made.trained)
-            metrics = measure(outputs, dataset, request, seed=seed)
+                return {"avg_gap": None, "deviation": None}
+            outputs = self._bench.outputs(made.trained)
+            metrics = measure(outputs, self._dataset, request, seed=seed)
             gaps.append(audit.avg_gap(metrics, goal))
             deviations.append(
                 audit.per_sample_deviation(
-                    outputs.confidence(dataset, request.forget),
-                    target.confidence(dataset, request.forget),
+                    outputs.confidence(self._dataset, request.forget),
+                    target.confidence(self._dataset, request.forget),
                 )
             )
         return {
@@ -154,32 +153,82 @@ def search(
             "deviation": float(np.mean(deviations)),
         }
 
-    finished = _Finished(plan, dataset, folder)
 
-    def row_of(label: str, setting: Unlearning, varied: Iterable[str]) -> _Row:
-        row = finished.get(setting)
+def search(
+    plan: Plan,
+    dataset: Dataset,
+    grids: Grids,
+    say: Callable[[str], None],
+    *,
+    rounds: int = 0,
+    final: Final | None = None,
+    folder: Path | None = None,
+) -> dict[str, Any]:
+    """Try every setting of every method on the plan's seeds and choose the best.
+
+    The best has the smallest mean Avg. Gap; one that diverges on a seed is never
+    chosen. In each of the rounds that follow, two more values of the first option of
+    the grid are tried beside the best so far: no grid is chosen so well that its best
+    never lies at its edge. Few seeds flatter some trial by chance, so that the best
+    may be tried once more on others, and the mean over all seeds decides among them.
+
+    Args:
+      plan: with the search seeds; its methods are not read.
+      dataset: its data.
+      grids: what is tried.
+      say: told a line for each trial.
+      rounds: how often to look closer after the grid, two trials each.
+      final: the second look, if there is one.
+      folder: where the trained models and the finished trials are kept, so that a
+        search goes on where it stopped; None keeps nothing.
+
+    Returns:
+      JSON-able: "settings" by method, "table" of all trials, seeds, environment.
+    """
+    finished = _Finished(plan, dataset, folder)
+    trial = _Trials(plan, dataset, folder)
+
+    def row_of(
+        label: str, setting: Unlearning, varied: Iterable[str], seeds: Sequence[int]
+    ) -> dict[str, Any]:
+        key = _key(setting, () if seeds is plan.seeds else seeds)
+        row = finished.get(key)
         if row is None:
             told = {name: getattr(setting, name) for name in varied}
-            row = finished.put(setting, told | trial(label, setting))
+            row = finished.put(key, told | trial(label, setting, seeds))
         say(f"{label}: {row}")
-        return setting, row
+        return dict(row)
 
     settings, table = {}, {}
     for label, (fixed, grid) in grids.items():
-        rows = [row_of(label, setting, grid) for setting in trials(fixed, grid)]
+        rows = [
+            (setting, row_of(label, setting, grid, plan.seeds))
+            for setting in trials(fixed, grid)
+        ]
         first = next(iter(grid))
         for _ in range(rounds):
-            best = _best(rows)
+            best, _ = _ranked(rows)[0]
             tried = [getattr(setting, first) for setting, _ in rows]
             for value in around(tried, getattr(best, first)):
                 other = dataclasses.replace(best, **{first: value})
-                rows.append(row_of(label, other, grid))
-        settings[label] = dataclasses.asdict(_best(rows))
+                rows.append((other, row_of(label, other, grid, plan.seeds)))
+        best = _ranked(rows)
+        if final is not None:
+            shares = len(plan.seeds), len(final.seeds)
+            for setting, row in best[: final.trials]:
+                again = row_of(label, setting, grid, final.seeds)["avg_gap"]
+                row["all_seeds"] = None
+                if again is not None:
+                    mean = np.average((row["avg_gap"], again), weights=shares)
+                    row["all_seeds"] = float(mean)
+            best = _ranked(best[: final.trials], "all_seeds")
+        settings[label] = dataclasses.asdict(best[0][0])
         table[label] = [row for _, row in rows]
     return {
         "settings": settings,
         "trials": max(len(rows) for rows in table.values()),
         "search_seeds": list(plan.seeds),
+        "final": None if final is None else final._asdict(),
         "training": vars(plan.training),
         "table": table,
         "environment": environment(),

@@ -58,7 +58,8 @@ class Study(NamedTuple):
       unseen: of the training samples, held out of all training.
       training: how original and Retrain are trained.
       parts: by name, the first one first.
-      seeds, search_seeds: of the tables, of the searches.
+      seeds: of the tables.
+      search_seeds, final_seeds: of all trials of a search, of the best of them.
     """
 
     title: str
@@ -70,6 +71,7 @@ class Study(NamedTuple):
     parts: Mapping[str, Part]
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     search_seeds: tuple[int, ...] = (100, 101)
+    final_seeds: tuple[int, ...] = (102, 103)
 
 
 _TWO_FALW = ("RL + FaLW (every 8)", "RL + FaLW (anchored)")

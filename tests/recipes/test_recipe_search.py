@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jax_unlearn.data import Dataset, Examples, digits
 from jax_unlearn.errors import InputError
 from jax_unlearn.pipeline import Plan, Training
-from jax_unlearn.recipes.search import around, search
+from jax_unlearn.recipes.search import Final, around, search
 
 
 def tiny() -> tuple[Plan, Dataset]:
@@ -76,6 +76,34 @@ def test_a_search_looks_closer_around_the_best():
         seen = [*seen, one, two]
     best = min(rows, key=lambda row: row["avg_gap"])
     assert found["settings"]["GA"]["learning_rate"] == best["learning_rate"]
+
+
+def test_the_best_trials_are_tried_on_other_seeds(tmp_path):
+    plan, data = tiny()
+    grids = {
+        "GA": (
+            {"method": "gradient_ascent", "epochs": 1},
+            {"learning_rate": (1e-4, 1e-3, 1e-2, 1e30)},
+        )
+    }
+    final = Final(2, (9, 11))
+    told, again = [], []
+    found = search(plan, data, grids, told.append, final=final, folder=tmp_path)
+    rows = found["table"]["GA"]
+    assert len(told) == 4 + 2
+    assert found["final"] == {"trials": 2, "seeds": (9, 11)}
+    tried = [row for row in rows if "all_seeds" in row]
+    alone = sorted(row["avg_gap"] for row in rows[:3])
+    assert sorted(row["avg_gap"] for row in tried) == alone[:2]
+    one = search(dataclasses.replace(plan, seeds=(9, 11)), data, grids, again.append)
+    for row in tried:
+        by_rate = {r["learning_rate"]: r["avg_gap"] for r in one["table"]["GA"]}
+        mean = (row["avg_gap"] + by_rate[row["learning_rate"]]) / 2
+        assert row["all_seeds"] == pytest.approx(mean)
+    best = min(tried, key=lambda row: row["all_seeds"])
+    assert found["settings"]["GA"]["learning_rate"] == best["learning_rate"]
+    third = search(plan, data, grids, again.append, final=final, folder=tmp_path)
+    assert third["table"] == found["table"]  # read, not made again
 
 
 @given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=8, unique=True), st.data())
