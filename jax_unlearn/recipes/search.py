@@ -54,9 +54,11 @@ class _Finished:
         return row
 
 
-def _ranked(rows: Iterable[_Row], by: str = "avg_gap") -> list[_Row]:
+def _ranked(label: str, rows: Iterable[_Row], by: str = "avg_gap") -> list[_Row]:
     """Return the rows that did not diverge, the best first."""
     finite = [row for row in rows if row[1][by] is not None]
+    if not finite:
+        raise InputError(f"{label}: no setting stays finite; search smaller rates")
     return sorted(finite, key=lambda row: row[1][by])
 
 
@@ -184,6 +186,9 @@ def search(
 
     Returns:
       JSON-able: "settings" by method, "table" of all trials, seeds, environment.
+
+    Raises:
+      InputError: the folder holds trials of another plan; a method always diverges.
     """
     finished = _Finished(plan, dataset, folder)
     trial = _Trials(plan, dataset, folder)
@@ -207,12 +212,12 @@ def search(
         ]
         first = next(iter(grid))
         for _ in range(rounds):
-            best, _ = _ranked(rows)[0]
+            best, _ = _ranked(label, rows)[0]
             tried = [getattr(setting, first) for setting, _ in rows]
             for value in around(tried, getattr(best, first)):
                 other = dataclasses.replace(best, **{first: value})
                 rows.append((other, row_of(label, other, grid, plan.seeds)))
-        best = _ranked(rows)
+        best = _ranked(label, rows)
         if final is not None:
             shares = len(plan.seeds), len(final.seeds)
             for setting, row in best[: final.trials]:
@@ -221,7 +226,7 @@ def search(
                 if again is not None:
                     mean = np.average((row["avg_gap"], again), weights=shares)
                     row["all_seeds"] = float(mean)
-            best = _ranked(best[: final.trials], "all_seeds")
+            best = _ranked(label, best[: final.trials], "all_seeds")
         settings[label] = dataclasses.asdict(best[0][0])
         table[label] = [row for _, row in rows]
     return {

@@ -106,6 +106,13 @@ def test_the_best_trials_are_tried_on_other_seeds(tmp_path):
     assert third["table"] == found["table"]  # read, not made again
 
 
+def test_a_method_that_always_diverges_is_named():
+    plan, data = tiny()
+    grids = {"GA": ({"method": "gradient_ascent"}, {"learning_rate": (1e30, 1e31)})}
+    with pytest.raises(InputError, match="GA: no setting stays finite"):
+        search(plan, data, grids, lambda line: None)
+
+
 @given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=8, unique=True), st.data())
 def test_the_next_values_lie_on_both_sides_of_the_best(tried, data):
     best = data.draw(st.sampled_from(tried))
