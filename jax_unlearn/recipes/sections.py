@@ -82,7 +82,8 @@ def request(
     done = len(results["rows"]["retrain"]["avg_gap"]["per_seed"])
     seeds = ", ".join(map(str, results["plan"]["seeds"][:done]))
     note = f"Seeds {seeds}. {results['plan']['note']}"
-    if edge := at_the_edge(search):
+    shown = results["plan"]["methods"]
+    if edge := [label for label in at_the_edge(search) if label in shown]:
         note += f" Best at the edge of the rates that were tried: {', '.join(edge)}."
     if source:
         note += f" Paper: {source}."

@@ -60,6 +60,8 @@ class Study(NamedTuple):
       parts: by name, the first one first.
       seeds: of the tables.
       search_seeds, final_seeds: of all trials of a search, of the best of them.
+      rounds: of a search after its grid, two trials each.
+      finalists: of a method's trials, tried again on `final_seeds`.
     """
 
     title: str
@@ -72,6 +74,8 @@ class Study(NamedTuple):
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     search_seeds: tuple[int, ...] = (100, 101)
     final_seeds: tuple[int, ...] = (102, 103)
+    rounds: int = 2
+    finalists: int = 0
 
 
 _TWO_FALW = ("RL + FaLW (every 8)", "RL + FaLW (anchored)")
@@ -157,8 +161,8 @@ _VGG = dataclasses.replace(_LARGE, network="vgg16")
 
 
 def _full(title: str, training: Training, parts: Mapping[str, Part]) -> Study:
-    """Return a study of all samples, a tenth of them unseen."""
-    return Study(title, 0, 0, 1, 5000, training, parts, seeds=(0, 1, 2))
+    """Return a study of all samples, a tenth of them unseen; few seeds, so finals."""
+    return Study(title, 0, 0, 1, 5000, training, parts, seeds=(0, 1, 2), finalists=3)
 
 
 STUDIES = {
@@ -185,12 +189,13 @@ STUDIES = {
         unseen=1000,
         training=_SMALL,
         parts={
-            "random10": _RANDOM10._replace(methods=_FEW),
+            "random10": _RANDOM10,
             **_gammas(("FT", "RL", "SalUn", *_TWO_FALW, *TRANSPORT), 1),
             "fresh-random10": _fresh(
                 _RANDOM10, [label for label in _FRESH if label != "NegGrad+"]
             ),
         },
+        rounds=1,
     ),
     "cifar10-full": _full("CIFAR-10, ResNet-18", _LARGE, _ALL),
     "cifar10-vgg": _full("CIFAR-10, VGG-16", _VGG, _gammas(_TAIL, 1, 0, 0.5, 1.5, 2)),

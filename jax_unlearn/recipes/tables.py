@@ -1,8 +1,8 @@
 """The tables of the three papers on real data: settings searched, plans made of them.
 
-Every method of a part has ten trials on seeds kept for the search, six of a grid and
-four around its best; the best three are tried on two more. All parts share the original
-models.
+Every method of a part has equal trials on seeds kept for the search: six of a grid and
+two around its best for each round of the study; its best few are tried on two more
+seeds. All parts share the original models.
 """
 
 import importlib.resources
@@ -27,9 +27,6 @@ from jax_unlearn.recipes.compared import (
 from jax_unlearn.recipes.inputs import study_named
 from jax_unlearn.recipes.search import Final, search
 from jax_unlearn.recipes.studies import STUDIES, Study
-
-ROUNDS = 2  # of the search after its grid, two trials each
-FINALISTS = 3  # of a method's trials, once more on other seeds
 
 
 def search_tables(
@@ -57,6 +54,7 @@ def search_tables(
     for part in parts or ():
         if part not in own:
             raise unknown_name("part with a search", part, own)
+    final = Final(study.finalists, study.final_seeds) if study.finalists else None
     found = {}
     for part in parts or own:
         found[part] = search(
@@ -64,8 +62,8 @@ def search_tables(
             dataset,
             grids(study.parts[part].methods),
             say,
-            rounds=ROUNDS,
-            final=Final(FINALISTS, study.final_seeds),
+            rounds=study.rounds,
+            final=final,
             folder=None if folder is None else folder / part,
         )
         jax.clear_caches()  # a program takes memory mappings, of which few are granted

@@ -149,14 +149,13 @@ def test_a_full_study_runs_at_the_smallest_size(
     full = studies.STUDIES[name]
     asked = full.parts[kind]._replace(methods=("FT", "RL", "RL + FaLW (anchored)"))
     training = dataclasses.replace(full.training, width=2, epochs=1, batch_size=64)
-    study = full._replace(unseen=60, training=training, parts={kind: asked})
+    study = full._replace(unseen=60, training=training, parts={kind: asked}, rounds=1)
     monkeypatch.setitem(studies.STUDIES, name, study)
     for method in ("FT", "RL"):
         first = {k: v[:1] for k, v in compared.TRIED[method].items()}
         monkeypatch.setitem(compared.TRIED, method, first)
     monkeypatch.setattr(compared, "_RELABEL", compared.TRIED["RL"])
     monkeypatch.setattr(tables, "ranked", lambda settings: {})
-    monkeypatch.setattr(tables, "ROUNDS", 1)
     assert training.dtype == "bfloat16"
     assert training.augment == "flip_crop"
     found = tables.search_tables(name, data, lambda line: None)
