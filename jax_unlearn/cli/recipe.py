@@ -48,7 +48,7 @@ RECIPES = {
     "generation-cifar10": Known("the same on CIFAR-10 at 16 x 16", "1 h"),
     "generation-cifar10-full": Known("CIFAR-10 at full size", "weeks"),
     "tables-fashion": Known("the papers' tables, Fashion-MNIST subset", "2 h"),
-    "tables-cifar10": Known("the same on a CIFAR-10 subset", "2 h"),
+    "tables-cifar10": Known("the same on a CIFAR-10 subset", "3 h"),
     "tables-cifar10-full": Known("all of CIFAR-10, ResNet-18, 182 epochs", "weeks"),
     "tables-cifar10-vgg": Known("the same with VGG-16, long-tailed", "weeks"),
     "tables-cifar100-full": Known("long-tailed, CIFAR-100, ResNet-18", "weeks"),

@@ -194,6 +194,10 @@ STUDIES = {
             "fresh-random10": _fresh(
                 _RANDOM10, [label for label in _FRESH if label != "NegGrad+"]
             ),
+            # the same seeds: what another machine's rounding makes of a table
+            "again-random10": _RANDOM10._replace(
+                title="10 % at random, on another machine", methods=_FEW
+            ),
         },
         rounds=1,
     ),
