@@ -23,6 +23,7 @@ from jax_unlearn.recipes.compared import (
     weighted,
 )
 from jax_unlearn.recipes.inputs import read_file, study_named
+from jax_unlearn.recipes.search import Final
 
 
 class Part(NamedTuple):
@@ -59,9 +60,9 @@ class Study(NamedTuple):
       training: how original and Retrain are trained.
       parts: by name, the first one first.
       seeds: of the tables.
-      search_seeds, final_seeds: of all trials of a search, of the best of them.
+      search_seeds: of all trials of a search.
       rounds: of a search after its grid, two trials each.
-      finalists: of a method's trials, tried again on `final_seeds`.
+      final: a second look at the best trials, if there is one.
     """
 
     title: str
@@ -73,9 +74,8 @@ class Study(NamedTuple):
     parts: Mapping[str, Part]
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     search_seeds: tuple[int, ...] = (100, 101)
-    final_seeds: tuple[int, ...] = (102, 103)
     rounds: int = 2
-    finalists: int = 0
+    final: Final | None = None
 
 
 _TWO_FALW = ("RL + FaLW (every 8)", "RL + FaLW (anchored)")
@@ -162,7 +162,8 @@ _VGG = dataclasses.replace(_LARGE, network="vgg16")
 
 def _full(title: str, training: Training, parts: Mapping[str, Part]) -> Study:
     """Return a study of all samples, a tenth of them unseen; few seeds, so finals."""
-    return Study(title, 0, 0, 1, 5000, training, parts, seeds=(0, 1, 2), finalists=3)
+    final = Final(3, (102, 103))
+    return Study(title, 0, 0, 1, 5000, training, parts, (0, 1, 2), final=final)
 
 
 STUDIES = {

@@ -1,8 +1,8 @@
 """The tables of the three papers on real data: settings searched, plans made of them.
 
 Every method of a part has equal trials on seeds kept for the search: six of a grid and
-two around its best for each round of the study; its best few are tried on two more
-seeds. All parts share the original models.
+two around its best for each round of the study; where the study has a final, the best
+few are tried on more seeds. All parts share the original models.
 """
 
 import importlib.resources
@@ -25,7 +25,7 @@ from jax_unlearn.recipes.compared import (
     variants,
 )
 from jax_unlearn.recipes.inputs import study_named
-from jax_unlearn.recipes.search import Final, search
+from jax_unlearn.recipes.search import search
 from jax_unlearn.recipes.studies import STUDIES, Study
 
 
@@ -54,7 +54,6 @@ def search_tables(
     for part in parts or ():
         if part not in own:
             raise unknown_name("part with a search", part, own)
-    final = Final(study.finalists, study.final_seeds) if study.finalists else None
     found = {}
     for part in parts or own:
         found[part] = search(
@@ -63,7 +62,7 @@ def search_tables(
             grids(study.parts[part].methods),
             say,
             rounds=study.rounds,
-            final=final,
+            final=study.final,
             folder=None if folder is None else folder / part,
         )
         jax.clear_caches()  # a program takes memory mappings, of which few are granted
