@@ -8,38 +8,37 @@ import importlib
 from typing import TYPE_CHECKING
 
 from jax_unlearn import audit as audit
-from jax_unlearn import checkpoint as checkpoint
-from jax_unlearn import collectives as collectives
 from jax_unlearn import data as data
 from jax_unlearn import diffusion as diffusion
 from jax_unlearn import gradients as gradients
-from jax_unlearn import guards as guards
 from jax_unlearn import harmonize as harmonize
 from jax_unlearn import losses as losses
 from jax_unlearn import masks as masks
 from jax_unlearn import membership as membership
-from jax_unlearn import memory as memory
 from jax_unlearn import methods as methods
 from jax_unlearn import objectives as objectives
 from jax_unlearn import oneshot as oneshot
-from jax_unlearn import sharding as sharding
-from jax_unlearn import stopping as stopping
 from jax_unlearn import weights as weights
 from jax_unlearn.adapters import from_equinox as from_equinox
 from jax_unlearn.adapters import from_haiku as from_haiku
 from jax_unlearn.adapters import from_linen as from_linen
 from jax_unlearn.adapters import from_nnx as from_nnx
 from jax_unlearn.adapters import from_stateless as from_stateless
-from jax_unlearn.ensemble import run_ensemble as run_ensemble
-from jax_unlearn.ensemble import step_seconds as step_seconds
+from jax_unlearn.drivers import checkpoint as checkpoint
+from jax_unlearn.drivers import guards as guards
+from jax_unlearn.drivers import memory as memory
+from jax_unlearn.drivers import sharding as sharding
+from jax_unlearn.drivers import signals as signals
+from jax_unlearn.drivers.ensemble import run_ensemble as run_ensemble
+from jax_unlearn.drivers.ensemble import step_seconds as step_seconds
+from jax_unlearn.drivers.loop import predict as predict
+from jax_unlearn.drivers.loop import run as run
+from jax_unlearn.drivers.loop import scan_steps as scan_steps
+from jax_unlearn.drivers.series import Series as Series
+from jax_unlearn.drivers.stacking import stack as stack
+from jax_unlearn.drivers.stacking import unstack as unstack
 from jax_unlearn.errors import InputError as InputError
 from jax_unlearn.errors import NonFiniteError as NonFiniteError
-from jax_unlearn.run import predict as predict
-from jax_unlearn.run import run as run
-from jax_unlearn.run import scan_steps as scan_steps
-from jax_unlearn.series import Series as Series
-from jax_unlearn.stacking import stack as stack
-from jax_unlearn.stacking import unstack as unstack
 from jax_unlearn.types import Aux as Aux
 from jax_unlearn.types import Batch as Batch
 from jax_unlearn.types import LossFn as LossFn
@@ -50,6 +49,8 @@ from jax_unlearn.types import Unlearner as Unlearner
 from jax_unlearn.types import UnlearnInfo as UnlearnInfo
 from jax_unlearn.types import UnlearnState as UnlearnState
 from jax_unlearn.types import Weighting as Weighting
+
+stopping = signals
 
 if TYPE_CHECKING:
     from jax_unlearn import zoo as zoo

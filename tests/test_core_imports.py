@@ -38,11 +38,11 @@ CORE = [
             "gradients",
             "harmonize",
             "masks",
-            "memory",
             "meta",
             "tables",
         )
     ),
+    ROOT / "drivers" / "memory.py",
     *(
         file
         for folder in ("diffusion", "membership", "objectives", "weights", "methods")

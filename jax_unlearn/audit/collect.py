@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from jax_unlearn.audit.evidence import ModelOutputs
+from jax_unlearn.drivers.loop import predict
 from jax_unlearn.errors import InputError
-from jax_unlearn.run import predict
 from jax_unlearn.types import Model, ModelState, Params, PyTree
 
 

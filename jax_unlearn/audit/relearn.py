@@ -13,10 +13,10 @@ import optax
 from jax_unlearn.audit import _checks
 from jax_unlearn.audit.robustness import class_count, pieces
 from jax_unlearn.data.batches import positive
+from jax_unlearn.drivers.loop import run
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.losses import cross_entropy
 from jax_unlearn.methods.finetune import finetune
-from jax_unlearn.run import run
 from jax_unlearn.types import (
     Array,
     Batch,

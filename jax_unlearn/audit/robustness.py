@@ -15,8 +15,8 @@ import numpy as np
 
 from jax_unlearn.audit import _checks
 from jax_unlearn.data.batches import positive
+from jax_unlearn.drivers.loop import predict
 from jax_unlearn.errors import InputError
-from jax_unlearn.run import predict
 from jax_unlearn.types import Array, Model, ModelState, Params
 
 

@@ -4,7 +4,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from jax_unlearn import stopping
+from jax_unlearn.drivers import signals
 from jax_unlearn.errors import InputError, NonFiniteError, unknown_name
 
 SUMMARY = """Machine unlearning for JAX.
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if arguments[0] not in (*known, *_HELP):
             raise unknown_name("command", arguments[0], known)
-        with stopping.handled():
+        with signals.handled():
             tyro.extras.subcommand_cli_from_dict(
                 known,
                 prog=prog,
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stdout.flush()
         print(f"jax-unlearn: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    except stopping.Stopped as stopped:
+    except signals.Stopped as stopped:
         print(
             f"jax-unlearn: stopped by {signal.Signals(stopped.signal).name}; what was "
             "made is saved: give the command again, with --resume where it has that",

@@ -18,11 +18,11 @@ from jax_unlearn.cli.figures import print_audit
 from jax_unlearn.cli.sources import DataSource, refuse_existing
 from jax_unlearn.data import Dataset, digest, write_atomic
 from jax_unlearn.errors import InputError, check_seed
-from jax_unlearn.pipeline import Request, Unlearning
-from jax_unlearn.pipeline.arrays import load_outputs
-from jax_unlearn.pipeline.models import Stored, load_model
-from jax_unlearn.pipeline.probes import check_probes, probe
-from jax_unlearn.pipeline.results import (
+from jax_unlearn.lab import Request, Unlearning
+from jax_unlearn.lab.arrays import load_outputs
+from jax_unlearn.lab.models import Stored, load_model
+from jax_unlearn.lab.probes import check_probes, probe
+from jax_unlearn.lab.results import (
     NULL,
     ORIGINAL,
     RETRAIN,
@@ -31,7 +31,7 @@ from jax_unlearn.pipeline.results import (
     environment,
     to_json,
 )
-from jax_unlearn.pipeline.stages import outputs_of
+from jax_unlearn.lab.stages import outputs_of
 
 
 def audit(

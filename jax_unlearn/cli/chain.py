@@ -9,14 +9,14 @@ from jax_unlearn.cli.commands import blamed, forget_ids
 from jax_unlearn.cli.console import Reporter, open_console
 from jax_unlearn.cli.sources import DataSource
 from jax_unlearn.errors import check_seed
-from jax_unlearn.pipeline import Unlearning
-from jax_unlearn.pipeline.chain import LEDGER
-from jax_unlearn.pipeline.chain import chain as serve
-from jax_unlearn.pipeline.ledger import read
-from jax_unlearn.pipeline.models import load_model, origin_of
-from jax_unlearn.pipeline.networks import build
-from jax_unlearn.pipeline.prepare import Preparer
-from jax_unlearn.pipeline.unfinished import SECONDS
+from jax_unlearn.lab import Unlearning
+from jax_unlearn.lab.chain import LEDGER
+from jax_unlearn.lab.chain import chain as serve
+from jax_unlearn.lab.ledger import read
+from jax_unlearn.lab.models import load_model, origin_of
+from jax_unlearn.lab.networks import build
+from jax_unlearn.lab.prepare import Preparer
+from jax_unlearn.lab.unfinished import SECONDS
 
 
 def chain(

@@ -12,7 +12,6 @@ import jax
 import numpy as np
 import tyro
 
-from jax_unlearn import checkpoint as checkpoints
 from jax_unlearn.cli.console import (
     Reporter,
     open_console,
@@ -30,16 +29,17 @@ from jax_unlearn.data import (
     save_manifest,
     to_ids,
 )
+from jax_unlearn.drivers import checkpoint as checkpoints
+from jax_unlearn.drivers.locks import locked
 from jax_unlearn.errors import InputError, NonFiniteError, check_seed
-from jax_unlearn.locks import locked
-from jax_unlearn.pipeline import Request, Training, Unlearning
-from jax_unlearn.pipeline.learn import weak_attacks
-from jax_unlearn.pipeline.models import Stored, load_model, origin_of, save_model
-from jax_unlearn.pipeline.networks import build, describe
-from jax_unlearn.pipeline.prepare import Preparer
-from jax_unlearn.pipeline.results import environment as environment_record
-from jax_unlearn.pipeline.stages import Trainer, execute
-from jax_unlearn.pipeline.unfinished import SECONDS, partial_of, unfinished
+from jax_unlearn.lab import Request, Training, Unlearning
+from jax_unlearn.lab.learn import weak_attacks
+from jax_unlearn.lab.models import Stored, load_model, origin_of, save_model
+from jax_unlearn.lab.networks import build, describe
+from jax_unlearn.lab.prepare import Preparer
+from jax_unlearn.lab.results import environment as environment_record
+from jax_unlearn.lab.stages import Trainer, execute
+from jax_unlearn.lab.unfinished import SECONDS, partial_of, unfinished
 
 Flat = tyro.conf.arg(name="")
 

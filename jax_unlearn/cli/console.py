@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table as RichTable
 
-from jax_unlearn.pipeline.probes import PROBES
+from jax_unlearn.lab.probes import PROBES
 from jax_unlearn.report import Cell, Table, generation_table, main_table
 
 MARKS = {"inside": "[green]●[/]", "outside": "[yellow]○[/]"}

@@ -14,9 +14,9 @@ from jax_unlearn.cli.console import (
 from jax_unlearn.cli.sources import clear_run, free_path, refuse_existing
 from jax_unlearn.data import digits, write_atomic
 from jax_unlearn.errors import InputError
-from jax_unlearn.pipeline import experiment
-from jax_unlearn.pipeline.results import to_json
-from jax_unlearn.pipeline.unfinished import SECONDS
+from jax_unlearn.lab import experiment
+from jax_unlearn.lab.results import to_json
+from jax_unlearn.lab.unfinished import SECONDS
 
 
 def demo(

@@ -19,13 +19,13 @@ from jax_unlearn.data import (
     read_json,
     write_atomic,
 )
-from jax_unlearn.ensemble import HOWS, local_mesh
+from jax_unlearn.drivers.ensemble import HOWS, local_mesh
 from jax_unlearn.errors import InputError, unknown_name
-from jax_unlearn.pipeline.arrays import save_outputs
-from jax_unlearn.pipeline.ensembles import Ensembles, run_ensembles
-from jax_unlearn.pipeline.plan import Plan, plan_of
-from jax_unlearn.pipeline.results import dataset_record, environment, to_json
-from jax_unlearn.pipeline.unfinished import SECONDS
+from jax_unlearn.lab.arrays import save_outputs
+from jax_unlearn.lab.ensembles import Ensembles, run_ensembles
+from jax_unlearn.lab.plan import Plan, plan_of
+from jax_unlearn.lab.results import dataset_record, environment, to_json
+from jax_unlearn.lab.unfinished import SECONDS
 
 
 def ensemble(

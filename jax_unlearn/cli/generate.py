@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import jax
 import numpy as np
 
-from jax_unlearn.checkpoint import identity, read_record
 from jax_unlearn.cli.commands import Flat, blamed, complete
 from jax_unlearn.cli.console import Reporter, open_console, print_generation
 from jax_unlearn.cli.sources import DataSource, refuse_existing
@@ -23,12 +22,13 @@ from jax_unlearn.data import (
     write_atomic,
 )
 from jax_unlearn.diffusion import mentions
+from jax_unlearn.drivers.checkpoint import identity, read_record
 from jax_unlearn.errors import (
     InputError,
     check_seed,
     unknown_name,
 )
-from jax_unlearn.pipeline.generation import (
+from jax_unlearn.lab.generation import (
     GeneratorTrainer,
     GeneratorTraining,
     GeneratorUnlearning,
@@ -40,18 +40,18 @@ from jax_unlearn.pipeline.generation import (
     prepare,
     save_generator,
 )
-from jax_unlearn.pipeline.generation.grids import png_bytes
-from jax_unlearn.pipeline.generation.models import (
+from jax_unlearn.lab.generation.grids import png_bytes
+from jax_unlearn.lab.generation.models import (
     Stored,
     sampler_of,
     vocabulary_of,
 )
-from jax_unlearn.pipeline.generation.results import audit_models
-from jax_unlearn.pipeline.learn import weak_attacks
-from jax_unlearn.pipeline.results import environment, to_json
-from jax_unlearn.pipeline.settings import Training
-from jax_unlearn.pipeline.stages import Request, execute
-from jax_unlearn.pipeline.unfinished import SECONDS, unfinished
+from jax_unlearn.lab.generation.results import audit_models
+from jax_unlearn.lab.learn import weak_attacks
+from jax_unlearn.lab.results import environment, to_json
+from jax_unlearn.lab.settings import Training
+from jax_unlearn.lab.stages import Request, execute
+from jax_unlearn.lab.unfinished import SECONDS, unfinished
 
 SUMMARY = """Diffusion models: train one, make it forget a class or a word, draw images,
 and compare with one that never saw them."""

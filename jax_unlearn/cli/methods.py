@@ -5,7 +5,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from jax_unlearn.cli.console import open_console
-from jax_unlearn.pipeline.catalog import CATALOG
+from jax_unlearn.lab.catalog import CATALOG
 
 LEGEND = (
     "Cost in gradients of single samples: E epochs, F forget and R retain samples (of "

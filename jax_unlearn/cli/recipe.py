@@ -18,8 +18,8 @@ from jax_unlearn.cli.console import (
 from jax_unlearn.cli.ensemble import audited
 from jax_unlearn.data import Dataset, check_writable, digits, write_atomic
 from jax_unlearn.errors import InputError, unknown_name
-from jax_unlearn.pipeline import Plan, experiment
-from jax_unlearn.pipeline.results import shortened, to_json
+from jax_unlearn.lab import Plan, experiment
+from jax_unlearn.lab.results import shortened, to_json
 
 
 class Known(NamedTuple):
@@ -197,8 +197,8 @@ def _generation(
 ) -> None:
     """Run a study of diffusion models; write its page, its figure, its results."""
     from jax_unlearn import report as reports
-    from jax_unlearn.pipeline.generation import phases, study
-    from jax_unlearn.pipeline.generation.results import short
+    from jax_unlearn.lab.generation import phases, study
+    from jax_unlearn.lab.generation.results import short
     from jax_unlearn.recipes.generation import generation_plan, load
 
     kind = name.removeprefix("generation-")

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from jax_unlearn.data import digits, write_atomic
-from jax_unlearn.locks import locked
-from jax_unlearn.pipeline import Plan
-from jax_unlearn.pipeline.bench import Bench, Progress, slug
-from jax_unlearn.pipeline.chain import chain
-from jax_unlearn.pipeline.experiment import references
-from jax_unlearn.pipeline.prepare import Preparer
-from jax_unlearn.pipeline.results import Table, dataset_record, environment, to_json
+from jax_unlearn.drivers.locks import locked
+from jax_unlearn.lab import Plan
+from jax_unlearn.lab.bench import Bench, Progress, slug
+from jax_unlearn.lab.chain import chain
+from jax_unlearn.lab.experiment import references
+from jax_unlearn.lab.prepare import Preparer
+from jax_unlearn.lab.results import Table, dataset_record, environment, to_json
 from jax_unlearn.recipes.digits import TRAINING, digits_plan
 
 SEEDS = (0, 1, 2)

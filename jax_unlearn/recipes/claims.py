@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jax_unlearn import audit
-from jax_unlearn.pipeline.plan import slug
-from jax_unlearn.pipeline.settings import ATTACKS
+from jax_unlearn.lab.plan import slug
+from jax_unlearn.lab.settings import ATTACKS
 from jax_unlearn.recipes.compared import BASES, weighted
 from jax_unlearn.recipes.proxies import BOUNDS
 

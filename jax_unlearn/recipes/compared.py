@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jax_unlearn.pipeline import Unlearning
+from jax_unlearn.lab import Unlearning
 from jax_unlearn.recipes.search import Grids
 
 LOREUN = {"weighting": "loreun", "relative": True}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jax_unlearn.data import digits
-from jax_unlearn.pipeline import Plan, Training, Unlearning
+from jax_unlearn.lab import Plan, Training, Unlearning
 from jax_unlearn.recipes.search import Grids, search
 
 SEEDS = (0, 1, 2, 3, 4)

@@ -16,7 +16,7 @@ from typing import Any
 
 from jax_unlearn.data import digits
 from jax_unlearn.errors import unknown_name
-from jax_unlearn.pipeline import Plan, Training, Unlearning
+from jax_unlearn.lab import Plan, Training, Unlearning
 from jax_unlearn.recipes import digits as demo
 from jax_unlearn.recipes.search import Grids, search
 

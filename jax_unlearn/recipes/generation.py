@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 from jax_unlearn.data import Dataset, digits, shrink, subset
 from jax_unlearn.errors import InputError
-from jax_unlearn.pipeline.generation import (
+from jax_unlearn.lab.generation import (
     GenerationPlan,
     GeneratorTraining,
     GeneratorUnlearning,
     Sampling,
 )
-from jax_unlearn.pipeline.settings import Training
+from jax_unlearn.lab.settings import Training
 from jax_unlearn.recipes.inputs import read_file, study_named
 
 

@@ -28,12 +28,12 @@ import optax
 
 from jax_unlearn import audit, losses, objectives, weights
 from jax_unlearn.data import Dataset, write_atomic
-from jax_unlearn.locks import locked
-from jax_unlearn.pipeline.bench import Bench
-from jax_unlearn.pipeline.plan import Plan
-from jax_unlearn.pipeline.results import environment, spread, to_json
-from jax_unlearn.pipeline.stages import Request, Trained, measure, probabilities
-from jax_unlearn.pipeline.task import as_floats
+from jax_unlearn.drivers.locks import locked
+from jax_unlearn.lab.bench import Bench
+from jax_unlearn.lab.plan import Plan
+from jax_unlearn.lab.results import environment, spread, to_json
+from jax_unlearn.lab.stages import Request, Trained, measure, probabilities
+from jax_unlearn.lab.task import as_floats
 from jax_unlearn.types import Array, Model
 
 STEPS, THROUGH = 60, 30  # of a run; the last ones, differentiated

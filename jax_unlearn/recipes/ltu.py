@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from jax_unlearn.data import Dataset, digits, subset
 from jax_unlearn.errors import InputError, unknown_name
-from jax_unlearn.pipeline import Plan, Training, Unlearning
-from jax_unlearn.pipeline.plan import slug
-from jax_unlearn.pipeline.settings import ATTACKS
+from jax_unlearn.lab import Plan, Training, Unlearning
+from jax_unlearn.lab.plan import slug
+from jax_unlearn.lab.settings import ATTACKS
 from jax_unlearn.recipes.inputs import read_file, study_named
 from jax_unlearn.recipes.search import Grids, search
 

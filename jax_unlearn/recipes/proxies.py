@@ -16,14 +16,14 @@ from scipy.stats import spearmanr
 
 from jax_unlearn import audit
 from jax_unlearn.data import Dataset, write_atomic
-from jax_unlearn.locks import locked
+from jax_unlearn.drivers.locks import locked
+from jax_unlearn.lab import Plan
+from jax_unlearn.lab.bench import Bench, Progress
+from jax_unlearn.lab.difficulty import RANKINGS, Ranking
+from jax_unlearn.lab.results import environment, spread, to_json
+from jax_unlearn.lab.stages import Trained
+from jax_unlearn.lab.task import Task, as_floats
 from jax_unlearn.objectives import transport_targets
-from jax_unlearn.pipeline import Plan
-from jax_unlearn.pipeline.bench import Bench, Progress
-from jax_unlearn.pipeline.difficulty import RANKINGS, Ranking
-from jax_unlearn.pipeline.results import environment, spread, to_json
-from jax_unlearn.pipeline.stages import Trained
-from jax_unlearn.pipeline.task import Task, as_floats
 
 UNLEARNED = ("RL", "SalUn", "RL + LoReUn (dynamic)", "SalUn + LoReUn (dynamic)")
 IMAGES, STEPS = 500, 10  # of the attack

@@ -12,9 +12,9 @@ import numpy as np
 from jax_unlearn import audit
 from jax_unlearn.data import Dataset, fingerprint, read_json, write_atomic
 from jax_unlearn.errors import InputError, NonFiniteError
-from jax_unlearn.pipeline import Bench, Plan, Unlearning
-from jax_unlearn.pipeline.results import environment, to_json
-from jax_unlearn.pipeline.stages import measure
+from jax_unlearn.lab import Bench, Plan, Unlearning
+from jax_unlearn.lab.results import environment, to_json
+from jax_unlearn.lab.stages import measure
 
 Grids = Mapping[str, tuple[dict[str, Any], dict[str, Sequence[Any]]]]
 """By method: what is fixed, and the values tried of what is not."""

@@ -5,7 +5,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from jax_unlearn.audit import KINDS
-from jax_unlearn.pipeline.plan import slug
+from jax_unlearn.lab.plan import slug
 from jax_unlearn.recipes.claims import Claim, judge, p_text
 from jax_unlearn.recipes.published import Printed
 from jax_unlearn.recipes.tables import found_settings

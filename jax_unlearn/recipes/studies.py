@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jax_unlearn.data import Dataset, shrink, subset
-from jax_unlearn.pipeline import Training
+from jax_unlearn.lab import Training
 from jax_unlearn.recipes.compared import (
     BASES,
     FIELD,

@@ -15,7 +15,7 @@ import jax
 
 from jax_unlearn.data import Dataset, read_json
 from jax_unlearn.errors import InputError, unknown_name
-from jax_unlearn.pipeline import Plan, Unlearning
+from jax_unlearn.lab import Plan, Unlearning
 from jax_unlearn.recipes.compared import (
     WITH_LOREUN,
     grids,

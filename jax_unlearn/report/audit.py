@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from jax_unlearn.audit.figures import GROUPS, KINDS
-from jax_unlearn.pipeline.catalog import CATALOG
+from jax_unlearn.lab.catalog import CATALOG
 from jax_unlearn.report import curves, settings, verdicts
 from jax_unlearn.report.read_audit import NULL, THIRDS
 from jax_unlearn.report.strips import strip

@@ -6,7 +6,7 @@ from typing import Any
 
 from jax_unlearn.data import read_json
 from jax_unlearn.errors import InputError
-from jax_unlearn.pipeline.catalog import CATALOG
+from jax_unlearn.lab.catalog import CATALOG
 from jax_unlearn.report._flaws import (
     ROUNDING,
     Flaw,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jax_unlearn.pipeline.catalog import CATALOG
+from jax_unlearn.lab.catalog import CATALOG
 
 COMMON = ("method", "weighting", "epochs", "batch_size", "learning_rate")
 GUARDS = ("guard_utility", "guard_endpoint")

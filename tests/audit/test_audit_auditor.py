@@ -14,7 +14,7 @@ from jax_unlearn.audit.figures import GROUPS, KINDS
 from jax_unlearn.audit.forgetting import forgetting_null
 from jax_unlearn.audit.records import audit_table, to_record
 from jax_unlearn.errors import InputError
-from jax_unlearn.pipeline.results import to_json
+from jax_unlearn.lab.results import to_json
 
 SIZES = {"forget": 60, "retain": 40, "test": 40, "unseen": 60}
 CLASSES = 3

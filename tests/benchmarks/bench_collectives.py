@@ -7,7 +7,7 @@ network; `--width 64` is the usual one. `--topology v5e:2x4 v5e:16x16` compiles 
 many TPU chips, which needs no TPU, but `pip install libtpu`. Prints json, and lines to
 stderr. Not a test: pytest does not collect this file.
 
-The efficiency told after the counts is a model (`jax_unlearn.collectives`) of the
+The efficiency told after the counts is a model (`collectives.py`) of the
 chip given by `--flops`, `--bandwidth` and `--latency`, whose defaults are examples and
 no measurement of any chip.
 """
@@ -27,10 +27,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from collectives import Chip, counted, efficiency
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jax_unlearn as ju
-from jax_unlearn.collectives import Chip, counted, efficiency
 
 CHIPS = (8, 16, 32, 64, 128, 256)
 RULES = {"data-parallel": (), "fully-sharded": ju.sharding.fully_sharded()}

@@ -17,13 +17,13 @@ import jax
 import numpy as np
 
 from jax_unlearn.data import digits
-from jax_unlearn.ensemble import run_ensemble, stack
-from jax_unlearn.pipeline import draw_request
-from jax_unlearn.pipeline.networks import build, describe
-from jax_unlearn.pipeline.prepare import Preparer
-from jax_unlearn.pipeline.stages import Trained, Trainer, checked
+from jax_unlearn.drivers.ensemble import run_ensemble, stack
+from jax_unlearn.drivers.loop import run
+from jax_unlearn.lab import draw_request
+from jax_unlearn.lab.networks import build, describe
+from jax_unlearn.lab.prepare import Preparer
+from jax_unlearn.lab.stages import Trained, Trainer, checked
 from jax_unlearn.recipes.digits import digits_plan
-from jax_unlearn.run import run
 
 METHOD, ALONE = "RL", "one by one"
 

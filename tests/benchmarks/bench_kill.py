@@ -33,9 +33,9 @@ def work(phase: str, folder: Path) -> None:
     """Make the models of a phase in a folder, or go on; say when the phase begins."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from jax_unlearn.data import Dataset, Examples, digits
-    from jax_unlearn.pipeline import Plan, Training, Unlearning
-    from jax_unlearn.pipeline.bench import Bench
-    from jax_unlearn.pipeline.ensembles import run_ensembles
+    from jax_unlearn.lab import Plan, Training, Unlearning
+    from jax_unlearn.lab.bench import Bench
+    from jax_unlearn.lab.ensembles import run_ensembles
 
     full = digits()
     keep, test = full.train.labels < 4, full.test.labels < 4
@@ -148,7 +148,7 @@ def kill(phase: str, folder: Path, number: int, wait: float) -> bool:
 
 def results(folder: Path) -> dict[str, bytes]:
     """Return all arrays of the models in a folder as bytes, by file and leaf."""
-    from jax_unlearn.pipeline.models import load_model
+    from jax_unlearn.lab.models import load_model
 
     found = {}
     for path in sorted(folder.rglob("*.npz")):

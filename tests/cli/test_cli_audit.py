@@ -12,10 +12,10 @@ from jax_unlearn.cli import ensemble as cli_ensemble
 from jax_unlearn.cli import main
 from jax_unlearn.data import from_npz
 from jax_unlearn.errors import InputError
-from jax_unlearn.pipeline import Plan, Training, Unlearning
-from jax_unlearn.pipeline.arrays import load_outputs
-from jax_unlearn.pipeline.catalog import CATALOG
-from jax_unlearn.pipeline.results import dataset_record, to_json
+from jax_unlearn.lab import Plan, Training, Unlearning
+from jax_unlearn.lab.arrays import load_outputs
+from jax_unlearn.lab.catalog import CATALOG
+from jax_unlearn.lab.results import dataset_record, to_json
 
 SIZES = {"forget": 12, "retain": 20, "test": 15}
 METHODS = {

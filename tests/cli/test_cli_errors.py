@@ -9,7 +9,7 @@ from small import NETWORK, refused, small_data
 
 from jax_unlearn.cli import main
 from jax_unlearn.data import load_manifest
-from jax_unlearn.pipeline.models import load_model
+from jax_unlearn.lab.models import load_model
 
 
 def unlearn(job, forget, out, *options):

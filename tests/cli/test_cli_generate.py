@@ -10,8 +10,8 @@ from small import refused, small_data
 
 from jax_unlearn import audit
 from jax_unlearn.audit.inception_network import inception_shapes
-from jax_unlearn.checkpoint import read_record
 from jax_unlearn.cli import main
+from jax_unlearn.drivers.checkpoint import read_record
 
 TINY = ["--widths", "4", "--attention", "0", "--timesteps", "30", "--steps", "3"]
 TINY += ["--batch-size", "16"]

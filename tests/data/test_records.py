@@ -6,8 +6,8 @@ import pytest
 
 import jax_unlearn as ju
 from jax_unlearn.data import Examples, from_source, take, zipped
+from jax_unlearn.drivers.loop import predict
 from jax_unlearn.errors import InputError
-from jax_unlearn.run import predict
 
 IMAGES = np.arange(20 * 12, dtype=np.uint8).reshape(20, 2, 2, 3)
 LABELS = np.arange(20) % 4

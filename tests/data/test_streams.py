@@ -17,7 +17,6 @@ from PIL import Image
 from toys import batchnorm_net, trees_close
 
 import jax_unlearn as ju
-from jax_unlearn import checkpoint
 from jax_unlearn.data import (
     Examples,
     every_k,
@@ -35,6 +34,7 @@ from jax_unlearn.data import (
     supervised,
     zipped,
 )
+from jax_unlearn.drivers import checkpoint
 from jax_unlearn.errors import InputError
 
 COUNT, CLASSES = 40, 3

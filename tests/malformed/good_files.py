@@ -12,7 +12,6 @@ from made_audit import made_audit
 from made_generation import made_generation
 from made_results import made_results
 
-from jax_unlearn.checkpoint import _digests
 from jax_unlearn.data import (
     Dataset,
     forget_split,
@@ -21,13 +20,14 @@ from jax_unlearn.data import (
     save_manifest,
     to_ids,
 )
-from jax_unlearn.pipeline import Training
-from jax_unlearn.pipeline.generation import GeneratorTraining, save_generator
-from jax_unlearn.pipeline.generation.models import build as build_generator
-from jax_unlearn.pipeline.generation.models import describe as describe_generator
-from jax_unlearn.pipeline.models import save_model
-from jax_unlearn.pipeline.networks import build, describe
-from jax_unlearn.pipeline.stages import Trained
+from jax_unlearn.drivers.checkpoint import _digests
+from jax_unlearn.lab import Training
+from jax_unlearn.lab.generation import GeneratorTraining, save_generator
+from jax_unlearn.lab.generation.models import build as build_generator
+from jax_unlearn.lab.generation.models import describe as describe_generator
+from jax_unlearn.lab.models import save_model
+from jax_unlearn.lab.networks import build, describe
+from jax_unlearn.lab.stages import Trained
 
 SIZES = {"forget": 12, "retain": 20, "test": 15}
 SECONDS = {"prepare": 0.0, "compile": 0.0, "run": 0.0}

@@ -21,7 +21,7 @@ from good_files import altered, outputs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jax_unlearn import audit, checkpoint
+from jax_unlearn import audit
 from jax_unlearn.data import (
     check_ids,
     from_npz,
@@ -30,14 +30,15 @@ from jax_unlearn.data import (
     read_json,
 )
 from jax_unlearn.data.npz import read_npz
+from jax_unlearn.drivers import checkpoint
 from jax_unlearn.errors import InputError
-from jax_unlearn.pipeline import Plan, Training, Unlearning
-from jax_unlearn.pipeline.arrays import load_outputs
-from jax_unlearn.pipeline.ensemble_files import Files as EnsembleFiles
-from jax_unlearn.pipeline.generation import load_generator
-from jax_unlearn.pipeline.models import load_model
-from jax_unlearn.pipeline.plan import plan_of, slug
-from jax_unlearn.pipeline.stages import Request
+from jax_unlearn.lab import Plan, Training, Unlearning
+from jax_unlearn.lab.arrays import load_outputs
+from jax_unlearn.lab.ensemble_files import Files as EnsembleFiles
+from jax_unlearn.lab.generation import load_generator
+from jax_unlearn.lab.models import load_model
+from jax_unlearn.lab.plan import plan_of, slug
+from jax_unlearn.lab.stages import Request
 from jax_unlearn.report import load_results, write
 
 MEMORY = 64 * 2**20  # bytes that no small file may make a loader take

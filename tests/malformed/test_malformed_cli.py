@@ -15,8 +15,8 @@ from bad_files import (
 )
 
 from jax_unlearn.cli import main
-from jax_unlearn.pipeline import Training, Unlearning
-from jax_unlearn.pipeline.generation import (
+from jax_unlearn.lab import Training, Unlearning
+from jax_unlearn.lab.generation import (
     GeneratorTraining,
     GeneratorUnlearning,
     Sampling,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jax_unlearn.data import Dataset, Examples
-from jax_unlearn.pipeline.generation import phases, study
-from jax_unlearn.pipeline.settings import Training
+from jax_unlearn.lab.generation import phases, study
+from jax_unlearn.lab.settings import Training
 from jax_unlearn.recipes.generation import SCALES, generation_plan, methods_of
 
 NAME = "cifar10-full"

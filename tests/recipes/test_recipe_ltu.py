@@ -14,8 +14,8 @@ from jax_unlearn.data import (
     subset,
 )
 from jax_unlearn.errors import InputError
-from jax_unlearn.pipeline import Unlearning, draw_request
-from jax_unlearn.pipeline.prepare import accessible
+from jax_unlearn.lab import Unlearning, draw_request
+from jax_unlearn.lab.prepare import accessible
 from jax_unlearn.recipes import ltu
 from jax_unlearn.recipes.search import trials
 

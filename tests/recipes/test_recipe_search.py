@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jax_unlearn.data import Dataset, Examples, digits
 from jax_unlearn.errors import InputError
-from jax_unlearn.pipeline import Plan, Training
+from jax_unlearn.lab import Plan, Training
 from jax_unlearn.recipes.search import Final, around, search
 
 

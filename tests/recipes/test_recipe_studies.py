@@ -8,7 +8,7 @@ import pytest
 
 from jax_unlearn.cli.recipe import recipe
 from jax_unlearn.data import Dataset, Examples, digits
-from jax_unlearn.pipeline import Plan, Training, Unlearning, experiment
+from jax_unlearn.lab import Plan, Training, Unlearning, experiment
 from jax_unlearn.recipes import compared, learned, proxies, sections, studies, tables
 from jax_unlearn.recipes.compared import LOREUN
 

@@ -5,9 +5,9 @@ import json
 import numpy as np
 
 from jax_unlearn.data import Dataset, Examples
-from jax_unlearn.pipeline import Request, Unlearning
-from jax_unlearn.pipeline.results import Table, environment, to_json
-from jax_unlearn.pipeline.stages import Outputs
+from jax_unlearn.lab import Request, Unlearning
+from jax_unlearn.lab.results import Table, environment, to_json
+from jax_unlearn.lab.stages import Outputs
 
 TRAIN, TEST, UNSEEN = 240, 60, 40
 

@@ -9,7 +9,7 @@ from test_report_page import Page, squeezed
 
 import jax_unlearn.report.html
 from jax_unlearn.audit.figures import GROUPS, KINDS
-from jax_unlearn.pipeline import Unlearning
+from jax_unlearn.lab import Unlearning
 from jax_unlearn.report import audit, render
 from jax_unlearn.report.verdicts import typeset
 

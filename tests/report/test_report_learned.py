@@ -11,7 +11,7 @@ from made_results import made_results
 from test_report_page import Page, squeezed
 
 import jax_unlearn.report.html
-from jax_unlearn.pipeline import Unlearning
+from jax_unlearn.lab import Unlearning
 from jax_unlearn.report import conflict, learned, render
 
 LTU = {"method": "ltu", "rho": 0.3, "epochs": 2}

@@ -14,7 +14,7 @@ from made_results import made_results
 
 import jax_unlearn.report
 from jax_unlearn.errors import InputError
-from jax_unlearn.pipeline import Unlearning
+from jax_unlearn.lab import Unlearning
 from jax_unlearn.report import figures, main_table, render, words, write
 
 VOID = {"meta", "br"}

@@ -7,7 +7,7 @@ import pytest
 from made_results import made_results
 
 from jax_unlearn.errors import InputError
-from jax_unlearn.pipeline import Unlearning
+from jax_unlearn.lab import Unlearning
 from jax_unlearn.report import (
     check_results,
     conflict,

@@ -3,7 +3,7 @@
 import pytest
 from made_results import made_results
 
-from jax_unlearn.pipeline import Unlearning
+from jax_unlearn.lab import Unlearning
 from jax_unlearn.report import settings
 
 FT = Unlearning(method="finetune", learning_rate=0.05)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_results import made_results
 
-from jax_unlearn.pipeline import Unlearning
+from jax_unlearn.lab import Unlearning
 from jax_unlearn.report import Cell, main_table
 from jax_unlearn.report.table import direction, gap_test, number, spread
 

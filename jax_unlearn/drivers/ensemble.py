@@ -1,0 +1,318 @@
+"""Drivers of ensembles: N models trained or unlearned alike, as one program.
+
+Shapes: N models, each leaf of a stacked pytree `[N, ...]`. Audits that compare
+distributions (U-LiRA, KLoM, epsilon-forgetting) need many models of one request; small
+models leave most of an accelerator idle, and most of a CPU's time to the dispatch.
+"""
+
+import functools
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jax_unlearn.drivers.sharding import automatic
+from jax_unlearn.drivers.stacking import models_in as models_in
+from jax_unlearn.drivers.stacking import stack as stack
+from jax_unlearn.drivers.stacking import unstack as unstack
+from jax_unlearn.errors import InputError, NonFiniteError, unknown_name
+from jax_unlearn.types import (
+    Array,
+    PyTree,
+    UnlearnBatch,
+    Unlearner,
+    UnlearnInfo,
+    UnlearnState,
+)
+
+AXIS = "ensemble"
+HOWS = ("vmap", "map", "loop")
+
+EnsembleCallback = Callable[[int, UnlearnState, UnlearnInfo], None]
+"""`(steps done, states, infos of the last step)`, stacked; gone after the call."""
+
+
+def run_ensemble(
+    unlearner: Unlearner,
+    states: UnlearnState,
+    schedules: Sequence[Iterable[UnlearnBatch]],
+    keys: Array,
+    *,
+    how: str = "auto",
+    mesh: Mesh | None = None,
+    check_every: int = 50,
+    callback: EnsembleCallback | None = None,
+) -> UnlearnState:
+    """Run an unlearner on N models, each over its own batches, step by step together.
+
+    Model i gets what `run(unlearner, states[i], schedules[i], keys[i])` gives it, up to
+    rounding: the same batches and, at each step, the key `fold_in(keys[i], step)`. The
+    batches of a step are stacked on the host when it is their turn, so that no more
+    than one step of them is held. The caller's states are copied, never donated.
+
+    Args:
+      unlearner: from `ju.methods` or your own; its step serves all models, so what
+        distinguishes them must travel in their states.
+      states: of `unlearner.init`, one a model, joined by `stack`.
+      schedules: N iterables of equal length, of batches of equal form at each step;
+        `ju.data` schedules, for example.
+      keys: of the whole run, one a model, `[N]`.
+      how: "vmap": one vectorised program; "map": one program, model after model inside
+        it; "loop": a program for one model, called N times a step; "auto": what is
+        fastest in the first two steps. On CPUs, vmap suits matrix products but makes
+        grouped convolutions, which are slow there.
+      mesh: devices to spread the models over, along an axis "ensemble" whose size
+        divides N; each device runs its own models, none talks to another.
+      check_every: how often, in steps, losses and updates are looked at.
+      callback: called after each step.
+
+    Returns:
+      The states after the last batches, stacked.
+
+    Raises:
+      InputError: unknown `how`; N of the arguments disagree; schedules of different
+        length or batches of different form; a mesh that does not fit.
+      NonFiniteError: a loss or an update turned NaN or infinite; names the model and
+        the step.
+
+    Source: our choice.
+
+    >>> import optax
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> alg = ju.methods.gradient_ascent(model, optax.sgd(1.0))
+    >>> states = stack([alg.init(jnp.float32(w), ()) for w in (0.0, 2.0)])
+    >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    >>> schedules = [[ju.UnlearnBatch(forget)] * 3] * 2
+    >>> keys = jax.random.split(jax.random.key(0), 2)
+    >>> states = run_ensemble(alg, states, schedules, keys, how="vmap")
+    >>> states.step.tolist(), states.params.shape
+    ([3, 3], (2,))
+    """
+    mesh = _check(states, schedules, keys, how, mesh)
+    steps = _steps(schedules)
+    if how == "auto":
+        head = list(itertools.islice(steps, 2))
+        steps = itertools.chain(head, steps)
+        hows = HOWS if mesh is None else ("vmap", "map")
+        seconds = dict.fromkeys(hows, 0.0)
+        if head:
+            seconds = _seconds(unlearner, states, head, keys, hows, mesh, repeats=2)
+        how = min(hows, key=lambda name: seconds[name])
+    first = np.asarray(states.step)
+    carried, own = _begin(states, keys, how, mesh)
+    losses: list[Any] = []
+    seen = 0
+
+    def check() -> None:
+        finite = np.isfinite(np.asarray(jax.device_get(losses)))
+        if not finite.all():
+            row, which = (int(i) for i in np.argwhere(~finite)[0])
+            step = int(first[which]) + seen - len(losses) + row
+            raise NonFiniteError(
+                f"the loss or the update of model {which} is not finite at step {step}",
+                step,
+            )
+        losses.clear()
+
+    for batches in steps:
+        carried, infos = _advance(unlearner, carried, batches, own, how, mesh)
+        seen += 1
+        losses.append(jax.tree.map(_loss, infos, is_leaf=_is_info))
+        if len(losses) >= check_every:
+            check()
+        if callback is not None:
+            callback(int(first[0]) + seen, _joined(carried), _joined(infos))
+    if losses:
+        check()
+    return _joined(carried)
+
+
+def step_seconds(
+    unlearner: Unlearner,
+    states: UnlearnState,
+    schedules: Sequence[Iterable[UnlearnBatch]],
+    keys: Array,
+    *,
+    hows: Sequence[str] = HOWS,
+    mesh: Mesh | None = None,
+    repeats: int = 3,
+) -> dict[str, float]:
+    """Measure a step of all N models each way, compilation left out.
+
+    Every batch given is a step that is measured, so give a few, of all forms: the
+    programs compiled here are those that `run_ensemble` runs. States are copied.
+
+    Args:
+      unlearner: as in `run_ensemble`.
+      states: likewise.
+      schedules: likewise, a few batches each.
+      keys: likewise.
+      hows: the ways, of "vmap", "map" and "loop".
+      mesh: as in `run_ensemble`.
+      repeats: times each step is measured; the fastest counts.
+
+    Returns:
+      Seconds a step, the mean over the batches given, by way.
+
+    Raises:
+      InputError: as `run_ensemble`; no batches, or `repeats` below 1.
+
+    Source: our choice.
+
+    >>> import optax
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> alg = ju.methods.gradient_ascent(model, optax.sgd(1.0))
+    >>> states = stack([alg.init(jnp.float32(2.0), ())] * 2)
+    >>> batch = ju.UnlearnBatch(ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0])))
+    >>> keys = jax.random.split(jax.random.key(0), 2)
+    >>> found = step_seconds(alg, states, [[batch]] * 2, keys, hows=["vmap", "loop"])
+    >>> sorted(found), found["vmap"] > 0
+    (['loop', 'vmap'], True)
+    """
+    for how in hows:
+        mesh = _check(states, schedules, keys, how, mesh)
+    steps = list(_steps(schedules))
+    if not steps or repeats < 1:
+        raise InputError(
+            f"{len(steps)} steps measured repeats={repeats} times: give 1 or more"
+        )
+    return _seconds(unlearner, states, steps, keys, hows, mesh, repeats=repeats)
+
+
+def local_mesh(count: int) -> Mesh | None:
+    """Return a mesh of the devices of this process, if they share N models evenly.
+
+    Args:
+      count: N.
+
+    Returns:
+      Mesh for `run_ensemble`; None if there is one device, or N is no multiple.
+
+    Source: our choice.
+
+    >>> local_mesh(len(jax.local_devices()) + 1) is None
+    True
+    """
+    devices = jax.local_devices()
+    if len(devices) == 1 or count % len(devices):
+        return None
+    return Mesh(np.array(devices), (AXIS,))
+
+
+def _check(states, schedules, keys, how: str, mesh: Mesh | None) -> Mesh | None:
+    """Return the mesh to use, if the arguments fit one another."""
+    if how not in ("auto", *HOWS):
+        raise unknown_name("how", how, ("auto", *HOWS))
+    count = models_in(states)
+    if not count == len(schedules) == len(keys):
+        raise InputError(
+            f"{count} states, {len(schedules)} schedules, {len(keys)} keys: give one "
+            "of each for every model"
+        )
+    if mesh is None:
+        return None
+    if AXIS not in mesh.axis_names or how == "loop":
+        raise InputError(
+            f"how={how!r} on a mesh of axes {mesh.axis_names}: name an axis {AXIS!r} "
+            "and use vmap or map"
+        )
+    if count % mesh.shape[AXIS]:
+        raise InputError(
+            f"{count} models on {mesh.shape[AXIS]} devices: give a multiple, or a mesh "
+            "of fewer devices"
+        )
+    return automatic(mesh)
+
+
+def _steps(
+    schedules: Sequence[Iterable[UnlearnBatch]],
+) -> Iterator[tuple[UnlearnBatch, ...]]:
+    """Yield the batches of all models, step by step."""
+    for step, batches in enumerate(itertools.zip_longest(*schedules)):
+        if None in batches:
+            raise InputError(
+                f"schedule {batches.index(None)} has {step} steps, others have more; "
+                "give schedules of one length"
+            )
+        yield batches
+
+
+def _seconds(
+    unlearner, states, steps, keys, hows, mesh, *, repeats
+) -> dict[str, float]:
+    found = {}
+    for how in hows:
+        carried, own = _begin(states, keys, how, mesh)
+        times = np.full((len(steps), 1 + repeats), np.inf)
+        for place, batches in enumerate(steps):
+            for turn in range(1 + repeats):
+                start = time.perf_counter()
+                carried, _ = _advance(unlearner, carried, batches, own, how, mesh)
+                jax.block_until_ready(carried)
+                times[place, turn] = time.perf_counter() - start
+        found[how] = float(times[:, 1:].min(axis=1).mean())
+    return found
+
+
+def _begin(states, keys, how: str, mesh: Mesh | None):
+    """Return copies that may be donated, and the keys, as `_advance` wants them."""
+    states = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), states)
+    if how == "loop":
+        return unstack(states), unstack(keys)
+    return _put(states, mesh), _put(keys, mesh)
+
+
+def _advance(unlearner, carried, batches, keys, how: str, mesh: Mesh | None):
+    """Return states and infos after a step: stacked, or lists under "loop"."""
+    if how == "loop":
+        each = zip(carried, batches, keys, strict=True)
+        pairs = [_step(how, mesh, unlearner.step, *one) for one in each]
+        return [state for state, _ in pairs], [info for _, info in pairs]
+    batch = _put(stack(batches), mesh)
+    return _step(how, mesh, unlearner.step, carried, batch, keys)
+
+
+def _joined(carried):
+    return stack(carried) if isinstance(carried, list) else carried
+
+
+def _put(tree: PyTree, mesh: Mesh | None) -> PyTree:
+    if mesh is None:
+        return tree
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
+def _is_info(node: Any) -> bool:
+    return isinstance(node, UnlearnInfo)
+
+
+def _loss(info: UnlearnInfo) -> Array:
+    return info.forget_loss + info.retain_loss + info.update_norm
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
+def _step(how, mesh, step, states, batches, keys):
+    def one(state, batch, key):
+        return step(state, batch, jax.random.fold_in(key, state.step))
+
+    def many(*stacked):
+        if how == "vmap":
+            return jax.vmap(one)(*stacked)
+        return jax.lax.map(lambda each: one(*each), stacked)
+
+    if how == "loop":
+        return one(states, batches, keys)
+    if mesh is None:
+        return many(states, batches, keys)
+    own = PartitionSpec(AXIS)
+    spread = jax.shard_map(
+        many, mesh=mesh, in_specs=own, out_specs=own, check_vma=False
+    )
+    return spread(states, batches, keys)

@@ -1,0 +1,228 @@
+"""Drivers: run an unlearner over batches, by a Python loop or by scan."""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_unlearn.drivers import sharding
+from jax_unlearn.errors import InputError, NonFiniteError
+from jax_unlearn.types import (
+    Array,
+    Model,
+    ModelState,
+    Params,
+    PyTree,
+    UnlearnBatch,
+    Unlearner,
+    UnlearnInfo,
+    UnlearnState,
+)
+
+Callback = Callable[[int, UnlearnState, UnlearnInfo], UnlearnState | None]
+"""`(steps done, state, info of the last step)`; the state is gone after the call.
+
+What it returns, if not None, ends the run and is its result: the state itself, to stop
+there, or an earlier one that the callback has kept a copy of, to roll back.
+"""
+
+
+def run(
+    unlearner: Unlearner,
+    state: UnlearnState,
+    batches: Iterable[UnlearnBatch],
+    key: Array,
+    *,
+    callback: Callback | None = None,
+    scan: int | None = None,
+    check_every: int = 50,
+) -> UnlearnState:
+    """Run an unlearner over batches and return the final state.
+
+    Every step is compiled once per batch structure and uses the key
+    `fold_in(key, state.step)`, so a run resumed from a state with the batches that are
+    left is the uninterrupted run. The caller's state is copied, never donated.
+
+    Args:
+      unlearner: from `ju.methods` or your own.
+      state: from `unlearner.init`.
+      batches: any iterable; a `ju.data` schedule, for example.
+      key: of the whole run.
+      callback: called after each step, or after each chunk under scan; may end the
+        run, see `Callback`.
+      scan: steps compiled into one program; default 1 on CPU (a convolution inside a
+        loop is slow there), 32 on accelerators. A chunk ends early where the structure
+        or the shapes of the batches change.
+      check_every: how often, in steps, losses and updates are looked at.
+
+    Returns:
+      The state after the last batch, or the one that the callback ended the run with.
+
+    Raises:
+      InputError: `scan` below 1.
+      NonFiniteError: a loss or an update turned NaN or infinite; names the step.
+
+    >>> import optax
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> alg = ju.methods.gradient_ascent(model, optax.sgd(1.0))
+    >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    >>> batches = [ju.UnlearnBatch(forget)] * 2
+    >>> state = alg.init(jnp.float32(2.0), ())
+    >>> print(ju.run(alg, state, batches, jax.random.key(0)).step)
+    2
+    """
+    chunk = (1 if jax.default_backend() == "cpu" else 32) if scan is None else scan
+    if chunk < 1:
+        raise InputError(f"scan={scan}: compile 1 or more steps into one program")
+    state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
+    step = sharding.in_place(unlearner.step, state)
+    first = int(state.step)
+    losses: list[Array] = []
+    seen = checked = 0
+
+    def check() -> None:
+        values = [np.reshape(loss, -1) for loss in sharding.fetch(losses)]
+        finite = np.isfinite(np.concatenate(values))
+        if not finite.all():
+            broken = first + seen - len(finite) + int(np.argmin(finite))
+            raise NonFiniteError(
+                f"the loss or the update is not finite at step {broken}", broken
+            )
+        losses.clear()
+
+    for group in _chunks(batches, chunk):
+        if len(group) == 1:
+            state, info, loss = _step(step, state, group[0], key)
+        else:
+            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *group)
+            state, info, loss = _scan(step, state, stacked, key)
+        seen += len(group)
+        losses.append(loss)
+        if callback is not None:
+            ended = callback(first + seen, state, info)
+            if ended is state:
+                break
+            if ended is not None:
+                return ended  # rolled back: what came after it does not count
+        if seen - checked >= check_every:
+            check()
+            checked = seen
+    if losses:
+        check()
+    return state
+
+
+def scan_steps(
+    unlearner: Unlearner, state: UnlearnState, batches: UnlearnBatch, key: Array
+) -> tuple[UnlearnState, UnlearnInfo]:
+    """Run T steps as one `lax.scan`: the same steps as `run`, in one program.
+
+    Not compiled here: call it inside `jax.jit`, `jax.vmap` over seeds or settings, …
+
+    Args:
+      unlearner: from `ju.methods` or your own.
+      state: from `unlearner.init`.
+      batches: `UnlearnBatch` whose leaves have a leading axis T.
+      key: of the whole run.
+
+    Returns:
+      (final state, `UnlearnInfo` with leading axis T).
+
+    >>> import optax
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> alg = ju.methods.gradient_ascent(model, optax.sgd(1.0))
+    >>> forget = ju.Batch(jnp.array([[[1.0, 0.0]]] * 3), jnp.array([[0]] * 3))
+    >>> state = alg.init(jnp.float32(2.0), ())
+    >>> state, infos = scan_steps(alg, state, UnlearnBatch(forget), jax.random.key(0))
+    >>> print(state.step, infos.forget_loss.shape)
+    3 (3,)
+    """
+
+    def body(state: UnlearnState, batch: UnlearnBatch):
+        return unlearner.step(state, batch, jax.random.fold_in(key, state.step))
+
+    return jax.lax.scan(body, state, batches)
+
+
+def predict(
+    model: Model,
+    params: Params,
+    model_state: ModelState,
+    inputs: PyTree,
+    *,
+    batch_size: int = 1024,
+) -> np.ndarray:
+    """Return the outputs of the model in eval mode on all inputs, on the host.
+
+    Args:
+      model: the network.
+      params: its parameters.
+      model_state: its state.
+      inputs: pytree of arrays `[N, ...]`.
+      batch_size: largest number of samples a pass; the last pass is padded.
+
+    Returns:
+      Outputs `[N, ...]`.
+
+    Raises:
+      InputError: no samples, or `batch_size` below 1.
+
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> predict(model, jnp.float32(2.0), (), np.ones((3, 1), np.float32), batch_size=2)
+    array([[2.],
+           [2.],
+           [2.]], dtype=float32)
+    """
+    total = jax.tree.leaves(inputs)[0].shape[0]
+    if total < 1 or batch_size < 1:
+        raise InputError(
+            f"inputs hold {total} samples, batch_size={batch_size}: give 1 or more"
+        )
+    size = min(batch_size, total)
+    parts = []
+    for start in range(0, total, size):
+        rows = np.minimum(np.arange(start, start + size), total - 1)
+        part = jax.tree.map(lambda leaf, rows=rows: leaf[rows], inputs)
+        parts.append(_forward(model.apply, params, model_state, part))
+    return np.concatenate(sharding.fetch(parts))[:total]
+
+
+def _chunks(batches: Iterable[UnlearnBatch], size: int) -> Iterator[list[UnlearnBatch]]:
+    """Group consecutive batches of equal structure and shapes, `size` at most."""
+
+    def form(batch: UnlearnBatch):
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(batch))
+        return jax.tree.structure(batch), shapes
+
+    if size == 1:
+        yield from ([batch] for batch in batches)
+        return
+    for _, alike in itertools.groupby(batches, key=form):
+        while group := list(itertools.islice(alike, size)):
+            yield group
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _step(step, state, batch, key):
+    return _watched(*step(state, batch, jax.random.fold_in(key, state.step)))
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _scan(step, state, batches, key):
+    return _watched(*scan_steps(Unlearner(lambda *_: state, step), state, batches, key))
+
+
+def _watched(state, info):
+    """Add what is not finite as soon as anything is: an operation less for the host."""
+    return state, info, info.forget_loss + info.retain_loss + info.update_norm
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _forward(apply, params, model_state, inputs):
+    return apply(params, model_state, inputs, train=False)[0]

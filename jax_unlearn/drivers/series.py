@@ -1,0 +1,231 @@
+"""Checkpoints of a run as it goes on: killed at any moment, it resumes bit for bit.
+
+A series is a folder with the last few states of one run, each a checkpoint of
+`jax_unlearn.drivers.checkpoint` named by its step. What is damaged is skipped.
+"""
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_unlearn.drivers import checkpoint, signals
+from jax_unlearn.errors import InputError
+from jax_unlearn.types import PyTree
+
+Arrays = dict[str, np.ndarray]
+
+
+class Companion(Protocol):
+    """What a run gathers besides its state, saved and restored with it."""
+
+    def arrays(self) -> Arrays:
+        """Return what to save, by name."""
+        ...
+
+    def restore(self, arrays: Arrays) -> None:
+        """Take back what `arrays` returned."""
+        ...
+
+
+class Series:
+    """The last states of one run, saved as it goes on.
+
+    When the states are saved does not touch the bits of the run. Pass `callback` to
+    `run`; begin with `latest`. SIGTERM inside `signals.handled` saves and ends the
+    run after the step.
+
+    Args:
+      folder: made at the first save.
+      told: what run this is (settings, seed, digests of ids and data), JSON-able; the
+        states of another run are refused.
+      seconds: least time between two saves; 0 saves after every call.
+      keep: how many states stay.
+      say: told of damaged states; default a line on stderr.
+
+    Raises:
+      InputError: `seconds` below 0, `keep` below 1.
+
+    Source: our choice.
+
+    >>> import tempfile, optax
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> alg = ju.methods.gradient_ascent(model, optax.sgd(1.0))
+    >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    >>> batches, key = [ju.UnlearnBatch(forget)] * 4, jax.random.key(0)
+    >>> start = alg.init(jnp.float32(2.0), ())
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     series = ju.Series(folder, {"seed": 0}, seconds=0)
+    ...     _ = ju.run(alg, start, batches[:3], key, callback=series.callback)
+    ...     state = ju.Series(folder, {"seed": 0}).latest(start)
+    >>> print(state.step)
+    3
+    >>> ju.run(alg, state, batches[3:], key) == ju.run(alg, start, batches, key)
+    True
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        told: dict[str, Any],
+        *,
+        seconds: float = 30.0,
+        keep: int = 2,
+        say: Callable[[str], None] | None = None,
+    ):
+        if not seconds >= 0 or keep < 1:
+            raise InputError(
+                f"seconds={seconds}, keep={keep}: wait 0 or more, keep 1 or more"
+            )
+        self.folder = Path(folder)
+        self.spent = 0.0  # seconds of the run before this process
+        self._told = json.loads(json.dumps(told))
+        self._seconds, self._keep = seconds, keep
+        self._say = say or (lambda line: print(line, file=sys.stderr))
+        self._companions: dict[str, Companion] = {}
+        self._begun = self._saved = time.monotonic()
+
+    def carry(self, name: str, companion: Companion) -> None:
+        """Save and restore something beside the state; to be called before `latest`.
+
+        Args:
+          name: unlike those of others, without "/".
+          companion: what gathers.
+        """
+        self._companions[name] = companion
+
+    def callback(self, step: int, state: PyTree, info: Any = None) -> None:
+        """Save the state if it is time, or if the process was asked to end.
+
+        Raises:
+          InputError: it cannot be written; the states saved before are whole.
+          Stopped: the process was asked to end; the state is saved.
+        """
+        del info
+        if self.due():
+            self.save(step, state)
+            self._saved = time.monotonic()
+        signals.check()
+
+    def due(self) -> bool:
+        """Return whether `callback` would save now."""
+        waited = time.monotonic() - self._saved
+        return signals.pending() or waited >= self._seconds
+
+    def save(self, step: int, state: PyTree) -> Path:
+        """Save a state now, and let go of the oldest.
+
+        Args:
+          step: steps done.
+          state: pytree of arrays.
+
+        Returns:
+          Its checkpoint.
+
+        Raises:
+          InputError: it cannot be written; the states saved before are whole.
+        """
+        leaves = jax.tree.leaves(state)
+        carried = {
+            f"{name}/{key}": np.asarray(array)
+            for name, companion in self._companions.items()
+            for key, array in companion.arrays().items()
+            if np.size(array)  # orbax keeps no empty arrays
+        }
+        record = {
+            "run": self._told,
+            "step": step,
+            "seconds": self.spent + time.monotonic() - self._begun,
+            "carried": [[k, list(a.shape), a.dtype.name] for k, a in carried.items()],
+        }
+        path = self.folder / f"step-{step:010d}"
+        if path.exists():
+            shutil.rmtree(path, ignore_errors=True)
+        checkpoint.save(path, _tree(leaves, list(carried.values())), record)
+        for old in self.paths()[: -self._keep]:
+            shutil.rmtree(old, ignore_errors=True)
+        return path
+
+    def latest(self, template: PyTree) -> Any:
+        """Return the newest whole state and restore the companions.
+
+        Damaged ones are removed, each with a line to `say`.
+
+        Args:
+          template: pytree of arrays like the state; the result lies where they lie.
+
+        Returns:
+          The state; None where there is none.
+
+        Raises:
+          InputError: the states are of another run.
+        """
+        self._begun = self._saved = time.monotonic()
+        for left in self.folder.glob(".step-*"):  # a save that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        for path in reversed(self.paths()):
+            try:
+                record = checkpoint.read_record(path)
+            except InputError as error:
+                self._say(f"{error}: the one before it is used")
+                shutil.rmtree(path, ignore_errors=True)
+                continue
+            if record.get("run") != self._told:
+                raise InputError(
+                    f"{self.folder} holds an interrupted run of another setting, seed, "
+                    "request or data set; choose another folder, or remove it"
+                )
+            return self._restored(path, record, template)
+        return None
+
+    def paths(self) -> list[Path]:
+        """Return the checkpoints, oldest first."""
+        return sorted(self.folder.glob("step-*"))
+
+    def _restored(self, path: Path, record: dict[str, Any], template: PyTree) -> Any:
+        leaves, structure = jax.tree.flatten(template)
+        shapes = [
+            jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype))
+            for _, shape, dtype in record["carried"]
+        ]
+        tree = checkpoint.load(path, _tree(leaves, shapes))
+        found: dict[str, Arrays] = {name: {} for name in self._companions}
+        for number, (key, _, _) in enumerate(record["carried"]):
+            name, _, rest = key.partition("/")
+            found[name][rest] = np.asarray(tree["carried"][f"{number:06d}"])
+        for name, companion in self._companions.items():
+            companion.restore(found[name])
+        self.spent = float(record["seconds"])
+        placed = [
+            _placed(tree["state"][f"{number:06d}"], like)
+            for number, like in enumerate(leaves)
+        ]
+        return jax.tree.unflatten(structure, placed)
+
+
+def _tree(leaves: list[Any], carried: list[Any]) -> dict[str, Any]:
+    named = {"state": leaves, "carried": carried}
+    return {
+        part: {f"{number:06d}": leaf for number, leaf in enumerate(values)}
+        for part, values in named.items()
+        if values
+    }
+
+
+def _placed(leaf: jax.Array, like: Any) -> jax.Array:
+    """Return a leaf where its like lies: on a mesh, or on no device in particular."""
+    if getattr(like, "committed", False):
+        return jax.device_put(leaf, like.sharding)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        words = jnp.asarray(np.asarray(jax.random.key_data(leaf)))
+        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+    return jnp.array(np.asarray(leaf))  # what orbax returns is bound to one device

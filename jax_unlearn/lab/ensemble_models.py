@@ -1,0 +1,329 @@
+"""Making the models of an ensemble, several at a time, and foreseeing the cost."""
+
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jax_unlearn.data import Dataset, Schedule
+from jax_unlearn.drivers import signals
+from jax_unlearn.drivers.ensemble import (
+    AXIS,
+    HOWS,
+    run_ensemble,
+    stack,
+    step_seconds,
+    unstack,
+)
+from jax_unlearn.drivers.loop import predict
+from jax_unlearn.drivers.series import Series
+from jax_unlearn.errors import InputError, NonFiniteError
+from jax_unlearn.lab.bench import Progress
+from jax_unlearn.lab.ensemble_files import ORIGINAL, PARTS, RETRAIN, Logits
+from jax_unlearn.lab.networks import build, describe
+from jax_unlearn.lab.plan import Plan
+from jax_unlearn.lab.prepare import Preparer
+from jax_unlearn.lab.settings import Unlearning
+from jax_unlearn.lab.stages import (
+    Job,
+    Request,
+    Trained,
+    Trainer,
+    Transform,
+    checked,
+)
+from jax_unlearn.lab.task import Origin
+from jax_unlearn.lab.unfinished import Candidates
+from jax_unlearn.types import Array, ModelState, Params, UnlearnBatch, UnlearnState
+
+RETRAIN_SEED = 1_000_000  # offset: no retrained model has the seed of an original
+
+Item = TypeVar("Item")
+Start = tuple[Params, ModelState]
+
+
+class Maker:
+    """Train and unlearn several models in one program.
+
+    Args:
+      plan: its training.
+      dataset: its data.
+      request: whom to forget, for all models.
+      how: as in `run_ensemble`; with "auto", `estimate` decides.
+      mesh: as in `run_ensemble`; models are repeated to fill it, and dropped.
+      progress: called as it goes on.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        dataset: Dataset,
+        request: Request,
+        how: str,
+        mesh: Mesh | None,
+        progress: Progress,
+    ):
+        network = describe(plan.training, dataset)
+        self.model = build(network)
+        self.how, self._mesh, self._progress = how, mesh, progress
+        self._setting, self._request = plan.training, request
+        self._examples = dataset.train
+        self._trainer = Trainer(self.model, plan.training)
+        self._preparer = Preparer(self.model, dataset, build(network, features=True))
+        parts = [dataset.train.inputs[ids] for ids in request]
+        self._inputs = np.concatenate([*parts, dataset.test.inputs])
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    @functools.cached_property
+    def blank(self) -> Trained:
+        """A model at a random start."""
+        return Trained(*cast(Start, self._training(RETRAIN, 0)[0].start), {})
+
+    def train(
+        self, role: str, numbers: Sequence[int], series: Series | None = None
+    ) -> list[Trained]:
+        """Train originals or retrained models.
+
+        Args:
+          role: which of both.
+          numbers: of the models, which are their seeds, up to an offset.
+          series: where they are saved as they are trained, and gone on from.
+
+        Raises:
+          InputError: training diverged.
+        """
+        jobs, keys = zip(*(self._training(role, i) for i in numbers), strict=True)
+        try:
+            return self._together(role, jobs, keys, series)
+        except NonFiniteError as error:
+            rate = self._setting.learning_rate
+            raise _diverged(role, numbers, rate, error) from error
+
+    def unlearn(
+        self,
+        label: str,
+        setting: Unlearning,
+        originals: Sequence[Trained],
+        numbers: Sequence[int],
+        *,
+        series: Series | None = None,
+    ) -> list[Trained]:
+        """Unlearn originals by one method, prepared for each.
+
+        Args:
+          label: of the method.
+          setting: how.
+          originals: where to start.
+          numbers: of the models, which are their seeds.
+          series: as of `train`; transformations are made anew.
+
+        Raises:
+          InputError: unlearning diverged, or cannot be prepared.
+        """
+        pairs = zip(originals, numbers, strict=True)
+        jobs = [self._job(setting, original, number) for original, number in pairs]
+        if jobs[0].transform is None:
+            try:
+                keys = [jax.random.key(number) for number in numbers]
+                return self._together(label, jobs, keys, series)
+            except NonFiniteError as error:
+                rate = setting.learning_rate
+                raise _diverged(label, numbers, rate, error) from error
+        found: list[Trained] = []
+        for job, original in zip(jobs, originals, strict=True):
+            self._progress(label, len(found), len(jobs))
+            params, state = cast(Transform, job.transform)(*original[:2])
+            found.append(Trained(params, state, {}))
+        self._progress(label, len(jobs), len(jobs))
+        return found
+
+    def logits(self, role: str, number: int, trained: Trained) -> Logits:
+        """Return what a model says of the parts of the request and of the test set.
+
+        Raises:
+          InputError: something that is not finite.
+        """
+        at = trained.params, trained.model_state
+        logits = predict(self.model, *at, self._inputs).astype(np.float32)
+        if not np.isfinite(logits).all():
+            raise InputError(
+                f"the outputs of {role}, model {number}, are not finite: it diverged; "
+                "lower the learning rate or the strength"
+            )
+        return dict(zip(PARTS, np.split(logits, self._ends), strict=True))
+
+    def estimate(
+        self,
+        missing: dict[str, list[int]],
+        methods: dict[str, Unlearning],
+        size: int,
+    ) -> str:
+        """Measure a few steps, decide how to run, and say what everything will cost.
+
+        Methods that need a trained model to be prepared are named, not measured.
+
+        Args:
+          missing: numbers of the models to make, by role.
+          methods: settings by label.
+          size: models in one program.
+        """
+        jobs, keys = zip(
+            *(self._training(ORIGINAL, i) for i in range(size)), strict=True
+        )
+        ways = (self.how,)
+        if self.how == "auto":
+            ways = HOWS if self._mesh is None else ("vmap", "map")
+        seconds = self._measured(jobs, keys, ways)
+        self.how = min(ways, key=lambda way: seconds[way])
+        retain = len(self._request.retain)
+        steps = len(missing[ORIGINAL]) * jobs[0].steps
+        steps += len(missing[RETRAIN]) * self._trainer.steps(retain)
+        training, unlearning = steps * seconds[self.how], 0.0
+        unknown = []
+        for label, setting in methods.items():
+            if not missing[label]:
+                continue
+            if setting.method == "ltu" or setting.entry.kind == "one-shot":
+                unknown.append(label)
+                continue
+            for _ in range(2):  # the first time compiles
+                job = self._job(setting, self.blank, 0)
+            keys = [jax.random.key(0)] * size
+            step = self._measured([job] * size, keys, (self.how,))[self.how]
+            unlearning += len(missing[label]) * (job.prepare_seconds + job.steps * step)
+        told = (
+            f"about {span(training + unlearning)} (training {span(training)}, "
+            f"unlearning {span(unlearning)}) with {self.how}, {size} at a time"
+        )
+        return told + (f"; not counted: {', '.join(unknown)}" if unknown else "")
+
+    def _measured(self, jobs, keys, ways: Sequence[str]) -> dict[str, float]:
+        """Return seconds a step of one model, by way."""
+        unlearner, states, schedules, joined = self._joined(jobs, keys)
+        last = jobs[0].steps - 1
+        marks = sorted({0, last // 2, last})  # they show all forms of batches
+        heads = [[schedule[step] for step in marks] for schedule in schedules]
+        options = {"hows": ways, "mesh": self._mesh, "repeats": 2}
+        seconds = step_seconds(unlearner, states, heads, joined, **options)
+        return {way: value / len(jobs) for way, value in seconds.items()}
+
+    def _training(self, role: str, number: int) -> tuple[Job, Array]:
+        ids, seed = self._request.retain, RETRAIN_SEED + number
+        if role == ORIGINAL:
+            ids, seed = np.union1d(ids, self._request.forget), number
+        return self._trainer.job(self._examples, ids, seed=seed)
+
+    def _job(self, setting: Unlearning, original: Trained, number: int) -> Job:
+        origin = Origin(self._setting, number)
+        job = self._preparer(
+            setting, self._request, original, seed=number, origin=origin
+        )
+        return job._replace(start=job.start or original[:2])
+
+    def _joined(self, jobs: Sequence[Job], keys: Sequence[Array]):
+        """Return what `run_ensemble` takes, filled up for the mesh."""
+        filled, starts = self._filled(jobs), []
+        for job in filled:
+            starts.append(checked(job)[0].init(*cast(Start, job.start)))
+        schedules = [checked(job)[1] for job in filled]
+        unlearner = checked(jobs[0])[0]
+        return unlearner, stack(starts), schedules, stack(self._filled(keys))
+
+    def _together(
+        self, label: str, jobs: Sequence[Job], keys, series: Series | None
+    ) -> list[Trained]:
+        """Run jobs of one program, and rewind those that ask for it."""
+        unlearner, states, schedules, keys = self._joined(jobs, keys)
+        blank = [Trained(*cast(Start, job.start), {}) for job in jobs]
+        first, begin = jobs[0], 0
+        candidates = Candidates(jax.tree.structure(blank))
+        if series is not None:
+            series.carry("candidates", candidates)
+            saved = series.latest(states)
+            if saved is not None:
+                states, begin = saved, int(saved.step[0])
+        ends = (first.steps,) if first.rewind is None else first.rewind.ends
+        with signals.held() if series is not None else contextlib.nullcontext():
+            for end in ends[len(candidates.found) :]:
+                while begin < end:
+                    parts = self._parts(label, schedules, (begin, end), series)
+                    states = run_ensemble(
+                        unlearner, states, parts, keys, how=self.how, mesh=self._mesh
+                    )
+                    begin = int(states.step[0])
+                    if series is not None:
+                        series.callback(begin, states)
+                candidates.found.append(_models(states, len(jobs)))
+        self._progress(label, first.steps, first.steps)
+        found = []
+        for job, own in zip(jobs, zip(*candidates.found, strict=True), strict=True):
+            at = -1
+            if job.rewind is not None:
+                at = job.rewind.choose([model[:2] for model in own])
+            found.append(own[at])
+        return found
+
+    def _parts(
+        self,
+        label: str,
+        schedules: Sequence[Schedule[UnlearnBatch]],
+        between: tuple[int, int],
+        series: Series | None,
+    ) -> list[Iterator[UnlearnBatch]]:
+        """Return the batches from a step to another, or until it is time to save.
+
+        All end with the first, which is asked first for the batch of a step.
+        """
+        begin, end = between
+
+        def lead() -> Iterator[UnlearnBatch]:
+            nonlocal end
+            for step in range(begin, end):
+                if step > begin and series is not None and series.due():
+                    end = step
+                    return
+                self._progress(label, step, schedules[0].steps)
+                yield schedules[0][step]
+
+        def follow(schedule: Schedule[UnlearnBatch]) -> Iterator[UnlearnBatch]:
+            step = begin
+            while step < end:
+                yield schedule[step]
+                step += 1
+
+        return [lead(), *(follow(schedule) for schedule in schedules[1:])]
+
+    def _filled(self, items: Sequence[Item]) -> list[Item]:
+        """Repeat the last of the models until every device has as many."""
+        width = 1 if self._mesh is None else self._mesh.shape.get(AXIS, 1)
+        return [*items, *[items[-1]] * (-len(items) % width)]
+
+
+def span(seconds: float) -> str:
+    """Return a time as one says it.
+
+    >>> span(0.3), span(90), span(4000)
+    ('0.3 s', '1.5 min', '1.1 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def _models(states: UnlearnState, count: int) -> list[Trained]:
+    """Part the first of the models: arrays on no device in particular."""
+    host: Any = jax.device_get((states.params, states.model_state))
+    models = [jax.tree.map(jnp.asarray, model) for model in unstack(host)[:count]]
+    return [Trained(params, state, {}) for params, state in models]
+
+
+def _diverged(role, numbers, rate: float, error: NonFiniteError) -> InputError:
+    return InputError(
+        f"{role} with learning_rate={rate}, models {list(numbers)}, counted from 0: "
+        f"{error}; lower the learning rate"
+    )

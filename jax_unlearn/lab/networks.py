@@ -1,0 +1,152 @@
+"""Networks by name, with their preprocessing, as the command line knows them."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+from jax_unlearn.adapters import from_nnx
+from jax_unlearn.data import (
+    Augment,
+    Dataset,
+    channel_stats,
+    compose,
+    random_crop,
+    random_flip,
+    with_preprocessing,
+)
+from jax_unlearn.lab.described import are, described, is_finite
+from jax_unlearn.lab.settings import (
+    AUGMENTATIONS,
+    DTYPES,
+    MAX_WIDTH,
+    NETWORKS,
+    Training,
+)
+from jax_unlearn.types import Model
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """All that is needed to build a network again; stored with each checkpoint.
+
+    Attributes:
+      name, width, dtype, augment: as in `Training`.
+      num_classes: K.
+      input_shape: (H, W, C).
+      mean, std: of each channel of the training images, for pixels in [0, 1].
+    """
+
+    name: str
+    width: int
+    dtype: str
+    augment: str
+    num_classes: int
+    input_shape: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def from_record(cls, record: Any) -> "Network":
+        """Return the network a checkpoint's record describes.
+
+        Args:
+          record: what JSON holds.
+
+        Raises:
+          InputError: a field that is missing, unknown, or does not hold what it should.
+        """
+        return described(cls, record, "network", _GOOD)
+
+
+def _is_count(value: Any, least: int = 1) -> bool:
+    return type(value) is int and least <= value <= MAX_WIDTH
+
+
+_GOOD: dict[str, Callable[[Any], bool]] = {
+    "name": lambda value: value in NETWORKS,
+    "width": lambda value: _is_count(value, 0),
+    "dtype": lambda value: value in DTYPES,
+    "augment": lambda value: value in AUGMENTATIONS,
+    "num_classes": _is_count,
+    "input_shape": lambda value: are(value, _is_count) and len(value) == 3,
+    "mean": lambda value: are(value, is_finite),
+    "std": lambda value: are(value, lambda x: is_finite(x) and x > 0),
+}
+
+
+def describe(training: Training, dataset: Dataset) -> Network:
+    """Return the network of a training setting for a data set.
+
+    >>> from jax_unlearn.data import digits
+    >>> describe(Training(), digits()).input_shape
+    (8, 8, 1)
+    """
+    mean, std = channel_stats(dataset.train.inputs)
+    return Network(
+        training.network,
+        training.width,
+        training.dtype,
+        training.augment,
+        dataset.num_classes,
+        tuple(int(n) for n in dataset.train.inputs.shape[1:]),
+        tuple(round(float(m), 6) for m in mean),
+        tuple(round(max(float(s), 1e-3), 6) for s in std),
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def build(network: Network, *, features: bool = False) -> Model:
+    """Return the model; equal descriptions share one, and so its compiled programs.
+
+    Args:
+      network: what to build.
+      features: return the penultimate features instead of the logits; parameters and
+        state are the same.
+
+    >>> from jax_unlearn.data import digits
+    >>> network = describe(Training(), digits())
+    >>> build(network) is build(network)
+    True
+    """
+    import jax.numpy as jnp
+
+    from jax_unlearn import zoo
+
+    channels = network.input_shape[-1]
+    options: dict[str, Any] = {"dtype": jnp.dtype(network.dtype)}
+    images = {**options, "in_channels": channels}
+    size = network.width
+    classes = network.num_classes
+
+    def module(rngs):
+        if network.name in ("mlp", "linear"):
+            pixels = math.prod(network.input_shape)
+            hidden = () if network.name == "linear" else (size or 128,) * 2
+            return zoo.MLP(
+                classes, in_features=pixels, hidden=hidden, rngs=rngs, **options
+            )
+        if network.name == "resnet18":
+            return zoo.ResNet18(classes, width=size or 64, rngs=rngs, **images)
+        if network.name in ("resnet8", "resnet20"):
+            blocks = 1 if network.name == "resnet8" else 3
+            stages = (blocks,) * 3
+            return zoo.ResNet(
+                classes, stage_sizes=stages, width=size or 16, rngs=rngs, **images
+            )
+        if network.name == "vgg16":
+            return zoo.VGG16(classes, width=size or 64, rngs=rngs, **images)
+        return zoo.SmallCNN(classes, width=size or 16, rngs=rngs, **images)
+
+    augments: dict[str, Augment | None] = {
+        "none": None,
+        "flip": random_flip,
+        "flip_crop": compose(random_flip, random_crop(4)),
+    }
+    return with_preprocessing(
+        from_nnx(module, method="features" if features else "__call__"),
+        mean=network.mean,
+        std=network.std,
+        augment=augments[network.augment],
+    )

@@ -1,0 +1,112 @@
+"""What a whole experiment is told."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from jax_unlearn.errors import InputError, check_seed
+from jax_unlearn.lab.settings import Training, Unlearning
+
+NEIGHBOURS = 10  # of the distance by which the kinds "near" and "far" choose
+
+
+def slug(label: str) -> str:
+    """Return a label as the name of a folder and the key of a row.
+
+    >>> slug("RL + FaLW (exact)"), slug("../../x"), slug("..")
+    ('rl-falw-exact', 'x', '')
+    """
+    kept = "".join(c.lower() if c.isalnum() or c == "." else "-" for c in label)
+    return "-".join(part for part in kept.split("-") if part.strip("."))
+
+
+def check_labels(names: Mapping[str, str]) -> None:
+    """Refuse labels of methods whose folders would be none, another's, or elsewhere.
+
+    Args:
+      names: folder by label.
+
+    Raises:
+      InputError: names the label.
+
+    >>> check_labels({"FT": "ft", "f t": "f-t", "f-t": "f-t"})
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: method 'f-t' needs a folder of its own, 'f-t' is \
+none or taken; give it another label
+    """
+    taken = {"original", "retrain", "null"}
+    for label, name in names.items():
+        plain = name not in ("", ".", "..") and not set(name) & set("/\\\0")
+        if not plain or name in taken:
+            raise InputError(
+                f"method {label!r} needs a folder of its own, {name!r} is none "
+                "or taken; give it another label"
+            )
+        taken.add(name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A whole experiment.
+
+    Attributes:
+      title: what it is called.
+      kind: of the forget request: "random", "class" or "long_tailed"; "near" or "far":
+        of each class those that the original model's features show nearest to, or
+        farthest from, their nearest training samples.
+      fraction: share of the training samples to forget.
+      gamma: imbalance of a long-tailed request.
+      unseen: number of samples held out of all training.
+      training: how original and Retrain are trained.
+      methods: settings by the label shown in the table.
+      seeds: of split, initialisation, order and labels.
+      note: where the settings come from, for the report.
+    """
+
+    title: str
+    kind: str
+    fraction: float
+    gamma: float
+    unseen: int
+    training: Training
+    methods: dict[str, Unlearning]
+    seeds: tuple[int, ...]
+    note: str = ""
+
+    def __post_init__(self):
+        check_labels({label: slug(label) for label in self.methods})
+        for seed in self.seeds:
+            check_seed(seed)
+        if len(self.seeds) < 2 or len(set(self.seeds)) < len(self.seeds):
+            raise InputError(
+                f"seeds={list(self.seeds)}: give at least two different ones, for the "
+                "spread over seeds is what the null is read from"
+            )
+
+    @property
+    def by_distance(self) -> bool:
+        """Whether the request depends on the features of the original model."""
+        return self.kind in ("near", "far")
+
+
+def plan_of(record: Any, *, name: str) -> Plan:
+    """Return the plan of a run from its `config.json`.
+
+    Args:
+      record: what the file holds.
+      name: what messages call it.
+
+    Raises:
+      InputError: no plan in it, or one of another version of the package.
+    """
+    try:
+        told = dict(record["plan"])
+        told["training"] = Training(**told["training"])
+        told["methods"] = {k: Unlearning(**v) for k, v in told["methods"].items()}
+        told["seeds"] = tuple(told["seeds"])
+        return Plan(**told)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"{name} holds no plan of this version ({error!r}); give the folder of a "
+            "run of `jax-unlearn demo` or `recipe`"
+        ) from error

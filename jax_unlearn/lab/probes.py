@@ -1,0 +1,88 @@
+"""Probes of single models that need the model itself, not only its outputs."""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+import optax
+
+from jax_unlearn import audit
+from jax_unlearn.data import Dataset, take
+from jax_unlearn.errors import unknown_name
+from jax_unlearn.lab.stages import Request, Trained
+from jax_unlearn.lab.task import as_floats
+from jax_unlearn.types import Model
+
+PROBES = {
+    "relearn": "relearn steps",
+    "robustness": "robust accuracy %",
+}
+"""Names and what they report; the target of both is Retrain's value."""
+
+RATE, LOSS, LIMIT = 0.03, 0.1, 500  # of relearning: SGD until the mean loss; our choice
+BOUND = 8 / 255  # of the attack on test images, for pixels in 0..1
+
+
+def check_probes(names: Sequence[str]) -> None:
+    """Refuse unknown probes.
+
+    Raises:
+      InputError: one that is none of `PROBES`.
+    """
+    for name in names:
+        if name not in PROBES:
+            raise unknown_name("probe", name, PROBES)
+
+
+def probe(
+    model: Model,
+    trained: Trained,
+    dataset: Dataset,
+    request: Request,
+    names: Sequence[str],
+    *,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Return what the probes find of a model.
+
+    "relearn": steps of SGD (rate 0.03, all forget samples in each) until the mean loss
+    on the forget set is at most 0.1, 500 if it never is. "robustness": test accuracy
+    under PGD within 8/255, in percent.
+
+    Args:
+      model: the network.
+      trained: its parameters.
+      dataset: its data.
+      request: whose forget set is learned again.
+      names: of `PROBES`.
+      seed: of the training steps.
+
+    Raises:
+      InputError: an unknown probe.
+    """
+    check_probes(names)
+    at = model, trained.params, trained.model_state
+    found: dict[str, float] = {}
+    if "relearn" in names:
+        forget = take(dataset.train, request.forget)
+        found["relearn"] = audit.relearn_steps(
+            *at,
+            [forget],
+            _sgd(),
+            jax.random.key(seed),
+            loss_below=LOSS,
+            limit=LIMIT,
+        ).steps
+    if "robustness" in names:
+        pixels = as_floats(np.asarray(dataset.test.inputs))
+        found["robustness"] = audit.robust_accuracy(
+            *at, pixels, dataset.test.labels, bound=BOUND
+        )
+    return found
+
+
+@functools.lru_cache(maxsize=1)
+def _sgd() -> optax.GradientTransformation:
+    """Return one and the same optimizer, so that models share a program."""
+    return optax.sgd(RATE)

@@ -1,0 +1,430 @@
+"""Every method of the catalog: one builder, settings of its own, a model it moves."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+from jax_unlearn import losses, methods
+from jax_unlearn.data import Dataset, Examples, digits, forget_split, holdout, to_ids
+from jax_unlearn.drivers.loop import predict, run
+from jax_unlearn.errors import InputError
+from jax_unlearn.lab import stepwise, transforms
+from jax_unlearn.lab.catalog import CATALOG
+from jax_unlearn.lab.networks import build, describe
+from jax_unlearn.lab.prepare import Preparer, accessible, check_unseen
+from jax_unlearn.lab.settings import METHODS, Training, Unlearning
+from jax_unlearn.lab.stages import Request, Trained, Trainer, execute
+from jax_unlearn.lab.task import Origin
+from jax_unlearn.types import Model
+
+SEED = 1  # of the originals
+TRAININGS = {
+    "mlp": Training(network="mlp", width=6, epochs=20, batch_size=100),
+    "linear": Training(network="linear", epochs=30, batch_size=128, momentum=0.0),
+}
+OWN = ("amnesiac", "deltagrad", "retrain", "ltu")  # below; ltu in test_prepare.py
+DEEP = (  # on the mlp; the others on the linear network, which compiles faster
+    *("finetune", "random_label", "endpoint_transport", "scrub", "bad_teacher"),
+    *("boundary_shrink", "boundary_expand"),
+)
+QUICK = {
+    "influence": {"samples": 20},
+    "unsir": {"noise_steps": 5},
+}
+
+
+class World(NamedTuple):
+    """One original model and a request to it."""
+
+    dataset: Dataset
+    model: Model
+    origin: Origin
+    original: Trained
+    request: Request
+    preparer: Preparer
+
+    def job(self, method: str, *, request=None, original=None, **options):
+        """Prepare a method, one epoch of one batch unless told otherwise."""
+        quick = {"epochs": 1, "batch_size": 128, "learning_rate": 0.1}
+        setting = Unlearning(
+            method=method, **{**quick, **QUICK.get(method, {}), **options}
+        )
+        return self.preparer(
+            setting,
+            request or self.request,
+            original or self.original,
+            seed=3,
+            origin=self.origin,
+        )
+
+    def execute(self, job) -> Trained:
+        at = self.original.params, self.original.model_state
+        return execute(job, *at, jax.random.key(0))
+
+
+def small_digits() -> Dataset:
+    full = digits()
+    keep, test = full.train.labels < 3, full.test.labels < 3
+    return Dataset(
+        "three digits",
+        Examples(full.train.inputs[keep][:140], full.train.labels[keep][:140]),
+        Examples(full.test.inputs[test][:30], full.test.labels[test][:30]),
+        3,
+        ("0", "1", "2"),
+    )
+
+
+@pytest.fixture(scope="module")
+def worlds():
+    """Train an original of each network, when it is first asked for."""
+    made = {}
+    dataset = small_digits()
+    trained, unseen = holdout(dataset.train.labels, count=40, seed=0)
+    split = forget_split(dataset.train.labels[trained], fraction=0.2, seed=0)
+    split = to_ids(split, trained)
+    request = Request(split.forget, split.retain, unseen)
+
+    def world(name: str) -> World:
+        if name not in made:
+            training = TRAININGS[name]
+            network = describe(training, dataset)
+            model = build(network)
+            original = Trainer(model, training)(dataset.train, trained, seed=SEED)
+            preparer = Preparer(model, dataset, build(network, features=True))
+            origin = Origin(training, SEED)
+            made[name] = World(dataset, model, origin, original, request, preparer)
+        return made[name]
+
+    return world
+
+
+def leaves(trained) -> list[np.ndarray]:
+    return [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(trained[0])]
+
+
+def ids_of(batch) -> np.ndarray:
+    return np.asarray(batch.index)[np.asarray(batch.mask)]
+
+
+def values_of(trained) -> np.ndarray:
+    return np.concatenate([leaf.ravel() for leaf in leaves(trained)])
+
+
+def distance(a, b) -> float:
+    pairs = zip(leaves(a), leaves(b), strict=True)
+    return float(np.sqrt(sum(np.square(x - y).sum() for x, y in pairs)))
+
+
+def test_every_method_of_the_catalog_has_one_builder():
+    one_shot = {name for name, entry in CATALOG.items() if entry.kind == "one-shot"}
+    assert set(transforms.BUILDERS) == one_shot
+    assert set(stepwise.BUILDERS) == set(CATALOG) - one_shot
+    kinds = {entry.kind for entry in CATALOG.values()}
+    assert kinds == {"steps", "one-shot", "training"}
+    reads = {name for entry in CATALOG.values() for name in entry.reads}
+    assert reads == {"forget", "retain", "unseen", "original", "training"}
+
+
+def test_the_options_of_the_catalog_are_settings():
+    fields = {field.name for field in dataclasses.fields(Unlearning)}
+    options = {name for entry in CATALOG.values() for name in entry.options}
+    assert options <= fields
+    assert tuple(CATALOG) == METHODS
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in OWN])
+def test_every_method_moves_the_parameters(worlds, method):
+    world = worlds("mlp" if method in DEEP else "linear")
+    before = leaves(world.original)
+    job = world.job(method)
+    found = world.execute(job)
+    assert (job.transform is None) == (CATALOG[method].kind != "one-shot")
+    assert job.prepare_seconds > 0
+    assert set(found.seconds) == {"prepare", "compile", "run"}
+    assert jax.tree.structure(found.params) == jax.tree.structure(world.original.params)
+    for after, old, kept in zip(
+        leaves(found), before, leaves(world.original), strict=True
+    ):
+        assert after.shape == old.shape
+        assert np.isfinite(after).all()
+        np.testing.assert_array_equal(old, kept)  # the original is left alone
+    assert distance(found, world.original) > 1e-4
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["random_label", "endpoint_transport", "l1_sparse", "boundary_shrink"]
+    + ["boundary_expand", "sfron", "scrub", "bad_teacher", "unsir"],
+)
+def test_a_shared_program_is_the_one_that_the_task_would_have_had(worlds, method):
+    world = worlds("mlp" if method in DEEP else "linear")
+    rng = np.random.default_rng(0)
+    both = rng.permutation(np.union1d(world.request.forget, world.request.retain))
+    size = len(world.request.forget)
+    others = Request(np.sort(both[:size]), np.sort(both[size:]), world.request.unseen)
+    moved = world.original._replace(
+        params=jax.tree.map(lambda leaf: 1.1 * leaf, world.original.params)
+    )
+    fresh = Preparer(world.model, world.dataset, world.preparer.features)
+    theirs = world._replace(preparer=fresh, origin=world.origin._replace(seed=9))
+    shared = theirs.job(method, request=others, original=moved, learning_rate=0.7)
+    own = world.job(method)
+    same = world._replace(preparer=fresh).job(method)
+    assert same.unlearner.step is shared.unlearner.step
+    state = own.unlearner.init(world.original.params, world.original.model_state)
+    batch = own.schedule[0]
+    texts = [
+        jax.jit(job.unlearner.step).lower(state, batch, jax.random.key(0)).as_text()
+        for job in (own, same)
+    ]
+    assert texts[0] == texts[1]
+
+
+def test_salient_moves_the_weights_of_large_forget_gradients_only(worlds):
+    world = worlds("mlp")
+    inputs, labels = (part[world.request.forget] for part in world.dataset.train)
+
+    def loss(params):
+        state = world.original.model_state
+        logits, _ = world.model.apply(params, state, inputs, train=False)
+        return losses.cross_entropy(logits, labels).mean()
+
+    sizes = np.abs(values_of([jax.grad(loss)(world.original.params)]))
+    before = values_of(world.original)
+    masked = world.execute(world.job("random_label", salient=True, keep=0.3))
+    moved = values_of(masked) != before
+    assert 0.2 < moved.mean() <= 0.31
+    assert sizes[moved].min() >= sizes[~moved].max() * (1 - 1e-4)
+    free = values_of(world.execute(world.job("random_label"))) != before
+    assert free.sum() > 1.5 * moved.sum()
+
+
+def test_scrub_with_rewind_keeps_the_epoch_that_errs_as_on_unseen_samples(worlds):
+    world = worlds("mlp")
+    options = {"epochs": 4, "forget_epochs": 4, "learning_rate": 0.03}
+    job = world.job("scrub", rewind=True, **options)
+    assert job.rewind.ends == (2, 4, 6, 8)  # a forget and a retain batch an epoch
+    key = jax.random.key(0)
+    found = world.execute(job)
+    labels = world.dataset.train.labels
+
+    def wrong(state, ids):
+        logits = predict(
+            world.model,
+            state.params,
+            state.model_state,
+            world.dataset.train.inputs[ids],
+        )
+        return logits.argmax(axis=1) != labels[ids]
+
+    forget, unseen = world.request.forget, world.request.unseen
+    state = job.unlearner.init(world.original.params, world.original.model_state)
+    states, errors = [], []
+    for begin in (0, 2, 4, 6):
+        part = [job.schedule[step] for step in (begin, begin + 1)]
+        state = run(job.unlearner, state, part, key)
+        states.append(state)
+        errors.append(100 * wrong(state, forget).mean())
+    missed = wrong(states[-1], unseen)
+    counts = np.bincount(labels[forget], minlength=3)
+    by_class = [missed[labels[unseen] == c].mean() for c in range(3)]
+    goal = 100 * np.dot(counts, by_class) / counts.sum()
+    best = methods.rewind(errors, goal)
+    assert best < 3  # the last one would be kept without rewinding
+    assert distance(found, states[best]) == 0
+    last = world.execute(world.job("scrub", **options))
+    assert distance(last, states[-1]) == 0
+    assert distance(found, last) > 0
+
+
+def test_scrub_with_rewind_needs_unseen_samples(worlds):
+    world = worlds("mlp")
+    alone = world.request._replace(unseen=world.request.unseen[:1])
+    setting = Unlearning(method="scrub", rewind=True)
+    with pytest.raises(InputError, match="method='scrub' .*there are 1"):
+        check_unseen(world.dataset, alone, setting)
+    check_unseen(world.dataset, alone, Unlearning(method="scrub"))
+    check_unseen(world.dataset, alone, Unlearning(method="finetune", rewind=True))
+
+
+def test_amnesiac_subtracts_the_updates_of_batches_with_forget_samples(worlds):
+    base = worlds("linear")
+    training = Training(network="linear", epochs=2, batch_size=10)
+    trainer = Trainer(base.model, training)
+    ids = np.union1d(base.request.forget, base.request.retain)
+    job, _ = trainer.job(base.dataset.train, ids, seed=SEED)
+    assert job.start is not None
+    assert job.schedule is not None
+    places = [jax.tree.map(np.asarray, job.start[0])]
+    original = trainer(
+        base.dataset.train,
+        ids,
+        seed=SEED,
+        callback=lambda step, state, info: places.append(
+            jax.tree.map(np.array, state.params)
+        ),
+    )
+    forget = base.request.forget[:2]
+    request = Request(forget, np.setdiff1d(ids, forget), base.request.unseen)
+    touched = [
+        step
+        for step in range(job.steps)
+        if np.isin(ids_of(job.schedule[step].retain), forget).any()
+    ]
+    assert 2 <= len(touched) <= 4  # of 20
+    assert len(places) == 21
+    expected = jax.tree.map(lambda p: np.asarray(p, np.float64), original.params)
+    for step in touched:
+        expected = jax.tree.map(
+            lambda total, after, before: total - (np.float64(after) - before),
+            expected,
+            places[step + 1],
+            places[step],
+        )
+    world = base._replace(origin=Origin(training, SEED), original=original)
+    found = world.execute(world.job("amnesiac", request=request))
+    scale = distance(found, original)
+    assert scale > 0
+    assert distance(found, [expected]) < 1e-4 * scale
+
+
+def test_deltagrad_is_much_nearer_to_retraining_than_the_original(worlds):
+    world = worlds("linear")
+    trainer = Trainer(world.model, world.origin.training)
+    retrained = trainer(world.dataset.train, world.request.retain, seed=SEED)
+    found = world.execute(world.job("deltagrad", burn_in=4, period=5))
+    before = distance(world.original, retrained)
+    assert before > 0.01
+    assert distance(found, retrained) < 0.1 * before
+
+
+def test_retrain_is_the_training_without_the_forget_samples(worlds):
+    world = worlds("linear")
+    preparer = Preparer(world.model, world.dataset)
+    for rate, rho in ((0.1, 1.0), (0.01, 1.0), (0.1, 0.5)):
+        training = dataclasses.replace(world.origin.training, learning_rate=rate)
+        origin = Origin(training, SEED)
+        asked = world._replace(preparer=preparer, origin=origin)
+        found = asked.execute(asked.job("retrain", rho=rho))
+        ids = accessible(world.dataset, world.request, rho, 3).retain
+        expected = Trainer(world.model, training)(world.dataset.train, ids, seed=3)
+        assert distance(found, expected) == 0
+        assert not np.isin(ids, world.request.forget).any()
+
+
+@pytest.mark.parametrize("method", ["amnesiac", "deltagrad", "retrain"])
+def test_methods_that_go_through_the_training_need_its_record(worlds, method):
+    unknown = worlds("linear")._replace(origin=None)
+    with pytest.raises(InputError, match=f"'{method}' goes through .* no record"):
+        unknown.job(method)
+
+
+@pytest.mark.parametrize("method", ["amnesiac", "deltagrad"])
+def test_a_training_that_ends_elsewhere_is_no_path_to_the_original(worlds, method):
+    world = worlds("linear")
+    params = jax.tree.map(lambda leaf: 1.01 * leaf, world.original.params)
+    with pytest.raises(InputError, match="gone through again, ends .*train it anew"):
+        world.job(method, original=world.original._replace(params=params))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"network": "mlp"}, "not --network mlp"),
+        ({"momentum": 0.9}, "--momentum 0.9"),
+        ({"batch_size": 32}, "--batch-size 100 .*not .*--batch-size 32"),
+        ({"augment": "flip"}, "--augment none, not .*--augment flip"),
+    ],
+)
+def test_deltagrad_needs_full_batches_of_a_linear_network(worlds, changes, words):
+    world = worlds("linear")
+    training = dataclasses.replace(world.origin.training, **changes)
+    with pytest.raises(InputError, match=words):
+        world._replace(origin=Origin(training, SEED)).job("deltagrad")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_the_noise_of_unsir_stands_where_the_forget_samples_stood(worlds, dtype):
+    world = worlds("linear")
+    images, labels = world.dataset.train
+    if dtype == np.float32:
+        floats = Examples(images.astype(np.float32) / 255, labels)
+        dataset = world.dataset._replace(train=floats)
+        preparer = Preparer(world.model, dataset)
+        world = world._replace(dataset=dataset, preparer=preparer)
+    job = world.job("unsir", impair_epochs=2, epochs=3)
+    batches = list(job.schedule)
+    assert [batch.forget is not None for batch in batches] == [True] * 2 + [False] * 3
+    noise = batches[0].forget
+    assert noise.inputs.dtype == dtype
+    assert noise.index.min() >= len(labels)  # no sample of the training set
+    size = len(world.request.forget)
+    assert noise.mask.sum() == size
+    drawn = noise.labels[noise.mask]
+    forgotten = labels[world.request.forget]
+    np.testing.assert_array_equal(np.sort(drawn), np.sort(forgotten))
+    top = 255 if dtype == np.uint8 else 1
+    assert noise.inputs.max() <= top
+    assert noise.inputs.max() > top / 2
+    assert noise.inputs.std() > top / 10
+
+    def loss(inputs, truth):
+        at = world.original.params, world.original.model_state
+        logits = jax.numpy.asarray(predict(world.model, *at, inputs))
+        return float(losses.cross_entropy(logits, truth).mean())
+
+    real = world.dataset.train.inputs[world.request.forget]
+    assert loss(noise.inputs[noise.mask], drawn) > loss(real, forgotten) + 1
+    for batch in batches:
+        kept = np.sort(ids_of(batch.retain))
+        np.testing.assert_array_equal(kept, world.request.retain)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"forget_every": 0}, "forget_every=0 must be at least 1"),
+        ({"forget_epochs": 0}, "forget_epochs=0 must be at least 1"),
+        ({"impair_epochs": 0}, "impair_epochs=0 must be at least 1"),
+        ({"noise_steps": 0}, "noise_steps=0 must be at least 1"),
+        ({"samples": 0}, "samples=0 must be at least 1"),
+        ({"period": 0}, "period=0 must be at least 1"),
+        ({"history": 0}, "history=0 must be at least 1"),
+        ({"burn_in": 1}, "burn_in=1 must be at least 2"),
+        ({"form": "exakt"}, "unknown form 'exakt'; did you mean 'exact'"),
+        ({"bound": 0.0}, "bound=0.0 must be positive"),
+        ({"ascent_clip": -1.0}, "ascent_clip=-1.0 must be positive"),
+        ({"selection": 0.0}, "selection=0.0 must be positive"),
+        ({"dampening": float("nan")}, "dampening=nan must be positive"),
+        ({"peak": -1.0}, "peak=-1.0 must not be negative"),
+        ({"distill_share": -1.0}, "distill_share=-1.0 must not be negative"),
+        ({"task_share": float("inf")}, "task_share=inf must not be negative"),
+        ({"noise": -1e-6}, "noise=-1e-06 must not be negative"),
+        ({"strength": float("nan")}, "strength=nan must not be negative"),
+        ({"teacher_temperature": 0.0}, "teacher_temperature=0.0 must be positive"),
+        ({"method": "ssd", "salient": True}, "salient=True: ssd takes no steps"),
+        ({"method": "retrain", "salient": True}, "salient=True: retrain takes no"),
+        ({"method": "unsir", "weighting": "falw"}, "weighting='falw': unsir has no"),
+        ({"method": "influence", "weighting": "el2n"}, "influence has no loss"),
+        (
+            {"method": "scrub", "schedule": "zipped", "harmonizer": "one_way"},
+            "harmonizer='one_way' needs",
+        ),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_settings_of_the_new_methods_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        Unlearning(**options)
+
+
+def test_the_weighting_that_a_method_comes_with():
+    found = {name: Unlearning(method=name).weighting for name in METHODS}
+    assert found.pop("sfron") == "sfron"
+    assert set(found.values()) == {"uniform"}
+    assert Unlearning(method="sfron", weighting="uniform").weighting == "uniform"
+    resolved = Unlearning(method="sfron")
+    assert Unlearning(**dataclasses.asdict(resolved)) == resolved

@@ -1,0 +1,125 @@
+"""Guards as settings: what they keep back, where they stop, a cut run."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from toys import trees_close
+
+from jax_unlearn.data import digits
+from jax_unlearn.drivers.loop import predict
+from jax_unlearn.errors import InputError
+from jax_unlearn.lab import Plan, Training, Unlearning
+from jax_unlearn.lab.bench import Bench
+from jax_unlearn.lab.prepare import held_back
+
+DATA = digits()
+PLAN = Plan(
+    title="guarded",
+    kind="random",
+    fraction=0.1,
+    gamma=1.0,
+    unseen=400,
+    training=Training(network="mlp", width=16, epochs=6),
+    methods={},
+    seeds=(0, 1),
+)
+ASCENT = Unlearning(
+    method="gradient_ascent", epochs=20, batch_size=30, learning_rate=0.1, clip=1.0
+)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    return Bench(PLAN, DATA, folder=tmp_path_factory.mktemp("guarded"))
+
+
+@pytest.fixture(scope="module")
+def request_(bench):
+    return bench.request(0)[0]
+
+
+def guarded(**guards):
+    return dataclasses.replace(ASCENT, guard_every=3, **guards)
+
+
+def utility(bench, request, setting, trained):
+    _, held = held_back(DATA, request, setting, 0)
+    at = trained.params, trained.model_state
+    logits = predict(bench.model, *at, DATA.train.inputs[held])
+    return 100 * np.mean(logits.argmax(-1) == DATA.train.labels[held])
+
+
+def test_a_tenth_of_the_retain_set_is_kept_back(request_):
+    setting = guarded(guard_utility=70.0)
+    left, held = held_back(DATA, request_, setting, 0)
+    assert len(held) == round(0.1 * len(request_.retain))
+    assert not set(held) & set(left.retain)
+    assert set(held) | set(left.retain) == set(request_.retain)
+    assert held_back(DATA, request_, ASCENT, 0)[0] is request_
+
+
+def test_a_collapse_is_stopped_or_rolled_back(bench, request_):
+    original = bench.original(0)
+    rest = {"request": request_, "original": original, "seed": 0, "keep": False}
+    setting = guarded(guard_utility=70.0)
+    plain = bench.unlearn("plain", ASCENT, **rest)
+    assert utility(bench, request_, setting, plain.trained) < 70
+    assert "stopped" not in plain.notes
+    stopped = bench.unlearn("stopped", setting, **rest)
+    assert utility(bench, request_, setting, stopped.trained) < 70
+    told = stopped.notes["stopped"]
+    assert told["step"] % 3 == 0
+    assert told["reason"].endswith("is under 70 %")
+    back = dataclasses.replace(setting, guard_roll_back=True)
+    rolled = bench.unlearn("rolled", back, **rest)
+    assert rolled.notes["stopped"] == told
+    assert utility(bench, request_, setting, rolled.trained) >= 70
+
+
+def test_forgetting_ends_at_the_endpoint(bench, request_):
+    original = bench.original(0)
+    gentle = dataclasses.replace(guarded(guard_endpoint=True), learning_rate=0.01)
+    done = bench.unlearn("endpoint", gentle, request_, original, seed=0, keep=False)
+    assert "has reached the unseen endpoint" in done.notes["stopped"]["reason"]
+
+
+def test_a_guarded_run_that_was_cut_ends_where_it_would_have(bench, request_, tmp_path):
+    original = bench.original(0)
+    setting = guarded(guard_utility=70.0, guard_roll_back=True)
+    rest = {"request": request_, "original": original, "seed": 0}
+    whole = bench.unlearn("whole", setting, **rest, keep=False)
+    end = whole.notes["stopped"]["step"]
+
+    def cut(label, done, total):
+        if done == end - 1:
+            raise KeyboardInterrupt
+
+    path = tmp_path / "cut"
+    first = Bench(PLAN, DATA, cut, folder=path, save_every=0)
+    with pytest.raises(KeyboardInterrupt):
+        first.unlearn("cut", setting, **rest)
+    again = Bench(PLAN, DATA, folder=path, save_every=0).unlearn("cut", setting, **rest)
+    assert again.notes["stopped"] == whole.notes["stopped"]
+    trees_close(again.trained.params, whole.trained.params, rtol=0, atol=0)
+    assert all(
+        np.isfinite(leaf).all() for leaf in jax.tree.leaves(again.trained.params)
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"guard_utility": 101.0}, "guard_utility=101"),
+        ({"guard_every": 0}, "guard_every=0"),
+        ({"guard_endpoint": True, "method": "ssd"}, "ssd takes no steps"),
+        (
+            {"guard_utility": 50.0, "method": "scrub", "rewind": True},
+            "rewind=True chooses",
+        ),
+    ],
+)
+def test_guards_that_cannot_be(setting, words):
+    with pytest.raises(InputError, match=words):
+        Unlearning(**setting)
