@@ -5,6 +5,7 @@ a recipe say the same thing; the library itself takes functions, not names.
 """
 
 import dataclasses
+from typing import Any
 
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.lab.catalog import CATALOG, Entry
@@ -353,6 +354,26 @@ class Unlearning:
             raise InputError(
                 f"inner_rate={self.inner_rate} must not be negative; try 0.003"
             )
+
+    @classmethod
+    def of(cls, **values: Any) -> "Unlearning":
+        """Return the setting of flat values, as records, files and recipes have them.
+
+        Args:
+          **values: fields of any of the groups; what is left out has its default.
+
+        >>> Unlearning.of(method="salun", keep=0.3).but(keep=0.5).flat()["keep"]
+        0.5
+        """
+        return cls(**values)
+
+    def but(self, **changes: Any) -> "Unlearning":
+        """Return the setting with other values; see `of`."""
+        return dataclasses.replace(self, **changes)
+
+    def flat(self) -> dict[str, Any]:
+        """Return all values by name; `of` takes them again."""
+        return dict(vars(self))
 
     @property
     def _retraces(self) -> bool:
