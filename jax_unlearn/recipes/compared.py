@@ -1,6 +1,5 @@
 """The methods of the papers' tables: what each is told, and what its search tries."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -127,15 +126,15 @@ def grids(labels: Sequence[str]) -> Grids:
 def variants(settings: Mapping[str, Unlearning]) -> dict[str, Unlearning]:
     """Return LoReUn at other temperatures and unnormalised, rate and length kept.
 
-    >>> sorted(variants({"RL + LoReUn (dynamic)": Unlearning(**LOREUN)}))[0]
+    >>> sorted(variants({"RL + LoReUn (dynamic)": Unlearning.of(**LOREUN)}))[0]
     'LoReUn, mean one, τ 0.1'
     """
     base = settings[weighted("RL", "dynamic")]
     made = {}
     for word, how in (("mean one", "mean_one"), ("raw", "none")):
         for tau in TEMPERATURES:
-            made[f"LoReUn, {word}, τ {tau:g}"] = dataclasses.replace(
-                base, temperature=tau, normalize=how
+            made[f"LoReUn, {word}, τ {tau:g}"] = base.but(
+                temperature=tau, normalize=how
             )
     return made
 
@@ -143,22 +142,22 @@ def variants(settings: Mapping[str, Unlearning]) -> dict[str, Unlearning]:
 def unbalanced(settings: Mapping[str, Unlearning]) -> dict[str, Unlearning]:
     """Return FaLW without its class balance: B = 1."""
     base = settings["RL + FaLW (exact)"]
-    return {"RL + FaLW, no balance": dataclasses.replace(base, tau=0.0)}
+    return {"RL + FaLW, no balance": base.but(tau=0.0)}
 
 
 def ranked(settings: Mapping[str, Unlearning]) -> dict[str, Unlearning]:
     """Return endpoint transport with other ranks of difficulty."""
     base, bare = settings["Endpoint transport"], settings["Transport, no decay"]
     made = {
-        f"Transport by {ranking}": dataclasses.replace(base, ranking=ranking)
+        f"Transport by {ranking}": base.but(ranking=ranking)
         for ranking in ("el2n", "gradient_norm", "neighbours")
     }
-    both = dataclasses.replace(bare, ranking="neighbours")
+    both = bare.but(ranking="neighbours")
     return {**made, "Transport by neighbours, no decay": both}
 
 
 def referenced(settings: Mapping[str, Unlearning]) -> dict[str, Unlearning]:
     """Return transport to targets that a model without forget samples helps find."""
     bare = settings["Transport, no decay"]
-    found = dataclasses.replace(bare, ranking="reference")
+    found = bare.but(ranking="reference")
     return {"Transport by reference, no decay": found}

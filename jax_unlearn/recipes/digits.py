@@ -75,7 +75,7 @@ def digits_plan(*, seeds: Sequence[int] = SEEDS) -> Plan:
     text = importlib.resources.files("jax_unlearn.recipes").joinpath(SETTINGS)
     found = json.loads(text.read_text())
     return _plan(
-        {name: Unlearning(**chosen) for name, chosen in found["settings"].items()},
+        {name: Unlearning.of(**chosen) for name, chosen in found["settings"].items()},
         tuple(seeds),
         note=(
             f"Settings chosen by the smallest mean Avg. Gap of {found['trials']} "

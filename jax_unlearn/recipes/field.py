@@ -174,7 +174,7 @@ def field_plan(part: str, *, seeds: Sequence[int] = SEEDS) -> Plan:
     if part not in PARTS:
         raise unknown_name("part", part, PARTS)
     found = found_settings()[part]
-    methods = {k: Unlearning(**v) for k, v in found["settings"].items()}
+    methods = {k: Unlearning.of(**v) for k, v in found["settings"].items()}
     if part == "field":
         methods = {**demo.digits_plan().methods, **methods}
     note = (

@@ -181,12 +181,12 @@ def found_settings(name: str) -> dict[str, Any]:
 def variants(base: Unlearning) -> dict[str, Unlearning]:
     """Return LTU without, or with another form of, each of its parts.
 
-    >>> len(variants(Unlearning(method="ltu")))
+    >>> len(variants(Unlearning.of(method="ltu")))
     8
     """
 
     def changed(**parts: Any) -> Unlearning:
-        return dataclasses.replace(base, **parts)
+        return base.but(**parts)
 
     return {
         "LTU, no meta-test": changed(inner_rate=0.0),
@@ -208,24 +208,25 @@ def at_rho(study: Study, settings: Mapping[str, Unlearning]) -> dict[str, Unlear
         if rho != RHO:
             for label in ("FT", "RL", "LTU"):
                 base = settings[label]
-                other = dataclasses.replace(base, rho=rho)
+                other = base.but(rho=rho)
                 steps = base.epochs * steps_per_epoch(study, base)
                 epochs = max(round(steps / steps_per_epoch(study, other)), 1)
-                made[_at(label, rho)] = dataclasses.replace(other, epochs=epochs)
+                made[_at(label, rho)] = other.but(epochs=epochs)
     return made
 
 
 def steps_per_epoch(study: Study, setting: Unlearning) -> int:
     """Return how many steps a method takes through what it may read.
 
-    >>> steps_per_epoch(STUDIES["digits"], Unlearning(method="finetune"))  # 420/64
+    >>> steps_per_epoch(STUDIES["digits"], Unlearning.of(method="finetune"))  # 420/64
     7
     """
     trained = (study.train or len(digits().train.labels)) - study.unseen
     forget = round(study.fraction * trained)
     retain = round(setting.rho * (trained - forget))
     if setting.method == "ltu":
-        return -(-retain // (len(setting.strategies) * setting.query_size))
+        told = setting.flat()
+        return -(-retain // (len(told["strategies"]) * told["query_size"]))
     if setting.method == "finetune":
         return -(-retain // min(setting.batch_size, retain))
     share = round(setting.batch_size * forget / (forget + retain))
@@ -252,7 +253,7 @@ def ltu_plan(name: str, part: str, *, seeds: Sequence[int] | None = None) -> Pla
     if part not in PARTS:
         raise unknown_name("part", part, PARTS)
     found = found_settings(name)
-    chosen = {k: Unlearning(**found["settings"][k]) for k in COMPARED}
+    chosen = {k: Unlearning.of(**found["settings"][k]) for k in COMPARED}
     methods = dict(chosen)
     if part == "main":
         methods |= variants(chosen["LTU"]) | at_rho(study, chosen)
@@ -289,7 +290,7 @@ def figures(found: Mapping[str, dict[str, Any]]) -> "dict[str, Drawing]":
 def _main_figures(main: Mapping[str, Any]) -> "dict[str, Drawing]":
     from jax_unlearn.report import studies
 
-    base = Unlearning(method="ltu")
+    base = Unlearning.of(method="ltu")
     ablations = {label: slug(label) for label in ("RL", "LTU", *variants(base))}
     sweep = {
         label: {rho: slug(_at(label, rho)) for rho in RHOS}

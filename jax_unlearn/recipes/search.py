@@ -64,7 +64,7 @@ def _ranked(label: str, rows: Iterable[_Row], by: str = "avg_gap") -> list[_Row]
 
 def _key(setting: Unlearning, seeds: Sequence[int] = ()) -> str:
     """Return the key of a trial on the plan's seeds, or on others."""
-    key = json.dumps(dataclasses.asdict(setting), sort_keys=True)
+    key = json.dumps(setting.flat(), sort_keys=True)
     return key if not seeds else f"{key} on {list(seeds)}"
 
 
@@ -75,7 +75,7 @@ def trials(fixed: Mapping[str, Any], grid: Mapping[str, Any]) -> Iterator[Unlear
     [2, 4]
     """
     for values in itertools.product(*grid.values()):
-        yield Unlearning(**fixed, **dict(zip(grid, values, strict=True)))
+        yield Unlearning.of(**fixed, **dict(zip(grid, values, strict=True)))
 
 
 def around(tried: Collection[float], best: float) -> tuple[float, float]:
@@ -199,7 +199,8 @@ def search(
         key = _key(setting, () if seeds is plan.seeds else seeds)
         row = finished.get(key)
         if row is None:
-            told = {name: getattr(setting, name) for name in varied}
+            values = setting.flat()
+            told = {name: values[name] for name in varied}
             row = finished.put(key, told | trial(label, setting, seeds))
         say(f"{label}: {row}")
         return dict(row)
@@ -213,9 +214,9 @@ def search(
         first = next(iter(grid))
         for _ in range(rounds):
             best, _ = _ranked(label, rows)[0]
-            tried = [getattr(setting, first) for setting, _ in rows]
-            for value in around(tried, getattr(best, first)):
-                other = dataclasses.replace(best, **{first: value})
+            tried = [setting.flat()[first] for setting, _ in rows]
+            for value in around(tried, best.flat()[first]):
+                other = best.but(**{first: value})
                 rows.append((other, row_of(label, other, grid, plan.seeds)))
         best = _ranked(label, rows)
         if final is not None:
@@ -227,7 +228,7 @@ def search(
                     mean = np.average((row["avg_gap"], again), weights=shares)
                     row["all_seeds"] = float(mean)
             best = _ranked(label, best[: final.trials], "all_seeds")
-        settings[label] = dataclasses.asdict(best[0][0])
+        settings[label] = best[0][0].flat()
         table[label] = [row for _, row in rows]
     return {
         "settings": settings,

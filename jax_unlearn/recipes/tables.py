@@ -124,7 +124,9 @@ def tables_plan(
         raise unknown_name("part", part, study.parts)
     asked = study.parts[part]
     found = found_settings(name, folder)[asked.settings]
-    methods = {label: Unlearning(**found["settings"][label]) for label in asked.methods}
+    methods = {
+        label: Unlearning.of(**found["settings"][label]) for label in asked.methods
+    }
     if part == "random10" and set(WITH_LOREUN) <= set(methods):
         methods |= variants(methods)
     if "RL + FaLW (exact)" in methods:

@@ -13,7 +13,7 @@ from jax_unlearn.recipes import compared, learned, proxies, sections, studies, t
 from jax_unlearn.recipes.compared import LOREUN
 
 DATA = digits()
-RL = Unlearning(epochs=2, learning_rate=0.03)
+RL = Unlearning.of(epochs=2, learning_rate=0.03)
 PLAN = Plan(
     title="small",
     kind="random",
@@ -23,9 +23,9 @@ PLAN = Plan(
     training=Training(network="mlp", width=16, epochs=4),
     methods={
         "RL": RL,
-        "SalUn": dataclasses.replace(RL, method="salun"),
-        "RL + LoReUn (dynamic)": dataclasses.replace(RL, **LOREUN),
-        "SalUn + LoReUn (dynamic)": dataclasses.replace(RL, method="salun", **LOREUN),
+        "SalUn": RL.but(method="salun"),
+        "RL + LoReUn (dynamic)": RL.but(**LOREUN),
+        "SalUn + LoReUn (dynamic)": RL.but(method="salun", **LOREUN),
     },
     seeds=(0, 1),
 )
@@ -112,7 +112,7 @@ def test_many_models_are_attacked(small, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(compared, "MODELS", 8)
     monkeypatch.setattr(compared, "ATTACKED", ("SSD",))
     settings = {
-        label: vars(Unlearning(**compared.FIXED[label])) for label in ("FT", "SSD")
+        label: Unlearning.of(**compared.FIXED[label]).flat() for label in ("FT", "SSD")
     }
     told = {"settings": settings, "trials": 0, "search_seeds": []}
     (tmp_path / "settings.json").write_text(json.dumps({"random10": told}))

@@ -42,7 +42,7 @@ def test_every_part_has_a_plan(name, part, tmp_path):
         weights = {"weighting", "relative"} if "LoReUn" in label else set()
         for option, value in fixed.items():
             if option not in weights:
-                assert getattr(setting, option) == value
+                assert setting.flat()[option] == value
 
 
 def test_strange_names_are_refused():
