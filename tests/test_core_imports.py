@@ -19,6 +19,7 @@ HEAVY = {
     "haiku",
     "jinja2",
     "matplotlib",
+    "msgspec",
     "orbax",
     "pandas",
     "rich",

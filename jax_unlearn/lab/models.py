@@ -3,21 +3,47 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from msgspec import Meta
 
 from jax_unlearn.data import Dataset, digest
 from jax_unlearn.drivers import checkpoint
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab.described import head_of
+from jax_unlearn.lab import schema
 from jax_unlearn.lab.networks import Network, build
 from jax_unlearn.lab.settings import Training
 from jax_unlearn.lab.stages import Trained
 from jax_unlearn.lab.task import Origin
 from jax_unlearn.types import Model
+
+Size = Annotated[int, Meta(ge=0, lt=2**31)]
+
+
+class TrainedOn(NamedTuple):
+    """What a checkpoint's record says of the data set.
+
+    Attributes:
+      train: training samples of the data set.
+    """
+
+    train: Size
+
+
+class Head(NamedTuple):
+    """What a checkpoint's record says of the arrays beside the parameters.
+
+    Attributes:
+      num_ids, num_unseen: numbers of samples trained on, and held out.
+      dataset: what they are numbered in.
+    """
+
+    num_ids: Size
+    num_unseen: Size
+    dataset: TrainedOn
 
 
 class Stored(NamedTuple):
@@ -96,19 +122,17 @@ def load_model(path: str | os.PathLike, dataset: Dataset | None = None) -> Store
         not fit.
     """
     record = checkpoint.read_record(path)
-    network, *counts, size = head_of(
-        path, record, Network, "network", "jax-unlearn train"
-    )
+    network, head = head_of(path, record, Network, "network", "jax-unlearn train")
     if dataset is not None:
-        _check_fits(path, network, size, dataset)
+        _check_fits(path, network, head.dataset.train, dataset)
     model = build(network)
     example = jax.ShapeDtypeStruct((2, *network.input_shape), np.uint8)
     params, state = jax.eval_shape(model.init, jax.random.key(0), example)
     template = {
         "params": params,
         "model_state": _bare(state),
-        "ids": jax.ShapeDtypeStruct((counts[0],), np.int32),
-        "unseen": jax.ShapeDtypeStruct((counts[1],), np.int32),
+        "ids": jax.ShapeDtypeStruct((head.num_ids,), np.int32),
+        "unseen": jax.ShapeDtypeStruct((head.num_unseen,), np.int32),
     }
     # Fresh arrays, on no device in particular: what orbax returns is committed to one,
     # and every program would be compiled twice, with and without that.
@@ -119,6 +143,38 @@ def load_model(path: str | os.PathLike, dataset: Dataset | None = None) -> Store
     trained = Trained(tree["params"], state, record.get("seconds", {}))
     ids, unseen = (np.asarray(tree[name], np.int64) for name in ("ids", "unseen"))
     return Stored(model, network, trained, ids, unseen, record)
+
+
+def head_of(
+    path: str | os.PathLike, record: dict[str, Any], kind: Any, name: str, command: str
+) -> tuple[Any, Head]:
+    """Return what has to be known before the arrays of a checkpoint are read.
+
+    Args:
+      path: of the checkpoint, for messages.
+      record: of the checkpoint.
+      kind: class with `from_record`.
+      name: of the description in the record.
+      command: which writes such checkpoints.
+
+    Returns:
+      The description of the network, and the sizes.
+
+    Raises:
+      InputError: a checkpoint of something else, or a record that cannot be used.
+    """
+    if name not in record:
+        raise InputError(
+            f"checkpoint {path} holds no model of `{command}` (no {name!r} in its "
+            "record); give another checkpoint"
+        )
+    try:
+        network = kind.from_record(record[name])
+        remedy = schema.TRAIN_ANEW
+        head = schema.read(Head, record, name="record", lenient=True, remedy=remedy)
+    except InputError as error:
+        raise InputError(f"checkpoint {path}: {error}") from error
+    return network, head
 
 
 def origin_of(stored: Stored) -> Origin | None:

@@ -3,8 +3,9 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from jax_unlearn.adapters import from_nnx
 from jax_unlearn.data import (
@@ -16,7 +17,8 @@ from jax_unlearn.data import (
     random_flip,
     with_preprocessing,
 )
-from jax_unlearn.lab.described import are, described, is_finite
+from jax_unlearn.errors import unknown_name
+from jax_unlearn.lab import schema
 from jax_unlearn.lab.settings import (
     AUGMENTATIONS,
     DTYPES,
@@ -25,6 +27,8 @@ from jax_unlearn.lab.settings import (
     Training,
 )
 from jax_unlearn.types import Model
+
+Count = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +43,22 @@ class Network:
     """
 
     name: str
-    width: int
+    width: Annotated[int, Meta(ge=0, le=MAX_WIDTH)]
     dtype: str
     augment: str
-    num_classes: int
-    input_shape: tuple[int, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    num_classes: Count
+    input_shape: Annotated[tuple[Count, ...], Meta(min_length=3, max_length=3)]
+    mean: Annotated[tuple[schema.Finite, ...], Meta(min_length=1)]
+    std: Annotated[tuple[schema.Positive, ...], Meta(min_length=1)]
+
+    def __post_init__(self):
+        for kind, name, known in (
+            ("network", self.name, NETWORKS),
+            ("dtype", self.dtype, DTYPES),
+            ("augment", self.augment, AUGMENTATIONS),
+        ):
+            if name not in known:
+                raise unknown_name(kind, name, known)
 
     @classmethod
     def from_record(cls, record: Any) -> "Network":
@@ -57,23 +70,7 @@ class Network:
         Raises:
           InputError: a field that is missing, unknown, or does not hold what it should.
         """
-        return described(cls, record, "network", _GOOD)
-
-
-def _is_count(value: Any, least: int = 1) -> bool:
-    return type(value) is int and least <= value <= MAX_WIDTH
-
-
-_GOOD: dict[str, Callable[[Any], bool]] = {
-    "name": lambda value: value in NETWORKS,
-    "width": lambda value: _is_count(value, 0),
-    "dtype": lambda value: value in DTYPES,
-    "augment": lambda value: value in AUGMENTATIONS,
-    "num_classes": _is_count,
-    "input_shape": lambda value: are(value, _is_count) and len(value) == 3,
-    "mean": lambda value: are(value, is_finite),
-    "std": lambda value: are(value, lambda x: is_finite(x) and x > 0),
-}
+        return schema.read(cls, record, name="network", remedy=schema.TRAIN_ANEW)
 
 
 def describe(training: Training, dataset: Dataset) -> Network:

@@ -2,20 +2,21 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from msgspec import Meta
 
 from jax_unlearn import diffusion
 from jax_unlearn.adapters import from_nnx
 from jax_unlearn.data import Dataset, Examples, digest
 from jax_unlearn.drivers import checkpoint
-from jax_unlearn.errors import InputError
-from jax_unlearn.lab.described import are, described, head_of, is_finite
+from jax_unlearn.errors import InputError, unknown_name
+from jax_unlearn.lab import schema
 from jax_unlearn.lab.generation.settings import (
     CONDITIONS,
     DTYPES,
@@ -24,6 +25,8 @@ from jax_unlearn.lab.generation.settings import (
     GeneratorTraining,
     Sampling,
 )
+from jax_unlearn.lab.models import head_of
+from jax_unlearn.lab.networks import Count
 from jax_unlearn.lab.settings import MAX_WIDTH
 from jax_unlearn.lab.stages import Trained
 from jax_unlearn.types import Batch, Model
@@ -45,19 +48,29 @@ class Network:
     """
 
     condition: str
-    widths: tuple[int, ...]
-    layers: int
-    attention: tuple[int, ...]
+    widths: Annotated[tuple[Count, ...], Meta(min_length=1)]
+    layers: Count
+    attention: tuple[Annotated[int, Meta(ge=0, le=1)], ...]
     dtype: str
-    timesteps: int
+    timesteps: int  # diffusion says how many it takes
     noise: str
     prediction: str
-    drop: float
-    class_names: tuple[str, ...]
-    image_shape: tuple[int, ...]
+    drop: Annotated[float, Meta(ge=0, lt=1)]
+    class_names: Annotated[tuple[str, ...], Meta(min_length=1)]
+    image_shape: Annotated[tuple[Count, ...], Meta(min_length=3, max_length=3)]
     words: tuple[str, ...] = ()
-    length: int = 0
-    thresholds: tuple[float, ...] = ()
+    length: Annotated[int, Meta(ge=0, le=MAX_WIDTH)] = 0
+    thresholds: tuple[schema.Finite, ...] = ()
+
+    def __post_init__(self):
+        for kind, name, known in (
+            ("condition", self.condition, CONDITIONS),
+            ("dtype", self.dtype, DTYPES),
+            ("noise", self.noise, NOISES),
+            ("prediction", self.prediction, PREDICTIONS),
+        ):
+            if name not in known:
+                raise unknown_name(kind, name, known)
 
     @classmethod
     def from_record(cls, record: Any) -> "Network":
@@ -69,38 +82,12 @@ class Network:
         Raises:
           InputError: a field that is missing, unknown, or does not hold what it should.
         """
-        return described(cls, record, "generator", _GOOD)
+        return schema.read(cls, record, name="generator", remedy=schema.TRAIN_ANEW)
 
     @property
     def num_classes(self) -> int:
         """Return K."""
         return len(self.class_names)
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 1 <= value <= MAX_WIDTH
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-_GOOD: dict[str, Callable[[Any], bool]] = {
-    "condition": lambda value: value in CONDITIONS,
-    "widths": lambda value: are(value, _is_count),
-    "layers": _is_count,
-    "attention": lambda value: value == () or are(value, lambda a: a in (0, 1)),
-    "dtype": lambda value: value in DTYPES,
-    "timesteps": lambda value: type(value) is int,  # diffusion says how many
-    "noise": lambda value: value in NOISES,
-    "prediction": lambda value: value in PREDICTIONS,
-    "drop": lambda value: is_finite(value) and 0 <= value < 1,
-    "class_names": lambda value: are(value, _is_text),
-    "image_shape": lambda value: are(value, _is_count) and len(value) == 3,
-    "words": lambda value: value == () or are(value, _is_text),
-    "length": lambda value: value == 0 or _is_count(value),
-    "thresholds": lambda value: value == () or are(value, is_finite),
-}
 
 
 class Generator(NamedTuple):
@@ -358,13 +345,13 @@ def load_generator(path: str | os.PathLike, dataset: Dataset | None = None) -> S
         not fit.
     """
     record = checkpoint.read_record(path)
-    network, *counts, size = head_of(
+    network, head = head_of(
         path, record, Network, "generator", "jax-unlearn generate train"
     )
     if dataset is not None:
         shape = tuple(dataset.train.inputs.shape[1:])
         found = (shape, dataset.num_classes, len(dataset.train.labels))
-        known = (network.image_shape, network.num_classes, size)
+        known = (network.image_shape, network.num_classes, head.dataset.train)
         if found != known:
             raise InputError(
                 f"checkpoint {path} knows (image shape, classes, training images) = "
@@ -374,8 +361,8 @@ def load_generator(path: str | os.PathLike, dataset: Dataset | None = None) -> S
     params, state = jax.eval_shape(generator.model.init, jax.random.key(0), None)
     template = {
         "params": params,
-        "ids": jax.ShapeDtypeStruct((counts[0],), np.int32),
-        "unseen": jax.ShapeDtypeStruct((counts[1],), np.int32),
+        "ids": jax.ShapeDtypeStruct((head.num_ids,), np.int32),
+        "unseen": jax.ShapeDtypeStruct((head.num_unseen,), np.int32),
     }
     # Fresh arrays, on no device in particular; see pipeline.models.
     tree = jax.tree.map(

@@ -1,0 +1,372 @@
+"""One schema for settings, records and results: typed classes, read and described.
+
+A class says what a file may hold: a frozen dataclass, a `NamedTuple` or a
+`msgspec.Struct`, its fields typed with numbers, text, `Literal`, tuples, mappings,
+classes of the same kind, and unions of them. What a type cannot say, `__post_init__`
+checks. The same class then reads JSON, TOML and flat values, and writes JSON Schema.
+"""
+
+import dataclasses
+import difflib
+import functools
+import os
+import re
+import sys
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+import msgspec
+
+from jax_unlearn.data import files
+from jax_unlearn.errors import InputError
+
+__all__ = [
+    "Cosine",
+    "Finite",
+    "NotNegative",
+    "Percent",
+    "Positive",
+    "Share",
+    "Whole",
+    "json_schema",
+    "read",
+    "read_file",
+]
+
+Kind = TypeVar("Kind")
+
+TRAIN_ANEW = "train it anew with this version"  # remedy for a checkpoint's record
+LARGEST = sys.float_info.max
+ROUNDING = 1e-6  # by which a mean of floats may leave its range
+LONGEST = 40  # characters of a value, or of a key, in a message
+
+Finite = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0, le=LARGEST)]
+Positive = Annotated[float, msgspec.Meta(gt=0, le=LARGEST)]
+Share = Annotated[float, msgspec.Meta(ge=-ROUNDING, le=1 + ROUNDING)]
+Cosine = Annotated[float, msgspec.Meta(ge=-1 - ROUNDING, le=1 + ROUNDING)]
+Percent = Annotated[float, msgspec.Meta(ge=-ROUNDING, le=100 + ROUNDING)]
+Whole = Annotated[int, msgspec.Meta(ge=0)]
+
+
+def read(
+    kind: type[Kind],
+    value: Any,
+    *,
+    name: str,
+    lenient: bool = False,
+    remedy: str = "",
+) -> Kind:
+    """Return a value of a class, made of what JSON or TOML holds.
+
+    Lists become tuples where the class says so, and objects instances of the classes
+    inside. An instance of `kind` is returned as it is.
+
+    Args:
+      kind: the class; or a union of classes, of which the first that fits is taken.
+      value: numbers, text, lists and mappings.
+      name: what messages call the value.
+      lenient: whether unknown fields are passed over, as files of other versions of the
+        package have them; a field that is missing has its default either way.
+      remedy: what the user can do, beside giving what the message asks for.
+
+    Raises:
+      InputError: in one line, with the dotted path of the field: a value of another
+        type or out of its range, a field that is missing or unknown, or what
+        `__post_init__` refuses.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Step:
+    ...     optimizer: Literal["sgd", "adam"] = "sgd"
+    ...     batch_size: Annotated[int, msgspec.Meta(ge=1)] = 64
+    >>> read(Step, {"batch_size": 8}, name="step")
+    Step(optimizer='sgd', batch_size=8)
+    >>> read(Step, {"batch_size": "8"}, name="step")
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: step.batch_size='8' must be a whole number, \
+not text
+    >>> read(Step, {"optimiser": "adam"}, name="step")
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: step.optimiser is unknown; did you mean 'optimizer'?
+    """
+    try:
+        return _read(kind, value, "", lenient)
+    except _Flaw as flaw:
+        path = flaw.path
+        if name.endswith(":"):  # of a file: the path begins with the field
+            path = f" {path.removeprefix('.') or 'content'}"
+        said = f"{name}{path}{flaw.text}{remedy and f'; {remedy}'}"
+        raise InputError(said) from flaw
+
+
+def read_file(
+    kind: type[Kind],
+    path: str | os.PathLike[str],
+    *,
+    lenient: bool = False,
+    remedy: str = "",
+) -> Kind:
+    """Return a value of a class, read from a `.json` or `.toml` file.
+
+    Args:
+      kind: the class, see `read`.
+      path: of the file; its name says which of the two it is.
+      lenient: whether unknown fields are passed over.
+      remedy: what the user can do, see `read`.
+
+    Raises:
+      InputError: a file that is missing, of another kind, no JSON or TOML, or whose
+        content `read` refuses.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "ids.toml"
+    ...     _ = path.write_text("forget = [3, 5]")
+    ...     read_file(dict[str, tuple[int, ...]], path)
+    {'forget': (3, 5)}
+    >>> read_file(dict, "settings.yaml")
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: path=settings.yaml is neither .json nor .toml; \
+write it as one of them
+    """
+    suffix = Path(path).suffix
+    if suffix == ".json":
+        value = files.read_json(path)
+    elif suffix == ".toml":
+        try:
+            value = tomllib.loads(files.read_file(path).decode())
+        except (ValueError, RecursionError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"path={path} is not TOML ({reason}); write the file anew"
+            ) from error
+    else:
+        raise InputError(
+            f"path={path} is neither .json nor .toml; write it as one of them"
+        )
+    return read(kind, value, name=f"path={path}:", lenient=lenient, remedy=remedy)
+
+
+def json_schema(kind: Any) -> dict[str, Any]:
+    """Return the JSON Schema of a class, for editors and other languages.
+
+    Unknown fields are not allowed in it, as in `read` by default.
+
+    Args:
+      kind: the class, or a union of classes; inside, unions of two classes have none.
+
+    >>> class Point(NamedTuple):
+    ...     x: float
+    ...     y: float = 0.0
+    >>> schema = json_schema(Point)["$defs"]["Point"]
+    >>> schema["properties"]["y"], schema["required"]
+    ({'type': 'number', 'default': 0.0}, ['x'])
+    """
+    members = typing.get_args(kind) if _is_union(kind) else (kind,)
+    roots, parts = msgspec.json.schema_components(members)
+    for part in {part for member in members for part in _classes(member)}:
+        definition = parts[part.__name__]
+        if "prefixItems" in definition:  # a NamedTuple, which `read` takes by name
+            fields, items = _fields(part), definition["prefixItems"]
+            definition = {
+                "title": part.__name__,
+                "type": "object",
+                "properties": {f.key: i for f, i in zip(fields, items, strict=True)},
+                "required": [field.key for field in fields if field.required],
+            }
+        parts[part.__name__] = {**definition, "additionalProperties": False}
+    root = roots[0] if len(members) == 1 else {"anyOf": list(roots)}
+    return {**root, "$defs": parts}
+
+
+class _Flaw(Exception):
+    """What is wrong, where, and whether the fields were those of the class."""
+
+    def __init__(self, path: str, text: str, fits: bool = True):
+        super().__init__(path, text)
+        self.path, self.text, self.fits = path, text, fits
+
+
+class _Field(NamedTuple):
+    """One field of a class."""
+
+    name: str  # in Python
+    key: str  # in a file
+    kind: Any
+    required: bool
+
+
+def _read(kind: Any, value: Any, at: str, lenient: bool) -> Any:
+    bare = kind.__origin__ if typing.get_origin(kind) is Annotated else kind
+    origin, inner = typing.get_origin(bare), typing.get_args(bare)
+    if not _has_parts(bare):
+        return _convert(kind, value, at)
+    if _is_union(bare):
+        return _read_union(inner, value, at, lenient)
+    if _has_fields(bare):
+        return value if isinstance(value, bare) else _make(bare, value, at, lenient)
+    # The container first, with anything inside: its type and length.
+    container: Any = origin
+    keys = inner[:1] if _is_mapping(origin) else ()
+    anything = (*keys, *(i if i is ... else Any for i in inner[len(keys) :]))
+    notes = getattr(kind, "__metadata__", ())
+    shell = container[anything]
+    value = _convert(Annotated[shell, *notes] if notes else shell, value, at)
+    if keys:
+        return {k: _read(inner[1], v, at + _key(k), lenient) for k, v in value.items()}
+    kinds = (
+        inner if origin is tuple and inner[-1] is not ... else inner[:1] * len(value)
+    )
+    return type(value)(
+        _read(k, v, f"{at}[{n}]", lenient)
+        for n, (k, v) in enumerate(zip(kinds, value, strict=True))
+    )
+
+
+def _read_union(members: tuple, value: Any, at: str, lenient: bool) -> Any:
+    """Return the first that fits; where none does, the nearest one's flaw is told."""
+    if value is None and type(None) in members:
+        return None
+    flaws = []
+    for member in members:
+        try:
+            return _read(member, value, at, lenient)
+        except _Flaw as flaw:
+            flaws.append(flaw)
+    flaws = [f for f, m in zip(flaws, members, strict=True) if m is not type(None)]
+    raise max(flaws, key=lambda f: (f.path != at, f.fits, len(f.path)))
+
+
+def _make(kind: Any, value: Any, at: str, lenient: bool) -> Any:
+    """Return an instance of a class with fields."""
+    value = _convert(dict[str, Any], value, at)
+    fields = {field.key: field for field in _fields(kind)}
+    for key in value if not lenient else ():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "leave it out"
+            raise _Flaw(at + _key(key), f" is unknown; {hint}", fits=False)
+    given = {}
+    for key, field in fields.items():
+        if key in value:
+            given[field.name] = _read(field.kind, value[key], at + _key(key), lenient)
+        elif field.required:
+            raise _Flaw(at + _key(key), " is missing", fits=False)
+    try:
+        return kind(**given)
+    except InputError as error:
+        raise _Flaw(at, f": {error}") from error
+
+
+def _convert(kind: Any, value: Any, at: str) -> Any:
+    """Return a number, text, or a container of them, as msgspec takes it."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        said, _, place = str(error).partition(" - at `$")
+    for index in re.findall(r"\d+", place):  # of the entry of a list
+        at, value = f"{at}[{index}]", value[int(index)]
+    if said.startswith("Invalid enum"):
+        names = _names(kind)
+        near = difflib.get_close_matches(str(value), names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        said = f"one of {', '.join(names)}{hint}"
+    said = said.removeprefix("Expected ").replace("Number out of range", "finite")
+    said = re.sub(r"[<>]= -?1\.79\d+e\+308", "that is finite", said)
+    said = re.sub(NUMBER, lambda found: f"{round(float(found[0]), 5) + 0.0:g}", said)
+    said = re.sub(r"\b[a-z]+\b", lambda found: WORDS.get(found[0], found[0]), said)
+    said = said.replace("`", "").replace(" | ", " or ").replace(", got ", ", not ")
+    raise _Flaw(at, f"={_short(value)} must be {said}")
+
+
+NUMBER = r"-?\d+\.?\d*(e[+-]?\d+)?"
+WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
+"""What messages call the types of JSON."""
+
+
+def _names(kind: Any) -> list[str]:
+    """Return what the `Literal` in a type allows."""
+    if typing.get_origin(kind) is Literal:
+        return [str(name) for name in typing.get_args(kind)]
+    return [name for inner in typing.get_args(kind) for name in _names(inner)]
+
+
+def _short(value: Any) -> str:
+    """Return a value as text, one short line.
+
+    >>> _short([1, 2]), len(_short("a" * 99))
+    ('[...]', 40)
+    """
+    if isinstance(value, Mapping | list | tuple) and value:
+        return "{...}" if isinstance(value, Mapping) else "[...]"
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        text = "(a number of thousands of digits)"
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+
+
+def _key(key: Any) -> str:
+    text = " ".join(str(key).split())
+    return "." + (text if len(text) <= LONGEST else text[: LONGEST - 3] + "...")
+
+
+def _is_union(kind: Any) -> bool:
+    return typing.get_origin(kind) in (typing.Union, types.UnionType)
+
+
+def _is_mapping(origin: Any) -> bool:
+    return isinstance(origin, type) and issubclass(origin, Mapping)
+
+
+def _has_fields(kind: Any) -> bool:
+    if not isinstance(kind, type):
+        return False
+    plain = dataclasses.is_dataclass(kind) or issubclass(kind, msgspec.Struct)
+    return plain or (issubclass(kind, tuple) and hasattr(kind, "_fields"))
+
+
+def _has_parts(kind: Any) -> bool:
+    """Whether a type holds objects, so that it is read part by part."""
+    whole = _has_fields(kind) or _is_mapping(typing.get_origin(kind))
+    return whole or any(map(_has_parts, typing.get_args(kind)))
+
+
+@functools.cache
+def _fields(kind: Any) -> tuple[_Field, ...]:
+    if issubclass(kind, msgspec.Struct):
+        return tuple(
+            _Field(field.name, field.encode_name, field.type, field.required)
+            for field in msgspec.structs.fields(kind)
+        )
+    hints = typing.get_type_hints(kind, include_extras=True)
+    if dataclasses.is_dataclass(kind):
+        fields = [field for field in dataclasses.fields(kind) if field.init]
+        needed = {
+            field.name
+            for field in fields
+            if field.default is field.default_factory is dataclasses.MISSING
+        }
+        names = [field.name for field in fields]
+    else:
+        names, needed = kind._fields, set(kind._fields) - set(kind._field_defaults)
+    return tuple(_Field(name, name, hints[name], name in needed) for name in names)
+
+
+def _classes(kind: Any) -> set[Any]:
+    """Return the classes with fields that a type is made of."""
+    inner = [i.kind for i in _fields(kind)] if _has_fields(kind) else []
+    inner += typing.get_args(kind)
+    found = {kind} if _has_fields(kind) else set()
+    return found.union(*map(_classes, inner))
