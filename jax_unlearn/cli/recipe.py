@@ -20,6 +20,7 @@ from jax_unlearn.data import Dataset, check_writable, digits, write_atomic
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.lab import Plan, experiment
 from jax_unlearn.lab.results import shortened, to_json
+from jax_unlearn.recipes.search import text_of
 
 
 class Known(NamedTuple):
@@ -128,7 +129,7 @@ def recipe(
             folder / "search",
         )
         path = folder / "settings.json"
-        write_atomic(path, to_json(found), overwrite=True)
+        write_atomic(path, text_of(found), overwrite=True)
         console.print(f"wrote {path}", markup=False)
     if tune:
         return

@@ -6,18 +6,15 @@ gives up most of its images. The settings of the methods are chosen by `search`,
 equal number of trials for each, on seeds that the job itself does not use.
 """
 
-import importlib.resources
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from jax_unlearn.data import digits
 from jax_unlearn.lab import Plan, Training, Unlearning
-from jax_unlearn.recipes.search import Grids, search
+from jax_unlearn.recipes.search import Grids, search, stored
 
 SEEDS = (0, 1, 2, 3, 4)
 SEARCH_SEEDS = (100, 101, 102, 103)
-SETTINGS = "digits_settings.json"
 TRAINING = Training(network="small_cnn", width=8, epochs=40, learning_rate=0.1)
 
 _RELABEL = {
@@ -72,8 +69,7 @@ def digits_plan(*, seeds: Sequence[int] = SEEDS) -> Plan:
     >>> len(digits_plan().methods)
     10
     """
-    text = importlib.resources.files("jax_unlearn.recipes").joinpath(SETTINGS)
-    found = json.loads(text.read_text())
+    found = stored("digits")["demo"]
     return _plan(
         {name: Unlearning.of(**chosen) for name, chosen in found["settings"].items()},
         tuple(seeds),

@@ -8,8 +8,6 @@ which retraces the training of a linear network by full batches.
 """
 
 import dataclasses
-import importlib.resources
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +16,10 @@ from jax_unlearn.data import digits
 from jax_unlearn.errors import unknown_name
 from jax_unlearn.lab import Plan, Training, Unlearning
 from jax_unlearn.recipes import digits as demo
-from jax_unlearn.recipes.search import Grids, search
+from jax_unlearn.recipes.search import Grids, search, stored
 
 SEEDS = (0, 1, 2)
 PARTS = ("field", "class", "linear")
-SETTINGS = "field_digits_settings.json"
 
 _SHORT = (2, 4, 8)
 _LONG = (5, 10, 20)
@@ -173,7 +170,7 @@ def field_plan(part: str, *, seeds: Sequence[int] = SEEDS) -> Plan:
     """
     if part not in PARTS:
         raise unknown_name("part", part, PARTS)
-    found = found_settings()[part]
+    found = stored("field_digits")[part]
     methods = {k: Unlearning.of(**v) for k, v in found["settings"].items()}
     if part == "field":
         methods = {**demo.digits_plan().methods, **methods}
@@ -183,12 +180,6 @@ def field_plan(part: str, *, seeds: Sequence[int] = SEEDS) -> Plan:
         "field-digits --tune)."
     )
     return _plan(part, methods, tuple(seeds), note)
-
-
-def found_settings() -> dict[str, Any]:
-    """Return what the stored search found, by part."""
-    text = importlib.resources.files("jax_unlearn.recipes").joinpath(SETTINGS)
-    return json.loads(text.read_text())
 
 
 def search_field(

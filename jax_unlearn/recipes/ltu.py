@@ -7,8 +7,6 @@ near to or far from the other samples. Settings are searched on seeds of their o
 """
 
 import dataclasses
-import importlib.resources
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +17,7 @@ from jax_unlearn.lab import Plan, Training, Unlearning
 from jax_unlearn.lab.plan import slug
 from jax_unlearn.lab.settings import ATTACKS
 from jax_unlearn.recipes.inputs import read_file, study_named
-from jax_unlearn.recipes.search import Grids, search
+from jax_unlearn.recipes.search import Grids, search, stored
 
 if TYPE_CHECKING:
     from jax_unlearn.report.svg import Drawing
@@ -173,9 +171,7 @@ def search_ltu(
 
 def found_settings(name: str) -> dict[str, Any]:
     """Return what the stored search of a study found."""
-    file = f"ltu_{name}_settings.json"
-    text = importlib.resources.files("jax_unlearn.recipes").joinpath(file)
-    return json.loads(text.read_text())
+    return stored(f"ltu_{name}")["main"]
 
 
 def variants(base: Unlearning) -> dict[str, Unlearning]:

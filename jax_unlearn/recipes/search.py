@@ -1,8 +1,10 @@
 """The search of settings: equal trials for every method, on seeds kept for it."""
 
 import dataclasses
+import importlib.resources
 import itertools
 import json
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,9 +28,9 @@ class _Finished:
     """The trials of a search, kept in a file as they are done."""
 
     def __init__(self, plan: Plan, dataset: Dataset, folder: Path | None):
-        told = dataclasses.asdict(plan) | {"dataset": fingerprint(dataset)}
+        asked = dataclasses.asdict(plan) | {"dataset": fingerprint(dataset)}
         self._path = None if folder is None else folder / "trials.json"
-        self._found: dict[str, Any] = {"plan": json.loads(to_json(told)), "trials": {}}
+        self._found: dict[str, Any] = {"plan": json.loads(to_json(asked)), "trials": {}}
         if self._path is None or not self._path.exists():
             return
         found = read_json(self._path)
@@ -76,6 +78,38 @@ def trials(fixed: Mapping[str, Any], grid: Mapping[str, Any]) -> Iterator[Unlear
     """
     for values in itertools.product(*grid.values()):
         yield Unlearning.of(**fixed, **dict(zip(grid, values, strict=True)))
+
+
+def told(setting: Unlearning) -> dict[str, Any]:
+    """Return what has to be said of a setting: the rest has its default.
+
+    >>> told(Unlearning.of(method="salun", epochs=4))
+    {'method': 'salun', 'weighting': 'uniform', 'epochs': 4}
+    """
+    values = setting.flat()
+    named = {name: values[name] for name in ("method", "weighting")}
+    usual = Unlearning.of(**named).flat()
+    return named | {k: value for k, value in values.items() if usual[k] != value}
+
+
+def text_of(found: Mapping[str, Any]) -> str:
+    """Return what a search found as JSON, a trial a line.
+
+    >>> print(text_of({"FT": [{"epochs": 2, "avg_gap": 3.5}]}).replace(" ", ""))
+    {
+    "FT":[
+    {"epochs":2,"avg_gap":3.5}
+    ]
+    }
+    """
+    flat = r"\{[^{}\[\]]+\}"
+    return re.sub(flat, lambda row: re.sub(r"\n\s*", " ", row[0]), to_json(found))
+
+
+def stored(name: str) -> dict[str, Any]:
+    """Return what a search found, as the package keeps it: by part of the recipe."""
+    kept = importlib.resources.files("jax_unlearn.recipes").joinpath("settings")
+    return json.loads(kept.joinpath(f"{name}.json").read_text())
 
 
 def around(tried: Collection[float], best: float) -> tuple[float, float]:
@@ -200,8 +234,8 @@ def search(
         row = finished.get(key)
         if row is None:
             values = setting.flat()
-            told = {name: values[name] for name in varied}
-            row = finished.put(key, told | trial(label, setting, seeds))
+            tried = {name: values[name] for name in varied}
+            row = finished.put(key, tried | trial(label, setting, seeds))
         say(f"{label}: {row}")
         return dict(row)
 
@@ -228,7 +262,7 @@ def search(
                     mean = np.average((row["avg_gap"], again), weights=shares)
                     row["all_seeds"] = float(mean)
             best = _ranked(label, best[: final.trials], "all_seeds")
-        settings[label] = best[0][0].flat()
+        settings[label] = told(best[0][0])
         table[label] = [row for _, row in rows]
     return {
         "settings": settings,

@@ -5,6 +5,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from jax_unlearn.audit import KINDS
+from jax_unlearn.lab import Unlearning
 from jax_unlearn.lab.plan import slug
 from jax_unlearn.recipes.claims import Claim, judge, p_text
 from jax_unlearn.recipes.published import Printed
@@ -103,7 +104,7 @@ def at_the_edge(found: Mapping[str, Any]) -> list[str]:
     edge = []
     for label, rows in found["table"].items():
         rates = sorted({row.get("learning_rate", 0.0) for row in rows})
-        best = found["settings"][label]["learning_rate"]
+        best = Unlearning.of(**found["settings"][label]).learning_rate
         if len(rates) > 1 and best in (rates[0], rates[-1]):
             edge.append(label)
     return edge
@@ -207,9 +208,13 @@ def attacked(found: Mapping[str, Any], name: str) -> str:
 
 def _settings(found: Mapping[str, Any], name: str) -> str:
     """Return whether the attacked methods have the settings of the tables."""
-    told = found_settings(name)["random10"]["settings"]
-    used = found["plan"]["methods"]
-    other = [m for m in found["audit"]["figures"] if m in used and used[m] != told[m]]
+    told, used = found_settings(name)["random10"]["settings"], found["plan"]["methods"]
+    other = [
+        method
+        for method in found["audit"]["figures"]
+        if method in used
+        and Unlearning.of(**used[method]) != Unlearning.of(**told[method])
+    ]
     if not other:
         return "settings as above"
     return f"settings as above, of a shorter search for {', '.join(other)}"

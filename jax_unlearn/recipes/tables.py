@@ -76,7 +76,7 @@ def has_settings(name: str, folder: Path) -> bool:
 
 def _packaged(name: str) -> Any:
     kept = importlib.resources.files("jax_unlearn.recipes")
-    return kept.joinpath(f"tables_{name}_settings.json")
+    return kept.joinpath("settings", f"tables_{name}.json")
 
 
 def found_settings(name: str, folder: Path | None = None) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from jax_unlearn.data import Dataset, Examples, digits
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab import Plan, Training
-from jax_unlearn.recipes.search import Final, around, search
+from jax_unlearn.lab import Plan, Training, Unlearning
+from jax_unlearn.recipes import page
+from jax_unlearn.recipes.search import Final, around, search, stored, told
 
 
 def tiny() -> tuple[Plan, Dataset]:
@@ -111,6 +112,30 @@ def test_a_method_that_always_diverges_is_named():
     grids = {"GA": ({"method": "gradient_ascent"}, {"learning_rate": (1e30, 1e31)})}
     with pytest.raises(InputError, match="GA: no setting stays finite"):
         search(plan, data, grids, lambda line: None)
+
+
+STORED = [
+    (name, part)
+    for name in (
+        "field_digits",
+        "ltu_digits",
+        "ltu_cifar10",
+        "tables_cifar10",
+        "tables_fashion",
+    )
+    for part in stored(name)
+]
+
+
+@pytest.mark.parametrize(("name", "part"), STORED)
+def test_stored_settings_are_those_of_the_stored_results(name, part):
+    """Settings say what differs from the defaults; results hold every value."""
+    short = stored(name)[part]["settings"]
+    used = page.stored(name)[part]["plan"]["methods"]
+    assert set(short) <= set(used)
+    for label, values in short.items():
+        assert Unlearning.of(**values) == Unlearning.of(**used[label]), label
+        assert told(Unlearning.of(**values)) == values
 
 
 @given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=8, unique=True), st.data())
