@@ -8,6 +8,7 @@ from jax_unlearn.audit.auditor import Audit as Audit
 from jax_unlearn.audit.auditor import Detail as Detail
 from jax_unlearn.audit.auditor import Figure as Figure
 from jax_unlearn.audit.auditor import audit as audit
+from jax_unlearn.audit.card import FigureCard as FigureCard
 from jax_unlearn.audit.collect import PartInputs as PartInputs
 from jax_unlearn.audit.collect import model_outputs as model_outputs
 from jax_unlearn.audit.comparison import Comparison as Comparison
@@ -25,12 +26,14 @@ from jax_unlearn.audit.deviation import deviation_by_group as deviation_by_group
 from jax_unlearn.audit.deviation import deviation_counts as deviation_counts
 from jax_unlearn.audit.deviation import per_sample_deviation as per_sample_deviation
 from jax_unlearn.audit.deviation import unlearning_deviation as unlearning_deviation
+from jax_unlearn.audit.evidence import Evidence as Evidence
 from jax_unlearn.audit.evidence import ModelOutputs as ModelOutputs
 from jax_unlearn.audit.evidence import PartLabels as PartLabels
 from jax_unlearn.audit.features import entropy as entropy
 from jax_unlearn.audit.features import modified_entropy as modified_entropy
 from jax_unlearn.audit.features import true_class_confidence as true_class_confidence
 from jax_unlearn.audit.features import true_class_loss as true_class_loss
+from jax_unlearn.audit.figures import FIGURES as FIGURES
 from jax_unlearn.audit.figures import GROUPS as GROUPS
 from jax_unlearn.audit.figures import KINDS as KINDS
 from jax_unlearn.audit.forgetting import ForgettingQuality as ForgettingQuality

@@ -3,6 +3,7 @@
 Every failure is an `InputError` of one line that names the value and the remedy.
 """
 
+import numbers
 from typing import Any
 
 import numpy as np
@@ -130,3 +131,64 @@ def same_length(name: str, values: np.ndarray, other: str, others: np.ndarray) -
             f"len({name})={len(values)} differs from len({other})={len(others)}; give "
             "the same samples in the same order"
         )
+
+
+def ensembles(
+    unlearned: Any, retrained: Any, *, least: int = 2
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return finite numbers `[N, F]`, `[M, F]`; N and M at least `least`, F 1.
+
+    >>> ensembles([[1.0], [2.0]], [[3.0]])
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: retrained.shape=(1, 1) holds 1 model; give at \
+least 2, one a row
+    """
+    given = {"unlearned": unlearned, "retrained": retrained}
+    u, r = (_ensemble(name, values, least) for name, values in given.items())
+    if u.shape[1] != r.shape[1]:
+        raise InputError(
+            f"unlearned.shape={u.shape} and retrained.shape={r.shape} have different "
+            "numbers of samples; give the same samples in the same order, one a column"
+        )
+    return u, r
+
+
+def drawn_ensembles(
+    unlearned_models: int, retrained_models: int, draws: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return normal draws `[N, draws]`, `[M, draws]`: ensembles of one distribution."""
+    sizes = {"unlearned_models": unlearned_models, "retrained_models": retrained_models}
+    for name, size in sizes.items():
+        whole(name, size, 2, "give as many as were compared")
+    whole("draws", draws, 1, "try 1000")
+    rng = generator(seed)
+    u, r = (rng.normal(size=(size, draws)) for size in sizes.values())
+    return u, r
+
+
+def whole(name: str, value: Any, low: int, remedy: str) -> None:
+    """Refuse what is no whole number from `low` on."""
+    if not isinstance(value, numbers.Integral) or value < low:
+        raise InputError(
+            f"{name}={value} must be a whole number from {low} on; {remedy}"
+        )
+
+
+def _ensemble(name: str, values: Any, least: int) -> np.ndarray:
+    array = floats(name, values, 2)
+    models, samples = array.shape
+    if samples == 0:
+        raise InputError(f"{name}.shape={array.shape} has no samples; give at least 1")
+    if models < least:
+        held = f"{models} model{'s' * (models > 1)}"
+        raise InputError(
+            f"{name}.shape={array.shape} holds {held}; give at least {least}, one a row"
+        )
+    bad = np.argwhere(~np.isfinite(array))
+    if len(bad):
+        place = tuple(bad[0].tolist())
+        raise InputError(
+            f"{name}{list(place)}={array[place]} ({len(bad)} of {array.size} values "
+            "not finite); find out where the model diverged, or leave it out"
+        )
+    return array

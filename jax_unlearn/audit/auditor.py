@@ -1,11 +1,14 @@
 """The whole audit: every figure beside its target, the null and a verdict."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from jax_unlearn._validate import at_least
 from jax_unlearn.audit import _checks
+from jax_unlearn.audit.card import FigureCard
 from jax_unlearn.audit.evidence import (
     Evidence,
     ModelOutputs,
@@ -13,19 +16,9 @@ from jax_unlearn.audit.evidence import (
     evidence,
     select,
 )
-from jax_unlearn.audit.figures import (
-    GROUPS,
-    KINDS,
-    PAIRED,
-    compared,
-    group_deviation,
-    paired,
-    per_model,
-)
-from jax_unlearn.audit.forgetting import example_epsilon
-from jax_unlearn.audit.lira import u_lira
+from jax_unlearn.audit.figures import FIGURES, KINDS, chosen
 from jax_unlearn.audit.rates import Roc, check_level, quantiles
-from jax_unlearn.errors import InputError, unknown_name
+from jax_unlearn.errors import InputError
 
 
 class Figure(NamedTuple):
@@ -70,7 +63,7 @@ class Audit(NamedTuple):
     """All figures of one or more methods.
 
     Attributes:
-      figures: by method, then by key of `KINDS`.
+      figures: by method, then by key of the card.
       details: by method; "null" is that of Retrains against others.
       models: number of models of each method.
       retrained: number of Retrains.
@@ -79,6 +72,7 @@ class Audit(NamedTuple):
       level: of the null's intervals.
       forgotten: number of forget samples.
       left_out: figures that could not be had, with the reason.
+      cards: of the figures and of those left out, by key.
     """
 
     figures: dict[str, dict[str, Figure]]
@@ -90,6 +84,7 @@ class Audit(NamedTuple):
     level: float
     forgotten: int
     left_out: dict[str, str]
+    cards: Mapping[str, FigureCard] = KINDS
 
 
 def audit(
@@ -98,7 +93,8 @@ def audit(
     labels: PartLabels,
     *,
     kind: str = "logits",
-    metrics: Sequence[str] | None = None,
+    metrics: Sequence[str | FigureCard] | None = None,
+    figures: Sequence[FigureCard] = FIGURES,
     level: float = 0.95,
     resamples: int = 20,
     seed: int = 0,
@@ -121,7 +117,9 @@ def audit(
       labels: true classes.
       kind: of the outputs, "logits" or "probabilities".
       metrics: groups of figures: "standard", "mia", "deviation", "u_lira", "rmia",
-        "forgetting", "klom"; None takes what the number of models allows.
+        "forgetting", "klom", or cards of your own; None takes all of `figures` that
+        the number of models allows.
+      figures: cards of what there is: `(*ju.audit.FIGURES, MINE)` adds one.
       level: of the intervals, in (0, 1).
       resamples: divisions for the null, 2 or more.
       seed: of the divisions and of the attacks' samples.
@@ -131,7 +129,8 @@ def audit(
 
     Raises:
       InputError: outputs with NaN, labels and outputs of different length, an unknown
-        metric, fewer models than a metric asked for needs.
+        metric, fewer models than a metric asked for needs, a figure of your own that
+        is not finite.
 
     >>> rng = np.random.default_rng(0)
     >>> def models(shift):
@@ -142,8 +141,7 @@ def audit(
     ['deviation']
     """
     check_level(level)
-    if resamples < 2:
-        raise InputError(f"resamples={resamples} must be at least 2; try 20")
+    at_least("resamples", resamples, 2, "try 20")
     if metrics is not None and not metrics:
         raise InputError(f"metrics={list(metrics)}: name one, or leave it out for all")
     if isinstance(unlearned, ModelOutputs):
@@ -161,38 +159,38 @@ def audit(
     _check_alike(target, methods)
     smallest = min(found.models for found in methods.values())
     half = min(smallest, target.models // 2)
-    keys, left_out = _wanted(metrics, half, "unseen" in target.probs)
-    gone = np.setdiff1d(target.labels["forget"], target.labels["retain"])
-    levels = {
-        name: per_model(found, gone.tolist(), keys, seed=seed)
-        for name, found in {"": target, **methods}.items()
-    }
+    cards, left_out = chosen(metrics, figures, half, target.probs)
+    target = _with_levels(target, cards, seed)
     draws = list(_divisions(target.models, half, resamples, seed))
     null = [
-        _distances(target, a, target, b, levels[""], levels[""], keys, seed)
-        for a, b in draws
+        _between(select(target, a), select(target, b), cards, seed) for a, b in draws
     ]
-    figures, details = {}, {}
+    table, details = {}, {}
     for name, found in methods.items():
+        models = _with_levels(found, cards, seed)
         rng = _checks.generator(seed, 1)  # whatever else is audited
-        picks = [rng.permutation(found.models)[:half] for _ in draws]
-        others = [b for _, b in draws]
+        pairs = [(rng.permutation(models.models)[:half], b) for _, b in draws]
         if not draws:  # a single Retrain: all models beside it
-            picks = [np.arange(found.models)]
-            others = [np.zeros(found.models, np.int64)]
+            pairs = [(np.arange(models.models), np.zeros(models.models, np.int64))]
         values = [
-            _distances(found, a, target, b, levels[name], levels[""], keys, seed)
-            for a, b in zip(picks, others, strict=True)
+            _between(select(models, a), select(target, b), cards, seed)
+            for a, b in pairs
         ]
-        figures[name] = _figures(levels[name], levels[""], values, null, keys, level)
-        details[name] = _detail(
-            select(found, picks[0]), select(target, others[0]), keys, level=level
-        )
+        table[name] = {
+            key: _level(models.levels[key], target.levels[key], level)
+            if card.each
+            else _distance(
+                [v[key] for v in values], [v[key] for v in null], card, level
+            )
+            for key, card in cards.items()
+        }
+        a, b = pairs[0]
+        details[name] = _detail(select(models, a), select(target, b), cards, level)
     if draws:
-        first, second = (select(target, part) for part in draws[0])
-        details["null"] = _detail(first, second, keys, level=level)
+        a, b = draws[0]
+        details["null"] = _detail(select(target, a), select(target, b), cards, level)
     return Audit(
-        figures,
+        table,
         details,
         {name: found.models for name, found in methods.items()},
         target.models,
@@ -201,6 +199,7 @@ def audit(
         float(level),
         len(target.labels["forget"]),
         left_out,
+        cards | {card.key: card for card in figures if card.key in left_out},
     )
 
 
@@ -217,35 +216,6 @@ def _check_alike(target: Evidence, methods: Mapping[str, Evidence]) -> None:
             )
 
 
-def _wanted(
-    metrics: Sequence[str] | None, half: int, unseen: bool
-) -> tuple[set[str], dict[str, str]]:
-    """Return the figures to compute, and why others are not."""
-    for name in metrics or ():
-        if name not in GROUPS:
-            raise unknown_name("metric", name, GROUPS)
-    keys, left_out = set(), {}
-    for group in metrics or GROUPS:
-        for key in GROUPS[group]:
-            kind = KINDS[key]
-            need = max(kind.models // 2, 1)
-            reason = ""
-            if kind.models > 1 and half < need:
-                reason = (
-                    f"needs {need} unlearned models and {2 * need} Retrains or more, "
-                    f"half of them for the null; {half} can be compared"
-                )
-            elif kind.unseen and not unseen:
-                reason = "needs outputs on unseen samples"
-            if reason and metrics is not None:
-                raise InputError(f"metrics={group!r}: {kind.label} {reason}")
-            if reason:
-                left_out[key] = reason
-            else:
-                keys.add(key)
-    return keys, left_out
-
-
 def _divisions(
     count: int, half: int, resamples: int, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -256,59 +226,57 @@ def _divisions(
         yield order[:half], order[half : 2 * half]
 
 
-def _distances(
-    models: Evidence,
-    chosen: np.ndarray,
-    target: Evidence,
-    others: np.ndarray,
-    levels: dict[str, np.ndarray],
-    target_levels: dict[str, np.ndarray],
-    keys: set[str],
-    seed: int,
+def _with_levels(
+    found: Evidence, cards: Mapping[str, FigureCard], seed: int
+) -> Evidence:
+    """Add what each model has, of the figures and of what they are made of."""
+    levels = {}
+    for card in itertools.chain(*((*c.levels, c) for c in cards.values())):
+        if card.alone is not None and card.key not in levels:
+            values = np.asarray(card.alone(found, seed), np.float64)
+            if values.shape != (found.models,) or not np.isfinite(values).all():
+                raise InputError(
+                    f"figure {card.key!r} of {found.models} models is "
+                    f"{str(values.tolist())[:60]}; let `alone` return a finite number "
+                    "each"
+                )
+            levels[card.key] = values
+    return found._replace(levels=levels)
+
+
+def _between(
+    models: Evidence, others: Evidence, cards: Mapping[str, FigureCard], seed: int
 ) -> dict[str, float]:
-    """Return what is measured between some models and as many Retrains."""
-    found = compared(select(models, chosen), select(target, others), keys, seed=seed)
-    if keys & set(PAIRED):
-        pair = (
-            {name: values[part] for name, values in of.items()}
-            for of, part in ((levels, chosen), (target_levels, others))
-        )
-        found |= paired(*pair)
-    return {key: value for key, value in found.items() if key in keys}
-
-
-def _figures(
-    levels: dict[str, np.ndarray],
-    target: dict[str, np.ndarray],
-    values: list[dict[str, float]],
-    null: list[dict[str, float]],
-    keys: set[str],
-    level: float,
-) -> dict[str, Figure]:
-    found = {}
-    for key, kind in KINDS.items():
-        if key not in keys:
+    """Return what is measured between two sets of as many models."""
+    results, found = {}, {}
+    for key, card in cards.items():
+        if card.against is None:
             continue
-        if key in levels:
-            found[key] = _level(levels[key], target[key], level)
-            continue
-        value = float(np.mean([v[key] for v in values]))
-        drawn = np.array([v[key] for v in null])
-        if not drawn.size:
-            found[key] = Figure(value, None, float(kind.kind == "closeness"), *_NONE)
-            continue
-        low, high = quantiles(drawn, level)
-        outside = {
-            "distance": value > high,
-            "closeness": value < low,
-            "level": not low <= value <= high,
-        }[kind.kind]
-        verdict = "outside" if outside else "inside"
-        found[key] = Figure(value, None, float(drawn.mean()), low, high, verdict)
+        if card.against not in results:  # one computation for all that share it
+            results[card.against] = card.against(models, others, seed)
+        found[key] = float(card.read(results[card.against]))
+        if not np.isfinite(found[key]):
+            raise InputError(
+                f"figure {key!r} is {found[key]}; let `against` return a finite number"
+            )
     return found
 
 
-_NONE = (None, None, "")
+def _distance(
+    values: Sequence[float], null: Sequence[float], card: FigureCard, level: float
+) -> Figure:
+    """Return a figure of sets of models, with the interval of the null's draws."""
+    value = float(np.mean(values))
+    if not null:
+        return Figure(value, None, float(card.kind == "closeness"), None, None, "")
+    low, high = quantiles(np.array(null), level)
+    outside = {
+        "distance": value > high,
+        "closeness": value < low,
+        "level": not low <= value <= high,
+    }[card.kind]
+    verdict = "outside" if outside else "inside"
+    return Figure(value, None, float(np.mean(null)), low, high, verdict)
 
 
 def _level(values: np.ndarray, target: np.ndarray, level: float) -> Figure:
@@ -316,7 +284,7 @@ def _level(values: np.ndarray, target: np.ndarray, level: float) -> Figure:
     mean, goal = float(values.mean()), float(target.mean())
     std = float(values.std(ddof=1)) if len(values) > 1 else None
     if len(target) < 2:
-        return Figure(mean, std, goal, *_NONE)
+        return Figure(mean, std, goal, None, None, "")
     from scipy.stats import t
 
     spread = target.std(ddof=1) * np.sqrt(1 / len(values) + 1 / len(target))
@@ -326,21 +294,10 @@ def _level(values: np.ndarray, target: np.ndarray, level: float) -> Figure:
 
 
 def _detail(
-    models: Evidence, others: Evidence, keys: set[str], *, level: float
+    models: Evidence, others: Evidence, cards: Mapping[str, FigureCard], level: float
 ) -> Detail:
-    classes = models.probs["forget"].shape[2]
-    epsilon = groups = roc = None
-    intervals: dict[str, tuple[float, float, float]] = {}
-    if "lira_auc" in keys:
-        lira = u_lira(models.margins, others.margins, level=level)
-        roc = lira.roc
-        intervals = {
-            "lira_auc": (lira.auc, lira.auc_low, lira.auc_high),
-            "lira_tpr_1": lira.tpr_1[:3],
-            "lira_tpr_01": lira.tpr_01[:3],
-        }
-    if "epsilon" in keys:
-        epsilon = example_epsilon(models.margins, others.margins)
-    if "deviation" in keys:
-        groups = group_deviation(models, others, classes)
-    return Detail(roc, epsilon, groups or {}, intervals)
+    detail = Detail(None, None, {}, {})
+    for card in cards.values():
+        if card.detail is not None:
+            detail = detail._replace(**card.detail(models, others, level))
+    return detail

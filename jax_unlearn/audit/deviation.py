@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jax_unlearn.audit import _checks
+from jax_unlearn.audit.card import FigureCard
+from jax_unlearn.audit.evidence import Evidence
 from jax_unlearn.data import head_mid_tail
 from jax_unlearn.errors import InputError
 
@@ -208,3 +210,34 @@ def deviation_by_group(
         mean = float(inside.mean()) if inside.size else float("nan")
         groups[name] = GroupDeviation(ids, mean, inside.size)
     return groups
+
+
+def _apart(models: Evidence, others: Evidence, seed: int) -> float:
+    del seed
+    apart = models.confidence["forget"] - others.confidence["forget"]
+    return float(np.abs(apart).mean())
+
+
+def _thirds(models: Evidence, others: Evidence, level: float) -> dict[str, Any]:
+    """Return the mean of p - p* by head, mid and tail of the forgotten classes."""
+    del level
+    labels = models.labels["forget"]
+    counts = np.bincount(labels, minlength=models.probs["forget"].shape[2])
+    if np.count_nonzero(counts) < 3:  # no thirds
+        return {}
+    mean, retrained = (e.confidence["forget"].mean(axis=0) for e in (models, others))
+    groups = deviation_by_group(mean - retrained, labels, counts)
+    return {"groups": {name: float(group.mean) for name, group in groups.items()}}
+
+
+DEVIATION = FigureCard(
+    key="deviation",
+    label="|p - p*|",
+    digits=3,
+    kind="distance",
+    meaning="mean over the forget samples of how far the confidence is from Retrain's",
+    group="deviation",
+    against=_apart,
+    detail=_thirds,
+    source="after FaLW (ICLR 2026)",
+)

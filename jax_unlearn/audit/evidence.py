@@ -45,17 +45,25 @@ class Evidence(NamedTuple):
       confidence: probability of the true class by part, `f64[N, n]`.
       margins: log-odds of the true class of the forget samples, `f64[N, F]`.
       labels: by part, `i64[n]`.
+      levels: what each model has, by key of the figure, `f64[N]`.
     """
 
     probs: dict[str, np.ndarray]
     confidence: dict[str, np.ndarray]
     margins: np.ndarray
     labels: dict[str, np.ndarray]
+    levels: dict[str, np.ndarray]
 
     @property
     def models(self) -> int:
         """Number of models N."""
         return len(self.margins)
+
+    @property
+    def tested(self) -> np.ndarray:
+        """Test samples of classes that are not forgotten as a whole, `bool[n]`."""
+        gone = np.setdiff1d(self.labels["forget"], self.labels["retain"])
+        return ~np.isin(self.labels["test"], gone)
 
 
 def evidence(
@@ -113,7 +121,7 @@ def evidence(
         part: p[:, np.arange(len(truth[part])), truth[part]]
         for part, p in probs.items()
     }
-    return Evidence(probs, confidence, odds, truth)
+    return Evidence(probs, confidence, odds, truth, {})
 
 
 def select(given: Evidence, models: np.ndarray) -> Evidence:
@@ -127,6 +135,7 @@ def select(given: Evidence, models: np.ndarray) -> Evidence:
         probs={part: p[models] for part, p in given.probs.items()},
         confidence={part: c[models] for part, c in given.confidence.items()},
         margins=given.margins[models],
+        levels={key: values[models] for key, values in given.levels.items()},
     )
 
 

@@ -5,20 +5,19 @@ the number of forget samples. Only the order of the values counts: the logit-sca
 confidence, the probability it comes from and the loss all give the same epsilon.
 """
 
-import numbers
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jax_unlearn.audit import _checks
+from jax_unlearn.audit.card import FigureCard
+from jax_unlearn.audit.evidence import Evidence
 from jax_unlearn.errors import InputError
 
 SEPARATED = 50.0
 """Epsilon of an example on which some attack never errs: the estimate is infinite, and
 the challenge's code caps it at this value."""
-
-MIN_MODELS = 2
-"""Least models of an ensemble."""
 
 _CHUNK = 256
 """Examples worked on at once: bounds the memory."""
@@ -96,7 +95,7 @@ def example_epsilon(
     """
     if not 0 <= delta < 1:
         raise InputError(f"delta={delta} must be at least 0 and below 1; try 1e-5")
-    u, r = check_ensembles(unlearned, retrained)
+    u, r = _checks.ensembles(unlearned, retrained)
     table = _epsilon_of_counts(len(u), len(r), delta)
     starts = range(0, u.shape[1], _CHUNK)
     return np.concatenate(
@@ -165,7 +164,7 @@ def forgetting_quality(
     >>> quality.points[0], quality.separated, round(quality.f, 6)
     (np.float64(0.25), 1, 0.125)
     """
-    u, r = check_ensembles(unlearned, retrained)
+    u, r = _checks.ensembles(unlearned, retrained)
     epsilon = example_epsilon(u, r, delta=delta)
     points = forgetting_points(epsilon)
     return ForgettingQuality(
@@ -212,11 +211,7 @@ def forgetting_null(
     >>> 1 < null.median < 2, 0.1 < null.f < 0.25
     (True, True)
     """
-    sizes = {"unlearned_models": unlearned_models, "retrained_models": retrained_models}
-    check_null(sizes, draws)
-    rng = _checks.generator(seed)
-    u = rng.normal(size=(unlearned_models, draws))
-    r = rng.normal(size=(retrained_models, draws))
+    u, r = _checks.drawn_ensembles(unlearned_models, retrained_models, draws, seed)
     return forgetting_quality(u, r, delta=delta)
 
 
@@ -279,80 +274,6 @@ def forgetting_score(
     return float(f * retain * (test_accuracy / retrain_test_accuracy))
 
 
-def check_ensembles(unlearned: Any, retrained: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return two ensembles as float64 arrays, refusing what cannot be compared.
-
-    Args:
-      unlearned: a number for each unlearned model and example, `[N, F]`.
-      retrained: the same of the retrained models, `[M, F]`.
-
-    Returns:
-      The two arrays, N and M at least 2, F at least 1, all finite.
-
-    Raises:
-      InputError: anything else.
-
-    >>> check_ensembles([[1.0], [2.0]], [[3.0]])
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: retrained.shape=(1, 1) holds 1 model; give at \
-least 2, one a row
-    """
-    u = _ensemble("unlearned", unlearned)
-    r = _ensemble("retrained", retrained)
-    if u.shape[1] != r.shape[1]:
-        raise InputError(
-            f"unlearned.shape={u.shape} and retrained.shape={r.shape} differ in the "
-            "number of examples; give the same examples in the same order, one a column"
-        )
-    return u, r
-
-
-def check_null(sizes: dict[str, int], draws: int) -> None:
-    """Refuse numbers of models and draws that cannot be simulated.
-
-    Args:
-      sizes: numbers of models by name.
-      draws: number of examples.
-
-    Raises:
-      InputError: fewer than 2 models, fewer than 1 draw.
-
-    >>> check_null({"unlearned_models": 1}, 10)
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: unlearned_models=1 must be a whole number from 2 \
-on; give as many as were compared
-    """
-    for name, size in sizes.items():
-        if not isinstance(size, numbers.Integral) or size < MIN_MODELS:
-            raise InputError(
-                f"{name}={size} must be a whole number from {MIN_MODELS} on; give as "
-                "many as were compared"
-            )
-    if not isinstance(draws, numbers.Integral) or draws < 1:
-        raise InputError(f"draws={draws} must be a whole number from 1 on; try 1000")
-
-
-def _ensemble(name: str, values: Any) -> np.ndarray:
-    array = _checks.floats(name, values, 2)
-    models, examples = array.shape
-    if models < MIN_MODELS:
-        raise InputError(
-            f"{name}.shape={array.shape} holds {models} model; give at least "
-            f"{MIN_MODELS}, one a row"
-        )
-    if examples == 0:
-        raise InputError(f"{name}.shape={array.shape} holds no example; give some")
-    bad = np.argwhere(~np.isfinite(array))
-    if len(bad):
-        model, example = bad[0]
-        raise InputError(
-            f"{name}[{model}, {example}]={array[model, example]} ({len(bad)} of "
-            f"{array.size} values not finite); find out where the model diverged, or "
-            "leave it out"
-        )
-    return array
-
-
 def _epsilon_of_counts(n: int, m: int, delta: float) -> np.ndarray:
     """Epsilon `[n + 1, m + 1]` of the attack that picks out a of n and b of m models.
 
@@ -396,3 +317,40 @@ def _largest(u: np.ndarray, r: np.ndarray, table: np.ndarray) -> np.ndarray:
         counts = code[low + least :] - code[low]
         best = np.maximum(best, between[counts].max(axis=0))
     return best
+
+
+def _told_apart(models: Evidence, others: Evidence, seed: int) -> ForgettingQuality:
+    del seed
+    return forgetting_quality(models.margins, others.margins)
+
+
+def _drawn(models: Evidence, others: Evidence, level: float) -> dict[str, Any]:
+    del level
+    return {"epsilon": example_epsilon(models.margins, others.margins)}
+
+
+FORGETTING_F = FigureCard(
+    key="forgetting_f",
+    label="forgetting quality F",
+    digits=3,
+    kind="closeness",
+    meaning="points for each sample that no attack on the ensembles tells apart",
+    group="forgetting",
+    models=4,
+    against=_told_apart,
+    read=attrgetter("f"),
+    source="Triantafillou et al., arXiv 2406.09073",
+)
+EPSILON = FigureCard(
+    key="epsilon",
+    label="median epsilon",
+    digits=2,
+    kind="distance",
+    meaning="how surely the best attack on one sample tells the ensembles apart",
+    group="forgetting",
+    models=4,
+    against=_told_apart,
+    read=attrgetter("median"),
+    detail=_drawn,
+    source=FORGETTING_F.source,
+)

@@ -4,13 +4,16 @@ Example by example, the margins of N unlearned and M retrained models are put in
 histograms with common bins. F is the number of examples, K of classes.
 """
 
+import dataclasses
 import numbers
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jax_unlearn.audit import _checks
-from jax_unlearn.audit.forgetting import check_ensembles, check_null
+from jax_unlearn.audit.card import FigureCard
+from jax_unlearn.audit.evidence import Evidence
 from jax_unlearn.errors import InputError
 
 
@@ -83,7 +86,7 @@ def klom(
     _check_options(bins, floor)
     if not clip > 0:
         raise InputError(f"clip={clip} must be over 0; try 100")
-    u, r = check_ensembles(unlearned, retrained)
+    u, r = _checks.ensembles(unlearned, retrained)
     u, r = np.clip(u, -clip, clip), np.clip(r, -clip, clip)
     low = np.minimum(u.min(axis=0), r.min(axis=0))
     high = np.maximum(u.max(axis=0), r.max(axis=0))
@@ -142,11 +145,7 @@ def klom_null(
     >>> few.mean > many.mean > 19 / 2 * (1 / 100 + 1 / 100)
     True
     """
-    sizes = {"unlearned_models": unlearned_models, "retrained_models": retrained_models}
-    check_null(sizes, draws)
-    rng = _checks.generator(seed)
-    u = rng.normal(size=(unlearned_models, draws))
-    r = rng.normal(size=(retrained_models, draws))
+    u, r = _checks.drawn_ensembles(unlearned_models, retrained_models, draws, seed)
     return klom(u, r, bins=bins, floor=floor)
 
 
@@ -163,3 +162,29 @@ def _shares(values: np.ndarray, edges: np.ndarray, floor: float) -> np.ndarray:
     counts = np.diff(below, axis=0, prepend=0, append=len(values))
     shares = np.maximum(counts / len(values), floor)
     return shares / shares.sum(axis=0)
+
+
+def _divergence(models: Evidence, others: Evidence, seed: int) -> Klom:
+    del seed
+    return klom(models.margins, others.margins)
+
+
+KLOM = FigureCard(
+    key="klom",
+    label="KLoM (mean)",
+    digits=3,
+    kind="distance",
+    meaning="divergence of the margins of one sample from Retrain's",
+    group="klom",
+    models=4,
+    against=_divergence,
+    read=attrgetter("mean"),
+    source="Georgiev et al., arXiv 2410.23232",
+)
+KLOM_95 = dataclasses.replace(
+    KLOM,
+    key="klom_95",
+    label="KLoM (95 % of samples)",
+    meaning="the same, its upper end",
+    read=attrgetter("quantile_95"),
+)

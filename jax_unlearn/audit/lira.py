@@ -6,11 +6,15 @@ with the samples and unlearned them, M models that never saw them, F forget samp
 classes. numpy float64 on the host.
 """
 
+import dataclasses
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jax_unlearn.audit import _checks
+from jax_unlearn.audit.card import FigureCard
+from jax_unlearn.audit.evidence import Evidence
 from jax_unlearn.audit.rates import (
     Rate,
     Roc,
@@ -133,18 +137,7 @@ def u_lira(
     check_level(level)
     if folds < 2:
         raise InputError(f"folds={folds} hold nothing out; try 2")
-    u, r = _ensemble("unlearned", unlearned), _ensemble("retrained", retrained)
-    if u.shape[1] != r.shape[1]:
-        raise InputError(
-            f"unlearned.shape={u.shape} and retrained.shape={r.shape} have different "
-            "numbers of samples; give the same forget samples in the same order"
-        )
-    for name, size in (("N", len(u)), ("M", len(r))):
-        if size < 2 * folds:
-            raise InputError(
-                f"u_lira needs at least {2 * folds} models of each kind; have "
-                f"{name}={size}"
-            )
+    u, r = _checks.ensembles(unlearned, retrained, least=2 * folds)
     held_u, held_r = _deal(len(u), folds, seed), _deal(len(r), folds, seed)
     pairs, aucs, sample_aucs, sample_accuracies = [], [], [], []
     for fold in range(folds):
@@ -249,16 +242,54 @@ def _resampled_auc(
     return np.sum(p * below, axis=1) / (p.sum(axis=1) * n.sum(axis=1))
 
 
-def _ensemble(name: str, scores: Any) -> np.ndarray:
-    """Return finite scores `[models, F]`, F at least 1."""
-    array = _checks.floats(name, scores, 2)
-    if array.shape[1] == 0:
-        raise InputError(f"{name}.shape={array.shape} has no samples; give at least 1")
-    bad = np.argwhere(~np.isfinite(array))
-    if len(bad):
-        model, sample = bad[0]
-        raise InputError(
-            f"{name}[{model}, {sample}]={array[model, sample]} ({len(bad)} of "
-            f"{array.size} values not finite); leave out the models that diverged"
-        )
-    return array
+def _told_apart(models: Evidence, others: Evidence, seed: int) -> ULira:
+    return u_lira(models.margins, others.margins, seed=seed)
+
+
+def _drawn(models: Evidence, others: Evidence, level: float) -> dict[str, Any]:
+    """Return the ROC curve, and figures with intervals of their own."""
+    found = u_lira(models.margins, others.margins, level=level)
+    intervals = {
+        LIRA_AUC.key: (found.auc, found.auc_low, found.auc_high),
+        LIRA_TPR_1.key: found.tpr_1[:3],
+        LIRA_TPR_01.key: found.tpr_01[:3],
+    }
+    return {"roc": found.roc, "intervals": intervals}
+
+
+LIRA_ACCURACY = FigureCard(
+    key="lira_accuracy",
+    label="U-LiRA accuracy %",
+    digits=1,
+    kind="distance",
+    meaning="models told from Retrain sample by sample; guessing is 50",
+    group="u_lira",
+    models=8,
+    against=_told_apart,
+    read=attrgetter("accuracy"),
+    source="Hayes et al., arXiv 2403.01218",
+)
+LIRA_AUC = dataclasses.replace(
+    LIRA_ACCURACY,
+    key="lira_auc",
+    label="U-LiRA AUC",
+    digits=3,
+    meaning="the same by rank; guessing is 0.5",
+    read=attrgetter("auc"),
+    detail=_drawn,
+)
+LIRA_TPR_1 = dataclasses.replace(
+    LIRA_ACCURACY,
+    key="lira_tpr_1",
+    label="U-LiRA TPR at 1 % FPR, %",
+    digits=2,
+    meaning="traces found while 1 % of Retrain's are called traces",
+    read=attrgetter("tpr_1.value"),
+)
+LIRA_TPR_01 = dataclasses.replace(
+    LIRA_TPR_1,
+    key="lira_tpr_01",
+    label="U-LiRA TPR at 0.1 % FPR, %",
+    meaning="traces found while 0.1 % of Retrain's are called traces",
+    read=attrgetter("tpr_01.value"),
+)

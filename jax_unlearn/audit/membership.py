@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 
 from jax_unlearn.audit import _checks
-from jax_unlearn.audit.features import entropy
+from jax_unlearn.audit.card import FigureCard
+from jax_unlearn.audit.evidence import Evidence
+from jax_unlearn.audit.features import FLOOR, entropy
 from jax_unlearn.errors import InputError
 
 MIN_LOSSES = 10
@@ -214,3 +216,60 @@ def _scale(features: np.ndarray) -> float:
 
 def _entropy(name: str, probs: Any) -> np.ndarray:
     return entropy(_checks.probabilities(name, probs))
+
+
+def _svc(models: Evidence, seed: int) -> list[float]:
+    retain, test, forget = (models.confidence[p] for p in ("retain", "test", "forget"))
+    sets = zip(retain, test[:, models.tested], forget, strict=True)
+    return [svc_mia_efficacy(*confidences, seed=seed) for confidences in sets]
+
+
+def _entropy_rate(models: Evidence, seed: int) -> list[float]:
+    del seed
+    retain, test, forget = (models.probs[part] for part in ("retain", "test", "forget"))
+    sets = zip(retain, test[:, models.tested], forget, strict=True)
+    return [entropy_mia_member_rate(*probs) for probs in sets]
+
+
+def _loss_accuracy(models: Evidence, seed: int) -> list[float]:
+    forget, unseen = (
+        -np.log(np.maximum(models.confidence[part], FLOOR))
+        for part in ("forget", "unseen")
+    )
+    sets = zip(forget, unseen, strict=True)
+    return [loss_mia_accuracy(*losses, seed=seed) for losses in sets]
+
+
+MIA = FigureCard(
+    key="mia",
+    label="MIA (SVC, called non-member) %",
+    digits=1,
+    kind="level",
+    meaning="forget samples that an SVC on the confidence calls non-members",
+    group="standard",
+    alone=_svc,
+    source="Fan et al. (SalUn), arXiv 2310.12508",
+)
+MIA_ENTROPY = FigureCard(
+    key="mia_entropy",
+    label="MIA (entropy, called member) %",
+    digits=1,
+    kind="level",
+    meaning="forget samples that a logistic regression on the entropy calls members",
+    group="mia",
+    alone=_entropy_rate,
+    source="Chundawat et al. (Bad Teacher), arXiv 2205.08096",
+)
+MIA_LOSS = FigureCard(
+    key="mia_loss",
+    label="MIA (loss, accuracy) %",
+    digits=1,
+    kind="level",
+    meaning=(
+        "accuracy of telling forget from unseen samples by the loss; guessing is 50"
+    ),
+    group="mia",
+    reads=("unseen",),
+    alone=_loss_accuracy,
+    source="Kurmanji et al. (SCRUB), arXiv 2302.09880",
+)

@@ -4,14 +4,17 @@ UA, FA, RA, TA and MIA in percent; the target of each is Retrain's value, so tha
 is better for being higher or lower. Plain arrays in, from any framework.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jax_unlearn.audit import _checks
+from jax_unlearn.audit.card import FigureCard
+from jax_unlearn.audit.evidence import Evidence
 from jax_unlearn.audit.features import true_class_confidence
-from jax_unlearn.audit.membership import svc_mia_efficacy
+from jax_unlearn.audit.membership import MIA, svc_mia_efficacy
 from jax_unlearn.errors import InputError
 
 GAP_METRICS = ("ua", "ra", "ta", "mia")
@@ -304,3 +307,90 @@ def _without_classes(
             "samples of the other classes"
         )
     return Predictions(test.probs[keep], test.labels[keep])
+
+
+def _accuracies(models: Evidence, part: str) -> np.ndarray:
+    """Return the accuracy of each model, `f64[N]`, in percent."""
+    right = models.probs[part].argmax(axis=2) == models.labels[part]
+    if part == "test":
+        right = right[:, models.tested]
+    return 100 * right.mean(axis=1)
+
+
+def _model_by_model(
+    distance: Callable[[Metrics, Metrics], float],
+    models: Evidence,
+    others: Evidence,
+    seed: int,
+) -> float:
+    """Return the mean distance of each model from another one."""
+    del seed
+    pairs = zip(_rows(models), _rows(others), strict=True)
+    return float(np.mean([distance(*pair) for pair in pairs]))
+
+
+def _rows(models: Evidence) -> list[Metrics]:
+    rows = zip(*(models.levels[name] for name in GAP_METRICS), strict=True)
+    return [Metrics(ua, 100 - ua, ra, ta, mia) for ua, ra, ta, mia in rows]
+
+
+UA = FigureCard(
+    key="ua",
+    label="UA %",
+    digits=1,
+    kind="level",
+    meaning="100 - accuracy on the forget set",
+    group="standard",
+    alone=lambda models, seed: 100 - _accuracies(models, "forget"),
+)
+RA = FigureCard(
+    key="ra",
+    label="RA %",
+    digits=1,
+    kind="level",
+    meaning="accuracy on the retain set",
+    group="standard",
+    alone=lambda models, seed: _accuracies(models, "retain"),
+)
+TA = FigureCard(
+    key="ta",
+    label="TA %",
+    digits=1,
+    kind="level",
+    meaning="accuracy on the test set",
+    group="standard",
+    alone=lambda models, seed: _accuracies(models, "test"),
+)
+AVG_GAP = FigureCard(
+    key="avg_gap",
+    label="Avg. Gap",
+    digits=2,
+    kind="distance",
+    meaning="mean distance from Retrain in UA, RA, TA and MIA",
+    group="standard",
+    levels=(UA, RA, TA, MIA),
+    against=functools.partial(_model_by_model, avg_gap),
+    source="Fan et al. (SalUn), arXiv 2310.12508",
+)
+TOW = FigureCard(
+    key="tow",
+    label="ToW",
+    digits=3,
+    kind="closeness",
+    meaning="tug of war of the three accuracies, 0 to 1",
+    group="standard",
+    levels=AVG_GAP.levels,
+    against=functools.partial(_model_by_model, tow),
+    source="Zhao et al., arXiv 2406.01257",
+)
+TOW_MIA = FigureCard(
+    key="tow_mia",
+    label="ToW-MIA",
+    digits=3,
+    kind="closeness",
+    meaning="the same with the MIA for UA",
+    group="standard",
+    levels=AVG_GAP.levels,
+    against=functools.partial(_model_by_model, tow_mia),
+    source=TOW.source,
+)

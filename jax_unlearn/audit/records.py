@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 
 from jax_unlearn.audit.auditor import Audit
-from jax_unlearn.audit.figures import KINDS
 from jax_unlearn.audit.rates import Roc
 from jax_unlearn.errors import unknown_name
 
@@ -35,17 +34,17 @@ def audit_table(found: Audit, name: str) -> str:
         "|---|---|---|---|---|",
     ]
     for key, figure in found.figures[name].items():
-        kind = KINDS[key]
-        value = f"{figure.value:.{kind.digits}f}"
+        card = found.cards[key]
+        value = f"{figure.value:.{card.digits}f}"
         if figure.std is not None:
-            value += f" ± {figure.std:.{kind.digits}f}"
+            value += f" ± {figure.std:.{card.digits}f}"
         low, high = figure.null_low, figure.null_high
         interval = "–"
         if low is not None and high is not None:
-            interval = f"[{low:.{kind.digits}f}, {high:.{kind.digits}f}]"
-        label = kind.label.replace("|", "\\|")
+            interval = f"[{low:.{card.digits}f}, {high:.{card.digits}f}]"
+        label = card.label.replace("|", "\\|")
         lines.append(
-            f"| {label} | {value} | {figure.target:.{kind.digits}f} | {interval} "
+            f"| {label} | {value} | {figure.target:.{card.digits}f} | {interval} "
             f"| {figure.verdict or '–'} |"
         )
     return "\n".join(lines)
@@ -77,6 +76,7 @@ def to_record(found: Audit) -> dict[str, Any]:
             }
             for name, detail in found.details.items()
         },
+        "cards": {key: card.plain() for key, card in found.cards.items()},
     }
 
 

@@ -6,11 +6,14 @@ n forget samples, m unseen samples, M reference models. All inputs are true-clas
 probabilities (`audit.true_class_confidence`). numpy float64 on the host.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jax_unlearn.audit import _checks
+from jax_unlearn.audit.card import FigureCard
+from jax_unlearn.audit.evidence import Evidence
 from jax_unlearn.audit.rates import Rate, check_level, quantiles, tpr_at_fpr
 from jax_unlearn.errors import InputError
 
@@ -22,6 +25,10 @@ RESAMPLES = 1000
 
 CHUNK = 2**22
 """Most numbers a step of the bootstrap holds at once."""
+
+
+ATTACKED = 4
+"""Models of an ensemble that an audit attacks, one by one."""
 
 
 class Rmia(NamedTuple):
@@ -252,3 +259,37 @@ def _references(name: str, values: Any) -> np.ndarray:
         raise InputError(f"{name}.shape={array.shape} is empty; give at least 1 sample")
     rows = [_checks.confidences(f"{name}[{i}]", p) for i, p in enumerate(array)]
     return np.stack(rows)
+
+
+def _attacks(models: Evidence, others: Evidence, seed: int) -> list[Rmia]:
+    """Attack each model, with the others as references."""
+    del seed  # of intervals that an audit does not show
+    forget, unseen = (models.confidence[part] for part in ("forget", "unseen"))
+    references = others.confidence
+    return [
+        rmia_attack(x, references["forget"], z, references["unseen"])
+        for x, z in zip(forget[:ATTACKED], unseen[:ATTACKED], strict=True)
+    ]
+
+
+RMIA_AUC = FigureCard(
+    key="rmia_auc",
+    label="RMIA AUC",
+    digits=3,
+    kind="level",
+    meaning="forget samples told from unseen ones, with Retrains as references",
+    group="rmia",
+    models=2,
+    reads=("unseen",),
+    against=_attacks,
+    read=lambda attacks: float(np.mean([a.auc for a in attacks])),
+    source="Zarifzadeh et al., arXiv 2312.03262",
+)
+RMIA_TPR_1 = dataclasses.replace(
+    RMIA_AUC,
+    key="rmia_tpr_1",
+    label="RMIA TPR at 1 % FPR, %",
+    digits=2,
+    meaning="forget samples found while 1 % of the unseen ones are called members",
+    read=lambda attacks: float(np.mean([a.tpr_1.value for a in attacks])),
+)

@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from jax_unlearn.audit import KINDS, Audit, Figure
+from jax_unlearn.audit import Audit, Figure
 from jax_unlearn.cli.console import MARKS
 
 LEGEND = (
@@ -35,7 +35,9 @@ def print_audit(console: Console, found: Audit) -> None:
         console.print(_table(found, names[start : start + 4]))
     for reason in sorted(set(found.left_out.values())):
         left = [
-            KINDS[key].label for key, why in found.left_out.items() if why == reason
+            found.cards[key].label
+            for key, why in found.left_out.items()
+            if why == reason
         ]
         console.print(
             f"left out ({reason}): {', '.join(left)}", markup=False, soft_wrap=True
@@ -49,15 +51,15 @@ def _table(found: Audit, names: list[str]) -> Table:
     table.add_column("target", justify="right", no_wrap=True)
     for name in names:
         table.add_column(escape(name), justify="right")
-    for key, kind in KINDS.items():
+    for key, card in found.cards.items():
         row = [found.figures[name].get(key) for name in names]
         shown = [figure for figure in row if figure is not None]
         if not shown:
             continue
         cells = [
-            "–" if figure is None else _cell(figure, kind.digits) for figure in row
+            "–" if figure is None else _cell(figure, card.digits) for figure in row
         ]
-        table.add_row(escape(kind.label), _target(shown[0], kind.digits), *cells)
+        table.add_row(escape(card.label), _target(shown[0], card.digits), *cells)
     return table
 
 

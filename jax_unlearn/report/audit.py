@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from jax_unlearn.audit.figures import GROUPS, KINDS
+from jax_unlearn.audit.card import FigureCard, groups_of
+from jax_unlearn.audit.figures import cards_of
 from jax_unlearn.lab.catalog import CATALOG
 from jax_unlearn.report import curves, settings, verdicts
 from jax_unlearn.report.read_audit import NULL, THIRDS
@@ -23,7 +24,7 @@ TITLES = {
     "forgetting": "Forgetting quality: the best attack on each sample",
     "klom": "KLoM: divergence of the margins",
 }
-"""What the page calls the groups of figures."""
+"""What the page calls the library's groups of figures; others have their own name."""
 
 
 class Overview(NamedTuple):
@@ -135,13 +136,13 @@ def labels(results: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def label(key: str) -> str:
+def label(card: FigureCard) -> str:
     """Return what the page calls a figure.
 
-    >>> label("deviation")
+    >>> label(cards_of({})["deviation"])
     '|p − p*|'
     """
-    return verdicts.typeset(KINDS[key].label)
+    return verdicts.typeset(card.label)
 
 
 def left_out(record: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -151,8 +152,9 @@ def left_out(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     [('RMIA AUC; MIA (loss, accuracy)\N{NO-BREAK SPACE}%', 'no unseen')]
     """
     reasons: dict[str, list[str]] = {}
+    cards = cards_of(record)
     for key, why in record["left_out"].items():
-        reasons.setdefault(why, []).append(label(key))
+        reasons.setdefault(why, []).append(label(cards[key]))
     return [("; ".join(keys), why) for why, keys in reasons.items()]
 
 
@@ -192,40 +194,40 @@ def overview(record: Mapping[str, Any], names: Mapping[str, str]) -> Overview:
         (
             title,
             [
-                [Cell(label(key)), target(record, key)]
-                + [_cell(key, record["figures"][name][key]) for name in names]
-                for key in keys
+                [Cell(label(card)), target(record, card)]
+                + [_cell(card, record["figures"][name][card.key]) for name in names]
+                for card in cards
             ],
         )
-        for title, keys in _grouped(record)
+        for title, cards in _grouped(record)
     ]
     return Overview(columns, groups)
 
 
-def target(record: Mapping[str, Any], key: str) -> Cell:
+def target(record: Mapping[str, Any], card: FigureCard) -> Cell:
     """Return the target of a figure, the same for all methods, and whose it is.
 
     Args:
       record: a checked audit.
-      key: of the figure.
+      card: of the figure.
     """
-    figure = next(iter(record["figures"].values()))[key]
-    value = number(figure["target"], KINDS[key].digits)
-    if KINDS[key].kind == "level" and KINDS[key].models == 1:
+    figure = next(iter(record["figures"].values()))[card.key]
+    value = number(figure["target"], card.digits)
+    if card.each:
         return Cell(value, "Retrain")
     return Cell(value, "if alike" if figure["null_low"] is None else "null")
 
 
-def interval(key: str, figure: Mapping[str, Any]) -> str:
+def interval(card: FigureCard, figure: Mapping[str, Any]) -> str:
     """Return the null's interval of a figure, a dash where there is none.
 
-    >>> interval("ua", {"null_low": -0.51, "null_high": 2.0})
+    >>> interval(cards_of({})["ua"], {"null_low": -0.51, "null_high": 2.0})
     '[−0.5, 2.0]'
     """
     if figure["null_low"] is None:
         return "–"
     ends = (figure["null_low"], figure["null_high"])
-    return "[{}, {}]".format(*(number(end, KINDS[key].digits) for end in ends))
+    return "[{}, {}]".format(*(number(end, card.digits) for end in ends))
 
 
 def models_of(record: Mapping[str, Any], name: str) -> str:
@@ -257,8 +259,8 @@ def pages(results: Mapping[str, Any]) -> list[Page]:
             epsilon = curves.epsilon_of_one(record, name, names[name], f"epsilon{n}")
             drawings.append(epsilon)
         groups = [
-            (title, [_line(record, key, figures[key]) for key in keys])
-            for title, keys in _grouped(record)
+            (title, [_line(record, card, figures[card.key]) for card in cards])
+            for title, cards in _grouped(record)
         ]
         page = Page(
             names[name],
@@ -301,41 +303,42 @@ def method_settings(results: Mapping[str, Any], name: str) -> list[tuple[str, st
     return [*found, ("source", entry.source)]
 
 
-def _grouped(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """Return the groups that the audit has figures of, with their keys."""
+def _grouped(record: Mapping[str, Any]) -> list[tuple[str, list[FigureCard]]]:
+    """Return the groups that the audit has figures of, with their cards."""
     known = next(iter(record["figures"].values()))
-    found = [
-        (TITLES[group], [key for key in keys if key in known])
-        for group, keys in GROUPS.items()
+    cards = {key: card for key, card in cards_of(record).items() if key in known}
+    return [
+        (TITLES.get(group, group), [cards[key] for key in keys])
+        for group, keys in groups_of(cards.values()).items()
     ]
-    return [(title, keys) for title, keys in found if keys]
 
 
-def _cell(key: str, figure: Mapping[str, Any]) -> Cell:
-    detail = "" if figure["null_low"] is None else interval(key, figure)
-    return Cell(_value(key, figure), detail, figure["verdict"])
+def _cell(card: FigureCard, figure: Mapping[str, Any]) -> Cell:
+    detail = "" if figure["null_low"] is None else interval(card, figure)
+    return Cell(_value(card, figure), detail, figure["verdict"])
 
 
-def _value(key: str, figure: Mapping[str, Any]) -> str:
-    return spread({"mean": figure["value"], "std": figure["std"]}, KINDS[key].digits)
+def _value(card: FigureCard, figure: Mapping[str, Any]) -> str:
+    return spread({"mean": figure["value"], "std": figure["std"]}, card.digits)
 
 
-def _line(record: Mapping[str, Any], key: str, figure: Mapping[str, Any]) -> Line:
-    kind = KINDS[key]
+def _line(
+    record: Mapping[str, Any], card: FigureCard, figure: Mapping[str, Any]
+) -> Line:
     return Line(
-        label(key),
-        verdicts.typeset(kind.meaning),
-        _value(key, figure),
-        target(record, key),
-        interval(key, figure),
-        strip(key, figure),
+        label(card),
+        verdicts.typeset(card.meaning),
+        _value(card, figure),
+        target(record, card),
+        interval(card, figure),
+        strip(card.kind, figure),
         figure["verdict"],
     )
 
 
-def _three(key: str, ends: Sequence[float]) -> str:
+def _three(card: FigureCard, ends: Sequence[float]) -> str:
     """Return a value with its own interval."""
-    value, low, high = (number(end, KINDS[key].digits) for end in ends)
+    value, low, high = (number(end, card.digits) for end in ends)
     return f"{value} [{low}, {high}]"
 
 
@@ -353,8 +356,9 @@ def _note(record: Mapping[str, Any], name: str) -> str:
             "epsilon: compare with the null."
         )
     if detail.get("intervals"):
+        cards = cards_of(record)
         told = ", ".join(
-            f"{label(key)} {_three(key, ends)}"
+            f"{label(cards[key])} {_three(cards[key], ends)}"
             for key, ends in detail["intervals"].items()
         )
         said += (

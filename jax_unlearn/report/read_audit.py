@@ -4,7 +4,8 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from jax_unlearn.audit.figures import KINDS
+from jax_unlearn.audit.card import PLAIN, READ_KINDS, FigureCard
+from jax_unlearn.audit.figures import cards_of
 from jax_unlearn.report._flaws import (
     ROUNDING,
     Flaw,
@@ -37,12 +38,14 @@ def check_audit(record: Any, at: str = "audit") -> None:
     figures = mapping(get(mapping(record, at), "figures", at), f"{at}.figures")
     if not figures:
         raise Flaw(f"{at}.figures is empty")
+    _check_cards(record, f"{at}.cards")
+    cards = cards_of(record)
     first = next(iter(figures))
     for name, found in figures.items():
         place = f"{at}.figures.{name}"
         if name == NULL:
             raise Flaw(f"{place} is no method: that name is the null's")
-        _check_figures(found, place)
+        _check_figures(found, cards, place)
         if set(found) != set(figures[first]):
             raise Flaw(f"{place} has other figures than {first}")
     forgotten = check_count(record, "forgotten", at, least=1)
@@ -53,6 +56,8 @@ def check_audit(record: Any, at: str = "audit") -> None:
         if name != NULL and name not in figures:
             raise Flaw(f"{at}.details.{name} belongs to no method")
         _check_detail(detail, f"{at}.details.{name}", forgotten)
+        for key in detail.get("intervals") or {}:
+            _check_known(key, cards, f"{at}.details.{name}.intervals.{key}")
     models = mapping(get(record, "models", at), f"{at}.models")
     for name in figures:
         check_count(models, name, f"{at}.models", least=1)
@@ -63,26 +68,41 @@ def check_audit(record: Any, at: str = "audit") -> None:
         raise Flaw(f"{at}.level={level} lies outside (0, 1)")
     left_out = mapping(get(record, "left_out", at), f"{at}.left_out")
     for key, reason in left_out.items():
-        _check_known(key, f"{at}.left_out.{key}")
+        _check_known(key, cards, f"{at}.left_out.{key}")
         if not isinstance(reason, str):
             raise Flaw(f"{at}.left_out.{key} is no text")
 
 
-def _check_known(key: str, at: str) -> None:
-    if key not in KINDS:
-        raise Flaw(f"{at} is no figure of this library")
+def _check_cards(record: Any, at: str) -> None:
+    """Check the cards that a record brings; one of before there were cards has none."""
+    for key, card in mapping(record.get("cards") or {}, at).items():
+        place = f"{at}.{key}"
+        for name in ("label", "kind", "meaning", "group", "source"):
+            if not isinstance(get(mapping(card, place), name, place), str):
+                raise Flaw(f"{place}.{name} is no text")
+        if card["kind"] not in READ_KINDS:
+            raise Flaw(f"{place}.kind={card['kind']!r} is unknown")
+        check_count(card, "digits", place, least=0)
+        check_count(card, "models", place, least=1)
+        if more := set(card) - set(PLAIN):
+            raise Flaw(f"{place}.{min(more)} is unknown")
 
 
-def _check_figures(found: Any, at: str) -> None:
+def _check_known(key: str, cards: Mapping[str, FigureCard], at: str) -> None:
+    if key not in cards:
+        raise Flaw(f"{at} is no figure of this library, nor of a card in the record")
+
+
+def _check_figures(found: Any, cards: Mapping[str, FigureCard], at: str) -> None:
     if not mapping(found, at):
         raise Flaw(f"{at} is empty")
     for key, figure in found.items():
         place = f"{at}.{key}"
-        _check_known(key, place)
-        _check_figure(key, mapping(figure, place), place)
+        _check_known(key, cards, place)
+        _check_figure(cards[key].kind, mapping(figure, place), place)
 
 
-def _check_figure(key: str, figure: Mapping, at: str) -> None:
+def _check_figure(kind: str, figure: Mapping, at: str) -> None:
     value = check_number(figure, "value", at)
     check_number(figure, "target", at)
     if get(figure, "std", at) is not None:
@@ -100,8 +120,8 @@ def _check_figure(key: str, figure: Mapping, at: str) -> None:
         raise Flaw(f"{at} has null_low={low} above null_high={high}")
     if not verdict:
         raise Flaw(f"{at}.verdict is empty beside a null's interval")
-    above = value - high if KINDS[key].kind != "closeness" else low - value
-    below = low - value if KINDS[key].kind == "level" else above
+    above = value - high if kind != "closeness" else low - value
+    below = low - value if kind == "level" else above
     beyond = max(above, below)
     if beyond > ROUNDING if verdict == "inside" else beyond < -ROUNDING:
         raise Flaw(
@@ -127,7 +147,6 @@ def _check_detail(detail: Any, at: str, forgotten: int) -> None:
             raise Flaw(f"{at}.groups.{name} is none of head, mid, tail")
         check_number(groups, name, f"{at}.groups", low=-1, high=1)
     for key, ends in mapping(detail.get("intervals") or {}, f"{at}.intervals").items():
-        _check_known(key, f"{at}.intervals.{key}")
         values = numbers(ends)
         if values is None or len(values) != 3 or values[1] > values[2] + ROUNDING:
             raise Flaw(f"{at}.intervals.{key} is no value with an interval")

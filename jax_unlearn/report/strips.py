@@ -6,31 +6,30 @@ from typing import Any
 
 from markupsafe import Markup
 
-from jax_unlearn.audit.figures import KINDS
 from jax_unlearn.report._flaws import ROUNDING
 
 STRIP, BAND = (112.0, 14.0), (44.0, 68.0)  # points; where the null's interval is drawn
 
 
-def strip(key: str, figure: Mapping[str, Any]) -> Markup:
+def strip(kind: str, figure: Mapping[str, Any]) -> Markup:
     """Draw where a value lies beside the null's interval, which is always as wide.
 
     Args:
-      key: of the figure.
+      kind: of the figure's card.
       figure: a checked one.
 
     Returns:
       A small `<svg>`, or nothing where there is no interval.
 
     >>> figure = {"value": 3.0, "null_low": 1.0, "null_high": 2.0, "verdict": "outside"}
-    >>> 'cx="92.0"' in strip("ua", figure)
+    >>> 'cx="92.0"' in strip("level", figure)
     True
     """
     low, high = figure["null_low"], figure["null_high"]
     if low is None:
         return Markup("")
     width, height = STRIP
-    kind, middle = KINDS[key].kind, height / 2
+    middle = height / 2
     ends = {"distance": (0.0, BAND[1]), "closeness": (BAND[0], width)}.get(kind, BAND)
     x = place(figure["value"], low, high)
     colour = "var(--green)" if figure["verdict"] == "inside" else "var(--red)"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jax_unlearn.audit.figures import GROUPS, KINDS
+from jax_unlearn.audit.figures import GROUPS, KINDS, cards_of
 from jax_unlearn.report.table import number
 from jax_unlearn.report.words import SPACE
 
@@ -38,7 +38,7 @@ def summary(record: Mapping[str, Any], labels: Mapping[str, str]) -> list[str]:
             continue
         text = f"{label}: {counted[0].lower()}{counted[1:]}"
         if 0 < len(outside) <= FEW:
-            text += f" Outside: {_listed(outside, brief=True)}."
+            text += f" Outside: {_listed(record, outside, brief=True)}."
         elif set(TRACES) & set(outside):
             text += " Among those outside are attacks that find traces of the samples."
         paragraphs.append(text)
@@ -110,7 +110,7 @@ def verdict(record: Mapping[str, Any], name: str) -> list[str]:
     sentences = [counted]
     if outside:
         if len(outside) <= FEW:
-            sentences.append(f"Outside: {_listed(outside)}.")
+            sentences.append(f"Outside: {_listed(record, outside)}.")
         elif len(outside) < count:
             sentences.append(f"Outside are the {len(outside)} marked ○ below.")
         sentences.append(f"In plain words: {'; '.join(_plainly(record, name))}.")
@@ -261,14 +261,19 @@ def _counted(
     return f"{text} inside what retraining with another seed gives.", outside, count
 
 
-def _listed(outside: Mapping[str, Mapping[str, Any]], *, brief: bool = False) -> str:
+def _listed(
+    record: Mapping[str, Any],
+    outside: Mapping[str, Mapping[str, Any]],
+    *,
+    brief: bool = False,
+) -> str:
     """Name the figures outside, with their values and targets where not brief."""
-    said = []
+    said, cards = [], cards_of(record)
     for key, figure in outside.items():
-        kind = KINDS[key]
-        text = kind.label
+        card = cards[key]
+        text = card.label
         if not brief:
-            value, goal = (number(figure[n], kind.digits) for n in ("value", "target"))
+            value, goal = (number(figure[n], card.digits) for n in ("value", "target"))
             text += f" ({value}; target {goal})"
         said.append(text)
     return "; ".join(said)
@@ -311,6 +316,11 @@ def _plainly(record: Mapping[str, Any], name: str) -> list[str]:
             "taken together, the accuracies are farther from Retrain's than those of "
             "another Retrain"
         )
+    own = outside([key for key in figures if key not in KINDS])
+    if own:
+        found = {key: figures[key] for key in own}
+        named = _listed(record, found, brief=True)
+        said.append(f"by {named} the models are not as other Retrains are")
     return said
 
 

@@ -258,10 +258,10 @@ GOOD = np.arange(6.0).reshape(3, 2)
         (lambda: example_epsilon(GOOD, GOOD[:1]), r"retrained.*holds 1 model"),
         (
             lambda: example_epsilon(GOOD, GOOD[:, :1]),
-            "differ in the number of examples",
+            "have different numbers of samples",
         ),
         (lambda: example_epsilon(GOOD, GOOD[0]), r"retrained.*must have 2 axes"),
-        (lambda: example_epsilon(GOOD[:, :0], GOOD[:, :0]), "holds no example"),
+        (lambda: example_epsilon(GOOD[:, :0], GOOD[:, :0]), "has no samples"),
         (lambda: example_epsilon(GOOD[:0], GOOD), "is empty"),
         (
             lambda: example_epsilon(GOOD, np.where(GOOD == 3, np.nan, GOOD)),

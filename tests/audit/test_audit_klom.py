@@ -180,7 +180,7 @@ GOOD = np.arange(6.0).reshape(3, 2)
     ("call", "message"),
     [
         (lambda: klom(GOOD[:1], GOOD), r"unlearned.*holds 1 model.*least 2"),
-        (lambda: klom(GOOD, GOOD[:, :1]), "differ in the number of examples"),
+        (lambda: klom(GOOD, GOOD[:, :1]), "have different numbers of samples"),
         (lambda: klom(GOOD * np.nan, GOOD), r"unlearned\[0, 0\]=nan \(6 of 6"),
         (lambda: klom(GOOD, GOOD, bins=1), "bins=1 must be a whole"),
         (lambda: klom(GOOD, GOOD, bins=2.5), "bins=2.5"),

@@ -234,9 +234,9 @@ def test_the_interval_bootstraps_samples():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda u: u_lira(u[:3], u), "needs at least 4 models of each kind; have N=3"),
-        (lambda u: u_lira(u, u[:3]), "needs at least 4 models of each kind; have M=3"),
-        (lambda u: u_lira(u, u, folds=4), "at least 8 models of each kind; have N=6"),
+        (lambda u: u_lira(u[:3], u), "unlearned.*holds 3 models; give at least 4"),
+        (lambda u: u_lira(u, u[:3]), "retrained.*holds 3 models; give at least 4"),
+        (lambda u: u_lira(u, u, folds=4), "unlearned.*holds 6 models.*least 8"),
         (lambda u: u_lira(u, u, folds=1), "folds=1 hold nothing out"),
         (lambda u: u_lira(u, u[:, :2]), r"retrained.shape=\(6, 2\) have different"),
         (lambda u: u_lira(u[:, 0], u), r"unlearned.shape=\(6,\) must have 2 axes"),

@@ -176,7 +176,7 @@ def test_a_strip_shows_the_side_of_a_value(key):
         above, below = value > 2, value < 1
         outside = {"level": above or below, "distance": above, "closeness": below}[kind]
         verdict = "outside" if outside else "inside"
-        svg = strips.strip(key, figure | {"value": value, "verdict": verdict})
+        svg = strips.strip(kind, figure | {"value": value, "verdict": verdict})
         colour = {"inside": "--green", "outside": "--red"}[verdict]
         assert f'cx="{x}"' in svg
         assert f'stroke="var({colour})"' in svg
@@ -188,7 +188,7 @@ def test_a_strip_shows_the_side_of_a_value(key):
 @given(st.floats(-1e6, 1e6), st.floats(-10, 10), st.floats(0, 10))
 def test_a_strip_stays_inside_its_frame(value, low, width):
     figure = {"value": value, "null_low": low, "null_high": low + width}
-    svg = strips.strip("ua", figure | {"verdict": "inside"})
+    svg = strips.strip("level", figure | {"verdict": "inside"})
     circle = re.search(r'cx="([-\d.]+)"', svg)
     if circle:
         assert 4 <= float(circle[1]) <= 108
@@ -199,4 +199,6 @@ def test_a_strip_stays_inside_its_frame(value, low, width):
 
 
 def test_no_interval_no_strip():
-    assert strips.strip("ua", {"value": 1.0, "null_low": None, "null_high": None}) == ""
+    assert (
+        strips.strip("level", {"value": 1.0, "null_low": None, "null_high": None}) == ""
+    )
