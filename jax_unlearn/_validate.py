@@ -1,7 +1,7 @@
-"""Checks of numbers and names that a user chose: one function a rule.
+"""Checks of what a user chose: one function a rule, one line that names the value.
 
-A concrete number is checked; a tracer is not, so that whole runs can be vmapped over
-hyper-parameters.
+A concrete number is checked, and NaN breaks every rule; a tracer is not looked at, so
+that whole runs can be vmapped over hyper-parameters.
 """
 
 import math
@@ -9,7 +9,11 @@ import numbers
 from collections.abc import Iterable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from jax_unlearn.errors import InputError, unknown_name
+from jax_unlearn.types import LossFn, PyTree
 
 
 def positive(name: str, value: Any, remedy: str = "") -> None:
@@ -19,12 +23,12 @@ def positive(name: str, value: Any, remedy: str = "") -> None:
     Traceback (most recent call last):
     jax_unlearn.errors.InputError: temperature=0 must be positive and finite; try 1.0
     """
-    _require(name, value, lambda v: 0 < v < math.inf, "positive and finite", remedy)
+    _require(name, value, lambda v: 0 < v < math.inf, "be positive and finite", remedy)
 
 
 def not_negative(name: str, value: Any, remedy: str = "") -> None:
     """Refuse a number that is negative or infinite."""
-    rule = "0 or more, and finite"
+    rule = "not be negative or infinite"
     _require(name, value, lambda v: 0 <= v < math.inf, rule, remedy)
 
 
@@ -35,19 +39,39 @@ def at_least(name: str, value: Any, low: float, remedy: str = "") -> None:
     Traceback (most recent call last):
     jax_unlearn.errors.InputError: epochs=0 must be at least 1
     """
-    _require(name, value, lambda v: v >= low, f"at least {low}", remedy)
+    _require(name, value, lambda v: v >= low, f"be at least {low}", remedy)
+
+
+def within(name: str, value: Any, interval: str, remedy: str = "") -> None:
+    """Refuse a number outside an interval.
+
+    Args:
+      name: of the number.
+      value: of it.
+      interval: such as "[0, 1)"; a round bracket leaves its bound out.
+      remedy: what to do instead.
+
+    >>> within("keep", 0.0, "(0, 1]", "SalUn uses 0.5")
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: keep=0.0 must lie in (0, 1]; SalUn uses 0.5
+    """
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+
+    def inside(v: Any) -> bool:
+        above = low < v if interval[0] == "(" else low <= v
+        return above and (v < high if interval[-1] == ")" else v <= high)
+
+    _require(name, value, inside, f"lie in {interval}", remedy)
 
 
 def fraction(name: str, value: Any, remedy: str = "") -> None:
     """Refuse a number outside (0, 1]."""
-    if isinstance(value, numbers.Real) and not 0 < float(value) <= 1:
-        raise InputError(f"{name}={value} must lie in (0, 1]{_after(remedy)}")
+    within(name, value, "(0, 1]", remedy)
 
 
 def share(name: str, value: Any, remedy: str = "") -> None:
     """Refuse a number outside [0, 1)."""
-    if isinstance(value, numbers.Real) and not 0 <= float(value) < 1:
-        raise InputError(f"{name}={value} must lie in [0, 1){_after(remedy)}")
+    within(name, value, "[0, 1)", remedy)
 
 
 def one_of(kind: str, name: Any, names: Iterable[str]) -> None:
@@ -63,10 +87,46 @@ known: merged, zipped
         raise unknown_name(kind, str(name), names)
 
 
+def choice(name: str, value: Any, *choices: str) -> None:
+    """Refuse an option that is none of two or three.
+
+    >>> choice("normalize", "sum", "mean_one", "none")
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: normalize='sum': choose 'mean_one' or 'none'
+    """
+    if value not in choices:
+        *first, last = map(repr, choices)
+        raise InputError(f"{name}={value!r}: choose {', '.join(first)} or {last}")
+
+
+def eval_mode(loss_fn: LossFn) -> None:
+    """Refuse an objective in train mode where samples must be on their own.
+
+    Dropout and BatchNorm make a sample's gradient depend on the rest of its batch. Of
+    a loss function that does not say its mode nothing is known.
+    """
+    if getattr(loss_fn, "train", False):
+        raise InputError(
+            "loss_fn.train=True: gradients of single samples need eval mode; give "
+            "loss_fn._replace(train=False)"
+        )
+
+
+def same_shapes(name: str, tree: PyTree, params: PyTree, remedy: str) -> None:
+    """Refuse a pytree that is not shaped like the parameters.
+
+    >>> same_shapes("the mask", jnp.ones(3), jnp.ones(2), "take the same model")
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: the mask and the parameters differ in structure or \
+shapes; take the same model
+    """
+    if jax.tree.map(jnp.shape, tree) != jax.tree.map(jnp.shape, params):
+        raise InputError(
+            f"{name} and the parameters differ in structure or shapes; {remedy}"
+        )
+
+
 def _require(name: str, value: Any, rule: Any, words: str, remedy: str) -> None:
     if isinstance(value, numbers.Real) and not rule(value):
-        raise InputError(f"{name}={value} must be {words}{_after(remedy)}")
-
-
-def _after(remedy: str) -> str:
-    return f"; {remedy}" if remedy else ""
+        end = f"; {remedy}" if remedy else ""
+        raise InputError(f"{name}={value} must {words}{end}")

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jax_unlearn.errors import InputError
 from jax_unlearn.meta import MetaGradInfo as MetaGradInfo
 from jax_unlearn.meta import meta_grad as meta_grad
 from jax_unlearn.types import Array, Batch, LossFn, ModelState, Params, PyTree
@@ -124,6 +125,81 @@ def _cotangent(losses, aux, weights_fn, where):
     return cotangent, WeightedGradInfo(losses, weights, aux, carry)
 
 
+def counted(batch: Batch) -> Array:
+    """Return which samples of a batch count, `bool[B]`: all without a mask.
+
+    >>> counted(Batch(jnp.zeros(2), jnp.array([0, 1]))).tolist()
+    [True, True]
+    """
+    return jnp.ones(batch.labels.shape, bool) if batch.mask is None else batch.mask
+
+
+def mean_loss(losses: Array, mask: Array | None) -> Array:
+    """Return the mean of the counted losses, 0 if none counts.
+
+    >>> print(mean_loss(jnp.array([1.0, 3.0]), jnp.array([True, False])))
+    1.0
+    """
+    if mask is None:
+        return jnp.mean(losses)
+    total = jnp.sum(jnp.where(mask, losses, 0.0))
+    return total / jnp.maximum(jnp.sum(mask.astype(jnp.float32)), 1.0)
+
+
+def sample_gradient(loss_fn: LossFn) -> Callable[..., Params]:
+    """Transform a loss into the gradient of one sample: put it under `jax.vmap`.
+
+    Args:
+      loss_fn: unreduced losses in eval mode: BatchNorm in train mode means nothing on a
+        single sample.
+
+    Returns:
+      `(params, model_state, sample, key) -> gradient` like `params`; `sample` is a
+      `Batch` without its leading axis.
+    """
+
+    def gradient(params: Params, model_state: ModelState, sample: Batch, key: Array):
+        alone = jax.tree.map(lambda leaf: leaf[None], sample)
+
+        def loss(params: Params) -> Array:
+            return loss_fn(params, model_state, alone, key)[0][0]
+
+        return jax.grad(loss)(params)
+
+    return gradient
+
+
+def over_batches(
+    summed: Callable[..., tuple[PyTree, Array]],
+) -> Callable[..., PyTree]:
+    """Turn sums over a batch into the mean over many.
+
+    Args:
+      summed: `(params, model_state, batch, key) -> (sum, count)`.
+
+    Returns:
+      `(params, model_state, batches, key) -> mean`, compiled once per shape of batch, 0
+      where nothing counts; InputError if there is no batch. Batch i uses
+      `fold_in(key, i)`.
+    """
+    summed = jax.jit(summed)
+
+    def mean(
+        params: Params, model_state: ModelState, batches: Iterable[Batch], key: Array
+    ) -> PyTree:
+        total, count = None, 0
+        for number, batch in enumerate(batches):
+            own = jax.random.fold_in(key, number)
+            new, size = summed(params, model_state, batch, own)
+            total = new if total is None else optax.tree.add(total, new)
+            count = count + size
+        if total is None:
+            raise InputError("batches is empty: give at least one batch")
+        return optax.tree.scale(1.0 / max(int(count), 1), total)
+
+    return mean
+
+
 def mean_gradient(loss_fn: LossFn) -> Callable[..., PyTree]:
     """Transform a loss into its mean gradient over the samples of many batches.
 
@@ -132,7 +208,7 @@ def mean_gradient(loss_fn: LossFn) -> Callable[..., PyTree]:
 
     Returns:
       `(params, model_state, batches, key) -> gradients`, float32, like `params`;
-      compiled once, padding left out by the masks; ValueError if there is no batch.
+      compiled once, padding left out by the masks; InputError if there is no batch.
 
     >>> from jax_unlearn.types import Aux
     >>> def loss_fn(w, state, batch, key):
@@ -143,26 +219,13 @@ def mean_gradient(loss_fn: LossFn) -> Callable[..., PyTree]:
     2.0
     """
 
-    @jax.jit
-    def summed(params, model_state, batch, key):
+    def summed(params, model_state, batch: Batch, key):
         def total(params):
             losses, _ = loss_fn(params, model_state, batch, key)
             kept = losses if batch.mask is None else jnp.where(batch.mask, losses, 0.0)
             return jnp.sum(kept)
 
-        return optax.tree.cast(jax.grad(total)(params), jnp.float32)
+        grads = optax.tree.cast(jax.grad(total)(params), jnp.float32)
+        return grads, jnp.sum(counted(batch))
 
-    def mean(
-        params: Params, model_state: ModelState, batches: Iterable[Batch], key: Array
-    ) -> PyTree:
-        gradients, count = None, 0
-        for number, batch in enumerate(batches):
-            new = summed(params, model_state, batch, jax.random.fold_in(key, number))
-            gradients = new if gradients is None else optax.tree.add(gradients, new)
-            size = batch.labels.shape[0]
-            count += size if batch.mask is None else int(jnp.sum(batch.mask))
-        if gradients is None:
-            raise ValueError("batches is empty: give at least one batch")
-        return optax.tree.scale(1.0 / max(count, 1), gradients)
-
-    return mean
+    return over_batches(summed)

@@ -1,4 +1,4 @@
-"""Harmonizers: what becomes of a forget and a retain gradient that disagree.
+"""Harmonizers: combine forget and retain gradients, removing conflicts.
 
 A harmonizer is `(g_forget, g_retain) -> g` on pytrees; inner products and norms are
 taken in float32 over the whole pytree (or leaf by leaf), leaves keep their dtype.
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jax_unlearn.errors import InputError
+from jax_unlearn import _validate
 from jax_unlearn.types import Array, Harmonizer, PyTree
 
 
@@ -80,13 +80,13 @@ def one_way(priority: str = "retain", *, per_leaf: bool = False) -> Harmonizer:
     >>> print(one_way()(jnp.array([1.0, -1.0]), jnp.array([0.0, 2.0])))
     [1. 2.]
     """
-    if priority not in ("retain", "forget"):
-        raise InputError(f"priority={priority!r}: choose 'retain' or 'forget'")
+    _validate.choice("priority", priority, "retain", "forget")
 
     def harmonize(g_forget: PyTree, g_retain: PyTree) -> PyTree:
-        if priority == "retain":
-            return optax.tree.add(g_retain, _project(g_forget, g_retain, per_leaf))
-        return optax.tree.add(g_forget, _project(g_retain, g_forget, per_leaf))
+        stays, gives = g_retain, g_forget
+        if priority == "forget":
+            stays, gives = g_forget, g_retain
+        return optax.tree.add(stays, _project(gives, stays, per_leaf))
 
     return harmonize
 
@@ -139,12 +139,8 @@ def _project(g: PyTree, onto: PyTree, per_leaf: bool) -> PyTree:
 
 def _scaled(tree: PyTree) -> tuple[Array, PyTree]:
     """Return the largest size of an entry, and the tree divided by it, in float32."""
-    tree = _float32(tree)
+    tree = optax.tree.cast(tree, jnp.float32)
     sizes = [jnp.max(jnp.abs(leaf), initial=0.0) for leaf in jax.tree.leaves(tree)]
     largest = functools.reduce(jnp.maximum, sizes, jnp.float32(0))
     divisor = jnp.where(largest > 0, largest, 1.0)
     return largest, jax.tree.map(lambda leaf: leaf / divisor, tree)
-
-
-def _float32(tree: PyTree) -> PyTree:
-    return optax.tree.cast(tree, jnp.float32)

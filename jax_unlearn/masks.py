@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from jax_unlearn.errors import InputError
+from jax_unlearn import _validate
 from jax_unlearn.types import Array, Params, PyTree
 
 
@@ -37,8 +37,7 @@ def gradient_saliency(grads: PyTree, *, keep: float) -> PyTree:
     ... )
     {'a': Array([ True,  True], dtype=bool), 'b': Array([False, False], dtype=bool)}
     """
-    if not 0 < keep <= 1:
-        raise InputError(f"keep={keep} must lie in (0, 1]; SalUn uses 0.5")
+    _validate.fraction("keep", keep, "SalUn uses 0.5")
     sizes = jax.tree.map(lambda g: jnp.abs(g.astype(jnp.float32)), grads)
     flat, unravel = ravel_pytree(sizes)
     marked = math.ceil(round(keep * flat.size, 6))  # 0.07·100 is 7.000000000000001
@@ -100,7 +99,7 @@ def masked(
       An optax transformation.
 
     Raises:
-      ValueError: at `init`, if mask and parameters differ in structure or shapes.
+      InputError: at `init`, if mask and parameters differ in structure or shapes.
 
     Source: SalUn, arXiv 2310.12508, with the leak mended.
 
@@ -113,12 +112,7 @@ def masked(
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params: Params) -> MaskedState:
-        shapes = jax.tree.map(jnp.shape, mask), jax.tree.map(jnp.shape, params)
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                "the mask and the parameters differ in structure or shapes; build the "
-                "mask from gradients of the same model"
-            )
+        check_mask(mask, params)
         return MaskedState(jax.tree.map(jnp.asarray, mask), inner.init(params))
 
     def update(updates, state, params=None, **extra_args):
@@ -128,6 +122,18 @@ def masked(
         return updates, MaskedState(state.mask, new)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def check_mask(mask: PyTree, params: Params) -> None:
+    """Refuse a mask that is not shaped like the parameters.
+
+    Raises:
+      InputError: another structure, or a leaf of another shape.
+
+    >>> check_mask({"w": True}, {"w": 1.0})
+    """
+    remedy = "build the mask from gradients of the same model"
+    _validate.same_shapes("the mask", mask, params, remedy)
 
 
 def apply_mask(tree: PyTree, mask: PyTree) -> PyTree:
@@ -178,8 +184,7 @@ def soft_threshold(
     >>> print(updates)
     [0.7 0. ]
     """
-    if isinstance(threshold, int | float) and not threshold >= 0:
-        raise InputError(f"threshold={threshold} must not be negative; 0 switches off")
+    _validate.not_negative("threshold", threshold, "0 switches off")
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params: Params) -> SoftThresholdState:

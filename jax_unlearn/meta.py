@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jax_unlearn import _validate
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Params
 
@@ -96,8 +97,7 @@ def meta_grad(
     >>> print(grads)  # 2 + (1 − 0.5)·((1 − 3) + 1)
     1.5
     """
-    if inner_steps < 1:
-        raise InputError(f"inner_steps={inner_steps} must be at least 1")
+    _validate.at_least("inner_steps", inner_steps, 1)
     evaluate = jax.value_and_grad(_checked(support_loss), has_aux=True)
     if first_order:
         evaluate = _constant(evaluate)

@@ -35,6 +35,29 @@ def look_up(table: Array, index: Array) -> Array:
     )
 
 
+def row_ids(index: Array | None, user: str, instead: str = "") -> Array:
+    """Return the ids of samples, which whoever looks into a table needs.
+
+    Args:
+      index: of a `Batch` or a `Sample`.
+      user: who needs them, as the message begins.
+      instead: what would do without.
+
+    Raises:
+      InputError: no ids.
+
+    >>> row_ids(None, "fixed labels need")
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: batch.index=None: fixed labels need the id of each \
+sample; fill Batch.index
+    """
+    if index is None:
+        raise InputError(
+            f"batch.index=None: {user} the id of each sample; fill Batch.index{instead}"
+        )
+    return index
+
+
 def check_table(name: str, table: Array, shape: str) -> None:
     """Refuse a table that has not one row, or one number, a sample.
 

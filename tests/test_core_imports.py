@@ -35,6 +35,7 @@ CORE = [
         for name in (
             "types",
             "errors",
+            "_validate",
             "losses",
             "gradients",
             "harmonize",
@@ -52,6 +53,7 @@ CORE = [
 ]
 ALLOWED = {"jax", "optax", "chex", "numpy"}
 INSIDE = {
+    "_validate",
     "diffusion",
     "types",
     "errors",
