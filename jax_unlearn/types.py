@@ -127,7 +127,7 @@ class WeightFn(Protocol):
         sample: Sample,
         state: PyTree,
         *,
-        reference: "Sample | Callable[[], Sample] | None" = None,
+        reference: "Callable[[], Sample] | None" = None,
     ) -> tuple[Array, PyTree]:
         """Return (weights f32[B], the next state)."""
         ...
@@ -140,8 +140,9 @@ class Weighting(NamedTuple):
       init: `() -> state`; arrays a weighting needs (losses under the original model,
         class moments) live in its state, never in the compiled program.
       update: `(sample, state, *, reference=None) -> (weights f32[B], state)`.
-        `reference` is the `Sample` of the unseen batch, or a function without
-        arguments that computes it, so that a weighting pays for it only when used.
+        `reference` is a function without arguments that computes the `Sample` of the
+        unseen batch, so that a weighting pays for it only when used; None where the
+        step has no such batch.
     """
 
     init: Callable[[], PyTree]

@@ -3,6 +3,7 @@
 from jax_unlearn.weights.combine import chain as chain
 from jax_unlearn.weights.combine import clip as clip
 from jax_unlearn.weights.combine import schedule as schedule
+from jax_unlearn.weights.combine import stateless as stateless
 from jax_unlearn.weights.combine import uniform as uniform
 from jax_unlearn.weights.difficulty import by_score as by_score
 from jax_unlearn.weights.difficulty import el2n as el2n
@@ -20,6 +21,7 @@ from jax_unlearn.weights.falw import falw as falw
 from jax_unlearn.weights.falw import falw_weights as falw_weights
 from jax_unlearn.weights.falw import shrink as shrink
 from jax_unlearn.weights.falw import streaming as streaming
+from jax_unlearn.weights.loreun import Softmin as Softmin
 from jax_unlearn.weights.loreun import by_table as by_table
 from jax_unlearn.weights.loreun import loreun as loreun
 from jax_unlearn.weights.loreun import loreun_static as loreun_static

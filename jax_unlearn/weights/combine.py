@@ -8,6 +8,25 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Sample, Weighting
 
 
+def stateless(weigh: Callable[[Sample], Array]) -> Weighting:
+    """Make a weighting of a function that looks at nothing but the samples.
+
+    Args:
+      weigh: `Sample -> weights f32[B]`.
+
+    >>> w = stateless(lambda sample: 2.0 * sample.losses)
+    >>> s = Sample(jnp.array([1.0, 3.0]), None, jnp.array([0, 1]))
+    >>> w.update(s, w.init())[0].tolist()
+    [2.0, 6.0]
+    """
+
+    def update(sample: Sample, state, *, reference=None):
+        del reference
+        return weigh(sample), state
+
+    return Weighting(lambda: (), update)
+
+
 def uniform() -> Weighting:
     """Weight every sample by 1.
 
@@ -16,12 +35,7 @@ def uniform() -> Weighting:
     >>> w.update(s, w.init())[0].tolist()
     [1.0, 1.0]
     """
-
-    def update(sample: Sample, state, *, reference=None):
-        del reference
-        return jnp.ones(sample.losses.shape, jnp.float32), state
-
-    return Weighting(lambda: (), update)
+    return stateless(lambda sample: jnp.ones(sample.losses.shape, jnp.float32))
 
 
 def chain(*weightings: Weighting) -> Weighting:

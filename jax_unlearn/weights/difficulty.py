@@ -5,8 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jax_unlearn import losses
-from jax_unlearn.errors import InputError
+from jax_unlearn import _validate, losses
+from jax_unlearn.gradients import sample_gradient
 from jax_unlearn.types import (
     Array,
     Batch,
@@ -16,7 +16,8 @@ from jax_unlearn.types import (
     Sample,
     Weighting,
 )
-from jax_unlearn.weights.loreun import check_temperature, softmin_weights
+from jax_unlearn.weights.combine import stateless
+from jax_unlearn.weights.loreun import Softmin
 
 
 def by_score(
@@ -45,20 +46,8 @@ def by_score(
     >>> w.update(s, w.init())[0].tolist()
     [1.0, 1.0]
     """
-    check_temperature(temperature)
-
-    def update(sample: Sample, state, *, reference=None):
-        del reference
-        weights = softmin_weights(
-            score(sample),
-            temperature=temperature,
-            where=sample.mask,
-            normalize=normalize,
-            relative=relative,
-        )
-        return weights, state
-
-    return Weighting(lambda: (), update)
+    softmin = Softmin(temperature, normalize, relative)
+    return stateless(lambda sample: softmin(score(sample), sample.mask))
 
 
 def el2n(
@@ -78,12 +67,8 @@ def el2n(
     >>> w.update(s, w.init())[0].tolist()
     [1.0, 1.0]
     """
-    return by_score(
-        lambda sample: losses.el2n(sample.outputs, sample.labels),
-        temperature=temperature,
-        normalize=normalize,
-        relative=relative,
-    )
+    softmin = Softmin(temperature, normalize, relative)
+    return stateless(lambda s: softmin(losses.el2n(s.outputs, s.labels), s.mask))
 
 
 def margin(
@@ -103,12 +88,8 @@ def margin(
     >>> w.update(s, w.init())[0].tolist()
     [1.0, 1.0]
     """
-    return by_score(
-        lambda sample: -losses.margin(sample.outputs, sample.labels),
-        temperature=temperature,
-        normalize=normalize,
-        relative=relative,
-    )
+    softmin = Softmin(temperature, normalize, relative)
+    return stateless(lambda s: softmin(-losses.margin(s.outputs, s.labels), s.mask))
 
 
 def gradient_norms(
@@ -147,21 +128,13 @@ def gradient_norms(
     >>> gradient_norms(loss, 0.0, (), batch).tolist()  # |−x_0 + (x_0 + x_1)/2|
     [1.0]
     """
-    if getattr(loss_fn, "train", False):
-        raise InputError(
-            "loss_fn.train=True: per-example gradients need eval mode; use "
-            "loss_fn._replace(train=False)"
-        )
+    _validate.eval_mode(loss_fn)
+    gradient = sample_gradient(loss_fn)
 
-    def one(example: Batch) -> Array:
-        single = jax.tree.map(lambda leaf: leaf[None], example)
-
-        def loss(params: Params) -> Array:
-            return loss_fn(params, model_state, single, jax.random.key(0))[0][0]
-
+    def one(sample: Batch) -> Array:
+        grads = gradient(params, model_state, sample, jax.random.key(0))
         squares = [
-            jnp.sum(jnp.square(g.astype(jnp.float32)))
-            for g in jax.tree.leaves(jax.grad(loss)(params))
+            jnp.sum(jnp.square(g.astype(jnp.float32))) for g in jax.tree.leaves(grads)
         ]
         return jnp.sqrt(sum(squares, jnp.float32(0)))
 

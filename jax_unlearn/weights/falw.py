@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jax_unlearn import _validate
 from jax_unlearn.errors import InputError
 from jax_unlearn.losses import true_class_probability
 from jax_unlearn.types import Array, PyTree, Sample, Weighting
@@ -196,10 +197,8 @@ def falw(
     >>> w.update(s, w.init())[0].tolist()  # 1 + tanh(0.5)
     [1.4621]
     """
-    if isinstance(tau, int | float) and not tau >= 0:
-        raise InputError(f"tau={tau} must not be negative; try 0.15")
-    if isinstance(shrinkage, int | float) and not shrinkage >= 0:
-        raise InputError(f"shrinkage={shrinkage} must not be negative; try 0.0")
+    _validate.not_negative("tau", tau, "try 0.15")
+    _validate.not_negative("shrinkage", shrinkage, "try 0.0")
     if not isinstance(class_counts, Tracer):
         counts = np.asarray(class_counts)
         if counts.ndim != 1 or counts.min(initial=0) < 0 or counts.sum() == 0:
@@ -215,9 +214,6 @@ def falw(
 
     def update(sample: Sample, state, *, reference=None):
         balance, memory = state
-        if isinstance(reference, Sample):
-            given = reference
-            reference = lambda: given  # noqa: E731
         stats, memory = source.update(reference, memory)
         if not isinstance(shrinkage, int | float) or shrinkage > 0:
             stats = shrink(stats, pseudo_count=shrinkage)
@@ -294,8 +290,7 @@ def every(steps: int) -> Estimator:
     >>> stats.mean.tolist()
     [0.0, 0.5]
     """
-    if steps < 1:
-        raise InputError(f"steps={steps}: refresh the moments every 1 or more steps")
+    _validate.at_least("steps", steps, 1, "1 takes the moments at every step")
 
     def init(num_classes: int):
         return _no_stats(num_classes), jnp.int32(0)
@@ -336,8 +331,7 @@ def streaming(*, decay: float = 0.9) -> Estimator:
     >>> e.update(lambda: s, e.init(2))[0].mean.tolist()  # unbiased after one step
     [0.0, 0.5]
     """
-    if isinstance(decay, int | float) and not 0 <= decay < 1:
-        raise InputError(f"decay={decay} must lie in [0, 1); try 0.9")
+    _validate.share("decay", decay, "try 0.9")
 
     def init(num_classes: int):
         return tuple(jnp.zeros(num_classes, jnp.float32) for _ in range(4))

@@ -1,12 +1,57 @@
 """LoReUn: weights that grow as the loss falls, for easy samples are hard to forget."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
 
-from jax_unlearn.errors import InputError
-from jax_unlearn.tables import check_table, look_up
+from jax_unlearn import _validate
+from jax_unlearn.tables import check_table, look_up, row_ids
 from jax_unlearn.types import Array, Sample, Weighting
+from jax_unlearn.weights.combine import stateless
+
+
+@dataclasses.dataclass(frozen=True)
+class Softmin:
+    """How scores become weights: exp(−score/τ), the smaller the score the more.
+
+    `normalize="mean_one"`: w_i = n·softmax(−s/τ)_i over the n counted samples, which
+    neither under- nor overflows and sums to n. `normalize="none"`: w_i = exp(−s_i/τ).
+
+    Attributes:
+      temperature: τ > 0; large is uniform, small picks the smallest score.
+      normalize: "mean_one" or "none".
+      relative: measure τ in standard deviations of the counted scores; equal scores
+        then have equal weights.
+
+    >>> Softmin(1.0)(jnp.log(jnp.array([1.0, 3.0]))).tolist()
+    [1.5, 0.5]
+    """
+
+    temperature: float | Array
+    normalize: str = "mean_one"
+    relative: bool = False
+
+    def __post_init__(self):
+        _validate.positive("temperature", self.temperature, "try 1.0")
+        _validate.choice("normalize", self.normalize, "mean_one", "none")
+
+    def __call__(self, scores: Array, where: Array | None = None) -> Array:
+        """Return weights `f32[B]` of scores `[B]`, 0 where a sample does not count."""
+        scores = scores.astype(jnp.float32)
+        counted = jnp.ones(scores.shape, jnp.bool_) if where is None else where
+        chex.assert_equal_shape([scores, counted])
+        tau = jnp.asarray(self.temperature, jnp.float32)
+        if self.relative:
+            spread = jnp.std(scores, where=counted)
+            tau = jnp.where(spread > 0, tau * spread, jnp.float32(1))
+        if self.normalize == "none":
+            return jnp.where(counted, jnp.exp(-scores / tau), 0.0)
+        smallest = jnp.min(scores, where=counted, initial=jnp.inf)
+        share = jax.nn.softmax((smallest - scores) / tau, where=counted)
+        weights = jnp.sum(counted.astype(jnp.float32)) * share
+        return jnp.where(counted, weights, 0.0)
 
 
 def softmin_weights(
@@ -19,16 +64,12 @@ def softmin_weights(
 ) -> Array:
     """Weight samples by exp(−score/τ): the smaller the score, the more weight.
 
-    `normalize="mean_one"`: w_i = n·softmax(−s/τ)_i over the n counted samples, which
-    neither under- nor overflows and sums to n. `normalize="none"`: w_i = exp(−s_i/τ).
-
     Args:
       scores: finite, `[B]`.
-      temperature: τ > 0; large is uniform, small picks the smallest score.
+      temperature: τ > 0, like the next two an option of `Softmin`.
       where: `bool[B]`, samples that count; the others get weight 0.
-      normalize: "mean_one" or "none".
-      relative: measure τ in standard deviations of the counted scores; equal scores
-        then have equal weights.
+      normalize: "mean_one" (n·softmax(−s/τ), of mean 1) or "none" (exp(−s/τ)).
+      relative: τ in standard deviations of the counted scores.
 
     Returns:
       Weights `f32[B]`; all 0 if no sample counts.
@@ -43,22 +84,7 @@ def softmin_weights(
     >>> softmin_weights(s, temperature=1.0).tolist()
     [1.5, 0.5]
     """
-    if normalize not in ("mean_one", "none"):
-        raise InputError(f"normalize={normalize!r}: choose 'mean_one' or 'none'")
-    check_temperature(temperature)
-    scores = scores.astype(jnp.float32)
-    counted = jnp.ones(scores.shape, jnp.bool_) if where is None else where
-    chex.assert_equal_shape([scores, counted])
-    tau = jnp.asarray(temperature, jnp.float32)
-    if relative:
-        spread = jnp.std(scores, where=counted)
-        tau = jnp.where(spread > 0, tau * spread, jnp.float32(1))
-    if normalize == "none":
-        return jnp.where(counted, jnp.exp(-scores / tau), 0.0)
-    smallest = jnp.min(scores, where=counted, initial=jnp.inf)
-    share = jax.nn.softmax((smallest - scores) / tau, where=counted)
-    weights = jnp.sum(counted.astype(jnp.float32)) * share
-    return jnp.where(counted, weights, 0.0)
+    return Softmin(temperature, normalize, relative)(scores, where)
 
 
 def loreun_weights(
@@ -99,20 +125,11 @@ def loreun_weights(
     >>> loreun_weights(losses, temperature=1.0, normalize="none").tolist()
     [1.0, 0.3333]
     """
-    return softmin_weights(
-        losses,
-        temperature=temperature,
-        where=where,
-        normalize=normalize,
-        relative=relative,
-    )
+    return Softmin(temperature, normalize, relative)(losses, where)
 
 
 def loreun(
-    *,
-    temperature: float | Array,
-    normalize: str = "mean_one",
-    relative: bool = False,
+    *, temperature: float | Array, normalize: str = "mean_one", relative: bool = False
 ) -> Weighting:
     """Weight by the loss under the current parameters (dynamic LoReUn).
 
@@ -135,20 +152,8 @@ def loreun(
     >>> w.update(s, w.init())[0].tolist()
     [1.5, 0.5]
     """
-    check_temperature(temperature)
-
-    def update(sample: Sample, state, *, reference=None):
-        del reference
-        weights = loreun_weights(
-            sample.losses,
-            temperature=temperature,
-            where=sample.mask,
-            normalize=normalize,
-            relative=relative,
-        )
-        return weights, state
-
-    return Weighting(lambda: (), update)
+    softmin = Softmin(temperature, normalize, relative)
+    return stateless(lambda sample: softmin(sample.losses, sample.mask))
 
 
 def by_table(
@@ -179,25 +184,14 @@ def by_table(
     >>> w.update(s, w.init())[0].tolist()
     [1.5, 0.5]
     """
-    check_temperature(temperature)
+    softmin = Softmin(temperature, normalize, relative)
     table = jnp.asarray(scores, jnp.float32)
     check_table("scores", table, "[N]")
 
     def update(sample: Sample, state, *, reference=None):
         del reference
-        if sample.index is None:
-            raise InputError(
-                "batch.index=None: static weights need the id of each sample; fill "
-                "Batch.index or use dynamic weights"
-            )
-        weights = softmin_weights(
-            look_up(state, sample.index),
-            temperature=temperature,
-            where=sample.mask,
-            normalize=normalize,
-            relative=relative,
-        )
-        return weights, state
+        index = row_ids(sample.index, "static weights need", " or use dynamic weights")
+        return softmin(look_up(state, index), sample.mask), state
 
     return Weighting(lambda: table, update)
 
@@ -231,23 +225,5 @@ def loreun_static(
     >>> w.update(s, w.init())[0].tolist()
     [1.5, 0.5]
     """
-    return by_table(
-        reference_losses,
-        temperature=temperature,
-        normalize=normalize,
-        relative=relative,
-    )
-
-
-def check_temperature(temperature: float | Array) -> None:
-    """Refuse a temperature that is a number and not positive.
-
-    Raises:
-      InputError: `temperature` is a Python number ≤ 0 or NaN; tracers are not seen.
-
-    >>> check_temperature(0)
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: temperature=0 must be positive; try 1.0
-    """
-    if isinstance(temperature, int | float) and not temperature > 0:
-        raise InputError(f"temperature={temperature} must be positive; try 1.0")
+    softmin = {"normalize": normalize, "relative": relative}
+    return by_table(reference_losses, temperature=temperature, **softmin)

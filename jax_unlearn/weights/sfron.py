@@ -2,9 +2,10 @@
 
 import jax.numpy as jnp
 
-from jax_unlearn.errors import InputError
-from jax_unlearn.types import Array, Sample, Weighting
-from jax_unlearn.weights.loreun import softmin_weights
+from jax_unlearn import _validate
+from jax_unlearn.types import Array, Weighting
+from jax_unlearn.weights.combine import stateless
+from jax_unlearn.weights.loreun import Softmin
 
 
 def sfron_weights(
@@ -26,7 +27,7 @@ def sfron_weights(
     [1.5, 0.5]
     """
     scores = jnp.log(jnp.maximum(losses.astype(jnp.float32), 1e-8))
-    return softmin_weights(power * scores, temperature=1.0, where=where)
+    return Softmin(1.0)(power * scores, where)
 
 
 def sfron(power: float | Array = 0.5) -> Weighting:
@@ -41,16 +42,11 @@ def sfron(power: float | Array = 0.5) -> Weighting:
     Raises:
       InputError: negative power.
 
+    >>> from jax_unlearn.types import Sample
     >>> w = sfron(0.5)
     >>> s = Sample(jnp.array([1.0, 9.0]), None, jnp.array([0, 1]))
     >>> w.update(s, w.init())[0].tolist()
     [1.5, 0.5]
     """
-    if isinstance(power, int | float) and not power >= 0:
-        raise InputError(f"power={power} must not be negative; try 0.5")
-
-    def update(sample: Sample, state, *, reference=None):
-        del reference
-        return sfron_weights(sample.losses, power=power, where=sample.mask), state
-
-    return Weighting(lambda: (), update)
+    _validate.not_negative("power", power, "try 0.5")
+    return stateless(lambda s: sfron_weights(s.losses, power=power, where=s.mask))

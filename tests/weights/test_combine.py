@@ -54,9 +54,9 @@ def test_chain_passes_the_reference_on():
 
     spy = ju.Weighting(lambda: (), update)
     chained = clip(schedule(chain(spy, spy), optax.constant_schedule(1.0)), 0, 2)
-    chained.update(SAMPLE, chained.init(), reference=SAMPLE)
+    chained.update(SAMPLE, chained.init(), reference=lambda: SAMPLE)
     assert len(seen) == 2
-    assert all(reference is SAMPLE for reference in seen)
+    assert all(reference() is SAMPLE for reference in seen)
 
 
 def test_chain_of_nothing():

@@ -373,9 +373,12 @@ def test_weighting_joins_moments_balance_and_logits():
     weighting = falw(jnp.asarray(counts), tau=0.3)
     reference, probs, labels = unseen(2)
     forget, own, own_labels = unseen(3)
-    got, state = jax.jit(weighting.update)(
-        forget, weighting.init(), reference=reference
+    compiled = jax.jit(
+        lambda sample, state, unseen: weighting.update(
+            sample, state, reference=lambda: unseen
+        )
     )
+    got, state = compiled(forget, weighting.init(), reference)
     ratio = counts.sum() / (CLASSES * np.maximum(counts, 1).astype(float))
     balance = np.where(counts > 0, ratio**0.3, 1)
     expected = weights64(own, own_labels, stats64(probs, labels), balance)
@@ -395,7 +398,7 @@ def test_shrinkage_acts():
     forget, own, own_labels = unseen(5)
     counts = jnp.ones(CLASSES, jnp.int32)
     heavy = falw(counts, tau=0.0, shrinkage=1e6)
-    got, _ = heavy.update(forget, heavy.init(), reference=reference)
+    got, _ = heavy.update(forget, heavy.init(), reference=lambda: reference)
     pooled = np.full(CLASSES, probs.mean()), np.full(CLASSES, probs.std())
     count = stats64(probs, labels)[2]
     expected = weights64(own, own_labels, (*pooled, count), np.ones(CLASSES))

@@ -213,3 +213,24 @@ def test_sfron_counts_zero_losses_as_the_floor():
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
     with pytest.raises(InputError, match="power=-1"):
         ju.weights.sfron(-1)
+
+
+def test_softmin_is_one_value():
+    assert ju.weights.Softmin(0.5) == ju.weights.Softmin(0.5, "mean_one", False)
+    losses, where = draw(2)
+    softmin = ju.weights.Softmin(0.5, normalize="none", relative=True)
+    sample = ju.Sample(jnp.asarray(losses), None, None, jnp.arange(SIZE), where)
+    weightings = (
+        ju.weights.loreun(temperature=0.5, normalize="none", relative=True),
+        ju.weights.loreun_static(
+            losses, temperature=0.5, normalize="none", relative=True
+        ),
+        ju.weights.by_score(
+            lambda s: s.losses, temperature=0.5, normalize="none", relative=True
+        ),
+    )
+    for weighting in weightings:
+        got, _ = weighting.update(sample, weighting.init())
+        np.testing.assert_array_equal(got, softmin(jnp.asarray(losses), where))
+    with pytest.raises(InputError, match="normalize='sum'"):
+        ju.weights.el2n(temperature=1.0, normalize="sum")
