@@ -20,9 +20,6 @@ from jax_unlearn.data.long_tail import head_mid_tail as head_mid_tail
 from jax_unlearn.data.long_tail import long_tailed_counts as long_tailed_counts
 from jax_unlearn.data.manifests import load_manifest as load_manifest
 from jax_unlearn.data.manifests import save_manifest as save_manifest
-from jax_unlearn.data.phases import Phased as Phased
-from jax_unlearn.data.phases import phases as phases
-from jax_unlearn.data.phases import scrub_schedule as scrub_schedule
 from jax_unlearn.data.preprocess import Augment as Augment
 from jax_unlearn.data.preprocess import channel_stats as channel_stats
 from jax_unlearn.data.preprocess import compose as compose
@@ -33,10 +30,13 @@ from jax_unlearn.data.queries import Strategy as Strategy
 from jax_unlearn.data.queries import queried as queried
 from jax_unlearn.data.records import from_source as from_source
 from jax_unlearn.data.resize import shrink as shrink
+from jax_unlearn.data.schedules import Phased as Phased
 from jax_unlearn.data.schedules import every_k as every_k
 from jax_unlearn.data.schedules import forget_only as forget_only
 from jax_unlearn.data.schedules import merged as merged
+from jax_unlearn.data.schedules import phases as phases
 from jax_unlearn.data.schedules import retain_only as retain_only
+from jax_unlearn.data.schedules import scrub_schedule as scrub_schedule
 from jax_unlearn.data.schedules import sequential as sequential
 from jax_unlearn.data.schedules import zipped as zipped
 from jax_unlearn.data.sources import Dataset as Dataset

@@ -25,6 +25,7 @@ Reference = Batch | ArrayLike | None
 
 # One random stream for each use: every schedule shuffles a set alike.
 FORGET, RETAIN, REFERENCE, TRAIN, QUERY = range(5)
+NAMES = ("forget_ids", "retain_ids", "reference", "ids")  # in messages, by use
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,18 +147,12 @@ def supervised(
     >>> len(supervised(examples, range(5), batch_size=2, epochs=3))
     9
     """
-    steps, batch = stream(examples, "ids", ids, batch_size, seed, use=TRAIN)
+    steps, batch = stream(examples, ids, batch_size, seed, use=TRAIN)
     return Schedule(batch, steps * positive("epochs", epochs))
 
 
 def stream(
-    examples: Examples,
-    name: str,
-    ids: ArrayLike,
-    batch_size: int,
-    seed: int,
-    *,
-    use: int,
+    examples: Examples, ids: ArrayLike, batch_size: int, seed: int, *, use: int
 ) -> tuple[int, Callable[[int], Batch]]:
     """Return the endless shuffled batches of a set, by number.
 
@@ -166,7 +161,6 @@ def stream(
 
     Args:
       examples: the training samples.
-      name: what a message calls the ids.
       ids: the set, `[F]`, in any order.
       batch_size: samples a batch.
       seed: a non-negative integer.
@@ -179,11 +173,11 @@ def stream(
       InputError: an empty set, ids out of range, a wrong `batch_size` or seed.
 
     >>> examples = Examples(np.zeros((5, 1), np.float32), np.zeros(5, np.int32))
-    >>> steps, batch = stream(examples, "ids", [3, 1], 1, 0, use=TRAIN)
+    >>> steps, batch = stream(examples, [3, 1], 1, 0, use=TRAIN)
     >>> steps, sorted(int(batch(n).index[0]) for n in (6, 7))
     (2, [1, 3])
     """
-    array = positions(examples, name, ids)
+    array = positions(examples, NAMES[use], ids)
     size = min(positive("batch_size", batch_size), len(array))
     steps = -(-len(array) // size)
     check_seed(seed)

@@ -9,24 +9,20 @@ samples of the pool come in turn, until the query is full.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jax_unlearn.data.batches import (
-    FORGET,
     QUERY,
-    Reference,
     Schedule,
     check_seed,
     positions,
     positive,
-    reference_batches,
-    stream,
     take,
 )
-from jax_unlearn.data.schedules import step_count
+from jax_unlearn.data.schedules import Shared, combined
 from jax_unlearn.data.sources import Examples
 from jax_unlearn.data.splits import check_labels
 from jax_unlearn.data.subsets import check_features, check_part
@@ -234,11 +230,7 @@ def queried(
     *,
     batch_size: int,
     query_size: int,
-    epochs: int | None = None,
-    steps: int | None = None,
-    seed: int = 0,
-    reference: Reference = None,
-    reference_size: int | None = None,
+    **options: Unpack[Shared],
 ) -> Schedule[UnlearnBatch]:
     """Return steps with a shuffled forget batch and one retain query a strategy.
 
@@ -254,15 +246,8 @@ def queried(
       strategies: N of them, made of arrays of `np.sort(retain_ids)`.
       batch_size: samples of a forget batch.
       query_size: samples of each query.
-      epochs: a pass is `ceil(r / (N * query_size))` steps, which read as many samples
-        as the subset has but need not read them all; or
-      steps: number of steps; give one of the two.
-      seed: a non-negative integer.
-      reference: as in `forget_only`.
-      reference_size: as in `forget_only`.
-
-    Returns:
-      Schedule of UnlearnBatches.
+      **options: as in `combined`; an epoch is `ceil(r / (N * query_size))` steps, which
+        read as many samples as the subset has but need not read them all.
 
     Raises:
       InputError: as `supervised`; no strategy, a query larger than the subset, or a
@@ -279,8 +264,7 @@ def queried(
     (3, 8)
     """
     subset = positions(examples, "retain_ids", retain_ids)
-    _, forget = stream(examples, "forget_ids", forget_ids, batch_size, seed, use=FORGET)
-    attach = reference_batches(examples, reference, reference_size, seed)
+    seed = options.get("seed", 0)
 
     def drawn(step: int) -> NDArray[np.int64]:
         queries = draw_queries(
@@ -289,12 +273,20 @@ def queried(
         return subset[queries.ravel()]
 
     drawn(0)  # what is wrong with a strategy is told before the first step
+    epoch = -(-len(subset) // (len(strategies) * query_size))
+
+    def plan(first: int, second: int):
+        del first, second
+        return lambda n: n * epoch, lambda step: (step, None)
+
+    forgets, _ = combined(
+        examples, forget_ids, None, plan, batch_size=batch_size, **options
+    )
 
     def batch(step: int) -> UnlearnBatch:
-        return UnlearnBatch(forget(step), take(examples, drawn(step)), attach(step))
+        return forgets[step]._replace(retain=take(examples, drawn(step)))
 
-    epoch = -(-len(subset) // (len(strategies) * query_size))
-    return Schedule(batch, step_count(epoch, epochs, steps))
+    return Schedule(batch, forgets.steps)
 
 
 def draw_queries(

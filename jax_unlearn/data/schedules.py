@@ -1,8 +1,18 @@
-"""Which samples each unlearning step sees.
+"""Which samples each unlearning step sees: two streams of batches, and a pattern.
 
-All schedules shuffle alike: the passes over a set depend on the set, the batch size and
-the seed only.
+A stream is one shuffled pass over a set after another; a pattern says which batch of
+the forget stream and which of the retain stream a step takes. All schedules shuffle
+alike: the passes over a set depend on the set, the batch size and the seed only.
+
+Shapes: F forget samples, R retain samples.
 """
+
+import bisect
+import dataclasses
+import itertools
+import sys
+from collections.abc import Callable
+from typing import NamedTuple, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,6 +20,7 @@ from numpy.typing import ArrayLike
 from jax_unlearn.data.batches import (
     FORGET,
     RETAIN,
+    AnyBatch,
     Reference,
     Schedule,
     positive,
@@ -20,193 +31,222 @@ from jax_unlearn.data.sources import Examples
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import UnlearnBatch
 
+__all__ = ["Options", "Pattern", "Phased", "Plan", "Shared", "combined", "every_k"]
+__all__ += ["forget_only", "merged", "phases", "retain_only", "scrub_schedule"]
+__all__ += ["sequential", "zipped"]
 
-def forget_only(
+Pattern = Callable[[int], tuple[int | None, int | None]]
+"""`step -> (number of its forget batch, of its retain batch)`, None for no batch."""
+
+Plan = Callable[[int, int], tuple[Callable[[int], int], Pattern]]
+"""`(batches of a forget pass, of a retain pass) -> (epochs -> steps, pattern)`."""
+
+
+class Shared(TypedDict, total=False):
+    """What every schedule takes by keyword, as documented in `combined`."""
+
+    forget_batch_size: int | None
+    epochs: int | None
+    steps: int | None
+    seed: int
+    reference: Reference
+    reference_size: int | None
+
+
+class Options(Shared):
+    """The same with the size of the batches, which has no default."""
+
+    batch_size: int
+
+
+class Phased(NamedTuple):
+    """A schedule and where its epochs end.
+
+    Attributes:
+      schedule: all steps.
+      ends: number of steps done after each epoch, rising, the last one all.
+    """
+
+    schedule: Schedule[UnlearnBatch]
+    ends: tuple[int, ...]
+
+    def epochs(self) -> tuple[Schedule[UnlearnBatch], ...]:
+        """Return each epoch as a schedule of its own: run one, keep its state, go on.
+
+        The step keys of `ju.run` come from the step of the state, so the epochs run in
+        turn are the run of the whole schedule.
+        """
+        pairs = itertools.pairwise((0, *self.ends))
+        return tuple(
+            dataclasses.replace(self.schedule, start=start, steps=end)
+            for start, end in pairs
+        )
+
+
+def combined(
     examples: Examples,
-    forget_ids: ArrayLike,
+    forget_ids: ArrayLike | None,
+    retain_ids: ArrayLike | None,
+    plan: Plan,
     *,
     batch_size: int,
-    epochs: int,
+    forget_batch_size: int | None = None,
+    epochs: int | None = None,
+    steps: int | None = None,
     seed: int = 0,
     reference: Reference = None,
     reference_size: int | None = None,
-) -> Schedule[UnlearnBatch]:
-    """Return steps with a forget batch only: `epochs` shuffled passes.
+) -> Phased:
+    """Return the schedule of a plan; all others here are plans.
 
     Args:
       examples: the training samples.
-      forget_ids: `[F]`.
-      batch_size: samples a batch.
-      epochs: passes over the forget set.
-      seed: a non-negative integer.
+      forget_ids: `[F]`, or None for steps that only retain.
+      retain_ids: `[R]`, or None for steps that only forget.
+      plan: gives the number of steps for a number of epochs and the pattern, from the
+        batches that a pass over each set has (0 where there is no set).
+      batch_size: samples of each batch.
+      forget_batch_size: samples of a forget batch, where these are others.
+      epochs: number of epochs, as the plan counts them, or
+      steps: number of steps; give one of the two.
+      seed: of the shuffles, a non-negative integer.
       reference: the unseen set, as ids or as a Batch, given with every step.
       reference_size: give that many random ones of the reference ids instead.
 
     Returns:
-      Schedule of UnlearnBatches.
+      The schedule, and where its epochs end (its steps, where these were given).
 
     Raises:
-      InputError: as `supervised`.
+      InputError: an empty set, ids out of range, or a number that is not positive.
+
+    >>> def in_turn(first, second):  # each step another set, each epoch two steps
+    ...     pattern = lambda n: (None, n // 2) if n % 2 else (n // 2, None)
+    ...     return lambda epochs: 2 * epochs, pattern
+    >>> examples = Examples(np.zeros((9, 1), np.float32), np.zeros(9, np.int32))
+    >>> options = dict(batch_size=4, epochs=3)
+    >>> schedule, _ = combined(examples, [0, 1], range(2, 9), in_turn, **options)
+    >>> [len((step.forget or step.retain).labels) for step in schedule]
+    [2, 4, 2, 4, 2, 4]
+    """
+
+    def batches(ids: ArrayLike | None, size: int, use: int):
+        """Return the batches of a pass, and the batch of a number or of None."""
+        if ids is None:
+            return 0, lambda number: None
+        length, batch = stream(examples, ids, size, seed, use=use)
+        return length, lambda number: None if number is None else batch(number)
+
+    forget_size = batch_size
+    if forget_batch_size is not None:
+        forget_size = positive("forget_batch_size", forget_batch_size)
+    first, forgets = batches(forget_ids, forget_size, FORGET)
+    second, retains = batches(retain_ids, batch_size, RETAIN)
+    references = reference_batches(examples, reference, reference_size, seed)
+    end, pattern = plan(first, second)
+
+    def batch(step: int) -> UnlearnBatch:
+        forget, retain = pattern(step)
+        return UnlearnBatch(forgets(forget), retains(retain), references(step))
+
+    if (epochs is None) == (steps is None):
+        raise InputError(f"epochs={epochs}, steps={steps}: give exactly one")
+    if epochs is None:
+        ends = (positive("steps", steps),)
+    else:
+        ends = tuple(map(end, range(1, positive("epochs", epochs) + 1)))
+    return Phased(Schedule(batch, ends[-1]), ends)
+
+
+def forget_only(
+    examples: Examples, forget_ids: ArrayLike, **options: Unpack[Options]
+) -> Schedule[UnlearnBatch]:
+    """Return steps with a forget batch only; an epoch is a pass over the forget set.
+
+    The arguments are those of `combined`.
 
     >>> examples = Examples(np.zeros((9, 1), np.float32), np.zeros(9, np.int32))
     >>> schedule = forget_only(examples, [1, 2], batch_size=1, epochs=3)
     >>> len(schedule), schedule[0].retain
     (6, None)
     """
-    steps, forget = stream(
-        examples, "forget_ids", forget_ids, batch_size, seed, use=FORGET
-    )
-    attach = reference_batches(examples, reference, reference_size, seed)
-    return Schedule(
-        lambda step: UnlearnBatch(forget(step), None, attach(step)),
-        steps * positive("epochs", epochs),
-    )
+    return combined(examples, forget_ids, None, _in_turn(), **options).schedule
 
 
 def retain_only(
-    examples: Examples,
-    retain_ids: ArrayLike,
-    *,
-    batch_size: int,
-    epochs: int,
-    seed: int = 0,
-    reference: Reference = None,
-    reference_size: int | None = None,
+    examples: Examples, retain_ids: ArrayLike, **options: Unpack[Options]
 ) -> Schedule[UnlearnBatch]:
-    """Return steps with a retain batch only: `epochs` shuffled passes.
+    """Return steps with a retain batch only; an epoch is a pass over the retain set.
 
-    Args:
-      examples: the training samples.
-      retain_ids: `[R]`.
-      batch_size: samples a batch.
-      epochs: passes over the retain set.
-      seed: a non-negative integer.
-      reference: as in `forget_only`.
-      reference_size: as in `forget_only`.
-
-    Returns:
-      Schedule of UnlearnBatches.
-
-    Raises:
-      InputError: as `supervised`.
+    The arguments are those of `combined`.
 
     >>> examples = Examples(np.zeros((9, 1), np.float32), np.zeros(9, np.int32))
     >>> schedule = retain_only(examples, [1, 2], batch_size=2, epochs=3)
     >>> len(schedule), schedule[0].forget
     (3, None)
     """
-    steps, retain = stream(
-        examples, "retain_ids", retain_ids, batch_size, seed, use=RETAIN
-    )
-    attach = reference_batches(examples, reference, reference_size, seed)
-    return Schedule(
-        lambda step: UnlearnBatch(None, retain(step), attach(step)),
-        steps * positive("epochs", epochs),
-    )
+    return combined(examples, None, retain_ids, _in_turn(), **options).schedule
 
 
 def sequential(
     examples: Examples,
     forget_ids: ArrayLike,
     retain_ids: ArrayLike,
-    *,
-    batch_size: int,
-    epochs: int,
-    seed: int = 0,
-    reference: Reference = None,
-    reference_size: int | None = None,
+    **options: Unpack[Options],
 ) -> Schedule[UnlearnBatch]:
     """Return epochs of all forget batches, then all retain batches.
 
-    Args:
-      examples: the training samples.
-      forget_ids: `[F]`.
-      retain_ids: `[R]`.
-      batch_size: samples a batch.
-      epochs: passes over both sets.
-      seed: a non-negative integer.
-      reference: as in `forget_only`.
-      reference_size: as in `forget_only`.
-
-    Returns:
-      Schedule of UnlearnBatches, each with a forget or a retain batch.
-
-    Raises:
-      InputError: as `supervised`.
+    The arguments are those of `combined`.
 
     >>> examples = Examples(np.zeros((9, 1), np.float32), np.zeros(9, np.int32))
     >>> schedule = sequential(examples, [0], range(1, 9), batch_size=4, epochs=2)
     >>> ["retain" if step.forget is None else "forget" for step in schedule]
     ['forget', 'retain', 'retain', 'forget', 'retain', 'retain']
     """
-    first, forget = stream(
-        examples, "forget_ids", forget_ids, batch_size, seed, use=FORGET
-    )
-    second, retain = stream(
-        examples, "retain_ids", retain_ids, batch_size, seed, use=RETAIN
-    )
-    attach = reference_batches(examples, reference, reference_size, seed)
-
-    def batch(step: int) -> UnlearnBatch:
-        epoch, place = divmod(step, first + second)
-        if place < first:
-            return UnlearnBatch(forget(epoch * first + place), None, attach(step))
-        place -= first
-        return UnlearnBatch(None, retain(epoch * second + place), attach(step))
-
-    return Schedule(batch, (first + second) * positive("epochs", epochs))
+    return combined(examples, forget_ids, retain_ids, _in_turn(), **options).schedule
 
 
-def zipped(
+def scrub_schedule(
     examples: Examples,
     forget_ids: ArrayLike,
     retain_ids: ArrayLike,
     *,
-    batch_size: int,
-    epochs: int | None = None,
-    steps: int | None = None,
-    seed: int = 0,
-    reference: Reference = None,
-    reference_size: int | None = None,
-) -> Schedule[UnlearnBatch]:
-    """Return steps with a forget and a retain batch each.
-
-    An epoch is a pass over the retain set; the forget set is passed over as often as
-    that takes, shuffled anew each time.
+    forget_epochs: int,
+    **options: Unpack[Options],
+) -> Phased:
+    """Return SCRUB's epochs: the first ones forget, then retain; later ones retain.
 
     Args:
       examples: the training samples.
       forget_ids: `[F]`.
       retain_ids: `[R]`.
-      batch_size: samples of each of the two batches.
-      epochs: passes over the retain set, or
-      steps: number of steps; give one of the two.
-      seed: a non-negative integer.
-      reference: as in `forget_only`.
-      reference_size: as in `forget_only`.
+      forget_epochs: how many epochs, from the first on, begin with a pass over the
+        forget set; published 2 (`msteps`).
+      **options: as in `combined`; published `batch_size` 128 (CIFAR-10),
+        `forget_batch_size` 32, `epochs` 3.
 
     Returns:
-      Schedule of UnlearnBatches.
+      The schedule, each step with a forget or a retain batch, and the ends of its
+      epochs, after each of which `ju.methods.rewind` wants a checkpoint.
 
     Raises:
-      InputError: as `supervised`.
+      InputError: as `combined`, or more `forget_epochs` than epochs.
+
+    Reference: Kurmanji et al., arXiv 2302.09880.
 
     >>> examples = Examples(np.zeros((9, 1), np.float32), np.zeros(9, np.int32))
-    >>> schedule = zipped(examples, [0], range(1, 9), batch_size=4, epochs=1)
-    >>> [(len(s.forget.labels), len(s.retain.labels)) for s in schedule]
-    [(1, 4), (1, 4)]
+    >>> options = dict(batch_size=4, epochs=3, forget_epochs=2)
+    >>> schedule, ends = scrub_schedule(examples, [0], range(1, 9), **options)
+    >>> "".join("r" if step.forget is None else "f" for step in schedule), ends
+    ('frrfrrrr', (3, 6, 8))
     """
-    return every_k(
-        examples,
-        forget_ids,
-        retain_ids,
-        batch_size=batch_size,
-        k=1,
-        epochs=epochs,
-        steps=steps,
-        seed=seed,
-        reference=reference,
-        reference_size=reference_size,
+    epochs = options.get("epochs")
+    if epochs and epochs < positive("forget_epochs", forget_epochs):
+        raise InputError(
+            f"forget_epochs={forget_epochs} is more than epochs={epochs}; each forget "
+            "pass begins an epoch"
+        )
+    return combined(
+        examples, forget_ids, retain_ids, _in_turn(forget_epochs), **options
     )
 
 
@@ -215,51 +255,46 @@ def every_k(
     forget_ids: ArrayLike,
     retain_ids: ArrayLike,
     *,
-    batch_size: int,
     k: int,
-    epochs: int | None = None,
-    steps: int | None = None,
-    seed: int = 0,
-    reference: Reference = None,
-    reference_size: int | None = None,
+    **options: Unpack[Options],
 ) -> Schedule[UnlearnBatch]:
     """Return steps that all retain, and of which each k-th, from the first on, forgets.
+
+    An epoch is a pass over the retain set; the forget set is passed over as often as
+    that takes, shuffled anew each time.
 
     Args:
       examples: the training samples.
       forget_ids: `[F]`.
       retain_ids: `[R]`.
-      batch_size: samples of each batch.
       k: one step in `k` has a forget batch, the steps 0, k, 2k, ...
-      epochs: passes over the retain set, or
-      steps: number of steps; give one of the two.
-      seed: a non-negative integer.
-      reference: as in `forget_only`.
-      reference_size: as in `forget_only`.
-
-    Returns:
-      Schedule of UnlearnBatches.
-
-    Raises:
-      InputError: as `supervised`.
+      **options: as in `combined`.
 
     >>> examples = Examples(np.zeros((9, 1), np.float32), np.zeros(9, np.int32))
     >>> schedule = every_k(examples, [0], range(1, 9), batch_size=2, k=3, epochs=1)
     >>> [step.forget is not None for step in schedule]
     [True, False, False, True]
     """
-    positive("k", k)
-    _, forget = stream(examples, "forget_ids", forget_ids, batch_size, seed, use=FORGET)
-    epoch, retain = stream(
-        examples, "retain_ids", retain_ids, batch_size, seed, use=RETAIN
-    )
-    attach = reference_batches(examples, reference, reference_size, seed)
+    plan = _together(positive("k", k))
+    return combined(examples, forget_ids, retain_ids, plan, **options).schedule
 
-    def batch(step: int) -> UnlearnBatch:
-        forgets = forget(step // k) if step % k == 0 else None
-        return UnlearnBatch(forgets, retain(step), attach(step))
 
-    return Schedule(batch, step_count(epoch, epochs, steps))
+def zipped(
+    examples: Examples,
+    forget_ids: ArrayLike,
+    retain_ids: ArrayLike,
+    **options: Unpack[Options],
+) -> Schedule[UnlearnBatch]:
+    """Return steps with a forget and a retain batch each: `every_k` with k = 1.
+
+    The arguments are those of `combined`.
+
+    >>> examples = Examples(np.zeros((9, 1), np.float32), np.zeros(9, np.int32))
+    >>> schedule = zipped(examples, [0], range(1, 9), batch_size=4, epochs=1)
+    >>> [(len(s.forget.labels), len(s.retain.labels)) for s in schedule]
+    [(1, 4), (1, 4)]
+    """
+    return combined(examples, forget_ids, retain_ids, _together(), **options).schedule
 
 
 def merged(
@@ -268,11 +303,7 @@ def merged(
     retain_ids: ArrayLike,
     *,
     batch_size: int,
-    epochs: int | None = None,
-    steps: int | None = None,
-    seed: int = 0,
-    reference: Reference = None,
-    reference_size: int | None = None,
+    **options: Unpack[Shared],
 ) -> Schedule[UnlearnBatch]:
     r"""Return batches of the union, each with the same number of forget samples.
 
@@ -288,17 +319,7 @@ def merged(
       forget_ids: `[F]`.
       retain_ids: `[R]`.
       batch_size: samples of both parts together, B >= 2.
-      epochs: passes over the retain set, or
-      steps: number of steps; give one of the two.
-      seed: a non-negative integer.
-      reference: as in `forget_only`.
-      reference_size: as in `forget_only`.
-
-    Returns:
-      Schedule of UnlearnBatches.
-
-    Raises:
-      InputError: as `supervised`.
+      **options: as in `combined`.
 
     Source: our choice; the papers shuffle the union.
 
@@ -307,24 +328,7 @@ def merged(
     >>> [(len(s.forget.labels), len(s.retain.labels)) for s in schedule]
     [(1, 2), (1, 2), (1, 2)]
     """
-    forget_size, retain_size = _merged_sizes(
-        np.size(forget_ids), np.size(retain_ids), batch_size
-    )
-    _, forget = stream(
-        examples, "forget_ids", forget_ids, forget_size, seed, use=FORGET
-    )
-    epoch, retain = stream(
-        examples, "retain_ids", retain_ids, retain_size, seed, use=RETAIN
-    )
-    attach = reference_batches(examples, reference, reference_size, seed)
-    return Schedule(
-        lambda step: UnlearnBatch(forget(step), retain(step), attach(step)),
-        step_count(epoch, epochs, steps),
-    )
-
-
-def _merged_sizes(forget: int, retain: int, batch_size: int) -> tuple[int, int]:
-    """Return the forget and the retain part of a batch of the union."""
+    forget, retain = np.size(forget_ids), np.size(retain_ids)
     if not (forget and retain):
         raise InputError(
             f"{forget} forget_ids and {retain} retain_ids: both sets need a sample"
@@ -332,15 +336,65 @@ def _merged_sizes(forget: int, retain: int, batch_size: int) -> tuple[int, int]:
     size = min(positive("batch_size", batch_size), forget + retain)
     if size < 2:
         raise InputError(f"batch_size={batch_size} must be at least 2 to hold both")
-    part = round(size * forget / (forget + retain))
-    part = min(max(part, 1), size - 1)
-    return part, size - part
+    part = min(max(round(size * forget / (forget + retain)), 1), size - 1)
+    sizes = {"forget_batch_size": part, "batch_size": size - part}
+    return zipped(examples, forget_ids, retain_ids, **sizes, **options)
 
 
-def step_count(epoch: int, epochs: int | None, steps: int | None) -> int:
-    """Return the number of steps, given as epochs or as steps."""
-    if (epochs is None) == (steps is None):
-        raise InputError(f"epochs={epochs}, steps={steps}: give exactly one")
-    if epochs is not None:
-        return epoch * positive("epochs", epochs)
-    return positive("steps", steps)
+def phases(*schedules: Schedule[AnyBatch]) -> Schedule[AnyBatch]:
+    """Return schedules one after the other.
+
+    Schedules of one seed shuffle a set alike: give a later phase over the same set a
+    seed of its own for new orders.
+
+    Args:
+      *schedules: at least one; of a schedule made by `from_step`, what is left.
+
+    Raises:
+      InputError: no schedule.
+
+    Source: our choice; UNSIR's impair and repair are the model.
+
+    >>> examples = Examples(np.zeros((9, 1), np.float32), np.zeros(9, np.int32))
+    >>> retain = range(1, 9)
+    >>> impair = zipped(examples, [0], retain, batch_size=4, epochs=1)
+    >>> repair = retain_only(examples, retain, batch_size=4, epochs=2, seed=1)
+    >>> [step.forget is not None for step in phases(impair, repair)]
+    [True, True, False, False, False, False]
+    """
+    if not schedules:
+        raise InputError("schedules=(): give at least one schedule")
+    ends = tuple(itertools.accumulate(len(schedule) for schedule in schedules))
+
+    def batch(step: int) -> AnyBatch:
+        phase = bisect.bisect_right(ends, step)
+        schedule = schedules[phase]
+        return schedule[schedule.steps - (ends[phase] - step)]
+
+    return Schedule(batch, ends[-1])
+
+
+def _in_turn(forget_epochs: int = sys.maxsize) -> Plan:
+    """Return the plan of a forget pass, in the first epochs, before a retain pass."""
+
+    def plan(first: int, second: int):
+        def pattern(step: int) -> tuple[int | None, int | None]:
+            epoch, place = divmod(step, first + second)
+            if epoch < forget_epochs and place < first:
+                return epoch * first + place, None
+            # All steps before this one retained, but those of the forget passes.
+            return None, step - first * min(epoch + 1, forget_epochs)
+
+        return lambda n: first * min(n, forget_epochs) + second * n, pattern
+
+    return plan
+
+
+def _together(k: int = 1) -> Plan:
+    """Return the plan of a retain batch in each step, a forget batch in every k-th."""
+
+    def plan(first: int, second: int):
+        del first
+        return lambda n: second * n, lambda n: (None if n % k else n // k, n)
+
+    return plan

@@ -14,7 +14,7 @@ from jax_unlearn.data import (
     supervised,
     zipped,
 )
-from jax_unlearn.data.phases import Phased, phases, scrub_schedule
+from jax_unlearn.data.schedules import Phased, phases, scrub_schedule
 from jax_unlearn.errors import InputError
 
 EXAMPLES = Examples(np.arange(60, dtype=np.float32)[:, None], np.zeros(60, np.int32))

@@ -16,6 +16,7 @@ from jax_unlearn.data import (
     take,
     zipped,
 )
+from jax_unlearn.data.schedules import combined
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import UnlearnBatch
 
@@ -118,6 +119,36 @@ def test_zipped_by_steps():
     steps = list(ALL["zipped"](batch_size=4, steps=13))
     assert len(steps) == 13
     _equal(steps, list(ALL["zipped"](batch_size=4, epochs=2))[:13])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_schedule_takes_a_number_of_steps(name):
+    epochs = list(ALL[name](batch_size=4, epochs=2, seed=1))
+    steps = ALL[name](batch_size=4, steps=len(epochs) - 1, seed=1)
+    _equal(list(steps), epochs[:-1])
+
+
+def test_forget_batches_may_be_of_another_size():
+    for name in ("zipped", "sequential", "every_k"):
+        steps = list(ALL[name](batch_size=4, forget_batch_size=3, epochs=2))
+        for part, size in (("forget", 3), ("retain", 4)):
+            batches = [getattr(step, part) for step in steps]
+            assert {len(b.labels) for b in batches if b is not None} == {size}
+    with pytest.raises(TypeError, match="forget_batch_size"):
+        ALL["merged"](batch_size=4, forget_batch_size=3, epochs=1)
+
+
+def test_a_plan_of_ones_own():
+    def backwards(first, second):
+        total = 3 * second
+        return lambda epochs: total * epochs, lambda n: (None, total - 1 - n)
+
+    sets = (EXAMPLES, FORGET, RETAIN)
+    schedule, ends = combined(*sets, backwards, batch_size=10, epochs=1)
+    assert ends == (12,)
+    forwards = list(retain_only(EXAMPLES, RETAIN, batch_size=10, epochs=3))
+    _equal(list(schedule), forwards[::-1])
+    assert combined(*sets, backwards, batch_size=10, steps=5).ends == (5,)
 
 
 def test_every_k_forgets_each_kth_step_from_the_first():

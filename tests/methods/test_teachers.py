@@ -14,7 +14,7 @@ from toys import batch, batchnorm_net, close, mlp, next_statistics, relaxed, sof
 
 import jax_unlearn as ju
 from jax_unlearn.data import Examples, merged
-from jax_unlearn.data.phases import scrub_schedule
+from jax_unlearn.data.schedules import scrub_schedule
 from jax_unlearn.errors import InputError
 from jax_unlearn.methods.teachers import (
     bad_teacher,
