@@ -1,4 +1,4 @@
-"""What the adapters share: mode arguments, strong types, the missing key."""
+"""What the adapters share: the contract of a `Model`, and mode arguments."""
 
 import inspect
 from collections.abc import Callable
@@ -8,83 +8,129 @@ import jax
 import jax.numpy as jnp
 
 from jax_unlearn.errors import InputError
-from jax_unlearn.types import Array, ModelState, PyTree
+from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
 
-_TRAIN_NAMES = ("train", "training", "is_training")
-_EVAL_NAMES = ("deterministic", "use_running_average", "inference")
+__all__ = ["adapted", "from_stateless", "mode_arguments", "needs_key", "strong"]
+
+_MEANS_TRAIN = {"train": True, "training": True, "is_training": True}
+_MEANS_TRAIN |= {"deterministic": False, "use_running_average": False}
+_MEANS_TRAIN |= {"inference": False}
 
 
-def mode_names(function: Callable[..., Any]) -> dict[str, bool]:
-    """Return the mode arguments of a function, True for those that mean training.
+def mode_arguments(function: Callable[..., Any], train: bool) -> dict[str, bool]:
+    """Return the arguments that tell a function the mode.
 
     Args:
       function: anything with a signature.
-
-    Returns:
-      The arguments among `train`, `training`, `is_training` (True) and
-      `deterministic`, `use_running_average`, `inference` (False).
-
-    Examples:
-      >>> mode_names(lambda x, *, train, deterministic: x)
-      {'train': True, 'deterministic': False}
-    """
-    names = inspect.signature(function).parameters
-    return {n: n in _TRAIN_NAMES for n in names if n in _TRAIN_NAMES + _EVAL_NAMES}
-
-
-def mode_values(names: dict[str, bool], train: bool) -> dict[str, bool]:
-    """Return the mode arguments with their values.
-
-    Args:
-      names: result of `mode_names`.
       train: the mode.
 
     Returns:
-      `train` for each True name, `not train` for the others.
+      Those of `train`, `training`, `is_training` that the function has, set to `train`;
+      and of `deterministic`, `use_running_average`, `inference`, set to `not train`.
 
-    Examples:
-      >>> mode_values({"train": True, "deterministic": False}, True)
-      {'train': True, 'deterministic': False}
-      >>> mode_values({"train": True, "deterministic": False}, False)
-      {'train': False, 'deterministic': True}
+    >>> mode_arguments(lambda x, *, train, deterministic: x, True)
+    {'train': True, 'deterministic': False}
     """
-    return {name: train == means_train for name, means_train in names.items()}
+    names = inspect.signature(function).parameters
+    return {n: train == _MEANS_TRAIN[n] for n in names if n in _MEANS_TRAIN}
+
+
+def adapted(
+    init: Callable[[Array, PyTree], tuple[Params, ModelState]],
+    call: Callable[..., tuple[PyTree, ModelState]],
+    *,
+    lacks_key: Callable[[Exception], bool] = lambda error: False,
+) -> Model:
+    """Return the `Model` of two functions of a framework, held to the contract.
+
+    Args:
+      init: as that of a `Model`; weak types become strong.
+      call: `(params, model_state, inputs, *, train, key) -> (outputs, model state)`;
+        the state it returns is used with `train=True` only, and gets the types of the
+        one before.
+      lacks_key: whether an error of `call` says that it draws random numbers and has
+        no key.
+
+    Raises:
+      InputError: when the model is called: without a key that it needs, or with a model
+        state whose structure or shapes change.
+
+    >>> def call(params, count, inputs, *, train, key):
+    ...     return params * inputs, count + 1
+    >>> model = adapted(lambda key, inputs: (2.0, 0), call)
+    >>> params, count = model.init(jax.random.key(0), None)
+    >>> model.apply(params, count, 3.0, train=True)[1]
+    Array(1, dtype=int32)
+    >>> model.apply(params, count, 3.0, train=False)[1]
+    Array(0, dtype=int32)
+    """
+
+    def apply(params, model_state, inputs, *, train, key=None):
+        try:
+            outputs, state = call(params, model_state, inputs, train=train, key=key)
+        except Exception as error:
+            if key is None and lacks_key(error):
+                raise needs_key(train) from error
+            raise
+        return outputs, _typed_like(state, model_state) if train else model_state
+
+    return Model(lambda key, inputs: strong(init(key, inputs)), apply)
+
+
+def from_stateless(
+    init: Callable[[Array, PyTree], Params],
+    apply: Callable[[Params, PyTree], PyTree],
+) -> Model:
+    """Return the `Model` of two plain functions without state or randomness.
+
+    Args:
+      init: `(key, inputs [B, ...]) -> params`.
+      apply: `(params, inputs [B, ...]) -> outputs [B, ...]`.
+
+    Returns:
+      A `Model` whose model state is `()`; `train` and `key` are not used.
+
+    >>> model = from_stateless(
+    ...     lambda key, x: {"w": jnp.ones(x.shape[1:])}, lambda p, x: x @ p["w"]
+    ... )
+    >>> params, state = model.init(jax.random.key(0), jnp.ones((2, 3)))
+    >>> outputs, state = model.apply(params, state, jnp.ones((2, 3)), train=True)
+    >>> outputs.tolist(), state
+    ([3.0, 3.0], ())
+    """
+
+    def call(params, model_state, inputs, **_):
+        return apply(params, inputs), model_state
+
+    return adapted(lambda key, inputs: (init(key, inputs), ()), call)
 
 
 def strong(tree: PyTree) -> PyTree:
-    """Return the tree as arrays without weak types.
+    """Return the tree as arrays without weak types, of the same values and dtypes.
 
-    Args:
-      tree: pytree of arrays or numbers.
+    A weakly typed leaf would make a compiled step trace twice.
 
-    Returns:
-      The same values and dtypes; a weakly typed leaf would make a compiled step trace
-      twice.
-
-    Examples:
-      >>> strong({"a": jnp.asarray(0.0)})["a"].weak_type
-      False
+    >>> strong({"a": jnp.asarray(0.0)})["a"].weak_type
+    False
     """
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.asarray(leaf).dtype), tree)
 
 
-def typed_like(new: ModelState, old: ModelState) -> ModelState:
-    """Return the new model state with the strong dtypes of the old one.
+def needs_key(train: bool) -> InputError:
+    """Return the error of a network that draws random numbers without a key.
 
-    Args:
-      new: model state after a call.
-      old: model state before it.
-
-    Returns:
-      The values of `new`, cast.
-
-    Raises:
-      InputError: if structure or shapes differ.
-
-    Examples:
-      >>> typed_like({"n": jnp.asarray(1.0)}, {"n": jnp.zeros((), jnp.int32)})
-      {'n': Array(1, dtype=int32)}
+    >>> print(needs_key(True))
+    key=None, but the network draws random numbers with train=True; pass \
+key=jax.random.key(0), another key in every step
     """
+    return InputError(
+        f"key=None, but the network draws random numbers with train={train}; pass "
+        "key=jax.random.key(0), another key in every step"
+    )
+
+
+def _typed_like(new: ModelState, old: ModelState) -> ModelState:
+    """Return the new model state with the strong dtypes of the old one."""
     if jax.tree.structure(new) != jax.tree.structure(old):
         raise InputError(
             f"model_state={jax.tree.structure(old)} became {jax.tree.structure(new)}; "
@@ -101,23 +147,3 @@ def typed_like(new: ModelState, old: ModelState) -> ModelState:
         return jnp.asarray(value, jnp.asarray(like).dtype)
 
     return jax.tree.map(convert, new, old)
-
-
-def needs_key(train: bool) -> InputError:
-    """Return the error of a network that draws random numbers without a key.
-
-    Args:
-      train: the mode it was called in.
-
-    Returns:
-      The error, to be raised.
-
-    Examples:
-      >>> print(needs_key(True))
-      key=None, but the network draws random numbers with train=True; pass \
-key=jax.random.key(0), another key in every step
-    """
-    return InputError(
-        f"key=None, but the network draws random numbers with train={train}; pass "
-        "key=jax.random.key(0), another key in every step"
-    )

@@ -8,15 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_unlearn.adapters.common import (
-    mode_names,
-    mode_values,
-    needs_key,
-    strong,
-    typed_like,
-)
+from jax_unlearn.adapters.common import adapted, mode_arguments, strong
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
+
+__all__ = ["equinox_variables", "from_equinox"]
 
 
 def from_equinox(
@@ -48,14 +44,13 @@ def from_equinox(
       InputError: when the network needs a key and has none, or has state but its call
         has no argument named `state`.
 
-    Examples:
-      >>> import equinox as eqx, jax, jax.numpy as jnp
-      >>> model = from_equinox(lambda key: eqx.nn.Linear(3, 4, key=key))
-      >>> params, state = model.init(jax.random.key(0), None)
-      >>> params.weight.shape
-      (4, 3)
-      >>> model.apply(params, state, jnp.ones((2, 3)), train=False)[0].shape
-      (2, 4)
+    >>> import equinox as eqx, jax, jax.numpy as jnp
+    >>> model = from_equinox(lambda key: eqx.nn.Linear(3, 4, key=key))
+    >>> params, state = model.init(jax.random.key(0), None)
+    >>> params.weight.shape
+    (4, 3)
+    >>> model.apply(params, state, jnp.ones((2, 3)), train=False)[0].shape
+    (2, 4)
     """
     import equinox as eqx
 
@@ -87,14 +82,7 @@ def from_equinox(
             "arrays": jax.tree.unflatten(arrays_structure, arrays),
         }
 
-    def apply(
-        params: Params,
-        model_state: ModelState,
-        inputs: PyTree,
-        *,
-        train: bool,
-        key: Array | None = None,
-    ) -> tuple[PyTree, ModelState]:
+    def call(params, model_state, inputs, *, train, key):
         static, (structure, arrays_structure), names = abstract()
         module = eqx.combine(
             jax.tree.unflatten(structure, jax.tree.leaves(params)),
@@ -104,10 +92,10 @@ def from_equinox(
             static,
         )
         module = eqx.nn.inference_mode(module, value=not train)
-        extra = mode_values(mode_names(type(module).__call__), train)
+        mode = mode_arguments(type(module).__call__, train)
 
-        def call(x: PyTree, state: Any, sample_key: Array | None):
-            keyed = {**extra, "key": sample_key} if "key" in names else extra
+        def one(x: PyTree, state: Any, sample_key: Array | None):
+            keyed = {**mode, "key": sample_key} if "key" in names else mode
             if "state" in names:
                 return module(x, state, **keyed)
             return module(x, **keyed), state
@@ -116,22 +104,18 @@ def from_equinox(
         if not batched:
             size = jax.tree.leaves(inputs)[0].shape[0]
             keys = None if key is None else jax.random.split(key, size)
-            call = jax.vmap(
-                call, in_axes=(0, None, 0), out_axes=(0, None), axis_name=axis_name
+            one = jax.vmap(
+                one, in_axes=(0, None, 0), out_axes=(0, None), axis_name=axis_name
             )
+        # eqx.nn.State is used up by a call: give it a copy.
         state = jax.tree.map(lambda leaf: leaf, model_state["state"])
-        try:
-            outputs, new_state = call(inputs, state, keys)
-        except RuntimeError as error:
-            if key is None and "requires a key" in str(error):
-                raise needs_key(train) from error
-            raise
-        if not train:
-            return outputs, model_state
-        old = model_state["state"]
-        return outputs, {**model_state, "state": typed_like(new_state, old)}
+        outputs, state = one(inputs, state, keys)
+        return outputs, {**model_state, "state": state}
 
-    return Model(init, apply)
+    def lacks_key(error: Exception) -> bool:
+        return isinstance(error, RuntimeError) and "requires a key" in str(error)
+
+    return adapted(init, call, lacks_key=lacks_key)
 
 
 def equinox_variables(module: Any, state: Any) -> tuple[Params, ModelState]:
@@ -144,12 +128,11 @@ def equinox_variables(module: Any, state: Any) -> tuple[Params, ModelState]:
     Returns:
       The module's floating arrays, and {"state": State, "arrays": its other arrays}.
 
-    Examples:
-      >>> import equinox as eqx, jax
-      >>> make = eqx.nn.make_with_state(lambda key: eqx.nn.Linear(3, 4, key=key))
-      >>> params, model_state = equinox_variables(*make(jax.random.key(0)))
-      >>> params.weight.shape, jax.tree.leaves(model_state)
-      ((4, 3), [])
+    >>> import equinox as eqx, jax
+    >>> make = eqx.nn.make_with_state(lambda key: eqx.nn.Linear(3, 4, key=key))
+    >>> params, model_state = equinox_variables(*make(jax.random.key(0)))
+    >>> params.weight.shape, jax.tree.leaves(model_state)
+    ((4, 3), [])
     """
     import equinox as eqx
 

@@ -2,15 +2,11 @@
 
 from typing import Any
 
-from jax_unlearn.adapters.common import (
-    mode_names,
-    mode_values,
-    needs_key,
-    strong,
-    typed_like,
-)
+from jax_unlearn.adapters.common import adapted, mode_arguments
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
+
+__all__ = ["from_haiku"]
 
 
 def from_haiku(transformed: Any) -> Model:
@@ -31,14 +27,13 @@ def from_haiku(transformed: Any) -> Model:
       InputError: when the network needs a key and has none, or changes the structure,
         shapes or dtypes of its state.
 
-    Examples:
-      >>> import haiku as hk, jax, jax.numpy as jnp
-      >>> model = from_haiku(hk.transform(lambda x: hk.Linear(4)(x)))
-      >>> params, state = model.init(jax.random.key(0), jnp.ones((2, 3)))
-      >>> jax.tree.map(jnp.shape, params), state
-      ({'linear': {'b': (4,), 'w': (3, 4)}}, {})
-      >>> model.apply(params, state, jnp.ones((2, 3)), train=False)[0].shape
-      (2, 4)
+    >>> import haiku as hk, jax, jax.numpy as jnp
+    >>> model = from_haiku(hk.transform(lambda x: hk.Linear(4)(x)))
+    >>> params, state = model.init(jax.random.key(0), jnp.ones((2, 3)))
+    >>> jax.tree.map(jnp.shape, params), state
+    ({'linear': {'b': (4,), 'w': (3, 4)}}, {})
+    >>> model.apply(params, state, jnp.ones((2, 3)), train=False)[0].shape
+    (2, 4)
     """
     import haiku as hk
 
@@ -49,31 +44,15 @@ def from_haiku(transformed: Any) -> Model:
         )
     if isinstance(transformed, hk.Transformed):
         transformed = hk.with_empty_state(transformed)
-    mode = mode_names(transformed.apply)
 
     def init(key: Array, inputs: PyTree) -> tuple[Params, ModelState]:
-        params, state = transformed.init(key, inputs, **mode_values(mode, True))
-        return strong(params), strong(state)
+        return transformed.init(key, inputs, **mode_arguments(transformed.apply, True))
 
-    def apply(
-        params: Params,
-        model_state: ModelState,
-        inputs: PyTree,
-        *,
-        train: bool,
-        key: Array | None = None,
-    ) -> tuple[PyTree, ModelState]:
-        extra = mode_values(mode, train)
-        try:
-            outputs, new_state = transformed.apply(
-                params, model_state, key, inputs, **extra
-            )
-        except ValueError as error:
-            if key is None and type(error).__name__ == "MissingRNGError":
-                raise needs_key(train) from error
-            raise
-        if not train:
-            return outputs, model_state
-        return outputs, typed_like(new_state, model_state)
+    def call(params, model_state, inputs, *, train, key):
+        mode = mode_arguments(transformed.apply, train)
+        return transformed.apply(params, model_state, key, inputs, **mode)
 
-    return Model(init, apply)
+    def lacks_key(error: Exception) -> bool:
+        return type(error).__name__ == "MissingRNGError"
+
+    return adapted(init, call, lacks_key=lacks_key)

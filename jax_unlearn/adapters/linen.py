@@ -6,14 +6,10 @@ from typing import Any
 
 import jax
 
-from jax_unlearn.adapters.common import (
-    mode_names,
-    mode_values,
-    needs_key,
-    strong,
-    typed_like,
-)
+from jax_unlearn.adapters.common import adapted, mode_arguments
 from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
+
+__all__ = ["from_linen"]
 
 
 def from_linen(module: Any, *, rngs: Sequence[str] = ("dropout",)) -> Model:
@@ -38,54 +34,41 @@ def from_linen(module: Any, *, rngs: Sequence[str] = ("dropout",)) -> Model:
       InputError: when the network needs a key and has none, or changes the structure,
         shapes or dtypes of its state.
 
-    Examples:
-      >>> import flax.linen as nn, jax, jax.numpy as jnp
-      >>> model = from_linen(nn.Dense(4))
-      >>> params, state = model.init(jax.random.key(0), jnp.ones((2, 3)))
-      >>> jax.tree.map(jnp.shape, params), state
-      ({'bias': (4,), 'kernel': (3, 4)}, {})
-      >>> model.apply(params, state, jnp.ones((2, 3)), train=False)[0].shape
-      (2, 4)
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> model = from_linen(nn.Dense(4))
+    >>> params, state = model.init(jax.random.key(0), jnp.ones((2, 3)))
+    >>> jax.tree.map(jnp.shape, params), state
+    ({'bias': (4,), 'kernel': (3, 4)}, {})
+    >>> model.apply(params, state, jnp.ones((2, 3)), train=False)[0].shape
+    (2, 4)
     """
     from flax import errors
     from flax.core import meta, unfreeze
 
-    mode = mode_names(type(module).__call__)
+    function = type(module).__call__
 
     def streams(key: Array) -> dict[str, Array]:
         return {name: jax.random.fold_in(key, i) for i, name in enumerate(rngs)}
 
     def init(key: Array, inputs: PyTree) -> tuple[Params, ModelState]:
-        boxed = module.init(
-            {**streams(key), "params": key}, inputs, **mode_values(mode, False)
-        )
+        keys = {**streams(key), "params": key}
+        boxed = module.init(keys, inputs, **mode_arguments(function, False))
         variables = dict(unfreeze(meta.unbox(boxed)))
-        params = variables.pop("params", {})
-        return strong(params), strong(variables)
+        return variables.pop("params", {}), variables
 
-    def apply(
-        params: Params,
-        model_state: ModelState,
-        inputs: PyTree,
-        *,
-        train: bool,
-        key: Array | None = None,
-    ) -> tuple[PyTree, ModelState]:
-        call = functools.partial(
+    def call(params, model_state, inputs, *, train, key):
+        bound = functools.partial(
             module.apply,
             {"params": params, **model_state},
             inputs,
             rngs=None if key is None else streams(key),
-            **mode_values(mode, train),
+            **mode_arguments(function, train),
         )
-        try:
-            if not train:
-                return call(mutable=False), model_state
-            outputs, new_state = call(mutable=list(model_state))
-        except errors.InvalidRngError as error:
-            if key is None:
-                raise needs_key(train) from error
-            raise
-        return outputs, typed_like(new_state, model_state)
+        if train:
+            return bound(mutable=list(model_state))
+        return bound(mutable=False), model_state
 
-    return Model(init, apply)
+    def lacks_key(error: Exception) -> bool:
+        return isinstance(error, errors.InvalidRngError)
+
+    return adapted(init, call, lacks_key=lacks_key)

@@ -8,15 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_unlearn.adapters.common import (
-    mode_names,
-    mode_values,
-    needs_key,
-    strong,
-    typed_like,
-)
+from jax_unlearn.adapters.common import adapted, mode_arguments, needs_key, strong
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
+
+__all__ = ["from_nnx", "nnx_variables"]
 
 
 def from_nnx(make: Callable[[Any], Any], *, method: str = "__call__") -> Model:
@@ -43,26 +39,25 @@ def from_nnx(make: Callable[[Any], Any], *, method: str = "__call__") -> Model:
       InputError: when the network needs a key and has none, the module has no such
         method, or the parameters or the state lack variables of the module.
 
-    Examples:
-      >>> import jax, jax.numpy as jnp
-      >>> from flax import nnx
-      >>> model = from_nnx(lambda rngs: nnx.BatchNorm(3, momentum=0.5, rngs=rngs))
-      >>> params, state = model.init(jax.random.key(0), None)
-      >>> sorted(params), sorted(state)
-      (['bias', 'scale'], ['mean', 'var'])
-      >>> outputs, state = model.apply(params, state, jnp.ones((4, 3)), train=True)
-      >>> state["mean"].tolist()  # 0.5 * 0 + 0.5 * 1
-      [0.5, 0.5, 0.5]
+    >>> import jax, jax.numpy as jnp
+    >>> from flax import nnx
+    >>> model = from_nnx(lambda rngs: nnx.BatchNorm(3, momentum=0.5, rngs=rngs))
+    >>> params, state = model.init(jax.random.key(0), None)
+    >>> sorted(params), sorted(state)
+    (['bias', 'scale'], ['mean', 'var'])
+    >>> outputs, state = model.apply(params, state, jnp.ones((4, 3)), train=True)
+    >>> state["mean"].tolist()  # 0.5 * 0 + 0.5 * 1
+    [0.5, 0.5, 0.5]
 
-      Features of the same parameters:
+    Features of the same parameters:
 
-      >>> from jax_unlearn.zoo import MLP
-      >>> def make(rngs):
-      ...     return MLP(3, in_features=4, hidden=(8,), rngs=rngs)
-      >>> features = from_nnx(make, method="features")
-      >>> params, state = from_nnx(make).init(jax.random.key(0), None)
-      >>> features.apply(params, state, jnp.ones((2, 4)), train=False)[0].shape
-      (2, 8)
+    >>> from jax_unlearn.zoo import MLP
+    >>> def make(rngs):
+    ...     return MLP(3, in_features=4, hidden=(8,), rngs=rngs)
+    >>> features = from_nnx(make, method="features")
+    >>> params, state = from_nnx(make).init(jax.random.key(0), None)
+    >>> features.apply(params, state, jnp.ones((2, 4)), train=False)[0].shape
+    (2, 8)
     """
     from flax import nnx
 
@@ -71,9 +66,8 @@ def from_nnx(make: Callable[[Any], Any], *, method: str = "__call__") -> Model:
     @functools.cache
     def abstract():
         module = nnx.eval_shape(lambda: make(nnx.Rngs(jax.random.key(0))))
-        function = _bound(module, method)
-        names = inspect.signature(function).parameters
-        return nnx.split(module, *kinds), mode_names(function), "rngs" in names
+        names = inspect.signature(_bound(module, method)).parameters
+        return nnx.split(module, *kinds), "rngs" in names
 
     def init(key: Array, inputs: PyTree) -> tuple[Params, ModelState]:
         del inputs
@@ -81,15 +75,8 @@ def from_nnx(make: Callable[[Any], Any], *, method: str = "__call__") -> Model:
         _bound(module, method)  # a wrong name fails here already
         return nnx_variables(module)
 
-    def apply(
-        params: Params,
-        model_state: ModelState,
-        inputs: PyTree,
-        *,
-        train: bool,
-        key: Array | None = None,
-    ) -> tuple[PyTree, ModelState]:
-        (graphdef, *specs), mode, takes_rngs = abstract()
+    def call(params, model_state, inputs, *, train, key):
+        (graphdef, *specs), takes_rngs = abstract()
         keys = _stream_keys(specs[1], jax.random.key(0) if key is None else key)
         counts = jax.tree.map(lambda spec: jnp.zeros(spec.shape, spec.dtype), specs[2])
         unused = jax.tree.leaves(counts)
@@ -100,12 +87,13 @@ def from_nnx(make: Callable[[Any], Any], *, method: str = "__call__") -> Model:
             counts,
             _fill(specs[3], model_state, "model_state"),
         )
-        arguments: dict[str, Any] = mode_values(mode, train)
-        if not mode:
+        function = _bound(module, method)
+        arguments: dict[str, Any] = mode_arguments(function, train)
+        if not arguments:
             (module.train if train else module.eval)()
         if takes_rngs:
             arguments["rngs"] = None if key is None else nnx.Rngs(key)
-        outputs = _bound(module, method)(inputs, **arguments)
+        outputs = function(inputs, **arguments)
 
         _, _, _, used, new_state = nnx.split(module, *kinds)
         pairs = zip(unused, jax.tree.leaves(used), strict=True)
@@ -117,9 +105,9 @@ def from_nnx(make: Callable[[Any], Any], *, method: str = "__call__") -> Model:
         kept = jax.tree_util.tree_map_with_path(
             lambda path, _: values[_name(path)], model_state
         )
-        return outputs, typed_like(kept, model_state)
+        return outputs, kept
 
-    return Model(init, apply)
+    return adapted(init, call)
 
 
 def nnx_variables(module: Any) -> tuple[Params, ModelState]:
@@ -132,12 +120,11 @@ def nnx_variables(module: Any) -> tuple[Params, ModelState]:
       Two nested dicts of arrays: the `nnx.Param` variables, and all others but the
       random streams.
 
-    Examples:
-      >>> import jax
-      >>> from flax import nnx
-      >>> params, state = nnx_variables(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
-      >>> jax.tree.map(lambda x: x.shape, params), state
-      ({'bias': (3,), 'kernel': (2, 3)}, {})
+    >>> import jax
+    >>> from flax import nnx
+    >>> params, state = nnx_variables(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+    >>> jax.tree.map(lambda x: x.shape, params), state
+    ({'bias': (3,), 'kernel': (2, 3)}, {})
     """
     from flax import nnx
 
