@@ -117,14 +117,7 @@ def with_preprocessing(
     def init(key: Array, inputs: PyTree) -> tuple[Params, ModelState]:
         return model.init(key, normalise(inputs))
 
-    def apply(
-        params: Params,
-        model_state: ModelState,
-        inputs: PyTree,
-        *,
-        train: bool,
-        key: Array | None = None,
-    ) -> tuple[PyTree, ModelState]:
+    def apply(params, model_state, inputs, *, train, key=None):
         if augment is not None and train and key is not None:
             augment_key, key = jax.random.split(key)
             inputs = augment(augment_key, jnp.asarray(inputs))

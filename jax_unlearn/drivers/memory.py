@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_unlearn.errors import InputError
-from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
+from jax_unlearn.types import Array, Model, PyTree
 
 Policy = Callable[..., Any]
 """As `jax.checkpoint` takes it: which intermediate values are kept."""
@@ -69,14 +69,7 @@ def rematerialised(model: Model, *, policy: Policy | None = keep_products) -> Mo
     3.0
     """
 
-    def apply(
-        params: Params,
-        model_state: ModelState,
-        inputs: PyTree,
-        *,
-        train: bool,
-        key: Array | None = None,
-    ) -> tuple[PyTree, ModelState]:
+    def apply(params, model_state, inputs, *, train, key=None):
         def forward(params, model_state, inputs, key):
             return model.apply(params, model_state, inputs, train=train, key=key)
 
@@ -119,14 +112,7 @@ def microbatched(model: Model, size: int) -> Model:
     if size < 1:
         raise InputError(f"size={size}: give 1 or more samples a part")
 
-    def apply(
-        params: Params,
-        model_state: ModelState,
-        inputs: PyTree,
-        *,
-        train: bool,
-        key: Array | None = None,
-    ) -> tuple[PyTree, ModelState]:
+    def apply(params, model_state, inputs, *, train, key=None):
         total = jax.tree.leaves(inputs)[0].shape[0]
         if total <= size:
             return model.apply(params, model_state, inputs, train=train, key=key)
@@ -178,14 +164,7 @@ def cast(model: Model, dtype: Any = jnp.bfloat16) -> Model:
     if not jnp.issubdtype(dtype, jnp.floating):
         raise InputError(f"dtype={dtype}: give a floating type, such as jnp.bfloat16")
 
-    def apply(
-        params: Params,
-        model_state: ModelState,
-        inputs: PyTree,
-        *,
-        train: bool,
-        key: Array | None = None,
-    ) -> tuple[PyTree, ModelState]:
+    def apply(params, model_state, inputs, *, train, key=None):
         outputs, new = model.apply(
             _floats(params, dtype),
             model_state,
