@@ -112,13 +112,18 @@ def eval_mode(loss_fn: LossFn) -> None:
         )
 
 
-def same_shapes(name: str, tree: PyTree, params: PyTree, remedy: str) -> None:
+def same_shapes(
+    name: str,
+    tree: PyTree,
+    params: PyTree,
+    remedy: str = "compute it for the same model",
+) -> None:
     """Refuse a pytree that is not shaped like the parameters.
 
-    >>> same_shapes("the mask", jnp.ones(3), jnp.ones(2), "take the same model")
+    >>> same_shapes("fisher", jnp.ones(3), jnp.ones(2))
     Traceback (most recent call last):
-    jax_unlearn.errors.InputError: the mask and the parameters differ in structure or \
-shapes; take the same model
+    jax_unlearn.errors.InputError: fisher and the parameters differ in structure or \
+shapes; compute it for the same model
     """
     if jax.tree.map(jnp.shape, tree) != jax.tree.map(jnp.shape, params):
         raise InputError(

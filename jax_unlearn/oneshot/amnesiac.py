@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_unlearn import _validate
 from jax_unlearn.errors import InputError
-from jax_unlearn.oneshot import _checks
+from jax_unlearn.tables import row_ids
 from jax_unlearn.types import Params, PyTree, UnlearnBatch, UnlearnInfo, UnlearnState
 
 
@@ -140,7 +141,7 @@ def amnesiac(params: Params, updates: Sequence[PyTree], touched: Any) -> Params:
         )
     chosen = [update for update, held in zip(updates, which, strict=True) if held]
     for update in chosen:
-        _checks.same_shapes("updates", update, params)
+        _validate.same_shapes("updates", update, params)
     total = jax.tree.map(lambda p: np.asarray(p, np.float64), params)
     for update in chosen:
         total = jax.tree.map(np.subtract, total, update)
@@ -158,11 +159,6 @@ def _ids(batch: UnlearnBatch) -> np.ndarray:
     for part in (batch.forget, batch.retain):
         if part is None:
             continue
-        if part.index is None:
-            raise InputError(
-                "batch.index=None: the log needs the id of each sample; fill "
-                "Batch.index"
-            )
-        index = np.asarray(part.index, np.int64)
+        index = np.asarray(row_ids(part.index, "the log needs"), np.int64)
         parts.append(index if part.mask is None else index[np.asarray(part.mask)])
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)

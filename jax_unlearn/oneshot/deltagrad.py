@@ -4,6 +4,7 @@ For strongly convex losses trained by full-batch gradient descent (logistic or s
 regression with decay). Shapes: P parameters, T steps, n samples, r removed, m pairs.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,11 +14,12 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
+from jax_unlearn import _validate
 from jax_unlearn.errors import InputError, NonFiniteError
-from jax_unlearn.oneshot import _checks
+from jax_unlearn.gradients import counted, mean_loss
 from jax_unlearn.types import Array, Batch, LossFn, ModelState, Params
 
-HIGHEST = jax.lax.Precision.HIGHEST
+_dot = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 class Path(NamedTuple):
@@ -92,20 +94,20 @@ def gradient_path(
     >>> print(w, path.params[:, 0], path.grads[:, 0])
     1.5 [0. 1. 1.5] [-2. -1.]
     """
-    _checks.eval_mode(loss_fn)
-    _checks.at_least("decay", decay, 0)
+    _validate.eval_mode(loss_fn)
+    _validate.at_least("decay", decay, 0)
     steps = np.asarray(rates, np.float32)
     if steps.ndim != 1 or not steps.size or not np.all(steps >= 0):
         raise InputError(
             f"rates of shape {steps.shape} must be T learning rates >= 0; give [T]"
         )
-    if not np.any(np.asarray(_checks.kept(batch))):
+    if not np.any(np.asarray(counted(batch))):
         raise InputError("batch holds no sample; give all training samples")
     rate, strength = jnp.asarray(steps), jnp.float32(decay)
 
     @jax.jit
-    def descend(params, model_state, batch, rate, strength):
-        flat, gradient = _raveled(loss_fn, params, model_state)
+    def descend(variables, batch, rate, strength):
+        flat, gradient = _raveled(loss_fn, *variables)
 
         def body(theta, rate):
             slope = gradient(theta, batch) + strength * theta
@@ -114,11 +116,8 @@ def gradient_path(
         last, (before, slopes) = jax.lax.scan(body, flat, rate)
         return last, jnp.concatenate([before, last[None]]), slopes
 
-    last, thetas, slopes = descend(params, model_state, batch, rate, strength)
-    finite = np.isfinite(np.asarray(thetas[1:])).all(axis=1)
-    if not finite.all():
-        step = int(np.argmin(finite))
-        raise NonFiniteError(f"the path is not finite at step {step}", step)
+    last, thetas, slopes = descend((params, model_state), batch, rate, strength)
+    _check_finite("path", np.isfinite(np.asarray(thetas[1:])).all(axis=1))
     return _like(last, params), Path(thetas, slopes, rate, strength)
 
 
@@ -168,51 +167,20 @@ def deltagrad(
     >>> print(w, without, info.exact)  # the mean of what is left
     2.0 1.0 7
     """
-    _checks.eval_mode(loss_fn)
-    _checks.at_least("burn_in", burn_in, 2)
-    _checks.at_least("period", period, 1)
-    _checks.at_least("history", history, 1)
+    _validate.eval_mode(loss_fn)
+    _validate.at_least("burn_in", burn_in, 2)
+    _validate.at_least("period", period, 1)
+    _validate.at_least("history", history, 1)
 
     @jax.jit
-    def retrace(params, path: Path, batch: Batch, positions: Array, model_state):
-        _, gradient = _raveled(loss_fn, params, model_state)
-        gone = jax.tree.map(lambda leaf: leaf[positions], batch)._replace(mask=None)
-        total = jnp.sum(_checks.kept(batch)).astype(jnp.float32)
-        fewer = jnp.float32(positions.shape[0])
-        size = path.params.shape[1]
-
-        def slope(theta: Array, samples: Batch) -> Array:
-            return gradient(theta, samples) + path.decay * theta
-
-        def evaluated(theta, old, old_slope, pairs):
-            full = slope(theta, batch)
-            s, y = theta - old, full - old_slope
-            bent = _dot(s, y) > 0
-            added = _append(pairs, s, y)
-            pairs = jax.tree.map(lambda a, b: jnp.where(bent, a, b), added, pairs)
-            return full, pairs, ~bent & jnp.any(s != 0)
-
-        def estimated(theta, old, old_slope, pairs):
-            moved = lbfgs_product(pairs.s, pairs.y, theta - old)
-            return old_slope + moved, pairs, jnp.bool_(False)
-
-        def body(carry, inputs):
-            theta, pairs = carry
-            old, old_slope, rate, planned = inputs
-            exact = planned | ~jnp.any(pairs.s[-1] != 0)
-            full, pairs, rejected = jax.lax.cond(
-                exact, evaluated, estimated, theta, old, old_slope, pairs
-            )
-            rest = (total * full - fewer * slope(theta, gone)) / (total - fewer)
-            theta = theta - rate * rest
-            return (theta, pairs), (exact, rejected, jnp.all(jnp.isfinite(theta)))
-
+    def retrace(variables, path: Path, batch: Batch, positions: Array):
         numbers = jnp.arange(path.rates.shape[0])
         planned = (numbers < burn_in) | ((numbers - burn_in + 1) % period == 0)
-        empty = _Pairs(*jnp.zeros((2, history, size), jnp.float32))
+        body = _replay_step(_raveled(loss_fn, *variables)[1], path, batch, positions)
+        empty = _Pairs(*jnp.zeros((2, history, path.params.shape[1]), jnp.float32))
         inputs = (path.params[:-1], path.grads, path.rates, planned)
-        (theta, _), seen = jax.lax.scan(body, (path.params[0], empty), inputs)
-        return theta, seen
+        (theta, _), flags = jax.lax.scan(body, (path.params[0], empty), inputs)
+        return theta, flags
 
     def replay(
         params: Params,
@@ -229,12 +197,10 @@ def deltagrad(
                 "by gradient_path of these parameters"
             )
         positions = _positions(batch, removed)
-        theta, seen = retrace(params, path, batch, jnp.asarray(positions), model_state)
-        exact, rejected, finite = (np.asarray(flags) for flags in seen)
-        if not finite.all():
-            step = int(np.argmin(finite))
-            raise NonFiniteError(f"the replay is not finite at step {step}", step)
-        total = int(np.sum(np.asarray(_checks.kept(batch))))
+        theta, flags = retrace((params, model_state), path, batch, positions)
+        exact, rejected, finite = (np.asarray(flag) for flag in flags)
+        _check_finite("replay", finite)
+        total = int(np.sum(np.asarray(counted(batch))))
         info = DeltaGradInfo(
             exact=int(exact.sum()),
             gradients=int(exact.sum()) * total + steps * len(positions),
@@ -244,6 +210,44 @@ def deltagrad(
         return _like(theta, params), info
 
     return replay
+
+
+def _replay_step(gradient, path: Path, batch: Batch, positions: Array):
+    """Return the step of a replay, to be scanned over the path."""
+    gone = jax.tree.map(lambda leaf: leaf[positions], batch)._replace(mask=None)
+    total = jnp.sum(counted(batch)).astype(jnp.float32)
+    fewer = jnp.float32(positions.shape[0])
+
+    def slope(theta: Array, samples: Batch) -> Array:
+        return gradient(theta, samples) + path.decay * theta
+
+    def evaluated(theta, old, old_slope, pairs: _Pairs):
+        full = slope(theta, batch)
+        s, y = theta - old, full - old_slope
+        bent = _dot(s, y) > 0
+        added = jax.tree.map(
+            lambda old, new: jnp.concatenate([old[1:], new[None]]), pairs, _Pairs(s, y)
+        )
+        pairs = jax.tree.map(lambda a, b: jnp.where(bent, a, b), added, pairs)
+        return full, pairs, ~bent & jnp.any(s != 0)
+
+    def estimated(theta, old, old_slope, pairs: _Pairs):
+        moved = lbfgs_product(pairs.s, pairs.y, theta - old)
+        return old_slope + moved, pairs, jnp.bool_(False)
+
+    def body(carry, inputs):
+        theta, pairs = carry
+        old, old_slope, rate, planned = inputs
+        # without a pair there is nothing to estimate from
+        exact = planned | ~jnp.any(pairs.s[-1] != 0)
+        full, pairs, rejected = jax.lax.cond(
+            exact, evaluated, estimated, theta, old, old_slope, pairs
+        )
+        rest = (total * full - fewer * slope(theta, gone)) / (total - fewer)
+        theta = theta - rate * rest
+        return (theta, pairs), (exact, rejected, jnp.all(jnp.isfinite(theta)))
+
+    return body
 
 
 def lbfgs_product(s: Array, y: Array, v: Array) -> Array:
@@ -293,14 +297,10 @@ class _Pairs(NamedTuple):
     y: Array
 
 
-def _append(pairs: _Pairs, s: Array, y: Array) -> _Pairs:
-    return _Pairs(
-        jnp.concatenate([pairs.s[1:], s[None]]), jnp.concatenate([pairs.y[1:], y[None]])
-    )
-
-
-def _dot(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision=HIGHEST)
+def _check_finite(what: str, finite: np.ndarray) -> None:
+    if not finite.all():
+        step = int(np.argmin(finite))
+        raise NonFiniteError(f"the {what} is not finite at step {step}", step)
 
 
 def _raveled(loss_fn: LossFn, params: Params, model_state: ModelState):
@@ -308,13 +308,10 @@ def _raveled(loss_fn: LossFn, params: Params, model_state: ModelState):
     flat, unravel = ravel_pytree(optax.tree.cast(params, jnp.float32))
 
     def gradient(theta: Array, batch: Batch) -> Array:
-        where = _checks.kept(batch)
-
         def mean(theta):
             tree = optax.tree.cast_like(unravel(theta), params)
             losses, _ = loss_fn(tree, model_state, batch, jax.random.key(0))
-            losses = jnp.where(where, losses.astype(jnp.float32), 0.0)
-            return jnp.sum(losses) / jnp.sum(where).astype(jnp.float32)
+            return mean_loss(losses.astype(jnp.float32), counted(batch))
 
         return jax.grad(mean)(theta)
 
@@ -334,7 +331,7 @@ def _positions(batch: Batch, removed: Any) -> np.ndarray:
             f"removed of type {ids.dtype}{list(ids.shape)} must be ids: integers [r], "
             "r >= 1"
         )
-    present = np.flatnonzero(np.asarray(_checks.kept(batch)))
+    present = np.flatnonzero(np.asarray(counted(batch)))
     known = present if batch.index is None else np.asarray(batch.index)[present]
     if len(np.unique(ids)) != len(ids):
         raise InputError("removed holds an id twice; give each sample once")

@@ -1,14 +1,14 @@
 """Fisher information of single weights, and the noise that forgets with it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jax_unlearn.errors import InputError, unknown_name
-from jax_unlearn.oneshot import _checks
-from jax_unlearn.types import Array, Batch, LossFn, ModelState, Params, PyTree
+from jax_unlearn import _validate
+from jax_unlearn.gradients import counted, mean_loss, over_batches, sample_gradient
+from jax_unlearn.types import Array, Batch, LossFn, Params, PyTree
 
 
 def fisher_information(
@@ -56,23 +56,14 @@ def fisher_information(
     >>> print(by_batch(jnp.float32(1), (), batches, key))  # 2²
     4.0
     """
-    _checks.eval_mode(loss_fn)
-    if per not in ("sample", "batch"):
-        raise unknown_name("per", per, ("sample", "batch"))
+    _validate.eval_mode(loss_fn)
+    _validate.one_of("per", per, ("sample", "batch"))
+    gradients = jax.vmap(sample_gradient(loss_fn), in_axes=(None, None, 0, 0))
 
     def by_sample(params, model_state, batch: Batch, key: Array):
-        where = _checks.kept(batch)
-
-        def one(sample: Batch, key: Array):
-            alone = jax.tree.map(lambda leaf: leaf[None], sample)
-
-            def loss(params):
-                return loss_fn(params, model_state, alone, key)[0][0]
-
-            return jax.grad(loss)(params)
-
+        where = counted(batch)
         keys = jax.random.split(key, where.shape[0])
-        grads = jax.vmap(one)(batch._replace(mask=None), keys)
+        grads = gradients(params, model_state, batch._replace(mask=None), keys)
 
         def squares(leaf: Array) -> Array:
             axes = tuple(range(1, leaf.ndim))
@@ -82,34 +73,16 @@ def fisher_information(
         return jax.tree.map(squares, grads), jnp.sum(where)
 
     def by_batch(params, model_state, batch: Batch, key: Array):
-        where = _checks.kept(batch)
-        count = jnp.sum(where)
+        where = counted(batch)
 
         def mean(params):
             losses, _ = loss_fn(params, model_state, batch, key)
-            total = jnp.sum(jnp.where(where, losses, jnp.zeros_like(losses)))
-            return total.astype(jnp.float32) / jnp.maximum(count, 1).astype(jnp.float32)
+            return mean_loss(losses.astype(jnp.float32), where)
 
         grads = optax.tree.cast(jax.grad(mean)(params), jnp.float32)
-        return optax.tree.mul(grads, grads), jnp.minimum(count, 1)
+        return optax.tree.mul(grads, grads), jnp.minimum(jnp.sum(where), 1)
 
-    summed = jax.jit(by_sample if per == "sample" else by_batch)
-
-    def information(
-        params: Params, model_state: ModelState, batches: Iterable[Batch], key: Array
-    ) -> PyTree:
-        total, count = None, 0
-        for number, batch in enumerate(batches):
-            new, size = summed(
-                params, model_state, batch, jax.random.fold_in(key, number)
-            )
-            total = new if total is None else optax.tree.add(total, new)
-            count = count + size
-        if total is None:
-            raise InputError("batches is empty: give at least one batch")
-        return optax.tree.scale(1.0 / max(int(count), 1), total)
-
-    return information
+    return over_batches(by_sample if per == "sample" else by_batch)
 
 
 def fisher_noise(
@@ -149,9 +122,9 @@ def fisher_noise(
     >>> print(jnp.abs(noisy["w"] - params["w"]) > 0.01)
     [False  True]
     """
-    _checks.at_least("alpha", alpha, 0)
-    _checks.positive("largest", largest)
-    _checks.same_shapes("fisher", fisher, params)
+    _validate.at_least("alpha", alpha, 0)
+    _validate.positive("largest", largest)
+    _validate.same_shapes("fisher", fisher, params)
     noise = optax.tree.random_like(key, optax.tree.cast(params, jnp.float32))
     scale, floor = jnp.float32(alpha), jnp.float32(1) / jnp.float32(largest)
 

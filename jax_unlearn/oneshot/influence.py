@@ -10,6 +10,7 @@ updated along itself: o never leaves the line of g_1, so that its result is v mi
 multiple of ONE sample's gradient. Both are here: form="published" and form="exact".
 """
 
+import functools
 from collections.abc import Callable, Iterable
 
 import jax
@@ -17,12 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_unlearn.errors import InputError, unknown_name
-from jax_unlearn.gradients import mean_gradient
-from jax_unlearn.oneshot import _checks
+from jax_unlearn import _validate
+from jax_unlearn.errors import InputError
+from jax_unlearn.gradients import counted, mean_gradient
 from jax_unlearn.types import Array, Batch, LossFn, ModelState, Params, PyTree
 
 FORMS = ("published", "exact")
+_dot = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 def woodfisher(
@@ -144,11 +146,11 @@ def influence(
     >>> print(influence(loss_fn, w, (), form="exact", **sets))  # (3 - 1)/3 / (1 + 1)
     0.3333
     """
-    _checks.eval_mode(loss_fn)
+    _validate.eval_mode(loss_fn)
     _check_form(form, damping)
-    _checks.at_least("samples", samples, 1)
-    _checks.at_least("iterations", iterations, 1)
-    _checks.positive("tolerance", tolerance)
+    _validate.at_least("samples", samples, 1)
+    _validate.at_least("iterations", iterations, 1)
+    _validate.positive("tolerance", tolerance)
     forget, retain = list(forget), list(retain)
     sizes = [_count(forget), _count(retain)]
     if min(sizes) < 1:
@@ -201,13 +203,8 @@ def influence(
 
 
 def _check_form(form: str, damping: float | Array) -> None:
-    if form not in FORMS:
-        raise unknown_name("form", form, FORMS)
-    _checks.positive("damping", damping)
-
-
-def _dot(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+    _validate.one_of("form", form, FORMS)
+    _validate.positive("damping", damping)
 
 
 @jax.jit
@@ -236,14 +233,14 @@ def _vdot(a: PyTree, b: PyTree) -> float:
 
 
 def _count(batches: list[Batch]) -> int:
-    return sum(int(np.sum(np.asarray(_checks.kept(batch)))) for batch in batches)
+    return sum(int(np.sum(np.asarray(counted(batch)))) for batch in batches)
 
 
 def _first(batches: list[Batch], samples: int) -> list[Batch]:
     """Return the batches of the first `samples` samples, with masks."""
     used, left = [], samples
     for batch in batches:
-        mask = np.asarray(_checks.kept(batch))
+        mask = np.asarray(counted(batch))
         mask = mask & (np.cumsum(mask) <= left)
         if mask.any():
             used.append(batch._replace(mask=jnp.asarray(mask)))
@@ -266,12 +263,12 @@ def _jacobian(
     @jax.jit
     def along(center: PyTree, batch: Batch, key: Array, u: PyTree) -> Array:
         _, dots = jax.jvp(lambda p: losses_fn(p, batch, key), (center,), (u,))
-        return jnp.where(_checks.kept(batch), dots, 0.0)
+        return jnp.where(counted(batch), dots, 0.0)
 
     @jax.jit
     def back(center: PyTree, batch: Batch, key: Array, a: Array) -> PyTree:
         _, pullback = jax.vjp(lambda p: losses_fn(p, batch, key), center)
-        return pullback(jnp.where(_checks.kept(batch), a, 0.0))[0]
+        return pullback(jnp.where(counted(batch), a, 0.0))[0]
 
     return along, back
 

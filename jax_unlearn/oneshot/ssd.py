@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jax_unlearn.oneshot import _checks
+from jax_unlearn import _validate
 from jax_unlearn.types import Array, Params, PyTree
 
 
@@ -30,8 +30,8 @@ def ssd_selected(
     >>> print(ssd_selected(jnp.array([1.0, 1.0, 0.0]), jnp.array([20.0, 9.0, 0.0])))
     [ True False False]
     """
-    _checks.at_least("alpha", alpha, 0)
-    _checks.same_shapes("importance", importance, forget_importance)
+    _validate.at_least("alpha", alpha, 0)
+    _validate.same_shapes("importance", importance, forget_importance)
     bound = jnp.float32(alpha)
 
     def marked(every: Array, forget: Array) -> Array:
@@ -75,8 +75,8 @@ def ssd(
     >>> print(ssd(jnp.array([4.0, 4.0]), importance, forget))  # 4·1/20
     [0.2 4. ]
     """
-    _checks.at_least("dampening", dampening, 0)
-    _checks.same_shapes("forget_importance", forget_importance, params)
+    _validate.at_least("dampening", dampening, 0)
+    _validate.same_shapes("forget_importance", forget_importance, params)
     marked = ssd_selected(importance, forget_importance, alpha=alpha)
     strength = jnp.float32(dampening)
 
