@@ -8,6 +8,7 @@ from jax_unlearn.membership.attacks import default_attacks as default_attacks
 from jax_unlearn.membership.attacks import entropy_mlp as entropy_mlp
 from jax_unlearn.membership.attacks import gaussian_ratio as gaussian_ratio
 from jax_unlearn.membership.attacks import logistic as logistic
+from jax_unlearn.membership.attacks import nonmember_loss as nonmember_loss
 from jax_unlearn.membership.attacks import softmax_mlp as softmax_mlp
 from jax_unlearn.membership.features import confidence_features as confidence_features
 from jax_unlearn.membership.features import entropy as entropy
@@ -19,7 +20,6 @@ from jax_unlearn.membership.features import (
 from jax_unlearn.membership.features import modified_entropy as modified_entropy
 from jax_unlearn.membership.features import sorted_softmax as sorted_softmax
 from jax_unlearn.membership.features import stack as stack
-from jax_unlearn.membership.loss import nonmember_loss as nonmember_loss
 from jax_unlearn.membership.quality import AttackInfo as AttackInfo
 from jax_unlearn.membership.quality import auc as auc
 from jax_unlearn.membership.quality import auc_standard_error as auc_standard_error

@@ -17,7 +17,7 @@ from jax_unlearn.methods.step import (
     weights_of,
     with_data,
 )
-from jax_unlearn.objectives.base import Objective, plain
+from jax_unlearn.objectives.base import Objective
 from jax_unlearn.types import (
     Array,
     Aux,
@@ -97,7 +97,7 @@ def assemble(
                 "forward='merged' needs forget and retain made by ju.objectives; use "
                 "forward='separate' for other losses"
             )
-        if forget.forward is not plain or retain.forward is not plain:
+        if forget.forward is not None or retain.forward is not None:
             raise InputError(
                 "forward='merged' needs the model's own pass on the inputs; use "
                 "forward='separate' for objectives that change them, such as denoise"

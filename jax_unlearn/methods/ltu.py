@@ -340,7 +340,7 @@ def _rows(batch: Batch, rows: np.ndarray) -> Batch:
 
 def _judged(audits, params, model_state, batch, key) -> Array:
     """Return the losses of all attacks from one forward pass, `[attacks, B]`."""
-    outputs, _ = audits[0].forward(audits[0], params, model_state, batch, key)
+    outputs, _ = audits[0].outputs(params, model_state, batch, key)
     return jnp.stack([a.output_loss(outputs, batch, key, a.data)[0] for a in audits])
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jax_unlearn.losses import cross_entropy
-from jax_unlearn.objectives.base import Objective, plain
+from jax_unlearn.objectives.base import Objective
 from jax_unlearn.types import (
     Array,
     Aux,
@@ -188,7 +188,7 @@ def _reference_sample(
     model: Model, state: UnlearnState, batch: Batch, loss: LossFn | None
 ) -> Sample:
     """Run the current model over unseen samples in eval mode."""
-    if isinstance(loss, Objective) and loss.forward is not plain:
+    if isinstance(loss, Objective) and loss.forward is not None:
         key = jax.random.fold_in(jax.random.key(0), state.step)
         _, aux = loss._replace(train=False)(state.params, state.model_state, batch, key)
         return Sample(

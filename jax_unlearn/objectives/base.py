@@ -3,23 +3,11 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from jax_unlearn.losses import cross_entropy
 from jax_unlearn.types import Array, Aux, Batch, Model, ModelState, Params, PyTree
 
 OutputLoss = Callable[[PyTree, Batch, Array, PyTree], tuple[Array, Array]]
 """`(outputs [B, ...], batch, key, data) -> (losses f32[B], task_losses f32[B])`."""
-
-
-def plain(
-    objective: "Objective",
-    params: Params,
-    model_state: ModelState,
-    batch: Batch,
-    key: Array,
-) -> tuple[PyTree, ModelState]:
-    """Return the model's outputs on the inputs of the batch, and its next state."""
-    return objective.model.apply(
-        params, model_state, batch.inputs, train=objective.train, key=key
-    )
 
 
 class Objective(NamedTuple):
@@ -35,20 +23,62 @@ class Objective(NamedTuple):
       data: arrays the loss needs (teacher, target table, key of the fixed labels);
         unlearners carry them in their state.
       train: whether the forward pass is one of training.
-      forward: `(objective, params, model_state, batch, key) -> (outputs,
-        model_state)`; default `plain`.
+      forward: `(objective, (params, model_state), batch, key) -> (outputs,
+        model_state)`; None for the model's own pass on the inputs.
     """
 
     model: Model
     output_loss: OutputLoss
     data: PyTree = ()
     train: bool = True
-    forward: Callable[..., tuple[PyTree, ModelState]] = plain
+    forward: Callable[..., tuple[PyTree, ModelState]] | None = None
+
+    def outputs(
+        self, params: Params, model_state: ModelState, batch: Batch, key: Array
+    ) -> tuple[PyTree, ModelState]:
+        """Return (outputs [B, ...], the next model state) of the batch."""
+        if self.forward is not None:
+            return self.forward(self, (params, model_state), batch, key)
+        return self.model.apply(
+            params, model_state, batch.inputs, train=self.train, key=key
+        )
 
     def __call__(
         self, params: Params, model_state: ModelState, batch: Batch, key: Array
     ) -> tuple[Array, Aux]:
         """Return (losses f32[B], Aux) of the batch."""
-        outputs, model_state = self.forward(self, params, model_state, batch, key)
+        outputs, model_state = self.outputs(params, model_state, batch, key)
         losses, task_losses = self.output_loss(outputs, batch, key, self.data)
         return losses, Aux(outputs, task_losses, model_state)
+
+    def negated(self) -> "Objective":
+        """Return the objective that climbs where this one descends."""
+
+        def output_loss(outputs, batch, key, data):
+            losses, task_losses = self.output_loss(outputs, batch, key, data)
+            return -losses, task_losses
+
+        return self._replace(output_loss=output_loss)
+
+
+def on_logits(
+    model: Model,
+    loss: Callable[[Array, Batch, Array, PyTree], Array],
+    data: PyTree = (),
+    *,
+    train: bool = True,
+) -> Objective:
+    """Return an objective on logits whose task stays the true label.
+
+    Args:
+      model: the network; outputs are logits `[B, K]`.
+      loss: `(logits, batch, key, data) -> losses f32[B]`.
+      data: arrays the loss needs.
+      train: whether the forward pass is one of training.
+    """
+
+    def output_loss(outputs, batch, key, data):
+        losses = loss(outputs, batch, key, data)
+        return losses, cross_entropy(outputs, batch.labels)
+
+    return Objective(model, output_loss, data, train)

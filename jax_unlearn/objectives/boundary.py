@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from jax_unlearn import losses
+from jax_unlearn import _validate, losses
 from jax_unlearn.errors import InputError
-from jax_unlearn.objectives.base import Objective
-from jax_unlearn.tables import look_up
+from jax_unlearn.objectives.base import Objective, on_logits
+from jax_unlearn.tables import look_up, row_ids
 from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
 
 
@@ -52,8 +52,7 @@ def boundary_labels(
     >>> print(boundary_labels(model, w, (), x, jnp.array([0, 1])))
     [1 0]
     """
-    if isinstance(bound, int | float) and not bound >= 0:
-        raise InputError(f"bound={bound} must not be negative; try 0.1")
+    _validate.not_negative("bound", bound, "try 0.1")
     for leaf in jax.tree.leaves(inputs):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise InputError(
@@ -107,16 +106,9 @@ def fixed_label(model: Model, table: Array) -> Objective:
             "one integer class for every sample id"
         )
 
-    def output_loss(outputs, batch, key, data):
+    def loss(logits, batch, key, data):
         del key
-        if batch.index is None:
-            raise InputError(
-                "batch.index=None: fixed labels need the id of each sample; "
-                "fill Batch.index"
-            )
-        return (
-            losses.cross_entropy(outputs, look_up(data, batch.index)),
-            losses.cross_entropy(outputs, batch.labels),
-        )
+        index = row_ids(batch.index, "fixed labels need")
+        return losses.cross_entropy(logits, look_up(data, index))
 
-    return Objective(model, output_loss, table.astype(jnp.int32))
+    return on_logits(model, loss, table.astype(jnp.int32))

@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from jax_unlearn import losses
-from jax_unlearn.errors import InputError
-from jax_unlearn.objectives.base import Objective
-from jax_unlearn.tables import check_table, look_up
+from jax_unlearn import _validate, losses
+from jax_unlearn.membership.attacks import Attack, AttackParams, nonmember_loss
+from jax_unlearn.objectives.base import Objective, on_logits
+from jax_unlearn.tables import check_table, look_up, row_ids
 from jax_unlearn.types import Array, Batch, Model, ModelState, Params
 
 
@@ -41,13 +41,7 @@ def ascent(model: Model) -> Objective:
     >>> print(losses, aux.task_losses)
     [-0.1269] [0.1269]
     """
-
-    def output_loss(outputs, batch, key, data):
-        del key, data
-        loss = losses.cross_entropy(outputs, batch.labels)
-        return -loss, loss
-
-    return Objective(model, output_loss)
+    return descent(model).negated()
 
 
 def draw_labels(
@@ -104,33 +98,24 @@ def random_label(
     >>> print(losses, aux.task_losses)
     [2.1269] [0.1269]
     """
-    if num_classes < 2:
-        raise InputError(
-            f"num_classes={num_classes}: random labels need at least 2 classes"
-        )
+    _validate.at_least("num_classes", num_classes, 2, "random labels need another")
 
     def one(key: Array, label: Array) -> Array:
         return draw_labels(
             key, label, num_classes=num_classes, exclude_true=exclude_true
         )
 
-    def output_loss(outputs, batch, key, data):
+    def loss(logits, batch, key, data):
         if redraw:
             keys = jax.random.split(jax.random.fold_in(key, 1), batch.labels.shape[0])
-        elif batch.index is None:
-            raise InputError(
-                "batch.index=None: fixed random labels need the id of each sample; "
-                "fill Batch.index or use redraw=True"
-            )
         else:
-            keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(data, batch.index)
-        relabelled = jax.vmap(one)(keys, batch.labels)
-        return (
-            losses.cross_entropy(outputs, relabelled),
-            losses.cross_entropy(outputs, batch.labels),
-        )
+            index = row_ids(
+                batch.index, "fixed random labels need", " or use redraw=True"
+            )
+            keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(data, index)
+        return losses.cross_entropy(logits, jax.vmap(one)(keys, batch.labels))
 
-    return Objective(model, output_loss, () if redraw else jax.random.key(seed))
+    return on_logits(model, loss, () if redraw else jax.random.key(seed))
 
 
 def distill(
@@ -160,17 +145,15 @@ def distill(
     >>> distill(model, 2.0, ())(2.0, (), batch, jax.random.key(0))[0].tolist()
     [0.0]
     """
-    if isinstance(temperature, int | float) and not temperature > 0:
-        raise InputError(f"temperature={temperature} must be positive; try 1.0")
+    _validate.positive("temperature", temperature, "try 1.0")
 
-    def output_loss(outputs, batch, key, data):
+    def loss(logits, batch, key, data):
         del key
         params, model_state = data
         teacher, _ = model.apply(params, model_state, batch.inputs, train=False)
-        loss = losses.distillation(outputs, teacher, temperature=temperature)
-        return loss, losses.cross_entropy(outputs, batch.labels)
+        return losses.distillation(logits, teacher, temperature=temperature)
 
-    return Objective(model, output_loss, (teacher_params, teacher_state))
+    return on_logits(model, loss, (teacher_params, teacher_state))
 
 
 def transport(model: Model, targets: Array) -> Objective:
@@ -199,16 +182,38 @@ def transport(model: Model, targets: Array) -> Objective:
     table = jnp.asarray(targets, jnp.float32)
     check_table("targets", table, "[N, K]")
 
-    def output_loss(outputs, batch: Batch, key, data):
+    def loss(logits, batch: Batch, key, data):
         del key
-        if batch.index is None:
-            raise InputError(
-                "batch.index=None: target tables need the id of each sample; "
-                "fill Batch.index"
-            )
-        return (
-            losses.soft_cross_entropy(outputs, look_up(data, batch.index)),
-            losses.cross_entropy(outputs, batch.labels),
-        )
+        index = row_ids(batch.index, "target tables need")
+        return losses.soft_cross_entropy(logits, look_up(data, index))
 
-    return Objective(model, output_loss, table)
+    return on_logits(model, loss, table)
+
+
+def nonmember(model: Model, attack: Attack, attack_params: AttackParams) -> Objective:
+    """Return the loss of being taken for a member: ℓ = log(1 + exp(score(x, y))).
+
+    Attacks look at a model in use, so the forward pass is in eval mode.
+
+    Args:
+      model: the network; outputs are logits `[B, K]`.
+      attack: a differentiable membership attack.
+      attack_params: what it has learned.
+
+    Source: LTU, arXiv 2407.10494; the form of the loss is our choice.
+
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> from jax_unlearn.membership import logistic
+    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> attack = logistic()
+    >>> objective = nonmember(model, attack, attack.init(jax.random.key(0), 3))
+    >>> batch = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    >>> objective(2.0, (), batch, jax.random.key(0))[0].tolist()  # undecided: log 2
+    [0.6931]
+    """
+
+    def loss(logits, batch, key, data):
+        del key
+        return nonmember_loss(attack, data, logits, batch.labels)
+
+    return on_logits(model, loss, attack_params, train=False)

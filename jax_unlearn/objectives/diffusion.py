@@ -19,12 +19,12 @@ import jax
 import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
+from jax_unlearn import _validate
 from jax_unlearn.diffusion.conditions import Replace, drop_condition, like
 from jax_unlearn.diffusion.denoising import Noised, noised, scaled, squared_error
 from jax_unlearn.diffusion.process import Process
 from jax_unlearn.errors import InputError
-from jax_unlearn.membership.attacks import Attack, AttackParams
-from jax_unlearn.membership.loss import nonmember_loss
+from jax_unlearn.membership.attacks import Attack, AttackParams, nonmember_loss
 from jax_unlearn.objectives.base import Objective
 from jax_unlearn.types import Array, Batch, Model, ModelState, Params
 
@@ -125,7 +125,7 @@ def denoise_ascent(
     >>> bool(loss[0] == -aux.task_losses[0])
     True
     """
-    return _objective(model, process, draws, scale, sign=-1.0)
+    return denoise(model, process, draws=draws, scale=scale).negated()
 
 
 def relabel_condition(
@@ -217,8 +217,7 @@ def negative_guidance(
     >>> objective(table, (), batch, jax.random.key(0))[0].tolist()  # (3 − (1 − 2))²
     [16.0]
     """
-    if isinstance(strength, int | float) and not strength >= 0:
-        raise InputError(f"strength={strength} must not be negative; published: 1.0")
+    _validate.not_negative("strength", strength, "published: 1.0")
 
     def wanted(objective, predict, seen: Noised, key: Array) -> Array:
         del predict, key
@@ -301,7 +300,6 @@ def _objective(
     draws: int,
     scale: Array | None,
     *,
-    sign: float = 1.0,
     wanted: Wanted | None = None,
     corrupted: Callable[[Noised, Array], Noised] | None = None,
     teacher: tuple[Params, ModelState] | None = None,
@@ -317,7 +315,7 @@ def _objective(
             process.num_train_timesteps,
         )
         task_losses = jnp.mean(flat.reshape(outputs.errors.shape), axis=1)
-        return sign * jnp.mean(outputs.distances, axis=1), task_losses
+        return jnp.mean(outputs.distances, axis=1), task_losses
 
     table = None if scale is None else jnp.asarray(scale, jnp.float32)
     return Objective(
@@ -338,11 +336,11 @@ def _forward(
 
     def forward(
         objective: Objective,
-        params: Params,
-        model_state: ModelState,
+        variables: tuple[Params, ModelState],
         batch: Batch,
         key: Array,
     ) -> tuple[Denoised, ModelState]:
+        params, model_state = variables
         noise_key, apply_key, drop_key, other_key = jax.random.split(key, 4)
         seen = noised(process, batch, noise_key, draws=draws)
         if corrupted is not None:
@@ -377,15 +375,13 @@ def _forward(
 def _frozen(objective: Objective, seen: Noised, condition: Array) -> Array:
     """Return the prediction of the teacher, in eval mode, detached."""
     params, model_state = objective.data[1]
-    prediction, _ = objective.model.apply(
-        params, model_state, (*seen.inputs[:2], condition), train=False
-    )
+    inputs = (*seen.inputs[:2], condition)
+    prediction, _ = objective.model.apply(params, model_state, inputs, train=False)
     return jax.lax.stop_gradient(prediction)
 
 
 def _check_drop(drop: float, null: ArrayLike | None) -> None:
-    if not 0 <= drop < 1:
-        raise InputError(f"drop={drop} must lie in [0, 1); usual is 0.1")
+    _validate.share("drop", drop, "usual is 0.1")
     if drop and null is None:
         raise InputError(
             f"drop={drop} needs the null condition; for zoo.UNet that is num_classes"

@@ -1,6 +1,6 @@
 """Objectives of a student and its teacher: away from it, or after it and the labels."""
 
-from jax_unlearn.errors import InputError
+from jax_unlearn import _validate
 from jax_unlearn.objectives.base import Objective
 from jax_unlearn.objectives.classification import distill
 from jax_unlearn.types import Model, ModelState, Params
@@ -43,12 +43,7 @@ def repel(
     [-0.4338]
     """
     pull = distill(model, teacher_params, teacher_state, temperature=temperature)
-
-    def output_loss(outputs, batch, key, data):
-        divergence, task_losses = pull.output_loss(outputs, batch, key, data)
-        return -divergence, task_losses
-
-    return pull._replace(output_loss=output_loss)
+    return pull.negated()
 
 
 def imitate(
@@ -88,9 +83,8 @@ def imitate(
     >>> objective(2.0, (), batch, jax.random.key(0))[0].tolist()  # log(1 + e^-2)
     [0.1269]
     """
-    for name, value, usual in (("alpha", alpha, 0.001), ("gamma", gamma, 0.99)):
-        if isinstance(value, int | float) and not value >= 0:
-            raise InputError(f"{name}={value} must not be negative; try {usual}")
+    _validate.not_negative("alpha", alpha, "try 0.001")
+    _validate.not_negative("gamma", gamma, "try 0.99")
     pull = distill(model, teacher_params, teacher_state, temperature=temperature)
 
     def output_loss(outputs, batch, key, data):

@@ -117,7 +117,7 @@ def gradient_path(
         return last, jnp.concatenate([before, last[None]]), slopes
 
     last, thetas, slopes = descend((params, model_state), batch, rate, strength)
-    _check_finite("path", np.isfinite(np.asarray(thetas[1:])).all(axis=1))
+    _check_finite("path", np.isfinite(np.asarray(thetas[1:])))
     return _like(last, params), Path(thetas, slopes, rate, strength)
 
 
@@ -298,8 +298,9 @@ class _Pairs(NamedTuple):
 
 
 def _check_finite(what: str, finite: np.ndarray) -> None:
+    """Name the first step, row of `finite`, with a False in it."""
     if not finite.all():
-        step = int(np.argmin(finite))
+        step = int(np.argmin(finite.reshape(len(finite), -1).all(axis=1)))
         raise NonFiniteError(f"the {what} is not finite at step {step}", step)
 
 
