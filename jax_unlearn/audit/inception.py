@@ -22,7 +22,7 @@ from jax_unlearn.audit.inception_network import (
     convolutions,
     inception,
 )
-from jax_unlearn.data.npz import read_npz
+from jax_unlearn.data.files import read_npz
 from jax_unlearn.errors import InputError
 
 SIZE, CLASSES, EPSILON = 299, 1008, 1e-3

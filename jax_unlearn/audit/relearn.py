@@ -12,7 +12,7 @@ import optax
 
 from jax_unlearn.audit import _checks
 from jax_unlearn.audit.robustness import class_count, pieces
-from jax_unlearn.data.batches import positive
+from jax_unlearn.data.checks import positive_integer
 from jax_unlearn.drivers.loop import run
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.losses import cross_entropy
@@ -104,7 +104,7 @@ def relearn_steps(
     >>> found.steps, found.reached, found.losses.round(3).tolist()  # w: 0, .5, .878
     (2, True, [0.693, 0.474, 0.348])
     """
-    positive("limit", limit)
+    positive_integer("limit", limit)
     if not (math.isfinite(loss_below) and loss_below >= 0):
         raise InputError(
             f"loss_below={loss_below} must be finite and not negative; give the loss "

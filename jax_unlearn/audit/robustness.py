@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_unlearn.audit import _checks
-from jax_unlearn.data.batches import positive
+from jax_unlearn.data.checks import positive_integer
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Model, ModelState, Params
@@ -272,7 +272,7 @@ def pieces(total: int, batch_size: int) -> Iterator[np.ndarray]:
     >>> [rows.tolist() for rows in pieces(3, 2)]
     [[0, 1], [2, 2]]
     """
-    size = min(positive("batch_size", batch_size), total)
+    size = min(positive_integer("batch_size", batch_size), total)
     for start in range(0, total, size):
         yield np.minimum(np.arange(start, start + size, dtype=np.int32), total - 1)
 
@@ -281,7 +281,7 @@ def _check_attack(
     bound: float, steps: int, step_size: float | None, low: float, high: float
 ) -> float:
     """Return the step size, if all is in range."""
-    positive("steps", steps)
+    positive_integer("steps", steps)
     if not (math.isfinite(bound) and bound >= 0):
         raise InputError(f"bound={bound} must be finite and not negative; try 8/255")
     if not low < high:

@@ -5,7 +5,7 @@ from jax_unlearn.data.batches import Schedule as Schedule
 from jax_unlearn.data.batches import epoch_indices as epoch_indices
 from jax_unlearn.data.batches import supervised as supervised
 from jax_unlearn.data.batches import take as take
-from jax_unlearn.data.confuse import confuse_classes as confuse_classes
+from jax_unlearn.data.checks import check_ids as check_ids
 from jax_unlearn.data.files import check_writable as check_writable
 from jax_unlearn.data.files import read_file as read_file
 from jax_unlearn.data.files import read_json as read_json
@@ -13,11 +13,10 @@ from jax_unlearn.data.files import write_atomic as write_atomic
 from jax_unlearn.data.gaps import Gap as Gap
 from jax_unlearn.data.gaps import distribution_gap as distribution_gap
 from jax_unlearn.data.gaps import query_gaps as query_gaps
-from jax_unlearn.data.ids import check_ids as check_ids
-from jax_unlearn.data.ids import load_ids as load_ids
 from jax_unlearn.data.long_tail import ClassGroups as ClassGroups
 from jax_unlearn.data.long_tail import head_mid_tail as head_mid_tail
 from jax_unlearn.data.long_tail import long_tailed_counts as long_tailed_counts
+from jax_unlearn.data.manifests import load_ids as load_ids
 from jax_unlearn.data.manifests import load_manifest as load_manifest
 from jax_unlearn.data.manifests import save_manifest as save_manifest
 from jax_unlearn.data.preprocess import Augment as Augment
@@ -28,8 +27,6 @@ from jax_unlearn.data.preprocess import random_flip as random_flip
 from jax_unlearn.data.preprocess import with_preprocessing as with_preprocessing
 from jax_unlearn.data.queries import Strategy as Strategy
 from jax_unlearn.data.queries import queried as queried
-from jax_unlearn.data.records import from_source as from_source
-from jax_unlearn.data.resize import shrink as shrink
 from jax_unlearn.data.schedules import Phased as Phased
 from jax_unlearn.data.schedules import every_k as every_k
 from jax_unlearn.data.schedules import forget_only as forget_only
@@ -53,8 +50,11 @@ from jax_unlearn.data.splits import given_split as given_split
 from jax_unlearn.data.splits import holdout as holdout
 from jax_unlearn.data.splits import to_ids as to_ids
 from jax_unlearn.data.streams import Stream as Stream
+from jax_unlearn.data.streams import from_source as from_source
 from jax_unlearn.data.streams import read_labels as read_labels
 from jax_unlearn.data.streams import streamed as streamed
 from jax_unlearn.data.subsets import by_distance as by_distance
+from jax_unlearn.data.subsets import confuse_classes as confuse_classes
 from jax_unlearn.data.subsets import retain_subset as retain_subset
+from jax_unlearn.data.subsets import shrink as shrink
 from jax_unlearn.data.subsets import subset as subset

@@ -8,7 +8,6 @@ the steps.
 
 import dataclasses
 import functools
-import numbers
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -16,6 +15,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from jax_unlearn.data.checks import check_seed, positions, positive_integer
 from jax_unlearn.data.sources import Examples
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Batch, UnlearnBatch
@@ -95,7 +95,7 @@ def epoch_indices(
     array = np.asarray(ids, np.int64)
     if array.ndim != 1 or array.size == 0:
         raise InputError(f"ids of shape {array.shape} must be a list of samples: [F]")
-    size = min(positive("batch_size", batch_size), len(array))
+    size = min(positive_integer("batch_size", batch_size), len(array))
     steps = -(-len(array) // size)
     index = np.resize(rng.permutation(array), (steps, size))
     return index, np.arange(steps * size).reshape(steps, size) < len(array)
@@ -148,7 +148,7 @@ def supervised(
     9
     """
     steps, batch = stream(examples, ids, batch_size, seed, use=TRAIN)
-    return Schedule(batch, steps * positive("epochs", epochs))
+    return Schedule(batch, steps * positive_integer("epochs", epochs))
 
 
 def stream(
@@ -177,8 +177,8 @@ def stream(
     >>> steps, sorted(int(batch(n).index[0]) for n in (6, 7))
     (2, [1, 3])
     """
-    array = positions(examples, NAMES[use], ids)
-    size = min(positive("batch_size", batch_size), len(array))
+    array = positions(NAMES[use], ids, len(examples.labels))
+    size = min(positive_integer("batch_size", batch_size), len(array))
     steps = -(-len(array) // size)
     check_seed(seed)
 
@@ -221,11 +221,11 @@ def reference_batches(
         raise InputError(f"reference_size={size} needs reference to be ids")
     if reference is None or isinstance(reference, Batch):
         return lambda step: reference
-    array = positions(examples, "reference", reference)
+    array = positions("reference", reference, len(examples.labels))
     if size is None:
         whole = take(examples, array)
         return lambda step: whole
-    if positive("reference_size", size) > len(array):
+    if positive_integer("reference_size", size) > len(array):
         raise InputError(
             f"reference_size={size} is more than the {len(array)} reference ids; "
             "leave it out to use all of them"
@@ -237,65 +237,3 @@ def reference_batches(
         return take(examples, rng.choice(array, size, replace=False))
 
     return batch
-
-
-def positions(examples: Examples, name: str, ids: ArrayLike) -> NDArray[np.int64]:
-    """Return a non-empty set of ids, sorted, if they are all in range.
-
-    Args:
-      examples: the samples that the ids name.
-      name: what a message calls the ids.
-      ids: integers `[F]`.
-
-    Returns:
-      Sorted ids, `i64[F]`.
-
-    Raises:
-      InputError: they are empty, no integers, or out of range.
-
-    >>> examples = Examples(np.zeros((5, 1), np.float32), np.zeros(5, np.int32))
-    >>> positions(examples, "ids", [3, 1])
-    array([1, 3])
-    """
-    array, count = np.asarray(ids), len(examples.labels)
-    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
-        raise InputError(
-            f"{name} of shape {array.shape} and type {array.dtype} must be a list of "
-            "at least one integer"
-        )
-    wrong = array[(array < 0) | (array >= count)]
-    if len(wrong):
-        raise InputError(
-            f"{name} holds {wrong[0]}; the {count} samples have ids 0 to {count - 1}"
-        )
-    return np.sort(array.astype(np.int64))
-
-
-def positive(name: str, value: Any) -> int:
-    """Return a number of things, if it is a positive integer.
-
-    Args:
-      name: what the message calls it.
-      value: the number.
-
-    Returns:
-      The number.
-
-    Raises:
-      InputError: it is something else.
-
-    >>> positive("epochs", 0)
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: epochs=0 must be a positive integer; try 1
-    """
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or value < 1:
-        raise InputError(f"{name}={value} must be a positive integer; try 1")
-    return int(value)
-
-
-def check_seed(seed: Any) -> None:
-    """Refuse what is no non-negative integer."""
-    whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
-    if not whole or seed < 0:
-        raise InputError(f"seed={seed} must be a non-negative integer; try 0")

@@ -12,10 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jax_unlearn.data.batches import QUERY, positive
+from jax_unlearn.data.batches import QUERY
+from jax_unlearn.data.checks import check_labelled, positive_integer
 from jax_unlearn.data.queries import Strategy, draw_queries
-from jax_unlearn.data.splits import check_labels
-from jax_unlearn.data.subsets import check_features, check_rows
 from jax_unlearn.errors import InputError
 
 NULL = "support"
@@ -81,9 +80,12 @@ def distribution_gap(
     >>> distribution_gap(near, [0, 0], far, [0, 1], num_classes=2)
     Gap(labels=0.5, features=0.787)
     """
-    x, labels_x = _checked("features_a", features_a, labels_a, num_classes)
-    y, labels_y = _checked(
-        "features_b", features_b, labels_b, num_classes, width=x.shape[1]
+    positive_integer("num_classes", num_classes)
+    x, labels_x = check_labelled(
+        "features_a", features_a, labels_a, num_classes=num_classes
+    )
+    y, labels_y = check_labelled(
+        "features_b", features_b, labels_b, num_classes=num_classes, width=x.shape[1]
     )
     for name, rows in (("features_a", x), ("features_b", y)):
         if len(rows) < 2:
@@ -145,17 +147,18 @@ def query_gaps(
     >>> gaps["uniform"], gaps["support"]
     (Gap(labels=1.0, features=0.787), Gap(labels=0.0, features=0.0))
     """
-    x, labels_x = _checked("features", features, labels, num_classes)
-    y, labels_y = _checked(
+    positive_integer("num_classes", num_classes)
+    x, labels_x = check_labelled("features", features, labels, num_classes=num_classes)
+    y, labels_y = check_labelled(
         "support_features",
         support_features,
         support_labels,
-        num_classes,
+        num_classes=num_classes,
         width=x.shape[1],
     )
     queries = [
         draw_queries(strategies, query_size, len(x), seed=seed, step=step)
-        for step in range(positive("draws", draws))
+        for step in range(positive_integer("draws", draws))
     ]
     if not 2 <= query_size <= len(y) - 2:
         raise InputError(
@@ -190,21 +193,6 @@ def query_gaps(
         labels_gap = _variation(labels_y[row], labels_y[rest], num_classes)
         gaps[NULL].append(Gap(labels_gap, features_gap))
     return {name: Gap(*np.mean(drawn, axis=0).tolist()) for name, drawn in gaps.items()}
-
-
-def _checked(
-    name: str,
-    features: ArrayLike,
-    labels: ArrayLike,
-    num_classes: int,
-    *,
-    width: int | None = None,
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the features and the labels of a set, if they are usable."""
-    matrix = check_features(name, features, width=width)
-    classes, _ = check_labels(labels, positive("num_classes", num_classes))
-    check_rows(name.replace("features", "labels"), classes, matrix)
-    return matrix, classes
 
 
 def _scaled(

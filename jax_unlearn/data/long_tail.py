@@ -4,12 +4,12 @@ Shapes: K classes.
 """
 
 import math
-import numbers
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from jax_unlearn.data.checks import check_real
 from jax_unlearn.errors import InputError
 
 
@@ -71,10 +71,8 @@ def long_tailed_counts(
     array([36, 24, 50])
     """
     sizes, order = np.asarray(class_sizes), np.asarray(order)
-    check_real("gamma", gamma, 0.0, math.inf, "the paper uses 0 to 2")
-    check_real("max_class_fraction", max_class_fraction, 0.0, 1.0, "try 0.9")
-    if max_class_fraction == 0:
-        raise InputError("max_class_fraction=0 must be over 0; try 0.9")
+    check_real("gamma", gamma, "the paper uses 0 to 2", high=math.inf)
+    check_real("max_class_fraction", max_class_fraction, "try 0.9", positive=True)
     distinct = len(np.unique(order)) == len(order)
     if not (distinct and np.all((order >= 0) & (order < len(sizes)))):
         raise InputError(
@@ -160,26 +158,3 @@ def largest_remainder(
         first = np.argsort(-remainder, kind="stable")[:missing]
         counts[first] += counts[first] < caps[first]
     return counts
-
-
-def check_real(name: str, value: Any, low: float, high: float, hint: str) -> None:
-    """Refuse a hyper-parameter that is no finite number from low to high.
-
-    Args:
-      name: what the message calls it.
-      value: the number.
-      low: the smallest allowed.
-      high: the largest allowed.
-      hint: the remedy.
-
-    Raises:
-      InputError: it is something else.
-
-    >>> check_real("fraction", 2, 0.0, 1.0, "try 0.1")
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: fraction=2 must be from 0 to 1; try 0.1
-    """
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    number = float(value) if real else math.nan
-    if not (math.isfinite(number) and low <= number <= high):
-        raise InputError(f"{name}={value} must be from {low:g} to {high:g}; {hint}")

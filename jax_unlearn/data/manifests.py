@@ -1,5 +1,10 @@
-"""Splits on disk: one JSON file a split, verified again when it is read."""
+"""Ids and splits on disk: a user's forget ids, and one JSON file a split.
 
+Both are checked as they are read, before anything is computed from them.
+"""
+
+import csv
+import io
 import json
 import os
 import re
@@ -9,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jax_unlearn.data.files import read_json, write_atomic
+from jax_unlearn.data.checks import brief, whole_numbers
+from jax_unlearn.data.files import read_file, read_json, write_atomic
 from jax_unlearn.data.splits import (
     CHOSEN,
     KINDS,
@@ -20,6 +26,9 @@ from jax_unlearn.data.splits import (
 )
 from jax_unlearn.errors import InputError
 
+_COLUMNS = ("id", "index")
+_JSON_KEYS = ("forget", "ids")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _SETS = ("forget", "retain", "unseen")
 _KEYS = {
     "version": int,
@@ -38,6 +47,37 @@ _KEYS = {
     "retain_sha256": str,
     "unseen_sha256": str,
 }
+
+
+def load_ids(path: str | os.PathLike[str]) -> NDArray[np.int64]:
+    r"""Read ids from a file.
+
+    - `.csv`: one id a line, under an optional header `id` or `index`; or a table with
+      a column of that name. Blank lines are passed over.
+    - `.json`: a list, or an object with the key `forget` or `ids` (a saved manifest).
+    - `.npy`: a one-dimensional array of integers; pickled objects are refused.
+
+    Args:
+      path: the file to read.
+
+    Returns:
+      Ids in the order of the file, `i64[F]`; `check_ids` says whether they are usable.
+
+    Raises:
+      InputError: the file cannot be read, or an entry is not a whole number.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "forget.csv"
+    ...     _ = path.write_text("id,why\n7,asked\n3,asked\n")
+    ...     load_ids(path)
+    array([7, 3])
+    """
+    path = Path(path)
+    readers = {".csv": _from_csv, ".json": _from_json, ".npy": _from_npy}
+    if path.suffix.lower() not in readers:
+        raise InputError(f"path={path} must end in .csv, .json or .npy")
+    return readers[path.suffix.lower()](path)
 
 
 def save_manifest(
@@ -179,3 +219,76 @@ def _id_set(record: dict[str, Any], name: str, fail: Any) -> NDArray[np.int64]:
     if np.any(np.diff(ids) <= 0):
         raise fail(f"{name} is not strictly increasing")
     return ids
+
+
+def _from_csv(path: Path) -> NDArray[np.int64]:
+    try:
+        text = read_file(path).decode("utf-8-sig")
+        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"path={path} is not a CSV text file ({error}); write one id a line"
+        ) from error
+    rows = [
+        (number, [cell.strip() for cell in line])
+        for number, line in enumerate(lines, 1)
+        if any(cell.strip() for cell in line)
+    ]
+    if not rows:
+        raise InputError(f"path={path} holds no ids; write one id a line")
+    header = [cell.lower() for cell in rows[0][1]]
+    columns = [place for place, cell in enumerate(header) if cell in _COLUMNS]
+    if len(columns) > 1 or (not columns and len(header) > 1):
+        raise InputError(
+            f"path={path} row {rows[0][0]} has {len(header)} columns of which "
+            f"{len(columns)} are named id or index; name exactly one"
+        )
+    place = columns[0] if columns else 0
+    ids = []
+    for number, row in rows[len(columns) :]:
+        cell = row[place] if place < len(row) else ""
+        if not _INTEGER.fullmatch(cell) or (not columns and len(row) > 1):
+            raise InputError(
+                f"path={path} row {number}: {','.join(row)[:40]!r} is not one whole "
+                "number; write one id a line"
+            )
+        ids.append(int(cell))
+    return np.asarray(ids, np.int64)
+
+
+def _from_json(path: Path) -> NDArray[np.int64]:
+    value = read_json(path)
+    if isinstance(value, dict):
+        keys = [key for key in _JSON_KEYS if key in value]
+        if len(keys) != 1:
+            raise InputError(
+                f"path={path} must be a list of ids or an object with one of the keys "
+                f"'forget' and 'ids'; it has {len(keys)} of them"
+            )
+        value = value[keys[0]]
+    if not isinstance(value, list):
+        raise InputError(f"path={path} holds {brief(value)}; write a list: [7, 3]")
+    return _int64(path, value)
+
+
+def _from_npy(path: Path) -> NDArray[np.int64]:
+    stream = io.BytesIO(read_file(path))
+    try:
+        array = np.lib.format.read_array(stream, allow_pickle=False)
+    except Exception as error:  # NumPy names no set of errors for a broken file
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"path={path} is not a .npy file of integers ({reason[:80]}); write it "
+            "with np.save(path, ids)"
+        ) from error
+    return _int64(path, array)
+
+
+def _int64(path: Path, values: Any) -> NDArray[np.int64]:
+    array = whole_numbers(values, f"path={path} ids")
+    for place in np.flatnonzero((array < -(2**63)) | (array >= 2**63)):
+        raise InputError(
+            f"path={path} ids[{place}]={brief(array[place])} is no id of a sample; ids "
+            "count from 0"
+        )
+    return array.astype(np.int64)

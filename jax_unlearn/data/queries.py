@@ -14,18 +14,17 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jax_unlearn.data.batches import (
-    QUERY,
-    Schedule,
+from jax_unlearn.data.batches import QUERY, Schedule, take
+from jax_unlearn.data.checks import (
+    check_features,
+    check_labels,
+    check_real,
     check_seed,
     positions,
-    positive,
-    take,
+    positive_integer,
 )
 from jax_unlearn.data.schedules import Shared, combined
 from jax_unlearn.data.sources import Examples
-from jax_unlearn.data.splits import check_labels
-from jax_unlearn.data.subsets import check_features, check_part
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import UnlearnBatch
 
@@ -59,7 +58,7 @@ def uniform(count: int) -> Strategy:
     >>> sorted(uniform(3).draw(np.random.default_rng(0), 3).tolist())
     [0, 1, 2]
     """
-    return Strategy("uniform", _among(np.arange(positive("count", count))))
+    return Strategy("uniform", _among(np.arange(positive_integer("count", count))))
 
 
 def class_skewed(labels: ArrayLike, *, classes: int = 2) -> Strategy:
@@ -84,9 +83,9 @@ def class_skewed(labels: ArrayLike, *, classes: int = 2) -> Strategy:
     >>> np.unique(labels[drawn], return_counts=True)[1]
     array([2, 2])
     """
-    array, _ = check_labels(labels, None)
+    array, _ = check_labels(labels)
     present = np.unique(array)
-    if positive("classes", classes) > len(present):
+    if positive_integer("classes", classes) > len(present):
         raise InputError(
             f"classes={classes} is more than the {len(present)} classes of the subset"
         )
@@ -139,7 +138,7 @@ def feature_cluster(
     if seed >= 2**32:
         raise InputError(f"seed={seed} must be under 2**32 for k-means; try 0")
     distinct = len(np.unique(matrix, axis=0))
-    if positive("clusters", clusters) > distinct:
+    if positive_integer("clusters", clusters) > distinct:
         raise InputError(
             f"clusters={clusters} is more than the {distinct} distinct features; lower "
             "clusters"
@@ -263,7 +262,7 @@ def queried(
     >>> len(schedule), int(schedule[0].retain.index[1])  # the last is hard
     (3, 8)
     """
-    subset = positions(examples, "retain_ids", retain_ids)
+    subset = positions("retain_ids", retain_ids, len(examples.labels))
     seed = options.get("seed", 0)
 
     def drawn(step: int) -> NDArray[np.int64]:
@@ -314,7 +313,7 @@ def draw_queries(
         raise InputError(
             f"strategies={strategies} must hold at least one, such as uniform({count})"
         )
-    if positive("query_size", size) > count:
+    if positive_integer("query_size", size) > count:
         raise InputError(
             f"query_size={size} is more than the {count} samples of the subset; lower "
             "it or take a larger subset"
@@ -348,6 +347,7 @@ def _among(
 
 def _lowest(values: NDArray[np.float64], share: float) -> NDArray[np.int64]:
     """Return the positions of the lowest values, at least one."""
-    check_part("share", share, "the part of the subset to draw from, such as 0.25")
+    hint = "the part of the subset to draw from, such as 0.25"
+    check_real("share", share, hint, positive=True)
     count = math.ceil(round(share * len(values), 6))  # 0.07·100 is 7.000000000000001
     return np.argsort(values, kind="stable")[: max(count, 1)]

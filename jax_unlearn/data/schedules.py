@@ -23,10 +23,10 @@ from jax_unlearn.data.batches import (
     AnyBatch,
     Reference,
     Schedule,
-    positive,
     reference_batches,
     stream,
 )
+from jax_unlearn.data.checks import positive_integer
 from jax_unlearn.data.sources import Examples
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import UnlearnBatch
@@ -138,7 +138,7 @@ def combined(
 
     forget_size = batch_size
     if forget_batch_size is not None:
-        forget_size = positive("forget_batch_size", forget_batch_size)
+        forget_size = positive_integer("forget_batch_size", forget_batch_size)
     first, forgets = batches(forget_ids, forget_size, FORGET)
     second, retains = batches(retain_ids, batch_size, RETAIN)
     references = reference_batches(examples, reference, reference_size, seed)
@@ -151,9 +151,9 @@ def combined(
     if (epochs is None) == (steps is None):
         raise InputError(f"epochs={epochs}, steps={steps}: give exactly one")
     if epochs is None:
-        ends = (positive("steps", steps),)
+        ends = (positive_integer("steps", steps),)
     else:
-        ends = tuple(map(end, range(1, positive("epochs", epochs) + 1)))
+        ends = tuple(map(end, range(1, positive_integer("epochs", epochs) + 1)))
     return Phased(Schedule(batch, ends[-1]), ends)
 
 
@@ -240,7 +240,7 @@ def scrub_schedule(
     ('frrfrrrr', (3, 6, 8))
     """
     epochs = options.get("epochs")
-    if epochs and epochs < positive("forget_epochs", forget_epochs):
+    if epochs and epochs < positive_integer("forget_epochs", forget_epochs):
         raise InputError(
             f"forget_epochs={forget_epochs} is more than epochs={epochs}; each forget "
             "pass begins an epoch"
@@ -275,7 +275,7 @@ def every_k(
     >>> [step.forget is not None for step in schedule]
     [True, False, False, True]
     """
-    plan = _together(positive("k", k))
+    plan = _together(positive_integer("k", k))
     return combined(examples, forget_ids, retain_ids, plan, **options).schedule
 
 
@@ -333,7 +333,7 @@ def merged(
         raise InputError(
             f"{forget} forget_ids and {retain} retain_ids: both sets need a sample"
         )
-    size = min(positive("batch_size", batch_size), forget + retain)
+    size = min(positive_integer("batch_size", batch_size), forget + retain)
     if size < 2:
         raise InputError(f"batch_size={batch_size} must be at least 2 to hold both")
     part = min(max(round(size * forget / (forget + retain)), 1), size - 1)

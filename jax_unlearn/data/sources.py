@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jax_unlearn.data.npz import read_npz
+from jax_unlearn.data.files import read_npz
 from jax_unlearn.data.splits import holdout
 from jax_unlearn.errors import InputError, unknown_name
 

@@ -6,18 +6,14 @@ that a seed names the same split in every version.
 """
 
 import hashlib
-import numbers
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jax_unlearn.data.long_tail import (
-    check_real,
-    largest_remainder,
-    long_tailed_counts,
-)
+from jax_unlearn.data.checks import check_ids, check_labels, check_real, check_seed
+from jax_unlearn.data.long_tail import largest_remainder, long_tailed_counts
 from jax_unlearn.errors import InputError, unknown_name
 
 KINDS = ("random", "class", "long_tailed")
@@ -125,7 +121,7 @@ def forget_split(
     if classes is not None and kind != "class":
         raise InputError(f"classes={classes} is for kind='class', not kind={kind!r}")
     fraction = (1.0 if kind == "class" else 0.1) if fraction is None else fraction
-    check_real("fraction", fraction, 0.0, 1.0, "the part to forget, such as 0.1")
+    check_real("fraction", fraction, "the part to forget, such as 0.1")
     bits = random_bits(seed)
     sizes = np.bincount(labels, minlength=num_classes)
     chosen = order = None
@@ -185,7 +181,7 @@ def given_split(
       Split; the ids are positions in `labels`.
 
     Raises:
-      InputError: no positions, all of them, one twice, or one out of range.
+      InputError: as `check_ids`, or an unknown kind.
 
     >>> split = given_split([0, 0, 1], [2])
     >>> split.retain, split.manifest["kind"]
@@ -194,28 +190,8 @@ def given_split(
     labels, num_classes = check_labels(labels, num_classes)
     if kind not in CHOSEN:
         raise unknown_name("kind", kind, CHOSEN)
-    array = np.asarray(forget)
-    if (
-        array.ndim != 1
-        or array.dtype.kind not in "iu"
-        or len(np.unique(array)) < len(array)
-    ):
-        raise InputError(
-            f"forget of shape {array.shape} and type {array.dtype} must be a list of "
-            "different integers"
-        )
-    if not 0 < len(array) < len(labels):
-        raise InputError(
-            f"forget names {len(array)} of {len(labels)} samples; both sets need at "
-            "least one"
-        )
-    if array.min() < 0 or array.max() >= len(labels):
-        wrong = array.min() if array.min() < 0 else array.max()
-        raise InputError(
-            f"forget holds {wrong}; the {len(labels)} samples are 0 to "
-            f"{len(labels) - 1}"
-        )
-    return _split(labels, array, num_classes, kind=kind)
+    ids = check_ids(forget, num_samples=len(labels))
+    return _split(labels, ids, num_classes, kind=kind)
 
 
 def _split(
@@ -266,11 +242,11 @@ def holdout(
     >>> len(train), np.asarray([0, 0, 0, 0, 1, 1])[unseen]
     (3, array([0, 0, 1]))
     """
-    labels, num_classes = check_labels(labels, None)
+    labels, num_classes = check_labels(labels)
     if (fraction is None) == (count is None):
         raise InputError(f"fraction={fraction}, count={count}: give exactly one")
     if fraction is not None:
-        check_real("fraction", fraction, 0.0, 1.0, "the part to set aside")
+        check_real("fraction", fraction, "the part to set aside")
         count = round(fraction * len(labels))
     assert count is not None
     if not 0 < count < len(labels):
@@ -321,28 +297,6 @@ def to_ids(split: Split, ids: ArrayLike) -> Split:
     return Split(forget, retain, {**split.manifest, **digests})
 
 
-def check_labels(
-    labels: ArrayLike, num_classes: int | None
-) -> tuple[NDArray[np.int64], int]:
-    """Return labels as i64[N], and K: the largest label + 1 where it is None."""
-    array = np.asarray(labels)
-    if array.ndim != 1 or array.size == 0:
-        raise InputError(f"labels of shape {array.shape} must be a list of integers")
-    if array.dtype.kind not in "iu":
-        raise InputError(
-            f"labels of type {array.dtype} must be integers; use labels.astype(int)"
-        )
-    largest = int(array.max())
-    num_classes = largest + 1 if num_classes is None else num_classes
-    wrong = np.flatnonzero((array < 0) | (array >= num_classes))
-    if len(wrong):
-        raise InputError(
-            f"labels[{wrong[0]}]={array[wrong[0]]} must be 0 to {num_classes - 1}; "
-            "number the classes from 0 or raise num_classes"
-        )
-    return array.astype(np.int64), num_classes
-
-
 def _check_classes(
     classes: Sequence[int] | None, sizes: NDArray[np.int64], bits: np.random.PCG64
 ) -> NDArray[np.int64]:
@@ -362,9 +316,7 @@ def _check_classes(
 
 def random_bits(seed: Any) -> np.random.PCG64:
     """Return a stream that gives the same bits in every version of numpy."""
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
-        raise InputError(f"seed={seed} must be a non-negative integer; try 0")
-    return np.random.PCG64(int(seed))
+    return np.random.PCG64(check_seed(seed))
 
 
 def _permute(bits: np.random.PCG64, pool: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,19 +1,29 @@
-"""Parts of a data set chosen by class and by distance: what LTU reads and forgets.
+"""Parts of a data set chosen by class and by distance; smaller images, other labels.
 
 Shapes: N training samples, R retain samples, r those of a subset, d features.
 """
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jax_unlearn.data.batches import positions, positive
-from jax_unlearn.data.long_tail import check_real, largest_remainder
+from jax_unlearn.data.checks import (
+    check_ids,
+    check_labelled,
+    check_labels,
+    check_real,
+    positions,
+    positive_integer,
+)
+from jax_unlearn.data.long_tail import largest_remainder
 from jax_unlearn.data.sources import Dataset, Examples
-from jax_unlearn.data.splits import check_labels, draw_per_class, holdout, random_bits
+from jax_unlearn.data.splits import draw_per_class, holdout, random_bits
 from jax_unlearn.errors import InputError
+
+__all__ = ["by_distance", "confuse_classes", "retain_subset", "shrink", "subset"]
 
 
 def retain_subset(
@@ -52,10 +62,10 @@ def retain_subset(
     >>> set(retain_subset(labels, range(30), rho=0.1)) <= set(subset)
     True
     """
-    classes, _ = check_labels(labels, None)
-    check_part("rho", rho, "the part of the retain set to read, such as 0.3")
-    samples = Examples(classes, classes.astype(np.int32))  # only counted
-    ids = positions(samples, "retain_ids", retain_ids)
+    classes, _ = check_labels(labels)
+    hint = "the part of the retain set to read, such as 0.3"
+    check_real("rho", rho, hint, positive=True)
+    ids = positions("retain_ids", retain_ids, len(classes))
     twice = ids[1:][np.diff(ids) == 0]
     if len(twice):
         raise InputError(f"retain_ids holds {twice[0]} twice; name each sample once")
@@ -144,11 +154,9 @@ def by_distance(
     """
     from sklearn.neighbors import NearestNeighbors
 
-    matrix = check_features("features", features)
-    classes, _ = check_labels(labels, None)
-    check_rows("labels", classes, matrix)
+    matrix, classes = check_labelled("features", features, labels)
     for name, value in (("count", count), ("neighbours", neighbours)):
-        if positive(name, value) >= len(matrix):
+        if positive_integer(name, value) >= len(matrix):
             raise InputError(
                 f"{name}={value} must be less than the {len(matrix)} samples; lower it"
             )
@@ -165,88 +173,103 @@ def by_distance(
     return np.sort(np.concatenate(chosen))
 
 
-def check_features(
-    name: str, features: ArrayLike, *, width: int | None = None
-) -> NDArray[np.float64]:
-    """Return features as a matrix of float64, if they are usable.
+def shrink(dataset: Dataset, factor: int) -> Dataset:
+    """Return the data set with its images reduced by an integer factor.
+
+    Each pixel is the mean of factor × factor pixels, rounded to bytes again.
 
     Args:
-      name: what a message calls them.
-      features: `[n, d]`.
-      width: d, where other features fix it.
+      dataset: of `uint8` images.
+      factor: 1 or more; divides both sides.
 
     Returns:
-      `f64[n, d]`.
+      Data set of `uint8[N, H/factor, W/factor, C]`, its name saying so.
 
     Raises:
-      InputError: another shape, no samples, NaN or infinite numbers.
+      InputError: a factor that does not divide the sides, or images that are no bytes.
 
-    >>> check_features("features", [[1, 2]])
-    array([[1., 2.]])
+    Source: our choice.
+
+    >>> images = Examples(np.array([[0, 2], [4, 6]], np.uint8).reshape(1, 2, 2, 1), [0])
+    >>> small = shrink(Dataset("tiny", images, images, 1, ("a",)), 2)
+    >>> small.name, small.train.inputs.ravel()
+    ('tiny-1x1', array([3], dtype=uint8))
     """
-    matrix = np.asarray(features, np.float64)
-    if matrix.ndim != 2 or matrix.size == 0:
+    height, width = dataset.train.inputs.shape[1:3]
+    if factor < 1 or height % factor or width % factor:
         raise InputError(
-            f"{name} of shape {matrix.shape} must be one row a sample, [n, d]; reshape "
-            "them"
+            f"factor={factor} must divide the sides of images of {height} x {width}"
         )
-    if width is not None and matrix.shape[1] != width:
+    if dataset.train.inputs.dtype != np.uint8:
         raise InputError(
-            f"{name} of shape {matrix.shape} must have {width} columns, like the other "
-            "features; take both from the same layer"
+            f"images of type {dataset.train.inputs.dtype}: shrink reads bytes"
         )
-    wrong = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
-    if len(wrong):
-        raise InputError(
-            f"{name}: {len(wrong)} of {len(matrix)} rows have NaN or infinite numbers, "
-            f"the first {name}[{wrong[0]}]; mend or drop them"
-        )
-    return matrix
+    if factor == 1:
+        return dataset
+
+    def reduced(part: Examples) -> Examples:
+        n, h, w, c = part.inputs.shape
+        blocks = part.inputs.reshape(n, h // factor, factor, w // factor, factor, c)
+        means = np.round(blocks.mean(axis=(2, 4), dtype=np.float32))
+        return Examples(means.astype(np.uint8), part.labels)
+
+    return dataset._replace(
+        name=f"{dataset.name}-{height // factor}x{width // factor}",
+        train=reduced(dataset.train),
+        test=reduced(dataset.test),
+    )
 
 
-def check_rows(
-    name: str, labels: NDArray[np.int64], features: NDArray[np.float64]
-) -> None:
-    """Refuse labels that are not one a row of the features.
+def confuse_classes(
+    labels: ArrayLike, ids: ArrayLike | Iterable[int], pair: Sequence[int]
+) -> NDArray[Any]:
+    """Return labels in which the samples named belong to the other class of the pair.
+
+    Of class a become b, of class b become a; all others stay. Train on the result,
+    then forget the ids: `audit.interclass_confusion` says what is left. Ids can be
+    drawn with `forget_split(labels, kind="class", classes=pair, fraction=0.5).forget`.
 
     Args:
-      name: what a message calls the labels.
-      labels: `[n]`.
-      features: `[n, d]`.
+      labels: classes of the training samples, integers `[N]`; not changed.
+      ids: positions in `labels`, `[F]`, of samples of the two classes.
+      pair: the two classes (a, b).
+
+    Returns:
+      A copy of the labels, of the same type. Applied twice, it gives the labels back.
 
     Raises:
-      InputError: they are not.
+      InputError: a pair that is not two different classes with samples; ids that are
+        no forget set (`check_ids`) or of another class.
 
-    >>> check_rows("labels", np.zeros(2, np.int64), np.zeros((3, 1)))
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: labels of shape (2,) must be one a row of the \
-features, (3,)
+    Source: Goel et al., arXiv 2201.06640.
+
+    >>> confuse_classes([0, 0, 1, 1, 2], [0, 3], pair=(0, 1))
+    array([1, 0, 1, 0, 2])
     """
-    if len(labels) != len(features):
+    classes, _ = check_labels(labels)
+    chosen = np.asarray(pair)
+    if chosen.shape != (2,) or chosen.dtype.kind not in "iu":
+        raise InputError(f"pair={pair} must be two class numbers; give (3, 5)")
+    first, second = chosen.tolist()
+    if first == second:
+        raise InputError(f"pair={pair} names one class twice; give two classes")
+    for value in (first, second):
+        if value not in classes:
+            raise InputError(
+                f"pair={pair}: class {value} has no samples; choose among "
+                f"{np.unique(classes).tolist()}"
+            )
+    forget = check_ids(ids, num_samples=len(classes))
+    other = forget[~np.isin(classes[forget], chosen)]
+    if other.size:
         raise InputError(
-            f"{name} of shape {labels.shape} must be one a row of the features, "
-            f"({len(features)},)"
+            f"ids holds {other[0]}, of class {classes[other[0]]} ({other.size} of "
+            f"{forget.size} are of other classes); name samples of classes {first} and "
+            f"{second} only"
         )
-
-
-def check_part(name: str, value: Any, hint: str) -> None:
-    """Refuse a hyper-parameter that is no part of a whole, in (0, 1].
-
-    Args:
-      name: what the message calls it.
-      value: the number.
-      hint: the remedy.
-
-    Raises:
-      InputError: it is something else.
-
-    >>> check_part("rho", 0, "try 0.3")
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: rho=0 must be over 0; try 0.3
-    """
-    check_real(name, value, 0.0, 1.0, hint)
-    if value == 0:
-        raise InputError(f"{name}={value} must be over 0; {hint}")
+    result = np.array(labels)
+    result[forget] = first + second - classes[forget]
+    return result
 
 
 def _shares(sizes: NDArray[np.int64], total: int) -> NDArray[np.float64]:

@@ -3,11 +3,12 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jax_unlearn.audit.evidence import PARTS, ModelOutputs, PartLabels
-from jax_unlearn.data.npz import read_npz
+from jax_unlearn.data.files import read_npz, write_atomic
 from jax_unlearn.errors import InputError
 
 LABELS, RETRAINED = "labels", "retrained"
@@ -40,15 +41,8 @@ def save_outputs(
         for part in PARTS
         if getattr(given, part) is not None
     }
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        np.savez_compressed(beside, **arrays)  # pyright: ignore[reportArgumentType]
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    return path
+    savez: Any = np.savez_compressed  # the stubs take keywords for other options
+    return write_atomic(path, lambda file: savez(file, **arrays), overwrite=True)
 
 
 def load_outputs(

@@ -22,7 +22,7 @@ from jax_unlearn.data import (
     read_json,
     write_atomic,
 )
-from jax_unlearn.data.npz import read_npz
+from jax_unlearn.data.files import read_npz
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.plan import Plan, check_labels, slug
 from jax_unlearn.lab.settings import Training, Unlearning

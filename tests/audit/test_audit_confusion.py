@@ -8,7 +8,7 @@ from sklearn.metrics import confusion_matrix
 from sklearn.neighbors import KNeighborsClassifier
 
 from jax_unlearn.audit.confusion import interclass_confusion
-from jax_unlearn.data.confuse import confuse_classes
+from jax_unlearn.data import confuse_classes
 from jax_unlearn.errors import InputError
 
 

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jax_unlearn.data import forget_split
-from jax_unlearn.data.confuse import confuse_classes
+from jax_unlearn.data import confuse_classes, forget_split
 from jax_unlearn.errors import InputError
 
 

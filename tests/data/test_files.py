@@ -1,8 +1,10 @@
 import os
 
+import numpy as np
 import pytest
 
 from jax_unlearn.data import read_file, read_json, write_atomic
+from jax_unlearn.data.files import read_npz
 from jax_unlearn.errors import InputError
 
 
@@ -13,6 +15,21 @@ def test_writes_text_and_bytes_and_makes_folders(tmp_path):
     write_atomic(path, b"\x00\xff", overwrite=True)
     assert read_file(path) == b"\x00\xff"
     assert os.listdir(path.parent) == ["b.txt"]
+
+
+def test_a_function_writes_as_it_goes_or_leaves_nothing(tmp_path):
+    path = tmp_path / "a.npz"
+    write_atomic(path, lambda file: np.savez(file, ids=[1, 2]))
+    assert read_npz(path)["ids"].tolist() == [1, 2]
+
+    def fail(file):
+        file.write(b"half of it")
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        write_atomic(path, fail, overwrite=True)
+    assert read_npz(path)["ids"].tolist() == [1, 2]
+    assert os.listdir(tmp_path) == ["a.npz"]
 
 
 def test_refuses_to_overwrite(tmp_path):

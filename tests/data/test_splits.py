@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from jax_unlearn.data import (
     digest,
     forget_split,
+    given_split,
     holdout,
     long_tailed_counts,
     to_ids,
@@ -207,3 +208,21 @@ def test_positions_become_ids():
     for wrong in (train[1:], train[::-1], np.stack([train, train])):
         with pytest.raises(InputError, match="increasing ids"):
             to_ids(split, wrong)
+
+
+@pytest.mark.parametrize(
+    ("forget", "words"),
+    [
+        ([], "ids is empty"),
+        ([1, 1], r"ids\[1\]=1 repeats ids\[0\]"),
+        ([-1], r"ids\[0\]=-1 is negative"),
+        ([0.5], r"ids\[0\]=0.5 is not a whole number"),
+        ([3], r"ids\[0\]=3 is out of range; the 3 training samples"),
+        ([0, 1, 2], "ids names all 3 training samples"),
+    ],
+)
+def test_given_sets_that_cannot_be(forget, words):
+    with pytest.raises(InputError, match=words):
+        given_split([0, 0, 1], forget)
+    with pytest.raises(InputError, match="unknown kind 'nearby'; did you mean 'near'"):
+        given_split([0, 0, 1], [0], kind="nearby")

@@ -78,7 +78,7 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path):
 
 def test_nothing_is_left_of_a_file_that_could_not_be_written(tmp_path, monkeypatch):
     def half(file, **arrays):
-        file.write_bytes(b"half of it")
+        file.write(b"half of it")
         raise OSError("no space left")
 
     monkeypatch.setattr(np, "savez_compressed", half)

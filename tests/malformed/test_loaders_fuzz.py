@@ -29,7 +29,7 @@ from jax_unlearn.data import (
     load_manifest,
     read_json,
 )
-from jax_unlearn.data.npz import read_npz
+from jax_unlearn.data.files import read_npz
 from jax_unlearn.drivers import checkpoint
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan, Training, Unlearning

@@ -1,0 +1,306 @@
+"""Checks of what a user gives: numbers, labels, features, ids.
+
+Each returns what it was given in the type that the library uses, or raises InputError
+with the name, the value and a remedy. On the host only: tracers have no values.
+"""
+
+import math
+import numbers
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jax_unlearn.errors import InputError
+
+__all__ = ["brief", "check_features", "check_ids", "check_labelled", "check_labels"]
+__all__ += ["check_real", "check_seed", "is_whole", "positions", "positive_integer"]
+__all__ += ["whole_numbers"]
+
+
+def is_whole(value: Any) -> bool:
+    """Return whether a value is an integer of Python or NumPy; True is none.
+
+    >>> is_whole(np.int8(3)), is_whole(3.0), is_whole(True)
+    (True, False, False)
+    """
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def positive_integer(name: str, value: Any) -> int:
+    """Return a number of things, if it is a positive integer.
+
+    >>> positive_integer("epochs", 0)
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: epochs=0 must be a positive integer; try 1
+    """
+    if not is_whole(value) or value < 1:
+        raise InputError(f"{name}={value} must be a positive integer; try 1")
+    return int(value)
+
+
+def check_seed(seed: Any) -> int:
+    """Return a seed of NumPy's generators, if it is a non-negative integer.
+
+    >>> check_seed(0.5)
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: seed=0.5 must be a non-negative integer; try 0
+    """
+    if not is_whole(seed) or seed < 0:
+        raise InputError(f"seed={seed} must be a non-negative integer; try 0")
+    return int(seed)
+
+
+def check_real(
+    name: str, value: Any, hint: str, *, high: float = 1.0, positive: bool = False
+) -> None:
+    """Refuse a hyper-parameter that is no finite number from 0 to `high`.
+
+    Args:
+      name: what the message calls it.
+      value: the number.
+      hint: the remedy.
+      high: the largest allowed.
+      positive: whether 0 is refused too.
+
+    >>> check_real("fraction", 2, "try 0.1")
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: fraction=2 must be from 0 to 1; try 0.1
+    """
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    number = float(value) if real else math.nan
+    if not (math.isfinite(number) and 0 <= number <= high):
+        raise InputError(f"{name}={value} must be from 0 to {high:g}; {hint}")
+    if positive and number == 0:
+        raise InputError(f"{name}={value} must be over 0; {hint}")
+
+
+def check_labels(
+    labels: ArrayLike, num_classes: int | None = None
+) -> tuple[NDArray[np.int64], int]:
+    """Return labels as i64[N], and K: the largest label + 1 where it is None.
+
+    >>> check_labels([0, 3], None)
+    (array([0, 3]), 4)
+    """
+    array = np.asarray(labels)
+    if array.ndim != 1 or array.size == 0:
+        raise InputError(f"labels of shape {array.shape} must be a list of integers")
+    if array.dtype.kind not in "iu":
+        raise InputError(
+            f"labels of type {array.dtype} must be integers; use labels.astype(int)"
+        )
+    largest = int(array.max())
+    num_classes = largest + 1 if num_classes is None else num_classes
+    wrong = np.flatnonzero((array < 0) | (array >= num_classes))
+    if len(wrong):
+        raise InputError(
+            f"labels[{wrong[0]}]={array[wrong[0]]} must be 0 to {num_classes - 1}; "
+            "number the classes from 0 or raise num_classes"
+        )
+    return array.astype(np.int64), num_classes
+
+
+def check_features(
+    name: str, features: ArrayLike, *, width: int | None = None
+) -> NDArray[np.float64]:
+    """Return features as a matrix of float64, if they are usable.
+
+    Args:
+      name: what a message calls them.
+      features: `[n, d]`, finite, of at least one sample.
+      width: d, where other features fix it.
+
+    >>> check_features("features", [[1, 2]])
+    array([[1., 2.]])
+    """
+    matrix = np.asarray(features, np.float64)
+    if matrix.ndim != 2 or matrix.size == 0:
+        raise InputError(
+            f"{name} of shape {matrix.shape} must be one row a sample, [n, d]; reshape "
+            "them"
+        )
+    if width is not None and matrix.shape[1] != width:
+        raise InputError(
+            f"{name} of shape {matrix.shape} must have {width} columns, like the other "
+            "features; take both from the same layer"
+        )
+    wrong = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+    if len(wrong):
+        raise InputError(
+            f"{name}: {len(wrong)} of {len(matrix)} rows have NaN or infinite numbers, "
+            f"the first {name}[{wrong[0]}]; mend or drop them"
+        )
+    return matrix
+
+
+def check_labelled(
+    name: str,
+    features: ArrayLike,
+    labels: ArrayLike,
+    *,
+    num_classes: int | None = None,
+    width: int | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the features and the labels of a set, if they are usable together.
+
+    Args:
+      name: what a message calls the features; it calls the labels alike.
+      features: `[n, d]`.
+      labels: classes, integers `[n]`.
+      num_classes: K; None leaves the largest label open.
+      width: d, where other features fix it.
+
+    >>> check_labelled("features_a", np.zeros((3, 1)), [0, 1])
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: labels_a of shape (2,) must be one a row of the \
+features, (3,)
+    """
+    matrix = check_features(name, features, width=width)
+    classes, _ = check_labels(labels, num_classes)
+    if len(classes) != len(matrix):
+        raise InputError(
+            f"{name.replace('features', 'labels')} of shape {classes.shape} must be "
+            f"one a row of the features, ({len(matrix)},)"
+        )
+    return matrix, classes
+
+
+def positions(name: str, ids: ArrayLike, count: int) -> NDArray[np.int64]:
+    """Return a non-empty set of ids, sorted, if they are all in range.
+
+    Args:
+      name: what a message calls the ids.
+      ids: integers `[F]`, 0 to `count - 1`; one may come twice.
+      count: samples there are.
+
+    >>> positions("ids", [3, 1], 5)
+    array([1, 3])
+    """
+    array = np.asarray(ids)
+    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
+        raise InputError(
+            f"{name} of shape {array.shape} and type {array.dtype} must be a list of "
+            "at least one integer"
+        )
+    wrong = array[(array < 0) | (array >= count)]
+    if len(wrong):
+        raise InputError(
+            f"{name} holds {wrong[0]}; the {count} samples have ids 0 to {count - 1}"
+        )
+    return np.sort(array.astype(np.int64))
+
+
+def check_ids(
+    ids: ArrayLike | Iterable[int],
+    *,
+    num_samples: int,
+    trained_ids: ArrayLike | None = None,
+) -> NDArray[np.int64]:
+    """Return the ids sorted, if they name a forget set.
+
+    Args:
+      ids: `[F]`, of any integer type.
+      num_samples: samples in the training arrays; ids are 0 to `num_samples - 1`.
+      trained_ids: ids the model was trained on, where these are not all.
+
+    Returns:
+      Ids `i64[F]`, strictly increasing.
+
+    Raises:
+      InputError: no ids, an id that is no integer, negative, out of range, repeated
+        or never trained on, or nothing left to retain. The message names the value,
+        its position and the remedy.
+
+    >>> check_ids([5, 2], num_samples=10)
+    array([2, 5])
+    >>> check_ids([5, 12], num_samples=10)
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: ids[1]=12 is out of range; the 10 training samples \
+have ids 0 to 9
+    """
+    array = whole_numbers(ids)
+    if array.size == 0:
+        raise InputError("ids is empty; name at least one sample to forget")
+
+    def refuse(wrong: NDArray[np.bool_], why: str) -> None:
+        for place in np.flatnonzero(wrong):
+            raise InputError(f"ids[{place}]={brief(array[place])} {why}")
+
+    refuse(array < 0, "is negative; ids count from 0 at the first training sample")
+    refuse(
+        array >= num_samples,
+        f"is out of range; the {num_samples} training samples have ids 0 to "
+        f"{num_samples - 1}",
+    )
+    array = array.astype(np.int64)
+    _, first, inverse = np.unique(array, return_index=True, return_inverse=True)
+    earliest = first[inverse]
+    again = earliest != np.arange(len(array))
+    refuse(again, f"repeats ids{earliest[again][:1]}; name each sample once")
+    trained = num_samples
+    if trained_ids is not None:
+        trained_array = np.unique(np.asarray(trained_ids))
+        trained = len(trained_array)
+        refuse(
+            ~np.isin(array, trained_array),
+            f"is not among the {trained} samples the model was trained on; leave it "
+            "out, there is nothing to forget",
+        )
+    if len(array) == trained:
+        raise InputError(
+            f"ids names all {trained} training samples; leave some to retain, or start "
+            "from a fresh model"
+        )
+    return np.sort(array)
+
+
+def whole_numbers(values: Any, name: str = "ids") -> NDArray[Any]:
+    """Return values as a one-dimensional array of integers, however large."""
+    if hasattr(values, "dtype"):
+        array = np.asarray(values)
+        if array.dtype == np.bool_:
+            raise InputError(
+                f"{name} is a boolean mask; pass the positions: np.flatnonzero(mask)"
+            )
+        if array.ndim != 1:
+            raise InputError(
+                f"{name} has shape {array.shape}; pass one dimension: ids.ravel()"
+            )
+        if array.dtype.kind in "iu":
+            return array
+        if array.dtype.kind != "O" and array.size:
+            shown = ""
+            if array.dtype.kind == "f":
+                odd = ~np.isfinite(array) | (array != np.round(array))
+                shown = f"[{odd.argmax()}]={array[odd.argmax()]}"
+            # Values of other types stay unread: a damaged file may hold text that
+            # cannot even be shown.
+            raise InputError(
+                f"{name}{shown} is of type {array.dtype}; pass whole numbers of an "
+                "integer type"
+            )
+        values = array
+    elif isinstance(values, (str, bytes, dict)) or not isinstance(values, Iterable):
+        raise InputError(f"{name}={brief(values)} is not a list of ids: [7, 3]")
+    values = list(values)
+    for position, value in enumerate(values):
+        if not is_whole(value):
+            raise InputError(
+                f"{name}[{position}]={brief(value)} is not a whole number; ids are "
+                "positions such as 7"
+            )
+    return np.asarray([int(value) for value in values], object)
+
+
+def brief(value: Any) -> str:
+    """Return a value on one line of at most 40 characters."""
+    if isinstance(value, (list, tuple, dict)):
+        return f"a {type(value).__name__}"
+    if is_whole(value):
+        # Python refuses to write integers of thousands of digits in decimal.
+        text = str(int(value)) if -(2**64) < value < 2**64 else hex(value)
+    else:
+        text = " ".join(repr(value).split())
+    return text if len(text) <= 40 else text[:37] + "..."
