@@ -9,8 +9,6 @@ from jax_unlearn.audit.auditor import Detail as Detail
 from jax_unlearn.audit.auditor import Figure as Figure
 from jax_unlearn.audit.auditor import audit as audit
 from jax_unlearn.audit.card import FigureCard as FigureCard
-from jax_unlearn.audit.collect import PartInputs as PartInputs
-from jax_unlearn.audit.collect import model_outputs as model_outputs
 from jax_unlearn.audit.comparison import Comparison as Comparison
 from jax_unlearn.audit.comparison import MetricRow as MetricRow
 from jax_unlearn.audit.comparison import PairedTest as PairedTest
@@ -28,8 +26,12 @@ from jax_unlearn.audit.deviation import per_sample_deviation as per_sample_devia
 from jax_unlearn.audit.deviation import unlearning_deviation as unlearning_deviation
 from jax_unlearn.audit.evidence import Evidence as Evidence
 from jax_unlearn.audit.evidence import ModelOutputs as ModelOutputs
+from jax_unlearn.audit.evidence import PartInputs as PartInputs
 from jax_unlearn.audit.evidence import PartLabels as PartLabels
+from jax_unlearn.audit.evidence import model_outputs as model_outputs
 from jax_unlearn.audit.features import entropy as entropy
+from jax_unlearn.audit.features import margins as margins
+from jax_unlearn.audit.features import margins_from_probs as margins_from_probs
 from jax_unlearn.audit.features import modified_entropy as modified_entropy
 from jax_unlearn.audit.features import true_class_confidence as true_class_confidence
 from jax_unlearn.audit.features import true_class_loss as true_class_loss
@@ -55,8 +57,6 @@ from jax_unlearn.audit.klom import klom as klom
 from jax_unlearn.audit.klom import klom_null as klom_null
 from jax_unlearn.audit.lira import ULira as ULira
 from jax_unlearn.audit.lira import u_lira as u_lira
-from jax_unlearn.audit.margins import margins as margins
-from jax_unlearn.audit.margins import margins_from_probs as margins_from_probs
 from jax_unlearn.audit.membership import (
     entropy_mia_member_rate as entropy_mia_member_rate,
 )

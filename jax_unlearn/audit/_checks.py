@@ -20,7 +20,41 @@ def generator(seed: int, *more: int) -> np.random.Generator:
     return np.random.default_rng([checked, *more] if more else checked)
 
 
-def real(name: str, values: Any, wanted: str) -> np.ndarray:
+def level(value: float) -> None:
+    """Refuse a level of an interval that is no probability.
+
+    >>> level(95)
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: level=95 must lie between 0 and 1; try 0.95
+    """
+    if not 0 < value < 1:
+        raise InputError(f"level={value} must lie between 0 and 1; try 0.95")
+
+
+def whole(name: str, value: Any, low: int, remedy: str) -> None:
+    """Refuse what is no whole number from `low` on."""
+    if not isinstance(value, numbers.Integral) or value < low:
+        raise InputError(
+            f"{name}={value} must be a whole number from {low} on; {remedy}"
+        )
+
+
+def refuse(name: str, array: np.ndarray, wrong: np.ndarray, words: str) -> None:
+    """Refuse an array with wrong entries or rows, and show the first of them.
+
+    >>> refuse("x", np.array([1.0, 2.0]), np.array([False, True]), "({n} of {all}) ...")
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: x[1]=2.0 (1 of 2) ...
+    """
+    bad = np.argwhere(wrong)
+    if len(bad):
+        place = bad[0].tolist()
+        value = array[tuple(place)].tolist()
+        words = words.format(n=len(bad), all=wrong.size)
+        raise InputError(f"{name}{place}={value} {words}")
+
+
+def real(name: str, values: Any) -> np.ndarray:
     """Return `values` as a float64 array; complex numbers and texts are refused."""
     try:
         array = np.asarray(values)
@@ -29,77 +63,85 @@ def real(name: str, values: Any, wanted: str) -> np.ndarray:
         return array.astype(np.float64, copy=False)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"{name} of type {type(values).__name__} is no array of numbers; give "
-            f"{wanted}"
+            f"{name} of type {type(values).__name__} is no array of numbers; give a "
+            "rectangular array"
         ) from error
 
 
-def floats(name: str, values: Any, ndim: int) -> np.ndarray:
-    """Return `values` as a float64 array of `ndim` axes with at least one row."""
-    array = real(name, values, "a rectangular array")
-    if array.ndim != ndim:
-        raise InputError(f"{name}.shape={array.shape} must have {ndim} axes; reshape")
-    if array.shape[0] == 0:
+def floats(name: str, values: Any, ndim: int | None) -> np.ndarray:
+    """Return a float64 array of `ndim` axes, of 2 or more where None; none is empty."""
+    array = real(name, values)
+    if array.ndim != (max(array.ndim, 2) if ndim is None else ndim):
+        raise InputError(
+            f"{name}.shape={array.shape} must have {ndim or 2} axes; reshape"
+        )
+    if 0 in array.shape:
         raise InputError(f"{name}.shape={array.shape} is empty; give at least 1 sample")
+    return array
+
+
+def finite(name: str, values: Any, ndim: int) -> np.ndarray:
+    """Return finite numbers of `ndim` axes, none of them empty."""
+    array = floats(name, values, ndim)
+    refuse(
+        name,
+        array,
+        ~np.isfinite(array),
+        "({n} of {all} values not finite); find out where the model diverged, or leave "
+        "it out",
+    )
     return array
 
 
 def vector(name: str, values: Any) -> np.ndarray:
     """Return finite numbers `[N]`, N >= 1."""
-    array = floats(name, values, 1)
-    bad = np.flatnonzero(~np.isfinite(array))
-    if bad.size:
-        raise InputError(
-            f"{name}[{bad[0]}]={array[bad[0]]} ({bad.size} of {array.size} values not "
-            "finite); find out where the model diverged, or leave it out"
-        )
-    return array
+    return finite(name, values, 1)
 
 
-def confidences(name: str, values: Any) -> np.ndarray:
-    """Return probabilities `[N]` in [0, 1]; rounding above 1 is clipped."""
-    array = vector(name, values)
-    bad = np.flatnonzero((array < 0) | (array > 1 + SUM_TOLERANCE))
-    if bad.size:
-        raise InputError(
-            f"{name}[{bad[0]}]={array[bad[0]]} is outside [0, 1]; give the softmax "
-            "probability of the true class, neither logits nor percent"
-        )
+def confidences(name: str, values: Any, ndim: int = 1) -> np.ndarray:
+    """Return probabilities in [0, 1], `[N]` or of more axes; rounding is clipped."""
+    array = finite(name, values, ndim)
+    refuse(
+        name,
+        array,
+        (array < 0) | (array > 1 + SUM_TOLERANCE),
+        "is outside [0, 1]; give the softmax probability of the true class, neither "
+        "logits nor percent",
+    )
     return np.minimum(array, 1.0)
 
 
-def scores(name: str, outputs: Any) -> np.ndarray:
-    """Return outputs `[N, K]`, K >= 2, whose row maxima are finite.
+def scores(name: str, outputs: Any, ndim: int | None = 2) -> np.ndarray:
+    """Return outputs `[..., N, K]`, K >= 2, whose row maxima are finite.
 
     Minus infinity is allowed beside a finite score: it marks a class left out.
     """
-    array = floats(name, outputs, 2)
-    if array.shape[1] < 2:
+    array = floats(name, outputs, ndim)
+    if array.shape[-1] < 2:
         raise InputError(
             f"{name}.shape={array.shape} has under 2 classes; for a sigmoid output p "
             "give the two columns 1 - p and p"
         )
-    bad = np.flatnonzero(~np.isfinite(array.max(axis=1)))
-    if bad.size:
-        raise InputError(
-            f"{name}[{bad[0]}]={array[bad[0]].tolist()} is not finite ({bad.size} of "
-            f"{array.shape[0]} rows); find out where the model diverged"
-        )
+    refuse(
+        name,
+        array,
+        ~np.isfinite(array.max(axis=-1)),
+        "is not finite ({n} of {all} rows); find out where the model diverged",
+    )
     return array
 
 
-def probabilities(name: str, probs: Any) -> np.ndarray:
-    """Return probabilities `[N, K]`, rows in [0, 1] that sum to 1."""
-    array = scores(name, probs)
-    total = array.sum(axis=1)
-    wrong = (array.min(axis=1) < 0) | (np.abs(total - 1) > SUM_TOLERANCE)
-    bad = np.flatnonzero(wrong)
-    if bad.size:
-        row = array[bad[0]]
+def probabilities(name: str, probs: Any, ndim: int | None = 2) -> np.ndarray:
+    """Return probabilities `[..., N, K]`, rows in [0, 1] that sum to 1."""
+    array = scores(name, probs, ndim)
+    total, least = array.sum(axis=-1), array.min(axis=-1)
+    bad = np.argwhere((least < 0) | (np.abs(total - 1) > SUM_TOLERANCE))
+    if len(bad):
+        place = tuple(bad[0].tolist())
         raise InputError(
-            f"{name}[{bad[0]}] sums to {total[bad[0]]:.6g} with minimum {row.min():.6g}"
-            f" ({bad.size} of {array.shape[0]} rows are no probabilities); give "
-            "jax.nn.softmax(logits) in float32"
+            f"{name}{list(place)} sums to {total[place]:.6g} with minimum "
+            f"{least[place]:.6g} ({len(bad)} of {total.size} rows are no "
+            "probabilities); give jax.nn.softmax(logits) in float32"
         )
     return np.minimum(array, 1.0)
 
@@ -115,12 +157,13 @@ def class_labels(name: str, labels: Any, size: int, num_classes: int) -> np.ndar
         raise InputError(
             f"{name}.shape={array.shape} must be {(size,)}; give one label a sample"
         )
-    bad = np.flatnonzero((array < 0) | (array >= num_classes))
-    if bad.size:
-        raise InputError(
-            f"{name}[{bad[0]}]={array[bad[0]]} is outside 0..{num_classes - 1}; give "
-            "labels that number the columns of the outputs"
-        )
+    refuse(
+        name,
+        array,
+        (array < 0) | (array >= num_classes),
+        f"is outside 0..{num_classes - 1}; give labels that number the columns of the "
+        "outputs",
+    )
     return array.astype(np.int64)
 
 
@@ -143,8 +186,14 @@ def ensembles(
     jax_unlearn.errors.InputError: retrained.shape=(1, 1) holds 1 model; give at \
 least 2, one a row
     """
-    given = {"unlearned": unlearned, "retrained": retrained}
-    u, r = (_ensemble(name, values, least) for name, values in given.items())
+    u, r = finite("unlearned", unlearned, 2), finite("retrained", retrained, 2)
+    for name, array in (("unlearned", u), ("retrained", r)):
+        if len(array) < least:
+            held = f"{len(array)} model{'s' * (len(array) > 1)}"
+            raise InputError(
+                f"{name}.shape={array.shape} holds {held}; give at least {least}, one "
+                "a row"
+            )
     if u.shape[1] != r.shape[1]:
         raise InputError(
             f"unlearned.shape={u.shape} and retrained.shape={r.shape} have different "
@@ -164,31 +213,3 @@ def drawn_ensembles(
     rng = generator(seed)
     u, r = (rng.normal(size=(size, draws)) for size in sizes.values())
     return u, r
-
-
-def whole(name: str, value: Any, low: int, remedy: str) -> None:
-    """Refuse what is no whole number from `low` on."""
-    if not isinstance(value, numbers.Integral) or value < low:
-        raise InputError(
-            f"{name}={value} must be a whole number from {low} on; {remedy}"
-        )
-
-
-def _ensemble(name: str, values: Any, least: int) -> np.ndarray:
-    array = floats(name, values, 2)
-    models, samples = array.shape
-    if samples == 0:
-        raise InputError(f"{name}.shape={array.shape} has no samples; give at least 1")
-    if models < least:
-        held = f"{models} model{'s' * (models > 1)}"
-        raise InputError(
-            f"{name}.shape={array.shape} holds {held}; give at least {least}, one a row"
-        )
-    bad = np.argwhere(~np.isfinite(array))
-    if len(bad):
-        place = tuple(bad[0].tolist())
-        raise InputError(
-            f"{name}{list(place)}={array[place]} ({len(bad)} of {array.size} values "
-            "not finite); find out where the model diverged, or leave it out"
-        )
-    return array

@@ -17,7 +17,7 @@ from jax_unlearn.audit.evidence import (
     select,
 )
 from jax_unlearn.audit.figures import FIGURES, KINDS, chosen
-from jax_unlearn.audit.rates import Roc, check_level, quantiles
+from jax_unlearn.audit.rates import Roc, quantiles
 from jax_unlearn.errors import InputError
 
 
@@ -140,7 +140,7 @@ def audit(
     >>> list(found.figures["unlearned"])
     ['deviation']
     """
-    check_level(level)
+    _checks.level(level)
     at_least("resamples", resamples, 2, "try 20")
     if metrics is not None and not metrics:
         raise InputError(f"metrics={list(metrics)}: name one, or leave it out for all")

@@ -135,8 +135,7 @@ def compare(
     >>> table.metrics["ua"]["verdict"], table.metrics["ra"]["verdict"]
     ('inside', 'outside')
     """
-    if not 0 < level < 1:
-        raise InputError(f"level={level} must lie between 0 and 1; try 0.95")
+    _checks.level(level)
     groups = {"method": method, "retrained": retrained, "null": null}
     if nothing is not None:
         groups["nothing"] = nothing

@@ -3,13 +3,18 @@
 Shapes: N models, n samples of a part, K classes.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from jax_unlearn.audit import _checks
-from jax_unlearn.audit.margins import margins, margins_from_probs
+from jax_unlearn.audit.features import margins, margins_from_probs
+from jax_unlearn.drivers.loop import predict
 from jax_unlearn.errors import InputError
+from jax_unlearn.types import Model, ModelState, Params, PyTree
+
+__all__ = ["Evidence", "ModelOutputs", "PartInputs", "PartLabels", "model_outputs"]
 
 PARTS = ("forget", "retain", "test", "unseen")
 
@@ -28,6 +33,19 @@ class ModelOutputs(NamedTuple):
     unseen: Any = None
 
 
+class PartInputs(NamedTuple):
+    """Inputs of the parts of a request, pytrees of arrays `[n, ...]`.
+
+    Attributes:
+      forget, retain, test, unseen: as in `ModelOutputs`.
+    """
+
+    forget: PyTree
+    retain: PyTree
+    test: PyTree
+    unseen: PyTree = None
+
+
 class PartLabels(NamedTuple):
     """True classes of the parts, `[n]` each, the same for all models."""
 
@@ -35,6 +53,20 @@ class PartLabels(NamedTuple):
     retain: Any
     test: Any
     unseen: Any = None
+
+
+class Fitted(Protocol):
+    """A model's parameters and state: an `UnlearnState`, or anything like it."""
+
+    @property
+    def params(self) -> Params:
+        """The parameters."""
+        ...
+
+    @property
+    def model_state(self) -> ModelState:
+        """The model state."""
+        ...
 
 
 class Evidence(NamedTuple):
@@ -90,47 +122,44 @@ def evidence(
     """
     if kind not in ("logits", "probabilities"):
         raise InputError(f"kind={kind!r}: choose 'logits' or 'probabilities'")
-    probs, truth, sizes = {}, {}, set()
+    from scipy import special
+
+    logits = kind == "logits"
+    probs, confidence, truth, sizes = {}, {}, {}, set()
     odds = np.empty((0, 0))
     for part in PARTS:
-        given = getattr(outputs, part)
+        given, wanted = getattr(outputs, part), getattr(labels, part)
         if given is None:
             continue
         at = f"{name}.{part}"
-        array = _three_axes(at, given)
+        array = _checks.real(at, given)
+        if array.ndim not in (2, 3):
+            raise InputError(
+                f"{at}.shape={array.shape} must be [models, samples, classes] or "
+                "[samples, classes]"
+            )
+        array = array[None] if array.ndim == 2 else array  # a single model
+        array = (_checks.scores if logits else _checks.probabilities)(at, array, 3)
         count, samples, classes = array.shape
         sizes.add((count, classes))
-        wanted = getattr(labels, part)
         if wanted is None:
             raise InputError(f"labels.{part}=None but {at} is given; give its labels")
-        rows = array.reshape(-1, classes)
-        if kind == "logits":
-            probs[part] = _softmax(_checks.scores(at, rows)).reshape(array.shape)
-        else:
-            probs[part] = _checks.probabilities(at, rows).reshape(array.shape)
-        truth[part] = _checks.class_labels(f"labels.{part}", wanted, samples, classes)
+        y = _checks.class_labels(f"labels.{part}", wanted, samples, classes)
+        probs[part] = special.softmax(array, axis=2) if logits else array
+        confidence[part] = probs[part][:, np.arange(samples), y]
+        truth[part] = y
         if part == "forget":
-            log_odds = margins if kind == "logits" else margins_from_probs
-            odds = log_odds(array, truth[part])
+            odds = (margins if logits else margins_from_probs)(array, y)
     if len(sizes) > 1:
         raise InputError(
             f"{name} has parts of {sorted(sizes)} models and classes; give the same "
             "models on all parts"
         )
-    confidence = {
-        part: p[:, np.arange(len(truth[part])), truth[part]]
-        for part, p in probs.items()
-    }
     return Evidence(probs, confidence, odds, truth, {})
 
 
 def select(given: Evidence, models: np.ndarray) -> Evidence:
-    """Return the evidence of some of the models.
-
-    Args:
-      given: of all.
-      models: their numbers.
-    """
+    """Return the evidence of the models of these numbers."""
     return given._replace(
         probs={part: p[models] for part, p in given.probs.items()},
         confidence={part: c[models] for part, c in given.confidence.items()},
@@ -139,25 +168,46 @@ def select(given: Evidence, models: np.ndarray) -> Evidence:
     )
 
 
-def _three_axes(name: str, outputs: Any) -> np.ndarray:
-    array = _checks.real(name, outputs, "[models, samples, classes]")
-    if array.ndim == 2:
-        array = array[None]
-    if array.ndim != 3 or 0 in array.shape:
-        raise InputError(
-            f"{name}.shape={array.shape} must be [models, samples, classes] or "
-            "[samples, classes], none of them 0"
-        )
-    bad = np.argwhere(~np.isfinite(array.max(axis=2)))
-    if len(bad):
-        model, sample = bad[0]
-        raise InputError(
-            f"{name}[{model}, {sample}]={array[model, sample].tolist()} is not finite "
-            f"({len(bad)} rows); find out where the model diverged, or leave it out"
-        )
-    return array
+def model_outputs(
+    model: Model,
+    states: Sequence[Fitted],
+    inputs: PartInputs,
+    *,
+    batch_size: int = 512,
+) -> ModelOutputs:
+    """Run N models over the parts of a request, in eval mode.
 
+    Args:
+      model: the network, the same for all.
+      states: of the N models; `ju.unstack(states)` of an ensemble.
+      inputs: of the parts.
+      batch_size: samples a pass.
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
+    Returns:
+      Outputs `[N, n, K]` by part, for `ju.audit(...)`.
+
+    Raises:
+      InputError: no model.
+
+    >>> import jax.numpy as jnp
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> x = jnp.array([[1.0, 0.0]])
+    >>> state = ju.UnlearnState(jnp.float32(2), (), (), (), (), jnp.int32(0))
+    >>> model_outputs(model, [state], PartInputs(x, x, x)).test.tolist()
+    [[[2.0, 0.0]]]
+    """
+    if not states:
+        raise InputError("states=[]: give one model or more")
+
+    def on(part: PyTree) -> Any:
+        if part is None:
+            return None
+        return np.stack(
+            [
+                predict(model, one.params, one.model_state, part, batch_size=batch_size)
+                for one in states
+            ]
+        )
+
+    return ModelOutputs(*(on(part) for part in inputs))

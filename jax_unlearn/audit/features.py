@@ -1,7 +1,8 @@
-"""What a membership attack looks at: one number a sample, from its probabilities.
+"""What an attack looks at: one number a sample, from its outputs and its true class.
 
-Shapes: N samples, K classes. numpy float64 on the host; every row stands alone, so a
-value never depends on the batch it is computed in. Logarithms are natural.
+Shapes: N samples, K classes; of the margins any number of models before them. numpy
+float64 on the host; every row stands alone, so a value never depends on the batch it
+is computed in. Logarithms are natural.
 """
 
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import numpy as np
 
 from jax_unlearn.audit import _checks
+
+__all__ = ["entropy", "margins", "margins_from_probs", "modified_entropy"]
+__all__ += ["true_class_confidence", "true_class_loss"]
 
 FLOOR = 1e-30
 """Least argument of a logarithm (our choice): -log 0 counts as 69.08."""
@@ -30,8 +34,7 @@ def true_class_confidence(probs: Any, labels: Any) -> np.ndarray:
     >>> true_class_confidence([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1]], [0, 2]).tolist()
     [0.7, 0.1]
     """
-    p, y = _probs_labels(probs, labels)
-    return p[np.arange(len(p)), y]
+    return _own_and_others(_checks.probabilities("probs", probs), labels, 0.0)[0]
 
 
 def true_class_loss(probs: Any, labels: Any) -> np.ndarray:
@@ -97,17 +100,79 @@ def modified_entropy(probs: Any, labels: Any) -> np.ndarray:
     >>> modified_entropy([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1]], [0, 1]).round(3).tolist()
     [0.162, 0.066]
     """
-    p, y = _probs_labels(probs, labels)
-    rows = np.arange(len(p))
-    terms = p * _log(1 - p)
-    own = p[rows, y]
-    terms[rows, y] = (1 - own) * _log(own)
-    return -np.sum(terms, axis=1) + 0.0
-
-
-def _probs_labels(probs: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     p = _checks.probabilities("probs", probs)
-    return p, _checks.class_labels("labels", labels, *p.shape)
+    own, others = _own_and_others(p, labels, 0.0)
+    return -(1 - own) * _log(own) - np.sum(others * _log(1 - others), axis=1) + 0.0
+
+
+def margins(logits: Any, labels: Any) -> np.ndarray:
+    """Margin of the true class: logit_y - log sum_{k != y} exp logit_k.
+
+    The logit-scaled confidence log(p_y / (1 - p_y)), nearly Gaussian over models,
+    without its cancellation at p_y near 1. (`losses.margin` takes the largest other
+    logit instead.)
+
+    Args:
+      logits: `[..., N, K]`, for example models, samples, classes; K >= 2. Log
+        probabilities give the same margins, probabilities do not.
+      labels: true classes of the samples, `[N]`.
+
+    Returns:
+      `f64[..., N]`.
+
+    Raises:
+      InputError: shapes or labels that do not fit, a margin that is not finite.
+
+    >>> margins([[[0.0, 3.0], [9.0, 9.0]], [[1.0, 0.0], [0.0, 0.0]]], [1, 0]).tolist()
+    [[3.0, 0.0], [-1.0, 0.0]]
+    """
+    z = _checks.scores("logits", logits, None)
+    own, others = _own_and_others(z, labels, -np.inf)
+    peak = others.max(axis=-1)
+    _checks.refuse(
+        "logits",
+        z,
+        ~(np.isfinite(own) & np.isfinite(peak)),
+        "have no finite margin ({n} of {all} rows); give finite logits in float32, not "
+        "log(softmax)",
+    )
+    return own - (peak + np.log(np.exp(others - peak[..., None]).sum(axis=-1)))
+
+
+def margins_from_probs(probs: Any, labels: Any) -> np.ndarray:
+    """Margin of the true class from probabilities: log p_y - log sum_{k != y} p_k.
+
+    For where only probabilities are at hand; logits are finer. The other probabilities
+    are summed, for 1 - p_y is 0 in float32 from p_y = 0.99999997 on. Either sum counts
+    as at least 1e-30, so that the result stays within ±69.08. Source: Carlini et al.
+    (LiRA), arXiv 2112.03570; the floor is our choice.
+
+    Args:
+      probs: softmax probabilities `[..., N, K]`.
+      labels: true classes `[N]`, the same for all models.
+
+    Returns:
+      `f64[..., N]` in [-69.08, 69.08].
+
+    Raises:
+      InputError: rows that are no probabilities, labels that do not fit.
+
+    >>> margins_from_probs([[0.9, 0.1], [1.0, 0.0]], [0, 0]).round(2)
+    array([ 2.2 , 69.08])
+    """
+    p = _checks.probabilities("probs", probs, None)
+    own, others = _own_and_others(p, labels, 0.0)
+    return _log(own) - _log(others.sum(axis=-1))
+
+
+def _own_and_others(
+    array: np.ndarray, labels: Any, fill: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the true class's values `[..., N]`, and all with `fill` in their place."""
+    y = _checks.class_labels("labels", labels, *array.shape[-2:])
+    others = array.copy()
+    others[..., np.arange(len(y)), y] = fill
+    return array[..., np.arange(len(y)), y], others
 
 
 def _log(x: np.ndarray) -> np.ndarray:

@@ -18,7 +18,6 @@ from jax_unlearn.audit.evidence import Evidence
 from jax_unlearn.audit.rates import (
     Rate,
     Roc,
-    check_level,
     quantiles,
     roc_auc,
     roc_curve,
@@ -134,7 +133,7 @@ def u_lira(
     >>> erased.accuracy, erased.auc
     (50.0, 0.5)
     """
-    check_level(level)
+    _checks.level(level)
     if folds < 2:
         raise InputError(f"folds={folds} hold nothing out; try 2")
     u, r = _checks.ensembles(unlearned, retrained, least=2 * folds)

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_unlearn.audit import _checks
-from jax_unlearn.audit.rates import Rate, check_level, clopper_pearson
+from jax_unlearn.audit.rates import Rate, clopper_pearson
 from jax_unlearn.audit.robustness import (
     class_count,
     float_inputs,
@@ -230,7 +230,7 @@ def gus(scores: Any, *, alternative: str = "two-sided", level: float = 0.95) -> 
         raise InputError(f"len(scores)={len(values)} is too few; give 2 or more")
     if alternative not in ALTERNATIVES:
         raise unknown_name("alternative", alternative, ALTERNATIVES)
-    check_level(level)
+    _checks.level(level)
     count, mean, std = len(values), float(values.mean()), float(values.std(ddof=1))
     std_error = std / math.sqrt(count)
     reach = float(stats.t.ppf((1 + level) / 2, count - 1)) * std_error

@@ -76,7 +76,7 @@ def clopper_pearson(
     >>> round(low, 2), round(high, 2)  # 100 · (1 - 0.025^(1/10))
     (0.0, 30.85)
     """
-    check_level(level)
+    _checks.level(level)
     if trials < 1:
         raise InputError(f"trials={trials} give no rate; give at least 1")
     if not 0 <= successes <= trials:
@@ -123,7 +123,7 @@ def bootstrap_interval(
     >>> bootstrap_interval(lambda a, b: a.mean() - b.mean(), [2.0, 2.0], [1.0])
     (1.0, 1.0)
     """
-    check_level(level)
+    _checks.level(level)
     if resamples < 1:
         raise InputError(f"resamples={resamples} must be at least 1; try 1000")
     arrays = [np.asarray(sample) for sample in samples]
@@ -229,7 +229,7 @@ def tpr_at_fpr(
     >>> tpr_at_fpr([3.0, 2.0, 1.5, 0.0], [2.0, 1.0], fpr=0.01).value
     25.0
     """
-    check_level(level)
+    _checks.level(level)
     if not 0 <= fpr <= 1:
         raise InputError(f"fpr={fpr} is outside 0..1; give a fraction, 0.01 for 1 %")
     p, n = _scores(positive, negative)
@@ -241,32 +241,8 @@ def tpr_at_fpr(
     )
 
 
-def check_level(level: float) -> None:
-    """Refuse a level of an interval that is no probability.
-
-    Args:
-      level: of the interval.
-
-    Raises:
-      InputError: a level outside (0, 1).
-
-    >>> check_level(95)
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: level=95 must lie between 0 and 1; try 0.95
-    """
-    if not 0 < level < 1:
-        raise InputError(f"level={level} must lie between 0 and 1; try 0.95")
-
-
 def quantiles(values: np.ndarray, level: float) -> tuple[float, float]:
-    """Lower and upper quantile that leave (1 - level)/2 of the values on either side.
-
-    Args:
-      values: `[R]`.
-      level: between 0 and 1.
-
-    Returns:
-      (low, high).
+    """Return the quantiles that leave (1 - level)/2 of the values on either side.
 
     >>> quantiles(np.arange(101.0), 0.9)
     (5.0, 95.0)

@@ -14,7 +14,7 @@ import numpy as np
 from jax_unlearn.audit import _checks
 from jax_unlearn.audit.card import FigureCard
 from jax_unlearn.audit.evidence import Evidence
-from jax_unlearn.audit.rates import Rate, check_level, quantiles, tpr_at_fpr
+from jax_unlearn.audit.rates import Rate, quantiles, tpr_at_fpr
 from jax_unlearn.errors import InputError
 
 FLOOR = 1e-30
@@ -155,7 +155,7 @@ def rmia_attack(
     >>> rmia_attack(unsure, references, unsure, references).auc
     0.5
     """
-    check_level(level)
+    _checks.level(level)
     forget, unseen = _ratios(
         (target_forget, reference_forget),
         (target_unseen, reference_unseen),

@@ -8,7 +8,7 @@ import pytest
 from toys import batch, batchnorm_net
 
 import jax_unlearn as ju
-from jax_unlearn.audit.collect import PartInputs, model_outputs
+from jax_unlearn.audit.evidence import PartInputs, model_outputs
 from jax_unlearn.errors import InputError
 
 MODEL = batchnorm_net()

@@ -240,7 +240,7 @@ def test_the_interval_bootstraps_samples():
         (lambda u: u_lira(u, u, folds=1), "folds=1 hold nothing out"),
         (lambda u: u_lira(u, u[:, :2]), r"retrained.shape=\(6, 2\) have different"),
         (lambda u: u_lira(u[:, 0], u), r"unlearned.shape=\(6,\) must have 2 axes"),
-        (lambda u: u_lira(u[:, :0], u), r"unlearned.shape=\(6, 0\) has no samples"),
+        (lambda u: u_lira(u[:, :0], u), r"unlearned.shape=\(6, 0\) is empty"),
         (lambda u: u_lira(u, u, level=95), "level=95"),
         (
             lambda u: u_lira(u, np.where(u == u[2, 1], np.nan, u)),

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_unlearn.audit.margins import margins, margins_from_probs
+from jax_unlearn.audit.features import margins, margins_from_probs
 from jax_unlearn.errors import InputError
 from jax_unlearn.membership.features import logit_confidence
 
