@@ -20,19 +20,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_unlearn import _validate
 from jax_unlearn.audit import _checks
 from jax_unlearn.audit.rates import Rate, clopper_pearson
 from jax_unlearn.audit.robustness import (
-    class_count,
+    by_pieces,
     float_inputs,
     margin_gradient,
-    pieces,
+    true_labels,
 )
-from jax_unlearn.errors import InputError, unknown_name
+from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Model, ModelState, Params
 
-ALTERNATIVES = ("two-sided", "less", "greater")
-"""Where scores of a model that remembers may lie."""
+__all__ = ["Gus", "Poisoned", "gaussian_score", "gus", "poison"]
+
+SIDES = {"two-sided": np.abs, "less": np.negative, "greater": np.positive}
+"""Where scores of a model that remembers may lie, turned to the right."""
 
 
 class Poisoned(NamedTuple):
@@ -51,8 +54,8 @@ class Gus(NamedTuple):
     """Gaussian unlearning score; the target of each field is that of N(0, 1).
 
     Attributes:
-      mean: of the scores; 0 if the noise is forgotten. Below 0: the model still knows
-        the noise. Above 0: it was pushed away from it.
+      mean: of the scores; 0 if the noise is forgotten, below 0 if the model still
+        knows it, above 0 if it was pushed away from it.
       std: sample standard deviation of the scores; 1 if the noise is forgotten.
       std_error: std/√n.
       low, high: Student's t interval of the mean.
@@ -108,7 +111,7 @@ def poison(
     >>> noise.shape, bool(inputs[:2].any()), np.array_equal(inputs[2], noise[0])
     ((1, 2), False, True)
     """
-    _check_scale(scale)
+    _validate.positive("scale", scale, "try 0.1")
     array = float_inputs("inputs", inputs)
     rows = np.arange(len(array)) if ids is None else _chosen(ids, len(array))
     if clip is not None and not clip[0] < clip[1]:
@@ -144,7 +147,7 @@ def gaussian_score(
 
     A model that fits x_i + ξ_i better than x_i gives a negative score. The loss enters
     by the direction of its gradient only, which is taken from the margin (see
-    `robustness.margin`): the loss itself underflows on memorised samples.
+    `robustness.margin_gradient`): the loss itself underflows on memorised samples.
 
     Args:
       model: the network; outputs are logits `[B, K]`.
@@ -174,24 +177,19 @@ def gaussian_score(
     >>> print(gaussian_score(model, jnp.float32(1), (), clean, [0], noise, scale=2.0))
     [-0.7071]
     """
-    _check_scale(scale)
+    _validate.positive("scale", scale, "try 0.1")
     array, xi = float_inputs("inputs", inputs), float_inputs("noise", noise)
     if array.shape != xi.shape:
         raise InputError(
             f"inputs.shape={array.shape} differs from noise.shape={xi.shape}; give the "
             "clean inputs of the poisoned samples, in their order"
         )
-    classes = class_count(model, params, model_state, array)
-    y = _checks.class_labels("labels", labels, len(array), classes).astype(np.int32)
-    parts = []
-    for rows in pieces(len(array), batch_size):
-        given = jax.tree.map(jnp.asarray, (array[rows], y[rows], xi[rows] / scale))
-        parts.append(
-            jax.device_get(_correlate(model.apply, params, model_state, *given))
-        )
-    scores = np.concatenate(parts)[: len(array)]
-    _checks.vector("scores", scores)
-    return scores
+    variables = params, model_state
+    y = true_labels(model, variables, array, labels)
+    correlate = functools.partial(_correlate, model.apply, variables)
+    return _checks.vector(
+        "scores", by_pieces(correlate, (array, y, xi / scale), batch_size)
+    ).astype(np.float32)
 
 
 def gus(scores: Any, *, alternative: str = "two-sided", level: float = 0.95) -> Gus:
@@ -228,14 +226,12 @@ def gus(scores: Any, *, alternative: str = "two-sided", level: float = 0.95) -> 
     values = _checks.vector("scores", scores)
     if len(values) < 2:
         raise InputError(f"len(scores)={len(values)} is too few; give 2 or more")
-    if alternative not in ALTERNATIVES:
-        raise unknown_name("alternative", alternative, ALTERNATIVES)
+    _validate.one_of("alternative", alternative, SIDES)
     _checks.level(level)
     count, mean, std = len(values), float(values.mean()), float(values.std(ddof=1))
     std_error = std / math.sqrt(count)
     reach = float(stats.t.ppf((1 + level) / 2, count - 1)) * std_error
-    side = {"two-sided": np.abs, "less": np.negative, "greater": np.positive}
-    sided, tails = side[alternative], 2 if alternative == "two-sided" else 1
+    sided, tails = SIDES[alternative], 2 if alternative == "two-sided" else 1
 
     def rate(false_positives: float) -> Rate:
         beyond = sided(values) > stats.norm.isf(false_positives / tails)
@@ -258,9 +254,14 @@ def gus(scores: Any, *, alternative: str = "two-sided", level: float = 0.95) -> 
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _correlate(apply, params, model_state, inputs, labels, noise):
-    """Return the scores of one batch; `noise` has standard deviation 1."""
-    gradient = -margin_gradient(apply, params, model_state, inputs, labels)
+def _correlate(apply, variables, *samples):
+    """Return the scores of a batch: inputs, labels, noise of standard deviation 1."""
+    inputs, labels, noise = samples
+
+    def logits_of(x: Array) -> Array:
+        return apply(*variables, x, train=False)[0]
+
+    gradient = -margin_gradient(logits_of, inputs, labels)
     gradient = gradient.reshape(gradient.shape[0], -1)
     largest = jnp.max(jnp.abs(gradient), axis=1, keepdims=True)
     # Squares of very small gradients would underflow.
@@ -268,11 +269,6 @@ def _correlate(apply, params, model_state, inputs, labels, noise):
     norm = jnp.sqrt(jnp.sum(gradient**2, axis=1))
     product = jnp.sum(gradient * noise.reshape(gradient.shape), axis=1)
     return product / jnp.where(norm > 0, norm, 1.0)
-
-
-def _check_scale(scale: float) -> None:
-    if not (math.isfinite(scale) and scale > 0):
-        raise InputError(f"scale={scale} must be finite and positive; try 0.1")
 
 
 def _chosen(ids: Any, total: int) -> np.ndarray:

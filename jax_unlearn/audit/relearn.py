@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jax_unlearn import _validate
 from jax_unlearn.audit import _checks
-from jax_unlearn.audit.robustness import class_count, pieces
-from jax_unlearn.data.checks import positive_integer
+from jax_unlearn.audit.robustness import pieces, true_labels
 from jax_unlearn.drivers.loop import run
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.losses import cross_entropy
@@ -28,6 +28,8 @@ from jax_unlearn.types import (
     UnlearnInfo,
     UnlearnState,
 )
+
+__all__ = ["Relearn", "relearn_steps"]
 
 EVALUATED = 1024
 """Largest number of samples a forward pass of the evaluation."""
@@ -104,19 +106,16 @@ def relearn_steps(
     >>> found.steps, found.reached, found.losses.round(3).tolist()  # w: 0, .5, .878
     (2, True, [0.693, 0.474, 0.348])
     """
-    positive_integer("limit", limit)
-    if not (math.isfinite(loss_below) and loss_below >= 0):
-        raise InputError(
-            f"loss_below={loss_below} must be finite and not negative; give the loss "
-            "of the original model on the forget set"
-        )
+    _checks.whole("limit", limit, 1, "try 1000")
+    remedy = "give the loss of the original model on the forget set"
+    _validate.not_negative("loss_below", loss_below, remedy)
     if isinstance(batches, Iterator):
         raise InputError(
             f"batches of type {type(batches).__name__} can be gone through only once; "
             "give a schedule or a list"
         )
     samples = _forget_samples(batches) if evaluate_on is None else evaluate_on
-    mean_loss = _evaluation(model, params, model_state, samples)
+    mean_loss = _evaluation(model, (params, model_state), samples)
     losses = [mean_loss(params, model_state)]
     if not math.isfinite(losses[0]):
         raise InputError(
@@ -162,19 +161,18 @@ def _learner(model: Model, optimizer: optax.GradientTransformation) -> Unlearner
 
 def _forget_batch(given: Any) -> Batch:
     """Return the one batch of forget samples in what a schedule gives."""
-    if isinstance(given, Batch):
-        return given
     if isinstance(given, UnlearnBatch):
         parts = [part for part in (given.forget, given.retain) if part is not None]
-        if len(parts) == 1:
-            return parts[0]
-        raise InputError(
-            f"a step has {len(parts)} of the batches forget and retain; relearning "
-            "needs the forget samples alone: use forget_only"
-        )
-    raise InputError(
-        f"batches hold a {type(given).__name__}; give UnlearnBatches or Batches"
-    )
+        if len(parts) != 1:
+            raise InputError(
+                f"a step has {len(parts)} of the batches forget and retain; relearning "
+                "needs the forget samples alone: use forget_only"
+            )
+        return parts[0]
+    if not isinstance(given, Batch):
+        kind = type(given).__name__
+        raise InputError(f"batches hold a {kind}; give UnlearnBatches or Batches")
+    return given
 
 
 def _forget_samples(batches: Iterable[UnlearnBatch | Batch]) -> Batch:
@@ -183,16 +181,13 @@ def _forget_samples(batches: Iterable[UnlearnBatch | Batch]) -> Batch:
     for batch in map(_forget_batch, batches):
         keep = _counted(batch)
         if batch.index is not None:
-            ids = np.asarray(batch.index).tolist()
-            for row in np.flatnonzero(keep):
-                keep[row] = ids[row] not in seen
-                seen.add(ids[row])
-        pair = (batch.inputs, batch.labels)
-        if keep.any():
-            parts.append(jax.tree.map(lambda leaf, k=keep: np.asarray(leaf)[k], pair))
+            for row, id_ in enumerate(np.asarray(batch.index).tolist()):
+                keep[row] &= id_ not in seen
+                seen |= {id_} if keep[row] else set()
+        parts += [_rows(batch, keep)] * bool(keep.any())
     if not parts:
         raise InputError("batches hold no samples; give the forget set")
-    return Batch(*jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 def _counted(batch: Batch) -> np.ndarray:
@@ -201,29 +196,33 @@ def _counted(batch: Batch) -> np.ndarray:
     return np.array(batch.mask)
 
 
-def _evaluation(model: Model, params: Params, model_state: ModelState, samples: Batch):
+def _rows(batch: Batch, rows: np.ndarray) -> Batch:
+    """Return some of the samples, on the host, without ids and mask."""
+    pair = batch.inputs, batch.labels
+    return Batch(*jax.tree.map(lambda leaf: np.asarray(leaf)[rows], pair))
+
+
+def _evaluation(model: Model, variables: tuple[Params, ModelState], samples: Batch):
     """Return `(params, model_state) -> mean loss` on samples put on the device once."""
-    labels, counted = np.asarray(samples.labels), _counted(samples)
+    counted = _counted(samples)
     if not counted.any():
         raise InputError("evaluate_on holds no samples; give the forget set")
-    classes = class_count(model, params, model_state, samples.inputs)
-    labels = _checks.class_labels("labels", labels, len(counted), classes)
-    parts = []
-    for number, rows in enumerate(pieces(len(labels), EVALUATED)):
-        new = number * len(rows) + np.arange(len(rows)) < len(labels)
-        inputs = jax.tree.map(lambda leaf, r=rows: jnp.asarray(leaf[r]), samples.inputs)
-        y = jnp.asarray(labels[rows].astype(np.int32))
-        parts.append(Batch(inputs, y, mask=jnp.asarray(counted[rows] & new)))
+    y = true_labels(model, variables, samples.inputs, samples.labels)
+    samples = _rows(samples._replace(labels=y), counted)
+    total = counted.sum()
+    parts = [
+        jax.tree.map(jnp.asarray, _rows(samples, rows))
+        for rows in pieces(total, EVALUATED)
+    ]
 
-    def mean_loss(params: Params, model_state: ModelState) -> float:
-        sums = [_summed(model.apply, params, model_state, part) for part in parts]
-        return float(np.sum(jax.device_get(sums), dtype=np.float64) / counted.sum())
+    def mean_loss(*variables) -> float:
+        losses = [_losses(model.apply, variables, part) for part in parts]
+        return float(np.concatenate(jax.device_get(losses))[:total].mean(dtype=float))
 
     return mean_loss
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _summed(apply, params, model_state, batch):
-    outputs, _ = apply(params, model_state, batch.inputs, train=False)
-    losses = cross_entropy(outputs, batch.labels)
-    return jnp.sum(jnp.where(batch.mask, losses, 0.0))
+def _losses(apply, variables, batch):
+    outputs, _ = apply(*variables, batch.inputs, train=False)
+    return cross_entropy(outputs, batch.labels)

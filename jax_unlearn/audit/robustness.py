@@ -5,19 +5,21 @@ sample depends on the batch it is in.
 """
 
 import functools
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_unlearn import _validate
 from jax_unlearn.audit import _checks
-from jax_unlearn.data.checks import positive_integer
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.errors import InputError
+from jax_unlearn.membership.features import logit_confidence
 from jax_unlearn.types import Array, Model, ModelState, Params
+
+__all__ = ["pgd", "robust_accuracy"]
 
 
 def pgd(
@@ -41,11 +43,11 @@ def pgd(
         x_{t+1} = \Pi(x_t + \eta\,\mathrm{sign}\,\nabla_x \ell(f(x_t), y)),
         \qquad \Pi: |x - x_0|_\infty \le \epsilon,\ \text{low} \le x \le \text{high}
 
-    The sign is taken of −∇m instead, with the margin m of `margin`: the same direction,
-    since ℓ = log(1 + exp(−m)), but one that does not vanish in float32 where the model
-    is sure (p_y rounds to 1 from m = 17 on, and the gradient of ℓ is then wrong or 0).
-    One step without `key` and with the step size left out is FGSM. Where the gradient
-    is 0 the input stays.
+    The sign is taken of −∇m instead, with the margin m = log(p_y/(1 − p_y)): the same
+    direction, since ℓ = log(1 + exp(−m)), but one that does not vanish in float32 where
+    the model is sure (p_y rounds to 1 from m = 17 on, and the gradient of ℓ is then
+    wrong or 0). One step without `key` and with the step size left out is FGSM. Where
+    the gradient is 0 the input stays.
 
     Args:
       model: the network; outputs are logits `[B, K]`.
@@ -77,32 +79,26 @@ def pgd(
     >>> pgd(model, jnp.float32(1), (), images, [0, 0], bound=0.1).tolist()
     [[0.4, 0.5], [0.0, 1.0]]
     """
-    step_size = _check_attack(bound, steps, step_size, low, high)
+    _checks.whole("steps", steps, 1, "try 10")
+    _validate.not_negative("bound", bound, "try 8/255")
+    if step_size is None:
+        step_size = 2.5 * bound / steps
+    else:
+        remedy = "leave it out for 2.5 * bound / steps"
+        _validate.positive("step_size", step_size, remedy)
+    if not low < high:
+        raise InputError(f"low={low} must be below high={high}; try 0.0 and 1.0")
     array = float_inputs("inputs", inputs)
     if not ((array >= low) & (array <= high)).all():
         raise InputError(
             f"inputs lie in {array.min()}..{array.max()}, outside low={low}, "
             f"high={high}; scale them, or give their own limits"
         )
-    classes = class_count(model, params, model_state, array)
-    y = _checks.class_labels("labels", labels, len(array), classes).astype(np.int32)
+    y = true_labels(model, (params, model_state), array, labels)
     limits = jnp.array([bound, step_size, low, high], jnp.float32)
-    count = jnp.int32(steps)
-    parts = [
-        jax.device_get(
-            _perturb(
-                model.apply,
-                params,
-                model_state,
-                jax.tree.map(jnp.asarray, (array[rows], y[rows], rows)),
-                limits,
-                count,
-                key,
-            )
-        )
-        for rows in pieces(len(array), batch_size)
-    ]
-    return np.concatenate(parts)[: len(array)]
+    attack = limits, jnp.int32(steps), key
+    perturb = functools.partial(_perturb, model.apply, (params, model_state), attack)
+    return by_pieces(perturb, (array, y, np.arange(len(y), dtype=np.int32)), batch_size)
 
 
 def robust_accuracy(
@@ -112,13 +108,8 @@ def robust_accuracy(
     inputs: Any,
     labels: Any,
     *,
-    bound: float = 8 / 255,
-    steps: int = 10,
-    step_size: float | None = None,
-    low: float = 0.0,
-    high: float = 1.0,
-    key: Array | None = None,
     batch_size: int = 512,
+    **attack: Any,
 ) -> float:
     """Share of samples that are right, and stay right under `pgd`, in percent.
 
@@ -132,13 +123,8 @@ def robust_accuracy(
       model_state: its state.
       inputs: one floating array `[N, ...]` with values in `low..high`.
       labels: true classes `[N]`.
-      bound: as in `pgd`.
-      steps: as in `pgd`.
-      step_size: as in `pgd`.
-      low: as in `pgd`.
-      high: as in `pgd`.
-      key: as in `pgd`.
       batch_size: largest number of samples a pass; the value does not depend on it.
+      **attack: `bound`, `steps`, `step_size`, `low`, `high` and `key` of `pgd`.
 
     Returns:
       A percentage, 0..100.
@@ -154,71 +140,30 @@ def robust_accuracy(
     >>> robust_accuracy(model, jnp.float32(1), (), images, [0, 0], bound=0.1)
     50.0
     """
-    adversarial = pgd(
-        model,
-        params,
-        model_state,
-        inputs,
-        labels,
-        bound=bound,
-        steps=steps,
-        step_size=step_size,
-        low=low,
-        high=high,
-        key=key,
-        batch_size=batch_size,
-    )
+    at = model, params, model_state
+    adversarial = pgd(*at, inputs, labels, batch_size=batch_size, **attack)
     clean = float_inputs("inputs", inputs)
     right = np.ones(len(clean), np.bool_)
     for name, given in (("outputs", clean), ("adversarial outputs", adversarial)):
-        outputs = predict(model, params, model_state, given, batch_size=batch_size)
-        array = _checks.scores(name, np.asarray(outputs, np.float64))
-        right &= array.argmax(axis=1) == np.asarray(labels)
+        outputs = predict(*at, given, batch_size=batch_size)
+        right &= _checks.scores(name, outputs).argmax(axis=1) == np.asarray(labels)
     return float(100 * np.mean(right))
 
 
-def margin(logits: Array, labels: Array) -> Array:
-    """Return m = z_y − log Σ_{k≠y} exp(z_k), so that p_y = 1/(1 + exp(−m)).
+def margin_gradient(
+    logits_of: Callable[[Array], Array], inputs: Array, labels: Array
+) -> Array:
+    """Return ∇_x m of every sample, `f32[B, ...]`, m the margin log(p_y/(1 − p_y)).
 
-    The cross-entropy is log(1 + exp(−m)): it falls where m rises, and ∇m has the
-    direction of −∇ℓ at any confidence, without the underflow of ∇ℓ.
+    The cross-entropy is log(1 + exp(−m)): ∇m has the direction of −∇ℓ at any
+    confidence, without the underflow of ∇ℓ. The gradient of the sum is the gradient of
+    each sample, because samples do not meet in eval mode.
 
-    Args:
-      logits: `[..., K]`, K ≥ 2.
-      labels: true classes, integers `[...]`.
-
-    Returns:
-      Margins `f32[...]`.
-
-    Source: the definition; our choice as the thing to differentiate.
-
-    >>> margin(jnp.array([[2.0, 0.0, 0.0]]), jnp.array([0])).tolist()  # 2 − log 2
-    [1.3069]
-    """
-    logits = logits.astype(jnp.float32)
-    own = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.bool_)
-    others = jax.nn.logsumexp(jnp.where(own, -jnp.inf, logits), axis=-1)
-    return jnp.sum(jnp.where(own, logits, 0.0), axis=-1) - others
-
-
-def margin_gradient(apply, params, model_state, inputs: Array, labels: Array) -> Array:
-    """Return ∇_x m of every sample, `f32[B, ...]`, from one pass in eval mode.
-
-    The gradient of the sum is the gradient of each sample, because samples do not meet
-    in eval mode.
-
-    >>> def apply(w, state, x, *, train, key=None):
-    ...     return w * x, state
     >>> x, y = jnp.array([[3.0, 1.0]]), jnp.array([0])
-    >>> margin_gradient(apply, 2.0, (), x, y).tolist()
+    >>> margin_gradient(lambda x: 2.0 * x, x, y).tolist()
     [[2.0, -2.0]]
     """
-
-    def total(inputs: Array) -> Array:
-        outputs, _ = apply(params, model_state, inputs, train=False)
-        return jnp.sum(margin(outputs, labels))
-
-    return jax.grad(total)(inputs)
+    return jax.grad(lambda x: jnp.sum(logit_confidence(logits_of(x), labels)))(inputs)
 
 
 def float_inputs(name: str, inputs: Any) -> np.ndarray:
@@ -243,27 +188,46 @@ convert pixels to floats in 0..1 first (inputs / 255)
     return array
 
 
-def class_count(
-    model: Model, params: Params, model_state: ModelState, inputs: Any
-) -> int:
-    """Return K ≥ 2, the length of a row of outputs; nothing is computed.
+def true_labels(
+    model: Model, variables: tuple[Params, ModelState], inputs: Any, labels: Any
+) -> np.ndarray:
+    """Return the labels `i32[N]`, if they fit the K ≥ 2 outputs of a classifier.
 
     >>> from jax_unlearn.adapters import from_stateless
     >>> model = from_stateless(lambda key, x: 1.0, lambda w, x: w * x)
-    >>> class_count(model, jnp.float32(1), (), np.zeros((5, 3), np.float32))
-    3
+    >>> true_labels(model, (jnp.float32(1), ()), np.zeros((1, 3), np.float32), [3])
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: labels[0]=3 is outside 0..2; give labels that \
+number the columns of the outputs
     """
     forward = functools.partial(model.apply, train=False)
     one = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), inputs
     )
-    shape = jnp.shape(jax.eval_shape(forward, params, model_state, one)[0])
+    shape = jnp.shape(jax.eval_shape(forward, *variables, one)[0])
     if len(shape) != 2 or shape[1] < 2:
         raise InputError(
             f"the outputs of one sample have shape {shape}; give a classifier with "
             "logits [B, K], K >= 2"
         )
-    return shape[1]
+    total = len(jax.tree.leaves(inputs)[0])
+    return _checks.class_labels("labels", labels, total, shape[1]).astype(np.int32)
+
+
+def by_pieces(
+    function: Callable[..., Array], arrays: Sequence[np.ndarray], batch_size: int
+) -> np.ndarray:
+    """Return what a function gives for the rows of arrays, some at a time.
+
+    >>> by_pieces(lambda x: 2 * x, [np.arange(3)], 2).tolist()
+    [0, 2, 4]
+    """
+    total = len(arrays[0])
+    parts = [
+        jax.device_get(function(*(jnp.asarray(array[rows]) for array in arrays)))
+        for rows in pieces(total, batch_size)
+    ]
+    return np.concatenate(parts)[:total]
 
 
 def pieces(total: int, batch_size: int) -> Iterator[np.ndarray]:
@@ -272,35 +236,17 @@ def pieces(total: int, batch_size: int) -> Iterator[np.ndarray]:
     >>> [rows.tolist() for rows in pieces(3, 2)]
     [[0, 1], [2, 2]]
     """
-    size = min(positive_integer("batch_size", batch_size), total)
+    _checks.whole("batch_size", batch_size, 1, "try 512")
+    size = min(batch_size, total)
     for start in range(0, total, size):
         yield np.minimum(np.arange(start, start + size, dtype=np.int32), total - 1)
 
 
-def _check_attack(
-    bound: float, steps: int, step_size: float | None, low: float, high: float
-) -> float:
-    """Return the step size, if all is in range."""
-    positive_integer("steps", steps)
-    if not (math.isfinite(bound) and bound >= 0):
-        raise InputError(f"bound={bound} must be finite and not negative; try 8/255")
-    if not low < high:
-        raise InputError(f"low={low} must be below high={high}; try 0.0 and 1.0")
-    if step_size is None:
-        return 2.5 * bound / steps
-    if not (math.isfinite(step_size) and step_size > 0):
-        raise InputError(
-            f"step_size={step_size} must be finite and positive; leave it out for "
-            "2.5 * bound / steps"
-        )
-    return step_size
-
-
 @functools.partial(jax.jit, static_argnums=0)
-def _perturb(apply, params, model_state, samples, limits, steps, key):
-    """Run the steps of `pgd` on one batch; `samples`: (inputs, labels, positions)."""
+def _perturb(apply, variables, attack, *samples):
+    """Run the steps of `pgd` on a batch: inputs, labels, positions of the samples."""
     inputs, labels, rows = samples
-    bound, step_size, low, high = limits
+    (bound, step_size, low, high), steps, key = attack
     least = jnp.maximum(inputs - bound, low)
     most = jnp.minimum(inputs + bound, high)
 
@@ -308,8 +254,11 @@ def _perturb(apply, params, model_state, samples, limits, steps, key):
         own = jax.random.fold_in(key, row)
         return jax.random.uniform(own, inputs.shape[1:], jnp.float32, -1.0, 1.0)
 
+    def logits_of(x: Array) -> Array:
+        return apply(*variables, x, train=False)[0]
+
     def step(_, moved: Array) -> Array:
-        gradient = margin_gradient(apply, params, model_state, moved, labels)
+        gradient = margin_gradient(logits_of, moved, labels)
         return jnp.clip(moved - step_size * jnp.sign(gradient), least, most)
 
     first = inputs

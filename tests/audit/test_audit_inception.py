@@ -11,8 +11,7 @@ from inception_arrays import drawn, pictures
 from safetensors.numpy import save_file
 
 from jax_unlearn import audit
-from jax_unlearn.audit.inception import folded
-from jax_unlearn.audit.inception_network import inception_shapes
+from jax_unlearn.audit.inception import folded, inception_shapes
 from jax_unlearn.errors import InputError
 
 REFERENCE = json.loads((Path(__file__).parent / "inception.json").read_text())
@@ -83,7 +82,7 @@ def test_a_file_of_torch_is_read_where_torch_is(arrays, weights, tmp_path):
         for a, b in zip(found[at], pair, strict=True):
             np.testing.assert_array_equal(a, b)
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match="no readable file of torch arrays"):
+    with pytest.raises(InputError, match="no readable .pth file of arrays"):
         audit.load_inception(path)
 
 
@@ -127,9 +126,12 @@ def test_files_that_cannot_be_read_are_named(
     [
         ({"images": np.zeros((2, 8, 8, 3), np.float32)}, "give u8"),
         ({"images": np.zeros((2, 8, 8, 4), np.uint8)}, "1 or 3 channels"),
-        ({"images": np.zeros((0, 8, 8, 3), np.uint8)}, "images: 0 must be at least 1"),
-        ({"size": 74}, "size: 74 must be at least 75"),
-        ({"batch_size": 0}, "batch_size: 0 must be at least 1"),
+        (
+            {"images": np.zeros((0, 8, 8, 3), np.uint8)},
+            "number of images=0 must be at least 1",
+        ),
+        ({"size": 74}, "size=74 must be at least 75"),
+        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
     ],
 )
 def test_bad_images_are_named(change, message):

@@ -10,9 +10,10 @@ from scipy import stats
 from toys import batchnorm_net, mlp
 
 import jax_unlearn as ju
-from jax_unlearn.audit.robustness import margin, pgd, robust_accuracy
+from jax_unlearn.audit.robustness import pgd, robust_accuracy
 from jax_unlearn.errors import InputError
 from jax_unlearn.losses import cross_entropy
+from jax_unlearn.membership.features import logit_confidence
 
 FEATURES = 5
 LINEAR = ju.from_stateless(lambda key, x: jnp.zeros((FEATURES, 2)), lambda w, x: x @ w)
@@ -52,7 +53,10 @@ def test_pgd_finds_the_optimum_of_a_linear_model(start, limits):
     if np.isinf(limits[0]):  # the margin falls by ε‖w_y − w_other‖₁
         w64 = np.asarray(w, np.float64)
         fall = bound * np.abs(w64[:, 0] - w64[:, 1]).sum()
-        before, after = margin(inputs @ w, labels), margin(found @ w, labels)
+        before, after = (
+            logit_confidence(inputs @ w, labels),
+            logit_confidence(found @ w, labels),
+        )
         np.testing.assert_allclose(before - after, fall, atol=1e-5)
 
 
@@ -144,7 +148,9 @@ def test_margin_is_the_log_odds_of_the_true_class():
     logits, labels = rng.normal(size=(20, 4)) * 5, rng.integers(0, 4, 20)
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     p = p[np.arange(20), labels]
-    found = margin(jnp.asarray(logits, jnp.float32), jnp.asarray(labels, jnp.int32))
+    found = logit_confidence(
+        jnp.asarray(logits, jnp.float32), jnp.asarray(labels, jnp.int32)
+    )
     np.testing.assert_allclose(found, np.log(p / (1 - p)), rtol=1e-5, atol=1e-5)
 
 

@@ -9,7 +9,7 @@ from inception_arrays import drawn
 from small import refused, small_data
 
 from jax_unlearn import audit
-from jax_unlearn.audit.inception_network import inception_shapes
+from jax_unlearn.audit.inception import inception_shapes
 from jax_unlearn.cli import main
 from jax_unlearn.drivers.checkpoint import read_record
 
