@@ -15,7 +15,6 @@ from jax_unlearn.audit.comparison import PairedTest as PairedTest
 from jax_unlearn.audit.comparison import compare as compare
 from jax_unlearn.audit.comparison import comparison_table as comparison_table
 from jax_unlearn.audit.comparison import paired_test as paired_test
-from jax_unlearn.audit.confusion import interclass_confusion as interclass_confusion
 from jax_unlearn.audit.deviation import ClassDeviation as ClassDeviation
 from jax_unlearn.audit.deviation import DeviationCounts as DeviationCounts
 from jax_unlearn.audit.deviation import GroupDeviation as GroupDeviation
@@ -44,11 +43,11 @@ from jax_unlearn.audit.forgetting import forgetting_null as forgetting_null
 from jax_unlearn.audit.forgetting import forgetting_points as forgetting_points
 from jax_unlearn.audit.forgetting import forgetting_quality as forgetting_quality
 from jax_unlearn.audit.forgetting import forgetting_score as forgetting_score
-from jax_unlearn.audit.frechet import Moments as Moments
-from jax_unlearn.audit.frechet import feature_moments as feature_moments
-from jax_unlearn.audit.frechet import frechet_distance as frechet_distance
 from jax_unlearn.audit.generation import GenerationMetrics as GenerationMetrics
+from jax_unlearn.audit.generation import Moments as Moments
 from jax_unlearn.audit.generation import class_frechet as class_frechet
+from jax_unlearn.audit.generation import feature_moments as feature_moments
+from jax_unlearn.audit.generation import frechet_distance as frechet_distance
 from jax_unlearn.audit.generation import generation_metrics as generation_metrics
 from jax_unlearn.audit.inception import inception_features as inception_features
 from jax_unlearn.audit.inception import load_inception as load_inception
@@ -67,6 +66,7 @@ from jax_unlearn.audit.metrics import Predictions as Predictions
 from jax_unlearn.audit.metrics import accuracy as accuracy
 from jax_unlearn.audit.metrics import avg_gap as avg_gap
 from jax_unlearn.audit.metrics import check_metrics as check_metrics
+from jax_unlearn.audit.metrics import interclass_confusion as interclass_confusion
 from jax_unlearn.audit.metrics import tow as tow
 from jax_unlearn.audit.metrics import tow_mia as tow_mia
 from jax_unlearn.audit.metrics import unlearning_metrics as unlearning_metrics

@@ -1,8 +1,10 @@
 """Figures of generated images: is the forgotten class gone, are the others still there?
 
-Shapes: N generated images, K classes, D features. Plain arrays of any framework. UA,
-as every figure here, has Retrain's value as its target: it is not better for being
-higher.
+A classifier says what the images show; the Fréchet distance, how like real ones they
+are in the features of some network (it is called FID only where these are those of the
+standard Inception network). Shapes: N generated images, K classes, D features. Plain
+arrays of any framework. UA, as every figure here, has Retrain's value as its target: it
+is not better for being higher.
 """
 
 from collections.abc import Sequence
@@ -11,8 +13,26 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jax_unlearn.audit.frechet import feature_moments, frechet_distance
+from jax_unlearn import _validate
+from jax_unlearn.audit import _checks
 from jax_unlearn.errors import InputError
+
+__all__ = ["GenerationMetrics", "Moments", "class_frechet", "feature_moments"]
+__all__ += ["frechet_distance", "generation_metrics"]
+
+
+class Moments(NamedTuple):
+    """Mean and covariance of features.
+
+    Attributes:
+      mean: `f64[D]`.
+      cov: sample covariance (n − 1), `f64[D, D]`.
+      count: n.
+    """
+
+    mean: np.ndarray
+    cov: np.ndarray
+    count: int
 
 
 class GenerationMetrics(NamedTuple):
@@ -50,9 +70,6 @@ def generation_metrics(
       forget: the forgotten classes.
       num_classes: K.
 
-    Returns:
-      `GenerationMetrics`.
-
     Raises:
       InputError: unequal lengths, unknown classes, no image of a forgotten class, or
         none of another.
@@ -65,24 +82,11 @@ def generation_metrics(
     >>> found.ua, found.retained_accuracy, found.confusion.tolist()
     (50.0, 100.0, [[1, 1], [0, 2]])
     """
-    found, wanted = (np.asarray(value) for value in (recognised, asked))
-    if found.ndim != 1 or found.shape != wanted.shape:
-        raise InputError(
-            f"recognised of shape {found.shape}, asked of shape {wanted.shape}: give "
-            "one class of each an image"
-        )
-    for name, values in (
-        ("recognised", found),
-        ("asked", wanted),
-        ("forget", np.asarray(forget, np.int64)),
-    ):
-        wrong = values[(values < 0) | (values >= num_classes)]
-        if wrong.size:
-            raise InputError(
-                f"{name}: class {wrong[0]} is unknown; with num_classes={num_classes} "
-                f"they are 0 to {num_classes - 1}"
-            )
-    gone = np.isin(wanted, np.asarray(forget, np.int64))
+    wanted = np.asarray(asked)
+    wanted = _checks.class_labels("asked", wanted, wanted.size, num_classes)
+    found = _checks.class_labels("recognised", recognised, wanted.size, num_classes)
+    gone = np.asarray(forget, np.int64)
+    gone = np.isin(wanted, _checks.class_labels("forget", gone, gone.size, num_classes))
     if not gone.any() or gone.all():
         which = "a forgotten" if not gone.any() else "another"
         raise InputError(
@@ -92,14 +96,72 @@ def generation_metrics(
     confusion = np.zeros((num_classes, num_classes), np.int64)
     np.add.at(confusion, (wanted, found), 1)
     total = confusion.sum(axis=1)
-    right = np.diag(confusion)
-    share = np.where(total > 0, 100.0 * right / np.maximum(total, 1), np.nan)
+    share = 100.0 * np.diag(confusion) / np.maximum(total, 1)
     return GenerationMetrics(
         float(100.0 * np.mean(found[gone] != wanted[gone])),
         float(100.0 * np.mean(found[~gone] == wanted[~gone])),
-        share,
+        np.where(total > 0, share, np.nan),
         confusion,
     )
+
+
+def feature_moments(features: ArrayLike) -> Moments:
+    """Return mean and sample covariance of features, in float64.
+
+    Args:
+      features: `[N, D]`, N ≥ 2.
+
+    Raises:
+      InputError: another shape, fewer than two rows, values that are not finite.
+
+    >>> found = feature_moments([[0.0], [2.0]])
+    >>> found.mean.tolist(), found.cov.tolist()
+    ([1.0], [[2.0]])
+    """
+    values = _checks.finite("features", features, 2)
+    _validate.at_least("number of images", len(values), 2)
+    mean = values.mean(axis=0)
+    centred = values - mean
+    return Moments(mean, centred.T @ centred / (len(values) - 1), len(values))
+
+
+def frechet_distance(first: Moments, second: Moments) -> float:
+    """Return d² = |μ_a − μ_b|² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^{1/2}).
+
+    The trace of the root is that of (Σ_a^{1/2} Σ_b Σ_a^{1/2})^{1/2}, a symmetric
+    matrix: no complex numbers, and singular covariances (fewer images than features)
+    do no harm. The estimate is too large for few images, by an amount that depends on
+    their number: compare at equal numbers only.
+
+    Args:
+      first: moments of one set of images.
+      second: moments of the other, in the same features.
+
+    Returns:
+      d² ≥ 0.
+
+    Raises:
+      InputError: other features.
+
+    Reference: Dowson and Landau 1982; Heusel et al., arXiv 1706.08500, equation 6.
+
+    >>> a = Moments(np.zeros(1), np.array([[1.0]]), 9)
+    >>> b = Moments(np.array([3.0]), np.array([[4.0]]), 9)
+    >>> frechet_distance(a, b)  # 3² + (1 − 2)²
+    10.0
+    """
+    if first.mean.shape != second.mean.shape:
+        raise InputError(
+            f"features of sizes {first.mean.shape} and {second.mean.shape}: take both "
+            "from the same network"
+        )
+    values, vectors = np.linalg.eigh(first.cov)
+    root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    inner = np.linalg.eigvalsh(root @ second.cov @ root)
+    cross = np.sqrt(np.maximum(inner, 0.0)).sum()
+    spread = np.trace(first.cov) + np.trace(second.cov) - 2.0 * cross
+    offset = np.sum((first.mean - second.mean) ** 2)
+    return float(max(offset + spread, 0.0))
 
 
 def class_frechet(
@@ -137,7 +199,7 @@ def class_frechet(
         ("reference", reference_features, reference_labels),
     ):
         rows, classes = np.asarray(values), np.asarray(labels)
-        if classes.ndim != 1 or len(rows) != len(classes):
+        if classes.shape != (len(rows),):
             raise InputError(
                 f"{name}: {len(rows)} features, classes of shape {classes.shape}; give "
                 "one class an image"

@@ -15,16 +15,22 @@ None of them is better for being higher or lower. They judge a population and ca
 single samples that are still exposed. The samples may come in any order.
 """
 
+import dataclasses
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from jax_unlearn._validate import at_least
 from jax_unlearn.audit import _checks
 from jax_unlearn.audit.card import FigureCard
 from jax_unlearn.audit.evidence import Evidence
 from jax_unlearn.audit.features import FLOOR, entropy
 from jax_unlearn.errors import InputError
+
+__all__ = ["entropy_mia_member_rate", "loss_mia_accuracy", "svc_mia_efficacy"]
 
 MIN_LOSSES = 10
 """Least samples a side for the cross-validated attack: a tenth is held out."""
@@ -102,11 +108,16 @@ def entropy_mia_member_rate(
     >>> entropy_mia_member_rate(sure, unsure, [[1.0, 0.0]] * 3 + [[0.5, 0.5]])
     75.0
     """
-    retain = np.sort(_entropy("retain_probs", retain_probs))
-    test = np.sort(_entropy("test_probs", test_probs))
-    forget = _entropy("forget_probs", forget_probs)
+    retain, test, forget = (
+        entropy(_checks.probabilities(name, probs))
+        for name, probs in (
+            ("retain_probs", retain_probs),
+            ("test_probs", test_probs),
+            ("forget_probs", forget_probs),
+        )
+    )
     members = np.repeat([1, 0], [len(retain), len(test)])
-    features = np.concatenate([retain, test])
+    features = np.concatenate([np.sort(retain), np.sort(test)])
     scale = _scale(features) if standardize else 1.0
     decision = _regress(features / scale, members, "balanced", forget / scale)
     return 100 * _share_positive(decision)
@@ -150,8 +161,7 @@ def loss_mia_accuracy(
     >>> loss_mia_accuracy([1.0] * 20, [1.0] * 20)
     50.0
     """
-    if splits < 1:
-        raise InputError(f"splits={splits} must be at least 1; try 10")
+    at_least("splits", splits, 1, "try 10")
     forget = np.sort(_checks.vector("forget_losses", forget_losses))
     unseen = np.sort(_checks.vector("unseen_losses", unseen_losses))
     for name, losses in (("forget_losses", forget), ("unseen_losses", unseen)):
@@ -214,21 +224,13 @@ def _scale(features: np.ndarray) -> float:
     return float(features.std()) or 1.0
 
 
-def _entropy(name: str, probs: Any) -> np.ndarray:
-    return entropy(_checks.probabilities(name, probs))
-
-
-def _svc(models: Evidence, seed: int) -> list[float]:
-    retain, test, forget = (models.confidence[p] for p in ("retain", "test", "forget"))
-    sets = zip(retain, test[:, models.tested], forget, strict=True)
-    return [svc_mia_efficacy(*confidences, seed=seed) for confidences in sets]
-
-
-def _entropy_rate(models: Evidence, seed: int) -> list[float]:
-    del seed
-    retain, test, forget = (models.probs[part] for part in ("retain", "test", "forget"))
-    sets = zip(retain, test[:, models.tested], forget, strict=True)
-    return [entropy_mia_member_rate(*probs) for probs in sets]
+def _each(
+    attack: Callable[..., float], given: dict[str, np.ndarray], models: Evidence
+) -> list[float]:
+    """Attack each of the models: retain and test samples, then the forget samples."""
+    test = given["test"][:, models.tested]
+    sets = zip(given["retain"], test, given["forget"], strict=True)
+    return [attack(*one) for one in sets]
 
 
 def _loss_accuracy(models: Evidence, seed: int) -> list[float]:
@@ -247,7 +249,9 @@ MIA = FigureCard(
     kind="level",
     meaning="forget samples that an SVC on the confidence calls non-members",
     group="standard",
-    alone=_svc,
+    alone=lambda models, seed: _each(
+        functools.partial(svc_mia_efficacy, seed=seed), models.confidence, models
+    ),
     source="Fan et al. (SalUn), arXiv 2310.12508",
 )
 MIA_ENTROPY = FigureCard(
@@ -257,18 +261,16 @@ MIA_ENTROPY = FigureCard(
     kind="level",
     meaning="forget samples that a logistic regression on the entropy calls members",
     group="mia",
-    alone=_entropy_rate,
+    alone=lambda models, seed: _each(entropy_mia_member_rate, models.probs, models),
     source="Chundawat et al. (Bad Teacher), arXiv 2205.08096",
 )
-MIA_LOSS = FigureCard(
+MIA_LOSS = dataclasses.replace(
+    MIA_ENTROPY,
     key="mia_loss",
     label="MIA (loss, accuracy) %",
-    digits=1,
-    kind="level",
     meaning=(
         "accuracy of telling forget from unseen samples by the loss; guessing is 50"
     ),
-    group="mia",
     reads=("unseen",),
     alone=_loss_accuracy,
     source="Kurmanji et al. (SCRUB), arXiv 2302.09880",

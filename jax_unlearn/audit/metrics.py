@@ -4,6 +4,7 @@ UA, FA, RA, TA and MIA in percent; the target of each is Retrain's value, so tha
 is better for being higher or lower. Plain arrays in, from any framework.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,9 @@ from jax_unlearn.audit.evidence import Evidence
 from jax_unlearn.audit.features import true_class_confidence
 from jax_unlearn.audit.membership import MIA, svc_mia_efficacy
 from jax_unlearn.errors import InputError
+
+__all__ = ["Metrics", "Predictions", "accuracy", "avg_gap", "check_metrics"]
+__all__ += ["interclass_confusion", "tow", "tow_mia", "unlearning_metrics"]
 
 GAP_METRICS = ("ua", "ra", "ta", "mia")
 """The metrics that Avg. Gap averages over."""
@@ -114,26 +118,66 @@ def unlearning_metrics(
     ... )
     Metrics(ua=50.0, fa=50.0, ra=100.0, ta=50.0, mia=50.0)
     """
-    forget = _checked("forget", forget)
-    retain = _checked("retain", retain)
-    test = _checked("test", test)
-    _same_classes(forget, retain, test)
-    _disjoint(forget, retain)
+    forget, retain, test = (
+        _checked(name, given)
+        for name, given in (("forget", forget), ("retain", retain), ("test", test))
+    )
+    _check_sets(forget, retain, test)
     if len(forgotten_classes):
         test = _without_classes(retain, test, forgotten_classes)
-    fa = accuracy(forget.probs, forget.labels)
-    return Metrics(
-        ua=100 - fa,
-        fa=fa,
-        ra=accuracy(retain.probs, retain.labels),
-        ta=accuracy(test.probs, test.labels),
-        mia=svc_mia_efficacy(
-            true_class_confidence(retain.probs, retain.labels),
-            true_class_confidence(test.probs, test.labels),
-            true_class_confidence(forget.probs, forget.labels),
-            seed=seed,
-        ),
+    fa, ra, ta = (accuracy(*given[:2]) for given in (forget, retain, test))
+    confidences = (
+        true_class_confidence(*given[:2]) for given in (retain, test, forget)
     )
+    mia = svc_mia_efficacy(*confidences, seed=seed)
+    return Metrics(ua=100 - fa, fa=fa, ra=ra, ta=ta, mia=mia)
+
+
+def interclass_confusion(outputs: Any, labels: Any, pair: Sequence[int]) -> float:
+    """Share of the samples of two classes that are taken for the other one of the two.
+
+    100 · (C_ab + C_ba) / (N_a + N_b), C_kl the number of samples of class k predicted
+    as l. The test: exchange the labels of some training samples of two classes
+    (`data.confuse_classes`), train on them, forget these very samples. On unseen
+    samples it tells whether the model still confuses the classes, on the forget set
+    (with its TRUE labels) whether it still remembers the wrong ones.
+
+    Args:
+      outputs: probabilities or logits `[N, K]`; of equal largest ones the first counts.
+      labels: true classes `[N]`, before any exchange; samples of other classes are
+        passed over.
+      pair: the two classes (a, b).
+
+    Returns:
+      A percentage, 0..100. Target: Retrain's value, not 0.
+
+    Raises:
+      InputError: outputs with NaN, labels that do not fit, a pair that is not two
+        different classes, no sample of them.
+
+    Source: Goel et al., arXiv 2201.06640, who give the number C_ab + C_ba.
+
+    >>> outputs = [[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.1, 0.2, 0.7], [0.6, 0.4, 0.0]]
+    >>> interclass_confusion(outputs, [0, 0, 1, 1], (0, 1))
+    50.0
+    """
+    array = _checks.scores("outputs", outputs)
+    y = _checks.class_labels("labels", labels, *array.shape)
+    classes = np.asarray(pair)
+    if classes.shape != (2,) or classes.dtype.kind not in "iu":
+        raise InputError(f"pair={pair} must be two class numbers; give (3, 5)")
+    classes = _checks.class_labels("pair", classes, 2, array.shape[1])
+    first, second = classes.tolist()
+    if first == second:
+        raise InputError(f"pair={pair} names one class twice; give two classes")
+    ours = np.isin(y, classes)
+    if not ours.any():
+        raise InputError(
+            f"pair={pair} has no sample among the {len(y)} labels; give samples of "
+            "these classes"
+        )
+    predicted = array[ours].argmax(axis=1)
+    return float(100 * np.mean(predicted == first + second - y[ours]))
 
 
 def avg_gap(metrics: Metrics, retrained: Metrics) -> float:
@@ -157,8 +201,7 @@ def avg_gap(metrics: Metrics, retrained: Metrics) -> float:
     >>> avg_gap(method, retrain)
     1.0
     """
-    m, r = check_metrics("metrics", metrics), check_metrics("retrained", retrained)
-    return float(np.mean([abs(getattr(m, k) - getattr(r, k)) for k in GAP_METRICS]))
+    return float(np.mean(_distances(metrics, retrained, GAP_METRICS)))
 
 
 def tow(metrics: Metrics, retrained: Metrics) -> float:
@@ -241,9 +284,15 @@ give percentages
 
 
 def _product(metrics: Metrics, retrained: Metrics, fields: tuple[str, ...]) -> float:
+    shares = [1 - d / 100 for d in _distances(metrics, retrained, fields)]
+    return float(np.clip(np.prod(shares), 0.0, 1.0))
+
+
+def _distances(
+    metrics: Metrics, retrained: Metrics, fields: tuple[str, ...]
+) -> list[float]:
     m, r = check_metrics("metrics", metrics), check_metrics("retrained", retrained)
-    distances = [abs(getattr(m, k) - getattr(r, k)) / 100 for k in fields]
-    return float(np.clip(np.prod([1 - d for d in distances]), 0.0, 1.0))
+    return [abs(getattr(m, field) - getattr(r, field)) for field in fields]
 
 
 def _checked(name: str, given: Predictions) -> Predictions:
@@ -267,16 +316,13 @@ def _checked(name: str, given: Predictions) -> Predictions:
     return Predictions(probs, labels, index)
 
 
-def _same_classes(forget: Predictions, retain: Predictions, test: Predictions) -> None:
+def _check_sets(forget: Predictions, retain: Predictions, test: Predictions) -> None:
     widths = [given.probs.shape[1] for given in (forget, retain, test)]
     if len(set(widths)) > 1:
         raise InputError(
             f"forget, retain and test have {widths} classes; give the outputs of one "
             "model"
         )
-
-
-def _disjoint(forget: Predictions, retain: Predictions) -> None:
     if forget.index is None or retain.index is None:
         return
     both = np.intersect1d(forget.index, retain.index)
@@ -310,7 +356,7 @@ def _without_classes(
 
 
 def _accuracies(models: Evidence, part: str) -> np.ndarray:
-    """Return the accuracy of each model, `f64[N]`, in percent."""
+    """Return the accuracy of each model in percent, `f64[N]`."""
     right = models.probs[part].argmax(axis=2) == models.labels[part]
     if part == "test":
         right = right[:, models.tested]
@@ -343,22 +389,18 @@ UA = FigureCard(
     group="standard",
     alone=lambda models, seed: 100 - _accuracies(models, "forget"),
 )
-RA = FigureCard(
+RA = dataclasses.replace(
+    UA,
     key="ra",
     label="RA %",
-    digits=1,
-    kind="level",
     meaning="accuracy on the retain set",
-    group="standard",
     alone=lambda models, seed: _accuracies(models, "retain"),
 )
-TA = FigureCard(
+TA = dataclasses.replace(
+    UA,
     key="ta",
     label="TA %",
-    digits=1,
-    kind="level",
     meaning="accuracy on the test set",
-    group="standard",
     alone=lambda models, seed: _accuracies(models, "test"),
 )
 AVG_GAP = FigureCard(
@@ -383,14 +425,10 @@ TOW = FigureCard(
     against=functools.partial(_model_by_model, tow),
     source="Zhao et al., arXiv 2406.01257",
 )
-TOW_MIA = FigureCard(
+TOW_MIA = dataclasses.replace(
+    TOW,
     key="tow_mia",
     label="ToW-MIA",
-    digits=3,
-    kind="closeness",
     meaning="the same with the MIA for UA",
-    group="standard",
-    levels=AVG_GAP.levels,
     against=functools.partial(_model_by_model, tow_mia),
-    source=TOW.source,
 )

@@ -79,10 +79,13 @@ def test_shares_are_counted():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: audit.feature_moments([[1.0]]), "2 or more rows"),
+        (
+            lambda: audit.feature_moments([[1.0]]),
+            "number of images=1 must be at least 2",
+        ),
         (
             lambda: audit.feature_moments([[1.0], [np.nan]]),
-            r"features\[1\] are not finite",
+            r"features\[1, 0\]=nan \(1 of 2 values not finite\)",
         ),
         (
             lambda: audit.frechet_distance(moments(0, 3), moments(0, 4)),
@@ -90,11 +93,11 @@ def test_shares_are_counted():
         ),
         (
             lambda: audit.generation_metrics([0], [0, 1], forget=[0], num_classes=2),
-            "one class of each an image",
+            "give one label a sample",
         ),
         (
             lambda: audit.generation_metrics([0, 1], [0, 1], forget=[5], num_classes=2),
-            "forget: class 5 is unknown",
+            r"forget\[0\]=5 is outside 0..1",
         ),
         (
             lambda: audit.generation_metrics([1, 1], [1, 1], forget=[0], num_classes=2),
