@@ -28,7 +28,9 @@ from jax_unlearn.audit.evidence import ModelOutputs as ModelOutputs
 from jax_unlearn.audit.evidence import PartInputs as PartInputs
 from jax_unlearn.audit.evidence import PartLabels as PartLabels
 from jax_unlearn.audit.evidence import model_outputs as model_outputs
+from jax_unlearn.audit.features import accuracy as accuracy
 from jax_unlearn.audit.features import entropy as entropy
+from jax_unlearn.audit.features import interclass_confusion as interclass_confusion
 from jax_unlearn.audit.features import margins as margins
 from jax_unlearn.audit.features import margins_from_probs as margins_from_probs
 from jax_unlearn.audit.features import modified_entropy as modified_entropy
@@ -63,10 +65,8 @@ from jax_unlearn.audit.membership import loss_mia_accuracy as loss_mia_accuracy
 from jax_unlearn.audit.membership import svc_mia_efficacy as svc_mia_efficacy
 from jax_unlearn.audit.metrics import Metrics as Metrics
 from jax_unlearn.audit.metrics import Predictions as Predictions
-from jax_unlearn.audit.metrics import accuracy as accuracy
 from jax_unlearn.audit.metrics import avg_gap as avg_gap
 from jax_unlearn.audit.metrics import check_metrics as check_metrics
-from jax_unlearn.audit.metrics import interclass_confusion as interclass_confusion
 from jax_unlearn.audit.metrics import tow as tow
 from jax_unlearn.audit.metrics import tow_mia as tow_mia
 from jax_unlearn.audit.metrics import unlearning_metrics as unlearning_metrics

@@ -17,7 +17,7 @@ from jax_unlearn.audit.evidence import (
     select,
 )
 from jax_unlearn.audit.figures import FIGURES, KINDS, chosen
-from jax_unlearn.audit.rates import Roc, quantiles
+from jax_unlearn.audit.rates import Roc, quantiles, student
 from jax_unlearn.errors import InputError
 
 
@@ -285,10 +285,8 @@ def _level(values: np.ndarray, target: np.ndarray, level: float) -> Figure:
     std = float(values.std(ddof=1)) if len(values) > 1 else None
     if len(target) < 2:
         return Figure(mean, std, goal, None, None, "")
-    from scipy.stats import t
-
     spread = target.std(ddof=1) * np.sqrt(1 / len(values) + 1 / len(target))
-    reach = float(t.ppf((1 + level) / 2, len(target) - 1) * spread)
+    reach = float(student(level, len(target)) * spread)
     verdict = "inside" if abs(mean - goal) <= reach + 1e-9 else "outside"
     return Figure(mean, std, goal, goal - reach, goal + reach, verdict)
 

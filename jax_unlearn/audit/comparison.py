@@ -11,7 +11,11 @@ import numpy as np
 
 from jax_unlearn.audit import _checks
 from jax_unlearn.audit.metrics import Metrics, avg_gap, check_metrics, tow
+from jax_unlearn.audit.rates import student
 from jax_unlearn.errors import InputError
+
+__all__ = ["Comparison", "MetricRow", "PairedTest", "compare", "comparison_table"]
+__all__ += ["paired_test"]
 
 EXACT_SEEDS = 12
 """Up to so many pairs all 2^S sign patterns are tried."""
@@ -137,33 +141,27 @@ def compare(
     """
     _checks.level(level)
     groups = {"method": method, "retrained": retrained, "null": null}
-    if nothing is not None:
-        groups["nothing"] = nothing
-    for name, rows in groups.items():
+    others = {} if nothing is None else {"nothing": nothing}
+    for name, rows in {**groups, **others}.items():
         _check_seeds(name, rows, len(retrained))
-    gaps = _per_seed(avg_gap, method, retrained)
-    null_gaps = _per_seed(avg_gap, null, retrained)
-    tows, null_tows = _per_seed(tow, method, retrained), _per_seed(tow, null, retrained)
+    gaps, null_gaps = (_per_seed(avg_gap, rows, retrained) for rows in (method, null))
+    tows, null_tows = (_per_seed(tow, rows, retrained) for rows in (method, null))
     against = None
     if nothing is not None:
         against = paired_test(gaps, _per_seed(avg_gap, nothing, retrained))._asdict()
-    columns = [np.asarray(rows, np.float64).T for rows in (method, retrained, null)]
+    columns = [np.asarray(rows, np.float64).T for rows in groups.values()]
     return Comparison(
-        seeds=len(retrained),
-        level=float(level),
-        metrics={
+        len(retrained),
+        float(level),
+        {
             field: _row(m, r, n, level)._asdict()
             for field, m, r, n in zip(Metrics._fields, *columns, strict=True)
         },
-        avg_gap_mean=float(gaps.mean()),
-        avg_gap_std=_std(gaps),
-        null_avg_gap_mean=float(null_gaps.mean()),
-        null_avg_gap_std=_std(null_gaps),
-        tow_mean=float(tows.mean()),
-        tow_std=_std(tows),
-        null_tow_mean=float(null_tows.mean()),
-        null_tow_std=_std(null_tows),
-        against_nothing=against,
+        *_spread(gaps),
+        *_spread(null_gaps),
+        *_spread(tows),
+        *_spread(null_tows),
+        against,
     )
 
 
@@ -245,12 +243,12 @@ def paired_test(a: Any, b: Any, *, seed: int = 0) -> PairedTest:
     if np.ptp(d) > rounding:
         from scipy import stats
 
-        t = float(d.mean() / (_std(d) / np.sqrt(pairs)))
+        t = float(d.mean() / (_spread(d)[1] / np.sqrt(pairs)))
         t_p = float(2 * stats.t.sf(abs(t), pairs - 1))
     return PairedTest(
         pairs=pairs,
         mean_difference=float(d.mean()),
-        std_difference=_std(d),
+        std_difference=_spread(d)[1],
         permutation_p=hits / len(flips) if exact else (1 + hits) / (1 + DRAWS),
         exact=exact,
         t=t,
@@ -261,26 +259,16 @@ def paired_test(a: Any, b: Any, *, seed: int = 0) -> PairedTest:
 def _row(
     method: np.ndarray, retrained: np.ndarray, null: np.ndarray, level: float
 ) -> MetricRow:
-    from scipy import stats
-
-    seeds = len(method)
-    difference = float(method.mean() - retrained.mean())
-    quantile = stats.t.ppf(0.5 + level / 2, seeds - 1)
-    half = float(quantile * _std(null - retrained) / np.sqrt(seeds))
-    return MetricRow(
-        mean=float(method.mean()),
-        std=_std(method),
-        target_mean=float(retrained.mean()),
-        target_std=_std(retrained),
-        difference=difference,
-        null_low=0.0 - half,
-        null_high=half,
-        verdict="inside" if abs(difference) <= half + 1e-9 else "outside",
-    )
+    seeds, difference = len(method), float(method.mean() - retrained.mean())
+    half = student(level, seeds) * _spread(null - retrained)[1] / np.sqrt(seeds)
+    verdict = "inside" if abs(difference) <= half + 1e-9 else "outside"
+    spreads = *_spread(method), *_spread(retrained)
+    return MetricRow(*spreads, difference, 0.0 - float(half), float(half), verdict)
 
 
-def _std(values: np.ndarray) -> float:
-    return float(values.std(ddof=1))
+def _spread(values: np.ndarray) -> tuple[float, float]:
+    """Return mean and sample standard deviation."""
+    return float(values.mean()), float(values.std(ddof=1))
 
 
 def _per_seed(

@@ -4,7 +4,7 @@ Shapes: N models, n samples of a part, K classes.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from jax_unlearn.audit import _checks
 from jax_unlearn.audit.features import margins, margins_from_probs
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.errors import InputError
-from jax_unlearn.types import Model, ModelState, Params, PyTree
+from jax_unlearn.types import Model, PyTree
 
 __all__ = ["Evidence", "ModelOutputs", "PartInputs", "PartLabels", "model_outputs"]
 
@@ -53,20 +53,6 @@ class PartLabels(NamedTuple):
     retain: Any
     test: Any
     unseen: Any = None
-
-
-class Fitted(Protocol):
-    """A model's parameters and state: an `UnlearnState`, or anything like it."""
-
-    @property
-    def params(self) -> Params:
-        """The parameters."""
-        ...
-
-    @property
-    def model_state(self) -> ModelState:
-        """The model state."""
-        ...
 
 
 class Evidence(NamedTuple):
@@ -170,7 +156,7 @@ def select(given: Evidence, models: np.ndarray) -> Evidence:
 
 def model_outputs(
     model: Model,
-    states: Sequence[Fitted],
+    states: Sequence[Any],
     inputs: PartInputs,
     *,
     batch_size: int = 512,
@@ -179,7 +165,8 @@ def model_outputs(
 
     Args:
       model: the network, the same for all.
-      states: of the N models; `ju.unstack(states)` of an ensemble.
+      states: of the N models, or whatever has their `params` and `model_state`;
+        `ju.unstack(states)` of an ensemble.
       inputs: of the parts.
       batch_size: samples a pass.
 

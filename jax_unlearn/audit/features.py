@@ -1,17 +1,20 @@
-"""What an attack looks at: one number a sample, from its outputs and its true class.
+"""From outputs and true classes: a number a sample, or a share of the samples.
 
 Shapes: N samples, K classes; of the margins any number of models before them. numpy
 float64 on the host; every row stands alone, so a value never depends on the batch it
 is computed in. Logarithms are natural.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from jax_unlearn.audit import _checks
+from jax_unlearn.errors import InputError
 
-__all__ = ["entropy", "margins", "margins_from_probs", "modified_entropy"]
+__all__ = ["accuracy", "entropy", "interclass_confusion", "margins"]
+__all__ += ["margins_from_probs", "modified_entropy"]
 __all__ += ["true_class_confidence", "true_class_loss"]
 
 FLOOR = 1e-30
@@ -163,6 +166,75 @@ def margins_from_probs(probs: Any, labels: Any) -> np.ndarray:
     p = _checks.probabilities("probs", probs, None)
     own, others = _own_and_others(p, labels, 0.0)
     return _log(own) - _log(others.sum(axis=-1))
+
+
+def accuracy(outputs: Any, labels: Any) -> float:
+    """Share of samples whose largest output is their true class, in percent.
+
+    Args:
+      outputs: probabilities or logits `[N, K]`; of equal largest ones the first
+        counts. Minus infinity marks a class left out.
+      labels: true classes `[N]`.
+
+    Returns:
+      A percentage, 0..100.
+
+    Raises:
+      InputError: outputs with NaN, labels that do not fit, no samples.
+
+    >>> accuracy([[2.0, -1.0], [0.3, 0.1], [0.0, 5.0], [1.0, 0.0]], [0, 0, 1, 1])
+    75.0
+    """
+    array = _checks.scores("outputs", outputs)
+    y = _checks.class_labels("labels", labels, *array.shape)
+    return float(100 * np.mean(array.argmax(axis=1) == y))
+
+
+def interclass_confusion(outputs: Any, labels: Any, pair: Sequence[int]) -> float:
+    """Share of the samples of two classes that are taken for the other one of the two.
+
+    100 · (C_ab + C_ba) / (N_a + N_b), C_kl the number of samples of class k predicted
+    as l. The test: exchange the labels of some training samples of two classes
+    (`data.confuse_classes`), train on them, forget these very samples. On unseen
+    samples it tells whether the model still confuses the classes, on the forget set
+    (with its TRUE labels) whether it still remembers the wrong ones.
+
+    Args:
+      outputs: probabilities or logits `[N, K]`; of equal largest ones the first counts.
+      labels: true classes `[N]`, before any exchange; samples of other classes are
+        passed over.
+      pair: the two classes (a, b).
+
+    Returns:
+      A percentage, 0..100. Target: Retrain's value, not 0.
+
+    Raises:
+      InputError: outputs with NaN, labels that do not fit, a pair that is not two
+        different classes, no sample of them.
+
+    Source: Goel et al., arXiv 2201.06640, who give the number C_ab + C_ba.
+
+    >>> outputs = [[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.1, 0.2, 0.7], [0.6, 0.4, 0.0]]
+    >>> interclass_confusion(outputs, [0, 0, 1, 1], (0, 1))
+    50.0
+    """
+    array = _checks.scores("outputs", outputs)
+    y = _checks.class_labels("labels", labels, *array.shape)
+    classes = np.asarray(pair)
+    if classes.shape != (2,) or classes.dtype.kind not in "iu":
+        raise InputError(f"pair={pair} must be two class numbers; give (3, 5)")
+    classes = _checks.class_labels("pair", classes, 2, array.shape[1])
+    first, second = classes.tolist()
+    if first == second:
+        raise InputError(f"pair={pair} names one class twice; give two classes")
+    ours = np.isin(y, classes)
+    if not ours.any():
+        raise InputError(
+            f"pair={pair} has no sample among the {len(y)} labels; give samples of "
+            "these classes"
+        )
+    predicted = array[ours].argmax(axis=1)
+    return float(100 * np.mean(predicted == first + second - y[ours]))
 
 
 def _own_and_others(

@@ -5,6 +5,7 @@ the number of forget samples. Only the order of the values counts: the logit-sca
 confidence, the probability it comes from and the loss all give the same epsilon.
 """
 
+import dataclasses
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -12,8 +13,10 @@ import numpy as np
 
 from jax_unlearn.audit import _checks
 from jax_unlearn.audit.card import FigureCard
-from jax_unlearn.audit.evidence import Evidence
 from jax_unlearn.errors import InputError
+
+__all__ = ["ForgettingQuality", "example_epsilon", "forgetting_null"]
+__all__ += ["forgetting_points", "forgetting_quality", "forgetting_score"]
 
 SEPARATED = 50.0
 """Epsilon of an example on which some attack never errs: the estimate is infinite, and
@@ -124,11 +127,7 @@ def forgetting_points(epsilon: Any) -> np.ndarray:
     [1.0, 1.0, 0.5, 0.25]
     """
     eps = _checks.vector("epsilon", epsilon)
-    bad = np.flatnonzero(eps < 0)
-    if bad.size:
-        raise InputError(
-            f"epsilon[{bad[0]}]={eps[bad[0]]} is negative; give example_epsilon(...)"
-        )
+    _checks.refuse("epsilon", eps, eps < 0, "is negative; give example_epsilon(...)")
     return np.exp2(-np.floor(2 * eps))
 
 
@@ -319,16 +318,6 @@ def _largest(u: np.ndarray, r: np.ndarray, table: np.ndarray) -> np.ndarray:
     return best
 
 
-def _told_apart(models: Evidence, others: Evidence, seed: int) -> ForgettingQuality:
-    del seed
-    return forgetting_quality(models.margins, others.margins)
-
-
-def _drawn(models: Evidence, others: Evidence, level: float) -> dict[str, Any]:
-    del level
-    return {"epsilon": example_epsilon(models.margins, others.margins)}
-
-
 FORGETTING_F = FigureCard(
     key="forgetting_f",
     label="forgetting quality F",
@@ -337,20 +326,21 @@ FORGETTING_F = FigureCard(
     meaning="points for each sample that no attack on the ensembles tells apart",
     group="forgetting",
     models=4,
-    against=_told_apart,
+    against=lambda models, others, seed: forgetting_quality(
+        models.margins, others.margins
+    ),
     read=attrgetter("f"),
     source="Triantafillou et al., arXiv 2406.09073",
 )
-EPSILON = FigureCard(
+EPSILON = dataclasses.replace(
+    FORGETTING_F,
     key="epsilon",
     label="median epsilon",
     digits=2,
     kind="distance",
     meaning="how surely the best attack on one sample tells the ensembles apart",
-    group="forgetting",
-    models=4,
-    against=_told_apart,
     read=attrgetter("median"),
-    detail=_drawn,
-    source=FORGETTING_F.source,
+    detail=lambda models, others, level: {
+        "epsilon": example_epsilon(models.margins, others.margins)
+    },
 )

@@ -21,9 +21,12 @@ from jax_unlearn.audit.rates import (
     quantiles,
     roc_auc,
     roc_curve,
+    share_positive,
     tpr_at_fpr,
 )
 from jax_unlearn.errors import InputError
+
+__all__ = ["ULira", "u_lira"]
 
 RELATIVE_FLOOR = 0.01
 """Least standard deviation, as a share of its root mean square over the samples."""
@@ -145,7 +148,8 @@ def u_lira(
         pairs.append((positive, negative))
         aucs.append(roc_auc(positive.ravel(), negative.ravel()))
         sample_aucs.append(_column_auc(positive, negative))
-        sample_accuracies.append((_right(positive) + _right(-negative)) / 2)
+        right = share_positive(positive) + share_positive(-negative)
+        sample_accuracies.append(right / 2)
     accuracies = 100 * np.mean(sample_accuracies, axis=0)
     counts = _resample_counts(u.shape[1], seed)
     drawn_aucs = np.mean([_resampled_auc(p, n, counts) for p, n in pairs], axis=0)
@@ -189,11 +193,6 @@ def _gaussian(scores: np.ndarray, fix_variance: bool) -> tuple[np.ndarray, np.nd
 def _deal(size: int, folds: int, seed: int) -> np.ndarray:
     """Fold of each model; equal sizes are dealt alike."""
     return _checks.generator(seed).permutation(np.arange(size) % folds)
-
-
-def _right(scores: np.ndarray) -> np.ndarray:
-    """Share of positive scores in each column, with zeros counted half."""
-    return np.mean((scores > 0) + 0.5 * (scores == 0), axis=0)
 
 
 def _column_auc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
@@ -241,10 +240,6 @@ def _resampled_auc(
     return np.sum(p * below, axis=1) / (p.sum(axis=1) * n.sum(axis=1))
 
 
-def _told_apart(models: Evidence, others: Evidence, seed: int) -> ULira:
-    return u_lira(models.margins, others.margins, seed=seed)
-
-
 def _drawn(models: Evidence, others: Evidence, level: float) -> dict[str, Any]:
     """Return the ROC curve, and figures with intervals of their own."""
     found = u_lira(models.margins, others.margins, level=level)
@@ -264,7 +259,9 @@ LIRA_ACCURACY = FigureCard(
     meaning="models told from Retrain sample by sample; guessing is 50",
     group="u_lira",
     models=8,
-    against=_told_apart,
+    against=lambda models, others, seed: u_lira(
+        models.margins, others.margins, seed=seed
+    ),
     read=attrgetter("accuracy"),
     source="Hayes et al., arXiv 2403.01218",
 )

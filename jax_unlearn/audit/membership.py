@@ -28,6 +28,7 @@ from jax_unlearn.audit import _checks
 from jax_unlearn.audit.card import FigureCard
 from jax_unlearn.audit.evidence import Evidence
 from jax_unlearn.audit.features import FLOOR, entropy
+from jax_unlearn.audit.rates import share_positive
 from jax_unlearn.errors import InputError
 
 __all__ = ["entropy_mia_member_rate", "loss_mia_accuracy", "svc_mia_efficacy"]
@@ -120,7 +121,7 @@ def entropy_mia_member_rate(
     features = np.concatenate([np.sort(retain), np.sort(test)])
     scale = _scale(features) if standardize else 1.0
     decision = _regress(features / scale, members, "balanced", forget / scale)
-    return 100 * _share_positive(decision)
+    return float(100 * share_positive(decision))
 
 
 def loss_mia_accuracy(
@@ -182,7 +183,7 @@ def loss_mia_accuracy(
     for train, held in cut.split(features[:, None], members):
         decision = _regress(features[train], members[train], None, features[held])
         side = np.where(members[held] == 1, 1.0, -1.0)
-        shares.append(_share_positive(side * decision))
+        shares.append(share_positive(side * decision))
     return float(100 * np.mean(shares))
 
 
@@ -212,11 +213,6 @@ def _regress(
     attack = LogisticRegression(class_weight=class_weight)
     attack.fit(features[:, None], members)
     return attack.decision_function(query[:, None])
-
-
-def _share_positive(decision: np.ndarray) -> float:
-    """Share of values above 0, with those at 0 counted half."""
-    return float(np.mean((decision > 0) + 0.5 * (decision == 0)))
 
 
 def _scale(features: np.ndarray) -> float:

@@ -14,12 +14,12 @@ import numpy as np
 from jax_unlearn.audit import _checks
 from jax_unlearn.audit.card import FigureCard
 from jax_unlearn.audit.evidence import Evidence
-from jax_unlearn.audit.features import true_class_confidence
+from jax_unlearn.audit.features import accuracy, true_class_confidence
 from jax_unlearn.audit.membership import MIA, svc_mia_efficacy
 from jax_unlearn.errors import InputError
 
-__all__ = ["Metrics", "Predictions", "accuracy", "avg_gap", "check_metrics"]
-__all__ += ["interclass_confusion", "tow", "tow_mia", "unlearning_metrics"]
+__all__ = ["Metrics", "Predictions", "avg_gap", "check_metrics", "tow", "tow_mia"]
+__all__ += ["unlearning_metrics"]
 
 GAP_METRICS = ("ua", "ra", "ta", "mia")
 """The metrics that Avg. Gap averages over."""
@@ -59,28 +59,6 @@ class Metrics(NamedTuple):
     ra: float
     ta: float
     mia: float
-
-
-def accuracy(outputs: Any, labels: Any) -> float:
-    """Share of samples whose largest output is their true class, in percent.
-
-    Args:
-      outputs: probabilities or logits `[N, K]`; of equal largest ones the first
-        counts. Minus infinity marks a class left out.
-      labels: true classes `[N]`.
-
-    Returns:
-      A percentage, 0..100.
-
-    Raises:
-      InputError: outputs with NaN, labels that do not fit, no samples.
-
-    >>> accuracy([[2.0, -1.0], [0.3, 0.1], [0.0, 5.0], [1.0, 0.0]], [0, 0, 1, 1])
-    75.0
-    """
-    array = _checks.scores("outputs", outputs)
-    y = _checks.class_labels("labels", labels, *array.shape)
-    return float(100 * np.mean(array.argmax(axis=1) == y))
 
 
 def unlearning_metrics(
@@ -131,53 +109,6 @@ def unlearning_metrics(
     )
     mia = svc_mia_efficacy(*confidences, seed=seed)
     return Metrics(ua=100 - fa, fa=fa, ra=ra, ta=ta, mia=mia)
-
-
-def interclass_confusion(outputs: Any, labels: Any, pair: Sequence[int]) -> float:
-    """Share of the samples of two classes that are taken for the other one of the two.
-
-    100 · (C_ab + C_ba) / (N_a + N_b), C_kl the number of samples of class k predicted
-    as l. The test: exchange the labels of some training samples of two classes
-    (`data.confuse_classes`), train on them, forget these very samples. On unseen
-    samples it tells whether the model still confuses the classes, on the forget set
-    (with its TRUE labels) whether it still remembers the wrong ones.
-
-    Args:
-      outputs: probabilities or logits `[N, K]`; of equal largest ones the first counts.
-      labels: true classes `[N]`, before any exchange; samples of other classes are
-        passed over.
-      pair: the two classes (a, b).
-
-    Returns:
-      A percentage, 0..100. Target: Retrain's value, not 0.
-
-    Raises:
-      InputError: outputs with NaN, labels that do not fit, a pair that is not two
-        different classes, no sample of them.
-
-    Source: Goel et al., arXiv 2201.06640, who give the number C_ab + C_ba.
-
-    >>> outputs = [[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.1, 0.2, 0.7], [0.6, 0.4, 0.0]]
-    >>> interclass_confusion(outputs, [0, 0, 1, 1], (0, 1))
-    50.0
-    """
-    array = _checks.scores("outputs", outputs)
-    y = _checks.class_labels("labels", labels, *array.shape)
-    classes = np.asarray(pair)
-    if classes.shape != (2,) or classes.dtype.kind not in "iu":
-        raise InputError(f"pair={pair} must be two class numbers; give (3, 5)")
-    classes = _checks.class_labels("pair", classes, 2, array.shape[1])
-    first, second = classes.tolist()
-    if first == second:
-        raise InputError(f"pair={pair} names one class twice; give two classes")
-    ours = np.isin(y, classes)
-    if not ours.any():
-        raise InputError(
-            f"pair={pair} has no sample among the {len(y)} labels; give samples of "
-            "these classes"
-        )
-    predicted = array[ours].argmax(axis=1)
-    return float(100 * np.mean(predicted == first + second - y[ours]))
 
 
 def avg_gap(metrics: Metrics, retrained: Metrics) -> float:

@@ -22,7 +22,7 @@ import numpy as np
 
 from jax_unlearn import _validate
 from jax_unlearn.audit import _checks
-from jax_unlearn.audit.rates import Rate, clopper_pearson
+from jax_unlearn.audit.rates import Rate, rate, student
 from jax_unlearn.audit.robustness import (
     by_pieces,
     float_inputs,
@@ -230,14 +230,12 @@ def gus(scores: Any, *, alternative: str = "two-sided", level: float = 0.95) -> 
     _checks.level(level)
     count, mean, std = len(values), float(values.mean()), float(values.std(ddof=1))
     std_error = std / math.sqrt(count)
-    reach = float(stats.t.ppf((1 + level) / 2, count - 1)) * std_error
+    reach = student(level, count) * std_error
     sided, tails = SIDES[alternative], 2 if alternative == "two-sided" else 1
 
-    def rate(false_positives: float) -> Rate:
-        beyond = sided(values) > stats.norm.isf(false_positives / tails)
-        hits = int(beyond.sum())
-        low, high = clopper_pearson(hits, count, level=level)
-        return Rate(100 * hits / count, low, high, hits, count)
+    def beyond(false_positives: float) -> Rate:
+        threshold = stats.norm.isf(false_positives / tails)
+        return rate(int(np.sum(sided(values) > threshold)), count, level)
 
     statistic = sided(mean) * math.sqrt(count)
     return Gus(
@@ -247,8 +245,8 @@ def gus(scores: Any, *, alternative: str = "two-sided", level: float = 0.95) -> 
         low=mean - reach,
         high=mean + reach,
         p_value=float(tails * stats.norm.sf(statistic)),
-        tpr_1=rate(0.01),
-        tpr_01=rate(0.001),
+        tpr_1=beyond(0.01),
+        tpr_01=beyond(0.001),
         samples=count,
     )
 

@@ -12,8 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jax_unlearn._validate import at_least
 from jax_unlearn.audit import _checks
 from jax_unlearn.errors import InputError
+
+__all__ = ["Rate", "Roc", "bootstrap_interval", "clopper_pearson", "roc_auc"]
+__all__ += ["roc_curve", "tpr_at_fpr"]
 
 ROUNDING = 1e-9
 """0.29 · 100 is 28.999999999999996 and still allows 29 of 100."""
@@ -124,8 +128,7 @@ def bootstrap_interval(
     (1.0, 1.0)
     """
     _checks.level(level)
-    if resamples < 1:
-        raise InputError(f"resamples={resamples} must be at least 1; try 1000")
+    at_least("resamples", resamples, 1, "try 1000")
     arrays = [np.asarray(sample) for sample in samples]
     if not arrays:
         raise InputError("samples=(): give at least one array")
@@ -139,12 +142,8 @@ def bootstrap_interval(
     for i in range(resamples):
         drawn = [array[rng.integers(0, len(array), len(array))] for array in arrays]
         values[i] = statistic(*drawn)
-    bad = np.flatnonzero(~np.isfinite(values))
-    if bad.size:
-        raise InputError(
-            f"statistic={values[bad[0]]} on {bad.size} of {resamples} resamples; give "
-            "one that is finite on every resample"
-        )
+    words = "on {n} of {all} resamples; give a statistic that is finite on every one"
+    _checks.refuse("statistic", values, ~np.isfinite(values), words)
     return quantiles(values, level)
 
 
@@ -236,9 +235,7 @@ def tpr_at_fpr(
     allowed = math.floor(fpr * len(n) + ROUNDING)
     threshold = n[-1 - allowed] if allowed < len(n) else -np.inf
     hits = len(p) - int(np.searchsorted(p, threshold, side="right"))
-    return Rate(
-        100 * hits / len(p), *clopper_pearson(hits, len(p), level=level), hits, len(p)
-    )
+    return rate(hits, len(p), level)
 
 
 def quantiles(values: np.ndarray, level: float) -> tuple[float, float]:
@@ -249,6 +246,36 @@ def quantiles(values: np.ndarray, level: float) -> tuple[float, float]:
     """
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def share_positive(scores: np.ndarray) -> np.ndarray:
+    """Return the share of scores above 0 along the first axis; a 0 counts half.
+
+    >>> float(share_positive(np.array([2.0, 0.0, -1.0, -1.0])))
+    0.375
+    """
+    return np.mean((scores > 0) + 0.5 * (scores == 0), axis=0)
+
+
+def student(level: float, count: int) -> float:
+    """Return the two-sided quantile of Student's t for the mean of `count` numbers.
+
+    >>> round(student(0.95, 3), 3)  # of any table, 2 degrees of freedom
+    4.303
+    """
+    from scipy.stats import t
+
+    return float(t.ppf((1 + level) / 2, count - 1))
+
+
+def rate(hits: int, trials: int, level: float) -> Rate:
+    """Return a share with its exact interval.
+
+    >>> rate(0, 10, 0.95).value
+    0.0
+    """
+    interval = clopper_pearson(hits, trials, level=level)
+    return Rate(100 * hits / trials, *interval, hits, trials)
 
 
 def _scores(positive: Any, negative: Any) -> tuple[np.ndarray, np.ndarray]:

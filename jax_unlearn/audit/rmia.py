@@ -17,6 +17,8 @@ from jax_unlearn.audit.evidence import Evidence
 from jax_unlearn.audit.rates import Rate, quantiles, tpr_at_fpr
 from jax_unlearn.errors import InputError
 
+__all__ = ["Rmia", "rmia", "rmia_attack"]
+
 FLOOR = 1e-30
 """Least p(x): it can only be 0 where a = 1 and no reference gives x any chance."""
 
@@ -93,13 +95,11 @@ def rmia(
     >>> rmia([0.9, 0.3], reference, [0.2, 0.4], reference).tolist()
     [1.0, 0.0]
     """
-    forget, population = _ratios(
-        (target_forget, reference_forget),
-        (target_population, reference_population),
-        "population",
-        a,
-        gamma,
-    )
+    sides = {
+        "forget": (target_forget, reference_forget),
+        "population": (target_population, reference_population),
+    }
+    forget, population = _ratios(sides, a, gamma)
     beaten = np.searchsorted(np.sort(gamma * population), forget, side="left")
     return beaten / len(population)
 
@@ -156,13 +156,11 @@ def rmia_attack(
     0.5
     """
     _checks.level(level)
-    forget, unseen = _ratios(
-        (target_forget, reference_forget),
-        (target_unseen, reference_unseen),
-        "unseen",
-        a,
-        gamma,
-    )
+    sides = {
+        "forget": (target_forget, reference_forget),
+        "unseen": (target_unseen, reference_unseen),
+    }
+    forget, unseen = _ratios(sides, a, gamma)
     if len(unseen) < 2:
         raise InputError(
             f"len(target_unseen)={len(unseen)} leaves no population for the unseen "
@@ -175,15 +173,9 @@ def rmia_attack(
     unseen_scores = unseen_beat / (len(unseen) - 1)
     auc, drawn = _pair_auc(forget, unseen, gamma, seed)
     low, high = quantiles(drawn, level)
-    return Rmia(
-        auc=auc,
-        auc_low=low,
-        auc_high=high,
-        tpr_1=tpr_at_fpr(forget_scores, unseen_scores, fpr=0.01, level=level),
-        tpr_01=tpr_at_fpr(forget_scores, unseen_scores, fpr=0.001, level=level),
-        forget_scores=forget_scores,
-        unseen_scores=unseen_scores,
-    )
+    scores = forget_scores, unseen_scores
+    one, tenth = (tpr_at_fpr(*scores, fpr=fpr, level=level) for fpr in (0.01, 0.001))
+    return Rmia(auc, low, high, one, tenth, *scores)
 
 
 def _pair_auc(
@@ -221,21 +213,17 @@ def _pair_auc(
 
 
 def _ratios(
-    forget: tuple[Any, Any],
-    others: tuple[Any, Any],
-    name: str,
-    a: float,
-    gamma: float,
+    sides: dict[str, tuple[Any, Any]], a: float, gamma: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return r of the forget samples and of the others."""
+    """Return r of the two sides, each of a target and its references."""
     if not 0 <= a <= 1:
         raise InputError(f"a={a} is outside 0..1; try 0.3")
     if not (gamma >= 1 and np.isfinite(gamma)):
         raise InputError(f"gamma={gamma} must be at least 1 and finite; try 2.0")
     ratios, models = [], []
-    for side, (target, reference) in (("forget", forget), (name, others)):
+    for side, (target, reference) in sides.items():
         p = _checks.confidences(f"target_{side}", target)
-        references = _references(f"reference_{side}", reference)
+        references = _checks.confidences(f"reference_{side}", reference, 2)
         if references.shape[1] != len(p):
             raise InputError(
                 f"reference_{side}.shape={references.shape} does not fit "
@@ -245,20 +233,12 @@ def _ratios(
         expected = ((1 + a) * references.mean(axis=0) + (1 - a)) / 2
         ratios.append(p / np.maximum(expected, FLOOR))
     if models[0] != models[1]:
+        forget, other = sides
         raise InputError(
-            f"reference_forget has {models[0]} models and reference_{name} "
+            f"reference_{forget} has {models[0]} models and reference_{other} "
             f"{models[1]}; give the same models for both"
         )
     return ratios[0], ratios[1]
-
-
-def _references(name: str, values: Any) -> np.ndarray:
-    """Return probabilities `[M, n]`."""
-    array = _checks.floats(name, values, 2)
-    if array.shape[1] == 0:
-        raise InputError(f"{name}.shape={array.shape} is empty; give at least 1 sample")
-    rows = [_checks.confidences(f"{name}[{i}]", p) for i, p in enumerate(array)]
-    return np.stack(rows)
 
 
 def _attacks(models: Evidence, others: Evidence, seed: int) -> list[Rmia]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
 from sklearn.neighbors import KNeighborsClassifier
 
-from jax_unlearn.audit.metrics import interclass_confusion
+from jax_unlearn.audit.features import interclass_confusion
 from jax_unlearn.data import confuse_classes
 from jax_unlearn.errors import InputError
 

@@ -171,7 +171,7 @@ def test_interval_of_the_attack():
         ({0: [0.5, np.nan]}, r"target_forget\[1\]=nan"),
         ({0: [5.0, 1.0]}, r"target_forget\[0\]=5.0 is outside"),
         ({1: [0.5, 0.5]}, r"reference_forget.shape=\(2,\) must have 2 axes"),
-        ({1: [[0.5, -0.5]]}, r"reference_forget\[0\]\[1\]=-0.5 is outside"),
+        ({1: [[0.5, -0.5]]}, r"reference_forget\[0, 1\]=-0.5 is outside"),
         ({1: [[0.5]]}, r"reference_forget.shape=\(1, 1\) does not fit"),
         ({1: [[0.5, 0.5]]}, "has 1 models and reference_.* 3; give the same"),
         ({2: []}, r"is empty"),
