@@ -1,1 +1,35 @@
-"""Runnable recipes: a plan, its settings, and the search that chose them."""
+"""Runnable recipes, one study a file. A new one is a file and an entry here."""
+
+from jax_unlearn.recipes import (
+    chain,
+    digits,
+    generation,
+    learned,
+    ltu,
+    proxies,
+    tables,
+)
+
+RECIPES = (
+    digits.DEMO_DIGITS,
+    digits.FIELD_DIGITS,
+    chain.CHAIN_DIGITS,
+    ltu.LTU_DIGITS,
+    ltu.LTU_CIFAR10,
+    generation.GENERATION_DIGITS,
+    generation.GENERATION_FASHION,
+    generation.GENERATION_CIFAR10,
+    generation.GENERATION_CIFAR10_FULL,
+    tables.FASHION,
+    tables.CIFAR10,
+    tables.CIFAR10_FULL,
+    tables.CIFAR10_VGG,
+    tables.CIFAR100_FULL,
+    tables.TINY_IMAGENET_FULL,
+    proxies.PROXIES_FASHION,
+    proxies.PROXIES_CIFAR10,
+    proxies.LIRA_FASHION,
+    learned.LEARNED_FASHION,
+    learned.LEARNED_CIFAR10,
+)
+"""All of them, in the order of the list."""

@@ -7,32 +7,30 @@ with forgetting the 120 at once. Settings are those of the default job: chosen f
 request of 180, on other seeds.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jax_unlearn.data import digits, write_atomic
-from jax_unlearn.drivers.locks import locked
+from jax_unlearn.data import Dataset, check_writable, write_atomic
 from jax_unlearn.lab import Plan
 from jax_unlearn.lab.bench import Bench, Progress, slug
 from jax_unlearn.lab.chain import chain
 from jax_unlearn.lab.experiment import references
 from jax_unlearn.lab.prepare import Preparer
-from jax_unlearn.lab.results import Table, dataset_record, environment, to_json
-from jax_unlearn.recipes.digits import TRAINING, digits_plan
+from jax_unlearn.lab.results import Table, dataset_record, shortened, to_json
+from jax_unlearn.recipes.digits import TRAINING, UNSEEN, digits_plan
+from jax_unlearn.recipes.recipe import Asked, Recipe, seed_by_seed
 
-SEEDS = (0, 1, 2)
 METHODS = ("FT", "RL", "SalUn", "RL + LoReUn (dynamic)")
 REQUESTS = 10
 
 
-def chain_plan(*, seeds: Sequence[int] = SEEDS) -> Plan:
+def chain_plan(*, seeds: tuple[int, ...] | None = None) -> Plan:
     """Return the plan of all ten requests together.
 
     Args:
-      seeds: of splits, models and methods.
+      seeds: of splits, models and methods; default 0 to 2.
 
     Raises:
       InputError: fewer than two seeds, or a seed twice.
@@ -46,16 +44,16 @@ def chain_plan(*, seeds: Sequence[int] = SEEDS) -> Plan:
         kind="random",
         fraction=0.2,
         gamma=1.0,
-        unseen=400,
+        unseen=UNSEEN,
         training=TRAINING,
         methods={name: chosen[name] for name in METHODS},
-        seeds=tuple(seeds),
+        seeds=(0, 1, 2) if seeds is None else seeds,
         note="Settings of the default job.",
     )
 
 
 def chain_study(
-    plan: Plan, folder: Path, *, progress: Progress | None = None
+    plan: Plan, dataset: Dataset, folder: Path, *, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Run the plan; write a ledger a method and seed, and results after every seed.
 
@@ -63,6 +61,7 @@ def chain_study(
 
     Args:
       plan: of `chain_plan`.
+      dataset: digits.
       folder: of the run.
       progress: called as training and unlearning go on.
 
@@ -73,24 +72,23 @@ def chain_study(
     Raises:
       InputError: a folder with models of another plan, or in use by another run.
     """
-    dataset = digits()
     bench = Bench(plan, dataset, progress, folder=folder / "checkpoints")
     preparer = Preparer(bench.model, dataset)
     table = Table(dataset)
-    results: dict[str, Any] = {}
-    with locked(folder):
-        for seed in plan.seeds:
-            _one_seed(bench, preparer, table, folder / "chains" / f"seed-{seed}", seed)
-            results = {
-                "format": 1,
-                "plan": {"title": plan.title, "seeds": list(plan.seeds)},
-                "requests": REQUESTS,
-                "dataset": dataset_record(dataset),
-                "environment": environment(),
-                **table.summary(),
-            }
-            write_atomic(folder / "results.json", to_json(results), overwrite=True)
-    return results
+
+    def one(seed: int) -> int:
+        _one_seed(bench, preparer, table, folder / "chains" / f"seed-{seed}", seed)
+        return seed
+
+    def gather(seeds: list[int]) -> dict[str, Any]:
+        return {
+            "plan": {"title": plan.title, "seeds": list(plan.seeds)},
+            "requests": REQUESTS,
+            "dataset": dataset_record(dataset),
+            **table.summary(),
+        }
+
+    return seed_by_seed(plan, folder / "results.json", one, gather)
 
 
 def _one_seed(
@@ -114,3 +112,27 @@ def _one_seed(
         seconds = {k: sum(one.seconds[k] for one in served) for k in kinds}
         key, label = f"{slug(name)}-chain", f"{name}, ten requests"
         table.add(key, label, bench.outputs(served[-1]), seconds, setting)
+
+
+def _run(recipe: Recipe, asked: Asked) -> None:
+    """Run ten requests one after another; print the table, write the results."""
+    screen, folder = asked.screen, recipe.folder(asked)
+    plan, dataset = chain_plan(seeds=asked.seeds), recipe.load(asked)
+    check_writable(folder / "results.json")
+    with screen.progress(len(plan.seeds) * (3 + len(plan.methods))) as progress:
+        results = chain_study(plan, dataset, folder, progress=progress)
+    screen.show(results)
+    screen.legend()
+    text = to_json(shortened(results))
+    path = write_atomic(folder / "short.json", text, overwrite=True)
+    screen.say(f"short results: {path}")
+
+
+CHAIN_DIGITS = Recipe(
+    name="chain-digits",
+    title="Digits: ten forget requests, one after another",
+    what="ten forget requests one after another, a ledger",
+    start=_run,
+    cpu="2 min",
+    page="chain",
+)

@@ -9,115 +9,32 @@ which the tables do not show.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from jax_unlearn.data import Dataset, digits, shrink, subset
-from jax_unlearn.errors import InputError
+from jax_unlearn.data import write_atomic
 from jax_unlearn.lab.generation import (
     GenerationPlan,
     GeneratorTraining,
     GeneratorUnlearning,
     Sampling,
+    phases,
+    study,
 )
+from jax_unlearn.lab.generation.results import short
 from jax_unlearn.lab.settings import Training
-from jax_unlearn.recipes.inputs import read_file, study_named
+from jax_unlearn.recipes.recipe import (
+    DIGITS,
+    Asked,
+    Data,
+    Recipe,
+    write_figures,
+    write_report,
+)
 
-
-class Scale(NamedTuple):
-    """A data set and how much of it.
-
-    Attributes:
-      title: of the report.
-      shrink: factor by which images are reduced.
-      train: training images used, 0 for all.
-      training: of the diffusion models.
-      judge: of the classifier.
-      sampling: of the images.
-      steps: of unlearning.
-      classes: to forget, one at a time.
-      per_class, forget_images: images drawn.
-      rate, batch: learning rate and batch size of unlearning; the defaults are for
-        models trained at 2e-3.
-    """
-
-    title: str
-    shrink: int
-    train: int
-    training: GeneratorTraining
-    judge: Training
-    sampling: Sampling
-    steps: int
-    classes: tuple[int, ...]
-    per_class: int
-    forget_images: int
-    rate: float = 1e-3
-    batch: int = 64
-
-
-SCALES = {
-    "digits": Scale(
-        "Digits: forget a class of a diffusion model",
-        1,
-        0,
-        GeneratorTraining(widths=(16, 32), timesteps=200, steps=800, ema=0.99),
-        Training(epochs=40),
-        Sampling(sampling_steps=20),
-        100,
-        (0, 3, 7),
-        50,
-        100,
-    ),
-    "fashion": Scale(
-        "Fashion-MNIST at 14 x 14: forget a class of a diffusion model",
-        2,
-        10000,
-        GeneratorTraining(widths=(16, 32), timesteps=400, steps=2000),
-        Training(epochs=8),
-        Sampling(sampling_steps=20),
-        100,
-        (1, 5, 8),
-        40,
-        80,
-    ),
-    "cifar10": Scale(
-        "CIFAR-10 at 16 x 16: forget a class of a diffusion model",
-        2,
-        10000,
-        GeneratorTraining(widths=(24, 48, 48), timesteps=400, steps=2500),
-        Training(network="resnet8", epochs=8, augment="flip"),
-        Sampling(sampling_steps=20),
-        100,
-        (1, 6, 8),
-        40,
-        80,
-    ),
-    "cifar10-full": Scale(
-        "CIFAR-10: forget a class of a diffusion model",
-        1,
-        0,
-        GeneratorTraining(
-            widths=(128, 256, 256, 256),
-            layers=2,
-            attention=(0, 1, 0, 0),
-            dtype="bfloat16",
-            noise="linear",
-            steps=100_000,
-            batch_size=256,
-            learning_rate=2e-4,
-            ema=0.9999,
-        ),
-        Training(network="resnet18", epochs=30, batch_size=256, augment="flip_crop"),
-        Sampling(sampling_steps=100, sample_batch=1000),
-        1000,
-        (0, 1, 6),
-        500,
-        1000,
-        rate=1e-4,  # with the batch, that of published code (SalUn, DDPM)
-        batch=128,
-    ),
-}
+if TYPE_CHECKING:
+    from jax_unlearn.report.svg import Drawing
 
 
 def methods_of(
@@ -130,79 +47,171 @@ def methods_of(
       rate: learning rate; LTU's, which adds a second-order term, is 0.3 of it.
       batch: samples a step.
     """
-    relabel = GeneratorUnlearning(steps=steps, learning_rate=rate, batch_size=batch)
-    loreun = {"weighting": "loreun", "relative": True}
+
+    def relabel(**changes: Any) -> GeneratorUnlearning:
+        values = {"steps": steps, "learning_rate": rate, "batch_size": batch}
+        return GeneratorUnlearning(**{**values, **changes})
+
+    loreun: dict[str, Any] = {"weighting": "loreun", "relative": True}
+    static: dict[str, Any] = {"weighting": "loreun_static", "relative": True}
+    slow = {"learning_rate": 0.3 * rate, "rho": 0.3}
     return {
-        "Relabel": relabel,
-        "SalUn": dataclasses.replace(relabel, keep=0.5),
-        "Relabel + LoReUn": dataclasses.replace(relabel, **loreun),
-        "Relabel + LoReUn (static)": dataclasses.replace(
-            relabel, weighting="loreun_static", relative=True
-        ),
-        "SalUn + LoReUn": dataclasses.replace(relabel, keep=0.5, **loreun),
-        "ESD": dataclasses.replace(relabel, method="esd"),
-        "SFRon": dataclasses.replace(
-            relabel, method="sfron", forget_rate=0.1, peak=5.0
-        ),
-        "LTU": dataclasses.replace(
-            relabel,
-            method="ltu",
-            harmonizer="one_way",
-            rho=0.3,
-            learning_rate=0.3 * rate,
-        ),
+        "Relabel": relabel(),
+        "SalUn": relabel(keep=0.5),
+        "Relabel + LoReUn": relabel(**loreun),
+        "Relabel + LoReUn (static)": relabel(**static),
+        "SalUn + LoReUn": relabel(keep=0.5, **loreun),
+        "ESD": relabel(method="esd"),
+        "SFRon": relabel(method="sfron", forget_rate=0.1, peak=5.0),
+        "LTU": relabel(method="ltu", harmonizer="one_way", **slow),
     }
 
 
-def generation_plan(
-    name: str,
+def planned(
+    recipe: Recipe,
     *,
     seeds: Sequence[int] | None = None,
     classes: Sequence[int] | None = None,
 ) -> GenerationPlan:
-    """Return the plan of a study.
+    """Return the plan of a recipe.
 
     Args:
-      name: "digits", "fashion", "cifar10" or "cifar10-full".
+      recipe: one of the recipes here.
       seeds: of models, methods and images; default 0.
-      classes: to forget, one at a time; default those of the study.
+      classes: to forget, one at a time; default those of the recipe.
 
-    Raises:
-      InputError: no such study.
-
-    >>> generation_plan("digits").classes
+    >>> planned(GENERATION_DIGITS).classes
     (0, 3, 7)
     """
-    scale = study_named(name, SCALES)
-    return GenerationPlan(
-        title=scale.title,
-        training=scale.training,
-        judge=scale.judge,
-        sampling=scale.sampling,
-        methods=methods_of(scale.steps, rate=scale.rate, batch=scale.batch),
-        classes=scale.classes if classes is None else tuple(classes),
-        seeds=(0,) if seeds is None else tuple(seeds),
-        per_class=scale.per_class,
-        forget_images=scale.forget_images,
+    plan: GenerationPlan = recipe.study
+    return dataclasses.replace(
+        plan,
+        seeds=plan.seeds if seeds is None else tuple(seeds),
+        classes=plan.classes if classes is None else tuple(classes),
     )
 
 
-def load(name: str, data: Path | None) -> Dataset:
-    """Return the data of a study: its subset, its size of images.
+def _run(recipe: Recipe, asked: Asked) -> None:
+    """Run a study of diffusion models; write its page, its figure, its results."""
+    screen, folder = asked.screen, recipe.folder(asked)
+    plan = planned(recipe, seeds=asked.seeds, classes=asked.classes)
+    dataset = recipe.load(asked)
+    with screen.progress(phases(plan)) as progress:
+        results = study(plan, dataset, folder, progress=progress)
+    screen.show(results)
+    write_report(screen, results, folder)
+    write_figures(screen, recipe, results, folder)
+    text = json.dumps(short(results), allow_nan=False) + "\n"
+    path = write_atomic(folder / "short.json", text, overwrite=True)
+    screen.say(f"results without images: {path}")
 
-    Args:
-      name: of the study.
-      data: .npz file; digits need none.
 
-    Raises:
-      InputError: no file where one is needed, or one where none is.
-    """
-    scale = study_named(name, SCALES)
-    if name == "digits":
-        if data is not None:
-            raise InputError(f"data={data}: digits are brought along; leave it out")
-        return digits()
-    dataset = read_file(data, f"generation-{name}")
-    if scale.train:
-        dataset = subset(dataset, train=scale.train, test=2000, seed=0)
-    return shrink(dataset, scale.shrink)
+def _figures(found: Mapping[str, Any]) -> "dict[str, Drawing]":
+    from jax_unlearn import report as reports
+
+    return {"figure": reports.generation_figure(found)}
+
+
+def _recipe(
+    name: str,
+    what: str,
+    cpu: str,
+    plan: GenerationPlan,
+    data: Data,
+) -> Recipe:
+    return Recipe(
+        name=name,
+        title=plan.title,
+        what=what,
+        start=_run,
+        cpu=cpu,
+        data=data,
+        options=("classes",),
+        study=plan,
+        figures=_figures,
+        page="generation",
+    )
+
+
+_SAMPLING = Sampling(sampling_steps=20)
+_METHODS = methods_of(100)
+
+GENERATION_DIGITS = _recipe(
+    "generation-digits",
+    "forget a class of a diffusion model",
+    "15 min",
+    GenerationPlan(
+        title="Digits: forget a class of a diffusion model",
+        training=GeneratorTraining(widths=(16, 32), timesteps=200, steps=800, ema=0.99),
+        judge=Training(epochs=40),
+        sampling=_SAMPLING,
+        methods=_METHODS,
+        classes=(0, 3, 7),
+    ),
+    DIGITS,
+)
+
+GENERATION_FASHION = _recipe(
+    "generation-fashion",
+    "the same on Fashion-MNIST at 14 x 14",
+    "40 min",
+    GenerationPlan(
+        title="Fashion-MNIST at 14 x 14: forget a class of a diffusion model",
+        training=GeneratorTraining(widths=(16, 32), timesteps=400, steps=2000),
+        judge=Training(epochs=8),
+        sampling=_SAMPLING,
+        methods=_METHODS,
+        classes=(1, 5, 8),
+        per_class=40,
+        forget_images=80,
+    ),
+    Data(train=10000, test=2000, shrink=2),
+)
+
+GENERATION_CIFAR10 = _recipe(
+    "generation-cifar10",
+    "the same on CIFAR-10 at 16 x 16",
+    "1 h",
+    GenerationPlan(
+        title="CIFAR-10 at 16 x 16: forget a class of a diffusion model",
+        training=GeneratorTraining(widths=(24, 48, 48), timesteps=400, steps=2500),
+        judge=Training(network="resnet8", epochs=8, augment="flip"),
+        sampling=_SAMPLING,
+        methods=_METHODS,
+        classes=(1, 6, 8),
+        per_class=40,
+        forget_images=80,
+    ),
+    Data(train=10000, test=2000, shrink=2),
+)
+
+RATE = 1e-4  # with the batch, that of published code (SalUn, DDPM)
+
+GENERATION_CIFAR10_FULL = _recipe(
+    "generation-cifar10-full",
+    "CIFAR-10 at full size",
+    "weeks",
+    GenerationPlan(
+        title="CIFAR-10: forget a class of a diffusion model",
+        training=GeneratorTraining(
+            widths=(128, 256, 256, 256),
+            layers=2,
+            attention=(0, 1, 0, 0),
+            dtype="bfloat16",
+            noise="linear",
+            steps=100_000,
+            batch_size=256,
+            learning_rate=2e-4,
+            ema=0.9999,
+        ),
+        judge=Training(
+            network="resnet18", epochs=30, batch_size=256, augment="flip_crop"
+        ),
+        sampling=Sampling(sampling_steps=100, sample_batch=1000),
+        methods=methods_of(1000, rate=RATE, batch=128),
+        classes=(0, 1, 6),
+        per_class=500,
+        forget_images=1000,
+    ),
+    Data(),
+)

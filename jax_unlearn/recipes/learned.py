@@ -26,14 +26,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_unlearn import audit, losses, objectives, weights
-from jax_unlearn.data import Dataset, write_atomic
-from jax_unlearn.drivers.locks import locked
+from jax_unlearn import losses, objectives, weights
+from jax_unlearn.data import Dataset
 from jax_unlearn.lab.bench import Bench
 from jax_unlearn.lab.plan import Plan
-from jax_unlearn.lab.results import environment, spread, to_json
-from jax_unlearn.lab.stages import Request, Trained, measure, probabilities
+from jax_unlearn.lab.stages import Request, Trained, probabilities
 from jax_unlearn.lab.task import as_floats
+from jax_unlearn.recipes.recipe import Asked, Recipe, seed_by_seed, spreads
+from jax_unlearn.recipes.search import Case
+from jax_unlearn.recipes.tables import CIFAR10, FASHION, beside
 from jax_unlearn.types import Array, Model
 
 STEPS, THROUGH = 60, 30  # of a run; the last ones, differentiated
@@ -172,7 +173,7 @@ def distance(model: Model, params: Any, state: Any, problem: Problem) -> Array:
 
 
 def problem_of(
-    model: Model, original: Trained, dataset: Dataset, request: Request, seed: int
+    model: Model, original: Trained, dataset: Dataset, request: Request, *, seed: int
 ) -> Problem:
     """Return the arrays of a request."""
     rng = np.random.default_rng(seed)
@@ -294,12 +295,7 @@ class Learner:
 
 
 def learned_study(
-    plan: Plan,
-    dataset: Dataset,
-    folder: Path,
-    *,
-    say: Callable[[str], None],
-    originals: Path | None = None,
+    plan: Plan, dataset: Dataset, folder: Path, *, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Learn temperature and weights for every seed; write `learned.json` after each.
 
@@ -307,79 +303,58 @@ def learned_study(
       plan: of a part of the tables; its models are made, or read from `folder`.
       dataset: its data.
       folder: of the part.
-      say: told a line for each row.
-      originals: folder of the part whose original models are used.
+      say: called with a line for each row.
 
     Returns:
       What the file holds: "rows" by label, each with `avg_gap`, `deviation` (mean
       |p - p*|) and `objective` (J), and where something was run with `temperature`,
       `learning_rate` and `seconds`.
     """
-    store = None if originals is None else originals / "checkpoints"
-    bench = Bench(plan, dataset, folder=folder / "checkpoints", originals=store)
+    bench = Bench(plan, dataset, folder=folder / "checkpoints")
     learner = Learner(bench.model)
-    rows: dict[str, dict[str, list[float]]] = {}
-    results: dict[str, Any] = {}
-    with locked(folder):
-        for number, seed in enumerate(plan.seeds, 1):
-            for label, row in _one_seed(bench, learner, seed).items():
-                say(f"seed {seed}, {label}: {row}")
-                for name, value in row.items():
-                    rows.setdefault(label, {}).setdefault(name, []).append(value)
-            results = {
-                "format": 1,
-                "plan": plan.title,
-                "seeds": list(plan.seeds[:number]),
-                "steps": STEPS,
-                "through": THROUGH,
-                "grid": list(GRID),
-                "updates": OUTER,
-                "learning_rates": list(RATES),
-                "environment": environment(),
-                "rows": {
-                    label: {name: spread(values) for name, values in row.items()}
-                    for label, row in rows.items()
-                },
-            }
-            path = folder / "learned.json"
-            write_atomic(path, to_json(results), overwrite=True)
-    return results
+
+    def one(seed: int) -> dict[str, dict[str, float]]:
+        rows = _one_seed(Case(bench, seed), learner)
+        for label, row in rows.items():
+            say(f"seed {seed}, {label}: {row}")
+        return rows
+
+    def gather(found: list[Any]) -> dict[str, Any]:
+        return {
+            "steps": STEPS,
+            "through": THROUGH,
+            "grid": list(GRID),
+            "updates": OUTER,
+            "learning_rates": list(RATES),
+            "rows": spreads(found),
+        }
+
+    return seed_by_seed(plan, folder / "learned.json", one, gather)
 
 
-def _one_seed(bench: Bench, learner: Learner, seed: int) -> dict[str, dict[str, float]]:
+def _one_seed(case: Case, learner: Learner) -> dict[str, dict[str, float]]:
     """Return the rows of a seed."""
-    dataset = bench.dataset
-    request, _ = bench.request(seed)
-    original = bench.original(seed)
-    target = bench.outputs(bench.retrained(request, seed))
-    goal = measure(target, dataset, request, seed=seed)
-    problem = problem_of(bench.model, original, dataset, request, seed)
-    at_one = Choice(jnp.float32(0), jnp.zeros(len(request.forget), jnp.float32))
+    original, dataset = case.original, case.bench.dataset
+    given = case.bench.model, original, dataset, case.request
+    problem = problem_of(*given, seed=case.seed)
+    zeros = jnp.zeros(len(case.request.forget), jnp.float32)
+    at_one = Choice(jnp.float32(0), zeros)
     rated = [problem._replace(rate=jnp.float32(rate)) for rate in RATES]
     problem = min(rated, key=lambda one: learner.run(uniform, original, one, at_one)[1])
 
-    def judged(made: Trained, objective: float) -> dict[str, float]:
-        outputs = bench.outputs(made)
-        forget = request.forget
-        deviation = audit.per_sample_deviation(
-            outputs.confidence(dataset, forget), target.confidence(dataset, forget)
-        )
-        metrics = measure(outputs, dataset, request, seed=seed)
-        return {
-            "avg_gap": audit.avg_gap(metrics, goal),
-            "deviation": float(deviation),
-            "objective": objective,
-        }
-
     def row(weigh: Weigh, choice: Choice, seconds: float) -> dict[str, float]:
-        return judged(*learner.run(weigh, original, problem, choice)) | {
+        made, objective = learner.run(weigh, original, problem, choice)
+        return {
+            **case.distances(made),
+            "objective": objective,
             "temperature": float(jnp.exp(choice.log_temperature)),
             "learning_rate": float(problem.rate),
             "seconds": seconds,
         }
 
+    nothing = {"objective": learner.objective(original, problem)}
     found = {
-        "Original": judged(original, learner.objective(original, problem)),
+        "Original": case.distances(original) | nothing,
         "RL": row(uniform, at_one, 0.0),
         "LoReUn, τ 1": row(loreun, at_one, 0.0),
     }
@@ -396,3 +371,31 @@ def _one_seed(bench: Bench, learner: Learner, seed: int) -> dict[str, dict[str, 
         found[label] = row(weigh, choice, time.perf_counter() - start)
         found[label] |= {"before": path[0], "after": min(path)}
     return found
+
+
+def _run(recipe: Recipe, asked: Asked) -> None:
+    """Learn on the request of the tables' first part."""
+    plan, dataset, folder = beside(recipe, asked)
+    learned_study(plan, dataset, folder, say=asked.screen.say)
+    asked.screen.say(f"results: {folder / 'learned.json'}")
+
+
+def _recipe(name: str, tables: Recipe, what: str, cpu: str) -> Recipe:
+    return Recipe(
+        name=name,
+        title=f"{tables.title}: learned temperature and weights",
+        what=what,
+        start=_run,
+        cpu=cpu,
+        data=tables.data,
+        study=tables,
+        page="learned",
+    )
+
+
+LEARNED_FASHION = _recipe(
+    "learned-fashion", FASHION, "LoReUn's temperature and weights, learned", "10 min"
+)
+LEARNED_CIFAR10 = _recipe(
+    "learned-cifar10", CIFAR10, "the same on the CIFAR-10 subset", "1 h"
+)

@@ -6,55 +6,25 @@ LTU without each of its parts, at LTU's own settings; ρ from 0.05 to 1; and for
 near to or far from the other samples. Settings are searched on seeds of their own.
 """
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jax_unlearn.data import Dataset, digits, subset
-from jax_unlearn.errors import InputError, unknown_name
-from jax_unlearn.lab import Plan, Training, Unlearning
+from jax_unlearn.lab import Training, Unlearning
 from jax_unlearn.lab.plan import slug
 from jax_unlearn.lab.settings import ATTACKS
-from jax_unlearn.recipes.inputs import read_file, study_named
-from jax_unlearn.recipes.search import Grids, search, stored
+from jax_unlearn.recipes.recipe import Data
+from jax_unlearn.recipes.search import Grids
+from jax_unlearn.recipes.study import Part, Settings, Study
 
 if TYPE_CHECKING:
     from jax_unlearn.report.svg import Drawing
 
 RHO = 0.3
 RHOS = (0.05, 0.1, 0.3, 0.5, 1.0)
-PARTS = ("main", "near", "far")
-COMPARED = ("FT", "RL", "SalUn", "RL + LoReUn", "RL + FaLW", "LTU")
+SWEPT = ("FT", "RL", "LTU")
 
 
-@dataclasses.dataclass(frozen=True)
-class Study:
-    """One size of the study.
-
-    Attributes:
-      title: of its tables.
-      train, test: samples taken of the data set; 0 takes all.
-      unseen: of these, held out of all training.
-      kind, fraction: of the forget request.
-      training: how original and Retrain are trained.
-      grids: what the search tries.
-      seeds, search_seeds: of the tables, of the search.
-    """
-
-    title: str
-    train: int
-    test: int
-    unseen: int
-    kind: str
-    fraction: float
-    training: Training
-    grids: Grids
-    seeds: tuple[int, ...]
-    search_seeds: tuple[int, ...]
-
-
-def _grids(
+def _grid(
     rates: Mapping[str, Sequence[float]],
     epochs: Mapping[str, Sequence[int]],
     *,
@@ -62,7 +32,7 @@ def _grids(
     estimator: str,
 ) -> Grids:
     """Return the same number of trials for each method: its rates times lengths."""
-    fixed: dict[str, dict[str, Any]] = {
+    fixed: Grids = {
         "FT": {"method": "finetune"},
         "RL": {"method": "random_label"},
         "SalUn": {"method": "salun"},
@@ -76,157 +46,74 @@ def _grids(
             "allow_weak": True,  # at small ρ no attack can be told from chance
         },
     }
-    grids = {}
-    for label, chosen in fixed.items():
-        own = label if label in rates else "RL"  # what else relabels has RL's
-        tried = {"learning_rate": rates[own], "epochs": epochs[own]}
-        grids[label] = ({**chosen, "rho": RHO}, tried)
-    return grids
-
-
-STUDIES = {
-    "digits": Study(
-        title="LTU on digits",
-        train=0,
-        test=0,
-        unseen=400,
-        kind="long_tailed",
-        fraction=0.3,
-        training=Training(network="small_cnn", width=8, epochs=40, learning_rate=0.1),
-        grids=_grids(
-            {
-                "FT": (0.1, 0.3, 0.5, 1.0),
-                "RL": (0.0003, 0.0006, 0.001, 0.003),
-                "LTU": (0.00003, 0.00006, 0.0001, 0.0003),
-            },
-            {"FT": (10, 20, 40), "RL": (2, 4, 8), "LTU": (5, 10, 20)},
-            batch_size=64,
-            estimator="exact",
-        ),
-        seeds=(0, 1, 2, 3, 4),
-        search_seeds=(100, 101, 102),
-    ),
-    "cifar10": Study(
-        title="LTU on a CIFAR-10 subset",
-        train=2500,
-        test=2000,
-        unseen=1000,
-        kind="random",
-        fraction=0.1,
-        training=Training(network="resnet8", width=8, epochs=40, learning_rate=0.1),
-        grids=_grids(
-            {
-                "FT": (0.03, 0.1, 0.2),
-                "RL": (0.003, 0.01, 0.03),
-                "LTU": (0.0001, 0.0003, 0.001),
-            },
-            {"FT": (10, 20), "RL": (3, 8), "LTU": (3, 8)},
-            batch_size=32,
-            estimator="streaming",  # exact reads the whole unseen set every step
-        ),
-        seeds=(0, 1, 2),
-        search_seeds=(100, 101),
-    ),
-}
-
-
-def load(name: str, data: Path | None) -> Dataset:
-    """Return the data of a study.
-
-    Args:
-      name: of the study.
-      data: .npz file of the data set; None takes digits.
-
-    Raises:
-      InputError: no such study; it needs a file and has none, or the other way round.
-    """
-    study = study_named(name, STUDIES)
-    if study.train == 0:
-        if data is not None:
-            raise InputError(f"data={data}: {study.title!r} brings its own data")
-        return digits()
-    dataset = read_file(data, study.title)
-    return subset(dataset, train=study.train, test=study.test)
-
-
-def search_ltu(
-    name: str,
-    dataset: Dataset,
-    say: Callable[[str], None],
-    *,
-    folder: Path | None = None,
-) -> dict[str, Any]:
-    """Search the settings of the compared methods; see `search`.
-
-    Args:
-      name: of the study.
-      dataset: its data.
-      say: told a line for each trial.
-      folder: where trained models are kept.
-    """
-    study = study_named(name, STUDIES)
-    plan = _plan(study, "main", {}, study.search_seeds)
-    return search(plan, dataset, study.grids, say, folder=folder)
-
-
-def found_settings(name: str) -> dict[str, Any]:
-    """Return what the stored search of a study found."""
-    return stored(f"ltu_{name}")["main"]
-
-
-def variants(base: Unlearning) -> dict[str, Unlearning]:
-    """Return LTU without, or with another form of, each of its parts.
-
-    >>> len(variants(Unlearning.of(method="ltu")))
-    8
-    """
-
-    def changed(**parts: Any) -> Unlearning:
-        return base.but(**parts)
-
+    own = {label: label if label in rates else "RL" for label in fixed}
     return {
-        "LTU, no meta-test": changed(inner_rate=0.0),
-        "LTU, first order": changed(first_order=True),
-        "LTU, not harmonized": changed(harmonizer="none"),
-        **{f"LTU, only {name}": changed(attacks=(name, name)) for name in ATTACKS},
-        "LTU, uniform queries": changed(strategies=("uniform",) * 5),
+        label: {
+            **values,
+            "rho": RHO,
+            "learning_rate": tuple(rates[own[label]]),
+            "epochs": tuple(epochs[own[label]]),
+        }
+        for label, values in fixed.items()
     }
 
 
-def at_rho(study: Study, settings: Mapping[str, Unlearning]) -> dict[str, Unlearning]:
-    """Return FT, RL and LTU at every ρ but the one of the table.
+def variants(settings: Settings) -> Settings:
+    """Add LTU without, or with another form of, each of its parts.
+
+    >>> len(variants({"LTU": Unlearning.of(method="ltu")}))
+    9
+    """
+    base = settings["LTU"]
+    return {
+        **settings,
+        "LTU, no meta-test": base.but(inner_rate=0.0),
+        "LTU, first order": base.but(first_order=True),
+        "LTU, not harmonized": base.but(harmonizer="none"),
+        **{f"LTU, only {name}": base.but(attacks=(name, name)) for name in ATTACKS},
+        "LTU, uniform queries": base.but(strategies=("uniform",) * 5),
+    }
+
+
+def at_rho(trained: int, forget: int) -> Any:
+    """Return what adds FT, RL and LTU at every ρ but the one of the table.
 
     The number of steps is that at ρ = 0.3, to a whole number of epochs: what changes is
     the data, not the effort.
+
+    Args:
+      trained: samples that the original was trained on.
+      forget: of these, in the forget set.
     """
-    made = {}
-    for rho in RHOS:
-        if rho != RHO:
-            for label in ("FT", "RL", "LTU"):
+
+    def swept(settings: Settings) -> Settings:
+        made = dict(settings)
+        for rho in RHOS:
+            for label in SWEPT if rho != RHO else ():
                 base = settings[label]
                 other = base.but(rho=rho)
-                steps = base.epochs * steps_per_epoch(study, base)
-                epochs = max(round(steps / steps_per_epoch(study, other)), 1)
-                made[_at(label, rho)] = other.but(epochs=epochs)
-    return made
+                steps = base.epochs * steps_per_epoch(trained, forget, base)
+                epochs = round(steps / steps_per_epoch(trained, forget, other))
+                made[_at(label, rho)] = other.but(epochs=max(epochs, 1))
+        return made
+
+    return swept
 
 
-def steps_per_epoch(study: Study, setting: Unlearning) -> int:
+def steps_per_epoch(trained: int, forget: int, setting: Unlearning) -> int:
     """Return how many steps a method takes through what it may read.
 
-    >>> steps_per_epoch(STUDIES["digits"], Unlearning.of(method="finetune"))  # 420/64
+    >>> steps_per_epoch(600, 180, Unlearning.of(method="finetune"))  # 420/64
     7
     """
-    trained = (study.train or len(digits().train.labels)) - study.unseen
-    forget = round(study.fraction * trained)
-    retain = round(setting.rho * (trained - forget))
+    retain, batch = round(setting.rho * (trained - forget)), setting.batch_size
     if setting.method == "ltu":
-        told = setting.flat()
-        return -(-retain // (len(told["strategies"]) * told["query_size"]))
+        values = setting.flat()
+        return -(-retain // (len(values["strategies"]) * values["query_size"]))
     if setting.method == "finetune":
-        return -(-retain // min(setting.batch_size, retain))
-    share = round(setting.batch_size * forget / (forget + retain))
-    return -(-retain // (setting.batch_size - share))
+        return -(-retain // min(batch, retain))
+    share = round(batch * forget / (forget + retain))
+    return -(-retain // (batch - share))
 
 
 def _at(label: str, rho: float) -> str:
@@ -234,36 +121,22 @@ def _at(label: str, rho: float) -> str:
     return label if rho == RHO else f"{label}, rho {rho:g}"
 
 
-def ltu_plan(name: str, part: str, *, seeds: Sequence[int] | None = None) -> Plan:
-    """Return one of the plans of a study.
-
-    Args:
-      name: "digits" or "cifar10".
-      part: "main" (table, ablations, ρ), "near" or "far".
-      seeds: default those of the study.
-
-    Raises:
-      InputError: no such study or part.
-    """
-    study = study_named(name, STUDIES)
-    if part not in PARTS:
-        raise unknown_name("part", part, PARTS)
-    found = found_settings(name)
-    chosen = {k: Unlearning.of(**found["settings"][k]) for k in COMPARED}
-    methods = dict(chosen)
-    if part == "main":
-        methods |= variants(chosen["LTU"]) | at_rho(study, chosen)
-    note = (
-        f"Settings chosen by the smallest mean Avg. Gap of {found['trials']} trials a "
-        f"method on search seeds {found['search_seeds']} (jax-unlearn recipe "
-        f"ltu-{name} --tune); the variants of LTU have LTU's."
-    )
-    return _plan(
-        study, part, methods, study.seeds if seeds is None else tuple(seeds), note
+def _study(main: Part, trained: int, **values: Any) -> Study:
+    """Return the study: main table with ablations and ρ, near and far forget sets."""
+    beside = main.but(grid={}, settings="main", methods=tuple(main.grid))
+    forget = round(main.fraction * trained)
+    return Study(
+        parts={
+            "main": main.but(more=(variants, at_rho(trained, forget))),
+            "near": beside.but(title="a near forget set", kind="near"),
+            "far": beside.but(title="a far forget set", kind="far"),
+        },
+        note="; the variants of LTU have LTU's",
+        **values,
     )
 
 
-def figures(found: Mapping[str, dict[str, Any]]) -> "dict[str, Drawing]":
+def figures(found: Mapping[str, Any]) -> "dict[str, Drawing]":
     """Draw a study: the ρ sweep, the ablations, near against far.
 
     Args:
@@ -276,44 +149,73 @@ def figures(found: Mapping[str, dict[str, Any]]) -> "dict[str, Drawing]":
 
     drawn = {}
     if "main" in found:
-        drawn |= _main_figures(found["main"])
+        bare: Settings = {"LTU": Unlearning.of(method="ltu")}
+        labels = ("RL", *variants(bare))
+        sweep = {label: {r: slug(_at(label, r)) for r in RHOS} for label in SWEPT}
+        drawn["rho"] = studies.rho_sweep(found["main"], sweep)
+        drawn["ablations"] = studies.ablation_bars(
+            found["main"], {label: slug(label) for label in labels}
+        )
     if "near" in found and "far" in found:
-        compared = {label: slug(label) for label in COMPARED}
-        drawn["near_far"] = studies.near_far(found["near"], found["far"], compared)
+        methods = found["near"]["plan"]["methods"]
+        keys = {label: slug(label) for label in methods}
+        drawn["near_far"] = studies.near_far(found["near"], found["far"], keys)
     return drawn
 
 
-def _main_figures(main: Mapping[str, Any]) -> "dict[str, Drawing]":
-    from jax_unlearn.report import studies
+_MAIN = Part("", "long_tailed", 0.3)
 
-    base = Unlearning.of(method="ltu")
-    ablations = {label: slug(label) for label in ("RL", "LTU", *variants(base))}
-    sweep = {
-        label: {rho: slug(_at(label, rho)) for rho in RHOS}
-        for label in ("FT", "RL", "LTU")
-    }
-    return {
-        "rho": studies.rho_sweep(main, sweep),
-        "ablations": studies.ablation_bars(main, ablations),
-    }
+LTU_DIGITS = _study(
+    _MAIN.but(
+        grid=_grid(
+            {
+                "FT": (0.1, 0.3, 0.5, 1.0),
+                "RL": (0.0003, 0.0006, 0.001, 0.003),
+                "LTU": (0.00003, 0.00006, 0.0001, 0.0003),
+            },
+            {"FT": (10, 20, 40), "RL": (2, 4, 8), "LTU": (5, 10, 20)},
+            batch_size=64,
+            estimator="exact",
+        )
+    ),
+    trained=600,
+    name="ltu-digits",
+    title="LTU on digits",
+    unseen=400,
+    training=Training(network="small_cnn", width=8, epochs=40, learning_rate=0.1),
+    search_seeds=(100, 101, 102),
+).recipe(
+    what="LTU: table, ablations, ρ sweep, near and far",
+    cpu="30 min",
+    figures=figures,
+    page="ltu",
+)
 
-
-def _plan(
-    study: Study,
-    part: str,
-    methods: dict[str, Unlearning],
-    seeds: tuple[int, ...],
-    note: str = "",
-) -> Plan:
-    words = {"main": "", "near": ", a near forget set", "far": ", a far forget set"}
-    return Plan(
-        title=study.title + words[part],
-        kind=study.kind if part == "main" else part,
-        fraction=study.fraction,
-        gamma=1.0,
-        unseen=study.unseen,
-        training=study.training,
-        methods=methods,
-        seeds=seeds,
-        note=note,
-    )
+LTU_CIFAR10 = _study(
+    _MAIN.but(
+        kind="random",
+        fraction=0.1,
+        grid=_grid(
+            {
+                "FT": (0.03, 0.1, 0.2),
+                "RL": (0.003, 0.01, 0.03),
+                "LTU": (0.0001, 0.0003, 0.001),
+            },
+            {"FT": (10, 20), "RL": (3, 8), "LTU": (3, 8)},
+            batch_size=32,
+            estimator="streaming",  # exact reads the whole unseen set every step
+        ),
+    ),
+    trained=1500,
+    name="ltu-cifar10",
+    title="LTU on a CIFAR-10 subset",
+    unseen=1000,
+    training=Training(network="resnet8", width=8, epochs=40, learning_rate=0.1),
+    seeds=(0, 1, 2),
+).recipe(
+    what="the same on 2,500 images of CIFAR-10, small ResNet",
+    cpu="2 h",
+    data=Data(train=2500, test=2000),
+    figures=figures,
+    page="ltu",
+)

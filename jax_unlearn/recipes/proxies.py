@@ -1,4 +1,4 @@
-"""Is the loss a proxy of difficulty, and does weighting by it make models robust?
+"""Is the loss a proxy of difficulty, does weighting by it make models robust?
 
 Looks at the models of a part of the tables. Rank correlations, over the forget samples
 of a seed, of scores of the original model with what Retrain says of them, and with how
@@ -6,6 +6,8 @@ far unlearned models stay from that; the other Retrain shows how much of it can 
 at all. The deviation that endpoint transport would leave if it reached its targets, by
 the score that ranks the samples: what Retrain says itself ranks best. And the accuracy
 on test images that is left under PGD.
+
+A look of its own are the attacks that need many models of each kind, U-LiRA and KLoM.
 """
 
 from pathlib import Path
@@ -15,28 +17,36 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from jax_unlearn import audit
-from jax_unlearn.data import Dataset, write_atomic
-from jax_unlearn.drivers.locks import locked
+from jax_unlearn.data import Dataset
 from jax_unlearn.lab import Plan
 from jax_unlearn.lab.bench import Bench, Progress
 from jax_unlearn.lab.difficulty import RANKINGS, Ranking
-from jax_unlearn.lab.results import environment, spread, to_json
 from jax_unlearn.lab.stages import Trained
 from jax_unlearn.lab.task import Task, as_floats
 from jax_unlearn.objectives import transport_targets
+from jax_unlearn.recipes.recipe import Asked, Recipe, seed_by_seed, spreads
+from jax_unlearn.recipes.tables import CIFAR10, FASHION, beside
 
 UNLEARNED = ("RL", "SalUn", "RL + LoReUn (dynamic)", "SalUn + LoReUn (dynamic)")
 IMAGES, STEPS = 500, 10  # of the attack
 BOUNDS = {"8/255": 8 / 255, "2/255": 2 / 255}
 
+MODELS = 32  # of each kind, for attacks that need many
+ATTACKED = (
+    "FT",
+    "RL",
+    "SalUn",
+    "RL + LoReUn (dynamic)",
+    "SalUn + LoReUn (dynamic)",
+    "RL + FaLW (every 8)",
+    "NegGrad+",
+    "Transport, no decay",
+)
+"""Methods that are attacked so."""
+
 
 def proxies_study(
-    plan: Plan,
-    dataset: Dataset,
-    folder: Path,
-    *,
-    progress: Progress | None = None,
-    originals: Path | None = None,
+    plan: Plan, dataset: Dataset, folder: Path, *, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Correlate and attack the models of a part; write `proxies.json` after each seed.
 
@@ -46,44 +56,19 @@ def proxies_study(
       dataset: its data.
       folder: of the part.
       progress: called as models are made.
-      originals: folder of the part whose original models are used.
 
     Returns:
       What the file holds: "correlation" by score and by what it is compared with,
       "targets" by score, and "robust" by "model, bound", each over the seeds.
     """
-    store = None if originals is None else originals / "checkpoints"
-    bench = Bench(
-        plan, dataset, progress, folder=folder / "checkpoints", originals=store
+    bench = Bench(plan, dataset, progress, folder=folder / "checkpoints")
+    attack = {"images": IMAGES, "bounds": [*BOUNDS], "steps": STEPS}
+    return seed_by_seed(
+        plan,
+        folder / "proxies.json",
+        lambda seed: _one_seed(bench, seed),
+        lambda found: {"attack": attack, **spreads(found)},
     )
-    kinds = ("correlation", "targets", "robust")
-    found: dict[str, dict[str, list[Any]]] = {kind: {} for kind in kinds}
-    results: dict[str, Any] = {}
-    with locked(folder):
-        for number, seed in enumerate(plan.seeds, 1):
-            for kind, values in _one_seed(bench, seed).items():
-                for name, value in values.items():
-                    found[kind].setdefault(name, []).append(value)
-            results = {
-                "format": 1,
-                "plan": plan.title,
-                "seeds": list(plan.seeds[:number]),
-                "attack": {"images": IMAGES, "bounds": [*BOUNDS], "steps": STEPS},
-                "environment": environment(),
-                "correlation": {
-                    name: {
-                        other: spread([value[other] for value in values])
-                        for other in values[0]
-                    }
-                    for name, values in found["correlation"].items()
-                },
-            } | {
-                kind: {name: spread(values) for name, values in found[kind].items()}
-                for kind in kinds[1:]
-            }
-            text = to_json(results)
-            write_atomic(folder / "proxies.json", text, overwrite=True)
-    return results
 
 
 def _one_seed(bench: Bench, seed: int) -> dict[str, dict[str, Any]]:
@@ -97,19 +82,17 @@ def _one_seed(bench: Bench, seed: int) -> dict[str, dict[str, Any]]:
         "Original": models.original,
     }
     for label in UNLEARNED:
-        setting = plan.methods[label]
-        given = request, models.original
-        made[label] = bench.unlearn(label, setting, *given, seed=seed).trained
+        given = plan.methods[label], request, models.original
+        made[label] = bench.unlearn(label, *given, seed=seed).trained
     said = {
         label: bench.outputs(trained).confidence(dataset, request.forget)
         for label, trained in made.items()
     }
-    setting = plan.methods["RL"]
     task = Task(
         bench.model,
         bench.features,
         dataset,
-        setting,
+        plan.methods["RL"],
         request,
         models.original,
         None,
@@ -117,11 +100,10 @@ def _one_seed(bench: Bench, seed: int) -> dict[str, dict[str, Any]]:
     )
     rankings = {name: rank(task) for name, rank in RANKINGS.items()}
     rankings["null"] = Ranking(said["Null"])
-    scores = {name: ranking.scores for name, ranking in rankings.items()}
     reached = {**rankings, "Retrain": Ranking(said["Retrain"])}
     return {
-        "correlation": {n: _correlations(s, said) for n, s in scores.items()},
-        "targets": {n: _left(task, s, said["Retrain"]) for n, s in reached.items()},
+        "correlation": {n: _correlations(r.scores, said) for n, r in rankings.items()},
+        "targets": {n: _left(task, r, said["Retrain"]) for n, r in reached.items()},
         "robust": {
             f"{label}, {name}": _robust(bench, trained, bound)
             for label, trained in made.items()
@@ -165,3 +147,49 @@ def _robust(bench: Bench, trained: Trained, bound: float) -> float:
         bound=bound,
         steps=STEPS,
     )
+
+
+def _run(recipe: Recipe, asked: Asked) -> None:
+    """Look at the models of the tables' first part."""
+    plan, dataset, folder = beside(recipe, asked)
+    with asked.screen.progress(len(plan.seeds) * (3 + len(UNLEARNED))) as progress:
+        proxies_study(plan, dataset, folder, progress=progress)
+    asked.screen.say(f"results: {folder / 'proxies.json'}")
+
+
+def _attack(recipe: Recipe, asked: Asked) -> None:
+    """Attack many models of the first seed's request."""
+    plan, dataset, folder = beside(recipe, asked)
+    chosen = {"methods": ATTACKED, "models": MODELS}
+    asked.screen.ensembles(plan, dataset, folder / "lira", **chosen)
+
+
+def _recipe(name: str, tables: Recipe, what: str, cpu: str) -> Recipe:
+    return Recipe(
+        name=name,
+        title=f"{tables.title}: proxies of difficulty, and robustness",
+        what=what,
+        start=_run,
+        cpu=cpu,
+        data=tables.data,
+        study=tables,
+        page="proxies",
+    )
+
+
+PROXIES_FASHION = _recipe(
+    "proxies-fashion", FASHION, "is the loss a proxy of difficulty; PGD", "5 min"
+)
+PROXIES_CIFAR10 = _recipe(
+    "proxies-cifar10", CIFAR10, "the same on the CIFAR-10 subset", "15 min"
+)
+LIRA_FASHION = Recipe(
+    name="lira-fashion",
+    title=f"{FASHION.title}: attacks with many models",
+    what="U-LiRA and KLoM with 32 models each",
+    start=_attack,
+    cpu="30 min",
+    data=FASHION.data,
+    study=FASHION,
+    page="lira",
+)

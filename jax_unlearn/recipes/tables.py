@@ -1,168 +1,398 @@
-"""The tables of the three papers on real data: settings searched, plans made of them.
+"""The tables of the three papers on real data.
 
-Every method of a part has equal trials on seeds kept for the search: six of a grid and
-two around its best for each round of the study; where the study has a final, the best
-few are tried on more seeds. All parts share the original models.
+Fashion-MNIST at 14 x 14 and a subset of CIFAR-10 with a small ResNet are for a CPU; the
+papers' own sizes are for an accelerator: CIFAR-10 with ResNet-18 and VGG-16, CIFAR-100
+with ResNet-18, Tiny-ImageNet with VGG-16. A part is one request: random, a class,
+long-tailed at several γ, near or far. Every method of a part has equal trials on seeds
+kept for the search: six of a grid and two around its best for each round; where there
+is a final, the best few are tried on more seeds. Parts without a search of their own
+take the settings of the part they vary.
 """
 
-import importlib.resources
-import json
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
+from jax_unlearn.data import Dataset
+from jax_unlearn.lab import Plan, Training
+from jax_unlearn.lab.plan import slug
+from jax_unlearn.recipes.recipe import Asked, Data, Recipe
+from jax_unlearn.recipes.search import Final, Grids
+from jax_unlearn.recipes.study import Part, Settings, Study
 
-from jax_unlearn.data import Dataset, read_json
-from jax_unlearn.errors import InputError, unknown_name
-from jax_unlearn.lab import Plan, Unlearning
-from jax_unlearn.recipes.compared import (
-    WITH_LOREUN,
-    grids,
-    ranked,
-    referenced,
-    unbalanced,
-    variants,
-)
-from jax_unlearn.recipes.inputs import study_named
-from jax_unlearn.recipes.search import search
-from jax_unlearn.recipes.studies import STUDIES, Study
+if TYPE_CHECKING:
+    from jax_unlearn.report.svg import Drawing
+
+TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)
+_RELABEL: dict[str, Any] = {"learning_rate": (0.001, 0.003, 0.01), "epochs": (2, 5)}
+_DESCEND: dict[str, Any] = {"learning_rate": (0.03, 0.1, 0.2), "epochs": (3, 8)}
+_BOUNDARY: dict[str, Any] = {
+    "learning_rate": (0.0001, 0.0003, 0.001),
+    "epochs": (3, 8),
+}
+_SCRUB: dict[str, Any] = {
+    "learning_rate": (0.003, 0.01, 0.03),
+    "forget_epochs": (1, 2),
+    "epochs": (3,),
+}
+_FALW = dict(weighting="falw", **_RELABEL)
+_LOREUN = {"weighting": "loreun", "relative": True}
+_STATIC = {"weighting": "loreun_static", "relative": True}
+
+FIELD: Grids = {
+    "FT": dict(method="finetune", **_DESCEND),
+    "RL": dict(method="random_label", **_RELABEL),
+    "GA": dict(method="gradient_ascent", **_BOUNDARY),
+    "IU": dict(
+        method="influence", strength=(1.0, 10.0, 100.0), form=("published", "exact")
+    ),
+    "BE": dict(method="boundary_expand", **_BOUNDARY),
+    "BS": dict(method="boundary_shrink", **_BOUNDARY),
+    "l1-sparse": dict(
+        method="l1_sparse",
+        learning_rate=(0.03, 0.1, 0.2),
+        penalty=(1e-4, 1e-3),
+        epochs=(5,),
+    ),
+    "SalUn": dict(method="salun", **_RELABEL),
+    "NegGrad+": dict(
+        method="neggrad_plus",
+        learning_rate=(0.003, 0.01, 0.03),
+        alpha=(0.95, 0.99),
+        epochs=(3,),
+    ),
+    "SFRon": dict(
+        method="sfron",
+        clip=7.0,
+        weighting="uniform",
+        learning_rate=(0.01, 0.03, 0.1),
+        peak=(5.0, 25.0),
+        epochs=(3,),
+    ),
+    "SCRUB": dict(method="scrub", **_SCRUB),
+    "Bad Teacher": dict(
+        method="bad_teacher",
+        optimizer="adam",
+        rho=0.3,
+        learning_rate=(1e-4, 3e-4, 1e-3),
+        epochs=(1, 3),
+    ),
+    "SSD": dict(method="ssd", selection=(1.0, 3.0, 10.0), dampening=(0.3, 1.0)),
+}
+"""The standard table and its neighbours, LTU apart: six trials each."""
+
+_LTU: Grids = {
+    "LTU": dict(
+        method="ltu",
+        rho=0.3,
+        query_size=32,
+        clip=30.0,  # the second-order term can explode
+        allow_weak=True,
+        learning_rate=(0.0003, 0.001, 0.003),
+        epochs=(2, 5),
+    )
+}
+_WITH_LOREUN: Grids = {
+    f"{base} + LoReUn ({how})": {**FIELD[base], **weights}
+    for base in ("GA", "RL", "SalUn", "SFRon", "SCRUB")
+    for how, weights in (("static", _STATIC), ("dynamic", _LOREUN))
+}
+_WITH_FALW: Grids = {
+    "RL + FaLW (exact)": _FALW,
+    "RL + FaLW (every 8)": dict(estimator="every", every=8, **_FALW),
+    "RL + FaLW (streaming)": dict(estimator="streaming", **_FALW),
+    "RL + FaLW (anchored)": dict(estimator="anchored", **_FALW),
+}
+_TRANSPORT: Grids = {
+    "Endpoint transport": dict(method="endpoint_transport", **_DESCEND),
+    "Transport, no decay": dict(
+        method="endpoint_transport", weight_decay=0.0, **_DESCEND
+    ),
+}
+METHODS: Grids = {**FIELD, **_LTU, **_WITH_LOREUN, **_WITH_FALW, **_TRANSPORT}
+"""All methods of the tables."""
 
 
-def search_tables(
-    name: str,
-    dataset: Dataset,
-    say: Callable[[str], None],
-    *,
-    folder: Path | None = None,
-    parts: Sequence[str] | None = None,
-) -> dict[str, Any]:
-    """Search the settings of a study, part by part; see `search`.
-
-    Args:
-      name: of the study.
-      dataset: its data.
-      say: told a line for each trial.
-      folder: where trained models and finished trials are kept.
-      parts: those to search; default all that have settings of their own.
-
-    Raises:
-      InputError: no such study, or a part without a search.
-    """
-    study = study_named(name, STUDIES)
-    own = [part for part, asked in study.parts.items() if asked.settings == part]
-    for part in parts or ():
-        if part not in own:
-            raise unknown_name("part with a search", part, own)
-    found = {}
-    for part in parts or own:
-        found[part] = search(
-            _plan(study, part, {}, study.search_seeds),
-            dataset,
-            grids(study.parts[part].methods),
-            say,
-            rounds=study.rounds,
-            final=study.final,
-            folder=None if folder is None else folder / part,
-        )
-        jax.clear_caches()  # a program takes memory mappings, of which few are granted
-    return found
-
-
-def has_settings(name: str, folder: Path) -> bool:
-    """Return whether `found_settings` finds some."""
-    return (folder / "settings.json").exists() or _packaged(name).is_file()
-
-
-def _packaged(name: str) -> Any:
-    kept = importlib.resources.files("jax_unlearn.recipes")
-    return kept.joinpath("settings", f"tables_{name}.json")
-
-
-def found_settings(name: str, folder: Path | None = None) -> dict[str, Any]:
-    """Return what the searches of a study found, by part.
-
-    Args:
-      name: of the study.
-      folder: of a run; what a search wrote to `settings.json` there comes first.
-
-    Raises:
-      InputError: nothing was searched, there or when the package was made.
-    """
-    own = None if folder is None else folder / "settings.json"
-    if own is not None and own.exists():
-        return read_json(own)
-    stored = _packaged(name)
-    if not stored.is_file():
-        raise InputError(
-            f"tables-{name} has no settings yet; search them first: "
-            f"jax-unlearn recipe tables-{name} --tune"
-        )
-    return json.loads(stored.read_text())
-
-
-def tables_plan(
-    name: str,
-    part: str,
-    *,
-    seeds: Sequence[int] | None = None,
-    folder: Path | None = None,
-) -> Plan:
-    """Return one of the plans of a study.
-
-    Args:
-      name: of the study.
-      part: of it.
-      seeds: default those of the part.
-      folder: of a run, as in `found_settings`.
-
-    Raises:
-      InputError: no such study or part, or no settings for it.
-    """
-    study = study_named(name, STUDIES)
-    if part not in study.parts:
-        raise unknown_name("part", part, study.parts)
-    asked = study.parts[part]
-    found = found_settings(name, folder)[asked.settings]
-    methods = {
-        label: Unlearning.of(**found["settings"][label]) for label in asked.methods
+def temperatures(settings: Settings) -> Settings:
+    """Add LoReUn at other temperatures and unnormalised, rate and length kept."""
+    base = settings["RL + LoReUn (dynamic)"]
+    return settings | {
+        f"LoReUn, {word}, τ {tau:g}": base.but(temperature=tau, normalize=how)
+        for word, how in (("mean one", "mean_one"), ("raw", "none"))
+        for tau in TEMPERATURES
     }
-    if part == "random10" and set(WITH_LOREUN) <= set(methods):
-        methods |= variants(methods)
-    if "RL + FaLW (exact)" in methods:
-        methods |= unbalanced(methods)
-    if asked.headline:
-        methods |= ranked(methods)
-    if asked.seeds:
-        methods |= referenced(methods)
-    own = "" if asked.settings == part else f" of {asked.settings}"
-    note = (
-        f"Settings{own} chosen by the smallest mean Avg. Gap of {found['trials']} "
-        f"trials a method on search seeds {found['search_seeds']}"
-    )
-    if final := found.get("final"):
-        note += f", the best {final['trials']} on {final['seeds']} too"
-    usual = study.seeds if asked.headline else asked.seeds or study.seeds[:3]
-    chosen = usual if seeds is None else tuple(seeds)
-    return _plan(study, part, methods, chosen, f"{note}.")
 
 
-def _plan(
-    study: Study,
-    part: str,
-    methods: dict[str, Unlearning],
-    seeds: tuple[int, ...],
-    note: str = "",
-) -> Plan:
-    asked = study.parts[part]
-    return Plan(
-        title=f"{study.title}: {asked.title}",
-        kind=asked.kind,
-        fraction=asked.fraction,
-        gamma=asked.gamma,
-        unseen=study.unseen,
-        training=study.training,
-        methods=methods,
-        seeds=seeds,
-        note=note,
+def unbalanced(settings: Settings) -> Settings:
+    """Add FaLW without its class balance: B = 1."""
+    base = settings["RL + FaLW (exact)"]
+    return {**settings, "RL + FaLW, no balance": base.but(tau=0.0)}
+
+
+def ranked(settings: Settings) -> Settings:
+    """Add endpoint transport with other ranks of difficulty."""
+    base, bare = (settings[label] for label in _TRANSPORT)
+    made = {
+        f"Transport by {ranking}": base.but(ranking=ranking)
+        for ranking in ("el2n", "gradient_norm", "neighbours")
+    }
+    both = bare.but(ranking="neighbours")
+    return {**settings, **made, "Transport by neighbours, no decay": both}
+
+
+def referenced(settings: Settings) -> Settings:
+    """Add transport to targets that a model without forget samples helps find."""
+    bare = settings["Transport, no decay"]
+    found = bare.but(ranking="reference")
+    return {**settings, "Transport by reference, no decay": found}
+
+
+def _searched(part: Part, methods: Sequence[str]) -> Part:
+    """Return a part with a search of its own."""
+    return part.but(grid={label: METHODS[label] for label in methods})
+
+
+def _gammas(
+    methods: Sequence[str], *gammas: float, fraction: float = 0.1, printed: str = ""
+) -> dict[str, Part]:
+    """Return the long-tailed parts, all with the settings of the first γ.
+
+    Args:
+      methods: labels of their rows.
+      *gammas: γ of each.
+      fraction: of the forget set.
+      printed: the paper's table beside the first one, if not that of the sweep.
+    """
+    always = (unbalanced,) if "RL + FaLW (exact)" in methods else ()
+    parts = {}
+    for gamma in gammas:
+        part = Part(
+            f"long-tailed {100 * fraction:g} %, γ = {gamma:g}",
+            "long_tailed",
+            fraction,
+            gamma,
+            settings=f"gamma-{gammas[0]:g}",
+            methods=tuple(methods),
+            more=always,
+            seeds=FEW,
+            printed=f"sweep-{gamma:g}",
+        )
+        if not parts:
+            part = _searched(part, methods).but(
+                settings="", more=(*always, ranked), seeds=(), printed=printed
+            )
+        parts[f"gamma-{gamma:g}"] = part
+    return parts
+
+
+def _fresh(part: Part, methods: Sequence[str], own: str, *more: Any) -> Part:
+    """Return a part on seeds that no choice has seen.
+
+    Transport by a reference was thought of after a look at the other seeds.
+    """
+    return part.but(
+        title=f"{part.title}, fresh seeds",
+        grid={},
+        settings=own,
+        methods=tuple(methods),
+        more=(*more, referenced),
+        seeds=(10, 11, 12, 13, 14),
+        printed="",
     )
+
+
+FEW = (0, 1, 2)  # seeds of the tables that are not the first of their kind
+_TWO_FALW = ("RL + FaLW (every 8)", "RL + FaLW (anchored)")
+_TAIL = ("FT", "RL", "SalUn", *_WITH_FALW, *_TRANSPORT)
+_FRESH = ("FT", "RL", "SalUn", "NegGrad+", "Transport, no decay")
+_FEWER = (
+    *("FT", "RL", "SalUn", "LTU", *_TWO_FALW, *_TRANSPORT),
+    *("RL + LoReUn (dynamic)", "SalUn + LoReUn (dynamic)"),
+)
+
+_RANDOM = _searched(
+    Part("10 % at random", "random", 0.1, more=(temperatures, ranked)),
+    (*FIELD, "LTU", *_WITH_LOREUN, *_TWO_FALW, *_TRANSPORT),
+).but(printed="salun-10")
+_NEAR = _RANDOM.but(
+    title="a near forget set",
+    kind="near",
+    grid={},
+    settings="random10",
+    methods=_FEWER,
+    more=(),
+    seeds=FEW,
+    printed="",
+)
+_FAR = _NEAR.but(title="a far forget set", kind="far")
+_SWEPT = _gammas(_TAIL, 1, 0, 0.5, 1.5, 2, printed="falw-10")
+_ALL = {
+    "random10": _RANDOM,
+    **_SWEPT,
+    "random50": _RANDOM.but(
+        title="50 % at random", fraction=0.5, more=(), seeds=FEW, printed="salun-50"
+    ),
+    "class": _searched(
+        Part("a class", "class", 1.0, seeds=FEW),
+        (
+            *("FT", "l1-sparse", "NegGrad+", "SSD"),
+            *("GA", "RL", "SalUn", "SFRon", "SCRUB", *_WITH_LOREUN),
+        ),
+    ),
+    "near": _NEAR,
+    "far": _FAR,
+}
+
+
+def by_gamma(found: Mapping[str, Any]) -> dict[float, Any]:
+    """Return the results of long-tailed parts by γ, the first part of each."""
+    swept: dict[float, Any] = {}
+    for results in found.values():
+        if results["plan"]["kind"] == "long_tailed":
+            swept.setdefault(results["plan"]["gamma"], results)
+    return swept
+
+
+def figures(found: Mapping[str, Any]) -> "dict[str, Drawing]":
+    """Draw Avg. Gap and deviation by γ, where there is more than one.
+
+    Args:
+      found: results by part.
+    """
+    from jax_unlearn.report import studies
+
+    swept = by_gamma(found)
+    labels = ("FT", "RL", "SalUn", "RL + FaLW (exact)", "RL + FaLW (anchored)")
+    keys = {label: slug(label) for label in (*labels, "Endpoint transport")}
+    return {"gamma": studies.gamma_sweep(swept, keys)} if len(swept) > 1 else {}
+
+
+def _recipe(study: Study, what: str, cpu: str, **values: Any) -> Recipe:
+    return study.recipe(what=what, cpu=cpu, figures=figures, **values)
+
+
+def beside(recipe: Recipe, asked: Asked) -> tuple[Plan, Dataset, Path]:
+    """Return plan, data and folder of the part that a recipe looks at: the first one.
+
+    Args:
+      recipe: whose `study` is a recipe of tables.
+      asked: where its run is, default where it is kept.
+    """
+    tables: Recipe = recipe.study
+    folder, part = tables.folder(asked), next(iter(tables.study.parts))
+    plan = tables.study.plan(part, seeds=asked.seeds, folder=folder)
+    return plan, recipe.load(asked), folder / part
+
+
+_SMALL = Training(network="resnet8", width=8, epochs=25, learning_rate=0.1)
+
+FASHION = _recipe(
+    Study(
+        name="tables-fashion",
+        title="Fashion-MNIST subset, 14 x 14",
+        unseen=1000,
+        training=_SMALL,
+        parts={
+            **_ALL,
+            "fresh-random10": _fresh(_RANDOM, _FRESH, "random10"),
+            "fresh-gamma-1": _fresh(_SWEPT["gamma-1"], _TAIL, "gamma-1", unbalanced),
+            "fresh-near": _fresh(_NEAR, _FRESH, "random10"),
+            "fresh-far": _fresh(_FAR, _FRESH, "random10"),
+        },
+        rounds=2,
+    ),
+    "the papers' tables, Fashion-MNIST subset",
+    "2 h",
+    data=Data(train=5000, test=2000, shrink=2),
+)
+
+CIFAR10 = _recipe(
+    Study(
+        name="tables-cifar10",
+        title="CIFAR-10 subset",
+        unseen=1000,
+        training=_SMALL,
+        parts={
+            "random10": _RANDOM,
+            **_gammas(
+                ("FT", "RL", "SalUn", *_TWO_FALW, *_TRANSPORT), 1, printed="falw-10"
+            ),
+            "fresh-random10": _fresh(
+                _RANDOM, [m for m in _FRESH if m != "NegGrad+"], "random10"
+            ),
+            # the same seeds: what another machine's rounding makes of a table
+            "again-random10": _RANDOM.but(
+                title="10 % at random, on another machine",
+                grid={},
+                settings="random10",
+                methods=_FEWER,
+                more=(ranked,),
+                printed="",
+            ),
+        },
+        rounds=1,
+    ),
+    "the same on a CIFAR-10 subset",
+    "3 h",
+    data=Data(train=4000, test=2000),
+)
+
+_LARGE = Training(
+    network="resnet18",
+    epochs=182,
+    batch_size=256,
+    learning_rate=0.1,
+    augment="flip_crop",
+    dtype="bfloat16",
+)
+_VGG = dataclasses.replace(_LARGE, network="vgg16")
+
+
+def _full(
+    name: str, title: str, what: str, training: Training, **values: Any
+) -> Recipe:
+    """Return a recipe on all samples, a tenth of them unseen; few seeds, so finals."""
+    study = Study(
+        name=name,
+        title=title,
+        training=training,
+        seeds=FEW,
+        rounds=2,
+        final=Final(3, (102, 103)),
+        **{"unseen": 5000, **values},
+    )
+    return _recipe(study, what, "weeks", data=Data())
+
+
+CIFAR10_FULL = _full(
+    "tables-cifar10-full",
+    "CIFAR-10, ResNet-18",
+    "all of CIFAR-10, ResNet-18, 182 epochs",
+    _LARGE,
+    parts=_ALL,
+)
+CIFAR10_VGG = _full(
+    "tables-cifar10-vgg",
+    "CIFAR-10, VGG-16",
+    "the same with VGG-16, long-tailed",
+    _VGG,
+    parts=_SWEPT,
+)
+CIFAR100_FULL = _full(
+    "tables-cifar100-full",
+    "CIFAR-100, ResNet-18",
+    "long-tailed, CIFAR-100, ResNet-18",
+    _LARGE,
+    parts=_gammas(
+        _TAIL, 1, 0, 0.25, 1 / 3, 0.5, 1.5, 2, fraction=0.3, printed="sweep-1"
+    ),
+)
+TINY_IMAGENET_FULL = _full(
+    "tables-tiny-imagenet-full",
+    "Tiny-ImageNet, VGG-16",
+    "long-tailed, Tiny-ImageNet, VGG-16",
+    _VGG,
+    parts=_gammas(_TAIL, 0.5, fraction=0.4, printed="falw-tiny"),
+    unseen=10000,
+)

@@ -21,7 +21,8 @@ from jax_unlearn.lab.generation import (
 )
 from jax_unlearn.lab.settings import Training
 from jax_unlearn.lab.unfinished import unfinished
-from jax_unlearn.recipes.generation import SCALES, generation_plan, load
+from jax_unlearn.recipes import generation as recipes
+from jax_unlearn.recipes.recipe import DIGITS
 
 PLAN = GenerationPlan(
     title="tiny",
@@ -128,15 +129,20 @@ def test_bad_plans_are_named(data, tmp_path):
 
 
 def test_recipes_have_plans_and_say_what_data_they_read(tmp_path):
-    for name in SCALES:
-        plan = generation_plan(name, classes=[2], seeds=[5])
+    for recipe in (
+        recipes.GENERATION_DIGITS,
+        recipes.GENERATION_FASHION,
+        recipes.GENERATION_CIFAR10,
+        recipes.GENERATION_CIFAR10_FULL,
+    ):
+        plan = recipes.planned(recipe, classes=[2], seeds=[5])
         assert (plan.classes, plan.seeds) == ((2,), (5,))
         assert {"Relabel", "SalUn", "SFRon", "LTU", "ESD"} <= set(plan.methods)
-        assert len(generation_plan(name).classes) >= 3
-    assert load("digits", None).name == "digits"
+        assert len(recipes.planned(recipe).classes) >= 3
+    fashion, own = recipes.GENERATION_FASHION, recipes.GENERATION_DIGITS
+    assert own.data.load(None, own.name).name == "digits"
     with pytest.raises(InputError, match="'generation-fashion' needs --data FILE.npz"):
-        load("fashion", None)
-    with pytest.raises(InputError, match="digits are brought along"):
-        load("digits", tmp_path / "x.npz")
-    with pytest.raises(InputError, match="unknown study 'digit'"):
-        generation_plan("digit")
+        fashion.data.load(None, fashion.name)
+    with pytest.raises(InputError, match="generation-digits brings its own data"):
+        own.data.load(tmp_path / "x.npz", own.name)
+    assert own.data == DIGITS

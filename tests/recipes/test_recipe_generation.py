@@ -8,9 +8,12 @@ import pytest
 from jax_unlearn.data import Dataset, Examples
 from jax_unlearn.lab.generation import phases, study
 from jax_unlearn.lab.settings import Training
-from jax_unlearn.recipes.generation import SCALES, generation_plan, methods_of
-
-NAME = "cifar10-full"
+from jax_unlearn.recipes.generation import (
+    GENERATION_CIFAR10_FULL,
+    RATE,
+    methods_of,
+    planned,
+)
 
 
 def images(count: int) -> Examples:
@@ -24,11 +27,11 @@ DATA = Dataset("coloured noise", images(60), images(30), 3, ("a", "b", "c"))
 
 def small(methods):
     """Return the plan with its switches and without its size."""
-    plan = generation_plan(NAME, classes=[1])
+    plan = planned(GENERATION_CIFAR10_FULL, classes=[1])
     training = dataclasses.replace(
         plan.training, widths=(4, 8, 8, 8), timesteps=50, steps=2, batch_size=8
     )
-    made = methods_of(2, rate=SCALES[NAME].rate, batch=4)
+    made = methods_of(2, rate=RATE, batch=4)
     return dataclasses.replace(
         plan,
         training=training,

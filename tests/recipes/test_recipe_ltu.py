@@ -19,27 +19,33 @@ from jax_unlearn.lab.prepare import accessible
 from jax_unlearn.recipes import ltu
 from jax_unlearn.recipes.search import trials
 
+COMPARED = ("FT", "RL", "SalUn", "RL + LoReUn", "RL + FaLW", "LTU")
+RECIPES = pytest.mark.parametrize(
+    "study", [ltu.LTU_DIGITS.study, ltu.LTU_CIFAR10.study], ids=lambda s: s.name
+)
 
-@pytest.mark.parametrize("name", list(ltu.STUDIES))
-def test_every_method_has_as_many_trials_and_only_rho_of_the_retain_set(name):
-    grids = ltu.STUDIES[name].grids
-    assert tuple(grids) == ltu.COMPARED
-    tried = {label: list(trials(*grid)) for label, grid in grids.items()}
+
+@RECIPES
+def test_every_method_has_as_many_trials_and_only_rho_of_the_retain_set(study):
+    grids = study.parts["main"].grid
+    assert tuple(grids) == COMPARED
+    tried = {label: list(trials(grid)) for label, grid in grids.items()}
     assert len({len(settings) for settings in tried.values()}) == 1
     assert {s.rho for settings in tried.values() for s in settings} == {ltu.RHO}
 
 
-@pytest.mark.parametrize("name", list(ltu.STUDIES))
-def test_the_study_reports_on_seeds_it_did_not_search_with_stored_settings(name):
-    study, found = ltu.STUDIES[name], ltu.found_settings(name)
+@RECIPES
+def test_the_study_reports_on_seeds_it_did_not_search_with_stored_settings(study):
+    found = study.found()["main"]
     assert found["search_seeds"] == list(study.search_seeds)
     assert not set(study.seeds) & set(study.search_seeds)
     assert len(study.seeds) >= 3
     assert found["training"] == dataclasses.asdict(study.training)
-    for label, (fixed, grid) in study.grids.items():
+    for label, values in study.parts["main"].grid.items():
         rows = found["table"][label]
+        grid = [name for name, tried in values.items() if isinstance(tried, tuple)]
         assert [{k: row[k] for k in grid} for row in rows] == [
-            {k: s.flat()[k] for k in grid} for s in trials(fixed, grid)
+            {k: s.flat()[k] for k in grid} for s in trials(values)
         ]
         chosen = Unlearning.of(**found["settings"][label]).flat()
         best = min(
@@ -51,15 +57,18 @@ def test_the_study_reports_on_seeds_it_did_not_search_with_stored_settings(name)
 
 def test_every_variant_takes_one_part_away():
     base = Unlearning.of(method="ltu", rho=0.3, learning_rate=0.5)
-    for label, changed in ltu.variants(base).items():
+    made = ltu.variants({"LTU": base})
+    assert len(made) == 9
+    del made["LTU"]
+    for label, changed in made.items():
         values = changed.flat()
         different = {k for k, value in base.flat().items() if values[k] != value}
         assert len(different) == 1, label
 
 
 def test_rho_changes_the_data_and_hardly_the_number_of_steps():
-    study, data = ltu.STUDIES["digits"], digits()
-    plan = ltu.ltu_plan("digits", "main", seeds=(0, 1))
+    data = digits()
+    plan = ltu.LTU_DIGITS.study.plan("main", seeds=(0, 1))
     asked, _ = draw_request(plan, data, 0)
     for label in ("FT", "RL", "LTU"):
         lengths = []
@@ -67,7 +76,7 @@ def test_rho_changes_the_data_and_hardly_the_number_of_steps():
             setting = plan.methods[ltu._at(label, rho)]
             assert setting.rho == rho
             retain = accessible(data, asked, rho, 0).retain
-            epoch = ltu.steps_per_epoch(study, setting)
+            epoch = ltu.steps_per_epoch(600, 180, setting)
             sets = data.train, asked.forget, retain
             if label == "FT":
                 schedule = retain_only(*sets[::2], batch_size=64, epochs=1)
@@ -88,20 +97,18 @@ def test_rho_changes_the_data_and_hardly_the_number_of_steps():
 
 def test_near_and_far_compare_the_methods_of_the_table():
     for part in ("near", "far"):
-        plan = ltu.ltu_plan("digits", part)
-        assert tuple(plan.methods) == ltu.COMPARED
+        plan = ltu.LTU_DIGITS.study.plan(part)
+        assert tuple(plan.methods) == COMPARED
         assert plan.by_distance
     with pytest.raises(InputError, match="unknown part 'middle'"):
-        ltu.ltu_plan("digits", "middle")
-    with pytest.raises(InputError, match="unknown study 'mnist'"):
-        ltu.load("mnist", None)
+        ltu.LTU_DIGITS.study.plan("middle")
 
 
 def test_a_study_says_which_data_it_needs(tmp_path):
     with pytest.raises(InputError, match="needs --data"):
-        ltu.load("cifar10", None)
+        ltu.LTU_CIFAR10.data.load(None, "ltu-cifar10")
     with pytest.raises(InputError, match="brings its own data"):
-        ltu.load("digits", tmp_path / "x.npz")
+        ltu.LTU_DIGITS.data.load(tmp_path / "x.npz", "ltu-digits")
 
 
 def test_a_subset_keeps_the_proportions_and_the_order():

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from jax_unlearn.data import Dataset, Examples, digits
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan, Training, Unlearning
-from jax_unlearn.recipes import page
-from jax_unlearn.recipes.search import Final, around, search, stored, told
+from jax_unlearn.recipes import RECIPES, pages
+from jax_unlearn.recipes.search import Final, around, search, told
+from jax_unlearn.recipes.study import Study
 
 
 def tiny() -> tuple[Plan, Dataset]:
@@ -31,10 +32,11 @@ def tiny() -> tuple[Plan, Dataset]:
 def test_a_search_goes_on_where_it_stopped(tmp_path):
     plan, data = tiny()
     grids = {
-        "GA": (
-            {"method": "gradient_ascent", "epochs": 1},
-            {"learning_rate": (1e-3, 1e30)},
-        )
+        "GA": {
+            "method": "gradient_ascent",
+            "epochs": 1,
+            "learning_rate": (1e-3, 1e30),
+        }
     }
     first, again = [], []
     found = search(plan, data, grids, first.append, folder=tmp_path)
@@ -45,7 +47,7 @@ def test_a_search_goes_on_where_it_stopped(tmp_path):
     marked = next(key for key in stored["trials"] if '"learning_rate": 0.001' in key)
     stored["trials"][marked]["avg_gap"] = -1.0
     kept.write_text(json.dumps(stored))
-    wider = {"GA": (grids["GA"][0], {"learning_rate": (1e-3, 1e30, 1e-4)})}
+    wider = {"GA": {**grids["GA"], "learning_rate": (1e-3, 1e30, 1e-4)}}
     more = search(plan, data, wider, again.append, folder=tmp_path)
     assert more["table"]["GA"][0]["avg_gap"] == -1.0  # read, not made again
     assert more["table"]["GA"][2]["avg_gap"] > 0
@@ -62,7 +64,7 @@ def test_a_search_goes_on_where_it_stopped(tmp_path):
 def test_a_search_looks_closer_around_the_best():
     plan, data = tiny()
     tried = {"learning_rate": (1e-4, 1e-3), "epochs": (1, 2)}
-    grids = {"GA": ({"method": "gradient_ascent"}, tried)}
+    grids = {"GA": {"method": "gradient_ascent", **tried}}
     told = []
     found = search(plan, data, grids, told.append, rounds=2)
     rows = found["table"]["GA"]
@@ -82,10 +84,11 @@ def test_a_search_looks_closer_around_the_best():
 def test_the_best_trials_are_tried_on_other_seeds(tmp_path):
     plan, data = tiny()
     grids = {
-        "GA": (
-            {"method": "gradient_ascent", "epochs": 1},
-            {"learning_rate": (1e-4, 1e-3, 1e-2, 1e30)},
-        )
+        "GA": {
+            "method": "gradient_ascent",
+            "epochs": 1,
+            "learning_rate": (1e-4, 1e-3, 1e-2, 1e30),
+        }
     }
     final = Final(2, (9, 11))
     told, again = [], []
@@ -109,29 +112,24 @@ def test_the_best_trials_are_tried_on_other_seeds(tmp_path):
 
 def test_a_method_that_always_diverges_is_named():
     plan, data = tiny()
-    grids = {"GA": ({"method": "gradient_ascent"}, {"learning_rate": (1e30, 1e31)})}
+    grids = {"GA": {"method": "gradient_ascent", "learning_rate": (1e30, 1e31)}}
     with pytest.raises(InputError, match="GA: no setting stays finite"):
         search(plan, data, grids, lambda line: None)
 
 
 STORED = [
-    (name, part)
-    for name in (
-        "field_digits",
-        "ltu_digits",
-        "ltu_cifar10",
-        "tables_cifar10",
-        "tables_fashion",
-    )
-    for part in stored(name)
+    (recipe.study, part)
+    for recipe in RECIPES
+    if isinstance(recipe.study, Study) and pages.stored(recipe.stem)
+    for part in recipe.study.found()
 ]
 
 
-@pytest.mark.parametrize(("name", "part"), STORED)
-def test_stored_settings_are_those_of_the_stored_results(name, part):
+@pytest.mark.parametrize(("study", "part"), STORED)
+def test_stored_settings_are_those_of_the_stored_results(study, part):
     """Settings say what differs from the defaults; results hold every value."""
-    short = stored(name)[part]["settings"]
-    used = page.stored(name)[part]["plan"]["methods"]
+    short = study.found()[part]["settings"]
+    used = pages.stored(study.name.replace("-", "_"))[part]["plan"]["methods"]
     assert set(short) <= set(used)
     for label, values in short.items():
         assert Unlearning.of(**values) == Unlearning.of(**used[label]), label

@@ -6,13 +6,15 @@ import json
 import numpy as np
 import pytest
 
-from jax_unlearn.cli.recipe import recipe
+from jax_unlearn.cli.recipe import ConsoleScreen
 from jax_unlearn.data import Dataset, Examples, digits
 from jax_unlearn.lab import Plan, Training, Unlearning, experiment
-from jax_unlearn.recipes import compared, learned, proxies, sections, studies, tables
-from jax_unlearn.recipes.compared import LOREUN
+from jax_unlearn.recipes import learned, pages, proxies, tables
+from jax_unlearn.recipes.recipe import Asked, Data
+from jax_unlearn.recipes.study import Part, Study
 
 DATA = digits()
+LOREUN = {"weighting": "loreun", "relative": True}
 RL = Unlearning.of(epochs=2, learning_rate=0.03)
 PLAN = Plan(
     title="small",
@@ -78,67 +80,101 @@ def test_rows_of_the_learned_study(tmp_path, monkeypatch):
         np.testing.assert_allclose(row["objective"]["per_seed"], after, rtol=1e-5)
 
 
+def one_trial(label):
+    """Return the grid of a method with the first value of each."""
+    grid = tables.METHODS[label]
+    return {k: v[:1] if isinstance(v, tuple) else v for k, v in grid.items()}
+
+
 @pytest.fixture
-def small(monkeypatch):
-    part = studies.Part("10 %", "random", 0.1, 1.0, ("FT", "SSD"), "random10")
-    other = part._replace(kind="long_tailed", title="tail", methods=("SSD",))
-    study = studies.Study(
-        "small", 0, 0, 1, 400, PLAN.training, {"random10": part, "tail": other}
-    )
-    monkeypatch.setitem(studies.STUDIES, "small", study)
-    for name in ("FT", "SSD"):
-        first = {k: v[:1] for k, v in compared.TRIED[name].items()}
-        monkeypatch.setitem(compared.TRIED, name, first)
-    return study
+def small():
+    grid = {label: one_trial(label) for label in ("FT", "SSD")}
+    part = Part("10 %", "random", 0.1, grid=grid)
+    other = Part("tail", "long_tailed", 0.1, settings="random10", methods=("SSD",))
+    parts = {"random10": part, "tail": other}
+    return Study("small", "small", 400, PLAN.training, parts, rounds=2)
 
 
-def test_searched_settings_make_the_plans(small, monkeypatch, tmp_path):
-    found = tables.search_tables("small", DATA, lambda line: None)
+def test_searched_settings_make_the_plans(small, tmp_path):
+    found = small.search(DATA, lambda line: None)
     assert list(found) == ["random10"]  # the other part takes its settings
     assert set(found["random10"]["settings"]) == {"FT", "SSD"}
     (tmp_path / "settings.json").write_text(json.dumps(found))
-    plan = tables.tables_plan("small", "tail", seeds=(0, 1), folder=tmp_path)
+    plan = small.plan("tail", seeds=(0, 1), folder=tmp_path)
     assert list(plan.methods) == ["SSD"]
     assert "of random10" in plan.note
     results = experiment(plan, DATA, tmp_path / "run")
     assert results["rows"]["ssd"]["avg_gap"]["mean"] >= 0
 
 
-def test_many_models_are_attacked(small, monkeypatch, tmp_path, capsys):
+@pytest.fixture
+def file(tmp_path):
     inputs = {"x_train": DATA.train.inputs, "x_test": DATA.test.inputs}
     labels = {"y_train": DATA.train.labels, "y_test": DATA.test.labels}
     np.savez(tmp_path / "data.npz", **inputs, **labels)
-    monkeypatch.setitem(studies.STUDIES, "fashion", small)
-    monkeypatch.setattr(compared, "MODELS", 8)
-    monkeypatch.setattr(compared, "ATTACKED", ("SSD",))
+    return tmp_path / "data.npz"
+
+
+def kept_settings(tmp_path):
     settings = {
-        label: Unlearning.of(**compared.FIXED[label]).flat() for label in ("FT", "SSD")
+        label: Unlearning.of(**{k: v[0] if isinstance(v, tuple) else v for k, v in one})
+        for label, one in ((x, one_trial(x).items()) for x in ("FT", "SSD"))
     }
-    told = {"settings": settings, "trials": 0, "search_seeds": []}
+    flat = {label: setting.flat() for label, setting in settings.items()}
+    told = {"settings": flat, "trials": 0, "search_seeds": []}
     (tmp_path / "settings.json").write_text(json.dumps({"random10": told}))
-    recipe("lira-fashion", data=tmp_path / "data.npz", out=tmp_path)
+
+
+def test_many_models_are_attacked(small, file, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(proxies, "MODELS", 8)
+    monkeypatch.setattr(proxies, "ATTACKED", ("SSD",))
+    kept_settings(tmp_path)
+    of = dataclasses.replace(tables.FASHION, study=small)
+    lira = dataclasses.replace(proxies.LIRA_FASHION, study=of, data=Data())
+    lira.run(Asked(ConsoleScreen(), data=file, out=tmp_path))
     assert "U-LiRA" in capsys.readouterr().out
     found = json.loads((tmp_path / "random10" / "lira" / "results.json").read_text())
     assert found["audit"]["models"] == {"doing nothing": 8, "SSD": 8}
-    text = sections.attacked(found, "fashion")
+    text = pages.page_of(proxies.LIRA_FASHION, found).text
     value = found["audit"]["figures"]["SSD"]["lira_auc"]["value"]
     row = next(line for line in text.splitlines() if line.startswith("| U-LiRA AUC"))
     assert row.split("|")[-2].split()[0] == f"{value:.3f}"
 
 
+def test_a_study_is_run_resumed_and_shown(small, file, tmp_path, capsys):
+    kept_settings(tmp_path)
+    recipe = small.recipe(what="", cpu="", data=Data())
+    asked = Asked(ConsoleScreen(), data=file, out=tmp_path, seeds=(0, 1))
+    recipe.run(asked)
+    said = capsys.readouterr().out
+    assert "small: 10 %" in said
+    assert "small: tail" in said
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert list(found) == ["random10", "tail"]
+    assert list(found["tail"]["rows"]) == ["retrain", "null", "original", "ssd"]
+    assert (tmp_path / "tail" / "report.html").exists()
+    # both parts share the original models of the first
+    models = [path.parent.name for path in tmp_path.glob("*/checkpoints/*/original")]
+    assert sorted(models) == ["seed-0", "seed-1"]
+    recipe.run(asked._replace(parts=("tail",)))
+    again = json.loads((tmp_path / "results.json").read_text())
+    for key, row in found["tail"]["rows"].items():
+        assert again["tail"]["rows"][key]["metrics"] == row["metrics"]
+    assert ": 1 steps" in capsys.readouterr().out  # read, not made again
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "size", "kind"),
+    ("full", "size", "kind"),
     [
-        ("cifar10-full", 32, "random10"),
-        ("cifar10-vgg", 32, "gamma-1"),
-        ("cifar100-full", 32, "gamma-1"),
-        ("tiny-imagenet-full", 64, "gamma-0.5"),
+        (tables.CIFAR10_FULL, 32, "random10"),
+        (tables.CIFAR10_VGG, 32, "gamma-1"),
+        (tables.CIFAR100_FULL, 32, "gamma-1"),
+        (tables.TINY_IMAGENET_FULL, 64, "gamma-0.5"),
     ],
+    ids=lambda value: getattr(value, "name", value),
 )
-def test_a_full_study_runs_at_the_smallest_size(
-    name, size, kind, monkeypatch, tmp_path
-):
+def test_a_full_study_runs_at_the_smallest_size(full, size, kind, tmp_path):
     rng = np.random.default_rng(0)
 
     def images(count):
@@ -146,22 +182,21 @@ def test_a_full_study_runs_at_the_smallest_size(
         return Examples(pixels, np.arange(count, dtype=np.int32) % 2)
 
     data = Dataset("noise", images(200), images(20), 2, ("a", "b"))
-    full = studies.STUDIES[name]
-    asked = full.parts[kind]._replace(methods=("FT", "RL", "RL + FaLW (anchored)"))
-    training = dataclasses.replace(full.training, width=2, epochs=1, batch_size=64)
-    study = full._replace(unseen=60, training=training, parts={kind: asked}, rounds=1)
-    monkeypatch.setitem(studies.STUDIES, name, study)
-    for method in ("FT", "RL"):
-        first = {k: v[:1] for k, v in compared.TRIED[method].items()}
-        monkeypatch.setitem(compared.TRIED, method, first)
-    monkeypatch.setattr(compared, "_RELABEL", compared.TRIED["RL"])
-    monkeypatch.setattr(tables, "ranked", lambda settings: {})
+    labels = ("FT", "RL", "RL + FaLW (anchored)")
+    grid = {label: one_trial(label) for label in labels}
+    asked = full.study.parts[kind].but(grid=grid, methods=(), more=())
+    training = dataclasses.replace(
+        full.study.training, width=2, epochs=1, batch_size=64
+    )
     assert training.dtype == "bfloat16"
     assert training.augment == "flip_crop"
-    found = tables.search_tables(name, data, lambda line: None)
+    study = dataclasses.replace(
+        full.study, unseen=60, training=training, parts={kind: asked}, rounds=1
+    )
+    found = study.search(data, lambda line: None)
     assert found[kind]["trials"] == 3
     (tmp_path / "settings.json").write_text(json.dumps(found))
-    plan = tables.tables_plan(name, kind, folder=tmp_path)
+    plan = study.plan(kind, folder=tmp_path)
     results = experiment(plan, data, tmp_path / "run")
     assert set(results["rows"]) == {
         *("retrain", "null", "original", "ft", "rl", "rl-falw-anchored")

@@ -1,4 +1,4 @@
-"""The papers' tables: equal searches, plans of every part, verdicts, the page."""
+"""The papers' tables: equal searches, plans of every part, verdicts, the pages."""
 
 import json
 import math
@@ -7,53 +7,68 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from jax_unlearn.cli.recipe import recipe
 from jax_unlearn.errors import InputError
-from jax_unlearn.recipes import claims, compared, ltu, page, studies, tables
-from jax_unlearn.recipes.claims import CLAIMS, LTU_CLAIMS, Claim, Pair, gap, judge
+from jax_unlearn.recipes import RECIPES, ltu, pages, tables
+from jax_unlearn.recipes.pages import FIGURES, Claim, claims_of, judge
 from jax_unlearn.recipes.search import trials
+from jax_unlearn.recipes.study import Study
 
-PARTS = [(name, part) for name, s in studies.STUDIES.items() for part in s.parts]
-
-
-@pytest.mark.parametrize(("name", "part"), PARTS)
-def test_every_method_has_a_grid_of_six_trials(name, part):
-    asked = studies.STUDIES[name].parts[part]
-    grids = compared.grids(asked.methods)
-    assert list(grids) == list(asked.methods)
-    for fixed, tried in grids.values():
-        assert len(list(trials(fixed, tried))) == 6
+STUDIES = [one.study for one in RECIPES if one.page == "tables"]
+PARTS = pytest.mark.parametrize(
+    ("study", "part"),
+    [(study, part) for study in STUDIES for part in study.parts],
+    ids=lambda value: value.name if isinstance(value, Study) else value,
+)
+STORED = [one for one in RECIPES if pages.stored(one.stem)]
 
 
-@pytest.mark.parametrize(("name", "part"), PARTS)
-def test_every_part_has_a_plan(name, part, tmp_path):
-    if name.endswith(("-full", "-vgg")):  # its settings are searched where it runs
-        with pytest.raises(InputError, match=f"recipe tables-{name} --tune"):
-            tables.tables_plan(name, part, folder=tmp_path)
-        found = tables.found_settings("fashion")
+@PARTS
+def test_every_method_has_a_grid_of_six_trials(study, part):
+    asked = study.parts[part]
+    labels = asked.methods or tuple(asked.grid)
+    assert labels
+    for label in labels:
+        assert len(list(trials(tables.METHODS[label]))) == 6
+    for label, grid in asked.grid.items():
+        assert grid == tables.METHODS[label]
+
+
+@PARTS
+def test_every_part_has_a_plan(study, part, tmp_path):
+    if study.name.endswith(
+        ("-full", "-vgg")
+    ):  # its settings are searched where it runs
+        with pytest.raises(InputError, match=f"recipe {study.name} --tune"):
+            study.plan(part, folder=tmp_path)
+        found = tables.FASHION.study.found()
         found["gamma-0.5"] = found["gamma-1"]  # Tiny-ImageNet's first
         (tmp_path / "settings.json").write_text(json.dumps(found))
-    plan = tables.tables_plan(name, part, folder=tmp_path)
-    study = studies.STUDIES[name]
+    plan = study.plan(part, folder=tmp_path)
     assert not set(plan.seeds) & set(study.search_seeds)
-    assert set(study.parts[part].methods) <= set(plan.methods)
-    for label, setting in plan.methods.items():
-        base = label.partition(" + LoReUn ")[0]
-        fixed = compared.FIXED.get(base, {})
-        weights = {"weighting", "relative"} if "LoReUn" in label else set()
-        for option, value in fixed.items():
-            if option not in weights:
-                assert setting.flat()[option] == value
+    asked = study.parts[part]
+    assert set(asked.methods or asked.grid) <= set(plan.methods)
+    for label in asked.methods or asked.grid:
+        values = plan.methods[label].flat()
+        for option, value in tables.METHODS[label].items():
+            if not isinstance(value, tuple):
+                assert values[option] == value
+
+
+def test_the_settings_of_one_part_are_read_without_its_name(tmp_path):
+    study = ltu.LTU_DIGITS.study
+    own = study.found()["main"]
+    (tmp_path / "settings.json").write_text(json.dumps(own))  # as searches once wrote
+    assert study.found(tmp_path) == {"main": own}
 
 
 def test_strange_names_are_refused():
-    with pytest.raises(InputError, match="known: cifar10, "):
-        studies.load("cifar", None)
+    with pytest.raises(InputError, match="did you mean 'tables-cifar10'"):
+        recipe("tables-cifar")
     with pytest.raises(InputError, match="random10"):
-        tables.tables_plan("fashion", "random")
+        tables.FASHION.study.plan("random")
     with pytest.raises(InputError, match="needs --data"):
-        studies.load("fashion", None)
-    with pytest.raises(InputError, match="gamma-1"):
-        tables.search_tables("fashion", None, print, parts=["gamma-2"])
+        recipe("tables-fashion")
 
 
 def results(**gaps):
@@ -77,12 +92,12 @@ NEAR, FAR = [1.0, 1.4, 0.8], [3.0, 3.5, 2.9]
 )
 def test_verdicts(pairs, word):
     found = results(near=NEAR, far=FAR, noisy=[0.5, 9.0, 0.9])
-    claim = Claim("", "", gap, tuple(Pair("part", *pair) for pair in pairs))
+    claim = Claim("", "", "gap", tuple(("part", *pair) for pair in pairs))
     assert judge(claim, found).word == word
 
 
 def test_p_is_that_of_the_paired_t_test():
-    claim = Claim("", "", gap, (Pair("part", "near", "far"),))
+    claim = Claim("", "", "gap", (("part", "near", "far"),))
     far = [2.0, 1.9, 3.1]
     (detail,) = judge(claim, results(near=NEAR, far=far)).detail
     told = float(detail.rpartition(" ")[2])
@@ -90,63 +105,85 @@ def test_p_is_that_of_the_paired_t_test():
     assert f"{np.mean(NEAR) - np.mean(far):+.3g}" in detail
 
 
-@pytest.mark.parametrize(
-    ("claimed", "plans"),
-    [
-        (
-            CLAIMS,
-            {
-                p: tables.tables_plan("fashion", p)
-                for p in studies.STUDIES["fashion"].parts
-            },
-        ),
-        (LTU_CLAIMS, {part: ltu.ltu_plan("digits", part) for part in ltu.PARTS}),
-    ],
-    ids=["tables", "ltu"],
-)
-def test_every_claim_names_rows_that_some_part_has(claimed, plans):
-    for claim in claimed:
-        for pair in claim.pairs:
-            if pair.part in plans and claim.figure is not claims.groups:
-                assert {pair.smaller, pair.larger} <= set(plans[pair.part].methods)
+@pytest.mark.parametrize("tested", [tables.FASHION, ltu.LTU_DIGITS], ids=["t", "ltu"])
+def test_every_claim_names_rows_that_some_part_has(tested):
+    plans = {part: tested.study.plan(part) for part in tested.study.parts}
+    claims = claims_of(tested.page)
+    assert len(claims) > 8
+    for claim in claims:
+        for part, *labels in claim.pairs:
+            assert part in plans
+            if claim.figure != "groups":
+                assert set(labels) <= set(plans[part].methods)
 
 
-def test_the_page_says_what_the_results_hold(tmp_path):
-    written = page.write(tmp_path / "results.md")
-    text = written[0].read_text()
-    told = {f"tables_{name}": study.title for name, study in studies.STUDIES.items()}
-    told |= {f"ltu_{name}": study.title for name, study in ltu.STUDIES.items()}
-    told = {name: title for name, title in told.items() if page.stored(name)}
-    assert len(told) > 2
-    for name, study in told.items():
-        own = text.partition(f"\n## {study}\n")[2].partition("\n## ")[0]
-        for part, found in page.stored(name).items():
-            title = found["plan"]["title"].partition(": ")[2] or found["plan"]["title"]
-            title = page.ALONE if part == "main" else title
-            lines = own.partition(f"\n### {title}\n")[2].splitlines()
-            for key, row in found["rows"].items():
-                label = row["label"]
-                starts = f"| {label} |", f"| *{label}* |"
-                line = next(line for line in lines if line.startswith(starts))
-                mean = row["metrics"]["ua"]["mean"]
-                assert f"| {mean:.1f}" in line, (part, key)
-    for kind, claimed in (("tables", CLAIMS), ("ltu", LTU_CLAIMS)):
-        studied = sum(name.startswith(kind) for name in told)
-        for claim in claimed:
-            assert text.count(f"| {claim.text} |") == studied
-    for path in written[1:]:
+@pytest.mark.parametrize("tested", STORED, ids=lambda one: one.name)
+def test_every_claim_is_of_a_known_figure_and_can_be_judged_somewhere(tested):
+    found = pages.stored(tested.stem)
+    parts = found if "format" not in found else {tested.page: found}
+    claims = claims_of(tested.page)
+    assert {claim.figure for claim in claims} <= set(FIGURES)
+    verdicts = [judge(claim, parts).word for claim in claims]
+    assert verdicts.count("not tested") < max(len(verdicts), 1)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    out = tmp_path_factory.mktemp("pages")
+    recipe(table=True, out=out)
+    return out
+
+
+@pytest.mark.parametrize("tested", STORED, ids=lambda one: one.name)
+def test_a_page_says_what_the_results_hold(written, tested):
+    text = (written / f"{tested.stem}.md").read_text()
+    for claim in claims_of(tested.page):
+        assert text.count(f"| {claim.text} |") == 1
+    assert f"({tested.stem}.md)" in (written / "README.md").read_text()
+    for path in written.glob(f"{tested.stem}_*.svg"):
         assert path.read_text().startswith("<?xml") or "<svg" in path.read_text()
         assert path.name in text
+    found = pages.stored(tested.stem)
+    if "format" in found and tested.page != "chain":
+        return  # other kinds of tables; their figures are in the stored page
+    for results in found.values() if "format" not in found else [found]:
+        title = results["plan"]["title"].partition(": ")[2]
+        sections = [text, *text.split("\n## ")]
+        own = next((s for s in sections if s.startswith(f"{title}\n")), text)
+        for key, row in results["rows"].items():
+            starts = f"| {row['label']} |", f"| *{row['label']}* |"
+            lines = [line for line in own.splitlines() if line.startswith(starts)]
+            ua, gap = row["metrics"]["ua"]["mean"], row["avg_gap"]["mean"]
+            cells = f"{ua:.1f}", f"{gap:.2f}"
+            assert any(all(f"| {c}" in line for c in cells) for line in lines), key
 
 
-def test_the_stored_page_is_the_one_that_is_written(tmp_path):
-    made = page.write(tmp_path / "README.md")[0].read_text()
-    stored = page.HERE.joinpath("results", "README.md").read_text()
-    assert made == stored
+def test_the_stored_pages_are_those_that_are_written(written):
+    for path in written.iterdir():
+        stored = pages.RESULTS.joinpath(path.name)
+        assert stored.is_file(), f"{path.name} is not stored"
+        if path.suffix == ".md":
+            assert path.read_text() == stored.read_text(), path.name
+    pictures = (".md", ".svg")
+    kept = {f.name for f in pages.RESULTS.iterdir() if f.name.endswith(pictures)}
+    assert kept == {path.name for path in written.iterdir()}
+
+
+def test_a_wheel_without_results_says_where_they_are(monkeypatch, tmp_path):
+    monkeypatch.setattr(pages, "RESULTS", tmp_path / "none")
+    with pytest.raises(InputError, match="not installed with the package; give the"):
+        recipe(table=True, out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_list_names_every_recipe_once(capsys):
+    recipe(show=True)
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert names == [one.name for one in RECIPES]
+    assert len(set(names)) == len(names)
 
 
 def test_studies_are_of_the_size_that_they_say():
-    for name in ("fashion", "cifar10"):
-        study = studies.STUDIES[name]
-        assert study.train > study.unseen > 0
-        assert math.log2(study.shrink).is_integer()
+    for one in (tables.FASHION, tables.CIFAR10):
+        assert one.data.train > one.study.unseen > 0
+        assert math.log2(one.data.shrink).is_integer()

@@ -1,0 +1,354 @@
+"""The pages of results: each stored table, each claim with a verdict, and a reading.
+
+Written by `jax-unlearn recipe --table` from the stored results, by a template of the
+recipe's family and a reading in words (`templates/`); no table is typed by hand.
+
+A claim says that one row has a smaller figure than another. It holds where that is so
+in every pair with p < 0.05 (paired over the seeds), it holds partly where it is so in
+some pair; else it does not hold, or these seeds do not show it. p-values are not
+corrected for how many there are.
+"""
+
+import functools
+import importlib.resources
+import itertools
+import json
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import jinja2
+
+from jax_unlearn import audit
+from jax_unlearn.data import write_atomic
+from jax_unlearn.errors import InputError
+from jax_unlearn.lab import Unlearning
+from jax_unlearn.lab.plan import slug
+from jax_unlearn.recipes.recipe import Recipe, Results
+from jax_unlearn.recipes.study import Study
+from jax_unlearn.recipes.tables import by_gamma
+
+LEVEL = 0.05
+HERE = importlib.resources.files("jax_unlearn.recipes")
+RESULTS = HERE.joinpath("results")
+
+
+class Claim(NamedTuple):
+    """What someone says.
+
+    Attributes:
+      text: the claim.
+      source: whose.
+      figure: what is compared, one of `FIGURES`.
+      pairs: part and labels of the rows, the one with the smaller figure first.
+    """
+
+    text: str
+    source: str
+    figure: str
+    pairs: tuple[tuple[str, str, str], ...]
+
+
+class Verdict(NamedTuple):
+    """What the results say of a claim.
+
+    Attributes:
+      word: "holds", "holds partly", "does not hold" or "not tested".
+      clear, against: in how many pairs it is clearly so, and clearly not so.
+      detail: each pair, with its difference and p.
+    """
+
+    word: str
+    clear: int
+    against: int
+    detail: tuple[str, ...]
+
+
+def _row(found: Results, label: str) -> Mapping[str, Any]:
+    return found["rows"][label if label in found["rows"] else slug(label)]
+
+
+def _unrelated(found: Results, label: str) -> Sequence[float]:
+    if label == "none":
+        return [0.0] * len(found["seeds"])
+    score, _, other = label.partition(": ")
+    return [-v for v in found["correlation"][score][other]["per_seed"]]
+
+
+def _of_group(found: Results, label: str) -> Sequence[float]:
+    method, _, group = label.partition(": ")
+    return _row(found, method)["groups"][group]["per_seed"]
+
+
+FIGURES: dict[str, Callable[[Results, str], Sequence[float]]] = {
+    "gap": lambda found, label: _row(found, label)["avg_gap"]["per_seed"],
+    "deviation": lambda found, label: _row(found, label)["deviation"]["per_seed"],
+    # of "METHOD: GROUP", p - p*
+    "groups": _of_group,
+    "tail": lambda found, label: [abs(v) for v in _of_group(found, f"{label}: tail")],
+    # minus the accuracy under attack: larger is claimed
+    "robust": lambda found, label: [-v for v in found["robust"][label]["per_seed"]],
+    # minus a rank correlation, of "SCORE: WITH WHAT", or of nothing with anything
+    "unrelated": _unrelated,
+}
+"""`(results of a part, label) -> one value a seed`; KeyError where there is none."""
+
+
+def claims_of(page: str) -> tuple[Claim, ...]:
+    """Return the claims that the pages of a template judge.
+
+    >>> claims_of("ltu")[0].pairs[0]
+    ('main', 'LTU', 'FT')
+    """
+    claims = []
+    for told in _toml("claims").get(page, ()):
+        pairs = [
+            (part, *pair.split(" < "))
+            for where in told["where"]
+            for part, pair in itertools.product(where["parts"], where["pairs"])
+        ]
+        claims.append(Claim(told["text"], told["source"], told["figure"], tuple(pairs)))
+    return tuple(claims)
+
+
+def judge(claim: Claim, results: Results) -> Verdict:
+    """Return what results say of a claim; pairs that they lack are left out.
+
+    Args:
+      claim: one of `claims_of`.
+      results: by part.
+
+    >>> rows = {"ft": {"avg_gap": {"per_seed": [3.0, 3.1, 2.9]}}}
+    >>> rows["rl"] = {"avg_gap": {"per_seed": [1.0, 1.2, 0.9]}}
+    >>> claim = Claim("RL is nearer", "us", "gap", (("class", "RL", "FT"),))
+    >>> judge(claim, {"class": {"rows": rows}})
+    Verdict(word='holds', clear=1, against=0, \
+detail=('class, RL less FT: -1.97, p < 0.001',))
+    """
+    signs, detail = [], []
+    for part, smaller, larger in claim.pairs:
+        try:
+            both = [FIGURES[claim.figure](results[part], x) for x in (smaller, larger)]
+        except KeyError:
+            continue
+        test = audit.paired_test(*both)
+        p = test.permutation_p if test.t_p is None else test.t_p
+        difference = test.mean_difference
+        signs.append(0 if p >= LEVEL else 1 if difference < 0 else -1)
+        names = f"{part}, {smaller} less {larger}"
+        detail.append(f"{names}: {difference:+.3g}, p {p_text(p)}")
+    if not signs:
+        return Verdict("not tested", 0, 0, ())
+    clear, against = signs.count(1), signs.count(-1)
+    partly = "holds partly" if clear else "does not hold"
+    word = "holds" if clear == len(signs) else partly
+    return Verdict(word, clear, against, tuple(detail))
+
+
+def p_text(p: float) -> str:
+    """Return a p-value as the pages tell it.
+
+    >>> p_text(0.0004), p_text(0.0412)
+    ('< 0.001', '0.041')
+    """
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def at_the_edge(found: Mapping[str, Any]) -> list[str]:
+    """Return the methods whose best rate a wider search might better.
+
+    Args:
+      found: of a search: "settings" and "table" by method.
+
+    >>> table = {"FT": [{"learning_rate": rate} for rate in (0.1, 0.2, 0.3)]}
+    >>> at_the_edge({"settings": {"FT": {"learning_rate": 0.3}}, "table": table})
+    ['FT']
+    """
+    edge = []
+    for label, rows in found["table"].items():
+        rates = sorted({row.get("learning_rate", 0.0) for row in rows})
+        best = Unlearning.of(**found["settings"][label]).learning_rate
+        if len(rates) > 1 and best in (rates[0], rates[-1]):
+            edge.append(label)
+    return edge
+
+
+class Page(NamedTuple):
+    """What is written of one recipe.
+
+    Attributes:
+      title: of the page.
+      stem: name of its files.
+      name: of the recipe.
+      text: in Markdown.
+      figures: SVG by the name of the file.
+      verdicts: what its results say of each claim.
+    """
+
+    title: str
+    stem: str
+    name: str
+    text: str
+    figures: dict[str, str]
+    verdicts: list[Verdict]
+
+
+def page_of(recipe: Recipe, found: Results) -> Page:
+    """Return the page of a recipe.
+
+    Args:
+      recipe: whose template and reading are taken.
+      found: what a file of its results holds.
+    """
+    from jax_unlearn import report as reports
+
+    parts = found if "format" not in found else {recipe.page: found}
+    claims = [(claim, judge(claim, parts)) for claim in claims_of(recipe.page)]
+    drawn = recipe.figures(found)
+    files = {name: f"{recipe.stem}_{name}.svg" for name in drawn}
+    given = {"recipe": recipe, "found": found, "claims": claims, "figures": files}
+    if isinstance(recipe.study, Study):
+        given["searched"] = recipe.study.found()
+    return Page(
+        recipe.title,
+        recipe.stem,
+        recipe.name,
+        _environment().get_template(f"{recipe.page}.md").render(**given),
+        {files[name]: reports.standalone(one) for name, one in drawn.items()},
+        [verdict for _, verdict in claims],
+    )
+
+
+def write(recipes: Iterable[Recipe], out: Path) -> list[Path]:
+    """Write the pages of all stored results, the figures beside them, and their list.
+
+    Args:
+      recipes: whose pages are written, where there are results.
+      out: folder.
+
+    Returns:
+      The paths written.
+
+    Raises:
+      InputError: the package was installed without its stored results.
+    """
+    if not RESULTS.is_dir():
+        raise InputError(
+            "the stored results are not installed with the package; give the command "
+            "in a copy of its repository, after `pip install -e .` there"
+        )
+    pages = [page_of(one, found) for one in recipes if (found := stored(one.stem))]
+    index = _environment().get_template("README.md").render(pages=pages)
+    texts = {"README.md": index}
+    for page in pages:
+        texts |= {f"{page.stem}.md": page.text, **page.figures}
+    return [
+        write_atomic(out / file, text, overwrite=True) for file, text in texts.items()
+    ]
+
+
+def stored(stem: str) -> dict[str, Any]:
+    """Return stored results, empty if there are none of that name."""
+    file = RESULTS.joinpath(f"{stem}.json")
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("jax_unlearn.recipes", "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "spread": _spread,
+        "bars": lambda text: text.replace("|", "\\|"),
+        "p": _tested,
+        "inside": _inside,
+        "ordered": _ordered,
+        "attacks": _attacks,
+        "target": _target,
+        "seconds": _seconds,
+        "short": "{:g}".format,
+        "thousands": "{:,}".format,
+        "total": lambda seconds: sum(one["mean"] for one in seconds.values()),
+    }
+    environment.globals |= {
+        "at_the_edge": at_the_edge,
+        "by_gamma": by_gamma,
+        "otherwise_set": _otherwise_set,
+        "printed": _toml("published"),
+        "stored": stored,
+    }
+    return environment
+
+
+def _toml(name: str) -> dict[str, Any]:
+    return tomllib.loads(HERE.joinpath("templates", f"{name}.toml").read_text())
+
+
+def _spread(found: Mapping[str, Any] | None, digits: int) -> str:
+    if found is None:
+        return ""
+    mean, std = found["mean"], found["std"]
+    return f"{mean:.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
+
+
+def _tested(test: Mapping[str, Any] | None) -> str:
+    """Return the p-value of a paired test, if there was one."""
+    if not test:
+        return ""
+    return p_text(test["permutation_p"] if test["t_p"] is None else test["t_p"])
+
+
+def _inside(row: Mapping[str, Any]) -> str:
+    """Return how many of UA, RA, TA and MIA lie in the null's interval."""
+    if "comparison" not in row:
+        return ""
+    found = [row["comparison"]["metrics"][name] for name in ("ua", "ra", "ta", "mia")]
+    return f"{sum(one['verdict'] == 'inside' for one in found)} of 4"
+
+
+def _ordered(rows: Results, nearest: bool = False) -> list[tuple[str, Any]]:
+    """Return the references, then the methods, perhaps the nearest first."""
+    first = [key for key in ("retrain", "null", "original") if key in rows]
+    methods = [key for key in rows if key not in first]
+    if nearest:
+        methods.sort(key=lambda key: rows[key]["avg_gap"]["mean"])
+    return [(key, rows[key]) for key in (*first, *methods)]
+
+
+def _attacks(found: Results) -> list[tuple[Any, list[Any]]]:
+    """Return the figures of an audit that all methods have: kind, one a method."""
+    told = [
+        (kind, [figures.get(key) for figures in found["figures"].values()])
+        for key, kind in audit.KINDS.items()
+    ]
+    return [(kind, values) for kind, values in told if None not in values]
+
+
+def _target(figure: Mapping[str, Any], digits: int) -> str:
+    low, high = figure["null_low"], figure["null_high"]
+    value = f"{figure['target']:.{digits}f}"
+    return value if low is None else f"{value} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _seconds(row: Mapping[str, Any]) -> str:
+    """Return the median of the seconds to prepare, and of those to run."""
+    times = {name: found["per_seed"] for name, found in row["seconds"].items()}
+    return f"{median(times['prepare']) + median(times['run']):.1f}"
+
+
+def _otherwise_set(found: Results, settings: Mapping[str, Any]) -> list[str]:
+    """Return audited methods with other settings than those."""
+    used = found["plan"]["methods"]
+    return [
+        method
+        for method in found["audit"]["figures"]
+        if method in used
+        and Unlearning.of(**used[method]) != Unlearning.of(**settings[method])
+    ]

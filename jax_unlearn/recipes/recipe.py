@@ -1,0 +1,254 @@
+"""What a recipe is: its name, its cost, its data, and the function that runs it.
+
+The rest of the module is what the functions share: results seed by seed, figures.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from jax_unlearn.data import (
+    Dataset,
+    digits,
+    from_npz,
+    shrink,
+    subset,
+    write_atomic,
+)
+from jax_unlearn.drivers.locks import locked
+from jax_unlearn.errors import InputError
+from jax_unlearn.lab import Plan, Unlearning
+from jax_unlearn.lab.bench import Progress
+from jax_unlearn.lab.results import environment, spread, to_json
+
+if TYPE_CHECKING:
+    from jax_unlearn.report.svg import Drawing
+
+Settings = dict[str, Unlearning]
+"""By label, in the order of the rows."""
+
+Results = Mapping[str, Any]
+"""What a recipe's file of results holds; of a study, results by part."""
+
+
+class Data(NamedTuple):
+    """Which data a recipe reads.
+
+    Attributes:
+      train, test: samples taken of the data set; 0 takes all.
+      shrink: how many times smaller the images are made.
+      given: whether a file is needed; else the data are scikit-learn's digits.
+    """
+
+    train: int = 0
+    test: int = 0
+    shrink: int = 1
+    given: bool = True
+
+    def load(self, file: Path | None, name: str) -> Dataset:
+        """Return the data.
+
+        Args:
+          file: .npz file, where one is needed.
+          name: of the recipe, for messages.
+
+        Raises:
+          InputError: no such file, or a file where none is read.
+        """
+        if not self.given:
+            if file is not None:
+                raise InputError(f"data={file}: {name} brings its own data")
+            return digits()
+        if file is None:
+            raise InputError(
+                f"data=None: {name!r} needs --data FILE.npz with x_train, y_train, "
+                "x_test, y_test"
+            )
+        dataset = from_npz(file)
+        if self.train:
+            dataset = subset(dataset, train=self.train, test=self.test)
+        return shrink(dataset, self.shrink)
+
+
+DIGITS = Data(given=False)
+
+
+class Screen(Protocol):
+    """What a running recipe shows, and where."""
+
+    def progress(self, phases: int) -> AbstractContextManager[Progress]:
+        """Return what follows so many phases."""
+        ...
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+        ...
+
+    def show(self, results: Results) -> None:
+        """Print the table of results."""
+        ...
+
+    def legend(self) -> None:
+        """Say how to read the tables."""
+        ...
+
+    def ensembles(self, plan: Plan, dataset: Dataset, out: Path, **asked: Any) -> None:
+        """Make many models of a plan, audit and print them."""
+        ...
+
+
+class Asked(NamedTuple):
+    """What a run of a recipe is asked for; None leaves the choice to the recipe.
+
+    Attributes:
+      screen: what shows how it goes.
+      data: .npz file.
+      out: folder of the run.
+      seeds: of models, methods and splits.
+      parts: of a study.
+      classes: to forget one at a time.
+      tune: search the settings instead.
+    """
+
+    screen: Screen
+    data: Path | None = None
+    out: Path | None = None
+    seeds: tuple[int, ...] | None = None
+    parts: tuple[str, ...] | None = None
+    classes: tuple[int, ...] | None = None
+    tune: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One runnable study.
+
+    Attributes:
+      name: on the command line; its stored results and its page are named after it.
+      title: of its page.
+      what: it does, in a few words.
+      start: runs it, `(recipe, asked) -> None`.
+      cpu: how long it takes on two cores.
+      accelerator: how long on one, where that was measured or is what it is for.
+      data: what it reads.
+      options: of `Asked`'s parts, classes and tune, those it has.
+      study: of the family.
+      figures: `(results) -> drawings` by name.
+      page: template of its page.
+    """
+
+    name: str
+    title: str
+    what: str
+    start: Callable[["Recipe", Asked], None]
+    cpu: str
+    accelerator: str = "not measured"
+    data: Data = DIGITS
+    options: tuple[str, ...] = ()
+    study: Any = None
+    figures: "Callable[[Results], dict[str, Drawing]]" = lambda found: {}
+    page: str = "tables"
+
+    @property
+    def stem(self) -> str:
+        """Name of its files."""
+        return self.name.replace("-", "_")
+
+    def load(self, asked: Asked) -> Dataset:
+        """Return its data.
+
+        Raises:
+          InputError: no file where one is needed, or one where none is.
+        """
+        return self.data.load(asked.data, self.name)
+
+    def folder(self, asked: Asked) -> Path:
+        """Return where its run is kept."""
+        return Path("runs") / self.name if asked.out is None else asked.out
+
+    def run(self, asked: Asked) -> None:
+        """Run it, or go on with it: what its folder holds is not made again.
+
+        Args:
+          asked: what to run, and where to show it.
+
+        Raises:
+          InputError: an option that it does not have, data that it cannot read, or a
+            folder that holds something else.
+        """
+        for option in ("parts", "classes", "tune"):
+            value = getattr(asked, option)
+            if value is not None and option not in self.options:
+                raise InputError(
+                    f"{option}={value}: {self.name} has no such option; leave it out"
+                )
+        self.start(self, asked)
+
+
+def write_report(screen: Screen, results: Results, folder: Path) -> None:
+    """Write the report of results beside them, and say where."""
+    from jax_unlearn import report as reports
+
+    page = reports.write(dict(results), folder / "report.html", overwrite=True)
+    screen.say(f"report: {page}")
+
+
+def write_figures(
+    screen: Screen, recipe: Recipe, results: Results, folder: Path
+) -> None:
+    """Write the figures of a recipe, and say where."""
+    from jax_unlearn import report as reports
+
+    for name, drawing in recipe.figures(results).items():
+        text = reports.standalone(drawing)
+        path = write_atomic(folder / f"{name}.svg", text, overwrite=True)
+        screen.say(f"figure: {path}")
+
+
+def seed_by_seed(
+    plan: Plan,
+    path: Path,
+    one: Callable[[int], Any],
+    gather: Callable[[list[Any]], dict[str, Any]],
+) -> dict[str, Any]:
+    """Measure every seed of a plan; write all there is after each.
+
+    Args:
+      plan: the plan.
+      path: file of results to write; its folder is locked meanwhile.
+      one: `(seed) -> what was found`.
+      gather: `(found by seed) -> results`, added to those of every file.
+
+    Returns:
+      What the file holds in the end.
+
+    Raises:
+      InputError: a folder in use by another run.
+    """
+    found: list[Any] = []
+    results: dict[str, Any] = {}
+    with locked(path.parent):
+        for seed in plan.seeds:
+            found.append(one(seed))
+            results = {
+                "format": 1,
+                "plan": plan.title,
+                "seeds": list(plan.seeds[: len(found)]),
+                "environment": environment(),
+                **gather(found),
+            }
+            write_atomic(path, to_json(results), overwrite=True)
+    return results
+
+
+def spreads(found: Sequence[Any]) -> Any:
+    """Return `spread` of every number of nested dictionaries, one a seed.
+
+    >>> spreads([{"RL": {"gap": 1.0}}, {"RL": {"gap": 3.0}}])["RL"]["gap"]["mean"]
+    2.0
+    """
+    if isinstance(found[0], Mapping):
+        return {name: spreads([one[name] for one in found]) for name in found[0]}
+    return spread(found)

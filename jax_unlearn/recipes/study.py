@@ -1,0 +1,256 @@
+"""A study: requests on one data set, with settings searched on other seeds."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jax_unlearn.data import Dataset, check_writable, read_json, write_atomic
+from jax_unlearn.errors import InputError, unknown_name
+from jax_unlearn.lab import Plan, Training, Unlearning, experiment
+from jax_unlearn.lab.results import shortened
+from jax_unlearn.recipes.recipe import Asked, Recipe, write_figures, write_report
+from jax_unlearn.recipes.search import KEPT, Final, Grids, search, text_of
+
+Settings = dict[str, Unlearning]
+"""By label, in the order of the rows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One request, and what is asked of it.
+
+    Attributes:
+      title: what its table is called; "" is called as the study.
+      kind, fraction, gamma: of the request, as in `Plan`.
+      grid: what its own search tries.
+      settings: the part whose search its settings come from, where it has none.
+      methods: labels of its rows; default those of its grid.
+      more: what is done to its settings, one after another: rows beside those searched.
+      seeds: default those of the study.
+      training: default that of the study.
+      printed: the paper's table beside it, see `published.toml`.
+    """
+
+    title: str
+    kind: str
+    fraction: float
+    gamma: float = 1.0
+    grid: Grids = dataclasses.field(default_factory=dict)
+    settings: str = ""
+    methods: tuple[str, ...] = ()
+    more: tuple[Callable[[Settings], Settings], ...] = ()
+    seeds: tuple[int, ...] = ()
+    training: Training | None = None
+    printed: str = ""
+
+    def but(self, **changes: Any) -> "Part":
+        """Return the part with changes."""
+        return dataclasses.replace(self, **changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Requests on one data set; the first part's original models serve all.
+
+    Attributes:
+      name: of the recipe.
+      title: of its tables.
+      unseen: training samples held out of all training.
+      training: how original and Retrain are trained.
+      parts: by name, the first one first.
+      seeds: of the tables.
+      search_seeds: of all trials of a search.
+      rounds: of a search after its grid, two trials each.
+      final: a second look at the best trials, if there is one.
+      note: what else is said of the settings.
+    """
+
+    name: str
+    title: str
+    unseen: int
+    training: Training
+    parts: Mapping[str, Part]
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    search_seeds: tuple[int, ...] = (100, 101)
+    rounds: int = 0
+    final: Final | None = None
+    note: str = ""
+
+    def plan(
+        self,
+        part: str,
+        *,
+        seeds: Sequence[int] | None = None,
+        folder: Path | None = None,
+    ) -> Plan:
+        """Return the plan of a part.
+
+        Args:
+          part: its name.
+          seeds: default those of the part.
+          folder: of a run, as in `found`.
+
+        Raises:
+          InputError: no such part, no settings for it, fewer than two seeds.
+        """
+        if part not in self.parts:
+            raise unknown_name("part", part, self.parts)
+        asked = self.parts[part]
+        found = self.found(folder)[asked.settings or part]
+        methods = {
+            label: Unlearning.of(**found["settings"][label])
+            for label in asked.methods or asked.grid
+        }
+        for more in asked.more:
+            methods = more(methods)
+        own = f" of {asked.settings}" if asked.settings else ""
+        note = (
+            f"Settings{own} chosen by the smallest mean Avg. Gap of {found['trials']} "
+            f"trials a method on search seeds {found['search_seeds']}"
+        )
+        if final := found.get("final"):
+            note += f", the best {final['trials']} on {final['seeds']} too"
+        chosen = asked.seeds or self.seeds if seeds is None else tuple(seeds)
+        return self._plan(asked, methods, chosen, f"{note}{self.note}.")
+
+    def search(
+        self,
+        dataset: Dataset,
+        say: Callable[[str], None],
+        *,
+        folder: Path | None = None,
+    ) -> dict[str, Any]:
+        """Search the settings of every part with a grid of its own; see `search`.
+
+        Args:
+          dataset: the data.
+          say: called with a line for each trial.
+          folder: where trained models and finished trials are kept.
+
+        Returns:
+          What was found, by part.
+        """
+        found = {}
+        for name, part in self.parts.items():
+            if part.grid:
+                found[name] = search(
+                    self._plan(part, {}, self.search_seeds),
+                    dataset,
+                    part.grid,
+                    say,
+                    rounds=self.rounds,
+                    final=self.final,
+                    folder=None if folder is None else folder / name,
+                )
+                _release()
+        return found
+
+    def searched(self, folder: Path) -> bool:
+        """Return whether `found` finds something."""
+        return (folder / "settings.json").exists() or self._kept.is_file()
+
+    def found(self, folder: Path | None = None) -> dict[str, Any]:
+        """Return what a search found, by part.
+
+        Args:
+          folder: of a run; what a search wrote to `settings.json` there comes first.
+
+        Raises:
+          InputError: nothing was searched, there or when the package was made.
+        """
+        own = None if folder is None else folder / "settings.json"
+        if own is not None and own.exists():
+            found = read_json(own)
+        elif self._kept.is_file():
+            found = json.loads(self._kept.read_text())
+        else:
+            raise InputError(
+                f"{self.name} has no settings yet; search them first: "
+                f"jax-unlearn recipe {self.name} --tune"
+            )
+        # searches of a single part were once written without its name
+        return {next(iter(self.parts)): found} if "settings" in found else found
+
+    def recipe(self, **values: Any) -> Recipe:
+        """Return the recipe that runs it; see `Recipe`."""
+        return Recipe(
+            name=self.name,
+            start=run_study,
+            study=self,
+            options=("parts", "tune"),
+            **{"title": self.title, **values},
+        )
+
+    @property
+    def _kept(self) -> Any:
+        return KEPT.joinpath(f"{self.name.replace('-', '_')}.json")
+
+    def _plan(
+        self, part: Part, methods: Settings, seeds: tuple[int, ...], note: str = ""
+    ) -> Plan:
+        return Plan(
+            title=f"{self.title}: {part.title}" if part.title else self.title,
+            kind=part.kind,
+            fraction=part.fraction,
+            gamma=part.gamma,
+            unseen=self.unseen,
+            training=part.training or self.training,
+            methods=methods,
+            seeds=seeds,
+            note=note,
+        )
+
+
+def run_study(recipe: Recipe, asked: Asked) -> None:
+    """Search the settings of a study where there are none; run its parts."""
+    study: Study = recipe.study
+    dataset, folder, screen = recipe.load(asked), recipe.folder(asked), asked.screen
+    check_writable(folder / "settings.json")
+    for option in ("seeds", "parts") if asked.tune else ():
+        if (value := getattr(asked, option)) is not None:
+            raise InputError(
+                f"{option}={value}: a search is of all parts, on seeds of its own; "
+                "leave it out"
+            )
+    if asked.tune or not study.searched(folder):
+        found = study.search(dataset, screen.say, folder=folder / "search")
+        path = write_atomic(folder / "settings.json", text_of(found), overwrite=True)
+        screen.say(f"wrote {path}")
+    if asked.tune:
+        return
+    parts = tuple(study.parts) if asked.parts is None else asked.parts
+    if not parts or len(set(parts)) < len(parts):
+        raise InputError(f"parts={parts}: name one or more, none of them twice")
+    plans = {part: study.plan(part, seeds=asked.seeds, folder=folder) for part in parts}
+    phases = sum(len(plan.seeds) * (3 + len(plan.methods)) for plan in plans.values())
+    results = {}
+    with screen.progress(phases) as progress:
+        for part, plan in plans.items():
+            shared = plan.training == study.training
+            results[part] = experiment(
+                plan,
+                dataset,
+                folder / part,
+                progress=progress,
+                resume=True,
+                originals=folder / next(iter(study.parts)) if shared else None,
+            )
+            _release()
+    for part, found in results.items():
+        screen.show(found)
+        write_report(screen, found, folder / part)
+    screen.legend()
+    write_figures(screen, recipe, results, folder)
+    short = {part: shortened(found) for part, found in results.items()}
+    text = json.dumps(short, allow_nan=False) + "\n"
+    path = write_atomic(folder / "results.json", text, overwrite=True)
+    screen.say(f"results: {path}")
+
+
+def _release() -> None:
+    # a program takes memory mappings, of which Linux grants a process 65,530
+    jax.clear_caches()
