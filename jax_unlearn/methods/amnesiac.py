@@ -1,9 +1,12 @@
 """Amnesiac unlearning in its second form: training goes on with wrong labels."""
 
+from typing import Unpack
+
 import optax
 
+from jax_unlearn.methods.assemble import Options
 from jax_unlearn.methods.relabel import random_label
-from jax_unlearn.types import Array, Harmonizer, Model, Unlearner, Weighting
+from jax_unlearn.types import Array, Model, Unlearner
 
 
 def amnesiac_relabel(
@@ -11,11 +14,8 @@ def amnesiac_relabel(
     optimizer: optax.GradientTransformation,
     *,
     num_classes: int,
-    weighting: Weighting | None = None,
-    harmonizer: Harmonizer | None = None,
     seed: int | Array = 0,
-    model_state: str = "sequential",
-    forward: str = "merged",
+    **options: Unpack[Options],
 ) -> Unlearner:
     """Train on over D_r and a relabelled D_f: (Σ w_i CE(x_i, y'_i) + Σ CE)/(n_f + n_r).
 
@@ -30,11 +30,9 @@ def amnesiac_relabel(
       optimizer: published: the one the model was trained with, which goes on (Adam of
         lr 1e-3, batch 64, up to 10 epochs).
       num_classes: K.
-      weighting: weights of the forget samples; default uniform.
-      harmonizer: joins the two gradients, with `forward="separate"` only.
       seed: of the labels.
-      model_state: what happens to BatchNorm statistics, see `assemble`.
-      forward: one pass over the union, as published, or one a batch, see `assemble`.
+      **options: `weighting`, `harmonizer`, `model_state` and `forward` of `assemble`;
+        `forward` defaults to "merged", one pass over the union, as published.
 
     Returns:
       An `Unlearner` that reads `UnlearnBatch.forget` and `.retain`.
@@ -45,22 +43,16 @@ def amnesiac_relabel(
     Reference: Graves et al., arXiv 2010.10981, the form they call "unlearning"; their
     other one, which subtracts logged updates, needs the log of the training run.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> from jax_unlearn.adapters import from_stateless
+    >>> from jax_unlearn.types import Batch, UnlearnBatch
     >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
-    >>> alg = amnesiac_relabel(model, optax.sgd(0.1), num_classes=2)
-    >>> print(alg.init(jnp.float32(2.0), ()).step)
-    0
+    >>> alg = amnesiac_relabel(model, optax.sgd(1.0), num_classes=2)
+    >>> x = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
+    >>> state = alg.init(jnp.float32(2.0), ())
+    >>> state, info = alg.step(state, UnlearnBatch(x, x), jax.random.key(0))
+    >>> print(state.params)  # 2 − (p_0 − p_1)/2, from −CE(1)/2 and CE(0)/2
+    1.6192
     """
-    return random_label(
-        model,
-        optimizer,
-        num_classes=num_classes,
-        weighting=weighting,
-        harmonizer=harmonizer,
-        redraw=False,
-        exclude_true=True,
-        seed=seed,
-        model_state=model_state,
-        forward=forward,
-    )
+    given: Options = {"forward": "merged", **options}
+    return random_label(model, optimizer, num_classes=num_classes, seed=seed, **given)

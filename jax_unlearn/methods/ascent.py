@@ -2,8 +2,7 @@
 
 import optax
 
-from jax_unlearn import harmonize, objectives
-from jax_unlearn.errors import InputError
+from jax_unlearn import _validate, harmonize, objectives
 from jax_unlearn.methods.assemble import assemble
 from jax_unlearn.types import Harmonizer, Model, Unlearner, Weighting
 
@@ -29,12 +28,16 @@ def gradient_ascent(
 
     Reference: Thudi et al., arXiv 2109.13398; Graves et al., arXiv 2010.10981.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> from jax_unlearn.adapters import from_stateless
+    >>> from jax_unlearn.types import Batch, UnlearnBatch
     >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
-    >>> alg = gradient_ascent(model, optax.sgd(0.1))
-    >>> print(alg.init(jnp.float32(2.0), ()).step)
-    0
+    >>> alg = gradient_ascent(model, optax.sgd(1.0))
+    >>> forget = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    >>> state = alg.init(jnp.float32(2.0), ())
+    >>> state, info = alg.step(state, UnlearnBatch(forget), jax.random.key(0))
+    >>> print(state.params, info.forget_loss)  # 2 − p_1, and −CE
+    1.8808 -0.1269
     """
     return assemble(
         model,
@@ -72,15 +75,18 @@ def neggrad_plus(
 
     Reference: Kurmanji et al., arXiv 2302.09880.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> from jax_unlearn.adapters import from_stateless
+    >>> from jax_unlearn.types import Batch, UnlearnBatch
     >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
-    >>> alg = neggrad_plus(model, optax.sgd(0.1))
-    >>> print(alg.init(jnp.float32(2.0), ()).step)
-    0
+    >>> alg = neggrad_plus(model, optax.sgd(1.0), alpha=0.75)
+    >>> x = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    >>> state = alg.init(jnp.float32(2.0), ())
+    >>> state, info = alg.step(state, UnlearnBatch(x, x), jax.random.key(0))
+    >>> print(state.params)  # 2 + (0.75 − 0.25)·p_1
+    2.0596
     """
-    if isinstance(alpha, int | float) and not 0 <= alpha <= 1:
-        raise InputError(f"alpha={alpha} must lie in [0, 1]; try 0.95")
+    _validate.within("alpha", alpha, "[0, 1]", "try 0.95")
     join = harmonize.add() if harmonizer is None else harmonizer
 
     def scaled(g_forget, g_retain):

@@ -1,18 +1,20 @@
 """Put a forget loss, a retain loss, a weighting and an optimizer together."""
 
 import math
-from typing import cast
+from typing import NamedTuple, TypedDict, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jax_unlearn import harmonize
+from jax_unlearn import _validate, harmonize
 from jax_unlearn.errors import InputError
-from jax_unlearn.gradients import uniform_weights, weighted_grad
+from jax_unlearn.gradients import counted, mean_loss, uniform_weights, weighted_grad
 from jax_unlearn.methods.step import (
+    MODEL_STATES,
     Pass,
-    mean_loss,
+    Weigher,
+    forget_gradient,
     stepping,
     weights_of,
     with_data,
@@ -25,7 +27,6 @@ from jax_unlearn.types import (
     Harmonizer,
     LossFn,
     Model,
-    ModelState,
     Params,
     UnlearnBatch,
     Unlearner,
@@ -33,6 +34,22 @@ from jax_unlearn.types import (
     Weighting,
 )
 from jax_unlearn.weights.combine import uniform
+
+
+class Options(TypedDict, total=False):
+    """What most methods hand on to `assemble`, which says more.
+
+    Attributes:
+      weighting: weights of the forget samples; default uniform.
+      harmonizer: joins the two gradients; default their sum.
+      model_state: what happens to BatchNorm statistics; default "sequential".
+      forward: "separate", one pass a batch, or "merged", one for both.
+    """
+
+    weighting: Weighting | None
+    harmonizer: Harmonizer | None
+    model_state: str
+    forward: str
 
 
 def assemble(
@@ -85,155 +102,160 @@ def assemble(
     """
     if forget is None and retain is None:
         raise InputError("forget=None, retain=None: give at least one loss")
-    if model_state not in ("sequential", "retain", "frozen"):
-        raise InputError(
-            f"model_state={model_state!r}: choose 'sequential', 'retain' or 'frozen'"
-        )
-    if forward not in ("separate", "merged"):
-        raise InputError(f"forward={forward!r}: choose 'separate' or 'merged'")
+    _validate.choice("model_state", model_state, *MODEL_STATES)
+    _validate.choice("forward", forward, "separate", "merged")
     if forward == "merged":
-        if not (isinstance(forget, Objective) and isinstance(retain, Objective)):
-            raise InputError(
-                "forward='merged' needs forget and retain made by ju.objectives; use "
-                "forward='separate' for other losses"
-            )
-        if forget.forward is not None or retain.forward is not None:
-            raise InputError(
-                "forward='merged' needs the model's own pass on the inputs; use "
-                "forward='separate' for objectives that change them, such as denoise"
-            )
-        if harmonizer is not None:
-            raise InputError(
-                "forward='merged' makes one gradient, so harmonizer has no two to "
-                "join; use forward='separate'"
-            )
-        if model_state == "retain":
-            raise InputError(
-                "forward='merged' has joint BatchNorm statistics, which "
-                "model_state='retain' forbids; use forward='separate'"
-            )
+        _check_merged(forget, retain, harmonizer, model_state)
     if model_state == "frozen":
         forget, retain = _eval_mode(forget), _eval_mode(retain)
-    weigh = uniform() if weighting is None else weighting
-    join = harmonize.add() if harmonizer is None else harmonizer
-
-    def separate(state: UnlearnState, batch: UnlearnBatch, key: Array) -> Pass:
-        forget_key, retain_key = jax.random.split(key)
-        forget_loss, retain_loss = with_data((forget, retain), state.objective_state)
-        passed = Pass(None, state.model_state, state.weight_state)
-        g_forget = g_retain = None
-        if forget_loss is not None and batch.forget is not None:
-            losses_fn = _losses_fn(
-                forget_loss, passed.model_state, batch.forget, forget_key
-            )
-            g_forget, info = weighted_grad(
-                losses_fn,
-                state.params,
-                weights_of(model, weigh, state, batch, forget_loss),
-                where=batch.forget.mask,
-            )
-            passed = passed._replace(
-                weight_state=info.carry,
-                weights=info.weights,
-                task_losses=info.aux.task_losses,
-                forget_loss=mean_loss(info.losses, batch.forget.mask),
-            )
-            if model_state == "sequential":
-                passed = passed._replace(model_state=info.aux.model_state)
-        if retain_loss is not None and batch.retain is not None:
-            losses_fn = _losses_fn(
-                retain_loss, passed.model_state, batch.retain, retain_key
-            )
-            g_retain, info = weighted_grad(
-                losses_fn, state.params, uniform_weights, where=batch.retain.mask
-            )
-            passed = passed._replace(
-                model_state=info.aux.model_state,
-                retain_loss=mean_loss(info.losses, batch.retain.mask),
-            )
-        if g_forget is None or g_retain is None:
-            grads = g_forget if g_retain is None else g_retain
-            if grads is None:
-                raise InputError(
-                    "the step has no batch for any of its losses; fill "
-                    "UnlearnBatch.forget or UnlearnBatch.retain"
-                )
-            zero = optax.tree.zeros_like(grads)
-            pair = (grads, zero) if g_retain is None else (zero, grads)
-            return passed._replace(grads=join(*pair))
-        return passed._replace(
-            grads=join(g_forget, g_retain),
-            conflict=harmonize.cosine(g_forget, g_retain),
-        )
-
-    def merged(state: UnlearnState, batch: UnlearnBatch, key: Array) -> Pass:
-        losses = with_data((forget, retain), state.objective_state)
-        pair = cast(tuple[Batch, Batch], (batch.forget, batch.retain))
-        sizes = (pair[0].labels.shape[0], pair[1].labels.shape[0])
-        where = _join(_counted(pair[0]), _counted(pair[1]))
-        weights_fn = weights_of(model, weigh, state, batch)
-
-        def losses_fn(params: Params):
-            return _joint_losses(losses, params, state.model_state, pair, key)
-
-        def joint_weights(losses: Array, aux: tuple[Aux, ModelState]):
-            first, second = _part(losses, sizes)
-            weights, carry = weights_fn(first, aux[0])
-            return _join(weights, jnp.ones_like(second)), carry
-
-        grads, info = weighted_grad(losses_fn, state.params, joint_weights, where=where)
-        forget_losses, retain_losses = _part(info.losses, sizes)
-        return Pass(
-            grads,
-            info.aux[1],
-            info.carry,
-            _part(info.weights, sizes)[0],
-            info.aux[0].task_losses,
-            mean_loss(forget_losses, pair[0].mask),
-            mean_loss(retain_losses, pair[1].mask),
-        )
+    weighting = uniform() if weighting is None else weighting
+    harmonizer = harmonize.add() if harmonizer is None else harmonizer
+    parts = _Parts(forget, retain, Weigher(model, weighting), harmonizer, model_state)
 
     def passed(state: UnlearnState, batch: UnlearnBatch, key: Array) -> Pass:
         both = batch.forget is not None and batch.retain is not None
-        return (merged if forward == "merged" and both else separate)(state, batch, key)
+        one = _merged if forward == "merged" and both else _separate
+        return one(parts, state, batch, key)
 
     return stepping(
         passed,
         optimizer,
-        weighting=weigh,
+        weighting=weighting,
         data=tuple(getattr(loss, "data", ()) for loss in (forget, retain)),
         frozen=model_state == "frozen",
     )
 
 
-def _eval_mode(loss: LossFn | None) -> LossFn | None:
-    return loss._replace(train=False) if isinstance(loss, Objective) else loss
+class _Parts(NamedTuple):
+    """What `assemble` was given, defaults filled in."""
+
+    forget: LossFn | None
+    retain: LossFn | None
+    weigher: Weigher
+    harmonizer: Harmonizer
+    model_state: str
 
 
-def _losses_fn(loss: LossFn, model_state: ModelState, batch: Batch, key: Array):
-    def losses_fn(params: Params):
-        return loss(params, model_state, batch, key)
+def _separate(
+    parts: _Parts, state: UnlearnState, batch: UnlearnBatch, key: Array
+) -> Pass:
+    """Return the joint gradient of one pass a batch."""
+    forget_key, retain_key = jax.random.split(key)
+    forget, retain = map(with_data, parts[:2], state.objective_state)
+    passed = Pass(None, state.model_state, state.weight_state)
+    g_forget = g_retain = None
+    if forget is not None and batch.forget is not None:
+        g_forget, info = forget_gradient(
+            parts.weigher, forget, state, batch, key=forget_key
+        )
+        passed = passed._replace(
+            weight_state=info.carry,
+            weights=info.weights,
+            task_losses=info.aux.task_losses,
+            forget_loss=mean_loss(info.losses, batch.forget.mask),
+        )
+        if parts.model_state == "sequential":
+            passed = passed._replace(model_state=info.aux.model_state)
+    if retain is not None and (kept := batch.retain) is not None:
+        g_retain, info = weighted_grad(
+            lambda params: retain(params, passed.model_state, kept, retain_key),
+            state.params,
+            uniform_weights,
+            where=kept.mask,
+        )
+        passed = passed._replace(
+            model_state=info.aux.model_state,
+            retain_loss=mean_loss(info.losses, kept.mask),
+        )
+    if g_forget is None and g_retain is None:
+        raise InputError(
+            "the step has no batch for any of its losses; fill UnlearnBatch.forget or "
+            "UnlearnBatch.retain"
+        )
+    if g_forget is not None and g_retain is not None:
+        passed = passed._replace(conflict=harmonize.cosine(g_forget, g_retain))
+    pair = (
+        optax.tree.zeros_like(g_retain) if g_forget is None else g_forget,
+        optax.tree.zeros_like(g_forget) if g_retain is None else g_retain,
+    )
+    return passed._replace(grads=parts.harmonizer(*pair))
 
-    return losses_fn
 
-
-def _joint_losses(losses, params, model_state, pair, key):
-    """Return the losses of both batches from one forward pass."""
-    forget, retain = losses
+def _merged(
+    parts: _Parts, state: UnlearnState, batch: UnlearnBatch, key: Array
+) -> Pass:
+    """Return the joint gradient of one forward pass over both batches."""
+    forget, retain = map(with_data, parts[:2], state.objective_state)
+    pair = cast(tuple[Batch, Batch], (batch.forget, batch.retain))
     sizes = (pair[0].labels.shape[0], pair[1].labels.shape[0])
+    weights_fn = weights_of(parts.weigher, forget, state, batch)
     forget_key, retain_key, apply_key = jax.random.split(key, 3)
     inputs = jax.tree.map(_join, pair[0].inputs, pair[1].inputs)
-    outputs, model_state = forget.model.apply(
-        params, model_state, inputs, train=forget.train, key=apply_key
+
+    def losses_fn(params: Params):
+        outputs, model_state = forget.model.apply(
+            params, state.model_state, inputs, train=forget.train, key=apply_key
+        )
+        first, second = (
+            jax.tree.map(lambda leaf, own=own: _part(leaf, sizes)[own], outputs)
+            for own in (0, 1)
+        )
+        losses, task_losses = forget.output_loss(
+            first, pair[0], forget_key, forget.data
+        )
+        others, _ = retain.output_loss(second, pair[1], retain_key, retain.data)
+        return _join(losses, others), Aux(first, task_losses, model_state)
+
+    def joint_weights(losses: Array, aux: Aux):
+        first, second = _part(losses, sizes)
+        weights, carry = weights_fn(first, aux)
+        return _join(weights, jnp.ones_like(second)), carry
+
+    where = _join(counted(pair[0]), counted(pair[1]))
+    grads, info = weighted_grad(losses_fn, state.params, joint_weights, where=where)
+    forget_losses, retain_losses = _part(info.losses, sizes)
+    return Pass(
+        grads,
+        info.aux.model_state,
+        info.carry,
+        _part(info.weights, sizes)[0],
+        info.aux.task_losses,
+        mean_loss(forget_losses, pair[0].mask),
+        mean_loss(retain_losses, pair[1].mask),
     )
-    first = jax.tree.map(lambda leaf: _part(leaf, sizes)[0], outputs)
-    second = jax.tree.map(lambda leaf: _part(leaf, sizes)[1], outputs)
-    forget_losses, task_losses = forget.output_loss(
-        first, pair[0], forget_key, forget.data
-    )
-    retain_losses, _ = retain.output_loss(second, pair[1], retain_key, retain.data)
-    aux = Aux(first, task_losses, model_state)
-    return _join(forget_losses, retain_losses), (aux, model_state)
+
+
+def _check_merged(
+    forget: LossFn | None,
+    retain: LossFn | None,
+    harmonizer: Harmonizer | None,
+    model_state: str,
+) -> None:
+    """Refuse what one pass over both batches cannot do."""
+    if not (isinstance(forget, Objective) and isinstance(retain, Objective)):
+        raise InputError(
+            "forward='merged' needs forget and retain made by ju.objectives; use "
+            "forward='separate' for other losses"
+        )
+    if forget.forward is not None or retain.forward is not None:
+        raise InputError(
+            "forward='merged' needs the model's own pass on the inputs; use "
+            "forward='separate' for objectives that change them, such as denoise"
+        )
+    if harmonizer is not None:
+        raise InputError(
+            "forward='merged' makes one gradient, so harmonizer has no two to join; "
+            "use forward='separate'"
+        )
+    if model_state == "retain":
+        raise InputError(
+            "forward='merged' has joint BatchNorm statistics, which "
+            "model_state='retain' forbids; use forward='separate'"
+        )
+
+
+def _eval_mode(loss: LossFn | None) -> LossFn | None:
+    return loss._replace(train=False) if isinstance(loss, Objective) else loss
 
 
 def _join(first: Array, second: Array) -> Array:
@@ -255,9 +277,3 @@ def _part(rows: Array, sizes: tuple[int, int]) -> tuple[Array, Array]:
     first, second = grouped[:, :own], grouped[:, own:]
     shape = (-1, *rows.shape[1:])
     return first.reshape(shape), second.reshape(shape)
-
-
-def _counted(batch: Batch) -> Array:
-    if batch.mask is None:
-        return jnp.ones(batch.labels.shape, jnp.bool_)
-    return batch.mask

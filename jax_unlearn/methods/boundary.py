@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jax_unlearn import losses
+from jax_unlearn import _validate, losses
 from jax_unlearn.errors import InputError
 from jax_unlearn.methods.assemble import assemble
 from jax_unlearn.objectives.boundary import fixed_label
@@ -146,11 +146,8 @@ def boundary_expand(
     >>> print(state.params, state.objective_state.neuron["kernel"].shape)
     2.0 (2,)
     """
-    if num_classes < 1 or width < 1:
-        raise InputError(
-            f"num_classes={num_classes}, width={width}: give the numbers of logits and "
-            "of features, 1 or more"
-        )
+    _validate.at_least("num_classes", num_classes, 1, "give the number of logits")
+    _validate.at_least("width", width, 1, "give the number of features")
     train = model_state != "frozen"
 
     def plain(params, model_state, inputs, *, train, key=None):
@@ -213,14 +210,11 @@ def _join(state: UnlearnState) -> UnlearnState:
 def _neuron(seed: int | Array, width: int) -> PyTree:
     kernel_key, bias_key = jax.random.split(jax.random.key(seed))
     reach = width**-0.5
-    return {
-        "kernel": jax.random.uniform(
-            kernel_key, (width,), jnp.float32, minval=-reach, maxval=reach
-        ),
-        "bias": jax.random.uniform(
-            bias_key, (), jnp.float32, minval=-reach, maxval=reach
-        ),
-    }
+
+    def drawn(key: Array, shape: tuple[int, ...]) -> Array:
+        return jax.random.uniform(key, shape, jnp.float32, minval=-reach, maxval=reach)
+
+    return {"kernel": drawn(kernel_key, (width,)), "bias": drawn(bias_key, ())}
 
 
 def _extra_logit(neuron: PyTree, hidden: Array) -> Array:
@@ -249,13 +243,11 @@ def _side_by_side(
         return {name: optimizers[name].init(params[name]) for name in optimizers}
 
     def update(updates: PyTree, state: PyTree, params: PyTree = None):
-        found = {
+        pairs = {
             name: optimizers[name].update(updates[name], state[name], params[name])
             for name in optimizers
         }
-        return (
-            {name: pair[0] for name, pair in found.items()},
-            {name: pair[1] for name, pair in found.items()},
-        )
+        moves, states = ({name: pairs[name][i] for name in pairs} for i in (0, 1))
+        return moves, states
 
     return optax.GradientTransformation(init, update)

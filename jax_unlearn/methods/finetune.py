@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jax_unlearn import objectives
-from jax_unlearn.errors import InputError
+from jax_unlearn import _validate, objectives
 from jax_unlearn.methods.assemble import assemble
 from jax_unlearn.types import Array, Model, Unlearner
 
@@ -34,10 +33,15 @@ def finetune(
     Reference: SalUn's FT, arXiv 2310.12508.
 
     >>> from jax_unlearn.adapters import from_stateless
+    >>> from jax_unlearn.types import Batch, UnlearnBatch
     >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
-    >>> alg = finetune(model, optax.sgd(0.1))
-    >>> print(alg.init(jnp.float32(2.0), ()).step)
-    0
+    >>> alg = finetune(model, optax.sgd(1.0))
+    >>> retain = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    >>> state = alg.init(jnp.float32(2.0), ())
+    >>> step = UnlearnBatch(retain=retain)
+    >>> state, info = alg.step(state, step, jax.random.key(0))
+    >>> print(state.params)  # 2 + p_1, p_1 = 1/(1 + e²)
+    2.1192
     """
     return assemble(
         model, optimizer, retain=objectives.descent(model), model_state=model_state
@@ -70,15 +74,18 @@ def l1_sparse(
     Reference: Jia et al., arXiv 2304.04934, equation 6.
 
     >>> from jax_unlearn.adapters import from_stateless
+    >>> from jax_unlearn.types import Batch, UnlearnBatch
     >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
-    >>> alg = l1_sparse(model, optax.sgd(0.1), steps=10)
-    >>> print(alg.init(jnp.float32(2.0), ()).step)
-    0
+    >>> alg = l1_sparse(model, optax.sgd(1.0), penalty=0.5, steps=10)
+    >>> retain = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    >>> state = alg.init(jnp.float32(2.0), ())
+    >>> step = UnlearnBatch(retain=retain)
+    >>> state, info = alg.step(state, step, jax.random.key(0))
+    >>> print(state.params)  # 2 + p_1 − 0.5
+    1.6192
     """
-    if isinstance(penalty, int | float) and not penalty >= 0:
-        raise InputError(f"penalty={penalty} must not be negative; try 1e-4")
-    if steps < 1:
-        raise InputError(f"steps={steps} must be at least 1")
+    _validate.not_negative("penalty", penalty, "try 1e-4")
+    _validate.at_least("steps", steps, 1)
     schedule = optax.linear_schedule(penalty, 0.0, steps)
     return assemble(
         model,

@@ -1,18 +1,31 @@
 """Learning to unlearn (LTU): both gradients by meta-optimization, then harmonized."""
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_unlearn import harmonize, objectives
+from jax_unlearn import _validate, harmonize, objectives
 from jax_unlearn.errors import InputError
-from jax_unlearn.gradients import meta_grad, uniform_weights, weighted_loss
+from jax_unlearn.gradients import (
+    MetaGradInfo,
+    mean_loss,
+    meta_grad,
+    uniform_weights,
+    weighted_loss,
+)
 from jax_unlearn.membership.attacks import Attack, AttackParams
-from jax_unlearn.methods.step import Pass, mean_loss, stepping, weights_of, with_data
+from jax_unlearn.methods.step import (
+    MODEL_STATES,
+    Pass,
+    Weigher,
+    stepping,
+    weights_of,
+    with_data,
+)
 from jax_unlearn.objectives.base import Objective
 from jax_unlearn.types import (
     Array,
@@ -38,15 +51,9 @@ def ltu(
     queries: int,
     attacks: Sequence[Attack],
     attack_params: Mapping[str, AttackParams],
-    inner: optax.GradientTransformation | None = None,
-    inner_steps: int = 1,
-    first_order: bool = False,
-    remat: bool = False,
-    weighting: Weighting | None = None,
-    harmonizer: Harmonizer | None = None,
     redraw: bool = False,
     seed: int | Array = 0,
-    model_state: str = "frozen",
+    **options: Any,
 ) -> Unlearner:
     """Learn to unlearn: keep and forget what still holds one step ahead.
 
@@ -71,28 +78,14 @@ def ltu(
       model: the network; outputs are logits `[B, K]`.
       optimizer: any optax transformation, for the outer step.
       num_classes: K.
-      queries: N, how many query batches of equal size stand one after the other in
-        `UnlearnBatch.retain`.
+      queries: N, see `meta_unlearn`.
       attacks: two or more membership attacks of different names.
       attack_params: what they have learned, by name, as from
         `ju.membership.train_attacks`.
-      inner: any optax transformation, for the virtual step; default SGD of rate 0.003.
-        Where its rate passes the inverse of the support loss's largest curvature the
-        virtual step diverges, and the gradient through it explodes: lower the rate, or
-        clip in `optimizer`. `optax.set_to_zero()` looks nowhere ahead (the ablation
-        without meta-test).
-      inner_steps: number of virtual steps.
-      first_order: take the virtual step's gradient for a constant.
-      remat: save memory, see `ju.gradients.meta_grad`.
-      weighting: weights of the support of g_r, taken anew at each virtual step;
-        default uniform.
-      harmonizer: default `one_way()`: g_f gives up what conflicts with g_r.
       redraw: new random labels at every step instead of one draw a sample.
       seed: of the fixed labels.
-      model_state: "frozen": BatchNorm statistics stay, all passes are in eval mode.
-        "sequential" and "retain": g_r is one of train mode, each batch with statistics
-        of its own; the next state is the mean of what the support (of "sequential"
-        only) and the queries, after the virtual step, make of the incoming one.
+      **options: `inner`, `inner_steps`, `first_order`, `remat`, `weighting`,
+        `harmonizer` and `model_state`, as `meta_unlearn`.
 
     Returns:
       An `Unlearner` that reads `UnlearnBatch.forget` and `.retain`. Of its
@@ -153,13 +146,7 @@ def ltu(
             for attack in attacks
         ],
         queries=queries,
-        inner=inner,
-        inner_steps=inner_steps,
-        first_order=first_order,
-        remat=remat,
-        weighting=weighting,
-        harmonizer=harmonizer,
-        model_state=model_state,
+        **options,
     )
 
 
@@ -189,14 +176,23 @@ def meta_unlearn(
       remember: query loss of g_r on retain samples; `ju.objectives.denoise`.
       audits: two or more losses of g_f that share one forward pass;
         `ju.objectives.denoising_nonmember`.
-      queries: as in `ltu`, like all that follows.
-      inner: default SGD of rate 0.003.
+      queries: N, how many query batches of equal size stand one after the other in
+        `UnlearnBatch.retain`.
+      inner: any optax transformation, for the virtual step; default SGD of rate 0.003.
+        Where its rate passes the inverse of the support loss's largest curvature the
+        virtual step diverges, and the gradient through it explodes: lower the rate, or
+        clip in `optimizer`. `optax.set_to_zero()` looks nowhere ahead (the ablation
+        without meta-test).
       inner_steps: number of virtual steps.
       first_order: take the virtual step's gradient for a constant.
-      remat: save memory.
-      weighting: default uniform.
-      harmonizer: default `one_way()`.
-      model_state: "frozen", "sequential" or "retain".
+      remat: save memory, see `ju.gradients.meta_grad`.
+      weighting: weights of the support of g_r, taken anew at each virtual step;
+        default uniform.
+      harmonizer: default `one_way()`: g_f gives up what conflicts with g_r.
+      model_state: "frozen": BatchNorm statistics stay, all passes are in eval mode.
+        "sequential" and "retain": g_r is one of train mode, each batch with statistics
+        of its own; the next state is the mean of what the support (of "sequential"
+        only) and the queries, after the virtual step, make of the incoming one.
 
     Returns:
       An `Unlearner`, see `ltu`.
@@ -212,77 +208,28 @@ def meta_unlearn(
     >>> alg = meta_unlearn(
     ...     model, optax.sgd(0.1), relabel=up, remember=down, audits=[up, up], queries=1
     ... )
-    >>> print(alg.init(jnp.float32(2.0), ()).step)
-    0
+    >>> x = Batch(jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([0, 1]))
+    >>> state = alg.init(jnp.float32(2.0), ())
+    >>> state, info = alg.step(state, UnlearnBatch(x, x), jax.random.key(0))
+    >>> print(info.forget_loss)  # −log(1 + e^-2), of both samples
+    -0.1269
     """
     if len(audits) < 2:
         raise InputError(f"{len(audits)} audits: give 2 or more losses for g_f")
-    if queries < 1:
-        raise InputError(f"queries={queries} must be at least 1")
-    if model_state not in ("sequential", "retain", "frozen"):
-        raise InputError(
-            f"model_state={model_state!r}: choose 'sequential', 'retain' or 'frozen'"
-        )
-    audits = tuple(audits)
+    _validate.at_least("queries", queries, 1)
+    _validate.choice("model_state", model_state, *MODEL_STATES)
     if model_state == "frozen":
         relabel, remember = (o._replace(train=False) for o in (relabel, remember))
-    inner = optax.sgd(0.003) if inner is None else inner
-    weigh = uniform() if weighting is None else weighting
+    weighting = uniform() if weighting is None else weighting
     join = harmonize.one_way() if harmonizer is None else harmonizer
-    options = {
-        "inner": inner,
+    meta = {
+        "inner": optax.sgd(0.003) if inner is None else inner,
         "inner_steps": inner_steps,
         "first_order": first_order,
         "remat": remat,
     }
-
-    def remembering(state: UnlearnState, batch: UnlearnBatch, key: Array):
-        forget, parts = cast(Batch, batch.forget), _split(batch.retain, queries)
-        (support,) = with_data((relabel,), state.objective_state[:1])
-        support_key, *query_keys = jax.random.split(key, queries + 1)
-        weights_fn = weights_of(model, weigh, state, batch, support)
-
-        def support_loss(params: Params):
-            losses, aux = support(params, state.model_state, forget, support_key)
-            return weighted_loss(losses, aux, weights_fn, where=forget.mask)
-
-        def query_losses(params: Params):
-            def one(part: Batch, key: Array):
-                losses, aux = remember(params, state.model_state, part, key)
-                loss, _ = weighted_loss(losses, aux, uniform_weights, where=part.mask)
-                return loss, aux.model_state
-
-            return jax.vmap(one)(parts, jnp.stack(query_keys))
-
-        return meta_grad(support_loss, query_losses, state.params, **options)
-
-    def forgetting(state: UnlearnState, forget: Batch, key: Array):
-        judges = with_data(audits, state.objective_state[1:])
-        order_key, support_key, query_key = jax.random.split(key, 3)
-        order = jax.random.permutation(order_key, len(judges))
-        part = np.arange(forget.labels.shape[0]) % len(judges)
-        seen, rest = (_rows(forget, np.flatnonzero(p)) for p in (part == 0, part > 0))
-        owner = order[part[part > 0]]  # which attack looks at which query sample
-        others = range(1, len(judges))
-
-        def support_loss(params: Params):
-            losses = _judged(judges, params, state.model_state, seen, support_key)
-            loss, _ = weighted_loss(
-                losses[order[0]], None, uniform_weights, where=seen.mask
-            )
-            return loss, None
-
-        def query_losses(params: Params):
-            losses = _judged(judges, params, state.model_state, rest, query_key)
-            own = jnp.take_along_axis(losses, owner[None], axis=0)[0]
-            return jnp.stack(
-                [
-                    mean_loss(own[rows], None if rest.mask is None else rest.mask[rows])
-                    for rows in (np.flatnonzero(part[part > 0] == i) for i in others)
-                ]
-            ), None
-
-        return meta_grad(support_loss, query_losses, state.params, **options)
+    weigher = Weigher(model, weighting)
+    parts = _Parts(relabel, remember, tuple(audits), queries, weigher, meta)
 
     def passed(state: UnlearnState, batch: UnlearnBatch, key: Array) -> Pass:
         forget, retain = batch.forget, batch.retain
@@ -296,28 +243,95 @@ def meta_unlearn(
                 f"{len(audits)} attacks: each needs one to look at; enlarge the batch"
             )
         forget_key, retain_key = jax.random.split(key)
-        g_retain, kept = remembering(state, batch, retain_key)
-        g_forget, _ = forgetting(state, forget, forget_key)
-        support = kept.support_aux
+        g_retain, remembered = _remembering(parts, state, batch, retain_key)
+        g_forget = _forgetting(parts, state, forget, forget_key)
+        support = remembered.support_aux
         first = support.aux.model_state if model_state == "sequential" else None
         return Pass(
             join(g_forget, g_retain),
-            _mean_state(first, kept.query_aux, queries),
+            _mean_state(first, remembered.query_aux, queries),
             support.carry,
             support.weights,
             support.aux.task_losses,
             mean_loss(support.losses, forget.mask),
-            jnp.mean(kept.query_losses),
+            jnp.mean(remembered.query_losses),
             harmonize.cosine(g_forget, g_retain),
         )
 
     return stepping(
         passed,
         optimizer,
-        weighting=weigh,
+        weighting=weighting,
         data=tuple(objective.data for objective in (relabel, *audits)),
         frozen=model_state == "frozen",
     )
+
+
+class _Parts(NamedTuple):
+    """What `meta_unlearn` was given, defaults filled in; `meta`: of `meta_grad`."""
+
+    relabel: Objective
+    remember: Objective
+    audits: tuple[Objective, ...]
+    queries: int
+    weigher: Weigher
+    meta: dict[str, Any]
+
+
+def _remembering(
+    parts: _Parts, state: UnlearnState, batch: UnlearnBatch, key: Array
+) -> tuple[Params, MetaGradInfo]:
+    """Return (g_r, what was seen on its way)."""
+    forget, queries = cast(Batch, batch.forget), _split(batch.retain, parts.queries)
+    support = with_data(parts.relabel, state.objective_state[0])
+    support_key, *query_keys = jax.random.split(key, parts.queries + 1)
+    weights_fn = weights_of(parts.weigher, support, state, batch)
+
+    def support_loss(params: Params):
+        losses, aux = support(params, state.model_state, forget, support_key)
+        return weighted_loss(losses, aux, weights_fn, where=forget.mask)
+
+    def query_losses(params: Params):
+        def one(query: Batch, key: Array):
+            losses, aux = parts.remember(params, state.model_state, query, key)
+            loss, _ = weighted_loss(losses, aux, uniform_weights, where=query.mask)
+            return loss, aux.model_state
+
+        return jax.vmap(one)(queries, jnp.stack(query_keys))
+
+    return meta_grad(support_loss, query_losses, state.params, **parts.meta)
+
+
+def _forgetting(
+    parts: _Parts, state: UnlearnState, forget: Batch, key: Array
+) -> Params:
+    """Return g_f: each attack judges a part of the forget batch."""
+    judges = list(map(with_data, parts.audits, state.objective_state[1:]))
+    order_key, support_key, query_key = jax.random.split(key, 3)
+    order = jax.random.permutation(order_key, len(judges))
+    part = np.arange(forget.labels.shape[0]) % len(judges)
+    first = jax.tree.map(lambda leaf: leaf[np.flatnonzero(part == 0)], forget)
+    rest = jax.tree.map(lambda leaf: leaf[np.flatnonzero(part > 0)], forget)
+    owner = order[part[part > 0]]  # which attack looks at which query sample
+
+    def judged(params: Params, batch: Batch, key: Array) -> Array:
+        """Return the losses of all attacks from one forward pass, `[attacks, B]`."""
+        seen, _ = judges[0].outputs(params, state.model_state, batch, key)
+        return jnp.stack([j.output_loss(seen, batch, key, j.data)[0] for j in judges])
+
+    def support_loss(params: Params):
+        losses = judged(params, first, support_key)[order[0]]
+        return weighted_loss(losses, None, uniform_weights, where=first.mask)[0], None
+
+    def query_losses(params: Params):
+        losses = judged(params, rest, query_key)
+        own = jnp.take_along_axis(losses, owner[None], axis=0)[0]
+        rows = [np.flatnonzero(part[part > 0] == i) for i in range(1, len(judges))]
+        masks = [None if rest.mask is None else rest.mask[r] for r in rows]
+        means = [mean_loss(own[r], m) for r, m in zip(rows, masks, strict=True)]
+        return jnp.stack(means), None
+
+    return meta_grad(support_loss, query_losses, state.params, **parts.meta)[0]
 
 
 def _split(batch: Batch | None, parts: int) -> Batch:
@@ -334,25 +348,13 @@ def _split(batch: Batch | None, parts: int) -> Batch:
     )
 
 
-def _rows(batch: Batch, rows: np.ndarray) -> Batch:
-    return jax.tree.map(lambda leaf: leaf[rows], batch)
-
-
-def _judged(audits, params, model_state, batch, key) -> Array:
-    """Return the losses of all attacks from one forward pass, `[attacks, B]`."""
-    outputs, _ = audits[0].outputs(params, model_state, batch, key)
-    return jnp.stack([a.output_loss(outputs, batch, key, a.data)[0] for a in audits])
-
-
 def _mean_state(first: ModelState | None, others: PyTree, count: int) -> ModelState:
     """Return the mean of the states of all passes; what has no mean, of the last."""
 
     def mean(stacked: Array, *support: Array) -> Array:
         if not jnp.issubdtype(stacked.dtype, jnp.floating):
             return stacked[-1]
-        total = jnp.sum(stacked, axis=0)
-        for leaf in support:
-            total += leaf
+        total = sum(support, jnp.sum(stacked, axis=0))
         return (total / (count + len(support))).astype(stacked.dtype)
 
     trees = (others,) if first is None else (others, first)

@@ -1,11 +1,13 @@
 """Methods that give the forget set new targets: random labels, SalUn, transport."""
 
+from typing import Any, Unpack
+
 import optax
 
 from jax_unlearn import objectives
 from jax_unlearn.masks import masked, soft_threshold
-from jax_unlearn.methods.assemble import assemble
-from jax_unlearn.types import Array, Harmonizer, Model, PyTree, Unlearner, Weighting
+from jax_unlearn.methods.assemble import Options, assemble
+from jax_unlearn.types import Array, Model, PyTree, Unlearner
 
 
 def random_label(
@@ -13,13 +15,10 @@ def random_label(
     optimizer: optax.GradientTransformation,
     *,
     num_classes: int,
-    weighting: Weighting | None = None,
-    harmonizer: Harmonizer | None = None,
     redraw: bool = False,
     exclude_true: bool = True,
     seed: int | Array = 0,
-    model_state: str = "sequential",
-    forward: str = "separate",
+    **options: Unpack[Options],
 ) -> Unlearner:
     """Relabel (RL): minimise Σ w_i CE(x_i, y'_i) on D_f, y' random, and CE on D_r.
 
@@ -30,13 +29,10 @@ def random_label(
       model: the network; outputs are logits `[B, K]`.
       optimizer: any optax transformation; published: lr 0.01 to 0.1, 10 epochs.
       num_classes: K.
-      weighting: weights of the forget samples; default uniform.
-      harmonizer: joins the two gradients; default their sum.
       redraw: new labels at every step instead of one draw a sample.
       exclude_true: draw over the other K − 1 classes (published form) or over all K.
       seed: of the fixed labels.
-      model_state: what happens to BatchNorm statistics, see `assemble`.
-      forward: one pass a batch or one for both, see `assemble`.
+      **options: `weighting`, `harmonizer`, `model_state` and `forward` of `assemble`.
 
     Returns:
       An `Unlearner` that reads `UnlearnBatch.forget` and `.retain`.
@@ -46,12 +42,16 @@ def random_label(
 
     Reference: Golatkar et al., arXiv 1911.04933; SalUn's RL, arXiv 2310.12508.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> from jax_unlearn.adapters import from_stateless
+    >>> from jax_unlearn.types import Batch, UnlearnBatch
     >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
-    >>> alg = random_label(model, optax.sgd(0.1), num_classes=2)
-    >>> print(alg.init(jnp.float32(2.0), ()).step)
-    0
+    >>> alg = random_label(model, optax.sgd(1.0), num_classes=2)
+    >>> forget = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
+    >>> state = alg.init(jnp.float32(2.0), ())
+    >>> state, info = alg.step(state, UnlearnBatch(forget), jax.random.key(0))
+    >>> print(state.params)  # 2 − p_0, for the only other class is 1
+    1.1192
     """
     return assemble(
         model,
@@ -64,10 +64,7 @@ def random_label(
             seed=seed,
         ),
         retain=objectives.descent(model),
-        weighting=weighting,
-        harmonizer=harmonizer,
-        model_state=model_state,
-        forward=forward,
+        **options,
     )
 
 
@@ -78,7 +75,7 @@ def salun(
     mask: PyTree,
     num_classes: int,
     legacy: bool = False,
-    **options,
+    **options: Any,
 ) -> Unlearner:
     """Relabel only the salient weights (SalUn): RL under m = 1(|∇ℓ_f(θ_o)| large).
 
@@ -94,16 +91,21 @@ def salun(
       An `Unlearner` that reads `UnlearnBatch.forget` and `.retain`.
 
     Raises:
-      ValueError: at `init`, if the mask does not fit the parameters.
+      InputError: at `init`, if the mask does not fit the parameters.
 
     Reference: Fan et al., arXiv 2310.12508.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> from jax_unlearn.adapters import from_stateless
-    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
-    >>> alg = salun(model, optax.sgd(0.1), mask=jnp.array(True), num_classes=2)
-    >>> print(alg.init(jnp.float32(2.0), ()).step)
-    0
+    >>> from jax_unlearn.types import Batch, UnlearnBatch
+    >>> model = from_stateless(lambda key, x: None, lambda w, x: w[None] * x)
+    >>> mask = jnp.array([True, False])  # which of the two weights may move
+    >>> alg = salun(model, optax.sgd(1.0), mask=mask, num_classes=2)
+    >>> forget = Batch(jnp.array([[1.0, 1.0]]), jnp.array([0]), jnp.array([0]))
+    >>> state = alg.init(jnp.array([2.0, 0.0]), ())
+    >>> state, info = alg.step(state, UnlearnBatch(forget), jax.random.key(0))
+    >>> print(state.params)  # unmasked the second would have gone to p_0
+    [1.1192 0.    ]
     """
     optimizer = masked(optimizer, mask, legacy=legacy)
     return random_label(model, optimizer, num_classes=num_classes, **options)
@@ -115,7 +117,7 @@ def salun_soft(
     *,
     threshold: float,
     num_classes: int,
-    **options,
+    **options: Any,
 ) -> Unlearner:
     """Relabel under a pull to the original weights (SalUn-soft): no mask to prepare.
 
@@ -134,12 +136,16 @@ def salun_soft(
 
     Reference: Fan et al., arXiv 2310.12508, soft-thresholding variant.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> from jax_unlearn.adapters import from_stateless
+    >>> from jax_unlearn.types import Batch, UnlearnBatch
     >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
-    >>> alg = salun_soft(model, optax.sgd(0.1), threshold=1e-4, num_classes=2)
-    >>> print(alg.init(jnp.float32(2.0), ()).step)
-    0
+    >>> alg = salun_soft(model, optax.sgd(1.0), threshold=0.5, num_classes=2)
+    >>> forget = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
+    >>> state = alg.init(jnp.float32(2.0), ())
+    >>> state, info = alg.step(state, UnlearnBatch(forget), jax.random.key(0))
+    >>> print(state.params)  # 2 − (p_0 − 0.5)
+    1.6192
     """
     optimizer = soft_threshold(optimizer, threshold)
     return random_label(model, optimizer, num_classes=num_classes, **options)
@@ -150,10 +156,7 @@ def endpoint_transport(
     optimizer: optax.GradientTransformation,
     *,
     targets: Array,
-    weighting: Weighting | None = None,
-    harmonizer: Harmonizer | None = None,
-    model_state: str = "sequential",
-    forward: str = "separate",
+    **options: Unpack[Options],
 ) -> Unlearner:
     """Send every forget sample to an unseen prediction of its class and quantile.
 
@@ -165,30 +168,28 @@ def endpoint_transport(
       optimizer: any optax transformation.
       targets: table `f32[N, K]` by sample id, from `ju.objectives.transport_targets`
         and `target_table`.
-      weighting: weights of the forget samples; default uniform.
-      harmonizer: joins the two gradients; default their sum.
-      model_state: what happens to BatchNorm statistics, see `assemble`.
-      forward: one pass a batch or one for both, see `assemble`.
+      **options: `weighting`, `harmonizer`, `model_state` and `forward` of `assemble`.
 
     Returns:
       An `Unlearner` that reads `UnlearnBatch.forget` and `.retain`.
 
     Source: our choice.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> from jax_unlearn.adapters import from_stateless
+    >>> from jax_unlearn.types import Batch, UnlearnBatch
     >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
-    >>> alg = endpoint_transport(model, optax.sgd(0.1), targets=jnp.full((1, 2), 0.5))
-    >>> print(alg.init(jnp.float32(2.0), ()).step)
-    0
+    >>> alg = endpoint_transport(model, optax.sgd(1.0), targets=jnp.full((1, 2), 0.5))
+    >>> forget = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
+    >>> state = alg.init(jnp.float32(2.0), ())
+    >>> state, info = alg.step(state, UnlearnBatch(forget), jax.random.key(0))
+    >>> print(state.params)  # 2 − (p_0 − 0.5), towards p = (½, ½)
+    1.6192
     """
     return assemble(
         model,
         optimizer,
         forget=objectives.transport(model, targets),
         retain=objectives.descent(model),
-        weighting=weighting,
-        harmonizer=harmonizer,
-        model_state=model_state,
-        forward=forward,
+        **options,
     )

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jax_unlearn import objectives, weights
+from jax_unlearn import _validate, objectives, weights
 from jax_unlearn.errors import InputError
-from jax_unlearn.gradients import weighted_grad
-from jax_unlearn.masks import apply_mask
+from jax_unlearn.gradients import mean_loss
+from jax_unlearn.masks import apply_mask, check_mask
 from jax_unlearn.methods.assemble import assemble
-from jax_unlearn.methods.step import mean_loss, real_index, weights_of
+from jax_unlearn.methods.step import Weigher, forget_gradient, real_index
 from jax_unlearn.objectives.base import Objective
 from jax_unlearn.types import (
     Array,
@@ -67,18 +67,6 @@ class SfronData(NamedTuple):
     climb: PyTree
 
 
-class _Ascent(NamedTuple):
-    """What the forget part of a step leaves behind, whether it climbed or not."""
-
-    params: Params
-    model_state: ModelState
-    weight_state: PyTree
-    weights: Array
-    task_losses: Array
-    index: Array | None
-    forget_loss: Array
-
-
 def sfron(
     model: Model,
     optimizer: optax.GradientTransformation,
@@ -126,8 +114,7 @@ def sfron(
 
     Raises:
       InputError: numbers out of range, unknown `model_state`; in the step, if there is
-        no retain batch.
-      ValueError: at `init`, if the mask does not fit the parameters.
+        no retain batch; at `init`, if the mask does not fit the parameters.
 
     Reference: Huang et al., arXiv 2409.19732; the order of strength, mask and clip as
     in the authors' code. There the ascent shares momentum and weight decay with the
@@ -144,32 +131,25 @@ def sfron(
     >>> print(state.params)  # 2 − 0.1·25·p_1, p_1 = 1/(1 + e²)
     1.7020
     """
-    for name, value in (("steps", steps), ("forget_every", forget_every)):
-        if value < 1:
-            raise InputError(f"{name}={value} must be at least 1")
-    for name, value in (("forget_rate", forget_rate), ("peak", peak)):
-        if isinstance(value, int | float) and not value >= 0:
-            raise InputError(f"{name}={value} must not be negative")
-    if isinstance(clip, int | float) and not clip > 0:
-        raise InputError(f"clip={clip} must be positive; published: 7.0")
-    weigh = weights.sfron(0.5) if weighting is None else weighting
+    _validate.at_least("steps", steps, 1)
+    _validate.at_least("forget_every", forget_every, 1)
+    _validate.not_negative("forget_rate", forget_rate, "try 0.01")
+    _validate.not_negative("peak", peak, "published: 25.0")
+    _validate.positive("clip", clip, "published: 7.0")
+    weighting = weights.sfron(0.5) if weighting is None else weighting
     climb = objectives.ascent(model) if forget is None else forget
     climb = climb._replace(train=climb.train and model_state != "frozen")
-    keep = objectives.descent(model) if retain is None else retain
     retaining = assemble(
         model,
         optimizer,
-        retain=keep,
-        weighting=weigh,
+        retain=objectives.descent(model) if retain is None else retain,
+        weighting=weighting,
         model_state=model_state,
     )
+    weigher = Weigher(model, weighting)
 
     def init(params: Params, model_state: ModelState) -> UnlearnState:
-        if _shapes(mask) != _shapes(params):
-            raise ValueError(
-                "the mask and the parameters differ in structure or shapes; build the "
-                "mask from gradients of the same model"
-            )
+        check_mask(mask, params)
         state = retaining.init(params, model_state)
         data = SfronData(
             jax.tree.map(lambda m: jnp.array(m, jnp.bool_, copy=True), mask),
@@ -179,50 +159,29 @@ def sfron(
         )
         return state._replace(objective_state=data)
 
-    def ascended(state: UnlearnState, batch: UnlearnBatch, key: Array) -> _Ascent:
+    def ascended(state: UnlearnState, batch: UnlearnBatch, key: Array):
         forget, data = cast(Batch, batch.forget), state.objective_state
-
         loss = climb._replace(data=data.climb)
-
-        def losses_fn(params: Params):
-            return loss(params, state.model_state, forget, key)
-
-        grads, info = weighted_grad(
-            losses_fn,
-            state.params,
-            weights_of(model, weigh, state, batch, loss),
-            where=forget.mask,
-        )
+        grads, info = forget_gradient(weigher, loss, state, batch, key=key)
         strength = sfron_strength(state.step, steps=steps, peak=peak)
         updates = optax.tree.scale(-strength, optax.tree.cast(grads, jnp.float32))
         updates = _clipped(apply_mask(updates, data.mask), clip)
         updates = optax.tree.cast_like(
             optax.tree.scale(data.forget_rate, updates), state.params
         )
-        sequential = model_state == "sequential"
-        return _Ascent(
-            cast(PyTree, optax.apply_updates(state.params, updates)),
-            info.aux.model_state if sequential else state.model_state,
-            info.carry,
-            info.weights,
-            info.aux.task_losses,
-            real_index(forget),
-            mean_loss(info.losses, forget.mask),
-        )
-
-    def skipped(state: UnlearnState, batch: UnlearnBatch) -> _Ascent:
-        forget = cast(Batch, batch.forget)
-        none = jnp.zeros(forget.labels.shape, jnp.float32)
-        index = forget.index
-        return _Ascent(
-            state.params,
-            state.model_state,
-            state.weight_state,
-            none,
-            none,
-            None if index is None else jnp.full_like(index, -1),
-            jnp.float32(0),
-        )
+        moved = {
+            "params": optax.apply_updates(state.params, updates),
+            "model_state": state.model_state,
+            "weight_state": info.carry,
+        }
+        if model_state == "sequential":
+            moved["model_state"] = info.aux.model_state
+        return moved, {
+            "weights": info.weights,
+            "task_losses": info.aux.task_losses,
+            "index": real_index(forget),
+            "forget_loss": mean_loss(info.losses, forget.mask),
+        }
 
     def step(
         state: UnlearnState, batch: UnlearnBatch, key: Array
@@ -232,37 +191,40 @@ def sfron(
                 "sfron reads a retain batch each step; use ju.data.zipped or every_k"
             )
         forget_key, retain_key = jax.random.split(key)
-        start, data, climbed = state.params, state.objective_state, None
+        start, data, seen = state.params, state.objective_state, {}
         if batch.forget is not None:
-            climbed = jax.lax.cond(
+            moved, seen = jax.lax.cond(
                 state.step % forget_every == 0,
                 lambda: ascended(state, batch, forget_key),
-                lambda: skipped(state, batch),
+                lambda: _skipped(state, batch),
             )
-            state = state._replace(
-                params=climbed.params,
-                model_state=climbed.model_state,
-                weight_state=climbed.weight_state,
-            )
+            state = state._replace(**moved)
         state, info = retaining.step(
             state._replace(objective_state=data.inner),
             UnlearnBatch(retain=batch.retain),
             retain_key,
         )
         state = state._replace(objective_state=data)
-        if climbed is None:
-            return state, info
-        return state, info._replace(
-            forget_loss=climbed.forget_loss,
-            weights=climbed.weights,
-            task_losses=climbed.task_losses,
-            index=climbed.index,
-            update_norm=optax.tree.norm(
-                optax.tree.cast(optax.tree.sub(state.params, start), jnp.float32)
-            ),
-        )
+        if seen:
+            change = optax.tree.sub(state.params, start)
+            norm = optax.tree.norm(optax.tree.cast(change, jnp.float32))
+            info = info._replace(update_norm=norm, **seen)
+        return state, info
 
     return Unlearner(init, step)
+
+
+def _skipped(state: UnlearnState, batch: UnlearnBatch):
+    """Return what `ascended` returns, of a step that does not climb."""
+    forget = cast(Batch, batch.forget)
+    none, index = jnp.zeros(forget.labels.shape, jnp.float32), forget.index
+    names = ("params", "model_state", "weight_state")
+    return {name: getattr(state, name) for name in names}, {
+        "weights": none,
+        "task_losses": none,
+        "index": None if index is None else jnp.full_like(index, -1),
+        "forget_loss": jnp.float32(0),
+    }
 
 
 def _clipped(tree: PyTree, largest: float | Array) -> PyTree:
@@ -271,7 +233,3 @@ def _clipped(tree: PyTree, largest: float | Array) -> PyTree:
     largest = jnp.asarray(largest, jnp.float32)
     factor = jnp.minimum(1.0, largest / jnp.where(norm > 0, norm, largest))
     return optax.tree.scale(factor, tree)
-
-
-def _shapes(tree: PyTree) -> PyTree:
-    return jax.tree.map(jnp.shape, tree)

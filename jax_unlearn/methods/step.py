@@ -1,12 +1,13 @@
 """What all methods share: from the gradient of a step to an `Unlearner`."""
 
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from jax_unlearn.gradients import WeightedGradInfo, weighted_grad
 from jax_unlearn.losses import cross_entropy
 from jax_unlearn.objectives.base import Objective
 from jax_unlearn.types import (
@@ -25,6 +26,9 @@ from jax_unlearn.types import (
     UnlearnState,
     Weighting,
 )
+
+MODEL_STATES = ("sequential", "retain", "frozen")
+"""What a step may do to BatchNorm statistics, see `assemble`."""
 
 
 class Pass(NamedTuple):
@@ -108,22 +112,53 @@ def stepping(
     return Unlearner(init, step)
 
 
+class Weigher(NamedTuple):
+    """The weighting of a method, and the model it may run over unseen samples.
+
+    Attributes:
+      model: run over the reference batch if the weighting asks for it.
+      weighting: of the forget samples.
+    """
+
+    model: Model
+    weighting: Weighting
+
+
+def forget_gradient(
+    weigher: Weigher, loss: LossFn, state: UnlearnState, batch: UnlearnBatch, *, key
+) -> tuple[Params, WeightedGradInfo]:
+    """Return the weighted gradient of the step's forget batch.
+
+    Args:
+      weigher: of the forget samples.
+      loss: of the forget batch.
+      state: before the step.
+      batch: with a forget batch.
+      key: of the pass.
+
+    Returns:
+      As `weighted_grad`; the carry is the next state of the weighting.
+    """
+    forget = cast(Batch, batch.forget)
+
+    def losses_fn(params: Params):
+        return loss(params, state.model_state, forget, key)
+
+    weights_fn = weights_of(weigher, loss, state, batch)
+    return weighted_grad(losses_fn, state.params, weights_fn, where=forget.mask)
+
+
 def weights_of(
-    model: Model,
-    weighting: Weighting,
-    state: UnlearnState,
-    batch: UnlearnBatch,
-    loss: LossFn | None = None,
+    weigher: Weigher, loss: LossFn, state: UnlearnState, batch: UnlearnBatch
 ) -> Callable[[Array, Aux], tuple[Array, PyTree]]:
     """Return the weights function of the step's forget batch.
 
     Args:
-      model: run over the reference batch if the weighting asks for it.
-      weighting: of the forget samples.
-      state: before the step.
-      batch: with a forget batch.
+      weigher: of the forget samples.
       loss: of the forget batch; an objective with a pass of its own makes that pass
         over the reference batch too.
+      state: before the step.
+      batch: with a forget batch.
 
     Returns:
       `(losses [B], aux) -> (weights [B], weight state)`, for `weighted_grad`.
@@ -131,52 +166,20 @@ def weights_of(
     forget_batch, unseen = cast(Batch, batch.forget), batch.reference
 
     def reference() -> Sample:
-        return _reference_sample(model, state, cast(Batch, unseen), loss)
+        return _reference_sample(weigher.model, state, cast(Batch, unseen), loss)
 
     def weights_fn(losses: Array, aux: Aux) -> tuple[Array, PyTree]:
         del losses
-        sample = Sample(
-            aux.task_losses,
-            aux.outputs,
-            forget_batch.labels,
-            forget_batch.index,
-            forget_batch.mask,
-        )
-        return weighting.update(
-            sample,
-            state.weight_state,
-            reference=None if unseen is None else reference,
-        )
+        sample = Sample(aux.task_losses, aux.outputs, *forget_batch[1:])
+        given = None if unseen is None else reference
+        return weigher.weighting.update(sample, state.weight_state, reference=given)
 
     return weights_fn
 
 
-def with_data(losses, data):
-    """Give objectives their arrays from the state; other losses pass through.
-
-    Args:
-      losses: objectives, other loss functions, or None.
-      data: the arrays of each, `()` where there are none.
-
-    Returns:
-      Tuple of losses.
-    """
-    return tuple(
-        loss._replace(data=own) if isinstance(loss, Objective) else loss
-        for loss, own in zip(losses, data, strict=True)
-    )
-
-
-def mean_loss(losses: Array, mask: Array | None) -> Array:
-    """Return the mean of the counted losses, 0 if none counts.
-
-    >>> print(mean_loss(jnp.array([1.0, 3.0]), jnp.array([True, False])))
-    1.0
-    """
-    if mask is None:
-        return jnp.mean(losses)
-    total = jnp.sum(jnp.where(mask, losses, 0.0))
-    return total / jnp.maximum(jnp.sum(mask.astype(jnp.float32)), 1.0)
+def with_data(loss: Any, data: PyTree) -> Any:
+    """Give an objective its arrays from the state; any other loss passes through."""
+    return loss._replace(data=data) if isinstance(loss, Objective) else loss
 
 
 def _copy(tree: PyTree) -> PyTree:
@@ -185,18 +188,15 @@ def _copy(tree: PyTree) -> PyTree:
 
 
 def _reference_sample(
-    model: Model, state: UnlearnState, batch: Batch, loss: LossFn | None
+    model: Model, state: UnlearnState, batch: Batch, loss: LossFn
 ) -> Sample:
     """Run the current model over unseen samples in eval mode."""
     if isinstance(loss, Objective) and loss.forward is not None:
         key = jax.random.fold_in(jax.random.key(0), state.step)
         _, aux = loss._replace(train=False)(state.params, state.model_state, batch, key)
-        return Sample(
-            aux.task_losses, aux.outputs, batch.labels, batch.index, batch.mask
-        )
+        return Sample(aux.task_losses, aux.outputs, *batch[1:])
     outputs, _ = model.apply(state.params, state.model_state, batch.inputs, train=False)
-    losses = cross_entropy(outputs, batch.labels)
-    return Sample(losses, outputs, batch.labels, batch.index, batch.mask)
+    return Sample(cross_entropy(outputs, batch.labels), outputs, *batch[1:])
 
 
 def real_index(batch: Batch | None) -> Array | None:

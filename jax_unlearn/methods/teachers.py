@@ -1,21 +1,15 @@
 """Methods that learn from frozen teachers: SCRUB and its rewinding, Bad Teacher."""
 
+from typing import Unpack
+
 import numpy as np
 import optax
 from numpy.typing import ArrayLike, NDArray
 
 from jax_unlearn import objectives
 from jax_unlearn.errors import InputError
-from jax_unlearn.methods.assemble import assemble
-from jax_unlearn.objectives.teachers import imitate, repel
-from jax_unlearn.types import (
-    Harmonizer,
-    Model,
-    ModelState,
-    Params,
-    Unlearner,
-    Weighting,
-)
+from jax_unlearn.methods.assemble import Options, assemble
+from jax_unlearn.types import Model, ModelState, Params, Unlearner
 
 TIE = 1e-9
 """Percent by which two distances may differ and still be rounding of the same one."""
@@ -30,9 +24,7 @@ def scrub(
     alpha: float = 0.001,
     gamma: float = 0.99,
     temperature: float = 4.0,
-    weighting: Weighting | None = None,
-    harmonizer: Harmonizer | None = None,
-    model_state: str = "sequential",
+    **options: Unpack[Options],
 ) -> Unlearner:
     """Leave the original model on D_f and follow it on D_r (SCRUB).
 
@@ -55,9 +47,7 @@ def scrub(
       alpha: α ≥ 0.
       gamma: γ ≥ 0.
       temperature: T > 0.
-      weighting: weights of the forget samples; default uniform.
-      harmonizer: joins the two gradients; default their sum.
-      model_state: what happens to BatchNorm statistics, see `assemble`.
+      **options: `weighting`, `harmonizer`, `model_state` and `forward` of `assemble`.
 
     Returns:
       An `Unlearner` that reads `UnlearnBatch.forget` and `.retain`.
@@ -68,23 +58,30 @@ def scrub(
     Reference: Kurmanji et al., arXiv 2302.09880; its hyper-parameters are those of the
     authors' large-scale runs.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> from jax_unlearn.adapters import from_stateless
+    >>> from jax_unlearn.types import Batch, UnlearnBatch
     >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> original = jnp.float32(2.0)
-    >>> alg = scrub(model, optax.sgd(0.1), teacher_params=original, teacher_state=())
-    >>> print(alg.init(original, ()).step)
-    0
+    >>> alg = scrub(model, optax.sgd(1.0), teacher_params=original, teacher_state=())
+    >>> x = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    >>> state = alg.init(original, ())
+    >>> state, info = alg.step(state, UnlearnBatch(forget=x), jax.random.key(0))
+    >>> print(state.params)  # the student is the teacher: nothing leads away yet
+    2.0
+    >>> state, info = alg.step(state, UnlearnBatch(retain=x), jax.random.key(0))
+    >>> print(state.params)  # 2 + 0.99·p_1
+    2.1180
     """
     teacher = (model, teacher_params, teacher_state)
     return assemble(
         model,
         optimizer,
-        forget=repel(*teacher, temperature=temperature),
-        retain=imitate(*teacher, alpha=alpha, gamma=gamma, temperature=temperature),
-        weighting=weighting,
-        harmonizer=harmonizer,
-        model_state=model_state,
+        forget=objectives.repel(*teacher, temperature=temperature),
+        retain=objectives.imitate(
+            *teacher, alpha=alpha, gamma=gamma, temperature=temperature
+        ),
+        **options,
     )
 
 
@@ -97,10 +94,7 @@ def bad_teacher(
     incompetent_params: Params,
     incompetent_state: ModelState,
     temperature: float = 1.0,
-    weighting: Weighting | None = None,
-    harmonizer: Harmonizer | None = None,
-    model_state: str = "sequential",
-    forward: str = "separate",
+    **options: Unpack[Options],
 ) -> Unlearner:
     """Follow an untrained network on D_f and the original model on D_r.
 
@@ -117,10 +111,7 @@ def bad_teacher(
       incompetent_params: θ_random, of `model.init` with a key of its own.
       incompetent_state: its model state, likewise.
       temperature: T > 0; published 1.
-      weighting: weights of the forget samples; default uniform.
-      harmonizer: joins the two gradients; default their sum.
-      model_state: what happens to BatchNorm statistics, see `assemble`.
-      forward: one pass a batch or one for both, see `assemble`.
+      **options: `weighting`, `harmonizer`, `model_state` and `forward` of `assemble`.
 
     Returns:
       An `Unlearner` that reads `UnlearnBatch.forget` and `.retain`.
@@ -131,20 +122,24 @@ def bad_teacher(
     Reference: Chundawat et al., arXiv 2205.08096. Its code also divides the divergence
     by K, which Adam does not feel; we do not.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> from jax_unlearn.adapters import from_stateless
+    >>> from jax_unlearn.types import Batch, UnlearnBatch
     >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> original, random = jnp.float32(2.0), jnp.float32(0.0)
     >>> alg = bad_teacher(
     ...     model,
-    ...     optax.sgd(0.1),
+    ...     optax.sgd(1.0),
     ...     teacher_params=original,
     ...     teacher_state=(),
     ...     incompetent_params=random,
     ...     incompetent_state=(),
     ... )
-    >>> print(alg.init(original, ()).step)
-    0
+    >>> forget = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    >>> state = alg.init(original, ())
+    >>> state, info = alg.step(state, UnlearnBatch(forget), jax.random.key(0))
+    >>> print(state.params)  # 2 − (p_0 − ½), towards the random network's (½, ½)
+    1.6192
     """
 
     def follow(params: Params, state: ModelState) -> objectives.Objective:
@@ -155,10 +150,7 @@ def bad_teacher(
         optimizer,
         forget=follow(incompetent_params, incompetent_state),
         retain=follow(teacher_params, teacher_state),
-        weighting=weighting,
-        harmonizer=harmonizer,
-        model_state=model_state,
-        forward=forward,
+        **options,
     )
 
 

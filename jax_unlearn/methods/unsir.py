@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jax_unlearn import losses, objectives
+from jax_unlearn import _validate, losses, objectives
 from jax_unlearn.errors import InputError
 from jax_unlearn.methods.assemble import assemble
 from jax_unlearn.types import Array, Model, ModelState, Params, Unlearner
@@ -63,32 +63,28 @@ def unsir_noise(
     >>> unsir_noise(model, jnp.float32(1), (), labels, key, shape=(2,)).tolist()
     [[0.0, 1.0], [1.0, 0.0]]
     """
-    if isinstance(learning_rate, int | float) and not learning_rate > 0:
-        raise InputError(f"learning_rate={learning_rate} must be positive; try 0.1")
-    if isinstance(penalty, int | float) and not penalty >= 0:
-        raise InputError(f"penalty={penalty} must not be negative; try 0.1")
-    if steps < 1:
-        raise InputError(f"steps={steps} must be at least 1; try 40")
+    _validate.positive("learning_rate", learning_rate, "try 0.1")
+    _validate.not_negative("penalty", penalty, "try 0.1")
+    _validate.at_least("steps", steps, 1, "try 40")
     if low is not None and high is not None and not low < high:
         raise InputError(f"low={low}, high={high}: low must be less than high")
     bounds = tuple(None if b is None else jnp.float32(b) for b in (low, high))
     return _noise(
-        model.apply,
-        tuple(shape),
-        steps,
         (params, model_state),
         jnp.asarray(labels, jnp.int32),
         key,
-        (jnp.float32(learning_rate), jnp.float32(penalty)),
-        bounds,
+        apply=model.apply,
+        shape=tuple(shape),
+        steps=steps,
+        rates=(jnp.float32(learning_rate), jnp.float32(penalty)),
+        bounds=bounds,
     )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _noise(apply, shape, steps, variables, labels, key, settings, bounds):
+@functools.partial(jax.jit, static_argnames=("apply", "shape", "steps"))
+def _noise(variables, labels, key, *, apply, shape, steps, rates, bounds):
     """Return the noise `f32[M, *shape]`, see `unsir_noise`."""
-    learning_rate, penalty = settings
-    low, high = bounds
+    (learning_rate, penalty), (low, high) = rates, bounds
     params, model_state = variables
 
     def drawn(i: Array) -> Array:
