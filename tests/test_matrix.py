@@ -509,6 +509,7 @@ def test_the_matrix_covers_what_the_packages_export():
             {
                 "ClassStats",
                 "Estimator",
+                "Softmin",
                 "by_score",
                 "by_table",
                 "class_balance",
@@ -521,6 +522,7 @@ def test_the_matrix_covers_what_the_packages_export():
                 "sfron_weights",
                 "shrink",
                 "softmin_weights",
+                "stateless",
                 "uniform",
             },
         ),
