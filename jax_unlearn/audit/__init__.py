@@ -8,6 +8,8 @@ from jax_unlearn.audit.auditor import Audit as Audit
 from jax_unlearn.audit.auditor import Detail as Detail
 from jax_unlearn.audit.auditor import Figure as Figure
 from jax_unlearn.audit.auditor import audit as audit
+from jax_unlearn.audit.auditor import audit_table as audit_table
+from jax_unlearn.audit.auditor import to_record as to_record
 from jax_unlearn.audit.card import FigureCard as FigureCard
 from jax_unlearn.audit.comparison import Comparison as Comparison
 from jax_unlearn.audit.comparison import MetricRow as MetricRow
@@ -82,8 +84,6 @@ from jax_unlearn.audit.rates import clopper_pearson as clopper_pearson
 from jax_unlearn.audit.rates import roc_auc as roc_auc
 from jax_unlearn.audit.rates import roc_curve as roc_curve
 from jax_unlearn.audit.rates import tpr_at_fpr as tpr_at_fpr
-from jax_unlearn.audit.records import audit_table as audit_table
-from jax_unlearn.audit.records import to_record as to_record
 from jax_unlearn.audit.relearn import Relearn as Relearn
 from jax_unlearn.audit.relearn import relearn_steps as relearn_steps
 from jax_unlearn.audit.rmia import Rmia as Rmia

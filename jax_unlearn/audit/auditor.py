@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,11 @@ from jax_unlearn.audit.evidence import (
 )
 from jax_unlearn.audit.figures import FIGURES, KINDS, chosen
 from jax_unlearn.audit.rates import Roc, quantiles, student
-from jax_unlearn.errors import InputError
+from jax_unlearn.errors import InputError, unknown_name
+
+__all__ = ["Audit", "Detail", "Figure", "audit", "audit_table", "to_record"]
+
+POINTS = 200  # of a ROC curve in a record at most
 
 
 class Figure(NamedTuple):
@@ -40,6 +44,17 @@ class Figure(NamedTuple):
     null_low: float | None
     null_high: float | None
     verdict: str
+
+    def text(self, digits: int) -> str:
+        """Return the value, with its spread where it has one."""
+        spread = "" if self.std is None else f" ± {self.std:.{digits}f}"
+        return f"{self.value:.{digits}f}{spread}"
+
+    def interval(self, digits: int) -> str:
+        """Return the null's interval; "" where there is none."""
+        if self.null_low is None or self.null_high is None:
+            return ""
+        return f"[{self.null_low:.{digits}f}, {self.null_high:.{digits}f}]"
 
 
 class Detail(NamedTuple):
@@ -201,6 +216,84 @@ def audit(
         left_out,
         cards | {card.key: card for card in figures if card.key in left_out},
     )
+
+
+def audit_table(found: Audit, name: str) -> str:
+    """Lay the figures of a method out as a Markdown table.
+
+    Args:
+      found: of `audit`.
+      name: of the method.
+
+    Raises:
+      InputError: no such method.
+
+    >>> figure = Figure(5.0, 1.0, 4.0, 3.0, 5.5, "inside")
+    >>> found = Audit({"FT": {"ua": figure}}, {}, {"FT": 8}, 8, 4, 20, 0.95, 30, {})
+    >>> print(audit_table(found, "FT").splitlines()[2])
+    | UA % | 5.0 ± 1.0 | 4.0 | [3.0, 5.5] | inside |
+    """
+    if name not in found.figures:
+        raise unknown_name("method", name, found.figures)
+    lines = [
+        "| figure | method | Retrain or null | null's interval | verdict |",
+        "|---|---|---|---|---|",
+    ]
+    for key, figure in found.figures[name].items():
+        card = found.cards[key]
+        cells = (
+            card.label.replace("|", "\\|"),
+            figure.text(card.digits),
+            f"{figure.target:.{card.digits}f}",
+            figure.interval(card.digits) or "–",
+            figure.verdict or "–",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def to_record(found: Audit) -> dict[str, Any]:
+    """Return an audit as JSON-able data, curves thinned to 200 points.
+
+    Args:
+      found: of `audit`.
+
+    >>> to_record(Audit({}, {}, {}, 8, 4, 20, 0.95, 30, {}))["half"]
+    4
+    """
+    return {
+        **found._asdict(),
+        "figures": {
+            name: {key: figure._asdict() for key, figure in figures.items()}
+            for name, figures in found.figures.items()
+        },
+        "details": {
+            name: detail._asdict()
+            | {
+                "roc": None if detail.roc is None else _thinned(detail.roc),
+                "epsilon": None
+                if detail.epsilon is None
+                else [round(float(e), 4) for e in detail.epsilon],
+            }
+            for name, detail in found.details.items()
+        },
+        "cards": {key: card.plain() for key, card in found.cards.items()},
+    }
+
+
+def _thinned(roc: Roc) -> dict[str, list[float]]:
+    """Return points of a curve, evenly spaced in the logarithm of the FPR too."""
+    kept = np.arange(len(roc.fpr))
+    if len(kept) > POINTS:
+        goals = np.concatenate(
+            [np.geomspace(1e-4, 1, POINTS // 2), np.linspace(0, 1, POINTS // 2)]
+        )
+        nearest = np.searchsorted(roc.fpr, goals, side="right") - 1
+        kept = np.unique([kept[0], kept[-1], *nearest])
+    return {
+        "fpr": [round(float(x), 6) for x in roc.fpr[kept]],
+        "tpr": [round(float(y), 6) for y in roc.tpr[kept]],
+    }
 
 
 def _check_alike(target: Evidence, methods: Mapping[str, Evidence]) -> None:

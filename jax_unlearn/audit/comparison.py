@@ -166,13 +166,10 @@ def compare(
 
 
 def comparison_table(comparison: Comparison) -> str:
-    """Lay a comparison out as a Markdown table.
+    """Lay a comparison out as a Markdown table, percentages with two decimals.
 
     Args:
       comparison: from `compare`.
-
-    Returns:
-      Lines of text; percentages with two decimals.
 
     >>> rows = [Metrics(5, 95, 100, 94, 12), Metrics(6, 94, 100, 95, 14)]
     >>> print(comparison_table(compare(rows, rows, rows)).splitlines()[2])

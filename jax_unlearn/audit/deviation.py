@@ -109,15 +109,12 @@ def per_sample_deviation(conf: Any, retrained_conf: Any) -> float:
 
 
 def deviation_counts(deviation: Any, *, tolerance: float) -> DeviationCounts:
-    """Number of samples under-forgotten, faithful and over-forgotten.
+    """Number of samples under-forgotten, faithful and over-forgotten, F in all.
 
     Args:
       deviation: from `unlearning_deviation`, `[F]`.
       tolerance: largest |deviation| that counts as faithful, at least 0. A measured
         one: the per-sample deviation between two Retrain models.
-
-    Returns:
-      The counts; they add up to F.
 
     Raises:
       InputError: a negative tolerance, a deviation that is not finite.
@@ -133,15 +130,12 @@ def deviation_counts(deviation: Any, *, tolerance: float) -> DeviationCounts:
 
 
 def deviation_by_class(deviation: Any, labels: Any, num_classes: int) -> ClassDeviation:
-    """Mean deviation of each class.
+    """Mean deviation of each class, NaN without samples, and their number.
 
     Args:
       deviation: from `unlearning_deviation`, or any other number a sample, `[F]`.
       labels: true classes of the samples, `[F]`.
       num_classes: K.
-
-    Returns:
-      Mean and count of each class; NaN for a class without samples.
 
     Raises:
       InputError: different lengths, labels outside 0..K-1.

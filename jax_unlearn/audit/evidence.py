@@ -16,15 +16,13 @@ from jax_unlearn.types import Model, PyTree
 
 __all__ = ["Evidence", "ModelOutputs", "PartInputs", "PartLabels", "model_outputs"]
 
-PARTS = ("forget", "retain", "test", "unseen")
 
-
-class ModelOutputs(NamedTuple):
-    """Outputs of N models of one kind, `[N, n, K]`; `[n, K]` for a single model.
+class Parts(NamedTuple):
+    """Something of each part of a request.
 
     Attributes:
-      forget, retain, test: on the forget, the retain and the test samples.
-      unseen: on samples held out of all training, like the forget samples; or None.
+      forget, retain, test: of the forget, the retain and the test samples.
+      unseen: of samples held out of all training, like the forget samples; or None.
     """
 
     forget: Any
@@ -33,26 +31,19 @@ class ModelOutputs(NamedTuple):
     unseen: Any = None
 
 
-class PartInputs(NamedTuple):
-    """Inputs of the parts of a request, pytrees of arrays `[n, ...]`.
-
-    Attributes:
-      forget, retain, test, unseen: as in `ModelOutputs`.
-    """
-
-    forget: PyTree
-    retain: PyTree
-    test: PyTree
-    unseen: PyTree = None
+PARTS = Parts._fields
 
 
-class PartLabels(NamedTuple):
+class ModelOutputs(Parts):
+    """Outputs of N models of one kind, `[N, n, K]`; `[n, K]` for a single model."""
+
+
+class PartInputs(Parts):
+    """Inputs of the parts of a request, pytrees of arrays `[n, ...]`."""
+
+
+class PartLabels(Parts):
     """True classes of the parts, `[n]` each, the same for all models."""
-
-    forget: Any
-    retain: Any
-    test: Any
-    unseen: Any = None
 
 
 class Evidence(NamedTuple):
@@ -161,7 +152,7 @@ def model_outputs(
     *,
     batch_size: int = 512,
 ) -> ModelOutputs:
-    """Run N models over the parts of a request, in eval mode.
+    """Return outputs `[N, n, K]` of N models on the parts of a request, in eval mode.
 
     Args:
       model: the network, the same for all.
@@ -169,9 +160,6 @@ def model_outputs(
         `ju.unstack(states)` of an ensemble.
       inputs: of the parts.
       batch_size: samples a pass.
-
-    Returns:
-      Outputs `[N, n, K]` by part, for `ju.audit(...)`.
 
     Raises:
       InputError: no model.

@@ -22,14 +22,11 @@ FLOOR = 1e-30
 
 
 def true_class_confidence(probs: Any, labels: Any) -> np.ndarray:
-    """Probability of the true class, p_y.
+    """Probability of the true class, p_y, `[N]` in [0, 1].
 
     Args:
       probs: softmax probabilities `[N, K]`.
       labels: true classes `[N]`.
-
-    Returns:
-      `[N]` in [0, 1].
 
     Raises:
       InputError: rows that are no probabilities, labels that do not fit them.
@@ -41,7 +38,7 @@ def true_class_confidence(probs: Any, labels: Any) -> np.ndarray:
 
 
 def true_class_loss(probs: Any, labels: Any) -> np.ndarray:
-    """Cross-entropy with the true class, -log p_y.
+    """Cross-entropy with the true class, -log p_y, `[N]` in [0, 69.08].
 
     Losses computed from logits are finer where p_y underflows: here p_y below 1e-30
     counts as 1e-30.
@@ -49,9 +46,6 @@ def true_class_loss(probs: Any, labels: Any) -> np.ndarray:
     Args:
       probs: softmax probabilities `[N, K]`.
       labels: true classes `[N]`.
-
-    Returns:
-      `[N]` in [0, 69.08].
 
     Raises:
       InputError: rows that are no probabilities, labels that do not fit them.
@@ -169,15 +163,12 @@ def margins_from_probs(probs: Any, labels: Any) -> np.ndarray:
 
 
 def accuracy(outputs: Any, labels: Any) -> float:
-    """Share of samples whose largest output is their true class, in percent.
+    """Share of samples whose largest output is their true class, 0..100 percent.
 
     Args:
       outputs: probabilities or logits `[N, K]`; of equal largest ones the first
         counts. Minus infinity marks a class left out.
       labels: true classes `[N]`.
-
-    Returns:
-      A percentage, 0..100.
 
     Raises:
       InputError: outputs with NaN, labels that do not fit, no samples.
@@ -194,19 +185,16 @@ def interclass_confusion(outputs: Any, labels: Any, pair: Sequence[int]) -> floa
     """Share of the samples of two classes that are taken for the other one of the two.
 
     100 · (C_ab + C_ba) / (N_a + N_b), C_kl the number of samples of class k predicted
-    as l. The test: exchange the labels of some training samples of two classes
-    (`data.confuse_classes`), train on them, forget these very samples. On unseen
-    samples it tells whether the model still confuses the classes, on the forget set
-    (with its TRUE labels) whether it still remembers the wrong ones.
+    as l. Target: Retrain's value, not 0. The test: exchange the labels of some training
+    samples of two classes (`data.confuse_classes`), train on them, forget these very
+    samples. On unseen samples it tells whether the model still confuses the classes, on
+    the forget set (with its TRUE labels) whether it still remembers the wrong ones.
 
     Args:
       outputs: probabilities or logits `[N, K]`; of equal largest ones the first counts.
       labels: true classes `[N]`, before any exchange; samples of other classes are
         passed over.
       pair: the two classes (a, b).
-
-    Returns:
-      A percentage, 0..100. Target: Retrain's value, not 0.
 
     Raises:
       InputError: outputs with NaN, labels that do not fit, a pair that is not two

@@ -107,16 +107,13 @@ def example_epsilon(
 
 
 def forgetting_points(epsilon: Any) -> np.ndarray:
-    """Points of an example: 2^-floor(2 epsilon), half as many every 0.5.
+    """Points of an example: 2^-floor(2 epsilon), half as many every 0.5; `f64[F]`.
 
     The challenge's code gives 0 points from epsilon = ceil(ln(N - 1)) on, where its
     buckets end; here the law goes on (2^-10 in place of 0 for N = 64).
 
     Args:
       epsilon: from `example_epsilon`, `[F]`.
-
-    Returns:
-      `f64[F]` in (0, 1].
 
     Raises:
       InputError: an epsilon that is negative or not finite.
@@ -224,7 +221,8 @@ def forgetting_score(
 ) -> float:
     """Score of the challenge: forgetting quality times what utility is left.
 
-    score = F · (RA_u / RA_r) · (TA_u / TA_r)
+    score = F · (RA_u / RA_r) · (TA_u / TA_r), at least 0; over F where the unlearned
+    models are the more accurate.
 
     Args:
       f: forgetting quality, 0..1.
@@ -232,9 +230,6 @@ def forgetting_score(
       retrain_retain_accuracy: of the retrained ones, in percent.
       test_accuracy: of the unlearned models on D_t, in percent.
       retrain_test_accuracy: of the retrained ones, in percent.
-
-    Returns:
-      A number from 0; over `f` where the unlearned models are the more accurate.
 
     Raises:
       InputError: `f` outside 0..1, an accuracy outside 0..100, a retrained one of 0.

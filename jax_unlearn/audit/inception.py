@@ -141,7 +141,7 @@ NETWORK = {
 
 
 def load_inception(path: str | Path) -> Weights:
-    """Read the weights of the standard FID from a file.
+    """Read the weights of the standard FID, for `inception_features`, from a file.
 
     Batch normalisation is folded into the convolutions: kernel γ / √(σ² + 0.001), bias
     β − μ γ / √(σ² + 0.001).
@@ -149,9 +149,6 @@ def load_inception(path: str | Path) -> Weights:
     Args:
       path: .npz; .safetensors (needs `pip install safetensors`); or .pth or .pt (needs
         torch). All hold the arrays under the names of pytorch-fid.
-
-    Returns:
-      Weights for `inception_features`.
 
     Raises:
       InputError: no such file, another kind of file, a library that is not there,
@@ -248,14 +245,11 @@ def inception_features(
 
 
 def inception(weights: Weights, x: Array) -> Array:
-    """Return the last block's features at each place.
+    """Return the last block's features at each place, `f32[B, h, w, 2048]`.
 
     Args:
       weights: kernel and bias by name of the convolution.
       x: `f32[B, H, W, 3]` in [−1, 1], H and W at least 75.
-
-    Returns:
-      `f32[B, h, w, 2048]`; 8 × 8 places of 299 × 299.
 
     Reference: Szegedy et al., arXiv 1512.00567; the variant is that of pytorch-fid.
 

@@ -121,9 +121,6 @@ def u_lira(
       level: of the intervals.
       seed: deals the models into folds and draws the resamples.
 
-    Returns:
-      Figures of the attack, all on held-out models.
-
     Raises:
       InputError: too few models, different samples, scores that are not finite, fewer
         than two folds, a level outside (0, 1).

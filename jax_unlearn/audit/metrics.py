@@ -81,9 +81,6 @@ def unlearning_metrics(
         the MIA.
       seed: draws the MIA's sample of D_r (see `svc_mia_efficacy`).
 
-    Returns:
-      The five percentages.
-
     Raises:
       InputError: arrays that are no predictions; forget and retain sets that overlap;
         a forgotten class that D_r still holds, or that leaves no test sample.
@@ -114,15 +111,12 @@ def unlearning_metrics(
 def avg_gap(metrics: Metrics, retrained: Metrics) -> float:
     """Mean distance from Retrain over UA, RA, TA and MIA, in percentage points.
 
-    (1/4) sum_m |m - m*|, 0 where all four agree. Read it beside the gap between two
-    Retrain models of different seeds (`compare`), which is not 0 either.
+    (1/4) sum_m |m - m*|, 0 where all four agree, at most 100. Read it beside the gap
+    between two Retrain models of different seeds (`compare`), which is not 0 either.
 
     Args:
       metrics: of the unlearned model.
       retrained: of Retrain on the same split.
-
-    Returns:
-      The gap, 0..100.
 
     Raises:
       InputError: a figure outside 0..100, or UA + FA other than 100.
@@ -138,15 +132,13 @@ def avg_gap(metrics: Metrics, retrained: Metrics) -> float:
 def tow(metrics: Metrics, retrained: Metrics) -> float:
     """Tug of war: how near Retrain on D_f, D_r and D_t at once.
 
-    prod_{s in f, r, t} (1 - |acc_s - acc_s*|), accuracies as fractions. Source: Zhao
-    et al., "What makes unlearning hard and what to do about it", 2024.
+    prod_{s in f, r, t} (1 - |acc_s - acc_s*|), accuracies as fractions: 0..1, 1 where
+    all three are Retrain's. Source: Zhao et al., "What makes unlearning hard and what
+    to do about it", 2024.
 
     Args:
       metrics: of the unlearned model.
       retrained: of Retrain on the same split.
-
-    Returns:
-      0..1; 1 where all three accuracies are Retrain's.
 
     Raises:
       InputError: a figure outside 0..100, or UA + FA other than 100.
@@ -162,15 +154,12 @@ def tow(metrics: Metrics, retrained: Metrics) -> float:
 def tow_mia(metrics: Metrics, retrained: Metrics) -> float:
     """Tug of war with the membership attack in place of the accuracy on D_f.
 
-    (1 - |MIA - MIA*|) · prod_{s in r, t} (1 - |acc_s - acc_s*|), as fractions. Source:
-    Zhao et al., 2024.
+    (1 - |MIA - MIA*|) · prod_{s in r, t} (1 - |acc_s - acc_s*|), as fractions: 0..1, 1
+    where MIA and both accuracies are Retrain's. Source: Zhao et al., 2024.
 
     Args:
       metrics: of the unlearned model.
       retrained: of Retrain on the same split.
-
-    Returns:
-      0..1; 1 where MIA and both accuracies are Retrain's.
 
     Raises:
       InputError: a figure outside 0..100, or UA + FA other than 100.
@@ -184,14 +173,11 @@ def tow_mia(metrics: Metrics, retrained: Metrics) -> float:
 
 
 def check_metrics(name: str, metrics: Metrics) -> Metrics:
-    """Return `metrics`, refusing what no model can score.
+    """Return `metrics` itself, refusing what no model can score.
 
     Args:
       name: what the message calls it.
       metrics: the figures.
-
-    Returns:
-      `metrics` itself.
 
     Raises:
       InputError: a figure outside 0..100, or UA + FA more than 0.1 from 100.

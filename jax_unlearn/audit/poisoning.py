@@ -87,11 +87,11 @@ def poison(
 ) -> Poisoned:
     """Add noise ξ ~ N(0, σ²) to the inputs of some samples: x_i + ξ_i.
 
-    The noise of a sample depends on the key and on its id alone. With `clip` the
-    poisoned inputs are cut to that range while `noise` stays as drawn: scores with it
-    are N(0, 1) under the null still, while the difference of the inputs, or anything
-    else that knows both x_i and ξ_i, is not Gaussian. The same holds for rounding the
-    inputs to bytes. Both make the memory of the noise fainter.
+    Inputs keep their type. The noise of a sample depends on the key and on its id
+    alone. With `clip` the poisoned inputs are cut to that range while `noise` stays as
+    drawn: scores with it are N(0, 1) under the null still, while the difference of the
+    inputs, or anything else that knows both x_i and ξ_i, is not Gaussian. The same
+    holds for rounding the inputs to bytes. Both make the memory of the noise fainter.
 
     Args:
       inputs: one floating array `[N, ...]`; copied.
@@ -99,9 +99,6 @@ def poison(
       key: random key.
       scale: σ > 0; published: σ² = 0.32 for CIFAR-10.
       clip: (low, high) of the poisoned inputs, or None.
-
-    Returns:
-      `Poisoned`; inputs keep their type.
 
     Raises:
       InputError: integer inputs, ids out of range or repeated, σ not positive.

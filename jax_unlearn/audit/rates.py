@@ -148,17 +148,15 @@ def bootstrap_interval(
 
 
 def roc_curve(positive: Any, negative: Any) -> Roc:
-    """ROC curve of "score > threshold"; equal scores make one point.
+    """ROC curve of "score > threshold", from (0, 0) to (1, 1).
 
-    The points are those of thresholds at every distinct score and below all of them;
-    between two points a tie of both kinds is a sloping line, never a step.
+    Equal scores make one point. The points are those of thresholds at every distinct
+    score and below all of them; between two points a tie of both kinds is a sloping
+    line, never a step.
 
     Args:
       positive: scores of the positives, `[n]`.
       negative: scores of the negatives, `[m]`.
-
-    Returns:
-      Shares in 0..1, from (0, 0) to (1, 1).
 
     Raises:
       InputError: an empty set, a score that is not finite.
@@ -179,14 +177,11 @@ def roc_curve(positive: Any, negative: Any) -> Roc:
 
 
 def roc_auc(positive: Any, negative: Any) -> float:
-    """Area under the ROC curve: P(positive > negative) + P(equal)/2.
+    """Area under the ROC curve: P(positive > negative) + P(equal)/2, 0..1.
 
     Args:
       positive: scores of the positives, `[n]`.
       negative: scores of the negatives, `[m]`.
-
-    Returns:
-      0..1; 0.5 where the scores tell nothing.
 
     Raises:
       InputError: an empty set, a score that is not finite.

@@ -142,9 +142,6 @@ def rmia_attack(
         Clopper-Pearson.
       seed: draws the resamples.
 
-    Returns:
-      Figures of the attack and the scores.
-
     Raises:
       InputError: as `rmia`; fewer than two unseen samples, a level outside (0, 1).
 

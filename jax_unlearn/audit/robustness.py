@@ -111,7 +111,7 @@ def robust_accuracy(
     batch_size: int = 512,
     **attack: Any,
 ) -> float:
-    """Share of samples that are right, and stay right under `pgd`, in percent.
+    """Share of samples that are right, and stay right under `pgd`, 0..100 percent.
 
     A sample the model gets wrong without a perturbation counts as wrong, even if the
     attack should put it right: the share is never above the clean accuracy, and with
@@ -125,9 +125,6 @@ def robust_accuracy(
       labels: true classes `[N]`.
       batch_size: largest number of samples a pass; the value does not depend on it.
       **attack: `bound`, `steps`, `step_size`, `low`, `high` and `key` of `pgd`.
-
-    Returns:
-      A percentage, 0..100.
 
     Raises:
       InputError: as `pgd`, and outputs that are not finite.

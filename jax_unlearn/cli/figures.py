@@ -56,26 +56,17 @@ def _table(found: Audit, names: list[str]) -> Table:
         shown = [figure for figure in row if figure is not None]
         if not shown:
             continue
-        cells = [
-            "–" if figure is None else _cell(figure, card.digits) for figure in row
-        ]
+        cells = [_cell(figure, card.digits) for figure in row]
         table.add_row(escape(card.label), _target(shown[0], card.digits), *cells)
     return table
 
 
 def _target(figure: Figure, digits: int) -> str:
-    value = f"{figure.target:.{digits}f}"
-    low, high = figure.null_low, figure.null_high
-    if low is None or high is None:
-        return value
-    return escape(f"{value} [{low:.{digits}f}, {high:.{digits}f}]")
+    return escape(f"{figure.target:.{digits}f} {figure.interval(digits)}".rstrip())
 
 
 def _cell(figure: Figure | None, digits: int) -> str:
     if figure is None:
         return "–"
-    value = f"{figure.value:.{digits}f}"
-    if figure.std is not None:
-        value += f" ± {figure.std:.{digits}f}"
     mark = f" {MARKS[figure.verdict]}" if figure.verdict else ""
-    return escape(value) + mark
+    return escape(figure.text(digits)) + mark

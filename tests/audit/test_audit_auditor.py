@@ -8,11 +8,10 @@ from scipy import stats
 from scipy.special import softmax
 
 import jax_unlearn as ju
-from jax_unlearn.audit.auditor import Audit, Figure, audit
+from jax_unlearn.audit.auditor import Audit, Figure, audit, audit_table, to_record
 from jax_unlearn.audit.evidence import ModelOutputs, PartLabels
 from jax_unlearn.audit.figures import GROUPS, KINDS
 from jax_unlearn.audit.forgetting import forgetting_null
-from jax_unlearn.audit.records import audit_table, to_record
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.results import to_json
 

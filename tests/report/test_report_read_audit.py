@@ -9,8 +9,8 @@ from made_results import made_results
 from test_report_read import changed, places
 
 from jax_unlearn.audit.auditor import audit as run_audit
+from jax_unlearn.audit.auditor import to_record
 from jax_unlearn.audit.evidence import ModelOutputs, PartLabels
-from jax_unlearn.audit.records import to_record
 from jax_unlearn.errors import InputError
 from jax_unlearn.report import audit, check_results, curves, verdicts
 
