@@ -4,6 +4,7 @@ Every failure is an `InputError` of one line that names the value and the remedy
 """
 
 import numbers
+from collections.abc import Sized
 from typing import Any
 
 import numpy as np
@@ -167,12 +168,12 @@ def class_labels(name: str, labels: Any, size: int, num_classes: int) -> np.ndar
     return array.astype(np.int64)
 
 
-def same_length(name: str, values: np.ndarray, other: str, others: np.ndarray) -> None:
+def same_length(name: str, values: Sized, other: str, others: Sized) -> None:
     """Refuse two arrays which should pair sample by sample and do not."""
     if len(values) != len(others):
         raise InputError(
             f"len({name})={len(values)} differs from len({other})={len(others)}; give "
-            "the same samples in the same order"
+            "the same ones in the same order"
         )
 
 

@@ -131,9 +131,9 @@ def audit(
       retrained: outputs of the Retrains, each from another seed.
       labels: true classes.
       kind: of the outputs, "logits" or "probabilities".
-      metrics: groups of figures: "standard", "mia", "deviation", "u_lira", "rmia",
-        "forgetting", "klom", or cards of your own; None takes all of `figures` that
-        the number of models allows.
+      metrics: what is asked for: groups of figures by name (those of the library are
+        `ju.audit.GROUPS`), or cards of your own; None takes all of `figures` that the
+        number of models allows.
       figures: cards of what there is: `(*ju.audit.FIGURES, MINE)` adds one.
       level: of the intervals, in (0, 1).
       resamples: divisions for the null, 2 or more.

@@ -24,6 +24,9 @@ class FigureCard:
 
     Attributes:
       key: its name in records.
+      alone: `(models, seed) -> f64[N]`, of N models; such a figure is a level.
+      against: `(models, others, seed) -> result`, of two sets of as many models.
+      read: `result -> float`.
       label: its name for readers, with the unit.
       digits: after the point.
       kind: "level", whose target is Retrain's value; "distance", of which more is
@@ -36,39 +39,36 @@ class FigureCard:
       reads: parts it reads beside forget, retain and test: "unseen".
       levels: cards of the levels that it is made of; `against` finds them in
         `Evidence.levels`, whether they are asked for or not.
-      alone: `(models, seed) -> f64[N]`, of N models; such a figure is a level.
-      against: `(models, others, seed) -> result`, of two sets of as many models.
-      read: `result -> float`.
       detail: `(models, others, level) -> fields of Detail`, what a report draws.
       source: where it is published.
 
     >>> card = FigureCard(
     ...     key="sure",
+    ...     alone=lambda models, seed: (
+    ...         100 * (models.confidence["forget"] > 0.9).mean(axis=1)
+    ...     ),
     ...     label="sure %",
     ...     digits=1,
     ...     kind="level",
     ...     meaning="forget samples with a confidence over 0.9",
     ...     group="own",
-    ...     alone=lambda models, seed: (
-    ...         100 * (models.confidence["forget"] > 0.9).mean(axis=1)
-    ...     ),
     ... )
     >>> card.each, card.models
     (True, 1)
     """
 
     key: str
+    alone: Callable[[Evidence, int], Any] | None = None
+    against: Callable[[Evidence, Evidence, int], Any] | None = None
+    read: Callable[[Any], float] = float
     label: str
-    digits: int
-    kind: str
+    digits: int = 3
+    kind: str = "distance"
     meaning: str
     group: str
     models: int = 1
     reads: tuple[str, ...] = ()
     levels: tuple["FigureCard", ...] = ()
-    alone: Callable[[Evidence, int], Any] | None = None
-    against: Callable[[Evidence, Evidence, int], Any] | None = None
-    read: Callable[[Any], float] = float
     detail: Callable[[Evidence, Evidence, float], Mapping[str, Any]] | None = None
     source: str = ""
 

@@ -143,7 +143,7 @@ def compare(
     groups = {"method": method, "retrained": retrained, "null": null}
     others = {} if nothing is None else {"nothing": nothing}
     for name, rows in {**groups, **others}.items():
-        _check_seeds(name, rows, len(retrained))
+        _check_seeds(name, rows, retrained)
     gaps, null_gaps = (_per_seed(avg_gap, rows, retrained) for rows in (method, null))
     tows, null_tows = (_per_seed(tow, rows, retrained) for rows in (method, null))
     against = None
@@ -274,15 +274,13 @@ def _per_seed(
     return np.array([figure(m, r) for m, r in zip(rows, retrained, strict=True)])
 
 
-def _check_seeds(name: str, rows: Sequence[Metrics], seeds: int) -> None:
+def _check_seeds(
+    name: str, rows: Sequence[Metrics], retrained: Sequence[Metrics]
+) -> None:
     if len(rows) < 2:
         raise InputError(
             f"len({name})={len(rows)} shows no spread; give metrics of at least 2 seeds"
         )
-    if len(rows) != seeds:
-        raise InputError(
-            f"len({name})={len(rows)} differs from len(retrained)={seeds}; give the "
-            "same seeds in the same order"
-        )
+    _checks.same_length(name, rows, "retrained", retrained)
     for i, row in enumerate(rows):
         check_metrics(f"{name}[{i}]", row)

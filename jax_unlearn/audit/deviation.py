@@ -220,14 +220,12 @@ def _thirds(models: Evidence, others: Evidence, level: float) -> dict[str, Any]:
 
 DEVIATION = FigureCard(
     key="deviation",
-    label="|p - p*|",
-    digits=3,
-    kind="distance",
-    meaning="mean over the forget samples of how far the confidence is from Retrain's",
-    group="deviation",
     against=lambda models, others, seed: np.abs(
         models.confidence["forget"] - others.confidence["forget"]
     ).mean(),
+    label="|p - p*|",
+    meaning="mean over the forget samples of how far the confidence is from Retrain's",
+    group="deviation",
     detail=_thirds,
     source="after FaLW (ICLR 2026)",
 )

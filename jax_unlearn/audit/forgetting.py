@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jax_unlearn._validate import share
 from jax_unlearn.audit import _checks
 from jax_unlearn.audit.card import FigureCard
 from jax_unlearn.errors import InputError
@@ -96,8 +97,7 @@ def example_epsilon(
     >>> example_epsilon(four, [[5.0], [6.0], [7.0], [8.0]]).tolist()
     [50.0]
     """
-    if not 0 <= delta < 1:
-        raise InputError(f"delta={delta} must be at least 0 and below 1; try 1e-5")
+    share("delta", delta, "try 1e-5")
     u, r = _checks.ensembles(unlearned, retrained)
     table = _epsilon_of_counts(len(u), len(r), delta)
     starts = range(0, u.shape[1], _CHUNK)
@@ -141,10 +141,9 @@ def forgetting_quality(
     2 an epsilon is 0 or 50; the challenge used 512 of each.
 
     Args:
-      unlearned: confidence in the true class (logit-scaled, or any strictly monotone
-        function of it) of the unlearned models, `[N, F]`.
-      retrained: of the retrained models on the same examples, `[M, F]`.
-      delta: of differential privacy, in [0, 1).
+      unlearned: what `example_epsilon` takes of the unlearned models, `[N, F]`.
+      retrained: of the retrained models, `[M, F]`.
+      delta: as there.
 
     Returns:
       F, and epsilon and points by example.
@@ -315,26 +314,25 @@ def _largest(u: np.ndarray, r: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 FORGETTING_F = FigureCard(
     key="forgetting_f",
-    label="forgetting quality F",
-    digits=3,
-    kind="closeness",
-    meaning="points for each sample that no attack on the ensembles tells apart",
-    group="forgetting",
-    models=4,
     against=lambda models, others, seed: forgetting_quality(
         models.margins, others.margins
     ),
     read=attrgetter("f"),
+    label="forgetting quality F",
+    kind="closeness",
+    meaning="points for each sample that no attack on the ensembles tells apart",
+    group="forgetting",
+    models=4,
     source="Triantafillou et al., arXiv 2406.09073",
 )
 EPSILON = dataclasses.replace(
     FORGETTING_F,
     key="epsilon",
+    read=attrgetter("median"),
     label="median epsilon",
     digits=2,
     kind="distance",
     meaning="how surely the best attack on one sample tells the ensembles apart",
-    read=attrgetter("median"),
     detail=lambda models, others, level: {
         "epsilon": example_epsilon(models.margins, others.margins)
     },

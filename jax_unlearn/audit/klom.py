@@ -161,20 +161,18 @@ def _shares(values: np.ndarray, edges: np.ndarray, floor: float) -> np.ndarray:
 
 KLOM = FigureCard(
     key="klom",
+    against=lambda models, others, seed: klom(models.margins, others.margins),
+    read=attrgetter("mean"),
     label="KLoM (mean)",
-    digits=3,
-    kind="distance",
     meaning="divergence of the margins of one sample from Retrain's",
     group="klom",
     models=4,
-    against=lambda models, others, seed: klom(models.margins, others.margins),
-    read=attrgetter("mean"),
     source="Georgiev et al., arXiv 2410.23232",
 )
 KLOM_95 = dataclasses.replace(
     KLOM,
     key="klom_95",
+    read=attrgetter("quantile_95"),
     label="KLoM (95 % of samples)",
     meaning="the same, its upper end",
-    read=attrgetter("quantile_95"),
 )

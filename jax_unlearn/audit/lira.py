@@ -250,39 +250,38 @@ def _drawn(models: Evidence, others: Evidence, level: float) -> dict[str, Any]:
 
 LIRA_ACCURACY = FigureCard(
     key="lira_accuracy",
-    label="U-LiRA accuracy %",
-    digits=1,
-    kind="distance",
-    meaning="models told from Retrain sample by sample; guessing is 50",
-    group="u_lira",
-    models=8,
     against=lambda models, others, seed: u_lira(
         models.margins, others.margins, seed=seed
     ),
     read=attrgetter("accuracy"),
+    label="U-LiRA accuracy %",
+    digits=1,
+    meaning="models told from Retrain sample by sample; guessing is 50",
+    group="u_lira",
+    models=8,
     source="Hayes et al., arXiv 2403.01218",
 )
 LIRA_AUC = dataclasses.replace(
     LIRA_ACCURACY,
     key="lira_auc",
+    read=attrgetter("auc"),
     label="U-LiRA AUC",
     digits=3,
     meaning="the same by rank; guessing is 0.5",
-    read=attrgetter("auc"),
     detail=_drawn,
 )
 LIRA_TPR_1 = dataclasses.replace(
     LIRA_ACCURACY,
     key="lira_tpr_1",
+    read=attrgetter("tpr_1.value"),
     label="U-LiRA TPR at 1 % FPR, %",
     digits=2,
     meaning="traces found while 1 % of Retrain's are called traces",
-    read=attrgetter("tpr_1.value"),
 )
 LIRA_TPR_01 = dataclasses.replace(
     LIRA_TPR_1,
     key="lira_tpr_01",
+    read=attrgetter("tpr_01.value"),
     label="U-LiRA TPR at 0.1 % FPR, %",
     meaning="traces found while 0.1 % of Retrain's are called traces",
-    read=attrgetter("tpr_01.value"),
 )

@@ -240,34 +240,34 @@ def _loss_accuracy(models: Evidence, seed: int) -> list[float]:
 
 MIA = FigureCard(
     key="mia",
+    alone=lambda models, seed: _each(
+        functools.partial(svc_mia_efficacy, seed=seed), models.confidence, models
+    ),
     label="MIA (SVC, called non-member) %",
     digits=1,
     kind="level",
     meaning="forget samples that an SVC on the confidence calls non-members",
     group="standard",
-    alone=lambda models, seed: _each(
-        functools.partial(svc_mia_efficacy, seed=seed), models.confidence, models
-    ),
     source="Fan et al. (SalUn), arXiv 2310.12508",
 )
 MIA_ENTROPY = FigureCard(
     key="mia_entropy",
+    alone=lambda models, seed: _each(entropy_mia_member_rate, models.probs, models),
     label="MIA (entropy, called member) %",
     digits=1,
     kind="level",
     meaning="forget samples that a logistic regression on the entropy calls members",
     group="mia",
-    alone=lambda models, seed: _each(entropy_mia_member_rate, models.probs, models),
     source="Chundawat et al. (Bad Teacher), arXiv 2205.08096",
 )
 MIA_LOSS = dataclasses.replace(
     MIA_ENTROPY,
     key="mia_loss",
+    alone=_loss_accuracy,
     label="MIA (loss, accuracy) %",
     meaning=(
         "accuracy of telling forget from unseen samples by the loss; guessing is 50"
     ),
     reads=("unseen",),
-    alone=_loss_accuracy,
     source="Kurmanji et al. (SCRUB), arXiv 2302.09880",
 )

@@ -141,7 +141,7 @@ def tow(metrics: Metrics, retrained: Metrics) -> float:
       retrained: of Retrain on the same split.
 
     Raises:
-      InputError: a figure outside 0..100, or UA + FA other than 100.
+      InputError: as `avg_gap`.
 
     >>> method = Metrics(ua=50.0, fa=50.0, ra=100.0, ta=80.0, mia=50.0)
     >>> retrain = Metrics(ua=0.0, fa=100.0, ra=100.0, ta=100.0, mia=30.0)
@@ -158,11 +158,11 @@ def tow_mia(metrics: Metrics, retrained: Metrics) -> float:
     where MIA and both accuracies are Retrain's. Source: Zhao et al., 2024.
 
     Args:
-      metrics: of the unlearned model.
-      retrained: of Retrain on the same split.
+      metrics: as in `tow`.
+      retrained: as in `tow`.
 
     Raises:
-      InputError: a figure outside 0..100, or UA + FA other than 100.
+      InputError: as `tow`.
 
     >>> method = Metrics(ua=50.0, fa=50.0, ra=100.0, ta=80.0, mia=50.0)
     >>> retrain = Metrics(ua=0.0, fa=100.0, ra=100.0, ta=100.0, mia=30.0)
@@ -299,53 +299,51 @@ def _rows(models: Evidence) -> list[Metrics]:
 
 UA = FigureCard(
     key="ua",
+    alone=lambda models, seed: 100 - _accuracies(models, "forget"),
     label="UA %",
     digits=1,
     kind="level",
     meaning="100 - accuracy on the forget set",
     group="standard",
-    alone=lambda models, seed: 100 - _accuracies(models, "forget"),
 )
 RA = dataclasses.replace(
     UA,
     key="ra",
+    alone=lambda models, seed: _accuracies(models, "retain"),
     label="RA %",
     meaning="accuracy on the retain set",
-    alone=lambda models, seed: _accuracies(models, "retain"),
 )
 TA = dataclasses.replace(
     UA,
     key="ta",
+    alone=lambda models, seed: _accuracies(models, "test"),
     label="TA %",
     meaning="accuracy on the test set",
-    alone=lambda models, seed: _accuracies(models, "test"),
 )
 AVG_GAP = FigureCard(
     key="avg_gap",
+    against=functools.partial(_model_by_model, avg_gap),
     label="Avg. Gap",
     digits=2,
-    kind="distance",
     meaning="mean distance from Retrain in UA, RA, TA and MIA",
     group="standard",
     levels=(UA, RA, TA, MIA),
-    against=functools.partial(_model_by_model, avg_gap),
     source="Fan et al. (SalUn), arXiv 2310.12508",
 )
 TOW = FigureCard(
     key="tow",
+    against=functools.partial(_model_by_model, tow),
     label="ToW",
-    digits=3,
     kind="closeness",
     meaning="tug of war of the three accuracies, 0 to 1",
     group="standard",
     levels=AVG_GAP.levels,
-    against=functools.partial(_model_by_model, tow),
     source="Zhao et al., arXiv 2406.01257",
 )
 TOW_MIA = dataclasses.replace(
     TOW,
     key="tow_mia",
+    against=functools.partial(_model_by_model, tow_mia),
     label="ToW-MIA",
     meaning="the same with the MIA for UA",
-    against=functools.partial(_model_by_model, tow_mia),
 )

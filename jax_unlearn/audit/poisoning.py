@@ -29,6 +29,7 @@ from jax_unlearn.audit.robustness import (
     margin_gradient,
     true_labels,
 )
+from jax_unlearn.data.checks import positions
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Model, ModelState, Params
 
@@ -268,15 +269,6 @@ def _correlate(apply, variables, *samples):
 
 def _chosen(ids: Any, total: int) -> np.ndarray:
     """Return the ids in their order, if each names one sample."""
-    array = np.asarray(ids)
-    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
-        raise InputError(
-            f"ids of type {array.dtype}{list(array.shape)} must be a list of at least "
-            "one integer"
-        )
-    bad = array[(array < 0) | (array >= total)]
-    if bad.size:
-        raise InputError(f"ids hold {bad[0]}; the samples have ids 0 to {total - 1}")
-    if len(np.unique(array)) < len(array):
+    if len(np.unique(positions("ids", ids, total))) < len(ids):
         raise InputError("ids name a sample twice; give each id once")
-    return array.astype(np.int64)
+    return np.asarray(ids, np.int64)

@@ -251,22 +251,21 @@ def _attacks(models: Evidence, others: Evidence, seed: int) -> list[Rmia]:
 
 RMIA_AUC = FigureCard(
     key="rmia_auc",
+    against=_attacks,
+    read=lambda attacks: float(np.mean([a.auc for a in attacks])),
     label="RMIA AUC",
-    digits=3,
     kind="level",
     meaning="forget samples told from unseen ones, with Retrains as references",
     group="rmia",
     models=2,
     reads=("unseen",),
-    against=_attacks,
-    read=lambda attacks: float(np.mean([a.auc for a in attacks])),
     source="Zarifzadeh et al., arXiv 2312.03262",
 )
 RMIA_TPR_1 = dataclasses.replace(
     RMIA_AUC,
     key="rmia_tpr_1",
+    read=lambda attacks: float(np.mean([a.tpr_1.value for a in attacks])),
     label="RMIA TPR at 1 % FPR, %",
     digits=2,
     meaning="forget samples found while 1 % of the unseen ones are called members",
-    read=lambda attacks: float(np.mean([a.tpr_1.value for a in attacks])),
 )

@@ -118,11 +118,11 @@ def robust_accuracy(
     bound 0 it is the clean accuracy (our choice). Target: Retrain's value.
 
     Args:
-      model: the network; outputs are logits `[B, K]`.
-      params: its parameters.
-      model_state: its state.
-      inputs: one floating array `[N, ...]` with values in `low..high`.
-      labels: true classes `[N]`.
+      model: as in `pgd`.
+      params: as in `pgd`.
+      model_state: as in `pgd`.
+      inputs: as in `pgd`.
+      labels: as in `pgd`.
       batch_size: largest number of samples a pass; the value does not depend on it.
       **attack: `bound`, `steps`, `step_size`, `low`, `high` and `key` of `pgd`.
 

@@ -267,8 +267,8 @@ NOISE = np.ones_like(X)
     [
         (np.zeros((3, 2), np.uint8), None, {}, "uint8.*inputs / 255"),
         (np.zeros((0, 2), np.float32), None, {}, "empty"),
-        (X, [4], {}, "ids hold 4"),
-        (X, [-1], {}, "ids hold -1"),
+        (X, [4], {}, "ids holds 4"),
+        (X, [-1], {}, "ids holds -1"),
         (X, [1, 1], {}, "twice"),
         (X, [], {}, "at least one integer"),
         (X, [0.5], {}, "at least one integer"),
