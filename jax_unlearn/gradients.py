@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jax_unlearn import programs
 from jax_unlearn.errors import InputError
 from jax_unlearn.meta import MetaGradInfo as MetaGradInfo
 from jax_unlearn.meta import meta_grad as meta_grad
@@ -182,7 +183,7 @@ def over_batches(
       where nothing counts; InputError if there is no batch. Batch i uses
       `fold_in(key, i)`.
     """
-    summed = jax.jit(summed)
+    summed = programs.jit(summed)
 
     def mean(
         params: Params, model_state: ModelState, batches: Iterable[Batch], key: Array

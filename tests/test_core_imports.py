@@ -41,6 +41,7 @@ CORE = [
             "harmonize",
             "masks",
             "meta",
+            "programs",
             "tables",
         )
     ),
@@ -64,6 +65,7 @@ INSIDE = {
     "membership",
     "meta",
     "objectives",
+    "programs",
     "tables",
     "weights",
     "methods",

@@ -7,7 +7,6 @@ The network is that of pytorch-fid too: mean pooling leaves out what lies beyond
 border, and the last block pools the maximum.
 """
 
-import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +17,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike
 
+from jax_unlearn import programs
 from jax_unlearn._validate import at_least
 from jax_unlearn.data.files import read_npz
 from jax_unlearn.errors import InputError
@@ -379,7 +379,7 @@ def _pool(layer: Layer, x: Array) -> Array:
     return reduce(x, 0.0, jax.lax.add) / reduce(inside, 0.0, jax.lax.add)
 
 
-@functools.partial(jax.jit, static_argnums=2)
+@programs.jit(static_argnums=2)
 def _features(weights: Weights, images: Array, size: int) -> Array:
     x = images.astype(jnp.float32) / 255.0
     shape = (x.shape[0], size, size, x.shape[3])

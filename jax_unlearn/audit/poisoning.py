@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_unlearn import _validate
+from jax_unlearn import _validate, programs
 from jax_unlearn.audit import _checks
 from jax_unlearn.audit.rates import Rate, rate, student
 from jax_unlearn.audit.robustness import (
@@ -249,7 +249,7 @@ def gus(scores: Any, *, alternative: str = "two-sided", level: float = 0.95) -> 
     )
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@programs.jit(static_argnums=0)
 def _correlate(apply, variables, *samples):
     """Return the scores of a batch: inputs, labels, noise of standard deviation 1."""
     inputs, labels, noise = samples

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_unlearn import _validate
+from jax_unlearn import _validate, programs
 from jax_unlearn.audit import _checks
 from jax_unlearn.audit.robustness import pieces, true_labels
 from jax_unlearn.drivers.loop import run
@@ -222,7 +222,7 @@ def _evaluation(model: Model, variables: tuple[Params, ModelState], samples: Bat
     return mean_loss
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@programs.jit(static_argnums=0)
 def _losses(apply, variables, batch):
     outputs, _ = apply(*variables, batch.inputs, train=False)
     return cross_entropy(outputs, batch.labels)

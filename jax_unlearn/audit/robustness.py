@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_unlearn import _validate
+from jax_unlearn import _validate, programs
 from jax_unlearn.audit import _checks
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.errors import InputError
@@ -239,7 +239,7 @@ def pieces(total: int, batch_size: int) -> Iterator[np.ndarray]:
         yield np.minimum(np.arange(start, start + size, dtype=np.int32), total - 1)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@programs.jit(static_argnums=0)
 def _perturb(apply, variables, attack, *samples):
     """Run the steps of `pgd` on a batch: inputs, labels, positions of the samples."""
     inputs, labels, rows = samples

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jax_unlearn import programs
 from jax_unlearn.diffusion.conditions import conditioned
 from jax_unlearn.diffusion.images import to_model_range
 from jax_unlearn.diffusion.process import Process, add_noise, target
@@ -222,7 +223,7 @@ def denoising_errors(
             f"{count} samples, batch_size={batch_size}: give 1 or more of each"
         )
 
-    @jax.jit
+    @programs.jit
     def measure(params, model_state, batch: Batch, key: Array):
         seen = noised(process, batch, key, draws=draws)
         prediction, _ = model.apply(params, model_state, seen.inputs, train=False)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jax_unlearn import programs
 from jax_unlearn.diffusion.conditions import like
 from jax_unlearn.diffusion.process import Process, to_epsilon
 from jax_unlearn.errors import InputError
@@ -330,10 +331,10 @@ def _stepped(setting, carried, x, step):
     return reverse_step(sampler, x, prediction, noise, step)
 
 
-_one_step = jax.jit(_stepped, static_argnums=0)
+_one_step = programs.jit(_stepped, static_argnums=0)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@programs.jit(static_argnums=0)
 def _all_steps(setting, carried, x, steps):
     def body(x, step):
         return _stepped(setting, carried, x, step), None

@@ -5,7 +5,6 @@ distributions (U-LiRA, KLoM, epsilon-forgetting) need many models of one request
 models leave most of an accelerator idle, and most of a CPU's time to the dispatch.
 """
 
-import functools
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jax_unlearn import programs
 from jax_unlearn.drivers.sharding import automatic
 from jax_unlearn.drivers.stacking import models_in as models_in
 from jax_unlearn.drivers.stacking import stack as stack
@@ -297,7 +297,7 @@ def _loss(info: UnlearnInfo) -> Array:
     return info.forget_loss + info.retain_loss + info.update_norm
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
+@programs.jit(static_argnums=(0, 1, 2), donate_argnums=3)
 def _step(how, mesh, step, states, batches, keys):
     def one(state, batch, key):
         return step(state, batch, jax.random.fold_in(key, state.step))

@@ -1,6 +1,5 @@
 """Drivers: run an unlearner over batches, by a Python loop or by scan."""
 
-import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 
@@ -8,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_unlearn import programs
 from jax_unlearn.drivers import sharding
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.types import (
@@ -208,12 +208,12 @@ def _chunks(batches: Iterable[UnlearnBatch], size: int) -> Iterator[list[Unlearn
             yield group
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+@programs.jit(static_argnums=0, donate_argnums=1)
 def _step(step, state, batch, key):
     return _watched(*step(state, batch, jax.random.fold_in(key, state.step)))
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+@programs.jit(static_argnums=0, donate_argnums=1)
 def _scan(step, state, batches, key):
     return _watched(*scan_steps(Unlearner(lambda *_: state, step), state, batches, key))
 
@@ -223,6 +223,6 @@ def _watched(state, info):
     return state, info, info.forget_loss + info.retain_loss + info.update_norm
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@programs.jit(static_argnums=0)
 def _forward(apply, params, model_state, inputs):
     return apply(params, model_state, inputs, train=False)[0]

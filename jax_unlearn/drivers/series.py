@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_unlearn import programs
 from jax_unlearn.drivers import checkpoint, signals
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import PyTree
@@ -39,7 +40,8 @@ class Companion(Protocol):
 class Series:
     """The last states of one run, saved as it goes on.
 
-    When the states are saved does not touch the bits of the run. Pass `callback` to
+    When the states are saved does not touch the bits of the run, and it goes on only
+    with the compile options that it began with (`ju.programs`). Pass `callback` to
     `run`; begin with `latest`. SIGTERM inside `signals.handled` saves and ends the
     run after the step.
 
@@ -144,6 +146,7 @@ class Series:
         record = {
             "run": self._told,
             "step": step,
+            "compile": programs.in_force(),
             "seconds": self.spent + time.monotonic() - self._begun,
             "carried": [[k, list(a.shape), a.dtype.name] for k, a in carried.items()],
         }
@@ -167,7 +170,7 @@ class Series:
           The state; None where there is none.
 
         Raises:
-          InputError: the states are of another run.
+          InputError: the states are of another run, or of other compile options.
         """
         self._begun = self._saved = time.monotonic()
         for left in self.folder.glob(".step-*"):  # a save that was killed
@@ -184,12 +187,23 @@ class Series:
                     f"{self.folder} holds an interrupted run of another setting, seed, "
                     "request or data set; choose another folder, or remove it"
                 )
+            self._check_programs(record.get("compile"))
             return self._restored(path, record, template)
         return None
 
     def paths(self) -> list[Path]:
         """Return the checkpoints, oldest first."""
         return sorted(self.folder.glob("step-*"))
+
+    def _check_programs(self, before: str | None) -> None:
+        """Refuse other compile options than before: they give other bits."""
+        here = programs.in_force()
+        if None not in (before, here) and before != here:
+            raise InputError(
+                f"{self.folder} holds a run compiled by the choice {before!r}, this "
+                f"process compiles by {here!r}; set {programs.VARIABLE}={before} to go "
+                "on, or choose another folder"
+            )
 
     def _restored(self, path: Path, record: dict[str, Any], template: PyTree) -> Any:
         leaves, structure = jax.tree.flatten(template)

@@ -98,10 +98,3 @@ def models_in(tree: PyTree) -> int:
 def _form(tree: PyTree):
     leaves, structure = jax.tree.flatten(tree)
     return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
-
-
-def _pick(tree: PyTree, i: np.int32) -> PyTree:
-    return jax.tree.map(lambda leaf: leaf[i], tree)
-
-
-_compiled_pick = jax.jit(_pick)  # one program for all i and all leaves

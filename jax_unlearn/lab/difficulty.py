@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.neighbors import NearestNeighbors
 
-from jax_unlearn import losses, objectives
+from jax_unlearn import losses, objectives, programs
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.lab.task import Task, as_floats
 from jax_unlearn.types import Batch
@@ -48,7 +48,7 @@ def gradient_norm(task: Task) -> np.ndarray:
     inputs = as_floats(task.dataset.train.inputs[forget])
     batch = Batch(jnp.asarray(inputs), jnp.asarray(task.labels(forget)))
     loss = objectives.descent(task.model)._replace(train=False)
-    norms = jax.jit(gradient_norms, static_argnums=0)(
+    norms = programs.jit(gradient_norms, static_argnums=0)(
         loss, task.original.params, task.original.model_state, batch
     )
     return -np.asarray(norms)

@@ -5,7 +5,6 @@ attack that learns from one model sees members and non-members that differ in mo
 membership; over S models every sample is now a member, now none.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -14,6 +13,7 @@ import numpy as np
 import optax
 from numpy.typing import ArrayLike, NDArray
 
+from jax_unlearn import programs
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.membership.training import Observed
 from jax_unlearn.types import (
@@ -268,9 +268,7 @@ def _draw(key: Array, total: int, *, size: int, steps: int, batch_size: int) -> 
     return _Draws(members, rows[:steps], mask[:steps])
 
 
-@functools.partial(
-    jax.jit, static_argnames=("model", "optimizer", "size", "steps", "batch_size")
-)
+@programs.jit(static_argnames=("model", "optimizer", "size", "steps", "batch_size"))
 def _train(
     keys: Array,
     inputs: PyTree,
@@ -311,7 +309,7 @@ def _train(
     return jax.vmap(one)(keys)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@programs.jit(static_argnums=0)
 def _forward(apply, params, model_state, inputs):
     def one(params, model_state):
         return apply(params, model_state, inputs, train=False)[0]

@@ -1,12 +1,10 @@
 """UNSIR: impair a class by noise that the model finds hardest for it, then repair."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import optax
 
-from jax_unlearn import _validate, losses, objectives
+from jax_unlearn import _validate, losses, objectives, programs
 from jax_unlearn.errors import InputError
 from jax_unlearn.methods.assemble import assemble
 from jax_unlearn.types import Array, Model, ModelState, Params, Unlearner
@@ -81,7 +79,7 @@ def unsir_noise(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("apply", "shape", "steps"))
+@programs.jit(static_argnames=("apply", "shape", "steps"))
 def _noise(variables, labels, key, *, apply, shape, steps, rates, bounds):
     """Return the noise `f32[M, *shape]`, see `unsir_noise`."""
     (learning_rate, penalty), (low, high) = rates, bounds

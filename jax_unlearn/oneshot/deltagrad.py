@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from jax_unlearn import _validate
+from jax_unlearn import _validate, programs
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.gradients import counted, mean_loss
 from jax_unlearn.types import Array, Batch, LossFn, ModelState, Params
@@ -105,7 +105,7 @@ def gradient_path(
         raise InputError("batch holds no sample; give all training samples")
     rate, strength = jnp.asarray(steps), jnp.float32(decay)
 
-    @jax.jit
+    @programs.jit
     def descend(variables, batch, rate, strength):
         flat, gradient = _raveled(loss_fn, *variables)
 
@@ -172,7 +172,7 @@ def deltagrad(
     _validate.at_least("period", period, 1)
     _validate.at_least("history", history, 1)
 
-    @jax.jit
+    @programs.jit
     def retrace(variables, path: Path, batch: Batch, positions: Array):
         numbers = jnp.arange(path.rates.shape[0])
         planned = (numbers < burn_in) | ((numbers - burn_in + 1) % period == 0)

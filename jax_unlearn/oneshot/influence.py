@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_unlearn import _validate
+from jax_unlearn import _validate, programs
 from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import counted, mean_gradient
 from jax_unlearn.types import Array, Batch, LossFn, ModelState, Params, PyTree
@@ -260,12 +260,12 @@ def _jacobian(
         cast = optax.tree.cast_like(center, params)
         return loss_fn(cast, model_state, batch, key)[0].astype(jnp.float32)
 
-    @jax.jit
+    @programs.jit
     def along(center: PyTree, batch: Batch, key: Array, u: PyTree) -> Array:
         _, dots = jax.jvp(lambda p: losses_fn(p, batch, key), (center,), (u,))
         return jnp.where(counted(batch), dots, 0.0)
 
-    @jax.jit
+    @programs.jit
     def back(center: PyTree, batch: Batch, key: Array, a: Array) -> PyTree:
         _, pullback = jax.vjp(lambda p: losses_fn(p, batch, key), center)
         return pullback(jnp.where(counted(batch), a, 0.0))[0]

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_unlearn import losses, objectives, weights
+from jax_unlearn import losses, objectives, programs, weights
 from jax_unlearn.data import Dataset
 from jax_unlearn.lab.bench import Bench
 from jax_unlearn.lab.plan import Plan
@@ -229,16 +229,18 @@ class Learner:
 
         kinds: tuple[Weigh, ...] = (uniform, loreun, free)
         steps = {weigh: step_of(model, weigh) for weigh in kinds}
-        self._steps: dict[Any, Any] = {w: jax.jit(step) for w, step in steps.items()}
+        self._steps: dict[Any, Any] = {
+            w: programs.jit(step) for w, step in steps.items()
+        }
         self._pulls: dict[Any, Any] = {
-            weigh: jax.jit(pulled(step)) for weigh, step in steps.items()
+            weigh: programs.jit(pulled(step)) for weigh, step in steps.items()
         }
 
         def objective(carry: Carry, problem: Problem) -> Array:
             return distance(model, carry.params, carry.state, problem)
 
-        self._objective = jax.jit(functools.partial(distance, model))
-        self._slope = jax.jit(jax.value_and_grad(objective))
+        self._objective = programs.jit(functools.partial(distance, model))
+        self._slope = programs.jit(jax.value_and_grad(objective))
 
     def run(
         self, weigh: Weigh, original: Trained, problem: Problem, choice: Choice

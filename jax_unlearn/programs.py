@@ -1,0 +1,253 @@
+"""Compile options: one place decides how every program that runs a network is compiled.
+
+On CPUs, jaxlib 0.10 hands convolutions to its YNN library, whose gradients of wide
+convolutions are slow and whose reductions are fast; `REDUCTIONS` keeps the latter
+alone. A rule on the sizes of the convolutions chooses: it looks at the program and at
+nothing else, so that a run resumed or repeated is compiled as before, to the same bits.
+Everything else is left to XLA, as is all on accelerators, and where this jaxlib does
+not know the option.
+
+The environment variable JAX_UNLEARN_COMPILE, or `using` in Python, chooses otherwise:
+"xla" leaves every program to XLA, "reductions" takes the option for all.
+"""
+
+import contextvars
+import functools
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core
+
+from jax_unlearn.errors import InputError, unknown_name
+
+VARIABLE = "JAX_UNLEARN_COMPILE"
+CHOICES = ("rule", "xla", "reductions")
+
+REDUCTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+"""Compile options for CPUs: YNN for reductions alone."""
+
+LEAST = 2**18
+"""Products a sample from which a convolution is faster by `REDUCTIONS`.
+
+By `tests/benchmarks/bench_compile.py`: below it (8 channels at 14 x 14) both are equal
+to a few percent; at 16 channels and 14 x 14 the option gains a tenth or more.
+"""
+
+MEMORY = 256  # programs of a function whose choices are remembered
+
+_chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar(
+    "chosen", default=None
+)
+_outside = core.get_opaque_trace_state(convention="flax")  # of no transformation
+
+
+def choice() -> str:
+    """Return what decides the compile options: "rule", "xla" or "reductions".
+
+    Raises:
+      InputError: JAX_UNLEARN_COMPILE is none of them.
+
+    >>> with using("xla"):
+    ...     choice()
+    'xla'
+    """
+    found = _chosen.get() or os.environ.get(VARIABLE) or CHOICES[0]
+    if found not in CHOICES:
+        raise InputError(
+            f"{VARIABLE}={found!r} in the environment: set it to one of "
+            f"{', '.join(CHOICES)}"
+        )
+    return found
+
+
+@contextmanager
+def using(name: str) -> Iterator[None]:
+    """Choose the compile options of the programs that are called inside.
+
+    Args:
+      name: "rule", "xla" or "reductions", see the module.
+
+    Raises:
+      InputError: another name.
+
+    Source: our choice.
+
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> with ju.programs.using("xla"):
+    ...     ju.predict(model, np.float32(2), (), np.ones(2, np.float32))
+    array([2., 2.], dtype=float32)
+    """
+    if name not in CHOICES:
+        raise unknown_name("compile options", name, CHOICES)
+    token = _chosen.set(name)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def in_force() -> str | None:
+    """Return the choice that a run on this machine depends on; None if on none.
+
+    What `Series` keeps, since another choice gives other bits: None on accelerators,
+    "xla" where this jaxlib does not know `REDUCTIONS`.
+
+    >>> with using("xla"):
+    ...     in_force() in ("xla", None)
+    True
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    found = choice()
+    return found if found == "xla" or _known(tuple(REDUCTIONS.items())) else "xla"
+
+
+class Program:
+    """A compiled function; see `jit`. Called, or lowered, as one of `jax.jit`."""
+
+    def __init__(
+        self,
+        function: Callable,
+        static_argnums: tuple[int, ...],
+        static_argnames: tuple[str, ...],
+        donate_argnums: tuple[int, ...],
+    ):
+        self._static, self._named = static_argnums, static_argnames
+        self._jit = functools.partial(
+            jax.jit,
+            function,
+            static_argnums=static_argnums,
+            static_argnames=static_argnames,
+            donate_argnums=donate_argnums,
+        )
+        self._plain = self._jit()
+        self._tuned: dict[tuple, Callable] = {}  # by options
+        self._wide: dict[Any, bool] = {}  # by what a program depends on
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the function returns."""
+        return self._choose(args, kwargs)(*args, **kwargs)
+
+    def lower(self, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
+        """Return the program of these arguments, not compiled yet."""
+        return self._choose(args, kwargs).lower(*args, **kwargs)
+
+    def _choose(self, args: tuple, kwargs: dict[str, Any]) -> Any:
+        chosen = in_force()
+        inside = core.get_opaque_trace_state(convention="flax") != _outside
+        if inside or chosen in (None, "xla"):
+            return self._plain
+        if chosen == "rule" and not self._is_wide(args, kwargs):
+            return self._plain
+        options = tuple(REDUCTIONS.items())
+        if options not in self._tuned:
+            self._tuned[options] = self._jit(compiler_options=REDUCTIONS)
+        return self._tuned[options]
+
+    def _is_wide(self, args: tuple, kwargs: dict[str, Any]) -> bool:
+        static = [arg for place, arg in enumerate(args) if place in self._static]
+        named = [(name, kwargs.get(name)) for name in self._named]
+        traced = [arg for place, arg in enumerate(args) if place not in self._static]
+        rest = {name: kwargs[name] for name in kwargs if name not in self._named}
+        leaves, structure = jax.tree.flatten((traced, rest))
+        forms = [(np.shape(leaf), getattr(leaf, "dtype", None)) for leaf in leaves]
+        program = *static, *named, structure, *forms
+        if program not in self._wide:
+            if len(self._wide) >= MEMORY:
+                self._wide.clear()  # the rule decides alike when asked again
+            jaxpr = self._plain.trace(*args, **kwargs).jaxpr.jaxpr
+            self._wide[program] = largest_convolution(jaxpr) >= LEAST
+        return self._wide[program]
+
+
+def jit(
+    function: Callable | None = None,
+    *,
+    static_argnums: int | tuple[int, ...] = (),
+    static_argnames: tuple[str, ...] = (),
+    donate_argnums: int | tuple[int, ...] = (),
+) -> Any:
+    """Compile a function that runs a network: `jax.jit`, its options chosen here.
+
+    Traced once for both choices; inside another transformation it is a plain `jax.jit`,
+    whose options are those of the outermost program.
+
+    Args:
+      function: to be compiled; left out, this is a decorator with arguments.
+      static_argnums: as in `jax.jit`, as are the following.
+      static_argnames: of arguments given by keyword.
+      donate_argnums: positions of the arguments whose buffers may be reused.
+
+    Returns:
+      The compiled function, a `Program`.
+
+    Source: our choice.
+
+    >>> jit(lambda w, x: w @ x)(np.eye(2), np.ones(2)).tolist()
+    [1.0, 1.0]
+    """
+    options = {
+        "static_argnums": _several(static_argnums),
+        "static_argnames": static_argnames,
+        "donate_argnums": _several(donate_argnums),
+    }
+    if function is None:
+        return functools.partial(Program, **options)
+    return Program(function, **options)
+
+
+def largest_convolution(jaxpr: Any) -> int:
+    """Return the products a sample of a program's largest convolution, 0 without any.
+
+    H'·W'·h·w·C·D of an h x w kernel from C to D channels: all products over the larger
+    of batch and input channels. These change places in the gradient of the kernel, so
+    that a convolution counts as much as its gradients.
+
+    Args:
+      jaxpr: of the program, `jax.make_jaxpr(f)(…).jaxpr`; loops and inner functions are
+        looked into.
+
+    Source: our choice.
+
+    >>> def f(x, kernel):
+    ...     return jax.lax.conv(x, kernel, (1, 1), "SAME")
+    >>> x, kernel = np.ones((16, 8, 10, 10)), np.ones((4, 8, 3, 3))
+    >>> largest_convolution(
+    ...     jax.make_jaxpr(f)(x, kernel).jaxpr
+    ... ) == 10 * 10 * 3 * 3 * 8 * 4
+    True
+    """
+    most = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv_general_dilated":
+            images, kernel = (x.aval.shape for x in equation.invars)
+            batch, channels, *_ = equation.params["dimension_numbers"].lhs_spec
+            outer = equation.params["dimension_numbers"].rhs_spec[0]
+            dilation = math.prod(equation.params["lhs_dilation"])  # products with zeros
+            samples = max(images[batch], images[channels])
+            products = math.prod(equation.outvars[0].aval.shape) * math.prod(kernel)
+            most = max(most, products // max(1, kernel[outer] * dilation * samples))
+        for inner in core.jaxprs_in_params(equation.params):
+            most = max(most, largest_convolution(inner))
+    return most
+
+
+def _several(numbers: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (numbers,) if isinstance(numbers, int) else numbers
+
+
+@functools.cache
+def _known(options: tuple[tuple[str, str], ...]) -> bool:
+    """Return whether this jaxlib compiles with the options."""
+    try:
+        jax.jit(lambda x: x + 1, compiler_options=dict(options))(np.float32(0))
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
