@@ -1,9 +1,12 @@
 """The recipes by name: studies that take longer than the default job."""
 
+import functools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
+from rich.console import Console
 
 from jax_unlearn.cli.console import (
     Reporter,
@@ -13,10 +16,8 @@ from jax_unlearn.cli.console import (
     print_results,
 )
 from jax_unlearn.cli.ensemble import audited
-from jax_unlearn.data import Dataset
 from jax_unlearn.errors import InputError, unknown_name
-from jax_unlearn.lab import Plan
-from jax_unlearn.recipes.recipe import Asked, Recipe, Results
+from jax_unlearn.recipes.recipe import Asked, Recipe, Results, Screen
 
 
 def recipe(
@@ -49,50 +50,43 @@ def recipe(
     """
     from jax_unlearn.recipes import RECIPES
 
-    screen = ConsoleScreen()
+    screen = screen_of(open_console())
     asked = Asked(screen, data, out, seeds, parts, classes, tune or None)
+    known = {one.name: one for one in RECIPES}
     if table:
         _write_pages(RECIPES, name, asked)
-        return
-    known = {one.name: one for one in RECIPES}
-    if name is None or show:
+    elif name is None or show:
         _list(RECIPES, screen)
-        return
-    if name not in known:
+    elif name not in known:
         raise unknown_name("recipe", name, known)
-    known[name].run(asked)
+    else:
+        known[name].run(asked)
 
 
-class ConsoleScreen:
-    """What a running recipe shows, on the terminal or in a file."""
+def screen_of(console: Console) -> Screen:
+    """Return what shows on a console how a recipe goes."""
 
-    def __init__(self):
-        self._console = open_console()
+    def show(found: Sequence[Results]) -> None:
+        legend = False
+        for results in found:
+            console.print(results["plan"]["title"], style="bold", markup=False)
+            if results.get("kind") == "generation":
+                print_generation(console, dict(results))
+            else:
+                print_results(console, dict(results))
+                legend = True
+        if legend:
+            print_legend(console)
 
-    def progress(self, phases: int) -> Reporter:
-        """Return what follows so many phases."""
-        return Reporter(self._console, phases)
-
-    def say(self, line: str) -> None:
-        """Print a line."""
-        self._console.print(line, markup=False, soft_wrap=True)
-
-    def show(self, results: Results) -> None:
-        """Print the table of results."""
-        self._console.print(results["plan"]["title"], style="bold", markup=False)
-        generated = results.get("kind") == "generation"
-        (print_generation if generated else print_results)(self._console, dict(results))
-
-    def legend(self) -> None:
-        """Say how to read the tables."""
-        print_legend(self._console)
-
-    def ensembles(self, plan: Plan, dataset: Dataset, out: Path, **asked: Any) -> None:
-        """Make many models of a plan, audit and print them."""
-        audited(self._console, plan, dataset, out, **asked)
+    return Screen(
+        progress=functools.partial(Reporter, console),
+        say=lambda line: console.print(line, markup=False, soft_wrap=True),
+        show=show,
+        ensembles=functools.partial(audited, console),
+    )
 
 
-def _list(recipes: tuple[Recipe, ...], screen: ConsoleScreen) -> None:
+def _list(recipes: Sequence[Recipe], screen: Screen) -> None:
     """Print the recipes with what they cost."""
     wide = max(len(one.name) for one in recipes)
     screen.say(f"{'recipe':<{wide}} {'2 cores':<8} {'accelerator':<13} what")
@@ -100,7 +94,7 @@ def _list(recipes: tuple[Recipe, ...], screen: ConsoleScreen) -> None:
         screen.say(f"{one.name:<{wide}} {one.cpu:<8} {one.accelerator:<13} {one.what}")
 
 
-def _write_pages(recipes: tuple[Recipe, ...], name: str | None, asked: Asked) -> None:
+def _write_pages(recipes: Sequence[Recipe], name: str | None, asked: Asked) -> None:
     """Write the pages of all stored results."""
     from jax_unlearn.recipes import pages
 
@@ -110,6 +104,5 @@ def _write_pages(recipes: tuple[Recipe, ...], name: str | None, asked: Asked) ->
             raise InputError(
                 f"{option}={value}: --table has no such option; leave it out"
             )
-    out = Path("results") if asked.out is None else asked.out
-    for path in pages.write(recipes, out):
+    for path in pages.write(recipes, asked.out or Path("results")):
         asked.screen.say(f"wrote {path}")

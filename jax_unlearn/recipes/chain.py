@@ -121,8 +121,7 @@ def _run(recipe: Recipe, asked: Asked) -> None:
     check_writable(folder / "results.json")
     with screen.progress(len(plan.seeds) * (3 + len(plan.methods))) as progress:
         results = chain_study(plan, dataset, folder, progress=progress)
-    screen.show(results)
-    screen.legend()
+    screen.show([results])
     text = to_json(shortened(results))
     path = write_atomic(folder / "short.json", text, overwrite=True)
     screen.say(f"short results: {path}")

@@ -24,14 +24,7 @@ from jax_unlearn.lab.generation import (
 )
 from jax_unlearn.lab.generation.results import short
 from jax_unlearn.lab.settings import Training
-from jax_unlearn.recipes.recipe import (
-    DIGITS,
-    Asked,
-    Data,
-    Recipe,
-    write_figures,
-    write_report,
-)
+from jax_unlearn.recipes.recipe import DIGITS, Asked, Data, Recipe, publish
 
 if TYPE_CHECKING:
     from jax_unlearn.report.svg import Drawing
@@ -98,9 +91,7 @@ def _run(recipe: Recipe, asked: Asked) -> None:
     dataset = recipe.load(asked)
     with screen.progress(phases(plan)) as progress:
         results = study(plan, dataset, folder, progress=progress)
-    screen.show(results)
-    write_report(screen, results, folder)
-    write_figures(screen, recipe, results, folder)
+    publish(recipe, screen, folder, {"": results})
     text = json.dumps(short(results), allow_nan=False) + "\n"
     path = write_atomic(folder / "short.json", text, overwrite=True)
     screen.say(f"results without images: {path}")
@@ -113,14 +104,10 @@ def _figures(found: Mapping[str, Any]) -> "dict[str, Drawing]":
 
 
 def _recipe(
-    name: str,
-    what: str,
-    cpu: str,
-    plan: GenerationPlan,
-    data: Data,
+    name: str, what: str, cpu: str, *, data: Data, plan: GenerationPlan
 ) -> Recipe:
     return Recipe(
-        name=name,
+        name=f"generation-{name}",
         title=plan.title,
         what=what,
         start=_run,
@@ -133,85 +120,85 @@ def _recipe(
     )
 
 
-_SAMPLING = Sampling(sampling_steps=20)
-_METHODS = methods_of(100)
+def _small(title: str, training: GeneratorTraining, **values: Any) -> GenerationPlan:
+    """Return a plan that two CPU cores carry."""
+    return GenerationPlan(
+        title=f"{title}: forget a class of a diffusion model",
+        training=training,
+        sampling=Sampling(sampling_steps=20),
+        methods=methods_of(100),
+        **values,
+    )
+
+
+_FEWER: dict[str, Any] = {"per_class": 40, "forget_images": 80}
 
 GENERATION_DIGITS = _recipe(
-    "generation-digits",
+    "digits",
     "forget a class of a diffusion model",
     "15 min",
-    GenerationPlan(
-        title="Digits: forget a class of a diffusion model",
-        training=GeneratorTraining(widths=(16, 32), timesteps=200, steps=800, ema=0.99),
+    data=DIGITS,
+    plan=_small(
+        "Digits",
+        GeneratorTraining(widths=(16, 32), timesteps=200, steps=800, ema=0.99),
         judge=Training(epochs=40),
-        sampling=_SAMPLING,
-        methods=_METHODS,
         classes=(0, 3, 7),
     ),
-    DIGITS,
 )
-
 GENERATION_FASHION = _recipe(
-    "generation-fashion",
+    "fashion",
     "the same on Fashion-MNIST at 14 x 14",
     "40 min",
-    GenerationPlan(
-        title="Fashion-MNIST at 14 x 14: forget a class of a diffusion model",
-        training=GeneratorTraining(widths=(16, 32), timesteps=400, steps=2000),
+    data=Data(train=10000, test=2000, shrink=2),
+    plan=_small(
+        "Fashion-MNIST at 14 x 14",
+        GeneratorTraining(widths=(16, 32), timesteps=400, steps=2000),
         judge=Training(epochs=8),
-        sampling=_SAMPLING,
-        methods=_METHODS,
         classes=(1, 5, 8),
-        per_class=40,
-        forget_images=80,
+        **_FEWER,
     ),
-    Data(train=10000, test=2000, shrink=2),
 )
-
 GENERATION_CIFAR10 = _recipe(
-    "generation-cifar10",
+    "cifar10",
     "the same on CIFAR-10 at 16 x 16",
     "1 h",
-    GenerationPlan(
-        title="CIFAR-10 at 16 x 16: forget a class of a diffusion model",
-        training=GeneratorTraining(widths=(24, 48, 48), timesteps=400, steps=2500),
+    data=Data(train=10000, test=2000, shrink=2),
+    plan=_small(
+        "CIFAR-10 at 16 x 16",
+        GeneratorTraining(widths=(24, 48, 48), timesteps=400, steps=2500),
         judge=Training(network="resnet8", epochs=8, augment="flip"),
-        sampling=_SAMPLING,
-        methods=_METHODS,
         classes=(1, 6, 8),
-        per_class=40,
-        forget_images=80,
+        **_FEWER,
     ),
-    Data(train=10000, test=2000, shrink=2),
 )
 
 RATE = 1e-4  # with the batch, that of published code (SalUn, DDPM)
-
+_UNET = GeneratorTraining(
+    widths=(128, 256, 256, 256),
+    layers=2,
+    attention=(0, 1, 0, 0),
+    dtype="bfloat16",
+    noise="linear",
+    steps=100_000,
+    batch_size=256,
+    learning_rate=2e-4,
+    ema=0.9999,
+)
 GENERATION_CIFAR10_FULL = _recipe(
-    "generation-cifar10-full",
+    "cifar10-full",
     "CIFAR-10 at full size",
     "weeks",
-    GenerationPlan(
-        title="CIFAR-10: forget a class of a diffusion model",
-        training=GeneratorTraining(
-            widths=(128, 256, 256, 256),
-            layers=2,
-            attention=(0, 1, 0, 0),
-            dtype="bfloat16",
-            noise="linear",
-            steps=100_000,
-            batch_size=256,
-            learning_rate=2e-4,
-            ema=0.9999,
-        ),
-        judge=Training(
-            network="resnet18", epochs=30, batch_size=256, augment="flip_crop"
+    data=Data(),
+    plan=dataclasses.replace(
+        _small(
+            "CIFAR-10",
+            _UNET,
+            judge=Training("resnet18", epochs=30, batch_size=256, augment="flip_crop"),
+            classes=(0, 1, 6),
+            per_class=500,
+            forget_images=1000,
         ),
         sampling=Sampling(sampling_steps=100, sample_batch=1000),
         methods=methods_of(1000, rate=RATE, batch=128),
-        classes=(0, 1, 6),
-        per_class=500,
-        forget_images=1000,
     ),
-    Data(),
 )

@@ -34,12 +34,13 @@ from jax_unlearn.lab.stages import Request, Trained, probabilities
 from jax_unlearn.lab.task import as_floats
 from jax_unlearn.recipes.recipe import Asked, Recipe, seed_by_seed, spreads
 from jax_unlearn.recipes.search import Case
-from jax_unlearn.recipes.tables import CIFAR10, FASHION, beside
+from jax_unlearn.recipes.tables import CIFAR10, FASHION, beside, look
 from jax_unlearn.types import Array, Model
 
 STEPS, THROUGH = 60, 30  # of a run; the last ones, differentiated
 BATCH = 64  # of each of the two sets
-RATES, MOMENTUM = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), 0.9
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+_MOMENTUM = optax.trace(0.9)
 OUTER = 8  # updates of what is learned
 OUTER_RATE = 0.5  # of Adam, on the logarithms: enough to go beyond the grid
 PASSES = 4  # gradients that one differentiated step costs, counted as one plain step
@@ -90,15 +91,13 @@ Weigh = Callable[[Array, Array, Choice], Array]
 """`(losses of a batch, positions of its samples, choice) -> weights of mean one`."""
 
 
-def uniform(found: Array, chosen: Array, choice: Choice) -> Array:
+def uniform(found: Array, _chosen: Array, _choice: Choice) -> Array:
     """Weight all alike."""
-    del chosen, choice
     return jnp.ones_like(found)
 
 
-def loreun(found: Array, chosen: Array, choice: Choice) -> Array:
+def loreun(found: Array, _chosen: Array, choice: Choice) -> Array:
     """Weight by the loss."""
-    del chosen
     tau = jnp.exp(choice.log_temperature)
     return weights.softmin_weights(found, temperature=tau, relative=True)
 
@@ -128,7 +127,6 @@ def step_of(model: Model, weigh: Weigh) -> Callable[..., Carry]:
       model: the network.
       weigh: how forget samples are weighted.
     """
-    optimizer = _momentum()
 
     def step(carry: Carry, t: Array, problem: Problem, choice: Choice) -> Carry:
         chosen = problem.order[t]
@@ -148,15 +146,11 @@ def step_of(model: Model, weigh: Weigh) -> Callable[..., Carry]:
         known = loss(carry.params, jnp.zeros(split))[1][1]
         given = weigh(known, chosen, choice)
         gradient, (state, _) = jax.grad(loss, has_aux=True)(carry.params, given)
-        moved, memory = optimizer.update(gradient, carry.memory, carry.params)
+        moved, memory = _MOMENTUM.update(gradient, carry.memory, carry.params)
         change = jax.tree.map(lambda leaf: -problem.rate * leaf, moved)
         return Carry(optax.apply_updates(carry.params, change), state, memory)
 
     return step
-
-
-def _momentum() -> optax.GradientTransformation:
-    return optax.trace(MOMENTUM)
 
 
 def distance(model: Model, params: Any, state: Any, problem: Problem) -> Array:
@@ -289,7 +283,7 @@ class Learner:
     ) -> list[Carry]:
         """Return what was carried before each step, and after the last."""
         params, state = original.params, original.model_state
-        carries = [Carry(params, state, _momentum().init(params))]
+        carries = [Carry(params, state, _MOMENTUM.init(params))]
         for t in range(len(problem.order)):
             at = carries[-1], jnp.int32(t), problem, choice
             carries.append(self._steps[weigh](*at))
@@ -382,22 +376,22 @@ def _run(recipe: Recipe, asked: Asked) -> None:
     asked.screen.say(f"results: {folder / 'learned.json'}")
 
 
-def _recipe(name: str, tables: Recipe, what: str, cpu: str) -> Recipe:
-    return Recipe(
-        name=name,
-        title=f"{tables.title}: learned temperature and weights",
-        what=what,
-        start=_run,
-        cpu=cpu,
-        data=tables.data,
-        study=tables,
-        page="learned",
-    )
-
-
-LEARNED_FASHION = _recipe(
-    "learned-fashion", FASHION, "LoReUn's temperature and weights, learned", "10 min"
+_LOOK: dict[str, Any] = {
+    "about": "learned temperature and weights",
+    "start": _run,
+    "page": "learned",
+}
+LEARNED_FASHION = look(
+    FASHION,
+    "learned-fashion",
+    what="LoReUn's temperature and weights, learned",
+    cpu="10 min",
+    **_LOOK,
 )
-LEARNED_CIFAR10 = _recipe(
-    "learned-cifar10", CIFAR10, "the same on the CIFAR-10 subset", "1 h"
+LEARNED_CIFAR10 = look(
+    CIFAR10,
+    "learned-cifar10",
+    what="the same on the CIFAR-10 subset",
+    cpu="1 h",
+    **_LOOK,
 )

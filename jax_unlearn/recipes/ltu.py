@@ -6,14 +6,14 @@ LTU without each of its parts, at LTU's own settings; ρ from 0.05 to 1; and for
 near to or far from the other samples. Settings are searched on seeds of their own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from jax_unlearn.lab import Training, Unlearning
 from jax_unlearn.lab.plan import slug
 from jax_unlearn.lab.settings import ATTACKS
 from jax_unlearn.recipes.recipe import Data
-from jax_unlearn.recipes.search import Grids
+from jax_unlearn.recipes.search import Grids, tried
 from jax_unlearn.recipes.study import Part, Settings, Study
 
 if TYPE_CHECKING:
@@ -25,37 +25,30 @@ SWEPT = ("FT", "RL", "LTU")
 
 
 def _grid(
-    rates: Mapping[str, Sequence[float]],
-    epochs: Mapping[str, Sequence[int]],
+    rates: Mapping[str, tuple[float, ...]],
+    epochs: Mapping[str, tuple[int, ...]],
     *,
     batch_size: int,
     estimator: str,
 ) -> Grids:
     """Return the same number of trials for each method: its rates times lengths."""
-    fixed: Grids = {
-        "FT": {"method": "finetune"},
-        "RL": {"method": "random_label"},
-        "SalUn": {"method": "salun"},
-        "RL + LoReUn": {"weighting": "loreun", "relative": True},
-        "RL + FaLW": {"weighting": "falw", "estimator": estimator},
-        "LTU": {
-            "method": "ltu",
-            "query_size": 16,
-            "batch_size": batch_size,
-            "clip": 30.0,  # the second-order term can explode
-            "allow_weak": True,  # at small ρ no attack can be told from chance
-        },
+    ft, rl, ltu = ((rates[name], epochs[name]) for name in SWEPT)
+    grids: Grids = {
+        "FT": tried("finetune", *ft),
+        "RL": tried("random_label", *rl),
+        "SalUn": tried("salun", *rl),
+        "RL + LoReUn": tried("random_label", *rl, weighting="loreun", relative=True),
+        "RL + FaLW": tried("random_label", *rl, weighting="falw", estimator=estimator),
+        "LTU": tried(
+            "ltu",
+            *ltu,
+            query_size=16,
+            batch_size=batch_size,
+            clip=30.0,  # the second-order term can explode
+            allow_weak=True,  # at small ρ no attack can be told from chance
+        ),
     }
-    own = {label: label if label in rates else "RL" for label in fixed}
-    return {
-        label: {
-            **values,
-            "rho": RHO,
-            "learning_rate": tuple(rates[own[label]]),
-            "epochs": tuple(epochs[own[label]]),
-        }
-        for label, values in fixed.items()
-    }
+    return {label: {**grid, "rho": RHO} for label, grid in grids.items()}
 
 
 def variants(settings: Settings) -> Settings:
@@ -185,8 +178,8 @@ LTU_DIGITS = _study(
     training=Training(network="small_cnn", width=8, epochs=40, learning_rate=0.1),
     search_seeds=(100, 101, 102),
 ).recipe(
-    what="LTU: table, ablations, ρ sweep, near and far",
-    cpu="30 min",
+    "LTU: table, ablations, ρ sweep, near and far",
+    "30 min",
     figures=figures,
     page="ltu",
 )
@@ -213,8 +206,8 @@ LTU_CIFAR10 = _study(
     training=Training(network="resnet8", width=8, epochs=40, learning_rate=0.1),
     seeds=(0, 1, 2),
 ).recipe(
-    what="the same on 2,500 images of CIFAR-10, small ResNet",
-    cpu="2 h",
+    "the same on 2,500 images of CIFAR-10, small ResNet",
+    "2 h",
     data=Data(train=2500, test=2000),
     figures=figures,
     page="ltu",

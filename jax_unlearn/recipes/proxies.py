@@ -25,7 +25,7 @@ from jax_unlearn.lab.stages import Trained
 from jax_unlearn.lab.task import Task, as_floats
 from jax_unlearn.objectives import transport_targets
 from jax_unlearn.recipes.recipe import Asked, Recipe, seed_by_seed, spreads
-from jax_unlearn.recipes.tables import CIFAR10, FASHION, beside
+from jax_unlearn.recipes.tables import CIFAR10, FASHION, beside, look
 
 UNLEARNED = ("RL", "SalUn", "RL + LoReUn (dynamic)", "SalUn + LoReUn (dynamic)")
 IMAGES, STEPS = 500, 10  # of the attack
@@ -164,32 +164,31 @@ def _attack(recipe: Recipe, asked: Asked) -> None:
     asked.screen.ensembles(plan, dataset, folder / "lira", **chosen)
 
 
-def _recipe(name: str, tables: Recipe, what: str, cpu: str) -> Recipe:
-    return Recipe(
-        name=name,
-        title=f"{tables.title}: proxies of difficulty, and robustness",
-        what=what,
-        start=_run,
-        cpu=cpu,
-        data=tables.data,
-        study=tables,
-        page="proxies",
-    )
-
-
-PROXIES_FASHION = _recipe(
-    "proxies-fashion", FASHION, "is the loss a proxy of difficulty; PGD", "5 min"
+_LOOK: dict[str, Any] = {
+    "about": "proxies of difficulty, and robustness",
+    "start": _run,
+    "page": "proxies",
+}
+PROXIES_FASHION = look(
+    FASHION,
+    "proxies-fashion",
+    what="is the loss a proxy of difficulty; PGD",
+    cpu="5 min",
+    **_LOOK,
 )
-PROXIES_CIFAR10 = _recipe(
-    "proxies-cifar10", CIFAR10, "the same on the CIFAR-10 subset", "15 min"
+PROXIES_CIFAR10 = look(
+    CIFAR10,
+    "proxies-cifar10",
+    what="the same on the CIFAR-10 subset",
+    cpu="15 min",
+    **_LOOK,
 )
-LIRA_FASHION = Recipe(
-    name="lira-fashion",
-    title=f"{FASHION.title}: attacks with many models",
+LIRA_FASHION = look(
+    FASHION,
+    "lira-fashion",
+    "attacks with many models",
     what="U-LiRA and KLoM with 32 models each",
     start=_attack,
     cpu="30 min",
-    data=FASHION.data,
-    study=FASHION,
     page="lira",
 )

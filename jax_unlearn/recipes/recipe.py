@@ -1,36 +1,64 @@
 """What a recipe is: its name, its cost, its data, and the function that runs it.
 
-The rest of the module is what the functions share: results seed by seed, figures.
+The rest of the module is what these functions share: results seed by seed, figures.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jax_unlearn.data import (
-    Dataset,
-    digits,
-    from_npz,
-    shrink,
-    subset,
-    write_atomic,
-)
+from jax_unlearn.data import Dataset, digits, from_npz, shrink, subset, write_atomic
 from jax_unlearn.drivers.locks import locked
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab import Plan, Unlearning
+from jax_unlearn.lab import Plan
 from jax_unlearn.lab.bench import Progress
 from jax_unlearn.lab.results import environment, spread, to_json
 
 if TYPE_CHECKING:
     from jax_unlearn.report.svg import Drawing
 
-Settings = dict[str, Unlearning]
-"""By label, in the order of the rows."""
-
 Results = Mapping[str, Any]
 """What a recipe's file of results holds; of a study, results by part."""
+
+
+class Screen(NamedTuple):
+    """What shows how a recipe goes.
+
+    Attributes:
+      progress: `(phases) -> what follows so many`.
+      say: prints a line.
+      show: prints the tables of some results, and how to read them.
+      ensembles: makes many models of `(plan, dataset, out)`, audits and prints them.
+    """
+
+    progress: Callable[[int], AbstractContextManager[Progress]]
+    say: Callable[[str], None]
+    show: Callable[[Sequence[Results]], None]
+    ensembles: Callable[..., None]
+
+
+class Asked(NamedTuple):
+    """What a run is asked for; None leaves the choice to the recipe.
+
+    Attributes:
+      screen: what shows how it goes.
+      data: .npz file.
+      out: folder of the run.
+      seeds: of models, methods and splits.
+      parts: of a study.
+      classes: to forget one at a time.
+      tune: search the settings instead.
+    """
+
+    screen: Screen
+    data: Path | None = None
+    out: Path | None = None
+    seeds: tuple[int, ...] | None = None
+    parts: tuple[str, ...] | None = None
+    classes: tuple[int, ...] | None = None
+    tune: bool | None = None
 
 
 class Data(NamedTuple):
@@ -75,52 +103,6 @@ class Data(NamedTuple):
 DIGITS = Data(given=False)
 
 
-class Screen(Protocol):
-    """What a running recipe shows, and where."""
-
-    def progress(self, phases: int) -> AbstractContextManager[Progress]:
-        """Return what follows so many phases."""
-        ...
-
-    def say(self, line: str) -> None:
-        """Print a line."""
-        ...
-
-    def show(self, results: Results) -> None:
-        """Print the table of results."""
-        ...
-
-    def legend(self) -> None:
-        """Say how to read the tables."""
-        ...
-
-    def ensembles(self, plan: Plan, dataset: Dataset, out: Path, **asked: Any) -> None:
-        """Make many models of a plan, audit and print them."""
-        ...
-
-
-class Asked(NamedTuple):
-    """What a run of a recipe is asked for; None leaves the choice to the recipe.
-
-    Attributes:
-      screen: what shows how it goes.
-      data: .npz file.
-      out: folder of the run.
-      seeds: of models, methods and splits.
-      parts: of a study.
-      classes: to forget one at a time.
-      tune: search the settings instead.
-    """
-
-    screen: Screen
-    data: Path | None = None
-    out: Path | None = None
-    seeds: tuple[int, ...] | None = None
-    parts: tuple[str, ...] | None = None
-    classes: tuple[int, ...] | None = None
-    tune: bool | None = None
-
-
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """One runnable study.
@@ -131,10 +113,10 @@ class Recipe:
       what: it does, in a few words.
       start: runs it, `(recipe, asked) -> None`.
       cpu: how long it takes on two cores.
-      accelerator: how long on one, where that was measured or is what it is for.
-      data: what it reads.
+      accelerator: how long on one, where that was measured.
+      data: what it reads; default digits.
       options: of `Asked`'s parts, classes and tune, those it has.
-      study: of the family.
+      study: what `start` runs.
       figures: `(results) -> drawings` by name.
       page: template of its page.
     """
@@ -157,11 +139,7 @@ class Recipe:
         return self.name.replace("-", "_")
 
     def load(self, asked: Asked) -> Dataset:
-        """Return its data.
-
-        Raises:
-          InputError: no file where one is needed, or one where none is.
-        """
+        """Return its data; see `Data.load`."""
         return self.data.load(asked.data, self.name)
 
     def folder(self, asked: Asked) -> Path:
@@ -178,30 +156,32 @@ class Recipe:
           InputError: an option that it does not have, data that it cannot read, or a
             folder that holds something else.
         """
-        for option in ("parts", "classes", "tune"):
-            value = getattr(asked, option)
-            if value is not None and option not in self.options:
+        for option in {"parts", "classes", "tune"} - {*self.options}:
+            if (value := getattr(asked, option)) is not None:
                 raise InputError(
                     f"{option}={value}: {self.name} has no such option; leave it out"
                 )
         self.start(self, asked)
 
 
-def write_report(screen: Screen, results: Results, folder: Path) -> None:
-    """Write the report of results beside them, and say where."""
-    from jax_unlearn import report as reports
-
-    page = reports.write(dict(results), folder / "report.html", overwrite=True)
-    screen.say(f"report: {page}")
-
-
-def write_figures(
-    screen: Screen, recipe: Recipe, results: Results, folder: Path
+def publish(
+    recipe: Recipe, screen: Screen, folder: Path, found: Mapping[str, Results]
 ) -> None:
-    """Write the figures of a recipe, and say where."""
+    """Print the tables of a run; write a report of each, and the figures.
+
+    Args:
+      recipe: that was run.
+      screen: to print on.
+      folder: of the run.
+      found: results by part, whose folder is below; "" is the run's own.
+    """
     from jax_unlearn import report as reports
 
-    for name, drawing in recipe.figures(results).items():
+    screen.show(list(found.values()))
+    for part, results in found.items():
+        page = folder / part / "report.html"
+        screen.say(f"report: {reports.write(dict(results), page, overwrite=True)}")
+    for name, drawing in recipe.figures(found.get("", found)).items():
         text = reports.standalone(drawing)
         path = write_atomic(folder / f"{name}.svg", text, overwrite=True)
         screen.say(f"figure: {path}")

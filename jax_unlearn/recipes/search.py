@@ -193,6 +193,22 @@ def search(
     }
 
 
+def tried(
+    method: str,
+    rates: tuple[float, ...] = (),
+    epochs: tuple[int, ...] = (),
+    **values: Any,
+) -> dict[str, Any]:
+    """Return what is tried of a method; a value that is no tuple is fixed.
+
+    >>> tried("scrub", (0.01, 0.1), forget_epochs=(1, 2), rewind=True)
+    {'method': 'scrub', 'learning_rate': (0.01, 0.1), 'forget_epochs': (1, 2), \
+'rewind': True}
+    """
+    given = {"learning_rate": rates, **values, "epochs": epochs}
+    return {"method": method} | {k: v for k, v in given.items() if v != ()}
+
+
 def trials(grid: Mapping[str, Any]) -> Iterator[Unlearning]:
     """Yield the settings of a grid.
 

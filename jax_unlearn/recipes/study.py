@@ -12,7 +12,7 @@ from jax_unlearn.data import Dataset, check_writable, read_json, write_atomic
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.lab import Plan, Training, Unlearning, experiment
 from jax_unlearn.lab.results import shortened
-from jax_unlearn.recipes.recipe import Asked, Recipe, write_figures, write_report
+from jax_unlearn.recipes.recipe import Asked, Recipe, publish
 from jax_unlearn.recipes.search import KEPT, Final, Grids, search, text_of
 
 Settings = dict[str, Unlearning]
@@ -175,15 +175,10 @@ class Study:
         # searches of a single part were once written without its name
         return {next(iter(self.parts)): found} if "settings" in found else found
 
-    def recipe(self, **values: Any) -> Recipe:
+    def recipe(self, what: str, cpu: str, **values: Any) -> Recipe:
         """Return the recipe that runs it; see `Recipe`."""
-        return Recipe(
-            name=self.name,
-            start=run_study,
-            study=self,
-            options=("parts", "tune"),
-            **{"title": self.title, **values},
-        )
+        own = {"title": self.title, "options": ("parts", "tune"), **values}
+        return Recipe(self.name, what=what, start=run_study, cpu=cpu, study=self, **own)
 
     @property
     def _kept(self) -> Any:
@@ -240,11 +235,7 @@ def run_study(recipe: Recipe, asked: Asked) -> None:
                 originals=folder / next(iter(study.parts)) if shared else None,
             )
             _release()
-    for part, found in results.items():
-        screen.show(found)
-        write_report(screen, found, folder / part)
-    screen.legend()
-    write_figures(screen, recipe, results, folder)
+    publish(recipe, screen, folder, results)
     short = {part: shortened(found) for part, found in results.items()}
     text = json.dumps(short, allow_nan=False) + "\n"
     path = write_atomic(folder / "results.json", text, overwrite=True)

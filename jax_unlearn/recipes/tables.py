@@ -10,6 +10,7 @@ take the settings of the part they vary.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,97 +19,67 @@ from jax_unlearn.data import Dataset
 from jax_unlearn.lab import Plan, Training
 from jax_unlearn.lab.plan import slug
 from jax_unlearn.recipes.recipe import Asked, Data, Recipe
-from jax_unlearn.recipes.search import Final, Grids
+from jax_unlearn.recipes.search import Final, Grids, tried
 from jax_unlearn.recipes.study import Part, Settings, Study
 
 if TYPE_CHECKING:
     from jax_unlearn.report.svg import Drawing
 
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)
-_RELABEL: dict[str, Any] = {"learning_rate": (0.001, 0.003, 0.01), "epochs": (2, 5)}
-_DESCEND: dict[str, Any] = {"learning_rate": (0.03, 0.1, 0.2), "epochs": (3, 8)}
-_BOUNDARY: dict[str, Any] = {
-    "learning_rate": (0.0001, 0.0003, 0.001),
-    "epochs": (3, 8),
-}
-_SCRUB: dict[str, Any] = {
-    "learning_rate": (0.003, 0.01, 0.03),
-    "forget_epochs": (1, 2),
-    "epochs": (3,),
-}
-_FALW = dict(weighting="falw", **_RELABEL)
-_LOREUN = {"weighting": "loreun", "relative": True}
-_STATIC = {"weighting": "loreun_static", "relative": True}
+_LOW, _DESCEND = (0.0001, 0.0003, 0.001), ((0.03, 0.1, 0.2), (3, 8))
+_RL = functools.partial(tried, "random_label", (0.001, 0.003, 0.01), (2, 5))
 
 FIELD: Grids = {
-    "FT": dict(method="finetune", **_DESCEND),
-    "RL": dict(method="random_label", **_RELABEL),
-    "GA": dict(method="gradient_ascent", **_BOUNDARY),
-    "IU": dict(
-        method="influence", strength=(1.0, 10.0, 100.0), form=("published", "exact")
-    ),
-    "BE": dict(method="boundary_expand", **_BOUNDARY),
-    "BS": dict(method="boundary_shrink", **_BOUNDARY),
-    "l1-sparse": dict(
-        method="l1_sparse",
-        learning_rate=(0.03, 0.1, 0.2),
-        penalty=(1e-4, 1e-3),
-        epochs=(5,),
-    ),
-    "SalUn": dict(method="salun", **_RELABEL),
-    "NegGrad+": dict(
-        method="neggrad_plus",
-        learning_rate=(0.003, 0.01, 0.03),
-        alpha=(0.95, 0.99),
-        epochs=(3,),
-    ),
-    "SFRon": dict(
-        method="sfron",
+    "FT": tried("finetune", *_DESCEND),
+    "RL": _RL(),
+    "GA": tried("gradient_ascent", _LOW, (3, 8)),
+    "IU": tried("influence", strength=(1.0, 10.0, 100.0), form=("published", "exact")),
+    "BE": tried("boundary_expand", _LOW, (3, 8)),
+    "BS": tried("boundary_shrink", _LOW, (3, 8)),
+    "l1-sparse": tried("l1_sparse", (0.03, 0.1, 0.2), (5,), penalty=(1e-4, 1e-3)),
+    "SalUn": tried("salun", (0.001, 0.003, 0.01), (2, 5)),
+    "NegGrad+": tried("neggrad_plus", (0.003, 0.01, 0.03), (3,), alpha=(0.95, 0.99)),
+    "SFRon": tried(
+        "sfron",
+        (0.01, 0.03, 0.1),
+        (3,),
+        peak=(5.0, 25.0),
         clip=7.0,
         weighting="uniform",
-        learning_rate=(0.01, 0.03, 0.1),
-        peak=(5.0, 25.0),
-        epochs=(3,),
     ),
-    "SCRUB": dict(method="scrub", **_SCRUB),
-    "Bad Teacher": dict(
-        method="bad_teacher",
-        optimizer="adam",
-        rho=0.3,
-        learning_rate=(1e-4, 3e-4, 1e-3),
-        epochs=(1, 3),
+    "SCRUB": tried("scrub", (0.003, 0.01, 0.03), (3,), forget_epochs=(1, 2)),
+    "Bad Teacher": tried(
+        "bad_teacher", (1e-4, 3e-4, 1e-3), (1, 3), optimizer="adam", rho=0.3
     ),
-    "SSD": dict(method="ssd", selection=(1.0, 3.0, 10.0), dampening=(0.3, 1.0)),
+    "SSD": tried("ssd", selection=(1.0, 3.0, 10.0), dampening=(0.3, 1.0)),
 }
 """The standard table and its neighbours, LTU apart: six trials each."""
 
 _LTU: Grids = {
-    "LTU": dict(
-        method="ltu",
+    "LTU": tried(
+        "ltu",
+        (0.0003, 0.001, 0.003),
+        (2, 5),
         rho=0.3,
         query_size=32,
         clip=30.0,  # the second-order term can explode
         allow_weak=True,
-        learning_rate=(0.0003, 0.001, 0.003),
-        epochs=(2, 5),
     )
 }
 _WITH_LOREUN: Grids = {
-    f"{base} + LoReUn ({how})": {**FIELD[base], **weights}
+    f"{base} + LoReUn ({how})": {**FIELD[base], "weighting": name, "relative": True}
     for base in ("GA", "RL", "SalUn", "SFRon", "SCRUB")
-    for how, weights in (("static", _STATIC), ("dynamic", _LOREUN))
+    for how, name in (("static", "loreun_static"), ("dynamic", "loreun"))
 }
 _WITH_FALW: Grids = {
-    "RL + FaLW (exact)": _FALW,
-    "RL + FaLW (every 8)": dict(estimator="every", every=8, **_FALW),
-    "RL + FaLW (streaming)": dict(estimator="streaming", **_FALW),
-    "RL + FaLW (anchored)": dict(estimator="anchored", **_FALW),
+    "RL + FaLW (exact)": _RL(weighting="falw"),
+    "RL + FaLW (every 8)": _RL(weighting="falw", estimator="every", every=8),
+    "RL + FaLW (streaming)": _RL(weighting="falw", estimator="streaming"),
+    "RL + FaLW (anchored)": _RL(weighting="falw", estimator="anchored"),
 }
 _TRANSPORT: Grids = {
-    "Endpoint transport": dict(method="endpoint_transport", **_DESCEND),
-    "Transport, no decay": dict(
-        method="endpoint_transport", weight_decay=0.0, **_DESCEND
-    ),
+    "Endpoint transport": tried("endpoint_transport", *_DESCEND),
+    "Transport, no decay": tried("endpoint_transport", *_DESCEND, weight_decay=0.0),
 }
 METHODS: Grids = {**FIELD, **_LTU, **_WITH_LOREUN, **_WITH_FALW, **_TRANSPORT}
 """All methods of the tables."""
@@ -268,8 +239,10 @@ def figures(found: Mapping[str, Any]) -> "dict[str, Drawing]":
     return {"gamma": studies.gamma_sweep(swept, keys)} if len(swept) > 1 else {}
 
 
-def _recipe(study: Study, what: str, cpu: str, **values: Any) -> Recipe:
-    return study.recipe(what=what, cpu=cpu, figures=figures, **values)
+def look(tables: Recipe, name: str, about: str, **values: Any) -> Recipe:
+    """Return a recipe that looks closer at the models of tables; see `Recipe`."""
+    given = {"title": f"{tables.title}: {about}", "data": tables.data, **values}
+    return Recipe(name, study=tables, **given)
 
 
 def beside(recipe: Recipe, asked: Asked) -> tuple[Plan, Dataset, Path]:
@@ -287,55 +260,53 @@ def beside(recipe: Recipe, asked: Asked) -> tuple[Plan, Dataset, Path]:
 
 _SMALL = Training(network="resnet8", width=8, epochs=25, learning_rate=0.1)
 
-FASHION = _recipe(
-    Study(
-        name="tables-fashion",
-        title="Fashion-MNIST subset, 14 x 14",
-        unseen=1000,
-        training=_SMALL,
-        parts={
-            **_ALL,
-            "fresh-random10": _fresh(_RANDOM, _FRESH, "random10"),
-            "fresh-gamma-1": _fresh(_SWEPT["gamma-1"], _TAIL, "gamma-1", unbalanced),
-            "fresh-near": _fresh(_NEAR, _FRESH, "random10"),
-            "fresh-far": _fresh(_FAR, _FRESH, "random10"),
-        },
-        rounds=2,
-    ),
+FASHION = Study(
+    "tables-fashion",
+    "Fashion-MNIST subset, 14 x 14",
+    1000,
+    _SMALL,
+    {
+        **_ALL,
+        "fresh-random10": _fresh(_RANDOM, _FRESH, "random10"),
+        "fresh-gamma-1": _fresh(_SWEPT["gamma-1"], _TAIL, "gamma-1", unbalanced),
+        "fresh-near": _fresh(_NEAR, _FRESH, "random10"),
+        "fresh-far": _fresh(_FAR, _FRESH, "random10"),
+    },
+    rounds=2,
+).recipe(
     "the papers' tables, Fashion-MNIST subset",
     "2 h",
     data=Data(train=5000, test=2000, shrink=2),
+    figures=figures,
 )
 
-CIFAR10 = _recipe(
-    Study(
-        name="tables-cifar10",
-        title="CIFAR-10 subset",
-        unseen=1000,
-        training=_SMALL,
-        parts={
-            "random10": _RANDOM,
-            **_gammas(
-                ("FT", "RL", "SalUn", *_TWO_FALW, *_TRANSPORT), 1, printed="falw-10"
-            ),
-            "fresh-random10": _fresh(
-                _RANDOM, [m for m in _FRESH if m != "NegGrad+"], "random10"
-            ),
-            # the same seeds: what another machine's rounding makes of a table
-            "again-random10": _RANDOM.but(
-                title="10 % at random, on another machine",
-                grid={},
-                settings="random10",
-                methods=_FEWER,
-                more=(ranked,),
-                printed="",
-            ),
-        },
-        rounds=1,
-    ),
+CIFAR10 = Study(
+    "tables-cifar10",
+    "CIFAR-10 subset",
+    1000,
+    _SMALL,
+    {
+        "random10": _RANDOM,
+        **_gammas(("FT", "RL", "SalUn", *_TWO_FALW, *_TRANSPORT), 1, printed="falw-10"),
+        "fresh-random10": _fresh(
+            _RANDOM, [m for m in _FRESH if m != "NegGrad+"], "random10"
+        ),
+        # the same seeds: what another machine's rounding makes of a table
+        "again-random10": _RANDOM.but(
+            title="10 % at random, on another machine",
+            grid={},
+            settings="random10",
+            methods=_FEWER,
+            more=(ranked,),
+            printed="",
+        ),
+    },
+    rounds=1,
+).recipe(
     "the same on a CIFAR-10 subset",
     "3 h",
     data=Data(train=4000, test=2000),
+    figures=figures,
 )
 
 _LARGE = Training(
@@ -353,16 +324,10 @@ def _full(
     name: str, title: str, what: str, training: Training, **values: Any
 ) -> Recipe:
     """Return a recipe on all samples, a tenth of them unseen; few seeds, so finals."""
-    study = Study(
-        name=name,
-        title=title,
-        training=training,
-        seeds=FEW,
-        rounds=2,
-        final=Final(3, (102, 103)),
-        **{"unseen": 5000, **values},
-    )
-    return _recipe(study, what, "weeks", data=Data())
+    final = Final(3, (102, 103))
+    own = {"unseen": 5000, "seeds": FEW, "rounds": 2, "final": final, **values}
+    study = Study(name, title, training=training, **own)
+    return study.recipe(what, "weeks", data=Data(), figures=figures)
 
 
 CIFAR10_FULL = _full(

@@ -60,7 +60,7 @@ def test_the_derivative_is_that_of_the_whole_run(quick, original, problem, weigh
     step = learned.step_of(MODEL, weigh)
 
     def whole(given):
-        memory = learned._momentum().init(original.params)
+        memory = learned._MOMENTUM.init(original.params)
         carry = Carry(original.params, original.model_state, memory)
         for t in range(STEPS):
             carry = step(carry, t, problem, given)

@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from jax_unlearn.cli.recipe import ConsoleScreen
+from jax_unlearn.cli.console import open_console
+from jax_unlearn.cli.recipe import screen_of
 from jax_unlearn.data import Dataset, Examples, digits
 from jax_unlearn.lab import Plan, Training, Unlearning, experiment
 from jax_unlearn.recipes import learned, pages, proxies, tables
@@ -131,7 +132,7 @@ def test_many_models_are_attacked(small, file, monkeypatch, tmp_path, capsys):
     kept_settings(tmp_path)
     of = dataclasses.replace(tables.FASHION, study=small)
     lira = dataclasses.replace(proxies.LIRA_FASHION, study=of, data=Data())
-    lira.run(Asked(ConsoleScreen(), data=file, out=tmp_path))
+    lira.run(Asked(screen_of(open_console()), data=file, out=tmp_path))
     assert "U-LiRA" in capsys.readouterr().out
     found = json.loads((tmp_path / "random10" / "lira" / "results.json").read_text())
     assert found["audit"]["models"] == {"doing nothing": 8, "SSD": 8}
@@ -143,8 +144,8 @@ def test_many_models_are_attacked(small, file, monkeypatch, tmp_path, capsys):
 
 def test_a_study_is_run_resumed_and_shown(small, file, tmp_path, capsys):
     kept_settings(tmp_path)
-    recipe = small.recipe(what="", cpu="", data=Data())
-    asked = Asked(ConsoleScreen(), data=file, out=tmp_path, seeds=(0, 1))
+    recipe = small.recipe("", "", data=Data())
+    asked = Asked(screen_of(open_console()), data=file, out=tmp_path, seeds=(0, 1))
     recipe.run(asked)
     said = capsys.readouterr().out
     assert "small: 10 %" in said
