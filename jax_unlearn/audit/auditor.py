@@ -298,14 +298,14 @@ def _thinned(roc: Roc) -> dict[str, list[float]]:
 
 def _check_alike(target: Evidence, methods: Mapping[str, Evidence]) -> None:
     for name, found in methods.items():
-        shapes = [
+        ours, theirs = (
             {part: p.shape[1:] for part, p in given.probs.items()}
             for given in (found, target)
-        ]
-        if shapes[0] != shapes[1]:
+        )
+        if ours != theirs:
             raise InputError(
-                f"{name} has parts of shape {shapes[0]}, retrained {shapes[1]}; give "
-                "the same samples and classes"
+                f"{name} has parts of shape {ours}, retrained {theirs}; give the same "
+                "samples and classes"
             )
 
 

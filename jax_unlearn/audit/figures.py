@@ -30,8 +30,7 @@ GROUPS: dict[str, tuple[str, ...]] = groups_of(FIGURES)
 def cards_of(record: Mapping[str, Any]) -> dict[str, FigureCard]:
     """Return the cards that a record of an audit is shown by, by key.
 
-    Args:
-      record: of `to_record`; one of before there were cards has those of the library.
+    A record of before there were cards has those of the library.
 
     >>> list(cards_of({})) == list(KINDS)
     True
@@ -51,15 +50,9 @@ def chosen(
 ) -> tuple[dict[str, FigureCard], dict[str, str]]:
     """Return the cards to compute, by key, and why others cannot be.
 
-    Args:
-      metrics: groups or cards that are asked for; None takes what can be had.
-      figures: the catalogue.
-      half: models on either side of a comparison.
-      parts: by name, those that there are outputs on.
-
-    Raises:
-      InputError: an unknown group, two cards of one key, a card without a function, a
-        figure that is asked for and cannot be had.
+    Groups or cards may be asked for (`metrics`), of a catalogue (`figures`); `half`
+    models are compared with as many, on `parts`. Refused are unknown groups, two cards
+    of one key, and what is asked for and cannot be had.
 
     >>> cards, left_out = chosen(None, FIGURES, 2, {"unseen": None})
     >>> cards["klom"].label, left_out["lira_auc"][:25]

@@ -120,9 +120,8 @@ def feature_moments(features: ArrayLike) -> Moments:
     """
     values = _checks.finite("features", features, 2)
     _validate.at_least("number of images", len(values), 2)
-    mean = values.mean(axis=0)
-    centred = values - mean
-    return Moments(mean, centred.T @ centred / (len(values) - 1), len(values))
+    cov = np.atleast_2d(np.cov(values, rowvar=False))
+    return Moments(values.mean(axis=0), cov, len(values))
 
 
 def frechet_distance(first: Moments, second: Moments) -> float:

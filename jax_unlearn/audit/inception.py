@@ -176,12 +176,7 @@ def load_inception(path: str | Path) -> Weights:
 def folded(arrays: Mapping[str, ArrayLike], name: str = "arrays") -> Weights:
     """Return the weights of named arrays, batch normalisation folded in.
 
-    Args:
-      arrays: by the names of pytorch-fid; `fc.*` and counters are not needed.
-      name: of their source, for messages.
-
-    Raises:
-      InputError: as `load_inception`.
+    `fc.*` and counters are not needed; `name` is their source's, for messages.
     """
     head = np.shape(arrays.get("fc.bias", np.zeros(CLASSES)))
     if head != (CLASSES,):
@@ -245,13 +240,7 @@ def inception_features(
 
 
 def inception(weights: Weights, x: Array) -> Array:
-    """Return the last block's features at each place, `f32[B, h, w, 2048]`.
-
-    Args:
-      weights: kernel and bias by name of the convolution.
-      x: `f32[B, H, W, 3]` in [−1, 1], H and W at least 75.
-
-    Reference: Szegedy et al., arXiv 1512.00567; the variant is that of pytorch-fid.
+    """Return the last block's features of `f32[B, H, W, 3]` in [−1, 1], at each place.
 
     >>> weights = {
     ...     name: (jnp.zeros((*layer.kernel, channels, layer.features)), jnp.ones(()))
