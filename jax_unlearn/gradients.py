@@ -148,15 +148,10 @@ def mean_loss(losses: Array, mask: Array | None) -> Array:
 
 
 def sample_gradient(loss_fn: LossFn) -> Callable[..., Params]:
-    """Transform a loss into the gradient of one sample: put it under `jax.vmap`.
+    """Transform a loss in eval mode into the gradient of one sample.
 
-    Args:
-      loss_fn: unreduced losses in eval mode: BatchNorm in train mode means nothing on a
-        single sample.
-
-    Returns:
-      `(params, model_state, sample, key) -> gradient` like `params`; `sample` is a
-      `Batch` without its leading axis.
+    It is `(params, model_state, sample, key) -> gradient` with a `Batch` that lacks its
+    leading axis: put it under `jax.vmap`.
     """
 
     def gradient(params: Params, model_state: ModelState, sample: Batch, key: Array):
@@ -173,15 +168,9 @@ def sample_gradient(loss_fn: LossFn) -> Callable[..., Params]:
 def over_batches(
     summed: Callable[..., tuple[PyTree, Array]],
 ) -> Callable[..., PyTree]:
-    """Turn sums over a batch into the mean over many.
+    """Turn (sum, count) of a batch into the mean over many, 0 where nothing counts.
 
-    Args:
-      summed: `(params, model_state, batch, key) -> (sum, count)`.
-
-    Returns:
-      `(params, model_state, batches, key) -> mean`, compiled once per shape of batch, 0
-      where nothing counts; InputError if there is no batch. Batch i uses
-      `fold_in(key, i)`.
+    Compiled once per shape of batch; batch i uses `fold_in(key, i)`.
     """
     summed = programs.jit(summed)
 
@@ -199,6 +188,28 @@ def over_batches(
         return optax.tree.scale(1.0 / max(int(count), 1), total)
 
     return mean
+
+
+def minimise(
+    loss: Callable[[Params], Array],
+    start: Params,
+    optimizer: optax.GradientTransformation,
+    *,
+    steps: int,
+    project: Callable[[Params], Params] = lambda point: point,
+) -> Params:
+    """Descend on a scalar loss, in one scan; each step ends with a projection."""
+
+    def step(carry, _):
+        point, opt_state = carry
+        gradient = jax.grad(loss)(point)
+        with jax.numpy_dtype_promotion("standard"):  # Adam computes float ** int
+            updates, opt_state = optimizer.update(gradient, opt_state, point)
+        return (project(optax.apply_updates(point, updates)), opt_state), None
+
+    carry = start, optimizer.init(start)
+    (point, _), _ = jax.lax.scan(step, carry, length=steps)
+    return point
 
 
 def mean_gradient(loss_fn: LossFn) -> Callable[..., PyTree]:

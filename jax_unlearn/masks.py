@@ -125,13 +125,7 @@ def masked(
 
 
 def check_mask(mask: PyTree, params: Params) -> None:
-    """Refuse a mask that is not shaped like the parameters.
-
-    Raises:
-      InputError: another structure, or a leaf of another shape.
-
-    >>> check_mask({"w": True}, {"w": 1.0})
-    """
+    """Refuse a mask that is not shaped like the parameters."""
     remedy = "build the mask from gradients of the same model"
     _validate.same_shapes("the mask", mask, params, remedy)
 

@@ -36,15 +36,7 @@ def look_up(table: Array, index: Array) -> Array:
 
 
 def row_ids(index: Array | None, user: str, instead: str = "") -> Array:
-    """Return the ids of samples, which whoever looks into a table needs.
-
-    Args:
-      index: of a `Batch` or a `Sample`.
-      user: who needs them, as the message begins.
-      instead: what would do without.
-
-    Raises:
-      InputError: no ids.
+    """Return the ids of samples; refuse a batch without, for what `user` says.
 
     >>> row_ids(None, "fixed labels need")
     Traceback (most recent call last):
@@ -59,15 +51,7 @@ sample; fill Batch.index
 
 
 def check_table(name: str, table: Array, shape: str) -> None:
-    """Refuse a table that has not one row, or one number, a sample.
-
-    Args:
-      name: what the message calls it.
-      table: as given.
-      shape: "[N]" or "[N, K]".
-
-    Raises:
-      InputError: another number of axes, or no row.
+    """Refuse a table that has not one number ("[N]") or row ("[N, K]") a sample.
 
     >>> check_table("scores", jnp.zeros((2, 2)), "[N]")
     Traceback (most recent call last):

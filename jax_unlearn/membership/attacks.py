@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jax_unlearn import _validate
 from jax_unlearn.errors import InputError
 from jax_unlearn.membership.features import (
     FeatureFn,
@@ -124,8 +125,7 @@ def softmax_mlp(*, top: int = 3, hidden: Sequence[int] = (32,)) -> Attack:
     >>> softmax_mlp(hidden=(8, 4)) == softmax_mlp(hidden=[8, 4])
     True
     """
-    if top < 1:
-        raise InputError(f"top={top} must be at least 1; try 3")
+    _validate.at_least("top", top, 1, "try 3")
     return Attack("softmax_mlp", _sorted(top), _layers(_widths(hidden)), _network_score)
 
 
@@ -192,14 +192,7 @@ def default_attacks() -> tuple[Attack, ...]:
 
 
 def standardise(params: AttackParams, features: Array) -> Array:
-    """Return (x − mean)/std in float32, with the moments of the training features.
-
-    Args:
-      params: of an attack; only `mean` and `std` are read.
-      features: `[..., d]`.
-
-    Returns:
-      `f32[..., d]`.
+    """Return (x − mean)/std `f32[..., d]`, with the moments of the training features.
 
     >>> params = AttackParams(jnp.ones(1), jnp.full(1, 2.0), ())
     >>> standardise(params, jnp.array([[5.0]])).tolist()

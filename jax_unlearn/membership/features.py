@@ -12,6 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jax_unlearn import _validate
 from jax_unlearn.errors import InputError
 from jax_unlearn.losses import cross_entropy, margin, true_class_probability
 from jax_unlearn.types import Array
@@ -129,8 +130,7 @@ def sorted_softmax(
     [[0.7, 0.2]]
     """
     del labels
-    if top < 1:
-        raise InputError(f"top={top} must be at least 1; try 3")
+    _validate.at_least("top", top, 1, "try 3")
     probs = jax.nn.softmax(logits.astype(jnp.float32))
     return jax.lax.top_k(probs, min(top, logits.shape[-1]))[0]
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jax_unlearn import _validate
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array
 
@@ -112,10 +113,8 @@ def better_than_chance(
     >>> print(better_than_chance(info))  # all 4 pairs right: chance does that too
     False
     """
-    if not 0.5 <= min_auc < 1:
-        raise InputError(f"min_auc={min_auc} must be in [0.5, 1); try 0.5")
-    if not z >= 0:
-        raise InputError(f"z={z} must be 0 or more; try 1.96")
+    _validate.within("min_auc", min_auc, "[0.5, 1)", "try 0.5")
+    _validate.not_negative("z", z, "try 1.96")
     error = auc_standard_error(min_auc, info.members, info.nonmembers)
     return info.auc > min_auc + z * error
 

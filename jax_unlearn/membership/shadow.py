@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from numpy.typing import ArrayLike, NDArray
 
-from jax_unlearn import programs
+from jax_unlearn import _validate, programs
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.membership.training import Observed
 from jax_unlearn.types import (
@@ -104,11 +104,10 @@ def train_shadows(
     [[0.5, -0.5], [0.5, -0.5], [0.5, -0.5]]
     """
     total = _check_samples(inputs, labels)
-    for name, value in (("count", count), ("steps", steps), ("batch_size", batch_size)):
-        if value < 1:
-            raise InputError(f"{name}={value} must be at least 1")
-    if not 0 < share < 1:
-        raise InputError(f"share={share} must be between 0 and 1; try 0.5")
+    _validate.at_least("count", count, 1)
+    _validate.at_least("steps", steps, 1)
+    _validate.at_least("batch_size", batch_size, 1)
+    _validate.within("share", share, "(0, 1)", "try 0.5")
     if total < 2:
         raise InputError(
             f"inputs hold {total} samples: give 2 or more, members and non-members"
@@ -179,8 +178,7 @@ def shadow_observations(
     ([2.0, 10.0], [1, 0])
     """
     total = _check_samples(inputs, labels)
-    if batch_size < 1:
-        raise InputError(f"batch_size={batch_size} must be at least 1; try 256")
+    _validate.at_least("batch_size", batch_size, 1, "try 256")
     members = np.asarray(shadows.members)
     if members.shape[1] != total:
         raise InputError(

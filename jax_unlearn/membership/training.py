@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jax_unlearn import _validate
 from jax_unlearn.errors import InputError
+from jax_unlearn.gradients import minimise
 from jax_unlearn.membership.attacks import Attack, AttackParams, standardise
 from jax_unlearn.membership.quality import AttackInfo, auc, auc_standard_error
 from jax_unlearn.types import Array
@@ -89,14 +91,17 @@ def train_attack(
             f"features_members has d={members.shape[1]} features, features_nonmembers "
             f"d={nonmembers.shape[1]}: use the same feature set for both"
         )
-    _check_setting(steps, learning_rate, weight_decay, held_out)
+    _validate.at_least("steps", steps, 1, "try 500")
+    _validate.positive("learning_rate", learning_rate, "try 0.01")
+    _validate.not_negative("weight_decay", weight_decay, "try 0.001")
+    _validate.within("held_out", held_out, "(0, 1)", "try 0.5")
     return _train(
         (attack.init, attack.score, attack.fit),
         members,
         nonmembers,
         key,
-        jnp.asarray(learning_rate, jnp.float32),
-        jnp.asarray(weight_decay, jnp.float32),
+        learning_rate=jnp.asarray(learning_rate, jnp.float32),
+        weight_decay=jnp.asarray(weight_decay, jnp.float32),
         steps=steps,
         held_out=held_out,
     )
@@ -188,21 +193,11 @@ def assess(
     >>> print(assess(logistic(), found[1], sure, unsure, found[0]).members)
     4
     """
-    n, m = members.logits.shape[0], nonmembers.logits.shape[0]
-    _check_counts(n, m)
+    _check_counts(members.logits.shape[0], nonmembers.logits.shape[0])
     inside, outside = (
-        attack.score(params, attack.features(*seen)) for seen in (members, nonmembers)
+        attack.score(params, attack.features(*rows)) for rows in (members, nonmembers)
     )
-    area = auc(inside, outside)
-    loss = jnp.mean(jax.nn.softplus(-inside)) + jnp.mean(jax.nn.softplus(outside))
-    return AttackInfo(
-        area,
-        auc_standard_error(area, n, m),
-        trained.train_loss,
-        loss / 2,
-        jnp.int32(n),
-        jnp.int32(m),
-    )
+    return _quality(inside, outside, trained.train_loss)
 
 
 def train_shadow_attack(
@@ -255,9 +250,9 @@ def _train(
     members: Array,
     nonmembers: Array,
     key: Array,
+    *,
     learning_rate: Array,
     weight_decay: Array,
-    *,
     steps: int,
     held_out: float,
 ) -> tuple[AttackParams, AttackInfo]:
@@ -268,39 +263,38 @@ def _train(
     mean, std = _moments(jnp.concatenate([members, nonmembers]))
     params = init(init_key, members.shape[1])._replace(mean=mean, std=std)
 
-    def loss(params: AttackParams, ins: Array, outs: Array) -> Array:
-        s_in, s_out = score(params, ins), score(params, outs)
-        return (jnp.mean(jax.nn.softplus(-s_in)) + jnp.mean(jax.nn.softplus(s_out))) / 2
+    def loss(net) -> Array:
+        trained = params._replace(net=net)
+        return _balanced_loss(score(trained, members), score(trained, nonmembers))
 
     if fit is not None:
-        a, b = standardise(params, members), standardise(params, nonmembers)
-        params = params._replace(net=fit(a, b))
+        net = fit(standardise(params, members), standardise(params, nonmembers))
     else:
         optimizer = optax.adamw(
             learning_rate,
             weight_decay=weight_decay,
             mask=lambda net: jax.tree.map(lambda leaf: leaf.ndim > 1, net),
         )
+        net = minimise(loss, params.net, optimizer, steps=steps)
+    trained = params._replace(net=net)
+    inside, outside = score(trained, members_out), score(trained, nonmembers_out)
+    return trained, _quality(inside, outside, loss(net))
 
-        def step(carry, _):
-            net, opt_state = carry
-            grads = jax.grad(
-                lambda net: loss(params._replace(net=net), members, nonmembers)
-            )(net)
-            with jax.numpy_dtype_promotion("standard"):  # Adam computes float ** int
-                updates, opt_state = optimizer.update(grads, opt_state, net)
-            return (optax.apply_updates(net, updates), opt_state), None
 
-        carry = params.net, optimizer.init(params.net)
-        (net, _), _ = jax.lax.scan(step, carry, length=steps)
-        params = params._replace(net=net)
-    n, m = len(members_out), len(nonmembers_out)
-    area = auc(score(params, members_out), score(params, nonmembers_out))
-    return params, AttackInfo(
+def _balanced_loss(inside: Array, outside: Array) -> Array:
+    """Return the cross-entropy of scores, both groups weighing the same."""
+    total = jnp.mean(jax.nn.softplus(-inside)) + jnp.mean(jax.nn.softplus(outside))
+    return total / 2
+
+
+def _quality(inside: Array, outside: Array, train_loss: Array) -> AttackInfo:
+    """Return how well held-out scores tell members from non-members."""
+    n, m, area = len(inside), len(outside), auc(inside, outside)
+    return AttackInfo(
         area,
         auc_standard_error(area, n, m),
-        loss(params, members, nonmembers),
-        loss(params, members_out, nonmembers_out),
+        train_loss,
+        _balanced_loss(inside, outside),
         jnp.int32(n),
         jnp.int32(m),
     )
@@ -330,19 +324,3 @@ def _check_counts(members: int, nonmembers: int) -> None:
             f"members={members}, nonmembers={nonmembers}: give 2 or more of each, to "
             "train and to test"
         )
-
-
-def _check_setting(
-    steps: int,
-    learning_rate: float | Array,
-    weight_decay: float | Array,
-    held_out: float,
-) -> None:
-    if steps < 1:
-        raise InputError(f"steps={steps} must be at least 1; try 500")
-    if isinstance(learning_rate, int | float) and not learning_rate > 0:
-        raise InputError(f"learning_rate={learning_rate} must be positive; try 0.01")
-    if isinstance(weight_decay, int | float) and not weight_decay >= 0:
-        raise InputError(f"weight_decay={weight_decay} must be 0 or more; try 0.001")
-    if not 0 < held_out < 1:
-        raise InputError(f"held_out={held_out} must be between 0 and 1; try 0.5")

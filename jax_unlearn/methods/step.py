@@ -61,15 +61,8 @@ def stepping(
 ) -> Unlearner:
     """Make an `Unlearner` of the function that returns a step's gradient.
 
-    Args:
-      passed: `(state, batch, key) -> Pass`.
-      optimizer: any optax transformation, fed with the gradient.
-      weighting: its state is carried.
-      data: arrays of the objectives, carried as `objective_state`.
-      frozen: leave the model state as it is.
-
-    Returns:
-      An `Unlearner`; its `init` copies the parameters and the arrays.
+    It carries the state of the weighting, and `data`, the arrays of the objectives, as
+    `objective_state`; `init` copies all of it. `frozen` leaves the model state alone.
     """
 
     def init(params: Params, model_state: ModelState) -> UnlearnState:
@@ -127,17 +120,9 @@ class Weigher(NamedTuple):
 def forget_gradient(
     weigher: Weigher, loss: LossFn, state: UnlearnState, batch: UnlearnBatch, *, key
 ) -> tuple[Params, WeightedGradInfo]:
-    """Return the weighted gradient of the step's forget batch.
+    """Return the weighted gradient of the step's forget batch; see `weighted_grad`.
 
-    Args:
-      weigher: of the forget samples.
-      loss: of the forget batch.
-      state: before the step.
-      batch: with a forget batch.
-      key: of the pass.
-
-    Returns:
-      As `weighted_grad`; the carry is the next state of the weighting.
+    The carry is the next state of the weighting.
     """
     forget = cast(Batch, batch.forget)
 
@@ -151,17 +136,9 @@ def forget_gradient(
 def weights_of(
     weigher: Weigher, loss: LossFn, state: UnlearnState, batch: UnlearnBatch
 ) -> Callable[[Array, Aux], tuple[Array, PyTree]]:
-    """Return the weights function of the step's forget batch.
+    """Return the weights function of the step's forget batch, for `weighted_grad`.
 
-    Args:
-      weigher: of the forget samples.
-      loss: of the forget batch; an objective with a pass of its own makes that pass
-        over the reference batch too.
-      state: before the step.
-      batch: with a forget batch.
-
-    Returns:
-      `(losses [B], aux) -> (weights [B], weight state)`, for `weighted_grad`.
+    An objective with a pass of its own makes that pass over the reference batch too.
     """
     forget_batch, unseen = cast(Batch, batch.forget), batch.reference
 

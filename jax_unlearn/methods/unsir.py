@@ -6,6 +6,7 @@ import optax
 
 from jax_unlearn import _validate, losses, objectives, programs
 from jax_unlearn.errors import InputError
+from jax_unlearn.gradients import minimise
 from jax_unlearn.methods.assemble import assemble
 from jax_unlearn.types import Array, Model, ModelState, Params, Unlearner
 
@@ -99,18 +100,9 @@ def _noise(variables, labels, key, *, apply, shape, steps, rates, bounds):
         sizes = jnp.mean(jnp.square(noise), axis=tuple(range(1, noise.ndim)))
         return jnp.sum(penalty * sizes - losses.cross_entropy(logits, labels))
 
-    optimizer = optax.adam(learning_rate)
-
-    def step(carry, _):
-        noise, opt_state = carry
-        gradient = jax.grad(total)(noise)
-        with jax.numpy_dtype_promotion("standard"):  # Adam computes float ** int
-            updates, opt_state = optimizer.update(gradient, opt_state)
-        return (bounded(noise + updates), opt_state), None
-
     start = bounded(jax.vmap(drawn)(jnp.arange(labels.shape[0])))
-    (noise, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), length=steps)
-    return noise
+    optimizer = optax.adam(learning_rate)
+    return minimise(total, start, optimizer, steps=steps, project=bounded)
 
 
 def unsir(

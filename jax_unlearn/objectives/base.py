@@ -68,14 +68,7 @@ def on_logits(
     *,
     train: bool = True,
 ) -> Objective:
-    """Return an objective on logits whose task stays the true label.
-
-    Args:
-      model: the network; outputs are logits `[B, K]`.
-      loss: `(logits, batch, key, data) -> losses f32[B]`.
-      data: arrays the loss needs.
-      train: whether the forward pass is one of training.
-    """
+    """Return the objective of a loss on logits whose task stays the true label."""
 
     def output_loss(outputs, batch, key, data):
         losses = loss(outputs, batch, key, data)
