@@ -1,7 +1,8 @@
 """Per-sample losses and scores that optax lacks; nothing here is reduced.
 
-All functions take logits `[..., K]` and integer labels `[...]`, compute in float32 and
-return one value a sample, so that each also runs on one item under `jax.vmap`.
+Where no other arguments are named, a function takes logits `[..., K]` and the labels of
+the true classes, integers `[...]`. All compute in float32 and return one value a
+sample, so that each also runs on one item under `jax.vmap`.
 """
 
 import jax
@@ -12,14 +13,7 @@ from jax_unlearn.types import Array
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
-    """Return ℓ = −log softmax(logits)_y in float32, whatever the logits' dtype.
-
-    Args:
-      logits: `[..., K]`.
-      labels: true classes, integers `[...]`.
-
-    Returns:
-      Losses `f32[...]`.
+    """Return ℓ = −log softmax(logits)_y `f32[...]`, whatever the logits' dtype.
 
     >>> import jax.numpy as jnp
     >>> cross_entropy(jnp.zeros((1, 4)), jnp.array([2])).tolist()  # log 4
@@ -31,14 +25,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
 
 
 def true_class_probability(logits: Array, labels: Array) -> Array:
-    """Return p_y = softmax(logits)_y, the confidence in the true class.
-
-    Args:
-      logits: `[..., K]`.
-      labels: true classes, integers `[...]`.
-
-    Returns:
-      Probabilities `f32[...]`.
+    """Return p_y = softmax(logits)_y `f32[...]`, the confidence in the true class.
 
     >>> import jax.numpy as jnp
     >>> true_class_probability(jnp.zeros((1, 4)), jnp.array([2])).tolist()
@@ -97,14 +84,7 @@ def distillation(
 
 
 def margin(logits: Array, labels: Array) -> Array:
-    """Return logit_y − max_{k≠y} logit_k, positive where the sample is right.
-
-    Args:
-      logits: `[..., K]`.
-      labels: true classes, integers `[...]`.
-
-    Returns:
-      Margins `f32[...]`.
+    """Return logit_y − max_{k≠y} logit_k `f32[...]`, positive where it is right.
 
     >>> import jax.numpy as jnp
     >>> margin(jnp.array([[3.0, 1.0, 0.0]]), jnp.array([0])).tolist()
@@ -117,16 +97,9 @@ def margin(logits: Array, labels: Array) -> Array:
 
 
 def el2n(logits: Array, labels: Array) -> Array:
-    """Return ‖softmax(logits) − onehot(y)‖₂, the error's L2 norm.
+    """Return the L2 norm of the error, ‖softmax(logits) − onehot(y)‖₂, in [0, √2].
 
-    It is the norm of the cross-entropy's gradient in the logits.
-
-    Args:
-      logits: `[..., K]`.
-      labels: true classes, integers `[...]`.
-
-    Returns:
-      Scores `f32[...]` in [0, √2].
+    It is the norm of the cross-entropy's gradient in the logits, `f32[...]`.
 
     Reference: Paul et al., arXiv 2107.07075, definition 2.2.
 

@@ -1,6 +1,7 @@
 """What a membership attack sees of a sample: functions of its logits and its label.
 
-Shapes: logits `[..., K]` with K ≥ 2, labels `[...]`. Every function computes in
+Shapes: logits `[..., K]` with K ≥ 2, labels of the true classes, integers `[...]`; with
+fewer classes, or labels that do not fit, InputError. Every function computes in
 float32, looks at one sample alone, is differentiable in the logits, ignores a constant
 added to all of them, and stays finite, with its gradient, for |logits| up to 1e6.
 Logarithms are natural. Loss, true-class probability and margin are in
@@ -21,20 +22,27 @@ FeatureFn = Callable[[Array, Array], Array]
 """`(logits [..., K], labels [...]) -> f32[...]`, or `f32[..., d]` for a set φ."""
 
 
+def _prepare(logits: Array, labels: Array) -> tuple[Array, Array]:
+    """Return (float32 logits, where each row has its own class)."""
+    if logits.ndim < 1 or logits.shape[-1] < 2:
+        raise InputError(
+            f"logits.shape={logits.shape}: attacks need two classes or more in the "
+            "last axis"
+        )
+    if labels.shape != logits.shape[:-1]:
+        raise InputError(
+            f"labels.shape={labels.shape} do not fit logits.shape={logits.shape}; "
+            "give one label a row"
+        )
+    own = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.bool_)
+    return logits.astype(jnp.float32), own
+
+
 def logit_confidence(logits: Array, labels: Array) -> Array:
     """Return log(p_y/(1 − p_y)) = logit_y − log Σ_{k≠y} exp(logit_k).
 
-    Computed from the logits: no rounding to ±∞ where p_y rounds to 0 or 1.
-
-    Args:
-      logits: `[..., K]`.
-      labels: true classes, integers `[...]`.
-
-    Returns:
-      Logit-scaled confidences `f32[...]`, nearly Gaussian over models.
-
-    Raises:
-      InputError: fewer than two classes.
+    Computed from the logits: no rounding to ±∞ where p_y rounds to 0 or 1. `f32[...]`,
+    nearly Gaussian over models.
 
     Reference: Carlini et al. (LiRA), arXiv 2112.03570, section IV.
 
@@ -50,12 +58,7 @@ def logit_confidence(logits: Array, labels: Array) -> Array:
 def entropy(logits: Array, labels: Array | None = None) -> Array:
     """Return the entropy of the output, −Σ_k p_k log p_k, with 0 log 0 = 0.
 
-    Args:
-      logits: `[..., K]`.
-      labels: not used; accepted so that every feature has one signature.
-
-    Returns:
-      `f32[...]` in [0, log K].
+    `f32[...]` in [0, log K]; it takes labels as every feature does, and ignores them.
 
     >>> import jax.numpy as jnp
     >>> entropy(jnp.zeros((1, 2))).tolist()  # log 2
@@ -71,17 +74,8 @@ def modified_entropy(logits: Array, labels: Array) -> Array:
 
     −(1 − p_y) log p_y − Σ_{k≠y} p_k log(1 − p_k): small if right and sure, large if
     wrong and sure. Every row uses its own label. log(1 − p_k) is the log-sum-exp of
-    the other classes where p_k may exceed 1/2, so no logarithm is floored.
-
-    Args:
-      logits: `[..., K]`.
-      labels: true classes, integers `[...]`.
-
-    Returns:
-      `f32[...]`, at least 0.
-
-    Raises:
-      InputError: fewer than two classes.
+    the other classes where p_k may exceed 1/2, so no logarithm is floored. `f32[...]`,
+    at least 0.
 
     Reference: Song and Mittal, arXiv 2003.10595, equation 8.
 
@@ -142,7 +136,8 @@ def stack(*features: FeatureFn) -> FeatureFn:
       *features: functions `(logits, labels) -> f32[...]`.
 
     Returns:
-      The function `(logits, labels) -> f32[..., d]`, d features in the given order.
+      The function `(logits, labels) -> f32[..., d]`, d features in the given order; it
+      refuses logits of fewer than two classes.
 
     Raises:
       InputError: no feature.
@@ -151,88 +146,26 @@ def stack(*features: FeatureFn) -> FeatureFn:
     >>> phi = stack(margin, logit_confidence)
     >>> phi(jnp.array([[3.0, 1.0]]), jnp.array([0])).tolist()
     [[2.0, 2.0]]
+    >>> confidence_features(jnp.zeros((1, 2)), jnp.array([0])).tolist()
+    [[0.6931, 0.5, 0.0]]
+    >>> entropy_features(jnp.zeros((1, 2)), jnp.array([0])).tolist()
+    [[0.6931, 0.6931, 0.6931]]
     """
     if not features:
         raise InputError("features=(): give at least one, such as losses.margin")
 
     def phi(logits: Array, labels: Array) -> Array:
+        logits, _ = _prepare(logits, labels)
         return jnp.stack([f(logits, labels) for f in features], axis=-1)
 
     return phi
 
 
-def confidence_features(logits: Array, labels: Array) -> Array:
-    """Return (loss, true-class probability, margin) of every sample.
+confidence_features = stack(cross_entropy, true_class_probability, margin)
+"""(loss, true-class probability, margin) of every sample, `f32[..., 3]`."""
 
-    Args:
-      logits: `[..., K]`.
-      labels: true classes, integers `[...]`.
+entropy_features = stack(entropy, modified_entropy, cross_entropy)
+"""(entropy, modified entropy, loss) of every sample, `f32[..., 3]`."""
 
-    Returns:
-      `f32[..., 3]`.
-
-    Raises:
-      InputError: fewer than two classes.
-
-    >>> import jax.numpy as jnp
-    >>> confidence_features(jnp.zeros((1, 2)), jnp.array([0])).tolist()
-    [[0.6931, 0.5, 0.0]]
-    """
-    logits, _ = _prepare(logits, labels)
-    return stack(cross_entropy, true_class_probability, margin)(logits, labels)
-
-
-def entropy_features(logits: Array, labels: Array) -> Array:
-    """Return (entropy, modified entropy, loss) of every sample.
-
-    Args:
-      logits: `[..., K]`.
-      labels: true classes, integers `[...]`.
-
-    Returns:
-      `f32[..., 3]`.
-
-    Raises:
-      InputError: fewer than two classes.
-
-    >>> import jax.numpy as jnp
-    >>> entropy_features(jnp.zeros((1, 2)), jnp.array([0])).tolist()
-    [[0.6931, 0.6931, 0.6931]]
-    """
-    return stack(entropy, modified_entropy, cross_entropy)(logits, labels)
-
-
-def logit_confidence_features(logits: Array, labels: Array) -> Array:
-    """Return the logit-scaled confidence as a set of one.
-
-    Args:
-      logits: `[..., K]`.
-      labels: true classes, integers `[...]`.
-
-    Returns:
-      `f32[..., 1]`.
-
-    Raises:
-      InputError: fewer than two classes.
-
-    >>> import jax.numpy as jnp
-    >>> logit_confidence_features(jnp.array([[3.0, 1.0]]), jnp.array([0])).tolist()
-    [[2.0]]
-    """
-    return stack(logit_confidence)(logits, labels)
-
-
-def _prepare(logits: Array, labels: Array) -> tuple[Array, Array]:
-    """Return (float32 logits, where each row has its own class)."""
-    if logits.ndim < 1 or logits.shape[-1] < 2:
-        raise InputError(
-            f"logits.shape={logits.shape}: attacks need two classes or more in the "
-            "last axis"
-        )
-    if labels.shape != logits.shape[:-1]:
-        raise InputError(
-            f"labels.shape={labels.shape} do not fit logits.shape={logits.shape}; "
-            "give one label a row"
-        )
-    own = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.bool_)
-    return logits.astype(jnp.float32), own
+logit_confidence_features = stack(logit_confidence)
+"""The logit-scaled confidence as a set of one, `f32[..., 1]`."""

@@ -44,13 +44,12 @@ def amnesiac_relabel(
     other one, which subtracts logged updates, needs the log of the training run.
 
     >>> import jax, jax.numpy as jnp
-    >>> from jax_unlearn.adapters import from_stateless
-    >>> from jax_unlearn.types import Batch, UnlearnBatch
-    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> alg = amnesiac_relabel(model, optax.sgd(1.0), num_classes=2)
-    >>> x = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
+    >>> x = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, info = alg.step(state, UnlearnBatch(x, x), jax.random.key(0))
+    >>> state, info = alg.step(state, ju.UnlearnBatch(x, x), jax.random.key(0))
     >>> print(state.params)  # 2 − (p_0 − p_1)/2, from −CE(1)/2 and CE(0)/2
     1.6192
     """

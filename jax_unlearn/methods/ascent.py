@@ -29,13 +29,12 @@ def gradient_ascent(
     Reference: Thudi et al., arXiv 2109.13398; Graves et al., arXiv 2010.10981.
 
     >>> import jax, jax.numpy as jnp
-    >>> from jax_unlearn.adapters import from_stateless
-    >>> from jax_unlearn.types import Batch, UnlearnBatch
-    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> alg = gradient_ascent(model, optax.sgd(1.0))
-    >>> forget = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, info = alg.step(state, UnlearnBatch(forget), jax.random.key(0))
+    >>> state, info = alg.step(state, ju.UnlearnBatch(forget), jax.random.key(0))
     >>> print(state.params, info.forget_loss)  # 2 − p_1, and −CE
     1.8808 -0.1269
     """
@@ -76,13 +75,12 @@ def neggrad_plus(
     Reference: Kurmanji et al., arXiv 2302.09880.
 
     >>> import jax, jax.numpy as jnp
-    >>> from jax_unlearn.adapters import from_stateless
-    >>> from jax_unlearn.types import Batch, UnlearnBatch
-    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> alg = neggrad_plus(model, optax.sgd(1.0), alpha=0.75)
-    >>> x = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    >>> x = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, info = alg.step(state, UnlearnBatch(x, x), jax.random.key(0))
+    >>> state, info = alg.step(state, ju.UnlearnBatch(x, x), jax.random.key(0))
     >>> print(state.params)  # 2 + (0.75 − 0.25)·p_1
     2.0596
     """

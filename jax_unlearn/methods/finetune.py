@@ -32,13 +32,12 @@ def finetune(
 
     Reference: SalUn's FT, arXiv 2310.12508.
 
-    >>> from jax_unlearn.adapters import from_stateless
-    >>> from jax_unlearn.types import Batch, UnlearnBatch
-    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> alg = finetune(model, optax.sgd(1.0))
-    >>> retain = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    >>> retain = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> step = UnlearnBatch(retain=retain)
+    >>> step = ju.UnlearnBatch(retain=retain)
     >>> state, info = alg.step(state, step, jax.random.key(0))
     >>> print(state.params)  # 2 + p_1, p_1 = 1/(1 + e²)
     2.1192
@@ -73,13 +72,12 @@ def l1_sparse(
 
     Reference: Jia et al., arXiv 2304.04934, equation 6.
 
-    >>> from jax_unlearn.adapters import from_stateless
-    >>> from jax_unlearn.types import Batch, UnlearnBatch
-    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> alg = l1_sparse(model, optax.sgd(1.0), penalty=0.5, steps=10)
-    >>> retain = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    >>> retain = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> step = UnlearnBatch(retain=retain)
+    >>> step = ju.UnlearnBatch(retain=retain)
     >>> state, info = alg.step(state, step, jax.random.key(0))
     >>> print(state.params)  # 2 + p_1 − 0.5
     1.6192

@@ -43,13 +43,12 @@ def random_label(
     Reference: Golatkar et al., arXiv 1911.04933; SalUn's RL, arXiv 2310.12508.
 
     >>> import jax, jax.numpy as jnp
-    >>> from jax_unlearn.adapters import from_stateless
-    >>> from jax_unlearn.types import Batch, UnlearnBatch
-    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> alg = random_label(model, optax.sgd(1.0), num_classes=2)
-    >>> forget = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
+    >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, info = alg.step(state, UnlearnBatch(forget), jax.random.key(0))
+    >>> state, info = alg.step(state, ju.UnlearnBatch(forget), jax.random.key(0))
     >>> print(state.params)  # 2 − p_0, for the only other class is 1
     1.1192
     """
@@ -96,14 +95,13 @@ def salun(
     Reference: Fan et al., arXiv 2310.12508.
 
     >>> import jax, jax.numpy as jnp
-    >>> from jax_unlearn.adapters import from_stateless
-    >>> from jax_unlearn.types import Batch, UnlearnBatch
-    >>> model = from_stateless(lambda key, x: None, lambda w, x: w[None] * x)
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: None, lambda w, x: w[None] * x)
     >>> mask = jnp.array([True, False])  # which of the two weights may move
     >>> alg = salun(model, optax.sgd(1.0), mask=mask, num_classes=2)
-    >>> forget = Batch(jnp.array([[1.0, 1.0]]), jnp.array([0]), jnp.array([0]))
+    >>> forget = ju.Batch(jnp.array([[1.0, 1.0]]), jnp.array([0]), jnp.array([0]))
     >>> state = alg.init(jnp.array([2.0, 0.0]), ())
-    >>> state, info = alg.step(state, UnlearnBatch(forget), jax.random.key(0))
+    >>> state, info = alg.step(state, ju.UnlearnBatch(forget), jax.random.key(0))
     >>> print(state.params)  # unmasked the second would have gone to p_0
     [1.1192 0.    ]
     """
@@ -137,13 +135,12 @@ def salun_soft(
     Reference: Fan et al., arXiv 2310.12508, soft-thresholding variant.
 
     >>> import jax, jax.numpy as jnp
-    >>> from jax_unlearn.adapters import from_stateless
-    >>> from jax_unlearn.types import Batch, UnlearnBatch
-    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> alg = salun_soft(model, optax.sgd(1.0), threshold=0.5, num_classes=2)
-    >>> forget = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
+    >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, info = alg.step(state, UnlearnBatch(forget), jax.random.key(0))
+    >>> state, info = alg.step(state, ju.UnlearnBatch(forget), jax.random.key(0))
     >>> print(state.params)  # 2 − (p_0 − 0.5)
     1.6192
     """
@@ -176,13 +173,12 @@ def endpoint_transport(
     Source: our choice.
 
     >>> import jax, jax.numpy as jnp
-    >>> from jax_unlearn.adapters import from_stateless
-    >>> from jax_unlearn.types import Batch, UnlearnBatch
-    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> alg = endpoint_transport(model, optax.sgd(1.0), targets=jnp.full((1, 2), 0.5))
-    >>> forget = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
+    >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, info = alg.step(state, UnlearnBatch(forget), jax.random.key(0))
+    >>> state, info = alg.step(state, ju.UnlearnBatch(forget), jax.random.key(0))
     >>> print(state.params)  # 2 − (p_0 − 0.5), towards p = (½, ½)
     1.6192
     """

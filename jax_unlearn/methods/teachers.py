@@ -59,17 +59,16 @@ def scrub(
     authors' large-scale runs.
 
     >>> import jax, jax.numpy as jnp
-    >>> from jax_unlearn.adapters import from_stateless
-    >>> from jax_unlearn.types import Batch, UnlearnBatch
-    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> original = jnp.float32(2.0)
     >>> alg = scrub(model, optax.sgd(1.0), teacher_params=original, teacher_state=())
-    >>> x = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    >>> x = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
     >>> state = alg.init(original, ())
-    >>> state, info = alg.step(state, UnlearnBatch(forget=x), jax.random.key(0))
+    >>> state, info = alg.step(state, ju.UnlearnBatch(forget=x), jax.random.key(0))
     >>> print(state.params)  # the student is the teacher: nothing leads away yet
     2.0
-    >>> state, info = alg.step(state, UnlearnBatch(retain=x), jax.random.key(0))
+    >>> state, info = alg.step(state, ju.UnlearnBatch(retain=x), jax.random.key(0))
     >>> print(state.params)  # 2 + 0.99·p_1
     2.1180
     """
@@ -123,9 +122,8 @@ def bad_teacher(
     by K, which Adam does not feel; we do not.
 
     >>> import jax, jax.numpy as jnp
-    >>> from jax_unlearn.adapters import from_stateless
-    >>> from jax_unlearn.types import Batch, UnlearnBatch
-    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> original, random = jnp.float32(2.0), jnp.float32(0.0)
     >>> alg = bad_teacher(
     ...     model,
@@ -135,9 +133,9 @@ def bad_teacher(
     ...     incompetent_params=random,
     ...     incompetent_state=(),
     ... )
-    >>> forget = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
     >>> state = alg.init(original, ())
-    >>> state, info = alg.step(state, UnlearnBatch(forget), jax.random.key(0))
+    >>> state, info = alg.step(state, ju.UnlearnBatch(forget), jax.random.key(0))
     >>> print(state.params)  # 2 − (p_0 − ½), towards the random network's (½, ½)
     1.6192
     """

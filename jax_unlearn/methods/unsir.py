@@ -135,13 +135,12 @@ def unsir(
 
     Reference: Tarun et al., arXiv 2111.08947.
 
-    >>> from jax_unlearn.adapters import from_stateless
-    >>> from jax_unlearn.types import Batch, UnlearnBatch
-    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> alg = unsir(model, optax.sgd(1.0))
-    >>> noise = Batch(jnp.array([[0.0, 1.0]]), jnp.array([0]))
+    >>> noise = ju.Batch(jnp.array([[0.0, 1.0]]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, info = alg.step(state, UnlearnBatch(noise), jax.random.key(0))
+    >>> state, info = alg.step(state, ju.UnlearnBatch(noise), jax.random.key(0))
     >>> print(state.params)  # 2 − p_1, p_1 = 1/(1 + e^-2)
     1.1192
     """

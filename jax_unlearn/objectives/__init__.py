@@ -8,8 +8,10 @@ from jax_unlearn.objectives.classification import ascent as ascent
 from jax_unlearn.objectives.classification import descent as descent
 from jax_unlearn.objectives.classification import distill as distill
 from jax_unlearn.objectives.classification import draw_labels as draw_labels
+from jax_unlearn.objectives.classification import imitate as imitate
 from jax_unlearn.objectives.classification import nonmember as nonmember
 from jax_unlearn.objectives.classification import random_label as random_label
+from jax_unlearn.objectives.classification import repel as repel
 from jax_unlearn.objectives.classification import transport as transport
 from jax_unlearn.objectives.diffusion import Denoised as Denoised
 from jax_unlearn.objectives.diffusion import denoise as denoise
@@ -22,5 +24,3 @@ from jax_unlearn.objectives.endpoint import density_ratio as density_ratio
 from jax_unlearn.objectives.endpoint import quantile_match as quantile_match
 from jax_unlearn.objectives.endpoint import target_table as target_table
 from jax_unlearn.objectives.endpoint import transport_targets as transport_targets
-from jax_unlearn.objectives.teachers import imitate as imitate
-from jax_unlearn.objectives.teachers import repel as repel

@@ -90,10 +90,9 @@ def fixed_label(model: Model, table: Array) -> Objective:
       InputError: table that is not one integer a sample; batch without `index`. An
         id outside the table gives NaN, which `run` reports.
 
-    >>> from jax_unlearn.adapters import from_stateless
-    >>> from jax_unlearn.types import Batch
-    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
-    >>> batch = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([3]))
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> batch = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([3]))
     >>> objective = fixed_label(model, jnp.array([0, 0, 0, 1]))
     >>> losses, aux = objective(2.0, (), batch, jax.random.key(0))
     >>> print(losses, aux.task_losses)  # the task is still the true label

@@ -156,6 +156,92 @@ def distill(
     return on_logits(model, loss, (teacher_params, teacher_state))
 
 
+def repel(
+    model: Model,
+    teacher_params: Params,
+    teacher_state: ModelState,
+    *,
+    temperature: float = 4.0,
+) -> Objective:
+    """Return −T²·KL(teacher ‖ student): minimising it leaves the teacher.
+
+    The loss has no lower bound, and no gradient where student and teacher agree: from
+    the teacher itself only BatchNorm's batch statistics, dropout, augmentation, weight
+    decay or a step on other samples lead away.
+
+    Args:
+      model: the network of student and teacher; outputs are logits `[B, K]`.
+      teacher_params: the frozen teacher's parameters; carried as `Objective.data`.
+      teacher_state: the teacher's model state; it runs in eval mode.
+      temperature: T > 0; published 4.
+
+    Returns:
+      An `Objective`, losses `f32[B]` of 0 or less.
+
+    Raises:
+      InputError: temperature not positive.
+
+    Reference: Kurmanji et al., arXiv 2302.09880, the max-steps of SCRUB.
+
+    >>> import jax, jax.numpy as jnp
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> batch = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    >>> objective = repel(model, 0.0, (), temperature=1.0)  # a teacher of (1/2, 1/2)
+    >>> objective(2.0, (), batch, jax.random.key(0))[0].tolist()  # log 2 − 1.1269
+    [-0.4338]
+    """
+    pull = distill(model, teacher_params, teacher_state, temperature=temperature)
+    return pull.negated()
+
+
+def imitate(
+    model: Model,
+    teacher_params: Params,
+    teacher_state: ModelState,
+    *,
+    alpha: float = 0.001,
+    gamma: float = 0.99,
+    temperature: float = 4.0,
+) -> Objective:
+    """Return γ·CE(y) + α·T²·KL(teacher ‖ student): the label and the teacher both.
+
+    Args:
+      model: the network of student and teacher; outputs are logits `[B, K]`.
+      teacher_params: the frozen teacher's parameters; carried as `Objective.data`.
+      teacher_state: the teacher's model state; it runs in eval mode.
+      alpha: α ≥ 0; published 0.001.
+      gamma: γ ≥ 0; published 0.99.
+      temperature: T > 0; published 4.
+
+    Returns:
+      An `Objective`, losses `f32[B]`.
+
+    Raises:
+      InputError: alpha or gamma negative, or temperature not positive.
+
+    Reference: Kurmanji et al., arXiv 2302.09880, the min-steps of SCRUB; Hinton et al.,
+    arXiv 1503.02531.
+
+    >>> import jax, jax.numpy as jnp
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> batch = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    >>> objective = imitate(model, 2.0, (), gamma=1.0)  # the teacher agrees
+    >>> objective(2.0, (), batch, jax.random.key(0))[0].tolist()  # log(1 + e^-2)
+    [0.1269]
+    """
+    _validate.not_negative("alpha", alpha, "try 0.001")
+    _validate.not_negative("gamma", gamma, "try 0.99")
+    pull = distill(model, teacher_params, teacher_state, temperature=temperature)
+
+    def output_loss(outputs, batch, key, data):
+        divergence, task_losses = pull.output_loss(outputs, batch, key, data)
+        return gamma * task_losses + alpha * divergence, task_losses
+
+    return pull._replace(output_loss=output_loss)
+
+
 def transport(model: Model, targets: Array) -> Objective:
     """Return the cross-entropy to a fixed target distribution a sample.
 

@@ -1,6 +1,7 @@
 """Other cheap measures of how hard a sample is to forget, as weightings."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,22 +22,14 @@ from jax_unlearn.weights.loreun import Softmin
 
 
 def by_score(
-    score: Callable[[Sample], Array],
-    *,
-    temperature: float | Array,
-    normalize: str = "mean_one",
-    relative: bool = False,
+    score: Callable[[Sample], Array], *, temperature: float | Array, **options: Any
 ) -> Weighting:
     """Weight by any per-sample score, small = hard to forget: w_i ∝ exp(−s_i/τ).
 
     Args:
       score: `Sample -> f32[B]`.
       temperature: τ > 0.
-      normalize: "mean_one" or "none".
-      relative: τ in standard deviations of the batch's scores.
-
-    Returns:
-      A `Weighting` without state.
+      **options: `normalize` and `relative`, as `Softmin`.
 
     Raises:
       InputError: as `softmin_weights`.
@@ -46,19 +39,16 @@ def by_score(
     >>> w.update(s, w.init())[0].tolist()
     [1.0, 1.0]
     """
-    softmin = Softmin(temperature, normalize, relative)
+    softmin = Softmin(temperature, **options)
     return stateless(lambda sample: softmin(score(sample), sample.mask))
 
 
-def el2n(
-    *, temperature: float | Array, normalize: str = "mean_one", relative: bool = False
-) -> Weighting:
+def el2n(*, temperature: float | Array, **options: Any) -> Weighting:
     """Weight by the error norm: w_i ∝ exp(−‖p_i − onehot(y_i)‖₂/τ).
 
     Args:
       temperature: τ > 0.
-      normalize: "mean_one" or "none".
-      relative: τ in standard deviations of the batch's scores.
+      **options: `normalize` and `relative`, as `Softmin`.
 
     Reference: the score is Paul et al., arXiv 2107.07075; its use here is our choice.
 
@@ -67,19 +57,19 @@ def el2n(
     >>> w.update(s, w.init())[0].tolist()
     [1.0, 1.0]
     """
-    softmin = Softmin(temperature, normalize, relative)
-    return stateless(lambda s: softmin(losses.el2n(s.outputs, s.labels), s.mask))
+
+    def score(sample: Sample) -> Array:
+        return losses.el2n(sample.outputs, sample.labels)
+
+    return by_score(score, temperature=temperature, **options)
 
 
-def margin(
-    *, temperature: float | Array, normalize: str = "mean_one", relative: bool = False
-) -> Weighting:
+def margin(*, temperature: float | Array, **options: Any) -> Weighting:
     """Weight by the logit margin: w_i ∝ exp(margin_i/τ), sure samples more.
 
     Args:
       temperature: τ > 0, in units of the logits.
-      normalize: "mean_one" or "none".
-      relative: τ in standard deviations of the batch's scores.
+      **options: `normalize` and `relative`, as `Softmin`.
 
     Source: our choice.
 
@@ -88,8 +78,11 @@ def margin(
     >>> w.update(s, w.init())[0].tolist()
     [1.0, 1.0]
     """
-    softmin = Softmin(temperature, normalize, relative)
-    return stateless(lambda s: softmin(-losses.margin(s.outputs, s.labels), s.mask))
+
+    def score(sample: Sample) -> Array:
+        return -losses.margin(sample.outputs, sample.labels)
+
+    return by_score(score, temperature=temperature, **options)
 
 
 def gradient_norms(

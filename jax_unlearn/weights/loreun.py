@@ -1,6 +1,7 @@
 """LoReUn: weights that grow as the loss falls, for easy samples are hard to forget."""
 
 import dataclasses
+from typing import Any
 
 import chex
 import jax
@@ -128,20 +129,14 @@ def loreun_weights(
     return Softmin(temperature, normalize, relative)(losses, where)
 
 
-def loreun(
-    *, temperature: float | Array, normalize: str = "mean_one", relative: bool = False
-) -> Weighting:
+def loreun(*, temperature: float | Array, **options: Any) -> Weighting:
     """Weight by the loss under the current parameters (dynamic LoReUn).
 
     The losses are those of the forward pass that is differentiated: no extra cost.
 
     Args:
       temperature: τ > 0.
-      normalize: "mean_one" or "none".
-      relative: τ in standard deviations of the batch's losses.
-
-    Returns:
-      A `Weighting` without state.
+      **options: `normalize` and `relative`, as `Softmin`.
 
     Raises:
       InputError: as `loreun_weights`.
@@ -152,24 +147,17 @@ def loreun(
     >>> w.update(s, w.init())[0].tolist()
     [1.5, 0.5]
     """
-    softmin = Softmin(temperature, normalize, relative)
+    softmin = Softmin(temperature, **options)
     return stateless(lambda sample: softmin(sample.losses, sample.mask))
 
 
-def by_table(
-    scores: Array,
-    *,
-    temperature: float | Array,
-    normalize: str = "mean_one",
-    relative: bool = False,
-) -> Weighting:
+def by_table(scores: Array, *, temperature: float | Array, **options: Any) -> Weighting:
     """Weight by fixed scores, one per sample of the data set: w_i ∝ exp(−s_i/τ).
 
     Args:
       scores: table `[N]` indexed by sample id: difficulty, small = hard to forget.
       temperature: τ > 0.
-      normalize: "mean_one" (over each batch) or "none".
-      relative: τ in standard deviations of the batch's scores.
+      **options: `normalize` and `relative`, over each batch, as `Softmin`.
 
     Returns:
       A `Weighting` whose state is the table.
@@ -184,7 +172,7 @@ def by_table(
     >>> w.update(s, w.init())[0].tolist()
     [1.5, 0.5]
     """
-    softmin = Softmin(temperature, normalize, relative)
+    softmin = Softmin(temperature, **options)
     table = jnp.asarray(scores, jnp.float32)
     check_table("scores", table, "[N]")
 
@@ -197,22 +185,14 @@ def by_table(
 
 
 def loreun_static(
-    reference_losses: Array,
-    *,
-    temperature: float | Array,
-    normalize: str = "mean_one",
-    relative: bool = False,
+    reference_losses: Array, *, temperature: float | Array, **options: Any
 ) -> Weighting:
     """Weight by the loss under the original model, computed once (static LoReUn).
 
     Args:
       reference_losses: table `[N]` indexed by sample id, eval mode.
-      temperature: τ > 0.
-      normalize: "mean_one" (over each batch) or "none".
-      relative: τ in standard deviations of the batch's losses.
-
-    Returns:
-      A `Weighting` whose state is the table.
+      temperature: τ > 0, like the next as in `by_table`.
+      **options: `normalize` and `relative`.
 
     Raises:
       InputError: as `by_table`.
@@ -225,5 +205,4 @@ def loreun_static(
     >>> w.update(s, w.init())[0].tolist()
     [1.5, 0.5]
     """
-    softmin = {"normalize": normalize, "relative": relative}
-    return by_table(reference_losses, temperature=temperature, **softmin)
+    return by_table(reference_losses, temperature=temperature, **options)

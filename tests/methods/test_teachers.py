@@ -22,7 +22,7 @@ from jax_unlearn.methods.teachers import (
     rewind,
     scrub,
 )
-from jax_unlearn.objectives.teachers import imitate, repel
+from jax_unlearn.objectives import imitate, repel
 
 CLASSES = 3
 KEY = jax.random.key(1)
