@@ -3,6 +3,7 @@
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from jax_unlearn.drivers import signals
 from jax_unlearn.errors import InputError, NonFiniteError, unknown_name
@@ -22,46 +23,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     import tyro
 
-    from jax_unlearn.cli import (
-        audit,
-        chain,
-        commands,
-        demo,
-        ensemble,
-        generate,
-        methods,
-    )
-    from jax_unlearn.cli.recipe import recipe
+    from jax_unlearn.cli.choices import one_line_choices
 
-    known = {
-        "demo": demo.demo,
-        "split": commands.split,
-        "train": commands.train,
-        "unlearn": commands.unlearn,
-        "chain": chain.chain,
-        "audit": audit.audit,
-        "ensemble": ensemble.ensemble,
-        "generate": generate.generate,
-        "methods": methods.methods,
-        "report": commands.report,
-        "recipe": recipe,
-        "tune": demo.tune,
-    }
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or (arguments[0][0:1] == "-" and arguments[0] not in _HELP):
         arguments.insert(0, "demo")
-    prog, summary = "jax-unlearn", SUMMARY
-    if arguments[0] == "generate":
-        known, prog, summary = generate.COMMANDS, f"{prog} generate", generate.SUMMARY
-        arguments = arguments[1:] or ["--help"]
     try:
-        if arguments[0] not in (*known, *_HELP):
-            raise unknown_name("command", arguments[0], known)
-        with signals.handled():
+        arguments, known = _commands(arguments)
+        with signals.handled(), one_line_choices():
             tyro.extras.subcommand_cli_from_dict(
                 known,
-                prog=prog,
-                description=summary,
+                prog="jax-unlearn",
+                description=SUMMARY,
                 args=arguments,
                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
             )
@@ -82,3 +55,41 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 _HELP = ("-h", "--help")
+OF_MODALITY = ("train", "unlearn", "audit")  # commands for any kind of model
+OF_DIFFUSION = (*OF_MODALITY, "sample")  # what `generate` may stand before
+
+
+def _commands(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Return the words and the commands; their options follow from the words.
+
+    Raises:
+      InputError: an unknown command, or method, weighting or modality in the words.
+    """
+    from jax_unlearn.cli import audit, chain, choices, commands, demo, ensemble, methods
+    from jax_unlearn.cli.recipe import recipe
+    from jax_unlearn.lab.modalities.diffusion.settings import Sampling
+
+    if arguments[0] == "generate":  # what diffusion models were asked for with
+        arguments = arguments[1:] or ["--help"]
+        if arguments[0] not in (*OF_DIFFUSION, *_HELP):
+            raise unknown_name("command", arguments[0], OF_DIFFUSION)
+        if arguments[0] in OF_MODALITY and not choices.value(arguments, "--modality"):
+            arguments += ["--modality", "diffusion"]
+    arguments, choice = choices.chosen(arguments)
+    known = {
+        "demo": demo.demo,
+        "split": commands.split,
+        "train": commands.train_command(choice),
+        "unlearn": commands.unlearn_command(choice),
+        "chain": chain.chain_command(choice),
+        "sample": choices.parsed(commands.sample, sampling=choices.form(Sampling)),
+        "audit": audit.audit_command(choice),
+        "ensemble": ensemble.ensemble,
+        "methods": methods.methods,
+        "report": commands.report,
+        "recipe": recipe,
+        "tune": demo.tune,
+    }
+    if arguments[0] not in (*known, "generate", *_HELP):
+        raise unknown_name("command", arguments[0], [*known, "generate"])
+    return arguments, known

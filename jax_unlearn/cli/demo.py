@@ -16,7 +16,7 @@ from jax_unlearn.data import digits, write_atomic
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import experiment
 from jax_unlearn.lab.results import to_json
-from jax_unlearn.lab.unfinished import SECONDS
+from jax_unlearn.lab.store import SECONDS
 
 
 def demo(

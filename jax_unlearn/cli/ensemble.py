@@ -1,6 +1,5 @@
 """Audits of many models: of arrays of any framework, and of ensembles made here."""
 
-import dataclasses
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,9 +22,10 @@ from jax_unlearn.drivers.ensemble import HOWS, local_mesh
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.lab.arrays import save_outputs
 from jax_unlearn.lab.ensembles import Ensembles, run_ensembles
+from jax_unlearn.lab.modalities import modality_of
 from jax_unlearn.lab.plan import Plan, plan_of
 from jax_unlearn.lab.results import dataset_record, environment, to_json
-from jax_unlearn.lab.unfinished import SECONDS
+from jax_unlearn.lab.store import SECONDS
 
 
 def ensemble(
@@ -130,12 +130,15 @@ def audited(
     labels, outputs = outputs_of_ensembles(made)
     retrained = outputs.pop("retrain")
     with status(console, "auditing"):
-        found = audits.audit(outputs, retrained, labels, resamples=resamples)
+        groups = modality_of(plan.training).metrics
+        figures = [c for c in audits.FIGURES if groups is None or c.group in groups]
+        given = outputs, retrained, labels
+        found = audits.audit(*given, figures=figures, resamples=resamples)
     file = save_outputs(out / "outputs.npz", outputs, retrained, labels)
     results: dict[str, Any] = {
         "format": 1,
         "plan": {
-            **dataclasses.asdict(plan),
+            **plan.record(),
             "title": f"{plan.title}: {models} models",
             "seeds": [plan.seeds[0]],
             "forgotten": found.forgotten,

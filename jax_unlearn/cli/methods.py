@@ -5,7 +5,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from jax_unlearn.cli.console import open_console
-from jax_unlearn.lab.catalog import CATALOG
+from jax_unlearn.lab.catalog import METHODS
+from jax_unlearn.lab.modalities import MODALITIES
 
 LEGEND = (
     "Cost in gradients of single samples: E epochs, F forget and R retain samples (of "
@@ -20,15 +21,17 @@ def methods() -> None:
     """List the methods: what each needs, what it costs, where it comes from."""
     console = open_console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in ("method", "needs", "weights", "cost", "source"):
+    for column in ("method", "needs", "weights", "models", "cost", "source"):
         table.add_column(column, overflow="fold")
-    for name, entry in CATALOG.items():
+    for name, card in METHODS.items():
+        serves = [m.name for m in MODALITIES if set(card.roles) <= m.roles]
         table.add_row(
-            f"{name}\n[dim]{escape(entry.title)}, {entry.kind}[/]",
-            ", ".join(entry.reads),
-            "yes" if entry.weighs else "–",
-            escape(entry.cost),
-            entry.source,
+            f"{name}\n[dim]{escape(card.title)}, {card.kind}[/]",
+            ", ".join(card.reads),
+            "yes" if card.weighs else "–",
+            ", ".join(serves),
+            escape(card.cost),
+            card.source,
         )
     console.print(table)
     console.print(LEGEND, style="dim", markup=False)

@@ -6,8 +6,19 @@ from typing import Annotated
 
 import tyro
 
-from jax_unlearn.data import Dataset, check_writable, digits, from_npz, from_tfds
+from jax_unlearn.data import (
+    Dataset,
+    check_writable,
+    digits,
+    from_npz,
+    from_tfds,
+    shrink,
+)
+from jax_unlearn.drivers.checkpoint import read_record
 from jax_unlearn.errors import InputError
+from jax_unlearn.lab.catalog import load
+
+NAMED = {"digits": digits}  # data sets that the package brings along
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,20 +26,46 @@ class Source:
     """A data set: a name, or a file.
 
     Attributes:
-      dataset: "digits" (shipped), or a name known to tensorflow-datasets: cifar10,
-        cifar100, fashion_mnist, svhn_cropped, ...
+      dataset: "digits" (shipped), a name known to tensorflow-datasets (cifar10,
+        cifar100, fashion_mnist, svhn_cropped, ...), or FILE.py:NAME of a function that
+        returns a `ju.data.Dataset`.
       data: .npz file with x_train, y_train, x_test, y_test, instead of a name.
       data_dir: folder of prepared tensorflow-datasets.
       download: let tensorflow-datasets download what is not prepared.
+      reduce: factor by which images are made smaller first.
     """
 
     dataset: str | None = None
     data: Path | None = None
     data_dir: Path | None = None
     download: bool = False
+    reduce: int = 1
 
     def load(self) -> Dataset:
-        """Return the data set.
+        """Return the data set, its images made smaller if asked for.
+
+        Raises:
+          InputError: both or neither given, or not to be had.
+        """
+        whole = self._whole()
+        return whole if self.reduce == 1 else shrink(whole, self.reduce)
+
+    def load_for(self, checkpoint: Path) -> Dataset:
+        """Return the data set, its images as small as when a model was trained.
+
+        Raises:
+          InputError: as `load`; a checkpoint whose record says nonsense.
+        """
+        reduce = read_record(checkpoint).get("reduce", self.reduce)
+        if type(reduce) is not int:
+            raise InputError(
+                f"checkpoint {checkpoint}: reduce={str(reduce)[:40]!r} in its record "
+                "is no whole number; give another checkpoint"
+            )
+        return dataclasses.replace(self, reduce=reduce).load()
+
+    def _whole(self) -> Dataset:
+        """Return the data set at full size.
 
         Raises:
           InputError: both or neither given, or not to be had.
@@ -40,14 +77,22 @@ class Source:
             )
         if self.data is not None:
             return from_npz(self.data)
-        if self.dataset == "digits":
-            return digits()
+        if self.dataset in NAMED:
+            return NAMED[self.dataset]()
+        if ".py:" in str(self.dataset):
+            made = load(str(self.dataset))()
+            if isinstance(made, Dataset):
+                return made
+            raise InputError(
+                f"dataset={self.dataset} returned a {type(made).__name__}; let it "
+                "return a ju.data.Dataset"
+            )
         return from_tfds(
             str(self.dataset), data_dir=self.data_dir, download=self.download
         )
 
 
-DataSource = Annotated[Source, tyro.conf.arg(name="")]
+DataSource = Annotated[Source, tyro.conf.arg(name="data")]
 
 
 def free_path(base: Path) -> Path:

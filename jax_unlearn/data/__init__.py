@@ -20,6 +20,7 @@ from jax_unlearn.data.manifests import load_ids as load_ids
 from jax_unlearn.data.manifests import load_manifest as load_manifest
 from jax_unlearn.data.manifests import save_manifest as save_manifest
 from jax_unlearn.data.preprocess import Augment as Augment
+from jax_unlearn.data.preprocess import as_floats as as_floats
 from jax_unlearn.data.preprocess import channel_stats as channel_stats
 from jax_unlearn.data.preprocess import compose as compose
 from jax_unlearn.data.preprocess import random_crop as random_crop

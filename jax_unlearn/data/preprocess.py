@@ -207,3 +207,14 @@ def compose(*augments: Augment) -> Augment:
         return images
 
     return composed
+
+
+def as_floats(inputs: np.ndarray) -> np.ndarray:
+    """Return pixels as the networks see them: bytes as floats in 0..1.
+
+    >>> as_floats(np.array([0, 255], np.uint8)).tolist()
+    [0.0, 1.0]
+    """
+    if inputs.dtype == np.uint8:
+        return inputs.astype(np.float32) / np.float32(255)
+    return inputs.astype(np.float32)

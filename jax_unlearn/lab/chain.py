@@ -1,43 +1,56 @@
 """Forget requests one after another on the same model, entered in a ledger."""
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jax_unlearn.data import digest
 from jax_unlearn.drivers.locks import locked
+from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import ledger
-from jax_unlearn.lab.bench import Progress
-from jax_unlearn.lab.models import load_model, save_model
-from jax_unlearn.lab.networks import Network
+from jax_unlearn.lab.context import Origin
+from jax_unlearn.lab.job import Progress, Trained, execute, silent
 from jax_unlearn.lab.prepare import Preparer
+from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.settings import Unlearning
-from jax_unlearn.lab.stages import Request, Trained, execute
-from jax_unlearn.lab.task import Origin
-from jax_unlearn.lab.unfinished import SECONDS, unfinished
+from jax_unlearn.lab.store import SECONDS, kept, load_model, save_model
+from jax_unlearn.lab.subject import Subject
 
 LEDGER = "ledger.jsonl"
 
 
+class Chain(NamedTuple):
+    """A model whose requests are served one after another.
+
+    Attributes:
+      subject: its network and data.
+      original: the trained model.
+      ids: what it was trained on, `i64[n]`.
+      unseen: ids held out of training.
+      origin: how it was trained, for methods that need to know.
+    """
+
+    subject: Subject
+    original: Trained
+    ids: np.ndarray
+    unseen: np.ndarray
+    origin: Origin | None = None
+
+
 def chain(
-    preparer: Preparer,
-    network: Network,
+    start: Chain,
     setting: Unlearning,
-    original: Trained,
-    ids: np.ndarray,
     requests: Sequence[np.ndarray],
-    unseen: np.ndarray,
     *,
     folder: str | os.PathLike[str],
     seed: int = 0,
-    origin: Origin | None = None,
+    preparer: Preparer | None = None,
     progress: Progress | None = None,
     save_every: float = SECONDS,
 ) -> Iterator[Trained]:
@@ -47,17 +60,13 @@ def chain(
     and a chain that was stopped goes on where it was; more requests may be given then.
 
     Args:
-      preparer: of the network and its data.
-      network: its description, for the checkpoints.
+      start: the model and what it was trained on.
       setting: how each request is served.
-      original: the trained model.
-      ids: what it was trained on, `i64[n]`.
       requests: ids to forget, one array a request.
-      unseen: ids held out of training.
       folder: gets `ledger.jsonl`, a line a request, and a checkpoint of each model,
         `request-1` and so on.
       seed: of the first request; each later one has the next.
-      origin: how the original was trained, for methods that need to know.
+      preparer: of the subject, to share compiled steps between chains.
       progress: called as the requests are served.
       save_every: least seconds between two saves within a request; 0 saves every step.
 
@@ -71,109 +80,105 @@ def chain(
 
     Source: our choice.
     """
-    _check(ids, requests)
-    with locked(Path(folder)):
-        yield from _served(
-            preparer,
-            network,
-            setting,
-            original,
-            np.sort(ids),
-            requests,
-            unseen,
-            Path(folder),
-            seed,
-            origin,
-            progress or (lambda phase, done, total: None),
-            save_every,
-        )
-
-
-def _served(
-    preparer: Preparer,
-    network: Network,
-    setting: Unlearning,
-    current: Trained,
-    left: np.ndarray,
-    requests: Sequence[np.ndarray],
-    unseen: np.ndarray,
-    folder: Path,
-    seed: int,
-    origin: Origin | None,
-    progress: Progress,
-    save_every: float,
-) -> Iterator[Trained]:
-    path = folder / LEDGER
-    entries = ledger.read(path) if path.exists() else []
-    if len(entries) > len(requests):
-        raise InputError(
-            f"{path} has {len(entries)} entries, there are {len(requests)} requests; "
-            "give those served before too, in their order"
-        )
-    before = _identity(current)
-    for number, forget in enumerate(requests, start=1):
-        left = np.setdiff1d(left, forget)
-        request = Request(np.sort(forget), left, unseen)
-        told = {
-            "unlearning": json.loads(json.dumps(vars(setting))),
-            "seed": seed + number - 1,
-            "forgotten_sha256": digest(request.forget),
-            "before": before,
-        }
-        made = folder / f"request-{number}"
-        if made.exists():
-            stored = load_model(made, preparer.dataset)
-            if any(stored.record.get(name) != value for name, value in told.items()):
+    _check(start.ids, requests)
+    folder = Path(folder)
+    server = _Server(
+        start.subject,
+        setting,
+        preparer or Preparer(start.subject),
+        start.origin,
+        progress or silent,
+        save_every,
+    )
+    with locked(folder):
+        path = folder / LEDGER
+        entries = ledger.read(path) if path.exists() else []
+        if len(entries) > len(requests):
+            raise InputError(
+                f"{path} has {len(entries)} entries, there are {len(requests)} "
+                "requests; give those served before too, in their order"
+            )
+        current, left = start.original, np.sort(start.ids)
+        for number, forget in enumerate(requests, start=1):
+            left = np.setdiff1d(left, forget)
+            request = Request(np.sort(forget), left, start.unseen)
+            made = folder / f"request-{number}"
+            if number <= len(entries) and not made.exists():
                 raise InputError(
-                    f"{made} was made with another model, setting, seed or request; "
-                    "choose another folder"
+                    f"{path} has request {number}, but its model {made} is gone; put "
+                    "it back, or begin in another folder"
                 )
-            done = stored.trained
-            progress(made.name, 0, 1)
-            progress(made.name, 1, 1)
-        elif number <= len(entries):
-            raise InputError(
-                f"{path} has request {number}, but its model {made} is gone; put it "
-                "back, or begin in another folder"
-            )
-        else:
-            given = setting, request, current
-            with unfinished(made, told, seconds=save_every) as series:
-                job = preparer(*given, seed=told["seed"], origin=origin)
-                total = job.steps
-                progress(made.name, 0, total)
-                done = execute(
-                    job,
-                    current.params,
-                    current.model_state,
-                    jax.random.key(told["seed"]),
-                    callback=lambda step, state, info, name=made.name, total=total: (
-                        progress(name, step, total)
-                    ),
-                    series=series,
+            done, told = server.serve(made, current, request, seed + number - 1)
+            entry = {
+                "method": setting.method,
+                "weighting": setting.weighting,
+                "seed": told["seed"],
+                "forgotten": len(forget),
+                "forgotten_sha256": told["forgotten_sha256"],
+                "left": len(left),
+                "before": told["before"],
+                "after": _identity(done),
+            }
+            if number > len(entries):
+                ledger.append(path, entry)
+            elif any(entries[number - 1].get(k) != v for k, v in entry.items()):
+                raise InputError(
+                    f"{path}, line {number}, is not about {made}; take another copy "
+                    "of one of them, or begin in another folder"
                 )
-                at = network, preparer.dataset, left, unseen
-                save_model(made, done, *at, {**told, "forgotten": len(forget)})
-        after = _identity(done)
-        entry = {
-            "method": setting.method,
-            "weighting": setting.weighting,
-            "seed": told["seed"],
-            "forgotten": len(forget),
-            "forgotten_sha256": told["forgotten_sha256"],
-            "left": len(left),
-            "before": before,
-            "after": after,
+            current = done
+            yield done
+
+
+class _Server(NamedTuple):
+    """What all requests of a chain are served with."""
+
+    subject: Subject
+    setting: Unlearning
+    preparer: Preparer
+    origin: Origin | None
+    progress: Progress
+    save_every: float
+
+    def serve(
+        self, path: Path, current: Trained, request: Request, seed: int
+    ) -> tuple[Trained, dict[str, Any]]:
+        """Return the model after a request, made or read, and its record."""
+        told = {
+            "unlearning": self.setting.record(),
+            "seed": seed,
+            "forgotten_sha256": digest(request.forget),
+            "before": _identity(current),
         }
-        if number > len(entries):
-            ledger.append(path, entry)
-        elif any(entries[number - 1].get(k) != v for k, v in entry.items()):
-            raise InputError(
-                f"{path}, line {number}, is not about {made}; take another copy of one "
-                "of them, or begin in another folder"
+
+        def make(series: Series | None) -> Trained:
+            given = self.setting, request, current
+            job = self.preparer(*given, seed=seed, origin=self.origin)
+            total = job.steps
+            self.progress(path.name, 0, total)
+            return execute(
+                job,
+                (current.params, current.model_state),
+                jax.random.key(seed),
+                callback=lambda step, state, info: self.progress(
+                    path.name, step, total
+                ),
+                series=series,
             )
-        current, before = done, after
-        yield done
+
+        def read(path: Path) -> tuple[dict[str, Any], Trained]:
+            stored = load_model(path, self.subject.dataset)
+            self.progress(path.name, 0, 1)
+            self.progress(path.name, 1, 1)
+            return stored.record, stored.trained
+
+        def write(path: Path, done: Trained) -> None:
+            record = {**told, "forgotten": len(request.forget)}
+            parts = {"ids": request.retain, "unseen": request.unseen}
+            save_model(path, done, self.subject, record=record, **parts)
+
+        done = kept(path, told, make, read=read, write=write, seconds=self.save_every)
+        return done, told
 
 
 def _check(ids: np.ndarray, requests: Sequence[np.ndarray]) -> None:

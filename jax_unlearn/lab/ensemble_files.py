@@ -24,10 +24,11 @@ from jax_unlearn.data import (
 )
 from jax_unlearn.data.files import read_npz
 from jax_unlearn.errors import InputError
+from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.plan import Plan, check_labels, slug
-from jax_unlearn.lab.settings import Training, Unlearning
-from jax_unlearn.lab.stages import Request, Trained
-from jax_unlearn.lab.unfinished import partial_of
+from jax_unlearn.lab.requests import Request
+from jax_unlearn.lab.settings import Unlearning
+from jax_unlearn.lab.store import partial_of, same
 
 NUMBERS = "numbers.json"
 ORIGINAL, RETRAIN = "original", "retrain"
@@ -89,7 +90,7 @@ class Files:
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             self._say(f"{path} is damaged ({error}): making the model again")
             return None
-        if _complete(told) != _complete(self._record(role, number)):
+        if not same(told, self._record(role, number)):
             raise InputError(
                 f"{path} was made with another setting, seed, request or data set; "
                 "choose another folder for these ensembles"
@@ -180,7 +181,7 @@ class Files:
     def _record(self, role: str, number: int) -> dict[str, Any]:
         record = {**self._told, "role": self.roles[role], "seed": number}
         if role in self._methods:
-            record["unlearning"] = vars(self._methods[role])
+            record["unlearning"] = self._methods[role].record()
         return record
 
 
@@ -191,13 +192,3 @@ def _unpack(content: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if not isinstance(record, dict) or not isinstance(record.get("told"), dict):
         raise ValueError("its record tells nothing")
     return record, arrays
-
-
-def _complete(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record as JSON reads it; settings it lacks are defaults."""
-    kinds = {"training": vars(Training()), "unlearning": vars(Unlearning())}
-    filled = {
-        name: {**kinds[name], **value} if name in kinds else value
-        for name, value in record.items()
-    }
-    return json.loads(json.dumps(filled))

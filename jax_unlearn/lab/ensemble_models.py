@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jax_unlearn.data import Dataset, Schedule
+from jax_unlearn.cards import Job, Transform
+from jax_unlearn.data import Dataset, Examples, Schedule
 from jax_unlearn.drivers import signals
 from jax_unlearn.drivers.ensemble import (
     AXIS,
@@ -20,25 +21,17 @@ from jax_unlearn.drivers.ensemble import (
     step_seconds,
     unstack,
 )
-from jax_unlearn.drivers.loop import predict
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError, NonFiniteError
-from jax_unlearn.lab.bench import Progress
+from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.ensemble_files import ORIGINAL, PARTS, RETRAIN, Logits
-from jax_unlearn.lab.networks import build, describe
+from jax_unlearn.lab.job import Candidates, Progress, Trained, checked
 from jax_unlearn.lab.plan import Plan
 from jax_unlearn.lab.prepare import Preparer
+from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.settings import Unlearning
-from jax_unlearn.lab.stages import (
-    Job,
-    Request,
-    Trained,
-    Trainer,
-    Transform,
-    checked,
-)
-from jax_unlearn.lab.task import Origin
-from jax_unlearn.lab.unfinished import Candidates
+from jax_unlearn.lab.subject import subject_of
+from jax_unlearn.lab.training import Trainer
 from jax_unlearn.types import Array, ModelState, Params, UnlearnBatch, UnlearnState
 
 RETRAIN_SEED = 1_000_000  # offset: no retrained model has the seed of an original
@@ -68,16 +61,23 @@ class Maker:
         mesh: Mesh | None,
         progress: Progress,
     ):
-        network = describe(plan.training, dataset)
-        self.model = build(network)
+        subject = subject_of(plan.training, dataset)
+        self.model = subject.model
         self.how, self._mesh, self._progress = how, mesh, progress
-        self._setting, self._request = plan.training, request
-        self._examples = dataset.train
-        self._trainer = Trainer(self.model, plan.training)
-        self._preparer = Preparer(self.model, dataset, build(network, features=True))
-        parts = [dataset.train.inputs[ids] for ids in request]
-        self._inputs = np.concatenate([*parts, dataset.test.inputs])
-        self._ends = np.cumsum([len(part) for part in parts])
+        self._setting, self._request, self._subject = plan.training, request, subject
+        self._trainer = Trainer(subject, plan.training)
+        self._preparer = Preparer(subject)
+        test = subject.modality.samples(subject.built, dataset.test)
+        parts = [Examples(*_rows(subject.examples, ids)) for ids in request]
+        self._observed: dict[str, Examples] = dict(
+            zip(PARTS, [*parts, test], strict=True)
+        )
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """What the models are right to say of each part, `i32[n]`."""
+        targets = self._subject.modality.targets
+        return {part: targets(examples) for part, examples in self._observed.items()}
 
     @functools.cached_property
     def blank(self) -> Trained:
@@ -120,21 +120,28 @@ class Maker:
           setting: how.
           originals: where to start.
           numbers: of the models, which are their seeds.
-          series: as of `train`; transformations are made anew.
+          series: as of `train`; transformations, and methods whose step serves one
+            model alone, are made anew.
 
         Raises:
           InputError: unlearning diverged, or cannot be prepared.
         """
         pairs = zip(originals, numbers, strict=True)
         jobs = [self._job(setting, original, number) for original, number in pairs]
-        if jobs[0].transform is None:
-            try:
-                keys = [jax.random.key(number) for number in numbers]
-                return self._together(label, jobs, keys, series)
-            except NonFiniteError as error:
-                rate = setting.learning_rate
-                raise _diverged(label, numbers, rate, error) from error
         found: list[Trained] = []
+        if jobs[0].transform is None:
+            if not setting.shares:
+                series = None  # each has a step, and so a program, of its own
+            size = len(jobs) if setting.shares else 1
+            for begin in range(0, len(jobs), size):
+                part = slice(begin, begin + size)
+                keys = [jax.random.key(number) for number in numbers[part]]
+                try:
+                    found += self._together(label, jobs[part], keys, series)
+                except NonFiniteError as error:
+                    rate = setting.learning_rate
+                    raise _diverged(label, numbers[part], rate, error) from error
+            return found
         for job, original in zip(jobs, originals, strict=True):
             self._progress(label, len(found), len(jobs))
             params, state = cast(Transform, job.transform)(*original[:2])
@@ -149,13 +156,17 @@ class Maker:
           InputError: something that is not finite.
         """
         at = trained.params, trained.model_state
-        logits = predict(self.model, *at, self._inputs).astype(np.float32)
+        everything = jax.tree.map(
+            lambda *leaves: np.concatenate(leaves), *self._observed.values()
+        )
+        logits = self._subject.modality.observe(self._subject, at, everything)
         if not np.isfinite(logits).all():
             raise InputError(
                 f"the outputs of {role}, model {number}, are not finite: it diverged; "
                 "lower the learning rate or the strength"
             )
-        return dict(zip(PARTS, np.split(logits, self._ends), strict=True))
+        ends = np.cumsum([len(examples.labels) for examples in self._observed.values()])
+        return dict(zip(PARTS, np.split(logits, ends[:-1]), strict=True))
 
     def estimate(
         self,
@@ -188,7 +199,7 @@ class Maker:
         for label, setting in methods.items():
             if not missing[label]:
                 continue
-            if setting.method == "ltu" or setting.entry.kind == "one-shot":
+            if setting.card.compares or setting.card.kind == "one-shot":
                 unknown.append(label)
                 continue
             for _ in range(2):  # the first time compiles
@@ -216,7 +227,7 @@ class Maker:
         ids, seed = self._request.retain, RETRAIN_SEED + number
         if role == ORIGINAL:
             ids, seed = np.union1d(ids, self._request.forget), number
-        return self._trainer.job(self._examples, ids, seed=seed)
+        return self._trainer.job(ids, seed=seed)
 
     def _job(self, setting: Unlearning, original: Trained, number: int) -> Job:
         origin = Origin(self._setting, number)
@@ -258,7 +269,7 @@ class Maker:
                     begin = int(states.step[0])
                     if series is not None:
                         series.callback(begin, states)
-                candidates.found.append(_models(states, len(jobs)))
+                candidates.found.append(_models(states, len(jobs), first.finish))
         self._progress(label, first.steps, first.steps)
         found = []
         for job, own in zip(jobs, zip(*candidates.found, strict=True), strict=True):
@@ -315,11 +326,16 @@ def span(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
-def _models(states: UnlearnState, count: int) -> list[Trained]:
+def _models(states: UnlearnState, count: int, finish: Any) -> list[Trained]:
     """Part the first of the models: arrays on no device in particular."""
-    host: Any = jax.device_get((states.params, states.model_state))
+    both = (states.params, states.model_state) if finish is None else finish(states)
+    host: Any = jax.device_get(both)
     models = [jax.tree.map(jnp.asarray, model) for model in unstack(host)[:count]]
     return [Trained(params, state, {}) for params, state in models]
+
+
+def _rows(examples: Examples, ids: np.ndarray) -> tuple[Any, np.ndarray]:
+    return jax.tree.map(lambda leaf: leaf[ids], tuple(examples))
 
 
 def _diverged(role, numbers, rate: float, error: NonFiniteError) -> InputError:

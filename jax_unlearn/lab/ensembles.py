@@ -11,13 +11,13 @@ from jax.sharding import Mesh
 from jax_unlearn.data import Dataset
 from jax_unlearn.drivers.locks import locked
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab.bench import Progress, draw_request
 from jax_unlearn.lab.ensemble_files import PARTS, Files, Logits
 from jax_unlearn.lab.ensemble_models import Maker
+from jax_unlearn.lab.job import Progress, Trained, silent
 from jax_unlearn.lab.plan import Plan
+from jax_unlearn.lab.requests import Request, draw_cases
 from jax_unlearn.lab.settings import Unlearning
-from jax_unlearn.lab.stages import Request, Trained
-from jax_unlearn.lab.unfinished import SECONDS, unfinished
+from jax_unlearn.lab.store import SECONDS, unfinished
 
 
 class Ensembles(NamedTuple):
@@ -91,21 +91,20 @@ def run_ensembles(
             "shares one request; use random, class or long_tailed"
         )
     say = say or (lambda line: None)
-    request, _ = draw_request(plan, dataset, plan.seeds[0])
+    request = draw_cases(plan, dataset, plan.seeds[0])[0].request
     files = Files(Path(folder), plan, dataset, request, methods, say)
     with locked(folder):
         way = files.way(how)
         if mesh is not None and way == "loop" != how:
             way = "auto"  # the folder was begun on one device
-        maker = Maker(plan, dataset, request, way, mesh, progress or _silent)
+        maker = Maker(plan, dataset, request, way, mesh, progress or silent)
         found = _made(files, maker, methods, (count, chunk), save_every, say)
-    truth = [dataset.train.labels[ids] for ids in request]
     return Ensembles(
         {
             role: {p: np.stack([kept[i][0][p] for i in range(count)]) for p in PARTS}
             for role, kept in found.items()
         },
-        dict(zip(PARTS, [*truth, dataset.test.labels], strict=True)),
+        maker.labels,
         request,
         {role: sum(s for _, s in kept.values()) for role, kept in found.items()},
     )
@@ -182,7 +181,3 @@ def _chunks(files: Files, missing: dict[str, list[int]], count: int, chunk: int)
                 now = [number for number in now if number not in before]
             if now:
                 yield role, begin, now
-
-
-def _silent(phase: str, done: int, total: int) -> None:
-    del phase, done, total

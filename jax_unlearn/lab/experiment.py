@@ -1,20 +1,27 @@
 """The main job: original, Retrain, null and every method over seeds, measured alike."""
 
-import dataclasses
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-from jax_unlearn.data import Dataset, read_json, save_manifest, write_atomic
+import jax
+
+from jax_unlearn.data import (
+    Dataset,
+    check_writable,
+    read_json,
+    save_manifest,
+    write_atomic,
+)
 from jax_unlearn.drivers.locks import LOCK, locked
 from jax_unlearn.errors import InputError, NonFiniteError
-from jax_unlearn.lab.bench import Bench, Models, Progress, draw_request
+from jax_unlearn.lab.bench import Bench, Models, Progress
 from jax_unlearn.lab.plan import Plan, slug
 from jax_unlearn.lab.prepare import check_unseen
-from jax_unlearn.lab.results import Table, dataset_record, environment, to_json
-from jax_unlearn.lab.stages import Request
-from jax_unlearn.lab.unfinished import SECONDS
+from jax_unlearn.lab.requests import Case, draw_cases
+from jax_unlearn.lab.results import dataset_record, environment, to_json
+from jax_unlearn.lab.store import SECONDS
 
 
 def experiment(
@@ -57,11 +64,12 @@ def experiment(
         raise InputError(
             f"out={folder} already holds files; resume it, or choose another folder"
         )
+    check_writable(folder / "results.json")
     if not plan.by_distance:
         for seed in plan.seeds:  # what cannot be served is refused before any work
-            request, _ = draw_request(plan, dataset, seed)
-            for setting in plan.methods.values():
-                check_unseen(dataset, request, setting)
+            for case in draw_cases(plan, dataset, seed):
+                for setting in plan.methods.values():
+                    check_unseen(dataset, case.request, setting)
     bench = Bench(
         plan,
         dataset,
@@ -71,16 +79,16 @@ def experiment(
         save_every=save_every,
     )
     head = _head(plan, dataset)
-    table = Table(dataset)
     results: dict[str, Any] = {}
     with locked(folder):
         _check_resumed(folder, head)
         for seed in plan.seeds:  # before the plan there is written over
-            for label, setting in plan.methods.items():
-                bench.check(label, setting, seed=seed)
+            bench.check(seed)
         write_atomic(folder / "config.json", to_json(head), overwrite=resume)
+        table = bench.table(folder)
         for seed in plan.seeds:
-            _one_seed(bench, table, folder, seed)
+            for case in bench.cases(seed):
+                _one_case(bench, table, folder, case)
             text = to_json({**head, **table.summary()})
             results = json.loads(text)
             if resume or seed == plan.seeds[-1]:
@@ -88,58 +96,77 @@ def experiment(
     return results
 
 
-def _one_seed(bench: Bench, table: Table, folder: Path, seed: int) -> None:
-    """Make, keep and measure all models of a seed."""
-    request, split = bench.request(seed)
-    save_manifest(
-        folder / "splits" / f"seed-{seed}.json",
-        split,
-        unseen=request.unseen,
-        overwrite=True,
-    )
-    models = references(bench, table, request, seed)
+def phases(plan: Plan) -> int:
+    """Return how many phases an experiment reports."""
+    made = 1 + plan.null + len(plan.methods)  # Retrain, null, methods
+    if not plan.classes:
+        return len(plan.seeds) * (1 + made)
+    # the judge, and for each class every model is made and looked at, the original too
+    return 1 + len(plan.seeds) * len(plan.classes) * 2 * (1 + made)
+
+
+def _one_case(bench: Bench, table: Any, folder: Path, case: Case) -> None:
+    """Make, keep and measure all models of a request."""
+    if case.split is not None:
+        save_manifest(
+            folder / "splits" / f"seed-{case.seed}.json",
+            case.split,
+            unseen=case.request.unseen,
+            overwrite=True,
+        )
+    original = references(bench, table, case).original
     for label, setting in bench.plan.methods.items():
         try:
-            done = bench.unlearn(label, setting, request, models.original, seed=seed)
+            done = bench.unlearn(label, setting, case, original)
         except NonFiniteError as error:
             raise InputError(
-                f"{label} (seed {seed}, learning_rate={setting.learning_rate}): "
+                f"{label} (seed {case.seed}, learning_rate={setting.learning_rate}): "
                 f"{error}; lower the learning rate; last good checkpoint: "
-                f"{bench.originals}/seed-{seed}/original"
+                f"{bench.originals}/seed-{case.seed}/original"
             ) from error
-        outputs = bench.outputs(done.trained)
-        seconds = done.trained.seconds
-        table.add(slug(label), label, outputs, seconds, setting, done.notes)
+        keep = _figures(folder, case, slug(label))
+        table.add(slug(label), label, done.trained, setting, done.notes, keep=keep)
+    if case.part:  # a compiled step a method and class: in the end no memory is left
+        jax.clear_caches()
 
 
-def references(bench: Bench, table: Table, request: Request, seed: int) -> Models:
-    """Begin a seed of a table with Retrain, the null and the original; return them.
+def references(bench: Bench, table: Any, case: Case) -> Models:
+    """Begin a request's rows with Retrain, the null and the original; return them.
 
     Args:
       bench: makes them.
       table: gets a row of each.
-      request: whom Retrain and the null have never seen.
-      seed: of the models, and of the table's attack.
+      case: the request, which Retrain and the null have never seen.
 
     Raises:
       InputError: training diverged.
     """
-    models = bench.references(request, seed)
-    target = bench.outputs(models.retrained)
-    table.start(request, target, seed)
-    table.add("retrain", "Retrain", target, models.retrained.seconds)
+    models = bench.references(case)
+    table.start(case.request, models.retrained, case.seed)
     for key, label, trained in (
+        ("retrain", "Retrain", models.retrained),
         ("null", "Null (Retrain, other seed)", models.null),
         ("original", "Original (nothing done)", models.original),
     ):
-        table.add(key, label, bench.outputs(trained), trained.seconds)
+        if trained is not None:
+            keep = (
+                None
+                if bench.folder is None
+                else _figures(bench.folder.parent, case, key)
+            )
+            table.add(key, label, trained, keep=keep)
     return models
+
+
+def _figures(folder: Path, case: Case, key: str) -> Path:
+    """Return where what is seen of a model is kept, where that takes long."""
+    return folder / "figures" / f"seed-{case.seed}" / case.part / f"{key}.json"
 
 
 def _head(plan: Plan, dataset: Dataset) -> dict[str, Any]:
     return {
         "format": 1,
-        "plan": dataclasses.asdict(plan),
+        "plan": plan.record(),
         "dataset": dataset_record(dataset),
         "environment": environment(),
     }
@@ -151,15 +178,24 @@ def _check_resumed(folder: Path, head: dict[str, Any]) -> None:
     if not path.exists():
         return
     found, wanted = read_json(path), json.loads(to_json(head))
-    fixed = ("kind", "fraction", "gamma", "unseen", "training")
+    fixed = ("kind", "fraction", "gamma", "unseen", "training", "judging")
     record = found if isinstance(found, dict) else {}
     plan = record.get("plan")
-    same = record.get("dataset") == wanted["dataset"] and (
-        isinstance(plan, dict)
-        and all(plan.get(name) == wanted["plan"][name] for name in fixed)
-    )
-    if not same:
-        raise InputError(
-            f"out={folder} holds a run of other data, training or request; choose "
-            "another folder"
-        )
+    plan = plan if isinstance(plan, dict) else {}
+    pairs = [("dataset", record.get("dataset"), wanted["dataset"])]
+    pairs += [(name, plan.get(name), wanted["plan"].get(name)) for name in fixed]
+    for name, before, now in pairs:
+        if before != now:
+            raise InputError(
+                f"out={folder} holds a run of other data, training or request (its "
+                f"{_difference(name, before, now)}); choose another folder"
+            )
+
+
+def _difference(name: str, before: Any, now: Any) -> str:
+    """Return the first value of a record that is another now, by its dotted path."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in now:
+            if before.get(key) != now[key]:
+                return _difference(f"{name}.{key}", before.get(key), now[key])
+    return f"{name} is {str(before)[:40]}"

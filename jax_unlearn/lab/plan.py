@@ -5,7 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from jax_unlearn.errors import InputError, check_seed
-from jax_unlearn.lab.settings import Training, Unlearning
+from jax_unlearn.lab import schema
+from jax_unlearn.lab.modalities import (
+    MODALITIES,
+    modality_named,
+    modality_of,
+    read_training,
+)
+from jax_unlearn.lab.settings import Unlearning
 
 NEIGHBOURS = 10  # of the distance by which the kinds "near" and "far" choose
 
@@ -56,27 +63,41 @@ class Plan:
         farthest from, their nearest training samples.
       fraction: share of the training samples to forget.
       gamma: imbalance of a long-tailed request.
-      unseen: number of samples held out of all training.
+      unseen: number of samples held out of all training, or their share, if below 1.
       training: how original and Retrain are trained.
       methods: settings by the label shown in the table.
       seeds: of split, initialisation, order and labels.
       note: where the settings come from, for the report.
+      classes: to forget, one at a time and all of it, from the same original; none: one
+        request a seed, as `kind` says.
+      null: whether a second Retrain is trained.
+      judging: how images of diffusion models are drawn and judged.
     """
 
     title: str
     kind: str
     fraction: float
     gamma: float
-    unseen: int
-    training: Training
+    unseen: int | float
+    training: Any
     methods: dict[str, Unlearning]
     seeds: tuple[int, ...]
     note: str = ""
+    classes: tuple[int, ...] = ()
+    null: bool = True
+    judging: Any = None
 
     def __post_init__(self):
         check_labels({label: slug(label) for label in self.methods})
         for seed in self.seeds:
             check_seed(seed)
+        if self.judging is not None:
+            if not self.classes or not self.seeds:
+                raise InputError(
+                    f"classes={self.classes}, seeds={self.seeds}: give 1 or more of "
+                    "each"
+                )
+            return
         if len(self.seeds) < 2 or len(set(self.seeds)) < len(self.seeds):
             raise InputError(
                 f"seeds={list(self.seeds)}: give at least two different ones, for the "
@@ -87,6 +108,21 @@ class Plan:
     def by_distance(self) -> bool:
         """Whether the request depends on the features of the original model."""
         return self.kind in ("near", "far")
+
+    def record(self) -> dict[str, Any]:
+        """Return what JSON holds of it; `plan_of` takes it again."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values["training"] = vars(self.training)
+        values["methods"] = {k: s.record() for k, s in self.methods.items()}
+        for name in ("classes", "null", "judging"):  # only where they say something
+            if values[name] == getattr(Plan, name):
+                del values[name]
+        modality = modality_of(self.training)
+        if modality not in MODALITIES:
+            values["modality"] = modality.name
+        if self.judging is not None:
+            values["judging"] = dataclasses.asdict(self.judging)
+        return values
 
 
 def plan_of(record: Any, *, name: str) -> Plan:
@@ -101,9 +137,15 @@ def plan_of(record: Any, *, name: str) -> Plan:
     """
     try:
         told = dict(record["plan"])
-        told["training"] = Training(**told["training"])
-        told["methods"] = {k: Unlearning(**v) for k, v in told["methods"].items()}
-        told["seeds"] = tuple(told["seeds"])
+        kind = told.pop("modality", None)
+        kind = None if kind is None else modality_named(kind)
+        told["training"] = read_training(told["training"], kind)
+        kind = modality_of(told["training"]).judging
+        if told.get("judging") is not None and kind is not None:
+            told["judging"] = schema.read(kind, told["judging"], name="judging")
+        told["methods"] = {k: Unlearning.read(v) for k, v in told["methods"].items()}
+        for field in ("seeds", "classes"):
+            told[field] = tuple(told.get(field, ()))
         return Plan(**told)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(

@@ -1,20 +1,24 @@
 """From a setting and a request to a job that is ready to run."""
 
 import dataclasses
+import functools
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_unlearn.cards import Job
 from jax_unlearn.data import Dataset, retain_subset
 from jax_unlearn.drivers import guards, memory
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab import stepwise, transforms
+from jax_unlearn.lab.context import Context, Origin
+from jax_unlearn.lab.job import Trained, checked
+from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.settings import Unlearning
-from jax_unlearn.lab.stages import Job, Request, Trained, checked
-from jax_unlearn.lab.task import Origin, Task
+from jax_unlearn.lab.subject import Subject
 from jax_unlearn.types import Batch, Model, Unlearner, UnlearnState
 
 HELD = 0.1  # of the retain samples, for the guard of utility
@@ -27,18 +31,14 @@ class Preparer:
     setting and shapes runs the program compiled for the first.
 
     Args:
-      model: the network.
-      dataset: its data.
-      features: the model that returns features of the network instead of logits, with
-        the same parameters; default the network itself.
+      subject: the network and its data.
     """
 
-    def __init__(self, model: Model, dataset: Dataset, features: Model | None = None):
-        self.model = model
-        self.dataset = dataset
-        self.features = model if features is None else features
+    def __init__(self, subject: Subject):
+        self.subject = subject
         self._steps: dict[Hashable, Unlearner] = {}
         self._models: dict[tuple[int, bool], Model] = {}
+        self._programs: dict[Hashable, Any] = {}
 
     def __call__(
         self,
@@ -48,6 +48,7 @@ class Preparer:
         *,
         seed: int,
         origin: Origin | None = None,
+        concept: str | None = None,
     ) -> Job:
         """Prepare what the method needs: mask, loss table, targets, attacks, queries.
 
@@ -57,88 +58,56 @@ class Preparer:
           original: the trained model.
           seed: of random labels and order.
           origin: how the original was trained, for methods that need to know.
+          concept: the word that the request is about, of models of captions.
 
         Raises:
-          InputError: a forget class without unseen samples (FaLW, endpoint transport),
-            or another request that cannot be served.
+          InputError: a forget class without unseen samples where they are compared
+            with, or another request that cannot be served.
         """
         start = time.perf_counter()
-        check_unseen(self.dataset, request, setting)
-        request = accessible(self.dataset, request, setting.rho, seed)
-        request, held = held_back(self.dataset, request, setting, seed)
-        task = Task(
+        dataset = self.subject.dataset
+        self.subject.modality.serves(setting.card, setting.weighting_card)
+        check_unseen(dataset, request, setting)
+        request = accessible(dataset, request, setting.rho, seed)
+        request, held = held_back(dataset, request, setting, seed)
+        context = Context(
+            self.subject,
             self._economical(setting),
-            self.features,
-            self.dataset,
             setting,
             request,
             original,
             origin,
             seed,
+            self._programs,
+            concept,
         )
-        if setting.entry.kind == "one-shot":
-            made = Job(None, None, transform=transforms.BUILDERS[setting.method](task))
-        else:
-            made = self._stepwise(task)
+        job = setting.card.build(context, setting.options)
+        if job.transform is None:
+            job = self._shared(job, context)
             if setting.guard_utility > 0 or setting.guard_endpoint:
-                made = made._replace(guards=self._guards(task, held, made.steps))
-        return made._replace(prepare_seconds=time.perf_counter() - start)
-
-    def _guards(
-        self, task: Task, held: np.ndarray, steps: int
-    ) -> Callable[[UnlearnState], list[guards.Guard]]:
-        """Return what makes the guards of a run."""
-        setting, train = task.setting, self.dataset.train
-
-        def batch(ids: np.ndarray) -> Batch:
-            return Batch(train.inputs[ids], jnp.asarray(train.labels[ids]))
-
-        def make(state: UnlearnState) -> list[guards.Guard]:
-            told = {
-                "every": setting.guard_every,
-                "roll_back": state if setting.guard_roll_back else None,
-                "steps": steps,
-            }
-            made = []
-            if setting.guard_utility > 0:
-                bound = setting.guard_utility
-                kept = batch(held)
-                made.append(guards.utility_guard(self.model, kept, bound=bound, **told))
-            if setting.guard_endpoint:
-                forget, unseen = task.request.forget, task.request.unseen
-                endpoint = guards.unseen_endpoint(
-                    task.confidence(unseen), task.labels(unseen), task.labels(forget)
-                )
-                asked = batch(forget)
-                made.append(
-                    guards.endpoint_guard(self.model, asked, endpoint=endpoint, **told)
-                )
-            return made
-
-        return make
+                made = functools.partial(_guards, context, held, job.steps)
+                job = job._replace(guards=made)
+        return job._replace(prepare_seconds=time.perf_counter() - start)
 
     def _economical(self, setting: Unlearning) -> Model:
         """Return the model with the memory switches of the setting, one a switch."""
         key = setting.microbatch, setting.remat
         if key not in self._models:
-            model = memory.rematerialised(self.model) if setting.remat else self.model
+            model = self.subject.model
+            model = memory.rematerialised(model) if setting.remat else model
             if setting.microbatch:
                 model = memory.microbatched(model, setting.microbatch)
             self._models[key] = model
         return self._models[key]
 
-    def _stepwise(self, task: Task) -> Job:
-        """Return a job whose step is that of the first alike."""
-        made = stepwise.BUILDERS[task.setting.method](task)
-        unlearner, schedule = checked(made)
-        at = task.original.params, task.original.model_state
-        jax.block_until_ready(unlearner.init(*at))
-        key = (
-            _program(task.setting, len(schedule)),
-            task.origin and task.origin.training,
-        )
-        shared = self._steps.setdefault(key, unlearner)
-        return made._replace(unlearner=unlearner._replace(step=shared.step))
+    def _shared(self, job: Job, context: Context) -> Job:
+        """Return a job whose step is that of the first alike, if there may be such."""
+        unlearner, schedule = checked(job)
+        jax.block_until_ready(unlearner.init(*(job.start or context.original)))
+        if context.setting.shares:
+            first = self._steps.setdefault(_program(context, len(schedule)), unlearner)
+            unlearner = unlearner._replace(step=first.step)
+        return job._replace(unlearner=unlearner)
 
 
 def accessible(dataset: Dataset, request: Request, rho: float, seed: int) -> Request:
@@ -185,7 +154,8 @@ def check_unseen(dataset: Dataset, request: Request, setting: Unlearning) -> Non
     Raises:
       InputError: there are none, or names the forget class that has none.
     """
-    if setting.needs_unseen and len(request.unseen) < 2:
+    compares = setting.compares
+    if compares and len(request.unseen) < 2:
         raise InputError(
             f"method={setting.method!r} compares with unseen samples, of which there "
             f"are {len(request.unseen)}; hold some out (--unseen-fraction) or use "
@@ -193,16 +163,58 @@ def check_unseen(dataset: Dataset, request: Request, setting: Unlearning) -> Non
         )
     labels = dataset.train.labels
     missing = np.setdiff1d(labels[request.forget], labels[request.unseen])
-    if setting.needs_unseen_classes and missing.size:
+    if compares == "unseen classes" and missing.size:
         raise InputError(
             f"class {missing[0]} has forget samples but no unseen ones to compare "
             "with; hold out some of it (--unseen-fraction) or use another method"
         )
 
 
-def _program(setting: Unlearning, steps: int) -> tuple[Unlearning, int | None]:
-    """Return what decides the compiled step: not rate, length, data or their number."""
-    free = {"guard_utility": 0.0, "guard_endpoint": False}
-    same = dataclasses.replace(setting, learning_rate=1.0, epochs=1, rho=1.0, **free)
-    counted = setting.method in ("l1_sparse", "sfron", "retrain")
-    return same, steps if counted else None
+def _guards(
+    context: Context, held: np.ndarray, steps: int, state: UnlearnState
+) -> list[guards.Guard]:
+    """Return the guards of a run."""
+    setting, examples = context.setting, context.examples
+    told = {
+        "every": setting.guard_every,
+        "roll_back": state if setting.guard_roll_back else None,
+        "steps": steps,
+    }
+
+    def batch(ids: np.ndarray) -> Batch:
+        return Batch(examples.inputs[ids], jnp.asarray(examples.labels[ids]))
+
+    made, model = [], context.subject.model
+    if setting.guard_utility > 0:
+        bound = setting.guard_utility
+        made.append(guards.utility_guard(model, batch(held), bound=bound, **told))
+    if setting.guard_endpoint:
+        endpoint = guards.unseen_endpoint(
+            context.confidence("unseen"),
+            context.labels("unseen"),
+            context.labels("forget"),
+        )
+        asked = batch(context.ids("forget"))
+        made.append(guards.endpoint_guard(model, asked, endpoint=endpoint, **told))
+    return made
+
+
+def _program(context: Context, steps: int) -> tuple[Hashable, ...]:
+    """Return what decides the compiled step: not data or their number."""
+    setting = context.setting
+    card, weighting = setting.card, setting.weighting_card
+    reads = card.step_reads or ()
+    free = {"epochs", "steps", "rho", *({"learning_rate"} - {*reads})}
+    values = (
+        getattr(setting, field.name)
+        for field in dataclasses.fields(setting)
+        if field.name not in free and not field.name.startswith("guard_")
+    )
+    return (
+        card,
+        weighting,
+        *values,
+        steps if "length" in reads else None,
+        context.origin and context.origin.training,
+        context.modality.constants(context),
+    )

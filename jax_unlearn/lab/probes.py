@@ -8,11 +8,11 @@ import numpy as np
 import optax
 
 from jax_unlearn import audit
-from jax_unlearn.data import Dataset, take
+from jax_unlearn.data import as_floats, take
 from jax_unlearn.errors import unknown_name
-from jax_unlearn.lab.stages import Request, Trained
-from jax_unlearn.lab.task import as_floats
-from jax_unlearn.types import Model
+from jax_unlearn.lab.job import Trained
+from jax_unlearn.lab.requests import Request
+from jax_unlearn.lab.subject import Subject
 
 PROBES = {
     "relearn": "relearn steps",
@@ -36,9 +36,8 @@ def check_probes(names: Sequence[str]) -> None:
 
 
 def probe(
-    model: Model,
+    subject: Subject,
     trained: Trained,
-    dataset: Dataset,
     request: Request,
     names: Sequence[str],
     *,
@@ -51,9 +50,8 @@ def probe(
     under PGD within 8/255, in percent.
 
     Args:
-      model: the network.
+      subject: the network and its data.
       trained: its parameters.
-      dataset: its data.
       request: whose forget set is learned again.
       names: of `PROBES`.
       seed: of the training steps.
@@ -62,7 +60,8 @@ def probe(
       InputError: an unknown probe.
     """
     check_probes(names)
-    at = model, trained.params, trained.model_state
+    at = subject.model, trained.params, trained.model_state
+    dataset = subject.dataset
     found: dict[str, float] = {}
     if "relearn" in names:
         forget = take(dataset.train, request.forget)

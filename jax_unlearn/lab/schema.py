@@ -26,6 +26,7 @@ from jax_unlearn.errors import InputError
 
 __all__ = [
     "Cosine",
+    "FieldError",
     "Finite",
     "NotNegative",
     "Percent",
@@ -71,7 +72,8 @@ def read(
       value: numbers, text, lists and mappings.
       name: what messages call the value.
       lenient: whether unknown fields are passed over, as files of other versions of the
-        package have them; a field that is missing has its default either way.
+        package have them, but for a `Struct` that forbids them; a field that is missing
+        has its default either way.
       remedy: what the user can do, beside giving what the message asks for.
 
     Raises:
@@ -96,11 +98,10 @@ not text
     try:
         return _read(kind, value, "", lenient)
     except _Flaw as flaw:
-        path = flaw.path
+        said = flaw.path + flaw.text
         if name.endswith(":"):  # of a file: the path begins with the field
-            path = f" {path.removeprefix('.') or 'content'}"
-        said = f"{name}{path}{flaw.text}{remedy and f'; {remedy}'}"
-        raise InputError(said) from flaw
+            said = f" {said[1:] if said[0] == '.' else f'content{said}'}"
+        raise InputError(f"{name}{said}{remedy and f'; {remedy}'}") from flaw
 
 
 def read_file(
@@ -183,6 +184,23 @@ def json_schema(kind: Any) -> dict[str, Any]:
     return {**root, "$defs": parts}
 
 
+class FieldError(InputError):
+    """What `__post_init__` raises of one field, beginning with the field's name.
+
+    >>> @dataclasses.dataclass
+    ... class Interval:
+    ...     low: float
+    ...     high: float
+    ...
+    ...     def __post_init__(self):
+    ...         if self.low > self.high:
+    ...             raise FieldError(f"low={self.low:g} lies above high={self.high:g}")
+    >>> read(Interval, {"low": 2, "high": 1}, name="figure.null")
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: figure.null.low=2 lies above high=1
+    """
+
+
 class _Flaw(Exception):
     """What is wrong, where, and whether the fields were those of the class."""
 
@@ -211,13 +229,18 @@ def _read(kind: Any, value: Any, at: str, lenient: bool) -> Any:
         return value if isinstance(value, bare) else _make(bare, value, at, lenient)
     # The container first, with anything inside: its type and length.
     container: Any = origin
-    keys = inner[:1] if _is_mapping(origin) else ()
+    keys = (str,) if _is_mapping(origin) else ()
     anything = (*keys, *(i if i is ... else Any for i in inner[len(keys) :]))
     notes = getattr(kind, "__metadata__", ())
     shell = container[anything]
     value = _convert(Annotated[shell, *notes] if notes else shell, value, at)
     if keys:
-        return {k: _read(inner[1], v, at + _key(k), lenient) for k, v in value.items()}
+        entries = {}
+        for key, entry in value.items():
+            inside = at + _key(key)
+            key = _convert(inner[0], key, inside)
+            entries[key] = _read(inner[1], entry, inside, lenient)
+        return entries
     kinds = (
         inner if origin is tuple and inner[-1] is not ... else inner[:1] * len(value)
     )
@@ -245,6 +268,9 @@ def _make(kind: Any, value: Any, at: str, lenient: bool) -> Any:
     """Return an instance of a class with fields."""
     value = _convert(dict[str, Any], value, at)
     fields = {field.key: field for field in _fields(kind)}
+    config = getattr(kind, "__struct_config__", None)
+    if config is not None and config.forbid_unknown_fields:
+        lenient = False
     for key in value if not lenient else ():
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1)
@@ -259,7 +285,8 @@ def _make(kind: Any, value: Any, at: str, lenient: bool) -> Any:
     try:
         return kind(**given)
     except InputError as error:
-        raise _Flaw(at, f": {error}") from error
+        joint = "." if isinstance(error, FieldError) else ": "
+        raise _Flaw(at, f"{joint}{error}") from error
 
 
 def _convert(kind: Any, value: Any, at: str) -> Any:
@@ -274,7 +301,7 @@ def _convert(kind: Any, value: Any, at: str) -> Any:
         names = _names(kind)
         near = difflib.get_close_matches(str(value), names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        said = f"one of {', '.join(names)}{hint}"
+        said = f"{'one of ' * (len(names) > 1)}{', '.join(names)}{hint}"
     said = said.removeprefix("Expected ").replace("Number out of range", "finite")
     said = re.sub(r"[<>]= -?1\.79\d+e\+308", "that is finite", said)
     said = re.sub(NUMBER, lambda found: f"{round(float(found[0]), 5) + 0.0:g}", said)

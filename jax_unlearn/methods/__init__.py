@@ -1,25 +1,64 @@
-"""Unlearning methods, each assembled of an objective, a weighting and an optimizer."""
+"""Unlearning methods, each assembled of an objective, a weighting and an optimizer.
+
+`CARDS` is the catalogue: what every method says of itself, beside its factory.
+"""
 
 from jax_unlearn.methods.amnesiac import amnesiac_relabel as amnesiac_relabel
+from jax_unlearn.methods.ascent import GRADIENT_ASCENT, NEGGRAD_PLUS
 from jax_unlearn.methods.ascent import gradient_ascent as gradient_ascent
 from jax_unlearn.methods.ascent import neggrad_plus as neggrad_plus
 from jax_unlearn.methods.assemble import assemble as assemble
+from jax_unlearn.methods.boundary import BOUNDARY_EXPAND, BOUNDARY_SHRINK
 from jax_unlearn.methods.boundary import boundary_expand as boundary_expand
 from jax_unlearn.methods.boundary import boundary_shrink as boundary_shrink
+from jax_unlearn.methods.finetune import FINETUNE, L1_SPARSE, RETRAIN
 from jax_unlearn.methods.finetune import finetune as finetune
 from jax_unlearn.methods.finetune import l1_penalty as l1_penalty
 from jax_unlearn.methods.finetune import l1_sparse as l1_sparse
+from jax_unlearn.methods.guidance import ESD
+from jax_unlearn.methods.ltu import LTU
 from jax_unlearn.methods.ltu import ltu as ltu
 from jax_unlearn.methods.ltu import meta_unlearn as meta_unlearn
+from jax_unlearn.methods.relabel import (
+    AMNESIAC_RELABEL,
+    ENDPOINT_TRANSPORT,
+    RANDOM_LABEL,
+    SALUN,
+    SALUN_SOFT,
+)
 from jax_unlearn.methods.relabel import endpoint_transport as endpoint_transport
 from jax_unlearn.methods.relabel import random_label as random_label
 from jax_unlearn.methods.relabel import salun as salun
 from jax_unlearn.methods.relabel import salun_soft as salun_soft
+from jax_unlearn.methods.sfron import SFRON
 from jax_unlearn.methods.sfron import sfron as sfron
 from jax_unlearn.methods.sfron import sfron_strength as sfron_strength
+from jax_unlearn.methods.teachers import BAD_TEACHER, SCRUB
 from jax_unlearn.methods.teachers import bad_teacher as bad_teacher
 from jax_unlearn.methods.teachers import class_matched_error as class_matched_error
 from jax_unlearn.methods.teachers import rewind as rewind
 from jax_unlearn.methods.teachers import scrub as scrub
+from jax_unlearn.methods.unsir import UNSIR
 from jax_unlearn.methods.unsir import unsir as unsir
 from jax_unlearn.methods.unsir import unsir_noise as unsir_noise
+
+CARDS = (
+    FINETUNE,
+    GRADIENT_ASCENT,
+    RANDOM_LABEL,
+    SALUN,
+    SALUN_SOFT,
+    NEGGRAD_PLUS,
+    L1_SPARSE,
+    ENDPOINT_TRANSPORT,
+    LTU,
+    BOUNDARY_SHRINK,
+    BOUNDARY_EXPAND,
+    SFRON,
+    SCRUB,
+    BAD_TEACHER,
+    AMNESIAC_RELABEL,
+    UNSIR,
+    ESD,
+    RETRAIN,
+)

@@ -1,10 +1,13 @@
 """Methods that climb the loss of the forget set."""
 
+import dataclasses
+
 import optax
 
 from jax_unlearn import _validate, harmonize, objectives
+from jax_unlearn.cards import Card, Job, Lab, NoOptions
 from jax_unlearn.methods.assemble import assemble
-from jax_unlearn.types import Harmonizer, Model, Unlearner, Weighting
+from jax_unlearn.types import Harmonizer, LossFn, Model, Unlearner, Weighting
 
 
 def gradient_ascent(
@@ -52,6 +55,8 @@ def neggrad_plus(
     optimizer: optax.GradientTransformation,
     *,
     alpha: float = 0.95,
+    forget: LossFn | None = None,
+    retain: LossFn | None = None,
     weighting: Weighting | None = None,
     harmonizer: Harmonizer | None = None,
     model_state: str = "sequential",
@@ -62,6 +67,8 @@ def neggrad_plus(
       model: the network; outputs are logits `[B, K]`.
       optimizer: any optax transformation; published: lr 0.01, 5 epochs.
       alpha: α in [0, 1]; published 0.95 (or 0.9999).
+      forget: loss on forget samples; default −CE.
+      retain: loss on retain samples; default the cross-entropy.
       weighting: weights of the forget samples; default uniform.
       harmonizer: joins the two gradients already multiplied by 1−α and α; default sum.
       model_state: what happens to BatchNorm statistics, see `assemble`.
@@ -95,9 +102,80 @@ def neggrad_plus(
     return assemble(
         model,
         optimizer,
-        forget=objectives.ascent(model),
-        retain=objectives.descent(model),
+        forget=objectives.ascent(model) if forget is None else forget,
+        retain=objectives.descent(model) if retain is None else retain,
         weighting=weighting,
         harmonizer=scaled,
         model_state=model_state,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class NegGradPlus:
+    """Options of NegGrad+.
+
+    Attributes:
+      alpha: share of the retain loss.
+    """
+
+    alpha: float = 0.95
+
+    def __post_init__(self):
+        _validate.within("alpha", self.alpha, "[0, 1]", "try 0.95")
+
+
+def _gradient_ascent(lab: Lab, options: NoOptions) -> Job:
+    del options
+    unlearner = assemble(
+        lab.model,
+        lab.optimizer(),
+        forget=lab.objective("ascend"),
+        weighting=lab.weighting(),
+        model_state=lab.model_state,
+    )
+    return Job(unlearner, lab.schedule("forget"))
+
+
+def _neggrad_plus(lab: Lab, options: NegGradPlus) -> Job:
+    unlearner = neggrad_plus(
+        lab.model,
+        lab.optimizer(),
+        alpha=options.alpha,
+        forget=lab.objective("ascend"),
+        retain=lab.objective("remember"),
+        **lab.joint(),
+    )
+    return Job(unlearner, lab.schedule("both"))
+
+
+GRADIENT_ASCENT = Card(
+    name="gradient_ascent",
+    label="GA",
+    title="Gradient ascent (GA)",
+    build=_gradient_ascent,
+    reads=("forget",),
+    cost="E·F",
+    source="arXiv 2109.13398",
+    roles=("ascend",),
+    step_reads=(),
+    search={"learning_rate": (0.0001, 0.0003, 0.001), "epochs": (3, 8)},
+)
+
+NEGGRAD_PLUS = Card(
+    name="neggrad_plus",
+    label="NegGrad+",
+    title="NegGrad+",
+    build=_neggrad_plus,
+    reads=("forget", "retain"),
+    cost="E·(R + F)",
+    source="arXiv 2302.09880",
+    options=NegGradPlus,
+    roles=("ascend", "remember"),
+    schedule=True,
+    step_reads=(),
+    search={
+        "learning_rate": (0.003, 0.01, 0.03),
+        "alpha": (0.95, 0.99),
+        "epochs": (3,),
+    },
+)

@@ -1,12 +1,16 @@
 """Boundary unlearning: push forget samples across the nearest decision boundary."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from jax_unlearn import _validate, losses
+from jax_unlearn import _validate, losses, objectives
+from jax_unlearn.cards import Card, Job, Lab, NoOptions
+from jax_unlearn.data import as_floats
 from jax_unlearn.errors import InputError
 from jax_unlearn.methods.assemble import assemble
 from jax_unlearn.objectives.boundary import fixed_label
@@ -251,3 +255,84 @@ def _side_by_side(
         return moves, states
 
     return optax.GradientTransformation(init, update)
+
+
+@dataclasses.dataclass(frozen=True)
+class BoundaryShrink:
+    """Options of boundary shrink.
+
+    Attributes:
+      bound: how far its neighbours are, for pixels in 0..1.
+    """
+
+    bound: float = 0.1
+
+    def __post_init__(self):
+        _validate.positive("bound", self.bound)
+
+
+def _boundary_shrink(lab: Lab, options: BoundaryShrink) -> Job:
+    forget = lab.ids("forget")
+    drawn = objectives.boundary_labels(
+        lab.model,
+        *lab.original,
+        jnp.asarray(as_floats(lab.examples.inputs[forget])),
+        jnp.asarray(lab.labels("forget")),
+        bound=options.bound,
+    )
+    table = np.zeros(len(lab.examples.labels), np.int32)
+    table[forget] = np.asarray(drawn)
+    unlearner = boundary_shrink(
+        lab.model,
+        lab.optimizer(),
+        labels=jnp.asarray(table),
+        weighting=lab.weighting(),
+        model_state=lab.model_state,
+    )
+    return Job(unlearner, lab.schedule("forget"))
+
+
+def _boundary_expand(lab: Lab, options: NoOptions) -> Job:
+    del options
+    unlearner = boundary_expand(
+        lab.model,
+        lab.featured,
+        lab.optimizer(),
+        head_optimizer=lab.optimizer(plain=True),
+        num_classes=lab.num_classes,
+        width=lab.features(np.arange(1)).shape[1],
+        weighting=lab.weighting(),
+        model_state=lab.model_state,
+        seed=lab.seed,
+    )
+    return Job(unlearner, lab.schedule("forget"))
+
+
+_SEARCH = {"learning_rate": (0.0001, 0.0003, 0.001), "epochs": (3, 8)}
+
+BOUNDARY_SHRINK = Card(
+    name="boundary_shrink",
+    label="BS",
+    title="Boundary shrink (BS)",
+    build=_boundary_shrink,
+    reads=("forget", "original"),
+    cost="E·F + F",
+    source="arXiv 2303.11570",
+    options=BoundaryShrink,
+    roles=("logits",),
+    step_reads=(),
+    search=_SEARCH,
+)
+
+BOUNDARY_EXPAND = Card(
+    name="boundary_expand",
+    label="BE",
+    title="Boundary expand (BE)",
+    build=_boundary_expand,
+    reads=("forget",),
+    cost="E·F",
+    source="arXiv 2303.11570",
+    roles=("logits", "features"),
+    step_reads=(),
+    search=_SEARCH,
+)

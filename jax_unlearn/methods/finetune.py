@@ -1,5 +1,6 @@
 """Methods that train on the retain set alone and let the rest fade."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -7,8 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from jax_unlearn import _validate, objectives
+from jax_unlearn.cards import Card, Job, Lab, NoOptions
 from jax_unlearn.methods.assemble import assemble
-from jax_unlearn.types import Array, Model, Unlearner
+from jax_unlearn.types import Array, LossFn, Model, Unlearner
 
 
 def finetune(
@@ -53,6 +55,7 @@ def l1_sparse(
     *,
     penalty: float = 1e-4,
     steps: int,
+    retain: LossFn | None = None,
     model_state: str = "sequential",
 ) -> Unlearner:
     """Fine-tune under a fading ℓ1 penalty: CE(D_r) + γ_t‖θ‖₁, γ_t from γ to 0.
@@ -62,6 +65,7 @@ def l1_sparse(
       optimizer: any optax transformation.
       penalty: γ ≥ 0, published 1e-4 to 5e-4.
       steps: number of steps over which γ_t falls linearly to 0.
+      retain: loss on retain samples; default the cross-entropy.
       model_state: what happens to BatchNorm statistics, see `assemble`.
 
     Returns:
@@ -88,7 +92,7 @@ def l1_sparse(
     return assemble(
         model,
         optax.chain(l1_penalty(schedule), optimizer),
-        retain=objectives.descent(model),
+        retain=objectives.descent(model) if retain is None else retain,
         model_state=model_state,
     )
 
@@ -130,3 +134,91 @@ def l1_penalty(schedule: optax.Schedule) -> optax.GradientTransformation:
         return updates, L1PenaltyState(state.count + 1)
 
     return optax.GradientTransformation(init, update)
+
+
+@dataclasses.dataclass(frozen=True)
+class L1Sparse:
+    """Options of l1-sparse.
+
+    Attributes:
+      penalty: γ of the first step.
+    """
+
+    penalty: float = 1e-4
+
+    def __post_init__(self):
+        _validate.not_negative("penalty", self.penalty, "try 1e-4")
+
+
+def _finetune(lab: Lab, options: NoOptions) -> Job:
+    del options
+    unlearner = assemble(
+        lab.model,
+        lab.optimizer(),
+        retain=lab.objective("remember"),
+        model_state=lab.model_state,
+    )
+    return Job(unlearner, lab.schedule("retain"))
+
+
+def _l1_sparse(lab: Lab, options: L1Sparse) -> Job:
+    schedule = lab.schedule("retain")
+    unlearner = l1_sparse(
+        lab.model,
+        lab.optimizer(),
+        penalty=options.penalty,
+        steps=len(schedule),
+        retain=lab.objective("remember"),
+        model_state=lab.model_state,
+    )
+    return Job(unlearner, schedule)
+
+
+def _retrain(lab: Lab, options: NoOptions) -> Job:
+    del options
+    return lab.retraining("retain", seed=lab.seed)[0]
+
+
+FINETUNE = Card(
+    name="finetune",
+    label="FT",
+    title="Fine-tune (FT)",
+    build=_finetune,
+    reads=("retain",),
+    cost="E·R",
+    source="arXiv 2310.12508",
+    weighs=False,
+    step_reads=(),
+    search={"learning_rate": (0.03, 0.1, 0.2), "epochs": (3, 8)},
+)
+
+L1_SPARSE = Card(
+    name="l1_sparse",
+    label="l1-sparse",
+    title="l1-sparse",
+    build=_l1_sparse,
+    reads=("retain",),
+    cost="E·R",
+    source="arXiv 2304.04934",
+    options=L1Sparse,
+    weighs=False,
+    step_reads=("length",),
+    search={
+        "learning_rate": (0.03, 0.1, 0.2),
+        "penalty": (1e-4, 1e-3),
+        "epochs": (5,),
+    },
+)
+
+RETRAIN = Card(
+    name="retrain",
+    label="Retrain",
+    title="Retrain",
+    build=_retrain,
+    reads=("retain", "training"),
+    cost="T·R",
+    source="–",
+    kind="training",
+    weighs=False,
+    step_reads=("length",),
+)

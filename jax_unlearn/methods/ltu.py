@@ -1,7 +1,8 @@
 """Learning to unlearn (LTU): both gradients by meta-optimization, then harmonized."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,8 @@ import numpy as np
 import optax
 
 from jax_unlearn import _validate, harmonize, objectives
+from jax_unlearn.cards import Card, Job, Lab
+from jax_unlearn.data import queried
 from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import (
     MetaGradInfo,
@@ -359,3 +362,113 @@ def _mean_state(first: ModelState | None, others: PyTree, count: int) -> ModelSt
 
     trees = (others,) if first is None else (others, first)
     return jax.tree.map(mean, *trees)
+
+
+Queries = Literal["uniform", "class_skewed", "feature_cluster", "hard", "nearest"]
+Attacks = Literal["logistic", "softmax_mlp", "entropy_mlp", "gaussian_ratio"]
+STRATEGIES, ATTACKS = get_args(Queries), get_args(Attacks)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ltu:
+    """Options of LTU.
+
+    Attributes:
+      strategies: how its queries are drawn from the retain samples, one query batch
+        each; a name may be repeated.
+      query_size: samples of each query.
+      attacks: its membership models; a name may be repeated, for another fit.
+      allow_weak: go on where no attack is better than chance, instead of refusing.
+      shadows: number of shadow models to train the attacks on, instead of the model
+        itself; their AUC is measured on the model all the same.
+      inner_rate: learning rate of the virtual step; 0 does not look ahead.
+      first_order: take the virtual step's gradient for a constant.
+    """
+
+    strategies: tuple[Queries, ...] = STRATEGIES
+    query_size: int = 32
+    attacks: tuple[Attacks, ...] = ATTACKS
+    allow_weak: bool = False
+    shadows: int = 0
+    inner_rate: float = 0.003
+    first_order: bool = False
+
+    def __post_init__(self):
+        for name in ("strategies", "attacks"):  # JSON has lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for strategy in self.strategies:
+            _validate.one_of("strategies", strategy, STRATEGIES)
+        for attack in self.attacks:
+            _validate.one_of("attacks", attack, ATTACKS)
+        if not self.strategies:
+            known = ", ".join(STRATEGIES)
+            raise InputError(f"strategies=(): ltu needs one or more of {known}")
+        if len(self.attacks) < 2:
+            raise InputError(
+                f"attacks={self.attacks}: ltu needs 2 or more membership models of "
+                f"{', '.join(ATTACKS)}"
+            )
+        _validate.at_least("query_size", self.query_size, 1)
+        _validate.at_least("shadows", self.shadows, 0)
+        _validate.not_negative("inner_rate", self.inner_rate, "try 0.003")
+
+
+def _ltu(lab: Lab, options: Ltu) -> Job:
+    learned = lab.membership(options)
+    rate = options.inner_rate
+    unlearner = meta_unlearn(
+        lab.model,
+        lab.optimizer(),
+        relabel=cast(Objective, lab.objective("relabel")),
+        remember=cast(Objective, lab.objective("remember")),
+        audits=learned.audits,
+        queries=len(learned.strategies),
+        inner=optax.sgd(rate) if rate > 0 else optax.set_to_zero(),
+        first_order=options.first_order,
+        remat=lab.setting.remat,
+        **lab.joint(),
+    )
+    schedule = queried(
+        lab.examples,
+        lab.ids("forget"),
+        lab.ids("retain"),
+        learned.strategies,
+        query_size=learned.query_size,
+        **lab.passes(),
+    )
+    return Job(unlearner, schedule, details=learned.details)
+
+
+def _check(setting) -> None:
+    attacks = len(setting.options.attacks)
+    if setting.batch_size < attacks:
+        raise InputError(
+            f"batch_size={setting.batch_size} is less than the {attacks} attacks, each "
+            "of which looks at a part of the batch; try 64"
+        )
+
+
+LTU = Card(
+    name="ltu",
+    label="LTU",
+    title="LTU",
+    build=_ltu,
+    reads=("forget", "retain", "unseen"),
+    cost="at least 4·E·(R + F): second order",
+    source="arXiv 2407.10494",
+    options=Ltu,
+    roles=("relabel", "remember", "nonmember"),
+    joins=True,
+    compares="unseen",
+    harmonizer="one_way",
+    frozen=True,
+    step_reads=(),
+    search={
+        "learning_rate": (0.0003, 0.001, 0.003),
+        "epochs": (2, 5),
+        "rho": (0.3,),
+        "clip": (30.0,),  # the second-order term can explode
+        "allow_weak": (True,),
+    },
+    check=_check,
+)

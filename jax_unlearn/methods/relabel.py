@@ -1,10 +1,13 @@
 """Methods that give the forget set new targets: random labels, SalUn, transport."""
 
-from typing import Any, Unpack
+import dataclasses
+from typing import Any, Literal, Unpack, get_args
 
+import jax.numpy as jnp
 import optax
 
-from jax_unlearn import objectives
+from jax_unlearn import _validate, objectives
+from jax_unlearn.cards import Card, Job, Lab
 from jax_unlearn.masks import masked, soft_threshold
 from jax_unlearn.methods.assemble import Options, assemble
 from jax_unlearn.types import Array, Model, PyTree, Unlearner
@@ -189,3 +192,162 @@ def endpoint_transport(
         retain=objectives.descent(model),
         **options,
     )
+
+
+Ranking = Literal[
+    "confidence", "el2n", "margin", "gradient_norm", "neighbours", "reference"
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class SalunSoft:
+    """Options of SalUn-soft.
+
+    Attributes:
+      threshold: soft threshold a step.
+    """
+
+    threshold: float = 1e-5
+
+    def __post_init__(self):
+        _validate.not_negative("threshold", self.threshold, "try 1e-5")
+
+
+@dataclasses.dataclass(frozen=True)
+class EndpointTransport:
+    """Options of endpoint transport.
+
+    Attributes:
+      ranking: score of the original model that says which forget samples would be
+        predicted well unseen; "neighbours": the share of the nearest retain samples of
+        the same class; "reference": trees grown on the retain samples are asked too,
+        and unseen samples weighted to be as easy as the forget samples.
+    """
+
+    ranking: Ranking = "confidence"
+
+    def __post_init__(self):
+        _validate.one_of("ranking", self.ranking, get_args(Ranking))
+
+
+def _random_label(lab: Lab, options: Any) -> Job:
+    del options  # the mask of SalUn is in the optimizer
+    return _relabelled(lab, lab.optimizer())
+
+
+def _salun_soft(lab: Lab, options: SalunSoft) -> Job:
+    return _relabelled(lab, soft_threshold(lab.optimizer(), options.threshold))
+
+
+def _relabelled(lab: Lab, optimizer: optax.GradientTransformation) -> Job:
+    unlearner = assemble(
+        lab.model,
+        optimizer,
+        forget=lab.objective("relabel"),
+        retain=lab.objective("remember"),
+        **lab.joint(),
+        **lab.forward(),
+    )
+    return Job(unlearner, lab.schedule("both"))
+
+
+def _endpoint_transport(lab: Lab, options: EndpointTransport) -> Job:
+    ranked = lab.difficulty(options.ranking)
+    targets = objectives.transport_targets(
+        ranked.scores,
+        lab.labels("forget"),
+        lab.probabilities("unseen"),
+        lab.labels("unseen"),
+        ease=ranked.ease,
+    )
+    size = len(lab.examples.labels)
+    table = objectives.target_table(lab.ids("forget"), targets, size)
+    unlearner = endpoint_transport(
+        lab.model,
+        lab.optimizer(),
+        targets=jnp.asarray(table),
+        **lab.joint(),
+        **lab.forward(),
+    )
+    return Job(unlearner, lab.schedule("both"))
+
+
+_BOTH = ("forget", "retain")
+_SEARCH = {"learning_rate": (0.001, 0.003, 0.01), "epochs": (2, 5)}
+
+RANDOM_LABEL = Card(
+    name="random_label",
+    label="RL",
+    title="Random labels (RL)",
+    build=_random_label,
+    reads=_BOTH,
+    cost="E·(R + F)",
+    source="arXiv 1911.04933",
+    roles=("relabel", "remember"),
+    schedule=True,
+    step_reads=(),
+    search=_SEARCH,
+)
+
+SALUN = Card(
+    name="salun",
+    label="SalUn",
+    title="SalUn",
+    build=_random_label,
+    reads=(*_BOTH, "original"),
+    cost="E·(R + F) + F",
+    source="arXiv 2310.12508",
+    roles=("relabel", "remember"),
+    schedule=True,
+    salient=True,
+    step_reads=(),
+    search=_SEARCH,
+)
+
+SALUN_SOFT = Card(
+    name="salun_soft",
+    label="SalUn-soft",
+    title="SalUn-soft",
+    build=_salun_soft,
+    reads=_BOTH,
+    cost="E·(R + F)",
+    source="arXiv 2310.12508",
+    options=SalunSoft,
+    roles=("relabel", "remember"),
+    schedule=True,
+    step_reads=(),
+    search=_SEARCH,
+)
+
+ENDPOINT_TRANSPORT = Card(
+    name="endpoint_transport",
+    label="Endpoint transport",
+    title="Endpoint transport",
+    build=_endpoint_transport,
+    reads=(*_BOTH, "unseen", "original"),
+    cost="E·(R + F)",
+    options=EndpointTransport,
+    roles=("remember", "logits"),
+    schedule=True,
+    compares="unseen classes",
+    step_reads=(),
+    search={"learning_rate": (0.03, 0.1, 0.2), "epochs": (3, 8)},
+)
+
+AMNESIAC_RELABEL = Card(
+    name="amnesiac_relabel",
+    label="Amnesiac (relabel)",
+    title="Amnesiac, relabelled",
+    build=_random_label,
+    reads=_BOTH,
+    cost="E·(R + F)",
+    source="arXiv 2010.10981",
+    roles=("relabel", "remember"),
+    schedule=True,
+    step_reads=(),
+    search={
+        "learning_rate": (1e-4, 3e-4, 1e-3),
+        "epochs": (1, 3),
+        "optimizer": ("adam",),
+    },
+)

@@ -1,12 +1,14 @@
 """SFRon: now and then a masked ascent on forget, at every step a descent on retain."""
 
-from typing import NamedTuple, cast
+import dataclasses
+from typing import Literal, NamedTuple, cast, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jax_unlearn import _validate, objectives, weights
+from jax_unlearn import _validate, masks, objectives, weights
+from jax_unlearn.cards import Card, Job, Lab
 from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import mean_loss
 from jax_unlearn.masks import apply_mask, check_mask
@@ -233,3 +235,71 @@ def _clipped(tree: PyTree, largest: float | Array) -> PyTree:
     largest = jnp.asarray(largest, jnp.float32)
     factor = jnp.minimum(1.0, largest / jnp.where(norm > 0, norm, largest))
     return optax.tree.scale(factor, tree)
+
+
+Squared = Literal["sample", "batch"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sfron:
+    """Options of SFRon.
+
+    Attributes:
+      forget_every: steps from one ascent to the next.
+      peak: strength of the first ascent, in learning rates.
+      ascent_clip: largest L2 norm of the ascent's gradient.
+      forget_rate: learning rate of the ascent; None: that of the retain steps.
+      fisher: whether the mask's Fisher information squares gradients by "sample" (our
+        choice) or by "batch" (the public code).
+    """
+
+    forget_every: int = 5
+    peak: float = 25.0
+    ascent_clip: float = 7.0
+    forget_rate: float | None = None
+    fisher: Squared = "sample"
+
+    def __post_init__(self):
+        _validate.at_least("forget_every", self.forget_every, 1)
+        _validate.not_negative("peak", self.peak)
+        _validate.positive("ascent_clip", self.ascent_clip)
+        if self.forget_rate is not None:
+            _validate.positive("forget_rate", self.forget_rate)
+        _validate.one_of("fisher", self.fisher, get_args(Squared))
+
+
+def _sfron(lab: Lab, options: Sfron) -> Job:
+    schedule = lab.schedule("zipped")
+    fisher = [lab.fisher(part, per=options.fisher) for part in ("forget", "retain")]
+    rate = options.forget_rate
+    unlearner = sfron(
+        lab.model,
+        lab.optimizer(),
+        mask=masks.fisher_ratio(*fisher),
+        steps=len(schedule),
+        forget_rate=lab.setting.learning_rate if rate is None else rate,
+        forget_every=options.forget_every,
+        peak=options.peak,
+        clip=options.ascent_clip,
+        forget=cast(Objective, lab.objective("ascend")),
+        retain=cast(Objective, lab.objective("remember")),
+        weighting=lab.weighting(),
+        model_state=lab.model_state,
+    )
+    return Job(unlearner, schedule)
+
+
+SFRON = Card(
+    name="sfron",
+    label="SFRon",
+    title="SFRon",
+    build=_sfron,
+    reads=("forget", "retain", "original"),
+    cost="E·R·(1 + 1/forget_every) + R + F",
+    source="arXiv 2409.19732",
+    options=Sfron,
+    roles=("ascend", "remember"),
+    weighting="sfron",
+    step_reads=("length",),
+    search={"learning_rate": (0.01, 0.03, 0.1), "peak": (5.0, 25.0), "epochs": (3,)},
+)

@@ -1,12 +1,17 @@
 """Methods that learn from frozen teachers: SCRUB and its rewinding, Bad Teacher."""
 
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Unpack
 
+import jax
 import numpy as np
 import optax
 from numpy.typing import ArrayLike, NDArray
 
-from jax_unlearn import objectives
+from jax_unlearn import _validate, objectives
+from jax_unlearn.cards import Card, Job, Lab, Rewind, Variables
+from jax_unlearn.data import scrub_schedule
 from jax_unlearn.errors import InputError
 from jax_unlearn.methods.assemble import Options, assemble
 from jax_unlearn.types import Model, ModelState, Params, Unlearner
@@ -271,3 +276,149 @@ def _whole(name: str, values: ArrayLike) -> NDArray[np.int64]:
     if array.min() < 0:
         raise InputError(f"{name} holds {array.min()}; give integers of 0 or more")
     return array.astype(np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scrub:
+    """Options of SCRUB.
+
+    Attributes:
+      forget_epochs: how many of the epochs begin with the forget set.
+      rewind: take the epoch whose forget error is nearest to that of unseen samples
+        (SCRUB+R).
+      teacher_temperature: T of both distances; None: as published, 4.
+      distill_share: α, weight of the teacher on the retain set.
+      task_share: γ, weight of the labels on the retain set.
+    """
+
+    forget_epochs: int = 2
+    rewind: bool = False
+    teacher_temperature: float | None = None
+    distill_share: float = 0.001
+    task_share: float = 0.99
+
+    def __post_init__(self):
+        _validate.at_least("forget_epochs", self.forget_epochs, 1)
+        _validate.not_negative("distill_share", self.distill_share)
+        _validate.not_negative("task_share", self.task_share)
+        if self.teacher_temperature is not None:
+            _validate.positive("teacher_temperature", self.teacher_temperature)
+
+    @property
+    def compares(self) -> str:
+        """What the choice of an epoch compares with."""
+        return "unseen" if self.rewind else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class BadTeacher:
+    """Options of Bad Teacher.
+
+    Attributes:
+      teacher_temperature: T of the distances; None: as published, 1.
+    """
+
+    teacher_temperature: float | None = None
+
+    def __post_init__(self):
+        if self.teacher_temperature is not None:
+            _validate.positive("teacher_temperature", self.teacher_temperature)
+
+
+def _scrub(lab: Lab, options: Scrub) -> Job:
+    params, state = lab.original
+    unlearner = scrub(
+        lab.model,
+        lab.optimizer(),
+        teacher_params=params,
+        teacher_state=state,
+        alpha=options.distill_share,
+        gamma=options.task_share,
+        temperature=options.teacher_temperature or 4.0,
+        weighting=lab.weighting(),
+        model_state=lab.model_state,
+    )
+    phased = scrub_schedule(
+        lab.examples,
+        lab.ids("forget"),
+        lab.ids("retain"),
+        forget_epochs=min(options.forget_epochs, lab.setting.epochs),
+        **lab.passes(),
+    )
+    chosen = Rewind(phased.ends, _nearest_to_unseen(lab)) if options.rewind else None
+    return Job(unlearner, phased.schedule, rewind=chosen)
+
+
+def _nearest_to_unseen(lab: Lab) -> Callable[[Sequence[Variables]], int]:
+    """Return SCRUB+R's choice: the forget error nearest to the last unseen error."""
+    counts = np.bincount(lab.labels("forget"), minlength=lab.num_classes)
+
+    def wrong(candidate: Variables, part: str) -> np.ndarray:
+        logits = lab.predict(lab.ids(part), candidate)
+        return logits.argmax(axis=1) != lab.labels(part)
+
+    def choose(candidates: Sequence[Variables]) -> int:
+        errors = [100 * wrong(c, "forget").mean() for c in candidates]
+        right = ~wrong(candidates[-1], "unseen")
+        goal = class_matched_error(right, lab.labels("unseen"), counts)
+        return rewind(errors, goal)
+
+    return choose
+
+
+def _bad_teacher(lab: Lab, options: BadTeacher) -> Job:
+    # the incompetent teacher is another random start
+    key = jax.random.fold_in(jax.random.key(lab.seed), 1)
+    params, state = jax.jit(lab.model.init)(key, lab.examples.inputs[:2])
+    unlearner = bad_teacher(
+        lab.model,
+        lab.optimizer(),
+        teacher_params=lab.original[0],
+        teacher_state=lab.original[1],
+        incompetent_params=params,
+        incompetent_state=state,
+        temperature=options.teacher_temperature or 1.0,
+        **lab.joint(),
+        **lab.forward(),
+    )
+    return Job(unlearner, lab.schedule("both"))
+
+
+SCRUB = Card(
+    name="scrub",
+    label="SCRUB",
+    title="SCRUB (+R with rewind)",
+    build=_scrub,
+    reads=("forget", "retain", "original"),
+    cost="4/3·(E·R + forget_epochs·F)",
+    source="arXiv 2302.09880",
+    options=Scrub,
+    by_epochs=True,
+    roles=("remember", "logits"),
+    step_reads=(),
+    search={
+        "learning_rate": (0.003, 0.01, 0.03),
+        "forget_epochs": (1, 2),
+        "epochs": (3,),
+    },
+)
+
+BAD_TEACHER = Card(
+    name="bad_teacher",
+    label="Bad Teacher",
+    title="Bad Teacher",
+    build=_bad_teacher,
+    reads=("forget", "retain", "original"),
+    cost="4/3·E·(R + F)",
+    source="arXiv 2205.08096",
+    options=BadTeacher,
+    roles=("remember", "logits"),
+    schedule=True,
+    step_reads=(),
+    search={
+        "learning_rate": (1e-4, 3e-4, 1e-3),
+        "epochs": (1, 3),
+        "optimizer": ("adam",),
+        "rho": (0.3,),
+    },
+)

@@ -1,10 +1,15 @@
 """UNSIR: impair a class by noise that the model finds hardest for it, then repair."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jax_unlearn import _validate, losses, objectives, programs
+from jax_unlearn.cards import Card, Job, Lab
+from jax_unlearn.data import Examples, phases, retain_only, zipped
 from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import minimise
 from jax_unlearn.methods.assemble import assemble
@@ -152,3 +157,64 @@ def unsir(
         model_state=model_state,
         forward=forward,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Unsir:
+    """Options of UNSIR.
+
+    Attributes:
+      impair_epochs: epochs with noise, before `epochs` of repair.
+      noise_steps: steps that make the noise.
+    """
+
+    impair_epochs: int = 1
+    noise_steps: int = 40
+
+    def __post_init__(self):
+        _validate.at_least("impair_epochs", self.impair_epochs, 1)
+        _validate.at_least("noise_steps", self.noise_steps, 1)
+
+
+def _unsir(lab: Lab, options: Unsir) -> Job:
+    examples, labels = lab.examples, lab.labels("forget")
+    noise = unsir_noise(
+        lab.model,
+        *lab.original,
+        jnp.asarray(labels),
+        jax.random.key(lab.seed),
+        shape=examples.inputs.shape[1:],
+        steps=options.noise_steps,
+    )
+    images = np.asarray(noise)
+    if examples.inputs.dtype == np.uint8:
+        images = np.round(255 * images).astype(np.uint8)
+    widened = Examples(
+        np.concatenate([examples.inputs, images.astype(examples.inputs.dtype)]),
+        np.concatenate([examples.labels, labels]),
+    )
+    ids = np.arange(len(examples.labels), len(widened.labels))
+    retain = lab.ids("retain")
+    schedule = phases(
+        zipped(widened, ids, retain, **lab.passes(epochs=options.impair_epochs)),
+        retain_only(examples, retain, **lab.passes(seed=lab.seed + 1)),
+    )
+    unlearner = unsir(lab.model, lab.optimizer(), model_state=lab.model_state)
+    return Job(unlearner, schedule)
+
+
+UNSIR = Card(
+    name="unsir",
+    label="UNSIR",
+    title="UNSIR (for whole classes)",
+    build=_unsir,
+    reads=("forget", "retain"),
+    cost="(E + impair_epochs)·R + noise_steps·F",
+    source="arXiv 2111.08947",
+    options=Unsir,
+    by_epochs=True,
+    roles=("remember", "logits"),
+    weighs=False,
+    step_reads=(),
+    search={"learning_rate": (0.003, 0.01, 0.03), "epochs": (1, 2)},
+)

@@ -1,16 +1,26 @@
 """Amnesiac unlearning: subtract the logged updates of the batches of forget samples."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jax_unlearn import _validate
+from jax_unlearn.cards import Card, Job, Lab, NoOptions, Variables
+from jax_unlearn.drivers.loop import run
 from jax_unlearn.errors import InputError
+from jax_unlearn.oneshot.retraced import check_same
 from jax_unlearn.tables import row_ids
-from jax_unlearn.types import Params, PyTree, UnlearnBatch, UnlearnInfo, UnlearnState
+from jax_unlearn.types import (
+    Params,
+    PyTree,
+    UnlearnBatch,
+    Unlearner,
+    UnlearnInfo,
+    UnlearnState,
+)
 
 
 class Batches(Protocol):
@@ -162,3 +172,32 @@ def _ids(batch: UnlearnBatch) -> np.ndarray:
         index = np.asarray(row_ids(part.index, "the log needs"), np.int64)
         parts.append(index if part.mask is None else index[np.asarray(part.mask)])
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def _amnesiac(lab: Lab, options: NoOptions) -> Job:
+    del options
+    job, key = lab.retraining("trained")
+    unlearner = cast(Unlearner, job.unlearner)
+    schedule = cast(Sequence[UnlearnBatch], job.schedule)
+    state = unlearner.init(*cast(Variables, job.start))
+    log = UpdateLog(state, schedule, watched=lab.ids("forget"))
+    check_same(lab, run(unlearner, state, schedule, key, callback=log).params)
+    touched = log.touched(lab.ids("forget"))
+
+    def transform(params, model_state):
+        return amnesiac(params, log.updates, touched), model_state
+
+    return Job(None, None, transform=transform)
+
+
+AMNESIAC = Card(
+    name="amnesiac",
+    label="Amnesiac (subtract)",
+    title="Amnesiac, updates subtracted",
+    build=_amnesiac,
+    reads=("forget", "training"),
+    cost="0; every update of the training is kept (here: trained again)",
+    source="arXiv 2010.10981",
+    kind="one-shot",
+    weighs=False,
+)

@@ -4,9 +4,10 @@ For strongly convex losses trained by full-batch gradient descent (logistic or s
 regression with decay). Shapes: P parameters, T steps, n samples, r removed, m pairs.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,11 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from jax_unlearn import _validate, programs
+from jax_unlearn.cards import Card, Job, Lab, Variables
+from jax_unlearn.data import take
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.gradients import counted, mean_loss
+from jax_unlearn.oneshot.retraced import check_same
 from jax_unlearn.types import Array, Batch, LossFn, ModelState, Params
 
 _dot = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
@@ -347,3 +351,76 @@ def _positions(batch: Batch, removed: Any) -> np.ndarray:
             f"removed holds all {len(known)} samples; leave at least 1 to train on"
         )
     return present[np.isin(known, ids)]
+
+
+@dataclasses.dataclass(frozen=True)
+class DeltaGrad:
+    """Options of DeltaGrad.
+
+    Attributes:
+      burn_in: first steps that are exact.
+      period: steps from one exact step to the next.
+      history: pairs of its quasi-Newton memory.
+    """
+
+    burn_in: int = 10
+    period: int = 5
+    history: int = 2
+
+    def __post_init__(self):
+        _validate.at_least("burn_in", self.burn_in, 2)
+        _validate.at_least("period", self.period, 1)
+        _validate.at_least("history", self.history, 1)
+
+
+def _deltagrad(lab: Lab, options: DeltaGrad) -> Job:
+    training, ids = lab.training, lab.ids("trained")
+    if (
+        training.network != "linear"
+        or training.momentum
+        or training.batch_size < len(ids)
+        or training.augment != "none"
+    ):
+        raise InputError(
+            f"method='deltagrad' needs an original trained by full-batch gradient "
+            f"descent: --network linear --momentum 0 --batch-size {len(ids)} "
+            f"--augment none, not --network {training.network} --momentum "
+            f"{training.momentum:g} --batch-size {training.batch_size} "
+            f"--augment {training.augment}"
+        )
+    job, _ = lab.retraining("trained")
+    start, model_state = cast(Variables, job.start)
+    loss, batch = lab.objective("evaluate"), take(lab.examples, ids)
+    rate = optax.cosine_decay_schedule(training.learning_rate, max(job.steps, 1))
+    trained, path = gradient_path(
+        loss,
+        start,
+        batch,
+        rates=[rate(float(step)) for step in range(job.steps)],
+        decay=training.weight_decay,
+        model_state=model_state,
+    )
+    check_same(lab, trained)
+    replay = deltagrad(loss, **vars(options))
+
+    def transform(params, model_state):
+        forget = lab.ids("forget")
+        moved, _ = replay(params, path, batch, forget, model_state=model_state)
+        return moved, model_state
+
+    return Job(None, None, transform=transform)
+
+
+DELTAGRAD = Card(
+    name="deltagrad",
+    label="DeltaGrad",
+    title="DeltaGrad (linear network, full batches)",
+    build=_deltagrad,
+    reads=("forget", "retain", "training"),
+    cost="T·F + (T/period + burn_in)·R; the path of the training is kept",
+    source="arXiv 2006.14755",
+    options=DeltaGrad,
+    kind="one-shot",
+    roles=("evaluate", "logits"),
+    weighs=False,
+)

@@ -1,5 +1,6 @@
 """Fisher information of single weights, and the noise that forgets with it."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jax_unlearn import _validate
+from jax_unlearn.cards import Card, Job, Lab
 from jax_unlearn.gradients import counted, mean_loss, over_batches, sample_gradient
 from jax_unlearn.types import Array, Batch, LossFn, Params, PyTree
 
@@ -134,3 +136,46 @@ def fisher_noise(
         return moved.astype(param.dtype)
 
     return jax.tree.map(disturb, params, fisher, noise)
+
+
+@dataclasses.dataclass(frozen=True)
+class FisherForgetting:
+    """Options of Fisher forgetting.
+
+    Attributes:
+      noise: variance where the Fisher information is 1.
+    """
+
+    noise: float = 1e-6
+
+    def __post_init__(self):
+        _validate.not_negative("noise", self.noise)
+
+
+def _fisher_forgetting(lab: Lab, options: FisherForgetting) -> Job:
+    def transform(params, model_state):
+        noisy = fisher_noise(
+            params,
+            lab.fisher("retain"),
+            jax.random.key(lab.seed),
+            alpha=options.noise,
+        )
+        return noisy, model_state
+
+    return Job(None, None, transform=transform)
+
+
+FISHER_FORGETTING = Card(
+    name="fisher_forgetting",
+    label="Fisher",
+    title="Fisher forgetting",
+    build=_fisher_forgetting,
+    reads=("retain",),
+    cost="R",
+    source="arXiv 1911.04933",
+    options=FisherForgetting,
+    kind="one-shot",
+    roles=("evaluate",),
+    weighs=False,
+    search={"noise": (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)},
+)

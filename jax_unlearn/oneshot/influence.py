@@ -10,8 +10,10 @@ updated along itself: o never leaves the line of g_1, so that its result is v mi
 multiple of ONE sample's gradient. Both are here: form="published" and form="exact".
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,7 @@ import numpy as np
 import optax
 
 from jax_unlearn import _validate, programs
+from jax_unlearn.cards import Card, Job, Lab
 from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import counted, mean_gradient
 from jax_unlearn.types import Array, Batch, LossFn, ModelState, Params, PyTree
@@ -300,3 +303,60 @@ def _conjugate_gradients(
             "raise damping or iterations"
         )
     return k
+
+
+Form = Literal["published", "exact"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Influence:
+    """Options of influence unlearning.
+
+    Attributes:
+      samples: gradients in the inverse Fisher matrix at most.
+      strength: times its step.
+      form: "published", the recursion of the public code, or "exact".
+    """
+
+    samples: int = 1000
+    strength: float = 1.0
+    form: Form = "published"
+
+    def __post_init__(self):
+        _validate.at_least("samples", self.samples, 1)
+        _validate.not_negative("strength", self.strength)
+        _validate.one_of("form", self.form, get_args(Form))
+
+
+def _influence(lab: Lab, options: Influence) -> Job:
+    def transform(params, model_state):
+        moved = influence(
+            lab.objective("evaluate"),
+            params,
+            model_state,
+            forget=lab.batches("forget", seed=lab.seed),
+            retain=lab.batches("retain", seed=lab.seed),
+            key=jax.random.key(lab.seed),
+            alpha=options.strength,
+            samples=options.samples,
+            form=options.form,
+        )
+        return moved, model_state
+
+    return Job(None, None, transform=transform)
+
+
+INFLUENCE = Card(
+    name="influence",
+    label="IU",
+    title="Influence (IU, WoodFisher)",
+    build=_influence,
+    reads=("forget", "retain"),
+    cost="R + F + samples",
+    source="arXiv 2304.04934",
+    options=Influence,
+    kind="one-shot",
+    roles=("evaluate",),
+    weighs=False,
+    search={"strength": (1.0, 10.0, 100.0), "form": ("published", "exact")},
+)

@@ -1,9 +1,12 @@
 """Selective synaptic dampening: shrink the weights that matter to forget samples."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
 from jax_unlearn import _validate
+from jax_unlearn.cards import Card, Job, Lab
 from jax_unlearn.types import Array, Params, PyTree
 
 
@@ -87,3 +90,51 @@ def ssd(
         return jnp.where(marked, shrunk.astype(param.dtype), param)
 
     return jax.tree.map(dampen, params, importance, forget_importance, marked)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ssd:
+    """Options of selective synaptic dampening.
+
+    Attributes:
+      selection: how many times more important to the forget set than to all a weight
+        must be to be dampened.
+      dampening: factor of the dampened weights' ratio.
+    """
+
+    selection: float = 10.0
+    dampening: float = 1.0
+
+    def __post_init__(self):
+        _validate.positive("selection", self.selection)
+        _validate.positive("dampening", self.dampening)
+
+
+def _ssd(lab: Lab, options: Ssd) -> Job:
+    def transform(params, model_state):
+        dampened = ssd(
+            params,
+            lab.fisher("trained", per="batch"),
+            lab.fisher("forget", per="batch"),
+            alpha=options.selection,
+            dampening=options.dampening,
+        )
+        return dampened, model_state
+
+    return Job(None, None, transform=transform)
+
+
+SSD = Card(
+    name="ssd",
+    label="SSD",
+    title="Selective synaptic dampening (SSD)",
+    build=_ssd,
+    reads=("forget", "retain"),
+    cost="R + 2·F",
+    source="arXiv 2308.07707",
+    options=Ssd,
+    kind="one-shot",
+    roles=("evaluate",),
+    weighs=False,
+    search={"selection": (1.0, 3.0, 10.0), "dampening": (0.3, 1.0)},
+)

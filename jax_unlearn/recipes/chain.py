@@ -14,11 +14,14 @@ import numpy as np
 
 from jax_unlearn.data import Dataset, check_writable, write_atomic
 from jax_unlearn.lab import Plan
-from jax_unlearn.lab.bench import Bench, Progress, slug
-from jax_unlearn.lab.chain import chain
+from jax_unlearn.lab.bench import Bench
+from jax_unlearn.lab.chain import Chain, chain
 from jax_unlearn.lab.experiment import references
+from jax_unlearn.lab.job import Progress
+from jax_unlearn.lab.modalities.classification.figures import Table
+from jax_unlearn.lab.plan import slug
 from jax_unlearn.lab.prepare import Preparer
-from jax_unlearn.lab.results import Table, dataset_record, shortened, to_json
+from jax_unlearn.lab.results import dataset_record, shortened, to_json
 from jax_unlearn.recipes.digits import TRAINING, UNSEEN, digits_plan
 from jax_unlearn.recipes.recipe import Asked, Recipe, seed_by_seed
 
@@ -73,8 +76,8 @@ def chain_study(
       InputError: a folder with models of another plan, or in use by another run.
     """
     bench = Bench(plan, dataset, progress, folder=folder / "checkpoints")
-    preparer = Preparer(bench.model, dataset)
-    table = Table(dataset)
+    preparer = Preparer(bench.subject)
+    table = Table(bench.subject)
 
     def one(seed: int) -> int:
         _one_seed(bench, preparer, table, folder / "chains" / f"seed-{seed}", seed)
@@ -95,23 +98,24 @@ def _one_seed(
     bench: Bench, preparer: Preparer, table: Table, chains: Path, seed: int
 ) -> None:
     """Serve the requests of a seed by every method, at once and one by one."""
-    request, _ = bench.request(seed)
-    original = references(bench, table, request, seed).original
+    case = bench.case(seed)
+    request, original = case.request, references(bench, table, case).original
     shuffled = np.random.default_rng(seed).permutation(request.forget)
     parts = np.array_split(shuffled, REQUESTS)
     ids = np.union1d(request.forget, request.retain)
     for name, setting in bench.plan.methods.items():
-        once = bench.unlearn(name, setting, request, original, seed=seed).trained
+        once = bench.unlearn(name, setting, case, original).trained
         key, label = f"{slug(name)}-at-once", f"{name}, at once"
-        table.add(key, label, bench.outputs(once), once.seconds, setting)
+        table.add(key, label, once, setting)
         folder = chains / slug(name)
-        given = original, ids, parts, request.unseen
-        made = chain(preparer, bench.network, setting, *given, folder=folder, seed=seed)
+        start = Chain(bench.subject, original, ids, request.unseen)
+        told = {"folder": folder, "seed": seed, "preparer": preparer}
+        made = chain(start, setting, parts, **told)
         served = list(made)
         kinds = ("prepare", "compile", "run")
         seconds = {k: sum(one.seconds[k] for one in served) for k in kinds}
         key, label = f"{slug(name)}-chain", f"{name}, ten requests"
-        table.add(key, label, bench.outputs(served[-1]), seconds, setting)
+        table.add(key, label, served[-1]._replace(seconds=seconds), setting)
 
 
 def _run(recipe: Recipe, asked: Asked) -> None:

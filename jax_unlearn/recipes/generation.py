@@ -14,25 +14,23 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jax_unlearn.data import write_atomic
-from jax_unlearn.lab.generation import (
-    GenerationPlan,
-    GeneratorTraining,
-    GeneratorUnlearning,
+from jax_unlearn.lab import Plan, Training, Unlearning, experiment
+from jax_unlearn.lab.experiment import phases
+from jax_unlearn.lab.modalities.diffusion.figures import shortened
+from jax_unlearn.lab.modalities.diffusion.settings import (
+    DiffusionTraining,
+    Judging,
     Sampling,
-    phases,
-    study,
 )
-from jax_unlearn.lab.generation.results import short
-from jax_unlearn.lab.settings import Training
 from jax_unlearn.recipes.recipe import DIGITS, Asked, Data, Recipe, publish
 
 if TYPE_CHECKING:
-    from jax_unlearn.report.svg import Drawing
+    from jax_unlearn.report import Drawing
 
 
 def methods_of(
     steps: int, *, rate: float = 1e-3, batch: int = 64
-) -> dict[str, GeneratorUnlearning]:
+) -> dict[str, Unlearning]:
     """Return the methods of the tables by label.
 
     Args:
@@ -41,22 +39,22 @@ def methods_of(
       batch: samples a step.
     """
 
-    def relabel(**changes: Any) -> GeneratorUnlearning:
+    def told(**changes: Any) -> Unlearning:
         values = {"steps": steps, "learning_rate": rate, "batch_size": batch}
-        return GeneratorUnlearning(**{**values, **changes})
+        return Unlearning.of(modality="diffusion", **{**values, **changes})
 
     loreun: dict[str, Any] = {"weighting": "loreun", "relative": True}
     static: dict[str, Any] = {"weighting": "loreun_static", "relative": True}
-    slow = {"learning_rate": 0.3 * rate, "rho": 0.3}
+    slow = {"learning_rate": 0.3 * rate, "rho": 0.3, "allow_weak": True}
     return {
-        "Relabel": relabel(),
-        "SalUn": relabel(keep=0.5),
-        "Relabel + LoReUn": relabel(**loreun),
-        "Relabel + LoReUn (static)": relabel(**static),
-        "SalUn + LoReUn": relabel(keep=0.5, **loreun),
-        "ESD": relabel(method="esd"),
-        "SFRon": relabel(method="sfron", forget_rate=0.1, peak=5.0),
-        "LTU": relabel(method="ltu", harmonizer="one_way", **slow),
+        "Relabel": told(),
+        "SalUn": told(method="salun"),
+        "Relabel + LoReUn": told(**loreun),
+        "Relabel + LoReUn (static)": told(**static),
+        "SalUn + LoReUn": told(method="salun", **loreun),
+        "ESD": told(method="esd"),
+        "SFRon": told(method="sfron", forget_rate=0.1, peak=5.0, fisher="batch"),
+        "LTU": told(method="ltu", **slow),
     }
 
 
@@ -65,7 +63,7 @@ def planned(
     *,
     seeds: Sequence[int] | None = None,
     classes: Sequence[int] | None = None,
-) -> GenerationPlan:
+) -> Plan:
     """Return the plan of a recipe.
 
     Args:
@@ -76,7 +74,7 @@ def planned(
     >>> planned(GENERATION_DIGITS).classes
     (0, 3, 7)
     """
-    plan: GenerationPlan = recipe.study
+    plan: Plan = recipe.study
     return dataclasses.replace(
         plan,
         seeds=plan.seeds if seeds is None else tuple(seeds),
@@ -90,9 +88,9 @@ def _run(recipe: Recipe, asked: Asked) -> None:
     plan = planned(recipe, seeds=asked.seeds, classes=asked.classes)
     dataset = recipe.load(asked)
     with screen.progress(phases(plan)) as progress:
-        results = study(plan, dataset, folder, progress=progress)
+        results = experiment(plan, dataset, folder, progress=progress, resume=True)
     publish(recipe, screen, folder, {"": results})
-    text = json.dumps(short(results), allow_nan=False) + "\n"
+    text = json.dumps(shortened(results), allow_nan=False) + "\n"
     path = write_atomic(folder / "short.json", text, overwrite=True)
     screen.say(f"results without images: {path}")
 
@@ -103,9 +101,7 @@ def _figures(found: Mapping[str, Any]) -> "dict[str, Drawing]":
     return {"figure": reports.generation_figure(found)}
 
 
-def _recipe(
-    name: str, what: str, cpu: str, *, data: Data, plan: GenerationPlan
-) -> Recipe:
+def _recipe(name: str, what: str, cpu: str, *, data: Data, plan: Plan) -> Recipe:
     return Recipe(
         name=f"generation-{name}",
         title=plan.title,
@@ -120,28 +116,39 @@ def _recipe(
     )
 
 
-def _small(title: str, training: GeneratorTraining, **values: Any) -> GenerationPlan:
-    """Return a plan that two CPU cores carry."""
-    return GenerationPlan(
+def _plan(
+    title: str,
+    training: DiffusionTraining,
+    judging: Judging,
+    *,
+    methods: dict[str, Unlearning] | None = None,
+    classes: tuple[int, ...],
+) -> Plan:
+    return Plan(
         title=f"{title}: forget a class of a diffusion model",
+        kind="class",
+        fraction=1.0,
+        gamma=1.0,
+        unseen=0.1,
         training=training,
-        sampling=Sampling(sampling_steps=20),
-        methods=methods_of(100),
-        **values,
+        methods=methods_of(100) if methods is None else methods,
+        seeds=(0,),
+        classes=classes,
+        judging=judging,
     )
 
 
-_FEWER: dict[str, Any] = {"per_class": 40, "forget_images": 80}
+_DRAWN = Sampling(sampling_steps=20)  # what two CPU cores carry
 
 GENERATION_DIGITS = _recipe(
     "digits",
     "forget a class of a diffusion model",
     "15 min",
     data=DIGITS,
-    plan=_small(
+    plan=_plan(
         "Digits",
-        GeneratorTraining(widths=(16, 32), timesteps=200, steps=800, ema=0.99),
-        judge=Training(epochs=40),
+        DiffusionTraining(widths=(16, 32), timesteps=200, steps=800, ema=0.99),
+        Judging(Training(epochs=40), _DRAWN),
         classes=(0, 3, 7),
     ),
 )
@@ -150,12 +157,11 @@ GENERATION_FASHION = _recipe(
     "the same on Fashion-MNIST at 14 x 14",
     "40 min",
     data=Data(train=10000, test=2000, shrink=2),
-    plan=_small(
+    plan=_plan(
         "Fashion-MNIST at 14 x 14",
-        GeneratorTraining(widths=(16, 32), timesteps=400, steps=2000),
-        judge=Training(epochs=8),
+        DiffusionTraining(widths=(16, 32), timesteps=400, steps=2000),
+        Judging(Training(epochs=8), _DRAWN, 40, 80),
         classes=(1, 5, 8),
-        **_FEWER,
     ),
 )
 GENERATION_CIFAR10 = _recipe(
@@ -163,17 +169,16 @@ GENERATION_CIFAR10 = _recipe(
     "the same on CIFAR-10 at 16 x 16",
     "1 h",
     data=Data(train=10000, test=2000, shrink=2),
-    plan=_small(
+    plan=_plan(
         "CIFAR-10 at 16 x 16",
-        GeneratorTraining(widths=(24, 48, 48), timesteps=400, steps=2500),
-        judge=Training(network="resnet8", epochs=8, augment="flip"),
+        DiffusionTraining(widths=(24, 48, 48), timesteps=400, steps=2500),
+        Judging(Training("resnet8", epochs=8, augment="flip"), _DRAWN, 40, 80),
         classes=(1, 6, 8),
-        **_FEWER,
     ),
 )
 
 RATE = 1e-4  # with the batch, that of published code (SalUn, DDPM)
-_UNET = GeneratorTraining(
+_UNET = DiffusionTraining(
     widths=(128, 256, 256, 256),
     layers=2,
     attention=(0, 1, 0, 0),
@@ -189,16 +194,16 @@ GENERATION_CIFAR10_FULL = _recipe(
     "CIFAR-10 at full size",
     "weeks",
     data=Data(),
-    plan=dataclasses.replace(
-        _small(
-            "CIFAR-10",
-            _UNET,
-            judge=Training("resnet18", epochs=30, batch_size=256, augment="flip_crop"),
-            classes=(0, 1, 6),
+    plan=_plan(
+        "CIFAR-10",
+        _UNET,
+        Judging(
+            Training("resnet18", epochs=30, batch_size=256, augment="flip_crop"),
+            Sampling(sampling_steps=100, sample_batch=1000),
             per_class=500,
             forget_images=1000,
         ),
-        sampling=Sampling(sampling_steps=100, sample_batch=1000),
         methods=methods_of(1000, rate=RATE, batch=128),
+        classes=(0, 1, 6),
     ),
 )

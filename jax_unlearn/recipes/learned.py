@@ -27,13 +27,13 @@ import numpy as np
 import optax
 
 from jax_unlearn import losses, objectives, programs, weights
-from jax_unlearn.data import Dataset
+from jax_unlearn.data import Dataset, as_floats
 from jax_unlearn.lab.bench import Bench
+from jax_unlearn.lab.job import Trained, probabilities
 from jax_unlearn.lab.plan import Plan
-from jax_unlearn.lab.stages import Request, Trained, probabilities
-from jax_unlearn.lab.task import as_floats
+from jax_unlearn.lab.requests import Request
 from jax_unlearn.recipes.recipe import Asked, Recipe, seed_by_seed, spreads
-from jax_unlearn.recipes.search import Case
+from jax_unlearn.recipes.search import Yardstick
 from jax_unlearn.recipes.tables import CIFAR10, FASHION, beside, look
 from jax_unlearn.types import Array, Model
 
@@ -307,10 +307,10 @@ def learned_study(
       `learning_rate` and `seconds`.
     """
     bench = Bench(plan, dataset, folder=folder / "checkpoints")
-    learner = Learner(bench.model)
+    learner = Learner(bench.subject.model)
 
     def one(seed: int) -> dict[str, dict[str, float]]:
-        rows = _one_seed(Case(bench, seed), learner)
+        rows = _one_seed(Yardstick(bench, seed), learner)
         for label, row in rows.items():
             say(f"seed {seed}, {label}: {row}")
         return rows
@@ -328,10 +328,10 @@ def learned_study(
     return seed_by_seed(plan, folder / "learned.json", one, gather)
 
 
-def _one_seed(case: Case, learner: Learner) -> dict[str, dict[str, float]]:
+def _one_seed(case: Yardstick, learner: Learner) -> dict[str, dict[str, float]]:
     """Return the rows of a seed."""
     original, dataset = case.original, case.bench.dataset
-    given = case.bench.model, original, dataset, case.request
+    given = case.bench.subject.model, original, dataset, case.request
     problem = problem_of(*given, seed=case.seed)
     zeros = jnp.zeros(len(case.request.forget), jnp.float32)
     at_one = Choice(jnp.float32(0), zeros)

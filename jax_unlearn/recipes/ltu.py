@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from jax_unlearn.lab import Training, Unlearning
 from jax_unlearn.lab.plan import slug
-from jax_unlearn.lab.settings import ATTACKS
+from jax_unlearn.methods.ltu import ATTACKS
 from jax_unlearn.recipes.recipe import Data
 from jax_unlearn.recipes.search import Grids, tried
 from jax_unlearn.recipes.study import Part, Settings, Study
 
 if TYPE_CHECKING:
-    from jax_unlearn.report.svg import Drawing
+    from jax_unlearn.report import Drawing
 
 RHO = 0.3
 RHOS = (0.05, 0.1, 0.3, 0.5, 1.0)
@@ -138,7 +138,7 @@ def figures(found: Mapping[str, Any]) -> "dict[str, Drawing]":
     Returns:
       Drawings by name.
     """
-    from jax_unlearn.report import studies
+    from jax_unlearn.report.draw import studies
 
     drawn = {}
     if "main" in found:

@@ -11,18 +11,20 @@ A look of its own are the attacks that need many models of each kind, U-LiRA and
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from scipy.stats import spearmanr
 
 from jax_unlearn import audit
-from jax_unlearn.data import Dataset
+from jax_unlearn.cards import Ranked
+from jax_unlearn.data import Dataset, as_floats
 from jax_unlearn.lab import Plan
-from jax_unlearn.lab.bench import Bench, Progress
-from jax_unlearn.lab.difficulty import RANKINGS, Ranking
-from jax_unlearn.lab.stages import Trained
-from jax_unlearn.lab.task import Task, as_floats
+from jax_unlearn.lab.bench import Bench
+from jax_unlearn.lab.context import Context
+from jax_unlearn.lab.job import Progress, Trained
+from jax_unlearn.lab.modalities.classification.difficulty import RANKINGS
+from jax_unlearn.lab.modalities.classification.figures import outputs_of
 from jax_unlearn.objectives import transport_targets
 from jax_unlearn.recipes.recipe import Asked, Recipe, seed_by_seed, spreads
 from jax_unlearn.recipes.tables import CIFAR10, FASHION, beside, look
@@ -73,37 +75,28 @@ def proxies_study(
 
 def _one_seed(bench: Bench, seed: int) -> dict[str, dict[str, Any]]:
     """Return the figures of a seed."""
-    dataset, plan = bench.dataset, bench.plan
-    request, _ = bench.request(seed)
-    models = bench.references(request, seed)
+    plan, case = bench.plan, bench.case(seed)
+    models, forget = bench.references(case), case.request.forget
     made: dict[str, Trained] = {
         "Retrain": models.retrained,
-        "Null": models.null,
+        "Null": cast(Trained, models.null),
         "Original": models.original,
     }
     for label in UNLEARNED:
-        given = plan.methods[label], request, models.original
-        made[label] = bench.unlearn(label, *given, seed=seed).trained
+        given = plan.methods[label], case, models.original
+        made[label] = bench.unlearn(label, *given).trained
     said = {
-        label: bench.outputs(trained).confidence(dataset, request.forget)
+        label: outputs_of(bench.subject, trained).confidence(bench.dataset, forget)
         for label, trained in made.items()
     }
-    task = Task(
-        bench.model,
-        bench.features,
-        dataset,
-        plan.methods["RL"],
-        request,
-        models.original,
-        None,
-        seed,
-    )
-    rankings = {name: rank(task) for name, rank in RANKINGS.items()}
-    rankings["null"] = Ranking(said["Null"])
-    reached = {**rankings, "Retrain": Ranking(said["Retrain"])}
+    given = plan.methods["RL"], case.request, models.original, None, seed
+    lab = Context(bench.subject, bench.subject.model, *given)
+    rankings = {name: rank(lab) for name, rank in RANKINGS.items()}
+    rankings["null"] = Ranked(said["Null"])
+    reached = {**rankings, "Retrain": Ranked(said["Retrain"])}
     return {
         "correlation": {n: _correlations(r.scores, said) for n, r in rankings.items()},
-        "targets": {n: _left(task, r, said["Retrain"]) for n, r in reached.items()},
+        "targets": {n: _left(lab, r, said["Retrain"]) for n, r in reached.items()},
         "robust": {
             f"{label}, {name}": _robust(bench, trained, bound)
             for label, trained in made.items()
@@ -125,11 +118,10 @@ def _correlations(score: np.ndarray, said: dict[str, np.ndarray]) -> dict[str, f
     }
 
 
-def _left(task: Task, ranking: Ranking, target: np.ndarray) -> float:
+def _left(lab: Context, ranking: Ranked, target: np.ndarray) -> float:
     """Return mean |t - p*| of the targets by a ranking: the floor of transport."""
-    forget, unseen = task.request.forget, task.request.unseen
-    own, new = task.labels(forget), task.labels(unseen)
-    said = task.probabilities(unseen)
+    own, new = lab.labels("forget"), lab.labels("unseen")
+    said = lab.probabilities("unseen")
     targets = transport_targets(ranking.scores, own, said, new, ease=ranking.ease)
     reached = targets[np.arange(len(own)), own]
     return float(np.mean(np.abs(reached - target)))
@@ -139,7 +131,7 @@ def _robust(bench: Bench, trained: Trained, bound: float) -> float:
     """Return the accuracy on test images under the attack, percent."""
     test = bench.dataset.test
     return audit.robust_accuracy(
-        bench.model,
+        bench.subject.model,
         trained.params,
         trained.model_state,
         as_floats(test.inputs[:IMAGES]),

@@ -13,11 +13,11 @@ from jax_unlearn.data import Dataset, digits, from_npz, shrink, subset, write_at
 from jax_unlearn.drivers.locks import locked
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan
-from jax_unlearn.lab.bench import Progress
+from jax_unlearn.lab.job import Progress
 from jax_unlearn.lab.results import environment, spread, to_json
 
 if TYPE_CHECKING:
-    from jax_unlearn.report.svg import Drawing
+    from jax_unlearn.report import Drawing
 
 Results = Mapping[str, Any]
 """What a recipe's file of results holds; of a study, results by part."""

@@ -1,6 +1,5 @@
 """The search of settings: equal trials for every method, on seeds kept for it."""
 
-import dataclasses
 import importlib.resources
 import itertools
 import json
@@ -15,8 +14,9 @@ from jax_unlearn import audit
 from jax_unlearn.data import Dataset, fingerprint, read_json, write_atomic
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.lab import Bench, Plan, Unlearning
+from jax_unlearn.lab.job import Trained
+from jax_unlearn.lab.modalities.classification.figures import measure, outputs_of
 from jax_unlearn.lab.results import environment, to_json
-from jax_unlearn.lab.stages import Trained, measure
 
 Grids = Mapping[str, Mapping[str, Any]]
 """By method: flat values of its settings; a tuple holds the values that are tried."""
@@ -40,7 +40,7 @@ class Final(NamedTuple):
     seeds: tuple[int, ...]
 
 
-class Case:
+class Yardstick:
     """A request of one seed, and how far models of it are from Retrain.
 
     Args:
@@ -50,14 +50,15 @@ class Case:
 
     def __init__(self, bench: Bench, seed: int):
         self.bench, self.seed = bench, seed
-        self.request, _ = bench.request(seed)
+        self.case = bench.case(seed)
+        self.request = self.case.request
         self.original = bench.original(seed)
-        self._target = bench.outputs(bench.retrained(self.request, seed))
+        self._target = outputs_of(bench.subject, bench.retrained(self.case))
         self._goal = self._measured(self._target)
 
     def distances(self, trained: Trained) -> dict[str, float]:
         """Return the Avg. Gap and the mean |p - p*| of a model."""
-        outputs = self.bench.outputs(trained)
+        outputs = outputs_of(self.bench.subject, trained)
         own, target = (
             one.confidence(self.bench.dataset, self.request.forget)
             for one in (outputs, self._target)
@@ -79,8 +80,8 @@ class _Trials:
 
     def __init__(self, plan: Plan, dataset: Dataset, folder: Path | None):
         self._bench = Bench(plan, dataset, folder=folder)
-        self._cases: dict[int, Case] = {}
-        asked = dataclasses.asdict(plan) | {"dataset": fingerprint(dataset)}
+        self._cases: dict[int, Yardstick] = {}
+        asked = plan.record() | {"dataset": fingerprint(dataset)}
         self._found = {"plan": json.loads(to_json(asked)), "trials": {}}
         self._path = None if folder is None else folder / "trials.json"
         if self._path is None or not self._path.exists():
@@ -109,11 +110,11 @@ class _Trials:
         found = []
         for seed in seeds:
             if seed not in self._cases:
-                self._cases[seed] = Case(self._bench, seed)
+                self._cases[seed] = Yardstick(self._bench, seed)
             case = self._cases[seed]
-            asked = label, setting, case.request, case.original
+            asked = label, setting, case.case, case.original
             try:
-                made = self._bench.unlearn(*asked, seed=seed, keep=False)
+                made = self._bench.unlearn(*asked, keep=False)
             except NonFiniteError:
                 return {"avg_gap": None, "deviation": None}
             found.append(case.distances(made.trained))

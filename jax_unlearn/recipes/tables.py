@@ -23,7 +23,7 @@ from jax_unlearn.recipes.search import Final, Grids, tried
 from jax_unlearn.recipes.study import Part, Settings, Study
 
 if TYPE_CHECKING:
-    from jax_unlearn.report.svg import Drawing
+    from jax_unlearn.report import Drawing
 
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)
 _LOW, _DESCEND = (0.0001, 0.0003, 0.001), ((0.03, 0.1, 0.2), (3, 8))
@@ -231,7 +231,7 @@ def figures(found: Mapping[str, Any]) -> "dict[str, Drawing]":
     Args:
       found: results by part.
     """
-    from jax_unlearn.report import studies
+    from jax_unlearn.report.draw import studies
 
     swept = by_gamma(found)
     labels = ("FT", "RL", "SalUn", "RL + FaLW (exact)", "RL + FaLW (anchored)")

@@ -1,78 +1,65 @@
 """Settings of the methods in words: what each one reads, and what several share."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jax_unlearn.lab.catalog import CATALOG
+from jax_unlearn.errors import InputError
+from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
+from jax_unlearn.lab.settings import Unlearning
 
-COMMON = ("method", "weighting", "epochs", "batch_size", "learning_rate")
-GUARDS = ("guard_utility", "guard_endpoint")
-# of the flags, those of any method
-EVERYWHERE = ("salient", "microbatch", "remat", *GUARDS)
-# told only where they are set
-FLAGS = ("per_leaf", "rewind", "first_order", "allow_weak", *EVERYWHERE)
-LTU = tuple(name for name in CATALOG["ltu"].options if name not in FLAGS)
-OPTIONS = {name for entry in CATALOG.values() for name in entry.options}
-_LOSS_BASED = ("loreun", "loreun_static")
-MATTERS = {
-    "temperature": ("weighting", (*_LOSS_BASED, "el2n", "margin")),
-    "relative": ("weighting", (*_LOSS_BASED, "el2n", "margin")),
-    "normalize": ("weighting", _LOSS_BASED),
-    "power": ("weighting", ("sfron",)),
-    "tau": ("weighting", ("falw",)),
-    "estimator": ("weighting", ("falw",)),
-    "every": ("estimator", ("every",)),
-    "decay": ("estimator", ("streaming",)),
-}
-"""Settings that are read only if another one has one of these values."""
-_PUBLISHED = ("keep", "threshold", "penalty", "alpha")  # told of every method anew
+__all__ = ["about", "is_known", "settings_table", "shared_settings", "show", "told"]
+
+COMMON = ("method", "weighting", "epochs", "batch_size", "learning_rate")  # columns
+APART = 5  # settings of its own, from which on a method is told apart from the others
 
 
-def settings_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+def settings_table(rows: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows of the methods' settings.
 
     The last column holds the rest that the method reads, without what it shares with
     others and `shared_settings` names.
 
     Args:
-      results: checked results.
+      rows: of results: each has a label and, if it was unlearned, a setting.
 
     Returns:
       Headings, and as many strings a method.
     """
-    rows = _with_settings(results)
-    read = _read(rows)
-    groups, usual = _groups(rows, read), _usual(rows, read)
+    read, groups = _read(rows)
     lines = []
-    for number, row in enumerate(rows):
-        told = {k for group in groups if number in group.of for k in group.same}
-        if _is_ltu(row["setting"]):
-            told |= {k for k, v in usual.items() if read[number].get(k) == v}
-        rest = {k: v for k, v in read[number].items() if k not in told}
-        line = [row["label"], *(_common(name, row["setting"]) for name in COMMON)]
-        lines.append([*line, _joined(rest) or "–"])
+    for n, row in enumerate(_unlearned(rows)):
+        own, said = read[n], set()
+        for group in groups:
+            said |= {k for k in group.same if n in group.of}
+            said |= {k for k, v in group.usual.items() if n in group.of and own[k] == v}
+        rest = {k: v for k, v in own.items() if k not in (*said, *COMMON)}
+        columns = [show(own.get(name)) for name in COMMON]
+        lines.append([row.label, *columns, _joined(rest) or "–"])
     heads = ["Model", *(name.replace("_", " ") for name in COMMON), "also"]
     return heads, lines
 
 
-def shared_settings(results: Mapping[str, Any]) -> list[str]:
-    """Return what all methods have in common, then all but ltu, then all of ltu.
+def shared_settings(rows: Mapping[str, Any]) -> list[str]:
+    """Return what all methods have in common, then groups of them.
 
-    What most of several runs of ltu read alike is told once too: studies vary it.
+    What most of several runs of one method read alike is told once too: studies vary
+    it.
 
     Args:
-      results: checked results.
+      rows: of results, as for `settings_table`.
 
     Returns:
       Sentences, without those that would be empty.
     """
-    rows = _with_settings(results)
-    read = _read(rows)
-    groups, usual = _groups(rows, read), _usual(rows, read)
+    _, groups = _read(rows)
     said = [f"The same for {g.name}: {_joined(g.same)}." for g in groups if g.same]
-    if usual:
-        said.append(f"In rows of ltu that do not say otherwise: {_joined(usual)}.")
-    return said
+    return said + [
+        f"In rows {g.name.removeprefix('all ')} that do not say otherwise: "
+        f"{_joined(g.usual)}."
+        for g in groups
+        if g.usual
+    ]
 
 
 def show(value: Any) -> str:
@@ -97,132 +84,150 @@ def show(value: Any) -> str:
     return str(value).replace("_", " ")
 
 
-def _common(name: str, setting: Mapping[str, Any]) -> str:
-    """Return a setting that most methods read, a dash for one that does not."""
-    stepwise = CATALOG[setting["method"]].kind == "steps"
-    if stepwise or name == "method":
-        return show(setting.get(name))
-    return "–"
-
-
 class _Group(NamedTuple):
     """Methods that have settings in common."""
 
     name: str
     of: list[int]  # which rows
-    same: dict[str, Any]
+    same: dict[str, Any]  # what all of them read alike
+    usual: dict[str, Any]  # what all of them read, and most alike
 
 
-def _groups(
-    rows: Sequence[Mapping[str, Any]], read: Sequence[dict[str, Any]]
-) -> list[_Group]:
-    """Return all methods and, where there are both, ltu's and the others."""
-    everything = list(range(len(rows)))
-    of_ltu = [n for n in everything if _is_ltu(rows[n]["setting"])]
-    others = [n for n in everything if n not in of_ltu]
-    groups = [_Group("all methods", everything, _same(read))]
-    if of_ltu and others:
-        for name, part in (("all but ltu", others), ("all of ltu", of_ltu)):
-            same = _same([read[n] for n in part])
-            rest = {k: v for k, v in same.items() if k not in groups[0].same}
-            groups.append(_Group(name, part, rest))
-    return groups
+def _unlearned(rows: Mapping[str, Any]) -> list[Any]:
+    return [row for row in rows.values() if row.setting]
 
 
-def _usual(
-    rows: Sequence[Mapping[str, Any]], read: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
-    """Return the settings that most, but not all, of three or more runs of ltu read."""
-    of_ltu = [
-        told for row, told in zip(rows, read, strict=True) if _is_ltu(row["setting"])
-    ]
-    found = {}
-    for name in ("harmonizer", *LTU):
-        values = [told.get(name) for told in of_ltu]
+def _read(rows: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[_Group]]:
+    """Return what each method reads of its settings, and what groups of them share."""
+    settings = [row.setting for row in _unlearned(rows)]
+    read = [told(setting) for setting in settings]
+    if all(own.get("rho", 1) == 1 for own in read):
+        read = [{k: v for k, v in own.items() if k != "rho"} for own in read]
+    names = [setting["method"] for setting in settings]
+    apart = [m for m in dict.fromkeys(names) if len(_own(m)) >= APART]
+    groups = [_group("all methods", list(range(len(names))), read, names)]
+    rest = [n for n, name in enumerate(names) if name not in apart]
+    if apart and len(set(names)) > 1:
+        parts = [(f"all but {' and '.join(apart)}", rest)] if rest else []
+        for method in apart:
+            of = [n for n, name in enumerate(names) if name == method]
+            parts.append((f"all of {method}", of))
+        for name, of in parts:
+            group = _group(name, of, read, names)
+            same = {k: v for k, v in group.same.items() if k not in groups[0].same}
+            groups.append(group._replace(same=same))
+    return read, groups
+
+
+def _group(
+    name: str, of: list[int], read: Sequence[dict[str, Any]], names: Sequence[str]
+) -> _Group:
+    """Return what rows share; options of a method or weighting only where it is one."""
+    methods = {names[n] for n in of}
+    own = _own(methods.pop()) if len(methods) == 1 else ()
+    same, usual = {}, {}
+    for key in read[of[0]] if len(of) > 1 else ():
+        if key in COMMON or (key in OPTIONS and key not in own):
+            continue
+        if not all(key in read[n] for n in of):
+            continue
+        values = [read[n][key] for n in of]
         for value in values:
-            if 2 < len(values) < 2 * values.count(value) < 2 * len(values):
-                found[name] = value
-    return found
-
-
-def _same(read: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return what all of several methods read, and alike."""
-    if len(read) < 2:
-        return {}
-    return {
-        name: value
-        for name, value in read[0].items()
-        if name not in (*MATTERS, *_PUBLISHED)
-        and all(name in other and other[name] == value for other in read)
-    }
-
-
-def _with_settings(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [row for row in results["rows"].values() if row.get("setting")]
-
-
-def _read(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return what each method reads of its settings, without what has a column."""
-    settings = [_resolved(row["setting"]) for row in rows]
-    whole = all(setting.get("rho", 1) == 1 for setting in settings)
-    return [
-        {
-            name: value
-            for name, value in setting.items()
-            if name not in COMMON
-            and _matters(name, setting)
-            and not (name == "rho" and whole)
-        }
-        for setting in settings
-    ]
-
-
-def _resolved(setting: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a setting with what its method makes of it.
-
-    >>> _resolved({"method": "ltu", "harmonizer": "auto"})["harmonizer"]
-    'one_way'
-    """
-    resolved = dict(setting)
-    ltu = _is_ltu(setting)
-    if setting.get("harmonizer") == "auto":
-        resolved["harmonizer"] = "one_way" if ltu else "none"
-    if ltu and "freeze_statistics" in setting:
-        resolved["freeze_statistics"] = True
-    return resolved
-
-
-def _matters(name: str, setting: Mapping[str, Any]) -> bool:
-    """Whether a setting is read by the method it is given to, and worth telling."""
-    entry = CATALOG[setting["method"]]
-    if name in FLAGS:
-        joined = setting.get("harmonizer") in ("one_way", "two_way")
-        anyhow = {"per_leaf": joined} | dict.fromkeys(EVERYWHERE, True)
-        return anyhow.get(name, name in entry.options) and bool(setting[name])
-    if name.startswith("guard_"):
-        return any(setting.get(guard) for guard in GUARDS)
-    if name in OPTIONS:
-        salient = name == "keep" and bool(setting.get("salient"))
-        return (name in entry.options or salient) and setting[name] is not None
-    if entry.kind != "steps":
-        return name == "rho"
-    if name == "schedule":
-        return entry.schedule or not {"forget", "retain"} <= set(entry.reads)
-    if name == "momentum":
-        return setting.get("optimizer", "sgd") == "sgd"
-    if name == "optimizer":
-        return setting[name] != "sgd"
-    if name not in MATTERS:
-        return True
-    switch, values = MATTERS[name]
-    return setting.get(switch) in values and (
-        switch != "estimator" or setting.get("weighting") == "falw"
-    )
-
-
-def _is_ltu(setting: Mapping[str, Any]) -> bool:
-    return setting.get("method") == "ltu"
+            count = values.count(value)
+            if count == len(values):
+                same[key] = value
+            elif own and len(values) < 2 * count and len(values) > 2:
+                usual[key] = value
+    return _Group(name, of, same, usual)
 
 
 def _joined(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{k} {show(v)}".replace("_", " ") for k, v in settings.items())
+
+
+OPTIONS = {
+    "keep",  # of all methods that mask weights
+    *(
+        field.name
+        for card in (*METHODS.values(), *WEIGHTINGS.values())
+        for field in dataclasses.fields(card.options)
+        if field.type is not bool
+    ),
+}
+"""Settings that belong to a method or a weighting, and not to all of them."""
+
+
+def told(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is read of a setting, by name.
+
+    Args:
+      record: as results hold it, of this version or an earlier one.
+
+    >>> told({"method": "ssd", "epochs": 2, "selection": 3.0})
+    {'method': 'ssd', 'rho': 1.0, 'selection': 3.0, 'dampening': 1.0}
+    """
+    setting = _setting(record)
+    if setting is None:
+        return _flat(record)
+    read = {"method": setting.method}
+    if setting.card.kind == "steps":
+        read |= {name: getattr(setting, name) for name in COMMON}
+    read |= setting.told()
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in read.items()}
+
+
+def about(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is to be known of a setting's method: title, reads, cost, source.
+
+    >>> about({"method": "ssd"})["source"]
+    'arXiv 2308.07707'
+    """
+    setting = _setting(record)
+    if setting is None:
+        own = "a card of its own, which is not at hand"
+        return {"title": record["method"], "reads": "–", "cost": "–", "source": own}
+    card = setting.card
+    reads = ", ".join(card.reads)
+    return {
+        "title": card.title,
+        "reads": reads,
+        "cost": card.cost,
+        "source": card.source,
+    }
+
+
+def is_known(record: Mapping[str, Any]) -> bool:
+    """Whether a setting is of a method of the library, or says itself what it reads.
+
+    >>> is_known({"method": "ltu"}), is_known({"method": ["ltu"]})
+    (True, False)
+    >>> is_known({"method": "mine.py:MINE", "options": {}})
+    True
+    """
+    method = record["method"]
+    own = isinstance(record.get("options"), Mapping)
+    return isinstance(method, str) and (method in METHODS or own)
+
+
+def _own(method: str) -> tuple[str, ...]:
+    """Return the settings that only this method, and few others, read."""
+    if method not in METHODS:
+        return ()
+    fields = dataclasses.fields(METHODS[method].options)
+    return tuple(field.name for field in fields if field.type is not bool)
+
+
+def _setting(record: Mapping[str, Any]) -> Unlearning | None:
+    """Return the setting of a record; None where its card is not at hand."""
+    try:
+        return Unlearning.read(record)
+    except InputError:
+        return None
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a record of a foreign card says, its options side by side."""
+    values = {name: record[name] for name in COMMON if name in record}
+    for group in ("weighting_options", "options"):
+        values |= record.get(group) or {}
+    return values

@@ -1,14 +1,17 @@
 """Per-sample weights on the forget set: equations on arrays, and their factories."""
 
+from jax_unlearn.weights.combine import UNIFORM
 from jax_unlearn.weights.combine import chain as chain
 from jax_unlearn.weights.combine import clip as clip
 from jax_unlearn.weights.combine import schedule as schedule
 from jax_unlearn.weights.combine import stateless as stateless
 from jax_unlearn.weights.combine import uniform as uniform
+from jax_unlearn.weights.difficulty import EL2N, MARGIN
 from jax_unlearn.weights.difficulty import by_score as by_score
 from jax_unlearn.weights.difficulty import el2n as el2n
 from jax_unlearn.weights.difficulty import gradient_norms as gradient_norms
 from jax_unlearn.weights.difficulty import margin as margin
+from jax_unlearn.weights.falw import FALW
 from jax_unlearn.weights.falw import ClassStats as ClassStats
 from jax_unlearn.weights.falw import Estimator as Estimator
 from jax_unlearn.weights.falw import anchored as anchored
@@ -21,11 +24,16 @@ from jax_unlearn.weights.falw import falw as falw
 from jax_unlearn.weights.falw import falw_weights as falw_weights
 from jax_unlearn.weights.falw import shrink as shrink
 from jax_unlearn.weights.falw import streaming as streaming
+from jax_unlearn.weights.loreun import LOREUN, LOREUN_STATIC
 from jax_unlearn.weights.loreun import Softmin as Softmin
 from jax_unlearn.weights.loreun import by_table as by_table
 from jax_unlearn.weights.loreun import loreun as loreun
 from jax_unlearn.weights.loreun import loreun_static as loreun_static
 from jax_unlearn.weights.loreun import loreun_weights as loreun_weights
 from jax_unlearn.weights.loreun import softmin_weights as softmin_weights
+from jax_unlearn.weights.sfron import SFRON
 from jax_unlearn.weights.sfron import sfron as sfron
 from jax_unlearn.weights.sfron import sfron_weights as sfron_weights
+
+CARDS = (UNIFORM, LOREUN, LOREUN_STATIC, FALW, SFRON, EL2N, MARGIN)
+"""What every weighting says of itself."""

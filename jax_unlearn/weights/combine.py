@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
+from jax_unlearn.cards import WeightingCard
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Sample, Weighting
 
@@ -116,3 +117,13 @@ def schedule(weighting: Weighting, strength: Callable[[Array], Array]) -> Weight
         return 1.0 + share * (weights - 1.0), (inner, step + 1)
 
     return Weighting(lambda: (weighting.init(), jnp.int32(0)), update)
+
+
+UNIFORM = WeightingCard(
+    name="uniform",
+    label="uniform",
+    title="all alike",
+    build=lambda lab, options: uniform(),
+    source="–",
+    shared=True,
+)

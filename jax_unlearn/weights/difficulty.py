@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_unlearn import _validate, losses
+from jax_unlearn.cards import WeightingCard
 from jax_unlearn.gradients import sample_gradient
 from jax_unlearn.types import (
     Array,
@@ -18,7 +19,7 @@ from jax_unlearn.types import (
     Weighting,
 )
 from jax_unlearn.weights.combine import stateless
-from jax_unlearn.weights.loreun import Softmin
+from jax_unlearn.weights.loreun import Loreun, Softmin
 
 
 def by_score(
@@ -132,3 +133,25 @@ def gradient_norms(
         return jnp.sqrt(sum(squares, jnp.float32(0)))
 
     return jax.lax.map(one, batch, batch_size=chunk)
+
+
+EL2N = WeightingCard(
+    name="el2n",
+    label="EL2N",
+    title="by the error norm",
+    build=lambda lab, options: el2n(**vars(options)),
+    source="score: arXiv 2107.07075",
+    options=Loreun,
+    reads="logits",
+    shared=True,
+)
+
+MARGIN = WeightingCard(
+    name="margin",
+    label="margin",
+    title="by the logit margin",
+    build=lambda lab, options: margin(**vars(options)),
+    options=Loreun,
+    reads="logits",
+    shared=True,
+)

@@ -1,7 +1,8 @@
 """FaLW: weights by how far a sample's confidence stands from that of unseen data."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import chex
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jax_unlearn import _validate
+from jax_unlearn.cards import Lab, WeightingCard
 from jax_unlearn.errors import InputError
 from jax_unlearn.losses import true_class_probability
 from jax_unlearn.types import Array, PyTree, Sample, Weighting
@@ -386,3 +388,74 @@ def anchored(stats: ClassStats) -> Estimator:
 def _no_stats(num_classes: int) -> ClassStats:
     zeros = jnp.zeros(num_classes, jnp.float32)
     return ClassStats(zeros, jnp.ones(num_classes, jnp.float32), zeros)
+
+
+Moments = Literal["exact", "every", "streaming", "anchored"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Falw:
+    """Options of FaLW.
+
+    Attributes:
+      tau: exponent of the class balance.
+      estimator: where the class moments come from: the whole unseen set at every step
+        ("exact") or at some ("every"), batches of it with a memory ("streaming"), or
+        the original model once ("anchored").
+      every: steps between two estimates, for "every".
+      decay: memory of "streaming".
+    """
+
+    tau: float = 0.15
+    estimator: Moments = "exact"
+    every: int = 4
+    decay: float = 0.9
+
+    def __post_init__(self):
+        _validate.not_negative("tau", self.tau)
+        _validate.one_of("estimator", self.estimator, get_args(Moments))
+        _validate.at_least("every", self.every, 1)
+        _validate.share("decay", self.decay)
+
+    def told(self) -> dict[str, object]:
+        """Return what the estimator reads."""
+        unread = {"every": "decay", "streaming": "every"}.get(self.estimator)
+        names = ("tau", "estimator", "every", "decay")
+        if self.estimator in ("exact", "anchored"):
+            names = names[:2]
+        return {name: getattr(self, name) for name in names if name != unread}
+
+
+def _falw(lab: Lab, options: Falw) -> Weighting:
+    counts = jnp.bincount(jnp.asarray(lab.labels("forget")), length=lab.num_classes)
+    return falw(counts, tau=options.tau, estimator=_estimator(lab, options))
+
+
+def _estimator(lab: Lab, options: Falw) -> Estimator:
+    if options.estimator == "every":
+        return every(options.every)
+    if options.estimator == "streaming":
+        return streaming(decay=options.decay)
+    if options.estimator == "exact":
+        return exact()
+    true, labels = lab.confidence("unseen"), lab.labels("unseen")
+    stats = class_stats(jnp.asarray(true), jnp.asarray(labels), lab.num_classes)
+    return anchored(stats)
+
+
+def _reference(options: Falw) -> str:
+    return {"anchored": "", "streaming": "batches"}.get(options.estimator, "whole")
+
+
+FALW = WeightingCard(
+    name="falw",
+    label="FaLW",
+    title="by the distance from unseen data's confidence, class-balanced",
+    build=_falw,
+    source="arXiv 2601.18650",
+    options=Falw,
+    compares="unseen classes",
+    reference=_reference,
+    search={"tau": (0.0, 0.15, 0.5)},
+    shared=True,
+)

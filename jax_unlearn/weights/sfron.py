@@ -1,8 +1,11 @@
 """SFRon's adaptive weights, the nearest relative of LoReUn."""
 
+import dataclasses
+
 import jax.numpy as jnp
 
 from jax_unlearn import _validate
+from jax_unlearn.cards import WeightingCard
 from jax_unlearn.types import Array, Weighting
 from jax_unlearn.weights.combine import stateless
 from jax_unlearn.weights.loreun import Softmin
@@ -50,3 +53,28 @@ def sfron(power: float | Array = 0.5) -> Weighting:
     """
     _validate.not_negative("power", power, "try 0.5")
     return stateless(lambda s: sfron_weights(s.losses, power=power, where=s.mask))
+
+
+@dataclasses.dataclass(frozen=True)
+class SfronWeights:
+    """Options of SFRon's weights.
+
+    Attributes:
+      power: λ of ℓ^(−λ).
+    """
+
+    power: float = 0.5
+
+    def __post_init__(self):
+        _validate.not_negative("power", self.power, "try 0.5")
+
+
+SFRON = WeightingCard(
+    name="sfron",
+    label="SFRon",
+    title="by an inverse power of the current loss",
+    build=lambda lab, options: sfron(options.power),
+    source="arXiv 2409.19732",
+    options=SfronWeights,
+    shared=True,
+)

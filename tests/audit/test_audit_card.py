@@ -133,8 +133,8 @@ def test_it_is_on_the_page_which_knows_the_record_alone(found):
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("kind", "rate", "cards.sure.kind='rate' is unknown"),
-        ("label", 3, "cards.sure.label is no text"),
+        ("kind", "rate", "cards.sure.kind='rate' must be one of"),
+        ("label", 3, "cards.sure.label=3 must be text"),
         ("digits", -1, "cards.sure.digits=-1"),
         ("models", 0, "cards.sure.models=0"),
         ("alone", "os.system", "cards.sure.alone is unknown"),

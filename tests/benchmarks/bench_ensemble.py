@@ -20,9 +20,10 @@ from jax_unlearn.data import digits
 from jax_unlearn.drivers.ensemble import run_ensemble, stack
 from jax_unlearn.drivers.loop import run
 from jax_unlearn.lab import draw_request
-from jax_unlearn.lab.networks import build, describe
+from jax_unlearn.lab.job import Trained, checked
 from jax_unlearn.lab.prepare import Preparer
-from jax_unlearn.lab.stages import Trained, Trainer, checked
+from jax_unlearn.lab.subject import subject_of
+from jax_unlearn.lab.training import Trainer
 from jax_unlearn.recipes.digits import digits_plan
 
 METHOD, ALONE = "RL", "one by one"
@@ -81,13 +82,13 @@ def measure(*, models=64, epochs=None, chunk=None, network="small_cnn", width=8)
     method = plan.methods[METHOD]
     if epochs is not None:
         setting = dataclasses.replace(setting, epochs=epochs)
-        method = dataclasses.replace(method, epochs=epochs)
+        method = method.but(epochs=epochs)
     chunk = models if chunk is None else chunk
-    model = build(describe(setting, dataset))
+    subject = subject_of(setting, dataset)
     request, _ = draw_request(plan, dataset, plan.seeds[0])
-    trainer, preparer = Trainer(model, setting), Preparer(model, dataset)
+    trainer, preparer = Trainer(subject, setting), Preparer(subject)
     ids = np.union1d(request.forget, request.retain)
-    pairs = [trainer.job(dataset.train, ids, seed=i) for i in range(models)]
+    pairs = [trainer.job(ids, seed=i) for i in range(models)]
     jobs, keys = (list(items) for items in zip(*pairs, strict=True))
     seconds = {"train": {}, "unlearn": {}}
     compiling = {"train": {}, "unlearn": {}}

@@ -49,8 +49,8 @@ def work(phase: str, folder: Path) -> None:
     epochs = 8 if phase == "train" else 2
     methods = {
         # its statistics: a Fisher ratio of both sets, a sample at a time
-        "statistics": Unlearning(method="sfron", epochs=1, batch_size=8),
-        "unlearn": Unlearning(weighting="falw", epochs=8, batch_size=32),
+        "statistics": Unlearning.of(method="sfron", epochs=1, batch_size=8),
+        "unlearn": Unlearning.of(weighting="falw", epochs=8, batch_size=32),
     }
     plan = Plan(
         title="kill",
@@ -72,11 +72,10 @@ def work(phase: str, folder: Path) -> None:
         run_ensembles(plan, dataset, folder, methods=told, progress=progress, **options)
         return
     bench = Bench(plan, dataset, progress, folder=folder, save_every=SAVE_EVERY)
-    request, _ = bench.request(0)
     original = bench.original(0)
     if phase != "train":
         print("preparing", flush=True)
-        bench.unlearn(phase, methods[phase], request, original, seed=0)
+        bench.unlearn(phase, methods[phase], bench.case(0), original)
 
 
 class Told(NamedTuple):
@@ -148,7 +147,7 @@ def kill(phase: str, folder: Path, number: int, wait: float) -> bool:
 
 def results(folder: Path) -> dict[str, bytes]:
     """Return all arrays of the models in a folder as bytes, by file and leaf."""
-    from jax_unlearn.lab.models import load_model
+    from jax_unlearn.lab.store import load_model
 
     found = {}
     for path in sorted(folder.rglob("*.npz")):

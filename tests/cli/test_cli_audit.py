@@ -1,6 +1,5 @@
 """Methods listed, audits of arrays and of ensembles, as a user runs them."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -12,9 +11,8 @@ from jax_unlearn.cli import ensemble as cli_ensemble
 from jax_unlearn.cli import main
 from jax_unlearn.data import from_npz
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab import Plan, Training, Unlearning
+from jax_unlearn.lab import Plan, Training, Unlearning, catalog
 from jax_unlearn.lab.arrays import load_outputs
-from jax_unlearn.lab.catalog import CATALOG
 from jax_unlearn.lab.results import dataset_record, to_json
 
 SIZES = {"forget": 12, "retain": 20, "test": 15}
@@ -52,9 +50,9 @@ def arrays_file(path, **changes):
 def test_every_method_is_listed_with_its_cost_and_source(capsys):
     main(["methods"])
     printed = capsys.readouterr().out
-    for name, entry in CATALOG.items():
+    for name, card in catalog.METHODS.items():
         assert f"{name} " in printed
-        assert entry.source in printed
+        assert card.source in printed
     assert "gradients of single samples" in printed
 
 
@@ -135,7 +133,7 @@ def planned(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     data = small_data(folder / "data.npz")
     record = {
-        "plan": dataclasses.asdict(PLAN),
+        "plan": PLAN.record(),
         "dataset": dataset_record(from_npz(data)),
     }
     (folder / "config.json").write_text(to_json(record))

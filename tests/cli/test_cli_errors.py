@@ -9,7 +9,7 @@ from small import NETWORK, refused, small_data
 
 from jax_unlearn.cli import main
 from jax_unlearn.data import load_manifest
-from jax_unlearn.lab.models import load_model
+from jax_unlearn.lab.store import load_model
 
 
 def unlearn(job, forget, out, *options):
@@ -103,8 +103,8 @@ def test_a_forget_class_without_unseen_samples(job, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--temperature", "0"], "temperature=0"),
-        (["--temperature", "-1"], "temperature=-1"),
+        (["--weighting", "loreun", "--temperature", "0"], "temperature=0"),
+        (["--weighting", "loreun", "--temperature", "-1"], "temperature=-1"),
         (["--weighting", "falw", "--tau", "-0.5"], "tau=-0.5"),
         (["--keep", "0"], "keep=0"),
         (["--learning-rate", "0"], "learning_rate=0"),

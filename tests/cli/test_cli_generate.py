@@ -40,8 +40,8 @@ def made(tmp_path_factory):
 
 def test_the_record_says_what_was_forgotten(made):
     record = read_record(made / "salun")
-    assert record["forgotten"] == "1"
-    assert record["forgotten_images"] > 0
+    assert record["forgotten_as"] == "1"
+    assert record["forgotten"] > 0
     assert record["unlearning"]["weighting"] == "loreun"
     assert record["num_ids"] == read_record(made / "retrained")["num_ids"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from jax_unlearn.cli import main
 from jax_unlearn.data import digest, from_npz, load_manifest
-from jax_unlearn.lab.models import load_model
+from jax_unlearn.lab.store import load_model
 
 
 def test_unlearning_moves_the_model_and_records_what_was_done(job):

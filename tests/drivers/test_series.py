@@ -19,7 +19,9 @@ import jax_unlearn as ju
 from jax_unlearn.drivers import signals
 from jax_unlearn.drivers.locks import locked
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab.unfinished import Candidates, Infos, partial_of, unfinished
+from jax_unlearn.lab.job import Candidates
+from jax_unlearn.lab.notes import Infos
+from jax_unlearn.lab.store import partial_of, unfinished
 
 STEPS, KEY = 6, jax.random.key(1)
 BATCHES = [

@@ -1,4 +1,4 @@
-"""Every method of the catalog: one builder, settings of its own, a model it moves."""
+"""Every method of the catalog: a card of its own, settings, a model it moves."""
 
 import dataclasses
 from typing import NamedTuple
@@ -7,24 +7,24 @@ import jax
 import numpy as np
 import pytest
 
-from jax_unlearn import losses, methods
+from jax_unlearn import losses, methods, oneshot
 from jax_unlearn.data import Dataset, Examples, digits, forget_split, holdout, to_ids
 from jax_unlearn.drivers.loop import predict, run
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab import stepwise, transforms
-from jax_unlearn.lab.catalog import CATALOG
-from jax_unlearn.lab.networks import build, describe
+from jax_unlearn.lab import Request, Training, Unlearning
+from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
+from jax_unlearn.lab.context import Origin
+from jax_unlearn.lab.job import Trained, execute
 from jax_unlearn.lab.prepare import Preparer, accessible, check_unseen
-from jax_unlearn.lab.settings import METHODS, Training, Unlearning
-from jax_unlearn.lab.stages import Request, Trained, Trainer, execute
-from jax_unlearn.lab.task import Origin
-from jax_unlearn.types import Model
+from jax_unlearn.lab.subject import Subject, subject_of
+from jax_unlearn.lab.training import Trainer
 
 SEED = 1  # of the originals
 TRAININGS = {
     "mlp": Training(network="mlp", width=6, epochs=20, batch_size=100),
     "linear": Training(network="linear", epochs=30, batch_size=128, momentum=0.0),
 }
+SERVED = tuple(name for name in METHODS if name != "esd")  # esd: of diffusion alone
 OWN = ("amnesiac", "deltagrad", "retrain", "ltu")  # below; ltu in test_prepare.py
 DEEP = (  # on the mlp; the others on the linear network, which compiles faster
     *("finetune", "random_label", "endpoint_transport", "scrub", "bad_teacher"),
@@ -33,36 +33,48 @@ DEEP = (  # on the mlp; the others on the linear network, which compiles faster
 QUICK = {
     "influence": {"samples": 20},
     "unsir": {"noise_steps": 5},
+    "ltu": {
+        "allow_weak": True,
+        "query_size": 8,
+        "strategies": ("uniform", "hard"),
+        "attacks": ("gaussian_ratio", "gaussian_ratio"),
+    },
 }
 
 
 class World(NamedTuple):
     """One original model and a request to it."""
 
-    dataset: Dataset
-    model: Model
+    subject: Subject
     origin: Origin
     original: Trained
     request: Request
     preparer: Preparer
 
-    def job(self, method: str, *, request=None, original=None, **options):
+    @property
+    def dataset(self) -> Dataset:
+        return self.subject.dataset
+
+    @property
+    def model(self):
+        return self.subject.model
+
+    def job(self, method: str, *, request=None, original=None, seed=3, **options):
         """Prepare a method, one epoch of one batch unless told otherwise."""
         quick = {"epochs": 1, "batch_size": 128, "learning_rate": 0.1}
-        setting = Unlearning(
-            method=method, **{**quick, **QUICK.get(method, {}), **options}
-        )
+        told = {**quick, **QUICK.get(method, {}), **options}
+        setting = Unlearning.of(method=method, **told)
         return self.preparer(
             setting,
             request or self.request,
             original or self.original,
-            seed=3,
+            seed=seed,
             origin=self.origin,
         )
 
     def execute(self, job) -> Trained:
         at = self.original.params, self.original.model_state
-        return execute(job, *at, jax.random.key(0))
+        return execute(job, at, jax.random.key(0))
 
 
 def small_digits() -> Dataset:
@@ -90,12 +102,10 @@ def worlds():
     def world(name: str) -> World:
         if name not in made:
             training = TRAININGS[name]
-            network = describe(training, dataset)
-            model = build(network)
-            original = Trainer(model, training)(dataset.train, trained, seed=SEED)
-            preparer = Preparer(model, dataset, build(network, features=True))
-            origin = Origin(training, SEED)
-            made[name] = World(dataset, model, origin, original, request, preparer)
+            subject = subject_of(training, dataset)
+            original = Trainer(subject, training)(trained, seed=SEED)
+            preparer, origin = Preparer(subject), Origin(training, SEED)
+            made[name] = World(subject, origin, original, request, preparer)
         return made[name]
 
     return world
@@ -118,30 +128,36 @@ def distance(a, b) -> float:
     return float(np.sqrt(sum(np.square(x - y).sum() for x, y in pairs)))
 
 
-def test_every_method_of_the_catalog_has_one_builder():
-    one_shot = {name for name, entry in CATALOG.items() if entry.kind == "one-shot"}
-    assert set(transforms.BUILDERS) == one_shot
-    assert set(stepwise.BUILDERS) == set(CATALOG) - one_shot
-    kinds = {entry.kind for entry in CATALOG.values()}
+def test_every_method_of_the_catalog_has_a_card_of_its_own():
+    assert all(card.name == name for name, card in METHODS.items())
+    assert {*oneshot.CARDS, *methods.CARDS} == set(METHODS.values())
+    one_shot = {name for name, card in METHODS.items() if card.kind == "one-shot"}
+    assert {card.name for card in oneshot.CARDS} == one_shot
+    for words in ("label", "title"):
+        assert len({getattr(card, words) for card in METHODS.values()}) == len(METHODS)
+    kinds = {card.kind for card in METHODS.values()}
     assert kinds == {"steps", "one-shot", "training"}
-    reads = {name for entry in CATALOG.values() for name in entry.reads}
+    reads = {name for card in METHODS.values() for name in card.reads}
     assert reads == {"forget", "retain", "unseen", "original", "training"}
 
 
 def test_the_options_of_the_catalog_are_settings():
-    fields = {field.name for field in dataclasses.fields(Unlearning)}
-    options = {name for entry in CATALOG.values() for name in entry.options}
-    assert options <= fields
-    assert tuple(CATALOG) == METHODS
+    common = {field.name for field in dataclasses.fields(Unlearning)}
+    for name, card in METHODS.items():
+        own = {field.name for field in dataclasses.fields(card.options)}
+        assert not own & common
+        assert set(card.search) <= own | common
+        kind = "classification" if name in SERVED else "diffusion"
+        assert set(Unlearning.of(method=name, modality=kind).flat()) >= own
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m not in OWN])
+@pytest.mark.parametrize("method", [m for m in SERVED if m not in OWN])
 def test_every_method_moves_the_parameters(worlds, method):
     world = worlds("mlp" if method in DEEP else "linear")
     before = leaves(world.original)
     job = world.job(method)
     found = world.execute(job)
-    assert (job.transform is None) == (CATALOG[method].kind != "one-shot")
+    assert (job.transform is None) == (METHODS[method].kind != "one-shot")
     assert job.prepare_seconds > 0
     assert set(found.seconds) == {"prepare", "compile", "run"}
     assert jax.tree.structure(found.params) == jax.tree.structure(world.original.params)
@@ -154,28 +170,46 @@ def test_every_method_moves_the_parameters(worlds, method):
     assert distance(found, world.original) > 1e-4
 
 
+STEPWISE = tuple(n for n in SERVED if METHODS[n].kind != "one-shot")
+SHARED = [
+    *((name, {}) for name in STEPWISE),
+    *(("gradient_ascent", {"weighting": name}) for name in WEIGHTINGS),
+    *(
+        ("gradient_ascent", {"weighting": "falw", "estimator": name})
+        for name in ("every", "streaming", "anchored")
+    ),
+    ("gradient_ascent", {"salient": True}),
+]
+
+
 @pytest.mark.parametrize(
-    "method",
-    ["random_label", "endpoint_transport", "l1_sparse", "boundary_shrink"]
-    + ["boundary_expand", "sfron", "scrub", "bad_teacher", "unsir"],
+    ("method", "options"),
+    SHARED,
+    ids=["-".join([n, *map(str, o.values())]) for n, o in SHARED],
 )
-def test_a_shared_program_is_the_one_that_the_task_would_have_had(worlds, method):
+def test_a_shared_program_is_the_one_that_the_task_would_have_had(
+    worlds, method, options
+):
     world = worlds("mlp" if method in DEEP else "linear")
     rng = np.random.default_rng(0)
     both = rng.permutation(np.union1d(world.request.forget, world.request.retain))
-    size = len(world.request.forget)
+    size = len(world.request.forget) - 3
     others = Request(np.sort(both[:size]), np.sort(both[size:]), world.request.unseen)
     moved = world.original._replace(
         params=jax.tree.map(lambda leaf: 1.1 * leaf, world.original.params)
     )
-    fresh = Preparer(world.model, world.dataset, world.preparer.features)
+    fresh = Preparer(world.subject)
     theirs = world._replace(preparer=fresh, origin=world.origin._replace(seed=9))
-    shared = theirs.job(method, request=others, original=moved, learning_rate=0.7)
-    own = world.job(method)
-    same = world._replace(preparer=fresh).job(method)
+    away = {"learning_rate": 0.7, "seed": 8}
+    if "length" not in METHODS[method].step_reads:
+        away |= {"epochs": 2}
+    shared = theirs.job(method, request=others, original=moved, **(options | away))
+    own = world._replace(preparer=Preparer(world.subject)).job(method, **options)
+    same = world._replace(preparer=fresh).job(method, **options)
     assert same.unlearner.step is shared.unlearner.step
-    state = own.unlearner.init(world.original.params, world.original.model_state)
-    batch = own.schedule[0]
+    assert own.unlearner.step is not shared.unlearner.step
+    at = own.start or (world.original.params, world.original.model_state)
+    state, batch = own.unlearner.init(*at), own.schedule[0]
     texts = [
         jax.jit(job.unlearner.step).lower(state, batch, jax.random.key(0)).as_text()
         for job in (own, same)
@@ -243,24 +277,24 @@ def test_scrub_with_rewind_keeps_the_epoch_that_errs_as_on_unseen_samples(worlds
 def test_scrub_with_rewind_needs_unseen_samples(worlds):
     world = worlds("mlp")
     alone = world.request._replace(unseen=world.request.unseen[:1])
-    setting = Unlearning(method="scrub", rewind=True)
+    setting = Unlearning.of(method="scrub", rewind=True)
     with pytest.raises(InputError, match="method='scrub' .*there are 1"):
         check_unseen(world.dataset, alone, setting)
-    check_unseen(world.dataset, alone, Unlearning(method="scrub"))
-    check_unseen(world.dataset, alone, Unlearning(method="finetune", rewind=True))
+    check_unseen(world.dataset, alone, Unlearning.of(method="scrub"))
+    earlier = {"method": "finetune", "rewind": True}  # it had all options of all
+    check_unseen(world.dataset, alone, Unlearning.read(earlier))
 
 
 def test_amnesiac_subtracts_the_updates_of_batches_with_forget_samples(worlds):
     base = worlds("linear")
     training = Training(network="linear", epochs=2, batch_size=10)
-    trainer = Trainer(base.model, training)
+    trainer = Trainer(subject_of(training, base.dataset), training)
     ids = np.union1d(base.request.forget, base.request.retain)
-    job, _ = trainer.job(base.dataset.train, ids, seed=SEED)
+    job, _ = trainer.job(ids, seed=SEED)
     assert job.start is not None
     assert job.schedule is not None
     places = [jax.tree.map(np.asarray, job.start[0])]
     original = trainer(
-        base.dataset.train,
         ids,
         seed=SEED,
         callback=lambda step, state, info: places.append(
@@ -293,8 +327,8 @@ def test_amnesiac_subtracts_the_updates_of_batches_with_forget_samples(worlds):
 
 def test_deltagrad_is_much_nearer_to_retraining_than_the_original(worlds):
     world = worlds("linear")
-    trainer = Trainer(world.model, world.origin.training)
-    retrained = trainer(world.dataset.train, world.request.retain, seed=SEED)
+    trainer = Trainer(world.subject, world.origin.training)
+    retrained = trainer(world.request.retain, seed=SEED)
     found = world.execute(world.job("deltagrad", burn_in=4, period=5))
     before = distance(world.original, retrained)
     assert before > 0.01
@@ -303,14 +337,14 @@ def test_deltagrad_is_much_nearer_to_retraining_than_the_original(worlds):
 
 def test_retrain_is_the_training_without_the_forget_samples(worlds):
     world = worlds("linear")
-    preparer = Preparer(world.model, world.dataset)
+    preparer = Preparer(world.subject)
     for rate, rho in ((0.1, 1.0), (0.01, 1.0), (0.1, 0.5)):
         training = dataclasses.replace(world.origin.training, learning_rate=rate)
         origin = Origin(training, SEED)
         asked = world._replace(preparer=preparer, origin=origin)
         found = asked.execute(asked.job("retrain", rho=rho))
         ids = accessible(world.dataset, world.request, rho, 3).retain
-        expected = Trainer(world.model, training)(world.dataset.train, ids, seed=3)
+        expected = Trainer(world.subject, training)(ids, seed=3)
         assert distance(found, expected) == 0
         assert not np.isin(ids, world.request.forget).any()
 
@@ -352,9 +386,10 @@ def test_the_noise_of_unsir_stands_where_the_forget_samples_stood(worlds, dtype)
     images, labels = world.dataset.train
     if dtype == np.float32:
         floats = Examples(images.astype(np.float32) / 255, labels)
-        dataset = world.dataset._replace(train=floats)
-        preparer = Preparer(world.model, dataset)
-        world = world._replace(dataset=dataset, preparer=preparer)
+        subject = world.subject._replace(
+            dataset=world.dataset._replace(train=floats), examples=floats
+        )
+        world = world._replace(subject=subject, preparer=Preparer(subject))
     job = world.job("unsir", impair_epochs=2, epochs=3)
     batches = list(job.schedule)
     assert [batch.forget is not None for batch in batches] == [True] * 2 + [False] * 3
@@ -386,25 +421,46 @@ def test_the_noise_of_unsir_stands_where_the_forget_samples_stood(worlds, dtype)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"forget_every": 0}, "forget_every=0 must be at least 1"),
-        ({"forget_epochs": 0}, "forget_epochs=0 must be at least 1"),
-        ({"impair_epochs": 0}, "impair_epochs=0 must be at least 1"),
-        ({"noise_steps": 0}, "noise_steps=0 must be at least 1"),
-        ({"samples": 0}, "samples=0 must be at least 1"),
-        ({"period": 0}, "period=0 must be at least 1"),
-        ({"history": 0}, "history=0 must be at least 1"),
-        ({"burn_in": 1}, "burn_in=1 must be at least 2"),
-        ({"form": "exakt"}, "unknown form 'exakt'; did you mean 'exact'"),
-        ({"bound": 0.0}, "bound=0.0 must be positive"),
-        ({"ascent_clip": -1.0}, "ascent_clip=-1.0 must be positive"),
-        ({"selection": 0.0}, "selection=0.0 must be positive"),
-        ({"dampening": float("nan")}, "dampening=nan must be positive"),
-        ({"peak": -1.0}, "peak=-1.0 must not be negative"),
-        ({"distill_share": -1.0}, "distill_share=-1.0 must not be negative"),
-        ({"task_share": float("inf")}, "task_share=inf must not be negative"),
-        ({"noise": -1e-6}, "noise=-1e-06 must not be negative"),
-        ({"strength": float("nan")}, "strength=nan must not be negative"),
-        ({"teacher_temperature": 0.0}, "teacher_temperature=0.0 must be positive"),
+        ({"method": "sfron", "forget_every": 0}, "forget_every=0 must be at least 1"),
+        ({"method": "scrub", "forget_epochs": 0}, "forget_epochs=0 must be at least 1"),
+        ({"method": "unsir", "impair_epochs": 0}, "impair_epochs=0 must be at least 1"),
+        ({"method": "unsir", "noise_steps": 0}, "noise_steps=0 must be at least 1"),
+        ({"method": "influence", "samples": 0}, "samples=0 must be at least 1"),
+        ({"method": "deltagrad", "period": 0}, "period=0 must be at least 1"),
+        ({"method": "deltagrad", "history": 0}, "history=0 must be at least 1"),
+        ({"method": "deltagrad", "burn_in": 1}, "burn_in=1 must be at least 2"),
+        (
+            {"method": "influence", "form": "exakt"},
+            "unknown form 'exakt'; did you mean 'exact'",
+        ),
+        ({"method": "boundary_shrink", "bound": 0.0}, "bound=0.0 must be positive"),
+        ({"method": "sfron", "ascent_clip": -1.0}, "ascent_clip=-1.0 must be positive"),
+        ({"method": "ssd", "selection": 0.0}, "selection=0.0 must be positive"),
+        (
+            {"method": "ssd", "dampening": float("nan")},
+            "dampening=nan must be positive",
+        ),
+        ({"method": "sfron", "peak": -1.0}, "peak=-1.0 must not be negative"),
+        (
+            {"method": "scrub", "distill_share": -1.0},
+            "distill_share=-1.0 must not be negative",
+        ),
+        (
+            {"method": "scrub", "task_share": float("inf")},
+            "task_share=inf must not be negative",
+        ),
+        (
+            {"method": "fisher_forgetting", "noise": -1e-6},
+            "noise=-1e-06 must not be negative",
+        ),
+        (
+            {"method": "influence", "strength": float("nan")},
+            "strength=nan must not be negative",
+        ),
+        (
+            {"method": "scrub", "teacher_temperature": 0.0},
+            "teacher_temperature=0.0 must be positive",
+        ),
         ({"method": "ssd", "salient": True}, "salient=True: ssd takes no steps"),
         ({"method": "retrain", "salient": True}, "salient=True: retrain takes no"),
         ({"method": "unsir", "weighting": "falw"}, "weighting='falw': unsir has no"),
@@ -418,13 +474,14 @@ def test_the_noise_of_unsir_stands_where_the_forget_samples_stood(worlds, dtype)
 )
 def test_settings_of_the_new_methods_that_make_no_sense_are_refused(options, message):
     with pytest.raises(InputError, match=message):
-        Unlearning(**options)
+        Unlearning.of(**options)
 
 
 def test_the_weighting_that_a_method_comes_with():
-    found = {name: Unlearning(method=name).weighting for name in METHODS}
+    found = {name: Unlearning.of(method=name).weighting for name in SERVED}
     assert found.pop("sfron") == "sfron"
     assert set(found.values()) == {"uniform"}
-    assert Unlearning(method="sfron", weighting="uniform").weighting == "uniform"
-    resolved = Unlearning(method="sfron")
-    assert Unlearning(**dataclasses.asdict(resolved)) == resolved
+    assert Unlearning.of(method="sfron", weighting="uniform").weighting == "uniform"
+    resolved = Unlearning.of(method="sfron")
+    assert Unlearning.of(**resolved.flat()) == resolved
+    assert Unlearning.read(resolved.record()) == resolved

@@ -9,35 +9,35 @@ from toys import trees_close
 
 from jax_unlearn.data import digits, holdout
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab.chain import chain
+from jax_unlearn.lab import Request, Training, Unlearning
+from jax_unlearn.lab.chain import Chain, chain
+from jax_unlearn.lab.job import Trained, execute
 from jax_unlearn.lab.ledger import read
-from jax_unlearn.lab.models import load_model
-from jax_unlearn.lab.networks import build, describe
 from jax_unlearn.lab.prepare import Preparer
-from jax_unlearn.lab.settings import Training, Unlearning
-from jax_unlearn.lab.stages import Request, Trained, execute
+from jax_unlearn.lab.store import load_model
+from jax_unlearn.lab.subject import subject_of
 
 DATA = digits()
 IDS, UNSEEN = holdout(DATA.train.labels, count=700, seed=0)
-SETTING = Unlearning(epochs=1, batch_size=64, learning_rate=0.05)
-NETWORK = describe(Training(network="mlp", width=6), DATA)
+SETTING = Unlearning.of(epochs=1, batch_size=64, learning_rate=0.05)
+SUBJECT = subject_of(Training(network="mlp", width=6), DATA)
 
 
 @pytest.fixture(scope="module")
 def preparer():
-    return Preparer(build(NETWORK), DATA)
+    return Preparer(SUBJECT)
 
 
 @pytest.fixture(scope="module")
 def original():
-    made = build(NETWORK).init(jax.random.key(0), DATA.train.inputs[:2])
+    made = SUBJECT.model.init(jax.random.key(0), DATA.train.inputs[:2])
     return Trained(*made, {})
 
 
 def served(preparer, original, parts, folder, **rest):
     rest = {"folder": folder, "seed": 3} | rest
-    made = chain(preparer, NETWORK, SETTING, original, IDS, parts, UNSEEN, **rest)
-    return list(made)
+    start = Chain(SUBJECT, original, IDS, UNSEEN)
+    return list(chain(start, SETTING, parts, preparer=preparer, **rest))
 
 
 def test_the_last_model_is_that_of_single_requests(preparer, original, tmp_path):
@@ -48,7 +48,7 @@ def test_the_last_model_is_that_of_single_requests(preparer, original, tmp_path)
         asked = Request(np.sort(part), np.sort(IDS[20 * (number + 1) :]), UNSEEN)
         job = preparer(SETTING, asked, current, seed=3 + number)
         key = jax.random.key(3 + number)
-        current = execute(job, current.params, current.model_state, key)
+        current = execute(job, current[:2], key)
         trees_close(models[number].params, current.params, rtol=0, atol=0)
         stored = load_model(tmp_path / f"request-{number + 1}", DATA)
         trees_close(stored.trained.params, current.params, rtol=0, atol=0)

@@ -13,16 +13,17 @@ from jax_unlearn.drivers.loop import predict
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan, Training, Unlearning, draw_request
-from jax_unlearn.lab.bench import slug
 from jax_unlearn.lab.ensemble_files import Files, _unpack
 from jax_unlearn.lab.ensemble_models import RETRAIN_SEED, Maker
 from jax_unlearn.lab.ensembles import PARTS, run_ensembles
-from jax_unlearn.lab.networks import build, describe
+from jax_unlearn.lab.job import execute
+from jax_unlearn.lab.plan import slug
 from jax_unlearn.lab.prepare import Preparer
-from jax_unlearn.lab.stages import Trainer, execute
+from jax_unlearn.lab.subject import subject_of
+from jax_unlearn.lab.training import Trainer
 
-RL = {"RL + LoReUn": Unlearning(weighting="loreun", epochs=2, batch_size=32)}
-SSD = {"SSD": Unlearning(method="ssd", batch_size=32, selection=2.0)}
+RL = {"RL + LoReUn": Unlearning.of(weighting="loreun", epochs=2, batch_size=32)}
+SSD = {"SSD": Unlearning.of(method="ssd", batch_size=32, selection=2.0)}
 TRAINING = Training(network="mlp", width=6, epochs=2, batch_size=32)
 
 
@@ -92,19 +93,17 @@ def grown(dataset, tmp_path_factory):
 def alone(dataset, number):
     """Return the logits of one number's models, each made by itself."""
     request, _ = draw_request(plan(), dataset, 3)
-    network = describe(TRAINING, dataset)
-    model = build(network)
-    train = Trainer(model, TRAINING)
+    subject = subject_of(TRAINING, dataset)
+    model, train = subject.model, Trainer(subject, TRAINING)
     everything = np.union1d(request.forget, request.retain)
-    original = train(dataset.train, everything, seed=number)
+    original = train(everything, seed=number)
     models = {
         "original": original,
-        "retrain": train(dataset.train, request.retain, seed=RETRAIN_SEED + number),
+        "retrain": train(request.retain, seed=RETRAIN_SEED + number),
     }
     for label, setting in {**RL, **SSD}.items():
-        job = Preparer(model, dataset)(setting, request, original, seed=number)
-        at = original.params, original.model_state
-        models[label] = execute(job, *at, jax.random.key(number))
+        job = Preparer(subject)(setting, request, original, seed=number)
+        models[label] = execute(job, original[:2], jax.random.key(number))
     inputs = {
         part: dataset.train.inputs[ids] for part, ids in request._asdict().items()
     }
@@ -270,7 +269,7 @@ def test_a_damaged_file_is_made_again(grown, copy, dataset):
 CHANGES = [
     ({"training": Training(network="mlp", width=6, epochs=3, batch_size=32)}, RL),
     ({"seeds": (5, 6)}, RL),
-    ({}, {"RL + LoReUn": Unlearning(weighting="loreun", epochs=3, batch_size=32)}),
+    ({}, {"RL + LoReUn": Unlearning.of(weighting="loreun", epochs=3, batch_size=32)}),
 ]
 
 
@@ -328,7 +327,7 @@ def test_an_interrupted_run_loses_one_chunk(copy, dataset, monkeypatch):
 
 def test_devices_share_the_models_and_rewinding_works(grown, dataset, tmp_path):
     scrub = {
-        "SCRUB+R": Unlearning(
+        "SCRUB+R": Unlearning.of(
             method="scrub", rewind=True, epochs=2, forget_epochs=1, batch_size=64
         )
     }
@@ -352,13 +351,12 @@ def test_devices_share_the_models_and_rewinding_works(grown, dataset, tmp_path):
             rtol=1e-3,
             atol=1e-3,
         )
-    network = describe(TRAINING, dataset)
-    model = build(network)
+    subject = subject_of(TRAINING, dataset)
+    model = subject.model
     everything = np.union1d(found.request.forget, found.request.retain)
-    original = Trainer(model, TRAINING)(dataset.train, everything, seed=2)
-    job = Preparer(model, dataset)(scrub["SCRUB+R"], found.request, original, seed=2)
-    at = original.params, original.model_state
-    single = execute(job, *at, jax.random.key(2))
+    original = Trainer(subject, TRAINING)(everything, seed=2)
+    job = Preparer(subject)(scrub["SCRUB+R"], found.request, original, seed=2)
+    single = execute(job, original[:2], jax.random.key(2))
     expected = predict(model, single.params, single.model_state, dataset.test.inputs)
     np.testing.assert_allclose(
         found.logits["SCRUB+R"]["test"][2], expected, rtol=1e-3, atol=1e-3
@@ -416,7 +414,7 @@ KILLS = [
 def test_a_killed_chunk_goes_on_in_it_bit_for_bit(
     dataset, tmp_path, monkeypatch, how, at
 ):
-    scrub = Unlearning(
+    scrub = Unlearning.of(
         method="scrub", rewind=True, epochs=2, forget_epochs=1, batch_size=64
     )
     methods = {"SCRUB+R": scrub}

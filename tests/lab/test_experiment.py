@@ -12,12 +12,12 @@ from jax_unlearn.drivers.locks import locked
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan, Training, Unlearning, draw_request, experiment
-from jax_unlearn.lab.models import load_model
 from jax_unlearn.lab.results import NULL, ORIGINAL, RETRAIN
+from jax_unlearn.lab.store import load_model
 
 METHODS = {
-    "FT": Unlearning(method="finetune", epochs=1, batch_size=32),
-    "RL + LoReUn": Unlearning(weighting="loreun", epochs=1, batch_size=32),
+    "FT": Unlearning.of(method="finetune", epochs=1, batch_size=32),
+    "RL + LoReUn": Unlearning.of(weighting="loreun", epochs=1, batch_size=32),
 }
 
 
@@ -156,7 +156,7 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(dataset, tmp_p
 def test_a_run_goes_on_where_it_stopped(run, dataset):
     folder, results, _ = run
     phases = []
-    more = METHODS | {"RL": Unlearning(epochs=1, batch_size=32)}
+    more = METHODS | {"RL": Unlearning.of(epochs=1, batch_size=32)}
     again = experiment(
         plan(methods=more),
         dataset,
@@ -175,7 +175,7 @@ def test_a_run_goes_on_where_it_stopped(run, dataset):
 def test_a_run_of_another_request_is_not_gone_on_with(run, dataset):
     with pytest.raises(InputError, match="other data, training or request"):
         experiment(plan(fraction=0.2), dataset, run[0], resume=True)
-    other = METHODS | {"FT": Unlearning(method="finetune", epochs=2, batch_size=32)}
+    other = METHODS | {"FT": Unlearning.of(method="finetune", epochs=2, batch_size=32)}
     config = run[0] / "config.json"
     before = config.read_text()
     with pytest.raises(InputError, match="made with another setting"):
@@ -210,7 +210,7 @@ def test_near_and_far_requests_share_the_original_of_another_run(
 def test_a_diverging_method_names_itself_and_the_last_good_checkpoint(
     dataset, tmp_path
 ):
-    bad = {"GA": Unlearning(method="gradient_ascent", learning_rate=1e30, epochs=9)}
+    bad = {"GA": Unlearning.of(method="gradient_ascent", learning_rate=1e30, epochs=9)}
     words = "GA .*at step .*last good checkpoint"
     with pytest.raises(InputError, match=words) as caught:
         experiment(plan(methods=bad), dataset, tmp_path / "run")

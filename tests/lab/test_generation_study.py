@@ -1,6 +1,7 @@
 """A study of diffusion models at the smallest size: whole, resumed, refused."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -8,33 +9,42 @@ from toys import trees_close
 
 from jax_unlearn.data import Dataset, Examples, digits
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab.generation import (
-    GenerationPlan,
-    GeneratorTrainer,
-    GeneratorTraining,
-    GeneratorUnlearning,
+from jax_unlearn.lab import Plan, Training, Unlearning, experiment
+from jax_unlearn.lab.experiment import phases
+from jax_unlearn.lab.modalities.diffusion.settings import (
+    DiffusionTraining,
+    Judging,
     Sampling,
-    build,
-    describe,
-    phases,
-    study,
 )
-from jax_unlearn.lab.settings import Training
-from jax_unlearn.lab.unfinished import unfinished
+from jax_unlearn.lab.store import unfinished
+from jax_unlearn.lab.subject import subject_of
+from jax_unlearn.lab.training import Trainer
 from jax_unlearn.recipes import generation as recipes
 
-PLAN = GenerationPlan(
+
+def relabel(**options):
+    return {"Relabel": Unlearning.of(modality="diffusion", **options)}
+
+
+PLAN = Plan(
     title="tiny",
-    training=GeneratorTraining(
+    kind="class",
+    fraction=1.0,
+    gamma=1.0,
+    unseen=0.1,
+    training=DiffusionTraining(
         widths=(4,), attention=(0,), timesteps=12, steps=3, batch_size=16
     ),
-    judge=Training(network="mlp", width=8, epochs=1),
-    sampling=Sampling(sampling_steps=2),
-    methods={"Relabel": GeneratorUnlearning(steps=2, batch_size=8)},
+    methods=relabel(steps=2, batch_size=8),
+    seeds=(0,),
     classes=(1,),
-    per_class=8,
-    forget_images=10,
     null=False,
+    judging=Judging(
+        judge=Training(network="mlp", width=8, epochs=1),
+        sampling=Sampling(sampling_steps=2),
+        per_class=8,
+        forget_images=10,
+    ),
 )
 
 
@@ -57,9 +67,12 @@ def test_a_study_is_whole_and_goes_on_where_it_stood(data, tmp_path):
         if done == 0:
             told.append((phase, total))
 
-    first = study(PLAN, data, tmp_path / "s", progress=progress)
+    def again(plan):
+        return experiment(plan, data, tmp_path / "s", progress=progress, resume=True)
+
+    first = experiment(PLAN, data, tmp_path / "s", progress=progress)
     assert len(told) == phases(PLAN)
-    assert list(first["rows"]) == ["original", "retrain", "Relabel"]
+    assert list(first["rows"]) == ["retrain", "original", "Relabel"]
     (run,) = first["runs"]
     assert run["class"] == 1
     for key, row in run["rows"].items():
@@ -70,29 +83,47 @@ def test_a_study_is_whole_and_goes_on_where_it_stood(data, tmp_path):
     assert run["rows"]["retrain"]["ua"] == first["rows"]["retrain"]["ua"]["mean"]
     assert first["rows"]["retrain"]["ua_gap"]["mean"] == 0
     assert run["rows"]["original"]["forget_error"] != run["rows"]["Relabel"]["ua"]
-    made = {path for path in (tmp_path / "s").rglob("*") if path.is_dir()}
+    made = {path: path.stat().st_mtime_ns for path in models_and_figures(tmp_path)}
+    assert len(made) == 4 + 3  # a judge and three models; figures of the three
     told.clear()
-    second = study(PLAN, data, tmp_path / "s", progress=progress)
+    second = again(PLAN)
     assert second["rows"] == first["rows"]
+    assert second["runs"] == first["runs"]
     assert all(total == 1 for phase, total in told if phase != "judge")
-    assert {path for path in (tmp_path / "s").rglob("*") if path.is_dir()} == made
-    other = dataclasses.replace(PLAN, per_class=9)
-    with pytest.raises(InputError, match="holds another study: its per_class is 8"):
-        study(other, data, tmp_path / "s", progress=progress)
-    changed = {"Relabel": GeneratorUnlearning(steps=3)}
-    with pytest.raises(InputError, match="holds 'Relabel' with other settings"):
-        study(
-            dataclasses.replace(PLAN, methods=changed),
-            data,
-            tmp_path / "s",
-            progress=progress,
-        )
+    assert made == {
+        path: path.stat().st_mtime_ns for path in models_and_figures(tmp_path)
+    }
+    other = dataclasses.replace(PLAN.judging, per_class=9)
+    with pytest.raises(InputError, match="request .its judging.per_class is 8.;"):
+        again(dataclasses.replace(PLAN, judging=other))
+    changed = dataclasses.replace(PLAN, methods=relabel(steps=3, batch_size=8))
+    with pytest.raises(InputError, match="relabel was made with another setting"):
+        again(changed)
+    with pytest.raises(InputError, match="already holds files"):
+        experiment(PLAN, data, tmp_path / "s")
+
+
+def models_and_figures(folder):
+    return [*folder.rglob("record.json"), *(folder / "s" / "figures").rglob("*.json")]
+
+
+def test_figures_are_read_again_and_not_redrawn(data, tmp_path):
+    experiment(PLAN, data, tmp_path)
+    for path in (tmp_path / "figures").rglob("relabel.json"):
+        kept = json.loads(path.read_text())
+        kept["figures"]["ua"] = 12.5
+        path.write_text(json.dumps(kept))
+    again = experiment(PLAN, data, tmp_path, resume=True)
+    assert again["rows"]["Relabel"]["ua"]["mean"] == 12.5
+    path.write_text("[]")
+    with pytest.raises(InputError, match=r"relabel.json holds no figures"):
+        experiment(PLAN, data, tmp_path, resume=True)
 
 
 def test_a_training_that_was_cut_goes_on(data, tmp_path):
-    trainer = GeneratorTrainer(build(describe(PLAN.training, data)), PLAN.training)
+    trainer = Trainer(subject_of(PLAN.training, data), PLAN.training)
     ids = np.arange(len(data.train.labels))
-    whole = trainer(data.train, ids, seed=0)
+    whole = trainer(ids, seed=0)
     steps = []
 
     def cut(step, state, info):
@@ -102,8 +133,7 @@ def test_a_training_that_was_cut_goes_on(data, tmp_path):
 
     def train(callback):
         with unfinished(tmp_path / "model", {}, seconds=0) as series:
-            told = {"callback": callback, "series": series}
-            return trainer(data.train, ids, seed=0, **told)
+            return trainer(ids, seed=0, callback=callback, series=series)
 
     with pytest.raises(KeyboardInterrupt):
         train(cut)
@@ -113,16 +143,13 @@ def test_a_training_that_was_cut_goes_on(data, tmp_path):
 
 
 def test_bad_plans_are_named(data, tmp_path):
-    with pytest.raises(InputError, match="class 7 has no training images"):
-        study(
-            dataclasses.replace(PLAN, classes=(7,)),
-            data,
-            tmp_path / "s",
-            progress=lambda *_: None,
-        )
+    with pytest.raises(InputError, match="class 7 has 0 of the 90 training"):
+        experiment(dataclasses.replace(PLAN, classes=(7,)), data, tmp_path / "s")
     assert not (tmp_path / "s").exists()
     with pytest.raises(InputError, match="per_class=3 must be at least 8"):
-        dataclasses.replace(PLAN, per_class=3)
+        dataclasses.replace(PLAN.judging, per_class=3)
+    with pytest.raises(InputError, match="per_class=1 must be at least 2"):
+        Judging(per_class=1, forget_images=1)
     with pytest.raises(InputError, match="classes=\\(\\)"):
         dataclasses.replace(PLAN, classes=())
 

@@ -1,7 +1,5 @@
 """Guards as settings: what they keep back, where they stop, a cut run."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
@@ -25,7 +23,7 @@ PLAN = Plan(
     methods={},
     seeds=(0, 1),
 )
-ASCENT = Unlearning(
+ASCENT = Unlearning.of(
     method="gradient_ascent", epochs=20, batch_size=30, learning_rate=0.1, clip=1.0
 )
 
@@ -36,59 +34,59 @@ def bench(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def request_(bench):
-    return bench.request(0)[0]
+def case(bench):
+    return bench.case(0)
 
 
 def guarded(**guards):
-    return dataclasses.replace(ASCENT, guard_every=3, **guards)
+    return ASCENT.but(guard_every=3, **guards)
 
 
-def utility(bench, request, setting, trained):
-    _, held = held_back(DATA, request, setting, 0)
+def utility(bench, case, setting, trained):
+    _, held = held_back(DATA, case.request, setting, 0)
     at = trained.params, trained.model_state
-    logits = predict(bench.model, *at, DATA.train.inputs[held])
+    logits = predict(bench.subject.model, *at, DATA.train.inputs[held])
     return 100 * np.mean(logits.argmax(-1) == DATA.train.labels[held])
 
 
-def test_a_tenth_of_the_retain_set_is_kept_back(request_):
-    setting = guarded(guard_utility=70.0)
-    left, held = held_back(DATA, request_, setting, 0)
-    assert len(held) == round(0.1 * len(request_.retain))
+def test_a_tenth_of_the_retain_set_is_kept_back(case):
+    setting, request = guarded(guard_utility=70.0), case.request
+    left, held = held_back(DATA, request, setting, 0)
+    assert len(held) == round(0.1 * len(request.retain))
     assert not set(held) & set(left.retain)
-    assert set(held) | set(left.retain) == set(request_.retain)
-    assert held_back(DATA, request_, ASCENT, 0)[0] is request_
+    assert set(held) | set(left.retain) == set(request.retain)
+    assert held_back(DATA, request, ASCENT, 0)[0] is request
 
 
-def test_a_collapse_is_stopped_or_rolled_back(bench, request_):
+def test_a_collapse_is_stopped_or_rolled_back(bench, case):
     original = bench.original(0)
-    rest = {"request": request_, "original": original, "seed": 0, "keep": False}
+    rest = {"case": case, "original": original, "keep": False}
     setting = guarded(guard_utility=70.0)
     plain = bench.unlearn("plain", ASCENT, **rest)
-    assert utility(bench, request_, setting, plain.trained) < 70
+    assert utility(bench, case, setting, plain.trained) < 70
     assert "stopped" not in plain.notes
     stopped = bench.unlearn("stopped", setting, **rest)
-    assert utility(bench, request_, setting, stopped.trained) < 70
+    assert utility(bench, case, setting, stopped.trained) < 70
     told = stopped.notes["stopped"]
     assert told["step"] % 3 == 0
     assert told["reason"].endswith("is under 70 %")
-    back = dataclasses.replace(setting, guard_roll_back=True)
+    back = setting.but(guard_roll_back=True)
     rolled = bench.unlearn("rolled", back, **rest)
     assert rolled.notes["stopped"] == told
-    assert utility(bench, request_, setting, rolled.trained) >= 70
+    assert utility(bench, case, setting, rolled.trained) >= 70
 
 
-def test_forgetting_ends_at_the_endpoint(bench, request_):
+def test_forgetting_ends_at_the_endpoint(bench, case):
     original = bench.original(0)
-    gentle = dataclasses.replace(guarded(guard_endpoint=True), learning_rate=0.01)
-    done = bench.unlearn("endpoint", gentle, request_, original, seed=0, keep=False)
+    gentle = guarded(guard_endpoint=True).but(learning_rate=0.01)
+    done = bench.unlearn("endpoint", gentle, case, original, keep=False)
     assert "has reached the unseen endpoint" in done.notes["stopped"]["reason"]
 
 
-def test_a_guarded_run_that_was_cut_ends_where_it_would_have(bench, request_, tmp_path):
+def test_a_guarded_run_that_was_cut_ends_where_it_would_have(bench, case, tmp_path):
     original = bench.original(0)
     setting = guarded(guard_utility=70.0, guard_roll_back=True)
-    rest = {"request": request_, "original": original, "seed": 0}
+    rest = {"case": case, "original": original}
     whole = bench.unlearn("whole", setting, **rest, keep=False)
     end = whole.notes["stopped"]["step"]
 
@@ -122,4 +120,4 @@ def test_a_guarded_run_that_was_cut_ends_where_it_would_have(bench, request_, tm
 )
 def test_guards_that_cannot_be(setting, words):
     with pytest.raises(InputError, match=words):
-        Unlearning(**setting)
+        Unlearning.of(**setting)

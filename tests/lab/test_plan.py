@@ -1,13 +1,15 @@
 """A plan read back from the configuration of a run, and what is refused."""
 
+import copy
 import dataclasses
 import json
 
 import pytest
 
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab.plan import Plan, plan_of
-from jax_unlearn.lab.settings import METHODS, Training, Unlearning
+from jax_unlearn.lab import Plan, Training, Unlearning
+from jax_unlearn.lab.catalog import METHODS
+from jax_unlearn.lab.plan import plan_of
 from jax_unlearn.recipes.digits import digits_plan
 
 PLAN = Plan(
@@ -19,12 +21,13 @@ PLAN = Plan(
     training=Training(network="mlp", width=6, momentum=0.0),
     methods={
         # "retrain" is the name of the reference's folder
-        **{n: Unlearning(method=n) for n in METHODS if n != "retrain"},
-        "retrained": Unlearning(method="retrain"),
-        "LTU, two attacks": Unlearning(
+        **{n: Unlearning.of(method=n) for n in METHODS if n not in ("retrain", "esd")},
+        "retrained": Unlearning.of(method="retrain"),
+        "LTU, two attacks": Unlearning.of(
             method="ltu", attacks=("logistic", "gaussian_ratio"), strategies=("hard",)
         ),
-        "SCRUB+R": Unlearning(method="scrub", rewind=True, teacher_temperature=2.5),
+        "falw": Unlearning.of(weighting="falw"),
+        "SCRUB+R": Unlearning.of(method="scrub", rewind=True, teacher_temperature=2.5),
     },
     seeds=(4, 2, 7),
     note="by hand",
@@ -33,21 +36,24 @@ PLAN = Plan(
 
 @pytest.mark.parametrize("plan", [PLAN, digits_plan()], ids=["all methods", "demo"])
 def test_a_plan_goes_through_json(plan):
-    record = {"plan": dataclasses.asdict(plan), "format": 1}
+    record = {"plan": plan.record(), "format": 1}
     assert plan_of(record, name="run") == plan
     assert plan_of(json.loads(json.dumps(record)), name="run") == plan
 
 
 def test_settings_that_a_record_lacks_are_defaults():
-    record = dataclasses.asdict(PLAN)
+    record = copy.deepcopy(PLAN.record())
     del record["note"], record["training"]["epochs"]
-    del record["methods"]["finetune"]["noise"]
+    del record["methods"]["finetune"]["clip"]
+    del record["methods"]["fisher_forgetting"]["options"]["noise"]
+    del record["methods"]["falw"]["weighting_options"]["tau"]
+    del record["methods"]["ssd"]["weighting_options"], record["methods"]["ssd"]["rho"]
     found = plan_of({"plan": record}, name="run")
     assert found == dataclasses.replace(PLAN, note="")
 
 
 def altered(change) -> dict:
-    record = dataclasses.asdict(PLAN)
+    record = copy.deepcopy(PLAN.record())
     change(record)
     return {"plan": record}
 

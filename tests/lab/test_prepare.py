@@ -1,7 +1,5 @@
 """Settings become the unlearners they name; two requests share one program."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
@@ -9,10 +7,12 @@ from toys import trees_close
 
 from jax_unlearn.data import digits, forget_split, holdout, to_ids
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab.networks import build, describe
+from jax_unlearn.lab import Request, Training, Unlearning
+from jax_unlearn.lab.job import Trained, execute
 from jax_unlearn.lab.prepare import Preparer, accessible, check_unseen
-from jax_unlearn.lab.settings import ATTACKS, Training, Unlearning
-from jax_unlearn.lab.stages import Request, Trained, Trainer, execute
+from jax_unlearn.lab.subject import subject_of
+from jax_unlearn.lab.training import Trainer
+from jax_unlearn.methods.ltu import ATTACKS
 
 DATA = digits()
 
@@ -25,19 +25,19 @@ def request(seed: int) -> Request:
 
 
 @pytest.fixture(scope="module")
-def network():
-    return describe(Training(network="mlp", width=6), DATA)
+def subject():
+    return subject_of(Training(network="mlp", width=6), DATA)
 
 
 @pytest.fixture(scope="module")
-def original(network):
-    params, state = build(network).init(jax.random.key(0), DATA.train.inputs[:2])
+def original(subject):
+    params, state = subject.model.init(jax.random.key(0), DATA.train.inputs[:2])
     return Trained(params, state, {})
 
 
-def test_a_second_request_runs_the_program_of_the_first(network, original):
-    preparer = Preparer(build(network), DATA)
-    setting = Unlearning(
+def test_a_second_request_runs_the_program_of_the_first(subject, original):
+    preparer = Preparer(subject)
+    setting = Unlearning.of(
         method="salun", weighting="falw", estimator="anchored", epochs=1, batch_size=400
     )
     jobs = [preparer(setting, request(s), original, seed=s) for s in (0, 1)]
@@ -48,18 +48,20 @@ def test_a_second_request_runs_the_program_of_the_first(network, original):
         not np.array_equal(a, b) for a, b in zip(*masks, strict=True) if a.dtype == bool
     )
     key = jax.random.key(0)
-    done = [execute(j, original.params, original.model_state, key) for j in jobs]
+    done = [execute(j, original[:2], key) for j in jobs]
     assert done[1].seconds["compile"] < done[0].seconds["compile"]
 
 
 @pytest.mark.parametrize("switch", [{"microbatch": 64}, {"remat": True}])
-def test_memory_switches_change_no_result(network, original, switch):
-    preparer = Preparer(build(network), DATA)
-    plain = Unlearning(weighting="loreun", epochs=1, batch_size=200, learning_rate=0.1)
-    key, at = jax.random.key(0), (original.params, original.model_state)
+def test_memory_switches_change_no_result(subject, original, switch):
+    preparer = Preparer(subject)
+    plain = Unlearning.of(
+        weighting="loreun", epochs=1, batch_size=200, learning_rate=0.1
+    )
+    key, at = jax.random.key(0), original[:2]
     done = [
-        execute(preparer(setting, request(0), original, seed=0), *at, key)
-        for setting in (plain, dataclasses.replace(plain, **switch))
+        execute(preparer(setting, request(0), original, seed=0), at, key)
+        for setting in (plain, plain.but(**switch))
     ]
     trees_close(done[1].params, done[0].params, rtol=1e-5, atol=1e-6)
     moved = jax.tree.map(np.subtract, done[0].params, original.params)
@@ -67,10 +69,10 @@ def test_memory_switches_change_no_result(network, original, switch):
 
 
 def test_a_second_setting_alike_runs_the_program_of_the_first_microbatched(
-    network, original
+    subject, original
 ):
-    preparer = Preparer(build(network), DATA)
-    setting = Unlearning(epochs=1, batch_size=400, microbatch=100, remat=True)
+    preparer = Preparer(subject)
+    setting = Unlearning.of(epochs=1, batch_size=400, microbatch=100, remat=True)
     jobs = [preparer(setting, request(s), original, seed=s) for s in (0, 1)]
     assert jobs[0].unlearner.step is jobs[1].unlearner.step
 
@@ -80,14 +82,14 @@ def test_a_forget_class_without_unseen_samples_is_named():
     unseen = np.flatnonzero(DATA.train.labels != 3)[:9]
     asked = Request(forget, unseen[:0], unseen)
     with pytest.raises(InputError, match="class 3"):
-        check_unseen(DATA, asked, Unlearning(weighting="falw"))
-    check_unseen(DATA, asked, Unlearning(method="ltu"))  # any unseen samples will do
+        check_unseen(DATA, asked, Unlearning.of(weighting="falw"))
+    check_unseen(DATA, asked, Unlearning.of(method="ltu"))  # any unseen samples will do
 
 
 def test_a_method_that_compares_with_unseen_samples_needs_some():
     asked = request(0)._replace(unseen=np.arange(0))
     with pytest.raises(InputError, match="method='ltu' .* there are 0"):
-        check_unseen(DATA, asked, Unlearning(method="ltu"))
+        check_unseen(DATA, asked, Unlearning.of(method="ltu"))
     check_unseen(DATA, asked, Unlearning())
 
 
@@ -106,7 +108,7 @@ def test_a_method_that_compares_with_unseen_samples_needs_some():
 )
 def test_settings_that_make_no_sense_are_refused(options, message):
     with pytest.raises(InputError, match=message):
-        Unlearning(**options)
+        Unlearning.of(**options)
 
 
 def test_a_share_of_the_retain_set_too_small_for_its_classes_is_refused():
@@ -114,15 +116,15 @@ def test_a_share_of_the_retain_set_too_small_for_its_classes_is_refused():
         accessible(DATA, request(0), 0.005, 0)
 
 
-def test_every_method_of_a_seed_reads_the_same_share(network, original):
-    preparer = Preparer(build(network), DATA)
+def test_every_method_of_a_seed_reads_the_same_share(subject, original):
+    preparer = Preparer(subject)
     asked = request(0)
     subset = accessible(DATA, asked, 0.3, seed=0).retain
     assert len(subset) == round(0.3 * len(asked.retain))
     seen = {
         int(i)
         for batch in preparer(
-            Unlearning(rho=0.3, epochs=1), asked, original, seed=0
+            Unlearning.of(rho=0.3, epochs=1), asked, original, seed=0
         ).schedule
         for i in batch.retain.index[batch.retain.mask]
     }
@@ -130,28 +132,24 @@ def test_every_method_of_a_seed_reads_the_same_share(network, original):
 
 
 @pytest.fixture(scope="module")
-def overfitted(network):
+def overfitted():
     """Return a request and a model that knows its training samples by heart."""
     trained, unseen = holdout(DATA.train.labels, count=700, seed=5)
     split = forget_split(DATA.train.labels[trained], fraction=0.2, seed=5)
     split = to_ids(split, trained)
-    wide = describe(
-        Training(network="mlp", width=64, epochs=60, learning_rate=0.1), DATA
-    )
-    trainer = Trainer(
-        build(wide), Training(network="mlp", width=64, epochs=60, weight_decay=0.0)
-    )
-    model = trainer(DATA.train, trained, seed=5)
+    training = Training(network="mlp", width=64, epochs=60, weight_decay=0.0)
+    wide = subject_of(training, DATA)
+    model = Trainer(wide, training)(trained, seed=5)
     return wide, Request(split.forget, split.retain, unseen), model
 
 
 def test_ltu_learns_its_attacks_and_shares_its_program(overfitted):
-    network, asked, model = overfitted
-    preparer = Preparer(build(network), DATA, build(network, features=True))
+    subject, asked, model = overfitted
+    preparer = Preparer(subject)
     base = {"method": "ltu", "query_size": 8, "batch_size": 32, "epochs": 1}
-    slow = preparer(Unlearning(**base, rho=0.3), asked, model, seed=0)
+    slow = preparer(Unlearning.of(**base, rho=0.3), asked, model, seed=0)
     fast = preparer(
-        Unlearning(**base, learning_rate=1.0, rho=0.6), asked, model, seed=1
+        Unlearning.of(**base, learning_rate=1.0, rho=0.6), asked, model, seed=1
     )
     assert slow.unlearner.step is fast.unlearner.step  # rate and rho are in the state
     assert len(fast.schedule) == 2 * len(slow.schedule)
@@ -161,8 +159,8 @@ def test_ltu_learns_its_attacks_and_shares_its_program(overfitted):
     assert any(found["better_than_chance"] for found in attacks.values())
     assert gaps["class_skewed"]["labels"] > gaps["support"]["labels"]
     key = jax.random.key(0)
-    first = execute(slow, model.params, model.model_state, key)
-    second = execute(fast, model.params, model.model_state, key)
+    first = execute(slow, model[:2], key)
+    second = execute(fast, model[:2], key)
     assert second.seconds["compile"] < first.seconds["compile"] / 2
     moved = [
         float(abs(a - b).max())
@@ -173,21 +171,21 @@ def test_ltu_learns_its_attacks_and_shares_its_program(overfitted):
 
 
 def test_attacks_may_learn_from_shadow_models(overfitted):
-    network, asked, model = overfitted
-    preparer = Preparer(build(network), DATA)
+    subject, asked, model = overfitted
+    preparer = Preparer(subject)
     names = ("gaussian_ratio", "gaussian_ratio", "logistic")
-    setting = Unlearning(method="ltu", attacks=names, shadows=2, query_size=8)
+    setting = Unlearning.of(method="ltu", attacks=names, shadows=2, query_size=8)
     found = preparer(setting, asked, model, seed=0).details["attacks"]
     assert list(found) == ["gaussian_ratio", "gaussian_ratio 2", "logistic"]
     assert found["gaussian_ratio"]["better_than_chance"]
     # judged on all samples of the model itself, not on a held-out half
-    setting = dataclasses.replace(setting, shadows=0)
+    setting = setting.but(shadows=0)
     alone = preparer(setting, asked, model, seed=0).details["attacks"]
     errors = [a["gaussian_ratio"]["standard_error"] for a in (found, alone)]
     assert errors[0] < 0.8 * errors[1]
 
 
-def test_a_model_that_gives_nothing_away_is_no_case_for_ltu(network, original):
-    preparer = Preparer(build(network), DATA)
+def test_a_model_that_gives_nothing_away_is_no_case_for_ltu(subject, original):
+    preparer = Preparer(subject)
     with pytest.raises(InputError, match="none is better than chance .*logistic"):
-        preparer(Unlearning(method="ltu"), request(0), original, seed=0)
+        preparer(Unlearning.of(method="ltu"), request(0), original, seed=0)

@@ -44,11 +44,14 @@ class Setting:
     rest: Clip | Noise | None = None
     curves: Mapping[str, Curve] = dataclasses.field(default_factory=dict)
     notes: dict[str, Any] | None = None
+    parts: dict[Literal["head", "tail"], float] | None = None
     flag: bool = False
 
     def __post_init__(self):
         if self.steps == 13:
             raise InputError("steps=13 brings bad luck; try 12")
+        if self.steps == 31:
+            raise schema.FieldError("steps=31 is 13 read backwards; try 12")
 
 
 def read(value, **options):
@@ -77,7 +80,7 @@ def test_values_become_what_the_class_says():
         Noise(2.0),
         {"a": Curve([Point(1.0), Point(2.0, 3.0)], 4)},
         {"any": [None]},
-        True,
+        flag=True,
     )
     assert read({"method": "scrub"}) == Setting("scrub")
     assert read(setting) is setting
@@ -98,6 +101,12 @@ def test_values_become_what_the_class_says():
         ({"steps": 2.5}, "setting.steps=2.5 must be a whole number, not a number"),
         ({"steps": True}, "setting.steps=True must be a whole number, not true or"),
         ({"steps": 13}, "setting: steps=13 brings bad luck; try 12"),
+        ({"steps": 31}, "setting.steps=31 is 13 read backwards; try 12"),
+        ({"parts": {"head": "x"}}, "setting.parts.head='x' must be a number, not text"),
+        (
+            {"parts": {"hed": 1}},
+            "setting.parts.hed='hed' must be one of head, tail; did",
+        ),
         ({"stepz": 3}, "setting.stepz is unknown; did you mean 'steps'?"),
         ({"a\nb" * 40: 3}, "is unknown; leave it out"),
         (
@@ -143,7 +152,13 @@ def test_what_does_not_fit_is_named_in_one_line(change, said):
         read(value, remedy="train it anew")
 
 
+class Strict(msgspec.Struct, forbid_unknown_fields=True):
+    x: int = 0
+
+
 def test_unknown_fields_are_passed_over_where_asked():
+    with pytest.raises(InputError, match="strict.y is unknown; leave it out"):
+        schema.read(Strict, {"y": 1}, name="strict", lenient=True)
     more = {**WHOLE, "newer": 1, "rest": {"scale": 2, "newer": 1}}
     assert read(more, lenient=True) == read(WHOLE)
     with pytest.raises(InputError, match="setting.steps='7' must be a whole number"):
@@ -162,6 +177,7 @@ def test_unknown_fields_are_passed_over_where_asked():
             '{"method": "salun", "steps": 13}',
             "a.json: content: steps=13 brings bad",
         ),
+        ("a.json", '{"method": "salun", "steps": 31}', "a.json: steps=31 is 13 read"),
         ("a.json", "[]", "a.json: content=[] must be an object"),
         ("a.yaml", "", "is neither .json nor .toml"),
         ("none.toml", None, "cannot read path="),

@@ -22,12 +22,10 @@ from jax_unlearn.data import (
 )
 from jax_unlearn.drivers.checkpoint import _digests
 from jax_unlearn.lab import Training
-from jax_unlearn.lab.generation import GeneratorTraining, save_generator
-from jax_unlearn.lab.generation.models import build as build_generator
-from jax_unlearn.lab.generation.models import describe as describe_generator
-from jax_unlearn.lab.models import save_model
-from jax_unlearn.lab.networks import build, describe
-from jax_unlearn.lab.stages import Trained
+from jax_unlearn.lab.job import Trained
+from jax_unlearn.lab.modalities.diffusion.settings import DiffusionTraining
+from jax_unlearn.lab.store import save_model
+from jax_unlearn.lab.subject import subject_of
 
 SIZES = {"forget": 12, "retain": 20, "test": 15}
 SECONDS = {"prepare": 0.0, "compile": 0.0, "run": 0.0}
@@ -111,18 +109,19 @@ def altered(checkpoint: Path, to: Path, change) -> Path:
 
 def _write_model(path: Path, dataset: Dataset, ids, unseen) -> None:
     training = Training(network="mlp", width=4, epochs=1, batch_size=32)
-    network = describe(training, dataset)
-    example = jnp.asarray(dataset.train.inputs[:2])
-    params, state = build(network).init(jax.random.key(0), example)
-    trained = Trained(params, state, SECONDS)
-    record = {"training": vars(training), "seed": 0, "retrain": False}
-    save_model(path, trained, network, dataset, ids, unseen, record)
+    _write_untrained(path, training, dataset, (ids, unseen), {"retrain": False})
 
 
 def _write_generator(path: Path, dataset: Dataset, ids, unseen) -> None:
-    training = GeneratorTraining(widths=(4,), attention=(0,), timesteps=30, steps=2)
-    network = describe_generator(training, dataset)
-    params, state = build_generator(network).model.init(jax.random.key(0), None)
+    training = DiffusionTraining(widths=(4,), attention=(0,), timesteps=30, steps=2)
+    _write_untrained(path, training, dataset, (ids, unseen), {"reduce": 1})
+
+
+def _write_untrained(path: Path, training, dataset: Dataset, parts, more) -> None:
+    subject = subject_of(training, dataset)
+    inputs = jax.tree.map(lambda x: jnp.asarray(x[:2]), subject.examples.inputs)
+    params, state = subject.model.init(jax.random.key(0), inputs)
+    record = {"training": vars(training), "seed": 0, **more}
     trained = Trained(params, state, SECONDS)
-    record = {"training": vars(training), "seed": 0, "reduce": 1}
-    save_generator(path, trained, network, dataset, ids, unseen, record)
+    ids, unseen = parts
+    save_model(path, trained, subject, ids=ids, unseen=unseen, record=record)

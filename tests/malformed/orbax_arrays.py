@@ -9,7 +9,7 @@ from test_loaders_fuzz import MUTATIONS, bounded, clear, mutated
 
 from jax_unlearn.drivers import checkpoint
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab.models import load_model
+from jax_unlearn.lab.store import load_model
 
 
 def test_changed_arrays_are_read_or_refused(good, tmp_path):

@@ -35,10 +35,9 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan, Training, Unlearning
 from jax_unlearn.lab.arrays import load_outputs
 from jax_unlearn.lab.ensemble_files import Files as EnsembleFiles
-from jax_unlearn.lab.generation import load_generator
-from jax_unlearn.lab.models import load_model
 from jax_unlearn.lab.plan import plan_of, slug
-from jax_unlearn.lab.stages import Request
+from jax_unlearn.lab.requests import Request
+from jax_unlearn.lab.store import load_model
 from jax_unlearn.report import load_results, write
 
 MEMORY = 64 * 2**20  # bytes that no small file may make a loader take
@@ -494,7 +493,6 @@ def test_a_file_of_digests_further_down_is_checked_too(good, tmp_path):
 @pytest.mark.parametrize("kind", ["model", "generator"])
 def test_a_record_with_one_value_changed(kind, good, tmp_path):
     whole = getattr(good, kind)
-    load = load_model if kind == "model" else load_generator
     where = [at for at in places(record_of(whole)) if at[0] != "training"]
     number = 0
 
@@ -510,7 +508,7 @@ def test_a_record_with_one_value_changed(kind, good, tmp_path):
 
         altered(whole, copy, put)
         try:
-            load(copy)
+            load_model(copy)
         except InputError as error:
             clear(error, copy)
         shutil.rmtree(copy)

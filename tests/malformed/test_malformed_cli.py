@@ -1,8 +1,7 @@
 """Malformed input through every command: one clear line, status 2, nothing written."""
 
-import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import pytest
 from bad_files import (
@@ -16,13 +15,16 @@ from bad_files import (
 
 from jax_unlearn.cli import main
 from jax_unlearn.lab import Training, Unlearning
-from jax_unlearn.lab.generation import (
-    GeneratorTraining,
-    GeneratorUnlearning,
+from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
+from jax_unlearn.lab.modalities import MODALITIES
+from jax_unlearn.lab.modalities.diffusion.settings import (
+    Denoising,
+    DiffusionTraining,
     Sampling,
 )
 
 LONGEST = 400  # characters of a message
+FREE = {"replace"}  # text that is checked against the model's words
 
 BASES = {
     "demo": "",
@@ -59,24 +61,35 @@ class Case(NamedTuple):
         return f"{BASES[self.base]} {self.options}".strip()
 
 
-def numbers(base: str, setting: type, extra: dict[str, str]) -> list[Case]:
+def numbers(base: str, setting: type, before: str = "") -> list[Case]:
     """Return a case for each number and name of a setting that is out of range."""
     cases = []
-    for field in dataclasses.fields(setting):
-        option = f"--{field.name.replace('_', '-')}"
-        words = "steps=" if field.name == "every" else f"{field.name}="
-        before = extra.get(field.name, "")
-        kind = str(field.type)
-        if "float" in kind or field.type is float:
+    for name, kind in get_type_hints(setting).items():
+        option, words = f"--{name.replace('_', '-')}", f"{name}="
+        kinds = {kind} if get_origin(kind) is tuple else {kind, *get_args(kind)}
+        if float in kinds:
             values = ["-1", "nan", "inf"]
-        elif kind == "int" or field.type is int:
+        elif int in kinds:
             values = ["-1"]
-        elif (kind == "str" or field.type is str) and field.name != "replace":
-            values, words = ["nonsense"], f"unknown {field.name} 'nonsense'"
+        elif get_origin(kind) is Literal or (kind is str and name not in FREE):
+            values, words = ["nonsense"], f"{name} 'nonsense'"
         else:
             continue
         for value in values:
             cases.append(Case(base, f"{before} {option} {value}".strip(), words))
+    return cases
+
+
+def of_cards(base: str, modality: str) -> list[Case]:
+    """Return such cases of all options that methods and weightings have there."""
+    roles = next(kind.roles for kind in MODALITIES if kind.name == modality)
+    cases = []
+    for card in METHODS.values():
+        if set(card.roles) <= roles:
+            cases += numbers(base, card.options, f"--method {card.name}")
+    for card in WEIGHTINGS.values():
+        if card.reads in ("losses", *roles):
+            cases += numbers(base, card.options, f"--weighting {card.name}")
     return cases
 
 
@@ -85,20 +98,16 @@ def of(base: str, table: dict[str, str]) -> list[Case]:
     return [Case(base, options, words) for options, words in table.items()]
 
 
-FALW = "--weighting falw"
-METHOD = {
-    **{"decay": f"{FALW} --estimator streaming", "every": f"{FALW} --estimator every"},
-    **{"threshold": "--method salun_soft", "penalty": "--method l1_sparse"},
-    **{"alpha": "--method neggrad_plus", "inner_rate": "--method ltu"},
-    **{"query_size": "--method ltu", "shadows": "--method ltu"},
-}
-# All but the numbers that a sampler, a weighting or a method checks elsewhere.
+# All but the numbers that a sampler checks elsewhere.
 SETTINGS = [
-    *numbers("train", Training, {}),
-    *numbers("unlearn", Unlearning, METHOD),
-    *numbers("generate train", GeneratorTraining, {}),
-    *numbers("generate unlearn", GeneratorUnlearning, {}),
-    *[c for c in numbers("generate sample", Sampling, {}) if "scale -1" not in c[1]],
+    *numbers("train", Training),
+    *numbers("unlearn", Unlearning),
+    *of_cards("unlearn", "classification"),
+    *numbers("generate train", DiffusionTraining),
+    *numbers("generate unlearn", Unlearning),
+    *numbers("generate unlearn", Denoising),
+    *of_cards("generate unlearn", "diffusion"),
+    *[c for c in numbers("generate sample", Sampling) if "scale -1" not in c[1]],
 ]
 
 LOADS = {
@@ -198,7 +207,9 @@ COMMANDS = [
             "--out {data}/x": "path={data}/x",
             "--checkpoint nowhere": "nowhere does not exist",
             "--checkpoint {data}": "{data} does not exist",
-            "--checkpoint {generator}": "{generator} holds no model",
+            "--checkpoint {generator}": "every class is to be forgotten",
+            "--checkpoint {generator} --modality classification": "{generator} holds "
+            "a diffusion model",
             "--forget nowhere.csv": "path=nowhere.csv",
             "--forget .": "path=.",
             "--data {arrays}": "missing x_train",
@@ -213,7 +224,7 @@ COMMANDS = [
             "--probes relaern": "did you mean 'relearn'",
             "--original nowhere": "nowhere does not exist",
             "--unlearned nowhere": "nowhere does not exist",
-            "--unlearned {generator}": "{generator} holds no model",
+            "--unlearned {generator}": "{generator} holds a diffusion model",
             "--forget nowhere.json": "path=nowhere.json",
             "--seed -1": "seed=-1",
             "--out {data}": "out={data}",
@@ -320,7 +331,7 @@ COMMANDS = [
             "--forget cat": "unknown class 'cat'",
             "--replace nonsense": "unknown replace 'nonsense'",
             "--checkpoint nowhere": "nowhere does not exist",
-            "--checkpoint {model}": "{model} holds no model",
+            "--checkpoint {model}": "{model} holds a classification model",
             "--keep 0": "keep=0.0",
             "--seed -1": "seed=-1",
             "--out {model}": "out={model}",
@@ -344,7 +355,7 @@ COMMANDS = [
         "generate audit",
         {
             "--forget 9": "unknown class '9'",
-            "--unlearned {model}": "{model} holds no model",
+            "--unlearned {model}": "{model} holds a classification model",
             "--unlearned {generator} {generator}": "'generator' is taken",
             "--null {generator}": "null={generator}",
             "--inception nowhere.npz": "nowhere.npz: no such file",

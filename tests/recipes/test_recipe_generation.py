@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from jax_unlearn.data import Dataset, Examples
-from jax_unlearn.lab.generation import phases, study
-from jax_unlearn.lab.settings import Training
+from jax_unlearn.lab import Training, experiment
+from jax_unlearn.lab.experiment import phases
+from jax_unlearn.lab.modalities.diffusion.settings import Judging
 from jax_unlearn.recipes.generation import (
     GENERATION_CIFAR10_FULL,
     RATE,
@@ -35,11 +36,13 @@ def small(methods):
     return dataclasses.replace(
         plan,
         training=training,
-        judge=Training(network="mlp", width=8, epochs=1),
-        sampling=dataclasses.replace(plan.sampling, sampling_steps=2),
+        judging=Judging(
+            judge=Training(network="mlp", width=8, epochs=1),
+            sampling=dataclasses.replace(plan.judging.sampling, sampling_steps=2),
+            per_class=8,
+            forget_images=8,
+        ),
         methods={label: made[label] for label in methods},
-        per_class=8,
-        forget_images=8,
         null=False,
     )
 
@@ -49,7 +52,7 @@ def check(methods, folder):
     assert plan.training.dtype == "bfloat16"
     assert len(plan.training.attention) == len(plan.training.widths)
     told = []
-    results = study(
+    results = experiment(
         plan,
         DATA,
         folder,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from toys import blobs, mlp
 
-from jax_unlearn.lab.stages import Trained
+from jax_unlearn.lab.job import Trained
 from jax_unlearn.recipes import learned
 from jax_unlearn.recipes.learned import Carry, Choice, Learner, Problem, free, loreun
 

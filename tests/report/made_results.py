@@ -1,13 +1,17 @@
 """Results of made-up models, put together by the pipeline's own table."""
 
 import json
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 
 from jax_unlearn.data import Dataset, Examples
 from jax_unlearn.lab import Request, Unlearning
-from jax_unlearn.lab.results import Table, environment, to_json
-from jax_unlearn.lab.stages import Outputs
+from jax_unlearn.lab.job import Trained
+from jax_unlearn.lab.modalities.classification import figures
+from jax_unlearn.lab.modalities.classification.figures import Outputs, Table
+from jax_unlearn.lab.results import environment, to_json
 
 TRAIN, TEST, UNSEEN = 240, 60, 40
 
@@ -18,6 +22,12 @@ def outputs(labels, classes, skill, rng):
     logits[np.arange(len(labels)), labels] += skill
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def _outputs_of(subject, trained):
+    """Return the outputs, which are all there is of a made-up model."""
+    del subject
+    return trained.params
 
 
 def points_of(rng):
@@ -41,25 +51,26 @@ def notes_of(setting, seed):
         return {}
     rng = np.random.default_rng(round(1000 * setting.rho) + seed)
     errors, noise = 0.02 + 0.001 * rng.random(9), 0.0004 * rng.random(9)
-    weak = seed == 0 and setting.attacks[0] == "logistic"
+    options = setting.options
+    weak = seed == 0 and options.attacks[0] == "logistic"
     attacks = {
-        name if name not in setting.attacks[:n] else f"{name} {n + 1}": {
+        name if name not in options.attacks[:n] else f"{name} {n + 1}": {
             "auc": 0.53 if weak and n == 0 else 0.6 + 0.03 * n,
             "standard_error": errors[n],
             "better_than_chance": not (weak and n == 0),
         }
-        for n, name in enumerate(setting.attacks)
+        for n, name in enumerate(options.attacks)
     }
     gaps = {
-        name if name not in setting.strategies[:n] else f"{name} {n + 1}": {
+        name if name not in options.strategies[:n] else f"{name} {n + 1}": {
             "labels": 0.3 + 0.1 * n,
             "features": 0.02 * n - noise[n],
         }
-        for n, name in enumerate(setting.strategies)
+        for n, name in enumerate(options.strategies)
     }
     gaps["support"] = {"labels": 0.28, "features": 0.0004}
     steps = 10 * setting.epochs
-    rng = np.random.default_rng(steps + 1000 * setting.first_order)
+    rng = np.random.default_rng(steps + 1000 * options.first_order)
     cosines = 0.25 * np.sin(np.arange(steps) / 3) + 0.1 * rng.normal(size=steps)
     conflict = np.round(cosines, 5).tolist()
     return {"attacks": attacks, "gaps": gaps, "conflict": conflict}
@@ -103,7 +114,7 @@ def made_results(
     )
     ids = np.arange(TRAIN - UNSEEN)
     allowed = np.isin(labels[ids], forgotten if forgotten is not None else labels)
-    table = Table(dataset)
+    table = Table(SimpleNamespace(dataset=dataset))  # type: ignore[arg-type]
     for seed in range(seeds):
         draw = rng.permutation(ids[allowed])
         forget = np.sort(draw[: max(len(draw) // 3, 2)])
@@ -123,20 +134,24 @@ def made_results(
         def seconds(run):
             return {"compile": 3.0, "prepare": 0.5, "run": run + rng.random()}
 
-        target = model(2.0) if retrain else None
-        table.start(request, target, seed)
-        if target is not None:
-            table.add("retrain", "Retrain", target, seconds(20.0))
-        if null:
-            table.add("null", "Null (Retrain, other seed)", model(2.0), seconds(20.0))
-        table.add("original", "Original (nothing done)", model(6.0), {})
-        for number, (label, setting) in enumerate(methods.items()):
-            made = model(5.5 - number if skill is None else skill[label])
-            notes = notes_of(setting, seed)
-            if setting.weighting != "uniform":
-                notes["scatter"] = points_of(np.random.default_rng(number))
-            table.add(f"m{number}", label, made, seconds(1.0), setting, notes)
-    settings = {label: vars(setting) for label, setting in methods.items()}
+        target = Trained(model(2.0), (), seconds(20.0)) if retrain else None
+        with mock.patch.object(figures, "outputs_of", _outputs_of):
+            table.start(request, target, seed)
+            if target is not None:
+                table.add("retrain", "Retrain", target)
+            if null:
+                made = Trained(model(2.0), (), seconds(20.0))
+                table.add("null", "Null (Retrain, other seed)", made)
+            made = Trained(model(6.0), (), {})
+            table.add("original", "Original (nothing done)", made)
+            for number, (label, setting) in enumerate(methods.items()):
+                made = model(5.5 - number if skill is None else skill[label])
+                notes = notes_of(setting, seed)
+                if setting.weighting != "uniform":
+                    notes["scatter"] = points_of(np.random.default_rng(number))
+                made = Trained(made, (), seconds(1.0))
+                table.add(f"m{number}", label, made, setting, notes)
+    settings = {label: setting.record() for label, setting in methods.items()}
     results = {
         "format": 1,
         "plan": {

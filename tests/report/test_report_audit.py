@@ -5,13 +5,13 @@ import re
 import pytest
 from made_audit import made_audit
 from made_results import made_results
-from test_report_page import Page, squeezed
+from test_report_page import NO_DRAWINGS, Page, squeezed
 
-import jax_unlearn.report.html
 from jax_unlearn.audit.figures import GROUPS, KINDS
 from jax_unlearn.lab import Unlearning
-from jax_unlearn.report import audit, render
-from jax_unlearn.report.verdicts import typeset
+from jax_unlearn.report import check_results, render
+from jax_unlearn.report.pages import _typeset as typeset
+from jax_unlearn.report.pages import audit, experiment
 
 METHODS = {"FT": Unlearning(method="finetune"), "SSD": Unlearning(method="ssd")}
 SIGNS = {"inside": "●", "outside": "○"}
@@ -157,7 +157,7 @@ def test_an_audit_alone_has_only_its_own_sections(page):
 
 
 def test_rows_and_audit_stand_on_one_page(monkeypatch):
-    monkeypatch.setattr(jax_unlearn.report.html, "_figures", lambda results: [])
+    monkeypatch.setattr(experiment, "drawings", lambda results: NO_DRAWINGS)
     results = made_results(seeds=1, methods=METHODS)
     both = render(
         results
@@ -186,23 +186,25 @@ def test_settings_are_found_by_key_and_by_label():
     results["audit"] = made_audit(
         {"m0": 1.0, "SSD": 1.0, "other": 1.0, "original": 9.0}
     )
-    found = dict(audit.method_settings(results, "m0"))
+    rows = check_results(results).rows
+    found = audit.method_settings(rows, "m0")
     assert found["method"] == "finetune: Fine-tune (FT)"
     assert found["epochs"] == "5"
     assert found["reads"] == "retain"
-    dampened = dict(audit.method_settings(results, "SSD"))
+    dampened = audit.method_settings(rows, "SSD")
     assert dampened["source"] == "arXiv 2308.07707"
     assert "selection 10" in dampened["also"]
     assert "epochs" not in dampened
-    assert audit.method_settings(results, "other") == []
-    assert audit.method_settings(results, "original") == []
-    assert audit.method_settings({"audit": results["audit"]}, "m0") == []
-    assert audit.labels(results) == {
-        "m0": "FT",
-        "SSD": "SSD",
-        "other": "other",
-        "original": "Original (nothing done)",
-    }
+    assert audit.method_settings(rows, "other") == {}
+    assert audit.method_settings(rows, "original") == {}
+    assert audit.method_settings({}, "m0") == {}
+    pages = audit.content(check_results(results).audit, rows)["pages"]
+    assert [page.label for page in pages] == [
+        "FT",
+        "SSD",
+        "other",
+        "Original (nothing done)",
+    ]
 
 
 def test_names_of_users_are_escaped():
@@ -231,16 +233,15 @@ def test_what_was_left_out_is_told_with_its_reason(record):
         "klom_95": "needs 4 models",
         "mia_loss": "needs outputs on unseen samples",
     }
-    assert audit.left_out(made) == [
+    text = render({"format": 1, "audit": made})
+    told = [
         (
             typeset("RMIA AUC; MIA (loss, accuracy) %"),
             "needs outputs on unseen samples",
         ),
         (typeset("KLoM (95 % of samples)"), "needs 4 models"),
     ]
-    text = render({"format": 1, "audit": made})
-    for named, why in audit.left_out(made):
-        assert f"<strong>{named}:</strong> {why}" in text
+    assert re.findall("<strong>(.*):</strong> (.*)</li>", text) == told
     assert "What was left out" not in render({"format": 1, "audit": record})
 
 

@@ -12,7 +12,9 @@ from made_audit import made_audit
 from test_report_studies import check_texts
 
 from jax_unlearn.audit.figures import KINDS
-from jax_unlearn.report import curves, strips
+from jax_unlearn.report import check_results
+from jax_unlearn.report.draw import audit as curves
+from jax_unlearn.report.forms import AuditFigure, Roc
 
 NAMES = {"Original": "Original", "FT": "FT", "SSD": "SSD"}
 
@@ -20,6 +22,10 @@ NAMES = {"Original": "Original", "FT": "FT", "SSD": "SSD"}
 @pytest.fixture(scope="module")
 def record():
     return made_audit()
+
+
+def typed(record):
+    return check_results({"format": 1, "audit": record}).audit
 
 
 def frame(drawing):
@@ -48,7 +54,7 @@ def test_a_roc_curve_lies_where_its_rates_say(record):
     changed = copy.deepcopy(record)
     roc = {"fpr": [0.0, 0.01, 0.1, 1.0], "tpr": [0.0, 0.1, 1.0, 1.0]}
     changed["details"]["FT"]["roc"] = roc
-    drawing = curves.roc_of_one(changed, "FT", "FT", "a")
+    drawing = curves.roc_of_one(typed(changed), "FT", "FT", "a")
     (line,) = paths(drawing, "--blue")
     (guess,) = (
         p
@@ -66,7 +72,7 @@ def test_a_roc_curve_lies_where_its_rates_say(record):
 
 
 def test_all_methods_share_one_drawing(record):
-    drawing = curves.roc_of_all(record, NAMES)
+    drawing = curves.roc_of_all(typed(record), NAMES)
     check_inside(drawing)
     assert len(paths(drawing, "--red")) == 0  # "Original" is no key of a row
     assert len(paths(drawing, "--blue")) == 1
@@ -75,7 +81,7 @@ def test_all_methods_share_one_drawing(record):
     assert len(paths(drawing, "--green")) == 1
     named = made_audit({"original": 9.0, "FT": 4.0})
     names = {"original": "Nothing done", "FT": "FT"}
-    drawing = curves.roc_of_all(named, names)
+    drawing = curves.roc_of_all(typed(named), names)
     assert len(paths(drawing, "--red")) == 1
     assert "Nothing done" in re.search('aria-label="([^"]*)"', drawing.svg)[1]
 
@@ -87,6 +93,7 @@ def test_methods_look_different():
 
 
 def test_epsilons_share_their_bins(record):
+    record = typed(record)
     drawings = [curves.epsilon_of_one(record, n, n, f"e{n}") for n in NAMES]
     ticks = [re.findall(r"<text[^>]*>([^<]*)<", d.svg) for d in drawings]
     assert ticks[0] == ticks[1] == ticks[2]
@@ -94,20 +101,20 @@ def test_epsilons_share_their_bins(record):
         check_inside(drawing)
         assert "∞" not in drawing.svg
     edges = curves.epsilon_bins(record)
-    for detail in record["details"].values():
-        heights = curves.shares(detail["epsilon"], edges)
+    for detail in record.details.values():
+        heights = curves.shares(detail.epsilon, edges)
         assert heights.sum() == pytest.approx(100)
         assert heights[-1] == 0
-    assert edges[-2] == max(max(d["epsilon"]) for d in record["details"].values())
+    assert edges[-2] == max(max(d.epsilon) for d in record.details.values())
 
 
 def test_a_histogram_is_as_high_as_its_shares(record):
     changed = copy.deepcopy(record)
-    changed["details"] = {
-        "FT": {"roc": None, "epsilon": [0.1] * 30 + [2.4] * 10, "groups": {}},
-        "null": {"roc": None, "epsilon": [1.0] * 40, "groups": {}},
-    }
-    drawing = curves.epsilon_of_one(changed, "FT", "FT", "e")
+    for name in ("Original", "SSD"):
+        changed["details"][name]["epsilon"] = None
+    changed["details"]["FT"]["epsilon"] = [0.1] * 30 + [2.4] * 10
+    changed["details"]["null"]["epsilon"] = [1.0] * 40
+    drawing = curves.epsilon_of_one(typed(changed), "FT", "FT", "e")
     (line,), (null,) = paths(drawing, "--blue"), paths(drawing, "--green")
     high = line[:, 1].max() - line[:, 1]
     bars = [a for a, b in itertools.pairwise(high) if a == b > 0]
@@ -116,18 +123,17 @@ def test_a_histogram_is_as_high_as_its_shares(record):
 
 
 def test_samples_always_told_apart_stand_apart():
-    record = made_audit({"FT": 3.0}, separated=4)
+    made = made_audit({"FT": 3.0}, separated=4)
+    record = typed(made)
     drawing = curves.epsilon_of_one(record, "FT", "FT", "e")
     check_inside(drawing)
     assert "∞" in drawing.svg
-    heights = curves.shares(
-        record["details"]["FT"]["epsilon"], curves.epsilon_bins(record)
-    )
+    heights = curves.shares(record.details["FT"].epsilon, curves.epsilon_bins(record))
     assert heights[-1] == 10.0
-    every = copy.deepcopy(record)
+    every = copy.deepcopy(made)
     for detail in every["details"].values():
         detail["epsilon"] = [50.0] * 40
-    check_inside(curves.epsilon_of_one(every, "FT", "FT", "e"))
+    check_inside(curves.epsilon_of_one(typed(every), "FT", "FT", "e"))
 
 
 def test_hard_cases_stay_inside():
@@ -142,14 +148,14 @@ def test_hard_cases_stay_inside():
         record["details"]["FT"]["roc"] = {"fpr": fpr, "tpr": tpr}
         for half in (1, 16, 512):
             record["half"] = half
-            check_inside(curves.roc_of_one(record, "FT", "FT", "r"))
+            check_inside(curves.roc_of_one(typed(record), "FT", "FT", "r"))
     for value in (0.0, 0.3, 3.9, 12.0, 49.0):
         record["details"]["FT"]["epsilon"] = [value] * 40
-        check_inside(curves.epsilon_of_one(record, "FT", "FT", "e"))
+        check_inside(curves.epsilon_of_one(typed(record), "FT", "FT", "e"))
 
 
 def test_without_curves_nothing_is_drawn():
-    record = made_audit({"FT": 1.0}, keys=["ua"])
+    record = typed(made_audit({"FT": 1.0}, keys=["ua"]))
     assert curves.roc_of_all(record, {"FT": "FT"}) is None
 
 
@@ -159,7 +165,7 @@ def test_without_curves_nothing_is_drawn():
 )
 def test_what_is_drawn_rises_within_the_axes(points, low):
     fpr, tpr = (sorted(values) for values in zip(*points, strict=True))
-    x, y = curves.on_axes({"fpr": fpr, "tpr": tpr}, low)
+    x, y = curves.on_axes(Roc(fpr=tuple(fpr), tpr=tuple(tpr)), low)
     assert ((x >= low) & (x <= 1) & (y >= low) & (y <= 1)).all()
     assert (np.diff(x) >= 0).all()
     assert (np.diff(y) >= 0).all()
@@ -171,12 +177,12 @@ def test_what_is_drawn_rises_within_the_axes(points, low):
 @pytest.mark.parametrize("key", ["ua", "epsilon", "tow"])
 def test_a_strip_shows_the_side_of_a_value(key):
     kind = KINDS[key].kind
-    figure = {"null_low": 1.0, "null_high": 2.0}
+    ends = {"std": None, "target": 1.5, "null_low": 1.0, "null_high": 2.0}
     for value, x in ((1.5, "56.0"), (1.0, "44.0"), (2.5, "80.0"), (0.5, "32.0")):
         above, below = value > 2, value < 1
         outside = {"level": above or below, "distance": above, "closeness": below}[kind]
         verdict = "outside" if outside else "inside"
-        svg = strips.strip(kind, figure | {"value": value, "verdict": verdict})
+        svg = curves.strip(kind, AuditFigure(value=value, verdict=verdict, **ends))
         colour = {"inside": "--green", "outside": "--red"}[verdict]
         assert f'cx="{x}"' in svg
         assert f'stroke="var({colour})"' in svg
@@ -187,8 +193,8 @@ def test_a_strip_shows_the_side_of_a_value(key):
 
 @given(st.floats(-1e6, 1e6), st.floats(-10, 10), st.floats(0, 10))
 def test_a_strip_stays_inside_its_frame(value, low, width):
-    figure = {"value": value, "null_low": low, "null_high": low + width}
-    svg = strips.strip("level", figure | {"verdict": "inside"})
+    ends = {"null_low": low, "null_high": low + width, "verdict": "inside"}
+    svg = curves.strip("level", AuditFigure(value=value, std=None, target=low, **ends))
     circle = re.search(r'cx="([-\d.]+)"', svg)
     if circle:
         assert 4 <= float(circle[1]) <= 108
@@ -199,6 +205,6 @@ def test_a_strip_stays_inside_its_frame(value, low, width):
 
 
 def test_no_interval_no_strip():
-    assert (
-        strips.strip("level", {"value": 1.0, "null_low": None, "null_high": None}) == ""
-    )
+    ends = {"null_low": None, "null_high": None, "verdict": ""}
+    figure = AuditFigure(value=1.0, std=None, target=1.0, **ends)
+    assert curves.strip("level", figure) == ""

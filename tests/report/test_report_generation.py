@@ -113,11 +113,17 @@ def test_what_is_missing_is_named(path, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: r["runs"][0].update({"class": len(NAMES)}), "lies outside"),
-        (lambda r: r["judge"].update(accuracy=101), "lies outside"),
+        (lambda r: r["runs"][0].update({"class": len(NAMES)}), r"class=3 lies outside"),
+        (
+            lambda r: r["judge"].update(accuracy=101),
+            "judge.accuracy=101 must be .* <= 100",
+        ),
         (lambda r: r["runs"][0]["grids"].update(SalUn="!"), "SalUn is no base64"),
         (lambda r: r["runs"][0]["grids"].update(SalUn="AAAA"), "SalUn is no PNG"),
-        (lambda r: r["rows"]["SalUn"]["ua"].update(mean=float("nan")), "is no number"),
+        (
+            lambda r: r["rows"]["SalUn"]["ua"].update(mean=float("nan")),
+            "ua.mean=nan must",
+        ),
         (lambda r: r.update(format=9), "format=9 must be 1"),
     ],
 )

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_results import made_results
-from test_report_page import Page, squeezed
+from test_report_page import NO_DRAWINGS, Page, squeezed
 
-import jax_unlearn.report.html
 from jax_unlearn.lab import Unlearning
-from jax_unlearn.report import conflict, learned, render
+from jax_unlearn.report import check_results, render
+from jax_unlearn.report.draw import panels
+from jax_unlearn.report.pages import experiment
 
 LTU = {"method": "ltu", "rho": 0.3, "epochs": 2}
 METHODS = {
@@ -31,11 +32,40 @@ def results():
     return made_results(seeds=2, methods=METHODS)
 
 
+def only_conflict(results):
+    return NO_DRAWINGS | {"conflict": panels.conflict_by_step(results)}
+
+
+def content(results):
+    return experiment.content(check_results(results))
+
+
+def cells(tables):
+    return [row for _, rows in tables for row in rows]
+
+
+def conflict_by_step(results):
+    return panels.conflict_by_step(check_results(results))
+
+
+def caption(results):
+    """Return the paragraph beside the drawings of the conflict."""
+    paragraphs = squeezed(Page(render(results)).text["p"])
+    (found,) = (text for text in paragraphs if text.startswith("The cosine"))
+    return found
+
+
+def warnings(results):
+    paragraphs = squeezed(Page(render(results)).text["p"])
+    start = "Warning. "
+    return [text.removeprefix(start) for text in paragraphs if text.startswith(start)]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def without_other_figures():
     """Leave out what other tests look at: it takes time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax_unlearn.report.html, "_figures", lambda results: [])
+        patch.setattr(experiment, "drawings", only_conflict)
         yield
 
 
@@ -45,40 +75,45 @@ def page(results):
 
 
 def test_what_several_learned_alike_is_told_once(results):
-    tables = learned.attack_tables(results)
-    assert [(table.who, table.others) for table in tables] == [
-        ("LTU", "the same for: LTU, first order; LTU, hard queries"),
-        ("LTU, only <logistic>", ""),
+    told = content(results)
+    assert [labels for labels, _ in told["attacks"]] == [
+        ["LTU", "LTU, first order", "LTU, hard queries"],
+        ["LTU, only <logistic>"],
     ]
-    assert [(table.who, table.others) for table in learned.gap_tables(results)] == [
-        ("LTU", "the same for: LTU, first order; LTU, only <logistic>"),
-        ("LTU, hard queries", ""),
+    assert [labels for labels, _ in told["gaps"]] == [
+        ["LTU", "LTU, first order", "LTU, only <logistic>"],
+        ["LTU, hard queries"],
     ]
+    captions = re.findall("<caption>(.*)</caption>", render(results))
+    same = "the same for: LTU, first order; LTU, hard queries"
+    assert captions[0] == f'LTU<span class="detail">{same}</span>'
+    assert captions[1] == "LTU, only &lt;logistic&gt;"
+    rows = told["attacks"][0][1]
     error = results["rows"]["m1"]["learned"]["attacks"]["logistic"]["standard_error"]
-    names = [row.cells[0] for row in tables[0].rows]
+    names = [texts[0] for _, texts in rows]
     assert names == ["logistic", "softmax MLP", "entropy MLP", "gaussian ratio"]
-    assert tables[0].rows[0] == (
-        ["logistic", f"0.565 ± {error:.3f}", "50 % of seeds"],
+    assert rows[0] == (
         "bad",
+        ["logistic", f"0.565 ± {error:.3f}", "50 % of seeds"],
     )
-    assert tables[0].rows[3].cells[2] == "100 % of seeds"
-    assert tables[0].rows[3].tone == ""
+    assert rows[3][1][2] == "100 % of seeds"
+    assert rows[3][0] == ""
 
 
 def test_the_null_of_the_gaps_comes_last(results):
     changed = copy.deepcopy(results)
     row = changed["rows"]["m1"]["learned"]
     row["gaps"] = dict(reversed(row["gaps"].items()))
-    table = learned.gap_tables(changed)[0]
+    _, rows = content(changed)["gaps"][0]
     labels = "forget samples against each other"
-    assert table.rows[-1] == ([labels, "0.280", "0.0004"], "reference")
-    assert [row.cells[0] for row in table.rows[:2]] == ["nearest", "hard"]
+    assert rows[-1] == ("reference", [labels, "0.280", "0.0004"])
+    assert [texts[0] for _, texts in rows[:2]] == ["nearest", "hard"]
     features = row["gaps"]["nearest"]["features"]
-    assert table.rows[0].cells[1:] == ["0.700", f"{features:.4f}"]
+    assert rows[0][1][1:] == ["0.700", f"{features:.4f}"]
 
 
 def test_an_attack_that_gives_no_feedback_is_warned_of(results):
-    assert learned.warnings(results) == [
+    assert warnings(results) == [
         "logistic does not beat chance in 50 % of the seeds: it gives no feedback "
         "there (LTU; LTU, first order; LTU, hard queries).",
         "logistic does not beat chance in 50 % of the seeds: it gives no feedback "
@@ -88,9 +123,9 @@ def test_an_attack_that_gives_no_feedback_is_warned_of(results):
     for row in good["rows"].values():
         if "learned" in row:
             row["learned"]["attacks"]["logistic"]["better_than_chance"] = 1.0
-    assert learned.warnings(good) == []
+    assert warnings(good) == []
     assert 'class="warning"' not in render(good)
-    assert all(not row.tone for t in learned.attack_tables(good) for row in t.rows)
+    assert all(not tone for tone, _ in cells(content(good)["attacks"]))
 
 
 def test_the_page_tells_it_in_order(results, page):
@@ -99,15 +134,12 @@ def test_the_page_tells_it_in_order(results, page):
     assert ("div", {"class": "warning", "role": "note", "aria-label": "Warning"}) in (
         page.attributes
     )
-    paragraphs = squeezed(page.text["p"])
-    for line in learned.warnings(results):
-        assert f"Warning. {line}" in paragraphs
     shown = squeezed(page.text["td"])
-    tables = [*learned.attack_tables(results), *learned.gap_tables(results)]
-    cells = [text for table in tables for row in table.rows for text in row.cells[1:]]
-    start = shown.index(cells[0])
-    assert shown[start : start + len(cells)] == cells
-    assert conflict.caption(results) in paragraphs
+    told = content(results)
+    rows = cells([*told["attacks"], *told["gaps"]])
+    wanted = [text for _, texts in rows for text in texts[1:]]
+    start = shown.index(wanted[0])
+    assert shown[start : start + len(wanted)] == wanted
 
 
 def test_without_ltu_the_page_says_nothing_of_it(results):
@@ -118,7 +150,7 @@ def test_without_ltu_the_page_says_nothing_of_it(results):
     page = Page(render(older))
     assert SECTION not in page.text["h2"]
     assert CONFLICT not in page.text["h2"]
-    assert conflict.conflict_by_step(older) == []
+    assert conflict_by_step(older) == []
     assert Page(render(older | {"conflict": {}})).text == page.text
 
 
@@ -137,7 +169,7 @@ def test_a_conflict_without_attacks_is_drawn(results):
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=30))
 def test_what_a_projection_removes(cosines):
-    often, removed = conflict.conflict_share(cosines)
+    often, removed = panels.conflict_share(cosines)
     # A unit g_f at each angle, projected off g_r = (1, 0) where they conflict.
     lengths = [
         np.hypot(c - max(c, 0.0), 0.0) if c < 0 else 0.0 for c in map(float, cosines)
@@ -148,29 +180,30 @@ def test_what_a_projection_removes(cosines):
 
 def test_the_caption_counts_what_is_drawn(results):
     changed = results | {"conflict": {"m1": [-0.5, 0.5], "m2": [0.1, 0.1, 0.1, -0.4]}}
-    said = conflict.caption(changed)
+    said = caption(changed)
     assert "In these runs they conflict in 25 to 50 % of the steps" in said
     assert "removes 10.0 to 25.0 % of ‖g_f‖ in the mean" in said
     assert "Drawn are" not in said
-    said = conflict.caption(results | {"conflict": {"m1": [-0.5, 0.5]}})
+    said = caption(results | {"conflict": {"m1": [-0.5, 0.5]}})
     assert "They conflict in 50 % of the steps" in said
     assert "25.0 % of ‖g_f‖" in said
 
 
 def test_of_many_methods_the_first_are_drawn(results):
     rows = results["rows"] | {f"n{k}": results["rows"]["m1"] for k in range(15)}
-    many = {"rows": rows, "conflict": {f"n{k}": [0.5, -0.5] for k in range(15)}}
-    assert len(conflict.conflict_by_step(many)) == conflict.PANELS == 12
-    assert conflict.caption(many).endswith("Drawn are the first 12 of 15 methods.")
+    angles = {f"n{k}": [0.5, -0.5] for k in range(15)}
+    many = {"format": 1, "rows": rows, "conflict": angles}
+    assert len(conflict_by_step(many)) == panels.CONFLICTS == 12
+    assert caption(many).endswith("Drawn are the first 12 of 15 methods.")
     # What is not drawn is not counted either.
     many["conflict"]["n14"] = [-1.0]
-    assert "conflict in 50 % of the steps" in conflict.caption(many)
+    assert "conflict in 50 % of the steps" in caption(many)
 
 
 def test_the_shade_is_the_area_below_zero(results):
     cosines = [0.4, -0.4, -0.2, 0.2, 0.0, -0.3, -0.3]
-    (drawing,) = conflict.conflict_by_step(results | {"conflict": {"m1": cosines}})
-    x, y = conflict._below(np.arange(1, 8), np.array(cosines))
+    (drawing,) = conflict_by_step(results | {"conflict": {"m1": cosines}})
+    x, y = panels._below(np.arange(1, 8), np.array(cosines))
     np.testing.assert_allclose(x, [1, 1.5, 2, 3, 3.5, 4, 5, 6, 7])
     np.testing.assert_allclose(y, [0, 0, -0.4, -0.2, 0, 0, 0, -0.3, -0.3])
     curve = re.search(r'd="(M [^"]*)" [^>]*stroke: var\(--blue\)', drawing.svg)
@@ -182,7 +215,7 @@ def test_the_shade_is_the_area_below_zero(results):
 
 def test_long_runs_become_rasters(results):
     long = {"m1": [0.1, -0.1] * 400}
-    (drawing,) = conflict.conflict_by_step(results | {"conflict": long})
+    (drawing,) = conflict_by_step(results | {"conflict": long})
     assert "data:image/png;base64," in drawing.svg
     assert len(drawing.svg) < 60_000
     assert "50 % of 800 steps" in drawing.detail

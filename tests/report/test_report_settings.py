@@ -1,10 +1,12 @@
 """Settings are told of the methods that read them, and once where several share."""
 
+from types import SimpleNamespace
+
 import pytest
 from made_results import made_results
 
 from jax_unlearn.lab import Unlearning
-from jax_unlearn.report import settings
+from jax_unlearn.report import check_results, settings
 
 FT = Unlearning(method="finetune", learning_rate=0.05)
 LTU = {"method": "ltu", "rho": 0.3}
@@ -13,18 +15,18 @@ LTU = {"method": "ltu", "rho": 0.3}
 def told(**methods):
     """Return the last column by label, and the shared sentences."""
     rows = {
-        label: {"label": label, "setting": vars(setting)}
+        label: SimpleNamespace(label=label, setting=vars(setting))
         for label, setting in methods.items()
     }
-    results = {"rows": {"retrain": {"label": "Retrain", "setting": None}, **rows}}
-    _, lines = settings.settings_table(results)
-    return {line[0]: line[-1] for line in lines}, settings.shared_settings(results)
+    rows = {"retrain": SimpleNamespace(label="Retrain", setting=None), **rows}
+    _, lines = settings.settings_table(rows)
+    return {line[0]: line[-1] for line in lines}, settings.shared_settings(rows)
 
 
 def test_settings_are_those_the_method_reads():
     methods = {"RL + FaLW": Unlearning(weighting="falw"), "FT": FT}
     results = made_results(seeds=1, methods=methods)
-    heads, rows = settings.settings_table(results)
+    heads, rows = settings.settings_table(check_results(results).rows)
     assert heads[:2] == ["Model", "method"]
     assert rows[0][-1] == "tau 0.15, estimator exact"
     assert rows[1][heads.index("learning rate")] == "0.05"
@@ -109,8 +111,21 @@ def test_a_rho_that_all_share_is_told_once():
     assert "rho" not in " ".join(rest.values())
 
 
+def test_a_method_of_many_settings_is_told_apart_whatever_it_is_called(monkeypatch):
+    monkeypatch.setattr(settings, "APART", 4)
+    _, shared = told(
+        FT=FT,
+        A=Unlearning(method="scrub", teacher_temperature=4.0),
+        B=Unlearning(method="scrub", teacher_temperature=4.0, forget_epochs=3),
+    )
+    assert shared[-1] == (
+        "The same for all of scrub: teacher temperature 4, distill share 0.001, task "
+        "share 0.99."
+    )
+
+
 def test_every_setting_that_depends_is_a_setting():
     known = set(vars(Unlearning()))
     assert set(settings.MATTERS) | set(settings.COMMON) <= known
-    assert {*settings.LTU, *settings.FLAGS, *settings.OPTIONS} <= known
+    assert {*settings.FLAGS, *settings.OPTIONS} <= known
     assert {switch for switch, _ in settings.MATTERS.values()} <= known

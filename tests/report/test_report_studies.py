@@ -10,9 +10,8 @@ import pytest
 from made_results import made_results
 
 from jax_unlearn.errors import InputError
-from jax_unlearn.report.panels import SIZE, width_of
-from jax_unlearn.report.studies import ablation_bars, near_far, rho_sweep
-from jax_unlearn.report.svg import standalone
+from jax_unlearn.report.draw import SIZE, standalone, width_of
+from jax_unlearn.report.draw.studies import ablation_bars, near_far, rho_sweep
 
 RHOS = (0.05, 0.1, 0.3, 0.5, 1.0)
 LABELS = [f"{name}, ρ {rho}" for name in ("FT", "RL", "LTU") for rho in RHOS]

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from made_results import made_results
 
 from jax_unlearn.lab import Unlearning
-from jax_unlearn.report import Cell, main_table
+from jax_unlearn.report import Cell, check_results, main_table
+from jax_unlearn.report.reading import PairedTest, Spread
 from jax_unlearn.report.table import direction, gap_test, number, spread
 
 COMPARED = [
@@ -155,14 +156,13 @@ def test_without_retrain_there_are_no_distances():
     ],
 )
 def test_direction(difference, p, said):
-    test = {"mean_difference": difference, "t_p": p, "permutation_p": 0.9}
-    assert direction(test) == said
-    assert direction(test | {"t_p": None, "permutation_p": p}) == said
+    assert direction(PairedTest(difference, permutation_p=0.9, t_p=p)) == said
+    assert direction(PairedTest(difference, permutation_p=p, t_p=None)) == said
     assert direction(None) == ""
 
 
 def test_original_is_not_tested_against_itself(results):
-    assert gap_test(results["rows"]["original"]) is None
+    assert gap_test(check_results(results).rows["original"]) is None
 
 
 @given(st.floats(-1e6, 1e6), st.integers(0, 4))
@@ -176,4 +176,4 @@ def test_numbers_are_rounded_and_never_minus_nothing(value, digits):
 
 
 def test_spread_of_one_value_is_its_mean():
-    assert spread({"mean": -1.25, "std": None}, 2) == "−1.25"
+    assert spread(Spread(-1.25, None, (-1.25,)), 2) == "−1.25"

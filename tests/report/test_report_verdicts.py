@@ -1,18 +1,24 @@
 """The plain words of an audit say what the figures say, and promise nothing."""
 
 import copy
+import html
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_audit import figure, made_audit
+from markupsafe import Markup
+from test_report_page import Page
 
 from jax_unlearn.audit.figures import KINDS
-from jax_unlearn.report import verdicts
-from jax_unlearn.report.words import SPACE
+from jax_unlearn.report import Drawing, check_results, render
+from jax_unlearn.report.draw import audit as draw
+from jax_unlearn.report.pages import audit, environment
 
+SPACE = "\N{NO-BREAK SPACE}"
 PROMISES = r"\bforgotten\b|\bsafe|\bguarantee|\berased|\bcompliant|\bproven\b"
 
 
@@ -35,18 +41,51 @@ def with_outside(record, *keys, up=True):
     return changed
 
 
+def typed(record):
+    return check_results({"format": 1, "audit": record}).audit
+
+
+def plain(markup):
+    """Return the text of markup."""
+    text = re.sub("<[^>]*>", " ", str(markup)).replace("&nbsp;", " ")
+    return " ".join(html.unescape(text).replace(SPACE, " ").split())
+
+
 def told(record):
-    return " ".join(verdicts.verdict(record, "FT")).replace(SPACE, " ")
+    """Return what the page of a method says of it."""
+    template = environment().get_template("verdicts.html").module
+    return plain(template.verdict(typed(record), audit.verdict(typed(record), "FT")))
+
+
+def summary(record, names):
+    """Return the paragraphs of the summary."""
+    checked = typed(record)
+    pages = [
+        SimpleNamespace(label=label, verdict=audit.verdict(checked, name))
+        for name, label in names.items()
+    ]
+    template = environment().get_template("audit_summary.html")
+    source = template.render(audit={"record": checked, "pages": pages})
+    return [plain(text) for text in re.findall("<p>.*?</p>", source, re.DOTALL)]
+
+
+def listed(record):
+    """Return the entries of the lists of the page that belong to no method."""
+    with pytest.MonkeyPatch.context() as patch:  # drawings take time
+        for name in ("roc_of_all", "roc_of_one", "epsilon_of_one"):
+            patch.setattr(draw, name, lambda *_: Drawing("", Markup("")))
+        page = Page(render({"format": 1, "audit": record}))
+    return [plain(text) for text in page.text["li"]]
 
 
 def test_all_inside_is_no_proof(inside):
-    assert verdicts.verdict(inside, "FT") == [
-        "All 20 figures lie inside what retraining with another seed gives.",
+    assert told(inside) == (
+        "All 20 figures lie inside what retraining with another seed gives. "
         "In plain words: with this many models, none of these figures tells this "
-        "method from training again without the samples.",
+        "method from training again without the samples. "
         "That is no proof that no trace is left: other attacks, or more models, may "
-        "find one.",
-    ]
+        "find one."
+    )
 
 
 def test_traces_are_said_first(inside):
@@ -103,8 +142,9 @@ def test_accuracies_may_differ_both_ways(inside):
 
 def test_without_ensemble_attacks_it_says_little():
     record = made_audit({"FT": 0.0}, keys=["ua", "ra"], half=2)
-    assert verdicts.verdict(record, "FT")[-1].startswith(
-        "No attack that compares many models was tried, so this says little"
+    assert told(record).endswith(
+        "No attack that compares many models was tried, so this says little: see what "
+        "was left out, and why."
     )
     record = made_audit({"FT": 0.0}, keys=["ua"], half=2)
     assert told(record).startswith("The one figure lies inside what retraining")
@@ -114,16 +154,16 @@ def test_without_ensemble_attacks_it_says_little():
 def test_one_retrain_gives_no_verdict():
     record = made_audit({"FT": 2.0}, keys=["ua"], null=False)
     assert told(record).startswith("Nothing can be called inside or outside")
-    summary = " ".join(verdicts.summary(record, {"FT": "FT"}))
-    assert "There is only one Retrain" in summary
-    assert "FT:" not in summary
-    assert "how far it is from that model" in verdicts.may_say(record)[0][-1]
+    said = " ".join(summary(record, {"FT": "FT"}))
+    assert "There is only one Retrain" in said
+    assert "FT:" not in said
+    assert "how far it is from that model, figure by figure." in listed(record)
 
 
 def test_the_summary_names_few_and_counts_many(inside):
     changed = with_outside(inside, "ra", "mia")
     names = {"FT": "Fine-tune", "SSD": "SSD"}
-    said = [t.replace(SPACE, " ") for t in verdicts.summary(changed, names)]
+    said = summary(changed, names)
     assert "can a model that 40 samples were removed from" in said[0]
     assert "from the spread of 32 Retrains or from 20 divisions" in said[0]
     assert said[1:3] == [
@@ -132,15 +172,14 @@ def test_the_summary_names_few_and_counts_many(inside):
         "SSD: all 20 figures lie inside what retraining with another seed gives.",
     ]
     many = with_outside(inside, *list(KINDS)[4:14])
-    assert verdicts.summary(many, names)[1].endswith(
+    assert summary(many, names)[1].endswith(
         "Among those outside are attacks that find traces of the samples."
     )
-    assert verdicts.summary(changed, names)[-1].startswith("None of this shows that")
+    assert summary(changed, names)[-1].startswith("None of this shows that")
 
 
 def test_the_limits_count_what_chance_puts_outside(inside):
-    headings = [heading for heading, _ in verdicts.limits(inside)]
-    said = " ".join(text for _, text in verdicts.limits(inside)).replace(SPACE, " ")
+    said = " ".join(listed(inside))
     assert "Each of 20 figures is judged at a level of 95 %" in said
     assert "about 1.0 of them" in said
     assert "epsilon of about 1.6" in said
@@ -148,9 +187,10 @@ def test_the_limits_count_what_chance_puts_outside(inside):
     assert "KLoM of a few models is large" in said
     assert "Clopper" in said
     assert "means or medians over 40 samples" in said
-    assert {"Inside is not equal.", "This is no legal finding."} <= set(headings)
+    for heading in ("Inside is not equal.", "This is no legal finding."):
+        assert any(text.startswith(heading) for text in listed(inside))
     strict = inside | {"level": 0.9}
-    assert "about 2.0 of them" in " ".join(text for _, text in verdicts.limits(strict))
+    assert "about 2.0 of them" in " ".join(listed(strict))
 
 
 @settings(max_examples=40, deadline=None)
@@ -162,9 +202,9 @@ def test_no_verdict_promises_anything(strengths, seed):
     rng = np.random.default_rng(seed)
     record = made_audit({"FT": 0.0}, keys=["ua"])
     record["figures"]["FT"] = {k: figure(k, s, rng) for k, s in strengths.items()}
-    sentences = verdicts.verdict(record, "FT")
-    assert 2 <= len(sentences) <= 4
-    text = " ".join([*sentences, *verdicts.summary(record, {"FT": "FT"})])
+    said = told(record)
+    assert 2 <= len(re.findall(r"(?<!Avg)[.](?= |$)", said)) <= 4
+    text = " ".join([said, *summary(record, {"FT": "FT"})])
     assert not re.findall(PROMISES, text.lower())
     outside = [f for f in record["figures"]["FT"].values() if f["verdict"] == "outside"]
     assert ("In plain words: with this many" in text) == (not outside)

@@ -1,0 +1,350 @@
+"""Cards: what a method or a weighting says of itself, so that nothing else lists it.
+
+A card names its own options (a frozen dataclass that checks itself), says what is read,
+what it costs, where it comes from and what a search tries, and builds the thing from
+the few verbs of a `Lab`. The command line, experiments, searches and reports read cards
+only; a card of your own, in a file of your own, is served like those of the library.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+import optax
+
+from jax_unlearn.types import (
+    Array,
+    Batch,
+    Harmonizer,
+    LossFn,
+    Model,
+    ModelState,
+    Params,
+    PyTree,
+    UnlearnBatch,
+    Unlearner,
+    UnlearnState,
+    Weighting,
+)
+
+if TYPE_CHECKING:  # the core imports nothing above it
+    import numpy as np
+
+    from jax_unlearn.data import Examples, Schedule
+    from jax_unlearn.drivers.guards import Guard
+
+Variables = tuple[Params, ModelState]
+"""Parameters and state of a model."""
+
+Transform = Callable[[Params, ModelState], Variables]
+"""A one-shot method: from the original's parameters and state to the unlearned's."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NoOptions:
+    """Options of a card that has none."""
+
+
+class Rewind(NamedTuple):
+    """Which of several states of a run is kept.
+
+    Attributes:
+      ends: the steps after which the state is a candidate, ascending.
+      choose: `(candidates) -> which`, each the parameters and state after one of them.
+    """
+
+    ends: tuple[int, ...]
+    choose: Callable[[Sequence[Variables]], int]
+
+
+class Job(NamedTuple):
+    """A method ready to run: an unlearner with its batches, or a transformation.
+
+    Attributes:
+      unlearner: the method.
+      schedule: its batches.
+      prepare_seconds: time spent on masks, tables, moments and attacks.
+      details: JSON-able, what was found on the way (AUC of the attacks, ...).
+      rewind: whether an earlier state than the last is kept.
+      start: parameters and state to start from instead of the original's.
+      transform: instead of all that, a function of the parameters.
+      guards: made from the state before the first step.
+      finish: what of a state is the model; default its parameters and model state.
+    """
+
+    unlearner: Unlearner | None
+    schedule: Schedule[UnlearnBatch] | None
+    prepare_seconds: float = 0.0
+    details: Mapping[str, Any] = MappingProxyType({})
+    rewind: Rewind | None = None
+    start: Variables | None = None
+    transform: Transform | None = None
+    guards: Callable[[UnlearnState], Sequence[Guard]] | None = None
+    finish: Callable[[UnlearnState], Variables] | None = None
+
+    @property
+    def steps(self) -> int:
+        """Number of steps; a transformation counts as one."""
+        return 1 if self.schedule is None else len(self.schedule)
+
+
+class Learned(NamedTuple):
+    """Membership models of a lab, and the queries of what goes with them.
+
+    Attributes:
+      strategies: one a query batch, see `jax_unlearn.data.queries`.
+      query_size: samples of each query.
+      audits: losses of the attacks, which are to call samples unseen.
+      details: JSON-able: "attacks" by name (held-out AUC, its error, whether that is
+        better than chance), and perhaps "gaps" by strategy.
+    """
+
+    strategies: tuple[Any, ...]
+    query_size: int
+    audits: tuple[Any, ...]
+    details: dict[str, Any]
+
+
+class Ranked(NamedTuple):
+    """How easily forget samples would be predicted unseen.
+
+    Attributes:
+      scores: of the forget samples, larger is easier, `[F]`.
+      ease: of forget and unseen samples for a model that saw neither, where there is
+        one.
+    """
+
+    scores: np.ndarray
+    ease: tuple[np.ndarray, np.ndarray] | None = None
+
+
+class Lab(Protocol):
+    """What a card's `build` may ask: one model, one request, one setting.
+
+    Attributes:
+      model: the network; its outputs are what the objectives read.
+      examples: the training samples, by id.
+      num_classes: K.
+      seed: of labels, order and draws.
+      setting: the common fields (`epochs`, `batch_size`, `learning_rate`, ...).
+      original: parameters and state of the model that is to forget.
+    """
+
+    model: Model
+    examples: Examples
+    num_classes: int
+    seed: int
+    setting: Any
+    original: Variables
+
+    def ids(self, part: str) -> np.ndarray:
+        """Return sample ids: "forget", "retain", "unseen", or "trained" (both)."""
+        ...
+
+    def labels(self, part: str) -> np.ndarray:
+        """Return the classes of a part's samples, `i32[n]`."""
+        ...
+
+    def objective(self, role: str, **options: Any) -> LossFn:
+        """Return the loss of a role.
+
+        "remember": as in training; "evaluate": the same in eval mode; "ascend": its
+        negative; "relabel": towards a wrong label or condition; "guide": away from the
+        condition (diffusion).
+
+        Raises:
+          InputError: this kind of model has no such loss.
+        """
+        ...
+
+    def membership(self, options: Any) -> Learned:
+        """Train membership attacks on retain and unseen samples, and set up queries.
+
+        Raises:
+          InputError: no attack is better than chance, and that is not allowed.
+        """
+        ...
+
+    def difficulty(self, ranking: str) -> Ranked:
+        """Return how easily each forget sample would be predicted unseen."""
+        ...
+
+    def schedule(self, kind: str) -> Schedule[UnlearnBatch]:
+        """Return batches: "forget", "retain", "zipped", or "both" as the user asked."""
+        ...
+
+    def batches(self, part: str, *, seed: int = 0) -> list[Batch]:
+        """Return one pass over a part, in batches of the setting's size."""
+        ...
+
+    def passes(self, **changes: Any) -> dict[str, Any]:
+        """Return what every schedule of `jax_unlearn.data` is told, with changes."""
+        ...
+
+    def optimizer(self, *, plain: bool = False) -> optax.GradientTransformation:
+        """Return the optimizer; over the salient weights if asked, and not `plain`."""
+        ...
+
+    def weighting(self) -> Weighting:
+        """Return the weighting of the forget samples."""
+        ...
+
+    def harmonizer(self) -> Harmonizer | None:
+        """Return what joins the two gradients; None is their plain sum."""
+        ...
+
+    def joint(self) -> dict[str, Any]:
+        """Return `weighting`, `harmonizer` and `model_state` for a method of two."""
+        ...
+
+    def forward(self) -> dict[str, Any]:
+        """Return `forward="merged"` where the schedule merges the batches."""
+        ...
+
+    @property
+    def model_state(self) -> str:
+        """What steps do to batch statistics: "sequential" or "frozen"."""
+        ...
+
+    def gradient(self, part: str) -> PyTree:
+        """Return the mean gradient of the original model on a part."""
+        ...
+
+    def fisher(self, part: str, *, per: str = "sample") -> PyTree:
+        """Return the Fisher information's diagonal of the original on a part."""
+        ...
+
+    def predict(self, ids: np.ndarray, at: Variables | None = None) -> np.ndarray:
+        """Return the outputs for training samples in eval mode, on the host."""
+        ...
+
+    @property
+    def featured(self) -> Model:
+        """The model that returns penultimate features, with the same parameters."""
+        ...
+
+    def probabilities(self, part: str) -> np.ndarray:
+        """Return the original's softmax outputs on a part, `[n, K]`."""
+        ...
+
+    def features(self, ids: np.ndarray) -> np.ndarray:
+        """Return the original's penultimate features of training samples."""
+        ...
+
+    def confidence(self, part: str) -> np.ndarray:
+        """Return the original's probability of the true class of a part's samples."""
+        ...
+
+    def loss_table(self) -> Array:
+        """Return the original's loss by sample id, 0 beyond the forget set."""
+        ...
+
+    @property
+    def training(self) -> Any:
+        """How the original was trained.
+
+        Raises:
+          InputError: nobody knows.
+        """
+        ...
+
+    def retraining(self, part: str, *, seed: int | None = None) -> tuple[Job, Array]:
+        """Return the original's training on a part, from a start, and its key.
+
+        Raises:
+          InputError: nobody knows how the original was trained.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)  # one object a card
+class Card:
+    """One method: all that is to be known of it.
+
+    Attributes:
+      name: as settings and the command line know it.
+      label: its short name in tables.
+      title: its name in papers.
+      build: `(lab, options) -> Job`.
+      reads: of "forget", "retain", "unseen", "original" (the original model goes on
+        being asked, as a teacher or for a mask) and "training" (how, and with which
+        seed, the original was trained).
+      cost: in gradients of single samples: E epochs, F forget, R retain samples (of the
+        share that may be read), T steps of the training. A forward pass counts a third.
+      source: where it was published.
+      options: frozen dataclass of what only it is told; checks itself.
+      kind: "steps": an `Unlearner` that descends step by step; "one-shot": a function
+        of the parameters; "training": from a random start.
+      roles: the objectives it asks the lab for; a kind of model that lacks one of them
+        does not serve it.
+      weighs: whether it weights forget samples.
+      schedule: whether forget and retain batches can be scheduled at will.
+      joins: whether it always has two gradients to join.
+      compares: "unseen", or "unseen classes" where every forgotten class needs unseen
+        samples; options may have an attribute of this name that says otherwise.
+      weighting, harmonizer: what "auto" stands for.
+      by_epochs: whether its schedule is made of whole epochs only.
+      salient: whether its mask of salient weights is part of the method.
+      frozen: whether batch statistics always stay.
+      step_reads: of "learning_rate" and "length" those that its compiled step depends
+        on; all else that is not a setting travels in state and batches, so that one
+        step serves other requests, models and seeds too. None, the default, promises
+        nothing: every run compiles a step of its own, which is never wrong.
+      search: values worth trying, by setting; the first is searched closer.
+      check: `(setting)` refuses what does not go together with common fields.
+    """
+
+    name: str
+    label: str
+    title: str
+    build: Callable[[Any, Any], Job]
+    reads: tuple[str, ...]
+    cost: str = "not said"
+    source: str = "our choice"
+    options: type = NoOptions
+    kind: Literal["steps", "one-shot", "training"] = "steps"
+    roles: tuple[str, ...] = ("remember",)
+    weighs: bool = True
+    schedule: bool = False
+    joins: bool = False
+    by_epochs: bool = False
+    compares: str = ""
+    weighting: str = "uniform"
+    harmonizer: str = "none"
+    salient: bool = False
+    frozen: bool = False
+    step_reads: tuple[str, ...] | None = None
+    search: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
+    check: Callable[[Any], None] | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)  # one object a card
+class WeightingCard:
+    """One weighting of the forget samples.
+
+    Attributes:
+      name, label, title, source, options, search: as of `Card`.
+      build: `(lab, options) -> Weighting`.
+      reads: "losses", or "logits" where losses alone do not do.
+      compares: as of `Card`.
+      reference: `(options) -> "" | "batches" | "whole"`: whether unseen samples ride
+        along with the steps, in batches or all at once.
+      shared: whether what it takes from the lab travels in its state, so that a
+        compiled step serves other requests too. The default promises nothing, see
+        `Card.step_reads`.
+    """
+
+    name: str
+    label: str
+    title: str
+    build: Callable[[Any, Any], Weighting]
+    source: str = "our choice"
+    options: type = NoOptions
+    reads: Literal["losses", "logits"] = "losses"
+    compares: str = ""
+    reference: Callable[[Any], str] = lambda options: ""
+    shared: bool = False
+    search: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)

@@ -1,0 +1,342 @@
+"""What a command's options are: they follow from the method and the kind of model.
+
+`jax-unlearn unlearn scrub --help` shows SCRUB's options and the common ones; so the
+words are looked through for the method, the weighting and the model before they are
+parsed.
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence, Set
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+from typing import get_type_hints as hints
+
+import tyro
+
+from jax_unlearn.cards import Card
+from jax_unlearn.drivers.checkpoint import read_record
+from jax_unlearn.errors import InputError
+from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS, method_card, weighting_card
+from jax_unlearn.lab.modalities import MODALITIES, modality_named
+from jax_unlearn.lab.modality import Modality
+from jax_unlearn.lab.settings import Unlearning
+from jax_unlearn.lab.store import kind_of
+
+UNLEARNS = ("unlearn", "chain")  # commands that take a method
+
+GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "step": (
+        "What a step reads, and how many there are.",
+        (
+            *("schedule", "rho", "epochs", "steps", "batch_size", "freeze_statistics"),
+            *("harmonizer", "per_leaf"),
+        ),
+    ),
+    "optimizer": (
+        "How the weights move, and which of them.",
+        (
+            *("optimizer", "learning_rate", "momentum", "weight_decay", "clip"),
+            *("salient", "keep"),
+        ),
+    ),
+    "memory": ("The same numbers in less memory.", ("microbatch", "remat")),
+    "guard": (
+        "When the run ends before its last step.",
+        ("guard_utility", "guard_endpoint", "guard_every", "guard_roll_back"),
+    ),
+}
+"""The common fields of an unlearning as `--help` groups them."""
+
+WITHOUT_STEPS = {"rho", "batch_size", "microbatch", "remat"}
+"""Of them, what methods that take no steps may read."""
+
+Kind = Annotated[
+    str, tyro.conf.arg(metavar=f"{{{','.join(kind.name for kind in MODALITIES)}}}")
+]
+"""The type of the option that names a kind of model."""
+
+
+def one_line_choices() -> tyro.constructors.ConstructorRegistry:
+    """Return the rule by which a wrong choice is refused as other values are.
+
+    The help lists what a `Literal` allows; the settings check it, in one line and with
+    the nearest name.
+    """
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def choices(info: Any) -> Any:
+        if get_origin(info.type) is not Literal:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar=f"{{{','.join(get_args(info.type))}}}",
+            instance_from_str=lambda words: words[0],
+            is_instance=lambda value: isinstance(value, str),
+            str_from_instance=lambda value: [value],
+        )
+
+    return registry
+
+
+class Form(NamedTuple):
+    """How a parameter of a command is parsed.
+
+    Attributes:
+      values: dataclass of what the words say, unchecked.
+      make: the parameter, of such values.
+      boxed: whether its fields are dataclasses, each with a box of help.
+    """
+
+    values: type
+    make: Callable[[Any], Any]
+    boxed: bool = False
+
+
+class Choice(NamedTuple):
+    """What the words of a command line ask for.
+
+    Attributes:
+      modality: the kind of model.
+      method, weighting: by name or path.
+      helping: whether only the help is asked for, which leaves out common fields that
+        the method does not read; where they are given, the setting judges them.
+    """
+
+    modality: Modality
+    method: str
+    weighting: str
+    helping: bool = False
+
+    def groups(self) -> dict[str, type]:
+        """Return dataclasses of the options by title, with this choice's defaults."""
+        card = method_card(self.method)
+        asked = card.weighting if self.weighting == "auto" else self.weighting
+        own = weighting_card(asked)
+        named = {"modality": self.modality.name}
+        named |= {"method": self.method, "weighting": self.weighting}
+        usual = Unlearning.of(**named)
+        groups = {"method": _group(_described(card), named, Unlearning)}
+        for title, text, options in (
+            (card.name, f"What only {card.label} is told.", usual.options),
+            (
+                f"weighting {own.name}",
+                f"Forget samples are weighted {own.title}.",
+                usual.weighting_options,
+            ),
+            (
+                f"{self.modality.name} model",
+                f"What only {self.modality.name} models are told.",
+                usual.modality_options,
+            ),
+        ):
+            if dataclasses.fields(options):
+                groups[title] = _group(text, vars(options), type(options))
+        for title, (text, names) in GROUPS.items():
+            values = {name: getattr(usual, name) for name in names}
+            unread = _unread(card, self.modality) if self.helping else set()
+            groups[title] = _group(text, values, Unlearning, unread)
+        return groups
+
+    def form(self) -> "Form":
+        """Return how the setting is parsed: its groups, one inside the other."""
+        fields = [
+            (
+                f"group_{number}",
+                Annotated[group, tyro.conf.arg(name=title)],
+                dataclasses.field(default_factory=group),
+            )
+            for number, (title, group) in enumerate(self.groups().items())
+        ]
+        kind = dataclasses.make_dataclass("Options", fields, frozen=True)
+        return Form(kind, _setting, boxed=True)
+
+
+def form(kind: type) -> Form:
+    """Return how a class that checks itself is parsed, in a box of its own."""
+    values = _group("", vars(kind()), kind)
+    return Form(values, lambda given: kind(**vars(given)))
+
+
+def parsed(command: Callable[..., None], **forms: Form) -> Callable[..., None]:
+    """Return a command some of whose parameters are parsed by forms.
+
+    They are made after the parsing: what they refuse is then told like all bad input,
+    not in the parser's words.
+    """
+
+    @functools.wraps(command)
+    def made(**given: Any) -> None:
+        command(**{k: forms[k].make(v) if k in forms else v for k, v in given.items()})
+
+    made.__signature__ = inspect.signature(command)  # type: ignore[attr-defined]
+    del made.__wrapped__  # the parser would read the annotations there
+    made.__annotations__ = dict(command.__annotations__)
+    for name, one in forms.items():
+        box = tyro.conf.arg(name="" if one.boxed else name)
+        made.__annotations__[name] = Annotated[one.values, box]
+    return made
+
+
+def chosen(arguments: Sequence[str]) -> tuple[list[str], Choice]:
+    """Return the words with the method named by its option, and what they ask for.
+
+    Args:
+      arguments: of a command, its name first.
+
+    Raises:
+      InputError: an unknown method, weighting, modality or checkpoint, or an option
+        that belongs to another of them.
+
+    >>> words, choice = chosen(["unlearn", "scrub", "--rewind"])
+    >>> words, choice.method, choice.modality.name
+    (['unlearn', '--rewind', '--method', 'scrub'], 'scrub', 'classification')
+    """
+    command, *words = arguments
+    if command in UNLEARNS and words and not words[0].startswith("-"):
+        if other := value(words, "--method"):
+            raise InputError(
+                f"{words[0]} --method {other}: two methods; leave one of them out"
+            )
+        words = [*words[1:], "--method", words[0]]
+    modality = modality_named(
+        value(words, "--modality") or _kind_of_model(words) or MODALITIES[0].name
+    )
+    method = value(words, "--method") or _usual_method(modality)
+    weighting = value(words, "--weighting") or Unlearning.weighting
+    choice = Choice(modality, method, weighting, bool({"-h", "--help"} & set(words)))
+    if command in UNLEARNS:
+        method_card(method)
+        if weighting != "auto":
+            weighting_card(weighting)
+        groups = choice.groups().values()
+        _check_flags(words, {name for group in groups for name in _names(group)})
+    elif command == "train":
+        _check_flags(words, _names(modality.training))
+    return [command, *words], choice
+
+
+def _usual_method(modality: Modality) -> str:
+    """Return the default method, or the first that serves the kind of model."""
+    served = [c.name for c in METHODS.values() if set(c.roles) <= modality.roles]
+    usual = Unlearning.method
+    return served[0] if served and usual not in served else usual
+
+
+def value(words: Sequence[str], *options: str) -> str | None:
+    """Return the last value given to an option, if one is."""
+    found = None
+    for number, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name not in options:
+            continue
+        if equals:
+            found = value
+        elif number + 1 < len(words):
+            found = words[number + 1]
+    return found
+
+
+def _kind_of_model(words: Sequence[str]) -> str | None:
+    """Return the kind of the model that is named, if there is one."""
+    path = value(words, "--checkpoint", "--original")
+    if path is None or not (Path(path) / "record.json").is_file():
+        return None  # the command says what is missing
+    return kind_of(path, read_record(path)).name
+
+
+def _names(kind: type) -> set[str]:
+    """Return the names of a class's fields."""
+    return {field.name for field in dataclasses.fields(kind)}
+
+
+def _check_flags(words: Sequence[str], known: set[str]) -> None:
+    """Refuse an option of another card or kind of model, and say whose it is."""
+    of_models = {
+        kind.name: _names(kind.training) | _names(kind.options) for kind in MODALITIES
+    }
+    owned = {
+        "--method": {card.name: _names(card.options) for card in METHODS.values()},
+        "--weighting": {c.name: _names(c.options) for c in WEIGHTINGS.values()},
+        "--modality": of_models,
+    }
+    for word in words:
+        flag = word.partition("=")[0]
+        name = flag.removeprefix("--").removeprefix("no-").replace("-", "_")
+        if not word.startswith("--") or name in known:
+            continue
+        for option, cards in owned.items():
+            if owners := [card for card, names in cards.items() if name in names]:
+                raise InputError(
+                    f"{flag} is read with {option} {' or '.join(owners)}; give that, "
+                    f"or leave {flag} out"
+                )
+
+
+def _setting(groups: Any) -> Unlearning:
+    """Return the setting that parsed groups say."""
+    values: dict[str, Any] = {}
+    for group in vars(groups).values():
+        values |= vars(group)
+    return Unlearning.of(**values)
+
+
+def _unread(card: Card, kind: Modality) -> set[str]:
+    """Return the common fields that a method does not read."""
+    if card.kind != "steps":
+        names = {name for _, group in GROUPS.values() for name in group}
+        return names - WITHOUT_STEPS
+    unread = set() if card.schedule else {"schedule"}
+    if not (card.schedule or card.joins):
+        unread |= {"harmonizer", "per_leaf"}
+    if card.by_epochs:
+        unread |= {"steps"}
+    if not kind.stateful:
+        unread |= {"freeze_statistics"}
+    if "logits" not in kind.roles:
+        unread |= set(GROUPS["guard"][1])
+    return unread
+
+
+def _group(
+    text: str, values: Mapping[str, Any], of: type, hidden: Set[str] = frozenset()
+) -> type:
+    """Return a dataclass of some fields, with their types, help and new defaults."""
+    kinds, fields = hints(of, include_extras=True), []
+    for name, value in values.items():
+        kind = kinds[name]
+        if name in _CHOICES:
+            kind = Annotated[kind, tyro.conf.arg(metavar=_CHOICES[name])]
+        if name in hidden:
+            kind = Annotated[kind, tyro.conf.Suppress]
+        fields.append((name, kind, dataclasses.field(default=value)))
+    made = dataclasses.make_dataclass(of.__name__, fields, frozen=True)
+    made.__doc__ = f"{text}\n\nAttributes:\n{_attributes(of.__doc__ or '')}"
+    return made
+
+
+def _described(card: Card) -> str:
+    """Return what the help says of a method."""
+    return (
+        f"{card.title}, {card.source}: reads {', '.join(card.reads)}; costs "
+        f"{card.cost}. `jax-unlearn methods` explains that and lists all."
+    )
+
+
+def _attributes(doc: str) -> str:
+    """Return the part of a docstring that describes the fields."""
+    part = doc.partition("Attributes:\n")[2]
+    return part.partition("\n\n")[0] + "\n"
+
+
+def _listed(*names: str) -> str:
+    return f"{{{','.join(names)}}}"
+
+
+_CHOICES = {
+    "modality": _listed(*(kind.name for kind in MODALITIES)),
+    "method": _listed(*METHODS, "FILE.py:CARD"),
+    "weighting": _listed("auto", *WEIGHTINGS, "FILE.py:CARD"),
+}

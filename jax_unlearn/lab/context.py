@@ -1,0 +1,319 @@
+"""What cards are built from: one model, one request, one setting, any kind of model."""
+
+import dataclasses
+import functools
+from collections.abc import Hashable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from jax_unlearn import harmonize, masks, oneshot
+from jax_unlearn.cards import Job, Learned, Ranked, Variables
+from jax_unlearn.data import (
+    Examples,
+    Schedule,
+    forget_only,
+    merged,
+    retain_only,
+    sequential,
+    take,
+    zipped,
+)
+from jax_unlearn.drivers.loop import predict
+from jax_unlearn.errors import InputError
+from jax_unlearn.gradients import mean_gradient
+from jax_unlearn.lab.job import Trained, probabilities
+from jax_unlearn.lab.modality import Modality, adam
+from jax_unlearn.lab.requests import Request
+from jax_unlearn.lab.settings import Unlearning
+from jax_unlearn.lab.subject import Subject
+from jax_unlearn.lab.training import Trainer
+from jax_unlearn.types import (
+    Array,
+    Batch,
+    Harmonizer,
+    LossFn,
+    Model,
+    PyTree,
+    UnlearnBatch,
+    Weighting,
+)
+
+
+class Origin(NamedTuple):
+    """How a model was trained, for methods that go through its training again.
+
+    Attributes:
+      training: the setting.
+      seed: of initialisation and order.
+    """
+
+    training: Any
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """One method to be prepared: the `Lab` of its card.
+
+    Attributes:
+      subject: the network and its data.
+      model: its functions, with the memory switches of the setting.
+      setting: the method.
+      request: whom to forget; `retain` is what may be read.
+      trained: where it starts.
+      origin: how that was trained, None where nobody knows.
+      seed: of random labels and order.
+      programs: compiled measurements, shared between the contexts of a model.
+      concept: what the request is about, where that is a word.
+      measured: of this request, by name, so that nothing is measured twice.
+    """
+
+    subject: Subject
+    model: Model
+    setting: Unlearning
+    request: Request
+    trained: Trained
+    origin: Origin | None
+    seed: int
+    programs: dict[Hashable, Any] = dataclasses.field(default_factory=dict)
+    concept: str | None = None
+    measured: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def modality(self) -> Modality:
+        """The kind of model."""
+        return self.subject.modality
+
+    @property
+    def examples(self) -> Examples:
+        """The training samples, as the objectives read them."""
+        return self.subject.examples
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.subject.dataset.num_classes
+
+    @property
+    def original(self) -> Variables:
+        """Parameters and state of the model that is to forget."""
+        return self.trained.params, self.trained.model_state
+
+    @property
+    def key(self) -> Array:
+        """The key of what is measured before the run."""
+        return jax.random.fold_in(jax.random.key(self.seed), 7)
+
+    @property
+    def model_state(self) -> str:
+        """What the steps do to batch statistics, as methods call it."""
+        return "frozen" if self.setting.freezes_statistics else "sequential"
+
+    @property
+    def featured(self) -> Model:
+        """The model of penultimate features, with the same parameters."""
+        return self.subject.built.features
+
+    @property
+    def training(self) -> Any:
+        """How the original was trained.
+
+        Raises:
+          InputError: nobody knows.
+        """
+        if self.origin is None:
+            raise InputError(
+                f"method={self.setting.method!r} goes through the training of the "
+                "original again, of which this checkpoint has no record; give one made "
+                "by `jax-unlearn train`"
+            )
+        return self.origin.training
+
+    def ids(self, part: str) -> np.ndarray:
+        """Return sample ids of a part; "trained": forget and retain."""
+        if part == "trained":
+            return np.union1d(self.request.forget, self.request.retain)
+        return getattr(self.request, part)
+
+    def some(self, ids: np.ndarray) -> np.ndarray:
+        """Return as many of the ids as the modality measures, chosen by the seed."""
+        rng = np.random.default_rng(self.seed)
+        return np.sort(rng.permutation(ids)[: self.modality.measured])
+
+    def labels(self, part: str) -> np.ndarray:
+        """Return the classes of a part's samples, `i32[n]`."""
+        return self.examples.labels[self.ids(part)]
+
+    def objective(self, role: str, **options: Any) -> LossFn:
+        """Return the loss of a role."""
+        return self.modality.objective(self, role, **options)
+
+    def membership(self, options: Any) -> Learned:
+        """Train membership attacks and set up queries."""
+        return self.modality.membership(self, options)
+
+    def loss_table(self) -> Array:
+        """Return the original's loss by sample id, 0 beyond the forget set."""
+        return self.modality.loss_table(self)
+
+    def difficulty(self, ranking: str) -> Ranked:
+        """Return how easily each forget sample would be predicted unseen."""
+        if self.modality.difficulty is None:
+            raise InputError(f"ranking={ranking!r} needs a classifier")
+        return self.modality.difficulty(self, ranking)
+
+    def predict(self, ids: np.ndarray, at: Variables | None = None) -> np.ndarray:
+        """Return the outputs for training samples in eval mode, on the host."""
+        return predict(self.model, *(at or self.original), self.examples.inputs[ids])
+
+    def features(self, ids: np.ndarray) -> np.ndarray:
+        """Return the original's penultimate features of training samples."""
+        return predict(self.featured, *self.original, self.examples.inputs[ids])
+
+    def probabilities(self, part: str) -> np.ndarray:
+        """Return what the original model says of a part's samples, `[n, K]`."""
+        if "logits" not in self.modality.roles:
+            raise InputError(
+                f"{self.setting.method} with {self.setting.weighting} asks for "
+                f"probabilities of classes, which {self.modality.name} models lack"
+            )
+        inputs = self.examples.inputs[self.ids(part)]
+        return probabilities(self.model, self.trained, inputs)
+
+    def confidence(self, part: str) -> np.ndarray:
+        """Return the original model's probability of the true class, `[n]`."""
+        labels = self.labels(part)
+        return self.probabilities(part)[np.arange(len(labels)), labels]
+
+    def passes(self, **changes: Any) -> dict[str, Any]:
+        """Return what every schedule is told; unseen samples ride along if asked."""
+        setting, unseen = self.setting, self.request.unseen
+        passes: dict[str, Any] = {"batch_size": setting.batch_size, "seed": self.seed}
+        if setting.steps and "epochs" not in changes:
+            passes["steps"] = setting.steps
+        else:
+            passes["epochs"] = setting.epochs
+        how = setting.weighting_card.reference(setting.weighting_options)
+        if how == "batches":
+            size = min(setting.batch_size, len(unseen))
+            passes |= {"reference": unseen, "reference_size": size}
+        elif how == "whole":
+            whole = take(self.examples, unseen, np.ones(len(unseen), np.bool_))
+            passes["reference"] = whole
+        return {**passes, **changes}
+
+    def schedule(self, kind: str) -> Schedule[UnlearnBatch]:
+        """Return batches: "forget", "retain", "zipped", or "both" as was asked."""
+        forget, retain = self.request.forget, self.request.retain
+        alone = {"forget": (forget_only, forget), "retain": (retain_only, retain)}
+        if kind in alone:
+            make, ids = alone[kind]
+            steps = self.setting.steps
+            if not steps:
+                return make(self.examples, ids, **self.passes())
+            needed = -(-steps * self.setting.batch_size // len(ids)) + 1
+            whole = make(self.examples, ids, **self.passes(epochs=needed))
+            return dataclasses.replace(whole, steps=steps)
+        both = {"merged": merged, "zipped": zipped, "sequential": sequential}
+        make = both[self.setting.schedule if kind == "both" else kind]
+        return make(self.examples, forget, retain, **self.passes())
+
+    def batches(self, part: str, *, seed: int = 0) -> list[Batch]:
+        """Return one pass over a part, in batches of the setting's size."""
+        make = forget_only if part == "forget" else retain_only
+        steps = self._pass(make, part, seed)
+        return [batch for step in steps if (batch := step.forget or step.retain)]
+
+    def _pass(self, make: Any, part: str, seed: int) -> Schedule[UnlearnBatch]:
+        ids, size = self.ids(part), self.setting.batch_size
+        if self.modality.measured:
+            ids = self.some(ids)
+        return make(self.examples, ids, batch_size=size, epochs=1, seed=seed)
+
+    def optimizer(self, *, plain: bool = False) -> optax.GradientTransformation:
+        """Return the optimizer; over the salient weights if asked, and not `plain`."""
+        optimizer = optimizer_of(self.setting)
+        if plain or not self.setting.masks:
+            return optimizer
+        mask = masks.gradient_saliency(self.gradient("forget"), keep=self.setting.keep)
+        return masks.masked(optimizer, jax.block_until_ready(mask))
+
+    def weighting(self) -> Weighting:
+        """Return the weighting of the forget samples."""
+        setting = self.setting
+        return setting.weighting_card.build(self, setting.weighting_options)
+
+    def harmonizer(self) -> Harmonizer | None:
+        """Return what joins the gradients; None is the method's own."""
+        setting = self.setting
+        if setting.joining == "one_way":
+            return harmonize.one_way(per_leaf=setting.per_leaf)
+        if setting.joining == "two_way":
+            return harmonize.two_way(per_leaf=setting.per_leaf)
+        strength = getattr(setting.modality_options, "forget_strength", 1.0)
+        if strength != 1.0:
+            return harmonize.add(forget=strength)
+        return harmonize.add() if setting.card.joins else None
+
+    def joint(self) -> dict[str, Any]:
+        """Return what methods of two gradients are told."""
+        return {
+            "weighting": self.weighting(),
+            "harmonizer": self.harmonizer(),
+            "model_state": self.model_state,
+        }
+
+    def forward(self) -> dict[str, Any]:
+        """Return how many forward passes a step has."""
+        return {"forward": "merged"} if self.setting.schedule == "merged" else {}
+
+    def gradient(self, part: str) -> PyTree:
+        """Return the mean gradient of the original model on a part."""
+        measure = self._program("gradient", mean_gradient)
+        return measure(*self.original, self.batches(part), self.key)
+
+    def fisher(self, part: str, *, per: str = "sample") -> PyTree:
+        """Return the Fisher information's diagonal of the original on a part."""
+        make = functools.partial(oneshot.fisher_information, per=per)
+        measure = self._program(("fisher", per), make)
+        steps = self._pass(retain_only, part, 0)
+        batches = [step.retain for step in steps if step.retain is not None]
+        return measure(*self.original, batches, self.key)
+
+    def retraining(self, part: str, *, seed: int | None = None) -> tuple[Job, Array]:
+        """Return the original's training on a part, from a start, and its key."""
+        trainer = Trainer(self.subject, self.training)
+        own = self.origin.seed if seed is None and self.origin else seed
+        return trainer.job(self.ids(part), seed=own or 0)
+
+    def _program(self, name: Hashable, make: Any) -> Any:
+        key = name, self.model
+        if key not in self.programs:
+            self.programs[key] = make(self.objective("evaluate"))
+        return self.programs[key]
+
+
+def optimizer_of(setting: Unlearning) -> optax.GradientTransformation:
+    """Return the optimizer of a setting: SGD with momentum, or Adam; decay, clipping.
+
+    The learning rate travels in the state, so that one compiled program serves all.
+
+    >>> import jax.numpy as jnp
+    >>> optimizer = optimizer_of(Unlearning(learning_rate=1.0, weight_decay=0.0))
+    >>> optimizer.update(jnp.ones(1), optimizer.init(jnp.ones(1)))[0].tolist()
+    [-1.0]
+    """
+    parts = []
+    if setting.clip > 0:
+        parts.append(optax.clip_by_global_norm(setting.clip))
+    if setting.weight_decay > 0:
+        parts.append(optax.add_decayed_weights(setting.weight_decay))
+    if setting.optimizer == "adam":
+        parts.append(adam())
+    elif setting.momentum > 0:
+        parts.append(optax.trace(setting.momentum))
+    rate = optax.inject_hyperparams(optax.scale_by_learning_rate)
+    return optax.chain(*parts, rate(setting.learning_rate))

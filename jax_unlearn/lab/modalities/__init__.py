@@ -1,0 +1,66 @@
+"""The kinds of model: an entry each."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from jax_unlearn.errors import InputError, unknown_name
+from jax_unlearn.lab.catalog import load
+from jax_unlearn.lab.modalities.classification import CLASSIFICATION
+from jax_unlearn.lab.modalities.diffusion import DIFFUSION
+from jax_unlearn.lab.modality import Modality
+
+MODALITIES = (CLASSIFICATION, DIFFUSION)
+
+
+def modality_named(name: str) -> Modality:
+    """Return a kind of model by its name, or of a file: `FILE.py:NAME`.
+
+    Raises:
+      InputError: there is none of that name.
+
+    >>> modality_named("classification").key
+    'network'
+    """
+    if ".py:" in name:
+        found = load(name)
+        if not isinstance(found, Modality):
+            raise InputError(
+                f"modality={name!r} is a {type(found).__name__}, no Modality; name one "
+                "of the file"
+            )
+        return found._replace(name=name)
+    known = {modality.name: modality for modality in MODALITIES}
+    if name not in known:
+        raise unknown_name("modality", name, known)
+    return known[name]
+
+
+def modality_of(training: object) -> Modality:
+    """Return the kind of model that a training setting is of.
+
+    Settings of a modality of one's own say so by an attribute `modality`, a name as
+    `modality_named` takes it.
+    """
+    for modality in MODALITIES:
+        if isinstance(training, modality.training):
+            return modality
+    return modality_named(getattr(training, "modality", type(training).__name__))
+
+
+def read_training(record: Mapping[str, Any], modality: Modality | None = None) -> Any:
+    """Return the training setting of a record, of the kind that takes its fields.
+
+    Raises:
+      InputError: none does.
+    """
+    for kind in MODALITIES if modality is None else (modality,):
+        known = {field.name for field in dataclasses.fields(kind.training)}
+        if set(record) <= known:
+            values = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in record.items()
+            }
+            return kind.training(**values)
+    fields = ", ".join(sorted(map(str, record)))[:80]
+    raise InputError(f"training of {fields!r} is of no kind of model known here")

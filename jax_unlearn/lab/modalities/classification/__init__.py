@@ -1,0 +1,106 @@
+"""Classifiers: labels as targets, logits as outputs."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jax_unlearn import methods, objectives
+from jax_unlearn.cards import Variables
+from jax_unlearn.data import Examples
+from jax_unlearn.drivers.loop import predict
+from jax_unlearn.errors import InputError
+from jax_unlearn.lab.modalities.classification.attacks import learn
+from jax_unlearn.lab.modalities.classification.difficulty import difficulty
+from jax_unlearn.lab.modalities.classification.networks import (
+    Classifier,
+    Network,
+    Training,
+    classifier,
+    describe,
+)
+from jax_unlearn.lab.modality import Modality
+from jax_unlearn.types import Array, LossFn, Unlearner
+
+
+def optimizer_of(training: Training, steps: int) -> optax.GradientTransformation:
+    """Return the optimizer of a training: SGD, its rate falling along a cosine to 0.
+
+    >>> optimizer = optimizer_of(Training(learning_rate=1.0, weight_decay=0.0), 10)
+    >>> optimizer.update(jnp.ones(1), optimizer.init(jnp.ones(1)))[0].tolist()
+    [-1.0]
+    """
+    rates = optax.cosine_decay_schedule(training.learning_rate, max(steps, 1))
+    parts = []
+    if training.weight_decay > 0:
+        parts.append(optax.add_decayed_weights(training.weight_decay))
+    if training.momentum > 0:
+        parts.append(optax.trace(training.momentum))
+    # strict dtype promotion forbids a schedule of an integer
+    rate = optax.scale_by_learning_rate(lambda step: rates(jnp.float32(step)))
+    return optax.chain(*parts, rate)
+
+
+def _optimize(built: Classifier, training: Training, steps: int) -> Unlearner:
+    return methods.finetune(built.model, optimizer_of(training, steps))
+
+
+def _steps(training: Training, samples: int) -> int:
+    return training.epochs * -(-samples // min(training.batch_size, samples))
+
+
+def _objective(lab: Any, role: str, **options: Any) -> LossFn:
+    made = {
+        "remember": lambda: objectives.descent(lab.model),
+        "evaluate": lambda: objectives.descent(lab.model)._replace(train=False),
+        "ascend": lambda: objectives.ascent(lab.model),
+        "relabel": lambda: objectives.random_label(
+            lab.model, num_classes=lab.num_classes, seed=lab.seed, **options
+        ),
+    }
+    if role not in made:
+        raise InputError(f"role={role!r}: classifiers have {', '.join(made)}")
+    return made[role]()
+
+
+def _loss_table(lab: Any) -> Array:
+    true = lab.confidence("forget")
+    losses = -np.log(np.maximum(true, 1e-38)).astype(np.float32)
+    size = len(lab.examples.labels)
+    return jnp.asarray(objectives.target_table(lab.ids("forget"), losses, size))
+
+
+def _observe(subject: Any, at: Variables, examples: Examples) -> np.ndarray:
+    return predict(subject.model, *at, examples.inputs).astype(np.float32)
+
+
+def _table(subject: Any, judging: Any, folder: Any, progress: Any) -> Any:
+    from jax_unlearn.lab.modalities.classification.figures import Table
+
+    del judging, folder, progress
+    return Table(subject)
+
+
+CLASSIFICATION = Modality(
+    name="classification",
+    key="network",
+    training=Training,
+    network=Network,
+    describe=describe,
+    build=classifier,
+    optimize=_optimize,
+    steps=_steps,
+    roles=frozenset(
+        ("remember", "evaluate", "ascend", "relabel", "nonmember", "logits", "features")
+    ),
+    objective=_objective,
+    membership=learn,
+    loss_table=_loss_table,
+    table=_table,
+    observe=_observe,
+    targets=lambda examples: examples.labels,
+    difficulty=difficulty,
+    example=lambda network: jax.ShapeDtypeStruct((2, *network.input_shape), np.uint8),
+)

@@ -1,0 +1,126 @@
+"""How easily each forget sample would be predicted unseen: scores to rank them by.
+
+Larger is easier. All are of the original model; `reference` also asks one that saw none
+of the samples. Rank correlation with what Retrain says of them is in the recipe
+`proxies`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.stats import rankdata
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.neighbors import NearestNeighbors
+
+from jax_unlearn import losses, objectives, programs
+from jax_unlearn.cards import Ranked
+from jax_unlearn.data import as_floats
+from jax_unlearn.types import Batch
+from jax_unlearn.weights import gradient_norms
+
+NEIGHBOURS = 10  # retain samples asked for their labels
+TREES, LEAF = 200, 2  # of the reference model, and least samples in a leaf
+
+
+def confidence(lab: Any) -> np.ndarray:
+    """Return the probability of the true class: LoReUn's loss, reversed."""
+    return lab.confidence("forget")
+
+
+def el2n(lab: Any) -> np.ndarray:
+    """Return the error norm, reversed."""
+    logits, labels = _logits(lab)
+    return -np.asarray(losses.el2n(logits, labels))
+
+
+def margin(lab: Any) -> np.ndarray:
+    """Return the logit of the true class less the largest other one."""
+    logits, labels = _logits(lab)
+    return np.asarray(losses.margin(logits, labels))
+
+
+def gradient_norm(lab: Any) -> np.ndarray:
+    """Return the norm of each sample's gradient, reversed."""
+    forget = lab.request.forget
+    inputs = as_floats(lab.examples.inputs[forget])
+    batch = Batch(jnp.asarray(inputs), jnp.asarray(lab.examples.labels[forget]))
+    loss = objectives.descent(lab.model)._replace(train=False)
+    norms = programs.jit(gradient_norms, static_argnums=0)(loss, *lab.original, batch)
+    return -np.asarray(norms)
+
+
+def neighbours(lab: Any) -> np.ndarray:
+    """Return the share of the nearest retain samples of the same class.
+
+    Nearest in the features of the original model; equal shares are told apart by the
+    confidence.
+    """
+    forget, retain = lab.request.forget, lab.request.retain
+    seen, kept = (lab.features(ids).astype(np.float64) for ids in (forget, retain))
+    count = min(NEIGHBOURS, len(retain))
+    nearest = NearestNeighbors(n_neighbors=count).fit(kept)
+    found = nearest.kneighbors(seen, return_distance=False)
+    same = lab.examples.labels[retain][found] == lab.examples.labels[forget][:, None]
+    return same.mean(axis=1) + confidence(lab) / (2 * count)
+
+
+def reference(lab: Any) -> Ranked:
+    """Ask randomised trees grown on the raw retain samples, which saw neither set.
+
+    The score is the sum of two ranks in the class: by the confidence of the original,
+    which remembers the forget samples, and by that of the trees, which do not.
+    """
+    retain, forget = lab.request.retain, lab.request.forget
+
+    def flat(ids: np.ndarray) -> np.ndarray:
+        return as_floats(lab.examples.inputs[ids]).reshape(len(ids), -1)
+
+    trees = ExtraTreesClassifier(
+        TREES, min_samples_leaf=LEAF, random_state=lab.seed
+    ).fit(flat(retain), lab.examples.labels[retain])
+
+    def true(ids: np.ndarray) -> np.ndarray:
+        said = np.zeros((len(ids), lab.num_classes))  # an unmet class: 0
+        said[:, trees.classes_] = trees.predict_proba(flat(ids))
+        return said[np.arange(len(ids)), lab.examples.labels[ids]]
+
+    ease, labels, own = true(forget), lab.examples.labels[forget], confidence(lab)
+    scores = np.empty(len(forget))
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        scores[members] = rankdata(own[members]) + rankdata(ease[members])
+    return Ranked(scores, (ease, true(lab.request.unseen)))
+
+
+def _alone(score: Callable[[Any], np.ndarray]) -> Callable[[Any], Ranked]:
+    return lambda lab: Ranked(score(lab))
+
+
+RANKINGS: dict[str, Callable[[Any], Ranked]] = {
+    "confidence": _alone(confidence),
+    "el2n": _alone(el2n),
+    "margin": _alone(margin),
+    "gradient_norm": _alone(gradient_norm),
+    "neighbours": _alone(neighbours),
+    "reference": reference,
+}
+"""By name."""
+
+
+def _logits(lab: Any) -> tuple[jax.Array, jax.Array]:
+    forget = lab.request.forget
+    logits = lab.predict(forget)
+    return jnp.asarray(logits), jnp.asarray(lab.examples.labels[forget])
+
+
+def difficulty(lab: Any, ranking: str) -> Ranked:
+    """Return how easily each forget sample would be predicted unseen.
+
+    Args:
+      lab: whose original model is asked.
+      ranking: one of `RANKINGS`.
+    """
+    return RANKINGS[ranking](lab)

@@ -1,0 +1,208 @@
+"""Networks by name, with their preprocessing, as the command line knows them."""
+
+import dataclasses
+import functools
+import math
+from typing import Annotated, Any, Literal, NamedTuple, get_args
+
+from msgspec import Meta
+
+from jax_unlearn import _validate
+from jax_unlearn.adapters import from_nnx
+from jax_unlearn.data import (
+    Augment,
+    Dataset,
+    channel_stats,
+    compose,
+    random_crop,
+    random_flip,
+    with_preprocessing,
+)
+from jax_unlearn.errors import InputError
+from jax_unlearn.lab import schema
+from jax_unlearn.lab.modality import MAX_WIDTH, Dtype, check_sgd
+from jax_unlearn.types import Model
+
+Architecture = Literal[
+    "small_cnn", "mlp", "linear", "resnet8", "resnet18", "resnet20", "vgg16"
+]
+Augmentation = Literal["none", "flip", "flip_crop"]
+
+Count = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How the original model and Retrain are trained: SGD, cosine learning rate.
+
+    Attributes:
+      network: name of the architecture.
+      width: channels of the first block (units, for mlp); 0 takes the usual number.
+      dtype: of the computation; parameters are float32.
+      epochs: passes over the training samples.
+      batch_size: samples a step.
+      learning_rate: the peak, falling to 0 along a cosine.
+      momentum: of SGD.
+      weight_decay: added to the gradient, times the weight.
+      augment: random flips and crops, inside the compiled step.
+
+    >>> Training(epochs=0)
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: epochs=0 must be at least 1
+    """
+
+    network: Architecture = "small_cnn"
+    width: int = 0
+    dtype: Dtype = "float32"
+    epochs: int = 40
+    batch_size: int = 64
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    augment: Augmentation = "none"
+
+    def __post_init__(self):
+        _check_names(self.network, self.dtype, self.augment)
+        _validate.at_least("width", self.width, 0)
+        if self.width > MAX_WIDTH:
+            raise InputError(
+                f"width={self.width} must be at most {MAX_WIDTH}; 0 takes the usual one"
+            )
+        check_sgd(self)
+
+
+def _check_names(network: str, dtype: str, augment: str) -> None:
+    _validate.one_of("network", network, get_args(Architecture))
+    _validate.one_of("dtype", dtype, get_args(Dtype))
+    _validate.one_of("augment", augment, get_args(Augmentation))
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """All that is needed to build a network again; stored with each checkpoint.
+
+    Attributes:
+      name, width, dtype, augment: as in `Training`.
+      num_classes: K.
+      input_shape: (H, W, C).
+      mean, std: of each channel of the training images, for pixels in [0, 1].
+    """
+
+    name: str
+    width: Annotated[int, Meta(ge=0, le=MAX_WIDTH)]
+    dtype: str
+    augment: str
+    num_classes: Count
+    input_shape: Annotated[tuple[Count, ...], Meta(min_length=3, max_length=3)]
+    mean: Annotated[tuple[schema.Finite, ...], Meta(min_length=1)]
+    std: Annotated[tuple[schema.Positive, ...], Meta(min_length=1)]
+
+    def __post_init__(self):
+        _check_names(self.name, self.dtype, self.augment)
+
+    @classmethod
+    def from_record(cls, record: Any) -> "Network":
+        """Return the network a checkpoint's record describes.
+
+        Args:
+          record: what JSON holds.
+
+        Raises:
+          InputError: a field that is missing, unknown, or does not hold what it should.
+        """
+        return schema.read(cls, record, name="network", remedy=schema.TRAIN_ANEW)
+
+
+def describe(training: Training, dataset: Dataset) -> Network:
+    """Return the network of a training setting for a data set.
+
+    >>> from jax_unlearn.data import digits
+    >>> describe(Training(), digits()).input_shape
+    (8, 8, 1)
+    """
+    mean, std = channel_stats(dataset.train.inputs)
+    return Network(
+        training.network,
+        training.width,
+        training.dtype,
+        training.augment,
+        dataset.num_classes,
+        tuple(int(n) for n in dataset.train.inputs.shape[1:]),
+        tuple(round(float(m), 6) for m in mean),
+        tuple(round(max(float(s), 1e-3), 6) for s in std),
+    )
+
+
+class Classifier(NamedTuple):
+    """A classifier ready for use.
+
+    Attributes:
+      model: of logits.
+      features: of penultimate features, with the same parameters and state.
+      network: its description.
+    """
+
+    model: Model
+    features: Model
+    network: Network
+
+
+def classifier(network: Network) -> Classifier:
+    """Return the two models of a description."""
+    return Classifier(build(network), build(network, features=True), network)
+
+
+@functools.lru_cache(maxsize=16)
+def build(network: Network, *, features: bool = False) -> Model:
+    """Return the model; equal descriptions share one, and so its compiled programs.
+
+    Args:
+      network: what to build.
+      features: return the penultimate features instead of the logits; parameters and
+        state are the same.
+
+    >>> from jax_unlearn.data import digits
+    >>> network = describe(Training(), digits())
+    >>> build(network) is build(network)
+    True
+    """
+    import jax.numpy as jnp
+
+    from jax_unlearn import zoo
+
+    channels = network.input_shape[-1]
+    options: dict[str, Any] = {"dtype": jnp.dtype(network.dtype)}
+    images = {**options, "in_channels": channels}
+    size = network.width
+    classes = network.num_classes
+
+    def module(rngs):
+        if network.name in ("mlp", "linear"):
+            pixels = math.prod(network.input_shape)
+            hidden = () if network.name == "linear" else (size or 128,) * 2
+            return zoo.MLP(
+                classes, in_features=pixels, hidden=hidden, rngs=rngs, **options
+            )
+        if network.name == "resnet18":
+            return zoo.ResNet18(classes, width=size or 64, rngs=rngs, **images)
+        if network.name in ("resnet8", "resnet20"):
+            blocks = 1 if network.name == "resnet8" else 3
+            stages = (blocks,) * 3
+            return zoo.ResNet(
+                classes, stage_sizes=stages, width=size or 16, rngs=rngs, **images
+            )
+        if network.name == "vgg16":
+            return zoo.VGG16(classes, width=size or 64, rngs=rngs, **images)
+        return zoo.SmallCNN(classes, width=size or 16, rngs=rngs, **images)
+
+    augments: dict[str, Augment | None] = {
+        "none": None,
+        "flip": random_flip,
+        "flip_crop": compose(random_flip, random_crop(4)),
+    }
+    return with_preprocessing(
+        from_nnx(module, method="features" if features else "__call__"),
+        mean=network.mean,
+        std=network.std,
+        augment=augments[network.augment],
+    )

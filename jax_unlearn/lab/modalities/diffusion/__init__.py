@@ -1,0 +1,205 @@
+"""Diffusion models: denoising as the task, conditions that are relabelled."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jax_unlearn import diffusion, methods, objectives
+from jax_unlearn.data import Examples
+from jax_unlearn.errors import InputError, unknown_name
+from jax_unlearn.lab.modalities.diffusion.measured import (
+    learn,
+    loss_table,
+    observed,
+    timestep_scale,
+)
+from jax_unlearn.lab.modalities.diffusion.networks import (
+    DiffusionNetwork,
+    Generator,
+    build,
+    describe,
+    vocabulary_of,
+)
+from jax_unlearn.lab.modalities.diffusion.settings import (
+    DEFAULTS,
+    Denoising,
+    DiffusionTraining,
+    Judging,
+    renamed,
+)
+from jax_unlearn.lab.modality import Modality, adam
+from jax_unlearn.types import Array, LossFn, Unlearner, UnlearnState
+
+MEASURED = 512  # images on which errors, masks and attacks are measured, at most
+
+
+def _optimize(built: Generator, training: DiffusionTraining, steps: int) -> Unlearner:
+    """Return training by Adam, clipped, with a moving average of the parameters."""
+    rates = optax.cosine_decay_schedule(training.learning_rate, steps)
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(training.clip),
+        adam(),
+        # strict dtype promotion forbids a schedule of an integer
+        optax.scale_by_learning_rate(lambda step: rates(jnp.float32(step))),
+        diffusion.ema_params(training.ema),
+    )
+    loss = objectives.denoise(
+        built.model, built.process, drop=training.drop, null=built.null
+    )
+    return methods.assemble(built.model, optimizer, retain=loss)
+
+
+def _average(state: UnlearnState) -> tuple[Any, Any]:
+    return diffusion.ema_of(state.opt_state), state.model_state
+
+
+def _objective(lab: Any, role: str, **options: Any) -> LossFn:
+    """Return the loss of a role; those of forget images may be scaled by timestep."""
+    built, chosen = lab.subject.built, lab.setting.modality_options
+    pair = lab.model, built.process
+    draws = chosen.draws if chosen.time == "draws" else 1
+
+    def scaled() -> dict[str, Any]:
+        return {"draws": draws, "scale": timestep_scale(lab)}
+
+    def guide() -> LossFn:
+        if built.null is None:
+            raise InputError(
+                "method='esd' needs the null condition, and this model was trained "
+                "with drop=0; choose 'random_label'"
+            )
+        return objectives.negative_guidance(
+            *pair, teacher=lab.original, null=built.null, **options, **scaled()
+        )
+
+    made = {
+        "remember": lambda: objectives.denoise(
+            *pair, drop=built.network.drop, null=built.null
+        ),
+        "evaluate": lambda: objectives.denoise(*pair)._replace(train=False),
+        "ascend": lambda: objectives.denoise_ascent(*pair, **scaled()),
+        "relabel": lambda: objectives.relabel_condition(
+            *pair, replace=replacement(lab), **scaled()
+        ),
+        "guide": guide,
+    }
+    if role not in made:
+        raise InputError(f"role={role!r}: diffusion models have {', '.join(made)}")
+    return made[role]()
+
+
+def replacement(lab: Any) -> diffusion.Replace:
+    """Return what takes the place of the forgotten condition.
+
+    Raises:
+      InputError: an unknown class or word, or the forgotten one itself.
+    """
+    name, network = lab.setting.modality_options.replace, lab.subject.network
+    forgotten = set(np.unique(lab.labels("forget")).tolist())
+    names = list(network.class_names)
+    if name in ("random", "next"):
+        others = [c for c in range(len(names)) if c not in forgotten]
+        if not others:
+            raise InputError(
+                f"replace={name!r}: every class is to be forgotten, none can take "
+                "its place"
+            )
+        if network.condition == "class":
+            make = diffusion.random_other if name == "random" else diffusion.next_class
+            return make(len(names))
+        words = [names[c] for c in others]
+        return _replace_words(lab, words if name == "random" else words[:1])
+    if network.condition == "text":
+        return _replace_words(lab, [name])
+    number = int(name) if name.isdigit() else names.index(name) if name in names else -1
+    if not 0 <= number < len(names):
+        raise unknown_name("replace", name, ("random", "next", *names))
+    if number in forgotten:
+        raise InputError(f"replace={name!r} is to be forgotten itself; choose another")
+    return diffusion.anchor(number)
+
+
+def _words(lab: Any) -> tuple[str | None, tuple[int, ...]]:
+    """Return what a replacement of words is made of."""
+    if lab.subject.network.condition != "text":
+        return None, ()
+    return lab.concept, tuple(np.unique(lab.labels("forget")).tolist())
+
+
+def _replace_words(lab: Any, words: list[str]) -> diffusion.Replace:
+    """Return the replacement of the concept by one of some words, drawn anew."""
+    network = lab.subject.network
+    vocabulary, concept = vocabulary_of(network), lab.concept
+    if concept is None:
+        concept = network.class_names[int(lab.labels("forget")[0])]
+    makers = [
+        diffusion.replace_word(vocabulary, concept, word)
+        for word in words
+        if diffusion.word_of(word) != diffusion.word_of(concept)
+    ]
+
+    def replace(key: Array, condition: Array, labels: Array) -> Array:
+        options = jnp.stack([make(key, condition, labels) for make in makers])
+        chosen = jax.random.randint(key, labels.shape, 0, len(makers))
+        return options[chosen, jnp.arange(labels.shape[0])]
+
+    return replace
+
+
+def _table(subject: Any, judging: Any, folder: Any, progress: Any) -> Any:
+    from jax_unlearn.lab.modalities.diffusion.figures import ImageTable
+
+    judge = None if folder is None else folder / "judge"
+    return ImageTable(subject, judging or Judging(), folder=judge, progress=progress)
+
+
+def _concerned(subject: Any, ids: np.ndarray, text: str) -> Any:
+    """Return the images whose captions have a word, and the word."""
+    network, train = subject.network, subject.dataset.train
+    if network.condition == "class" or Path(text).exists():
+        return None
+    part = Examples(train.inputs[ids], train.labels[ids])
+    tokens = subject.built.captions(part)
+    inside = np.asarray(diffusion.mentions(tokens, vocabulary_of(network), text))
+    if not inside.any():
+        raise InputError(
+            f"forget={text!r}: this model was not trained on any image of it; there is "
+            "nothing to forget"
+        )
+    return ids[inside], text
+
+
+DIFFUSION = Modality(
+    name="diffusion",
+    key="generator",
+    training=DiffusionTraining,
+    network=DiffusionNetwork,
+    describe=describe,
+    build=build,
+    optimize=_optimize,
+    steps=lambda training, samples: training.steps,
+    roles=frozenset(
+        ("remember", "evaluate", "ascend", "relabel", "nonmember", "guide")
+    ),
+    objective=_objective,
+    membership=learn,
+    loss_table=loss_table,
+    table=_table,
+    judging=Judging,
+    observe=observed,
+    targets=lambda examples: np.zeros(len(examples.labels), np.int32),
+    metrics=("mia_loss", "deviation", "u_lira", "rmia", "forgetting", "klom"),
+    samples=Generator.samples,
+    constants=_words,
+    concerned=_concerned,
+    finish=_average,
+    measured=MEASURED,
+    stateful=False,
+    options=Denoising,
+    defaults=DEFAULTS,
+    renamed=renamed,
+)

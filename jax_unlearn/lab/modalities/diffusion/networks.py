@@ -1,0 +1,274 @@
+"""Diffusion models by description, in memory and on disk."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from msgspec import Meta
+
+from jax_unlearn import diffusion
+from jax_unlearn.adapters import from_nnx
+from jax_unlearn.data import Dataset, Examples
+from jax_unlearn.errors import InputError
+from jax_unlearn.lab import schema
+from jax_unlearn.lab.job import Trained
+from jax_unlearn.lab.modalities.diffusion.settings import (
+    DiffusionTraining,
+    Sampling,
+    check_names,
+)
+from jax_unlearn.lab.modality import MAX_WIDTH
+from jax_unlearn.types import Batch, Model
+
+Count = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionNetwork:
+    """All that is needed to build a diffusion model again.
+
+    Attributes:
+      condition: "class" or "text".
+      widths, layers, attention, dtype, timesteps, noise, prediction, drop: as in
+        `DiffusionTraining`.
+      class_names: of the data set.
+      image_shape: (H, W, C).
+      words: the vocabulary of captions, empty without.
+      length: L of the captions in tokens.
+      thresholds: by which attributes of captions are told.
+    """
+
+    condition: str
+    widths: Annotated[tuple[Count, ...], Meta(min_length=1)]
+    layers: Count
+    attention: tuple[Annotated[int, Meta(ge=0, le=1)], ...]
+    dtype: str
+    timesteps: int  # diffusion says how many it takes
+    noise: str
+    prediction: str
+    drop: Annotated[float, Meta(ge=0, lt=1)]
+    class_names: Annotated[tuple[str, ...], Meta(min_length=1)]
+    image_shape: Annotated[tuple[Count, ...], Meta(min_length=3, max_length=3)]
+    words: tuple[str, ...] = ()
+    length: Annotated[int, Meta(ge=0, le=MAX_WIDTH)] = 0
+    thresholds: tuple[schema.Finite, ...] = ()
+
+    def __post_init__(self):
+        check_names(self.condition, self.noise, self.prediction, self.dtype)
+
+    @classmethod
+    def from_record(cls, record: Any) -> "DiffusionNetwork":
+        """Return the network a checkpoint's record describes.
+
+        Args:
+          record: what JSON holds.
+
+        Raises:
+          InputError: a field that is missing, unknown, or does not hold what it should.
+        """
+        return schema.read(cls, record, name="generator", remedy=schema.TRAIN_ANEW)
+
+    @property
+    def num_classes(self) -> int:
+        """Return K."""
+        return len(self.class_names)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Return (H, W, C), by the name that all networks have."""
+        return self.image_shape
+
+
+class Generator(NamedTuple):
+    """A diffusion model ready for use.
+
+    Attributes:
+      model: of inputs (x_t, t, condition).
+      process: its noise schedule.
+      network: its description.
+      null: the null condition of one sample, or None if it was trained without.
+    """
+
+    model: Model
+    process: diffusion.Process
+    network: DiffusionNetwork
+    null: np.ndarray | None
+
+    @property
+    def num_classes(self) -> int:
+        """Return K."""
+        return self.network.num_classes
+
+    def samples(self, examples: Examples) -> Examples:
+        """Return the images with their conditions, as the objectives read them."""
+        if self.network.condition == "class":
+            return examples
+        tokens = self.captions(examples)
+        return Examples((examples.inputs, tokens), examples.labels)  # type: ignore
+
+    def captions(self, examples: Examples) -> np.ndarray:
+        """Return the captions of images as tokens `i32[N, L]`."""
+        texts = diffusion.captions_of(
+            examples.inputs,
+            examples.labels,
+            self.network.class_names,
+            self.network.thresholds,  # type: ignore
+        )
+        return diffusion.tokenize(vocabulary_of(self.network), texts)
+
+    def prompts(self, classes: np.ndarray) -> np.ndarray:
+        """Return a condition for each class id: the id, or the plain caption."""
+        if self.network.condition == "class":
+            return diffusion.check_classes(classes, self.num_classes)
+        return self.tokens(
+            [diffusion.caption(self.network.class_names[c]) for c in classes]
+        )
+
+    def tokens(self, prompts: Sequence[str]) -> np.ndarray:
+        """Return prompts as tokens `i32[N, L]`.
+
+        Raises:
+          InputError: a model of classes, an unknown word, or too many words.
+        """
+        if self.network.condition == "class":
+            raise InputError(
+                f"prompts={tuple(prompts)}: this model was trained on classes; ask "
+                "for classes, or train one with --condition text"
+            )
+        return diffusion.tokenize(vocabulary_of(self.network), prompts)
+
+
+def vocabulary_of(network: DiffusionNetwork) -> diffusion.Vocabulary:
+    """Return the vocabulary of a network conditioned on captions."""
+    return diffusion.Vocabulary(network.words, network.length)
+
+
+def describe(training: DiffusionTraining, dataset: Dataset) -> DiffusionNetwork:
+    """Return the network of a training setting for a data set.
+
+    >>> from jax_unlearn.data import digits
+    >>> describe(DiffusionTraining(), digits()).image_shape
+    (8, 8, 1)
+    """
+    shape = tuple(int(n) for n in dataset.train.inputs.shape[1:])
+    words: dict[str, Any] = {}
+    if training.condition == "text":
+        known = diffusion.all_words(dataset.class_names)
+        limits = diffusion.thresholds(dataset.train.inputs)
+        words = {"words": known.words, "length": known.length, "thresholds": limits}
+    return DiffusionNetwork(
+        training.condition,
+        tuple(training.widths),
+        training.layers,
+        tuple(training.attention),
+        training.dtype,
+        training.timesteps,
+        training.noise,
+        training.prediction,
+        training.drop,
+        tuple(dataset.class_names),
+        shape,
+        **words,
+    )
+
+
+def build(network: DiffusionNetwork) -> Generator:
+    """Return the diffusion model of a description.
+
+    >>> from jax_unlearn.data import digits
+    >>> generator = build(describe(DiffusionTraining(widths=(8,)), digits()))
+    >>> print(generator.null, generator.process.num_train_timesteps)
+    10 1000
+    """
+    from jax_unlearn import zoo
+
+    options: dict[str, Any] = {
+        "in_channels": network.image_shape[-1],
+        "block_out_channels": network.widths,
+        "layers_per_block": network.layers,
+        "attention": tuple(bool(a) for a in network.attention) or None,
+        "dtype": jnp.dtype(network.dtype),
+    }
+    if network.condition == "class":
+        model = from_nnx(
+            lambda rngs: zoo.UNet(network.num_classes, **options, rngs=rngs)
+        )
+        null: Any = np.asarray(network.num_classes, np.int32)
+    else:
+        model = from_nnx(
+            lambda rngs: zoo.TextUNet(
+                len(network.words) + 1, length=network.length, **options, rngs=rngs
+            )
+        )
+        null = diffusion.null_tokens(vocabulary_of(network))
+    make = diffusion.cosine if network.noise == "cosine" else diffusion.linear
+    process = make(network.timesteps, prediction_type=network.prediction)
+    return Generator(model, process, network, null if network.drop else None)
+
+
+def sampler_of(generator: Generator, sampling: Sampling) -> diffusion.Sampler:
+    """Return the sampler of a setting, checked against the model.
+
+    Raises:
+      InputError: more steps than timesteps, or guidance on a model trained without.
+    """
+    if sampling.guidance_scale != 1.0 and generator.null is None:
+        raise InputError(
+            f"guidance_scale={sampling.guidance_scale}: this model was trained with "
+            "drop=0, without a null condition; use --guidance-scale 1"
+        )
+    if sampling.sampler == "ddpm":
+        return diffusion.ddpm(generator.process)
+    total = generator.network.timesteps
+    if sampling.sampling_steps > total:
+        raise InputError(
+            f"sampling_steps={sampling.sampling_steps}: this model has {total} "
+            f"timesteps; use --sampling-steps {total} or fewer"
+        )
+    return diffusion.ddim(generator.process, sampling.sampling_steps, eta=sampling.eta)
+
+
+def draw(
+    generator: Generator,
+    trained: Trained,
+    conditions: np.ndarray,
+    sampling: Sampling,
+    *,
+    seed: int,
+    progress: Any = None,
+) -> np.ndarray:
+    """Return generated images as bytes `u8[N, H, W, C]`.
+
+    Args:
+      generator: the model.
+      trained: its parameters.
+      conditions: one an image.
+      sampling: how.
+      seed: of all noise.
+      progress: told (steps done, steps in all).
+    """
+    guided = sampling.guidance_scale != 1.0
+    images = diffusion.generate(
+        generator.model,
+        trained.params,
+        trained.model_state,
+        conditions,
+        jax.random.key(seed),
+        sampler=sampler_of(generator, sampling),
+        shape=generator.network.image_shape,
+        guidance_scale=sampling.guidance_scale,
+        null=generator.null if guided else None,
+        batch_size=sampling.sample_batch,
+        progress=progress,
+    )
+    return diffusion.to_pixels(images)
+
+
+def whole(examples: Examples, ids: np.ndarray) -> Batch:
+    """Return some images with their conditions as one batch of host arrays."""
+    inputs = jax.tree.map(lambda leaf: leaf[ids], examples.inputs)
+    labels: Any = examples.labels[ids]
+    return Batch(inputs, labels)

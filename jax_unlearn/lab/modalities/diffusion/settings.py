@@ -1,0 +1,207 @@
+"""What diffusion models are told: how to train, to forget, to sample, to be judged."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+from jax_unlearn import _validate
+from jax_unlearn.errors import InputError
+from jax_unlearn.lab.modalities.classification.networks import Training
+from jax_unlearn.lab.modality import Dtype
+
+Conditions = Literal["class", "text"]
+Noises = Literal["cosine", "linear"]
+Predictions = Literal["epsilon", "v_prediction"]
+Samplers = Literal["ddim", "ddpm"]
+Times = Literal["bins", "draws", "raw"]
+COLUMNS = 8  # images of each class in a report
+
+
+def check_names(condition: str, noise: str, prediction: str, dtype: str) -> None:
+    """Refuse names that no diffusion model has."""
+    _validate.one_of("condition", condition, get_args(Conditions))
+    _validate.one_of("noise", noise, get_args(Noises))
+    _validate.one_of("prediction", prediction, get_args(Predictions))
+    _validate.one_of("dtype", dtype, get_args(Dtype))
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionTraining:
+    """How a diffusion model is trained: Adam, clipped gradients, a moving average.
+
+    Attributes:
+      condition: "class", or "text": captions made of class names and attributes.
+      widths: channels of the UNet's levels.
+      layers: residual blocks a level.
+      attention: whether each level attends, one 0 or 1 a level; none: the last.
+      dtype: of the computation; parameters are float32.
+      timesteps: T of the noise schedule.
+      noise: "cosine" or "linear".
+      prediction: "epsilon" or "v_prediction".
+      steps: of training.
+      batch_size: images a step.
+      learning_rate: the peak, falling to 0 along a cosine.
+      clip: largest norm of the gradient.
+      ema: decay of the moving average of the parameters, which is the model.
+      drop: share of images that see the null condition; 0: no guidance later.
+
+    >>> DiffusionTraining(steps=0)
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: steps=0 must be at least 1
+    """
+
+    condition: Conditions = "class"
+    widths: tuple[int, ...] = (32, 64)
+    layers: int = 1
+    attention: tuple[int, ...] = ()
+    dtype: Dtype = "float32"
+    timesteps: int = 1000
+    noise: Noises = "cosine"
+    prediction: Predictions = "epsilon"
+    steps: int = 2000
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    clip: float = 1.0
+    ema: float = 0.995
+    drop: float = 0.1
+
+    def __post_init__(self):
+        check_names(self.condition, self.noise, self.prediction, self.dtype)
+        for name in ("timesteps", "steps", "batch_size", "layers"):
+            _validate.at_least(name, getattr(self, name), 1)
+        _validate.positive("learning_rate", self.learning_rate)
+        _validate.positive("clip", self.clip)
+        for name in ("ema", "drop"):
+            _validate.share(name, getattr(self, name))
+        if not set(self.attention) <= {0, 1}:
+            raise InputError(
+                f"attention={self.attention} must be 0 or 1 for each level"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Denoising:
+    """What an unlearning of a diffusion model is told beside its method.
+
+    Attributes:
+      replace: for methods that relabel: "random" another class each time, "next", or
+        the name or number of a class (for captions: the word) that takes its place.
+      time: what of the loss the weights see, which depends on the timestep first:
+        "bins" divides it by the mean of its timestep's bin under the original model,
+        "draws" averages it over several timesteps, "raw" does neither.
+      bins: number of bins.
+      draws: timesteps an image and step ("draws", and what attacks look at).
+      forget_strength: factor of the forget gradient, where the two are added.
+    """
+
+    replace: str = "random"
+    time: Times = "bins"
+    bins: int = 10
+    draws: int = 4
+    forget_strength: float = 1.0
+
+    def __post_init__(self):
+        _validate.one_of("time", self.time, get_args(Times))
+        _validate.at_least("bins", self.bins, 1)
+        _validate.at_least("draws", self.draws, 1)
+        _validate.not_negative("forget_strength", self.forget_strength)
+
+
+DEFAULTS: dict[str, Any] = {
+    "steps": 150,
+    "schedule": "zipped",
+    "optimizer": "adam",
+    "learning_rate": 1e-3,
+    "weight_decay": 0.0,
+    "clip": 1.0,
+    "estimator": "streaming",  # a pass over all unseen images at every step is too much
+    "strategies": ("uniform", "class_skewed"),  # the others look at features
+    "attacks": ("logistic", "entropy_mlp", "gaussian_ratio"),
+    "forget_rate": 0.01,
+    "peak": 1.0,
+    "ascent_clip": 1.0,
+}
+"""Where the defaults of diffusion models are others."""
+
+_EARLIER = {"retain": "finetune", "ascent": "neggrad_plus", "relabel": "random_label"}
+
+
+def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return flat values under today's names.
+
+    Earlier versions had names of their own for methods on diffusion models, told of a
+    mask by `keep` alone, added gradients by "add", and took SFRon's Fisher by batch.
+
+    >>> renamed({"method": "relabel", "keep": 0.5, "harmonizer": "add"})
+    {'method': 'salun', 'harmonizer': 'none', 'keep': 0.5}
+    """
+    told = dict(values)
+    if told.get("harmonizer") == "add":
+        told["harmonizer"] = "none"
+    method = told.get("method")
+    if not isinstance(method, str):
+        return told
+    earlier = method in _EARLIER or ("weight_decay" not in told and "guidance" in told)
+    if method in _EARLIER:
+        told["method"] = _EARLIER[method]
+    if method == "ascent":
+        told["alpha"] = 0.5
+    if earlier:
+        if method == "sfron":
+            told |= {"ascent_clip": told.get("clip", 1.0), "fisher": "batch"}
+        if told.pop("keep", 1.0) < 1:
+            told["keep"] = values["keep"]
+            told |= {"method": "salun"} if method == "relabel" else {"salient": True}
+    return told
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How images are drawn.
+
+    Attributes:
+      sampler: "ddim", or "ddpm" (one step a timestep of training).
+      sampling_steps: of ddim.
+      eta: of ddim; 0 draws no noise on the way.
+      guidance_scale: 1 is the plain condition, as in diffusers.
+      sample_batch: images at a time.
+    """
+
+    sampler: Samplers = "ddim"
+    sampling_steps: int = 25
+    eta: float = 0.0
+    guidance_scale: float = 2.0
+    sample_batch: int = 256
+
+    def __post_init__(self):
+        _validate.one_of("sampler", self.sampler, get_args(Samplers))
+        _validate.at_least("sampling_steps", self.sampling_steps, 1)
+        _validate.at_least("sample_batch", self.sample_batch, 1)
+        if not abs(self.guidance_scale) < float("inf"):
+            raise InputError(
+                f"guidance_scale={self.guidance_scale} must be finite; 1 does not guide"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Judging:
+    """How images of diffusion models are drawn and judged.
+
+    Attributes:
+      judge: how the classifier that looks at them is trained.
+      sampling: of all images.
+      per_class: images drawn of each class, from each model.
+      forget_images: images drawn of the forgotten class.
+    """
+
+    judge: Training = dataclasses.field(default_factory=Training)
+    sampling: Sampling = dataclasses.field(default_factory=Sampling)
+    per_class: int = 50
+    forget_images: int = 100
+
+    def __post_init__(self):
+        # a distance needs a spread, and a row of the grid as many images as the others
+        alike = self.per_class == self.forget_images
+        for name in ("per_class", "forget_images"):
+            low = 2 if alike else COLUMNS
+            _validate.at_least(name, getattr(self, name), low, "try 50")

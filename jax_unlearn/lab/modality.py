@@ -1,0 +1,133 @@
+"""A kind of model: all that differs between classifiers, diffusion and other models."""
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from jax_unlearn import _validate
+from jax_unlearn.cards import Card, Learned, NoOptions, Ranked, Variables, WeightingCard
+from jax_unlearn.data import Dataset, Examples
+from jax_unlearn.errors import InputError
+from jax_unlearn.types import Array, LossFn, Unlearner, UnlearnState
+
+Dtype = Literal["float32", "bfloat16"]
+MAX_WIDTH = 65536  # XLA aborts the process on sizes that no memory holds
+
+
+def adam() -> optax.GradientTransformation:
+    """Return Adam's scaling, which raises a float to an integer count."""
+    inner = optax.scale_by_adam()
+
+    def update(updates, state, params=None):
+        with jax.numpy_dtype_promotion("standard"):
+            return inner.update(updates, state, params)
+
+    return optax.GradientTransformation(inner.init, update)
+
+
+def check_sgd(setting: Any) -> None:
+    """Refuse numbers that no run of SGD can have.
+
+    Args:
+      setting: of a training or an unlearning.
+    """
+    _validate.at_least("epochs", setting.epochs, 1)
+    _validate.at_least("batch_size", setting.batch_size, 1)
+    _validate.positive("learning_rate", setting.learning_rate)
+    _validate.share("momentum", setting.momentum)
+    _validate.not_negative("weight_decay", setting.weight_decay)
+
+
+def _as_they_are(built: Any, examples: Examples) -> Examples:
+    del built
+    return examples
+
+
+class Modality(NamedTuple):
+    """A kind of model.
+
+    Attributes:
+      name: as settings and the command line know it.
+      key: of its networks in the records of checkpoints.
+      training: class of its training settings, with `seed`-free fields.
+      network: class of its networks' descriptions, with `from_record`.
+      describe: `(training, dataset) -> network`.
+      build: `network -> built`, which has `model` and `network`.
+      optimize: `(built, training, steps) -> Unlearner` that trains.
+      steps: `(training, samples) -> steps of a training`.
+      roles: objectives it has, and "logits", "features" where outputs are such.
+      objective: `(context, role, **options) -> LossFn`.
+      membership: `(context, options) -> Learned`, for methods that attack.
+      loss_table: `context -> losses of the original by sample id`.
+      table: `(subject, judging, folder, progress) -> table` of figures: it has `start`,
+        `add` and `summary`, see `lab.modalities.classification.figures.Table`.
+      judging: class of what a plan says of drawing and judging, if there is such.
+      observe: `(subject, variables, examples) -> f32[n, K]`, logits for attacks on many
+        models; where outputs are no logits, of "right" against 0.
+      targets: `examples -> i32[n]`, the true classes of what is observed.
+      metrics: groups of figures that such outputs have; None: all.
+      difficulty: `(context, ranking) -> Ranked`; None: it has none.
+      example: `network -> inputs` of two samples, their shapes only; None for
+        networks that are made without.
+      samples: `(built, examples) -> Examples` as its objectives read them.
+      constants: `context ->` hashable, what of a request its objectives hold as
+        constants of the compiled steps, beside arrays that travel in the state.
+      concerned: `(subject, trained ids, text) -> (ids, word)` of a request in words of
+        its own; None, also as an answer, where there are none.
+      finish: `state -> variables`: what of a trained state is the model.
+      measured: samples of a part that masks, tables and attacks look at; 0: all.
+      stateful: whether its models have a state that checkpoints hold.
+      options: class of what an unlearning setting says of this kind of model alone.
+      defaults: common fields and options whose defaults differ here, flat.
+      renamed: `flat values -> flat values`, of records of earlier versions.
+    """
+
+    name: str
+    key: str
+    training: type
+    network: Any
+    describe: Callable[[Any, Dataset], Any]
+    build: Callable[[Any], Any]
+    optimize: Callable[[Any, Any, int], Unlearner]
+    steps: Callable[[Any, int], int]
+    roles: frozenset[str]
+    objective: Callable[..., LossFn]
+    membership: Callable[[Any, Any], Learned]
+    loss_table: Callable[[Any], Array]
+    table: Callable[..., Any]
+    observe: Callable[[Any, Variables, Examples], np.ndarray]
+    targets: Callable[[Examples], np.ndarray]
+    judging: Any = None
+    metrics: tuple[str, ...] | None = None
+    difficulty: Callable[[Any, str], Ranked] | None = None
+    example: Callable[[Any], Any] = lambda network: None
+    samples: Callable[[Any, Examples], Examples] = _as_they_are
+    constants: Callable[[Any], Hashable] = lambda context: ()
+    concerned: Callable[[Any, Any, str], Any] | None = None
+    finish: Callable[[UnlearnState], Variables] | None = None
+    measured: int = 0
+    stateful: bool = True
+    options: type = NoOptions
+    defaults: Mapping[str, Any] = {}
+    renamed: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda values: values
+
+    def serves(self, card: Card, weighting: WeightingCard) -> None:
+        """Refuse a method or a weighting that needs what this kind of model lacks.
+
+        Raises:
+          InputError: names it, and what is missing.
+        """
+        missing = [role for role in card.roles if role not in self.roles]
+        if missing:
+            raise InputError(
+                f"method={card.name!r} needs {missing[0]!r}, which {self.name} models "
+                "do not have; `jax-unlearn methods` lists those that serve"
+            )
+        if weighting.reads not in ("losses", *self.roles):
+            raise InputError(
+                f"weighting={weighting.name!r} reads {weighting.reads}, which "
+                f"{self.name} models do not have; use loreun"
+            )

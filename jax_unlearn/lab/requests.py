@@ -1,0 +1,194 @@
+"""Requests: who is to be forgotten, drawn for a plan."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jax_unlearn.data import (
+    Dataset,
+    Split,
+    by_distance,
+    check_ids,
+    forget_split,
+    given_split,
+    holdout,
+    load_ids,
+    to_ids,
+)
+from jax_unlearn.errors import InputError, unknown_name
+from jax_unlearn.lab.plan import NEIGHBOURS, Plan
+
+
+class Request(NamedTuple):
+    """Who is to be forgotten, of whom: ids into a data set's training arrays.
+
+    Attributes:
+      forget, retain, unseen: disjoint sorted ids; training used forget and retain.
+    """
+
+    forget: np.ndarray
+    retain: np.ndarray
+    unseen: np.ndarray
+
+
+def held_out(plan: Plan, dataset: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids of a seed that are trained on, and those held out of all."""
+    labels, unseen = dataset.train.labels, plan.unseen
+    if 0 < unseen < 1:
+        return holdout(labels, fraction=unseen, seed=seed)
+    return holdout(labels, count=int(unseen), seed=seed)
+
+
+class Case(NamedTuple):
+    """One request of a plan, to the original of a seed.
+
+    Attributes:
+      seed: of models and draws.
+      part: folder of its models beside the original; "" where there is one request a
+        seed.
+      request: its ids.
+      split: where they come from; None for classes that are forgotten one at a time.
+    """
+
+    seed: int
+    part: str
+    request: Request
+    split: Split | None = None
+
+
+def draw_cases(
+    plan: Plan,
+    dataset: Dataset,
+    seed: int,
+    features: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> list[Case]:
+    """Return the requests of a seed: one as the plan's kind says, or one a class.
+
+    Args:
+      plan: what is asked for.
+      dataset: its data.
+      seed: of the draws.
+      features: as of `draw_request`.
+
+    Raises:
+      InputError: a request that the data cannot serve.
+    """
+    if not plan.classes:
+        request, split = draw_request(plan, dataset, seed, features)
+        return [Case(seed, "", request, split)]
+    trained, unseen = held_out(plan, dataset, seed)
+    cases, labels = [], dataset.train.labels[trained]
+    for number in plan.classes:
+        inside = labels == number
+        if not inside.any() or inside.all():
+            raise InputError(
+                f"class {number} has {inside.sum()} of the {len(inside)} training "
+                f"samples of {dataset.name}, which has "
+                f"num_classes={dataset.num_classes}; forget another class"
+            )
+        request = Request(trained[inside], trained[~inside], unseen)
+        cases.append(Case(seed, f"class{number}", request))
+    return cases
+
+
+def draw_request(
+    plan: Plan,
+    dataset: Dataset,
+    seed: int,
+    features: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> tuple[Request, Split]:
+    """Return the forget request of a seed and its split, in ids of the data set.
+
+    Base model and request come from one split: no forget sample was held out.
+
+    Args:
+      plan: what is asked for.
+      dataset: its data.
+      seed: of the draws.
+      features: `ids [n] -> [n, d]`, for the kinds "near" and "far".
+
+    Raises:
+      InputError: a request that the data cannot serve.
+    """
+    labels = dataset.train.labels
+    trained, unseen = held_out(plan, dataset, seed)
+    if plan.by_distance:
+        if features is None:
+            raise InputError(f"kind={plan.kind!r} needs the features of a model")
+        chosen = by_distance(
+            features(trained),
+            labels[trained],
+            count=round(plan.fraction * len(trained)),
+            near=plan.kind == "near",
+            neighbours=NEIGHBOURS,
+        )
+        split = given_split(
+            labels[trained], chosen, kind=plan.kind, num_classes=dataset.num_classes
+        )
+    else:
+        split = forget_split(
+            labels[trained],
+            kind=plan.kind,
+            fraction=plan.fraction,
+            gamma=plan.gamma,
+            seed=seed,
+            num_classes=dataset.num_classes,
+        )
+    split = to_ids(split, trained)
+    return Request(split.forget, split.retain, unseen), split
+
+
+def requested(
+    subject: Any, trained_ids: np.ndarray, text: str
+) -> tuple[np.ndarray, str | None]:
+    """Return the ids that a request names, and the word it is about, if any.
+
+    Args:
+      subject: the network and its data.
+      trained_ids: ids of the samples it was trained on.
+      text: file of ids, or a class (name or number); of a model of captions a word.
+
+    Raises:
+      InputError: no such file, class or word, or ids that the model does not know.
+    """
+    dataset = subject.dataset
+    labels = dataset.train.labels[trained_ids]
+    if subject.modality.concerned is not None:
+        found = subject.modality.concerned(subject, trained_ids, text)
+        if found is not None:
+            return found
+    if Path(text).suffix or Path(text).exists():
+        ids = check_ids(
+            load_ids(text),
+            num_samples=len(dataset.train.labels),
+            trained_ids=trained_ids,
+        )
+        return ids, None
+    inside = labels == class_id(text, dataset.class_names)
+    if not inside.any():
+        raise InputError(
+            f"forget={text!r}: this model was not trained on any image of it; there is "
+            "nothing to forget"
+        )
+    if inside.all():
+        raise InputError(f"forget={text!r} names all that the model was trained on")
+    return trained_ids[inside], None
+
+
+def class_id(name: str, class_names: Sequence[str]) -> int:
+    """Return the class of a name or a number.
+
+    Raises:
+      InputError: unknown.
+
+    >>> class_id("cat", ["dog", "cat"]), class_id("0", ["dog", "cat"])
+    (1, 0)
+    """
+    names = list(class_names)
+    if name in names:
+        return names.index(name)
+    if name.isdigit() and int(name) < len(names):
+        return int(name)
+    raise unknown_name("class", name, names)

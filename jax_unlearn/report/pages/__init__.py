@@ -1,0 +1,176 @@
+"""The report as one self-contained page: no script, no font, no network.
+
+The words are in `templates`; what stands here are the numbers they tell.
+"""
+
+import functools
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from jax_unlearn.data import write_atomic
+from jax_unlearn.report.forms import Amount, GenerationResults
+from jax_unlearn.report.pages import audit, experiment
+from jax_unlearn.report.reading import check_results, methods_of
+from jax_unlearn.report.settings import show
+from jax_unlearn.report.table import (
+    GENERATION,
+    generation_label,
+    generation_table,
+    number,
+    tabulated,
+)
+
+__all__ = ["render", "write"]
+
+
+def render(results: Mapping[str, Any]) -> str:
+    """Return the report of an experiment or an audit as HTML.
+
+    Args:
+      results: what `results.json` holds.
+
+    Returns:
+      A page that needs nothing else: styles and figures are inside.
+
+    Raises:
+      InputError: a key that is missing or does not hold what it should.
+
+    >>> render({})
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: results.format is missing; give the results.json \
+of a run
+    """
+    checked = check_results(results)
+    if isinstance(checked, GenerationResults):
+        return environment().get_template("generation.html").render(_generated(checked))
+    content: dict[str, Any] = {"results": checked, "rows": {}, "audit": None}
+    if checked.rows:
+        content |= experiment.content(checked)
+    if checked.audit is not None:
+        content["audit"] = audit.content(checked.audit, checked.rows)
+    return environment().get_template("experiment.html").render(content)
+
+
+def write(
+    results: Mapping[str, Any],
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write the report, whole or not at all.
+
+    Args:
+      results: what `results.json` holds.
+      path: of the page.
+      overwrite: whether a file of that name may be replaced.
+
+    Returns:
+      The path written.
+
+    Raises:
+      InputError: results that hold none; a file that exists, or cannot be written.
+
+    >>> write({}, "report.html")
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: results.format is missing; give the results.json \
+of a run
+    """
+    return write_atomic(path, render(results), overwrite=overwrite)
+
+
+def _generated(results: GenerationResults) -> dict[str, Any]:
+    """Return what the page of diffusion models reads."""
+    methods = results.plan.methods or {}
+    names = list(dict.fromkeys(name for own in methods.values() for name in own))
+    differ = [
+        name
+        for name in names
+        if len(methods) == 1
+        or len({repr(own.get(name)) for own in methods.values()}) > 1
+    ]
+    settings = [
+        [label, *(show(own.get(name)) for name in differ)]
+        for label, own in methods.items()
+    ]
+    tables = []
+    for run in results.runs:
+        figures = {}
+        for key, row in run.rows.items():
+            times = row.seconds or {}
+            taken = {"seconds": times.get("prepare", 0.0) + times.get("run", 0.0)}
+            values = {name: getattr(row, name, None) for name in GENERATION} | taken
+            figures[key] = {
+                name: Amount(mean=value)
+                for name, value in values.items()
+                if isinstance(value, float)
+            }
+        tables.append(tabulated(figures))
+    return {
+        "results": results,
+        "table": generation_table(results),
+        "tables": tables,
+        "drawn": ["original", "retrain", "null", *methods_of(results.rows)],
+        "settings": ([name.replace("_", " ") for name in differ], settings),
+        "label": generation_label,
+    }
+
+
+@functools.cache
+def environment() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("jax_unlearn.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "count": _count,
+        "number": number,
+        "pairs": _pairs,
+        "plain": lambda name: name.replace("_", " ").replace("mlp", "MLP"),
+        "quoted": repr,
+        "show": show,
+        "squeezed": lambda text: Markup(re.sub(r"[ \n]+", " ", escape(text)).strip()),
+        "typeset": _typeset,
+    }
+    return environment
+
+
+def _count(value: Any, what: str = "") -> str:
+    """Return a number of things, of a number or of a list of them.
+
+    >>> _count([3, 4], "classes"), _count(1000, "samples"), _count(None, "x")
+    ('2 classes', '1,000 samples', '')
+    """
+    value = len(value) if isinstance(value, list | tuple) else value
+    return f"{value:,} {what}".strip() if isinstance(value, int) and value else ""
+
+
+def _pairs(settings: Mapping[str, Any] | None) -> list[str]:
+    """Return names and values, but for a width of 0, which is the usual one.
+
+    >>> _pairs({"batch_size": 64, "width": 0})
+    ['batch size 64']
+    """
+    return [
+        f"{name} {show(value)}".replace("_", " ")
+        for name, value in (settings or {}).items()
+        if value is not None and not (name == "width" and value == 0)
+    ]
+
+
+def _typeset(text: str) -> str:
+    """Return a text with proper minus signs and percent signs that keep their number.
+
+    >>> _typeset("|p - p*| of 5 %")
+    '|p − p*| of 5\N{NO-BREAK SPACE}%'
+    """
+    return text.replace(" - ", " − ").replace(" %", "\N{NO-BREAK SPACE}%")
