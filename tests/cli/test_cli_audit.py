@@ -17,8 +17,8 @@ from jax_unlearn.lab.results import dataset_record, to_json
 
 SIZES = {"forget": 12, "retain": 20, "test": 15}
 METHODS = {
-    "FT": Unlearning(method="finetune", epochs=1, batch_size=64),
-    "GA (one epoch)": Unlearning(method="gradient_ascent", epochs=1, batch_size=64),
+    "FT": Unlearning.of(method="finetune", epochs=1, batch_size=64),
+    "GA (one epoch)": Unlearning.of(method="gradient_ascent", epochs=1, batch_size=64),
 }
 PLAN = Plan(
     title="Small",

@@ -286,7 +286,7 @@ def test_options_of_own_cards_are_checked_as_those_of_the_library():
     with pytest.raises(InputError, match="unknown setting 'bi'; did you mean 'by'"):
         Unlearning.of(method=MINE, bi=1.0)
     with pytest.raises(InputError, match="options is a Push, not a Scrub"):
-        Unlearning(method="scrub", options=Push())
+        Unlearning.of(method="scrub", options=Push())
     with pytest.raises(InputError, match="salient=True: push takes no steps"):
         Unlearning.of(
             method=dataclasses.replace(MINE, kind="one-shot", weighs=False),

@@ -92,6 +92,6 @@ def test_what_holds_no_plan_is_refused_in_one_line(record, words):
     [("..",), (".",), ("",), ("/",), ("null",), ("RL", "r l", "R-L"), ("retrain",)],
 )
 def test_labels_that_name_no_folder_of_their_own(labels):
-    methods = dict.fromkeys(labels, Unlearning())
+    methods = dict.fromkeys(labels, Unlearning.of())
     with pytest.raises(InputError, match="needs a folder of its own"):
         dataclasses.replace(PLAN, methods=methods)

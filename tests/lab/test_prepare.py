@@ -90,7 +90,7 @@ def test_a_method_that_compares_with_unseen_samples_needs_some():
     asked = request(0)._replace(unseen=np.arange(0))
     with pytest.raises(InputError, match="method='ltu' .* there are 0"):
         check_unseen(DATA, asked, Unlearning.of(method="ltu"))
-    check_unseen(DATA, asked, Unlearning())
+    check_unseen(DATA, asked, Unlearning.of())
 
 
 @pytest.mark.parametrize(

@@ -548,7 +548,7 @@ def ensemble(folder: Path, dataset, say) -> EnsembleFiles:
     )
     ids = np.arange(60)
     request = Request(ids[:10], ids[10:50], ids[50:])
-    return EnsembleFiles(folder, plan, dataset, request, {"RL": Unlearning()}, say)
+    return EnsembleFiles(folder, plan, dataset, request, {"RL": Unlearning.of()}, say)
 
 
 def test_damaged_models_of_an_ensemble_are_made_again(good, tmp_path):

@@ -97,7 +97,7 @@ def made_results(
       skill: how sure each method is of the forget samples, by label; the original
         has 6, Retrain 2. Default 5.5 for the first, one less for each further.
     """
-    methods = {"FT": Unlearning(method="finetune")} if methods is None else methods
+    methods = {"FT": Unlearning.of(method="finetune")} if methods is None else methods
     rng = np.random.default_rng(5)
     # The tail is drawn less often, so that ranks differ in their counts.
     odds = 1 / np.arange(1, classes + 1)

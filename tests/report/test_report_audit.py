@@ -13,7 +13,7 @@ from jax_unlearn.report import check_results, render
 from jax_unlearn.report.pages import _typeset as typeset
 from jax_unlearn.report.pages import audit, experiment
 
-METHODS = {"FT": Unlearning(method="finetune"), "SSD": Unlearning(method="ssd")}
+METHODS = {"FT": Unlearning.of(method="finetune"), "SSD": Unlearning.of(method="ssd")}
 SIGNS = {"inside": "●", "outside": "○"}
 
 

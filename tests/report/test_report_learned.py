@@ -17,11 +17,11 @@ from jax_unlearn.report.pages import experiment
 
 LTU = {"method": "ltu", "rho": 0.3, "epochs": 2}
 METHODS = {
-    "FT": Unlearning(method="finetune"),
-    "LTU": Unlearning(**LTU),
-    "LTU, first order": Unlearning(**LTU, first_order=True),
-    "LTU, only <logistic>": Unlearning(**LTU, attacks=("logistic", "logistic")),
-    "LTU, hard queries": Unlearning(**LTU, strategies=("hard", "hard")),
+    "FT": Unlearning.of(method="finetune"),
+    "LTU": Unlearning.of(**LTU),
+    "LTU, first order": Unlearning.of(**LTU, first_order=True),
+    "LTU, only <logistic>": Unlearning.of(**LTU, attacks=("logistic", "logistic")),
+    "LTU, hard queries": Unlearning.of(**LTU, strategies=("hard", "hard")),
 }
 SECTION = "What LTU learned before it unlearned"
 CONFLICT = "Do forgetting and remembering disagree?"

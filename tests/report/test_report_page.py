@@ -22,8 +22,8 @@ from jax_unlearn.report.pages import experiment
 VOID = {"meta", "br"}
 NO_DRAWINGS = dict.fromkeys(("gap", "deviation", "confidence", "weights", "conflict"))
 METHODS = {
-    "RL + FaLW": Unlearning(weighting="falw"),
-    "FT": Unlearning(method="finetune", learning_rate=0.05),
+    "RL + FaLW": Unlearning.of(weighting="falw"),
+    "FT": Unlearning.of(method="finetune", learning_rate=0.05),
 }
 
 

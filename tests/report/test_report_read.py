@@ -21,9 +21,9 @@ NEWER = (
 @pytest.fixture(scope="module")
 def results():
     methods = {
-        "RL": Unlearning(weighting="falw"),
-        "FT": Unlearning(method="finetune"),
-        "LTU": Unlearning(method="ltu", rho=0.3, epochs=1, weighting="falw"),
+        "RL": Unlearning.of(weighting="falw"),
+        "FT": Unlearning.of(method="finetune"),
+        "LTU": Unlearning.of(method="ltu", rho=0.3, epochs=1, weighting="falw"),
     }
     return made_results(seeds=2, methods=methods)
 

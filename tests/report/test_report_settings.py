@@ -8,7 +8,7 @@ from made_results import made_results
 from jax_unlearn.lab import Unlearning
 from jax_unlearn.report import check_results, settings
 
-FT = Unlearning(method="finetune", learning_rate=0.05)
+FT = Unlearning.of(method="finetune", learning_rate=0.05)
 LTU = {"method": "ltu", "rho": 0.3}
 
 
@@ -24,7 +24,7 @@ def told(**methods):
 
 
 def test_settings_are_those_the_method_reads():
-    methods = {"RL + FaLW": Unlearning(weighting="falw"), "FT": FT}
+    methods = {"RL + FaLW": Unlearning.of(weighting="falw"), "FT": FT}
     results = made_results(seeds=1, methods=methods)
     heads, rows = settings.settings_table(check_results(results).rows)
     assert heads[:2] == ["Model", "method"]
@@ -34,7 +34,7 @@ def test_settings_are_those_the_method_reads():
 
 
 def test_without_ltu_there_is_one_shared_sentence():
-    _, shared = told(RL=Unlearning(weighting="falw"), FT=FT)
+    _, shared = told(RL=Unlearning.of(weighting="falw"), FT=FT)
     assert shared == [
         "The same for all methods: harmonizer none, schedule merged, momentum 0.9, "
         "weight decay 0.0005, clip 0, freeze statistics no."
@@ -42,14 +42,14 @@ def test_without_ltu_there_is_one_shared_sentence():
 
 
 def test_guards_are_told_where_there_are_some():
-    guarded = Unlearning(method="finetune", learning_rate=0.05, guard_utility=90.0)
+    guarded = Unlearning.of(method="finetune", learning_rate=0.05, guard_utility=90.0)
     rest, _ = told(A=guarded, B=FT)
     assert rest["A"] == "guard utility 90, guard every 10, guard roll back no"
     assert rest["B"] == "–"
 
 
 def test_a_single_method_shares_nothing():
-    rest, shared = told(LTU=Unlearning(**LTU))
+    rest, shared = told(LTU=Unlearning.of(**LTU))
     assert shared == []
     assert rest["LTU"] == (
         "harmonizer one way, rho 0.3, momentum 0.9, weight decay 0.0005, clip 0, "
@@ -62,11 +62,11 @@ def test_a_single_method_shares_nothing():
 def test_ltu_has_settings_of_its_own():
     rest, shared = told(
         FT=FT,
-        RL=Unlearning(),
-        LTU=Unlearning(**LTU),
-        plain=Unlearning(**LTU, harmonizer="none", first_order=True, remat=True),
-        masked=Unlearning(**LTU, attacks=["logistic"] * 2, salient=True),
-        leaf=Unlearning(**LTU, per_leaf=True, strategies=("uniform",)),
+        RL=Unlearning.of(),
+        LTU=Unlearning.of(**LTU),
+        plain=Unlearning.of(**LTU, harmonizer="none", first_order=True, remat=True),
+        masked=Unlearning.of(**LTU, attacks=["logistic"] * 2, salient=True),
+        leaf=Unlearning.of(**LTU, per_leaf=True, strategies=("uniform",)),
     )
     assert rest == {
         "FT": "–",
@@ -91,21 +91,23 @@ def test_ltu_has_settings_of_its_own():
 @pytest.mark.parametrize("harmonizer", ["one_way", "two_way"])
 def test_zipped_methods_are_harmonized_as_they_say(harmonizer):
     zipped = {"schedule": "zipped", "harmonizer": harmonizer}
-    rest, _ = told(A=Unlearning(**zipped, per_leaf=True), B=Unlearning())
+    rest, _ = told(A=Unlearning.of(**zipped, per_leaf=True), B=Unlearning.of())
     words = harmonizer.replace("_", " ")
     assert rest["A"] == f"harmonizer {words}, per leaf yes, schedule zipped"
     assert rest["B"] == "harmonizer none, schedule merged"
 
 
 def test_a_rho_that_varies_is_told_of_every_method():
-    rest, shared = told(A=Unlearning(rho=0.3), B=Unlearning(rho=0.5), C=Unlearning())
+    rest, shared = told(
+        A=Unlearning.of(rho=0.3), B=Unlearning.of(rho=0.5), C=Unlearning.of()
+    )
     assert rest == {"A": "rho 0.3", "B": "rho 0.5", "C": "rho 1"}
     assert "rho" not in shared[0]
 
 
 def test_a_rho_that_all_share_is_told_once():
     rest, shared = told(
-        FT=Unlearning(method="finetune", rho=0.3), RL=Unlearning(rho=0.3)
+        FT=Unlearning.of(method="finetune", rho=0.3), RL=Unlearning.of(rho=0.3)
     )
     assert "rho 0.3" in shared[0]
     assert "rho" not in " ".join(rest.values())
@@ -115,8 +117,8 @@ def test_a_method_of_many_settings_is_told_apart_whatever_it_is_called(monkeypat
     monkeypatch.setattr(settings, "APART", 4)
     _, shared = told(
         FT=FT,
-        A=Unlearning(method="scrub", teacher_temperature=4.0),
-        B=Unlearning(method="scrub", teacher_temperature=4.0, forget_epochs=3),
+        A=Unlearning.of(method="scrub", teacher_temperature=4.0),
+        B=Unlearning.of(method="scrub", teacher_temperature=4.0, forget_epochs=3),
     )
     assert shared[-1] == (
         "The same for all of scrub: teacher temperature 4, distill share 0.001, task "
@@ -125,7 +127,7 @@ def test_a_method_of_many_settings_is_told_apart_whatever_it_is_called(monkeypat
 
 
 def test_every_setting_that_depends_is_a_setting():
-    known = set(vars(Unlearning()))
+    known = set(vars(Unlearning.of()))
     assert set(settings.MATTERS) | set(settings.COMMON) <= known
     assert {*settings.FLAGS, *settings.OPTIONS} <= known
     assert {switch for switch, _ in settings.MATTERS.values()} <= known

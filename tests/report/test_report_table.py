@@ -28,7 +28,7 @@ COMPARED = [
 @pytest.fixture(scope="module")
 def results():
     return made_results(
-        methods={"FT": Unlearning(method="finetune"), "RL": Unlearning()}
+        methods={"FT": Unlearning.of(method="finetune"), "RL": Unlearning.of()}
     )
 
 
