@@ -1,15 +1,18 @@
 """Residual networks of basic blocks (He et al., arXiv 1512.03385)."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jax_unlearn.errors import InputError, unknown_name
+from jax_unlearn._validate import one_of
+from jax_unlearn.errors import InputError
+from jax_unlearn.types import Array
 from jax_unlearn.zoo.layers import (
     XLA,
+    Classifier,
     ConvNorm,
     Convolution,
     check_images,
@@ -17,7 +20,7 @@ from jax_unlearn.zoo.layers import (
     global_mean,
 )
 
-Array = jax.Array
+__all__ = ["BasicBlock", "ResNet", "ResNet18"]
 
 
 class BasicBlock(nnx.Module):
@@ -33,11 +36,10 @@ class BasicBlock(nnx.Module):
       convolution: what convolves; `ju.zoo.in_parts` is the fast one on CPUs.
       rngs: random streams.
 
-    Examples:
-      >>> def block(x):
-      ...     return BasicBlock(4, 8, stride=2, rngs=nnx.Rngs(0))(x, train=True)
-      >>> jax.eval_shape(block, jnp.ones((2, 8, 8, 4))).shape
-      (2, 4, 4, 8)
+    >>> def block(x):
+    ...     return BasicBlock(4, 8, stride=2, rngs=nnx.Rngs(0))(x, train=True)
+    >>> nnx.eval_shape(block, jnp.ones((2, 8, 8, 4))).shape
+    (2, 4, 4, 8)
     """
 
     def __init__(
@@ -50,37 +52,14 @@ class BasicBlock(nnx.Module):
         convolution: Convolution = XLA,
         rngs: nnx.Rngs,
     ):
-        self.block1 = ConvNorm(
-            in_features,
-            out_features,
-            stride=stride,
-            dtype=dtype,
-            convolution=convolution,
-            rngs=rngs,
+        layer = functools.partial(
+            ConvNorm, dtype=dtype, convolution=convolution, rngs=rngs
         )
-        self.block2 = ConvNorm(
-            out_features,
-            out_features,
-            relu=False,
-            dtype=dtype,
-            convolution=convolution,
-            rngs=rngs,
-        )
+        self.block1 = layer(in_features, out_features, stride=stride)
+        self.block2 = layer(out_features, out_features, relu=False)
         same = stride == 1 and in_features == out_features
-        self.shortcut = (
-            None
-            if same
-            else ConvNorm(
-                in_features,
-                out_features,
-                kernel=1,
-                stride=stride,
-                relu=False,
-                dtype=dtype,
-                convolution=convolution,
-                rngs=rngs,
-            )
-        )
+        down = functools.partial(layer, kernel=1, stride=stride, relu=False)
+        self.shortcut = None if same else down(in_features, out_features)
 
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Return `[B, H / stride, W / stride, out]` of `x [B, H, W, in]`."""
@@ -90,7 +69,7 @@ class BasicBlock(nnx.Module):
         return nnx.relu(x + y)
 
 
-class ResNet(nnx.Module):
+class ResNet(Classifier):
     """Stem, stages of basic blocks, global mean, linear classifier.
 
     Stage s (from 0) has `stage_sizes[s]` blocks of `width * 2**s` channels; every
@@ -112,12 +91,11 @@ class ResNet(nnx.Module):
     Raises:
       InputError: on an unknown stem or empty `stage_sizes`.
 
-    Examples:
-      >>> def resnet20_features(x):
-      ...     model = ResNet(10, stage_sizes=(3, 3, 3), width=16, rngs=nnx.Rngs(0))
-      ...     return model.features(x, train=False)
-      >>> jax.eval_shape(resnet20_features, jnp.ones((2, 32, 32, 3))).shape
-      (2, 64)
+    >>> def resnet20_features(x):
+    ...     model = ResNet(10, stage_sizes=(3, 3, 3), width=16, rngs=nnx.Rngs(0))
+    ...     return model.features(x, train=False)
+    >>> nnx.eval_shape(resnet20_features, jnp.ones((2, 32, 32, 3))).shape
+    (2, 64)
     """
 
     def __init__(
@@ -132,8 +110,7 @@ class ResNet(nnx.Module):
         convolution: Convolution = XLA,
         rngs: nnx.Rngs,
     ):
-        if stem not in ("cifar", "imagenet"):
-            raise unknown_name("stem", stem, ("cifar", "imagenet"))
+        one_of("stem", stem, ("cifar", "imagenet"))
         if not stage_sizes or min(stage_sizes) < 1:
             raise InputError(
                 f"stage_sizes={tuple(stage_sizes)} must be positive block counts; "
@@ -142,15 +119,9 @@ class ResNet(nnx.Module):
         large = stem == "imagenet"
         self.in_channels = in_channels
         self.large_stem = large
-        self.stem = ConvNorm(
-            in_channels,
-            width,
-            kernel=7 if large else 3,
-            stride=2 if large else 1,
-            dtype=dtype,
-            convolution=convolution,
-            rngs=rngs,
-        )
+        options: dict[str, Any] = dict(dtype=dtype, convolution=convolution, rngs=rngs)
+        shape = {"kernel": 7, "stride": 2} if large else {"kernel": 3, "stride": 1}
+        self.stem = ConvNorm(in_channels, width, **shape, **options)
         names = []
         features = width
         for stage, size in enumerate(stage_sizes):
@@ -159,9 +130,7 @@ class ResNet(nnx.Module):
                     features,
                     width * 2**stage,
                     stride=2 if stage > 0 and index == 0 else 1,
-                    dtype=dtype,
-                    convolution=convolution,
-                    rngs=rngs,
+                    **options,
                 )
                 names.append(f"stage{stage + 1}_block{index + 1}")
                 setattr(self, names[-1], block)
@@ -180,21 +149,8 @@ class ResNet(nnx.Module):
             x = getattr(self, name)(x, train=train)
         return global_mean(x)
 
-    def __call__(self, x: Array, *, train: bool) -> Array:
-        """Return logits `f32[B, K]` of images `x [B, H, W, C]`."""
-        return self.head(self.features(x, train=train))
 
-
-def ResNet18(
-    num_classes: int,
-    *,
-    width: int = 64,
-    in_channels: int = 3,
-    stem: Literal["cifar", "imagenet"] = "cifar",
-    dtype: Any = jnp.float32,
-    convolution: Convolution = XLA,
-    rngs: nnx.Rngs,
-) -> ResNet:
+def ResNet18(num_classes: int, **options: Any) -> ResNet:
     """Return a ResNet-18: four stages of two basic blocks.
 
     11,173,962 parameters for 10 classes with the CIFAR stem, 11,689,512 for 1,000
@@ -202,29 +158,12 @@ def ResNet18(
 
     Args:
       num_classes: K.
-      width: channels of the first stage.
-      in_channels: channels of the images.
-      stem: "cifar" or "imagenet".
-      dtype: compute dtype.
-      convolution: what convolves; `ju.zoo.in_parts` is the fast one on CPUs.
-      rngs: random streams.
+      **options: `width`, `in_channels`, `stem`, `dtype`, `convolution` and `rngs`, as
+        in `ResNet`.
 
-    Returns:
-      `ResNet`, `[B, H, W, in_channels] -> f32[B, num_classes]`.
-
-    Examples:
-      >>> def logits(x):
-      ...     return ResNet18(10, rngs=nnx.Rngs(0))(x, train=False)
-      >>> jax.eval_shape(logits, jnp.ones((2, 32, 32, 3)))
-      ShapeDtypeStruct(shape=(2, 10), dtype=float32)
+    >>> def logits(x):
+    ...     return ResNet18(10, rngs=nnx.Rngs(0))(x, train=False)
+    >>> nnx.eval_shape(logits, jnp.ones((2, 32, 32, 3)))
+    ShapeDtypeStruct(shape=(2, 10), dtype=float32)
     """
-    return ResNet(
-        num_classes,
-        stage_sizes=(2, 2, 2, 2),
-        width=width,
-        in_channels=in_channels,
-        stem=stem,
-        dtype=dtype,
-        convolution=convolution,
-        rngs=rngs,
-    )
+    return ResNet(num_classes, stage_sizes=(2, 2, 2, 2), **options)

@@ -3,7 +3,7 @@
 Shapes: B batch, L tokens, D width of the encoder.
 """
 
-from collections.abc import Sequence
+import functools
 from typing import Any
 
 import jax
@@ -11,10 +11,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_unlearn.errors import InputError
-from jax_unlearn.zoo.layers import linear_uniform
+from jax_unlearn.types import Array
+from jax_unlearn.zoo.layers import linear
 from jax_unlearn.zoo.unet import UNet
 
-Array = jax.Array
+__all__ = ["TextEncoder", "TextUNet"]
 
 
 class TextEncoder(nnx.Module):
@@ -39,11 +40,10 @@ class TextEncoder(nnx.Module):
 
     Reference: Vaswani et al., arXiv 1706.03762.
 
-    Examples:
-      >>> def encode(tokens):
-      ...     return TextEncoder(9, length=4, width=8, rngs=nnx.Rngs(0))(tokens)
-      >>> jax.eval_shape(encode, jnp.zeros((2, 4), jnp.int32)).shape
-      (2, 4, 8)
+    >>> def encode(tokens):
+    ...     return TextEncoder(9, length=4, width=8, rngs=nnx.Rngs(0))(tokens)
+    >>> nnx.eval_shape(encode, jnp.zeros((2, 4), jnp.int32)).shape
+    (2, 4, 8)
     """
 
     def __init__(
@@ -67,19 +67,14 @@ class TextEncoder(nnx.Module):
         self.length, self.layers, self.heads = length, layers, heads
         self.words = nnx.Embed(vocab_size, width, rngs=rngs)
         self.places = nnx.Embed(length, width, rngs=rngs)
-
-        def linear(inside: int, outside: int) -> nnx.Linear:
-            return nnx.Linear(
-                inside, outside, kernel_init=linear_uniform, dtype=dtype, rngs=rngs
-            )
-
+        dense = functools.partial(linear, dtype=dtype, rngs=rngs)
         for layer in range(layers):
             setattr(self, f"norm{layer}a", nnx.LayerNorm(width, rngs=rngs))
-            setattr(self, f"qkv{layer}", linear(width, 3 * width))
-            setattr(self, f"mix{layer}", linear(width, width))
+            setattr(self, f"qkv{layer}", dense(width, 3 * width))
+            setattr(self, f"mix{layer}", dense(width, width))
             setattr(self, f"norm{layer}b", nnx.LayerNorm(width, rngs=rngs))
-            setattr(self, f"up{layer}", linear(width, 4 * width))
-            setattr(self, f"down{layer}", linear(4 * width, width))
+            setattr(self, f"up{layer}", dense(width, 4 * width))
+            setattr(self, f"down{layer}", dense(4 * width, width))
         self.norm = nnx.LayerNorm(width, rngs=rngs)
 
     def __call__(self, tokens: Array) -> Array:
@@ -119,10 +114,11 @@ class TextUNet(nnx.Module):
       length: L.
       text_width: D of the encoder.
       text_layers: of the encoder.
-      in_channels, block_out_channels, layers_per_block, attention, heads, groups,
-        dropout: as in `UNet`; where a level attends it reads the caption.
       dtype: compute dtype.
       rngs: random streams.
+      **options: `in_channels`, `block_out_channels`, `layers_per_block`, `attention`,
+        `heads`, `groups`, `dropout`, as in `UNet`; where a level attends it reads the
+        caption.
 
     Raises:
       InputError: as `TextEncoder` and `UNet`.
@@ -130,13 +126,12 @@ class TextUNet(nnx.Module):
     Reference: Rombach et al., arXiv 2112.10752 (cross-attention to a text encoder,
     trained jointly).
 
-    Examples:
-      >>> def predict(x, t, tokens):
-      ...     net = TextUNet(9, length=4, block_out_channels=(8,), rngs=nnx.Rngs(0))
-      ...     return net((x, t, tokens), train=False)
-      >>> x, tokens = jnp.ones((2, 4, 4, 1)), jnp.ones((2, 4), jnp.int32)
-      >>> jax.eval_shape(predict, x, jnp.array([0, 9]), tokens).shape
-      (2, 4, 4, 1)
+    >>> def predict(x, t, tokens):
+    ...     net = TextUNet(9, length=4, block_out_channels=(8,), rngs=nnx.Rngs(0))
+    ...     return net((x, t, tokens), train=False)
+    >>> x, tokens = jnp.ones((2, 4, 4, 1)), jnp.ones((2, 4), jnp.int32)
+    >>> nnx.eval_shape(predict, x, jnp.array([0, 9]), tokens).shape
+    (2, 4, 4, 1)
     """
 
     def __init__(
@@ -146,15 +141,9 @@ class TextUNet(nnx.Module):
         length: int,
         text_width: int = 32,
         text_layers: int = 1,
-        in_channels: int = 1,
-        block_out_channels: Sequence[int] = (32, 64),
-        layers_per_block: int = 1,
-        attention: Sequence[bool] | None = None,
-        heads: int = 1,
-        groups: int = 8,
-        dropout: float = 0.0,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
+        **options: Any,
     ):
         self.encoder = TextEncoder(
             vocab_size,
@@ -165,16 +154,7 @@ class TextUNet(nnx.Module):
             rngs=rngs,
         )
         self.unet = UNet(
-            in_channels=in_channels,
-            block_out_channels=block_out_channels,
-            layers_per_block=layers_per_block,
-            attention=attention,
-            heads=heads,
-            cross_attention_dim=text_width,
-            groups=groups,
-            dropout=dropout,
-            dtype=dtype,
-            rngs=rngs,
+            cross_attention_dim=text_width, dtype=dtype, rngs=rngs, **options
         )
 
     def __call__(self, inputs: tuple[Array, Array, Array], *, train: bool) -> Array:

@@ -1,4 +1,4 @@
-"""The UNet of diffusion models, conditioned on a class or on tokens.
+"""The UNet of diffusion models, conditioned on a class or on tokens, and its blocks.
 
 Shapes: B batch, images of H x W pixels and C channels, E width of the embeddings, L
 length of a condition. Names follow the diffusers library (`block_out_channels`,
@@ -6,6 +6,8 @@ length of a condition. Names follow the diffusers library (`block_out_channels`,
 everywhere in flax. Parameters, normalisations and softmax are float32.
 """
 
+import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,18 +16,174 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_unlearn.errors import InputError
-from jax_unlearn.zoo.unet_blocks import (
-    AttentionBlock,
-    ResBlock,
-    convolution,
+from jax_unlearn.types import Array
+from jax_unlearn.zoo.layers import (
+    conv,
     flat_normal,
     group_norm,
     linear,
+    linear_uniform,
     normalised,
-    timestep_embedding,
 )
 
-Array = jax.Array
+__all__ = ["AttentionBlock", "ResBlock", "UNet", "timestep_embedding"]
+
+
+def timestep_embedding(timesteps: Array, width: int, *, base: float = 1e4) -> Array:
+    """Return the sinusoids of a timestep: (cos(t ω_j), sin(t ω_j)).
+
+    ω_j = base^{−j/h}, j = 0 … h − 1, h = width/2.
+
+    Args:
+      timesteps: t, `[B]`.
+      width: E, even.
+      base: the slowest frequency is about 1/base.
+
+    Returns:
+      `f32[B, E]`.
+
+    Raises:
+      InputError: odd width.
+
+    Reference: Vaswani et al., arXiv 1706.03762; Ho et al., arXiv 2006.11239.
+
+    >>> timestep_embedding(jnp.array([0]), 4).tolist()
+    [[1.0, 1.0, 0.0, 0.0]]
+    """
+    if width < 2 or width % 2:
+        raise InputError(f"width={width} must be even and positive; try 64")
+    half = width // 2
+    rates = jnp.exp(-math.log(base) / half * jnp.arange(half, dtype=jnp.float32))
+    angles = timesteps.astype(jnp.float32)[:, None] * rates[None]
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+class ResBlock(nnx.Module):
+    """x + conv(silu(norm(conv(silu(norm(x))) + linear(silu(e))))), e the embedding.
+
+    The last convolution is zero at first: a new block is the identity (or its
+    shortcut). The shortcut is a 1x1 convolution where the number of channels changes.
+
+    Args:
+      in_features, out_features: numbers of channels.
+      embedding: E.
+      groups: of the normalisation, at most.
+      dropout: share of features dropped before the last convolution.
+      dtype: compute dtype.
+      rngs: random streams.
+
+    >>> def block(x, e):
+    ...     return ResBlock(4, 8, embedding=6, rngs=nnx.Rngs(0))(x, e, train=False)
+    >>> nnx.eval_shape(block, jnp.ones((2, 8, 8, 4)), jnp.ones((2, 6))).shape
+    (2, 8, 8, 8)
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        embedding: int,
+        groups: int = 8,
+        dropout: float = 0.0,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        layer = functools.partial(
+            conv, use_bias=True, init=linear_uniform, dtype=dtype, rngs=rngs
+        )
+        self.norm1 = group_norm(in_features, groups, rngs=rngs)
+        self.conv1 = layer(in_features, out_features)
+        self.shift = linear(embedding, out_features, dtype=dtype, rngs=rngs)
+        self.norm2 = group_norm(out_features, groups, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout, rngs=rngs) if dropout > 0 else None
+        self.conv2 = layer(out_features, out_features, init=nnx.initializers.zeros)
+        same = in_features == out_features
+        self.shortcut = None if same else layer(in_features, out_features, kernel=1)
+
+    def __call__(self, x: Array, embedding: Array, *, train: bool) -> Array:
+        """Return `[B, H, W, out]` of `x [B, H, W, in]` and `embedding [B, E]`."""
+        y = self.conv1(nnx.silu(normalised(self.norm1, x)))
+        y = y + self.shift(nnx.silu(embedding))[:, None, None, :]
+        y = nnx.silu(normalised(self.norm2, y))
+        if self.dropout is not None:
+            y = self.dropout(y, deterministic=not train)
+        return self.conv2(y) + (x if self.shortcut is None else self.shortcut(x))
+
+
+class AttentionBlock(nnx.Module):
+    """x + attention over the pixels (and then over the tokens of the condition).
+
+    softmax(q kᵀ/√d) v with queries of the pixels; keys and values of the pixels, or
+    of the tokens. The output projections are zero at first.
+
+    Args:
+      features: number of channels.
+      heads: number of heads; divides `features`.
+      context: width of the tokens, or None for self-attention alone.
+      groups: of the normalisation, at most.
+      dtype: compute dtype.
+      rngs: random streams.
+
+    Raises:
+      InputError: `heads` does not divide `features`.
+
+    Reference: Vaswani et al., arXiv 1706.03762; cross-attention to a condition:
+    Rombach et al., arXiv 2112.10752.
+
+    >>> def block(x, c):
+    ...     return AttentionBlock(8, heads=2, context=5, rngs=nnx.Rngs(0))(x, c)
+    >>> nnx.eval_shape(block, jnp.ones((2, 4, 4, 8)), jnp.ones((2, 3, 5))).shape
+    (2, 4, 4, 8)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        heads: int = 1,
+        context: int | None = None,
+        groups: int = 8,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        if heads < 1 or features % heads:
+            raise InputError(
+                f"heads={heads} must divide the {features} channels of the level"
+            )
+        layer = functools.partial(linear, dtype=dtype, rngs=rngs)
+        self.heads = heads
+        self.norm = group_norm(features, groups, rngs=rngs)
+        self.qkv = layer(features, 3 * features)
+        self.out = layer(features, features, zero=True)
+        self.crosses = context is not None
+        if context is not None:
+            self.cross_norm = group_norm(features, groups, rngs=rngs)
+            self.query = layer(features, features)
+            self.key_value = layer(context, 2 * features)
+            self.cross_out = layer(features, features, zero=True)
+
+    def __call__(self, x: Array, context: Array | None = None) -> Array:
+        """Return `[B, H, W, C]` of `x [B, H, W, C]` and `context [B, L, context]`."""
+        flat = x.reshape(x.shape[0], -1, x.shape[-1])
+        q, k, v = jnp.split(self.qkv(normalised(self.norm, flat)), 3, axis=-1)
+        flat = flat + self.out(self._attend(q, k, v))
+        if self.crosses:
+            if context is None:
+                raise InputError("context=None: this block attends to tokens")
+            q = self.query(normalised(self.cross_norm, flat))
+            k, v = jnp.split(self.key_value(context.astype(flat.dtype)), 2, axis=-1)
+            flat = flat + self.cross_out(self._attend(q, k, v))
+        return flat.reshape(x.shape)
+
+    def _attend(self, query: Array, key: Array, value: Array) -> Array:
+        def cut(y: Array) -> Array:
+            # jax takes the softmax of bfloat16 in float32, and mixes the two in the
+            # derivative, which strict promotion forbids
+            return y.reshape(*y.shape[:2], self.heads, -1).astype(jnp.float32)
+
+        y = jax.nn.dot_product_attention(cut(query), cut(key), cut(value))
+        return y.reshape(query.shape).astype(query.dtype)
 
 
 class UNet(nnx.Module):
@@ -60,13 +218,12 @@ class UNet(nnx.Module):
     Reference: Ho et al., arXiv 2006.11239 (the network); Nichol and Dhariwal, arXiv
     2102.09672 (class embedding); Ho and Salimans, arXiv 2207.12598 (null condition).
 
-    Examples:
-      >>> def predict(x, t, c):
-      ...     net = UNet(10, block_out_channels=(8, 16), rngs=nnx.Rngs(0))
-      ...     return net((x, t, c), train=False)
-      >>> x, t = jnp.ones((2, 8, 8, 1)), jnp.array([0, 9])
-      >>> jax.eval_shape(predict, x, t, jnp.array([3, 10])).shape
-      (2, 8, 8, 1)
+    >>> def predict(x, t, c):
+    ...     net = UNet(10, block_out_channels=(8, 16), rngs=nnx.Rngs(0))
+    ...     return net((x, t, c), train=False)
+    >>> x, t = jnp.ones((2, 8, 8, 1)), jnp.array([0, 9])
+    >>> nnx.eval_shape(predict, x, t, jnp.array([3, 10])).shape
+    (2, 8, 8, 1)
     """
 
     def __init__(
@@ -113,39 +270,31 @@ class UNet(nnx.Module):
         self.reads_tokens = cross_attention_dim is not None
         embedding = 4 * widths[0]
 
+        shared: dict[str, Any] = {"groups": groups, "dtype": dtype, "rngs": rngs}
+
         def blocks(name: str, size: int, out: int, attend: bool) -> None:
-            block = ResBlock(
-                size,
-                out,
-                embedding=embedding,
-                groups=groups,
-                dropout=dropout,
-                dtype=dtype,
-                rngs=rngs,
-            )
+            block = ResBlock(size, out, embedding=embedding, dropout=dropout, **shared)
             setattr(self, name, block)
             if attend:
                 attention = AttentionBlock(
-                    out,
-                    heads=heads,
-                    context=cross_attention_dim,
-                    groups=groups,
-                    dtype=dtype,
-                    rngs=rngs,
+                    out, heads=heads, context=cross_attention_dim, **shared
                 )
                 setattr(self, f"{name}_attention", attention)
 
+        convolution = functools.partial(
+            conv, use_bias=True, init=linear_uniform, dtype=dtype, rngs=rngs
+        )
         self.time1 = linear(widths[0], embedding, dtype=dtype, rngs=rngs)
         self.time2 = linear(embedding, embedding, dtype=dtype, rngs=rngs)
         if num_classes is not None:
             self.classes = nnx.Embed(
                 num_classes + 1,
                 embedding,
-                embedding_init=flat_normal(1.0),
+                embedding_init=flat_normal,
                 dtype=jnp.float32,
                 rngs=rngs,
             )
-        self.stem = convolution(in_channels, widths[0], dtype=dtype, rngs=rngs)
+        self.stem = convolution(in_channels, widths[0])
         sizes, size, plan = [widths[0]], widths[0], []
         for level, out in enumerate(widths):
             for layer in range(layers_per_block):
@@ -154,8 +303,7 @@ class UNet(nnx.Module):
                 size = out
                 sizes.append(out)
             if level < len(widths) - 1:
-                down = convolution(out, out, stride=2, dtype=dtype, rngs=rngs)
-                setattr(self, f"down{level}", down)
+                setattr(self, f"down{level}", convolution(out, out, stride=2))
                 plan.append(f"down{level}")
                 sizes.append(out)
         blocks("mid0", size, size, attends[-1])
@@ -168,15 +316,12 @@ class UNet(nnx.Module):
                 plan.append(f"up{level}_{layer}")
                 size = out
             if level:
-                setattr(
-                    self, f"up{level}", convolution(out, out, dtype=dtype, rngs=rngs)
-                )
+                setattr(self, f"up{level}", convolution(out, out))
                 plan.append(f"up{level}")
         self.up_plan = tuple(plan)
-        self.norm = group_norm(size, groups, rngs)
-        self.out = convolution(
-            size, in_channels, zero=True, dtype=jnp.float32, rngs=rngs
-        )
+        self.norm = group_norm(size, groups, rngs=rngs)
+        zeros = nnx.initializers.zeros
+        self.out = convolution(size, in_channels, init=zeros, dtype=jnp.float32)
 
     def __call__(self, inputs: tuple[Array, Array, Array], *, train: bool) -> Array:
         """Return the prediction `f32[B, H, W, C]`.

@@ -9,7 +9,7 @@ from flax import nnx
 import jax_unlearn as ju
 from jax_unlearn.errors import InputError
 from jax_unlearn.zoo import AttentionBlock, TextEncoder, TextUNet, UNet
-from jax_unlearn.zoo.unet_blocks import timestep_embedding
+from jax_unlearn.zoo.unet import timestep_embedding
 
 KEY = jax.random.key(0)
 X, T = jnp.ones((2, 8, 8, 1)), jnp.array([0, 9])
