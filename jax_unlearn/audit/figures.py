@@ -13,6 +13,8 @@ from jax_unlearn.audit.metrics import AVG_GAP, RA, TA, TOW, TOW_MIA, UA
 from jax_unlearn.audit.rmia import RMIA_AUC, RMIA_TPR_1
 from jax_unlearn.errors import InputError, unknown_name
 
+__all__ = ["FIGURES", "GROUPS", "KINDS", "cards_of", "chosen"]
+
 FIGURES: tuple[FigureCard, ...] = (
     *(UA, RA, TA, MIA, MIA_ENTROPY, MIA_LOSS, AVG_GAP, TOW, TOW_MIA, DEVIATION),
     *(LIRA_ACCURACY, LIRA_AUC, LIRA_TPR_1, LIRA_TPR_01, RMIA_AUC, RMIA_TPR_1),
