@@ -101,6 +101,7 @@ class Unlearning:
         weighting = weighting_card(asked)
         kind = modality_named(self.modality)
         self._set(_card=card, _weighting_card=weighting)
+        _check_names(card, weighting, kind)
         for name, given in (("method", card), ("weighting", weighting)):
             if not isinstance(asked := getattr(self, name), str) or asked == "auto":
                 self._set(**{name: given.name})
@@ -202,6 +203,8 @@ has; leave it out
     def but(self, **changes: Any) -> "Unlearning":
         """Return the setting with other values, given flat as to `of`.
 
+        Another method, or another weighting, begins with its own options' defaults.
+
         >>> Unlearning.of(method="salun", keep=0.3).but(keep=0.5).keep
         0.5
         """
@@ -212,14 +215,20 @@ has; leave it out
                 ("weighting", self.weighting, self.weighting_card),
             )
         }
-        own = {name: vars(getattr(self, name)) for name in _NESTED}
-        if "method" in changes:
+        own = {
+            name: {} if name in changes else vars(getattr(self, name))
+            for name in _NESTED
+        }
+        card = method_card(changes.get("method", self.card))
+        if card is not self.card:
             own["options"] = {}
-            if not _counts_steps(method_card(changes["method"])):
+            if not _counts_steps(card):
                 same["steps"] = 0
             if self.card.weighting == self.weighting != "uniform":
                 same["weighting"] = "auto"
-        if "weighting" in changes:
+        asked = {**same, **changes}["weighting"]
+        asked = card.weighting if asked == "auto" else asked
+        if weighting_card(asked) is not self.weighting_card:
             own["weighting_options"] = {}
         common = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         flat = {name: v for name, v in common.items() if name not in _NESTED}
@@ -410,6 +419,23 @@ has; leave it out
 
 _NESTED = ("options", "weighting_options", "modality_options")
 _GUARDS = ("guard_utility", "guard_endpoint", "guard_every", "guard_roll_back")
+
+
+def _check_names(*cards: Any) -> None:
+    """Refuse cards whose options share a name: flat values could not tell them apart.
+
+    Raises:
+      InputError: names the option.
+    """
+    owners = {field.name: "all methods" for field in dataclasses.fields(Unlearning)}
+    for card in cards:
+        for field in dataclasses.fields(card.options):
+            if field.name in owners:
+                raise InputError(
+                    f"option {field.name!r} of {card.name} is one of "
+                    f"{owners[field.name]} too; give it another name"
+                )
+            owners[field.name] = card.name
 
 
 def _counts_steps(card: Card) -> bool:

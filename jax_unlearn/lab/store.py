@@ -65,15 +65,16 @@ def kept(
     """
     if path is None:
         return make(None)
-    if path.exists():
-        record, made = read(path)
-        if not same(record, told):
-            raise refused(path)
-        return made
-    whole = _plain({**told, **(run or {})})
-    with unfinished(path, whole, seconds=seconds, resume=resume) as series:
-        made = make(series)
-        write(path, made)
+    if not path.exists():
+        whole = _plain({**told, **(run or {})})
+        with unfinished(path, whole, seconds=seconds, resume=resume) as series:
+            if not path.exists():  # another process may have ended just now
+                made = make(series)
+                write(path, made)
+                return made
+    record, made = read(path)
+    if not same(record, told):
+        raise refused(path)
     return made
 
 

@@ -130,7 +130,8 @@ def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return flat values under today's names.
 
     Earlier versions had names of their own for methods on diffusion models, told of a
-    mask by `keep` alone, added gradients by "add", and took SFRon's Fisher by batch.
+    mask by `keep` alone, added gradients by "add", took SFRon's Fisher by batch, and
+    let attacks of LTU be weak.
 
     >>> renamed({"method": "relabel", "keep": 0.5, "harmonizer": "add"})
     {'method': 'salun', 'harmonizer': 'none', 'keep': 0.5}
@@ -141,17 +142,21 @@ def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
     method = told.get("method")
     if not isinstance(method, str):
         return told
-    earlier = method in _EARLIER or ("weight_decay" not in told and "guidance" in told)
-    if method in _EARLIER:
-        told["method"] = _EARLIER[method]
-    if method == "ascent":
-        told["alpha"] = 0.5
-    if earlier:
-        if method == "sfron":
-            told |= {"ascent_clip": told.get("clip", 1.0), "fisher": "batch"}
-        if told.pop("keep", 1.0) < 1:
-            told["keep"] = values["keep"]
-            told |= {"method": "salun"} if method == "relabel" else {"salient": True}
+    # records of then hold the options of several methods
+    earlier = method in _EARLIER or {"guidance", "forget_every"} <= told.keys()
+    if not earlier:
+        return told
+    told["method"] = _EARLIER.get(method, method)
+    keep, clip = told.pop("keep", 1.0), told.get("clip", 1.0)
+    if method == "ascent":  # both gradients are halved now, before they are clipped
+        told |= {"alpha": 0.5, "clip": clip / 2}
+    elif method == "sfron":
+        told |= {"ascent_clip": clip, "fisher": "batch"}
+    elif method == "ltu":
+        told["allow_weak"] = True
+    if keep < 1 and method != "sfron":
+        told["keep"] = keep
+        told |= {"method": "salun"} if method == "relabel" else {"salient": True}
     return told
 
 

@@ -1,0 +1,306 @@
+"""Options that follow from the method, the weighting and the kind of model."""
+
+import dataclasses
+import itertools
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+from small import refused
+
+from jax_unlearn.cli import choices, main
+from jax_unlearn.drivers.checkpoint import read_record
+from jax_unlearn.errors import InputError
+from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
+from jax_unlearn.lab.modalities import MODALITIES
+from jax_unlearn.lab.settings import Unlearning
+from jax_unlearn.lab.store import load_model
+
+COMMON = {flag for _, names in choices.GROUPS.values() for flag in names}
+
+
+def flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def flags_of(options: type) -> set[str]:
+    return {flag(field.name) for field in dataclasses.fields(options)}
+
+
+@pytest.fixture
+def boxes(capsys, monkeypatch):
+    """Return what the help of a command shows: the flags by the title of their box."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def shown(*words):
+        with pytest.raises(SystemExit) as caught:
+            main([*words, "--help"])
+        assert caught.value.code == 0
+        found, title, text = {}, "", capsys.readouterr().out
+        for line in text.splitlines():
+            if match := re.match(r"(?:╭─)? (.*options) [─╮ ]*$", line):
+                title = match[1]
+            elif match := re.match(r"[│ ] (--[a-z][a-z-]*)", line):
+                found.setdefault(title, set()).add(match[1])
+        return found, " ".join(text.replace("│", " ").split())
+
+    return shown
+
+
+def test_the_help_of_a_method_shows_its_options_and_the_common_ones(boxes):
+    found, text = boxes("unlearn", "scrub")
+    assert found["scrub options"] == {
+        *("--forget-epochs", "--rewind", "--teacher-temperature"),
+        *("--distill-share", "--task-share"),
+    }
+    assert list(found) == [
+        *("options", "data options", "method options", "scrub options"),
+        *("step options", "optimizer options", "memory options", "guard options"),
+    ]
+    assert found["method options"] == {"--modality", "--method", "--weighting"}
+    assert {"--checkpoint", "--forget", "--out"} <= found["options"]
+    assert {"--learning-rate", "--momentum"} <= found["optimizer options"]
+    every = set().union(*found.values())
+    others = [c.options for c in (*METHODS.values(), *WEIGHTINGS.values())]
+    foreign = set().union(*map(flags_of, others)) - flags_of(METHODS["scrub"].options)
+    assert not every & foreign
+    # neither read: SCRUB schedules its batches itself, in whole epochs, and joins none
+    assert not every & {"--schedule", "--steps", "--harmonizer", "--per-leaf"}
+    assert "SCRUB (+R with rewind), arXiv 2302.09880" in text
+    assert "--optimizer {sgd,adam}" in text
+    assert "--modality {classification,diffusion}" in text
+    assert "{auto,uniform,loreun," in text
+    assert "FILE.py:CARD}" in text
+    assert "α, weight of the teacher on the retain set. (default: 0.001)" in text
+
+
+def test_the_help_follows_weighting_and_modality(boxes):
+    words = ("--weighting", "loreun", "--modality", "diffusion")
+    found, text = boxes("unlearn", "salun", *words)
+    loreun = {"--temperature", "--relative", "--normalize"}
+    assert found["weighting loreun options"] == loreun
+    assert "--replace" in found["diffusion model options"]
+    assert {"--schedule", "--steps", "--harmonizer"} <= found["step options"]
+    assert "--freeze-statistics" not in found["step options"]
+    assert "guard options" not in found
+    assert "--normalize {mean_one,none}" in text
+    assert "constant. (default: 0.001)" in text  # where that of diffusion differs
+    found, _ = boxes("chain", "ssd")
+    assert found["ssd options"] == {"--selection", "--dampening"}
+    assert found["step options"] == {"--rho", "--batch-size"}
+    assert "optimizer options" not in found
+    assert "--timesteps" in boxes("generate", "train")[0]["training options"]
+    assert "--network" in boxes("train")[0]["training options"]
+
+
+@pytest.mark.parametrize("modality", [kind.name for kind in MODALITIES])
+def test_no_two_options_of_a_command_have_one_name(modality):
+    made = 0
+    for method, weighting in itertools.product(METHODS, ("auto", *WEIGHTINGS)):
+        kind = next(kind for kind in MODALITIES if kind.name == modality)
+        choice = choices.Choice(kind, method, weighting)
+        try:
+            groups = choice.groups()
+        except InputError:  # does not serve this kind of model, or weights nothing
+            continue
+        names = [f.name for g in groups.values() for f in dataclasses.fields(g)]
+        assert len(names) == len(set(names)), (method, weighting)
+        defaults = choice.form()
+        assert defaults.make(defaults.values()).method == method
+        made += 1
+    assert made > 30
+
+
+def unlearn(job, out, *options):
+    return [
+        *("unlearn", *options, "--data", str(job.data), "--epochs", "1"),
+        *("--checkpoint", str(job.original), "--forget", str(job.split)),
+        *("--out", str(out)),
+    ]
+
+
+def test_a_method_is_named_by_its_place_or_by_its_option(job, tmp_path):
+    main(unlearn(job, tmp_path / "a", "salun", "--keep", "0.3"))
+    main(unlearn(job, tmp_path / "b", "--keep=0.3", "--method=salun"))
+    first, second = (load_model(tmp_path / name) for name in ("a", "b"))
+    assert first.record["unlearning"] == second.record["unlearning"]
+    assert first.record["unlearning"]["method"] == "salun"
+    jax.tree.map(
+        np.testing.assert_array_equal, first.trained.params, second.trained.params
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["scrub", "--penalty", "1"], "--penalty is read with --method l1_sparse;"),
+        (["salun", "--tau=1"], "--tau is read with --weighting falw; give that, or"),
+        (
+            ["--temperature", "2"],
+            "--temperature is read with --weighting loreun or loreun_static or el2n",
+        ),
+        (["--replace", "next"], "--replace is read with --modality diffusion;"),
+        (["ssd", "--rewind"], "--rewind is read with --method scrub; give that, or"),
+        (["--keep", "2"], "keep=2.0 must lie in (0, 1]"),
+        (["srub"], "unknown method 'srub'; did you mean 'scrub'"),
+        (["scrub", "--method", "salun"], "scrub --method salun: two methods; leave"),
+        (["my.py:MINE"], "there is no file my.py; check the path"),
+    ],
+    ids="-".join,
+)
+def test_the_options_of_another_card_are_refused(
+    job, tmp_path, capsys, monkeypatch, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    line = refused(capsys, unlearn(job, tmp_path / "out", *options))
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_options_of_another_training_are_refused(job, tmp_path, capsys):
+    source = ["--data", job.data, "--out", tmp_path / "x"]
+    line = refused(capsys, ["train", *source, "--timesteps", "9"])
+    assert "--timesteps is read with --modality diffusion; give that, or" in line
+    line = refused(capsys, ["generate", "train", *source, "--network", "mlp"])
+    assert "--network is read with --modality classification; give that" in line
+
+
+CARDS = '''
+import dataclasses
+
+import jax.numpy as jnp
+
+import jax_unlearn as ju
+from jax_unlearn.audit import FigureCard
+from jax_unlearn.cards import Card, Job, WeightingCard
+from jax_unlearn.types import Weighting
+
+
+@dataclasses.dataclass(frozen=True)
+class Push:
+    """Options of push.
+
+    Attributes:
+      strength: of the ascent.
+    """
+
+    strength: float = 0.5
+
+    def __post_init__(self):
+        if self.strength <= 0:
+            raise ju.InputError(f"strength={self.strength} must be positive; try 0.5")
+
+
+def build(lab, options):
+    unlearner = ju.methods.assemble(
+        lab.model,
+        lab.optimizer(),
+        forget=lab.objective("ascend"),
+        retain=lab.objective("remember"),
+        weighting=lab.weighting(),
+        harmonizer=ju.harmonize.add(forget=options.strength),
+    )
+    return Job(unlearner, lab.schedule("zipped"))
+
+
+MINE = Card(
+    name="push",
+    label="Push",
+    title="Push the forget samples away",
+    build=build,
+    reads=("forget", "retain"),
+    options=Push,
+    roles=("ascend", "remember"),
+)
+
+
+def half(lab, options):
+    def update(sample, state, *, reference=None):
+        return jnp.where(sample.losses < jnp.median(sample.losses), 2.0, 0.0), state
+
+    return Weighting(lambda: (), update)
+
+
+HALF = WeightingCard("half", "half", "by the smaller half of the losses", half)
+
+SURE = FigureCard(
+    key="sure",
+    label="sure %",
+    digits=1,
+    kind="level",
+    meaning="forget samples with a confidence over 0.5",
+    group="own",
+    alone=lambda models, seed: 100 * (models.confidence["forget"] > 0.5).mean(axis=1),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Taken:
+    steps: int = 3
+
+
+TAKEN = dataclasses.replace(MINE, options=Taken)
+'''
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.py").write_text(CARDS)
+    return tmp_path
+
+
+def test_a_method_and_a_weighting_of_ones_own(job, mine, capsys, boxes):
+    own = ["--method", "my.py:MINE", "--weighting", "my.py:HALF"]
+    main(unlearn(job, mine / "out", *own, "--strength", "0.25"))
+    record = read_record(mine / "out")["unlearning"]
+    assert record["method"] == "my.py:MINE"
+    assert record["options"] == {"strength": 0.25}
+    assert Unlearning.read(record).card.title == "Push the forget samples away"
+    main(unlearn(job, mine / "same", "my.py:MINE", *own[2:], "--strength", "0.25"))
+    main(unlearn(job, mine / "other", "my.py:MINE", *own[2:], "--strength", "1"))
+    arrays = [
+        jax.tree.leaves(load_model(mine / name).trained.params)
+        for name in ("out", "same", "other")
+    ]
+    assert all(np.array_equal(a, b) for a, b in zip(*arrays[:2], strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(*arrays[1:], strict=True))
+    found, text = boxes("unlearn", *own)
+    assert found["push options"] == {"--strength"}
+    assert "weighted by the smaller half of the losses" not in text  # has no options
+    assert "Push the forget samples away, our choice: reads forget, retain" in text
+    line = refused(capsys, unlearn(job, mine / "x", *own, "--strength", "0"))
+    assert "strength=0.0 must be positive; try 0.5" in line
+    line = refused(capsys, unlearn(job, mine / "x", *own, "--rewind"))
+    assert "--rewind is read with --method scrub" in line
+    for card, message in (
+        ("my.py:NONE", "unknown name in my.py 'NONE'"),
+        ("my.py:HALF", "method='my.py:HALF' is a WeightingCard, no ju.cards.Card"),
+        ("my.py:TAKEN", "option 'steps' of push is one of all methods too"),
+    ):
+        line = refused(capsys, unlearn(job, mine / "x", "--method", card))
+        assert message in line
+    assert not (mine / "x").exists()
+
+
+def test_a_figure_of_ones_own(mine, capsys):
+    rng = np.random.default_rng(0)
+    arrays = {f"labels/{part}": np.arange(9) % 3 for part in ("forget", "retain")}
+    for name, count in (("retrained", 4), ("ours", 2)):
+        for part in ("forget", "retain"):
+            arrays[f"{name}/{part}"] = 3 * rng.normal(size=(count, 9, 3))
+    arrays["labels/test"] = arrays["labels/retain"]
+    arrays |= {f"{n}/test": arrays[f"{n}/retain"] for n in ("retrained", "ours")}
+    np.savez("outputs.npz", **arrays)
+    told = ["audit", "--arrays", "outputs.npz", "--resamples", "2"]
+    main([*told, "--metrics", "my.py:SURE", "klom"])
+    assert "sure %" in capsys.readouterr().out
+    figures = json.loads((mine / "audit.json").read_text())["audit"]["figures"]["ours"]
+    assert set(figures) == {"sure", "klom", "klom_95"}
+    assert 0 < figures["sure"]["value"] < 100
+    main(["report"])
+    assert "sure %" in " ".join((mine / "report.html").read_text().split())
+    line = refused(capsys, [*told, "--metrics", "my.py:SURES", "--overwrite"])
+    assert "unknown name in my.py 'SURES'; did you mean 'SURE'" in line
