@@ -68,12 +68,14 @@ def chosen(
         if card.alone is None and card.against is None:
             raise InputError(f"figure {card.key!r} gives neither `alone` nor `against`")
     groups = groups_of(catalogue.values())
-    asked: dict[str, str | FigureCard] = {}
+    asked: dict[str, str] = {}  # by whom
     for name in metrics or groups:
-        if isinstance(name, str) and name not in groups:
+        if isinstance(name, FigureCard):
+            asked[name.key] = name.key
+        elif name in groups:
+            asked |= dict.fromkeys(groups[name], name)
+        else:
             raise unknown_name("metric", name, groups)
-        keys = groups[name] if isinstance(name, str) else (name.key,)
-        asked |= dict.fromkeys(keys, name if isinstance(name, str) else name.key)
     left_out = {
         key: reason
         for key, card in catalogue.items()
