@@ -145,9 +145,6 @@ def forgetting_quality(
       retrained: of the retrained models, `[M, F]`.
       delta: as there.
 
-    Returns:
-      F, and epsilon and points by example.
-
     Raises:
       InputError: as `example_epsilon`.
 

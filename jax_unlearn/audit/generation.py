@@ -125,7 +125,7 @@ def feature_moments(features: ArrayLike) -> Moments:
 
 
 def frechet_distance(first: Moments, second: Moments) -> float:
-    """Return d² = |μ_a − μ_b|² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^{1/2}).
+    """Return d² = |μ_a − μ_b|² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^{1/2}) ≥ 0.
 
     The trace of the root is that of (Σ_a^{1/2} Σ_b Σ_a^{1/2})^{1/2}, a symmetric
     matrix: no complex numbers, and singular covariances (fewer images than features)
@@ -135,9 +135,6 @@ def frechet_distance(first: Moments, second: Moments) -> float:
     Args:
       first: moments of one set of images.
       second: moments of the other, in the same features.
-
-    Returns:
-      d² ≥ 0.
 
     Raises:
       InputError: other features.

@@ -66,9 +66,6 @@ def klom(
       clip: margins beyond ±clip are set to it.
       floor: least share of a bin, over 0 and under 1/bins.
 
-    Returns:
-      Divergence by example, and its mean, median and 95 percent quantile.
-
     Raises:
       InputError: fewer than 2 models, values not finite, other numbers of examples,
         an option out of range.

@@ -16,9 +16,8 @@ single samples that are still exposed. The samples may come in any order.
 """
 
 import dataclasses
-import functools
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -220,29 +219,24 @@ def _scale(features: np.ndarray) -> float:
     return float(features.std()) or 1.0
 
 
-def _each(
-    attack: Callable[..., float], given: dict[str, np.ndarray], models: Evidence
-) -> list[float]:
-    """Attack each of the models: retain and test samples, then the forget samples."""
+def _sets(models: Evidence, given: dict[str, np.ndarray]) -> Iterator[tuple[Any, ...]]:
+    """Yield what each model says of the retain, the test and the forget samples."""
     test = given["test"][:, models.tested]
-    sets = zip(given["retain"], test, given["forget"], strict=True)
-    return [attack(*one) for one in sets]
+    return zip(given["retain"], test, given["forget"], strict=True)
 
 
-def _loss_accuracy(models: Evidence, seed: int) -> list[float]:
-    forget, unseen = (
-        -np.log(np.maximum(models.confidence[part], FLOOR))
-        for part in ("forget", "unseen")
-    )
-    sets = zip(forget, unseen, strict=True)
-    return [loss_mia_accuracy(*losses, seed=seed) for losses in sets]
+def _losses(models: Evidence) -> Iterator[tuple[Any, ...]]:
+    """Yield the losses of each model on the forget and the unseen samples."""
+    confidences = (models.confidence[part] for part in ("forget", "unseen"))
+    return zip(*(-np.log(np.maximum(c, FLOOR)) for c in confidences), strict=True)
 
 
 MIA = FigureCard(
     key="mia",
-    alone=lambda models, seed: _each(
-        functools.partial(svc_mia_efficacy, seed=seed), models.confidence, models
-    ),
+    alone=lambda models, seed: [
+        svc_mia_efficacy(*three, seed=seed)
+        for three in _sets(models, models.confidence)
+    ],
     label="MIA (SVC, called non-member) %",
     digits=1,
     kind="level",
@@ -252,7 +246,9 @@ MIA = FigureCard(
 )
 MIA_ENTROPY = FigureCard(
     key="mia_entropy",
-    alone=lambda models, seed: _each(entropy_mia_member_rate, models.probs, models),
+    alone=lambda models, seed: [
+        entropy_mia_member_rate(*three) for three in _sets(models, models.probs)
+    ],
     label="MIA (entropy, called member) %",
     digits=1,
     kind="level",
@@ -263,7 +259,9 @@ MIA_ENTROPY = FigureCard(
 MIA_LOSS = dataclasses.replace(
     MIA_ENTROPY,
     key="mia_loss",
-    alone=_loss_accuracy,
+    alone=lambda models, seed: [
+        loss_mia_accuracy(*two, seed=seed) for two in _losses(models)
+    ],
     label="MIA (loss, accuracy) %",
     meaning=(
         "accuracy of telling forget from unseen samples by the loss; guessing is 50"
