@@ -20,9 +20,6 @@ def from_haiku(transformed: Any) -> Model:
       transformed: result of `hk.transform_with_state` or `hk.transform`; for the
         names of the function's mode argument see `jax_unlearn.adapters`.
 
-    Returns:
-      A `Model`.
-
     Raises:
       InputError: when the network needs a key and has none, or changes the structure,
         shapes or dtypes of its state.

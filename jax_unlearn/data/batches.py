@@ -102,15 +102,12 @@ def epoch_indices(
 
 
 def take(examples: Examples, index: ArrayLike, mask: ArrayLike | None = None) -> Batch:
-    """Return the samples of some ids as a batch of host arrays.
+    """Return the batch of some ids: host arrays, `index` as i32, the mask never None.
 
     Args:
       examples: inputs `[N, ...]` (an array or a pytree of them) and labels `[N]`.
       index: ids `[B]`, or `[T, B]` for the batches of many steps at once.
       mask: False for padding, shaped like `index`; None means no padding.
-
-    Returns:
-      Batch; `index` in it is `i32`, the mask always an array.
 
     >>> examples = Examples(np.eye(3, dtype=np.float32), np.arange(3, dtype=np.int32))
     >>> take(examples, [2, 0]).labels
@@ -128,7 +125,7 @@ def take(examples: Examples, index: ArrayLike, mask: ArrayLike | None = None) ->
 def supervised(
     examples: Examples, ids: ArrayLike, *, batch_size: int, epochs: int, seed: int = 0
 ) -> Schedule[Batch]:
-    """Return plain batches for training: `epochs` shuffled passes over `ids`.
+    """Return batches for training: `epochs` shuffled passes over `ids` of ⌈F/B⌉ steps.
 
     Args:
       examples: the training samples.
@@ -136,9 +133,6 @@ def supervised(
       batch_size: samples a batch.
       epochs: passes.
       seed: a non-negative integer.
-
-    Returns:
-      Schedule of `epochs * ceil(F / B)` Batches.
 
     Raises:
       InputError: an empty set, ids out of range, or a number that is not positive.
@@ -154,7 +148,7 @@ def supervised(
 def stream(
     examples: Examples, ids: ArrayLike, batch_size: int, seed: int, *, use: int
 ) -> tuple[int, Callable[[int], Batch]]:
-    """Return the endless shuffled batches of a set, by number.
+    """Return how many batches a pass over a set has, and the batch of each number.
 
     Pass after pass over the set, each in an order of its own, which only the set, the
     seed, the use and the number of the pass decide.
@@ -165,9 +159,6 @@ def stream(
       batch_size: samples a batch.
       seed: a non-negative integer.
       use: which of the random streams of the seed.
-
-    Returns:
-      (batches a pass, function of the number of a batch).
 
     Raises:
       InputError: an empty set, ids out of range, a wrong `batch_size` or seed.
@@ -199,16 +190,13 @@ def stream(
 def reference_batches(
     examples: Examples, reference: Reference, size: int | None, seed: int
 ) -> Callable[[int], Batch | None]:
-    """Return the reference batch of each step.
+    """Return the function `step -> reference batch`.
 
     Args:
       examples: the samples that reference ids name.
       reference: None, a Batch (given as it is), or ids `[U]`.
       size: None for all the ids each time, else how many random ones.
       seed: a non-negative integer.
-
-    Returns:
-      Function of the step.
 
     Raises:
       InputError: ids out of range, or a size without as many ids.

@@ -198,15 +198,12 @@ def check_ids(
     num_samples: int,
     trained_ids: ArrayLike | None = None,
 ) -> NDArray[np.int64]:
-    """Return the ids sorted, if they name a forget set.
+    """Return ids as sorted `i64[F]`, if they name a forget set.
 
     Args:
       ids: `[F]`, of any integer type.
       num_samples: samples in the training arrays; ids are 0 to `num_samples - 1`.
       trained_ids: ids the model was trained on, where these are not all.
-
-    Returns:
-      Ids `i64[F]`, strictly increasing.
 
     Raises:
       InputError: no ids, an id that is no integer, negative, out of range, repeated

@@ -28,7 +28,7 @@ def write_atomic(
     *,
     overwrite: bool = False,
 ) -> Path:
-    """Write a file whole or not at all.
+    """Write a file whole or not at all; return its path.
 
     The data goes to a hidden file in the same folder, is flushed to the disk, and
     takes the name `path` in one `os.replace`: whoever looks sees the old file or the
@@ -38,9 +38,6 @@ def write_atomic(
       path: the file to write.
       data: its content, text as UTF-8; or a function that writes it to a file.
       overwrite: whether a file of that name may be replaced.
-
-    Returns:
-      The path written.
 
     Raises:
       InputError: the file exists and `overwrite` is False, or its folder cannot be
@@ -106,13 +103,10 @@ is no folder that may be written to; choose another folder
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
-    """Read a file.
+    """Return the bytes of a file.
 
     Args:
       path: the file to read.
-
-    Returns:
-      Its bytes.
 
     Raises:
       InputError: it does not exist or cannot be read.
@@ -131,13 +125,10 @@ or directory); check the path
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file.
+    """Return the value of a JSON file.
 
     Args:
       path: the file to read.
-
-    Returns:
-      Its value.
 
     Raises:
       InputError: it does not exist, cannot be read, or is not JSON.
@@ -162,7 +153,7 @@ def read_npz(
     *,
     wanted: Collection[str] | None = None,
 ) -> dict[str, NDArray[Any]]:
-    """Read the arrays of a `.npz` file.
+    """Return the arrays of a `.npz` file by name, the suffix `.npy` left out.
 
     Nothing is unpickled, nothing is unpacked to the disk, and no memory is taken for
     an array before the archive is seen to hold as many bytes as it declares. Members of
@@ -172,9 +163,6 @@ def read_npz(
     Args:
       source: path, or an open file.
       wanted: names to read, those that are there; None reads all.
-
-    Returns:
-      Arrays by name, without the suffix `.npy`.
 
     Raises:
       ValueError: says why the file cannot be read, in at most 80 characters.

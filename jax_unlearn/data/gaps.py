@@ -68,9 +68,6 @@ def distribution_gap(
         the gap of the features is 0. The time, and without a bandwidth the memory, grow
         with the square of n + m.
 
-    Returns:
-      Gap.
-
     Raises:
       InputError: unusable features or labels, or a bandwidth that is not positive.
 

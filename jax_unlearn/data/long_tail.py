@@ -35,7 +35,7 @@ def long_tailed_counts(
     order: ArrayLike,
     max_class_fraction: float,
 ) -> NDArray[np.int64]:
-    r"""Return how many samples of each class a long-tailed forget set takes.
+    r"""Return how many samples a long-tailed forget set takes of each class, `i64[K]`.
 
     The class of rank r gets a budget by the power law, capped:
 
@@ -53,9 +53,6 @@ def long_tailed_counts(
       gamma: imbalance γ >= 0; 0 gives every class the same.
       order: distinct classes from rank 1 on; classes left out get nothing.
       max_class_fraction: the largest part of a class that may be taken, in (0, 1].
-
-    Returns:
-      Counts `i64[K]` with `sum == total` exactly.
 
     Raises:
       InputError: a hyper-parameter out of range, or `total` over the sum of the caps.
@@ -107,16 +104,13 @@ def long_tailed_counts(
 
 
 def head_mid_tail(forget_counts: ArrayLike) -> ClassGroups:
-    """Return thirds of the classes ordered by the number of forget samples.
+    """Return thirds of the classes by their number of forget samples, most first.
 
     Ties go by class number; when K is not a multiple of 3 the first groups are the
     larger ones. (METHODS [D].)
 
     Args:
       forget_counts: N_f of each class, integers `[K]`, K >= 3.
-
-    Returns:
-      ClassGroups of classes; head has the most forget samples.
 
     Raises:
       InputError: fewer than three classes.
@@ -135,7 +129,7 @@ def head_mid_tail(forget_counts: ArrayLike) -> ClassGroups:
 def largest_remainder(
     budget: NDArray[np.float64], total: int, caps: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Round budgets to whole numbers of the same sum.
+    """Round budgets to whole numbers of the same sum, `i64[K]`.
 
     Everything is rounded down, then the largest remainders up; the first wins among
     equal ones.
@@ -144,9 +138,6 @@ def largest_remainder(
       budget: non-negative numbers `[K]` that sum to `total`.
       total: the sum wanted.
       caps: what no count may exceed, integers `[K]`, each at least its budget.
-
-    Returns:
-      Counts `i64[K]`.
 
     >>> largest_remainder(np.array([1.5, 0.7, 0.8]), 3, np.array([2, 2, 2]))
     array([1, 1, 1])

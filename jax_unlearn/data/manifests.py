@@ -50,7 +50,7 @@ _KEYS = {
 
 
 def load_ids(path: str | os.PathLike[str]) -> NDArray[np.int64]:
-    r"""Read ids from a file.
+    r"""Return the ids in a file, `i64[F]`; `check_ids` says whether they are usable.
 
     - `.csv`: one id a line, under an optional header `id` or `index`; or a table with
       a column of that name. Blank lines are passed over.
@@ -59,9 +59,6 @@ def load_ids(path: str | os.PathLike[str]) -> NDArray[np.int64]:
 
     Args:
       path: the file to read.
-
-    Returns:
-      Ids in the order of the file, `i64[F]`; `check_ids` says whether they are usable.
 
     Raises:
       InputError: the file cannot be read, or an entry is not a whole number.
@@ -87,7 +84,7 @@ def save_manifest(
     unseen: ArrayLike = (),
     overwrite: bool = False,
 ) -> Path:
-    """Save a split, its ids and its record as one JSON file.
+    """Save a split, its ids and its record as one JSON file; return its path.
 
     The file is written whole or not at all, and only if `load_manifest` would take it.
 
@@ -96,9 +93,6 @@ def save_manifest(
       split: what `forget_split` (or `to_ids`) returned.
       unseen: ids of the unseen set; none by default.
       overwrite: whether a file of that name may be replaced.
-
-    Returns:
-      The path written.
 
     Raises:
       InputError: the file exists and `overwrite` is False, or the sets overlap or do
@@ -128,15 +122,14 @@ def save_manifest(
 def load_manifest(
     path: str | os.PathLike[str], *, labels: ArrayLike | None = None
 ) -> tuple[Split, NDArray[np.int64]]:
-    """Load a split and verify it again.
+    """Return a split and its unseen ids `i64[U]` from a file, verified again.
+
+    `split.manifest` holds `unseen_sha256` too.
 
     Args:
       path: a file of `save_manifest`.
       labels: labels of the whole training set, integers; when given, the labels of
         the forget and retain ids must be those the split was made from.
-
-    Returns:
-      (Split, unseen ids i64[U]); `split.manifest` holds `unseen_sha256` too.
 
     Raises:
       InputError: no such file, not JSON, a key missing or of a wrong type, another

@@ -21,7 +21,7 @@ Augment = Callable[[Array, Array], Array]
 def channel_stats(
     inputs: ArrayLike, *, chunk: int = 4096
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and standard deviation of each channel, for `with_preprocessing`.
+    """Return mean and standard deviation, `f64[C]` each, for `with_preprocessing`.
 
     Bytes are scaled to 0..1 first; floats are taken as they are. The standard
     deviation is that of the population; where it is 0 (a constant channel) 1 is
@@ -30,9 +30,6 @@ def channel_stats(
     Args:
       inputs: images `[N, H, W, C]`.
       chunk: images at a time, which bounds the memory.
-
-    Returns:
-      (mean f64[C], std f64[C]).
 
     Raises:
       InputError: `inputs` is no batch of images.
@@ -59,7 +56,7 @@ def channel_stats(
 def with_preprocessing(
     model: Model, *, mean: ArrayLike, std: ArrayLike, augment: Augment | None = None
 ) -> Model:
-    r"""Return the model of raw images.
+    r"""Return the model of raw images, `uint8` or floating `[B, H, W, C]`.
 
     .. math::
         x \mapsto (x / 255 - \text{mean}) / \text{std}
@@ -75,9 +72,6 @@ def with_preprocessing(
       std: channel standard deviations on that scale, `[C]`, all over 0.
       augment: what to do to a training batch, for example
         `compose(random_flip, random_crop(4))`.
-
-    Returns:
-      Model of `uint8` or floating `[B, H, W, C]`.
 
     Raises:
       InputError: unequal lengths, or a `std` that is not over 0; when the model is
@@ -127,14 +121,11 @@ def with_preprocessing(
 
 
 def random_flip(key: Array, images: Array) -> Array:
-    """Mirror each image left to right with probability 1/2.
+    """Mirror each image left to right with probability 1/2; its type stays.
 
     Args:
       key: random key.
       images: `[B, H, W, C]`.
-
-    Returns:
-      Images of the same shape and type.
 
     Source: common practice.
 
@@ -155,9 +146,6 @@ def random_crop(padding: int) -> Augment:
 
     Args:
       padding: pixels on each side; 4 for CIFAR.
-
-    Returns:
-      Augment function; the shape and the type of the images stay.
 
     Raises:
       InputError: `padding` is negative.
@@ -190,9 +178,6 @@ def compose(*augments: Augment) -> Augment:
 
     Args:
       *augments: in the order in which they act; none leaves the images alone.
-
-    Returns:
-      Augment function.
 
     >>> def double(key, images):
     ...     return 2 * images

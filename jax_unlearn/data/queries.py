@@ -47,9 +47,6 @@ def uniform(count: int) -> Strategy:
     Args:
       count: samples in the subset, r: its pool.
 
-    Returns:
-      Strategy.
-
     Raises:
       InputError: `count` is not positive.
 
@@ -72,11 +69,8 @@ def class_skewed(labels: ArrayLike, *, classes: int = 2) -> Strategy:
       labels: classes of the subset, integers `[r]`.
       classes: how many classes a query has.
 
-    Returns:
-      Strategy; `draw` raises InputError if the query cannot hold that many classes.
-
     Raises:
-      InputError: `classes` is more than there are.
+      InputError: `classes` is more than there are; in `draw`, than the query holds.
 
     >>> labels = np.array([5, 5, 6, 6, 7, 7])
     >>> drawn = class_skewed(labels).draw(np.random.default_rng(0), 4)
@@ -120,9 +114,6 @@ def feature_cluster(
       clusters: how many clusters k-means makes (the best of 4 starts).
       seed: of k-means, 0 to 2³² - 1.
 
-    Returns:
-      Strategy.
-
     Raises:
       InputError: unusable features, or fewer distinct ones than `clusters`.
 
@@ -161,15 +152,12 @@ def feature_cluster(
 
 
 def hard(confidence: ArrayLike, *, share: float = 0.25) -> Strategy:
-    """Return the strategy that keeps to the samples the model is least sure of.
+    """Return the strategy that draws among the samples the model is least sure of.
 
     Args:
       confidence: true-class probability of the subset under the original model, `[r]`.
       share: part of the subset with the lowest, its pool: `ceil(share * r)` samples,
         ties by position; in (0, 1].
-
-    Returns:
-      Strategy; uniform in its pool.
 
     Raises:
       InputError: unusable confidences or `share`.
@@ -193,16 +181,13 @@ def hard(confidence: ArrayLike, *, share: float = 0.25) -> Strategy:
 def nearest(
     features: ArrayLike, forget_features: ArrayLike, *, share: float = 0.25
 ) -> Strategy:
-    """Return the strategy that keeps to the samples most like the forget set.
+    """Return the strategy that draws among the samples most like the forget set.
 
     Args:
       features: of the subset, `[r, d]`.
       forget_features: of the forget set, `[F, d]`.
       share: part of the subset with the smallest Euclidean distance to the nearest
         forget sample, its pool: `ceil(share * r)` samples, ties by position; in (0, 1].
-
-    Returns:
-      Strategy; uniform in its pool.
 
     Raises:
       InputError: unusable features or `share`.
@@ -291,7 +276,7 @@ def queried(
 def draw_queries(
     strategies: Sequence[Strategy], size: int, count: int, *, seed: int, step: int
 ) -> NDArray[np.int64]:
-    """Return the queries of one step, one row a strategy.
+    """Return the queries of one step as positions in the subset, `i64[N, size]`.
 
     Args:
       strategies: N of them.
@@ -299,9 +284,6 @@ def draw_queries(
       count: samples of the subset.
       seed: a non-negative integer.
       step: the number of the step.
-
-    Returns:
-      Positions in the subset, `i64[N, size]`.
 
     Raises:
       InputError: no strategy, a wrong seed, or a query that does not fit the subset.

@@ -67,9 +67,6 @@ def check_examples(
       num_classes: K; None leaves the largest label open.
       name: what the message calls them.
 
-    Returns:
-      Examples.
-
     Raises:
       InputError: empty, wrong rank or type, unequal lengths, labels out of range,
         NaN or infinite pixels. The message names how many are wrong, and the first.
@@ -124,14 +121,11 @@ labels[1]=3; with num_classes=3 they are 0 to 2
 
 
 def digits() -> Dataset:
-    """Return scikit-learn's handwritten digits, 1,000 to train and 797 to test.
+    """Return scikit-learn's digits of 8x8 bytes, 1,000 to train and 797 to test.
 
     The division is fixed: `holdout(labels, count=797, seed=0)`, stratified; both parts
     keep the original order. Pixels of 0 to 16 become `round(255 x / 16)`, halves to
     even. Nothing is downloaded.
-
-    Returns:
-      Dataset of `uint8[N, 8, 8, 1]`, 10 classes.
 
     Source: `sklearn.datasets.load_digits`; the division is our choice.
 
@@ -213,9 +207,6 @@ def from_tfds(
       data_dir: folder of the prepared sets; None means that of TFDS.
       download: whether the set may be fetched and prepared; else no network is used.
 
-    Returns:
-      Dataset.
-
     Raises:
       InputError: unknown name, not prepared, prepared in a format without random
         access, no `image` and `label` features, or unequal image shapes.
@@ -251,15 +242,12 @@ cifar10, cifar100, fashion_mnist, mnist
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Return the sha256 of what a model can see of a data set.
+    """Return the sha256, as hexadecimal digits, of what a model can see of a data set.
 
     Shapes, types and bytes of the four arrays and K; not the names.
 
     Args:
       dataset: the data set.
-
-    Returns:
-      64 hexadecimal digits.
 
     >>> fingerprint(digits()) == fingerprint(digits()._replace(name="other"))
     True

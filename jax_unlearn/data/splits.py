@@ -39,13 +39,12 @@ class Split(NamedTuple):
 
 
 def digest(ids: ArrayLike) -> str:
-    """Return the sha256 of a set of ids: sorted, as little-endian int64.
+    """Return the sha256 of a set of ids as hexadecimal digits.
+
+    The ids are sorted first; each counts as a little-endian int64.
 
     Args:
       ids: integers `[F]` in any order.
-
-    Returns:
-      64 hexadecimal digits.
 
     >>> digest([2, 1]) == digest(np.array([1, 2], np.int32))
     True
@@ -60,9 +59,6 @@ def ordered_digest(values: ArrayLike) -> str:
 
     Args:
       values: integers of any shape, for example labels `[N]`.
-
-    Returns:
-      64 hexadecimal digits.
 
     >>> ordered_digest([2, 1]) == ordered_digest([1, 2])
     False
@@ -81,7 +77,7 @@ def forget_split(
     max_class_fraction: float = 0.9,
     num_classes: int | None = None,
 ) -> Split:
-    """Divide training samples into a forget and a retain set.
+    """Divide training samples, by position, into a forget and a retain set.
 
     - `"random"`: `round(fraction * N)` samples, uniformly.
     - `"class"`: `fraction` of the samples of `classes` (of one class drawn by the
@@ -99,9 +95,6 @@ def forget_split(
       seed: a non-negative integer; the same seed gives the same split.
       max_class_fraction: cap of `"long_tailed"`.
       num_classes: K; None means the largest label + 1.
-
-    Returns:
-      Split; the ids are positions in `labels`.
 
     Raises:
       InputError: anything of this that cannot be done, with the remedy.
@@ -168,7 +161,7 @@ def given_split(
     kind: str = "given",
     num_classes: int | None = None,
 ) -> Split:
-    """Make a split of a forget set that was chosen otherwise.
+    """Return the split, by position, of a forget set that was chosen otherwise.
 
     Args:
       labels: classes of the training samples, integers `[N]`.
@@ -176,9 +169,6 @@ def given_split(
       kind: how the set was chosen, for the manifest: "given", or "near" or "far" (of
         `by_distance`).
       num_classes: K; None means the largest label + 1.
-
-    Returns:
-      Split; the ids are positions in `labels`.
 
     Raises:
       InputError: as `check_ids`, or an unknown kind.
@@ -267,7 +257,7 @@ def holdout(
 
 
 def to_ids(split: Split, ids: ArrayLike) -> Split:
-    """Turn positions in a part of a data set into ids of the data set.
+    """Turn positions in a part of a data set into ids of the data set, digests too.
 
     Needed when `forget_split` was given `labels[ids]`, for example the labels of what
     `holdout` left for training.
@@ -275,9 +265,6 @@ def to_ids(split: Split, ids: ArrayLike) -> Split:
     Args:
       split: made from the labels of `ids`, in that order.
       ids: strictly increasing ids `[N]`.
-
-    Returns:
-      The same split with ids in place of positions, and their digests.
 
     Raises:
       InputError: `ids` has another length or is not strictly increasing.

@@ -107,9 +107,6 @@ def from_source(
       decode: the inputs of one record, `record["image"]` by default. All records must
         give one shape: resize in it, if need be. Called in the reading threads.
 
-    Returns:
-      Examples; the labels are in memory, the inputs are not.
-
     Raises:
       InputError: a source without length or positions, or labels that are not one a
         record; when a batch is read, records without `image`, of unequal shapes, or
@@ -165,15 +162,12 @@ class Stream(Generic[AnyBatch]):
         return batch
 
     def get_state(self, done: int | None = None) -> dict[str, int]:
-        """Return where the stream stands, for the record of a checkpoint.
+        """Return where the stream stands, JSON-able, for the record of a checkpoint.
 
         Args:
           done: batches of the schedule that were used, where these are fewer than
             were taken. `ju.run` with `scan` above 1 may have taken one batch more
             than the steps it tells its callback.
-
-        Returns:
-          JSON-able state.
 
         Raises:
           InputError: more done than taken.
@@ -221,7 +215,7 @@ class Stream(Generic[AnyBatch]):
 def read_labels(
     source: Source, *, key: str = "label", threads: int = 4, prefetch: int = 64
 ) -> NDArray[np.int32]:
-    """Return the labels of all records, one pass that holds no image.
+    """Return the labels of all records, `i32[N]`, in one pass that holds no image.
 
     Keep them (`np.save`): `forget_split` and `from_source` need them. A source that
     leaves the images coded is faster: of TFDS,
@@ -233,9 +227,6 @@ def read_labels(
       key: where the label of a record is.
       threads: how many read at once.
       prefetch: records read ahead.
-
-    Returns:
-      Labels `i32[N]`.
 
     Raises:
       InputError: grain is missing; a source without length or positions, or empty;
@@ -285,9 +276,6 @@ def streamed(
       schedule: of samples made by `from_source`; any other works too.
       threads: batches read at once.
       prefetch: batches read ahead, at least `threads`.
-
-    Returns:
-      Stream.
 
     Raises:
       InputError: grain is missing, no schedule, a number that is not positive, or

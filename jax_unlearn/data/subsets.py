@@ -84,14 +84,13 @@ def retain_subset(
 def subset(dataset: Dataset, *, train: int, test: int, seed: int = 0) -> Dataset:
     """Return a smaller data set with the same proportions of the classes.
 
+    Samples keep their order; ids are positions in the new arrays.
+
     Args:
       dataset: what to take from.
       train: number of training samples; 0 takes all.
       test: number of test samples; 0 takes all.
       seed: a non-negative integer.
-
-    Returns:
-      Dataset; samples keep their order, ids are positions in the new arrays.
 
     Raises:
       InputError: more samples than there are.
@@ -125,7 +124,7 @@ def by_distance(
     near: bool,
     neighbours: int = 10,
 ) -> NDArray[np.int64]:
-    """Return a forget set that lies among the other samples, or apart from them.
+    """Return a sorted forget set that lies among the other samples, or apart from them.
 
     Each class gives its proportional share, rounded by largest remainder: its samples
     with the smallest (`near`) or largest mean Euclidean distance to their nearest
@@ -137,9 +136,6 @@ def by_distance(
       count: samples to forget, under N.
       near: whether to take the nearest, else the farthest.
       neighbours: how many nearest other samples the distance is averaged over.
-
-    Returns:
-      Sorted positions `i64[count]`.
 
     Raises:
       InputError: unusable features or labels, `count` or `neighbours` not 1 to N - 1.
@@ -176,14 +172,12 @@ def by_distance(
 def shrink(dataset: Dataset, factor: int) -> Dataset:
     """Return the data set with its images reduced by an integer factor.
 
-    Each pixel is the mean of factor × factor pixels, rounded to bytes again.
+    Each pixel is the mean of factor × factor pixels, rounded to bytes again; the
+    name of the set says its new size.
 
     Args:
       dataset: of `uint8` images.
       factor: 1 or more; divides both sides.
-
-    Returns:
-      Data set of `uint8[N, H/factor, W/factor, C]`, its name saying so.
 
     Raises:
       InputError: a factor that does not divide the sides, or images that are no bytes.
@@ -225,7 +219,8 @@ def confuse_classes(
 ) -> NDArray[Any]:
     """Return labels in which the samples named belong to the other class of the pair.
 
-    Of class a become b, of class b become a; all others stay. Train on the result,
+    Of class a become b, of class b become a; all others stay, so a second time gives
+    the labels back. Train on the result,
     then forget the ids: `audit.interclass_confusion` says what is left. Ids can be
     drawn with `forget_split(labels, kind="class", classes=pair, fraction=0.5).forget`.
 
@@ -233,9 +228,6 @@ def confuse_classes(
       labels: classes of the training samples, integers `[N]`; not changed.
       ids: positions in `labels`, `[F]`, of samples of the two classes.
       pair: the two classes (a, b).
-
-    Returns:
-      A copy of the labels, of the same type. Applied twice, it gives the labels back.
 
     Raises:
       InputError: a pair that is not two different classes with samples; ids that are

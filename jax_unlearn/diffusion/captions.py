@@ -54,14 +54,11 @@ def vocabulary(texts: Sequence[str], *, length: int | None = None) -> Vocabulary
 
 
 def tokenize(known: Vocabulary, texts: Sequence[str]) -> np.ndarray:
-    """Return texts as tokens, padded with 0.
+    """Return texts as tokens `i32[N, L]`, padded with 0.
 
     Args:
       known: the vocabulary.
       texts: N texts; words stand between spaces, case does not matter.
-
-    Returns:
-      `i32[N, L]`.
 
     Raises:
       InputError: an unknown word, or more than L words.
@@ -138,7 +135,7 @@ def thresholds(images: ArrayLike) -> tuple[float, float]:
 def attributes(
     images: ArrayLike, limits: tuple[float, float]
 ) -> tuple[list[str], list[str]]:
-    """Return two words for each image: dark or bright, thin or bold.
+    """Return (shades, weights), N words each: dark or bright, thin or bold.
 
     "bright" if the mean pixel is over its limit, "bold" if the share of pixels over
     127 is over its own.
@@ -146,9 +143,6 @@ def attributes(
     Args:
       images: `u8[N, H, W, C]`.
       limits: from `thresholds` of the training images.
-
-    Returns:
-      (shades, weights), N words each.
 
     Source: our choice.
 
@@ -225,15 +219,12 @@ def all_words(class_names: Sequence[str]) -> Vocabulary:
 
 
 def mentions(tokens: ArrayLike, known: Vocabulary, word: str) -> np.ndarray:
-    """Return which captions hold a word: the forget set of a request by word.
+    """Return which captions hold a word, `bool[N]`: the forget set of such a request.
 
     Args:
       tokens: `i32[N, L]`.
       known: the vocabulary.
       word: the concept.
-
-    Returns:
-      `bool[N]`.
 
     Raises:
       InputError: an unknown word.

@@ -160,9 +160,6 @@ def drop_condition(
       null: the null condition of one sample.
       rate: p in [0, 1].
 
-    Returns:
-      `[B, ...]`.
-
     Reference: Ho and Salimans, arXiv 2207.12598, algorithm 1.
 
     >>> print(drop_condition(jax.random.key(0), jnp.array([1, 2]), null=9, rate=1.0))

@@ -35,7 +35,7 @@ class Noised(NamedTuple):
 
 
 def noised(process: Process, batch: Batch, key: Array, *, draws: int = 1) -> Noised:
-    """Draw timesteps and noise for a batch.
+    """Draw timesteps and noise for a batch; row j·B + i is draw j of sample i.
 
     Draw j of a sample has t uniform over the j-th of J equal parts of 0 … T − 1, so
     that the mean over the draws is one over all timesteps, with less variance than J
@@ -46,9 +46,6 @@ def noised(process: Process, batch: Batch, key: Array, *, draws: int = 1) -> Noi
       batch: images, as inputs or beside their condition, see `conditioned`.
       key: consumed.
       draws: J ≥ 1.
-
-    Returns:
-      `Noised`; row j·B + i is draw j of sample i.
 
     Raises:
       InputError: `draws` outside 1 … T.
@@ -84,14 +81,11 @@ def noised(process: Process, batch: Batch, key: Array, *, draws: int = 1) -> Noi
 
 
 def squared_error(prediction: Array, wanted: Array) -> Array:
-    """Return the mean squared error of each sample, over all its pixels.
+    """Return the mean squared error of each sample over all its pixels, `f32[B]`.
 
     Args:
       prediction: `[B, ...]`.
       wanted: `[B, ...]`.
-
-    Returns:
-      `f32[B]`.
 
     >>> print(squared_error(jnp.array([[1.0, 3.0]]), jnp.zeros((1, 2))))
     [5.]
@@ -109,9 +103,6 @@ def scaled(errors: Array, timesteps: Array, scale: Array | None, total: int) -> 
       scale: m, `f32[b]`; None leaves the errors as they are.
       total: T.
 
-    Returns:
-      `f32[N]`, of mean about 1 in every bin.
-
     Source: our choice.
 
     >>> scaled(jnp.array([2.0, 2.0]), jnp.array([0, 9]), jnp.array([4.0, 1.0]), 10)
@@ -125,19 +116,16 @@ def scaled(errors: Array, timesteps: Array, scale: Array | None, total: int) -> 
 def timestep_scale(
     errors: ArrayLike, timesteps: ArrayLike, *, bins: int, num_train_timesteps: int
 ) -> Array:
-    """Return the mean error of each bin of timesteps, for `scaled`.
+    """Return the mean error m of each bin of timesteps, `f32[b]`, for `scaled`.
 
     The error of a sample depends on t far more than on the sample: small t are hard.
-    A bin without errors takes the mean of all.
+    A bin without errors takes the mean of all; none is 0.
 
     Args:
       errors: `[N, J]` or `[N]`, usually under the original model.
       timesteps: their t, of the same shape.
       bins: b ≥ 1; 1 only divides by the mean of all.
       num_train_timesteps: T ≥ b.
-
-    Returns:
-      m, `f32[b]`, all over 0.
 
     Raises:
       InputError: `bins` out of range, no errors, or shapes that differ.
@@ -199,9 +187,6 @@ def denoising_errors(
       process: the noise schedule.
       draws: J timesteps a sample, one in each of J equal parts.
       batch_size: samples at a time; the last batch is padded.
-
-    Returns:
-      `ErrorTable`.
 
     Raises:
       InputError: no samples, `draws` or `batch_size` out of range.

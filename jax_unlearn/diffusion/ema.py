@@ -25,15 +25,13 @@ class EmaState(NamedTuple):
 def ema_params(decay: float | Array = 0.999) -> optax.GradientTransformation:
     """Keep a moving average of the parameters: θ̄ ← d θ̄ + (1 − d) θ.
 
-    Put it last in `optax.chain`: it sees the updates that are applied and leaves them
-    alone. In the first steps d is min(decay, (1 + n)/(10 + n)), so that the average
-    forgets the initialisation early. `ema_of` reads it.
+    Put it last in `optax.chain`, and give `update` the parameters: it sees the updates
+    that are applied and leaves them alone. In the first steps d is
+    min(decay, (1 + n)/(10 + n)), so that the average forgets the initialisation early.
+    `ema_of` reads it.
 
     Args:
       decay: d in [0, 1).
-
-    Returns:
-      An optax transformation; its `update` needs `params`.
 
     Raises:
       InputError: decay outside [0, 1).
@@ -71,13 +69,10 @@ def ema_params(decay: float | Array = 0.999) -> optax.GradientTransformation:
 
 
 def ema_of(opt_state: Any) -> Params:
-    """Return the moving average that a state of an optimizer holds.
+    """Return the moving average, float32, that a state of an optimizer holds.
 
     Args:
       opt_state: of a chain with `ema_params` in it.
-
-    Returns:
-      Pytree of float32 like the parameters.
 
     Raises:
       InputError: the chain keeps no average.

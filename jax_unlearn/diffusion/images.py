@@ -8,13 +8,10 @@ from jax_unlearn.types import Array
 
 
 def to_model_range(images: Array) -> Array:
-    """Return bytes as x/127.5 − 1; floats are taken to lie in [−1, 1] already.
+    """Return bytes as floats x/127.5 − 1; floats are taken to lie in [−1, 1] already.
 
     Args:
       images: `[B, H, W, C]`.
-
-    Returns:
-      `f32[B, H, W, C]`.
 
     >>> to_model_range(jnp.array([0, 255], jnp.uint8)).tolist()
     [-1.0, 1.0]
@@ -24,13 +21,10 @@ def to_model_range(images: Array) -> Array:
 
 
 def to_pixels(images: ArrayLike) -> np.ndarray:
-    """Return images of [−1, 1] as bytes; what lies outside is clipped.
+    """Return images of [−1, 1] as bytes `u8[N, H, W, C]`; what lies outside is clipped.
 
     Args:
       images: `[N, H, W, C]`.
-
-    Returns:
-      `u8[N, H, W, C]`.
 
     >>> to_pixels(np.array([-1.0, 0.0, 3.0])).tolist()
     [0, 128, 255]

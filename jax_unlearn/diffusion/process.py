@@ -145,9 +145,6 @@ def add_noise(process: Process, x: Array, noise: Array, timesteps: Array) -> Arr
       noise: ε, `[B, ...]`.
       timesteps: t, `i32[B]`.
 
-    Returns:
-      `[B, ...]`.
-
     Reference: Ho et al., arXiv 2006.11239, equation 4.
 
     >>> process = from_betas([0.36])
@@ -166,9 +163,6 @@ def target(process: Process, x: Array, noise: Array, timesteps: Array) -> Array:
       x: x_0, `[B, ...]`.
       noise: ε, `[B, ...]`.
       timesteps: t, `i32[B]`.
-
-    Returns:
-      `[B, ...]`.
 
     Reference: Salimans and Ho, arXiv 2202.00512, for v.
 
@@ -193,9 +187,6 @@ def to_epsilon(
       x_t: what it saw, `[B, ...]`.
       timesteps: t, `i32[B]`.
 
-    Returns:
-      `[B, ...]`.
-
     >>> process = from_betas([0.36], prediction_type="v_prediction")
     >>> v, x = jnp.array([0.2]), jnp.array([1.4])  # of x_0 = ε = 1
     >>> to_epsilon(process, v, x, jnp.array([0])).tolist()
@@ -215,9 +206,6 @@ def to_image(process: Process, epsilon: Array, x_t: Array, timesteps: Array) -> 
       epsilon: ε, `[B, ...]`.
       x_t: `[B, ...]`.
       timesteps: t, `i32[B]`.
-
-    Returns:
-      `[B, ...]`.
 
     Reference: Song et al., arXiv 2010.02502, equation 9.
 

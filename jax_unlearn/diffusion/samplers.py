@@ -136,9 +136,6 @@ def reverse_step(
       noise: z, `[B, ...]`.
       step: number of the step, 0 … S − 1, `i32[]`.
 
-    Returns:
-      `[B, ...]`.
-
     Reference: Song et al., arXiv 2010.02502, equation 12.
 
     >>> from jax_unlearn.diffusion.process import from_betas
@@ -171,9 +168,6 @@ def guided(conditional: Array, unconditional: Array, scale: float | Array) -> Ar
       conditional: ε_c, `[B, ...]`.
       unconditional: ε_∅, `[B, ...]`.
       scale: s.
-
-    Returns:
-      `[B, ...]`.
 
     Reference: Ho and Salimans, arXiv 2207.12598, equation 6.
 

@@ -114,7 +114,7 @@ def conv(
     convolution: Convolution = XLA,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """Return a square convolution padded by `kernel // 2` on all sides.
+    """Return a square convolution padded by `kernel // 2`: H becomes ⌈H / stride⌉.
 
     Args:
       in_features: channels of the input.
@@ -126,9 +126,6 @@ def conv(
       dtype: compute dtype.
       convolution: what convolves; `in_parts` is the fast one on CPUs.
       rngs: random streams.
-
-    Returns:
-      `nnx.Conv`, `[B, H, W, in] -> [B, ceil(H / stride), ceil(W / stride), out]`.
 
     >>> def layer(x):
     ...     return conv(3, 8, stride=2, rngs=nnx.Rngs(0))(x)
@@ -291,9 +288,6 @@ def halve(x: Array) -> Array:
     Args:
       x: `[B, H, W, C]`.
 
-    Returns:
-      `[B, H // 2, W // 2, C]`.
-
     >>> halve(jnp.arange(9.0).reshape(1, 3, 3, 1)).tolist()
     [[[[4.0]]]]
     """
@@ -305,13 +299,10 @@ def halve(x: Array) -> Array:
 
 
 def global_mean(x: Array) -> Array:
-    """Return the mean over the two image axes in float32.
+    """Return the mean over the two image axes, `f32[B, C]`.
 
     Args:
       x: `[B, H, W, C]`, H and W at least 1.
-
-    Returns:
-      `f32[B, C]`.
 
     >>> global_mean(jnp.arange(4.0).reshape(1, 2, 2, 1)).tolist()
     [[1.5]]
