@@ -35,8 +35,6 @@ from jax_unlearn.diffusion.denoising import timestep_scale as timestep_scale
 from jax_unlearn.diffusion.ema import EmaState as EmaState
 from jax_unlearn.diffusion.ema import ema_of as ema_of
 from jax_unlearn.diffusion.ema import ema_params as ema_params
-from jax_unlearn.diffusion.images import to_model_range as to_model_range
-from jax_unlearn.diffusion.images import to_pixels as to_pixels
 from jax_unlearn.diffusion.process import Process as Process
 from jax_unlearn.diffusion.process import add_noise as add_noise
 from jax_unlearn.diffusion.process import check_timesteps as check_timesteps
@@ -46,6 +44,8 @@ from jax_unlearn.diffusion.process import linear as linear
 from jax_unlearn.diffusion.process import target as target
 from jax_unlearn.diffusion.process import to_epsilon as to_epsilon
 from jax_unlearn.diffusion.process import to_image as to_image
+from jax_unlearn.diffusion.process import to_model_range as to_model_range
+from jax_unlearn.diffusion.process import to_pixels as to_pixels
 from jax_unlearn.diffusion.samplers import Sampler as Sampler
 from jax_unlearn.diffusion.samplers import ddim as ddim
 from jax_unlearn.diffusion.samplers import ddpm as ddpm

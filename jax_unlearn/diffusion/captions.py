@@ -15,6 +15,10 @@ from jax_unlearn.diffusion.conditions import Replace
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.types import Array
 
+__all__ = ["SHADES", "WEIGHTS", "Vocabulary", "all_words", "attributes", "caption"]
+__all__ += ["captions_of", "detokenize", "mentions", "null_tokens", "replace_word"]
+__all__ += ["thresholds", "tokenize", "vocabulary", "word_of"]
+
 SHADES = ("dark", "bright")
 WEIGHTS = ("thin", "bold")
 

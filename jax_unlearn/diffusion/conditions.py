@@ -14,6 +14,9 @@ from numpy.typing import ArrayLike
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Batch
 
+__all__ = ["Replace", "anchor", "by_label", "check_classes", "conditioned"]
+__all__ += ["drop_condition", "in_range", "like", "next_class", "random_other"]
+
 Replace = Callable[[Array, Array, Array], Array]
 """`(key, condition [B, ...], labels i32[B]) -> condition [B, ...]`."""
 
@@ -51,17 +54,11 @@ def random_other(num_classes: int) -> Replace:
     >>> print(replace(jax.random.key(0), labels, labels))
     [1 0]
     """
-    if num_classes < 2:
-        raise InputError(
-            f"num_classes={num_classes}: another class needs at least 2 classes"
-        )
 
-    def replace(key: Array, condition: Array, labels: Array) -> Array:
-        del condition
-        steps = jax.random.randint(key, labels.shape, 1, num_classes, labels.dtype)
-        return (labels + steps) % num_classes
+    def steps(key: Array, labels: Array) -> Array:
+        return jax.random.randint(key, labels.shape, 1, num_classes, labels.dtype)
 
-    return replace
+    return _shifted(num_classes, steps)
 
 
 def next_class(num_classes: int) -> Replace:
@@ -78,16 +75,7 @@ def next_class(num_classes: int) -> Replace:
     >>> print(next_class(3)(jax.random.key(0), None, jnp.array([0, 2])))
     [1 0]
     """
-    if num_classes < 2:
-        raise InputError(
-            f"num_classes={num_classes}: another class needs at least 2 classes"
-        )
-
-    def replace(key: Array, condition: Array, labels: Array) -> Array:
-        del key, condition
-        return (labels + 1) % num_classes
-
-    return replace
+    return _shifted(num_classes, lambda key, labels: 1)
 
 
 def anchor(condition: ArrayLike) -> Replace:
@@ -176,18 +164,41 @@ def check_classes(conditions: ArrayLike, num_classes: int) -> np.ndarray:
     Raises:
       InputError: no integers, or a class outside 0 … K − 1.
 
-    >>> check_classes([3], 3)
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: class 3 is unknown: the model has num_classes=3, \
-so 0 to 2
+    >>> check_classes([2, 0], 3)
+    array([2, 0], dtype=int32)
     """
     values = np.asarray(conditions)
     if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
         raise InputError(f"conditions={values}: give class ids, integers [N]")
-    wrong = values[(values < 0) | (values >= num_classes)]
+    return in_range(
+        values, "class {} is unknown: the model has num_classes", num_classes
+    )
+
+
+def in_range(values: np.ndarray, message: str, count: int) -> np.ndarray:
+    """Return numbers as i32, refused outside 0 … count − 1.
+
+    >>> in_range(np.array([3]), "class {} is unknown: the model has num_classes", 3)
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: class 3 is unknown: the model has num_classes=3, \
+so 0 to 2
+    """
+    wrong = values[(values < 0) | (values >= count)]
     if wrong.size:
-        raise InputError(
-            f"class {wrong[0]} is unknown: the model has num_classes={num_classes}, so "
-            f"0 to {num_classes - 1}"
-        )
+        reason = message.format(wrong.flat[0])
+        raise InputError(f"{reason}={count}, so 0 to {count - 1}")
     return values.astype(np.int32)
+
+
+def _shifted(num_classes: int, steps: Callable[[Array, Array], Array | int]) -> Replace:
+    """Return the replacement of c by (c + steps) mod K."""
+    if num_classes < 2:
+        raise InputError(
+            f"num_classes={num_classes}: another class needs at least 2 classes"
+        )
+
+    def replace(key: Array, condition: Array, labels: Array) -> Array:
+        del condition
+        return (labels + steps(key, labels)) % num_classes
+
+    return replace

@@ -12,10 +12,17 @@ from numpy.typing import ArrayLike
 
 from jax_unlearn import programs
 from jax_unlearn.diffusion.conditions import conditioned
-from jax_unlearn.diffusion.images import to_model_range
-from jax_unlearn.diffusion.process import Process, add_noise, target
+from jax_unlearn.diffusion.process import (
+    Process,
+    add_noise,
+    target,
+    to_model_range,
+)
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Batch, Model, ModelState, Params
+
+__all__ = ["ErrorTable", "Noised", "denoising_errors", "noised", "scaled"]
+__all__ += ["squared_error", "timestep_scale"]
 
 
 class Noised(NamedTuple):
@@ -216,13 +223,13 @@ def denoising_errors(
         return errors.reshape(draws, -1).T, seen.inputs[1].reshape(draws, -1).T
 
     size = min(batch_size, count)
-    found = []
+    parts = []
     for number, start in enumerate(range(0, count, size)):
         rows = np.minimum(np.arange(start, start + size), count - 1)
         batch = jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf[rows]), samples)
         part = measure(params, model_state, batch, jax.random.fold_in(key, number))
-        found.append(jax.device_get(part))
-    errors, times = (np.concatenate(part)[:count] for part in zip(*found, strict=True))
+        parts.append(jax.device_get(part))
+    errors, times = (np.concatenate(part)[:count] for part in zip(*parts, strict=True))
     return ErrorTable(errors, times)
 
 

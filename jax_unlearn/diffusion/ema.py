@@ -9,6 +9,8 @@ import optax
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Params
 
+__all__ = ["EmaState", "ema_of", "ema_params"]
+
 
 class EmaState(NamedTuple):
     """State of `ema_params`.

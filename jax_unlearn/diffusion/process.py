@@ -1,5 +1,7 @@
 """The diffusion process: how images are noised, and what a network predicts of it.
 
+Images come as bytes or in the range of about [−1, 1] in which diffusion models work.
+
 Shapes: T timesteps of training, B batch, images of any shape `[B, ...]`. Names follow
 the diffusers library (`alphas_cumprod`, `num_train_timesteps`, `prediction_type`).
 """
@@ -11,8 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jax_unlearn.diffusion.conditions import in_range
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array
+
+__all__ = ["MAX_STEPS", "PREDICTIONS", "Process", "add_noise", "check_timesteps"]
+__all__ += ["coefficients", "cosine", "from_betas", "linear", "target", "to_epsilon"]
+__all__ += ["to_image", "to_model_range", "to_pixels"]
 
 PREDICTIONS = ("epsilon", "v_prediction")
 MAX_STEPS = 1_000_000  # our choice: more are a slip of the pen, and fill the memory
@@ -239,24 +246,39 @@ def check_timesteps(process: Process, timesteps: ArrayLike) -> np.ndarray:
     jax_unlearn.errors.InputError: timestep 1 is out of range: the process has \
 num_train_timesteps=1, so 0 to 0
     """
-    values = np.asarray(timesteps)
-    total = process.num_train_timesteps
-    wrong = values[(values < 0) | (values >= total)]
-    if wrong.size:
-        raise InputError(
-            f"timestep {wrong.flat[0]} is out of range: the process has "
-            f"num_train_timesteps={total}, so 0 to {total - 1}"
-        )
-    return values.astype(np.int32)
+    message = "timestep {} is out of range: the process has num_train_timesteps"
+    return in_range(np.asarray(timesteps), message, process.num_train_timesteps)
+
+
+def to_model_range(images: Array) -> Array:
+    """Return bytes as floats x/127.5 − 1; floats are taken to lie in [−1, 1] already.
+
+    Args:
+      images: `[B, H, W, C]`.
+
+    >>> to_model_range(jnp.array([0, 255], jnp.uint8)).tolist()
+    [-1.0, 1.0]
+    """
+    pixels = jnp.asarray(images).astype(jnp.float32)
+    return pixels / 127.5 - 1.0 if images.dtype == jnp.uint8 else pixels
+
+
+def to_pixels(images: ArrayLike) -> np.ndarray:
+    """Return images of [−1, 1] as bytes `u8[N, H, W, C]`; what lies outside is clipped.
+
+    Args:
+      images: `[N, H, W, C]`.
+
+    >>> to_pixels(np.array([-1.0, 0.0, 3.0])).tolist()
+    [0, 128, 255]
+    """
+    scaled = (np.asarray(images, np.float32) + 1.0) * 127.5
+    return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
 
 
 def _check_steps(num_train_timesteps: int) -> None:
-    if num_train_timesteps < 1:
+    if not 1 <= num_train_timesteps <= MAX_STEPS:
+        limit = "least 1" if num_train_timesteps < 1 else f"most {MAX_STEPS}"
         raise InputError(
-            f"num_train_timesteps={num_train_timesteps} must be at least 1; try 1000"
-        )
-    if num_train_timesteps > MAX_STEPS:
-        raise InputError(
-            f"num_train_timesteps={num_train_timesteps} must be at most {MAX_STEPS}; "
-            "try 1000"
+            f"num_train_timesteps={num_train_timesteps} must be at {limit}; try 1000"
         )

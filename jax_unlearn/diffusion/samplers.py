@@ -19,6 +19,8 @@ from jax_unlearn.diffusion.process import Process, to_epsilon
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Model, ModelState, Params
 
+__all__ = ["Sampler", "ddim", "ddpm", "generate", "guided", "reverse_step"]
+
 
 class Sampler(NamedTuple):
     """Which steps to take, and the variance of each.
@@ -81,9 +83,12 @@ def ddim(
     if not 0 <= eta <= 1:
         raise InputError(f"eta={eta} must lie in [0, 1]; 0 is deterministic")
     spread = np.round(np.linspace(total - 1, 0, num_inference_steps))
-    alphas, after = _levels(process, spread)
-    variances = eta**2 * (1 - after) / (1 - alphas) * (1 - alphas / after)
-    return _sampler(process, spread, variances, variances, clip)
+
+    def variances(alphas: np.ndarray, after: np.ndarray):
+        variance = eta**2 * (1 - after) / (1 - alphas) * (1 - alphas / after)
+        return variance, variance
+
+    return _sampler(process, spread, variances, clip)
 
 
 def ddpm(
@@ -113,16 +118,18 @@ def ddpm(
             f"variance={variance!r}: choose 'fixed_small' or 'fixed_large'"
         )
     steps = np.arange(process.num_train_timesteps)[::-1]
-    alphas, after = _levels(process, steps)
-    betas = 1 - alphas / after
-    small = (1 - after) / (1 - alphas) * betas
-    large = np.where(after < 1, betas, 0.0)  # the last step draws nothing
-    drawn = small if variance == "fixed_small" else large
-    return _sampler(process, steps, small, drawn, clip)
+
+    def variances(alphas: np.ndarray, after: np.ndarray):
+        betas = 1 - alphas / after
+        small = (1 - after) / (1 - alphas) * betas
+        large = np.where(after < 1, betas, 0.0)  # the last step draws nothing
+        return small, small if variance == "fixed_small" else large
+
+    return _sampler(process, steps, variances, clip)
 
 
 def reverse_step(
-    sampler: Sampler, x: Array, prediction: Array, noise: Array, step: Array
+    sampler: Sampler, x: Array, prediction: Array, noise: Array, *, step: Array
 ) -> Array:
     """Return x' of one step, for a whole batch at the same step.
 
@@ -141,7 +148,7 @@ def reverse_step(
     >>> from jax_unlearn.diffusion.process import from_betas
     >>> s = ddim(from_betas([0.36]), 1)  # one step to x̂_0
     >>> x, e, z = jnp.array([1.2]), jnp.array([1.0]), jnp.zeros(1)
-    >>> reverse_step(s, x, e, z, jnp.int32(0)).tolist()  # (1.2 − 0.6)/0.8
+    >>> reverse_step(s, x, e, z, step=jnp.int32(0)).tolist()  # (1.2 − 0.6)/0.8
     [0.75]
     """
     level = jnp.asarray(sampler.alphas)[step]
@@ -273,21 +280,17 @@ def generate(
     return np.concatenate(images)[: len(asked)]
 
 
-def _levels(process: Process, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return ᾱ before and after each step, float64."""
-    alphas = np.asarray(process.alphas_cumprod, np.float64)[steps.astype(np.int64)]
-    return alphas, np.append(alphas[1:], 1.0)
-
-
-def _sampler(process, steps, variances, drawn, clip) -> Sampler:
+def _sampler(process: Process, steps: np.ndarray, variances, clip) -> Sampler:
+    """Return the sampler of steps, its variances a function of ᾱ before and after."""
     if clip is not None and not clip > 0:
         raise InputError(
             f"clip={clip} must be positive, or None; images lie in [-1, 1]"
         )
-    alphas, after = _levels(process, steps)
-    levels = [a.astype(np.float32) for a in (alphas, after, variances, drawn)]
     times = steps.astype(np.int32)
-    return Sampler(process, times, levels[0], levels[1], levels[2], levels[3], clip)
+    alphas = np.asarray(process.alphas_cumprod, np.float64)[times]
+    after = np.append(alphas[1:], 1.0)
+    levels = [a.astype(np.float32) for a in (alphas, after, *variances(alphas, after))]
+    return Sampler._make((process, times, *levels, clip))
 
 
 def _arrays(sampler: Sampler) -> tuple[Array, ...]:
@@ -322,7 +325,7 @@ def _stepped(setting, carried, x, step):
         prediction = guided(conditional, bare, scale)
     fresh = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, step)
     noise = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(fresh)
-    return reverse_step(sampler, x, prediction, noise, step)
+    return reverse_step(sampler, x, prediction, noise, step=step)
 
 
 _one_step = programs.jit(_stepped, static_argnums=0)

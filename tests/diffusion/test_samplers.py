@@ -148,7 +148,7 @@ def test_clipping_bounds_the_images_and_keeps_the_noise_consistent():
     assert np.abs(found).max() <= 0.2 + 1e-6
     sampler = diffusion.ddim(process, 2, clip=0.2)
     x, e = jnp.full((1, 1), 2.0), jnp.full((1, 1), -1.0)
-    after = diffusion.reverse_step(sampler, x, e, jnp.zeros_like(x), jnp.int32(0))
+    after = diffusion.reverse_step(sampler, x, e, jnp.zeros_like(x), step=jnp.int32(0))
     level, target = (float(a[0]) for a in (sampler.alphas, sampler.next_alphas))
     epsilon = (2.0 - np.sqrt(level) * 0.2) / np.sqrt(1 - level)
     expected = np.sqrt(target) * 0.2 + np.sqrt(1 - target) * epsilon
