@@ -10,17 +10,7 @@ from flax import nnx
 
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array
-from jax_unlearn.zoo.layers import (
-    XLA,
-    Classifier,
-    ConvNorm,
-    Convolution,
-    check_images,
-    classifier,
-    global_mean,
-    halve,
-    kaiming,
-)
+from jax_unlearn.zoo import layers
 
 __all__ = ["MLP", "VGG16", "SmallCNN"]
 
@@ -28,7 +18,7 @@ STAGES = ((2, 1), (2, 2), (3, 4), (3, 8), (3, 8))
 """Of VGG-16: (number of convolutions, channels in units of the width) of each stage."""
 
 
-class SmallCNN(Classifier):
+class SmallCNN(layers.Classifier):
     """Three 3x3 convolutions (strides 1, 2, 2), global mean, linear classifier.
 
     The channels are width, 2 width, 4 width. Any image size works: 8x8 digits, 28x28,
@@ -58,11 +48,11 @@ class SmallCNN(Classifier):
         in_channels: int = 1,
         batch_norm: bool = True,
         dtype: Any = jnp.float32,
-        convolution: Convolution = XLA,
+        convolution: layers.Convolution = layers.XLA,
         rngs: nnx.Rngs,
     ):
         block = functools.partial(
-            ConvNorm,
+            layers.ConvNorm,
             use_norm=batch_norm,
             dtype=dtype,
             convolution=convolution,
@@ -72,17 +62,17 @@ class SmallCNN(Classifier):
         self.block1 = block(in_channels, width)
         self.block2 = block(width, 2 * width, stride=2)
         self.block3 = block(2 * width, 4 * width, stride=2)
-        self.head = classifier(4 * width, num_classes, rngs=rngs)
+        self.head = layers.classifier(4 * width, num_classes, rngs=rngs)
 
     def features(self, x: Array, *, train: bool) -> Array:
         """Return penultimate features `f32[B, 4 width]` of `x [B, H, W, C]`."""
-        check_images(x, self.in_channels)
+        layers.check_images(x, self.in_channels)
         x = self.block1(x, train=train)
         x = self.block2(x, train=train)
-        return global_mean(self.block3(x, train=train))
+        return layers.global_mean(self.block3(x, train=train))
 
 
-class VGG16(Classifier):
+class VGG16(layers.Classifier):
     """Thirteen 3x3 convolutions with bias, BatchNorm and ReLU, one linear classifier.
 
     Each of the five stages ends in 2x2 max-pooling; what is left (1x1 for 32x32
@@ -111,11 +101,15 @@ class VGG16(Classifier):
         width: int = 64,
         in_channels: int = 3,
         dtype: Any = jnp.float32,
-        convolution: Convolution = XLA,
+        convolution: layers.Convolution = layers.XLA,
         rngs: nnx.Rngs,
     ):
         block = functools.partial(
-            ConvNorm, use_bias=True, dtype=dtype, convolution=convolution, rngs=rngs
+            layers.ConvNorm,
+            use_bias=True,
+            dtype=dtype,
+            convolution=convolution,
+            rngs=rngs,
         )
         self.in_channels = in_channels
         features = in_channels
@@ -124,7 +118,7 @@ class VGG16(Classifier):
                 name = f"stage{stage + 1}_conv{index + 1}"
                 setattr(self, name, block(features, width * multiple))
                 features = width * multiple
-        self.head = classifier(features, num_classes, rngs=rngs)
+        self.head = layers.classifier(features, num_classes, rngs=rngs)
 
     def features(self, x: Array, *, train: bool) -> Array:
         """Return penultimate features `f32[B, 8 width]` of images `x [B, H, W, C]`.
@@ -132,15 +126,15 @@ class VGG16(Classifier):
         Raises:
           InputError: if a side of the images is below 32.
         """
-        check_images(x, self.in_channels, least=2 ** len(STAGES))
+        layers.check_images(x, self.in_channels, least=2 ** len(STAGES))
         for stage, (size, _) in enumerate(STAGES):
             for index in range(size):
                 x = getattr(self, f"stage{stage + 1}_conv{index + 1}")(x, train=train)
-            x = halve(x)
-        return global_mean(x)
+            x = layers.halve(x)
+        return layers.global_mean(x)
 
 
-class MLP(Classifier):
+class MLP(layers.Classifier):
     """Linear layers with ReLU, then a linear classifier; no BatchNorm, no dropout.
 
     Args:
@@ -169,11 +163,11 @@ class MLP(Classifier):
         self.depth = len(hidden)
         for i, width in enumerate(hidden):
             layer = nnx.Linear(
-                in_features, width, kernel_init=kaiming, dtype=dtype, rngs=rngs
+                in_features, width, kernel_init=layers.kaiming, dtype=dtype, rngs=rngs
             )
             setattr(self, f"hidden{i + 1}", layer)
             in_features = width
-        self.head = classifier(in_features, num_classes, rngs=rngs)
+        self.head = layers.classifier(in_features, num_classes, rngs=rngs)
 
     def features(self, x: Array, *, train: bool) -> Array:
         """Return the last hidden layer `f32[B, hidden[-1]]` of `x [B, ...]`.

@@ -10,15 +10,7 @@ from flax import nnx
 from jax_unlearn._validate import one_of
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array
-from jax_unlearn.zoo.layers import (
-    XLA,
-    Classifier,
-    ConvNorm,
-    Convolution,
-    check_images,
-    classifier,
-    global_mean,
-)
+from jax_unlearn.zoo import layers
 
 __all__ = ["BasicBlock", "ResNet", "ResNet18"]
 
@@ -49,11 +41,11 @@ class BasicBlock(nnx.Module):
         *,
         stride: int = 1,
         dtype: Any = jnp.float32,
-        convolution: Convolution = XLA,
+        convolution: layers.Convolution = layers.XLA,
         rngs: nnx.Rngs,
     ):
         layer = functools.partial(
-            ConvNorm, dtype=dtype, convolution=convolution, rngs=rngs
+            layers.ConvNorm, dtype=dtype, convolution=convolution, rngs=rngs
         )
         self.block1 = layer(in_features, out_features, stride=stride)
         self.block2 = layer(out_features, out_features, relu=False)
@@ -69,7 +61,7 @@ class BasicBlock(nnx.Module):
         return nnx.relu(x + y)
 
 
-class ResNet(Classifier):
+class ResNet(layers.Classifier):
     """Stem, stages of basic blocks, global mean, linear classifier.
 
     Stage s (from 0) has `stage_sizes[s]` blocks of `width * 2**s` channels; every
@@ -107,7 +99,7 @@ class ResNet(Classifier):
         in_channels: int = 3,
         stem: Literal["cifar", "imagenet"] = "cifar",
         dtype: Any = jnp.float32,
-        convolution: Convolution = XLA,
+        convolution: layers.Convolution = layers.XLA,
         rngs: nnx.Rngs,
     ):
         one_of("stem", stem, ("cifar", "imagenet"))
@@ -121,7 +113,7 @@ class ResNet(Classifier):
         self.large_stem = large
         options: dict[str, Any] = dict(dtype=dtype, convolution=convolution, rngs=rngs)
         shape = {"kernel": 7, "stride": 2} if large else {"kernel": 3, "stride": 1}
-        self.stem = ConvNorm(in_channels, width, **shape, **options)
+        self.stem = layers.ConvNorm(in_channels, width, **shape, **options)
         names = []
         features = width
         for stage, size in enumerate(stage_sizes):
@@ -136,18 +128,18 @@ class ResNet(Classifier):
                 setattr(self, names[-1], block)
                 features = width * 2**stage
         self.block_names = tuple(names)
-        self.head = classifier(features, num_classes, rngs=rngs)
+        self.head = layers.classifier(features, num_classes, rngs=rngs)
 
     def features(self, x: Array, *, train: bool) -> Array:
         """Return penultimate features `f32[B, D]` of images `x [B, H, W, C]`."""
-        check_images(x, self.in_channels)
+        layers.check_images(x, self.in_channels)
         x = self.stem(x, train=train)
         if self.large_stem:
             padding: Any = ((1, 1), (1, 1))  # the annotation of max_pool says str only
             x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=padding)
         for name in self.block_names:
             x = getattr(self, name)(x, train=train)
-        return global_mean(x)
+        return layers.global_mean(x)
 
 
 def ResNet18(num_classes: int, **options: Any) -> ResNet:
