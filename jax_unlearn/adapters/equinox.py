@@ -68,29 +68,23 @@ def from_equinox(
         dynamic, static = eqx.partition(
             module, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)
         )
-        params, arrays = eqx.partition(dynamic, _is_inexact)
-        structures = jax.tree.structure(params), jax.tree.structure(arrays)
-        return static, structures, names
+        parts = eqx.partition(dynamic, _is_inexact)
+        return static, [jax.tree.structure(part) for part in parts], names
+
+    def fitted(params: Params, arrays: PyTree) -> list[PyTree]:
+        """Return both in the structures of the one abstract module."""
+        parts = zip(abstract()[1], (params, arrays), strict=True)
+        return [jax.tree.unflatten(s, jax.tree.leaves(part)) for s, part in parts]
 
     def init(key: Array, inputs: PyTree) -> tuple[Params, ModelState]:
         del inputs
         params, model_state = equinox_variables(*build(key))
-        _, (structure, arrays_structure), _ = abstract()
-        arrays = jax.tree.leaves(model_state["arrays"])
-        return jax.tree.unflatten(structure, jax.tree.leaves(params)), {
-            "state": model_state["state"],
-            "arrays": jax.tree.unflatten(arrays_structure, arrays),
-        }
+        params, arrays = fitted(params, model_state["arrays"])
+        return params, {**model_state, "arrays": arrays}
 
     def call(params, model_state, inputs, *, train, key):
-        static, (structure, arrays_structure), names = abstract()
-        module = eqx.combine(
-            jax.tree.unflatten(structure, jax.tree.leaves(params)),
-            jax.tree.unflatten(
-                arrays_structure, jax.tree.leaves(model_state["arrays"])
-            ),
-            static,
-        )
+        static, _, names = abstract()
+        module = eqx.combine(*fitted(params, model_state["arrays"]), static)
         module = eqx.nn.inference_mode(module, value=not train)
         mode = mode_arguments(type(module).__call__, train)
 

@@ -146,14 +146,12 @@ def _bound(module: Any, method: str) -> Callable[..., Any]:
 def _stream_keys(spec: Any, key: Array) -> Any:
     """Return a different key for every random stream of the module."""
     leaves, structure = jax.tree.flatten(spec)
-    keys = [jax.random.fold_in(key, i) for i in range(len(leaves))]
-    return jax.tree.unflatten(
-        structure,
-        [
-            jax.random.split(one, leaf.shape) if leaf.shape else one
-            for one, leaf in zip(keys, leaves, strict=True)
-        ],
-    )
+
+    def stream(number: int, leaf: Any) -> Array:
+        own = jax.random.fold_in(key, number)
+        return jax.random.split(own, leaf.shape) if leaf.shape else own
+
+    return jax.tree.unflatten(structure, map(stream, range(len(leaves)), leaves))
 
 
 def _fill(spec: Any, values: PyTree, name: str) -> Any:

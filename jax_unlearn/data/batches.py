@@ -150,18 +150,9 @@ def stream(
 ) -> tuple[int, Callable[[int], Batch]]:
     """Return how many batches a pass over a set has, and the batch of each number.
 
-    Pass after pass over the set, each in an order of its own, which only the set, the
-    seed, the use and the number of the pass decide.
-
-    Args:
-      examples: the training samples.
-      ids: the set, `[F]`, in any order.
-      batch_size: samples a batch.
-      seed: a non-negative integer.
-      use: which of the random streams of the seed.
-
-    Raises:
-      InputError: an empty set, ids out of range, a wrong `batch_size` or seed.
+    Pass after pass over the ids `[F]`, each in an order of its own, which only the set,
+    the seed, the use (which random stream of the seed) and the number of the pass
+    decide.
 
     >>> examples = Examples(np.zeros((5, 1), np.float32), np.zeros(5, np.int32))
     >>> steps, batch = stream(examples, [3, 1], 1, 0, use=TRAIN)
@@ -192,14 +183,8 @@ def reference_batches(
 ) -> Callable[[int], Batch | None]:
     """Return the function `step -> reference batch`.
 
-    Args:
-      examples: the samples that reference ids name.
-      reference: None, a Batch (given as it is), or ids `[U]`.
-      size: None for all the ids each time, else how many random ones.
-      seed: a non-negative integer.
-
-    Raises:
-      InputError: ids out of range, or a size without as many ids.
+    The reference is None, a Batch (given as it is), or ids `[U]`, all of which are
+    given each time, or `size` random ones.
 
     >>> examples = Examples(np.zeros((5, 1), np.float32), np.zeros(5, np.int32))
     >>> reference_batches(examples, [4, 2], None, 0)(7).index

@@ -55,14 +55,7 @@ def check_seed(seed: Any) -> int:
 def check_real(
     name: str, value: Any, hint: str, *, high: float = 1.0, positive: bool = False
 ) -> None:
-    """Refuse a hyper-parameter that is no finite number from 0 to `high`.
-
-    Args:
-      name: what the message calls it.
-      value: the number.
-      hint: the remedy.
-      high: the largest allowed.
-      positive: whether 0 is refused too.
+    """Refuse a hyper-parameter that is no finite number from 0 (or over 0) to `high`.
 
     >>> check_real("fraction", 2, "try 0.1")
     Traceback (most recent call last):
@@ -105,12 +98,7 @@ def check_labels(
 def check_features(
     name: str, features: ArrayLike, *, width: int | None = None
 ) -> NDArray[np.float64]:
-    """Return features as a matrix of float64, if they are usable.
-
-    Args:
-      name: what a message calls them.
-      features: `[n, d]`, finite, of at least one sample.
-      width: d, where other features fix it.
+    """Return features `[n, d]` as float64, if they are finite, of a given width d.
 
     >>> check_features("features", [[1, 2]])
     array([[1., 2.]])
@@ -143,14 +131,7 @@ def check_labelled(
     num_classes: int | None = None,
     width: int | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the features and the labels of a set, if they are usable together.
-
-    Args:
-      name: what a message calls the features; it calls the labels alike.
-      features: `[n, d]`.
-      labels: classes, integers `[n]`.
-      num_classes: K; None leaves the largest label open.
-      width: d, where other features fix it.
+    """Return features `[n, d]` and labels `[n]`, if they are usable together.
 
     >>> check_labelled("features_a", np.zeros((3, 1)), [0, 1])
     Traceback (most recent call last):
@@ -168,12 +149,7 @@ features, (3,)
 
 
 def positions(name: str, ids: ArrayLike, count: int) -> NDArray[np.int64]:
-    """Return a non-empty set of ids, sorted, if they are all in range.
-
-    Args:
-      name: what a message calls the ids.
-      ids: integers `[F]`, 0 to `count - 1`; one may come twice.
-      count: samples there are.
+    """Return ids `[F]` of 0 to count - 1, sorted; one may come twice.
 
     >>> positions("ids", [3, 1], 5)
     array([1, 3])

@@ -91,18 +91,17 @@ def distribution_gap(
                 "unbiased estimate compares the pairs of a set"
             )
     x, y = _scaled(x, y, bandwidth)
-    within = _total(x, x) - len(x), _total(y, y) - len(y)
-    labels = _variation(labels_x, labels_y, num_classes)
-    return Gap(labels, _discrepancy(*within, _total(x, y), (len(x), len(y))))
+    sums = _total(x, x) - len(x), _total(y, y) - len(y), _total(x, y)
+    return _gap(labels_x, labels_y, sums, num_classes)
 
 
 def query_gaps(
     strategies: Sequence[Strategy],
     features: ArrayLike,
     labels: ArrayLike,
+    *,
     support_features: ArrayLike,
     support_labels: ArrayLike,
-    *,
     num_classes: int,
     query_size: int,
     draws: int = 20,
@@ -138,8 +137,9 @@ def query_gaps(
 
     >>> from jax_unlearn.data.queries import uniform
     >>> near, far = np.zeros((4, 1)), np.full((6, 1), 9.0)  # h = 9, as above
+    >>> support = {"support_features": near, "support_labels": [0] * 4}
     >>> gaps = query_gaps(
-    ...     [uniform(6)], far, [1] * 6, near, [0] * 4, num_classes=2, query_size=2
+    ...     [uniform(6)], far, [1] * 6, **support, num_classes=2, query_size=2
     ... )
     >>> gaps["uniform"], gaps["support"]
     (Gap(labels=1.0, features=0.787), Gap(labels=0.0, features=0.0))
@@ -177,18 +177,15 @@ def query_gaps(
     for step, rows in enumerate(queries):
         for name, row in zip(names[:-1], rows, strict=True):
             own, cross = _total(x[row], x[row]) - query_size, _total(x[row], y)
-            features_gap = _discrepancy(own, within, cross, (query_size, len(y)))
-            labels_gap = _variation(labels_x[row], labels_y, num_classes)
-            gaps[name].append(Gap(labels_gap, features_gap))
+            sums = own, within, cross
+            gaps[name].append(_gap(labels_x[row], labels_y, sums, num_classes))
         rng = np.random.default_rng([seed, QUERY, step, len(strategies)])
         row, rest = np.split(rng.permutation(len(y)), [query_size])
         # The sums over the rest follow from those over the whole support.
         own = _total(y[row], y[row]) - query_size
         cross = _total(y[row], y) - query_size - own
-        others = within - 2 * cross - own
-        features_gap = _discrepancy(own, others, cross, (query_size, len(rest)))
-        labels_gap = _variation(labels_y[row], labels_y[rest], num_classes)
-        gaps[NULL].append(Gap(labels_gap, features_gap))
+        sums = own, within - 2 * cross - own, cross
+        gaps[NULL].append(_gap(labels_y[row], labels_y[rest], sums, num_classes))
     return {name: Gap(*np.mean(drawn, axis=0).tolist()) for name, drawn in gaps.items()}
 
 
@@ -231,21 +228,17 @@ def _total(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     return float(sum(rbf_kernel(part, y, gamma=0.5).sum() for part in parts))
 
 
-def _discrepancy(
-    within_x: float, within_y: float, cross: float, sizes: tuple[int, int]
-) -> float:
-    """Return the unbiased MMD² from the sums over the pairs of two sets."""
-    n, m = sizes
-    means = within_x / (n * (n - 1)), within_y / (m * (m - 1)), cross / (n * m)
-    return means[0] + means[1] - 2 * means[2]
-
-
-def _variation(
-    labels_x: NDArray[np.int64], labels_y: NDArray[np.int64], num_classes: int
-) -> float:
-    """Return the total variation distance of the class frequencies."""
+def _gap(
+    labels_x: NDArray[np.int64],
+    labels_y: NDArray[np.int64],
+    sums: tuple[float, float, float],
+    num_classes: int,
+) -> Gap:
+    """Return the gap, from the sums of k over the pairs within x, within y, across."""
+    n, m = len(labels_x), len(labels_y)
+    means = sums[0] / (n * (n - 1)), sums[1] / (m * (m - 1)), sums[2] / (n * m)
     x, y = (
         np.bincount(labels, minlength=num_classes) / len(labels)
         for labels in (labels_x, labels_y)
     )
-    return float(np.abs(x - y).sum() / 2)
+    return Gap(float(np.abs(x - y).sum() / 2), means[0] + means[1] - 2 * means[2])

@@ -129,15 +129,10 @@ def head_mid_tail(forget_counts: ArrayLike) -> ClassGroups:
 def largest_remainder(
     budget: NDArray[np.float64], total: int, caps: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Round budgets to whole numbers of the same sum, `i64[K]`.
+    """Round budgets `[K]` to whole numbers of the same sum, none over its cap.
 
     Everything is rounded down, then the largest remainders up; the first wins among
     equal ones.
-
-    Args:
-      budget: non-negative numbers `[K]` that sum to `total`.
-      total: the sum wanted.
-      caps: what no count may exceed, integers `[K]`, each at least its budget.
 
     >>> largest_remainder(np.array([1.5, 0.7, 0.8]), 3, np.array([2, 2, 2]))
     array([1, 1, 1])

@@ -278,15 +278,8 @@ def draw_queries(
 ) -> NDArray[np.int64]:
     """Return the queries of one step as positions in the subset, `i64[N, size]`.
 
-    Args:
-      strategies: N of them.
-      size: samples of each query.
-      count: samples of the subset.
-      seed: a non-negative integer.
-      step: the number of the step.
-
-    Raises:
-      InputError: no strategy, a wrong seed, or a query that does not fit the subset.
+    Each of the N strategies draws from all `count` samples of the subset, by a random
+    stream of its own: the seed, the step and its number decide.
 
     >>> draw_queries([uniform(1), uniform(1)], 1, 1, seed=0, step=0)
     array([[0], [0]])

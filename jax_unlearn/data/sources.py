@@ -141,7 +141,7 @@ def digits() -> Dataset:
         check_examples(pixels[ids], labels[ids], num_classes=10, name="digits")
         for ids in holdout(labels, count=797, seed=0)
     )
-    return Dataset("digits", train, test, 10, _names(10))
+    return Dataset("digits", train, test, 10, tuple("0123456789"))
 
 
 def from_npz(path: str | os.PathLike[str]) -> Dataset:
@@ -260,10 +260,6 @@ def fingerprint(dataset: Dataset) -> str:
     return state.hexdigest()
 
 
-def _names(num_classes: int) -> tuple[str, ...]:
-    return tuple(str(k) for k in range(num_classes))
-
-
 def _dataset(
     name: str,
     train: tuple[NDArray[Any], NDArray[Any]],
@@ -295,21 +291,18 @@ def _dataset(
             f"{types[1]}{shapes[1]} must have one type and shape"
         )
     if names is None:
-        names = _names(1 + max(int(part.labels.max()) for part in parts))
+        largest = max(int(part.labels.max()) for part in parts)
+        names = tuple(map(str, range(1 + largest)))
     return Dataset(name, parts[0], parts[1], len(names), names)
 
 
 def _tfds_builder(tfds: Any, name: str, data_dir: Any, download: bool) -> Any:
     """Return a builder whose files are on the disk."""
     data_dir = None if data_dir is None else os.path.expanduser(data_dir)
-    if not download:
-        try:
-            return tfds.core.read_only_builder.builder_from_files(
-                name, data_dir=data_dir
-            )
-        except tfds.core.DatasetNotFoundError as error:
-            raise _not_found(tfds, name, data_dir) from error
     try:
+        if not download:
+            read = tfds.core.read_only_builder.builder_from_files
+            return read(name, data_dir=data_dir)
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
         builder.download_and_prepare()
     except tfds.core.DatasetNotFoundError as error:

@@ -57,9 +57,6 @@ def digest(ids: ArrayLike) -> str:
 def ordered_digest(values: ArrayLike) -> str:
     """Return the sha256 of integers in their order, as little-endian int64.
 
-    Args:
-      values: integers of any shape, for example labels `[N]`.
-
     >>> ordered_digest([2, 1]) == ordered_digest([1, 2])
     False
     """

@@ -8,7 +8,7 @@ Shapes: N records.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol
 
 import jax
@@ -38,7 +38,6 @@ class Source(Protocol):
 
     def __getitem__(self, position: int, /) -> Any:
         """Return a record."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,7 +76,13 @@ class LazyInputs:
             _numbers(row, self.decode(record))
             for row, record in zip(wanted, records, strict=True)
         ]
-        _check_alike(wanted, inputs)
+        forms = [_form(one) for one in inputs]
+        for row, form in zip(wanted, forms, strict=True):
+            if form != forms[0]:
+                raise InputError(
+                    f"record {row} decodes to {form[1]}, record {wanted[0]} to "
+                    f"{forms[0][1]}; decode must give all one shape and type"
+                )
         return jax.tree.map(
             lambda *leaves: np.stack(leaves).reshape(array.shape + leaves[0].shape),
             *inputs,
@@ -112,8 +117,6 @@ def from_source(
         record; when a batch is read, records without `image`, of unequal shapes, or
         of no numbers.
 
-    Source: our choice.
-
     >>> records = [{"image": np.full((2, 2, 1), n, np.uint8)} for n in range(9)]
     >>> examples = from_source(records, labels=np.arange(9) % 3)
     >>> examples.inputs[[7, 2]].max(axis=(1, 2, 3))
@@ -126,7 +129,7 @@ def from_source(
             f"{len(classes)} labels for a source of {count} records; take those of "
             "read_labels(source)"
         )
-    inputs: Any = LazyInputs(source, _image if decode is None else decode)
+    inputs: Any = LazyInputs(source, decode or (lambda one: _field(one, "image")))
     return Examples(inputs, classes.astype(np.int32))
 
 
@@ -232,8 +235,6 @@ def read_labels(
       InputError: grain is missing; a source without length or positions, or empty;
         a record without the key, or whose label is no whole number from 0 on.
 
-    Source: our choice.
-
     >>> read_labels([{"label": 2}, {"label": 0}])
     array([2, 0], dtype=int32)
     """
@@ -280,8 +281,6 @@ def streamed(
     Raises:
       InputError: grain is missing, no schedule, a number that is not positive, or
         more threads than batches read ahead.
-
-    Source: our choice; the threads are those of grain.
 
     >>> from jax_unlearn.data.schedules import zipped
     >>> records = [{"image": np.full((2, 2, 1), n, np.uint8)} for n in range(9)]
@@ -343,10 +342,6 @@ def _field(record: Any, key: str) -> Any:
     return record[key]
 
 
-def _image(record: Any) -> Any:
-    return _field(record, "image")
-
-
 def _numbers(row: int, decoded: PyTree) -> PyTree:
     """Return decoded inputs as arrays of the types that JAX has."""
 
@@ -365,18 +360,6 @@ def _numbers(row: int, decoded: PyTree) -> PyTree:
     return arrays
 
 
-def _check_alike(rows: Sequence[int], inputs: Sequence[PyTree]) -> None:
-    """Refuse inputs that make no batch, naming two records."""
-    forms = [
-        (
-            jax.tree.structure(one),
-            [(a.shape, str(a.dtype)) for a in jax.tree.leaves(one)],
-        )
-        for one in inputs
-    ]
-    for row, form in zip(rows, forms, strict=True):
-        if form != forms[0]:
-            raise InputError(
-                f"record {row} decodes to {form[1]}, record {rows[0]} to "
-                f"{forms[0][1]}; decode must give all one shape and type"
-            )
+def _form(inputs: PyTree) -> tuple[Any, list[tuple[tuple[int, ...], str]]]:
+    leaves, structure = jax.tree.flatten(inputs)
+    return structure, [(leaf.shape, str(leaf.dtype)) for leaf in leaves]

@@ -182,8 +182,6 @@ def shrink(dataset: Dataset, factor: int) -> Dataset:
     Raises:
       InputError: a factor that does not divide the sides, or images that are no bytes.
 
-    Source: our choice.
-
     >>> images = Examples(np.array([[0, 2], [4, 6]], np.uint8).reshape(1, 2, 2, 1), [0])
     >>> small = shrink(Dataset("tiny", images, images, 1, ("a",)), 2)
     >>> small.name, small.train.inputs.ravel()

@@ -37,13 +37,8 @@ def flat_normal(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) ->
 def kaiming(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
     """Return a kernel from N(0, 2 / fan_out), fan_out = size · channels out.
 
-    As `variance_scaling(2.0, "fan_out", "normal")`. Source: He et al., arXiv
-    1502.01852.
-
-    Args:
-      key: random key.
-      shape: (height, width, channels in, channels out), or (in, out).
-      dtype: floating type.
+    As `variance_scaling(2.0, "fan_out", "normal")`, of shape (height, width, channels
+    in, channels out) or (in, out). Source: He et al., arXiv 1502.01852.
 
     >>> kernel = kaiming(jax.random.key(0), (3, 3, 4, 800))
     >>> print(f"{kernel.std():.3f}")  # √(2 / 7200)
@@ -57,11 +52,6 @@ def linear_uniform(
     key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32
 ) -> Array:
     """Return a kernel from U(-a, a), a = 1 / sqrt(fan_in), as is usual for linear maps.
-
-    Args:
-      key: random key.
-      shape: (in, out), or (height, width, channels in, channels out).
-      dtype: floating type.
 
     >>> kernel = linear_uniform(jax.random.key(0), (4, 100))
     >>> bool(jnp.abs(kernel).max() <= 0.5)
@@ -80,14 +70,7 @@ def linear(
     dtype: Any = jnp.float32,
     rngs: nnx.Rngs,
 ) -> nnx.Linear:
-    """Return a linear layer with bias, zero at first if asked.
-
-    Args:
-      in_features: D, number of features.
-      out_features: number of features of the output.
-      zero: whether its kernel is zero at first, else from `linear_uniform`.
-      dtype: compute dtype.
-      rngs: random streams.
+    """Return a linear layer with bias, its kernel `linear_uniform`, or zero at first.
 
     >>> layer = linear(2, 3, zero=True, rngs=nnx.Rngs(0))
     >>> layer(jnp.ones((1, 2))).tolist()
@@ -150,12 +133,7 @@ def conv(
 def batch_norm(features: int, *, rngs: nnx.Rngs) -> nnx.BatchNorm:
     """Return BatchNorm over all axes but the last, in float32 for every input.
 
-    Args:
-      features: number of channels.
-      rngs: random streams.
-
-    Returns:
-      `nnx.BatchNorm`, to be called with `use_running_average=not train`.
+    To be called with `use_running_average=not train`.
 
     >>> layer = batch_norm(2, rngs=nnx.Rngs(0))
     >>> x = jnp.array([[1.0, 5.0], [3.0, 5.0]])
@@ -172,11 +150,6 @@ def group_norm(features: int, groups: int, *, rngs: nnx.Rngs) -> nnx.GroupNorm:
 
     Two channels a group at least: alone in its group, a channel would lose the shift
     by which timestep and class reach it.
-
-    Args:
-      features: number of channels.
-      groups: at most.
-      rngs: random streams.
 
     >>> group_norm(6, 8, rngs=nnx.Rngs(0)).num_groups
     3
@@ -249,14 +222,6 @@ class ConvNorm(nnx.Module):
 def classifier(in_features: int, num_classes: int, *, rngs: nnx.Rngs) -> nnx.Linear:
     """Return the linear layer from features to logits, always in float32.
 
-    Args:
-      in_features: D, number of features.
-      num_classes: K, number of classes, at least 1.
-      rngs: random streams.
-
-    Raises:
-      InputError: if `num_classes` is below 1.
-
     >>> classifier(4, 0, rngs=nnx.Rngs(0))
     Traceback (most recent call last):
     jax_unlearn.errors.InputError: num_classes=0 must be at least 1; try 10
@@ -285,9 +250,6 @@ def halve(x: Array) -> Array:
     As max-pooling of stride 2, by two comparisons: the gradient of a window's largest
     value is slow on CPUs.
 
-    Args:
-      x: `[B, H, W, C]`.
-
     >>> halve(jnp.arange(9.0).reshape(1, 3, 3, 1)).tolist()
     [[[[4.0]]]]
     """
@@ -300,9 +262,6 @@ def halve(x: Array) -> Array:
 
 def global_mean(x: Array) -> Array:
     """Return the mean over the two image axes, `f32[B, C]`.
-
-    Args:
-      x: `[B, H, W, C]`, H and W at least 1.
 
     >>> global_mean(jnp.arange(4.0).reshape(1, 2, 2, 1)).tolist()
     [[1.5]]
