@@ -1,4 +1,10 @@
-"""Runnable recipes, one study a file. A new one is a file and an entry here."""
+"""Runnable recipes, one study a file.
+
+A new one is a file with a `Recipe` (of requests and searched settings: with a `Study`,
+whose `recipe` makes one) and an entry here. Its settings stand in `settings/` once they
+were searched, its results in `results/`, and there `jax-unlearn recipe --table` writes
+its page, by a template of `templates/` and, where there is one, a reading in words.
+"""
 
 from jax_unlearn.recipes import (
     chain,

@@ -29,14 +29,8 @@ METHODS = ("FT", "RL", "SalUn", "RL + LoReUn (dynamic)")
 REQUESTS = 10
 
 
-def chain_plan(*, seeds: tuple[int, ...] | None = None) -> Plan:
+def chain_plan(seeds: tuple[int, ...] = (0, 1, 2)) -> Plan:
     """Return the plan of all ten requests together.
-
-    Args:
-      seeds: of splits, models and methods; default 0 to 2.
-
-    Raises:
-      InputError: fewer than two seeds, or a seed twice.
 
     >>> sorted(chain_plan().methods)
     ['FT', 'RL', 'RL + LoReUn (dynamic)', 'SalUn']
@@ -50,7 +44,7 @@ def chain_plan(*, seeds: tuple[int, ...] | None = None) -> Plan:
         unseen=UNSEEN,
         training=TRAINING,
         methods={name: chosen[name] for name in METHODS},
-        seeds=(0, 1, 2) if seeds is None else seeds,
+        seeds=seeds,
         note="Settings of the default job.",
     )
 
@@ -121,7 +115,8 @@ def _one_seed(
 def _run(recipe: Recipe, asked: Asked) -> None:
     """Run ten requests one after another; print the table, write the results."""
     screen, folder = asked.screen, recipe.folder(asked)
-    plan, dataset = chain_plan(seeds=asked.seeds), recipe.load(asked)
+    plan = chain_plan() if asked.seeds is None else chain_plan(asked.seeds)
+    dataset = recipe.load(asked)
     check_writable(folder / "results.json")
     with screen.progress(len(plan.seeds) * (3 + len(plan.methods))) as progress:
         results = chain_study(plan, dataset, folder, progress=progress)

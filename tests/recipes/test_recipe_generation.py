@@ -1,20 +1,24 @@
 """The recipe for an accelerator: its switches as they are, its sizes small."""
 
+import contextlib
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 from jax_unlearn.data import Dataset, Examples
-from jax_unlearn.lab import Training, experiment
+from jax_unlearn.lab import Training
 from jax_unlearn.lab.experiment import phases
 from jax_unlearn.lab.modalities.diffusion.settings import Judging
+from jax_unlearn.recipes import pages
 from jax_unlearn.recipes.generation import (
     GENERATION_CIFAR10_FULL,
     RATE,
     methods_of,
     planned,
 )
+from jax_unlearn.recipes.recipe import Asked, Screen
 
 
 def images(count: int) -> Examples:
@@ -51,17 +55,31 @@ def check(methods, folder):
     plan = small(methods)
     assert plan.training.dtype == "bfloat16"
     assert len(plan.training.attention) == len(plan.training.widths)
-    told = []
-    results = experiment(
-        plan,
-        DATA,
-        folder,
-        progress=lambda phase, done, total: told.append(phase) if done == 0 else None,
-    )
-    assert len(told) == phases(plan)
+    told, shown, phases_of = [], [], []
+
+    @contextlib.contextmanager
+    def progress(count):
+        phases_of.append(count)
+        yield lambda phase, done, total: told.append(phase) if done == 0 else None
+
+    screen = Screen(progress, lambda line: None, shown.extend, lambda *_, **__: None)
+    inputs = {"x_train": DATA.train.inputs, "x_test": DATA.test.inputs}
+    labels = {"y_train": DATA.train.labels, "y_test": DATA.test.labels}
+    np.savez(folder / "noise.npz", **inputs, **labels)
+    recipe = dataclasses.replace(GENERATION_CIFAR10_FULL, study=plan)
+    recipe.run(Asked(screen, data=folder / "noise.npz", out=folder))
+    assert len(told) == phases(plan) == phases_of[0]
+    (results,) = shown
     assert set(results["rows"]) == {"original", "retrain", *methods}
     for row in results["rows"].values():
         assert np.isfinite(row["frechet"]["mean"])
+    assert (folder / "report.html").exists()
+    assert (folder / "figure.svg").exists()
+    found = json.loads((folder / "short.json").read_text())
+    text = pages.page_of(recipe, found).text
+    for method in methods:
+        ua = found["rows"][method]["ua"]["mean"]
+        assert f"| {method} | {ua:.1f}" in text
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from jax_unlearn.cli.console import open_console
 from jax_unlearn.cli.recipe import screen_of
 from jax_unlearn.data import Dataset, Examples, digits
 from jax_unlearn.lab import Plan, Training, Unlearning, experiment
-from jax_unlearn.recipes import learned, pages, proxies, tables
+from jax_unlearn.recipes import chain, learned, pages, proxies, tables
 from jax_unlearn.recipes.recipe import Asked, Data
 from jax_unlearn.recipes.study import Part, Study
 
@@ -162,6 +162,25 @@ def test_a_study_is_run_resumed_and_shown(small, file, tmp_path, capsys):
     for key, row in found["tail"]["rows"].items():
         assert again["tail"]["rows"][key]["metrics"] == row["metrics"]
     assert ": 1 steps" in capsys.readouterr().out  # read, not made again
+
+
+def test_requests_are_served_one_after_another(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(chain, "TRAINING", PLAN.training)
+    monkeypatch.setattr(chain, "METHODS", ("RL",))
+    monkeypatch.setattr(chain, "REQUESTS", 2)
+    asked = Asked(screen_of(open_console()), out=tmp_path, seeds=(0, 1))
+    chain.CHAIN_DIGITS.run(asked)
+    assert "RL, ten requests" in capsys.readouterr().out
+    found = json.loads((tmp_path / "short.json").read_text())
+    assert list(found["rows"])[3:] == ["rl-at-once", "rl-chain"]
+    assert found["requests"] == 2
+    served = tmp_path / "chains" / "seed-1" / "rl"
+    assert {path.name for path in served.glob("request-*")} == {
+        "request-1",
+        "request-2",
+    }
+    text = pages.page_of(chain.CHAIN_DIGITS, found).text
+    assert "| RL, ten requests |" in text
 
 
 @pytest.mark.slow

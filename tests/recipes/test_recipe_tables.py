@@ -2,6 +2,8 @@
 
 import json
 import math
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -170,6 +172,9 @@ def test_the_stored_pages_are_those_that_are_written(written):
 
 
 def test_a_wheel_without_results_says_where_they_are(monkeypatch, tmp_path):
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert "jax_unlearn/recipes/results" in wheel["exclude"]
     monkeypatch.setattr(pages, "RESULTS", tmp_path / "none")
     with pytest.raises(InputError, match="not installed with the package; give the"):
         recipe(table=True, out=tmp_path)
