@@ -3,6 +3,7 @@
 import functools
 import json
 
+import jax
 import numpy as np
 import pytest
 from inception_arrays import drawn
@@ -12,6 +13,8 @@ from jax_unlearn import audit
 from jax_unlearn.audit.inception import inception_shapes
 from jax_unlearn.cli import main
 from jax_unlearn.drivers.checkpoint import read_record
+from jax_unlearn.lab.ledger import read
+from jax_unlearn.lab.store import load_model
 
 TINY = ["--widths", "4", "--attention", "0", "--timesteps", "30", "--steps", "3"]
 TINY += ["--batch-size", "16"]
@@ -194,3 +197,68 @@ def test_words_are_forgotten_by_prompt(made, capsys, monkeypatch):
     assert "the model reads 4" in refused(
         capsys, ["generate", *ask, "a a a a a", "--out", "y.png"]
     )
+
+
+def test_the_same_commands_serve_diffusion_models(made, capsys, monkeypatch):
+    """The kind of model is asked for once, and read from its checkpoint after that."""
+    monkeypatch.chdir(made)
+    source = ["--data", "data.npz"]
+    main(["train", *source, "--modality", "diffusion", *TINY, "--out", "same"])
+    first, second = (load_model(made / name) for name in ("original", "same"))
+    assert second.modality.name == "diffusion"
+    jax.tree.map(
+        np.testing.assert_array_equal, first.trained.params, second.trained.params
+    )
+    short = ["--steps", "2", "--batch-size", "8"]
+    asked = ["--checkpoint", "same", "--forget", "1", *short]
+    main(["unlearn", "salun", *source, *asked, "--replace", "next", "--out", "next"])
+    record = read_record(made / "next")
+    assert record["unlearning"]["modality"] == "diffusion"
+    assert record["unlearning"]["modality_options"]["replace"] == "next"
+    main(["generate", "unlearn", "salun", *source, *asked, "--replace", "next"])
+    alias = load_model(made / "unlearned")
+    assert alias.record["unlearning"] == record["unlearning"]
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        alias.trained.params,
+        load_model(made / "next").trained.params,
+    )
+    main(
+        ["audit", *source, "--original", "same", "--unlearned", "next"]
+        + ["--forget", "1", "--network", "mlp", "--width", "8", "--epochs", "1"]
+        + ["--per-class", "2", *DRAWN, "--out", "two.json"]
+    )
+    rows = json.loads((made / "two.json").read_text())["rows"]
+    assert set(rows) == {"original", "next"}
+
+
+def test_a_chain_of_classes_on_a_diffusion_model(made, capsys, monkeypatch):
+    monkeypatch.chdir(made)
+    ask = ["chain", "--data", "data.npz", "--checkpoint", "original", "--steps", "2"]
+    ask += ["--batch-size", "8", "--out", "chain", "--requests", "1", "2"]
+    main(ask)
+    assert "request 2: forgot" in capsys.readouterr().out
+    entries = read(made / "chain" / "ledger.jsonl")
+    assert [entry["number"] for entry in entries] == [1, 2]
+    with np.load(made / "data.npz") as data:
+        labels = data["y_train"]
+    stored = load_model(made / "chain" / "request-2")
+    assert stored.modality.name == "diffusion"
+    assert set(labels[stored.ids]) == {0}
+    assert entries[1]["left"] == len(stored.ids)
+    line = refused(capsys, [*ask, "7"])
+    assert "unknown class '7'" in line
+
+
+def test_one_shot_methods_count_no_steps_on_diffusion_models(made, monkeypatch):
+    monkeypatch.chdir(made)
+    ask = ["--data", "data.npz", "--checkpoint", "original", "--forget", "1"]
+    main(["unlearn", "ssd", *ask, "--batch-size", "32", "--out", "ssd"])
+    assert read_record(made / "ssd")["unlearning"]["steps"] == 0
+
+
+def test_guards_of_accuracy_are_refused_on_diffusion_models(made, capsys):
+    ask = ["unlearn", "--data", made / "data.npz", "--checkpoint", made / "original"]
+    ask += ["--forget", "1", "--guard-utility", "90", "--out", made / "x"]
+    assert "diffusion models have no accuracy to look at" in refused(capsys, ask)
+    assert not (made / "x").exists()

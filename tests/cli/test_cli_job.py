@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from small import NETWORK, refused, small_data
 
 from jax_unlearn.cli import main
 from jax_unlearn.data import digest, from_npz, load_manifest
@@ -142,6 +143,32 @@ def test_a_second_request_goes_on_from_the_first(job, tmp_path):
         + ["--epochs", "1"]
     )
     np.testing.assert_array_equal(load_model(tmp_path / "second").ids, retained[3:])
+
+
+def test_a_class_is_forgotten_by_its_name(tmp_path, capsys):
+    names = np.array(["circle", "line", "swan"])
+    data = small_data(tmp_path / "data.npz", class_names=names)
+    labels, source = from_npz(data).train.labels, ["--data", str(data)]
+    original, unlearned = tmp_path / "original", tmp_path / "unlearned"
+    retrained = tmp_path / "retrained"
+    main(["train", *source, *NETWORK, "--out", str(original)])
+    main(["train", *source, *NETWORK, "--forget", "swan", "--out", str(retrained)])
+    asked = ["--checkpoint", str(original), "--forget", "swan", "--epochs", "1"]
+    main(["unlearn", "finetune", *source, *asked, "--out", str(unlearned)])
+    stored, trained = load_model(unlearned), load_model(original).ids
+    np.testing.assert_array_equal(stored.ids, trained[labels[trained] != 2])
+    np.testing.assert_array_equal(load_model(retrained).ids, stored.ids)
+    assert stored.record["forgotten_as"] == "swan"
+    assert stored.record["forgotten"] == (labels[trained] == 2).sum()
+    main(
+        ["audit", *source, "--original", str(original), "--forget", "swan"]
+        + ["--unlearned", str(unlearned), "--retrained", str(retrained)]
+        + ["--out", str(tmp_path / "audit.json")]
+    )
+    plan = json.loads((tmp_path / "audit.json").read_text())["plan"]
+    assert plan["forget_counts"] == [0, 0, int(stored.record["forgotten"])]
+    line = refused(capsys, ["unlearn", *source, *asked[:2], "--forget", "swn"])
+    assert "unknown class 'swn'; did you mean 'swan'" in line
 
 
 def test_help_names_every_command(capsys):
