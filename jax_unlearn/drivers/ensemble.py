@@ -8,15 +8,15 @@ models leave most of an accelerator idle, and most of a CPU's time to the dispat
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jax_unlearn import programs
 from jax_unlearn.drivers.sharding import automatic
+from jax_unlearn.drivers.stacking import copied
 from jax_unlearn.drivers.stacking import models_in as models_in
 from jax_unlearn.drivers.stacking import stack as stack
 from jax_unlearn.drivers.stacking import unstack as unstack
@@ -32,6 +32,15 @@ from jax_unlearn.types import (
 
 AXIS = "ensemble"
 HOWS = ("vmap", "map", "loop")
+
+
+class _Way(NamedTuple):
+    """What a program of an ensemble depends on: the step, how it is run, and where."""
+
+    step: Callable
+    how: str
+    mesh: Mesh | None = None
+
 
 EnsembleCallback = Callable[[int, UnlearnState, UnlearnInfo], None]
 """`(steps done, states, infos of the last step)`, stacked; gone after the call."""
@@ -94,18 +103,20 @@ def run_ensemble(
     >>> states.step.tolist(), states.params.shape
     ([3, 3], (2,))
     """
-    mesh = _check(states, schedules, keys, how, mesh)
+    _check(states, schedules, keys)
+    mesh = _check_way(how, mesh, len(keys))
     steps = _steps(schedules)
     if how == "auto":
         head = list(itertools.islice(steps, 2))
         steps = itertools.chain(head, steps)
-        hows = HOWS if mesh is None else ("vmap", "map")
-        seconds = dict.fromkeys(hows, 0.0)
-        if head:
-            seconds = _seconds(unlearner, states, head, keys, hows, mesh, repeats=2)
-        how = min(hows, key=lambda name: seconds[name])
+        ways = [_Way(unlearner.step, name, mesh) for name in HOWS]
+        ways = [way for way in ways if mesh is None or way.how != "loop"]
+        times = [_seconds(way, states, head, keys) for way in ways] if head else [0.0]
+        way = ways[int(np.argmin(times))]
+    else:
+        way = _Way(unlearner.step, how, mesh)
     first = np.asarray(states.step)
-    carried, own = _begin(states, keys, how, mesh)
+    carried, own = _begin(way, states, keys)
     losses: list[Any] = []
     seen = 0
 
@@ -121,7 +132,7 @@ def run_ensemble(
         losses.clear()
 
     for batches in steps:
-        carried, infos = _advance(unlearner, carried, batches, own, how, mesh)
+        carried, infos = _advance(way, carried, batches, own)
         seen += 1
         losses.append(jax.tree.map(_loss, infos, is_leaf=_is_info))
         if len(losses) >= check_every:
@@ -176,14 +187,16 @@ def step_seconds(
     >>> sorted(found), found["vmap"] > 0
     (['loop', 'vmap'], True)
     """
-    for how in hows:
-        mesh = _check(states, schedules, keys, how, mesh)
+    _check(states, schedules, keys)
+    ways = [_Way(unlearner.step, how, _check_way(how, mesh, len(keys))) for how in hows]
     steps = list(_steps(schedules))
     if not steps or repeats < 1:
         raise InputError(
             f"{len(steps)} steps measured repeats={repeats} times: give 1 or more"
         )
-    return _seconds(unlearner, states, steps, keys, hows, mesh, repeats=repeats)
+    return {
+        way.how: _seconds(way, states, steps, keys, repeats=repeats) for way in ways
+    }
 
 
 def local_mesh(count: int) -> Mesh | None:
@@ -206,16 +219,19 @@ def local_mesh(count: int) -> Mesh | None:
     return Mesh(np.array(devices), (AXIS,))
 
 
-def _check(states, schedules, keys, how: str, mesh: Mesh | None) -> Mesh | None:
-    """Return the mesh to use, if the arguments fit one another."""
-    if how not in ("auto", *HOWS):
-        raise unknown_name("how", how, ("auto", *HOWS))
+def _check(states: UnlearnState, schedules: Sequence, keys: Array) -> None:
     count = models_in(states)
     if not count == len(schedules) == len(keys):
         raise InputError(
             f"{count} states, {len(schedules)} schedules, {len(keys)} keys: give one "
             "of each for every model"
         )
+
+
+def _check_way(how: str, mesh: Mesh | None, count: int) -> Mesh | None:
+    """Return the mesh to use, if it suits the way and the number of models."""
+    if how not in ("auto", *HOWS):
+        raise unknown_name("how", how, ("auto", *HOWS))
     if mesh is None:
         return None
     if AXIS not in mesh.axis_names or how == "loop":
@@ -244,39 +260,34 @@ def _steps(
         yield batches
 
 
-def _seconds(
-    unlearner, states, steps, keys, hows, mesh, *, repeats
-) -> dict[str, float]:
-    found = {}
-    for how in hows:
-        carried, own = _begin(states, keys, how, mesh)
-        times = np.full((len(steps), 1 + repeats), np.inf)
-        for place, batches in enumerate(steps):
-            for turn in range(1 + repeats):
-                start = time.perf_counter()
-                carried, _ = _advance(unlearner, carried, batches, own, how, mesh)
-                jax.block_until_ready(carried)
-                times[place, turn] = time.perf_counter() - start
-        found[how] = float(times[:, 1:].min(axis=1).mean())
-    return found
+def _seconds(way: _Way, states, steps, keys, *, repeats: int = 2) -> float:
+    """Return the seconds of a step of all models, the mean over the steps given."""
+    carried, own = _begin(way, states, keys)
+    times = np.full((len(steps), 1 + repeats), np.inf)
+    for place, batches in enumerate(steps):
+        for turn in range(1 + repeats):
+            start = time.perf_counter()
+            carried, _ = _advance(way, carried, batches, own)
+            jax.block_until_ready(carried)
+            times[place, turn] = time.perf_counter() - start
+    return float(times[:, 1:].min(axis=1).mean())
 
 
-def _begin(states, keys, how: str, mesh: Mesh | None):
+def _begin(way: _Way, states, keys):
     """Return copies that may be donated, and the keys, as `_advance` wants them."""
-    states = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), states)
-    if how == "loop":
+    states = copied(states)
+    if way.how == "loop":
         return unstack(states), unstack(keys)
-    return _put(states, mesh), _put(keys, mesh)
+    return _put(states, way.mesh), _put(keys, way.mesh)
 
 
-def _advance(unlearner, carried, batches, keys, how: str, mesh: Mesh | None):
+def _advance(way: _Way, carried, batches, keys):
     """Return states and infos after a step: stacked, or lists under "loop"."""
-    if how == "loop":
+    if way.how == "loop":
         each = zip(carried, batches, keys, strict=True)
-        pairs = [_step(how, mesh, unlearner.step, *one) for one in each]
+        pairs = [_step(way, *one) for one in each]
         return [state for state, _ in pairs], [info for _, info in pairs]
-    batch = _put(stack(batches), mesh)
-    return _step(how, mesh, unlearner.step, carried, batch, keys)
+    return _step(way, carried, _put(stack(batches), way.mesh), keys)
 
 
 def _joined(carried):
@@ -297,22 +308,22 @@ def _loss(info: UnlearnInfo) -> Array:
     return info.forget_loss + info.retain_loss + info.update_norm
 
 
-@programs.jit(static_argnums=(0, 1, 2), donate_argnums=3)
-def _step(how, mesh, step, states, batches, keys):
+@programs.jit(static_argnums=0, donate_argnums=1)
+def _step(way: _Way, states, batches, keys):
     def one(state, batch, key):
-        return step(state, batch, jax.random.fold_in(key, state.step))
+        return way.step(state, batch, jax.random.fold_in(key, state.step))
 
     def many(*stacked):
-        if how == "vmap":
+        if way.how == "vmap":
             return jax.vmap(one)(*stacked)
         return jax.lax.map(lambda each: one(*each), stacked)
 
-    if how == "loop":
+    if way.how == "loop":
         return one(states, batches, keys)
-    if mesh is None:
+    if way.mesh is None:
         return many(states, batches, keys)
     own = PartitionSpec(AXIS)
     spread = jax.shard_map(
-        many, mesh=mesh, in_specs=own, out_specs=own, check_vma=False
+        many, mesh=way.mesh, in_specs=own, out_specs=own, check_vma=False
     )
     return spread(states, batches, keys)

@@ -9,6 +9,7 @@ import numpy as np
 
 from jax_unlearn import programs
 from jax_unlearn.drivers import sharding
+from jax_unlearn.drivers.stacking import copied
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.types import (
     Array,
@@ -78,7 +79,7 @@ def run(
     chunk = (1 if jax.default_backend() == "cpu" else 32) if scan is None else scan
     if chunk < 1:
         raise InputError(f"scan={scan}: compile 1 or more steps into one program")
-    state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
+    state = copied(state)
     step = sharding.in_place(unlearner.step, state)
     first = int(state.step)
     losses: list[Array] = []

@@ -88,7 +88,7 @@ def test_devices_share_the_models_and_do_not_talk(states, alone, mesh, how):
         trees_close(got, expected, rtol=1e-5, atol=1e-6)
     batches = stack([steps[0] for steps in SCHEDULES])
     placed = [ensemble._put(tree, mesh) for tree in (states, batches, KEYS)]
-    lowered = ensemble._step.lower(how, mesh, METHOD.step, *placed)
+    lowered = ensemble._step.lower(ensemble._Way(METHOD.step, how, mesh), *placed)
     program = lowered.compile().as_text()
     assert f"num_partitions={COUNT}" in program
     talk = "all-reduce|all-gather|all-to-all|collective|reduce-scatter|send|recv"
@@ -301,12 +301,12 @@ def test_auto_takes_the_fastest(monkeypatch):
     ran = []
     advance = ensemble._advance
 
-    def watched(unlearner, carried, batches, keys, how, mesh):
-        ran.append(how)
-        return advance(unlearner, carried, batches, keys, how, mesh)
+    def watched(way, *rest):
+        ran.append(way.how)
+        return advance(way, *rest)
 
     monkeypatch.setattr(ensemble, "_advance", watched)
-    monkeypatch.setattr(ensemble, "_seconds", lambda *rest, repeats: times)
+    monkeypatch.setattr(ensemble, "_seconds", lambda way, *rest: times[way.how])
     run_ensemble(WALKER, walkers(), walk_schedules(3), KEYS[:3])
     assert ran == ["map"] * 3
 
