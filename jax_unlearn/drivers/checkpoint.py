@@ -1,7 +1,8 @@
 """Checkpoints: a folder of orbax arrays and a json record, written whole or not at all.
 
 A checkpoint holds `arrays/` (orbax), `record.json` (what the caller says of it) and
-`digests.json` (SHA-256 of every other file, checked before anything is read).
+`digests.json` (SHA-256 of every other file, checked before anything is read). The
+processes of one run write one folder together, on a disk that all of them see.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import PyTree
@@ -26,7 +28,8 @@ FORMAT = 1
 def save(path: str | os.PathLike, tree: PyTree, record: dict[str, Any]) -> Path:
     """Write a pytree of arrays and a record as a new checkpoint folder.
 
-    Everything is written beside the target and moved there in one step.
+    Everything is written beside the target and moved there in one step. The processes
+    of one run must all call it, with the same record.
 
     Args:
       path: folder to make; must not exist.
@@ -49,8 +52,6 @@ def save(path: str | os.PathLike, tree: PyTree, record: dict[str, Any]) -> Path:
     import orbax.checkpoint as ocp
 
     path = Path(path).absolute()
-    if path.exists():
-        raise InputError(f"checkpoint {path} exists already; choose another path")
     if not jax.tree.leaves(tree):
         raise InputError("tree has no arrays; a checkpoint needs at least one")
     if "format" in record:
@@ -61,21 +62,11 @@ def save(path: str | os.PathLike, tree: PyTree, record: dict[str, Any]) -> Path:
         raise InputError(
             f"record={record!r} is not JSON-able ({error}); use numbers, strings, lists"
         ) from error
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise InputError(
-            f"cannot write checkpoint {path}: {error.strerror}; choose another folder"
-        ) from error
+    partial = Path(in_first(lambda: _folder_beside(path)))
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(partial / "arrays", jax.tree.map(_words, tree))
-        (partial / "record.json").write_text(text + "\n")
-        digests = json.dumps(_digests(partial), indent=1, sort_keys=True)
-        (partial / "digests.json").write_text(digests + "\n")
-        os.chmod(partial, 0o755)
-        os.replace(partial, path)
+            checkpointer.save(partial / "arrays", jax.tree.map(_stored, tree))
+        in_first(lambda: _complete(partial, path, text))
     except (OSError, ValueError, RuntimeError) as error:  # orbax's and the system's
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise InputError(
@@ -85,6 +76,51 @@ def save(path: str | os.PathLike, tree: PyTree, record: dict[str, Any]) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return path
+
+
+def in_first(action: Callable[[], str | None]) -> str:
+    """Do what one process alone may do; return what it gave, in all of them.
+
+    All processes must call it, and none goes on before it is done.
+
+    Args:
+      action: called in the first process; its result has at most 4000 bytes.
+
+    Raises:
+      InputError: raised by the action, and then in all processes.
+
+    Source: our choice.
+
+    >>> in_first(lambda: "made")
+    'made'
+    """
+    if jax.process_count() == 1:
+        return action() or ""
+    told = b""
+    if jax.process_index() == 0:
+        try:
+            told = b"=" + (action() or "").encode()
+        except (InputError, OSError) as error:
+            told = b"!" + (getattr(error, "strerror", None) or str(error)).encode()
+    row = np.zeros(4001, np.uint8)
+    row[: len(told)] = np.frombuffer(told[: len(row)], np.uint8)
+    row = np.asarray(multihost_utils.broadcast_one_to_all(row))
+    text = row.tobytes().rstrip(b"\0").decode(errors="ignore")
+    if text.startswith("!"):
+        raise InputError(text[1:])
+    return text[1:]
+
+
+def largest(*values: int) -> tuple[int, ...]:
+    """Return the largest of each number over all processes, which must all call it.
+
+    >>> largest(True, 15)
+    (1, 15)
+    """
+    if jax.process_count() == 1:
+        return tuple(int(value) for value in values)
+    everywhere = multihost_utils.process_allgather(np.array(values, np.int32))
+    return tuple(np.max(everywhere, axis=0).tolist())
 
 
 def read_record(path: str | os.PathLike) -> dict[str, Any]:
@@ -153,7 +189,7 @@ def load(path: str | os.PathLike, template: PyTree) -> PyTree:
 
     read_record(path)
     path = Path(path).absolute()
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(
             np.shape(leaf), jax.dtypes.canonicalize_dtype(leaf.dtype), sharding=sharding
@@ -174,6 +210,28 @@ def load(path: str | os.PathLike, template: PyTree) -> PyTree:
     return jax.tree.map(_typed, restored, template)
 
 
+def _folder_beside(path: Path) -> str:
+    """Make a folder to write a checkpoint in before it gets its name."""
+    if path.exists():
+        raise InputError(f"checkpoint {path} exists already; choose another path")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise InputError(
+            f"cannot write checkpoint {path}: {error.strerror}; choose another folder"
+        ) from error
+
+
+def _complete(partial: Path, path: Path, text: str) -> None:
+    """Write the record and the digests beside the arrays, and give it its name."""
+    (partial / "record.json").write_text(text + "\n")
+    digests = json.dumps(_digests(partial), indent=1, sort_keys=True)
+    (partial / "digests.json").write_text(digests + "\n")
+    os.chmod(partial, 0o755)
+    os.replace(partial, path)
+
+
 def _orbax(path: Path, read: Callable[..., Any], *more: Any) -> Any:
     try:
         return read(path / "arrays", *more)
@@ -187,6 +245,13 @@ def _orbax(path: Path, read: Callable[..., Any], *more: Any) -> Any:
 
 def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _stored(leaf: Any) -> Any:
+    """Return a leaf as orbax takes it, the same in every process."""
+    leaf = _words(leaf)
+    own = jax.process_count() > 1 and getattr(leaf, "is_fully_addressable", False)
+    return np.asarray(leaf) if own else leaf
 
 
 def _words(leaf: Any) -> Any:

@@ -26,7 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jax_unlearn.drivers import sharding
 from jax_unlearn.drivers.loop import Callback, predict
+from jax_unlearn.drivers.stacking import copied
 from jax_unlearn.errors import InputError
 from jax_unlearn.losses import true_class_probability
 from jax_unlearn.types import (
@@ -70,22 +72,24 @@ class Guard:
         self._looked = done
         self.reason = self.look(state, info)
         if self.reason is None:
-            self.good = None if self.good is None else _copied(state)
+            self.good = None if self.good is None else copied(state)
             return None
         self.step = done
         return state if self.good is None else self.good
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what a saved run needs of the guard, for `Series.carry`."""
-        good = jax.tree.leaves(self.good)
-        kept = {f"good/{n}": np.asarray(leaf) for n, leaf in enumerate(good)}
+        good = jax.tree.leaves(sharding.fetch(self.good))
+        kept = {f"good/{n}": leaf for n, leaf in enumerate(good)}
         return {"looked": np.array([self._looked], np.int32), **kept}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Undo `arrays`."""
         self._looked = int(arrays["looked"][0])
         leaves, structure = jax.tree.flatten(self.good)
-        kept = [jnp.array(arrays[f"good/{n}"]) for n in range(len(leaves))]
+        kept = [
+            sharding.placed(arrays[f"good/{n}"], leaf) for n, leaf in enumerate(leaves)
+        ]
         self.good = jax.tree.unflatten(structure, kept)
 
 
@@ -139,7 +143,7 @@ def utility_guard(
             f"{bound:g} %"
         )
 
-    return Guard(look, every, _start(roll_back), steps=steps)
+    return Guard(look, every, roll_back and copied(roll_back), steps=steps)
 
 
 def endpoint_guard(
@@ -184,7 +188,7 @@ def endpoint_guard(
             f"{endpoint:.3f}"
         )
 
-    return Guard(look, every, _start(roll_back), steps=steps)
+    return Guard(look, every, roll_back and copied(roll_back), steps=steps)
 
 
 def finite_guard(
@@ -217,7 +221,7 @@ def finite_guard(
         finite = bool(_all_finite((told, state.params)))
         return None if finite else "the loss or the update is not finite"
 
-    return Guard(look, every, _copied(roll_back), steps=steps)
+    return Guard(look, every, copied(roll_back), steps=steps)
 
 
 def first_of(*callbacks: Callback) -> Callback:
@@ -267,15 +271,6 @@ def unseen_endpoint(
         )
     means = [values[classes == one].mean() for one in asked]
     return float(np.average(means, weights=counts))
-
-
-def _start(state: UnlearnState | None) -> UnlearnState | None:
-    return None if state is None else _copied(state)
-
-
-def _copied(state: UnlearnState) -> UnlearnState:
-    """Copy what the next step would donate."""
-    return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
 
 
 @jax.jit

@@ -1,7 +1,8 @@
 """Checkpoints of a run as it goes on: killed at any moment, it resumes bit for bit.
 
 A series is a folder with the last few states of one run, each a checkpoint of
-`jax_unlearn.drivers.checkpoint` named by its step. What is damaged is skipped.
+`jax_unlearn.drivers.checkpoint` named by its step. What is damaged is skipped. The
+processes of one run share the folder, and save and end together.
 """
 
 import json
@@ -9,7 +10,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_unlearn import programs
-from jax_unlearn.drivers import checkpoint, signals
+from jax_unlearn.drivers import checkpoint, sharding, signals
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import PyTree
 
@@ -113,18 +114,21 @@ class Series:
           Stopped: the process was asked to end; the state is saved.
         """
         del info
-        if self.due():
+        due, number = checkpoint.largest(self.due(), signals.pending() or 0)
+        if due:
             self.save(step, state)
             self._saved = time.monotonic()
         signals.check()
+        if number:  # sent to another process of this run
+            raise signals.Stopped(number)
 
     def due(self) -> bool:
         """Return whether `callback` would save now."""
         waited = time.monotonic() - self._saved
-        return signals.pending() or waited >= self._seconds
+        return signals.pending() is not None or waited >= self._seconds
 
     def save(self, step: int, state: PyTree) -> Path:
-        """Save a state now, and let go of the oldest.
+        """Save a state now, and delete the oldest.
 
         Args:
           step: steps done.
@@ -151,11 +155,9 @@ class Series:
             "carried": [[k, list(a.shape), a.dtype.name] for k, a in carried.items()],
         }
         path = self.folder / f"step-{step:010d}"
-        if path.exists():
-            shutil.rmtree(path, ignore_errors=True)
+        checkpoint.in_first(lambda: self._remove([path]))
         checkpoint.save(path, _tree(leaves, list(carried.values())), record)
-        for old in self.paths()[: -self._keep]:
-            shutil.rmtree(old, ignore_errors=True)
+        checkpoint.in_first(lambda: self._remove(self.paths()[: -self._keep]))
         return path
 
     def latest(self, template: PyTree) -> Any:
@@ -173,14 +175,14 @@ class Series:
           InputError: the states are of another run, or of other compile options.
         """
         self._begun = self._saved = time.monotonic()
-        for left in self.folder.glob(".step-*"):  # a save that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        killed = self.folder.glob(".step-*")  # while they were saved
+        checkpoint.in_first(lambda: self._remove(killed))
         for path in reversed(self.paths()):
             try:
                 record = checkpoint.read_record(path)
             except InputError as error:
                 self._say(f"{error}: the one before it is used")
-                shutil.rmtree(path, ignore_errors=True)
+                checkpoint.in_first(lambda path=path: self._remove([path]))
                 continue
             if record.get("run") != self._told:
                 raise InputError(
@@ -194,6 +196,10 @@ class Series:
     def paths(self) -> list[Path]:
         """Return the checkpoints, oldest first."""
         return sorted(self.folder.glob("step-*"))
+
+    def _remove(self, folders: Iterable[Path]) -> None:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _check_programs(self, before: str | None) -> None:
         """Refuse other compile options than before: they give other bits."""
@@ -220,7 +226,7 @@ class Series:
             companion.restore(found[name])
         self.spent = float(record["seconds"])
         placed = [
-            _placed(tree["state"][f"{number:06d}"], like)
+            sharding.placed(tree["state"][f"{number:06d}"], like)
             for number, like in enumerate(leaves)
         ]
         return jax.tree.unflatten(structure, placed)
@@ -233,13 +239,3 @@ def _tree(leaves: list[Any], carried: list[Any]) -> dict[str, Any]:
         for part, values in named.items()
         if values
     }
-
-
-def _placed(leaf: jax.Array, like: Any) -> jax.Array:
-    """Return a leaf where its like lies: on a mesh, or on no device in particular."""
-    if getattr(like, "committed", False):
-        return jax.device_put(leaf, like.sharding)
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        words = jnp.asarray(np.asarray(jax.random.key_data(leaf)))
-        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
-    return jnp.array(np.asarray(leaf))  # what orbax returns is bound to one device

@@ -22,7 +22,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jax_unlearn.errors import InputError
-from jax_unlearn.types import Batch, PyTree, UnlearnBatch
+from jax_unlearn.types import Array, Batch, PyTree, UnlearnBatch
 
 Choice = Callable[[Any, Mesh], PartitionSpec]
 """`(leaf with shape and dtype, mesh) -> PartitionSpec`: a rule that looks at shapes."""
@@ -246,6 +246,26 @@ def fetch(tree: PyTree) -> PyTree:
     return jax.tree.map(whole, tree)
 
 
+def placed(leaf: Any, like: Any) -> Array:
+    """Put an array that was read from a file where another lies.
+
+    Args:
+      leaf: array, or random key.
+      like: array on a mesh; or on no device in particular, as `leaf` is then too.
+
+    Source: our choice.
+
+    >>> placed(np.ones(2, np.float32), jnp.zeros(2)).committed
+    False
+    """
+    if getattr(like, "committed", False):
+        return _put(leaf, like.sharding)
+    if _is_key(leaf):
+        words = jnp.asarray(np.asarray(jax.random.key_data(leaf)))
+        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+    return jnp.array(np.asarray(leaf))  # what orbax returns is bound to one device
+
+
 @dataclasses.dataclass(frozen=True)
 class StepInPlace:
     """A step whose new state is placed as the old one was; equal if its parts are.
@@ -331,7 +351,7 @@ def _padded(batch: Batch, extra: int) -> Batch:
     return filled._replace(mask=real)
 
 
-def _put(leaf, place: NamedSharding):
+def _put(leaf, place: jax.sharding.Sharding):
     """Place one array; a process puts only the parts its own devices hold."""
     spans = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
     if place.is_fully_addressable or spans:

@@ -76,13 +76,13 @@ def held() -> Iterator[None]:
         check()
 
 
-def pending() -> bool:
-    """Return whether a signal waits.
+def pending() -> int | None:
+    """Return the number of the signal that waits, None if none does.
 
-    >>> pending()
-    False
+    >>> pending() is None
+    True
     """
-    return _requests.number is not None
+    return _requests.number
 
 
 def check() -> None:

@@ -38,7 +38,35 @@ def main(port, number, folder):
         ju.sharding.shard({"a": np.zeros(2), "w": np.full(2, number)}, mesh)
     except ju.InputError as error:
         found["refusal"] = np.array(str(error))
+    names, state = resumed(runs, mesh, rules["falw"], Path(folder) / "series")
+    leaves = runs.plain(ju.sharding.fetch(state))
+    found |= {f"resumed/{place}": leaf for place, leaf in enumerate(leaves)}
+    found["saved"] = np.array(names)
+    try:
+        ju.checkpoint.save(Path(folder) / "series" / names[0], {"w": np.ones(2)}, {})
+    except ju.InputError as error:
+        found["exists"] = np.array(str(error))
+    found["waiting"] = np.array(ju.checkpoint.largest(number, 1 - number))
     np.savez(Path(folder) / f"{number}.npz", **found)
+
+
+def resumed(runs, mesh, rules, folder):
+    """Return what a run of two steps saved, and the state of one that goes on."""
+    import jax_unlearn as ju
+
+    start = ju.sharding.shard(runs.start("falw"), mesh, rules)
+
+    def go_on(state, series):
+        steps = runs.batches()[int(state.step) : 2 if state is start else None]
+        steps = ju.sharding.spread(steps, mesh)
+        return ju.run(
+            runs.METHODS["falw"], state, steps, runs.KEY, callback=series.callback
+        )
+
+    go_on(start, ju.Series(folder, {"seed": 0}, seconds=0))
+    series = ju.Series(folder, {"seed": 0}, seconds=600)
+    names = sorted(path.name for path in folder.iterdir())
+    return names, go_on(series.latest(start), series)
 
 
 if __name__ == "__main__":

@@ -51,9 +51,9 @@ def start(name):
     return METHODS[name].init(*params)
 
 
-def finished(name, mesh=None, rules=(), **options):
+def finished(name, mesh=None, rules=(), *, steps=STEPS, **options):
     """Return the state after the run, on a mesh or on one device."""
-    state, steps = start(name), batches()
+    state, steps = start(name), batches()[:steps]
     if mesh is not None:
         state = ju.sharding.shard(state, mesh, rules)
         steps = ju.sharding.spread(steps, mesh)

@@ -16,7 +16,7 @@ import pytest
 from toys import batch, batchnorm_net
 
 import jax_unlearn as ju
-from jax_unlearn.drivers import signals
+from jax_unlearn.drivers import checkpoint, signals
 from jax_unlearn.drivers.locks import locked
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.job import Candidates
@@ -222,6 +222,16 @@ def test_the_second_signal_does_not_wait():
     with pytest.raises(signals.Stopped) as caught, signals.handled(), signals.held():
         interrupt(signal.SIGTERM, signal.SIGINT)
     assert caught.value.signal == signal.SIGINT
+
+
+def test_a_signal_to_another_process_ends_this_one_too(world, tmp_path, monkeypatch):
+    alg, start, _ = world
+    monkeypatch.setattr(checkpoint, "largest", lambda due, number: (1, signal.SIGTERM))
+    series = ju.Series(tmp_path, {}, seconds=600)
+    with pytest.raises(signals.Stopped) as caught:
+        ju.run(alg, start, BATCHES, KEY, callback=series.callback)
+    assert caught.value.signal == signal.SIGTERM
+    assert [path.name for path in series.paths()] == ["step-0000000001"]
 
 
 HOLD = """

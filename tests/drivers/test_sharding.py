@@ -216,3 +216,15 @@ def test_two_processes_are_one_device(tmp_path, alone):
             logits = ju.predict(runs.MODEL, *state[:2], runs.INPUTS)
             np.testing.assert_allclose(found[f"{name}/logits"], logits, **ROUNDING)
         assert re.match("w differs from process to process", str(found["refusal"]))
+        # both wrote one folder a step, and went on from it to the same bits
+        assert found["saved"].tolist() == ["step-0000000001", "step-0000000002"]
+        for place in range(len(runs.plain(alone["falw"]))):
+            expected = found[f"falw/{place}"]
+            np.testing.assert_array_equal(found[f"resumed/{place}"], expected)
+        assert re.search("step-0000000001 exists already", str(found["exists"]))
+        assert found["waiting"].tolist() == [1, 1]
+    # what two processes saved, one reads
+    start = runs.start("falw")
+    state = ju.Series(tmp_path / "series", {"seed": 0}).latest(start)
+    after = runs.finished("falw", steps=2)
+    trees_close(runs.plain(state), runs.plain(after), **ROUNDING)
