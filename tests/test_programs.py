@@ -22,10 +22,9 @@ WITHOUT_NETWORK = {
     "diffusion/samplers.py",
     "drivers/guards.py",
     "programs.py",
-    "lab/generation/train.py",
-    "lab/stages.py",
-    "lab/stepwise.py",
+    "lab/training.py",
     "membership/training.py",
+    "methods/teachers.py",
     "oneshot/influence.py",
 }
 
