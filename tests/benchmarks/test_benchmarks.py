@@ -22,6 +22,7 @@ SMALL = {
         "repeats": 1,
         "networks": ["MLP"],
     },
+    "bench_compile": {"batch": 4, "grid": ((4, 8),), "repeats": 1},
     "bench_growth": {"sizes": (8, 16), "widths": (2, 4), "batch": 8, "repeats": 1},
 }
 
