@@ -16,6 +16,7 @@ import pytest
 from jax_unlearn.cli import main
 from jax_unlearn.data import Dataset
 from jax_unlearn.drivers.checkpoint import read_record
+from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan, Training, Unlearning, experiment
 from jax_unlearn.lab.catalog import load
 from jax_unlearn.lab.modalities import modality_named
@@ -369,3 +370,15 @@ def test_a_modality_of_a_file_trains_unlearns_and_compares(mine, data, tmp_path)
     rows = experiment(asked, data, tmp_path / "run")["rows"]
     assert set(rows) == {"retrain", "null", "original", "ga"}
     assert np.mean(rows["ga"]) > np.mean(rows["original"])
+
+
+def test_a_record_does_not_run_the_file_it_names(tmp_path):
+    theirs = tmp_path / "theirs.py"
+    theirs.write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nMINE = 1\n")
+    record = {"method": f"{theirs}:MINE", "options": {}}
+    with pytest.raises(InputError, match="named by a record, not by you"):
+        Unlearning.read(record)
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(InputError, match="is a int, no"):
+        Unlearning.of(method=f"{theirs}:MINE")  # the user names it
+    assert (tmp_path / "ran").exists()

@@ -389,5 +389,9 @@ def _judged(models: Models, dataset: Dataset, forget: str) -> int:
 
 
 def _setting(stored: Stored) -> Unlearning | None:
+    """Return how a model was unlearned; None where its card is not at hand."""
     record = stored.record.get("unlearning")
-    return None if record is None else Unlearning.read(record)
+    try:
+        return None if record is None else Unlearning.read(record)
+    except InputError:
+        return None

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,12 +71,37 @@ def _card(
     return known[name]
 
 
+TRUST = "JAX_UNLEARN_RUN_FILES"
+_ran: set[str] = set()  # what this process was asked to run
+
+
+def check_named(path: Any) -> None:
+    """Refuse to run a file because a record names it: the record may be anybody's.
+
+    A file that this process was asked to run before, by name, may be run again.
+
+    Raises:
+      InputError: it was not; says how to ask for it.
+
+    >>> check_named("theirs.py:CARD")
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: 'theirs.py:CARD' is named by a record, not by you: \
+its file is not run; name it yourself, or set JAX_UNLEARN_RUN_FILES=1 to run such files
+    """
+    named = isinstance(path, str) and ".py:" in path
+    if named and path not in _ran and os.environ.get(TRUST) != "1":
+        raise InputError(
+            f"{path!r} is named by a record, not by you: its file is not run; name it "
+            f"yourself, or set {TRUST}=1 to run such files"
+        )
+
+
 @functools.lru_cache(maxsize=64)
 def load(path: str) -> Any:
     """Return what a file of Python code holds under a name; the file is run once.
 
     Args:
-      path: `FILE.py:NAME`.
+      path: `FILE.py:NAME`, given by the user; of a record, see `check_named`.
 
     Raises:
       InputError: no such file, it does not run, or it holds no such name.
@@ -97,4 +123,5 @@ def load(path: str) -> Any:
         ) from error
     if not hasattr(module, name):
         raise unknown_name(f"name in {file}", name, dir(module))
+    _ran.add(path)
     return getattr(module, name)

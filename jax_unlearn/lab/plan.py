@@ -6,6 +6,7 @@ from typing import Any
 
 from jax_unlearn.errors import InputError, check_seed
 from jax_unlearn.lab import schema
+from jax_unlearn.lab.catalog import check_named
 from jax_unlearn.lab.modalities import (
     MODALITIES,
     modality_named,
@@ -138,6 +139,7 @@ def plan_of(record: Any, *, name: str) -> Plan:
     try:
         told = dict(record["plan"])
         kind = told.pop("modality", None)
+        check_named(kind)
         kind = None if kind is None else modality_named(kind)
         told["training"] = read_training(told["training"], kind)
         kind = modality_of(told["training"]).judging

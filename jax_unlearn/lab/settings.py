@@ -11,7 +11,13 @@ from typing import Any, Literal, get_args
 from jax_unlearn import _validate
 from jax_unlearn.cards import Card, WeightingCard
 from jax_unlearn.errors import InputError, unknown_name
-from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS, method_card, weighting_card
+from jax_unlearn.lab.catalog import (
+    METHODS,
+    WEIGHTINGS,
+    check_named,
+    method_card,
+    weighting_card,
+)
 from jax_unlearn.lab.modalities import modality_named
 from jax_unlearn.lab.modality import check_sgd
 
@@ -160,6 +166,8 @@ has; leave it out
         >>> Unlearning.read(setting.record()) == setting
         True
         """
+        for name in ("method", "weighting", "modality"):
+            check_named(record.get(name))
         values = dict(record)
         for card in cards:
             for name in ("method", "weighting"):

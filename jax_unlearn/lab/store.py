@@ -20,6 +20,7 @@ from jax_unlearn.drivers.locks import LOCK, locked
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import schema
+from jax_unlearn.lab.catalog import check_named
 from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.modalities import MODALITIES, modality_named, read_training
@@ -323,6 +324,7 @@ def kind_of(path: str | os.PathLike, record: Mapping[str, Any]) -> Modality:
       InputError: none that is known here.
     """
     if isinstance(record.get("modality"), str):
+        check_named(record["modality"])
         return modality_named(record["modality"])
     for modality in MODALITIES:
         if modality.key in record:
