@@ -55,6 +55,8 @@ CORE = [
 ALLOWED = {"jax", "optax", "chex", "numpy"}
 INSIDE = {
     "_validate",
+    "cards",
+    "data",
     "diffusion",
     "types",
     "errors",

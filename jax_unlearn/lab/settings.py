@@ -168,7 +168,7 @@ has; leave it out
         """
         for name in ("method", "weighting", "modality"):
             check_named(record.get(name))
-        values = dict(record)
+        values = {name: value for name, value in record.items() if name != "own"}
         for card in cards:
             for name in ("method", "weighting"):
                 if values.get(name) == card.name:
@@ -251,7 +251,10 @@ has; leave it out
 
     def flat(self) -> dict[str, Any]:
         """Return all values by name; `of` takes them again."""
-        values = {name: v for name, v in self.record().items() if name not in _NESTED}
+        fields = dataclasses.fields(self)
+        values = {
+            f.name: getattr(self, f.name) for f in fields if f.name not in _NESTED
+        }
         for name in _NESTED:
             values |= vars(getattr(self, name))
         return values
@@ -259,10 +262,11 @@ has; leave it out
     def record(self) -> dict[str, Any]:
         """Return what JSON holds of it; `read` takes it again."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        own = METHODS.get(self.method) is not self.card and ".py:" not in self.method
         return {
             name: dict(vars(value)) if name in _NESTED else value
             for name, value in values.items()
-        }
+        } | ({"own": True} if own else {})
 
     def told(self) -> dict[str, Any]:
         """Return what is read of it, beside method, weighting, rate, batch and epochs.
@@ -302,8 +306,8 @@ has; leave it out
                 "freeze_statistics": self.freezes_statistics,
             }
             read = {name: values[name] for name, wanted in when.items() if wanted}
-            for name in _GUARDS:
-                if name in read and read[name] in (False, 0.0):
+            for name in _GUARDS[:2]:
+                if not read.get(name, True):
                     del read[name]
         for options in (self.weighting_options, self.modality_options, self.options):
             read |= _told(options)

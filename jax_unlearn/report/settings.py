@@ -201,12 +201,12 @@ def is_known(record: Mapping[str, Any]) -> bool:
 
     >>> is_known({"method": "ltu"}), is_known({"method": ["ltu"]})
     (True, False)
-    >>> is_known({"method": "mine.py:MINE", "options": {}})
-    True
+    >>> is_known({"method": "mine.py:MINE"}), is_known({"method": "mine", "own": True})
+    (True, True)
     """
     method = record["method"]
-    own = isinstance(record.get("options"), Mapping)
-    return isinstance(method, str) and (method in METHODS or own)
+    own = isinstance(method, str) and ".py:" in method
+    return own or bool(record.get("own")) or method in (*METHODS,)
 
 
 def _own(method: str) -> tuple[str, ...]:
@@ -220,8 +220,10 @@ def _own(method: str) -> tuple[str, ...]:
 def _setting(record: Mapping[str, Any]) -> Unlearning | None:
     """Return the setting of a record; None where its card is not at hand."""
     try:
-        return Unlearning.read(record)
-    except InputError:
+        setting = Unlearning.read(record)
+        setting.told()
+        return setting
+    except (InputError, TypeError):  # of another version, or of a card not at hand
         return None
 
 
@@ -229,5 +231,6 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a record of a foreign card says, its options side by side."""
     values = {name: record[name] for name in COMMON if name in record}
     for group in ("weighting_options", "options"):
-        values |= record.get(group) or {}
+        options = record.get(group)
+        values |= options if isinstance(options, Mapping) else {}
     return values

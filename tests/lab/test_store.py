@@ -210,6 +210,8 @@ def test_a_model_comes_back_as_it_was(model):
     assert origin_of(stored) == Origin(TRAININGS[kind], 4)
     again = stored.subject(subject.dataset)
     two = jax.tree.map(lambda leaf: leaf[:2], again.examples.inputs)
+    if kind == "diffusion":  # a network of noised images, times and conditions
+        two = two, jnp.ones(2, jnp.int32), again.examples.labels[:2]
     found, _ = again.model.apply(*stored.trained[:2], two, train=False)
     expected, _ = subject.model.apply(*trained[:2], two, train=False)
     np.testing.assert_array_equal(found, expected)
@@ -218,7 +220,7 @@ def test_a_model_comes_back_as_it_was(model):
 def test_a_model_of_another_kind_or_other_data_is_refused(model):
     kind, subject, _, path = model
     other = next(name for name in TRAININGS if name != kind)
-    with pytest.raises(InputError, match=f"holds a {kind} model; give one of {other}"):
+    with pytest.raises(InputError, match=f"holds a {kind} model, not a {other} one"):
         load_model(path, modality=other)
     dataset = subject.dataset
     images = dataset._replace(

@@ -1,11 +1,13 @@
 """Settings are told of the methods that read them, and once where several share."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
 from made_results import made_results
 
 from jax_unlearn.lab import Unlearning
+from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
 from jax_unlearn.report import check_results, settings
 
 FT = Unlearning.of(method="finetune", learning_rate=0.05)
@@ -15,7 +17,7 @@ LTU = {"method": "ltu", "rho": 0.3}
 def told(**methods):
     """Return the last column by label, and the shared sentences."""
     rows = {
-        label: SimpleNamespace(label=label, setting=vars(setting))
+        label: SimpleNamespace(label=label, setting=setting.record())
         for label, setting in methods.items()
     }
     rows = {"retrain": SimpleNamespace(label="Retrain", setting=None), **rows}
@@ -73,7 +75,7 @@ def test_ltu_has_settings_of_its_own():
         "RL": "–",
         "LTU": "–",
         "plain": "harmonizer none, remat yes, first order yes",
-        "masked": "keep 0.5, salient yes, attacks 2 × logistic",
+        "masked": "salient yes, keep 0.5, attacks 2 × logistic",
         "leaf": "per leaf yes, strategies uniform",
     }
     assert shared == [
@@ -127,7 +129,23 @@ def test_a_method_of_many_settings_is_told_apart_whatever_it_is_called(monkeypat
 
 
 def test_every_setting_that_depends_is_a_setting():
-    known = set(vars(Unlearning.of()))
-    assert set(settings.MATTERS) | set(settings.COMMON) <= known
-    assert {*settings.FLAGS, *settings.OPTIONS} <= known
-    assert {switch for switch, _ in settings.MATTERS.values()} <= known
+    known = set(Unlearning.of().flat())
+    for card in METHODS.values():
+        known |= {field.name for field in dataclasses.fields(card.options)}
+    for card in WEIGHTINGS.values():
+        known |= {field.name for field in dataclasses.fields(card.options)}
+    assert set(settings.COMMON) | settings.OPTIONS <= known
+    assert {"tau", "forget_epochs", "keep", "temperature"} <= settings.OPTIONS
+    assert not {"rewind", "epochs", "learning_rate"} & settings.OPTIONS
+
+
+def test_a_setting_of_a_card_that_is_not_at_hand_is_told_as_it_stands():
+    record = {**Unlearning.of(weighting="falw").record(), "method": "theirs.py:CARD"}
+    record["options"] = {"push": 0.5}
+    found = settings.told(record)
+    assert (found["method"], found["push"], found["tau"]) == (
+        "theirs.py:CARD",
+        0.5,
+        0.15,
+    )
+    assert "not at hand" in settings.about(record)["source"]
