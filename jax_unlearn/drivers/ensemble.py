@@ -91,7 +91,7 @@ def run_ensemble(
 
     Source: our choice.
 
-    >>> import optax
+    >>> import optax, jax.numpy as jnp
     >>> import jax_unlearn as ju
     >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> alg = ju.methods.gradient_ascent(model, optax.sgd(1.0))
@@ -176,7 +176,7 @@ def step_seconds(
 
     Source: our choice.
 
-    >>> import optax
+    >>> import optax, jax.numpy as jnp
     >>> import jax_unlearn as ju
     >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> alg = ju.methods.gradient_ascent(model, optax.sgd(1.0))
