@@ -151,7 +151,7 @@ def test_the_audit_tells_fid(made):
         ("sample --checkpoint original --out x.gif", "write a .png or an .npz"),
         ("sample --checkpoint nothing", "does not exist"),
         ("train --data D --timesteps 0", "timesteps=0 must be at least 1"),
-        ("train --data D --widths 4 8 16 32 64", "multiples of 16"),
+        ("train --data D --widths 4 8 16 32 64 --out new", "multiples of 16"),
         ("train --data D --forget 0 1 2", "nothing is left to train on"),
         ("train --data D --reduce 3", "factor=3 must divide the sides"),
         (
