@@ -23,12 +23,11 @@ from jax_unlearn.data import (
     write_atomic,
 )
 from jax_unlearn.data.files import read_npz
-from jax_unlearn.errors import InputError
 from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.plan import Plan, check_labels, slug
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.settings import Unlearning
-from jax_unlearn.lab.store import partial_of, same
+from jax_unlearn.lab.store import partial_of, refused, same
 
 NUMBERS = "numbers.json"
 ORIGINAL, RETRAIN = "original", "retrain"
@@ -91,10 +90,7 @@ class Files:
             self._say(f"{path} is damaged ({error}): making the model again")
             return None
         if not same(told, self._record(role, number)):
-            raise InputError(
-                f"{path} was made with another setting, seed, request or data set; "
-                "choose another folder for these ensembles"
-            )
+            raise refused(path)
         return logits, seconds
 
     def write(

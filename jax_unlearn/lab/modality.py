@@ -28,6 +28,13 @@ def adam() -> optax.GradientTransformation:
     return optax.GradientTransformation(inner.init, update)
 
 
+def falling_rate(learning_rate: float, steps: int) -> optax.GradientTransformation:
+    """Return the scaling by a rate that falls along a cosine to 0."""
+    rates = optax.cosine_decay_schedule(learning_rate, steps)
+    # strict dtype promotion forbids a schedule of an integer
+    return optax.scale_by_learning_rate(lambda step: rates(jax.numpy.float32(step)))
+
+
 def check_sgd(setting: Any) -> None:
     """Refuse numbers that no run of SGD can have.
 

@@ -103,8 +103,7 @@ class Unlearning:
 
     def __post_init__(self):
         card = method_card(self.method)
-        asked = card.weighting if self.weighting == "auto" else self.weighting
-        weighting = weighting_card(asked)
+        weighting = _weighting(self.weighting, card)
         kind = modality_named(self.modality)
         self._set(_card=card, _weighting_card=weighting)
         _check_names(card, weighting, kind)
@@ -190,8 +189,7 @@ has; leave it out
         if "steps" not in given and not _counts_steps(card):
             values["steps"] = 0
         told = {name: value for name, value in values.items() if name in common}
-        asked = told.get("weighting", "auto")
-        weighting = weighting_card(card.weighting if asked == "auto" else asked)
+        weighting = _weighting(told.get("weighting", "auto"), card)
         classes = {
             "options": card.options,
             "weighting_options": weighting.options,
@@ -235,8 +233,7 @@ has; leave it out
             if self.card.weighting == self.weighting != "uniform":
                 same["weighting"] = "auto"
         asked = {**same, **changes}["weighting"]
-        asked = card.weighting if asked == "auto" else asked
-        if weighting_card(asked) is not self.weighting_card:
+        if _weighting(asked, card) is not self.weighting_card:
             own["weighting_options"] = {}
         common = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         flat = {name: v for name, v in common.items() if name not in _NESTED}
@@ -448,6 +445,11 @@ def _check_names(*cards: Any) -> None:
                     f"{owners[field.name]} too; give it another name"
                 )
             owners[field.name] = card.name
+
+
+def _weighting(asked: Any, card: Card) -> WeightingCard:
+    """Return the weighting asked for; "auto" is the method's own."""
+    return weighting_card(card.weighting if asked == "auto" else asked)
 
 
 def _counts_steps(card: Card) -> bool:

@@ -21,7 +21,7 @@ from jax_unlearn.lab.modalities.classification.networks import (
     classifier,
     describe,
 )
-from jax_unlearn.lab.modality import Modality
+from jax_unlearn.lab.modality import Modality, falling_rate
 from jax_unlearn.types import Array, LossFn, Unlearner
 
 
@@ -32,15 +32,12 @@ def optimizer_of(training: Training, steps: int) -> optax.GradientTransformation
     >>> optimizer.update(jnp.ones(1), optimizer.init(jnp.ones(1)))[0].tolist()
     [-1.0]
     """
-    rates = optax.cosine_decay_schedule(training.learning_rate, max(steps, 1))
     parts = []
     if training.weight_decay > 0:
         parts.append(optax.add_decayed_weights(training.weight_decay))
     if training.momentum > 0:
         parts.append(optax.trace(training.momentum))
-    # strict dtype promotion forbids a schedule of an integer
-    rate = optax.scale_by_learning_rate(lambda step: rates(jnp.float32(step)))
-    return optax.chain(*parts, rate)
+    return optax.chain(*parts, falling_rate(training.learning_rate, max(steps, 1)))
 
 
 def _optimize(built: Classifier, training: Training, steps: int) -> Unlearner:

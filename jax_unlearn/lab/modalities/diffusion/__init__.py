@@ -31,7 +31,7 @@ from jax_unlearn.lab.modalities.diffusion.settings import (
     Judging,
     renamed,
 )
-from jax_unlearn.lab.modality import Modality, adam
+from jax_unlearn.lab.modality import Modality, adam, falling_rate
 from jax_unlearn.types import Array, LossFn, Unlearner, UnlearnState
 
 MEASURED = 512  # images on which errors, masks and attacks are measured, at most
@@ -39,12 +39,10 @@ MEASURED = 512  # images on which errors, masks and attacks are measured, at mos
 
 def _optimize(built: Generator, training: DiffusionTraining, steps: int) -> Unlearner:
     """Return training by Adam, clipped, with a moving average of the parameters."""
-    rates = optax.cosine_decay_schedule(training.learning_rate, steps)
     optimizer = optax.chain(
         optax.clip_by_global_norm(training.clip),
         adam(),
-        # strict dtype promotion forbids a schedule of an integer
-        optax.scale_by_learning_rate(lambda step: rates(jnp.float32(step))),
+        falling_rate(training.learning_rate, steps),
         diffusion.ema_params(training.ema),
     )
     loss = objectives.denoise(
