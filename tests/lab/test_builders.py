@@ -6,9 +6,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
+from toys import three_digits
 
 from jax_unlearn import losses, methods, oneshot
-from jax_unlearn.data import Dataset, Examples, digits, forget_split, holdout, to_ids
+from jax_unlearn.data import Dataset, Examples, forget_split, holdout, to_ids
 from jax_unlearn.drivers.loop import predict, run
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Request, Training, Unlearning
@@ -77,23 +78,11 @@ class World(NamedTuple):
         return execute(job, at, jax.random.key(0))
 
 
-def small_digits() -> Dataset:
-    full = digits()
-    keep, test = full.train.labels < 3, full.test.labels < 3
-    return Dataset(
-        "three digits",
-        Examples(full.train.inputs[keep][:140], full.train.labels[keep][:140]),
-        Examples(full.test.inputs[test][:30], full.test.labels[test][:30]),
-        3,
-        ("0", "1", "2"),
-    )
-
-
 @pytest.fixture(scope="module")
 def worlds():
     """Train an original of each network, when it is first asked for."""
     made = {}
-    dataset = small_digits()
+    dataset = three_digits(140, 30)
     trained, unseen = holdout(dataset.train.labels, count=40, seed=0)
     split = forget_split(dataset.train.labels[trained], fraction=0.2, seed=0)
     split = to_ids(split, trained)

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
+from toys import three_digits
 
-from jax_unlearn.data import Dataset, Examples, digits
+from jax_unlearn.data import Dataset
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError
@@ -43,15 +44,7 @@ def plan(**changes) -> Plan:
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
-    full = digits()
-    keep, test = full.train.labels < 3, full.test.labels < 3
-    return Dataset(
-        "three digits",
-        Examples(full.train.inputs[keep][:140], full.train.labels[keep][:140]),
-        Examples(full.test.inputs[test][:30], full.test.labels[test][:30]),
-        3,
-        ("0", "1", "2"),
-    )
+    return three_digits(140, 30)
 
 
 def content(folder):

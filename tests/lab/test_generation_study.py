@@ -5,9 +5,8 @@ import json
 
 import numpy as np
 import pytest
-from toys import trees_close
+from toys import three_digits, trees_close
 
-from jax_unlearn.data import Dataset, Examples, digits
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan, Training, Unlearning, experiment
 from jax_unlearn.lab.experiment import phases
@@ -50,14 +49,7 @@ PLAN = Plan(
 
 @pytest.fixture(scope="module")
 def data():
-    full = digits()
-
-    def some(part, count):
-        keep = np.flatnonzero(part.labels < 3)[:count]
-        return Examples(part.inputs[keep], part.labels[keep])
-
-    parts = some(full.train, 100), some(full.test, 40)
-    return Dataset("three", *parts, 3, ("a", "b", "c"))
+    return three_digits(100, 40)
 
 
 def test_a_study_is_whole_and_goes_on_where_it_stood(data, tmp_path):

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toys import three_digits
 
 import jax_unlearn as ju
 from jax_unlearn.cards import Card, Job, Lab, WeightingCard
-from jax_unlearn.data import Dataset, Examples, digits
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan, Request, Training, Unlearning
 from jax_unlearn.lab.bench import Bench
@@ -26,17 +26,7 @@ TRAINING = Training(network="linear", epochs=1, batch_size=60)
 QUICK = {"epochs": 1, "batch_size": 60, "learning_rate": 0.1, "weight_decay": 0.0}
 
 
-def small() -> Dataset:
-    full = digits()
-
-    def some(part, count):
-        keep = np.flatnonzero(part.labels < 3)[:count]
-        return Examples(part.inputs[keep], part.labels[keep])
-
-    return Dataset("three", some(full.train, 90), some(full.test, 20), 3, tuple("abc"))
-
-
-DATA = small()
+DATA = three_digits(90, 20)
 SUBJECT = subject_of(TRAINING, DATA)
 ASKED = Request(np.arange(10), np.arange(10, 80), np.arange(80, 90))
 
@@ -302,7 +292,7 @@ def test_what_is_no_card_is_refused_in_one_line(tmp_path):
         (f"{broken}:MINE", "broken.py does not run .ZeroDivisionError: .*; mend it"),
         (f"{__file__}:MIEN", "unknown name in .*'MIEN'; did you mean 'MINE'"),
         (f"{__file__}:OWN", "is a WeightingCard, no ju.cards.Card"),
-        (f"{__file__}:small", "is a function, no ju.cards.Card"),
+        (f"{__file__}:plan", "is a function, no ju.cards.Card"),
         ("scrubb", "unknown method 'scrubb'; did you mean 'scrub'"),
         (dataclasses.replace(MINE, name="scrub"), "'scrub' has the name of one of the"),
     ):

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import trees_close
+from toys import three_digits, trees_close
 
-from jax_unlearn.data import Dataset, Examples, digits
+from jax_unlearn.data import Examples
 from jax_unlearn.drivers import checkpoint
 from jax_unlearn.drivers.locks import locked
 from jax_unlearn.errors import InputError
@@ -164,16 +164,6 @@ def test_settings_of_earlier_versions_are_the_same_settings():
     assert not same({"training": {"network": "mlp", "heads": 3}}, training)
 
 
-def small() -> Dataset:
-    full = digits()
-
-    def some(part, count):
-        keep = np.flatnonzero(part.labels < 3)[:count]
-        return Examples(part.inputs[keep], part.labels[keep])
-
-    return Dataset("three", some(full.train, 60), some(full.test, 20), 3, tuple("abc"))
-
-
 TRAININGS = {
     "classification": Training(network="resnet8", width=4),
     "diffusion": DiffusionTraining(widths=(4,), attention=(0,), timesteps=12),
@@ -184,7 +174,7 @@ TRAININGS = {
 def model(request, tmp_path_factory):
     """Return a kind of model, a subject, its arrays, and where they are saved."""
     training = TRAININGS[request.param]
-    subject = subject_of(training, small())
+    subject = subject_of(training, three_digits(60, 20))
     two = jax.tree.map(lambda leaf: leaf[:2], subject.examples.inputs)
     made = subject.model.init(jax.random.key(1), two)
     trained = Trained(*made, {"run": 1.5})

@@ -6,8 +6,9 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import three_digits
 
-from jax_unlearn.data import Dataset, Examples, digits
+from jax_unlearn.data import Dataset
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan, Training, Unlearning
 from jax_unlearn.recipes import RECIPES, pages
@@ -16,17 +17,9 @@ from jax_unlearn.recipes.study import Study
 
 
 def tiny() -> tuple[Plan, Dataset]:
-    full = digits()
-    keep, test = full.train.labels < 3, full.test.labels < 3
-    data = Dataset(
-        "three digits",
-        Examples(full.train.inputs[keep][:120], full.train.labels[keep][:120]),
-        Examples(full.test.inputs[test][:40], full.test.labels[test][:40]),
-        3,
-        ("0", "1", "2"),
-    )
     training = Training(network="mlp", width=8, epochs=2, batch_size=40)
-    return Plan("tiny", "random", 0.2, 1.0, 30, training, {}, (7, 8)), data
+    plan = Plan("tiny", "random", 0.2, 1.0, 30, training, {}, (7, 8))
+    return plan, three_digits(120, 40)
 
 
 def test_a_search_goes_on_where_it_stopped(tmp_path):

@@ -12,6 +12,7 @@ from jax_unlearn.cards import Learned, Variables
 from jax_unlearn.data import queries, query_gaps
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.lab.attacks import checked_attacks, numbered
+from jax_unlearn.lab.modality import falling_rate
 from jax_unlearn.losses import true_class_probability
 from jax_unlearn.membership import Observed
 from jax_unlearn.methods.ltu import Ltu
@@ -109,10 +110,9 @@ def _shadowed(
     inputs, labels = jax.tree.map(lambda array: array[ids], tuple(lab.examples))
     batch_size = min(lab.setting.batch_size, len(ids) // 2)
     steps = max(SHADOW_EPOCHS * len(ids) // 2 // batch_size, 1)
-    cosine = optax.cosine_decay_schedule(SHADOW_RATE, steps)
     shadows = membership.train_shadows(
         lab.model,
-        optax.sgd(lambda step: cosine(jnp.float32(step)), momentum=0.9),
+        optax.chain(optax.trace(0.9), falling_rate(SHADOW_RATE, steps)),
         inputs,
         labels,
         key,
