@@ -235,11 +235,9 @@ has; leave it out
         asked = {**same, **changes}["weighting"]
         if _weighting(asked, card) is not self.weighting_card:
             own["weighting_options"] = {}
-        common = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        flat = {name: v for name, v in common.items() if name not in _NESTED}
         return self.of(
             **{
-                **flat,
+                **self._common(),
                 **same,
                 **{name: v for values in own.values() for name, v in values.items()},
                 **changes,
@@ -248,13 +246,14 @@ has; leave it out
 
     def flat(self) -> dict[str, Any]:
         """Return all values by name; `of` takes them again."""
-        fields = dataclasses.fields(self)
-        values = {
-            f.name: getattr(self, f.name) for f in fields if f.name not in _NESTED
-        }
+        values = self._common()
         for name in _NESTED:
             values |= vars(getattr(self, name))
         return values
+
+    def _common(self) -> dict[str, Any]:
+        fields = dataclasses.fields(self)
+        return {f.name: getattr(self, f.name) for f in fields if f.name not in _NESTED}
 
     def record(self) -> dict[str, Any]:
         """Return what JSON holds of it; `read` takes it again."""
