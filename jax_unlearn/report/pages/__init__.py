@@ -145,13 +145,16 @@ def environment() -> Any:
 
 
 def _count(value: Any, what: str = "") -> str:
-    """Return a number of things, of a number or of a list of them.
+    """Return a number of things, of a number, a share or a list of them.
 
     >>> _count([3, 4], "classes"), _count(1000, "samples"), _count(None, "x")
     ('2 classes', '1,000 samples', '')
+    >>> _count(0.1, "held out")
+    '10 % held out'
     """
-    value = len(value) if isinstance(value, list | tuple) else value
-    return f"{value:,} {what}".strip() if isinstance(value, int) and value else ""
+    value = len(value) if isinstance(value, list | tuple) else value or 0
+    number = f"{100 * value:g} %" if 0 < value < 1 else f"{value:,.0f}"
+    return f"{number} {what}".strip() if value else ""
 
 
 def _pairs(settings: Mapping[str, Any] | None) -> list[str]:
