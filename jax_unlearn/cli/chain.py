@@ -4,12 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jax_unlearn.cli.choices import Choice, parsed
-from jax_unlearn.cli.commands import blamed
 from jax_unlearn.cli.console import Reporter, open_console
 from jax_unlearn.cli.sources import DataSource
 from jax_unlearn.errors import check_seed
 from jax_unlearn.lab.chain import LEDGER, Chain
 from jax_unlearn.lab.chain import chain as serve
+from jax_unlearn.lab.job import blamed
 from jax_unlearn.lab.ledger import read
 from jax_unlearn.lab.requests import requested
 from jax_unlearn.lab.settings import Unlearning

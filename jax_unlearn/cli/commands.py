@@ -2,8 +2,7 @@
 
 import io
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,9 @@ from jax_unlearn.data import (
 )
 from jax_unlearn.drivers import checkpoint as checkpoints
 from jax_unlearn.drivers.series import Series
-from jax_unlearn.errors import InputError, NonFiniteError, check_seed
+from jax_unlearn.errors import InputError, check_seed
 from jax_unlearn.lab.attacks import weak_attacks
-from jax_unlearn.lab.job import Trained, execute
+from jax_unlearn.lab.job import Trained, blamed, execute
 from jax_unlearn.lab.modalities.diffusion.grids import png_bytes
 from jax_unlearn.lab.modalities.diffusion.networks import draw, sampler_of
 from jax_unlearn.lab.modalities.diffusion.settings import Sampling
@@ -367,21 +366,6 @@ def report(
     print(f"wrote {page}")
 
 
-@contextmanager
-def blamed(
-    what: str, learning_rate: float, checkpoint: Path | None = None
-) -> Iterator[None]:
-    """Say what diverged, with which learning rate, and where to go on from."""
-    try:
-        yield
-    except NonFiniteError as error:
-        last = "" if checkpoint is None else f"; last good checkpoint: {checkpoint}"
-        raise InputError(
-            f"{what} with learning_rate={learning_rate}: {error}; lower the learning "
-            f"rate{last}"
-        ) from error
-
-
 def _kept(
     out: Path,
     told: dict[str, Any],
@@ -396,15 +380,12 @@ def _kept(
 ) -> Trained | None:
     """Make a model and write its checkpoint; None where it stands there already."""
     ids, unseen = parts
-    complete = False
 
     def making(series: Series | None) -> Trained:
         with Reporter(open_console(), 1) as progress:
             return make(progress, series)
 
     def read(path: Path) -> tuple[dict[str, Any], Trained | None]:
-        nonlocal complete
-        complete = True
         return checkpoints.read_record(path), None
 
     def write(path: Path, trained: Trained | None) -> None:
@@ -422,6 +403,6 @@ def _kept(
         seconds=save_every,
         resume=resume,
     )
-    if complete:
+    if made is None:
         print(f"{out} is complete; nothing to resume")
     return made

@@ -13,9 +13,8 @@ from jax_unlearn.data import Dataset, digest
 from jax_unlearn.drivers import checkpoint
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.drivers.series import Series
-from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.lab.context import Origin
-from jax_unlearn.lab.job import Progress, Trained, execute, silent
+from jax_unlearn.lab.job import Progress, Trained, blamed, execute, silent
 from jax_unlearn.lab.notes import Infos, conflicts, weights_against_losses
 from jax_unlearn.lab.plan import Plan, slug
 from jax_unlearn.lab.prepare import Preparer
@@ -246,19 +245,13 @@ class Bench:
                 self._progress(role.label, step, total)
 
             self._progress(role.label, 0, total)
-            try:
+            with blamed(f"training {role.label}", self.plan.training.learning_rate):
                 trained = self._trainer(
                     ids,
                     seed=role.seed + role.offset,
                     callback=callback,
                     series=series,
                 )
-            except NonFiniteError as error:
-                raise InputError(
-                    f"training {role.label} with "
-                    f"learning_rate={self.plan.training.learning_rate}: {error}; "
-                    "lower the learning rate"
-                ) from error
             return Unlearned(trained, {})
 
         told = {"training": vars(self.plan.training), "seed": role.seed + role.offset}

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -33,6 +34,30 @@ Progress = Callable[[str, int, int], None]
 def silent(phase: str, done: int, total: int) -> None:
     """Report no progress."""
     del phase, done, total
+
+
+@contextlib.contextmanager
+def blamed(
+    what: str, learning_rate: float, checkpoint: Path | None = None
+) -> Iterator[None]:
+    """Say what diverged, with which learning rate, and where to go on from.
+
+    Args:
+      what: is run.
+      learning_rate: of it.
+      checkpoint: it starts from, if it does.
+
+    Raises:
+      InputError: the body raised `NonFiniteError`.
+    """
+    try:
+        yield
+    except NonFiniteError as error:
+        last = "" if checkpoint is None else f"; last good checkpoint: {checkpoint}"
+        raise InputError(
+            f"{what} with learning_rate={learning_rate}: {error}; lower the learning "
+            f"rate{last}"
+        ) from error
 
 
 class Trained(NamedTuple):
