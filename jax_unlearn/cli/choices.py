@@ -18,7 +18,13 @@ import tyro
 from jax_unlearn.cards import Card
 from jax_unlearn.drivers.checkpoint import read_record
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS, method_card, weighting_card
+from jax_unlearn.lab.catalog import (
+    METHODS,
+    WEIGHTINGS,
+    method_card,
+    weighting_card,
+    weighting_of,
+)
 from jax_unlearn.lab.modalities import MODALITIES, modality_named
 from jax_unlearn.lab.modality import Modality
 from jax_unlearn.lab.settings import Unlearning
@@ -113,8 +119,7 @@ class Choice(NamedTuple):
     def groups(self) -> dict[str, type]:
         """Return dataclasses of the options by title, with this choice's defaults."""
         card = method_card(self.method)
-        asked = card.weighting if self.weighting == "auto" else self.weighting
-        own = weighting_card(asked)
+        own = weighting_of(card, self.weighting)
         named = {"modality": self.modality.name}
         named |= {"method": self.method, "weighting": self.weighting}
         usual = Unlearning.of(**named)

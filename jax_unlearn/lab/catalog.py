@@ -47,6 +47,15 @@ def weighting_card(weighting: WeightingCard | str) -> WeightingCard:
     return _card(weighting, WEIGHTINGS, WeightingCard, "weighting")
 
 
+def weighting_of(method: Card, asked: WeightingCard | str) -> WeightingCard:
+    """Return the card of the weighting asked for; "auto" is the method's own.
+
+    >>> weighting_of(method_card("sfron"), "auto").name
+    'sfron'
+    """
+    return weighting_card(method.weighting if asked == "auto" else asked)
+
+
 def _card(
     asked: AnyCard | str, known: dict[str, AnyCard], kind: type[AnyCard], word: str
 ) -> AnyCard:

@@ -16,7 +16,7 @@ from jax_unlearn.lab.catalog import (
     WEIGHTINGS,
     check_named,
     method_card,
-    weighting_card,
+    weighting_of,
 )
 from jax_unlearn.lab.modalities import modality_named
 from jax_unlearn.lab.modality import check_sgd
@@ -103,7 +103,7 @@ class Unlearning:
 
     def __post_init__(self):
         card = method_card(self.method)
-        weighting = _weighting(self.weighting, card)
+        weighting = weighting_of(card, self.weighting)
         kind = modality_named(self.modality)
         self._set(_card=card, _weighting_card=weighting)
         _check_names(card, weighting, kind)
@@ -189,7 +189,7 @@ has; leave it out
         if "steps" not in given and not _counts_steps(card):
             values["steps"] = 0
         told = {name: value for name, value in values.items() if name in common}
-        weighting = _weighting(told.get("weighting", "auto"), card)
+        weighting = weighting_of(card, told.get("weighting", "auto"))
         classes = {
             "options": card.options,
             "weighting_options": weighting.options,
@@ -233,7 +233,7 @@ has; leave it out
             if self.card.weighting == self.weighting != "uniform":
                 same["weighting"] = "auto"
         asked = {**same, **changes}["weighting"]
-        if _weighting(asked, card) is not self.weighting_card:
+        if weighting_of(card, asked) is not self.weighting_card:
             own["weighting_options"] = {}
         return self.of(
             **{
@@ -444,11 +444,6 @@ def _check_names(*cards: Any) -> None:
                     f"{owners[field.name]} too; give it another name"
                 )
             owners[field.name] = card.name
-
-
-def _weighting(asked: Any, card: Card) -> WeightingCard:
-    """Return the weighting asked for; "auto" is the method's own."""
-    return weighting_card(card.weighting if asked == "auto" else asked)
 
 
 def _counts_steps(card: Card) -> bool:
