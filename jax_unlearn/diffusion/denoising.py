@@ -215,22 +215,34 @@ def denoising_errors(
             f"{count} samples, batch_size={batch_size}: give 1 or more of each"
         )
 
-    @programs.jit
-    def measure(params, model_state, batch: Batch, key: Array):
-        seen = noised(process, batch, key, draws=draws)
-        prediction, _ = model.apply(params, model_state, seen.inputs, train=False)
-        errors = squared_error(prediction, seen.target)
-        return errors.reshape(draws, -1).T, seen.inputs[1].reshape(draws, -1).T
-
+    fixed = model, process.prediction_type, draws
     size = min(batch_size, count)
     parts = []
     for number, start in enumerate(range(0, count, size)):
         rows = np.minimum(np.arange(start, start + size), count - 1)
         batch = jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf[rows]), samples)
-        part = measure(params, model_state, batch, jax.random.fold_in(key, number))
+        made = params, model_state, process.alphas_cumprod, batch
+        part = _measure(fixed, *made, jax.random.fold_in(key, number))
         parts.append(jax.device_get(part))
     errors, times = (np.concatenate(part)[:count] for part in zip(*parts, strict=True))
     return ErrorTable(errors, times)
+
+
+@programs.jit(static_argnums=0)
+def _measure(
+    fixed: tuple[Model, str, int],
+    params: Params,
+    model_state: ModelState,
+    alphas_cumprod: Array,
+    batch: Batch,
+    key: Array,
+) -> tuple[Array, Array]:
+    """Return errors and timesteps: one program for all models of one network."""
+    model, prediction_type, draws = fixed
+    seen = noised(Process(alphas_cumprod, prediction_type), batch, key, draws=draws)
+    prediction, _ = model.apply(params, model_state, seen.inputs, train=False)
+    errors = squared_error(prediction, seen.target)
+    return errors.reshape(draws, -1).T, seen.inputs[1].reshape(draws, -1).T
 
 
 def _repeat(array: Array, times: int) -> Array:
