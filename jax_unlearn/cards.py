@@ -251,8 +251,17 @@ class Lab(Protocol):
         """
         ...
 
-    def retraining(self, part: str, *, seed: int | None = None) -> tuple[Job, Array]:
+    def retraining(
+        self,
+        part: str,
+        *,
+        seed: int | None = None,
+        share: float = 1.0,
+        rate: float = 1.0,
+    ) -> tuple[Job, Array]:
         """Return the original's training on a part, from a start, and its key.
+
+        Annealed within a share of its steps; its peak learning rate times `rate`.
 
         Raises:
           InputError: nobody knows how the original was trained.

@@ -499,6 +499,7 @@ def test_the_matrix_covers_what_the_packages_export():
                 "assemble",
                 "class_matched_error",
                 "l1_penalty",
+                "partial_reset",
                 "rewind",
                 "sfron_strength",
                 "unsir_noise",

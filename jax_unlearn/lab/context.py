@@ -283,11 +283,13 @@ class Context:
         batches = [step.retain for step in steps if step.retain is not None]
         return measure(*self.original, batches, self.key)
 
-    def retraining(self, part: str, *, seed: int | None = None) -> tuple[Job, Array]:
+    def retraining(
+        self, part: str, *, seed: int | None = None, **shortened: float
+    ) -> tuple[Job, Array]:
         """Return the original's training on a part, from a start, and its key."""
         trainer = Trainer(self.subject, self.training)
         own = self.origin.seed if seed is None and self.origin else seed
-        return trainer.job(self.ids(part), seed=own or 0)
+        return trainer.job(self.ids(part), seed=own or 0, **shortened)
 
     def _program(self, name: Hashable, make: Any) -> Any:
         key = name, self.model

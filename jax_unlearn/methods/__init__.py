@@ -30,6 +30,8 @@ from jax_unlearn.methods.relabel import endpoint_transport as endpoint_transport
 from jax_unlearn.methods.relabel import random_label as random_label
 from jax_unlearn.methods.relabel import salun as salun
 from jax_unlearn.methods.relabel import salun_soft as salun_soft
+from jax_unlearn.methods.reset import PARTIAL_RESET, SHORT_RETRAIN
+from jax_unlearn.methods.reset import partial_reset as partial_reset
 from jax_unlearn.methods.sfron import SFRON
 from jax_unlearn.methods.sfron import sfron as sfron
 from jax_unlearn.methods.sfron import sfron_strength as sfron_strength
@@ -60,5 +62,7 @@ CARDS = (
     AMNESIAC_RELABEL,
     UNSIR,
     ESD,
+    PARTIAL_RESET,
+    SHORT_RETRAIN,
     RETRAIN,
 )

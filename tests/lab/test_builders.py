@@ -26,7 +26,8 @@ TRAININGS = {
     "linear": Training(network="linear", epochs=30, batch_size=128, momentum=0.0),
 }
 SERVED = tuple(name for name in METHODS if name != "esd")  # esd: of diffusion alone
-OWN = ("amnesiac", "deltagrad", "retrain", "ltu")  # below; ltu in test_prepare.py
+# below; ltu in test_prepare.py, the resets in methods/test_reset.py
+OWN = ("amnesiac", "deltagrad", "retrain", "ltu", "partial_reset", "short_retrain")
 DEEP = (  # on the mlp; the others on the linear network, which compiles faster
     *("finetune", "random_label", "endpoint_transport", "scrub", "bad_teacher"),
     *("boundary_shrink", "boundary_expand"),
@@ -338,7 +339,9 @@ def test_retrain_is_the_training_without_the_forget_samples(worlds):
         assert not np.isin(ids, world.request.forget).any()
 
 
-@pytest.mark.parametrize("method", ["amnesiac", "deltagrad", "retrain"])
+@pytest.mark.parametrize(
+    "method", ["amnesiac", "deltagrad", "retrain", "short_retrain", "partial_reset"]
+)
 def test_methods_that_go_through_the_training_need_its_record(worlds, method):
     unknown = worlds("linear")._replace(origin=None)
     with pytest.raises(InputError, match=f"'{method}' goes through .* no record"):

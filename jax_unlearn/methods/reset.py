@@ -1,0 +1,129 @@
+"""What retraining buys within a budget: short Retrain, and partial reset before it.
+
+Both train on the retain set alone, as the original was trained, the schedule annealed
+within a share of Retrain's steps. Every method is to be read beside them.
+"""
+
+import dataclasses
+
+import jax
+
+from jax_unlearn import _validate
+from jax_unlearn.cards import Card, Job, Lab
+from jax_unlearn.types import Params
+
+__all__ = ["PARTIAL_RESET", "SHORT_RETRAIN", "PartialReset", "ShortRetrain"]
+__all__ += ["partial_reset"]
+
+FRESH = 3000  # offset of seeds: no start, order or draw of the original comes again
+
+
+def partial_reset(
+    params: Params, fresh: Params, *, shrink: float = 0.3, perturb: float = 1.0
+) -> Params:
+    """Return parameters that keep a part of what they hold, before training goes on.
+
+    θ ← λ θ + κ θ_fresh. λ = 1, κ = 0 is a warm restart, which forgets nothing; λ = 0,
+    κ = 1 a start from scratch.
+
+    Args:
+      params: θ, a pytree.
+      fresh: θ_fresh, of the same structure, shapes and dtypes: a new initialisation.
+      shrink: λ ≥ 0.
+      perturb: κ ≥ 0.
+
+    Raises:
+      InputError: λ or κ is negative or not finite.
+
+    Source: shrink and perturb (arXiv 1910.08475, section 4), λ and κ apart; to unlearn
+    by it, with batch statistics made anew, is our choice.
+
+    >>> import jax.numpy as jnp
+    >>> partial_reset({"w": jnp.array([2.0])}, {"w": jnp.array([1.0])}, shrink=0.25)
+    {'w': Array([1.5], dtype=float32)}
+    """
+    _validate.not_negative("shrink", shrink, "1 keeps all, 0 nothing; try 0.3")
+    _validate.not_negative("perturb", perturb, "1 adds a whole new start; try 1")
+    return jax.tree.map(lambda old, new: shrink * old + perturb * new, params, fresh)
+
+
+@dataclasses.dataclass(frozen=True)
+class ShortRetrain:
+    """Options of short Retrain.
+
+    Attributes:
+      share: of Retrain's steps, within which the schedule is annealed.
+      rate: peak learning rate, in units of the original training's.
+    """
+
+    share: float = 0.3
+    rate: float = 1.0
+
+    def __post_init__(self):
+        _validate.fraction("share", self.share, "the part of Retrain's cost; try 0.3")
+        _validate.positive("rate", self.rate)
+
+
+@dataclasses.dataclass(frozen=True)
+class PartialReset(ShortRetrain):
+    """Options of partial reset.
+
+    Attributes:
+      share: of Retrain's steps, within which the schedule is annealed.
+      rate: peak learning rate, in units of the original training's.
+      shrink: λ of the original's parameters.
+      perturb: κ of the new ones.
+    """
+
+    rate: float = 2.0
+    shrink: float = 0.3
+    perturb: float = 1.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        _validate.not_negative("shrink", self.shrink, "1 keeps all, 0 nothing; try 0.3")
+        _validate.not_negative("perturb", self.perturb, "1 adds a new start; try 1")
+
+
+def _short_retrain(lab: Lab, options: ShortRetrain) -> Job:
+    job, _ = lab.retraining(
+        "retain", seed=lab.seed + FRESH, share=options.share, rate=options.rate
+    )
+    return job
+
+
+def _partial_reset(lab: Lab, options: PartialReset) -> Job:
+    job = _short_retrain(lab, options)
+    fresh, state = job.start or lab.original
+    shrink, perturb = options.shrink, options.perturb
+    start = partial_reset(lab.original[0], fresh, shrink=shrink, perturb=perturb), state
+    return job._replace(start=start)
+
+
+SHORT_RETRAIN = Card(
+    name="short_retrain",
+    label="Short Retrain",
+    title="Short Retrain",
+    build=_short_retrain,
+    reads=("retain", "training"),
+    cost="share·T·R",
+    options=ShortRetrain,
+    kind="training",
+    weighs=False,
+    step_reads=("length",),
+    search={"share": (0.1, 0.2, 0.3), "rate": (1.0, 2.0)},
+)
+
+PARTIAL_RESET = Card(
+    name="partial_reset",
+    label="Partial reset",
+    title="Partial reset",
+    build=_partial_reset,
+    reads=("retain", "training"),
+    cost="share·T·R",
+    options=PartialReset,
+    kind="training",
+    weighs=False,
+    step_reads=("length",),
+    search={"share": (0.1, 0.2, 0.3), "shrink": (0.3, 0.4, 0.6), "rate": (1.0, 2.0)},
+)
