@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from jax_unlearn.lab.arrays import load_outputs
 from jax_unlearn.lab.catalog import load
 from jax_unlearn.lab.modalities.classification.figures import Table
 from jax_unlearn.lab.modalities.classification.networks import Training
-from jax_unlearn.lab.modalities.diffusion.figures import ImageTable, file_record
+from jax_unlearn.lab.modalities.diffusion.figures import ImageTable
 from jax_unlearn.lab.modalities.diffusion.networks import sampler_of
 from jax_unlearn.lab.modalities.diffusion.settings import Judging, Sampling
 from jax_unlearn.lab.probes import check_probes, probe
@@ -262,7 +263,7 @@ def _audit_images(
             "sampling": vars(sampling),
             "judge": vars(judge),
             "per_class": per_class,
-            "inception": None if inception is None else file_record(inception),
+            "inception": inception and _file_record(inception),
             "methods": {
                 label: stored.record["unlearning"]
                 for label, stored in models.unlearned.items()
@@ -329,6 +330,11 @@ def audit_arrays(
     write_atomic(out, to_json(results), overwrite=True)
     print_audit(console, found)
     console.print(f"wrote {out}", markup=False, soft_wrap=True)
+
+
+def _file_record(path: Path) -> dict[str, str]:
+    """Return name and checksum of a file."""
+    return {"file": path.name, "sha256": sha256(path.read_bytes()).hexdigest()}
 
 
 def _honest_retrain(

@@ -27,7 +27,7 @@ from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError, check_seed
 from jax_unlearn.lab.attacks import weak_attacks
 from jax_unlearn.lab.job import Trained, blamed, execute
-from jax_unlearn.lab.modalities.diffusion.grids import png_bytes
+from jax_unlearn.lab.modalities.diffusion.figures import png_bytes
 from jax_unlearn.lab.modalities.diffusion.networks import draw, sampler_of
 from jax_unlearn.lab.modalities.diffusion.settings import Sampling
 from jax_unlearn.lab.prepare import Preparer
@@ -325,21 +325,13 @@ def sample(
         ids = [class_id(name, names) for name in classes] or range(len(names))
         rows = [names[i] for i in ids]
         conditions = generator.prompts(np.asarray(list(ids)))
-    console, total = open_console(), sampling.sampling_steps
-    with Reporter(console, 1) as progress:
-        progress("sampling", 0, total)
-        images = draw(
-            generator,
-            stored.trained,
-            np.repeat(conditions, count, axis=0),
-            sampling,
-            seed=seed,
-            progress=lambda done, steps: progress(
-                "sampling", max(1, done * total // steps), total
-            ),
-        )
+    wanted = np.repeat(conditions, count, axis=0)
+    with Reporter(open_console(), 1) as progress:
+        given = generator, stored.trained, wanted, sampling
+        images = draw(*given, seed=seed, progress=progress)
     if out.suffix == ".png":
-        content = png_bytes(images.reshape(len(rows), count, *images.shape[1:]))
+        grid = images.reshape(len(rows), count, *images.shape[1:])
+        content = png_bytes(grid, enlarge=max(1, 64 // images.shape[1]))
     else:
         buffer = io.BytesIO()
         np.savez(buffer, images=images, asked=np.repeat(np.asarray(rows), count))

@@ -1,6 +1,6 @@
 """Membership attacks that a method learns first, and how good they are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jax_unlearn import membership
@@ -52,11 +52,34 @@ def weak_attacks(details: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def numbered(names: Sequence[str], number: int) -> str:
-    """Return a name of a list, with its count from the second time on.
+def chosen(lab: Any, options: Any, **known: Mapping[str, Callable]) -> list[list[Any]]:
+    """Return what lists of a method's options name, counted where a name is repeated.
 
-    >>> [numbered(["hard", "hard"], number) for number in (0, 1)]
-    ['hard', 'hard 2']
+    Args:
+      lab: says of which kind the models are.
+      options: of the method.
+      known: by the option: makers of all that it may name, by name.
+
+    Raises:
+      InputError: one that is not known: it reads outputs that are not to be had.
+
+    >>> from jax_unlearn.methods.ltu import Ltu
+    >>> options = Ltu(attacks=("logistic", "logistic"))
+    >>> known = {"logistic": membership.logistic}
+    >>> [attack.name for attack in chosen(None, options, attacks=known)[0]]
+    ['logistic', 'logistic 2']
     """
-    earlier = list(names[:number]).count(names[number])
-    return f"{names[number]} {earlier + 1}" if earlier else names[number]
+    found: list[list[Any]] = []
+    for option, makers in known.items():
+        names = getattr(options, option)
+        found.append([])
+        for number, name in enumerate(names, 1):
+            if name not in makers:
+                raise InputError(
+                    f"{option}={name!r} reads outputs that {lab.modality.name} models "
+                    f"do not have; use {', '.join(makers)}"
+                )
+            count = names[:number].count(name)
+            own = name if count == 1 else f"{name} {count}"
+            found[-1].append(makers[name]()._replace(name=own))
+    return found

@@ -1,7 +1,7 @@
 """A kind of model: all that differs between classifiers, diffusion and other models."""
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import jax
 import numpy as np
@@ -46,6 +46,13 @@ def check_sgd(setting: Any) -> None:
     _validate.positive("learning_rate", setting.learning_rate)
     _validate.share("momentum", setting.momentum)
     _validate.not_negative("weight_decay", setting.weight_decay)
+
+
+def check_choices(values: Any, kind: type | None = None) -> None:
+    """Refuse values that no `Literal` field of their class (or of `kind`) lists."""
+    for name, hint in get_type_hints(kind or type(values)).items():
+        if get_origin(hint) is Literal and hasattr(values, name):
+            _validate.one_of(name, getattr(values, name), get_args(hint))
 
 
 def _as_they_are(built: Any, examples: Examples) -> Examples:

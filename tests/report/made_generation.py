@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jax_unlearn.lab.modalities.diffusion.grids import to_png
+from jax_unlearn.lab.modalities.diffusion.figures import to_png
 
 NAMES = ["cat", "dog", "cow"]
 KEYS = ("original", "retrain", "null", "SalUn", "LTU <b>")

@@ -1,5 +1,6 @@
 """What LTU learns before it unlearns: membership models, and its queries' sources."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from jax_unlearn import membership, objectives
 from jax_unlearn.cards import Learned, Variables
 from jax_unlearn.data import queries, query_gaps
 from jax_unlearn.drivers.loop import predict
-from jax_unlearn.lab.attacks import checked_attacks, numbered
+from jax_unlearn.lab.attacks import checked_attacks, chosen
 from jax_unlearn.lab.modality import falling_rate
 from jax_unlearn.losses import true_class_probability
 from jax_unlearn.membership import Observed
@@ -25,10 +26,7 @@ SHADOW_EPOCHS, SHADOW_RATE = 20, 0.05  # how shadow models are trained; our choi
 def learn(lab: Any, options: Ltu) -> Learned:
     """Train the membership models of LTU and set up its queries.
 
-    Args:
-      lab: with unseen samples in its request; `seed` is that of the attacks' divisions
-        and starts, and of the clusters.
-      options: of LTU.
+    The seed is that of the attacks' divisions and starts, and of the clusters.
 
     Raises:
       InputError: no attack that is better than chance, or a strategy the accessible
@@ -48,59 +46,52 @@ def learn(lab: Any, options: Ltu) -> Learned:
     logits, seen = parts_of(lab.model), parts_of(lab.featured)
     members = Observed(jnp.asarray(logits[0]), jnp.asarray(labels[retain]))
     nonmembers = Observed(jnp.asarray(logits[1]), jnp.asarray(labels[request.unseen]))
-    kept = np.asarray(true_class_probability(members.logits, members.labels))
-    kept_features, forget_features = seen[0], seen[2]
-    size = min(options.query_size, len(retain))
-    sources = {
-        "uniform": lambda: queries.uniform(len(retain)),
-        "class_skewed": lambda: queries.class_skewed(labels[retain]),
-        "feature_cluster": lambda: queries.feature_cluster(
-            kept_features, clusters=min(CLUSTERS, len(retain)), seed=lab.seed
-        ),
-        "hard": lambda: queries.hard(kept),
-        "nearest": lambda: queries.nearest(kept_features, forget_features),
-    }
-    strategies = tuple(
-        sources[name]()._replace(name=numbered(options.strategies, number))
-        for number, name in enumerate(options.strategies)
+    near = {"clusters": min(CLUSTERS, len(retain)), "seed": lab.seed}
+    attacks, strategies = chosen(
+        lab,
+        options,
+        attacks={
+            "logistic": membership.logistic,
+            "softmax_mlp": membership.softmax_mlp,
+            "entropy_mlp": membership.entropy_mlp,
+            "gaussian_ratio": membership.gaussian_ratio,
+        },
+        strategies={
+            "uniform": partial(queries.uniform, len(retain)),
+            "class_skewed": partial(queries.class_skewed, labels[retain]),
+            "feature_cluster": partial(queries.feature_cluster, seen[0], **near),
+            "hard": lambda: queries.hard(np.asarray(true_class_probability(*members))),
+            "nearest": partial(queries.nearest, seen[0], seen[2]),
+        },
     )
+    size = min(options.query_size, len(retain))
     gaps = query_gaps(
         strategies,
-        kept_features,
+        seen[0],
         labels[retain],
-        support_features=forget_features,
+        support_features=seen[2],
         support_labels=labels[forget],
         num_classes=lab.num_classes,
         query_size=min(size, len(forget) - 2),
         seed=lab.seed,
     )
-    key = jax.random.key(lab.seed)
-    known = {attack.name: attack for attack in membership.default_attacks()}
-    attacks = tuple(
-        known[name]._replace(name=numbered(options.attacks, number))
-        for number, name in enumerate(options.attacks)
-    )
-    watched = members, nonmembers
+    key, watched = jax.random.key(lab.seed), (members, nonmembers)
     if options.shadows:
         pool = np.union1d(retain, request.unseen)
         watched = _shadowed(lab, options.shadows, pool, key)
-    params, infos = membership.train_attacks(
-        attacks, *watched, jax.random.fold_in(key, 1)
-    )
+    key = jax.random.fold_in(key, 1)
+    params, infos = membership.train_attacks(attacks, *watched, key)
     if options.shadows:  # judged where they will be used: on the model itself
-        infos = {
-            attack.name: membership.assess(
-                attack, params[attack.name], members, nonmembers, infos[attack.name]
-            )
-            for attack in attacks
-        }
+        for a in attacks:
+            given = params[a.name], members, nonmembers, infos[a.name]
+            infos[a.name] = membership.assess(a, *given)
     details = checked_attacks(infos, options)
     details["gaps"] = {name: gap._asdict() for name, gap in gaps.items()}
     audits = tuple(
         objectives.nonmember(lab.model, attack, params[attack.name])
         for attack in attacks
     )
-    return Learned(strategies, size, audits, details)
+    return Learned(tuple(strategies), size, audits, details)
 
 
 def _shadowed(

@@ -32,21 +32,18 @@ def confidence(lab: Any) -> np.ndarray:
 
 def el2n(lab: Any) -> np.ndarray:
     """Return the error norm, reversed."""
-    logits, labels = _logits(lab)
-    return -np.asarray(losses.el2n(logits, labels))
+    return -np.asarray(losses.el2n(*_logits(lab)))
 
 
 def margin(lab: Any) -> np.ndarray:
     """Return the logit of the true class less the largest other one."""
-    logits, labels = _logits(lab)
-    return np.asarray(losses.margin(logits, labels))
+    return np.asarray(losses.margin(*_logits(lab)))
 
 
 def gradient_norm(lab: Any) -> np.ndarray:
     """Return the norm of each sample's gradient, reversed."""
-    forget = lab.request.forget
-    inputs = as_floats(lab.examples.inputs[forget])
-    batch = Batch(jnp.asarray(inputs), jnp.asarray(lab.examples.labels[forget]))
+    inputs = as_floats(lab.examples.inputs[lab.request.forget])
+    batch = Batch(jnp.asarray(inputs), jnp.asarray(lab.labels("forget")))
     loss = objectives.descent(lab.model)._replace(train=False)
     norms = programs.jit(gradient_norms, static_argnums=0)(loss, *lab.original, batch)
     return -np.asarray(norms)
@@ -63,7 +60,7 @@ def neighbours(lab: Any) -> np.ndarray:
     count = min(NEIGHBOURS, len(retain))
     nearest = NearestNeighbors(n_neighbors=count).fit(kept)
     found = nearest.kneighbors(seen, return_distance=False)
-    same = lab.examples.labels[retain][found] == lab.examples.labels[forget][:, None]
+    same = lab.labels("retain")[found] == lab.labels("forget")[:, None]
     return same.mean(axis=1) + confidence(lab) / (2 * count)
 
 
@@ -111,16 +108,10 @@ RANKINGS: dict[str, Callable[[Any], Ranked]] = {
 
 
 def _logits(lab: Any) -> tuple[jax.Array, jax.Array]:
-    forget = lab.request.forget
-    logits = lab.predict(forget)
-    return jnp.asarray(logits), jnp.asarray(lab.examples.labels[forget])
+    logits = lab.predict(lab.request.forget)
+    return jnp.asarray(logits), jnp.asarray(lab.labels("forget"))
 
 
 def difficulty(lab: Any, ranking: str) -> Ranked:
-    """Return how easily each forget sample would be predicted unseen.
-
-    Args:
-      lab: whose original model is asked.
-      ranking: one of `RANKINGS`.
-    """
+    """Return how easily each forget sample would be predicted unseen."""
     return RANKINGS[ranking](lab)

@@ -19,12 +19,7 @@ BINS = 20  # of the confidence histograms
 
 
 class Outputs(NamedTuple):
-    """Softmax outputs of one model on a data set.
-
-    Attributes:
-      train: on the training arrays, `[N, K]`.
-      test: on the test arrays, `[M, K]`.
-    """
+    """Softmax outputs of one model on training and test arrays, `[N, K]`, `[M, K]`."""
 
     train: np.ndarray
     test: np.ndarray
@@ -36,11 +31,8 @@ class Outputs(NamedTuple):
 
 def outputs_of(subject: Subject, trained: Trained) -> Outputs:
     """Run a model over all of its data set."""
-    dataset = subject.dataset
-    return Outputs(
-        probabilities(subject.model, trained, dataset.train.inputs),
-        probabilities(subject.model, trained, dataset.test.inputs),
-    )
+    parts = subject.dataset.train, subject.dataset.test
+    return Outputs(*(probabilities(subject.model, trained, p.inputs) for p in parts))
 
 
 def measure(
@@ -48,17 +40,13 @@ def measure(
 ) -> Metrics:
     """Return UA, FA, RA, TA and MIA; classes forgotten as a whole leave the test set.
 
-    Args:
-      outputs: of the model.
-      dataset: its data.
-      request: forget and retain ids.
-      seed: of the attack's sample of the retain set.
+    The seed is that of the attack's sample of the retain set.
     """
+    labels = dataset.train.labels
 
     def part(ids: np.ndarray) -> Predictions:
-        return Predictions(outputs.train[ids], dataset.train.labels[ids], ids)
+        return Predictions(outputs.train[ids], labels[ids], ids)
 
-    labels = dataset.train.labels
     gone = np.setdiff1d(labels[request.forget], labels[request.retain])
     return unlearning_metrics(
         part(request.forget),
@@ -69,18 +57,16 @@ def measure(
     )
 
 
-class _Row:
-    """Figures of one model of the table, one entry a seed."""
+class _Row(NamedTuple):
+    """One model of the table: what was measured by name, a dictionary a seed."""
 
-    def __init__(self, label: str, setting: Unlearning | None):
-        self.label, self.setting = label, setting
-        self.metrics: list[Metrics] = []
-        self.deviation: list[float] = []
-        self.groups: list[dict[str, float]] = []
-        self.by_rank: list[np.ndarray] = []
-        self.histograms: list[dict[str, np.ndarray]] = []
-        self.seconds: list[dict[str, float]] = []
-        self.notes: list[dict[str, Any]] = []
+    label: str
+    setting: Unlearning | None
+    seeds: list[dict[str, Any]]
+
+    def of(self, name: str) -> list[Any]:
+        """Return what was measured by a name, of the seeds that have it."""
+        return [seed[name] for seed in self.seeds if name in seed]
 
 
 class Table:
@@ -95,17 +81,9 @@ class Table:
         self._rows: dict[str, _Row] = {}
 
     def start(self, request: Request, target: Trained | None, seed: int) -> None:
-        """Begin a seed.
-
-        Args:
-          request: whom its models forget.
-          target: Retrain; None if there is no such model.
-          seed: of the attack.
-        """
+        """Begin a seed: a request, Retrain (if there is one), the attack's seed."""
         self._request, self._seed, self._retrained = request, seed, target
         self._target = None if target is None else outputs_of(self._subject, target)
-        labels = self._dataset.train.labels[request.forget]
-        self._counts = np.bincount(labels, minlength=self._dataset.num_classes)
 
     def add(
         self,
@@ -131,37 +109,38 @@ class Table:
         outputs = self._target
         if outputs is None or trained is not self._retrained:
             outputs = outputs_of(self._subject, trained)
-        row = self._rows.setdefault(key, _Row(label, setting))
         dataset, request = self._dataset, self._request
-        row.metrics.append(measure(outputs, dataset, request, seed=self._seed))
-        row.histograms.append(
-            {
-                name: np.histogram(
-                    outputs.confidence(dataset, getattr(request, name)),
-                    bins=BINS,
-                    range=(0.0, 1.0),
-                )[0]
-                for name in Request._fields
-            }
-        )
-        row.seconds.append(trained.seconds)
-        row.notes.append(dict(notes or {}))
+        found = {
+            "metrics": measure(outputs, dataset, request, seed=self._seed),
+            "seconds": trained.seconds,
+            "notes": dict(notes or {}),
+            "histograms": {
+                part: np.histogram(outputs.confidence(dataset, ids), BINS, (0.0, 1.0))[
+                    0
+                ]
+                for part, ids in request._asdict().items()
+            },
+        }
         if self._target is not None:
-            self._add_deviation(row, outputs, self._target)
+            found |= self._deviation(outputs, self._target)
+        self._rows.setdefault(key, _Row(label, setting, [])).seeds.append(found)
 
-    def _add_deviation(self, row: _Row, outputs: Outputs, target: Outputs) -> None:
-        dataset, request, counts = self._dataset, self._request, self._counts
-        labels = dataset.train.labels[request.forget]
-        confidence = outputs.confidence(dataset, request.forget)
-        retrained = target.confidence(dataset, request.forget)
-        deviation = audit.unlearning_deviation(confidence, retrained)
-        by_class = audit.deviation_by_class(deviation, labels, dataset.num_classes)
-        row.deviation.append(audit.per_sample_deviation(confidence, retrained))
-        head_to_tail = np.argsort(-counts, kind="stable")
-        row.by_rank.append(np.asarray(by_class.mean)[head_to_tail])
+    def _deviation(self, outputs: Outputs, target: Outputs) -> dict[str, Any]:
+        """Return how far the forget samples' confidence is from Retrain's."""
+        dataset, forget = self._dataset, self._request.forget
+        labels, classes = dataset.train.labels[forget], dataset.num_classes
+        counts = np.bincount(labels, minlength=classes)
+        pair = outputs.confidence(dataset, forget), target.confidence(dataset, forget)
+        deviation = audit.unlearning_deviation(*pair)
+        by_class = audit.deviation_by_class(deviation, labels, classes).mean
+        found = {
+            "deviation": audit.per_sample_deviation(*pair),
+            "by_rank": np.asarray(by_class)[np.argsort(-counts, kind="stable")],
+        }
         if np.count_nonzero(counts) >= 3:
             groups = audit.deviation_by_group(deviation, labels, counts)
-            row.groups.append({name: group.mean for name, group in groups.items()})
+            found["groups"] = {name: group.mean for name, group in groups.items()}
+        return found
 
     def summary(self) -> dict[str, Any]:
         """Return what the results hold, JSON-able.
@@ -169,16 +148,11 @@ class Table:
         "rows" by key, see `_summarize` for a row's fields; "scatter" and "conflict" by
         key, of the first seed, where a method has them.
         """
-        found: dict[str, Any] = {
-            "rows": {key: self._summarize(key) for key in self._rows}
+        first = {key: row.seeds[0]["notes"] for key, row in self._rows.items()}
+        return {"rows": {key: self._summarize(key) for key in self._rows}} | {
+            name: {key: notes[name] for key, notes in first.items() if name in notes}
+            for name in ("scatter", "conflict")
         }
-        for name in ("scatter", "conflict"):
-            found[name] = {
-                key: row.notes[0][name]
-                for key, row in self._rows.items()
-                if name in row.notes[0]
-            }
-        return found
 
     def _summarize(self, key: str) -> dict[str, Any]:
         """Return one row.
@@ -193,44 +167,46 @@ class Table:
         the null; `deviation_test`: paired, against doing nothing.
         """
         row = self._rows[key]
-        figures = {
-            name: spread([getattr(m, name) for m in row.metrics])
-            for name in Metrics._fields
-        }
+        metrics, seconds, notes = map(row.of, ("metrics", "seconds", "notes"))
+        counts = row.of("histograms")
         summary: dict[str, Any] = {
             "label": row.label,
             "setting": None if row.setting is None else row.setting.record(),
-            "metrics": figures,
+            "metrics": {
+                name: spread([getattr(m, name) for m in metrics])
+                for name in Metrics._fields
+            },
             "histograms": {
-                name: np.sum([h[name] for h in row.histograms], axis=0).tolist()
-                for name in row.histograms[0]
+                part: np.sum([seed[part] for seed in counts], axis=0).tolist()
+                for part in Request._fields
             },
             "seconds": {
-                name: spread([s.get(name, 0.0) for s in row.seconds])
+                name: spread([s.get(name, 0.0) for s in seconds])
                 for name in ("prepare", "compile", "run")
             },
         }
-        if any("attacks" in notes for notes in row.notes):
+        if any("attacks" in told for told in notes):
             summary["learned"] = {
-                name: _mean_notes([notes[name] for notes in row.notes])
+                name: _mean_notes([told[name] for told in notes])
                 for name in ("attacks", "gaps")
             }
         if RETRAIN not in self._rows:
             return summary
-        retrain = self._rows[RETRAIN].metrics
-        pairs = list(zip(row.metrics, retrain, strict=True))
-        summary["avg_gap"] = spread([audit.avg_gap(m, r) for m, r in pairs])
-        summary["tow"] = spread([audit.tow(m, r) for m, r in pairs])
-        summary["tow_mia"] = spread([audit.tow_mia(m, r) for m, r in pairs])
-        summary["deviation"] = spread(row.deviation)
-        summary["groups"] = (
-            {n: spread([g[n] for g in row.groups]) for n in row.groups[0]}
-            if row.groups
-            else {}
-        )
-        summary["by_rank"] = _mean_over_seeds(row.by_rank)
-        summary |= self._compare(key, retrain)
-        return summary
+        retrain = self._rows[RETRAIN].of("metrics")
+        for figure in (audit.avg_gap, audit.tow, audit.tow_mia):
+            values = [figure(m, r) for m, r in zip(metrics, retrain, strict=True)]
+            summary[figure.__name__] = spread(values)
+        groups = row.of("groups")
+        return {
+            **summary,
+            "deviation": spread(row.of("deviation")),
+            "groups": {
+                name: spread([seed[name] for seed in groups])
+                for name in (groups[0] if groups else ())
+            },
+            "by_rank": _mean_over_seeds(row.of("by_rank")),
+            **self._compare(key, retrain),
+        }
 
     def _compare(self, key: str, retrain: Sequence[Metrics]) -> dict[str, Any]:
         """Return the comparison with null and original, given seeds for it."""
@@ -239,14 +215,14 @@ class Table:
             return {}
         nothing = self._rows.get(ORIGINAL) if key != ORIGINAL else None
         compared = audit.compare(
-            row.metrics,
+            row.of("metrics"),
             retrain,
-            null.metrics,
-            nothing=None if nothing is None else nothing.metrics,
+            null.of("metrics"),
+            nothing=None if nothing is None else nothing.of("metrics"),
         )
         found: dict[str, Any] = {"comparison": compared._asdict()}
         if nothing is not None:
-            test = audit.paired_test(row.deviation, nothing.deviation)
+            test = audit.paired_test(row.of("deviation"), nothing.of("deviation"))
             found["deviation_test"] = test._asdict()
         return found
 
@@ -266,6 +242,5 @@ def _mean_over_seeds(rows: Sequence[np.ndarray]) -> list[float | None]:
     """Return the mean over the seeds that have a value; None where none has."""
     stacked = np.asarray(rows, np.float64)
     present = np.isfinite(stacked)
-    total = np.where(present, stacked, 0.0).sum(axis=0)
-    count = present.sum(axis=0)
+    total, count = stacked.sum(axis=0, where=present), present.sum(axis=0)
     return [float(t / n) if n else None for t, n in zip(total, count, strict=True)]

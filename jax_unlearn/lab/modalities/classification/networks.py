@@ -20,14 +20,12 @@ from jax_unlearn.data import (
 )
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import schema
-from jax_unlearn.lab.modality import MAX_WIDTH, Dtype, check_sgd
+from jax_unlearn.lab.modality import MAX_WIDTH, Dtype, check_choices, check_sgd
 from jax_unlearn.types import Model
 
 Architecture = Literal[
     "small_cnn", "mlp", "linear", "resnet8", "resnet18", "resnet20", "vgg16"
 ]
-Augmentation = Literal["none", "flip", "flip_crop"]
-
 Count = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
 
 
@@ -59,10 +57,10 @@ class Training:
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    augment: Augmentation = "none"
+    augment: Literal["none", "flip", "flip_crop"] = "none"
 
     def __post_init__(self):
-        _check_names(self.network, self.dtype, self.augment)
+        check_choices(self)
         _validate.at_least("width", self.width, 0)
         if self.width > MAX_WIDTH:
             raise InputError(
@@ -71,21 +69,12 @@ class Training:
         check_sgd(self)
 
 
-def _check_names(network: str, dtype: str, augment: str) -> None:
-    _validate.one_of("network", network, get_args(Architecture))
-    _validate.one_of("dtype", dtype, get_args(Dtype))
-    _validate.one_of("augment", augment, get_args(Augmentation))
-
-
 @dataclasses.dataclass(frozen=True)
 class Network:
     """All that is needed to build a network again; stored with each checkpoint.
 
-    Attributes:
-      name, width, dtype, augment: as in `Training`.
-      num_classes: K.
-      input_shape: (H, W, C).
-      mean, std: of each channel of the training images, for pixels in [0, 1].
+    Beside what `Training` says: K, (H, W, C), and the moments of each channel of the
+    training images, for pixels in [0, 1].
     """
 
     name: str
@@ -98,18 +87,12 @@ class Network:
     std: Annotated[tuple[schema.Positive, ...], Meta(min_length=1)]
 
     def __post_init__(self):
-        _check_names(self.name, self.dtype, self.augment)
+        _validate.one_of("network", self.name, get_args(Architecture))
+        check_choices(self, Training)
 
     @classmethod
     def from_record(cls, record: Any) -> "Network":
-        """Return the network a checkpoint's record describes.
-
-        Args:
-          record: what JSON holds.
-
-        Raises:
-          InputError: a field that is missing, unknown, or does not hold what it should.
-        """
+        """Return the network that a checkpoint's record describes."""
         return schema.read(cls, record, name="network", remedy=schema.TRAIN_ANEW)
 
 
@@ -136,10 +119,7 @@ def describe(training: Training, dataset: Dataset) -> Network:
 class Classifier(NamedTuple):
     """A classifier ready for use.
 
-    Attributes:
-      model: of logits.
-      features: of penultimate features, with the same parameters and state.
-      network: its description.
+    The features are the penultimate ones, of the same parameters and state.
     """
 
     model: Model
@@ -156,10 +136,7 @@ def classifier(network: Network) -> Classifier:
 def build(network: Network, *, features: bool = False) -> Model:
     """Return the model; equal descriptions share one, and so its compiled programs.
 
-    Args:
-      network: what to build.
-      features: return the penultimate features instead of the logits; parameters and
-        state are the same.
+    Its outputs are the logits, or the penultimate features of the same parameters.
 
     >>> from jax_unlearn.data import digits
     >>> network = describe(Training(), digits())
@@ -170,30 +147,25 @@ def build(network: Network, *, features: bool = False) -> Model:
 
     from jax_unlearn import zoo
 
-    channels = network.input_shape[-1]
     options: dict[str, Any] = {"dtype": jnp.dtype(network.dtype)}
-    images = {**options, "in_channels": channels}
-    size = network.width
-    classes = network.num_classes
+
+    if network.name in ("mlp", "linear"):
+        make: Any = zoo.MLP
+        hidden = () if network.name == "linear" else (network.width or 128,) * 2
+        options |= {"in_features": math.prod(network.input_shape), "hidden": hidden}
+    else:
+        make, usual = {
+            "small_cnn": (zoo.SmallCNN, 16),
+            "resnet8": (functools.partial(zoo.ResNet, stage_sizes=(1, 1, 1)), 16),
+            "resnet20": (functools.partial(zoo.ResNet, stage_sizes=(3, 3, 3)), 16),
+            "resnet18": (zoo.ResNet18, 64),
+            "vgg16": (zoo.VGG16, 64),
+        }[network.name]
+        options["in_channels"] = network.input_shape[-1]
+        options["width"] = network.width or usual
 
     def module(rngs):
-        if network.name in ("mlp", "linear"):
-            pixels = math.prod(network.input_shape)
-            hidden = () if network.name == "linear" else (size or 128,) * 2
-            return zoo.MLP(
-                classes, in_features=pixels, hidden=hidden, rngs=rngs, **options
-            )
-        if network.name == "resnet18":
-            return zoo.ResNet18(classes, width=size or 64, rngs=rngs, **images)
-        if network.name in ("resnet8", "resnet20"):
-            blocks = 1 if network.name == "resnet8" else 3
-            stages = (blocks,) * 3
-            return zoo.ResNet(
-                classes, stage_sizes=stages, width=size or 16, rngs=rngs, **images
-            )
-        if network.name == "vgg16":
-            return zoo.VGG16(classes, width=size or 64, rngs=rngs, **images)
-        return zoo.SmallCNN(classes, width=size or 16, rngs=rngs, **images)
+        return make(network.num_classes, rngs=rngs, **options)
 
     augments: dict[str, Augment | None] = {
         "none": None,

@@ -22,7 +22,6 @@ from jax_unlearn.lab.modalities.diffusion.networks import (
     Generator,
     build,
     describe,
-    vocabulary_of,
 )
 from jax_unlearn.lab.modalities.diffusion.settings import (
     DEFAULTS,
@@ -32,7 +31,7 @@ from jax_unlearn.lab.modalities.diffusion.settings import (
     renamed,
 )
 from jax_unlearn.lab.modality import Modality, adam, falling_rate
-from jax_unlearn.types import Array, LossFn, Unlearner, UnlearnState
+from jax_unlearn.types import Array, LossFn, Unlearner
 
 MEASURED = 512  # images on which errors, masks and attacks are measured, at most
 
@@ -49,10 +48,6 @@ def _optimize(built: Generator, training: DiffusionTraining, steps: int) -> Unle
         built.model, built.process, drop=training.drop, null=built.null
     )
     return methods.assemble(built.model, optimizer, retain=loss)
-
-
-def _average(state: UnlearnState) -> tuple[Any, Any]:
-    return diffusion.ema_of(state.opt_state), state.model_state
 
 
 def _objective(lab: Any, role: str, **options: Any) -> LossFn:
@@ -91,11 +86,7 @@ def _objective(lab: Any, role: str, **options: Any) -> LossFn:
 
 
 def replacement(lab: Any) -> diffusion.Replace:
-    """Return what takes the place of the forgotten condition.
-
-    Raises:
-      InputError: an unknown class or word, or the forgotten one itself.
-    """
+    """Return what takes the place of the forgotten condition."""
     name, network = lab.setting.modality_options.replace, lab.subject.network
     forgotten = set(np.unique(lab.labels("forget")).tolist())
     names = list(network.class_names)
@@ -131,7 +122,7 @@ def _words(lab: Any) -> tuple[str | None, tuple[int, ...]]:
 def _replace_words(lab: Any, words: list[str]) -> diffusion.Replace:
     """Return the replacement of the concept by one of some words, drawn anew."""
     network = lab.subject.network
-    vocabulary, concept = vocabulary_of(network), lab.concept
+    vocabulary, concept = network.vocabulary, lab.concept
     if concept is None:
         concept = network.class_names[int(lab.labels("forget")[0])]
     makers = [
@@ -162,7 +153,7 @@ def _concerned(subject: Any, ids: np.ndarray, text: str) -> Any:
         return None
     part = Examples(train.inputs[ids], train.labels[ids])
     tokens = subject.built.captions(part)
-    inside = np.asarray(diffusion.mentions(tokens, vocabulary_of(network), text))
+    inside = np.asarray(diffusion.mentions(tokens, network.vocabulary, text))
     if not inside.any():
         raise InputError(
             f"forget={text!r}: this model was not trained on any image of it; there is "
@@ -194,7 +185,7 @@ DIFFUSION = Modality(
     samples=Generator.samples,
     constants=_words,
     concerned=_concerned,
-    finish=_average,
+    finish=lambda state: (diffusion.ema_of(state.opt_state), state.model_state),
     measured=MEASURED,
     stateful=False,
     options=Denoising,

@@ -1,51 +1,41 @@
 """Figures of diffusion models: drawn images, judged; rows over seeds and classes."""
 
+import base64
+import functools
+import io
 import json
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from jax_unlearn.audit import load_inception
-from jax_unlearn.data import read_json, write_atomic
+from jax_unlearn import audit
+from jax_unlearn.data import Examples, read_json, write_atomic
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.job import Progress, Trained, silent
-from jax_unlearn.lab.modalities.diffusion.judge import (
-    Fid,
-    Look,
-    floor_of,
-    forgotten_class,
-    train_judge,
-)
-from jax_unlearn.lab.modalities.diffusion.settings import Judging
+from jax_unlearn.lab.modalities.diffusion.judge import Distances, train_judge
+from jax_unlearn.lab.modalities.diffusion.networks import draw
+from jax_unlearn.lab.modalities.diffusion.settings import COLUMNS, Judging
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.results import RETRAIN
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject
 
-FIGURES = (
-    "ua",
-    "retained_accuracy",
-    "frechet",
-    "fid",
-    "forget_error",
-    "unseen_error",
-    "retain_error",
-)
 TARGETED = ("ua", "retained_accuracy", "frechet", "fid")
+FIGURES = (*TARGETED, "forget_error", "unseen_error", "retain_error")
+MEASURED = 256  # images of a part whose errors are measured, at most
 
 
 class ImageTable:
-    """Collect what images of all models show, run by run.
+    """Collect what images of all models show, run by run, judged by one classifier.
 
     Args:
       subject: the diffusion model and real images.
       judging: how images are drawn and judged.
-      folder: where the judge is kept; None keeps none.
-      inception: file of weights, as `audit.load_inception` reads it, for FID; None
-        leaves it out.
+      folder: where the judge is kept.
+      inception: file of weights for FID, as `audit.load_inception` reads it.
       progress: told (phase, done, total).
     """
 
@@ -58,50 +48,43 @@ class ImageTable:
         inception: Path | None = None,
         progress: Progress = silent,
     ):
-        self._subject, self._progress = subject, progress
-        self._weights = None if inception is None else load_inception(inception)
-        judge = train_judge(
-            subject.dataset, judging.judge, seed=0, folder=folder, progress=progress
-        )
-        self._look = Look(judge, judging, progress)
+        self._subject, self._judging, self._progress = subject, judging, progress
+        weights = None if inception is None else audit.load_inception(inception)
+        self._judge = train_judge(subject.dataset, judging.judge, folder, progress)
+        self._networks = {"frechet": self._judge.features}
+        if weights is not None:
+            self._networks["fid"] = functools.partial(audit.inception_features, weights)
         self._runs: list[dict[str, Any]] = []
         self._floors: list[dict[str, float]] = []
 
     def start(self, request: Request, target: Trained | None, seed: int) -> None:
-        """Begin a run: a request to the models of a seed.
-
-        Args:
-          request: whom its models forget.
-          target: Retrain, whose row is added like any other.
-          seed: of all noise.
-        """
+        """Begin a run: a request to the models of a seed, Retrain added like others."""
         del target
-        dataset, self._request, self._seed = self._subject.dataset, request, seed
-        forgotten, per_class = (
-            forgotten_class(dataset, request),
-            self._look.judging.per_class,
-        )
-        if self._weights is not None:
-            phase = "FID: real images"
-            self._progress(phase, 0, 1)
-            fid = Fid(
-                self._weights,
-                dataset.test,
-                [forgotten],
-                progress=lambda done, total: self._progress(phase, done, total),
-            )
-            self._look = self._look._replace(fid=fid)
-        judge, fid = self._look.judge, self._look.fid
-        self._floors.append(floor_of(judge, dataset, forgotten, per_class, fid))
+        train, test = self._subject.dataset.train, self._subject.dataset.test
+        counts = np.bincount(train.labels[request.forget])
+        self._request, self._seed = request, seed
+        self._forgotten = int(counts.argmax())  # most of the images are of it
+        if "fid" in self._networks:
+            self._progress("FID: real images", 0, 1)
+        self._distances = Distances(self._networks, test, self._forgotten)
+        self._floors.append(self._distances(*self._real(train)))
         self._runs.append(
             {
                 "seed": seed,
-                "class": forgotten,
+                "class": self._forgotten,
                 "forget_images": len(request.forget),
                 "rows": {},
                 "grids": {},
             }
         )
+
+    def _real(self, train: Examples) -> Examples:
+        """Return as many real images as are drawn of the other classes."""
+        rng = np.random.default_rng(0)
+        others = [c for c in np.unique(train.labels) if c != self._forgotten]
+        drawn = [rng.permutation(np.flatnonzero(train.labels == c)) for c in others]
+        ids = np.concatenate([some[: self._judging.per_class] for some in drawn])
+        return Examples(train.inputs[ids], train.labels[ids])
 
     def add(
         self,
@@ -113,19 +96,10 @@ class ImageTable:
         *,
         keep: Path | None = None,
     ) -> None:
-        """Look at one model of the run begun last.
+        """Look at one model of the run begun last, see the table of classifiers.
 
-        Args:
-          key: of its row: "original", "retrain", "null"; of a method its label is
-            taken.
-          label: what the row is called.
-          trained: the model.
-          setting: how it was unlearned, if it was.
-          notes: what was noted on the way: "attacks".
-          keep: file of its figures, which are read where they stand.
-
-        Raises:
-          InputError: that file holds something else.
+        A method's label is the key of its row; what is seen of the model is kept in
+        the file, and read where it stands there.
         """
         key = key if setting is None else label
         if keep is not None and keep.exists():
@@ -133,32 +107,76 @@ class ImageTable:
             if not isinstance(record, dict) or not {"figures", "grid"} <= set(record):
                 raise InputError(f"path={keep} holds no figures; delete it to go on")
             self._progress(f"{label}: images", 0, 1)
-            figures, grid = record["figures"], record["grid"]
         else:
-            at = self._subject, trained, self._request
-            figures, grid = self._look(label, *at, seed=self._seed)
+            record = self._look(label, trained)
             if keep is not None:
                 keep.parent.mkdir(parents=True, exist_ok=True)
-                text = json.dumps({"figures": figures, "grid": grid}, allow_nan=False)
+                text = json.dumps(record, allow_nan=False)
                 write_atomic(keep, text + "\n", overwrite=True)
-        run, notes = self._runs[-1], dict(notes or {})
-        run["rows"][key], run["grids"][key] = dict(figures), grid
-        details = {
-            name: notes[name] for name in ("attacks", "stopped") if name in notes
+        run, row = self._runs[-1], dict(record["figures"])
+        run["rows"][key], run["grids"][key] = row, record["grid"]
+        noted = {n: v for n, v in (notes or {}).items() if n in ("attacks", "stopped")}
+        if noted:
+            row["details"] = noted
+
+    def _look(self, label: str, trained: Trained) -> dict[str, Any]:
+        """Return the figures of a model and a grid of some images, a row a class."""
+        built, judging = self._subject.built, self._judging
+        classes = np.arange(self._subject.dataset.num_classes)
+        counts = judging.forget_images, judging.per_class
+        asked = np.repeat(classes, np.where(classes == self._forgotten, *counts))
+        images = draw(
+            built,
+            trained,
+            built.prompts(asked),
+            judging.sampling,
+            seed=self._seed,
+            progress=self._progress,
+            phase=f"{label}: images",
+        )
+        judged = audit.generation_metrics(
+            self._judge.classes(images),
+            asked,
+            forget=(self._forgotten,),
+            num_classes=len(classes),
+        )
+        figures = {
+            "ua": judged.ua,
+            "retained_accuracy": judged.retained_accuracy,
+            **self._distances(images, asked),
+            "by_class": [None if np.isnan(v) else float(v) for v in judged.by_class],
+            "confusion": judged.confusion.tolist(),
+            **self._errors(trained),
+            "seconds": trained.seconds,
         }
-        if details:
-            run["rows"][key]["details"] = details
+        shown = np.stack([images[asked == c][:COLUMNS] for c in classes])
+        return {"figures": figures, "grid": to_png(shown)}
+
+    def _errors(self, trained: Trained) -> dict[str, float]:
+        """Return the mean denoising error of some images of each part."""
+        request, labels = self._request, self._subject.dataset.train.labels
+        unseen = request.unseen[labels[request.unseen] == self._forgotten]
+        parts = {"forget": request.forget, "retain": request.retain, "unseen": unseen}
+        means, at = {}, (trained.params, trained.model_state)
+        for name, ids in parts.items():
+            chosen = np.random.default_rng(self._seed).permutation(ids)[:MEASURED]
+            if len(chosen):
+                given = at, self._subject.examples, np.sort(chosen)
+                key = jax.random.key(self._seed)
+                table = self._subject.built.errors(*given, key=key, draws=4)
+                means[f"{name}_error"] = float(table.errors.mean())
+        return means
 
     def summary(self) -> dict[str, Any]:
         """Return what the results hold, JSON-able: rows over all runs, and the runs."""
-        judge = self._look.judge
+        judge = self._judge
         floor = {
             name: float(np.mean([floor[name] for floor in self._floors]))
             for name in self._floors[0]
         }
         return {
             "kind": "generation",
-            "judge": {"accuracy": judge.accuracy, "by_class": judge.by_class},
+            "judge": {"accuracy": judge.accuracy, "by_class": list(judge.by_class)},
             "floor": floor,
             "rows": {key: self._row(key) for key in self._runs[0]["rows"]},
             "runs": self._runs,
@@ -182,27 +200,56 @@ class ImageTable:
         return row
 
 
-def shortened(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Return results without images, as they are kept beside a recipe."""
-    runs = [
-        {
-            **run,
-            "grids": {},
-            "rows": {
-                key: {n: v for n, v in row.items() if n != "confusion"}
-                for key, row in run["rows"].items()
-            },
-        }
-        for run in results["runs"]
-    ]
-    return {**results, "runs": runs}
-
-
-def file_record(path: Path) -> dict[str, str]:
-    """Return name and checksum of a file."""
-    return {"file": path.name, "sha256": sha256(path.read_bytes()).hexdigest()}
-
-
 def _spread(values: Sequence[float]) -> dict[str, Any]:
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {"mean": float(np.mean(values)), "std": std, "per_run": list(values)}
+
+
+def shortened(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return results without images, as they are kept beside a recipe."""
+    runs = []
+    for run in results["runs"]:
+        rows = {
+            key: {name: value for name, value in row.items() if name != "confusion"}
+            for key, row in run["rows"].items()
+        }
+        runs.append({**run, "grids": {}, "rows": rows})
+    return {**results, "runs": runs}
+
+
+def sheet(images: np.ndarray, *, enlarge: int = 1) -> np.ndarray:
+    """Return `u8[rows, columns, H, W, C]` as one image, a black line between them.
+
+    >>> sheet(np.full((2, 3, 4, 4, 1), 9, np.uint8)).shape
+    (9, 14, 3)
+    """
+    rows, columns, height, width, channels = images.shape
+    framed = np.zeros((rows, columns, height + 1, width + 1, channels), np.uint8)
+    framed[:, :, :height, :width] = images
+    whole = framed.transpose(0, 2, 1, 3, 4).reshape(
+        rows * (height + 1), columns * (width + 1), channels
+    )[:-1, :-1]
+    colours = np.repeat(whole, 3 // channels, axis=-1)
+    return np.repeat(np.repeat(colours, enlarge, axis=0), enlarge, axis=1)
+
+
+def png_bytes(images: np.ndarray, *, enlarge: int = 1) -> bytes:
+    """Return a sheet of images as the bytes of a PNG file; see `sheet`.
+
+    >>> png_bytes(np.zeros((1, 1, 4, 4, 3), np.uint8))[1:4]
+    b'PNG'
+    """
+    from matplotlib.image import imsave
+
+    buffer = io.BytesIO()
+    imsave(buffer, sheet(images, enlarge=enlarge), format="png")
+    return buffer.getvalue()
+
+
+def to_png(images: np.ndarray) -> str:
+    """Return a sheet of images as PNG in base64, for json files and pages.
+
+    >>> to_png(np.zeros((2, 3, 4, 4, 1), np.uint8))[:10]
+    'iVBORw0KGg'
+    """
+    return base64.b64encode(png_bytes(images)).decode("ascii")

@@ -1,5 +1,6 @@
 """What is measured on an original diffusion model: scales, tables, attacks."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,8 +11,7 @@ from jax_unlearn import diffusion, membership, objectives
 from jax_unlearn.cards import Learned, Variables
 from jax_unlearn.data import Examples, queries
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab.attacks import checked_attacks, numbered
-from jax_unlearn.lab.modalities.diffusion.networks import whole
+from jax_unlearn.lab.attacks import checked_attacks, chosen
 from jax_unlearn.membership import Observed
 from jax_unlearn.methods.ltu import Ltu
 from jax_unlearn.types import Array
@@ -21,15 +21,9 @@ DRAWS = 8  # timesteps an image, for attacks on many models
 
 def errors_of(lab: Any, ids: np.ndarray, draws: int) -> diffusion.ErrorTable:
     """Return the denoising errors of some images under the original model."""
-    at: Variables = lab.original
-    return diffusion.denoising_errors(
-        lab.model,
-        *at,
-        whole(lab.examples, ids),
-        lab.key,
-        process=lab.subject.built.process,
-        draws=draws,
-    )
+    given = lab.original, lab.examples, ids
+    options = {"model": lab.model, "key": lab.key, "draws": draws}
+    return lab.subject.built.errors(*given, **options)
 
 
 def observed(subject: Any, at: Variables, examples: Examples) -> np.ndarray:
@@ -38,14 +32,8 @@ def observed(subject: Any, at: Variables, examples: Examples) -> np.ndarray:
     Timesteps and noise are the same for all models, so that attacks on many of them
     compare like with like; the margin of the two numbers is the loss, reversed.
     """
-    table = diffusion.denoising_errors(
-        subject.model,
-        *at,
-        whole(examples, np.arange(len(examples.labels))),
-        jax.random.key(0),
-        process=subject.built.process,
-        draws=DRAWS,
-    )
+    given = at, examples, np.arange(len(examples.labels))
+    table = subject.built.errors(*given, key=jax.random.key(0), draws=DRAWS)
     errors = np.asarray(table.errors, np.float32).mean(axis=1)
     return np.stack([-errors, np.zeros_like(errors)], axis=1)
 
@@ -82,62 +70,38 @@ def loss_table(lab: Any) -> Array:
 
 
 def learn(lab: Any, options: Ltu) -> Learned:
-    """Train membership models on denoising errors of retain and unseen images.
-
-    Args:
-      lab: with four unseen images or more.
-      options: of LTU.
-
-    Raises:
-      InputError: too few unseen images, an attack or a strategy that needs logits or
-        features, or no attack that is better than chance.
-    """
+    """Train membership models on denoising errors of retain and unseen images."""
     if len(lab.request.unseen) < 4:
         raise InputError(
             f"{len(lab.request.unseen)} unseen images: the attacks of ltu learn from "
             "images the model was not trained on; hold some out"
         )
-    kinds = {
-        "logistic": membership.logistic(),
-        "entropy_mlp": membership.entropy_mlp(),
-        "gaussian_ratio": membership.gaussian_ratio(equal_variance=True),
-    }
     labels = lab.labels("retain")
-    sources = {
-        "uniform": lambda: queries.uniform(len(labels)),
-        "class_skewed": lambda: queries.class_skewed(labels),
-    }
-    for name, known in (("attacks", kinds), ("strategies", sources)):
-        for asked in getattr(options, name):
-            if asked not in known:
-                raise InputError(
-                    f"{name}={asked!r} reads outputs that diffusion models do not "
-                    f"have; use {', '.join(known)}"
-                )
-    attacks = [
-        kinds[name]._replace(
-            name=numbered(options.attacks, number),
-            features=objectives.denoising_features,
-        )
-        for number, name in enumerate(options.attacks)
-    ]
+    attacks, strategies = chosen(
+        lab,
+        options,
+        attacks={
+            "logistic": membership.logistic,
+            "entropy_mlp": membership.entropy_mlp,
+            "gaussian_ratio": partial(membership.gaussian_ratio, equal_variance=True),
+        },
+        strategies={
+            "uniform": partial(queries.uniform, len(labels)),
+            "class_skewed": partial(queries.class_skewed, labels),
+        },
+    )
+    attacks = [a._replace(features=objectives.denoising_features) for a in attacks]
     draws, seen = lab.setting.modality_options.draws, []
     for part in ("retain", "unseen"):
-        chosen = lab.some(lab.ids(part))
-        table = errors_of(lab, chosen, draws)
-        own = jnp.asarray(lab.examples.labels[chosen])
-        seen.append(Observed(jnp.asarray(table.errors), own))
+        ids = lab.some(lab.ids(part))
+        errors = jnp.asarray(errors_of(lab, ids, draws).errors)
+        seen.append(Observed(errors, jnp.asarray(lab.examples.labels[ids])))
     params, infos = membership.train_attacks(attacks, seen[0], seen[1], lab.key)
+    pair = lab.model, lab.subject.built.process
     audits = tuple(
-        objectives.denoising_nonmember(
-            lab.model,
-            lab.subject.built.process,
-            attack,
-            params[attack.name],
-            draws=draws,
-        )
-        for attack in attacks
+        objectives.denoising_nonmember(*pair, a, params[a.name], draws=draws)
+        for a in attacks
     )
-    strategies = tuple(sources[name]() for name in options.strategies)
     size = min(options.query_size, len(labels))
-    return Learned(strategies, size, audits, checked_attacks(infos, options))
+    details = checked_attacks(infos, options)
+    return Learned(tuple(strategies), size, audits, details)

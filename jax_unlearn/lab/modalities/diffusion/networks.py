@@ -11,16 +11,13 @@ from msgspec import Meta
 
 from jax_unlearn import diffusion
 from jax_unlearn.adapters import from_nnx
+from jax_unlearn.cards import Variables
 from jax_unlearn.data import Dataset, Examples
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import schema
-from jax_unlearn.lab.job import Trained
-from jax_unlearn.lab.modalities.diffusion.settings import (
-    DiffusionTraining,
-    Sampling,
-    check_names,
-)
-from jax_unlearn.lab.modality import MAX_WIDTH
+from jax_unlearn.lab.job import Progress, Trained, silent
+from jax_unlearn.lab.modalities.diffusion.settings import DiffusionTraining, Sampling
+from jax_unlearn.lab.modality import MAX_WIDTH, check_choices
 from jax_unlearn.types import Batch, Model
 
 Count = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
@@ -28,17 +25,10 @@ Count = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
 
 @dataclasses.dataclass(frozen=True)
 class DiffusionNetwork:
-    """All that is needed to build a diffusion model again.
+    """All that is needed to build a diffusion model again; stored with checkpoints.
 
-    Attributes:
-      condition: "class" or "text".
-      widths, layers, attention, dtype, timesteps, noise, prediction, drop: as in
-        `DiffusionTraining`.
-      class_names: of the data set.
-      image_shape: (H, W, C).
-      words: the vocabulary of captions, empty without.
-      length: L of the captions in tokens.
-      thresholds: by which attributes of captions are told.
+    Beside what a training says: what the data set does, and of captions the words,
+    their number of tokens L, and thresholds by which attributes are told.
     """
 
     condition: str
@@ -57,18 +47,11 @@ class DiffusionNetwork:
     thresholds: tuple[schema.Finite, ...] = ()
 
     def __post_init__(self):
-        check_names(self.condition, self.noise, self.prediction, self.dtype)
+        check_choices(self, DiffusionTraining)
 
     @classmethod
     def from_record(cls, record: Any) -> "DiffusionNetwork":
-        """Return the network a checkpoint's record describes.
-
-        Args:
-          record: what JSON holds.
-
-        Raises:
-          InputError: a field that is missing, unknown, or does not hold what it should.
-        """
+        """Return the network that a checkpoint's record describes."""
         return schema.read(cls, record, name="generator", remedy=schema.TRAIN_ANEW)
 
     @property
@@ -80,6 +63,11 @@ class DiffusionNetwork:
     def input_shape(self) -> tuple[int, ...]:
         """Return (H, W, C), by the name that all networks have."""
         return self.image_shape
+
+    @property
+    def vocabulary(self) -> diffusion.Vocabulary:
+        """Return the words of its captions."""
+        return diffusion.Vocabulary(self.words, self.length)
 
 
 class Generator(NamedTuple):
@@ -97,11 +85,6 @@ class Generator(NamedTuple):
     network: DiffusionNetwork
     null: np.ndarray | None
 
-    @property
-    def num_classes(self) -> int:
-        """Return K."""
-        return self.network.num_classes
-
     def samples(self, examples: Examples) -> Examples:
         """Return the images with their conditions, as the objectives read them."""
         if self.network.condition == "class":
@@ -117,33 +100,34 @@ class Generator(NamedTuple):
             self.network.class_names,
             self.network.thresholds,  # type: ignore
         )
-        return diffusion.tokenize(vocabulary_of(self.network), texts)
+        return diffusion.tokenize(self.network.vocabulary, texts)
+
+    def errors(
+        self, at: Variables, examples: Examples, ids: np.ndarray, **options: Any
+    ) -> diffusion.ErrorTable:
+        """Return `diffusion.denoising_errors` of some images; options as there."""
+        inputs, labels = jax.tree.map(lambda leaf: leaf[ids], tuple(examples))
+        options = {"model": self.model, "process": self.process, **options}
+        return diffusion.denoising_errors(
+            params=at[0], model_state=at[1], samples=Batch(inputs, labels), **options
+        )
 
     def prompts(self, classes: np.ndarray) -> np.ndarray:
         """Return a condition for each class id: the id, or the plain caption."""
         if self.network.condition == "class":
-            return diffusion.check_classes(classes, self.num_classes)
+            return diffusion.check_classes(classes, self.network.num_classes)
         return self.tokens(
             [diffusion.caption(self.network.class_names[c]) for c in classes]
         )
 
     def tokens(self, prompts: Sequence[str]) -> np.ndarray:
-        """Return prompts as tokens `i32[N, L]`.
-
-        Raises:
-          InputError: a model of classes, an unknown word, or too many words.
-        """
+        """Return prompts as tokens `i32[N, L]`."""
         if self.network.condition == "class":
             raise InputError(
                 f"prompts={tuple(prompts)}: this model was trained on classes; ask "
                 "for classes, or train one with --condition text"
             )
-        return diffusion.tokenize(vocabulary_of(self.network), prompts)
-
-
-def vocabulary_of(network: DiffusionNetwork) -> diffusion.Vocabulary:
-    """Return the vocabulary of a network conditioned on captions."""
-    return diffusion.Vocabulary(network.words, network.length)
+        return diffusion.tokenize(self.network.vocabulary, prompts)
 
 
 def describe(training: DiffusionTraining, dataset: Dataset) -> DiffusionNetwork:
@@ -153,25 +137,17 @@ def describe(training: DiffusionTraining, dataset: Dataset) -> DiffusionNetwork:
     >>> describe(DiffusionTraining(), digits()).image_shape
     (8, 8, 1)
     """
-    shape = tuple(int(n) for n in dataset.train.inputs.shape[1:])
-    words: dict[str, Any] = {}
+    fields = (field.name for field in dataclasses.fields(DiffusionNetwork))
+    told = {name: getattr(training, name) for name in fields if hasattr(training, name)}
+    told |= {name: tuple(told[name]) for name in ("widths", "attention")}
     if training.condition == "text":
         known = diffusion.all_words(dataset.class_names)
         limits = diffusion.thresholds(dataset.train.inputs)
-        words = {"words": known.words, "length": known.length, "thresholds": limits}
+        told |= {"words": known.words, "length": known.length, "thresholds": limits}
     return DiffusionNetwork(
-        training.condition,
-        tuple(training.widths),
-        training.layers,
-        tuple(training.attention),
-        training.dtype,
-        training.timesteps,
-        training.noise,
-        training.prediction,
-        training.drop,
-        tuple(dataset.class_names),
-        shape,
-        **words,
+        **told,
+        class_names=tuple(dataset.class_names),
+        image_shape=tuple(int(n) for n in dataset.train.inputs.shape[1:]),
     )
 
 
@@ -193,28 +169,20 @@ def build(network: DiffusionNetwork) -> Generator:
         "dtype": jnp.dtype(network.dtype),
     }
     if network.condition == "class":
-        model = from_nnx(
-            lambda rngs: zoo.UNet(network.num_classes, **options, rngs=rngs)
-        )
+        make, conditions = zoo.UNet, network.num_classes
         null: Any = np.asarray(network.num_classes, np.int32)
     else:
-        model = from_nnx(
-            lambda rngs: zoo.TextUNet(
-                len(network.words) + 1, length=network.length, **options, rngs=rngs
-            )
-        )
-        null = diffusion.null_tokens(vocabulary_of(network))
-    make = diffusion.cosine if network.noise == "cosine" else diffusion.linear
-    process = make(network.timesteps, prediction_type=network.prediction)
+        make, conditions = zoo.TextUNet, len(network.words) + 1
+        options["length"] = network.length
+        null = diffusion.null_tokens(network.vocabulary)
+    model = from_nnx(lambda rngs: make(conditions, **options, rngs=rngs))
+    noise = diffusion.cosine if network.noise == "cosine" else diffusion.linear
+    process = noise(network.timesteps, prediction_type=network.prediction)
     return Generator(model, process, network, null if network.drop else None)
 
 
 def sampler_of(generator: Generator, sampling: Sampling) -> diffusion.Sampler:
-    """Return the sampler of a setting, checked against the model.
-
-    Raises:
-      InputError: more steps than timesteps, or guidance on a model trained without.
-    """
+    """Return the sampler of a setting, checked against the model."""
     if sampling.guidance_scale != 1.0 and generator.null is None:
         raise InputError(
             f"guidance_scale={sampling.guidance_scale}: this model was trained with "
@@ -238,19 +206,12 @@ def draw(
     sampling: Sampling,
     *,
     seed: int,
-    progress: Any = None,
+    progress: Progress = silent,
+    phase: str = "sampling",
 ) -> np.ndarray:
-    """Return generated images as bytes `u8[N, H, W, C]`.
-
-    Args:
-      generator: the model.
-      trained: its parameters.
-      conditions: one an image.
-      sampling: how.
-      seed: of all noise.
-      progress: told (steps done, steps in all).
-    """
-    guided = sampling.guidance_scale != 1.0
+    """Return an image for each condition as bytes `u8[N, H, W, C]`."""
+    guided, total = sampling.guidance_scale != 1.0, sampling.sampling_steps
+    progress(phase, 0, total)
     images = diffusion.generate(
         generator.model,
         trained.params,
@@ -262,13 +223,9 @@ def draw(
         guidance_scale=sampling.guidance_scale,
         null=generator.null if guided else None,
         batch_size=sampling.sample_batch,
-        progress=progress,
+        # it goes batch by batch: its steps in all are scaled to one sampling's
+        progress=lambda done, steps: progress(
+            phase, max(1, done * total // steps), total
+        ),
     )
     return diffusion.to_pixels(images)
-
-
-def whole(examples: Examples, ids: np.ndarray) -> Batch:
-    """Return some images with their conditions as one batch of host arrays."""
-    inputs = jax.tree.map(lambda leaf: leaf[ids], examples.inputs)
-    labels: Any = examples.labels[ids]
-    return Batch(inputs, labels)

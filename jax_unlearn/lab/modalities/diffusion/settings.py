@@ -2,27 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from jax_unlearn import _validate
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.modalities.classification.networks import Training
-from jax_unlearn.lab.modality import Dtype
+from jax_unlearn.lab.modality import Dtype, check_choices
 
-Conditions = Literal["class", "text"]
-Noises = Literal["cosine", "linear"]
-Predictions = Literal["epsilon", "v_prediction"]
-Samplers = Literal["ddim", "ddpm"]
-Times = Literal["bins", "draws", "raw"]
 COLUMNS = 8  # images of each class in a report
-
-
-def check_names(condition: str, noise: str, prediction: str, dtype: str) -> None:
-    """Refuse names that no diffusion model has."""
-    _validate.one_of("condition", condition, get_args(Conditions))
-    _validate.one_of("noise", noise, get_args(Noises))
-    _validate.one_of("prediction", prediction, get_args(Predictions))
-    _validate.one_of("dtype", dtype, get_args(Dtype))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +37,14 @@ class DiffusionTraining:
     jax_unlearn.errors.InputError: steps=0 must be at least 1
     """
 
-    condition: Conditions = "class"
+    condition: Literal["class", "text"] = "class"
     widths: tuple[int, ...] = (32, 64)
     layers: int = 1
     attention: tuple[int, ...] = ()
     dtype: Dtype = "float32"
     timesteps: int = 1000
-    noise: Noises = "cosine"
-    prediction: Predictions = "epsilon"
+    noise: Literal["cosine", "linear"] = "cosine"
+    prediction: Literal["epsilon", "v_prediction"] = "epsilon"
     steps: int = 2000
     batch_size: int = 64
     learning_rate: float = 2e-3
@@ -66,7 +53,7 @@ class DiffusionTraining:
     drop: float = 0.1
 
     def __post_init__(self):
-        check_names(self.condition, self.noise, self.prediction, self.dtype)
+        check_choices(self)
         for name in ("timesteps", "steps", "batch_size", "layers"):
             _validate.at_least(name, getattr(self, name), 1)
         _validate.positive("learning_rate", self.learning_rate)
@@ -95,15 +82,15 @@ class Denoising:
     """
 
     replace: str = "random"
-    time: Times = "bins"
+    time: Literal["bins", "draws", "raw"] = "bins"
     bins: int = 10
     draws: int = 4
     forget_strength: float = 1.0
 
     def __post_init__(self):
-        _validate.one_of("time", self.time, get_args(Times))
-        _validate.at_least("bins", self.bins, 1)
-        _validate.at_least("draws", self.draws, 1)
+        check_choices(self)
+        for name in ("bins", "draws"):
+            _validate.at_least(name, getattr(self, name), 1)
         _validate.not_negative("forget_strength", self.forget_strength)
 
 
@@ -172,16 +159,16 @@ class Sampling:
       sample_batch: images at a time.
     """
 
-    sampler: Samplers = "ddim"
+    sampler: Literal["ddim", "ddpm"] = "ddim"
     sampling_steps: int = 25
     eta: float = 0.0
     guidance_scale: float = 2.0
     sample_batch: int = 256
 
     def __post_init__(self):
-        _validate.one_of("sampler", self.sampler, get_args(Samplers))
-        _validate.at_least("sampling_steps", self.sampling_steps, 1)
-        _validate.at_least("sample_batch", self.sample_batch, 1)
+        check_choices(self)
+        for name in ("sampling_steps", "sample_batch"):
+            _validate.at_least(name, getattr(self, name), 1)
         if not abs(self.guidance_scale) < float("inf"):
             raise InputError(
                 f"guidance_scale={self.guidance_scale} must be finite; 1 does not guide"
