@@ -19,7 +19,7 @@ from jax_unlearn._validate import at_least
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array
 
-__all__ = ["XLA", "Classifier", "ConvNorm", "Convolution", "batch_norm"]
+__all__ = ["XLA", "ConvNorm", "Convolution", "attention", "batch_norm"]
 __all__ += ["check_images", "classifier", "conv", "flat_normal", "global_mean"]
 __all__ += ["group_norm", "halve", "kaiming", "linear", "linear_uniform", "normalised"]
 
@@ -70,12 +70,7 @@ def linear(
     dtype: Any = jnp.float32,
     rngs: nnx.Rngs,
 ) -> nnx.Linear:
-    """Return a linear layer with bias, its kernel `linear_uniform`, or zero at first.
-
-    >>> layer = linear(2, 3, zero=True, rngs=nnx.Rngs(0))
-    >>> layer(jnp.ones((1, 2))).tolist()
-    [[0.0, 0.0, 0.0]]
-    """
+    """Return a linear layer with bias, its kernel `linear_uniform` or zero."""
     return nnx.Linear(
         in_features,
         out_features,
@@ -99,16 +94,7 @@ def conv(
 ) -> nnx.Conv:
     """Return a square convolution padded by `kernel // 2`: H becomes ⌈H / stride⌉.
 
-    Args:
-      in_features: channels of the input.
-      out_features: channels of the output.
-      kernel: side of the kernel, odd.
-      stride: both strides.
-      use_bias: whether to add a bias (zero at first).
-      init: of the kernel.
-      dtype: compute dtype.
-      convolution: what convolves; `in_parts` is the fast one on CPUs.
-      rngs: random streams.
+    `convolution` is what convolves: `in_parts` is the fast one on CPUs.
 
     >>> def layer(x):
     ...     return conv(3, 8, stride=2, rngs=nnx.Rngs(0))(x)
@@ -164,18 +150,22 @@ def normalised(norm: nnx.GroupNorm, x: Array) -> Array:
     return norm(x).astype(x.dtype)
 
 
-class ConvNorm(nnx.Module):
-    """Convolution, BatchNorm (or a bias without it), and perhaps ReLU.
+def attention(
+    query: Array, key: Array, value: Array, *, heads: int, mask: Array | None = None
+) -> Array:
+    """Return softmax(q kᵀ/√d) v, `[B, L, C]`, of heads of d = C / heads features."""
 
-    Args:
-      in_features, out_features: numbers of channels.
-      kernel, stride: of the convolution.
-      use_norm: whether BatchNorm follows.
-      use_bias: whether the convolution has a bias; None for "without BatchNorm only".
-      relu: whether ReLU follows.
-      dtype: compute dtype.
-      convolution: as in `conv`.
-      rngs: random streams.
+    def cut(y: Array) -> Array:
+        # jax takes the softmax of bfloat16 in float32, and mixes the two in the
+        # derivative, which strict promotion forbids
+        return y.reshape(*y.shape[:2], heads, -1).astype(jnp.float32)
+
+    y = jax.nn.dot_product_attention(cut(query), cut(key), cut(value), mask=mask)
+    return y.reshape(query.shape).astype(query.dtype)
+
+
+class ConvNorm(nnx.Module):
+    """Convolution, BatchNorm and perhaps ReLU; without BatchNorm a bias, unless told.
 
     >>> def layer(x):
     ...     return ConvNorm(1, 4, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))(x, train=True)
@@ -230,20 +220,6 @@ def classifier(in_features: int, num_classes: int, *, rngs: nnx.Rngs) -> nnx.Lin
     return linear(in_features, num_classes, rngs=rngs)
 
 
-class Classifier(nnx.Module):
-    """A network of `features` and a linear `head`."""
-
-    head: nnx.Linear
-
-    def features(self, x: Array, *, train: bool) -> Array:
-        """Return penultimate features `f32[B, D]` of `x [B, ...]`."""
-        raise NotImplementedError
-
-    def __call__(self, x: Array, *, train: bool) -> Array:
-        """Return logits `f32[B, K]` of `x [B, ...]`."""
-        return self.head(self.features(x, train=train))
-
-
 def halve(x: Array) -> Array:
     """Return the largest of each 2x2 pixels; an odd last row or column is left out.
 
@@ -261,29 +237,17 @@ def halve(x: Array) -> Array:
 
 
 def global_mean(x: Array) -> Array:
-    """Return the mean over the two image axes, `f32[B, C]`.
-
-    >>> global_mean(jnp.arange(4.0).reshape(1, 2, 2, 1)).tolist()
-    [[1.5]]
-    """
+    """Return the mean over the two image axes, `f32[B, C]`."""
     return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
 
 
 def check_images(x: Array, channels: int, *, least: int = 1) -> None:
-    """Refuse what is no batch of floating images with this number of channels.
-
-    Args:
-      x: `[B, H, W, channels]`.
-      channels: expected number of channels.
-      least: smallest side that the network takes.
-
-    Raises:
-      InputError: on another rank, number of channels, size, or an integer dtype.
+    """Refuse what is no batch of floating images `[B, H, W, channels]`, or too small.
 
     >>> check_images(jnp.ones((2, 8, 8, 1)), 3)
     Traceback (most recent call last):
     jax_unlearn.errors.InputError: x.shape=(2, 8, 8, 1) must be [B, H, W, 3]; \
-pass NHWC images or set in_channels
+    pass NHWC images or set in_channels
     """
     if x.ndim != 4 or x.shape[-1] != channels:
         raise InputError(

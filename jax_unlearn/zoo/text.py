@@ -6,13 +6,12 @@ Shapes: B batch, L tokens, D width of the encoder.
 import functools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array
-from jax_unlearn.zoo.layers import linear
+from jax_unlearn.zoo.layers import attention, linear
 from jax_unlearn.zoo.unet import UNet
 
 __all__ = ["TextEncoder", "TextUNet"]
@@ -92,11 +91,8 @@ class TextEncoder(nnx.Module):
         seen = (words | alone)[:, None, None, :]  # [B, heads, queries, keys]
         for layer in range(self.layers):
             part = getattr(self, f"qkv{layer}")(getattr(self, f"norm{layer}a")(x))
-            shape = (*part.shape[:2], 3, self.heads, -1)
-            q, k, v = jnp.moveaxis(part.reshape(shape), 2, 0)
-            with jax.numpy_dtype_promotion("standard"):  # softmax of bf16 is in float32
-                y = jax.nn.dot_product_attention(q, k, v, mask=seen)
-            y = y.reshape(x.shape)
+            q, k, v = jnp.split(part, 3, axis=-1)
+            y = attention(q, k, v, heads=self.heads, mask=seen)
             x = x + getattr(self, f"mix{layer}")(y).astype(x.dtype)
             y = getattr(self, f"up{layer}")(getattr(self, f"norm{layer}b")(x))
             x = x + getattr(self, f"down{layer}")(nnx.silu(y)).astype(x.dtype)
@@ -145,14 +141,9 @@ class TextUNet(nnx.Module):
         rngs: nnx.Rngs,
         **options: Any,
     ):
-        self.encoder = TextEncoder(
-            vocab_size,
-            length=length,
-            width=text_width,
-            layers=text_layers,
-            dtype=dtype,
-            rngs=rngs,
-        )
+        shared: dict[str, Any] = dict(length=length, dtype=dtype, rngs=rngs)
+        text: dict[str, Any] = dict(width=text_width, layers=text_layers)
+        self.encoder = TextEncoder(vocab_size, **text, **shared)
         self.unet = UNet(
             cross_attention_dim=text_width, dtype=dtype, rngs=rngs, **options
         )

@@ -8,23 +8,15 @@ everywhere in flax. Parameters, normalisations and softmax are float32.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array
-from jax_unlearn.zoo.layers import (
-    conv,
-    flat_normal,
-    group_norm,
-    linear,
-    linear_uniform,
-    normalised,
-)
+from jax_unlearn.zoo import layers
 
 __all__ = ["AttentionBlock", "ResBlock", "UNet", "timestep_embedding"]
 
@@ -64,10 +56,8 @@ class ResBlock(nnx.Module):
     Args:
       in_features, out_features: numbers of channels.
       embedding: E.
-      groups: of the normalisation, at most.
       dropout: share of features dropped before the last convolution.
-      dtype: compute dtype.
-      rngs: random streams.
+      groups, dtype, rngs: as in `UNet`.
 
     >>> def block(x, e):
     ...     return ResBlock(4, 8, embedding=6, rngs=nnx.Rngs(0))(x, e, train=False)
@@ -86,13 +76,11 @@ class ResBlock(nnx.Module):
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        layer = functools.partial(
-            conv, use_bias=True, init=linear_uniform, dtype=dtype, rngs=rngs
-        )
-        self.norm1 = group_norm(in_features, groups, rngs=rngs)
+        layer = _convolution(dtype, rngs)
+        self.norm1 = layers.group_norm(in_features, groups, rngs=rngs)
         self.conv1 = layer(in_features, out_features)
-        self.shift = linear(embedding, out_features, dtype=dtype, rngs=rngs)
-        self.norm2 = group_norm(out_features, groups, rngs=rngs)
+        self.shift = layers.linear(embedding, out_features, dtype=dtype, rngs=rngs)
+        self.norm2 = layers.group_norm(out_features, groups, rngs=rngs)
         self.dropout = nnx.Dropout(dropout, rngs=rngs) if dropout > 0 else None
         self.conv2 = layer(out_features, out_features, init=nnx.initializers.zeros)
         same = in_features == out_features
@@ -100,9 +88,9 @@ class ResBlock(nnx.Module):
 
     def __call__(self, x: Array, embedding: Array, *, train: bool) -> Array:
         """Return `[B, H, W, out]` of `x [B, H, W, in]` and `embedding [B, E]`."""
-        y = self.conv1(nnx.silu(normalised(self.norm1, x)))
+        y = self.conv1(nnx.silu(layers.normalised(self.norm1, x)))
         y = y + self.shift(nnx.silu(embedding))[:, None, None, :]
-        y = nnx.silu(normalised(self.norm2, y))
+        y = nnx.silu(layers.normalised(self.norm2, y))
         if self.dropout is not None:
             y = self.dropout(y, deterministic=not train)
         return self.conv2(y) + (x if self.shortcut is None else self.shortcut(x))
@@ -118,15 +106,12 @@ class AttentionBlock(nnx.Module):
       features: number of channels.
       heads: number of heads; divides `features`.
       context: width of the tokens, or None for self-attention alone.
-      groups: of the normalisation, at most.
-      dtype: compute dtype.
-      rngs: random streams.
+      groups, dtype, rngs: as in `UNet`.
 
     Raises:
       InputError: `heads` does not divide `features`.
 
-    Reference: Vaswani et al., arXiv 1706.03762; cross-attention to a condition:
-    Rombach et al., arXiv 2112.10752.
+    Reference: as `TextEncoder`; for cross-attention as `TextUNet`.
 
     >>> def block(x, c):
     ...     return AttentionBlock(8, heads=2, context=5, rngs=nnx.Rngs(0))(x, c)
@@ -148,14 +133,14 @@ class AttentionBlock(nnx.Module):
             raise InputError(
                 f"heads={heads} must divide the {features} channels of the level"
             )
-        layer = functools.partial(linear, dtype=dtype, rngs=rngs)
+        layer = functools.partial(layers.linear, dtype=dtype, rngs=rngs)
         self.heads = heads
-        self.norm = group_norm(features, groups, rngs=rngs)
+        self.norm = layers.group_norm(features, groups, rngs=rngs)
         self.qkv = layer(features, 3 * features)
         self.out = layer(features, features, zero=True)
         self.crosses = context is not None
         if context is not None:
-            self.cross_norm = group_norm(features, groups, rngs=rngs)
+            self.cross_norm = layers.group_norm(features, groups, rngs=rngs)
             self.query = layer(features, features)
             self.key_value = layer(context, 2 * features)
             self.cross_out = layer(features, features, zero=True)
@@ -163,24 +148,15 @@ class AttentionBlock(nnx.Module):
     def __call__(self, x: Array, context: Array | None = None) -> Array:
         """Return `[B, H, W, C]` of `x [B, H, W, C]` and `context [B, L, context]`."""
         flat = x.reshape(x.shape[0], -1, x.shape[-1])
-        q, k, v = jnp.split(self.qkv(normalised(self.norm, flat)), 3, axis=-1)
-        flat = flat + self.out(self._attend(q, k, v))
+        q, k, v = jnp.split(self.qkv(layers.normalised(self.norm, flat)), 3, axis=-1)
+        flat = flat + self.out(layers.attention(q, k, v, heads=self.heads))
         if self.crosses:
             if context is None:
                 raise InputError("context=None: this block attends to tokens")
-            q = self.query(normalised(self.cross_norm, flat))
+            q = self.query(layers.normalised(self.cross_norm, flat))
             k, v = jnp.split(self.key_value(context.astype(flat.dtype)), 2, axis=-1)
-            flat = flat + self.cross_out(self._attend(q, k, v))
+            flat = flat + self.cross_out(layers.attention(q, k, v, heads=self.heads))
         return flat.reshape(x.shape)
-
-    def _attend(self, query: Array, key: Array, value: Array) -> Array:
-        def cut(y: Array) -> Array:
-            # jax takes the softmax of bfloat16 in float32, and mixes the two in the
-            # derivative, which strict promotion forbids
-            return y.reshape(*y.shape[:2], self.heads, -1).astype(jnp.float32)
-
-        y = jax.nn.dot_product_attention(cut(query), cut(key), cut(value))
-        return y.reshape(query.shape).astype(query.dtype)
 
 
 class UNet(nnx.Module):
@@ -244,11 +220,8 @@ class UNet(nnx.Module):
                 f"block_out_channels={widths}, layers_per_block={layers_per_block}: "
                 "give even widths, one a level, and 1 or more layers"
             )
-        attends = (
-            (False,) * (len(widths) - 1) + (True,)
-            if attention is None
-            else tuple(attention)
-        )
+        last_only = (False,) * (len(widths) - 1) + (True,)
+        attends = last_only if attention is None else tuple(attention)
         if len(attends) != len(widths):
             raise InputError(
                 f"attention={attends} must say yes or no for each of the "
@@ -266,10 +239,9 @@ class UNet(nnx.Module):
         self.reads_class = num_classes is not None
         self.reads_tokens = cross_attention_dim is not None
         embedding = 4 * widths[0]
-
         shared: dict[str, Any] = {"groups": groups, "dtype": dtype, "rngs": rngs}
 
-        def blocks(name: str, size: int, out: int, attend: bool) -> None:
+        def blocks(name: str, size: int, out: int, attend: bool) -> str:
             block = ResBlock(size, out, embedding=embedding, dropout=dropout, **shared)
             setattr(self, name, block)
             if attend:
@@ -277,56 +249,46 @@ class UNet(nnx.Module):
                     out, heads=heads, context=cross_attention_dim, **shared
                 )
                 setattr(self, f"{name}_attention", attention)
+            return name
 
-        convolution = functools.partial(
-            conv, use_bias=True, init=linear_uniform, dtype=dtype, rngs=rngs
-        )
-        self.time1 = linear(widths[0], embedding, dtype=dtype, rngs=rngs)
-        self.time2 = linear(embedding, embedding, dtype=dtype, rngs=rngs)
+        convolution = _convolution(dtype, rngs)
+        linear = functools.partial(layers.linear, dtype=dtype, rngs=rngs)
+        self.time1 = linear(widths[0], embedding)
+        self.time2 = linear(embedding, embedding)
         if num_classes is not None:
-            self.classes = nnx.Embed(
-                num_classes + 1,
-                embedding,
-                embedding_init=flat_normal,
-                dtype=jnp.float32,
-                rngs=rngs,
-            )
+            init: Any = {"embedding_init": layers.flat_normal, "dtype": jnp.float32}
+            self.classes = nnx.Embed(num_classes + 1, embedding, **init, rngs=rngs)
         self.stem = convolution(in_channels, widths[0])
-        sizes, size, plan = [widths[0]], widths[0], []
+        sizes, size, down, up = [widths[0]], widths[0], [], []
         for level, out in enumerate(widths):
             for layer in range(layers_per_block):
-                blocks(f"down{level}_{layer}", size, out, attends[level])
-                plan.append(f"down{level}_{layer}")
+                down.append(blocks(f"down{level}_{layer}", size, out, attends[level]))
                 size = out
                 sizes.append(out)
             if level < len(widths) - 1:
-                setattr(self, f"down{level}", convolution(out, out, stride=2))
-                plan.append(f"down{level}")
+                down.append(f"down{level}")
+                setattr(self, down[-1], convolution(out, out, stride=2))
                 sizes.append(out)
         blocks("mid0", size, size, attends[-1])
         blocks("mid1", size, size, False)
-        self.down_plan, plan = tuple(plan), []
         for level in reversed(range(len(widths))):
-            out = widths[level]
+            out, attend = widths[level], attends[level]
             for layer in range(layers_per_block + 1):
-                blocks(f"up{level}_{layer}", size + sizes.pop(), out, attends[level])
-                plan.append(f"up{level}_{layer}")
+                up.append(blocks(f"up{level}_{layer}", size + sizes.pop(), out, attend))
                 size = out
             if level:
-                setattr(self, f"up{level}", convolution(out, out))
-                plan.append(f"up{level}")
-        self.up_plan = tuple(plan)
-        self.norm = group_norm(size, groups, rngs=rngs)
+                up.append(f"up{level}")
+                setattr(self, up[-1], convolution(out, out))
+        self.down_plan, self.up_plan = tuple(down), tuple(up)
+        self.norm = layers.group_norm(size, groups, rngs=rngs)
         zeros = nnx.initializers.zeros
         self.out = convolution(size, in_channels, init=zeros, dtype=jnp.float32)
 
     def __call__(self, inputs: tuple[Array, Array, Array], *, train: bool) -> Array:
-        """Return the prediction `f32[B, H, W, C]`.
+        """Return the prediction `f32[B, H, W, C]` of (x_t, t `i32[B]`, condition).
 
-        Args:
-          inputs: (x_t `[B, H, W, C]`, t `i32[B]`, condition: class ids `i32[B]` or
-            hidden states `[B, L, cross_attention_dim]`).
-          train: whether dropout acts.
+        The condition is class ids `i32[B]`, or hidden states of the width of
+        `cross_attention_dim`, `[B, L, …]`.
         """
         x, timesteps, condition = inputs
         self._check(x, timesteps, condition)
@@ -352,7 +314,7 @@ class UNet(nnx.Module):
                 y = through(name, jnp.concatenate([y, skips.pop()], axis=-1))
             else:
                 y = getattr(self, name)(jnp.repeat(jnp.repeat(y, 2, 1), 2, 2))
-        y = nnx.silu(normalised(self.norm, y))
+        y = nnx.silu(layers.normalised(self.norm, y))
         return self.out(y.astype(jnp.float32))
 
     def _check(self, x: Array, timesteps: Array, condition: Array) -> None:
@@ -384,3 +346,9 @@ class UNet(nnx.Module):
                 f"condition of shape {condition.shape}: this network reads hidden "
                 "states [B, L, cross_attention_dim]"
             )
+
+
+def _convolution(dtype: Any, rngs: nnx.Rngs) -> Callable[..., nnx.Conv]:
+    """Return `layers.conv` as all convolutions here are: with bias."""
+    start: Any = {"use_bias": True, "init": layers.linear_uniform}
+    return functools.partial(layers.conv, dtype=dtype, rngs=rngs, **start)
