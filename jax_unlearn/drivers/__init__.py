@@ -1,1 +1,4 @@
-"""Drivers: what runs an unlearner over batches, keeps it, guards it, spreads it out."""
+"""Drivers: what runs an unlearner over batches, keeps it, guards it, spreads it out.
+
+Where no source is named, the choice is ours.
+"""

@@ -15,29 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jax_unlearn.drivers.stacking import is_key
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import PyTree
+
+__all__ = ["identity", "in_first", "largest", "load", "read_record", "save"]
 
 FORMAT = 1
 
 
 def save(path: str | os.PathLike, tree: PyTree, record: dict[str, Any]) -> Path:
-    """Write a pytree of arrays and a record as a new checkpoint folder.
+    """Write a pytree of arrays and a record as a new checkpoint; return its path.
 
-    Everything is written beside the target and moved there in one step. The processes
-    of one run must all call it, with the same record.
-
-    Args:
-      path: folder to make; must not exist.
-      tree: pytree of arrays (dicts, lists, tuples), such as an `UnlearnState`.
-      record: JSON-able description; the key "format" is taken.
-
-    Returns:
-      The path.
+    Everything is written beside the folder to make, which must not exist, and moved
+    there in one step. The tree is of dicts, lists and tuples, such as an
+    `UnlearnState`; the record is JSON-able, its key "format" is taken. The processes of
+    one run must all call it, with the same record.
 
     Raises:
       InputError: the folder exists, or cannot be written; a tree without arrays; a
@@ -81,15 +77,11 @@ def save(path: str | os.PathLike, tree: PyTree, record: dict[str, Any]) -> Path:
 def in_first(action: Callable[[], str | None]) -> str:
     """Do what one process alone may do; return what it gave, in all of them.
 
-    All processes must call it, and none goes on before it is done.
-
-    Args:
-      action: called in the first process; its result has at most 4000 bytes.
+    All processes must call it, and none goes on before it is done. What the action
+    gives has at most 4000 bytes.
 
     Raises:
       InputError: raised by the action, and then in all processes.
-
-    Source: our choice.
 
     >>> in_first(lambda: "made")
     'made'
@@ -124,13 +116,7 @@ def largest(*values: int) -> tuple[int, ...]:
 
 
 def read_record(path: str | os.PathLike) -> dict[str, Any]:
-    """Return the record of a checkpoint whose files are all as they were written.
-
-    Args:
-      path: checkpoint folder.
-
-    Returns:
-      The record given to `save`, with its `format`.
+    """Return the record given to `save`, with its `format`; all files are checked.
 
     Raises:
       InputError: missing, truncated or altered checkpoint, or one of another format.
@@ -161,9 +147,6 @@ def read_record(path: str | os.PathLike) -> dict[str, Any]:
 def identity(path: str | os.PathLike) -> str:
     """Return the SHA-256 of all that a checkpoint holds, by its list of digests.
 
-    Args:
-      path: checkpoint folder.
-
     Raises:
       InputError: missing or damaged checkpoint.
     """
@@ -172,15 +155,10 @@ def identity(path: str | os.PathLike) -> str:
 
 
 def load(path: str | os.PathLike, template: PyTree) -> PyTree:
-    """Return the arrays of a checkpoint, shaped like the template.
+    """Return the arrays of a checkpoint, on the default device, like the template.
 
-    Args:
-      path: checkpoint folder.
-      template: pytree of arrays or `jax.ShapeDtypeStruct`s of the model expected, for
-        example `jax.eval_shape(model.init, key, inputs)`.
-
-    Returns:
-      Pytree of arrays on the default device.
+    The template is a pytree of arrays or `jax.ShapeDtypeStruct`s of the model that is
+    expected, for example `jax.eval_shape(model.init, key, inputs)`.
 
     Raises:
       InputError: missing or damaged checkpoint, or arrays of another model.
@@ -243,10 +221,6 @@ def _orbax(path: Path, read: Callable[..., Any], *more: Any) -> Any:
         ) from error
 
 
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
 def _stored(leaf: Any) -> Any:
     """Return a leaf as orbax takes it, the same in every process."""
     leaf = _words(leaf)
@@ -256,12 +230,12 @@ def _stored(leaf: Any) -> Any:
 
 def _words(leaf: Any) -> Any:
     """Return a random key as its integers, other arrays as they are."""
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+    return jax.random.key_data(leaf) if is_key(leaf) else leaf
 
 
 def _typed(leaf: Any, like: Any) -> Any:
     """Undo `_words`."""
-    if not _is_key(like):
+    if not is_key(like):
         return leaf
     kinds = []  # key_impl reads arrays and tracers, not ShapeDtypeStructs
     jax.eval_shape(lambda key: kinds.append(jax.random.key_impl(key)), like)
@@ -272,33 +246,24 @@ def _shapes(tree: PyTree) -> dict[str, tuple]:
     """Return shape and dtype of every leaf by its path."""
     tree = getattr(tree, "item_metadata", tree)
     tree = getattr(tree, "tree", tree)
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {
-        jax.tree_util.keystr(keys, simple=True, separator="/"): (
-            tuple(leaf.shape),
-            str(jax.dtypes.canonicalize_dtype(leaf.dtype)),
-        )
-        for keys, leaf in leaves
-    }
+    shapes = {}
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = jax.tree_util.keystr(keys, simple=True, separator="/")
+        dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
+        shapes[name] = tuple(leaf.shape), str(dtype)
+    return shapes
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file but the list of digests itself.
-
-    Raises:
-      InputError: a link: what it leads to is no part of the checkpoint.
-    """
-    found = sorted(folder.rglob("*"))
-    links = [file for file in found if file.is_symlink()]
-    if links:
-        raise InputError(
-            f"checkpoint {folder} holds a link, {links[0].name}; copy the file it "
-            "leads to in its place"
-        )
-    return {
-        file.relative_to(folder).as_posix(): hashlib.sha256(
-            file.read_bytes()
-        ).hexdigest()
-        for file in found
-        if file.is_file() and file != folder / "digests.json"
-    }
+    """Return the SHA-256 of every file but the list of digests itself."""
+    digests = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_symlink():  # what it leads to is no part of the checkpoint
+            raise InputError(
+                f"checkpoint {folder} holds a link, {file.name}; copy the file it "
+                "leads to in its place"
+            )
+        if file.is_file() and file != folder / "digests.json":
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            digests[file.relative_to(folder).as_posix()] = digest
+    return digests

@@ -14,21 +14,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jax_unlearn import programs
+from jax_unlearn import programs, types
 from jax_unlearn.drivers.sharding import automatic
 from jax_unlearn.drivers.stacking import copied
 from jax_unlearn.drivers.stacking import models_in as models_in
 from jax_unlearn.drivers.stacking import stack as stack
 from jax_unlearn.drivers.stacking import unstack as unstack
 from jax_unlearn.errors import InputError, NonFiniteError, unknown_name
-from jax_unlearn.types import (
-    Array,
-    PyTree,
-    UnlearnBatch,
-    Unlearner,
-    UnlearnInfo,
-    UnlearnState,
-)
+from jax_unlearn.types import UnlearnBatch, Unlearner, UnlearnInfo, UnlearnState
 
 AXIS = "ensemble"
 HOWS = ("vmap", "map", "loop")
@@ -50,7 +43,7 @@ def run_ensemble(
     unlearner: Unlearner,
     states: UnlearnState,
     schedules: Sequence[Iterable[UnlearnBatch]],
-    keys: Array,
+    keys: types.Array,
     *,
     how: str = "auto",
     mesh: Mesh | None = None,
@@ -88,8 +81,6 @@ def run_ensemble(
         length or batches of different form; a mesh that does not fit.
       NonFiniteError: a loss or an update turned NaN or infinite; names the model and
         the step.
-
-    Source: our choice.
 
     >>> import optax, jax.numpy as jnp
     >>> import jax_unlearn as ju
@@ -148,7 +139,7 @@ def step_seconds(
     unlearner: Unlearner,
     states: UnlearnState,
     schedules: Sequence[Iterable[UnlearnBatch]],
-    keys: Array,
+    keys: types.Array,
     *,
     hows: Sequence[str] = HOWS,
     mesh: Mesh | None = None,
@@ -157,24 +148,14 @@ def step_seconds(
     """Measure a step of all N models each way, compilation left out.
 
     Every batch given is a step that is measured, so give a few, of all forms: the
-    programs compiled here are those that `run_ensemble` runs. States are copied.
-
-    Args:
-      unlearner: as in `run_ensemble`.
-      states: likewise.
-      schedules: likewise, a few batches each.
-      keys: likewise.
-      hows: the ways, of "vmap", "map" and "loop".
-      mesh: as in `run_ensemble`.
-      repeats: times each step is measured; the fastest counts.
+    programs compiled here are those that `run_ensemble` runs. Its arguments are taken
+    alike; states are copied. Each step is measured `repeats` times, the fastest counts.
 
     Returns:
-      Seconds a step, the mean over the batches given, by way.
+      Seconds a step, the mean over the batches given, by way ("vmap", "map", "loop").
 
     Raises:
       InputError: as `run_ensemble`; no batches, or `repeats` below 1.
-
-    Source: our choice.
 
     >>> import optax, jax.numpy as jnp
     >>> import jax_unlearn as ju
@@ -202,13 +183,7 @@ def step_seconds(
 def local_mesh(count: int) -> Mesh | None:
     """Return a mesh of the devices of this process, if they share N models evenly.
 
-    Args:
-      count: N.
-
-    Returns:
-      Mesh for `run_ensemble`; None if there is one device, or N is no multiple.
-
-    Source: our choice.
+    None if there is one device, or N = `count` is no multiple.
 
     >>> local_mesh(len(jax.local_devices()) + 1) is None
     True
@@ -219,7 +194,7 @@ def local_mesh(count: int) -> Mesh | None:
     return Mesh(np.array(devices), (AXIS,))
 
 
-def _check(states: UnlearnState, schedules: Sequence, keys: Array) -> None:
+def _check(states: UnlearnState, schedules: Sequence, keys: types.Array) -> None:
     count = models_in(states)
     if not count == len(schedules) == len(keys):
         raise InputError(
@@ -294,7 +269,7 @@ def _joined(carried):
     return stack(carried) if isinstance(carried, list) else carried
 
 
-def _put(tree: PyTree, mesh: Mesh | None) -> PyTree:
+def _put(tree: types.PyTree, mesh: Mesh | None) -> types.PyTree:
     if mesh is None:
         return tree
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
@@ -304,7 +279,7 @@ def _is_info(node: Any) -> bool:
     return isinstance(node, UnlearnInfo)
 
 
-def _loss(info: UnlearnInfo) -> Array:
+def _loss(info: UnlearnInfo) -> types.Array:
     return info.forget_loss + info.retain_loss + info.update_norm
 
 

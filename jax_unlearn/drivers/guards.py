@@ -20,6 +20,7 @@ Steps after its last look go unseen unless it is told how many steps there are.
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -31,14 +32,10 @@ from jax_unlearn.drivers.loop import Callback, predict
 from jax_unlearn.drivers.stacking import copied
 from jax_unlearn.errors import InputError
 from jax_unlearn.losses import true_class_probability
-from jax_unlearn.types import (
-    Array,
-    Batch,
-    Model,
-    PyTree,
-    UnlearnInfo,
-    UnlearnState,
-)
+from jax_unlearn.types import Array, Batch, Model, PyTree, UnlearnInfo, UnlearnState
+
+__all__ = ["Guard", "Looks", "endpoint_guard", "finite_guard", "first_of"]
+__all__ += ["unseen_endpoint", "utility_guard"]
 
 
 @dataclasses.dataclass
@@ -79,44 +76,43 @@ class Guard:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what a saved run needs of the guard, for `Series.carry`."""
-        good = jax.tree.leaves(sharding.fetch(self.good))
-        kept = {f"good/{n}": leaf for n, leaf in enumerate(good)}
-        return {"looked": np.array([self._looked], np.int32), **kept}
+        good = enumerate(jax.tree.leaves(sharding.fetch(self.good)))
+        looked = np.array([self._looked], np.int32)
+        return {"looked": looked, **{f"good/{n}": leaf for n, leaf in good}}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Undo `arrays`."""
         self._looked = int(arrays["looked"][0])
         leaves, structure = jax.tree.flatten(self.good)
-        kept = [
-            sharding.placed(arrays[f"good/{n}"], leaf) for n, leaf in enumerate(leaves)
-        ]
-        self.good = jax.tree.unflatten(structure, kept)
+        good = (arrays[f"good/{n}"] for n in range(len(leaves)))
+        self.good = structure.unflatten(map(sharding.placed, good, leaves))
 
 
-def utility_guard(
-    model: Model,
-    batch: Batch,
-    *,
-    bound: float,
-    every: int = 10,
-    roll_back: UnlearnState | None = None,
-    steps: int | None = None,
-) -> Guard:
-    """End a run when the accuracy on held-out retain samples falls under a bound.
+class Looks(TypedDict, total=False):
+    """When a guard looks, and where it goes back to.
 
-    Args:
-      model: the network; its outputs are logits `[B, K]`.
-      batch: retain samples that the run does not train on.
-      bound: percent, 0 to 100.
-      every: steps between two looks; each costs a forward pass over the batch.
+    Attributes:
+      every: steps between two looks, 10 by default; each may cost a forward pass.
       roll_back: the state before the run, to return to the last state that passed;
         None ends with the state that did not.
       steps: of the whole run, to look at its last one too; None where nobody knows.
+    """
+
+    every: int
+    roll_back: UnlearnState | None
+    steps: int | None
+
+
+def utility_guard(
+    model: Model, batch: Batch, *, bound: float, **looks: Unpack[Looks]
+) -> Guard:
+    """End a run when the accuracy on held-out retain samples falls under a bound.
+
+    The outputs of the network are logits `[B, K]`; the batch is of retain samples that
+    the run does not train on; the bound is in percent, 0 to 100.
 
     Raises:
       InputError: a bound outside 0..100, `every` below 1, an empty batch.
-
-    Source: our choice.
 
     >>> model = Model(
     ...     lambda key, x: ((), ()), lambda p, s, x, *, train, key=None: (x, s)
@@ -127,68 +123,42 @@ def utility_guard(
     >>> guard.look(state, None)
     'the accuracy on held-out retain samples 50.0 % is under 60 %'
     """
-    _check(batch, every)
     if not 0 <= bound <= 100:
         raise InputError(f"bound={bound} must be a percentage, 0 to 100; try 90")
 
-    def look(state: UnlearnState, info: UnlearnInfo) -> str | None:
-        del info
-        logits = predict(model, state.params, state.model_state, batch.inputs)
-        right = np.mean(np.argmax(logits, axis=-1) == np.asarray(batch.labels))
-        utility = 100 * float(right)
-        if utility >= bound:
-            return None
-        return (
-            f"the accuracy on held-out retain samples {utility:.1f} % is under "
-            f"{bound:g} %"
-        )
+    def reason(logits: np.ndarray, labels: np.ndarray) -> str | None:
+        utility = 100 * float(np.mean(np.argmax(logits, axis=-1) == labels))
+        told = f"the accuracy on held-out retain samples {utility:.1f} % is under "
+        return None if utility >= bound else f"{told}{bound:g} %"
 
-    return Guard(look, every, roll_back and copied(roll_back), steps=steps)
+    return _reading(model, batch, reason, **looks)
 
 
 def endpoint_guard(
-    model: Model,
-    batch: Batch,
-    *,
-    endpoint: float,
-    every: int = 10,
-    roll_back: UnlearnState | None = None,
-    steps: int | None = None,
+    model: Model, batch: Batch, *, endpoint: float, **looks: Unpack[Looks]
 ) -> Guard:
     """End a run when the forget confidence has come down to that of unseen data.
 
-    Args:
-      model: the network; its outputs are logits `[B, K]`.
-      batch: forget samples.
-      endpoint: mean true-class probability of unseen samples; see `unseen_endpoint`.
-      every: steps between two looks; each costs a forward pass over the batch.
-      roll_back: as in `utility_guard`.
-      steps: as in `utility_guard`.
+    The arguments are those of `utility_guard`, but for a batch of forget samples and
+    `endpoint`, the mean true-class probability of unseen ones; see `unseen_endpoint`.
 
     Raises:
       InputError: an endpoint outside 0..1, `every` below 1, an empty batch.
 
     Source: our choice, after FaLW's view that unlearned and unseen data look alike.
     """
-    _check(batch, every)
     if not 0 <= endpoint <= 1:
         raise InputError(
             f"endpoint={endpoint} must be a probability; see unseen_endpoint"
         )
 
-    def look(state: UnlearnState, info: UnlearnInfo) -> str | None:
-        del info
-        logits = predict(model, state.params, state.model_state, batch.inputs)
-        found = true_class_probability(jnp.asarray(logits), jnp.asarray(batch.labels))
-        confidence = float(np.mean(np.asarray(found, np.float64)))
-        if confidence > endpoint:
-            return None
-        return (
-            f"the forget confidence {confidence:.3f} has reached the unseen endpoint "
-            f"{endpoint:.3f}"
-        )
+    def reason(logits: np.ndarray, labels: np.ndarray) -> str | None:
+        each = true_class_probability(jnp.asarray(logits), jnp.asarray(labels))
+        confidence = float(np.mean(np.asarray(each, np.float64)))
+        told = f"the forget confidence {confidence:.3f} has reached the unseen endpoint"
+        return None if confidence > endpoint else f"{told} {endpoint:.3f}"
 
-    return Guard(look, every, roll_back and copied(roll_back), steps=steps)
+    return _reading(model, batch, reason, **looks)
 
 
 def finite_guard(
@@ -196,16 +166,11 @@ def finite_guard(
 ) -> Guard:
     """Return to the last finite state instead of raising `NonFiniteError`.
 
-    Args:
-      roll_back: the state before the run.
-      every: steps between two looks; at most the `check_every` of `ju.run`, which
-        raises at its own look.
-      steps: as in `utility_guard`.
+    The arguments are those of `Looks`, `every` at most the `check_every` of `ju.run`,
+    which raises at its own look.
 
     Raises:
       InputError: `every` below 1.
-
-    Source: our choice.
 
     >>> state = UnlearnState(jnp.ones(1), (), (), (), (), jnp.int32(0))
     >>> zero = jnp.float32(0)
@@ -214,14 +179,13 @@ def finite_guard(
     >>> guard(1, state._replace(params=jnp.full(1, jnp.nan)), info).params.tolist()
     [1.0]
     """
-    _check_every(every)
 
     def look(state: UnlearnState, info: UnlearnInfo) -> str | None:
         told = info.forget_loss, info.retain_loss, info.update_norm
         finite = bool(_all_finite((told, state.params)))
         return None if finite else "the loss or the update is not finite"
 
-    return Guard(look, every, copied(roll_back), steps=steps)
+    return _guard(look, every=every, roll_back=roll_back, steps=steps)
 
 
 def first_of(*callbacks: Callback) -> Callback:
@@ -256,8 +220,6 @@ def unseen_endpoint(
     Raises:
       InputError: no forget sample, or a class of them without unseen samples.
 
-    Source: our choice.
-
     >>> unseen_endpoint([0.2, 0.4, 0.9], [0, 0, 1], [0, 0, 0, 1])
     0.45
     """
@@ -279,12 +241,26 @@ def _all_finite(tree: PyTree) -> Array:
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
-def _check(batch: Batch, every: int) -> None:
-    _check_every(every)
+def _reading(model: Model, batch: Batch, reason, **looks: Unpack[Looks]) -> Guard:
+    """Return the guard that looks at the logits of a batch and at its labels."""
     if not len(batch.labels):
         raise InputError("the batch of the guard has no samples; give 1 or more")
 
+    def look(state: UnlearnState, info: UnlearnInfo) -> str | None:
+        del info
+        logits = predict(model, state.params, state.model_state, batch.inputs)
+        return reason(logits, np.asarray(batch.labels))
 
-def _check_every(every: int) -> None:
+    return _guard(look, **looks)
+
+
+def _guard(
+    look: Callable,
+    *,
+    every: int = 10,
+    roll_back: UnlearnState | None = None,
+    steps: int | None = None,
+) -> Guard:
     if every < 1:
         raise InputError(f"every={every}: look after 1 or more steps")
+    return Guard(look, every, roll_back and copied(roll_back), steps=steps)

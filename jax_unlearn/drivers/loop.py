@@ -7,21 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_unlearn import programs
+from jax_unlearn import programs, types
 from jax_unlearn.drivers import sharding
 from jax_unlearn.drivers.stacking import copied
 from jax_unlearn.errors import InputError, NonFiniteError
-from jax_unlearn.types import (
-    Array,
-    Model,
-    ModelState,
-    Params,
-    PyTree,
-    UnlearnBatch,
-    Unlearner,
-    UnlearnInfo,
-    UnlearnState,
-)
+from jax_unlearn.types import UnlearnBatch, Unlearner, UnlearnInfo, UnlearnState
+
+__all__ = ["Callback", "predict", "run", "scan_steps"]
 
 Callback = Callable[[int, UnlearnState, UnlearnInfo], UnlearnState | None]
 """`(steps done, state, info of the last step)`; the state is gone after the call.
@@ -35,7 +27,7 @@ def run(
     unlearner: Unlearner,
     state: UnlearnState,
     batches: Iterable[UnlearnBatch],
-    key: Array,
+    key: types.Array,
     *,
     callback: Callback | None = None,
     scan: int | None = None,
@@ -82,7 +74,7 @@ def run(
     state = copied(state)
     step = sharding.in_place(unlearner.step, state)
     first = int(state.step)
-    losses: list[Array] = []
+    losses: list[types.Array] = []
     seen = checked = 0
 
     def check() -> None:
@@ -118,20 +110,15 @@ def run(
 
 
 def scan_steps(
-    unlearner: Unlearner, state: UnlearnState, batches: UnlearnBatch, key: Array
+    unlearner: Unlearner,
+    state: UnlearnState,
+    batches: UnlearnBatch,
+    key: types.Array,
 ) -> tuple[UnlearnState, UnlearnInfo]:
     """Run T steps as one `lax.scan`: the same steps as `run`, in one program.
 
     Not compiled here: call it inside `jax.jit`, `jax.vmap` over seeds or settings, …
-
-    Args:
-      unlearner: from `ju.methods` or your own.
-      state: from `unlearner.init`.
-      batches: `UnlearnBatch` whose leaves have a leading axis T.
-      key: of the whole run.
-
-    Returns:
-      (final state, `UnlearnInfo` with leading axis T).
+    The leaves of the batches have a leading axis T, those of the infos returned too.
 
     >>> import optax
     >>> import jax_unlearn as ju
@@ -151,24 +138,17 @@ def scan_steps(
 
 
 def predict(
-    model: Model,
-    params: Params,
-    model_state: ModelState,
-    inputs: PyTree,
+    model: types.Model,
+    params: types.Params,
+    model_state: types.ModelState,
+    inputs: types.PyTree,
     *,
     batch_size: int = 1024,
 ) -> np.ndarray:
-    """Return the outputs of the model in eval mode on all inputs, on the host.
+    """Return the outputs `[N, ...]` of the model in eval mode, on the host.
 
-    Args:
-      model: the network.
-      params: its parameters.
-      model_state: its state.
-      inputs: pytree of arrays `[N, ...]`.
-      batch_size: largest number of samples a pass; the last pass is padded.
-
-    Returns:
-      Outputs `[N, ...]`.
+    The inputs are a pytree of arrays `[N, ...]`; at most `batch_size` samples make a
+    pass, and the last pass is padded.
 
     Raises:
       InputError: no samples, or `batch_size` below 1.

@@ -28,6 +28,8 @@ import jax.numpy as jnp
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Model, PyTree
 
+__all__ = ["cast", "keep_products", "microbatched", "rematerialised"]
+
 Policy = Callable[..., Any]
 """As `jax.checkpoint` takes it: which intermediate values are kept."""
 
@@ -51,12 +53,9 @@ def rematerialised(model: Model, *, policy: Policy | None = keep_products) -> Mo
 
     Gradient checkpointing: the same numbers by the same operations. For accelerators;
     XLA's compiler for CPUs finds that both computations are one, and keeps the values
-    after all (jax 0.10): use `microbatched` there.
-
-    Args:
-      model: any.
-      policy: which values are kept for the backward pass: `keep_products`, one of
-        `jax.checkpoint_policies`, or None to keep nothing but the inputs.
+    after all (jax 0.10): use `microbatched` there. The policy says which values are
+    kept for the backward pass: `keep_products`, one of `jax.checkpoint_policies`, or
+    None to keep nothing but the inputs.
 
     Source: Chen et al., arXiv 1604.06174, by `jax.checkpoint`; the default policy is
     our choice.
@@ -84,22 +83,17 @@ def microbatched(model: Model, size: int) -> Model:
     Two passes: the first gives the outputs of all parts, of which losses and weights
     are made, normalised over the whole batch; the second computes a part again and adds
     its gradient up. With B samples, memory for activations falls to size/B, time rises
-    by a forward pass. Part j holds the samples j, j + P, j + 2P, … of P parts, so that
-    a batch spread over devices stays spread if they divide `size`.
+    by a forward pass. Part j holds the samples j, j + P, j + 2P, … of P parts of `size`
+    samples, so that a batch spread over devices stays spread if they divide `size`; the
+    last parts are filled up, and cut off again. A network that draws random numbers
+    (dropout) gets the key `fold_in(key, j)` for part j: other draws, of the same
+    distribution.
 
-    Args:
-      model: its outputs have the batch axis first. In a training pass it must have no
-        state: BatchNorm statistics of parts are not those of the batch.
-      size: samples a part, 1 or more; the last parts are filled up, and cut off again.
-
-    Returns:
-      Model. A network that draws random numbers (dropout) gets the key
-      `fold_in(key, j)` for part j: other draws, of the same distribution.
+    The outputs have the batch axis first. In a training pass the model must have no
+    state: BatchNorm statistics of parts are not those of the batch.
 
     Raises:
       InputError: `size` below 1; when the model is called with `train=True`, a state.
-
-    Source: our choice.
 
     >>> from jax_unlearn.adapters import from_stateless
     >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
@@ -143,11 +137,8 @@ def cast(model: Model, dtype: Any = jnp.bfloat16) -> Model:
     Parameters and floating inputs are cast on the way in, outputs to float32 on the way
     out: gradients, optimizer, losses and weights stay in float32. Rounding here is that
     of `dtype` (bfloat16: 8 bits, 0.4 %). The networks of `ju.zoo` do the same by their
-    argument `dtype`, and keep their BatchNorm statistics in float32, as this does.
-
-    Args:
-      model: any; one whose layers name a dtype of their own is not changed by this.
-      dtype: a floating type.
+    argument `dtype`, and keep their BatchNorm statistics in float32, as this does. A
+    model whose layers name a dtype of their own is not changed by this.
 
     Raises:
       InputError: `dtype` is no floating type.
@@ -165,13 +156,8 @@ def cast(model: Model, dtype: Any = jnp.bfloat16) -> Model:
         raise InputError(f"dtype={dtype}: give a floating type, such as jnp.bfloat16")
 
     def apply(params, model_state, inputs, *, train, key=None):
-        outputs, new = model.apply(
-            _floats(params, dtype),
-            model_state,
-            _floats(inputs, dtype),
-            train=train,
-            key=key,
-        )
+        params, inputs = _floats((params, inputs), dtype)
+        outputs, new = model.apply(params, model_state, inputs, train=train, key=key)
         new = jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), new, model_state)
         return _floats(outputs, jnp.float32), new
 
@@ -194,9 +180,8 @@ def _joined(leaf: Array, total: int) -> Array:
 
 def _floats(tree: PyTree, dtype: Any) -> PyTree:
     """Return the tree with its floating leaves cast."""
-    return jax.tree.map(
-        lambda leaf: (
-            leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-        ),
-        tree,
-    )
+
+    def floats(leaf):
+        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(floats, tree)

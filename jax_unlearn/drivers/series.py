@@ -2,7 +2,8 @@
 
 A series is a folder with the last few states of one run, each a checkpoint of
 `jax_unlearn.drivers.checkpoint` named by its step. What is damaged is skipped. The
-processes of one run share the folder, and save and end together.
+processes of one run share the folder, and save and end together; a lock keeps other
+runs out.
 """
 
 import json
@@ -10,7 +11,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +25,10 @@ from jax_unlearn.drivers import checkpoint, sharding, signals
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import PyTree
 
+__all__ = ["LOCK", "Arrays", "Companion", "Series", "locked"]
+
 Arrays = dict[str, np.ndarray]
+LOCK = ".lock"
 
 
 class Companion(Protocol):
@@ -56,8 +61,6 @@ class Series:
 
     Raises:
       InputError: `seconds` below 0, `keep` below 1.
-
-    Source: our choice.
 
     >>> import tempfile, optax
     >>> import jax_unlearn as ju
@@ -100,9 +103,7 @@ class Series:
     def carry(self, name: str, companion: Companion) -> None:
         """Save and restore something beside the state; to be called before `latest`.
 
-        Args:
-          name: unlike those of others, without "/".
-          companion: what gathers.
+        Its name is unlike those of others and has no "/".
         """
         self._companions[name] = companion
 
@@ -113,7 +114,6 @@ class Series:
           InputError: it cannot be written; the states saved before are whole.
           Stopped: the process was asked to end; the state is saved.
         """
-        del info
         due, number = checkpoint.largest(self.due(), signals.pending() or 0)
         if due:
             self.save(step, state)
@@ -128,14 +128,7 @@ class Series:
         return signals.pending() is not None or waited >= self._seconds
 
     def save(self, step: int, state: PyTree) -> Path:
-        """Save a state now, and delete the oldest.
-
-        Args:
-          step: steps done.
-          state: pytree of arrays.
-
-        Returns:
-          Its checkpoint.
+        """Save a state now and delete the oldest; return its checkpoint.
 
         Raises:
           InputError: it cannot be written; the states saved before are whole.
@@ -161,15 +154,10 @@ class Series:
         return path
 
     def latest(self, template: PyTree) -> Any:
-        """Return the newest whole state and restore the companions.
+        """Return the newest whole state, or None, and restore the companions.
 
-        Damaged ones are removed, each with a line to `say`.
-
-        Args:
-          template: pytree of arrays like the state; the result lies where they lie.
-
-        Returns:
-          The state; None where there is none.
+        It lies where the arrays of the template lie, a pytree like it. Damaged states
+        are removed, each with a line to `say`.
 
         Raises:
           InputError: the states are of another run, or of other compile options.
@@ -213,23 +201,71 @@ class Series:
 
     def _restored(self, path: Path, record: dict[str, Any], template: PyTree) -> Any:
         leaves, structure = jax.tree.flatten(template)
-        shapes = [
-            jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype))
-            for _, shape, dtype in record["carried"]
-        ]
+        carried = record["carried"]
+        shapes = [jax.ShapeDtypeStruct(s, jnp.dtype(dtype)) for _, s, dtype in carried]
         tree = checkpoint.load(path, _tree(leaves, shapes))
-        found: dict[str, Arrays] = {name: {} for name in self._companions}
-        for number, (key, _, _) in enumerate(record["carried"]):
+        arrays: dict[str, Arrays] = {name: {} for name in self._companions}
+        for (key, *_), array in zip(
+            carried, _values(tree.get("carried", {})), strict=True
+        ):
             name, _, rest = key.partition("/")
-            found[name][rest] = np.asarray(tree["carried"][f"{number:06d}"])
+            arrays[name][rest] = np.asarray(array)
         for name, companion in self._companions.items():
-            companion.restore(found[name])
+            companion.restore(arrays[name])
         self.spent = float(record["seconds"])
-        placed = [
-            sharding.placed(tree["state"][f"{number:06d}"], like)
-            for number, like in enumerate(leaves)
-        ]
-        return jax.tree.unflatten(structure, placed)
+        return structure.unflatten(map(sharding.placed, _values(tree["state"]), leaves))
+
+
+@contextmanager
+def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold a folder for this process while the body runs; made if missing.
+
+    The lock is the system's (`flock` on `folder/.lock`): a killed process leaves none,
+    only the file. Where the system has no `flock` (Windows), nothing is locked.
+
+    Raises:
+      InputError: another process holds it, which is named; or the folder cannot be
+        written to.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, locked(folder):
+    ...     print(os.listdir(folder))
+    ['.lock']
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        fcntl = None
+    path = Path(folder) / LOCK
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _open(path)
+        while fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _names(path, file):
+                break
+            os.close(file)  # its last holder removed it meanwhile
+            file = _open(path)
+        os.ftruncate(file, 0)
+        os.pwrite(file, str(os.getpid()).encode(), 0)
+    except BlockingIOError as error:
+        holder = os.pread(file, 20, 0).decode() or "unknown"
+        os.close(file)
+        raise InputError(
+            f"folder {folder} is in use by another run (process {holder}); wait for "
+            "it, or choose another folder"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"cannot write to folder {folder} ({error.strerror}); free some space or "
+            "choose another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        if fcntl is not None and _names(path, file):  # not one that came after it
+            path.unlink(missing_ok=True)
+        os.close(file)
 
 
 def _tree(leaves: list[Any], carried: list[Any]) -> dict[str, Any]:
@@ -239,3 +275,19 @@ def _tree(leaves: list[Any], carried: list[Any]) -> dict[str, Any]:
         for part, values in named.items()
         if values
     }
+
+
+def _values(part: dict[str, Any]) -> list[Any]:
+    return [part[name] for name in sorted(part)]
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+
+
+def _names(path: Path, file: int) -> bool:
+    """Return whether an open file is still the one of that path."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file))
+    except FileNotFoundError:
+        return False

@@ -21,8 +21,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jax_unlearn.drivers.stacking import is_key, on_words
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Batch, PyTree, UnlearnBatch
+
+__all__ = ["Choice", "Rules", "StepInPlace", "automatic", "fetch", "fully_sharded"]
+__all__ += ["in_place", "placed", "shard", "shardings", "spread"]
 
 Choice = Callable[[Any, Mesh], PartitionSpec]
 """`(leaf with shape and dtype, mesh) -> PartitionSpec`: a rule that looks at shapes."""
@@ -38,20 +42,13 @@ parameter does (`opt_state/0/trace/head/kernel`), so `head/kernel$` places both.
 def shardings(tree: PyTree, mesh: Mesh, rules: Rules = ()) -> PyTree:
     """Return where each leaf of a tree goes: by the first rule that matches its path.
 
-    Args:
-      tree: a state or any pytree, of arrays or of what `jax.eval_shape` returns.
-      mesh: of the devices.
-      rules: see `Rules`; a leaf that none matches has a whole copy on every device.
-
-    Returns:
-      Pytree of `NamedSharding` like `tree`; as `out_shardings` of a jitted
-      `unlearner.init` it makes a state that no single device could hold.
+    A leaf that no rule matches has a whole copy on every device. The tree is of arrays,
+    or of what `jax.eval_shape` returns: the result, a pytree of `NamedSharding`, makes
+    a state that no single device could hold, as `out_shardings` of `unlearner.init`.
 
     Raises:
       InputError: a rule names an axis that the mesh lacks, has more entries than a leaf
         has dimensions, or does not divide one of them.
-
-    Source: our choice.
 
     >>> mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
     >>> tree = {"head": {"kernel": jnp.ones((4, 2)), "bias": jnp.ones(2)}}
@@ -77,13 +74,10 @@ def fully_sharded(
 ) -> Rules:
     """Return the rule that parts every big parameter over an axis (FSDP, ZeRO-3).
 
-    Of each array of two or more dimensions the largest one that the axis divides is
-    parted, with its moments and teachers; vectors and small arrays stay whole. Rules
-    of your own go before it: `[("head", PartitionSpec()), *fully_sharded()]`.
-
-    Args:
-      axis: of the mesh, or several of them.
-      min_size: fewest elements of an array worth parting.
+    Of each array of two or more dimensions and at least `min_size` elements the largest
+    one that the axis (or several together) divides is parted, with its moments and
+    teachers; vectors and small arrays stay whole. Rules of your own go before it:
+    `[("head", PartitionSpec()), *fully_sharded()]`.
 
     Source: our choice; after ZeRO, arXiv 1910.02054.
 
@@ -108,23 +102,15 @@ def fully_sharded(
 
 
 def shard(tree: PyTree, mesh: Mesh, rules: Rules = ()) -> PyTree:
-    """Put a state, or any pytree, on the devices of a mesh.
+    """Put a state, or any pytree of arrays, on the devices of a mesh.
 
-    `ju.run` keeps it there: every step returns its state as it was placed.
-
-    Args:
-      tree: arrays, on the host or on devices; in several processes, the same values
-        in each.
-      mesh: of the devices of all processes.
-      rules: see `Rules`; none is data parallelism, a whole copy on every device.
-
-    Returns:
-      The tree, of arrays that span the mesh.
+    `ju.run` keeps it there: every step returns its state as it was placed. Arguments
+    are as in `shardings`; without rules each device gets a whole copy (data
+    parallelism). In several processes the mesh spans the devices of all, and each
+    gives the same values.
 
     Raises:
       InputError: as `shardings`; processes whose values differ.
-
-    Source: our choice.
 
     >>> mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
     >>> shard({"w": jnp.ones(2)}, mesh)["w"].sharding.is_fully_replicated
@@ -142,26 +128,18 @@ def spread(
     axis: str | tuple[str, ...] = "data",
     uneven: str = "refuse",
 ) -> Iterator[UnlearnBatch]:
-    """Place batch after batch with its samples parted over an axis of a mesh.
+    """Place batch after batch, for `ju.run`, its samples parted over an axis of a mesh.
 
-    Args:
-      batches: a `ju.data` schedule, or any iterable of whole batches, the same in each
-        process. To go on at step t, give `schedule.from_step(t)`.
-      mesh: of the devices of all processes.
-      axis: of the mesh, or several of them, over which the samples are parted.
-      uneven: batches whose size the axis does not divide: "refuse" them, or "pad" them
-        with copies of their first samples, masked out. Losses, weights and gradients
-        leave those out; BatchNorm in train mode sees them, and the result then differs
-        from that of one device.
-
-    Returns:
-      Iterator over the batches, for `ju.run`.
+    The batches, a `ju.data` schedule or any iterable, are whole and the same in each
+    process. To go on at step t, give `schedule.from_step(t)`. Batches whose size the
+    axis (or several together) does not divide are refused, or with `uneven="pad"`
+    filled up with copies of their first samples, masked out: losses, weights and
+    gradients leave those out; BatchNorm in train mode sees them, and the result then
+    differs from that of one device.
 
     Raises:
       InputError: an axis that the mesh lacks, unknown `uneven`; an uneven batch, when
         it is its turn.
-
-    Source: our choice.
 
     >>> mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
     >>> batch = UnlearnBatch(Batch(np.ones((4, 2), np.float32), np.zeros(4, np.int32)))
@@ -186,14 +164,11 @@ def spread(
     def placing() -> Iterator[UnlearnBatch]:
         last: dict[str, tuple[Batch, Batch]] = {}  # a reference set comes every step
         for batch in batches:
-            found = {}
-            for name, part in batch._asdict().items():
-                if part is None:
-                    continue
+            parts = {k: part for k, part in batch._asdict().items() if part is not None}
+            for name, part in parts.items():
                 if name not in last or last[name][0] is not part:
                     last[name] = part, placed(name, part)
-                found[name] = last[name][1]
-            yield UnlearnBatch(**found)
+            yield UnlearnBatch(**{name: last[name][1] for name in parts})
 
     return placing()
 
@@ -203,11 +178,6 @@ def automatic(mesh: Mesh) -> Mesh:
 
     Those of `jax.make_mesh` are explicit, part of an array's type in every operation;
     all functions here and `ju.run_ensemble` take either.
-
-    Args:
-      mesh: of either kind.
-
-    Source: our choice.
 
     >>> mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
     >>> automatic(mesh) == Mesh(mesh.devices, mesh.axis_names)
@@ -219,60 +189,41 @@ def automatic(mesh: Mesh) -> Mesh:
 def fetch(tree: PyTree) -> PyTree:
     """Return a tree on the host, whole, even if its arrays span several processes.
 
-    Every process must call it, with the same tree: parts are sent round.
-
-    Args:
-      tree: arrays, random keys among them.
-
-    Returns:
-      The tree, of numpy arrays (random keys stay keys).
-
-    Source: our choice.
+    Every process must call it, with the same tree: parts are sent round. Arrays become
+    those of NumPy; random keys stay keys.
 
     >>> fetch({"w": jnp.ones(2)})
     {'w': array([1., 1.], dtype=float32)}
     """
 
     def whole(leaf):
-        if _is_key(leaf):
-            implementation = jax.random.key_impl(leaf)
-            data = whole(jax.random.key_data(leaf))
-            return jax.random.wrap_key_data(data, impl=implementation)
         local = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
         if local or leaf.is_fully_replicated:
             return jax.device_get(leaf)
         return multihost_utils.process_allgather(leaf, tiled=True)
 
-    return jax.tree.map(whole, tree)
+    return jax.tree.map(lambda leaf: on_words(whole, leaf), tree)
 
 
 def placed(leaf: Any, like: Any) -> Array:
-    """Put an array that was read from a file where another lies.
+    """Put an array, or a random key, that was read from a file where another lies.
 
-    Args:
-      leaf: array, or random key.
-      like: array on a mesh; or on no device in particular, as `leaf` is then too.
-
-    Source: our choice.
+    That is on its mesh; or on no device in particular, if the other is on none.
 
     >>> placed(np.ones(2, np.float32), jnp.zeros(2)).committed
     False
     """
     if getattr(like, "committed", False):
         return _put(leaf, like.sharding)
-    if _is_key(leaf):
-        words = jnp.asarray(np.asarray(jax.random.key_data(leaf)))
-        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
-    return jnp.array(np.asarray(leaf))  # what orbax returns is bound to one device
+    # What orbax returns is bound to one device.
+    return on_words(lambda words: jnp.array(np.asarray(words)), leaf)
 
 
 @dataclasses.dataclass(frozen=True)
 class StepInPlace:
     """A step whose new state is placed as the old one was; equal if its parts are.
 
-    Attributes:
-      step: of an unlearner.
-      places: of the leaves of its state, None where the compiler may choose.
+    `places` has one entry a leaf of the state, None where the compiler may choose.
     """
 
     step: Callable
@@ -290,27 +241,20 @@ class StepInPlace:
 
 
 def in_place(step: Callable, state: PyTree) -> Callable:
-    """Return the step that keeps a state where it is; `ju.run` applies it.
+    """Return the step that keeps a state where `shard` put it; `ju.run` applies it.
 
-    Without it the compiler may return a parted parameter whole, or the reverse.
-
-    Args:
-      step: of an unlearner.
-      state: placed by `shard`; of one on a single device the step comes back itself.
-
-    Source: our choice.
+    Without it the compiler may return a parted parameter whole, or the reverse. For a
+    state on a single device the step comes back itself.
 
     >>> step = lambda state, batch, key: (state, None)
     >>> in_place(step, jnp.ones(2)) is step
     True
     """
-
-    def place(leaf) -> NamedSharding | None:
-        found = getattr(leaf, "sharding", None)
-        several = isinstance(found, NamedSharding) and len(found.device_set) > 1
-        return found if several else None
-
-    places = tuple(place(leaf) for leaf in jax.tree.leaves(state))
+    all_places = [getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(state)]
+    places = tuple(
+        place if isinstance(place, NamedSharding) and place.num_devices > 1 else None
+        for place in all_places
+    )
     return StepInPlace(step, places) if any(places) else step
 
 
@@ -356,11 +300,12 @@ def _put(leaf, place: jax.sharding.Sharding):
     spans = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
     if place.is_fully_addressable or spans:
         return jax.device_put(leaf, place)
-    if _is_key(leaf):
-        data = _put(jax.random.key_data(leaf), place)
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-    host = np.asarray(leaf)
-    return jax.make_array_from_callback(host.shape, place, lambda part: host[part])
+
+    def from_host(words):
+        host = np.asarray(words)
+        return jax.make_array_from_callback(host.shape, place, lambda part: host[part])
+
+    return on_words(from_host, leaf)
 
 
 def _check_same(tree: PyTree) -> None:
@@ -368,11 +313,11 @@ def _check_same(tree: PyTree) -> None:
     if jax.process_count() == 1:
         return
     pairs = [
-        (path, jax.random.key_data(leaf) if _is_key(leaf) else np.asarray(leaf))
+        (path, np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf))
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
     ]
-    sums = np.array([zlib.crc32(np.asarray(x).tobytes()) for _, x in pairs], np.uint32)
+    sums = np.array([zlib.crc32(words.tobytes()) for _, words in pairs], np.uint32)
     everywhere = multihost_utils.process_allgather(sums)
     for place, (path, _) in enumerate(pairs):
         if len(set(everywhere[:, place].tolist())) > 1:
@@ -381,8 +326,3 @@ def _check_same(tree: PyTree) -> None:
                 f"{name} differs from process to process; make the state of the same "
                 "seed and data in each"
             )
-
-
-def _is_key(leaf) -> bool:
-    dtype = getattr(leaf, "dtype", None)
-    return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)

@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+__all__ = ["Stopped", "check", "handled", "held", "pending"]
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(KeyboardInterrupt):
-    """The process was asked to end; what was to be saved is saved.
-
-    Attributes:
-      signal: number of the signal, 15 for SIGTERM.
-    """
+    """The process was asked to end by a `signal`, 15 for SIGTERM; all is saved."""
 
     def __init__(self, number: int):
         super().__init__(f"stopped by signal {number}")
@@ -41,8 +39,6 @@ def handled() -> Iterator[None]:
 
     Raises:
       Stopped: a signal came.
-
-    Source: our choice.
 
     >>> with handled():
     ...     signal.getsignal(signal.SIGTERM).__name__

@@ -1,9 +1,10 @@
-"""Pytrees of one form joined along a new first axis, and parted again; copies.
+"""Pytrees of one form joined along a new first axis, and parted again; copies; keys.
 
 Shapes: N pytrees, each leaf of what joins them `[N, ...]`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,20 +13,17 @@ import numpy as np
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import PyTree
 
+__all__ = ["copied", "is_key", "models_in", "on_words", "stack", "unstack"]
+
 
 def stack(trees: Sequence[PyTree]) -> PyTree:
     """Join pytrees of one form, leaf by leaf along a new first axis.
 
-    Args:
-      trees: one or more, of arrays of equal shapes and types (random keys too).
-
-    Returns:
-      Pytree whose leaves are `[N, ...]`, on the host where all were.
+    Arrays (random keys too) have equal shapes and types; the leaves of the result are
+    `[N, ...]`, on the host where all were.
 
     Raises:
       InputError: none given, or one of another form.
-
-    Source: our choice.
 
     >>> stack([{"w": jnp.zeros(3)}, {"w": jnp.ones(3)}])["w"].shape
     (2, 3)
@@ -48,18 +46,10 @@ def stack(trees: Sequence[PyTree]) -> PyTree:
 
 
 def unstack(tree: PyTree) -> list[PyTree]:
-    """Part what `stack` joined.
-
-    Args:
-      tree: pytree whose leaves are all `[N, ...]`.
-
-    Returns:
-      N pytrees.
+    """Part what `stack` joined into N pytrees.
 
     Raises:
-      InputError: leaves that disagree on N, or no leaves.
-
-    Source: our choice.
+      InputError: as `models_in`.
 
     >>> [part["w"].tolist() for part in unstack({"w": jnp.eye(2)})]
     [[1.0, 0.0], [0.0, 1.0]]
@@ -70,18 +60,10 @@ def unstack(tree: PyTree) -> list[PyTree]:
 
 
 def models_in(tree: PyTree) -> int:
-    """Return how many `stack` joined.
-
-    Args:
-      tree: pytree whose leaves are all `[N, ...]`.
-
-    Returns:
-      N.
+    """Return N, how many `stack` joined.
 
     Raises:
       InputError: leaves that disagree on N, or no leaves.
-
-    Source: our choice.
 
     >>> models_in({"w": jnp.eye(2), "b": jnp.zeros(2)})
     2
@@ -98,16 +80,25 @@ def models_in(tree: PyTree) -> int:
 def copied(tree: PyTree) -> PyTree:
     """Copy every leaf: what the next step would donate, or the caller keeps.
 
-    Args:
-      tree: pytree of arrays.
-
-    Source: our choice.
-
     >>> x = jnp.ones(2)
     >>> copied(x) is x
     False
     """
     return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)
+
+
+def is_key(leaf: Any) -> bool:
+    """Return whether a leaf is an array of random keys."""
+    dtype = getattr(leaf, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+
+
+def on_words(function: Callable[[Any], Any], leaf: Any) -> Any:
+    """Apply a function to an array, or to the integers of random keys."""
+    if not is_key(leaf):
+        return function(leaf)
+    words = function(jax.random.key_data(leaf))
+    return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
 
 
 def _form(tree: PyTree):

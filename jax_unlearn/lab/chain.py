@@ -10,8 +10,7 @@ import jax
 import numpy as np
 
 from jax_unlearn.data import digest
-from jax_unlearn.drivers.locks import locked
-from jax_unlearn.drivers.series import Series
+from jax_unlearn.drivers.series import Series, locked
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import ledger
 from jax_unlearn.lab.context import Origin

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jax_unlearn.data import Dataset
-from jax_unlearn.drivers.locks import locked
+from jax_unlearn.drivers.series import locked
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.ensemble_files import PARTS, Files, Logits
 from jax_unlearn.lab.ensemble_models import Maker

@@ -14,7 +14,7 @@ from jax_unlearn.data import (
     save_manifest,
     write_atomic,
 )
-from jax_unlearn.drivers.locks import LOCK, locked
+from jax_unlearn.drivers.series import LOCK, locked
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.lab.bench import Bench, Models, Progress
 from jax_unlearn.lab.plan import Plan, slug

@@ -16,8 +16,7 @@ from msgspec import Meta
 
 from jax_unlearn.data import Dataset, digest, fingerprint
 from jax_unlearn.drivers import checkpoint
-from jax_unlearn.drivers.locks import LOCK, locked
-from jax_unlearn.drivers.series import Series
+from jax_unlearn.drivers.series import LOCK, Series, locked
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import schema
 from jax_unlearn.lab.catalog import check_named

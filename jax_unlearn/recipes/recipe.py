@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jax_unlearn.data import Dataset, digits, from_npz, shrink, subset, write_atomic
-from jax_unlearn.drivers.locks import locked
+from jax_unlearn.drivers.series import locked
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan
 from jax_unlearn.lab.job import Progress

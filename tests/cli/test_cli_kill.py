@@ -13,8 +13,7 @@ import pytest
 from small import refused, small_data
 
 from jax_unlearn.cli import main
-from jax_unlearn.drivers.locks import locked
-from jax_unlearn.drivers.series import Series
+from jax_unlearn.drivers.series import Series, locked
 from jax_unlearn.lab.store import load_model, partial_of
 
 NETWORK = ["--network", "mlp", "--width", "8", "--batch-size", "32", "--epochs", "5"]

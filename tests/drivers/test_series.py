@@ -17,7 +17,7 @@ from toys import batch, batchnorm_net
 
 import jax_unlearn as ju
 from jax_unlearn.drivers import checkpoint, signals
-from jax_unlearn.drivers.locks import locked
+from jax_unlearn.drivers.series import locked
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.job import Candidates
 from jax_unlearn.lab.notes import Infos
@@ -236,7 +236,7 @@ def test_a_signal_to_another_process_ends_this_one_too(world, tmp_path, monkeypa
 
 HOLD = """
 import sys, time
-from jax_unlearn.drivers.locks import locked
+from jax_unlearn.drivers.series import locked
 with locked(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)

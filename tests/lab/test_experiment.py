@@ -8,8 +8,7 @@ import pytest
 
 from jax_unlearn import report
 from jax_unlearn.data import Dataset, Examples, digits, load_manifest
-from jax_unlearn.drivers.locks import locked
-from jax_unlearn.drivers.series import Series
+from jax_unlearn.drivers.series import Series, locked
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan, Training, Unlearning, draw_request, experiment
 from jax_unlearn.lab.results import NULL, ORIGINAL, RETRAIN

@@ -11,7 +11,7 @@ from toys import three_digits, trees_close
 
 from jax_unlearn.data import Examples
 from jax_unlearn.drivers import checkpoint
-from jax_unlearn.drivers.locks import locked
+from jax_unlearn.drivers.series import locked
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Training, Unlearning, store
 from jax_unlearn.lab.context import Origin
