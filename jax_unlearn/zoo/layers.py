@@ -63,21 +63,12 @@ def linear_uniform(
 
 
 def linear(
-    in_features: int,
-    out_features: int,
-    *,
-    zero: bool = False,
-    dtype: Any = jnp.float32,
-    rngs: nnx.Rngs,
+    in_features: int, out_features: int, *, zero: bool = False, **options: Any
 ) -> nnx.Linear:
     """Return a linear layer with bias, its kernel `linear_uniform` or zero."""
-    return nnx.Linear(
-        in_features,
-        out_features,
-        kernel_init=nnx.initializers.zeros if zero else linear_uniform,
-        dtype=dtype,
-        rngs=rngs,
-    )
+    init = nnx.initializers.zeros if zero else linear_uniform
+    options = {"dtype": jnp.float32, "kernel_init": init, **options}
+    return nnx.Linear(in_features, out_features, **options)
 
 
 def conv(
@@ -86,33 +77,28 @@ def conv(
     *,
     kernel: int = 3,
     stride: int = 1,
-    use_bias: bool = False,
     init: Callable[..., Array] = kaiming,
-    dtype: Any = jnp.float32,
     convolution: Convolution = XLA,
-    rngs: nnx.Rngs,
+    **options: Any,
 ) -> nnx.Conv:
     """Return a square convolution padded by `kernel // 2`: H becomes ⌈H / stride⌉.
 
-    `convolution` is what convolves: `in_parts` is the fast one on CPUs.
+    Without bias and in float32 unless told; `convolution` is what convolves.
 
     >>> def layer(x):
     ...     return conv(3, 8, stride=2, rngs=nnx.Rngs(0))(x)
     >>> nnx.eval_shape(layer, jnp.ones((2, 7, 8, 3))).shape
     (2, 4, 4, 8)
     """
-    pad = (kernel // 2, kernel // 2)
     return nnx.Conv(
         in_features,
         out_features,
         (kernel, kernel),
-        strides=(stride, stride),
-        padding=(pad, pad),
-        use_bias=use_bias,
+        strides=stride,
+        padding=kernel // 2,
         kernel_init=init,
-        dtype=dtype,
         conv_general_dilated=convolution,
-        rngs=rngs,
+        **{"use_bias": False, "dtype": jnp.float32, **options},
     )
 
 
@@ -178,28 +164,18 @@ class ConvNorm(nnx.Module):
         in_features: int,
         out_features: int,
         *,
-        kernel: int = 3,
-        stride: int = 1,
         use_norm: bool = True,
         use_bias: bool | None = None,
         relu: bool = True,
         dtype: Any = jnp.float32,
-        convolution: Convolution = XLA,
         rngs: nnx.Rngs,
+        **options: Any,
     ):
-        self.conv = conv(
-            in_features,
-            out_features,
-            kernel=kernel,
-            stride=stride,
-            use_bias=not use_norm if use_bias is None else use_bias,
-            dtype=dtype,
-            convolution=convolution,
-            rngs=rngs,
-        )
+        bias = not use_norm if use_bias is None else use_bias
+        options = {"use_bias": bias, "dtype": dtype, "rngs": rngs, **options}
+        self.conv = conv(in_features, out_features, **options)
         self.norm = batch_norm(out_features, rngs=rngs) if use_norm else None
-        self.relu = relu
-        self.dtype = dtype
+        self.relu, self.dtype = relu, dtype
 
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Return features `[B, H', W', out_features]` of `x [B, H, W, in_features]`."""

@@ -106,12 +106,8 @@ class TextUNet(nnx.Module):
     the last places.
 
     Args:
-      vocab_size: number of tokens, padding included.
-      length: L.
-      text_width: D of the encoder.
-      text_layers: of the encoder.
-      dtype: compute dtype.
-      rngs: random streams.
+      vocab_size, length, dtype, rngs: as in `TextEncoder`.
+      text_width, text_layers: D and `layers` of the encoder.
       **options: `in_channels`, `block_out_channels`, `layers_per_block`, `attention`,
         `heads`, `groups`, `dropout`, as in `UNet`; where a level attends it reads the
         caption.
