@@ -2,7 +2,8 @@
 
 A diffusion model is a `Model` whose inputs are (x_t, t, condition): images NHWC of
 about [−1, 1], timesteps `i32[B]`, class ids `i32[B]` or whatever the network reads.
-What is minimised is in `jax_unlearn.objectives`.
+What is minimised is in `jax_unlearn.objectives`. Where no source is named, the choice
+is ours.
 """
 
 from jax_unlearn.diffusion.captions import Vocabulary as Vocabulary

@@ -4,6 +4,7 @@ Shapes: N images, L tokens a caption. Token 0 is padding; a caption of padding a
 the null condition of classifier-free guidance.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -24,23 +25,16 @@ WEIGHTS = ("thin", "bold")
 
 
 class Vocabulary(NamedTuple):
-    """The words a model knows.
-
-    Attributes:
-      words: token i + 1 is word i.
-      length: L, tokens of every caption, padding included.
-    """
+    """The words a model knows (token i + 1 is word i), and L, tokens of a caption."""
 
     words: tuple[str, ...]
     length: int
 
 
 def vocabulary(texts: Sequence[str], *, length: int | None = None) -> Vocabulary:
-    """Return the words of some texts, sorted.
+    """Return the words of some texts, which stand between spaces, sorted.
 
-    Args:
-      texts: lower case or not; words stand between spaces.
-      length: L; default that of the longest text.
+    Captions have the length of the longest text unless told.
 
     Raises:
       InputError: no words, or `length` too short for a text.
@@ -58,11 +52,7 @@ def vocabulary(texts: Sequence[str], *, length: int | None = None) -> Vocabulary
 
 
 def tokenize(known: Vocabulary, texts: Sequence[str]) -> np.ndarray:
-    """Return texts as tokens `i32[N, L]`, padded with 0.
-
-    Args:
-      known: the vocabulary.
-      texts: N texts; words stand between spaces, case does not matter.
+    """Return texts as tokens `i32[N, L]`, padded with 0; case does not matter.
 
     Raises:
       InputError: an unknown word, or more than L words.
@@ -87,11 +77,7 @@ def tokenize(known: Vocabulary, texts: Sequence[str]) -> np.ndarray:
 
 
 def detokenize(known: Vocabulary, tokens: ArrayLike) -> list[str]:
-    """Return tokens as texts, padding left out.
-
-    Args:
-      known: the vocabulary.
-      tokens: `i[N, L]`.
+    """Return tokens `i[N, L]` as texts, padding left out.
 
     Raises:
       InputError: a token the vocabulary does not have.
@@ -119,15 +105,9 @@ def null_tokens(known: Vocabulary) -> np.ndarray:
 
 
 def thresholds(images: ArrayLike) -> tuple[float, float]:
-    """Return the medians by which `attributes` divides images.
+    """Return the medians by which `attributes` divides images `u8[N, H, W, C]`.
 
-    Args:
-      images: `u8[N, H, W, C]`.
-
-    Returns:
-      (median over the images of their mean, of the share of pixels over 127).
-
-    Source: our choice.
+    They are those of the image means, and of the shares of pixels over 127.
 
     >>> thresholds(np.array([0, 255, 255], np.uint8).reshape(3, 1, 1, 1))
     (255.0, 1.0)
@@ -141,14 +121,9 @@ def attributes(
 ) -> tuple[list[str], list[str]]:
     """Return (shades, weights), N words each: dark or bright, thin or bold.
 
-    "bright" if the mean pixel is over its limit, "bold" if the share of pixels over
-    127 is over its own.
-
-    Args:
-      images: `u8[N, H, W, C]`.
-      limits: from `thresholds` of the training images.
-
-    Source: our choice.
+    "bright" if the mean pixel of an image is over its limit, "bold" if the share of
+    pixels over 127 is over its own; the limits are the `thresholds` of the training
+    images.
 
     >>> attributes(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1), (100.0, 0.5))
     (['dark', 'bright'], ['thin', 'bold'])
@@ -170,12 +145,7 @@ def word_of(class_name: str) -> str:
 def caption(
     class_name: str, shade: str | None = None, weight: str | None = None
 ) -> str:
-    """Return the caption of an image.
-
-    Args:
-      class_name: of its class.
-      shade: "dark" or "bright", or nothing.
-      weight: "thin" or "bold", or nothing.
+    """Return the caption of an image of a class, dark or bright, thin or bold.
 
     >>> caption("Trouser", "dark", "thin"), caption("Trouser")
     ('a dark thin trouser', 'a trouser')
@@ -190,13 +160,7 @@ def captions_of(
     class_names: Sequence[str],
     limits: tuple[float, float],
 ) -> list[str]:
-    """Return the captions of images, made of class names and attributes.
-
-    Args:
-      images: `u8[N, H, W, C]`.
-      labels: `i[N]`.
-      class_names: K names.
-      limits: from `thresholds`.
+    """Return the captions of images, made of class names and `attributes`.
 
     >>> images = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)
     >>> captions_of(images, [1, 0], ["cat", "dog"], (100.0, 0.5))
@@ -213,22 +177,12 @@ def all_words(class_names: Sequence[str]) -> Vocabulary:
     >>> all_words(["cat"])
     Vocabulary(words=('a', 'bold', 'bright', 'cat', 'dark', 'thin'), length=4)
     """
-    texts = [
-        caption(name, shade, weight)
-        for name in class_names
-        for shade in SHADES
-        for weight in WEIGHTS
-    ]
-    return vocabulary(texts)
+    triples = itertools.product(class_names, SHADES, WEIGHTS)
+    return vocabulary([caption(*triple) for triple in triples])
 
 
 def mentions(tokens: ArrayLike, known: Vocabulary, word: str) -> np.ndarray:
-    """Return which captions hold a word, `bool[N]`: the forget set of such a request.
-
-    Args:
-      tokens: `i32[N, L]`.
-      known: the vocabulary.
-      word: the concept.
+    """Return which captions `[N, L]` hold a word, `bool[N]`: the forget set.
 
     Raises:
       InputError: an unknown word.
@@ -240,12 +194,7 @@ def mentions(tokens: ArrayLike, known: Vocabulary, word: str) -> np.ndarray:
 
 
 def replace_word(known: Vocabulary, old: str, new: str) -> Replace:
-    """Return the replacement of one word by another in every caption.
-
-    Args:
-      known: the vocabulary.
-      old: the concept to forget.
-      new: the anchor, what it is to mean instead.
+    """Return the replacement of a concept, one word, by its anchor in every caption.
 
     Raises:
       InputError: an unknown word, or twice the same.

@@ -42,9 +42,6 @@ def random_other(num_classes: int) -> Replace:
 
     c' = (c + r) mod K, r uniform on 1 … K − 1.
 
-    Args:
-      num_classes: K ≥ 2.
-
     Raises:
       InputError: fewer than two classes.
 
@@ -64,9 +61,6 @@ def random_other(num_classes: int) -> Replace:
 def next_class(num_classes: int) -> Replace:
     """Return the replacement of class c by (c + 1) mod K.
 
-    Args:
-      num_classes: K ≥ 2.
-
     Raises:
       InputError: fewer than two classes.
 
@@ -79,10 +73,7 @@ def next_class(num_classes: int) -> Replace:
 
 
 def anchor(condition: ArrayLike) -> Replace:
-    """Return the replacement by one condition, the same for all.
-
-    Args:
-      condition: a class id `[]`, or tokens `[L]`.
+    """Return the replacement by one condition for all: a class id or tokens `[L]`.
 
     Source: concept ablation (Kumari et al., arXiv 2303.13516) for the idea.
 
@@ -100,8 +91,7 @@ def anchor(condition: ArrayLike) -> Replace:
 def by_label(table: ArrayLike) -> Replace:
     """Return the replacement by a row of a table: what each label is to become.
 
-    Args:
-      table: `[K, ...]`, class ids `[K]` or tokens `[K, L]`.
+    The table holds class ids `[K]` or tokens `[K, L]`.
 
     >>> print(by_label([2, 0, 1])(jax.random.key(0), None, jnp.array([0, 2])))
     [2 1]
@@ -116,17 +106,10 @@ def by_label(table: ArrayLike) -> Replace:
 
 
 def like(condition: ArrayLike, given: Array) -> Array:
-    """Return one condition for each of a batch.
-
-    Args:
-      condition: of one sample, `[...]`.
-      given: `[B, ...]`.
+    """Return one condition `[...]` for each of a batch `[B, ...]`.
 
     Raises:
       InputError: a condition of another shape than those of the batch.
-
-    >>> like([1, 2], jnp.zeros((2, 2), jnp.int32)).tolist()
-    [[1, 2], [1, 2]]
     """
     value = jnp.asarray(condition, given.dtype)
     if value.shape != given.shape[1:]:
@@ -140,13 +123,7 @@ def like(condition: ArrayLike, given: Array) -> Array:
 def drop_condition(
     key: Array, condition: Array, *, null: ArrayLike, rate: float
 ) -> Array:
-    """Replace each condition by the null condition with probability p.
-
-    Args:
-      key: consumed.
-      condition: `[B, ...]`.
-      null: the null condition of one sample.
-      rate: p in [0, 1].
+    """Replace each of the conditions `[B, ...]` by `null` with probability `rate`.
 
     Reference: Ho and Salimans, arXiv 2207.12598, algorithm 1.
 
@@ -176,13 +153,7 @@ def check_classes(conditions: ArrayLike, num_classes: int) -> np.ndarray:
 
 
 def in_range(values: np.ndarray, message: str, count: int) -> np.ndarray:
-    """Return numbers as i32, refused outside 0 … count − 1.
-
-    >>> in_range(np.array([3]), "class {} is unknown: the model has num_classes", 3)
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: class 3 is unknown: the model has num_classes=3, \
-so 0 to 2
-    """
+    """Return numbers as i32, refused outside 0 … count − 1."""
     wrong = values[(values < 0) | (values >= count)]
     if wrong.size:
         reason = message.format(wrong.flat[0])

@@ -12,12 +12,7 @@ from numpy.typing import ArrayLike
 
 from jax_unlearn import programs
 from jax_unlearn.diffusion.conditions import conditioned
-from jax_unlearn.diffusion.process import (
-    Process,
-    add_noise,
-    target,
-    to_model_range,
-)
+from jax_unlearn.diffusion.process import Process, add_noise, target, to_model_range
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Batch, Model, ModelState, Params
 
@@ -46,13 +41,8 @@ def noised(process: Process, batch: Batch, key: Array, *, draws: int = 1) -> Noi
 
     Draw j of a sample has t uniform over the j-th of J equal parts of 0 … T − 1, so
     that the mean over the draws is one over all timesteps, with less variance than J
-    free draws have.
-
-    Args:
-      process: the noise schedule.
-      batch: images, as inputs or beside their condition, see `conditioned`.
-      key: consumed.
-      draws: J ≥ 1.
+    free draws have. The batch holds images, as inputs or beside their condition, see
+    `conditioned`.
 
     Raises:
       InputError: `draws` outside 1 … T.
@@ -90,10 +80,6 @@ def noised(process: Process, batch: Batch, key: Array, *, draws: int = 1) -> Noi
 def squared_error(prediction: Array, wanted: Array) -> Array:
     """Return the mean squared error of each sample over all its pixels, `f32[B]`.
 
-    Args:
-      prediction: `[B, ...]`.
-      wanted: `[B, ...]`.
-
     >>> print(squared_error(jnp.array([[1.0, 3.0]]), jnp.zeros((1, 2))))
     [5.]
     """
@@ -102,15 +88,10 @@ def squared_error(prediction: Array, wanted: Array) -> Array:
 
 
 def scaled(errors: Array, timesteps: Array, scale: Array | None, total: int) -> Array:
-    """Return the errors over the mean error of their timestep's bin: ℓ/m_{⌊t b/T⌋}.
+    """Return errors `[N]` over the mean error of their timestep's bin: ℓ/m_{⌊t b/T⌋}.
 
-    Args:
-      errors: `[N]`.
-      timesteps: t, `i32[N]`.
-      scale: m, `f32[b]`; None leaves the errors as they are.
-      total: T.
-
-    Source: our choice.
+    The timesteps are `i32[N]` of `total` = T; m is `f32[b]`, or None, which leaves the
+    errors as they are.
 
     >>> scaled(jnp.array([2.0, 2.0]), jnp.array([0, 9]), jnp.array([4.0, 1.0]), 10)
     Array([0.5, 2. ], dtype=float32)
@@ -125,19 +106,12 @@ def timestep_scale(
 ) -> Array:
     """Return the mean error m of each bin of timesteps, `f32[b]`, for `scaled`.
 
-    The error of a sample depends on t far more than on the sample: small t are hard.
-    A bin without errors takes the mean of all; none is 0.
-
-    Args:
-      errors: `[N, J]` or `[N]`, usually under the original model.
-      timesteps: their t, of the same shape.
-      bins: b ≥ 1; 1 only divides by the mean of all.
-      num_train_timesteps: T ≥ b.
+    The error of a sample depends on t far more than on the sample: small t are hard. A
+    bin without errors takes the mean of all; none is 0. The errors, `[N, J]` or `[N]`,
+    are usually those under the original model, the timesteps are of the same shape.
 
     Raises:
-      InputError: `bins` out of range, no errors, or shapes that differ.
-
-    Source: our choice.
+      InputError: `bins` outside 1 … T, no errors, or shapes that differ.
 
     >>> timestep_scale([4.0, 2.0, 1.0], [0, 1, 9], bins=2, num_train_timesteps=10)
     Array([3., 1.], dtype=float32)
@@ -161,12 +135,7 @@ def timestep_scale(
 
 
 class ErrorTable(NamedTuple):
-    """Denoising errors of samples under one model.
-
-    Attributes:
-      errors: `f32[N, J]`, in the order of the samples.
-      timesteps: their t, `i32[N, J]`.
-    """
+    """Denoising errors of samples under one model, and their t, both `[N, J]`."""
 
     errors: np.ndarray
     timesteps: np.ndarray
@@ -185,15 +154,10 @@ def denoising_errors(
 ) -> ErrorTable:
     """Return the denoising errors of samples under a model in eval mode.
 
-    Args:
-      model: of inputs (x_t, t, condition).
-      params: its parameters.
-      model_state: its state.
-      samples: all of them as one batch of host arrays, N rows, see `conditioned`.
-      key: of timesteps and noise.
-      process: the noise schedule.
-      draws: J timesteps a sample, one in each of J equal parts.
-      batch_size: samples at a time; the last batch is padded.
+    The samples are one batch of host arrays, N rows, see `conditioned`; each has
+    `draws` timesteps, one in each of J equal parts, as in `noised`. They go through the
+    model, of inputs (x_t, t, condition), `batch_size` at a time; the last batch is
+    padded.
 
     Raises:
       InputError: no samples, `draws` or `batch_size` out of range.

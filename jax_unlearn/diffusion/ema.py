@@ -13,12 +13,7 @@ __all__ = ["EmaState", "ema_of", "ema_params"]
 
 
 class EmaState(NamedTuple):
-    """State of `ema_params`.
-
-    Attributes:
-      ema: moving average of the parameters, float32.
-      count: number of steps so far, `i32[]`.
-    """
+    """Moving average of the parameters, float32, and number of steps, `i32[]`."""
 
     ema: Params
     count: Array
@@ -31,9 +26,6 @@ def ema_params(decay: float | Array = 0.999) -> optax.GradientTransformation:
     that are applied and leaves them alone. In the first steps d is
     min(decay, (1 + n)/(10 + n)), so that the average forgets the initialisation early.
     `ema_of` reads it.
-
-    Args:
-      decay: d in [0, 1).
 
     Raises:
       InputError: decay outside [0, 1).
@@ -73,27 +65,23 @@ def ema_params(decay: float | Array = 0.999) -> optax.GradientTransformation:
 def ema_of(opt_state: Any) -> Params:
     """Return the moving average, float32, that a state of an optimizer holds.
 
-    Args:
-      opt_state: of a chain with `ema_params` in it.
-
     Raises:
       InputError: the chain keeps no average.
 
     >>> ema_of(optax.sgd(1.0).init(jnp.zeros(1)))
     Traceback (most recent call last):
     jax_unlearn.errors.InputError: the optimizer keeps no average of the parameters; \
-chain ju.diffusion.ema_params(...) last
+    chain ju.diffusion.ema_params(...) last
     """
-    found = [
-        leaf
-        for leaf in jax.tree.leaves(
-            opt_state, is_leaf=lambda node: isinstance(node, EmaState)
-        )
-        if isinstance(leaf, EmaState)
-    ]
-    if not found:
+
+    def is_average(node: Any) -> bool:
+        return isinstance(node, EmaState)
+
+    leaves = jax.tree.leaves(opt_state, is_leaf=is_average)
+    averages = [leaf for leaf in leaves if is_average(leaf)]
+    if not averages:
         raise InputError(
             "the optimizer keeps no average of the parameters; chain "
             "ju.diffusion.ema_params(...) last"
         )
-    return found[-1].ema
+    return averages[-1].ema

@@ -53,14 +53,8 @@ def linear(
 ) -> Process:
     """Return the process whose β_t rise linearly, ᾱ_t = Π_{s ≤ t} (1 − β_s).
 
-    For another T than 1000 all β are multiplied by 1000/T, so that the last image is
-    as noisy.
-
-    Args:
-      num_train_timesteps: T ≥ 1.
-      beta_start: β of the first step, for T = 1000.
-      beta_end: β of the last step, for T = 1000.
-      prediction_type: "epsilon" or "v_prediction".
+    `beta_start` and `beta_end` are β of the first and the last step for T = 1000. For
+    another T all β are multiplied by 1000/T, so that the last image is as noisy.
 
     Raises:
       InputError: T below 1, β outside (0, 1), unknown prediction type.
@@ -93,11 +87,7 @@ def cosine(
 ) -> Process:
     """Return the process of ᾱ_t ∝ cos²(π/2 · (t/T + s)/(1 + s)).
 
-    Args:
-      num_train_timesteps: T ≥ 1.
-      offset: s ≥ 0, which keeps the first β from vanishing.
-      max_beta: largest β.
-      prediction_type: "epsilon" or "v_prediction".
+    The offset s ≥ 0 keeps the first β from vanishing, `max_beta` the last from 1.
 
     Raises:
       InputError: T below 1, numbers out of range, unknown prediction type.
@@ -121,11 +111,7 @@ def cosine(
 
 
 def from_betas(betas: ArrayLike, *, prediction_type: str = "epsilon") -> Process:
-    """Return the process of any β_t in (0, 1).
-
-    Args:
-      betas: `[T]`.
-      prediction_type: "epsilon" or "v_prediction".
+    """Return the process of any β_t in (0, 1), `[T]`.
 
     Raises:
       InputError: β outside (0, 1) or not `[T]`, unknown prediction type.
@@ -144,13 +130,7 @@ def from_betas(betas: ArrayLike, *, prediction_type: str = "epsilon") -> Process
 
 
 def add_noise(process: Process, x: Array, noise: Array, timesteps: Array) -> Array:
-    """Return x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε.
-
-    Args:
-      process: the process.
-      x: x_0, `[B, ...]`.
-      noise: ε, `[B, ...]`.
-      timesteps: t, `i32[B]`.
+    """Return x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε of x_0 and ε `[B, ...]` at t `i32[B]`.
 
     Reference: Ho et al., arXiv 2006.11239, equation 4.
 
@@ -165,11 +145,7 @@ def add_noise(process: Process, x: Array, noise: Array, timesteps: Array) -> Arr
 def target(process: Process, x: Array, noise: Array, timesteps: Array) -> Array:
     """Return what the network is to predict: ε, or v = √ᾱ_t ε − √(1 − ᾱ_t) x_0.
 
-    Args:
-      process: the process.
-      x: x_0, `[B, ...]`.
-      noise: ε, `[B, ...]`.
-      timesteps: t, `i32[B]`.
+    The arguments are those of `add_noise`.
 
     Reference: Salimans and Ho, arXiv 2202.00512, for v.
 
@@ -188,11 +164,7 @@ def to_epsilon(
 ) -> Array:
     """Return the noise that a prediction means: itself, or √ᾱ_t v + √(1 − ᾱ_t) x_t.
 
-    Args:
-      process: the process.
-      prediction: of the network, `[B, ...]`.
-      x_t: what it saw, `[B, ...]`.
-      timesteps: t, `i32[B]`.
+    The prediction is that of the network which saw x_t, both `[B, ...]`, at t `i32[B]`.
 
     >>> process = from_betas([0.36], prediction_type="v_prediction")
     >>> v, x = jnp.array([0.2]), jnp.array([1.4])  # of x_0 = ε = 1
@@ -206,13 +178,7 @@ def to_epsilon(
 
 
 def to_image(process: Process, epsilon: Array, x_t: Array, timesteps: Array) -> Array:
-    """Return x̂_0 = (x_t − √(1 − ᾱ_t) ε)/√ᾱ_t.
-
-    Args:
-      process: the process; its ᾱ are above 0.
-      epsilon: ε, `[B, ...]`.
-      x_t: `[B, ...]`.
-      timesteps: t, `i32[B]`.
+    """Return x̂_0 = (x_t − √(1 − ᾱ_t) ε)/√ᾱ_t, for a process whose ᾱ are above 0.
 
     Reference: Song et al., arXiv 2010.02502, equation 9.
 
@@ -225,11 +191,7 @@ def to_image(process: Process, epsilon: Array, x_t: Array, timesteps: Array) -> 
 
 
 def coefficients(process: Process, timesteps: Array, rank: int) -> tuple[Array, Array]:
-    """Return √ᾱ_t and √(1 − ᾱ_t), shaped to multiply `[B, ...]` of this rank.
-
-    >>> [c.shape for c in coefficients(from_betas([0.1]), jnp.zeros(3, jnp.int32), 4)]
-    [(3, 1, 1, 1), (3, 1, 1, 1)]
-    """
+    """Return √ᾱ_t and √(1 − ᾱ_t), shaped to multiply `[B, ...]` of this rank."""
     level = jnp.asarray(process.alphas_cumprod)[timesteps]
     level = level.reshape(level.shape + (1,) * (rank - 1))
     return jnp.sqrt(level), jnp.sqrt(1.0 - level)
@@ -253,9 +215,6 @@ num_train_timesteps=1, so 0 to 0
 def to_model_range(images: Array) -> Array:
     """Return bytes as floats x/127.5 − 1; floats are taken to lie in [−1, 1] already.
 
-    Args:
-      images: `[B, H, W, C]`.
-
     >>> to_model_range(jnp.array([0, 255], jnp.uint8)).tolist()
     [-1.0, 1.0]
     """
@@ -265,9 +224,6 @@ def to_model_range(images: Array) -> Array:
 
 def to_pixels(images: ArrayLike) -> np.ndarray:
     """Return images of [−1, 1] as bytes `u8[N, H, W, C]`; what lies outside is clipped.
-
-    Args:
-      images: `[N, H, W, C]`.
 
     >>> to_pixels(np.array([-1.0, 0.0, 3.0])).tolist()
     [0, 128, 255]

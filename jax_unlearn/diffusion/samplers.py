@@ -57,13 +57,8 @@ def ddim(
 ) -> Sampler:
     """Return the sampler of few steps: σ² = η² (1 − ᾱ')/(1 − ᾱ) · (1 − ᾱ/ᾱ').
 
-    The timesteps are spread evenly from T − 1 to 0, both included.
-
-    Args:
-      process: the noise schedule.
-      num_inference_steps: S, 1 to T.
-      eta: η in [0, 1]; 0 draws nothing on the way, 1 with S = T is `ddpm`.
-      clip: bound of |x̂_0|, or None.
+    The S timesteps are spread evenly from T − 1 to 0, both included. η in [0, 1]: 0
+    draws nothing on the way, 1 with S = T is `ddpm`. |x̂_0| may be bounded by `clip`.
 
     Raises:
       InputError: S or η out of range.
@@ -97,12 +92,8 @@ def ddpm(
     """Return ancestral sampling, one step a timestep of training.
 
     The mean is that of q(x_{t−1} | x_t, x̂_0); the variance
-    β̃_t = (1 − ᾱ_{t−1})/(1 − ᾱ_t) β_t ("fixed_small") or β_t ("fixed_large").
-
-    Args:
-      process: the noise schedule.
-      variance: "fixed_small" or "fixed_large".
-      clip: bound of |x̂_0|, or None.
+    β̃_t = (1 − ᾱ_{t−1})/(1 − ᾱ_t) β_t ("fixed_small") or β_t ("fixed_large"); |x̂_0| is
+    bounded by `clip`, or not.
 
     Raises:
       InputError: unknown variance.
@@ -131,17 +122,11 @@ def ddpm(
 def reverse_step(
     sampler: Sampler, x: Array, prediction: Array, noise: Array, *, step: Array
 ) -> Array:
-    """Return x' of one step, for a whole batch at the same step.
+    """Return x' of one step, for a whole batch at the same step, 0 … S − 1.
 
     x' = √ᾱ' x̂_0 + √(1 − ᾱ' − σ²) ε̂ + σ' z. Where x̂_0 is clipped, ε̂ is taken anew
-    from it, so that x_t = √ᾱ x̂_0 + √(1 − ᾱ) ε̂ still holds.
-
-    Args:
-      sampler: the sampler.
-      x: x_t, `[B, ...]`.
-      prediction: of the network, `[B, ...]`.
-      noise: z, `[B, ...]`.
-      step: number of the step, 0 … S − 1, `i32[]`.
+    from it, so that x_t = √ᾱ x̂_0 + √(1 − ᾱ) ε̂ still holds. x_t, what the network
+    predicts of it, and the noise z are `[B, ...]`.
 
     Reference: Song et al., arXiv 2010.02502, equation 12.
 
@@ -151,11 +136,8 @@ def reverse_step(
     >>> reverse_step(s, x, e, z, step=jnp.int32(0)).tolist()  # (1.2 − 0.6)/0.8
     [0.75]
     """
-    level = jnp.asarray(sampler.alphas)[step]
-    after = jnp.asarray(sampler.next_alphas)[step]
-    variance = jnp.asarray(sampler.variances)[step]
-    drawn = jnp.asarray(sampler.drawn_variances)[step]
-    times = jnp.full(x.shape[:1], jnp.asarray(sampler.timesteps)[step], jnp.int32)
+    time, level, after, variance, drawn = (jnp.asarray(a)[step] for a in sampler[1:-1])
+    times = jnp.full(x.shape[:1], time, jnp.int32)
     epsilon = to_epsilon(sampler.process, prediction, x, times)
     image = (x - jnp.sqrt(1.0 - level) * epsilon) / jnp.sqrt(level)
     if sampler.clip is not None:
@@ -166,15 +148,10 @@ def reverse_step(
 
 
 def guided(conditional: Array, unconditional: Array, scale: float | Array) -> Array:
-    """Return the guided prediction ε̂ = ε_∅ + s (ε_c − ε_∅).
+    """Return the guided prediction ε̂ = ε_∅ + s (ε_c − ε_∅), all `[B, ...]`.
 
     s = 1 is the plain conditional prediction, as in diffusers (`guidance_scale`); the
     w of the paper is s − 1.
-
-    Args:
-      conditional: ε_c, `[B, ...]`.
-      unconditional: ε_∅, `[B, ...]`.
-      scale: s.
 
     Reference: Ho and Salimans, arXiv 2207.12598, equation 6.
 
@@ -202,7 +179,8 @@ def generate(
     """Return one image for each condition, by one compiled program.
 
     Image i is drawn from `fold_in(key, i)`: it does not depend on the batch size, nor
-    on what else is asked for (up to rounding).
+    on what else is asked for (up to rounding). The images, `f32[N, H, W, C]` of about
+    [−1, 1], come to the host.
 
     Args:
       model: of inputs (x_t, t, condition).
@@ -218,9 +196,6 @@ def generate(
       scan: all steps as one `lax.scan`; default on accelerators only, because on the
         CPU a convolution inside a loop is slow.
       progress: told (steps done, steps in all).
-
-    Returns:
-      Images `f32[N, H, W, C]` of about [−1, 1], on the host.
 
     Raises:
       InputError: no conditions, batch size below 1, guidance without a null condition.
@@ -264,19 +239,15 @@ def generate(
         )
         x = _first(keys, shape)
         batch = (jnp.asarray(asked[rows]), keys, guide, scale)
-        steps = jnp.arange(total)
-        if chunked:
-            x = _all_steps(setting, (arrays, params, model_state, batch), x, steps)
-        else:
-            for step in range(total):
-                x = _one_step(
-                    setting, (arrays, params, model_state, batch), x, steps[step]
-                )
-                if progress is not None:
-                    progress(number * total + step + 1, len(starts) * total)
+        carried, steps = (arrays, params, model_state, batch), jnp.arange(total)
+        advance, chunks = (_all_steps, [steps]) if chunked else (_one_step, steps)
+        done = number * total
+        for chunk in chunks:
+            x = advance(setting, carried, x, chunk)
+            done += chunk.size
+            if progress is not None:
+                progress(done, len(starts) * total)
         images.append(np.asarray(x))
-        if progress is not None and chunked:
-            progress((number + 1) * total, len(starts) * total)
     return np.concatenate(images)[: len(asked)]
 
 
