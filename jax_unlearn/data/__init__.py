@@ -1,4 +1,7 @@
-"""Data sets, splits and batches: everything that stays on the host."""
+"""Data sets, splits and batches: everything that stays on the host.
+
+Where no source is named, the choice is ours.
+"""
 
 from jax_unlearn.data import queries as queries
 from jax_unlearn.data.batches import Schedule as Schedule

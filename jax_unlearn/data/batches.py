@@ -9,7 +9,7 @@ the steps.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -20,12 +20,22 @@ from jax_unlearn.data.sources import Examples
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Batch, UnlearnBatch
 
+__all__ = ["AnyBatch", "Passes", "Reference", "Schedule", "epoch_indices"]
+__all__ += ["reference_batches", "stream", "supervised", "take"]
+
 AnyBatch = TypeVar("AnyBatch", Batch, UnlearnBatch)
 Reference = Batch | ArrayLike | None
 
 # One random stream for each use: every schedule shuffles a set alike.
 FORGET, RETAIN, REFERENCE, TRAIN, QUERY = range(5)
 NAMES = ("forget_ids", "retain_ids", "reference", "ids")  # in messages, by use
+
+
+class Passes(NamedTuple):
+    """Batches by number, without end, and how many of them make a pass over a set."""
+
+    length: int
+    batch: Callable[[int], Batch]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,20 +80,11 @@ class Schedule(Generic[AnyBatch]):
 def epoch_indices(
     ids: ArrayLike, batch_size: int, *, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the index matrix of one shuffled pass over a set.
+    """Return (index i64[T, B], mask bool[T, B]) of one shuffled pass over a set `[F]`.
 
-    The last batch is filled up with other samples of the set, masked out, so that
-    BatchNorm sees real images in it; a set smaller than the batch size makes smaller
-    batches.
-
-    Args:
-      ids: the set, `[F]`.
-      batch_size: samples a batch.
-      rng: shuffles.
-
-    Returns:
-      (index i64[T, B], mask bool[T, B]) with `B = min(batch_size, F)` and
-      `T = ceil(F / B)`; every id has True exactly once.
+    `B = min(batch_size, F)`, `T = ceil(F / B)`; every id has True exactly once. The
+    last batch is filled up with other samples of the set, masked out, so that BatchNorm
+    sees real images in it; a set smaller than the batch size makes smaller batches.
 
     Raises:
       InputError: no ids, or `batch_size` under 1.
@@ -113,26 +114,16 @@ def take(examples: Examples, index: ArrayLike, mask: ArrayLike | None = None) ->
     >>> take(examples, [2, 0]).labels
     array([2, 0], dtype=int32)
     """
-    rows = np.asarray(index)
-    if mask is None:
-        mask = np.ones(rows.shape, np.bool_)
+    rows: Any = np.asarray(index)
+    real: Any = np.ones(rows.shape, np.bool_) if mask is None else np.asarray(mask)
     inputs, labels = jax.tree.map(lambda array: array[rows], tuple(examples))
-    index32: Any = rows.astype(np.int32)
-    mask_array: Any = np.asarray(mask)
-    return Batch(inputs, labels, index32, mask_array)
+    return Batch(inputs, labels, rows.astype(np.int32), real)
 
 
 def supervised(
     examples: Examples, ids: ArrayLike, *, batch_size: int, epochs: int, seed: int = 0
 ) -> Schedule[Batch]:
-    """Return batches for training: `epochs` shuffled passes over `ids` of ⌈F/B⌉ steps.
-
-    Args:
-      examples: the training samples.
-      ids: those to train on, `[F]`.
-      batch_size: samples a batch.
-      epochs: passes.
-      seed: a non-negative integer.
+    """Return batches for training: `epochs` shuffled passes over `[F]` of ⌈F/B⌉ steps.
 
     Raises:
       InputError: an empty set, ids out of range, or a number that is not positive.
@@ -147,17 +138,11 @@ def supervised(
 
 def stream(
     examples: Examples, ids: ArrayLike, batch_size: int, seed: int, *, use: int
-) -> tuple[int, Callable[[int], Batch]]:
-    """Return how many batches a pass over a set has, and the batch of each number.
+) -> Passes:
+    """Return pass after pass over the ids `[F]`, each in an order of its own.
 
-    Pass after pass over the ids `[F]`, each in an order of its own, which only the set,
-    the seed, the use (which random stream of the seed) and the number of the pass
-    decide.
-
-    >>> examples = Examples(np.zeros((5, 1), np.float32), np.zeros(5, np.int32))
-    >>> steps, batch = stream(examples, [3, 1], 1, 0, use=TRAIN)
-    >>> steps, sorted(int(batch(n).index[0]) for n in (6, 7))
-    (2, [1, 3])
+    Only the set, the seed, the use (which random stream of the seed) and the number of
+    the pass decide it.
     """
     array = positions(NAMES[use], ids, len(examples.labels))
     size = min(positive_integer("batch_size", batch_size), len(array))
@@ -166,16 +151,15 @@ def stream(
 
     @functools.lru_cache(maxsize=2)
     def epoch(number: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        return epoch_indices(
-            array, size, rng=np.random.default_rng([seed, use, number])
-        )
+        rng = np.random.default_rng([seed, use, number])
+        return epoch_indices(array, size, rng=rng)
 
     def batch(number: int) -> Batch:
         passed, place = divmod(number, steps)
         index, mask = epoch(passed)
         return take(examples, index[place], mask[place])
 
-    return steps, batch
+    return Passes(steps, batch)
 
 
 def reference_batches(
@@ -183,16 +167,11 @@ def reference_batches(
 ) -> Callable[[int], Batch | None]:
     """Return the function `step -> reference batch`.
 
-    The reference is None, a Batch (given as it is), or ids `[U]`, all of which are
-    given each time, or `size` random ones.
-
-    >>> examples = Examples(np.zeros((5, 1), np.float32), np.zeros(5, np.int32))
-    >>> reference_batches(examples, [4, 2], None, 0)(7).index
-    array([2, 4], dtype=int32)
+    A Batch or None is given as it is, of ids `[U]` all each time or `size` random ones.
     """
-    if size is not None and (reference is None or isinstance(reference, Batch)):
-        raise InputError(f"reference_size={size} needs reference to be ids")
     if reference is None or isinstance(reference, Batch):
+        if size is not None:
+            raise InputError(f"reference_size={size} needs reference to be ids")
         return lambda step: reference
     array = positions("reference", reference, len(examples.labels))
     if size is None:

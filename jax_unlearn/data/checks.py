@@ -16,7 +16,7 @@ from jax_unlearn.errors import InputError
 
 __all__ = ["brief", "check_features", "check_ids", "check_labelled", "check_labels"]
 __all__ += ["check_real", "check_seed", "is_whole", "positions", "positive_integer"]
-__all__ += ["whole_numbers"]
+__all__ += ["refuse", "whole_numbers"]
 
 
 def is_whole(value: Any) -> bool:
@@ -41,12 +41,7 @@ def positive_integer(name: str, value: Any) -> int:
 
 
 def check_seed(seed: Any) -> int:
-    """Return a seed of NumPy's generators, if it is a non-negative integer.
-
-    >>> check_seed(0.5)
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: seed=0.5 must be a non-negative integer; try 0
-    """
+    """Return a seed of NumPy's generators, if it is a non-negative integer."""
     if not is_whole(seed) or seed < 0:
         raise InputError(f"seed={seed} must be a non-negative integer; try 0")
     return int(seed)
@@ -72,11 +67,7 @@ def check_real(
 def check_labels(
     labels: ArrayLike, num_classes: int | None = None
 ) -> tuple[NDArray[np.int64], int]:
-    """Return labels as i64[N], and K: the largest label + 1 where it is None.
-
-    >>> check_labels([0, 3], None)
-    (array([0, 3]), 4)
-    """
+    """Return labels as i64[N], and K: the largest label + 1 where it is None."""
     array = np.asarray(labels)
     if array.ndim != 1 or array.size == 0:
         raise InputError(f"labels of shape {array.shape} must be a list of integers")
@@ -84,25 +75,17 @@ def check_labels(
         raise InputError(
             f"labels of type {array.dtype} must be integers; use labels.astype(int)"
         )
-    largest = int(array.max())
-    num_classes = largest + 1 if num_classes is None else num_classes
-    wrong = np.flatnonzero((array < 0) | (array >= num_classes))
-    if len(wrong):
-        raise InputError(
-            f"labels[{wrong[0]}]={array[wrong[0]]} must be 0 to {num_classes - 1}; "
-            "number the classes from 0 or raise num_classes"
-        )
+    num_classes = int(array.max()) + 1 if num_classes is None else num_classes
+    wrong = (array < 0) | (array >= num_classes)
+    remedy = "number the classes from 0 or raise num_classes"
+    refuse("labels", array, wrong, f"must be 0 to {num_classes - 1}; {remedy}")
     return array.astype(np.int64), num_classes
 
 
 def check_features(
     name: str, features: ArrayLike, *, width: int | None = None
 ) -> NDArray[np.float64]:
-    """Return features `[n, d]` as float64, if they are finite, of a given width d.
-
-    >>> check_features("features", [[1, 2]])
-    array([[1., 2.]])
-    """
+    """Return features `[n, d]` as float64, if they are finite, of a given width d."""
     matrix = np.asarray(features, np.float64)
     if matrix.ndim != 2 or matrix.size == 0:
         raise InputError(
@@ -131,13 +114,7 @@ def check_labelled(
     num_classes: int | None = None,
     width: int | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return features `[n, d]` and labels `[n]`, if they are usable together.
-
-    >>> check_labelled("features_a", np.zeros((3, 1)), [0, 1])
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: labels_a of shape (2,) must be one a row of the \
-features, (3,)
-    """
+    """Return features `[n, d]` and labels `[n]`, if they are usable together."""
     matrix = check_features(name, features, width=width)
     classes, _ = check_labels(labels, num_classes)
     if len(classes) != len(matrix):
@@ -149,11 +126,7 @@ features, (3,)
 
 
 def positions(name: str, ids: ArrayLike, count: int) -> NDArray[np.int64]:
-    """Return ids `[F]` of 0 to count - 1, sorted; one may come twice.
-
-    >>> positions("ids", [3, 1], 5)
-    array([1, 3])
-    """
+    """Return ids `[F]` of 0 to count - 1, sorted; one may come twice."""
     array = np.asarray(ids)
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
         raise InputError(
@@ -197,30 +170,23 @@ have ids 0 to 9
     if array.size == 0:
         raise InputError("ids is empty; name at least one sample to forget")
 
-    def refuse(wrong: NDArray[np.bool_], why: str) -> None:
-        for place in np.flatnonzero(wrong):
-            raise InputError(f"ids[{place}]={brief(array[place])} {why}")
-
-    refuse(array < 0, "is negative; ids count from 0 at the first training sample")
-    refuse(
-        array >= num_samples,
-        f"is out of range; the {num_samples} training samples have ids 0 to "
-        f"{num_samples - 1}",
-    )
+    rule = "is negative; ids count from 0 at the first training sample"
+    refuse("ids", array, array < 0, rule)
+    known = f"the {num_samples} training samples have ids 0 to {num_samples - 1}"
+    refuse("ids", array, array >= num_samples, f"is out of range; {known}")
     array = array.astype(np.int64)
     _, first, inverse = np.unique(array, return_index=True, return_inverse=True)
     earliest = first[inverse]
     again = earliest != np.arange(len(array))
-    refuse(again, f"repeats ids{earliest[again][:1]}; name each sample once")
+    rule = f"repeats ids{earliest[again][:1]}; name each sample once"
+    refuse("ids", array, again, rule)
     trained = num_samples
     if trained_ids is not None:
         trained_array = np.unique(np.asarray(trained_ids))
         trained = len(trained_array)
-        refuse(
-            ~np.isin(array, trained_array),
-            f"is not among the {trained} samples the model was trained on; leave it "
-            "out, there is nothing to forget",
-        )
+        rule = f"is not among the {trained} samples the model was trained on"
+        remedy = "leave it out, there is nothing to forget"
+        refuse("ids", array, ~np.isin(array, trained_array), f"{rule}; {remedy}")
     if len(array) == trained:
         raise InputError(
             f"ids names all {trained} training samples; leave some to retain, or start "
@@ -265,6 +231,12 @@ def whole_numbers(values: Any, name: str = "ids") -> NDArray[Any]:
                 "positions such as 7"
             )
     return np.asarray([int(value) for value in values], object)
+
+
+def refuse(name: str, array: NDArray[Any], wrong: NDArray[np.bool_], rule: str) -> None:
+    """Refuse the first value of an array that is wrong, naming its place."""
+    for place in np.flatnonzero(wrong):
+        raise InputError(f"{name}[{place}]={brief(array.tolist()[place])} {rule}")
 
 
 def brief(value: Any) -> str:

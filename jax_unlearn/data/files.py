@@ -30,14 +30,10 @@ def write_atomic(
 ) -> Path:
     """Write a file whole or not at all; return its path.
 
-    The data goes to a hidden file in the same folder, is flushed to the disk, and
-    takes the name `path` in one `os.replace`: whoever looks sees the old file or the
-    new one. Missing folders are made. (Our choice.)
-
-    Args:
-      path: the file to write.
-      data: its content, text as UTF-8; or a function that writes it to a file.
-      overwrite: whether a file of that name may be replaced.
+    The data (text as UTF-8, or a function that writes to an open file) goes to a hidden
+    file in the same folder, is flushed to the disk, and takes the name `path` in one
+    `os.replace`: whoever looks sees the old file or the new one. Missing folders are
+    made. (Our choice.)
 
     Raises:
       InputError: the file exists and `overwrite` is False, or its folder cannot be
@@ -79,10 +75,7 @@ def write_atomic(
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Refuse before the work what could not be written after it.
-
-    Args:
-      path: of a file or a folder to make, with the folders above it.
+    """Refuse before the work a file or folder that could not be written after it.
 
     Raises:
       InputError: what exists above it is a file, or may not be written to.
@@ -90,7 +83,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     >>> check_writable("/dev/null/report.html")
     Traceback (most recent call last):
     jax_unlearn.errors.InputError: cannot write path=/dev/null/report.html: /dev/null \
-is no folder that may be written to; choose another folder
+    is no folder that may be written to; choose another folder
     """
     above = Path(path).absolute().parent
     while not above.exists():
@@ -104,9 +97,6 @@ is no folder that may be written to; choose another folder
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
     """Return the bytes of a file.
-
-    Args:
-      path: the file to read.
 
     Raises:
       InputError: it does not exist or cannot be read.
@@ -126,9 +116,6 @@ or directory); check the path
 
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Return the value of a JSON file.
-
-    Args:
-      path: the file to read.
 
     Raises:
       InputError: it does not exist, cannot be read, or is not JSON.
@@ -157,12 +144,9 @@ def read_npz(
 
     Nothing is unpickled, nothing is unpacked to the disk, and no memory is taken for
     an array before the archive is seen to hold as many bytes as it declares. Members of
-    over 256 MiB that shrank more than 200-fold are taken for a bomb. Checksums are
-    compared. (The two limits: our choice.)
-
-    Args:
-      source: path, or an open file.
-      wanted: names to read, those that are there; None reads all.
+    over 256 MiB that shrank more than 200-fold are taken for a bomb (our choice).
+    Checksums are compared. Of the names `wanted` those that are there are read; None
+    reads all.
 
     Raises:
       ValueError: says why the file cannot be read, in at most 80 characters.

@@ -17,6 +17,8 @@ from jax_unlearn.data.checks import check_labelled, positive_integer
 from jax_unlearn.data.queries import Strategy, draw_queries
 from jax_unlearn.errors import InputError
 
+__all__ = ["MOST_POOLED", "NULL", "Gap", "distribution_gap", "query_gaps"]
+
 NULL = "support"
 MOST_POOLED = 1000
 """Samples of each side that `query_gaps` takes its bandwidth from: at most so many."""
@@ -46,7 +48,7 @@ def distribution_gap(
     num_classes: int,
     bandwidth: float | None = None,
 ) -> Gap:
-    r"""Return the gap of two sets of samples.
+    r"""Return the gap of two sets of samples: features `[n, d]`, `[m, d]` and classes.
 
     With class frequencies a and b, and samples x of the one and y of the other set,
 
@@ -57,16 +59,10 @@ def distribution_gap(
         - \frac{2 \sum_{i,j} k(x_i, y_j)}{n m}, \quad
         k(x, y) = \exp\Big(\!-\frac{\|x - y\|^2}{2 h^2}\Big)
 
-    Args:
-      features_a: of one set, `[n, d]`, n >= 2.
-      labels_a: its classes, integers `[n]`.
-      features_b: of the other, `[m, d]`, m >= 2.
-      labels_b: its classes, integers `[m]`.
-      num_classes: K.
-      bandwidth: h. None means the median distance between the pooled samples; where
-        that is 0, the median of the positive distances; where there are none, 1, and
-        the gap of the features is 0. The time, and without a bandwidth the memory, grow
-        with the square of n + m.
+    The bandwidth h is by default the median distance between the pooled samples; where
+    that is 0, the median of the positive distances; where there are none, 1, and the
+    gap of the features is 0. The time, and without a bandwidth the memory, grow with
+    the square of n + m; both are 2 or more.
 
     Raises:
       InputError: unusable features or labels, or a bandwidth that is not positive.
@@ -77,12 +73,10 @@ def distribution_gap(
     >>> distribution_gap(near, [0, 0], far, [0, 1], num_classes=2)
     Gap(labels=0.5, features=0.787)
     """
-    positive_integer("num_classes", num_classes)
-    x, labels_x = check_labelled(
-        "features_a", features_a, labels_a, num_classes=num_classes
-    )
-    y, labels_y = check_labelled(
-        "features_b", features_b, labels_b, num_classes=num_classes, width=x.shape[1]
+    x, labels_x, y, labels_y = _two_sets(
+        ("features_a", features_a, labels_a),
+        ("features_b", features_b, labels_b),
+        num_classes,
     )
     for name, rows in (("features_a", x), ("features_b", y)):
         if len(rows) < 2:
@@ -110,30 +104,18 @@ def query_gaps(
     """Return how far the queries of each strategy are from the support: mean gaps.
 
     A query is small, so that even samples of the support itself have a gap of the
-    labels to the rest of it: the null, under the key `"support"`. All share one
+    labels to the rest of it: the null, last, under the key `"support"`. All share one
     bandwidth: the median distance between the pooled samples (1,000 random ones of
     each side, where there are more). A query that repeats samples, its pool being too
     small, has a larger gap for it.
 
-    Args:
-      strategies: N of them, of distinct names.
-      features: of the subset that the strategies draw from, `[r, d]`.
-      labels: its classes, integers `[r]`.
-      support_features: of the forget set, `[F, d]`.
-      support_labels: its classes, integers `[F]`.
-      num_classes: K.
-      query_size: samples of each query, 2 to F - 2.
-      draws: queries a strategy: those of the first steps of `queried`.
-      seed: a non-negative integer.
-
-    Returns:
-      Mean Gap by name, in the order of `strategies`, then the null.
+    The strategies, of distinct names, draw from the subset of features `[r, d]` and
+    classes `[r]`, as in the first `draws` steps of `queried`; the support, the forget
+    set, has features `[F, d]` and classes `[F]`. A query has 2 to F - 2 samples.
 
     Raises:
       InputError: as `distribution_gap` and `queried`; two strategies of one name, or a
         `query_size` for which the support is too small.
-
-    Source: our choice.
 
     >>> from jax_unlearn.data.queries import uniform
     >>> near, far = np.zeros((4, 1)), np.full((6, 1), 9.0)  # h = 9, as above
@@ -144,14 +126,10 @@ def query_gaps(
     >>> gaps["uniform"], gaps["support"]
     (Gap(labels=1.0, features=0.787), Gap(labels=0.0, features=0.0))
     """
-    positive_integer("num_classes", num_classes)
-    x, labels_x = check_labelled("features", features, labels, num_classes=num_classes)
-    y, labels_y = check_labelled(
-        "support_features",
-        support_features,
-        support_labels,
-        num_classes=num_classes,
-        width=x.shape[1],
+    x, labels_x, y, labels_y = _two_sets(
+        ("features", features, labels),
+        ("support_features", support_features, support_labels),
+        num_classes,
     )
     queries = [
         draw_queries(strategies, query_size, len(x), seed=seed, step=step)
@@ -176,8 +154,7 @@ def query_gaps(
     gaps: dict[str, list[Gap]] = {name: [] for name in names}
     for step, rows in enumerate(queries):
         for name, row in zip(names[:-1], rows, strict=True):
-            own, cross = _total(x[row], x[row]) - query_size, _total(x[row], y)
-            sums = own, within, cross
+            sums = _total(x[row], x[row]) - query_size, within, _total(x[row], y)
             gaps[name].append(_gap(labels_x[row], labels_y, sums, num_classes))
         rng = np.random.default_rng([seed, QUERY, step, len(strategies)])
         row, rest = np.split(rng.permutation(len(y)), [query_size])
@@ -187,6 +164,14 @@ def query_gaps(
         sums = own, within - 2 * cross - own, cross
         gaps[NULL].append(_gap(labels_y[row], labels_y[rest], sums, num_classes))
     return {name: Gap(*np.mean(drawn, axis=0).tolist()) for name, drawn in gaps.items()}
+
+
+def _two_sets(first, second, num_classes: int):
+    """Return features and labels of two sets, checked, given by name."""
+    positive_integer("num_classes", num_classes)
+    x, labels_x = check_labelled(*first, num_classes=num_classes)
+    y, labels_y = check_labelled(*second, num_classes=num_classes, width=x.shape[1])
+    return x, labels_x, y, labels_y
 
 
 def _scaled(

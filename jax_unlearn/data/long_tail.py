@@ -12,15 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from jax_unlearn.data.checks import check_real
 from jax_unlearn.errors import InputError
 
+__all__ = ["ClassGroups", "head_mid_tail", "largest_remainder", "long_tailed_counts"]
+
 
 class ClassGroups(NamedTuple):
-    """Thirds of the classes, ordered by how much of each is forgotten.
-
-    Attributes:
-      head: the classes with most forget samples.
-      mid: those between.
-      tail: the classes with fewest forget samples.
-    """
+    """Thirds of the classes, from those with most forget samples on."""
 
     head: NDArray[np.int64]
     mid: NDArray[np.int64]
@@ -37,22 +33,16 @@ def long_tailed_counts(
 ) -> NDArray[np.int64]:
     r"""Return how many samples a long-tailed forget set takes of each class, `i64[K]`.
 
-    The class of rank r gets a budget by the power law, capped:
+    The class of rank r, the r-th of `order`, gets a budget by the power law, capped:
 
     .. math::
         b_r = \min(\lambda r^{-\gamma}, c_r), \quad
         c_r = \lfloor \text{max\_class\_fraction} \cdot n_r \rfloor, \quad
         \sum_r b_r = \text{total},
 
-    so what a full class cannot take is shared by the others under the same law. The
-    budgets are rounded by largest remainder, ties to the smaller rank.
-
-    Args:
-      class_sizes: samples of each class `n`, integers `[K]`.
-      total: samples to take.
-      gamma: imbalance γ >= 0; 0 gives every class the same.
-      order: distinct classes from rank 1 on; classes left out get nothing.
-      max_class_fraction: the largest part of a class that may be taken, in (0, 1].
+    so what a full class cannot take is shared by the others under the same law, and
+    classes that `order` leaves out get nothing. The budgets are rounded by largest
+    remainder, ties to the smaller rank. γ >= 0; 0 gives every class the same.
 
     Raises:
       InputError: a hyper-parameter out of range, or `total` over the sum of the caps.
@@ -104,13 +94,10 @@ def long_tailed_counts(
 
 
 def head_mid_tail(forget_counts: ArrayLike) -> ClassGroups:
-    """Return thirds of the classes by their number of forget samples, most first.
+    """Return thirds of the classes by numbers of forget samples `[K]`, most first.
 
     Ties go by class number; when K is not a multiple of 3 the first groups are the
     larger ones. (METHODS [D].)
-
-    Args:
-      forget_counts: N_f of each class, integers `[K]`, K >= 3.
 
     Raises:
       InputError: fewer than three classes.
@@ -133,9 +120,6 @@ def largest_remainder(
 
     Everything is rounded down, then the largest remainders up; the first wins among
     equal ones.
-
-    >>> largest_remainder(np.array([1.5, 0.7, 0.8]), 3, np.array([2, 2, 2]))
-    array([1, 1, 1])
     """
     counts = np.minimum(np.floor(budget + 1e-9).astype(np.int64), caps)
     while (missing := total - counts.sum()) > 0:

@@ -14,38 +14,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jax_unlearn.data.checks import brief, whole_numbers
+from jax_unlearn.data import splits
+from jax_unlearn.data.checks import brief, refuse, whole_numbers
 from jax_unlearn.data.files import read_file, read_json, write_atomic
-from jax_unlearn.data.splits import (
-    CHOSEN,
-    KINDS,
-    MANIFEST_VERSION,
-    Split,
-    digest,
-    ordered_digest,
-)
+from jax_unlearn.data.splits import MANIFEST_VERSION, Split, digest
 from jax_unlearn.errors import InputError
+
+__all__ = ["load_ids", "load_manifest", "save_manifest"]
 
 _COLUMNS = ("id", "index")
 _JSON_KEYS = ("forget", "ids")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _SETS = ("forget", "retain", "unseen")
+_DIGESTS = ("labels_sha256", "forget_sha256", "retain_sha256", "unseen_sha256")
 _KEYS = {
-    "version": int,
-    "kind": str,
-    "fraction": float | None,
-    "gamma": float | None,
-    "max_class_fraction": float | None,
-    "classes": list | None,
-    "class_order": list | None,
+    **dict.fromkeys(("version", "num_samples", "num_classes"), int),
+    **dict.fromkeys(("fraction", "gamma", "max_class_fraction"), float | None),
+    **dict.fromkeys(("classes", "class_order"), list | None),
+    **dict.fromkeys(("kind", *_DIGESTS), str),
     "seed": int | None,
-    "num_samples": int,
-    "num_classes": int,
     "forget_counts": list,
-    "labels_sha256": str,
-    "forget_sha256": str,
-    "retain_sha256": str,
-    "unseen_sha256": str,
 }
 
 
@@ -56,9 +44,6 @@ def load_ids(path: str | os.PathLike[str]) -> NDArray[np.int64]:
       a column of that name. Blank lines are passed over.
     - `.json`: a list, or an object with the key `forget` or `ids` (a saved manifest).
     - `.npy`: a one-dimensional array of integers; pickled objects are refused.
-
-    Args:
-      path: the file to read.
 
     Raises:
       InputError: the file cannot be read, or an entry is not a whole number.
@@ -84,15 +69,9 @@ def save_manifest(
     unseen: ArrayLike = (),
     overwrite: bool = False,
 ) -> Path:
-    """Save a split, its ids and its record as one JSON file; return its path.
+    """Save a split, its unseen ids and its record as one JSON file; return its path.
 
     The file is written whole or not at all, and only if `load_manifest` would take it.
-
-    Args:
-      path: the file to write.
-      split: what `forget_split` (or `to_ids`) returned.
-      unseen: ids of the unseen set; none by default.
-      overwrite: whether a file of that name may be replaced.
 
     Raises:
       InputError: the file exists and `overwrite` is False, or the sets overlap or do
@@ -124,12 +103,8 @@ def load_manifest(
 ) -> tuple[Split, NDArray[np.int64]]:
     """Return a split and its unseen ids `i64[U]` from a file, verified again.
 
-    `split.manifest` holds `unseen_sha256` too.
-
-    Args:
-      path: a file of `save_manifest`.
-      labels: labels of the whole training set, integers; when given, the labels of
-        the forget and retain ids must be those the split was made from.
+    `split.manifest` holds `unseen_sha256` too. If the labels of the whole training set
+    are given, those of the forget and retain ids must be those the split was made from.
 
     Raises:
       InputError: no such file, not JSON, a key missing or of a wrong type, another
@@ -148,12 +123,12 @@ def load_manifest(
                 f"path={path} names id {trained[-1]} but labels has shape "
                 f"{array.shape}; load it with the data set it was made from"
             )
-        if ordered_digest(array[trained]) != record["labels_sha256"]:
+        if splits.ordered_digest(array[trained]) != record["labels_sha256"]:
             raise InputError(
                 f"path={path} was made from other labels (labels_sha256 differs); "
                 "load it with the data set it was made from"
             )
-    manifest = {key: record[key] for key in _KEYS}
+    manifest = {key: value for key, value in record.items() if key in _KEYS}
     return Split(forget, retain, manifest), unseen
 
 
@@ -174,7 +149,7 @@ def _verify(record: Any, what: str) -> dict[str, NDArray[np.int64]]:
             raise fail(f"the key {key!r} is missing")
         if not isinstance(record[key], kind) or isinstance(record[key], bool):
             raise fail(f"{key}={str(record[key])[:40]!r} has the wrong type")
-    kinds = (*KINDS, *CHOSEN)
+    kinds = (*splits.KINDS, *splits.CHOSEN)
     if record["kind"] not in kinds:
         raise fail(f"kind={record['kind'][:40]!r} must be one of {', '.join(kinds)}")
     if not re.fullmatch("[0-9a-f]{64}", record["labels_sha256"]):
@@ -222,11 +197,8 @@ def _from_csv(path: Path) -> NDArray[np.int64]:
         raise InputError(
             f"path={path} is not a CSV text file ({error}); write one id a line"
         ) from error
-    rows = [
-        (number, [cell.strip() for cell in line])
-        for number, line in enumerate(lines, 1)
-        if any(cell.strip() for cell in line)
-    ]
+    stripped = ([cell.strip() for cell in line] for line in lines)
+    rows = [(number, row) for number, row in enumerate(stripped, 1) if any(row)]
     if not rows:
         raise InputError(f"path={path} holds no ids; write one id a line")
     header = [cell.lower() for cell in rows[0][1]]
@@ -278,10 +250,8 @@ def _from_npy(path: Path) -> NDArray[np.int64]:
 
 
 def _int64(path: Path, values: Any) -> NDArray[np.int64]:
-    array = whole_numbers(values, f"path={path} ids")
-    for place in np.flatnonzero((array < -(2**63)) | (array >= 2**63)):
-        raise InputError(
-            f"path={path} ids[{place}]={brief(array[place])} is no id of a sample; ids "
-            "count from 0"
-        )
+    name = f"path={path} ids"
+    array = whole_numbers(values, name)
+    wrong = (array < -(2**63)) | (array >= 2**63)
+    refuse(name, array, wrong, "is no id of a sample; ids count from 0")
     return array.astype(np.int64)

@@ -14,6 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
 
+__all__ = ["Augment", "as_floats", "channel_stats", "compose", "random_crop"]
+__all__ += ["random_flip", "with_preprocessing"]
+
 Augment = Callable[[Array, Array], Array]
 """`(key, images [B, H, W, C]) -> images`, a whole batch at a time."""
 
@@ -21,15 +24,12 @@ Augment = Callable[[Array, Array], Array]
 def channel_stats(
     inputs: ArrayLike, *, chunk: int = 4096
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and standard deviation, `f64[C]` each, for `with_preprocessing`.
+    """Return mean and standard deviation, `f64[C]` each, of images `[N, H, W, C]`.
 
-    Bytes are scaled to 0..1 first; floats are taken as they are. The standard
-    deviation is that of the population; where it is 0 (a constant channel) 1 is
-    returned, so that dividing by it is harmless.
-
-    Args:
-      inputs: images `[N, H, W, C]`.
-      chunk: images at a time, which bounds the memory.
+    For `with_preprocessing`. Bytes are scaled to 0..1 first; floats are taken as they
+    are. The standard deviation is that of the population; where it is 0 (a constant
+    channel) 1 is returned, so that dividing by it is harmless. Of `chunk` images at a
+    time, which bounds the memory.
 
     Raises:
       InputError: `inputs` is no batch of images.
@@ -62,16 +62,10 @@ def with_preprocessing(
         x \mapsto (x / 255 - \text{mean}) / \text{std}
 
     for bytes; floating inputs are taken as scaled to 0..1 already, so that gradients
-    with respect to them exist. Augmentation comes first, on the raw pixels, and only
-    with `train=True` and a key: the key is then split in two, one for it and one for
-    the network. Otherwise the network gets the key itself.
-
-    Args:
-      model: a network of normalised `f32[B, H, W, C]`.
-      mean: channel means on the scale 0..1, `[C]`.
-      std: channel standard deviations on that scale, `[C]`, all over 0.
-      augment: what to do to a training batch, for example
-        `compose(random_flip, random_crop(4))`.
+    with respect to them exist, and mean and std `[C]` are on that scale. Augmentation,
+    for example `compose(random_flip, random_crop(4))`, comes first, on the raw pixels,
+    and only with `train=True` and a key: the key is then split in two, one for it and
+    one for the network. Otherwise the network gets the key itself.
 
     Raises:
       InputError: unequal lengths, or a `std` that is not over 0; when the model is
@@ -121,11 +115,7 @@ def with_preprocessing(
 
 
 def random_flip(key: Array, images: Array) -> Array:
-    """Mirror each image left to right with probability 1/2; its type stays.
-
-    Args:
-      key: random key.
-      images: `[B, H, W, C]`.
+    """Mirror each image of `[B, H, W, C]` left to right with probability 1/2.
 
     Source: common practice.
 
@@ -139,13 +129,10 @@ def random_flip(key: Array, images: Array) -> Array:
 
 
 def random_crop(padding: int) -> Augment:
-    """Return the function that shifts each image by up to `padding` pixels.
+    """Return the function that shifts images by up to `padding` pixels, 4 for CIFAR.
 
     The image is padded with 0 on all sides and a window of its size is cut out of it at
     random, for each image apart.
-
-    Args:
-      padding: pixels on each side; 4 for CIFAR.
 
     Raises:
       InputError: `padding` is negative.
@@ -175,9 +162,6 @@ def random_crop(padding: int) -> Augment:
 
 def compose(*augments: Augment) -> Augment:
     """Return the augmentations one after the other, each with its own key.
-
-    Args:
-      *augments: in the order in which they act; none leaves the images alone.
 
     >>> def double(key, images):
     ...     return 2 * images

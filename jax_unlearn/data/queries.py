@@ -14,38 +14,26 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jax_unlearn.data.batches import QUERY, Schedule, take
-from jax_unlearn.data.checks import (
-    check_features,
-    check_labels,
-    check_real,
-    check_seed,
-    positions,
-    positive_integer,
-)
-from jax_unlearn.data.schedules import Shared, combined
+from jax_unlearn.data import checks
+from jax_unlearn.data.batches import QUERY, Passes, Schedule, take
+from jax_unlearn.data.schedules import Shared, combined, together
 from jax_unlearn.data.sources import Examples
 from jax_unlearn.errors import InputError
-from jax_unlearn.types import UnlearnBatch
+from jax_unlearn.types import Batch, UnlearnBatch
+
+__all__ = ["Strategy", "class_skewed", "draw_queries", "feature_cluster", "hard"]
+__all__ += ["nearest", "queried", "uniform"]
 
 
 class Strategy(NamedTuple):
-    """A way to choose a query.
-
-    Attributes:
-      name: what to call it.
-      draw: `(rng, size) -> i64[size]`, positions in the subset.
-    """
+    """A way to choose a query: `draw(rng, size)` gives positions in the subset."""
 
     name: str
     draw: Callable[[np.random.Generator, int], NDArray[np.int64]]
 
 
 def uniform(count: int) -> Strategy:
-    """Return the strategy that draws among all samples alike.
-
-    Args:
-      count: samples in the subset, r: its pool.
+    """Return the strategy that draws among all `count` = r samples of the subset alike.
 
     Raises:
       InputError: `count` is not positive.
@@ -55,19 +43,16 @@ def uniform(count: int) -> Strategy:
     >>> sorted(uniform(3).draw(np.random.default_rng(0), 3).tolist())
     [0, 1, 2]
     """
-    return Strategy("uniform", _among(np.arange(positive_integer("count", count))))
+    pool = np.arange(checks.positive_integer("count", count))
+    return Strategy("uniform", _among(pool))
 
 
 def class_skewed(labels: ArrayLike, *, classes: int = 2) -> Strategy:
     """Return the strategy that keeps to a few classes, drawn anew for each query.
 
-    The classes are drawn uniformly among those present and give equal numbers, to
-    within one, until a class has no more samples. Its pool is the samples of the
-    classes drawn.
-
-    Args:
-      labels: classes of the subset, integers `[r]`.
-      classes: how many classes a query has.
+    The classes are drawn uniformly among those present in the labels `[r]` and give
+    equal numbers, to within one, until a class has no more samples. Its pool is the
+    samples of the classes drawn.
 
     Raises:
       InputError: `classes` is more than there are; in `draw`, than the query holds.
@@ -77,9 +62,9 @@ def class_skewed(labels: ArrayLike, *, classes: int = 2) -> Strategy:
     >>> np.unique(labels[drawn], return_counts=True)[1]
     array([2, 2])
     """
-    array, _ = check_labels(labels)
+    array, _ = checks.check_labels(labels)
     present = np.unique(array)
-    if positive_integer("classes", classes) > len(present):
+    if checks.positive_integer("classes", classes) > len(present):
         raise InputError(
             f"classes={classes} is more than the {len(present)} classes of the subset"
         )
@@ -103,16 +88,12 @@ def class_skewed(labels: ArrayLike, *, classes: int = 2) -> Strategy:
 def feature_cluster(
     features: ArrayLike, *, clusters: int = 8, seed: int = 0
 ) -> Strategy:
-    """Return the strategy that keeps to one cluster of the features.
+    """Return the strategy that keeps to one cluster of the features `[r, d]`.
 
+    k-means makes the clusters (the best of 4 starts; `seed` is its own, 0 to 2³² - 1).
     Each query draws a cluster with probability in proportion to its samples; one that
     is too small is filled up from the nearest other clusters, by the distance of the
     centres. Its pool is the whole subset.
-
-    Args:
-      features: of the subset, `[r, d]`.
-      clusters: how many clusters k-means makes (the best of 4 starts).
-      seed: of k-means, 0 to 2³² - 1.
 
     Raises:
       InputError: unusable features, or fewer distinct ones than `clusters`.
@@ -124,12 +105,12 @@ def feature_cluster(
     from sklearn.cluster import KMeans
     from sklearn.metrics.pairwise import euclidean_distances
 
-    matrix = check_features("features", features)
-    check_seed(seed)
+    matrix = checks.check_features("features", features)
+    checks.check_seed(seed)
     if seed >= 2**32:
         raise InputError(f"seed={seed} must be under 2**32 for k-means; try 0")
     distinct = len(np.unique(matrix, axis=0))
-    if positive_integer("clusters", clusters) > distinct:
+    if checks.positive_integer("clusters", clusters) > distinct:
         raise InputError(
             f"clusters={clusters} is more than the {distinct} distinct features; lower "
             "clusters"
@@ -154,10 +135,8 @@ def feature_cluster(
 def hard(confidence: ArrayLike, *, share: float = 0.25) -> Strategy:
     """Return the strategy that draws among the samples the model is least sure of.
 
-    Args:
-      confidence: true-class probability of the subset under the original model, `[r]`.
-      share: part of the subset with the lowest, its pool: `ceil(share * r)` samples,
-        ties by position; in (0, 1].
+    Its pool are the `ceil(share * r)` samples with the lowest true-class probability
+    `[r]` under the original model, ties by position; the share is in (0, 1].
 
     Raises:
       InputError: unusable confidences or `share`.
@@ -170,11 +149,8 @@ def hard(confidence: ArrayLike, *, share: float = 0.25) -> Strategy:
         raise InputError(
             f"confidence of shape {array.shape} must be one number a sample: [r]"
         )
-    wrong = np.flatnonzero(~np.isfinite(array))
-    if len(wrong):
-        raise InputError(
-            f"confidence[{wrong[0]}]={array[wrong[0]]} must be finite; mend it first"
-        )
+    wrong = ~np.isfinite(array)
+    checks.refuse("confidence", array, wrong, "must be finite; mend it first")
     return Strategy("hard", _among(_lowest(array, share)))
 
 
@@ -183,11 +159,9 @@ def nearest(
 ) -> Strategy:
     """Return the strategy that draws among the samples most like the forget set.
 
-    Args:
-      features: of the subset, `[r, d]`.
-      forget_features: of the forget set, `[F, d]`.
-      share: part of the subset with the smallest Euclidean distance to the nearest
-        forget sample, its pool: `ceil(share * r)` samples, ties by position; in (0, 1].
+    Its pool are the `ceil(share * r)` samples of which the features `[r, d]` have the
+    smallest Euclidean distance to the nearest of those of the forget set `[F, d]`, ties
+    by position; the share is in (0, 1].
 
     Raises:
       InputError: unusable features or `share`.
@@ -198,8 +172,9 @@ def nearest(
     """
     from sklearn.neighbors import NearestNeighbors
 
-    matrix = check_features("features", features)
-    forget = check_features("forget_features", forget_features, width=matrix.shape[1])
+    matrix = checks.check_features("features", features)
+    width = matrix.shape[1]
+    forget = checks.check_features("forget_features", forget_features, width=width)
     centre = matrix.mean(axis=0)  # distances lose fewer digits near the origin
     search = NearestNeighbors(n_neighbors=1).fit(forget - centre)
     distance, _ = search.kneighbors(matrix - centre)
@@ -218,20 +193,14 @@ def queried(
 ) -> Schedule[UnlearnBatch]:
     """Return steps with a shuffled forget batch and one retain query a strategy.
 
-    The queries of a step lie one after the other in one retain batch of
-    `N * query_size` samples, in the order of `strategies`; reshape it to
-    `[N, query_size, ...]` to part them. The draws depend on the seed, the step and the
-    number of the strategy only.
+    The queries, of `query_size` samples each, are drawn from the subset `retain_ids`
+    `[r]`, of which the N strategies hold arrays in sorted order. Those of a step lie
+    one after the other in one retain batch of `N * query_size` samples, in the order of
+    `strategies`; reshape it to `[N, query_size, ...]` to part them. The draws depend on
+    the seed, the step and the number of the strategy only.
 
-    Args:
-      examples: the training samples.
-      forget_ids: the support, `[F]`.
-      retain_ids: the subset the queries are drawn from, `[r]`; see `retain_subset`.
-      strategies: N of them, made of arrays of `np.sort(retain_ids)`.
-      batch_size: samples of a forget batch.
-      query_size: samples of each query.
-      **options: as in `combined`; an epoch is `ceil(r / (N * query_size))` steps, which
-        read as many samples as the subset has but need not read them all.
+    Otherwise as `combined`; an epoch is `ceil(r / (N * query_size))` steps, which read
+    as many samples as the subset has but need not read them all.
 
     Raises:
       InputError: as `supervised`; no strategy, a query larger than the subset, or a
@@ -247,30 +216,20 @@ def queried(
     >>> len(schedule), int(schedule[0].retain.index[1])  # the last is hard
     (3, 8)
     """
-    subset = positions("retain_ids", retain_ids, len(examples.labels))
-    seed = options.get("seed", 0)
+    subset = checks.positions("retain_ids", retain_ids, len(examples.labels))
+    size, seed = (query_size, len(subset)), options.get("seed", 0)
 
-    def drawn(step: int) -> NDArray[np.int64]:
-        queries = draw_queries(
-            strategies, query_size, len(subset), seed=seed, step=step
-        )
-        return subset[queries.ravel()]
+    def drawn(step: int) -> Batch:
+        queries = draw_queries(strategies, *size, seed=seed, step=step)
+        return take(examples, subset[queries.ravel()])
 
     drawn(0)  # what is wrong with a strategy is told before the first step
-    epoch = -(-len(subset) // (len(strategies) * query_size))
-
-    def plan(first: int, second: int):
-        del first, second
-        return lambda n: n * epoch, lambda step: (step, None)
-
-    forgets, _ = combined(
-        examples, forget_ids, None, plan, batch_size=batch_size, **options
+    retains = Passes(-(-len(subset) // (len(strategies) * query_size)), drawn)
+    plan = together()
+    schedule, _ = combined(
+        examples, forget_ids, retains, plan, batch_size=batch_size, **options
     )
-
-    def batch(step: int) -> UnlearnBatch:
-        return forgets[step]._replace(retain=take(examples, drawn(step)))
-
-    return Schedule(batch, forgets.steps)
+    return schedule
 
 
 def draw_queries(
@@ -280,20 +239,17 @@ def draw_queries(
 
     Each of the N strategies draws from all `count` samples of the subset, by a random
     stream of its own: the seed, the step and its number decide.
-
-    >>> draw_queries([uniform(1), uniform(1)], 1, 1, seed=0, step=0)
-    array([[0], [0]])
     """
     if not strategies:
         raise InputError(
             f"strategies={strategies} must hold at least one, such as uniform({count})"
         )
-    if positive_integer("query_size", size) > count:
+    if checks.positive_integer("query_size", size) > count:
         raise InputError(
             f"query_size={size} is more than the {count} samples of the subset; lower "
             "it or take a larger subset"
         )
-    check_seed(seed)
+    checks.check_seed(seed)
     queries = []
     for number, strategy in enumerate(strategies):
         if not isinstance(strategy, Strategy):
@@ -323,6 +279,6 @@ def _among(
 def _lowest(values: NDArray[np.float64], share: float) -> NDArray[np.int64]:
     """Return the positions of the lowest values, at least one."""
     hint = "the part of the subset to draw from, such as 0.25"
-    check_real("share", share, hint, positive=True)
+    checks.check_real("share", share, hint, positive=True)
     count = math.ceil(round(share * len(values), 6))  # 0.07·100 is 7.000000000000001
     return np.argsort(values, kind="stable")[: max(count, 1)]

@@ -2,13 +2,15 @@
 
 A stream is one shuffled pass over a set after another; a pattern says which batch of
 the forget stream and which of the retain stream a step takes. All schedules shuffle
-alike: the passes over a set depend on the set, the batch size and the seed only.
+alike: the passes over a set depend on the set, the batch size and the seed only. All
+take the arguments of `combined`, whatever else they are told.
 
 Shapes: F forget samples, R retain samples.
 """
 
 import bisect
 import dataclasses
+import functools
 import itertools
 import sys
 from collections.abc import Callable
@@ -17,15 +19,8 @@ from typing import NamedTuple, TypedDict, Unpack
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jax_unlearn.data.batches import (
-    FORGET,
-    RETAIN,
-    AnyBatch,
-    Reference,
-    Schedule,
-    reference_batches,
-    stream,
-)
+from jax_unlearn.data import batches
+from jax_unlearn.data.batches import AnyBatch, Passes, Reference, Schedule
 from jax_unlearn.data.checks import positive_integer
 from jax_unlearn.data.sources import Examples
 from jax_unlearn.errors import InputError
@@ -33,7 +28,7 @@ from jax_unlearn.types import UnlearnBatch
 
 __all__ = ["Options", "Pattern", "Phased", "Plan", "Shared", "combined", "every_k"]
 __all__ += ["forget_only", "merged", "phases", "retain_only", "scrub_schedule"]
-__all__ += ["sequential", "zipped"]
+__all__ += ["sequential", "together", "zipped"]
 
 Pattern = Callable[[int], tuple[int | None, int | None]]
 """`step -> (number of its forget batch, of its retain batch)`, None for no batch."""
@@ -76,17 +71,15 @@ class Phased(NamedTuple):
         The step keys of `ju.run` come from the step of the state, so the epochs run in
         turn are the run of the whole schedule.
         """
+        replace = functools.partial(dataclasses.replace, self.schedule)
         pairs = itertools.pairwise((0, *self.ends))
-        return tuple(
-            dataclasses.replace(self.schedule, start=start, steps=end)
-            for start, end in pairs
-        )
+        return tuple(replace(start=start, steps=end) for start, end in pairs)
 
 
 def combined(
     examples: Examples,
-    forget_ids: ArrayLike | None,
-    retain_ids: ArrayLike | None,
+    forget_ids: ArrayLike | Passes | None,
+    retain_ids: ArrayLike | Passes | None,
     plan: Plan,
     *,
     batch_size: int,
@@ -101,8 +94,8 @@ def combined(
 
     Args:
       examples: the training samples.
-      forget_ids: `[F]`, or None for steps that only retain.
-      retain_ids: `[R]`, or None for steps that only forget.
+      forget_ids: `[F]`, or None for steps that only retain; or batches made otherwise.
+      retain_ids: `[R]`, or None for steps that only forget; or batches made otherwise.
       plan: gives the number of steps for a number of epochs and the pattern, from the
         batches that a pass over each set has (0 where there is no set).
       batch_size: samples of each batch.
@@ -129,24 +122,27 @@ def combined(
     [2, 4, 2, 4, 2, 4]
     """
 
-    def batches(ids: ArrayLike | None, size: int, use: int):
-        """Return the batches of a pass, and the batch of a number or of None."""
-        if ids is None:
-            return 0, lambda number: None
-        length, batch = stream(examples, ids, size, seed, use=use)
-        return length, lambda number: None if number is None else batch(number)
+    def passes(ids: ArrayLike | Passes | None, size: int, use: int) -> Passes | None:
+        if ids is None or isinstance(ids, Passes):
+            return ids
+        return batches.stream(examples, ids, size, seed, use=use)
 
-    forget_size = batch_size
     if forget_batch_size is not None:
-        forget_size = positive_integer("forget_batch_size", forget_batch_size)
-    first, forgets = batches(forget_ids, forget_size, FORGET)
-    second, retains = batches(retain_ids, batch_size, RETAIN)
-    references = reference_batches(examples, reference, reference_size, seed)
-    end, pattern = plan(first, second)
+        positive_integer("forget_batch_size", forget_batch_size)
+    streams = (
+        passes(forget_ids, forget_batch_size or batch_size, batches.FORGET),
+        passes(retain_ids, batch_size, batches.RETAIN),
+    )
+    references = batches.reference_batches(examples, reference, reference_size, seed)
+    end, pattern = plan(*(own.length if own else 0 for own in streams))
 
     def batch(step: int) -> UnlearnBatch:
-        forget, retain = pattern(step)
-        return UnlearnBatch(forgets(forget), retains(retain), references(step))
+        numbers = zip(streams, pattern(step), strict=True)
+        forget, retain = (
+            None if stream is None or n is None else stream.batch(n)
+            for stream, n in numbers
+        )
+        return UnlearnBatch(forget, retain, references(step))
 
     if (epochs is None) == (steps is None):
         raise InputError(f"epochs={epochs}, steps={steps}: give exactly one")
@@ -162,8 +158,6 @@ def forget_only(
 ) -> Schedule[UnlearnBatch]:
     """Return steps with a forget batch only; an epoch is a pass over the forget set.
 
-    The arguments are those of `combined`.
-
     >>> examples = Examples(np.zeros((9, 1), np.float32), np.zeros(9, np.int32))
     >>> schedule = forget_only(examples, [1, 2], batch_size=1, epochs=3)
     >>> len(schedule), schedule[0].retain
@@ -177,12 +171,10 @@ def retain_only(
 ) -> Schedule[UnlearnBatch]:
     """Return steps with a retain batch only; an epoch is a pass over the retain set.
 
-    The arguments are those of `combined`.
-
     >>> examples = Examples(np.zeros((9, 1), np.float32), np.zeros(9, np.int32))
-    >>> schedule = retain_only(examples, [1, 2], batch_size=2, epochs=3)
-    >>> len(schedule), schedule[0].forget
-    (3, None)
+    >>> schedule = retain_only(examples, range(9), batch_size=4, epochs=1)
+    >>> [step.forget for step in schedule]
+    [None, None, None]
     """
     return combined(examples, None, retain_ids, _in_turn(), **options).schedule
 
@@ -194,8 +186,6 @@ def sequential(
     **options: Unpack[Options],
 ) -> Schedule[UnlearnBatch]:
     """Return epochs of all forget batches, then all retain batches.
-
-    The arguments are those of `combined`.
 
     >>> examples = Examples(np.zeros((9, 1), np.float32), np.zeros(9, np.int32))
     >>> schedule = sequential(examples, [0], range(1, 9), batch_size=4, epochs=2)
@@ -215,18 +205,9 @@ def scrub_schedule(
 ) -> Phased:
     """Return SCRUB's epochs: the first ones forget, then retain; later ones retain.
 
-    Args:
-      examples: the training samples.
-      forget_ids: `[F]`.
-      retain_ids: `[R]`.
-      forget_epochs: how many epochs, from the first on, begin with a pass over the
-        forget set; published 2 (`msteps`).
-      **options: as in `combined`; published `batch_size` 128 (CIFAR-10),
-        `forget_batch_size` 32, `epochs` 3.
-
-    Returns:
-      The schedule, each step with a forget or a retain batch, and the ends of its
-      epochs, after each of which `ju.methods.rewind` wants a checkpoint.
+    The first `forget_epochs` (published 2, `msteps`) begin with a pass over the forget
+    set. After the end of each epoch `ju.methods.rewind` wants a checkpoint. Published
+    besides: `batch_size` 128 (CIFAR-10), `forget_batch_size` 32, `epochs` 3.
 
     Raises:
       InputError: as `combined`, or more `forget_epochs` than epochs.
@@ -258,24 +239,17 @@ def every_k(
     k: int,
     **options: Unpack[Options],
 ) -> Schedule[UnlearnBatch]:
-    """Return steps that all retain, and of which each k-th, from the first on, forgets.
+    """Return steps that all retain, and of which the steps 0, k, 2k, … forget too.
 
     An epoch is a pass over the retain set; the forget set is passed over as often as
     that takes, shuffled anew each time.
-
-    Args:
-      examples: the training samples.
-      forget_ids: `[F]`.
-      retain_ids: `[R]`.
-      k: one step in `k` has a forget batch, the steps 0, k, 2k, ...
-      **options: as in `combined`.
 
     >>> examples = Examples(np.zeros((9, 1), np.float32), np.zeros(9, np.int32))
     >>> schedule = every_k(examples, [0], range(1, 9), batch_size=2, k=3, epochs=1)
     >>> [step.forget is not None for step in schedule]
     [True, False, False, True]
     """
-    plan = _together(positive_integer("k", k))
+    plan = together(positive_integer("k", k))
     return combined(examples, forget_ids, retain_ids, plan, **options).schedule
 
 
@@ -287,14 +261,12 @@ def zipped(
 ) -> Schedule[UnlearnBatch]:
     """Return steps with a forget and a retain batch each: `every_k` with k = 1.
 
-    The arguments are those of `combined`.
-
     >>> examples = Examples(np.zeros((9, 1), np.float32), np.zeros(9, np.int32))
     >>> schedule = zipped(examples, [0], range(1, 9), batch_size=4, epochs=1)
     >>> [(len(s.forget.labels), len(s.retain.labels)) for s in schedule]
     [(1, 4), (1, 4)]
     """
-    return combined(examples, forget_ids, retain_ids, _together(), **options).schedule
+    return combined(examples, forget_ids, retain_ids, together(), **options).schedule
 
 
 def merged(
@@ -312,14 +284,7 @@ def merged(
 
     The stratified form of a shuffled union: the forget part of a batch has the share
     of the forget set, not a random number of samples. An epoch is a pass over the
-    retain set.
-
-    Args:
-      examples: the training samples.
-      forget_ids: `[F]`.
-      retain_ids: `[R]`.
-      batch_size: samples of both parts together, B >= 2.
-      **options: as in `combined`.
+    retain set. `batch_size` counts the samples of both parts together, B >= 2.
 
     Source: our choice; the papers shuffle the union.
 
@@ -342,13 +307,10 @@ def merged(
 
 
 def phases(*schedules: Schedule[AnyBatch]) -> Schedule[AnyBatch]:
-    """Return schedules one after the other.
+    """Return schedules one after the other; of one made by `from_step`, what is left.
 
     Schedules of one seed shuffle a set alike: give a later phase over the same set a
     seed of its own for new orders.
-
-    Args:
-      *schedules: at least one; of a schedule made by `from_step`, what is left.
 
     Raises:
       InputError: no schedule.
@@ -390,7 +352,7 @@ def _in_turn(forget_epochs: int = sys.maxsize) -> Plan:
     return plan
 
 
-def _together(k: int = 1) -> Plan:
+def together(k: int = 1) -> Plan:
     """Return the plan of a retain batch in each step, a forget batch in every k-th."""
 
     def plan(first: int, second: int):

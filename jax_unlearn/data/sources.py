@@ -19,6 +19,9 @@ from jax_unlearn.data.files import read_npz
 from jax_unlearn.data.splits import holdout
 from jax_unlearn.errors import InputError, unknown_name
 
+__all__ = ["Dataset", "Examples", "check_examples", "digits", "fingerprint"]
+__all__ += ["from_npz", "from_tfds"]
+
 TEST_SPLITS = ("test", "validation", "val", "valid")
 _TFDS_NAME = re.compile(r"[A-Za-z_]\w*(/[\w.\-]+)?(:[0-9.*]+)?", re.ASCII)
 
@@ -36,14 +39,7 @@ class Examples(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """A data set in memory.
-
-    Attributes:
-      name: what to call it.
-      train, test: the two parts.
-      num_classes: K.
-      class_names: a name for each class.
-    """
+    """A data set in memory: its two parts, K, and a name for each class."""
 
     name: str
     train: Examples
@@ -61,15 +57,13 @@ def check_examples(
 ) -> Examples:
     """Return images and labels in the types of `Examples`, if they are usable.
 
-    Args:
-      inputs: `[N, H, W, C]`, `uint8` or floating (made `float32`).
-      labels: `[N]`, of any integer type.
-      num_classes: K; None leaves the largest label open.
-      name: what the message calls them.
+    Images `[N, H, W, C]` are `uint8` or floating (made `float32`), labels `[N]` of any
+    integer type; without `num_classes` the largest label is open. The message begins
+    with `name`, says how many are wrong, and which is the first.
 
     Raises:
       InputError: empty, wrong rank or type, unequal lengths, labels out of range,
-        NaN or infinite pixels. The message names how many are wrong, and the first.
+        NaN or infinite pixels.
 
     >>> images = np.zeros((2, 4, 4, 1), np.uint8)
     >>> check_examples(images, [0, 1]).labels
@@ -77,7 +71,7 @@ def check_examples(
     >>> check_examples(images, [0, 3], num_classes=3)
     Traceback (most recent call last):
     jax_unlearn.errors.InputError: examples: 1 of 2 labels out of range, the first \
-labels[1]=3; with num_classes=3 they are 0 to 2
+    labels[1]=3; with num_classes=3 they are 0 to 2
     """
     images, classes = np.asarray(inputs), np.asarray(labels)
     if images.ndim != 4 or images.size == 0:
@@ -145,15 +139,11 @@ def digits() -> Dataset:
 
 
 def from_npz(path: str | os.PathLike[str]) -> Dataset:
-    """Return the data set of a `.npz` file; pickled objects are never loaded.
+    """Return the data set of a `.npz` file, named after it; nothing is unpickled.
 
-    Args:
-      path: file with `x_train`, `y_train`, `x_test`, `y_test` and, if wanted,
-        `class_names` `[K]`. Images `[N, H, W]` get a channel axis.
-
-    Returns:
-      Dataset named after the file; K is the number of class names, else the largest
-      label + 1.
+    It holds `x_train`, `y_train`, `x_test`, `y_test` and, if wanted, `class_names`
+    `[K]`. Images `[N, H, W]` get a channel axis. K is the number of class names, else
+    the largest label + 1.
 
     Raises:
       InputError: the file cannot be read, lacks a key, or holds unusable arrays.
@@ -173,20 +163,15 @@ def from_npz(path: str | os.PathLike[str]) -> Dataset:
         if not zipfile.is_zipfile(path):
             raise ValueError("no such file" if not path.exists() else "not a zip file")
         arrays = read_npz(path, wanted=(*keys, "class_names"))
-        missing = [key for key in keys if key not in arrays]
-        if missing:
+        if missing := [key for key in keys if key not in arrays]:
             raise ValueError(f"missing {', '.join(missing)}")
     except ValueError as error:
         raise InputError(
             f"path={path} is not a usable .npz file ({error}); write it with "
             "np.savez(path, x_train=…, y_train=…, x_test=…, y_test=…)"
         ) from error
-    return _dataset(
-        path.stem,
-        (arrays["x_train"], arrays["y_train"]),
-        (arrays["x_test"], arrays["y_test"]),
-        arrays.get("class_names"),
-    )
+    values = [arrays[key] for key in keys]
+    return _dataset(path.stem, values[:2], values[2:], arrays.get("class_names"))
 
 
 def from_tfds(
@@ -246,9 +231,6 @@ def fingerprint(dataset: Dataset) -> str:
 
     Shapes, types and bytes of the four arrays and K; not the names.
 
-    Args:
-      dataset: the data set.
-
     >>> fingerprint(digits()) == fingerprint(digits()._replace(name="other"))
     True
     """
@@ -262,9 +244,9 @@ def fingerprint(dataset: Dataset) -> str:
 
 def _dataset(
     name: str,
-    train: tuple[NDArray[Any], NDArray[Any]],
-    test: tuple[NDArray[Any], NDArray[Any]],
-    class_names: ArrayLike | Sequence[str] | None,
+    train: Sequence[NDArray[Any]],
+    test: Sequence[NDArray[Any]],
+    class_names: ArrayLike | None,
 ) -> Dataset:
     """Check two parts against each other and put them together."""
     names = None
@@ -276,19 +258,17 @@ def _dataset(
                 "must be a list of texts"
             )
         names = tuple(array.tolist())
+    classes = None if names is None else len(names)
     parts = []
     for part, (inputs, labels) in (("train", train), ("test", test)):
         inputs = inputs[..., None] if inputs.ndim == 3 else inputs
-        classes = None if names is None else len(names)
-        parts.append(
-            check_examples(inputs, labels, num_classes=classes, name=f"{name} {part}")
-        )
-    shapes = [part.inputs.shape[1:] for part in parts]
-    types = [part.inputs.dtype for part in parts]
-    if shapes[0] != shapes[1] or types[0] != types[1]:
+        told = f"{name} {part}"
+        parts.append(check_examples(inputs, labels, num_classes=classes, name=told))
+    forms = [f"{part.inputs.dtype}{part.inputs.shape[1:]}" for part in parts]
+    if forms[0] != forms[1]:
         raise InputError(
-            f"{name}: train images {types[0]}{shapes[0]} and test images "
-            f"{types[1]}{shapes[1]} must have one type and shape"
+            f"{name}: train images {forms[0]} and test images {forms[1]} must have one "
+            "type and shape"
         )
     if names is None:
         largest = max(int(part.labels.max()) for part in parts)
@@ -301,8 +281,8 @@ def _tfds_builder(tfds: Any, name: str, data_dir: Any, download: bool) -> Any:
     data_dir = None if data_dir is None else os.path.expanduser(data_dir)
     try:
         if not download:
-            read = tfds.core.read_only_builder.builder_from_files
-            return read(name, data_dir=data_dir)
+            reader = tfds.core.read_only_builder
+            return reader.builder_from_files(name, data_dir=data_dir)
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
         builder.download_and_prepare()
     except tfds.core.DatasetNotFoundError as error:
@@ -333,9 +313,7 @@ def _not_found(tfds: Any, name: str, data_dir: str | None) -> InputError:
     )
 
 
-def _tfds_arrays(
-    builder: Any, name: str, split: str
-) -> tuple[NDArray[Any], NDArray[Any]]:
+def _tfds_arrays(builder: Any, name: str, split: str) -> list[NDArray[Any]]:
     try:
         source = builder.as_data_source(split=split)
     except NotImplementedError as error:
@@ -351,4 +329,4 @@ def _tfds_arrays(
             f"{' and '.join(map(str, sorted(shapes)[:2]))}; resize them to one"
         )
     labels = np.asarray([example["label"] for example in examples], np.int64)
-    return np.stack([example["image"] for example in examples]), labels
+    return [np.stack([example["image"] for example in examples]), labels]

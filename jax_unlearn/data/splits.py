@@ -16,6 +16,10 @@ from jax_unlearn.data.checks import check_ids, check_labels, check_real, check_s
 from jax_unlearn.data.long_tail import largest_remainder, long_tailed_counts
 from jax_unlearn.errors import InputError, unknown_name
 
+__all__ = ["CHOSEN", "KINDS", "MANIFEST_VERSION", "Split", "digest", "draw_per_class"]
+__all__ += ["forget_split", "given_split", "holdout", "ordered_digest", "random_bits"]
+__all__ += ["to_ids"]
+
 KINDS = ("random", "class", "long_tailed")
 CHOSEN = ("given", "near", "far")  # not drawn: `given_split`
 MANIFEST_VERSION = 1
@@ -39,12 +43,9 @@ class Split(NamedTuple):
 
 
 def digest(ids: ArrayLike) -> str:
-    """Return the sha256 of a set of ids as hexadecimal digits.
+    """Return the sha256 of a set of ids `[F]`, in any order, as hexadecimal digits.
 
     The ids are sorted first; each counts as a little-endian int64.
-
-    Args:
-      ids: integers `[F]` in any order.
 
     >>> digest([2, 1]) == digest(np.array([1, 2], np.int32))
     True
@@ -55,11 +56,7 @@ def digest(ids: ArrayLike) -> str:
 
 
 def ordered_digest(values: ArrayLike) -> str:
-    """Return the sha256 of integers in their order, as little-endian int64.
-
-    >>> ordered_digest([2, 1]) == ordered_digest([1, 2])
-    False
-    """
+    """Return the sha256 of integers in their order, as little-endian int64."""
     return hashlib.sha256(np.asarray(values).astype("<i8").tobytes()).hexdigest()
 
 
@@ -114,41 +111,30 @@ def forget_split(
     check_real("fraction", fraction, "the part to forget, such as 0.1")
     bits = random_bits(seed)
     sizes = np.bincount(labels, minlength=num_classes)
-    chosen = order = None
+    pool, used = np.arange(len(labels)), {}
     if kind == "class":
         chosen = _check_classes(classes, sizes, bits)
-        pool = np.flatnonzero(np.isin(labels, chosen))
-        forget = _draw(bits, pool, round(fraction * len(pool)))
-    elif kind == "long_tailed":
-        order = _permute(bits, np.flatnonzero(sizes))
-        counts = long_tailed_counts(
-            sizes,
-            round(fraction * len(labels)),
-            gamma=gamma,
-            order=order,
-            max_class_fraction=max_class_fraction,
+        pool, used = (
+            np.flatnonzero(np.isin(labels, chosen)),
+            {"classes": chosen.tolist()},
         )
+    total = round(fraction * len(pool))
+    if kind == "long_tailed":
+        order = _permute(bits, np.flatnonzero(sizes))
+        law = {"gamma": gamma, "max_class_fraction": max_class_fraction}
+        counts = long_tailed_counts(sizes, total, order=order, **law)
         forget = draw_per_class(bits, labels, counts)
+        law = {name: float(value) for name, value in law.items()}
+        used = {**law, "class_order": order.tolist()}
     else:
-        forget = _draw(bits, np.arange(len(labels)), round(fraction * len(labels)))
+        forget = _permute(bits, pool)[:total]
     if not 0 < len(forget) < len(labels):
         raise InputError(
             f"fraction={fraction} with kind={kind!r} forgets {len(forget)} of "
             f"{len(labels)} samples; both sets need at least one"
         )
-    long_tailed = kind == "long_tailed"
-    return _split(
-        labels,
-        forget,
-        num_classes,
-        kind=kind,
-        fraction=float(fraction),
-        gamma=float(gamma) if long_tailed else None,
-        max_class_fraction=float(max_class_fraction) if long_tailed else None,
-        classes=None if chosen is None else chosen.tolist(),
-        class_order=None if order is None else order.tolist(),
-        seed=int(seed),
-    )
+    told = {"kind": kind, "fraction": float(fraction), "seed": int(seed), **used}
+    return _split(labels, forget, num_classes, **told)
 
 
 def given_split(
@@ -160,12 +146,8 @@ def given_split(
 ) -> Split:
     """Return the split, by position, of a forget set that was chosen otherwise.
 
-    Args:
-      labels: classes of the training samples, integers `[N]`.
-      forget: positions in `labels`, `[F]`.
-      kind: how the set was chosen, for the manifest: "given", or "near" or "far" (of
-        `by_distance`).
-      num_classes: K; None means the largest label + 1.
+    The manifest says how: "given", or "near" or "far" (of `by_distance`). `labels`
+    `[N]` are those of the training samples, `forget` `[F]` positions in them.
 
     Raises:
       InputError: as `check_ids`, or an unknown kind.
@@ -211,16 +193,12 @@ def holdout(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Set samples aside that no model is trained on: the unseen set.
 
-    Args:
-      labels: classes of the samples, integers `[N]`.
-      fraction: part to set aside, or
-      count: number to set aside; give one of the two.
-      seed: a non-negative integer.
-      stratified: whether each class gives in proportion to its size (largest
-        remainder), else uniformly.
+    Either a `fraction` or a `count` is set aside. If `stratified`, each class gives in
+    proportion to its size (largest remainder), else all samples are drawn alike.
 
     Returns:
-      (train ids, unseen ids): sorted positions in `labels`, disjoint, together all.
+      (train ids, unseen ids): sorted positions in the labels `[N]`, disjoint, together
+      all.
 
     Raises:
       InputError: neither or both numbers given, or one of the two sets empty.
@@ -248,7 +226,7 @@ def holdout(
         counts = largest_remainder(count * sizes / len(labels), count, sizes)
         unseen = draw_per_class(bits, labels, counts)
     else:
-        unseen = _draw(bits, np.arange(len(labels)), count)
+        unseen = _permute(bits, np.arange(len(labels)))[:count]
     unseen = np.sort(unseen)
     return np.setdiff1d(np.arange(len(labels)), unseen), unseen
 
@@ -257,11 +235,7 @@ def to_ids(split: Split, ids: ArrayLike) -> Split:
     """Turn positions in a part of a data set into ids of the data set, digests too.
 
     Needed when `forget_split` was given `labels[ids]`, for example the labels of what
-    `holdout` left for training.
-
-    Args:
-      split: made from the labels of `ids`, in that order.
-      ids: strictly increasing ids `[N]`.
+    `holdout` left for training; `ids` `[N]` are strictly increasing.
 
     Raises:
       InputError: `ids` has another length or is not strictly increasing.
@@ -307,15 +281,10 @@ def _permute(bits: np.random.PCG64, pool: NDArray[np.int64]) -> NDArray[np.int64
     return pool[np.argsort(bits.random_raw(len(pool)), kind="stable")]
 
 
-def _draw(
-    bits: np.random.PCG64, pool: NDArray[np.int64], count: int
-) -> NDArray[np.int64]:
-    return _permute(bits, pool)[:count]
-
-
 def draw_per_class(
     bits: np.random.PCG64, labels: NDArray[np.int64], counts: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Return the positions of `counts[k]` samples of each class k."""
-    drawn = [_draw(bits, np.flatnonzero(labels == k), n) for k, n in enumerate(counts)]
+    pools = [np.flatnonzero(labels == k) for k in range(len(counts))]
+    drawn = [_permute(bits, pool)[:n] for pool, n in zip(pools, counts, strict=True)]
     return np.concatenate(drawn)

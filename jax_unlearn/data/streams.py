@@ -32,22 +32,14 @@ class Source(Protocol):
     is called for all the records of a batch together.
     """
 
-    def __len__(self) -> int:
-        """Return N."""
-        ...
+    def __len__(self) -> int: ...
 
-    def __getitem__(self, position: int, /) -> Any:
-        """Return a record."""
+    def __getitem__(self, position: int, /) -> Any: ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LazyInputs:
-    """The inputs of a source: an array of which only the rows asked for are read.
-
-    Attributes:
-      source: the records.
-      decode: the inputs of one record: an array, or a pytree of them.
-    """
+    """The decoded inputs of a source, of which only the rows asked for are read."""
 
     source: Source
     decode: Callable[[Any], PyTree]
@@ -72,10 +64,8 @@ class LazyInputs:
         wanted = array.ravel().tolist()
         many = getattr(self.source, "__getitems__", None)
         records = many(wanted) if many else [self.source[row] for row in wanted]
-        inputs = [
-            _numbers(row, self.decode(record))
-            for row, record in zip(wanted, records, strict=True)
-        ]
+        decoded = map(self.decode, records)
+        inputs = [_numbers(*pair) for pair in zip(wanted, decoded, strict=True)]
         forms = [_form(one) for one in inputs]
         for row, form in zip(wanted, forms, strict=True):
             if form != forms[0]:
@@ -83,10 +73,11 @@ class LazyInputs:
                     f"record {row} decodes to {form[1]}, record {wanted[0]} to "
                     f"{forms[0][1]}; decode must give all one shape and type"
                 )
-        return jax.tree.map(
-            lambda *leaves: np.stack(leaves).reshape(array.shape + leaves[0].shape),
-            *inputs,
-        )
+
+        def join(*leaves: NDArray[Any]) -> NDArray[Any]:
+            return np.stack(leaves).reshape(array.shape + leaves[0].shape)
+
+        return jax.tree.map(join, *inputs)
 
     def __array__(self, *_: Any, **__: Any) -> NDArray[Any]:
         raise InputError(
@@ -104,13 +95,11 @@ def from_source(
     """Return the records of a source as samples whose inputs stay where they are.
 
     For the schedules, for `take` and for `ju.run.predict`: they read what they index.
-    The id of a sample is its position in the source.
-
-    Args:
-      source: random access to N records; `tfds.data_source(name, split="train")`.
-      labels: classes `[N]`, of `read_labels`.
-      decode: the inputs of one record, `record["image"]` by default. All records must
-        give one shape: resize in it, if need be. Called in the reading threads.
+    The id of a sample is its position in the source, such as
+    `tfds.data_source(name, split="train")`; its class stands in the labels `[N]`, of
+    `read_labels`. `decode`, called in the reading threads, gives the inputs of one
+    record, by default `record["image"]`. All records must give one shape: resize in it,
+    if need be.
 
     Raises:
       InputError: a source without length or positions, or labels that are not one a
@@ -147,7 +136,6 @@ class Stream(Generic[AnyBatch]):
         self._open(schedule.start)
 
     def __len__(self) -> int:
-        """Return how many batches are left."""
         return self._schedule.steps - self._step
 
     def __iter__(self) -> "Stream[AnyBatch]":
@@ -167,10 +155,9 @@ class Stream(Generic[AnyBatch]):
     def get_state(self, done: int | None = None) -> dict[str, int]:
         """Return where the stream stands, JSON-able, for the record of a checkpoint.
 
-        Args:
-          done: batches of the schedule that were used, where these are fewer than
-            were taken. `ju.run` with `scan` above 1 may have taken one batch more
-            than the steps it tells its callback.
+        `done` counts the batches of the schedule that were used, where these are fewer
+        than were taken: `ju.run` with `scan` above 1 may have taken one batch more than
+        the steps it tells its callback.
 
         Raises:
           InputError: more done than taken.
@@ -184,10 +171,7 @@ class Stream(Generic[AnyBatch]):
         return {"step": int(step), "steps": self._schedule.steps}
 
     def set_state(self, state: Mapping[str, int]) -> None:
-        """Go to where a stream of the same schedule stood.
-
-        Args:
-          state: of `get_state`.
+        """Go to where a stream of the same schedule stood, by its `get_state`.
 
         Raises:
           InputError: a state of something else.
@@ -220,16 +204,10 @@ def read_labels(
 ) -> NDArray[np.int32]:
     """Return the labels of all records, `i32[N]`, in one pass that holds no image.
 
-    Keep them (`np.save`): `forget_split` and `from_source` need them. A source that
-    leaves the images coded is faster: of TFDS,
-    `tfds.data_source(name, split="train", decoders={"image":
-    tfds.decode.SkipDecoding()})`.
-
-    Args:
-      source: random access to N records that are dicts.
-      key: where the label of a record is.
-      threads: how many read at once.
-      prefetch: records read ahead.
+    Keep them (`np.save`): `forget_split` and `from_source` need them. The records are
+    dicts with the label under `key`. A source that leaves the images coded is faster:
+    of TFDS, `tfds.data_source(name, split="train", decoders={"image":
+    tfds.decode.SkipDecoding()})`. `threads` and `prefetch` as in `streamed`.
 
     Raises:
       InputError: grain is missing; a source without length or positions, or empty;
@@ -261,22 +239,17 @@ def streamed(
 ) -> Stream[AnyBatch]:
     """Return the batches of a schedule, read ahead of their use.
 
-    The batches and their order are those of the schedule. At most `prefetch` batches
-    wait in memory, besides the one in use. JAX too runs ahead of its steps and keeps
-    their batches; where memory is short, `ju.run(…, check_every=1)` waits for each.
+    The batches and their order are those of the schedule. `threads` of them are read at
+    once, and at most `prefetch` wait in memory, besides the one in use. JAX too runs
+    ahead of its steps and keeps their batches; where memory is short,
+    `ju.run(…, check_every=1)` waits for each.
 
-    An iterator: it is passed over once.
-
-    To resume, put `get_state()` in the record of a checkpoint and give it to
-    `set_state` of a stream of the same schedule; or stream `schedule.from_step(step)`.
+    An iterator: it is passed over once. To resume, put `get_state()` in the record of a
+    checkpoint and give it to `set_state` of a stream of the same schedule; or stream
+    `schedule.from_step(step)`.
 
     On several hosts give each its share of both sets, `ids[host::hosts]`, a batch
     size divided by the hosts, and the same number of `steps`.
-
-    Args:
-      schedule: of samples made by `from_source`; any other works too.
-      threads: batches read at once.
-      prefetch: batches read ahead, at least `threads`.
 
     Raises:
       InputError: grain is missing, no schedule, a number that is not positive, or

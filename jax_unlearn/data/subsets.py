@@ -10,14 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jax_unlearn.data.checks import (
-    check_ids,
-    check_labelled,
-    check_labels,
-    check_real,
-    positions,
-    positive_integer,
-)
+from jax_unlearn.data import checks
 from jax_unlearn.data.long_tail import largest_remainder
 from jax_unlearn.data.sources import Dataset, Examples
 from jax_unlearn.data.splits import draw_per_class, holdout, random_bits
@@ -29,7 +22,7 @@ __all__ = ["by_distance", "confuse_classes", "retain_subset", "shrink", "subset"
 def retain_subset(
     labels: ArrayLike, retain_ids: ArrayLike, *, rho: float, seed: int = 0
 ) -> NDArray[np.int64]:
-    r"""Return the part of the retain set that unlearning may read: the ρ-subset.
+    r"""Return the part of the retain set `[R]` that unlearning may read: the ρ-subset.
 
     .. math::
         \text{total} = \text{round}(\rho R), \quad
@@ -38,19 +31,11 @@ def retain_subset(
     Class k gives its share b_k of the total, rounded by largest remainder; a class
     whose share is under one gives one. Each class is shuffled by the seed alone and
     gives its first samples, so the subset of a smaller ρ lies within that of a larger
-    one, but for classes that rounding gives fewer of in the larger.
-
-    Args:
-      labels: classes of the training samples, integers `[N]`.
-      retain_ids: positions in `labels`, `[R]`, in any order.
-      rho: part of the retain set, in (0, 1].
-      seed: a non-negative integer; it names the same subset in every NumPy version.
-
-    Returns:
-      Sorted ids `i64[r]`, `r = round(rho * R)`; all of them for `rho=1`.
+    one, but for classes that rounding gives fewer of in the larger. The ids, positions
+    in the labels `[N]`, are sorted; a seed names the same in every NumPy version.
 
     Raises:
-      InputError: `rho` out of range or too small for one sample of each class, or ids
+      InputError: `rho` not in (0, 1], or too small for one sample of each class, or ids
         that are empty, out of range or repeated.
 
     Source: LTU (ECCV 2024, arXiv 2407.10494), with ρ = 0.3; stratifying is our choice.
@@ -62,10 +47,10 @@ def retain_subset(
     >>> set(retain_subset(labels, range(30), rho=0.1)) <= set(subset)
     True
     """
-    classes, _ = check_labels(labels)
+    classes, _ = checks.check_labels(labels)
     hint = "the part of the retain set to read, such as 0.3"
-    check_real("rho", rho, hint, positive=True)
-    ids = positions("retain_ids", retain_ids, len(classes))
+    checks.check_real("rho", rho, hint, positive=True)
+    ids = checks.positions("retain_ids", retain_ids, len(classes))
     twice = ids[1:][np.diff(ids) == 0]
     if len(twice):
         raise InputError(f"retain_ids holds {twice[0]} twice; name each sample once")
@@ -84,13 +69,8 @@ def retain_subset(
 def subset(dataset: Dataset, *, train: int, test: int, seed: int = 0) -> Dataset:
     """Return a smaller data set with the same proportions of the classes.
 
-    Samples keep their order; ids are positions in the new arrays.
-
-    Args:
-      dataset: what to take from.
-      train: number of training samples; 0 takes all.
-      test: number of test samples; 0 takes all.
-      seed: a non-negative integer.
+    `train` and `test` are the numbers of samples, 0 for all. Samples keep their order;
+    ids are positions in the new arrays.
 
     Raises:
       InputError: more samples than there are.
@@ -126,16 +106,11 @@ def by_distance(
 ) -> NDArray[np.int64]:
     """Return a sorted forget set that lies among the other samples, or apart from them.
 
-    Each class gives its proportional share, rounded by largest remainder: its samples
-    with the smallest (`near`) or largest mean Euclidean distance to their nearest
-    other samples, which may be of any class. Ties go by position.
-
-    Args:
-      features: of the training samples, `[N, d]`. The time grows with the square of N.
-      labels: their classes, integers `[N]`.
-      count: samples to forget, under N.
-      near: whether to take the nearest, else the farthest.
-      neighbours: how many nearest other samples the distance is averaged over.
+    Each class of the samples, of features `[N, d]` and labels `[N]`, gives its
+    proportional share of `count`, rounded by largest remainder: its samples with the
+    smallest (`near`) or largest mean Euclidean distance to their nearest other samples,
+    `neighbours` of them, which may be of any class. Ties go by position. The time grows
+    with the square of N.
 
     Raises:
       InputError: unusable features or labels, `count` or `neighbours` not 1 to N - 1.
@@ -150,9 +125,9 @@ def by_distance(
     """
     from sklearn.neighbors import NearestNeighbors
 
-    matrix, classes = check_labelled("features", features, labels)
+    matrix, classes = checks.check_labelled("features", features, labels)
     for name, value in (("count", count), ("neighbours", neighbours)):
-        if positive_integer(name, value) >= len(matrix):
+        if checks.positive_integer(name, value) >= len(matrix):
             raise InputError(
                 f"{name}={value} must be less than the {len(matrix)} samples; lower it"
             )
@@ -161,23 +136,17 @@ def by_distance(
     mean = distance.mean(axis=1)
     sizes = np.bincount(classes)
     counts = largest_remainder(count * sizes / len(classes), count, sizes)
-    chosen = []
-    for label, number in enumerate(counts):
-        members = np.flatnonzero(classes == label)
-        order = np.argsort(mean[members] if near else -mean[members], kind="stable")
-        chosen.append(members[order[:number]])
+    ranked = np.argsort(mean if near else -mean, kind="stable")
+    of_class = [ranked[classes[ranked] == label] for label in range(len(counts))]
+    chosen = [ids[:number] for ids, number in zip(of_class, counts, strict=True)]
     return np.sort(np.concatenate(chosen))
 
 
 def shrink(dataset: Dataset, factor: int) -> Dataset:
-    """Return the data set with its images reduced by an integer factor.
+    """Return the data set of `uint8` images with both sides divided by a whole factor.
 
     Each pixel is the mean of factor × factor pixels, rounded to bytes again; the
     name of the set says its new size.
-
-    Args:
-      dataset: of `uint8` images.
-      factor: 1 or more; divides both sides.
 
     Raises:
       InputError: a factor that does not divide the sides, or images that are no bytes.
@@ -205,11 +174,9 @@ def shrink(dataset: Dataset, factor: int) -> Dataset:
         means = np.round(blocks.mean(axis=(2, 4), dtype=np.float32))
         return Examples(means.astype(np.uint8), part.labels)
 
-    return dataset._replace(
-        name=f"{dataset.name}-{height // factor}x{width // factor}",
-        train=reduced(dataset.train),
-        test=reduced(dataset.test),
-    )
+    name = f"{dataset.name}-{height // factor}x{width // factor}"
+    train, test = reduced(dataset.train), reduced(dataset.test)
+    return dataset._replace(name=name, train=train, test=test)
 
 
 def confuse_classes(
@@ -219,13 +186,9 @@ def confuse_classes(
 
     Of class a become b, of class b become a; all others stay, so a second time gives
     the labels back. Train on the result,
-    then forget the ids: `audit.interclass_confusion` says what is left. Ids can be
-    drawn with `forget_split(labels, kind="class", classes=pair, fraction=0.5).forget`.
-
-    Args:
-      labels: classes of the training samples, integers `[N]`; not changed.
-      ids: positions in `labels`, `[F]`, of samples of the two classes.
-      pair: the two classes (a, b).
+    then forget the ids: `audit.interclass_confusion` says what is left. The ids,
+    positions in the labels `[N]`, are of samples of the two classes, and can be drawn
+    with `forget_split(labels, kind="class", classes=pair, fraction=0.5).forget`.
 
     Raises:
       InputError: a pair that is not two different classes with samples; ids that are
@@ -236,7 +199,7 @@ def confuse_classes(
     >>> confuse_classes([0, 0, 1, 1, 2], [0, 3], pair=(0, 1))
     array([1, 0, 1, 0, 2])
     """
-    classes, _ = check_labels(labels)
+    classes, _ = checks.check_labels(labels)
     chosen = np.asarray(pair)
     if chosen.shape != (2,) or chosen.dtype.kind not in "iu":
         raise InputError(f"pair={pair} must be two class numbers; give (3, 5)")
@@ -249,7 +212,7 @@ def confuse_classes(
                 f"pair={pair}: class {value} has no samples; choose among "
                 f"{np.unique(classes).tolist()}"
             )
-    forget = check_ids(ids, num_samples=len(classes))
+    forget = checks.check_ids(ids, num_samples=len(classes))
     other = forget[~np.isin(classes[forget], chosen)]
     if other.size:
         raise InputError(
