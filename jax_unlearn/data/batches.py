@@ -42,10 +42,8 @@ class Passes(NamedTuple):
 class Schedule(Generic[AnyBatch]):
     """A known number of batches, from any step on.
 
-    Attributes:
-      batch: the batch of a step, a pure function of `0 <= step < steps`.
-      steps: how many there are in all.
-      start: the step iteration begins with; `len` counts from there.
+    `batch` gives that of a step, a pure function of `0 <= step < steps`. Iteration
+    begins with the step `start`; `len` counts from there.
 
     >>> schedule = Schedule(lambda step: Batch(step, step), steps=5)
     >>> [batch.inputs for batch in schedule.from_step(3)], len(schedule.from_step(3))
@@ -103,12 +101,11 @@ def epoch_indices(
 
 
 def take(examples: Examples, index: ArrayLike, mask: ArrayLike | None = None) -> Batch:
-    """Return the batch of some ids: host arrays, `index` as i32, the mask never None.
+    """Return the batch of some ids `[B]`: host arrays, with `index` i32 and a mask.
 
-    Args:
-      examples: inputs `[N, ...]` (an array or a pytree of them) and labels `[N]`.
-      index: ids `[B]`, or `[T, B]` for the batches of many steps at once.
-      mask: False for padding, shaped like `index`; None means no padding.
+    The examples are inputs `[N, ...]` (an array or a pytree of them) and labels `[N]`;
+    ids `[T, B]` give the batches of many steps at once. The mask, shaped like the ids,
+    is False for padding.
 
     >>> examples = Examples(np.eye(3, dtype=np.float32), np.arange(3, dtype=np.int32))
     >>> take(examples, [2, 0]).labels

@@ -149,10 +149,8 @@ def check_ids(
 ) -> NDArray[np.int64]:
     """Return ids as sorted `i64[F]`, if they name a forget set.
 
-    Args:
-      ids: `[F]`, of any integer type.
-      num_samples: samples in the training arrays; ids are 0 to `num_samples - 1`.
-      trained_ids: ids the model was trained on, where these are not all.
+    They are 0 to `num_samples - 1`, positions in the training arrays; `trained_ids` are
+    those the model was trained on, where these are not all.
 
     Raises:
       InputError: no ids, an id that is no integer, negative, out of range, repeated
@@ -164,7 +162,7 @@ def check_ids(
     >>> check_ids([5, 12], num_samples=10)
     Traceback (most recent call last):
     jax_unlearn.errors.InputError: ids[1]=12 is out of range; the 10 training samples \
-have ids 0 to 9
+    have ids 0 to 9
     """
     array = whole_numbers(ids)
     if array.size == 0:

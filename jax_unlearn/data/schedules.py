@@ -55,12 +55,7 @@ class Options(Shared):
 
 
 class Phased(NamedTuple):
-    """A schedule and where its epochs end.
-
-    Attributes:
-      schedule: all steps.
-      ends: number of steps done after each epoch, rising, the last one all.
-    """
+    """A schedule and the numbers of steps done after each of its epochs, rising."""
 
     schedule: Schedule[UnlearnBatch]
     ends: tuple[int, ...]
@@ -90,7 +85,7 @@ def combined(
     reference: Reference = None,
     reference_size: int | None = None,
 ) -> Phased:
-    """Return the schedule of a plan; all others here are plans.
+    """Return the schedule of a plan, and where its epochs end; all others are plans.
 
     Args:
       examples: the training samples.
@@ -105,9 +100,6 @@ def combined(
       seed: of the shuffles, a non-negative integer.
       reference: the unseen set, as ids or as a Batch, given with every step.
       reference_size: give that many random ones of the reference ids instead.
-
-    Returns:
-      The schedule, and where its epochs end (its steps, where these were given).
 
     Raises:
       InputError: an empty set, ids out of range, or a number that is not positive.

@@ -27,11 +27,9 @@ _TFDS_NAME = re.compile(r"[A-Za-z_]\w*(/[\w.\-]+)?(:[0-9.*]+)?", re.ASCII)
 
 
 class Examples(NamedTuple):
-    """Labelled images; the id of an image is its position.
+    """Labelled images `[N, H, W, C]`, `uint8` of 0 to 255 or `float32`.
 
-    Attributes:
-      inputs: pixels `[N, H, W, C]`, `uint8` of 0 to 255, or `float32`.
-      labels: classes `i32[N]`, 0 to K - 1.
+    The labels are classes `i32[N]`, 0 to K - 1; the id of an image is its position.
     """
 
     inputs: NDArray[Any]
@@ -182,15 +180,12 @@ def from_tfds(
 ) -> Dataset:
     """Return an image classification set of TensorFlow Datasets.
 
-    Read by random access (`tfds.data_source`), without TensorFlow, in the order on the
-    disk, so that an id names the same image every time. All images are held in memory
-    and must have one shape. The test part is the first split there is of `test`,
-    `validation`, `val`, `valid`.
-
-    Args:
-      name: `name`, `name/config` or `name/config:version`.
-      data_dir: folder of the prepared sets; None means that of TFDS.
-      download: whether the set may be fetched and prepared; else no network is used.
+    Its name is `name`, `name/config` or `name/config:version`. It is read by random
+    access (`tfds.data_source`), without TensorFlow, in the order on the disk, so that
+    an id names the same image every time. All images are held in memory and must have
+    one shape. The test part is the first split there is of `test`, `validation`, `val`,
+    `valid`. `data_dir` is the folder of the prepared sets, by default that of TFDS;
+    only with `download` may the set be fetched and prepared, else no network is used.
 
     Raises:
       InputError: unknown name, not prepared, prepared in a format without random
@@ -199,7 +194,7 @@ def from_tfds(
     >>> from_tfds("no_such_set", data_dir="no/such/folder")
     Traceback (most recent call last):
     jax_unlearn.errors.InputError: unknown TFDS data set 'no_such_set'; known: \
-cifar10, cifar100, fashion_mnist, mnist
+    cifar10, cifar100, fashion_mnist, mnist
     """
     import tensorflow_datasets as tfds
 

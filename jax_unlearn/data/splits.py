@@ -195,10 +195,8 @@ def holdout(
 
     Either a `fraction` or a `count` is set aside. If `stratified`, each class gives in
     proportion to its size (largest remainder), else all samples are drawn alike.
-
-    Returns:
-      (train ids, unseen ids): sorted positions in the labels `[N]`, disjoint, together
-      all.
+    Returned are (train ids, unseen ids): sorted positions in the labels `[N]`,
+    disjoint, together all.
 
     Raises:
       InputError: neither or both numbers given, or one of the two sets empty.

@@ -182,20 +182,13 @@ def generate(
     on what else is asked for (up to rounding). The images, `f32[N, H, W, C]` of about
     [−1, 1], come to the host.
 
-    Args:
-      model: of inputs (x_t, t, condition).
-      params: its parameters; for diffusion models usually their moving average.
-      model_state: its state.
-      conditions: class ids `[N]`, tokens `[N, L]`, …, as the network reads them.
-      key: of all noise.
-      sampler: from `ddim` or `ddpm`.
-      shape: of one image, (H, W, C).
-      guidance_scale: s of `guided`; any other than 1 costs a second pass a step.
-      null: the null condition, of a model trained with it.
-      batch_size: images at a time; the last batch is padded.
-      scan: all steps as one `lax.scan`; default on accelerators only, because on the
-        CPU a convolution inside a loop is slow.
-      progress: told (steps done, steps in all).
+    The model, of inputs (x_t, t, condition), usually takes the moving average of its
+    parameters. The conditions are class ids `[N]`, tokens `[N, L]`, …, as it reads
+    them; `shape` is that of an image, (H, W, C). Any `guidance_scale` (s of `guided`)
+    but 1 costs a second pass a step, and needs the null condition. The last batch is
+    padded. `scan` runs all steps as one `lax.scan`; default on accelerators only,
+    because on the CPU a convolution inside a loop is slow. `progress` is told (steps
+    done, steps in all).
 
     Raises:
       InputError: no conditions, batch size below 1, guidance without a null condition.

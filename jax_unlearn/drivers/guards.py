@@ -210,12 +210,9 @@ def unseen_endpoint(
 ) -> float:
     """Return the confidence of unseen data, classes weighted as in the forget set.
 
-    Σ_k (N_fk / N_f) · mean of p_y over unseen samples of class k.
-
-    Args:
-      confidence: true-class probabilities of unseen samples, `[U]`.
-      labels: their classes, `[U]`.
-      forget_labels: classes of the forget samples, `[F]`.
+    Σ_k (N_fk / N_f) · mean of p_y over unseen samples of class k, of the true-class
+    probabilities `[U]` of unseen samples, their labels, and those of the forget
+    samples.
 
     Raises:
       InputError: no forget sample, or a class of them without unseen samples.

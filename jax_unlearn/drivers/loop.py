@@ -9,7 +9,7 @@ import numpy as np
 
 from jax_unlearn import programs, types
 from jax_unlearn.drivers import sharding
-from jax_unlearn.drivers.stacking import copied
+from jax_unlearn.drivers.stacking import copied, form
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.types import UnlearnBatch, Unlearner, UnlearnInfo, UnlearnState
 
@@ -176,11 +176,6 @@ def predict(
 
 def _chunks(batches: Iterable[UnlearnBatch], size: int) -> Iterator[list[UnlearnBatch]]:
     """Group consecutive batches of equal structure and shapes, `size` at most."""
-
-    def form(batch: UnlearnBatch):
-        shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(batch))
-        return jax.tree.structure(batch), shapes
-
     if size == 1:
         yield from ([batch] for batch in batches)
         return

@@ -13,7 +13,7 @@ import numpy as np
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import PyTree
 
-__all__ = ["copied", "is_key", "models_in", "on_words", "stack", "unstack"]
+__all__ = ["copied", "form", "is_key", "models_in", "on_words", "stack", "unstack"]
 
 
 def stack(trees: Sequence[PyTree]) -> PyTree:
@@ -30,9 +30,9 @@ def stack(trees: Sequence[PyTree]) -> PyTree:
     """
     if not trees:
         raise InputError("trees=[]: give one or more to join")
-    forms = [_form(tree) for tree in trees]
-    for i, form in enumerate(forms):
-        if form != forms[0]:
+    first = form(trees[0])
+    for i, tree in enumerate(trees):
+        if form(tree) != first:
             raise InputError(
                 f"tree {i} differs from tree 0 in structure, shapes or types; models "
                 "and batches of an ensemble must be alike"
@@ -101,6 +101,7 @@ def on_words(function: Callable[[Any], Any], leaf: Any) -> Any:
     return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
 
 
-def _form(tree: PyTree):
+def form(tree: PyTree) -> tuple[Any, list[tuple[tuple[int, ...], Any]]]:
+    """Return structure, shapes and types of a tree, to be compared."""
     leaves, structure = jax.tree.flatten(tree)
     return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]

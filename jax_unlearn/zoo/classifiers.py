@@ -36,10 +36,8 @@ class Classifier(nnx.Module):
 class ConvClassifier(Classifier):
     """Steps one after the other, global mean, linear classifier.
 
-    Attributes:
-      in_channels: channels of the images.
-      steps: names of submodules, and functions of the images.
-      least: smallest side of the images.
+    A step is the name of a submodule, or a function of the images, which have sides of
+    `least` or more.
     """
 
     in_channels: int
@@ -259,15 +257,10 @@ class ResNet(ConvClassifier):
 
 
 def ResNet18(num_classes: int, **options: Any) -> ResNet:
-    """Return a ResNet-18: four stages of two basic blocks.
+    """Return a ResNet-18, four stages of two basic blocks; options as in `ResNet`.
 
     11,173,962 parameters for 10 classes with the CIFAR stem, 11,689,512 for 1,000
     classes with the ImageNet stem.
-
-    Args:
-      num_classes: K.
-      **options: `width`, `in_channels`, `stem`, `dtype`, `convolution` and `rngs`, as
-        in `ResNet`.
 
     >>> def logits(x):
     ...     return ResNet18(10, rngs=nnx.Rngs(0))(x, train=False)

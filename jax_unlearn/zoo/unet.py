@@ -24,12 +24,7 @@ __all__ = ["AttentionBlock", "ResBlock", "UNet", "timestep_embedding"]
 def timestep_embedding(timesteps: Array, width: int, *, base: float = 1e4) -> Array:
     """Return the sinusoids of a timestep, `f32[B, E]`: (cos(t ω_j), sin(t ω_j)).
 
-    ω_j = base^{−j/h}, j = 0 … h − 1, h = width/2.
-
-    Args:
-      timesteps: t, `[B]`.
-      width: E, even.
-      base: the slowest frequency is about 1/base.
+    ω_j = base^{−j/h}, j = 0 … h − 1, h = E/2 for an even width E.
 
     Raises:
       InputError: odd width.
