@@ -11,6 +11,7 @@ from jax_unlearn.errors import InputError
 __all__ = ["FigureCard", "groups_of"]
 
 READ_KINDS = ("level", "distance", "closeness")
+TELLS = ("traces", "attack", "answers", "others", "gaps", "")
 PLAIN = ("label", "digits", "kind", "meaning", "group", "models", "source")
 """What a record keeps of a card, so that a page can be made without its functions."""
 
@@ -34,6 +35,10 @@ class FigureCard:
         is what two sets of Retrains have, which is neither 0 nor 1.
       meaning: how it is to be read, in a line.
       group: what it is asked for by, together with others.
+      tells: what a value outside the null's interval says in plain words: that an
+        attack on many models finds "traces", or an "attack" on one model something;
+        that models give other "answers" on the forgotten samples, or on "others"; that
+        the "gaps" of the accuracies are wide; "": no more than its label.
       models: Retrains it needs, half of them for the null, and half as many unlearned
         models; 1 where one model beside one Retrain will do.
       reads: parts it reads beside forget, retain and test: "unseen".
@@ -66,6 +71,7 @@ class FigureCard:
     kind: str = "distance"
     meaning: str
     group: str
+    tells: str = ""
     models: int = 1
     reads: tuple[str, ...] = ()
     levels: tuple["FigureCard", ...] = ()
@@ -74,6 +80,7 @@ class FigureCard:
 
     def __post_init__(self):
         one_of("kind", self.kind, READ_KINDS)
+        one_of("tells", self.tells, TELLS)
         if (self.against if self.each else self.alone) is not None:
             raise InputError(
                 f"figure {self.key!r} of kind={self.kind!r}, models={self.models}: a "

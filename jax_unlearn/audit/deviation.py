@@ -226,6 +226,7 @@ DEVIATION = FigureCard(
     label="|p - p*|",
     meaning="mean over the forget samples of how far the confidence is from Retrain's",
     group="deviation",
+    tells="answers",
     detail=_thirds,
     source="after FaLW (ICLR 2026)",
 )

@@ -319,6 +319,7 @@ FORGETTING_F = FigureCard(
     kind="closeness",
     meaning="points for each sample that no attack on the ensembles tells apart",
     group="forgetting",
+    tells="traces",
     models=4,
     source="Triantafillou et al., arXiv 2406.09073",
 )

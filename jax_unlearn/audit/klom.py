@@ -163,6 +163,7 @@ KLOM = FigureCard(
     label="KLoM (mean)",
     meaning="divergence of the margins of one sample from Retrain's",
     group="klom",
+    tells="traces",
     models=4,
     source="Georgiev et al., arXiv 2410.23232",
 )

@@ -257,6 +257,7 @@ LIRA_ACCURACY = FigureCard(
     digits=1,
     meaning="models told from Retrain sample by sample; guessing is 50",
     group="u_lira",
+    tells="traces",
     models=8,
     source="Hayes et al., arXiv 2403.01218",
 )

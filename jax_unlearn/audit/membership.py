@@ -242,6 +242,7 @@ MIA = FigureCard(
     kind="level",
     meaning="forget samples that an SVC on the confidence calls non-members",
     group="standard",
+    tells="attack",
     source="Fan et al. (SalUn), arXiv 2310.12508",
 )
 MIA_ENTROPY = FigureCard(
@@ -254,6 +255,7 @@ MIA_ENTROPY = FigureCard(
     kind="level",
     meaning="forget samples that a logistic regression on the entropy calls members",
     group="mia",
+    tells="attack",
     source="Chundawat et al. (Bad Teacher), arXiv 2205.08096",
 )
 MIA_LOSS = dataclasses.replace(

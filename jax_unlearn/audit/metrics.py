@@ -305,6 +305,7 @@ UA = FigureCard(
     kind="level",
     meaning="100 - accuracy on the forget set",
     group="standard",
+    tells="answers",
 )
 RA = dataclasses.replace(
     UA,
@@ -312,6 +313,7 @@ RA = dataclasses.replace(
     alone=lambda models, seed: _accuracies(models, "retain"),
     label="RA %",
     meaning="accuracy on the retain set",
+    tells="others",
 )
 TA = dataclasses.replace(
     UA,
@@ -319,6 +321,7 @@ TA = dataclasses.replace(
     alone=lambda models, seed: _accuracies(models, "test"),
     label="TA %",
     meaning="accuracy on the test set",
+    tells="others",
 )
 AVG_GAP = FigureCard(
     key="avg_gap",
@@ -327,6 +330,7 @@ AVG_GAP = FigureCard(
     digits=2,
     meaning="mean distance from Retrain in UA, RA, TA and MIA",
     group="standard",
+    tells="gaps",
     levels=(UA, RA, TA, MIA),
     source="Fan et al. (SalUn), arXiv 2310.12508",
 )
@@ -337,6 +341,7 @@ TOW = FigureCard(
     kind="closeness",
     meaning="tug of war of the three accuracies, 0 to 1",
     group="standard",
+    tells="gaps",
     levels=AVG_GAP.levels,
     source="Zhao et al., arXiv 2406.01257",
 )

@@ -257,6 +257,7 @@ RMIA_AUC = FigureCard(
     kind="level",
     meaning="forget samples told from unseen ones, with Retrains as references",
     group="rmia",
+    tells="attack",
     models=2,
     reads=("unseen",),
     source="Zarifzadeh et al., arXiv 2312.03262",

@@ -125,8 +125,11 @@ class Audit(Struct, frozen=True):
     @property
     def cards(self) -> dict[str, FigureCard]:
         """The cards that the figures are shown by: the library's and its own."""
-        own = (self.plain or {}).items()
-        return KINDS | {k: FigureCard(key=k, **structs.asdict(c)) for k, c in own}
+        tells = {key: card.tells for key, card in KINDS.items()}
+        return KINDS | {
+            key: FigureCard(key=key, tells=tells.get(key, ""), **structs.asdict(plain))
+            for key, plain in (self.plain or {}).items()
+        }
 
     @property
     def grouped(self) -> dict[str, list[FigureCard]]:

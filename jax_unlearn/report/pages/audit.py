@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from jax_unlearn.audit.card import FigureCard
-from jax_unlearn.audit.figures import GROUPS, KINDS
 from jax_unlearn.report.draw import Drawing
 from jax_unlearn.report.draw import audit as draw
 from jax_unlearn.report.forms import Audit, AuditFigure, Detail
@@ -24,72 +23,35 @@ TITLES = {
     "klom": "KLoM: divergence of the margins",
 }
 """What the page calls the library's groups of figures; others have their own name."""
-TRACES = (*GROUPS["u_lira"], *GROUPS["forgetting"], *GROUPS["klom"])
-ATTACKS = ("mia", "mia_entropy", "mia_loss", *GROUPS["rmia"])
-FEW = 6  # figures that are named one by one
+
+Figures = list[tuple[FigureCard, AuditFigure]]
 
 
 class Verdict(NamedTuple):
-    """What the figures outside the null's intervals mean.
+    """What the figures outside the null's intervals mean."""
 
-    Attributes:
-      judged: number of figures that have an interval.
-      outside: those that lie outside, with their cards.
-      few: whether they are named one by one.
-      chancy: whether so few may be chance.
-      ensembles: whether an attack that compares many models was tried.
-      traces, attacks, answers: whether such an attack, an attack on one model, or the
-        answers on the forgotten samples are outside.
-      kept: how often they are right on other data, "more", "less", "more or less"
-        often; empty where as often as Retrain.
-      gaps: whether only distances of the accuracies are outside.
-      own: of `outside`, the figures that are not of the library.
-    """
-
-    judged: int
-    outside: list[tuple[FigureCard, AuditFigure]]
-    few: bool
-    chancy: bool
-    ensembles: bool
-    traces: bool
-    attacks: bool
-    answers: bool
-    kept: str
-    gaps: bool
-    own: list[tuple[FigureCard, AuditFigure]]
+    judged: int  # figures that have an interval
+    outside: Figures
+    told: dict[str, Figures]  # the same by what their cards say that they tell
+    others: str  # "more", "less", "more or less" often right there than Retrain
+    ensembles: bool  # whether an attack that compares many models was tried
 
 
 class Page(NamedTuple):
-    """What is told of one method.
-
-    Attributes:
-      label: of the method.
-      slug: of its section, unique.
-      verdict: for a person who has to answer a deletion request.
-      models: how many of them were audited.
-      figures: by key.
-      detail: what is drawn, and the thirds of the classes.
-      settings: names and values; may be empty.
-      drawings: ROC curve and epsilon; may be empty.
-    """
+    """What is told of one method."""
 
     label: str
-    slug: str
+    slug: str  # of its section, unique
     verdict: Verdict
-    models: int
+    models: int  # how many of them were audited
     figures: dict[str, AuditFigure]
     detail: Detail
-    settings: dict[str, str]
-    drawings: list[Drawing]
+    settings: dict[str, str]  # may be empty
+    drawings: list[Drawing]  # ROC curve and epsilon, where there are any
 
 
 def content(record: Audit, rows: Mapping[str, Row]) -> dict[str, Any]:
-    """Return what the templates of an audit read.
-
-    Args:
-      record: of the audit.
-      rows: of an experiment beside it; may be empty.
-    """
+    """Return what the templates of an audit read; an experiment's rows may be empty."""
     names = {key: rows[key].label if key in rows else key for key in record.figures}
     swatches = draw.looks(list(names))
     reasons: dict[str, list[str]] = {}
@@ -113,16 +75,13 @@ def content(record: Audit, rows: Mapping[str, Row]) -> dict[str, Any]:
             drawings=drawings,
         )
         pages.append(page)
+    drawn = [key for key in names if record.details[key].roc is not None]
     return {
         "record": record,
         "pages": pages,
         "groups": [(TITLES.get(g, g), cards) for g, cards in record.grouped.items()],
         "roc": draw.roc_of_all(record, names) if len(names) > 1 else None,
-        "key": [
-            (names[key], swatches[key].swatch)
-            for key in names
-            if record.details[key].roc is not None
-        ],
+        "key": [(names[key], swatches[key].swatch) for key in drawn],
         "left_out": list(reasons.items()),
         "most": max(page.verdict.judged for page in pages),
         "shown": len(pages[0].figures),
@@ -131,33 +90,22 @@ def content(record: Audit, rows: Mapping[str, Row]) -> dict[str, Any]:
 
 
 def verdict(record: Audit, name: str) -> Verdict:
-    """Return what the figures of a method say.
-
-    Args:
-      record: of the audit.
-      name: of the method.
-    """
-    figures, cards = record.figures[name], record.cards
-    judged = [key for key, figure in figures.items() if figure.verdict]
-    outside = [key for key in judged if figures[key].verdict == "outside"]
-    kept = [key for key in outside if key in ("ra", "ta")]
-    below = [key for key in kept if figures[key].value < figures[key].target]
-    how = "less" if len(below) == len(kept) else "more or less" if below else "more"
-    told = {*TRACES, *ATTACKS, "ua", "deviation", "ra", "ta"} & set(outside)
-    own = [key for key in outside if key not in KINDS]
-    by_chance = (1 - record.level) * len(judged)
+    """Return what the figures of a method say."""
+    cards = record.cards
+    figures = [(cards[key], figure) for key, figure in record.figures[name].items()]
+    outside = [(card, f) for card, f in figures if f.verdict == "outside"]
+    told: dict[str, Figures] = {}
+    for card, figure in outside:
+        told.setdefault(card.tells, []).append((card, figure))
+    if told.keys() - {"gaps", ""}:  # which say more than the distances of accuracies
+        told.pop("gaps", None)
+    below = [figure.value < figure.target for _, figure in told.get("others", ())]
     return Verdict(
-        judged=len(judged),
-        outside=[(cards[key], figures[key]) for key in outside],
-        few=len(outside) <= FEW,
-        chancy=len(outside) <= max(by_chance, 1),
-        ensembles=bool(set(TRACES) & set(figures)),
-        traces=bool(set(TRACES) & set(outside)),
-        attacks=bool(set(ATTACKS) & set(outside)),
-        answers=bool({"ua", "deviation"} & set(outside)),
-        kept=how if kept else "",
-        gaps=not told and len(outside) > len(own),
-        own=[(cards[key], figures[key]) for key in own],
+        judged=sum(bool(figure.verdict) for _, figure in figures),
+        outside=outside,
+        told=told,
+        others="less" if all(below) else "more or less" if any(below) else "more",
+        ensembles=any(card.tells == "traces" for card, _ in figures),
     )
 
 
@@ -179,15 +127,7 @@ def slugs(names: Iterable[str]) -> list[str]:
 
 
 def method_settings(rows: Mapping[str, Row], name: str) -> dict[str, str]:
-    """Return the settings of a method that has a row, and what it reads.
-
-    Args:
-      rows: of an experiment.
-      name: of the method in the audit: the key of a row, or its label.
-
-    Returns:
-      Names and values; none where no row tells them.
-    """
+    """Return a method's settings and what it reads, by its row's key or label."""
     labelled = {row.label: row for row in rows.values()}
     row = rows.get(name) or labelled.get(name)
     if row is None or not row.setting:
