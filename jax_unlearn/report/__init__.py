@@ -2,9 +2,9 @@
 
 from jax_unlearn.report.draw import Drawing as Drawing
 from jax_unlearn.report.draw import standalone as standalone
-from jax_unlearn.report.draw.comparisons import generation_figure as generation_figure
 from jax_unlearn.report.draw.studies import ablation_bars as ablation_bars
 from jax_unlearn.report.draw.studies import gamma_sweep as gamma_sweep
+from jax_unlearn.report.draw.studies import generation_figure as generation_figure
 from jax_unlearn.report.draw.studies import near_far as near_far
 from jax_unlearn.report.draw.studies import rho_sweep as rho_sweep
 from jax_unlearn.report.pages import render as render

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field, structs
@@ -20,17 +20,7 @@ from jax_unlearn.lab.schema import (
     Whole,
 )
 
-__all__ = [
-    "Amount",
-    "Audit",
-    "AuditFigure",
-    "Detail",
-    "GenerationResults",
-    "GenerationRow",
-    "GenerationRun",
-    "Roc",
-    "check_complete",
-]
+__all__ = ["Audit", "AuditFigure", "GenerationResults", "GenerationRow", "Roc"]
 
 NULL = "null"  # the detail of Retrains against others
 THIRDS = ("head", "mid", "tail")
@@ -57,17 +47,26 @@ class AuditFigure(Struct, frozen=True):
     verdict: Literal["inside", "outside", ""]
 
     def __post_init__(self):
-        low, high = self.null_low, self.null_high
-        if low is None and high is None:
-            if self.verdict:
-                said = "without a null's interval"
-                raise FieldError(f"verdict={self.verdict!r} {said}")
-        elif low is None or high is None:
-            raise FieldError(f"null_{'low' if low is None else 'high'} is missing")
-        elif low > high + ROUNDING:
-            raise FieldError(f"null_low={low} lies above null_high={high}")
-        elif not self.verdict:
-            raise FieldError("verdict is empty beside a null's interval")
+        low, high, verdict = self.null_low, self.null_high, self.verdict
+        if low is None or high is None:
+            missing = "low" if low is None else "high"
+            require(low is high, f"null_{missing} is missing")
+            require(not verdict, f"verdict={verdict!r} without a null's interval")
+        else:
+            said = f"null_low={low} lies above null_high={high}"
+            require(low <= high + ROUNDING, said)
+            require(verdict != "", "verdict is empty beside a null's interval")
+
+    def check_verdict(self, kind: str, at: str) -> None:
+        """Refuse a verdict that the null's interval contradicts."""
+        value, low, high = self.value, self.null_low, self.null_high
+        if low is None or high is None:
+            return
+        above = low - value if kind == "closeness" else value - high
+        beyond = max(above, low - value if kind == "level" else above)
+        contrary = beyond if self.verdict == "inside" else -beyond
+        said = f"contradicts value={value} beside [{low}, {high}]"
+        require(contrary <= ROUNDING, f"{at}.verdict={self.verdict!r} {said}")
 
 
 class Roc(Struct, frozen=True):
@@ -78,10 +77,10 @@ class Roc(Struct, frozen=True):
 
     def __post_init__(self):
         for name, rates in (("fpr", self.fpr), ("tpr", self.tpr)):
-            if any(b < a for a, b in itertools.pairwise((0, *rates))):
-                raise FieldError(f"{name} does not rise from 0 on")
-        if len(self.fpr) != len(self.tpr):
-            raise FieldError(f"tpr has {len(self.tpr)} points, fpr {len(self.fpr)}")
+            rises = all(a <= b for a, b in itertools.pairwise((0, *rates)))
+            require(rises, f"{name} does not rise from 0 on")
+        counts = len(self.tpr), len(self.fpr)
+        require(counts[0] == counts[1], "tpr has {} points, fpr {}".format(*counts))
 
 
 class Detail(Struct, frozen=True):
@@ -146,30 +145,31 @@ class Audit(Struct, frozen=True):
 
     def __post_init__(self):
         cards, first = self.cards, next(iter(self.figures))
-        if NULL in self.figures:
-            raise FieldError(f"figures.{NULL} is no method: that name is the null's")
+        known = "is no figure of this library, nor of a card in the record"
+        taken = f"figures.{NULL} is no method: that name is the null's"
+        require(NULL not in self.figures, taken)
         for name, figures in self.figures.items():
             for key, figure in figures.items():
-                _check_known(key, cards, f"figures.{name}.{key}")
-                _check_verdict(cards[key].kind, figure, f"figures.{name}.{key}")
-            if set(figures) != set(self.figures[first]):
-                raise FieldError(f"figures.{name} has other figures than {first}")
+                at = f"figures.{name}.{key}"
+                require(key in cards, f"{at} {known}")
+                figure.check_verdict(cards[key].kind, at)
+            same = set(figures) == set(self.figures[first])
+            require(same, f"figures.{name} has other figures than {first}")
             for part in ("details", "models"):
-                if name not in getattr(self, part):
-                    raise FieldError(f"{part}.{name} is missing")
+                require(name in getattr(self, part), f"{part}.{name} is missing")
         for name, detail in self.details.items():
             at = f"details.{name}"
-            if name != NULL and name not in self.figures:
-                raise FieldError(f"{at} belongs to no method")
+            owned = name == NULL or name in self.figures
+            require(owned, f"{at} belongs to no method")
             for key, (_, low, high) in (detail.intervals or {}).items():
-                _check_known(key, cards, f"{at}.intervals.{key}")
-                if low > high + ROUNDING:
-                    raise FieldError(f"{at}.intervals.{key} ends before it begins")
-            if detail.epsilon and len(detail.epsilon) != self.forgotten:
-                said = f"{len(detail.epsilon)} samples, forgotten={self.forgotten}"
-                raise FieldError(f"{at}.epsilon has {said}")
+                inside = f"{at}.intervals.{key}"
+                require(key in cards, f"{inside} {known}")
+                require(low <= high + ROUNDING, f"{inside} ends before it begins")
+            count = len(detail.epsilon or ())
+            said = f"{at}.epsilon has {count} samples, forgotten={self.forgotten}"
+            require(count in (0, self.forgotten), said)
         for key in self.left_out:
-            _check_known(key, cards, f"left_out.{key}")
+            require(key in cards, f"left_out.{key} {known}")
 
 
 class Plan(Struct, frozen=True):
@@ -233,6 +233,11 @@ class GenerationRow(Struct, frozen=True):
     fid: Amount | None = None
     unseen_error: Amount | None = None
 
+    @property
+    def figures(self) -> dict[str, Amount]:
+        """The figures that it has, by name."""
+        return {k: v for k, v in structs.asdict(self).items() if v is not None}
+
 
 class RunAttack(Struct, frozen=True):
     """The held-out quality of a membership attack on denoising errors."""
@@ -262,6 +267,14 @@ class RunRow(Struct, frozen=True):
     seconds: dict[str, NotNegative] | None = None
     details: RunDetails | None = None
 
+    @property
+    def figures(self) -> dict[str, Amount]:
+        """The figures that it has, by name; the time is without compiling."""
+        times = self.seconds or {}
+        own = {k: v for k, v in structs.asdict(self).items() if isinstance(v, float)}
+        own["seconds"] = times.get("prepare", 0.0) + times.get("run", 0.0)
+        return {name: Amount(mean=value) for name, value in own.items()}
+
 
 class GenerationRun(Struct, frozen=True):
     """One forgotten class of one seed."""
@@ -287,60 +300,35 @@ class GenerationResults(Struct, frozen=True):
 
     def __post_init__(self):
         check_complete(self, floor=("frechet",))
-        for part, name in (("plan", "title"), ("dataset", "classes")):
-            if not getattr(getattr(self, part), name):
-                raise FieldError(f"{part}.{name} is missing")
-        for key, row in self.rows.items():
-            if "fid" in self.floor and row.fid is None:
-                raise FieldError(f"rows.{key}.fid is missing")
         classes = len(self.dataset.classes or ())
+        require(bool(self.plan.title), "plan.title is missing")
+        require(classes > 0, "dataset.classes is missing")
+        for key, row in self.rows.items():
+            told = "fid" not in self.floor or row.fid is not None
+            require(told, f"rows.{key}.fid is missing")
         for n, run in enumerate(self.runs):
-            if run.forgotten >= classes:
-                said = f"lies outside [0, {classes - 1}]"
-                raise FieldError(f"runs[{n}].class={run.forgotten} {said}")
-            if set(run.rows) != set(self.rows):
-                raise FieldError(f"runs[{n}].rows has other rows than rows")
+            outside = f"class={run.forgotten} lies outside [0, {classes - 1}]"
+            require(run.forgotten < classes, f"runs[{n}].{outside}")
+            same = set(run.rows) == set(self.rows)
+            require(same, f"runs[{n}].rows has other rows than rows")
             for key, row in run.rows.items():
-                if len(row.by_class) != classes:
-                    said = "by_class has not one share a class"
-                    raise FieldError(f"runs[{n}].rows.{key}.{said}")
+                said = f"runs[{n}].rows.{key}.by_class has not one share a class"
+                require(len(row.by_class) == classes, said)
             for key, text in (run.grids or {}).items():
                 _check_png(text, f"runs[{n}].grids.{key}")
 
 
+def require(holds: bool, said: str) -> None:
+    """Refuse a record that does not hold what it should, in words that name a field."""
+    if not holds:
+        raise FieldError(said)
+
+
 def check_complete(record: Struct, **parts: Iterable[str]) -> None:
-    """Refuse a mapping in a record that lacks a name.
-
-    Args:
-      record: that holds the mappings.
-      **parts: by the name of each, what must be in it.
-
-    Raises:
-      FieldError: a name that is missing.
-    """
+    """Refuse a mapping in a record that lacks one of so many names."""
     for part, names in parts.items():
         for name in names:
-            if name not in getattr(record, part):
-                raise FieldError(f"{part}.{name} is missing")
-
-
-def _check_known(key: str, cards: Mapping[str, FigureCard], at: str) -> None:
-    if key not in cards:
-        said = "is no figure of this library, nor of a card in the record"
-        raise FieldError(f"{at} {said}")
-
-
-def _check_verdict(kind: str, figure: AuditFigure, at: str) -> None:
-    """Refuse a verdict that the null's interval contradicts."""
-    value, low, high = figure.value, figure.null_low, figure.null_high
-    if low is None or high is None:
-        return
-    above = low - value if kind == "closeness" else value - high
-    beyond = max(above, low - value if kind == "level" else above)
-    inside = figure.verdict == "inside"
-    if beyond > ROUNDING if inside else beyond < -ROUNDING:
-        said = f"contradicts value={value} beside [{low}, {high}]"
-        raise FieldError(f"{at}.verdict={figure.verdict!r} {said}")
+            require(name in getattr(record, part), f"{part}.{name} is missing")
 
 
 def _check_png(text: str, at: str) -> None:
@@ -348,5 +336,4 @@ def _check_png(text: str, at: str) -> None:
         start = base64.b64decode(text, validate=True)[: len(PNG)]
     except (binascii.Error, ValueError) as error:
         raise FieldError(f"{at} is no base64") from error
-    if start != PNG:
-        raise FieldError(f"{at} is no PNG")
+    require(start == PNG, f"{at} is no PNG")

@@ -12,42 +12,12 @@ from msgspec import Meta, Struct, field
 
 from jax_unlearn.data import read_json
 from jax_unlearn.lab import schema
-from jax_unlearn.lab.schema import (
-    ROUNDING,
-    Cosine,
-    FieldError,
-    Finite,
-    NotNegative,
-    Share,
-)
-from jax_unlearn.report.forms import (
-    Audit,
-    Counts,
-    Data,
-    Gapped,
-    GenerationResults,
-    Machine,
-    Numbers,
-    Plan,
-    Settings,
-    Third,
-    check_complete,
-)
+from jax_unlearn.lab.schema import ROUNDING, Cosine, Finite, NotNegative, Share
+from jax_unlearn.report import forms
+from jax_unlearn.report.forms import Counts, Numbers, check_complete, require
 from jax_unlearn.report.settings import is_known
 
-__all__ = [
-    "Learned",
-    "PairedTest",
-    "Points",
-    "Results",
-    "Row",
-    "Spread",
-    "check_results",
-    "load_results",
-    "methods_of",
-    "ordered_keys",
-    "read_rows",
-]
+__all__ = ["Results", "Row", "check_results", "load_results", "read_rows"]
 
 REFERENCES = ("retrain", "null", "original")  # keys of the rows that come first
 NULL_QUERIES = "support"  # the row of gaps that stands for no difference
@@ -129,13 +99,11 @@ class Points(Struct, frozen=True):
     last_weights: Numbers
 
     def __post_init__(self):
-        for losses, weights, part in (
-            (self.first_losses, self.first_weights, "first"),
-            (self.last_losses, self.last_weights, "last"),
-        ):
-            if len(losses) != len(weights):
-                said = f"{len(weights)} numbers, {part}_losses {len(losses)}"
-                raise FieldError(f"{part}_weights has {said}")
+        for part in ("first", "last"):
+            losses = len(getattr(self, f"{part}_losses"))
+            weights = len(getattr(self, f"{part}_weights"))
+            said = f"{part}_weights has {weights} numbers, {part}_losses {losses}"
+            require(losses == weights, said)
 
 
 class Row(Struct, frozen=True):
@@ -144,13 +112,13 @@ class Row(Struct, frozen=True):
     label: str
     metrics: dict[str, Spread]
     seconds: dict[str, Spread]
-    setting: Settings = None
+    setting: forms.Settings = None
     histograms: dict[str, Counts] | None = None
     avg_gap: Spread | None = None
     tow: Spread | None = None
     deviation: Spread | None = None
-    groups: dict[Third, Spread] | None = None
-    by_rank: Gapped | None = None
+    groups: dict[forms.Third, Spread] | None = None
+    by_rank: forms.Gapped | None = None
     comparison: Comparison | None = None
     deviation_test: PairedTest | None = None
     learned: Learned | None = None
@@ -159,30 +127,30 @@ class Row(Struct, frozen=True):
         check_complete(self, metrics=(*PERCENTAGES, "fa"), seconds=SECONDS)
         if self.histograms is not None:
             check_complete(self, histograms=SETS)
-            if not sum(self.histograms["forget"]):
-                raise FieldError("histograms.forget counts no sample")
-        if self.by_rank is not None and not any(r is not None for r in self.by_rank):
-            raise FieldError("by_rank holds no number")
+            counted = sum(self.histograms["forget"]) > 0
+            require(counted, "histograms.forget counts no sample")
+        if self.by_rank is not None:
+            numbers = [value for value in self.by_rank if value is not None]
+            require(bool(numbers), "by_rank holds no number")
         if self.setting:
             check_complete(self, setting=("method",))
-            if not is_known(self.setting):
-                method = repr(self.setting["method"])[:40]
-                raise FieldError(
-                    f"setting.method={method} is no method of this library"
-                )
+            method = repr(self.setting["method"])[:40]
+            said = f"setting.method={method} is no method of this library"
+            require(is_known(self.setting), said)
 
     @property
-    def seeds(self) -> int:
-        """Number of seeds."""
-        return len(self.metrics["ua"].per_seed)
+    def is_inside(self) -> bool:
+        """Whether all percentages lie inside the null's intervals."""
+        compared = self.comparison.metrics if self.comparison else {}
+        return {compared[n].verdict for n in PERCENTAGES if compared} == {"inside"}
 
-    def other_counts(self, seeds: int) -> dict[str, int]:
-        """Return the numbers of seeds of figures that have another one."""
-        found = {f"metrics.{name}": spread for name, spread in self.metrics.items()}
-        found |= {f"seconds.{name}": spread for name, spread in self.seconds.items()}
-        found |= {n: s for n in DISTANCES if (s := getattr(self, n)) is not None}
-        counts = {name: len(spread.per_seed) for name, spread in found.items()}
-        return {name: count for name, count in counts.items() if count != seeds}
+    @property
+    def spreads(self) -> dict[str, Spread]:
+        """The figures over the seeds, by their place in the row."""
+        found = {f"metrics.{name}": figure for name, figure in self.metrics.items()}
+        found |= {f"seconds.{name}": figure for name, figure in self.seconds.items()}
+        found |= {name: getattr(self, name) for name in DISTANCES}
+        return {name: figure for name, figure in found.items() if figure is not None}
 
 
 class Results(Struct, frozen=True):
@@ -190,50 +158,40 @@ class Results(Struct, frozen=True):
 
     format: Literal[1]
     rows: Annotated[dict[str, Row], Meta(min_length=1)] = field(default_factory=dict)
-    audit: Audit | None = None
+    audit: forms.Audit | None = None
     scatter: dict[str, Points] | None = None
     conflict: dict[str, Cosines] | None = None
-    plan: Plan = Plan()
-    dataset: Data = Data()
-    environment: Machine = Machine()
+    plan: forms.Plan = forms.Plan()
+    dataset: forms.Data = forms.Data()
+    environment: forms.Machine = forms.Machine()
 
     def __post_init__(self):
-        if not self.rows and self.audit is None:
-            raise FieldError("rows is missing, and so is audit")
+        stated = bool(self.rows) or self.audit is not None
+        require(stated, "rows is missing, and so is audit")
         for part in ("scatter", "conflict"):
             for key in getattr(self, part) or ():
-                if key not in self.rows:
-                    raise FieldError(f"{part}.{key} belongs to no row")
-        targeted = "retrain" in self.rows
-        needed = (
-            "histograms",
-            *(("groups", "by_rank", *DISTANCES) if targeted else ()),
-        )
+                require(key in self.rows, f"{part}.{key} belongs to no row")
+        distances = ("groups", "by_rank", *DISTANCES) if "retrain" in self.rows else ()
         for key, row in self.rows.items():
-            for name in needed:
-                if getattr(row, name) is None:
-                    raise FieldError(f"rows.{key}.{name} is missing")
-            for at, count in row.other_counts(self.seeds).items():
+            for name in ("histograms", *distances):
+                missing = getattr(row, name) is None
+                require(not missing, f"rows.{key}.{name} is missing")
+            for at, figure in row.spreads.items():
+                count = len(figure.per_seed)
                 said = f"per_seed has {count} seeds, others {self.seeds}"
-                raise FieldError(f"rows.{key}.{at}.{said}")
+                require(count == self.seeds, f"rows.{key}.{at}.{said}")
         lengths = sorted({len(row.by_rank or ()) for row in self.rows.values()})
-        if targeted and len(lengths) > 1:
-            raise FieldError(f"rows: by_rank is of different lengths {lengths}")
+        alike = not distances or len(lengths) == 1
+        require(alike, f"rows: by_rank is of different lengths {lengths}")
 
     @property
     def seeds(self) -> int:
         """Number of seeds of the rows, of which there is one or more."""
-        return next(iter(self.rows.values())).seeds
+        return len(next(iter(self.rows.values())).metrics["ua"].per_seed)
 
 
 def load_results(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the results of an experiment or an audit.
-
-    Args:
-      path: of a `results.json`.
-
-    Returns:
-      What it holds, checked.
+    """Read a `results.json` of an experiment or an audit, and check it.
 
     Raises:
       InputError: a file that is missing, not JSON, or no result of this library; names
@@ -251,15 +209,11 @@ file or directory); check the path
 
 def check_results(
     results: Any, *, name: str = "results"
-) -> Results | GenerationResults:
-    """Read results, and refuse those that no report can be made of.
+) -> Results | forms.GenerationResults:
+    """Return results by their types; refuse those that no report can be made of.
 
-    Args:
-      results: what `results.json` holds, or what this function returned.
-      name: what the message calls them.
-
-    Returns:
-      The results by their types.
+    Results are what `results.json` holds, or what this function returned; a message
+    calls them by the name.
 
     Raises:
       InputError: a key that is missing or does not hold what it should.
@@ -269,19 +223,15 @@ def check_results(
     jax_unlearn.errors.InputError: results.rows={} must be an object of length >= 1; \
 give the results.json of a run
     """
-    if isinstance(results, GenerationResults):
+    if isinstance(results, forms.GenerationResults):
         return results
     generated = isinstance(results, Mapping) and results.get("kind") == "generation"
-    kind = GenerationResults if generated else Results
+    kind = forms.GenerationResults if generated else Results
     return schema.read(kind, results, name=name, lenient=True, remedy=REMEDY)
 
 
 def read_rows(results: Any, kind: type[Kind]) -> dict[str, Kind]:
-    """Return the rows of results of which nothing else is needed.
-
-    Args:
-      results: a mapping with "rows", or typed results.
-      kind: of the rows: `Row` or `GenerationRow`.
+    """Return the rows of results, or of their types, of which nothing else is needed.
 
     Raises:
       InputError: a row that is not of that kind.

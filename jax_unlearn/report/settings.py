@@ -15,42 +15,28 @@ APART = 5  # settings of its own, from which on a method is told apart from the 
 
 
 def settings_table(rows: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows of the methods' settings.
+    """Return headings, and as many strings for each row that was unlearned.
 
     The last column holds the rest that the method reads, without what it shares with
     others and `shared_settings` names.
-
-    Args:
-      rows: of results: each has a label and, if it was unlearned, a setting.
-
-    Returns:
-      Headings, and as many strings a method.
     """
     read, groups = _read(rows)
+    labels = [row.label for row in rows.values() if row.setting]
     lines = []
-    for n, row in enumerate(_unlearned(rows)):
-        own, said = read[n], set()
-        for group in groups:
-            said |= {k for k in group.same if n in group.of}
-            said |= {k for k, v in group.usual.items() if n in group.of and own[k] == v}
-        rest = {k: v for k, v in own.items() if k not in (*said, *COMMON)}
-        columns = [show(own.get(name)) for name in COMMON]
-        lines.append([row.label, *columns, _joined(rest) or "–"])
+    for n, (label, own) in enumerate(zip(labels, read, strict=True)):
+        said = [(g.same | g.usual).items() for g in groups if n in g.of]
+        rest = {k: v for k, v in own.items() if k not in COMMON}
+        rest = {k: v for k, v in rest.items() if not any((k, v) in of for of in said)}
+        lines.append([label, *(show(own.get(k)) for k in COMMON), _joined(rest) or "–"])
     heads = ["Model", *(name.replace("_", " ") for name in COMMON), "also"]
     return heads, lines
 
 
 def shared_settings(rows: Mapping[str, Any]) -> list[str]:
-    """Return what all methods have in common, then groups of them.
+    """Return sentences on what all methods have in common, then groups of them.
 
     What most of several runs of one method read alike is told once too: studies vary
     it.
-
-    Args:
-      rows: of results, as for `settings_table`.
-
-    Returns:
-      Sentences, without those that would be empty.
     """
     _, groups = _read(rows)
     said = [f"The same for {g.name}: {_joined(g.same)}." for g in groups if g.same]
@@ -88,48 +74,43 @@ class _Group(NamedTuple):
     """Methods that have settings in common."""
 
     name: str
-    of: list[int]  # which rows
+    of: Sequence[int]  # which rows
     same: dict[str, Any]  # what all of them read alike
     usual: dict[str, Any]  # what all of them read, and most alike
 
 
-def _unlearned(rows: Mapping[str, Any]) -> list[Any]:
-    return [row for row in rows.values() if row.setting]
-
-
 def _read(rows: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[_Group]]:
     """Return what each method reads of its settings, and what groups of them share."""
-    settings = [row.setting for row in _unlearned(rows)]
+    settings = [row.setting for row in rows.values() if row.setting]
     read = [told(setting) for setting in settings]
     if all(own.get("rho", 1) == 1 for own in read):
         read = [{k: v for k, v in own.items() if k != "rho"} for own in read]
     names = [setting["method"] for setting in settings]
     apart = [m for m in dict.fromkeys(names) if len(_own(m)) >= APART]
-    groups = [_group("all methods", list(range(len(names))), read, names)]
-    rest = [n for n, name in enumerate(names) if name not in apart]
+    every = _group("all methods", range(len(names)), read, names)
+    parts = {}
     if apart and len(set(names)) > 1:
-        parts = [(f"all but {' and '.join(apart)}", rest)] if rest else []
-        for method in apart:
-            of = [n for n, name in enumerate(names) if name == method]
-            parts.append((f"all of {method}", of))
-        for name, of in parts:
-            group = _group(name, of, read, names)
-            same = {k: v for k, v in group.same.items() if k not in groups[0].same}
-            groups.append(group._replace(same=same))
+        parts[f"all but {' and '.join(apart)}"] = {*names} - {*apart}
+        parts |= {f"all of {method}": {method} for method in apart}
+    groups = [every]
+    for name, methods in parts.items():
+        of = [n for n, method in enumerate(names) if method in methods]
+        group = _group(name, of, read, names)
+        same = {k: v for k, v in group.same.items() if k not in every.same}
+        groups.append(group._replace(same=same))
     return read, groups
 
 
 def _group(
-    name: str, of: list[int], read: Sequence[dict[str, Any]], names: Sequence[str]
+    name: str, of: Sequence[int], read: Sequence[dict[str, Any]], names: Sequence[str]
 ) -> _Group:
     """Return what rows share; options of a method or weighting only where it is one."""
     methods = {names[n] for n in of}
     own = _own(methods.pop()) if len(methods) == 1 else ()
     same, usual = {}, {}
     for key in read[of[0]] if len(of) > 1 else ():
-        if key in COMMON or (key in OPTIONS and key not in own):
-            continue
-        if not all(key in read[n] for n in of):
+        foreign = key in OPTIONS and key not in own
+        if key in COMMON or foreign or not all(key in read[n] for n in of):
             continue
         values = [read[n][key] for n in of]
         for value in values:
@@ -158,10 +139,7 @@ OPTIONS = {
 
 
 def told(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is read of a setting, by name.
-
-    Args:
-      record: as results hold it, of this version or an earlier one.
+    """Return what is read of a setting, of this version or an earlier one, by name.
 
     >>> told({"method": "ssd", "epochs": 2, "selection": 3.0})
     {'method': 'ssd', 'rho': 1.0, 'selection': 3.0, 'dampening': 1.0}
@@ -187,13 +165,8 @@ def about(record: Mapping[str, Any]) -> dict[str, str]:
         own = "a card of its own, which is not at hand"
         return {"title": record["method"], "reads": "–", "cost": "–", "source": own}
     card = setting.card
-    reads = ", ".join(card.reads)
-    return {
-        "title": card.title,
-        "reads": reads,
-        "cost": card.cost,
-        "source": card.source,
-    }
+    values = card.title, ", ".join(card.reads), card.cost, card.source
+    return dict(zip(("title", "reads", "cost", "source"), values, strict=True))
 
 
 def is_known(record: Mapping[str, Any]) -> bool:
@@ -211,9 +184,7 @@ def is_known(record: Mapping[str, Any]) -> bool:
 
 def _own(method: str) -> tuple[str, ...]:
     """Return the settings that only this method, and few others, read."""
-    if method not in METHODS:
-        return ()
-    fields = dataclasses.fields(METHODS[method].options)
+    fields = dataclasses.fields(METHODS[method].options) if method in METHODS else ()
     return tuple(field.name for field in fields if field.type is not bool)
 
 

@@ -3,30 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from msgspec import structs
+from jax_unlearn.report import reading
+from jax_unlearn.report.forms import Amount, GenerationRow, RunRow
 
-from jax_unlearn.report.forms import Amount, GenerationRow
-from jax_unlearn.report.reading import (
-    PERCENTAGES,
-    PairedTest,
-    Row,
-    Spread,
-    ordered_keys,
-    read_rows,
-)
-
-__all__ = [
-    "Cell",
-    "Table",
-    "direction",
-    "gap_test",
-    "generation_label",
-    "generation_table",
-    "main_table",
-    "number",
-    "spread",
-    "tabulated",
-]
+__all__ = ["Cell", "Table", "direction", "generation_table", "main_table", "number"]
 
 LEVEL = 0.05  # below it a paired test counts as clear
 LABELS = {
@@ -49,12 +29,10 @@ UNTARGETED = ("unseen_error", "seconds")  # told without their distance from Ret
 
 
 class Cell(NamedTuple):
-    """One cell.
+    """A figure, "11.7 ± 2.1", or a model's name; in smaller type "Δ −4.1".
 
-    Attributes:
-      value: the figure, "11.7 ± 2.1", or the model's name.
-      detail: in smaller type, "Δ −4.1"; may be empty.
-      mark: "inside" or "outside" the null's interval; empty where there is none.
+    The mark is "inside" or "outside" the null's interval. It, and the detail, may be
+    empty.
     """
 
     value: str
@@ -63,12 +41,9 @@ class Cell(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Cells in rows.
+    """As many cells a row as headings; keys are those of the rows in the results.
 
-    Attributes:
-      columns: headings; the first is the model's.
-      rows: as many cells each: Retrain, the null, the original, then the methods.
-      keys: of the rows in the results.
+    Retrain comes first, then the null, the original, and the methods.
     """
 
     columns: list[str]
@@ -82,13 +57,7 @@ def main_table(results: Any) -> Table:
     Percentages carry their difference Δ from Retrain; the null's row adds half the
     width of its interval in brackets. Distances carry their ratio to the null's.
     Without Retrain there are no columns of distances, without several seeds none of
-    tests. Source: our choice.
-
-    Args:
-      results: what `results.json` holds, or its types; only the rows are read.
-
-    Returns:
-      The table.
+    tests. Only the rows of the results are read, or of their types.
 
     Raises:
       InputError: rows that lack a figure.
@@ -103,40 +72,35 @@ def main_table(results: Any) -> Table:
     >>> table.rows[0][1].value
     '6.0 ± 1.4'
     """
-    rows = read_rows(results, Row)
-    keys = ordered_keys(rows)
-    targeted = "retrain" in rows
+    rows = reading.read_rows(results, reading.Row)
     tested = any(gap_test(row) for row in rows.values())
-    columns = ["Model", "UA %", "RA %", "TA %", "MIA %"]
-    if targeted:
-        tests = ("Gap vs. nothing", "|p − p*| vs. nothing") if tested else ("", "")
-        columns += ["Avg. Gap", tests[0], "|p − p*|", tests[1], "ToW"]
-        columns = [column for column in columns if column]
-    cells = []
-    for key in keys:
-        row = rows[key]
-        line = [Cell(row.label, "target" if key == "retrain" else "")]
-        line += [_percentage(rows, key, name) for name in PERCENTAGES]
-        if targeted:
-            line.append(_distance(rows, key, "avg_gap", 2))
-            line += [_test(gap_test(row), 2)] if tested else []
-            line.append(_distance(rows, key, "deviation", 3))
-            line += [_test(row.deviation_test, 3)] if tested else []
-            line.append(_distance(rows, key, "tow", 3))
-        cells.append([*line, _seconds(row.seconds)])
-    return Table([*columns, "RTE s"], cells, keys)
+    lines = {key: _line(rows, key, tested) for key in reading.ordered_keys(rows)}
+    columns = list(next(iter(lines.values())))
+    return Table(columns, [[*line.values()] for line in lines.values()], [*lines])
+
+
+def _line(rows: Mapping[str, reading.Row], key: str, tested: bool) -> dict[str, Cell]:
+    """Return the cells of a row by their headings."""
+    row = rows[key]
+    cells = {"Model": Cell(row.label, "target" if key == "retrain" else "")}
+    for name in reading.PERCENTAGES:
+        cells[f"{name.upper()} %"] = _percentage(rows, key, name)
+    if "retrain" in rows:
+        cells["Avg. Gap"] = _distance(rows, key, "avg_gap", 2)
+        if tested:
+            cells["Gap vs. nothing"] = _test(gap_test(row), 2)
+        cells["|p − p*|"] = _distance(rows, key, "deviation", 3)
+        if tested:
+            cells["|p − p*| vs. nothing"] = _test(row.deviation_test, 3)
+        cells["ToW"] = _distance(rows, key, "tow", 3)
+    return cells | {"RTE s": _seconds(row.seconds)}
 
 
 def generation_table(results: Any) -> Table:
     """Return the main table of generation: one row a model, means over the runs.
 
-    Every figure but the time carries its difference Δ from Retrain's.
-
-    Args:
-      results: of kind "generation", or its types; only the rows are read.
-
-    Returns:
-      The table; Retrain, the null and the original first.
+    Every figure but the time carries its difference Δ from Retrain's. Only the rows of
+    the results are read, or of their types.
 
     Raises:
       InputError: rows that lack a figure.
@@ -146,34 +110,26 @@ def generation_table(results: Any) -> Table:
     >>> table.columns[:3], table.rows[1][1]
     (['Model', 'UA %', 'other classes %'], Cell(value='5.0', detail='Δ 0.0', mark=''))
     """
-    rows = read_rows(results, GenerationRow)
-    return tabulated({key: structs.asdict(row) for key, row in rows.items()})
+    return tabulated(reading.read_rows(results, GenerationRow))
 
 
-def tabulated(rows: Mapping[str, Mapping[str, Amount | None]]) -> Table:
-    """Return the table of figures of diffusion models, those that all of them have.
-
-    Args:
-      rows: the figures of each model, by key.
-    """
-    keys = ordered_keys(rows)
-    shown = [name for name in GENERATION if all(rows[key].get(name) for key in keys)]
-    target = rows.get("retrain", {})
+def tabulated(rows: Mapping[str, GenerationRow] | Mapping[str, RunRow]) -> Table:
+    """Return the table of diffusion models: the figures that all of them have."""
+    figures = {key: rows[key].figures for key in reading.ordered_keys(rows)}
+    names = [n for n in GENERATION if all(n in found for found in figures.values())]
+    target = figures.get("retrain", {})
     cells = []
-    for key in keys:
+    for key, found in figures.items():
         line = [Cell(generation_label(key), "target" if key == "retrain" else "")]
-        for name in shown:
-            figure, goal, digits = (
-                rows[key][name],
-                target.get(name),
-                GENERATION[name][1],
-            )
-            detail = ""
-            if figure and goal and key != "retrain" and name not in UNTARGETED:
-                detail = f"Δ {number(figure.mean - goal.mean, digits, sign=True)}"
-            line.append(Cell(spread(figure, digits) if figure else "", detail))
+        for name in names:
+            digits, detail = GENERATION[name][1], ""
+            if target and key != "retrain" and name not in UNTARGETED:
+                gap = found[name].mean - target[name].mean
+                detail = f"Δ {number(gap, digits, sign=True)}"
+            line.append(Cell(spread(found[name], digits), detail))
         cells.append(line)
-    return Table(["Model", *(GENERATION[name][0] for name in shown)], cells, keys)
+    heads = ["Model", *(GENERATION[name][0] for name in names)]
+    return Table(heads, cells, [*figures])
 
 
 def generation_label(key: str) -> str:
@@ -185,24 +141,24 @@ def generation_label(key: str) -> str:
     return LABELS.get(key, key)
 
 
-def gap_test(row: Row) -> PairedTest | None:
+def gap_test(row: reading.Row) -> reading.PairedTest | None:
     """Return the paired test of a row's Avg. Gap against doing nothing, if any."""
     return row.comparison.against_nothing if row.comparison else None
 
 
-def p_value(test: PairedTest) -> float:
+def p_value(test: reading.PairedTest) -> float:
     """Return Student's p, or the permutation's where differences do not vary.
 
-    >>> p_value(PairedTest(mean_difference=-2.0, t_p=None, permutation_p=0.25))
+    >>> p_value(reading.PairedTest(mean_difference=-2.0, t_p=None, permutation_p=0.25))
     0.25
     """
     return test.permutation_p if test.t_p is None else test.t_p
 
 
-def direction(test: PairedTest | None) -> str:
+def direction(test: reading.PairedTest | None) -> str:
     """Return "nearer", "farther" (to Retrain, p < 0.05), "unclear", or "" untested.
 
-    >>> direction(PairedTest(mean_difference=-2.0, t_p=0.01, permutation_p=0.1))
+    >>> direction(reading.PairedTest(mean_difference=-2.0, t_p=0.01, permutation_p=0.1))
     'nearer'
     """
     if test is None:
@@ -212,7 +168,7 @@ def direction(test: PairedTest | None) -> str:
     return "nearer" if test.mean_difference < 0 else "farther"
 
 
-def spread(figure: Spread | Amount, digits: int) -> str:
+def spread(figure: reading.Spread | Amount, digits: int) -> str:
     """Return mean ± sample deviation; the mean alone where there is one seed.
 
     >>> spread(Amount(mean=11.66, std=2.06), 1)
@@ -236,35 +192,23 @@ def number(value: float, digits: int, *, sign: bool = False) -> str:
     return text.replace("-", "−")
 
 
-def probability(value: float) -> str:
-    """Return a p-value as text.
-
-    >>> probability(0.2076), probability(0.00002)
-    ('p 0.208', 'p < 0.001')
-    """
-    return "p < 0.001" if value < 0.001 else f"p {value:.3f}"
-
-
-def _percentage(rows: Mapping[str, Row], key: str, name: str) -> Cell:
+def _percentage(rows: Mapping[str, reading.Row], key: str, name: str) -> Cell:
     row, target = rows[key], rows.get("retrain")
     figure = row.metrics[name]
-    value = spread(figure, 1)
     if key == "retrain" or target is None:
-        return Cell(value)
-    gap = figure.mean - target.metrics[name].mean
-    detail = f"Δ {number(gap, 1, sign=True)}"
+        return Cell(spread(figure, 1))
+    detail = f"Δ {number(figure.mean - target.metrics[name].mean, 1, sign=True)}"
     if key == "null":
-        halves = [
-            row.comparison.metrics[name].null_high
-            for row in rows.values()
-            if row.comparison
-        ]
-        return Cell(value, f"{detail} (±{halves[0]:.1f})" if halves else detail)
+        found = [row.comparison for row in rows.values() if row.comparison]
+        half = f" (±{found[0].metrics[name].null_high:.1f})" if found else ""
+        return Cell(spread(figure, 1), detail + half)
     verdict = row.comparison.metrics[name].verdict if row.comparison else ""
-    return Cell(value, detail, verdict)
+    return Cell(spread(figure, 1), detail, verdict)
 
 
-def _distance(rows: Mapping[str, Row], key: str, name: str, digits: int) -> Cell:
+def _distance(
+    rows: Mapping[str, reading.Row], key: str, name: str, digits: int
+) -> Cell:
     figure = getattr(rows[key], name)
     if key == "retrain":
         return Cell(number(figure.mean, digits))
@@ -274,15 +218,16 @@ def _distance(rows: Mapping[str, Row], key: str, name: str, digits: int) -> Cell
     return Cell(spread(figure, digits), detail)
 
 
-def _test(test: PairedTest | None, digits: int) -> Cell:
+def _test(test: reading.PairedTest | None, digits: int) -> Cell:
     if test is None:
         return Cell("–")
-    said = direction(test)
-    detail = probability(p_value(test)) + ("" if said == "unclear" else f", {said}")
+    p, said = p_value(test), direction(test)
+    shown = "p < 0.001" if p < 0.001 else f"p {p:.3f}"
+    detail = shown if said == "unclear" else f"{shown}, {said}"
     return Cell(number(test.mean_difference, digits, sign=True), detail)
 
 
-def _seconds(seconds: Mapping[str, Spread]) -> Cell:
+def _seconds(seconds: Mapping[str, reading.Spread]) -> Cell:
     """Return the running time; compilation counts once, as seeds share programs."""
     if all(max(part.per_seed) == 0 for part in seconds.values()):
         return Cell("–")

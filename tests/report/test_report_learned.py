@@ -12,7 +12,7 @@ from test_report_page import NO_DRAWINGS, Page, squeezed
 
 from jax_unlearn.lab import Unlearning
 from jax_unlearn.report import check_results, render
-from jax_unlearn.report.draw import panels
+from jax_unlearn.report.draw import experiment as panels
 from jax_unlearn.report.pages import experiment
 
 LTU = {"method": "ltu", "rho": 0.3, "epochs": 2}
@@ -203,14 +203,23 @@ def test_of_many_methods_the_first_are_drawn(results):
 def test_the_shade_is_the_area_below_zero(results):
     cosines = [0.4, -0.4, -0.2, 0.2, 0.0, -0.3, -0.3]
     (drawing,) = conflict_by_step(results | {"conflict": {"m1": cosines}})
-    x, y = panels._below(np.arange(1, 8), np.array(cosines))
-    np.testing.assert_allclose(x, [1, 1.5, 2, 3, 3.5, 4, 5, 6, 7])
-    np.testing.assert_allclose(y, [0, 0, -0.4, -0.2, 0, 0, 0, -0.3, -0.3])
     curve = re.search(r'd="(M [^"]*)" [^>]*stroke: var\(--blue\)', drawing.svg)
     points = np.array(re.findall(r"[-\d.]+", curve[1]), float).reshape(-1, 2)
     heights = (points[:, 1] - points[4, 1]) / (points[1, 1] - points[0, 1])
     np.testing.assert_allclose(-0.8 * heights, cosines, atol=2e-3)
-    assert "fill: var(--red)" in drawing.svg
+    corners = []
+    for path in re.findall(r'd="(M [^"]*) z " [^>]*fill: var\(--red\)', drawing.svg):
+        places = (
+            np.array(re.findall(r"[-\d.]+", path), float).reshape(-1, 2) - points[4]
+        )
+        steps, below = (places / (points[1] - points[0]) * [1, -0.8] + [5, 0]).T
+        corners.append(
+            sorted({*zip(steps.round(2), below.round(2) + 0.0, strict=True)})
+        )
+    assert corners == [
+        [(1.5, 0), (2, -0.4), (2, 0), (3, -0.2), (3, 0), (3.5, 0)],
+        [(5, 0), (6, -0.3), (6, 0), (7, -0.3), (7, 0)],
+    ]
 
 
 def test_long_runs_become_rasters(results):

@@ -16,7 +16,7 @@ import jax_unlearn.report
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Unlearning
 from jax_unlearn.report import check_results, main_table, render, write
-from jax_unlearn.report.draw import comparisons, panels
+from jax_unlearn.report.draw import experiment as panels
 from jax_unlearn.report.pages import experiment
 
 VOID = {"meta", "br"}
@@ -157,7 +157,7 @@ def test_drawings_follow_the_numbers(results):
     ):
         pairs = zip(draw(typed(results)), draw(typed(changed)), strict=True)
         assert [a.svg == b.svg for a, b in pairs] == same
-    one, two = map(comparisons.gap_against_deviation, map(typed, (results, changed)))
+    one, two = map(panels.gap_against_deviation, map(typed, (results, changed)))
     assert one != two
 
 
@@ -245,7 +245,7 @@ def test_numbers_of_many_methods_do_not_cover_each_other(results, count, room):
         for distance in ("avg_gap", "deviation"):
             end = 0.6 * rows["original"][distance]["mean"]
             row[distance]["mean"] = end + 0.4 * end * (n / count + rng.random() / 4)
-    drawing = comparisons.gap_against_deviation(typed({"format": 1, "rows": rows}))
+    drawing = panels.gap_against_deviation(typed({"format": 1, "rows": rows}))
     numbers = re.findall(
         r'<text [^>]*weight: 700[^>]* x="([-\d.]+)" y="([-\d.]+)"[^>]*>(\w+)<',
         drawing.svg,

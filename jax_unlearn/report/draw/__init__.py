@@ -3,25 +3,14 @@
 import io
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup, escape
 
-__all__ = [
-    "Drawing",
-    "Entry",
-    "ladder",
-    "log_scale",
-    "new_axes",
-    "standalone",
-    "style",
-    "to_svg",
-    "two_panels",
-    "width_of",
-]
+__all__ = ["Drawing", "Entry", "Panel", "ladder", "plot", "standalone", "under_legend"]
 
 # Colours by which a drawing says which of the page's variables is meant. The series
 # are those of Okabe and Ito, safe for the colour-blind.
@@ -47,44 +36,27 @@ SWATCH, GAP = 0.3, 0.28  # inches of a sample in the legend, and behind its labe
 BELOW = 0.42  # inches under the panels
 
 _STYLE: Any = {
-    "svg.fonttype": "none",
     "svg.hashsalt": "jax_unlearn",
-    "text.usetex": False,
-    "text.parse_math": False,
     "font.family": "DejaVu Sans",
     "font.size": SIZE,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
+    "figure.dpi": 160,  # of the rasters inside
     "axes.linewidth": 0.7,
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": GRID,
     "grid.linewidth": 0.6,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-    "axes.labelpad": 2.5,
-    "axes.formatter.useoffset": False,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "figure.dpi": 160,  # of the rasters inside
+    **dict.fromkeys(("svg.fonttype", "figure.facecolor", "axes.facecolor"), "none"),
+    **dict.fromkeys(("text.usetex", "text.parse_math", "axes.spines.top"), False),
+    **dict.fromkeys(("axes.spines.right", "axes.formatter.useoffset"), False),
+    **dict.fromkeys(("text.color", "axes.labelcolor"), INK),
+    **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), MUTED),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size", "axes.labelpad"), 2.5),
 }
 
 
 class Drawing(NamedTuple):
-    """One drawing of a figure.
-
-    Attributes:
-      title: what it shows, plain text.
-      svg: the drawing.
-      detail: numbers that belong beside the title, plain text; may be empty.
-    """
+    """One drawing of a figure: what it shows, and numbers beside that; plain text."""
 
     title: str
     svg: Markup
@@ -92,14 +64,7 @@ class Drawing(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One entry of a legend.
-
-    Attributes:
-      label: what it says.
-      colour: of line and marker.
-      marker: of matplotlib; empty for none.
-      line: style of matplotlib; empty for none.
-    """
+    """An entry of a legend: marker and style of the line, each empty for none."""
 
     label: str
     colour: str
@@ -107,13 +72,22 @@ class Entry(NamedTuple):
     line: str
 
 
+class Panel(NamedTuple):
+    """What stands on one pair of axes, as data: methods and properties of matplotlib's.
+
+    A mark is the name of a method of the axes, its arguments, and its keywords.
+    """
+
+    marks: Iterable[tuple[str, tuple[Any, ...], dict[str, Any]]]
+    properties: dict[str, Any]  # set after the marks
+    log: str = ""  # directions with a logarithmic scale, "x", "y" or "xy"
+    share: float = 1  # of the width, relative to other panels
+    finish: Callable[[Any], None] = lambda axes: None  # done in the end
+
+
 @contextmanager
 def style() -> Iterator[None]:
-    """Use the page's style inside the block, whatever the user's settings.
-
-    >>> with style():
-    ...     (axes,) = new_axes(2.0, 1.0)
-    """
+    """Use the page's style inside the block, whatever the user's settings."""
     import matplotlib
 
     with matplotlib.rc_context():
@@ -122,62 +96,54 @@ def style() -> Iterator[None]:
         yield
 
 
-def new_axes(width: float, height: float, columns: Sequence[float] = (1,)) -> Any:
-    """Return axes side by side in a new figure that pyplot does not know of.
+@style()
+def plot(
+    *panels: Panel,
+    name: str,
+    alt: str,
+    title: str = "",
+    detail: str = "",
+    size: tuple[float, float] = (3.5, 2.25),
+) -> Drawing:
+    """Draw panels side by side, on a common vertical scale; see `to_svg` for the rest.
 
-    The margins are the same for every figure, so that panels line up and no layout has
-    to be searched for.
+    The margins are the same for every drawing, so that panels of several line up and no
+    layout has to be searched for; the size is in inches.
 
-    Args:
-      width: of the figure, inches.
-      height: of the figure, inches.
-      columns: relative widths of the axes.
-
-    Returns:
-      A list of axes, with a common vertical scale.
-
-    >>> with style():
-    ...     (axes,) = new_axes(2.0, 1.0)
-    >>> len(axes.figure.axes)
-    1
+    >>> line = ("plot", ([1, 2], [1e-5, 1]), {"color": BLUE})
+    >>> panel = Panel([line], {"xlabel": "step"}, log="y")
+    >>> drawing = plot(panel, name="f1", alt="a line")
+    >>> [text in drawing.svg for text in ("var(--blue)", ">step<", ">1e−5<")]
+    [True, True, True]
     """
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # not pyplot, which would keep it
 
-    left, right, bottom, top, gap = 0.57, 0.12, 0.4, 0.08, 0.1
-    figure = Figure(figsize=(width, height))
-    room = width - left - right - gap * (len(columns) - 1)
-    found: list[Any] = []
-    for part in columns:
-        size = room * part / sum(columns)
-        box = (
-            left / width,
-            bottom / height,
-            size / width,
-            (height - bottom - top) / height,
-        )
-        found.append(figure.add_axes(box, sharey=found[0] if found else None))
-        left += size + gap
-    for axes in found[1:]:
-        axes.tick_params(axis="y", length=0, labelleft=False)
-    return found
+    (width, height), gap = size, 0.1
+    left, right, bottom, top = 0.57, 0.12, 0.4, 0.08
+    figure = Figure(figsize=size)
+    room = width - left - right - gap * (len(panels) - 1)
+    axes: Any = None
+    for n, panel in enumerate(panels):
+        wide = room * panel.share / sum(each.share for each in panels)
+        box = (left, bottom, wide, height - bottom - top)
+        shares = np.array(box) / (width, height, width, height)
+        axes = figure.add_axes(shares.tolist(), sharey=axes)
+        left += wide + gap
+        for direction in panel.log:
+            _scale_by_tens(axes, direction)
+        for method, given, look in panel.marks:
+            getattr(axes, method)(*given, **look)
+        axes.set(**panel.properties)
+        if n:
+            axes.tick_params(axis="y", length=0, labelleft=False)
+        panel.finish(axes)
+    return Drawing(title, to_svg(figure, name=name, alt=alt), detail)
 
 
-def log_scale(axes: Any, direction: str) -> None:
-    """Scale by powers of ten, without minor ticks.
-
-    Args:
-      axes: of matplotlib.
-      direction: "x" or "y".
-
-    >>> with style():
-    ...     (axes,) = new_axes(2.0, 1.0)
-    ...     log_scale(axes, "x")
-    >>> axes.get_xscale(), axes.xaxis.get_major_formatter()(1e-5, 0)
-    ('log', '1e−5')
-    """
+def _scale_by_tens(axes: Any, direction: str) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    (axes.set_xscale if direction == "x" else axes.set_yscale)("log")
+    axes.set(**{f"{direction}scale": "log"})
     axis = axes.xaxis if direction == "x" else axes.yaxis
     axis.set_major_locator(LogLocator(numticks=6))
     axis.set_minor_locator(NullLocator())
@@ -187,23 +153,14 @@ def log_scale(axes: Any, direction: str) -> None:
 
 
 def to_svg(figure: Any, *, name: str, alt: str) -> Markup:
-    """Return a figure as SVG to stand in a page.
+    """Return a figure, drawn under `style`, as an `<svg>` to stand in a page.
 
-    Identifiers begin with `name`, so that figures do not share any; colours become the
-    page's variables; nothing points outside the document.
+    Identifiers begin with `name`, unique in the page, so that figures do not share any;
+    colours become the page's variables; nothing points outside the document. `alt` is
+    for readers who do not see it.
 
-    Args:
-      figure: of matplotlib, drawn under `style`.
-      name: unique in the page, letters, digits and hyphens.
-      alt: what a reader is told who does not see it.
-
-    Returns:
-      An `<svg>` element.
-
-    >>> with style():
-    ...     (axes,) = new_axes(2.0, 1.0)
-    ...     text = to_svg(axes.figure, name="f1", alt="<nothing>")
-    >>> print(text[:66])
+    >>> from matplotlib.figure import Figure
+    >>> print(to_svg(Figure(figsize=(2, 1)), name="f1", alt="<nothing>")[:66])
     <svg role="img" aria-label="&lt;nothing&gt;" viewBox="0 0 144 72">
     """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -212,15 +169,11 @@ def to_svg(figure: Any, *, name: str, alt: str) -> Markup:
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     FigureCanvasSVG(figure).print_svg(stream, metadata=nothing)
     text = stream.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<style.*?</style>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text)
-    text = re.sub(r'\bid="', f'id="{name}-', text)
-    text = text.replace("url(#", f"url(#{name}-")
-    text = text.replace('xlink:href="#', f'xlink:href="#{name}-')
+    text = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{name}-", text)
     text = text.replace("xlink:href", "href")
-    text = re.sub(r"font-family: [^;\"]*;?", "", text)
-    text = re.sub(r' transform="rotate\(-0 [^"]*"', "", text)
+    text = re.sub(r'font-family: [^;"]*;?| transform="rotate\(-0 [^"]*"', "", text)
     text = re.sub(r"<[^>]*>", _shorten, text)
     text = re.sub(r"(?<=base64,)\s+", "", text)
     text = re.sub(r"\s+", " ", text).replace("> <", "><")
@@ -233,17 +186,9 @@ def to_svg(figure: Any, *, name: str, alt: str) -> Markup:
 
 
 def standalone(drawing: Drawing) -> str:
-    """Return a drawing as an SVG file of its own: ink on white, no page around it.
+    """Return the text of an SVG file: ink on white, no page around it.
 
-    Args:
-      drawing: what to write.
-
-    Returns:
-      The text of an .svg file.
-
-    >>> with style():
-    ...     (axes,) = new_axes(2.0, 1.0)
-    ...     text = standalone(Drawing("", to_svg(axes.figure, name="f1", alt="none")))
+    >>> text = standalone(plot(Panel([], {}), name="f1", alt="empty"))
     >>> text[:40], "var(" in text
     ('<svg xmlns="http://www.w3.org/2000/svg" ', False)
     """
@@ -263,88 +208,6 @@ def _shorten(tag: re.Match[str]) -> str:
     return re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", tag[0])
 
 
-def two_panels(
-    entries: Sequence[Entry], height: float, *, left: float, between: float
-) -> Any:
-    """Return two axes with scales of their own, under a legend.
-
-    Args:
-      entries: of the legend.
-      height: of the axes, inches.
-      left: room for what stands to the left of them, inches.
-      between: room between them, inches.
-
-    Returns:
-      A list of the two axes.
-
-    >>> len(two_panels([Entry("null", "black", "", ":")], 1.0, left=0.5, between=0.5))
-    2
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
-    places = flow([entry.label for entry in entries])
-    above = 0.2 + LINE * 1.3 * (1 + max((line for _, line in places), default=0))
-    total, right = BELOW + height + above, 0.15
-    size = (WIDTH - left - between - right) / 2
-    figure = Figure(figsize=(WIDTH, total))
-    for entry, (at, line) in zip(entries, places, strict=True):
-        y = 1 - LINE * (0.7 + 1.3 * line) / total
-        x = np.array([at, at + SWATCH / 2, at + SWATCH]) / WIDTH
-        look: Any = {"linestyle": entry.line or "none", "linewidth": 1.4}
-        look |= {"marker": entry.marker or "none", "markersize": 4.6, "markevery": [1]}
-        figure.add_artist(Line2D(x, [y, y, y], color=entry.colour, **look))
-        where = (at + SWATCH + 0.07) / WIDTH
-        figure.text(where, y, entry.label, ha="left", va="center_baseline")
-    return [
-        figure.add_axes((at / WIDTH, BELOW / total, size / WIDTH, height / total))
-        for at in (left, left + size + between)
-    ]
-
-
-def ladder(labels: Sequence[str], entries: Sequence[Entry], *, step: float) -> Any:
-    """Return two panels with a step for each label, and the labels to their left.
-
-    Args:
-      labels: from top to bottom.
-      entries: of the legend.
-      step: inches of a label of one line; longer ones are wrapped and have more.
-
-    Returns:
-      A list of the two axes, the height at which each label stands, and the borders
-      between them.
-
-    >>> axes, at, edges = ladder(["A", "B"], [Entry("x", "red", "o", "")], step=0.25)
-    >>> at.tolist(), edges.tolist()
-    ([0.125, 0.375], [0.25])
-    """
-    wrapped = ["\n".join(textwrap.wrap(label, LONGEST)) or label for label in labels]
-    steps = [max(step, LINE * (text.count("\n") + 1) + 0.1) for text in wrapped]
-    ends = np.cumsum(steps)
-    at = ends - np.array(steps) / 2
-    longest = max(width_of(line) for text in wrapped for line in text.split("\n"))
-    left = longest + 0.12
-    panels = two_panels(entries, float(ends[-1]), left=left, between=0.35)
-    for axes in panels:
-        axes.set_ylim(ends[-1], 0)
-        axes.set_yticks(at)
-        axes.tick_params(axis="y", length=0, labelleft=False)
-    for text, height in zip(wrapped, at, strict=True):
-        lines = text.split("\n")
-        for n, line in enumerate(lines):
-            place = height + LINE * (n - (len(lines) - 1) / 2)
-            panels[0].annotate(
-                line,
-                (0, place),
-                xycoords=("axes fraction", "data"),
-                xytext=(-5, 0),
-                textcoords="offset points",
-                ha="right",
-                va="center_baseline",
-            )
-    return panels, at, ends[:-1]
-
-
 def flow(labels: Sequence[str]) -> list[tuple[float, int]]:
     """Return where the entries of a legend begin: inches, and in which line.
 
@@ -360,6 +223,64 @@ def flow(labels: Sequence[str]) -> list[tuple[float, int]]:
         places.append((at, line))
         at += width + GAP
     return places
+
+
+def under_legend(
+    entries: Sequence[Entry], height: float, *, left: float, between: float, count=2
+) -> list[Any]:
+    """Return axes side by side with scales of their own, under a legend.
+
+    All sizes are in inches: the height of the axes, the room to the left of them, and
+    that between them.
+
+    >>> len(under_legend([Entry("null", "red", "", ":")], 1.0, left=0.5, between=0.5))
+    2
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    places = flow([entry.label for entry in entries])
+    above = 0.2 + LINE * 1.3 * (1 + max((line for _, line in places), default=0))
+    total, right = BELOW + height + above, 0.15
+    size = (WIDTH - left - between * (count - 1) - right) / count
+    figure = Figure(figsize=(WIDTH, total))
+    for entry, (at, line) in zip(entries, places, strict=True):
+        y = 1 - LINE * (0.7 + 1.3 * line) / total
+        x = np.array([at, at + SWATCH / 2, at + SWATCH]) / WIDTH
+        look: Any = {"linestyle": entry.line or "none", "linewidth": 1.4}
+        look |= {"marker": entry.marker or "none", "markersize": 4.6, "markevery": [1]}
+        figure.add_artist(Line2D(x, [y, y, y], color=entry.colour, **look))
+        where = (at + SWATCH + 0.07) / WIDTH
+        figure.text(where, y, entry.label, ha="left", va="center_baseline")
+    starts = [left + n * (size + between) for n in range(count)]
+    boxes = [(x / WIDTH, BELOW / total, size / WIDTH, height / total) for x in starts]
+    return [figure.add_axes(box) for box in boxes]
+
+
+def ladder(
+    labels: Sequence[str], entries: Sequence[Entry], *, step: float, count: int = 2
+) -> tuple[list[Any], np.ndarray, np.ndarray]:
+    """Return panels with a step for each label, from top to bottom, the labels left.
+
+    A step is of so many inches; longer labels are wrapped and have more. With the axes
+    come the height at which each label stands, and the borders between them.
+
+    >>> axes, at, edges = ladder(["A", "B"], [Entry("x", "red", "o", "")], step=0.25)
+    >>> at.tolist(), edges.tolist()
+    ([0.125, 0.375], [0.25])
+    """
+    wrapped = ["\n".join(textwrap.wrap(label, LONGEST)) or label for label in labels]
+    steps = [max(step, LINE * (text.count("\n") + 1) + 0.1) for text in wrapped]
+    ends = np.cumsum(steps)
+    at = ends - np.array(steps) / 2
+    left = 0.12 + max(width_of(line) for text in wrapped for line in text.split("\n"))
+    panels = under_legend(
+        entries, float(ends[-1]), left=left, between=0.35, count=count
+    )
+    for axes in panels:
+        axes.set(ylim=(ends[-1], 0), yticks=at, yticklabels=wrapped)
+        axes.tick_params(axis="y", length=0, pad=5, labelleft=axes is panels[0])
+    return panels, at, ends[:-1]
 
 
 def width_of(text: str) -> float:

@@ -13,12 +13,11 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from jax_unlearn.data import write_atomic
-from jax_unlearn.report.forms import Amount, GenerationResults
+from jax_unlearn.report.forms import GenerationResults
 from jax_unlearn.report.pages import audit, experiment
 from jax_unlearn.report.reading import check_results, methods_of
 from jax_unlearn.report.settings import show
 from jax_unlearn.report.table import (
-    GENERATION,
     generation_label,
     generation_table,
     number,
@@ -31,11 +30,7 @@ __all__ = ["render", "write"]
 def render(results: Mapping[str, Any]) -> str:
     """Return the report of an experiment or an audit as HTML.
 
-    Args:
-      results: what `results.json` holds.
-
-    Returns:
-      A page that needs nothing else: styles and figures are inside.
+    It takes what `results.json` holds; the page needs nothing else.
 
     Raises:
       InputError: a key that is missing or does not hold what it should.
@@ -62,15 +57,7 @@ def write(
     *,
     overwrite: bool = False,
 ) -> Path:
-    """Write the report, whole or not at all.
-
-    Args:
-      results: what `results.json` holds.
-      path: of the page.
-      overwrite: whether a file of that name may be replaced.
-
-    Returns:
-      The path written.
+    """Write the report of results to a path, whole or not at all, and return the path.
 
     Raises:
       InputError: results that hold none; a file that exists, or cannot be written.
@@ -86,34 +73,17 @@ of a run
 def _generated(results: GenerationResults) -> dict[str, Any]:
     """Return what the page of diffusion models reads."""
     methods = results.plan.methods or {}
-    names = list(dict.fromkeys(name for own in methods.values() for name in own))
-    differ = [
-        name
-        for name in names
-        if len(methods) == 1
-        or len({repr(own.get(name)) for own in methods.values()}) > 1
-    ]
+    names = dict.fromkeys(name for own in methods.values() for name in own)
+    values = {n: {repr(own.get(n)) for own in methods.values()} for n in names}
+    differ = [name for name in names if len(methods) == 1 or len(values[name]) > 1]
     settings = [
         [label, *(show(own.get(name)) for name in differ)]
         for label, own in methods.items()
     ]
-    tables = []
-    for run in results.runs:
-        figures = {}
-        for key, row in run.rows.items():
-            times = row.seconds or {}
-            taken = {"seconds": times.get("prepare", 0.0) + times.get("run", 0.0)}
-            values = {name: getattr(row, name, None) for name in GENERATION} | taken
-            figures[key] = {
-                name: Amount(mean=value)
-                for name, value in values.items()
-                if isinstance(value, float)
-            }
-        tables.append(tabulated(figures))
     return {
         "results": results,
         "table": generation_table(results),
-        "tables": tables,
+        "tables": [tabulated(run.rows) for run in results.runs],
         "drawn": ["original", "retrain", "null", *methods_of(results.rows)],
         "settings": ([name.replace("_", " ") for name in differ], settings),
         "label": generation_label,
@@ -135,7 +105,7 @@ def environment() -> Any:
         "count": _count,
         "number": number,
         "pairs": _pairs,
-        "plain": lambda name: name.replace("_", " ").replace("mlp", "MLP"),
+        "plain": experiment.plain,
         "quoted": repr,
         "show": show,
         "squeezed": lambda text: Markup(re.sub(r"[ \n]+", " ", escape(text)).strip()),

@@ -1,36 +1,23 @@
 """What the page of an experiment tells: numbers of the summary, tables, drawings."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jax_unlearn.report.draw import comparisons, panels
-from jax_unlearn.report.reading import (
-    NULL_QUERIES,
-    PERCENTAGES,
-    Attack,
-    Gap,
-    PairedTest,
-    Results,
-    Row,
-    methods_of,
-)
+from jax_unlearn.report import reading
+from jax_unlearn.report.draw import experiment as draw
 from jax_unlearn.report.settings import settings_table, shared_settings
 from jax_unlearn.report.table import direction, gap_test, main_table, number
 
 __all__ = ["content"]
 
 
-def content(results: Results) -> dict[str, Any]:
-    """Return what the template of an experiment reads.
-
-    Args:
-      results: with rows.
-    """
-    rows, methods = results.rows, methods_of(results.rows)
+def content(results: reading.Results) -> dict[str, Any]:
+    """Return what the template of an experiment reads, of results with rows."""
+    rows, methods = results.rows, reading.methods_of(results.rows)
     counts = next(iter(rows.values())).histograms or {}
     compared = [row.comparison.level for row in rows.values() if row.comparison]
     targeted = "retrain" in rows
-    learned = _alike(rows, "attacks")
+    learned, cosines = _alike(rows, "attacks"), (results.conflict or {}).values()
     return {
         "rows": rows,
         "methods": methods,
@@ -47,69 +34,45 @@ def content(results: Results) -> dict[str, Any]:
             (labels, [_attack(name, a) for name, a in attacks.items()])
             for labels, attacks in learned
         ],
-        "weak": [
-            (labels, name, attack)
-            for labels, attacks in learned
-            for name, attack in attacks.items()
-            if attack.better_than_chance < 1
-        ],
-        "gaps": [
-            (labels, [_gap(name, gaps[name]) for name in _null_last(gaps)])
-            for labels, gaps in _alike(rows, "gaps")
-        ],
-        "conflict": _conflict(results),
+        "learned_alike": learned,
+        "gaps": [(labels, [*_gaps(gaps)]) for labels, gaps in _alike(rows, "gaps")],
+        "conflicts": [draw.conflict_share(c) for c in cosines],
         "settings": settings_table(rows),
         "shared": shared_settings(rows),
     }
 
 
-def drawings(results: Results) -> dict[str, Any]:
-    """Return the drawings by the sections that show them; none where there are none.
-
-    Args:
-      results: with rows.
-    """
+def drawings(results: reading.Results) -> dict[str, Any]:
+    """Return the drawings by the sections that show them; none where there are none."""
     targeted = "retrain" in results.rows
     return {
-        "gap": comparisons.gap_against_deviation(results) if targeted else None,
-        "deviation": panels.deviation_by_class(results) if targeted else [],
-        "confidence": panels.confidences(results),
-        "weights": panels.weights_against_losses(results),
-        "conflict": panels.conflict_by_step(results),
+        "gap": draw.gap_against_deviation(results) if targeted else None,
+        "deviation": draw.deviation_by_class(results) if targeted else [],
+        "confidence": draw.confidences(results),
+        "weights": draw.weights_against_losses(results),
+        "conflict": draw.conflict_by_step(results),
     }
 
 
-def outcome(rows: Mapping[str, Row]) -> dict[str, Any]:
+def outcome(rows: Mapping[str, reading.Row]) -> dict[str, Any]:
     """Return how the methods ended beside Retrain, the null, and doing nothing.
 
-    Args:
-      rows: with Retrain and one method or more.
-
-    Returns:
-      "best": the key of the method of the least Avg. Gap; "within": labels of those
-      inside the null's interval in all percentages; "gap" and "deviation": labels that
-      are clearly nearer, farther, or neither; None where nothing was tested.
+    "best" is the key of the method of the least Avg. Gap, "within" has the labels of
+    those inside the null's interval in all percentages, "gap" and "deviation" those
+    that are clearly nearer, farther, or neither; None where nothing was tested.
     """
-    methods = methods_of(rows)
-    within = []
-    for key in methods:
-        comparison = rows[key].comparison
-        if comparison is not None and all(
-            comparison.metrics[name].verdict == "inside" for name in PERCENTAGES
-        ):
-            within.append(rows[key].label)
+    keys = reading.methods_of(rows)
+    methods = [rows[key] for key in keys]
     return {
-        "best": min(methods, key=lambda key: getattr(rows[key].avg_gap, "mean", 0.0)),
-        "within": within,
-        "gap": _directions((rows[k].label, gap_test(rows[k])) for k in methods),
-        "deviation": _directions(
-            (rows[k].label, rows[k].deviation_test) for k in methods
-        ),
+        "best": min(keys, key=lambda key: getattr(rows[key].avg_gap, "mean", 0.0)),
+        "within": [row.label for row in methods if row.is_inside],
+        "gap": _directions([(row.label, gap_test(row)) for row in methods]),
+        "deviation": _directions([(row.label, row.deviation_test) for row in methods]),
     }
 
 
 def _directions(
-    tests: Iterable[tuple[str, PairedTest | None]],
+    tests: Sequence[tuple[str, reading.PairedTest | None]],
 ) -> dict[str, list[str]] | None:
     found: dict[str, list[str]] = {"nearer": [], "farther": [], "unclear": []}
     for label, test in tests:
@@ -118,7 +81,7 @@ def _directions(
     return found if any(found.values()) else None
 
 
-def _alike(rows: Mapping[str, Row], part: str) -> list[tuple[list[str], Any]]:
+def _alike(rows: Mapping[str, reading.Row], part: str) -> list[tuple[list[str], Any]]:
     """Return what methods learned, with the labels of those that learned the same."""
     found: list[tuple[list[str], Any]] = []
     for row in rows.values():
@@ -134,35 +97,26 @@ def _alike(rows: Mapping[str, Row], part: str) -> list[tuple[list[str], Any]]:
     return found
 
 
-def _attack(name: str, attack: Attack) -> tuple[str, list[str]]:
+def _attack(name: str, attack: reading.Attack) -> tuple[str, list[str]]:
     share = attack.better_than_chance
     area = f"{number(attack.auc, 3)} ± {number(attack.standard_error, 3)}"
-    cells = [_plain(name), area, f"{number(100 * share, 0)} % of seeds"]
+    cells = [plain(name), area, f"{number(100 * share, 0)} % of seeds"]
     return "bad" if share < 1 else "", cells
 
 
-def _null_last(gaps: Mapping[str, Gap]) -> list[str]:
-    return sorted(gaps, key=lambda name: name == NULL_QUERIES)
+def _gaps(gaps: Mapping[str, reading.Gap]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the rows of a table of gaps, that of the null last."""
+    for name in sorted(gaps, key=lambda name: name == reading.NULL_QUERIES):
+        null, gap = name == reading.NULL_QUERIES, gaps[name]
+        label = "forget samples against each other" if null else plain(name)
+        cells = [label, number(gap.labels, 3), number(gap.features, 4)]
+        yield "reference" if null else "", cells
 
 
-def _gap(name: str, gap: Gap) -> tuple[str, list[str]]:
-    null = name == NULL_QUERIES
-    label = "forget samples against each other" if null else _plain(name)
-    cells = [label, number(gap.labels, 3), number(gap.features, 4)]
-    return "reference" if null else "", cells
+def plain(name: str) -> str:
+    """Return a name of a strategy or an attack in words.
 
-
-def _plain(name: str) -> str:
+    >>> plain("softmax_mlp")
+    'softmax MLP'
+    """
     return name.replace("_", " ").replace("mlp", "MLP")
-
-
-def _conflict(results: Results) -> dict[str, Any]:
-    """Return the least and largest shares of the conflicts that are drawn."""
-    every = list((results.conflict or {}).values())
-    shares = [panels.conflict_share(c) for c in every[: panels.CONFLICTS]]
-    often, removed = zip(*shares, strict=True) if shares else ((0.0,), (0.0,))
-    return {
-        "count": len(every),
-        "often": (min(often), max(often)),
-        "removed": (min(removed), max(removed)),
-    }

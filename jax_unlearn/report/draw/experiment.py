@@ -1,0 +1,307 @@
+"""Drawings of an experiment: two distances; then a panel for each model."""
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jax_unlearn.report import reading
+from jax_unlearn.report.draw import BLUE, GREEN, INK, MUTED, RED, Drawing, Panel, plot
+from jax_unlearn.report.forms import THIRDS
+from jax_unlearn.report.table import number
+
+__all__ = [
+    "confidences",
+    "conflict_by_step",
+    "conflict_share",
+    "deviation_by_class",
+    "gap_against_deviation",
+    "weights_against_losses",
+]
+
+LOWEST_LOSS = 1e-5  # losses are recorded to five digits
+CONFLICTS = 12  # panels of the conflict at most
+MANY = 500  # steps, beyond which the curve of the conflict is a raster
+ZERO: Any = ("axhline", (0,), {"color": INK, "linewidth": 0.9})
+COLOURS = {"retrain": INK, "null": GREEN, "original": RED}
+
+
+def gap_against_deviation(results: reading.Results) -> Drawing:
+    """Draw each model by Avg. Gap and deviation; methods by their number, from 1."""
+    rows = results.rows
+    names = {key: str(n) for n, key in enumerate(reading.methods_of(rows), start=1)}
+    names |= {key: key[0].upper() for key in reading.REFERENCES if key in rows}
+    figures: Any = {key: (rows[key].avg_gap, rows[key].deviation) for key in names}
+    points = {key: (gap.mean, off.mean) for key, (gap, off) in figures.items()}
+    marks: list[Any] = []
+    if "original" in points:
+        look = {"color": RED, "linewidth": 0.9, "linestyle": "--", "zorder": 1}
+        marks += [("axvline", points["original"][:1], look)]
+        marks += [("axhline", points["original"][1:], look)]
+    if "null" in points:
+        x, y = points["null"]
+        shade = {"color": GREEN, "alpha": 0.18, "linewidth": 0}
+        marks.append(("fill_between", ([0, x], 0, y), shade))
+    for key, (gap, off) in figures.items():
+        look = {"fmt": "s" if key in reading.REFERENCES else "o", "markersize": 5}
+        look |= {"xerr": gap.std or 0.0, "yerr": off.std or 0.0, "linewidth": 0.6}
+        look |= {"color": COLOURS.get(key, BLUE), "zorder": 3}
+        marks.append(("errorbar", points[key], look))
+    properties: dict[str, Any] = {
+        "xlabel": "Avg. Gap to Retrain (percentage points)",
+        "ylabel": "mean |p − p*| over the forget samples",
+    }
+    for n, limits in enumerate(("xlim", "ylim")):
+        ends = [of[n].mean + (of[n].std or 0.0) for of in figures.values()]
+        end = max(1e-3, *ends)
+        properties[limits] = (-0.05 * end, 1.07 * end)  # with room for the numbers
+    alt = "Avg. Gap and |p − p*|: " + "; ".join(
+        f"{rows[key].label} {number(x, 2)} and {number(y, 3)}"
+        for key, (x, y) in points.items()
+    )
+    label = functools.partial(_label_points, points=points, names=names)
+    panel = Panel(marks, properties, finish=label)
+    return plot(panel, name="gap", alt=alt, size=(5.2, 3.9))
+
+
+def _label_points(
+    axes: Any, points: Mapping[str, Any], names: Mapping[str, str]
+) -> None:
+    """Write each name beside its point, away from other names and points."""
+    unit = axes.figure.dpi / 72
+    places = axes.transData.transform([*points.values()]) / unit
+    shifts = _apart(places, wide=1.5 if len(names) > 12 else 1.0) - places
+    look: Any = {"ha": "center", "va": "center", "fontsize": 9.5, "fontweight": "bold"}
+    look["arrowprops"] = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.5}
+    look["textcoords"] = "offset points"
+    for (key, point), shift in zip(points.items(), shifts, strict=True):
+        axes.annotate(names[key], point, xytext=shift, **look)
+
+
+def _apart(points: np.ndarray, *, near: float = 12.0, wide: float = 1.0) -> np.ndarray:
+    """Return places beside the points, near to them and apart from all else.
+
+    `wide` is the room of a name across, as a multiple of that along.
+
+    >>> places = _apart(np.array([[0.0, 0.0], [1.0, 1.0]]))
+    >>> bool(np.linalg.norm(places[0] - places[1]) > 10)
+    True
+    """
+    angles = 0.8 + 2.4 * np.arange(len(points))  # no two start in one direction
+    start = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    at = points + near * np.where(len(points) > 1, start, [[0.7, 0.7]])
+    unit = np.array([wide, 1.0])
+    for _ in range(300):
+        push = 0.04 * (points - at)
+        for others, room in ((at, 14.0 if wide > 1 else 13.0), (points, 10.0)):
+            apart = (at[:, None] - others[None]) / unit
+            distance = np.linalg.norm(apart, axis=-1)
+            closeness = np.where(distance > 0, np.maximum(room - distance, 0), 0)
+            safe = np.where(distance > 0, distance, 1.0)
+            push += unit * (0.3 * (closeness / safe)[..., None] * apart).sum(axis=1)
+        at = at + push
+    return at
+
+
+def deviation_by_class(results: reading.Results) -> list[Drawing]:
+    """Draw p − p* from head to tail, one panel a method, or of the original if none."""
+    rows = results.rows
+    ends = [-0.05, 0.05]
+    for row in rows.values():
+        ends += [value for value in row.by_rank or () if value is not None]
+        for third in (row.groups or {}).values():
+            ends += [third.mean - (third.std or 0.0), third.mean + (third.std or 0.0)]
+    # The last rank that has forget samples under any model.
+    ranks = [enumerate(row.by_rank or (), 1) for row in rows.values()]
+    classes = max(n for of in ranks for n, value in of if value is not None)
+    by_rank: dict[str, Any] = {
+        "xlim": (0.5, classes + 0.5),
+        "xticks": _rank_ticks(classes),
+        "xlabel": "class, from head to tail (rank)",
+        "ylabel": "p − p*",
+        "ylim": _with_margin(ends),
+    }
+    by_third = {"xlim": (-0.6, 2.6), "xticks": range(3), "xticklabels": THIRDS}
+    drawings, dot = [], "o" if classes <= 20 else ""
+    for key in reading.methods_of(rows) or [key for key in rows if key != "retrain"]:
+        looks = {"null": (GREEN, ":", 1.4), "original": (RED, "--", 1.4)}
+        looks.pop(key, None)  # the original may be what the panel is of
+        left, right = [ZERO], [ZERO]
+        for line, (colour, dash, width) in (looks | {key: (BLUE, "-", 2.0)}).items():
+            if line in rows:
+                values = np.array((rows[line].by_rank or ())[:classes], np.float64)
+                look = {"color": colour, "linewidth": width, "ms": 3, "marker": dot}
+                left.append(("plot", (np.arange(1, classes + 1), values, dash), look))
+                right += _third_points(rows[line], colour, line == key)
+        panels = [Panel(left, by_rank, share=1.9), Panel(right, by_third)]
+        name, alt = f"deviation{len(drawings)}", _deviation_alt(rows[key])
+        shown = panels if rows[key].groups else panels[:1]
+        drawings.append(plot(*shown, title=rows[key].label, name=name, alt=alt))
+    return drawings
+
+
+def _third_points(row: reading.Row, colour: str, strong: bool) -> Iterable[Any]:
+    look: Any = {"fmt": "_", "markersize": 11, "markeredgewidth": 1.6, "zorder": 2}
+    if strong:
+        look = {"fmt": "o", "markersize": 5, "markeredgewidth": 0, "zorder": 3}
+    for x, third in enumerate(THIRDS):
+        figure = (row.groups or {}).get(third)
+        if figure is not None:
+            error = (figure.std or 0.0) if strong else None
+            own = {"yerr": error, "color": colour, "linewidth": 1.2, **look}
+            yield "errorbar", (x, figure.mean), own
+
+
+def _deviation_alt(row: reading.Row) -> str:
+    text, groups = f"Deviation p − p* of {row.label}", row.groups or {}
+    if groups:
+        means = [(third, groups[third].mean) for third in THIRDS if third in groups]
+        said = [f"{third} {number(mean, 3, sign=True)}" for third, mean in means]
+        return f"{text}: {', '.join(said)}"
+    known = [number(r, 3, sign=True) for r in row.by_rank or () if r is not None]
+    return f"{text}, by class: {', '.join(known)}"
+
+
+def _with_margin(ends: Sequence[float]) -> tuple[float, float]:
+    margin = 0.06 * (max(ends) - min(ends))
+    return min(ends) - margin, max(ends) + margin
+
+
+def _rank_ticks(classes: int) -> list[int]:
+    """Return ticks at the first and last rank and some between.
+
+    >>> _rank_ticks(100)
+    [1, 20, 40, 60, 80, 100]
+    """
+    if classes <= 10:
+        return list(range(1, classes + 1))
+    step = next(s for s in (2, 5, 10, 20, 50, 100, 200, 500, 10**6) if classes / s <= 6)
+    inner = [tick for tick in range(step, classes, step) if classes - tick > step / 2]
+    return [1, *inner, classes]
+
+
+PARTS = ("forget", "unseen", "retain")
+DENSITIES: Any = (
+    ("forget", {"fill": True, "color": RED, "alpha": 0.3}),
+    ("forget", {"color": RED, "linewidth": 1.4}),
+    ("retain", {"color": MUTED, "linewidth": 1.1, "linestyle": "--"}),
+    ("unseen", {"color": BLUE, "linewidth": 1.5}),
+    ("target", {"color": INK, "linewidth": 1.3, "linestyle": ":"}),
+)
+
+
+def confidences(results: reading.Results) -> list[Drawing]:
+    """Draw histograms of the confidence in the true class, one panel a model."""
+    keys = [key for key in reading.ordered_keys(results.rows) if key != "null"]
+    shown = {key: results.rows[key] for key in keys}
+    densities = {
+        key: {part: _density(counts) for part, counts in (row.histograms or {}).items()}
+        for key, row in shown.items()
+    }
+    every = np.concatenate([d for sets in densities.values() for d in sets.values()])
+    low, high = float(every[every > 0].min()) / 1.5, float(every.max()) * 1.6
+    floor = low / 10
+    properties: dict[str, Any] = {
+        "xlim": (0, 1),
+        "ylim": (low, high),
+        "xlabel": "confidence in the true class (probability)",
+        "ylabel": "density, log scale",
+    }
+    drawings = []
+    for n, (key, row) in enumerate(shown.items()):
+        sets = densities[key]
+        above = {part: sets[part][round(0.9 * len(sets[part])) :] for part in PARTS}
+        alt = f"Confidence of {row.label}: share above 0.9: " + ", ".join(
+            f"{part} {100 * top.sum() / max(len(sets[part]), 1):.0f} %"
+            for part, top in above.items()
+        )
+        if "retrain" in densities and key != "retrain":
+            sets = sets | {"target": densities["retrain"]["forget"]}
+        marks = []
+        for part, look in DENSITIES:
+            if part in sets:
+                edges = np.linspace(0, 1, len(sets[part]) + 1)
+                heights = np.maximum(sets[part], floor)
+                marks.append(("stairs", (heights, edges), {"baseline": floor, **look}))
+        panel = Panel(marks, properties, log="y")
+        drawings.append(plot(panel, title=row.label, name=f"confidence{n}", alt=alt))
+    return drawings
+
+
+def _density(counts: Sequence[float]) -> np.ndarray:
+    """Return the density over [0, 1]; zeros where there are no samples.
+
+    >>> _density([1, 3]).tolist()
+    [0.5, 1.5]
+    """
+    values = np.asarray(counts, np.float64)
+    return values * len(values) / max(values.sum(), 1.0)
+
+
+def weights_against_losses(results: reading.Results) -> list[Drawing]:
+    """Draw weight against loss, early and late in a run, a panel a weighting method."""
+    axes = {"xlabel": "loss of the sample (nats), log scale", "ylabel": "weight"}
+    drawings = []
+    for n, (key, points) in enumerate((results.scatter or {}).items()):
+        label, marks, said = results.rows[key].label, [], []
+        for part, losses, weights, *shape in (
+            ("first quarter", points.first_losses, points.first_weights, RED, "s"),
+            ("last", points.last_losses, points.last_weights, BLUE, "o"),
+        ):
+            look: Any = dict(zip(("color", "marker"), shape, strict=True))
+            look |= {"alpha": 0.45, "s": 7, "linewidths": 0, "rasterized": True}
+            marks.append(("scatter", (np.maximum(losses, LOWEST_LOSS), weights), look))
+            least, most = number(min(weights), 2), number(max(weights), 2)
+            middle = number(float(np.median(losses)), 3)
+            said.append(f"{part}: weights {least} to {most}, median loss {middle}")
+        alt = f"Weight against loss of {label}: {'; '.join(said)}"
+        panel = Panel(marks, axes, log="x")
+        drawings.append(plot(panel, title=label, name=f"weight{n}", alt=alt))
+    return drawings
+
+
+def conflict_by_step(results: reading.Results) -> list[Drawing]:
+    """Draw the cosine of g_f and g_r at each step, of the first `CONFLICTS` methods."""
+    shown = list((results.conflict or {}).items())[:CONFLICTS]
+    limits = _with_margin([v for _, angles in shown for v in angles] + [-0.1, 0.1])
+    drawings = []
+    for n, (key, cosines) in enumerate(shown):
+        label, count, values = results.rows[key].label, len(cosines), np.array(cosines)
+        shares = zip(conflict_share(cosines), (0, 1), strict=True)
+        often, removed = (number(100 * share, digits) for share, digits in shares)
+        detail = (
+            f"conflict in {often} % of {count:,} step{'s' * (count > 1)}, "
+            f"{removed} % of ‖g_f‖ removed"
+        )
+        steps = np.arange(1, count + 1)
+        look: Any = {"rasterized": count > MANY}
+        shade = {"color": RED, "alpha": 0.35, "linewidth": 0, "interpolate": True}
+        shade |= look
+        look |= {"marker": "o" if count <= 60 else "", "markersize": 2.4}
+        marks = [
+            ("fill_between", (steps, values, 0, values < 0), shade),
+            ("plot", (steps, values), {"color": BLUE, "linewidth": 1.1, **look}),
+            ZERO,
+            ("locator_params", ("x",), {"integer": True, "nbins": 6}),
+        ]
+        pad = max(0.02 * count, 0.5)
+        axes: Any = {"xlim": (1 - pad, count + pad), "ylim": limits}
+        panel = Panel(marks, axes | {"xlabel": "step", "ylabel": "cos(g_f, g_r)"})
+        words = {"title": label, "detail": detail, "name": f"conflict{n}"}
+        alt = f"Cosine of the two gradients of {label}: {detail}"
+        drawings.append(plot(panel, **words, alt=alt, size=(3.5, 2.0)))
+    return drawings
+
+
+def conflict_share(cosines: Sequence[float]) -> tuple[float, float]:
+    """Return how often two gradients conflict, and what a projection removes.
+
+    They are the share of the steps where cos < 0, and the mean of max(0, −cos): the
+    projection of g_f beside g_r removes a part of length −cos·‖g_f‖ in a conflict.
+
+    >>> conflict_share([-0.5, 0.1, 0.2, 0.0])
+    (0.25, 0.125)
+    """
+    values = np.asarray(cosines, np.float64)
+    return float((values < 0).mean()), float(np.maximum(0.0, -values).mean())
