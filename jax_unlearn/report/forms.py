@@ -10,15 +10,8 @@ from msgspec import Meta, Struct, field, structs
 
 from jax_unlearn.audit.card import FigureCard, groups_of
 from jax_unlearn.audit.figures import KINDS
-from jax_unlearn.lab.schema import (
-    ROUNDING,
-    FieldError,
-    Finite,
-    NotNegative,
-    Percent,
-    Share,
-    Whole,
-)
+from jax_unlearn.lab import schema
+from jax_unlearn.lab.schema import ROUNDING, FieldError, Finite, NotNegative
 
 __all__ = ["Audit", "AuditFigure", "GenerationResults", "GenerationRow", "Roc"]
 
@@ -32,7 +25,7 @@ Counts = Annotated[tuple[NotNegative, ...], Meta(min_length=1)]
 Settings = dict[str, Any] | None
 Gapped = tuple[Finite | None, ...]  # by class, None where there are no samples
 Natural = Annotated[int, Meta(ge=1)]
-Rates = Annotated[tuple[Share, ...], Meta(min_length=1)]
+Rates = Annotated[tuple[schema.Share, ...], Meta(min_length=1)]
 Signed = Annotated[float, Meta(ge=-1 - ROUNDING, le=1 + ROUNDING)]
 
 
@@ -100,7 +93,7 @@ class PlainCard(Struct, frozen=True, forbid_unknown_fields=True):
     meaning: str
     group: str
     source: str
-    digits: Whole
+    digits: schema.Whole
     models: Natural
 
 
@@ -114,7 +107,7 @@ class Audit(Struct, frozen=True):
     details: dict[str, Detail]
     models: dict[str, Natural]
     retrained: Natural
-    half: Whole
+    half: schema.Whole
     resamples: Annotated[int, Meta(ge=2)]
     forgotten: Natural
     level: Annotated[float, Meta(gt=0, lt=1)]
@@ -217,7 +210,7 @@ class Amount(Struct, frozen=True):
 class Judge(Struct, frozen=True):
     """The classifier that says what is in the images, on real ones."""
 
-    accuracy: Percent
+    accuracy: schema.Percent
     by_class: tuple[Finite, ...] | None = None
 
 
@@ -242,7 +235,7 @@ class GenerationRow(Struct, frozen=True):
 class RunAttack(Struct, frozen=True):
     """The held-out quality of a membership attack on denoising errors."""
 
-    auc: Share
+    auc: schema.Share
     standard_error: NotNegative
     better_than_chance: bool
 
@@ -256,8 +249,8 @@ class RunDetails(Struct, frozen=True):
 class RunRow(Struct, frozen=True):
     """One diffusion model in one run."""
 
-    ua: Percent
-    retained_accuracy: Percent
+    ua: schema.Percent
+    retained_accuracy: schema.Percent
     frechet: NotNegative
     by_class: Gapped
     fid: NotNegative | None = None
@@ -280,7 +273,7 @@ class GenerationRun(Struct, frozen=True):
     """One forgotten class of one seed."""
 
     seed: Finite
-    forgotten: Whole = field(name="class")
+    forgotten: schema.Whole = field(name="class")
     rows: dict[str, RunRow]
     grids: dict[str, str] | None = None
 

@@ -231,11 +231,7 @@ give the results.json of a run
 
 
 def read_rows(results: Any, kind: type[Kind]) -> dict[str, Kind]:
-    """Return the rows of results, or of their types, of which nothing else is needed.
-
-    Raises:
-      InputError: a row that is not of that kind.
-    """
+    """Return the rows of results, or of their types; nothing else of them is read."""
     rows = results["rows"] if isinstance(results, Mapping) else results.rows
     every: Any = dict[str, kind]
     return schema.read(every, rows, name="results.rows", lenient=True, remedy=REMEDY)

@@ -1,5 +1,6 @@
 """Settings of the methods in words: what each one reads, and what several share."""
 
+import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -63,10 +64,8 @@ def show(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list | tuple):
-        counts: dict[str, int] = {}
-        for text in map(show, value):
-            counts[text] = counts.get(text, 0) + 1
-        return " + ".join(t if n == 1 else f"{n} × {t}" for t, n in counts.items())
+        counts = collections.Counter(map(show, value)).items()
+        return " + ".join(text if n == 1 else f"{n} × {text}" for text, n in counts)
     return str(value).replace("_", " ")
 
 
@@ -113,12 +112,11 @@ def _group(
         if key in COMMON or foreign or not all(key in read[n] for n in of):
             continue
         values = [read[n][key] for n in of]
-        for value in values:
-            count = values.count(value)
-            if count == len(values):
-                same[key] = value
-            elif own and len(values) < 2 * count and len(values) > 2:
-                usual[key] = value
+        value = max(values, key=values.count)
+        if values.count(value) == len(values):
+            same[key] = value
+        elif own and 2 < len(values) < 2 * values.count(value):
+            usual[key] = value
     return _Group(name, of, same, usual)
 
 

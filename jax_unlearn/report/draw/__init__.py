@@ -141,14 +141,14 @@ def plot(
 
 
 def _scale_by_tens(axes: Any, direction: str) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    from matplotlib.ticker import LogLocator
 
     axes.set(**{f"{direction}scale": "log"})
+    axes.minorticks_off()
     axis = axes.xaxis if direction == "x" else axes.yaxis
     axis.set_major_locator(LogLocator(numticks=6))
-    axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(
-        FuncFormatter(lambda x, _: f"{x:g}".replace("e-0", "e−").replace("e+0", "e"))
+        lambda x, _: f"{x:g}".replace("e-0", "e−").replace("e+0", "e")
     )
 
 
@@ -274,11 +274,10 @@ def ladder(
     ends = np.cumsum(steps)
     at = ends - np.array(steps) / 2
     left = 0.12 + max(width_of(line) for text in wrapped for line in text.split("\n"))
-    panels = under_legend(
-        entries, float(ends[-1]), left=left, between=0.35, count=count
-    )
+    height = float(ends[-1])
+    panels = under_legend(entries, height, left=left, between=0.35, count=count)
     for axes in panels:
-        axes.set(ylim=(ends[-1], 0), yticks=at, yticklabels=wrapped)
+        axes.set(ylim=(height, 0), yticks=at, yticklabels=wrapped)
         axes.tick_params(axis="y", length=0, pad=5, labelleft=axes is panels[0])
     return panels, at, ends[:-1]
 

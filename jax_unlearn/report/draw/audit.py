@@ -1,6 +1,6 @@
 """The drawings of an audit: ROC curves on log-log axes, epsilons, where values lie."""
 
-import math
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,11 +20,6 @@ PANEL, LARGE = (3.5, 2.9), (5.2, 3.9)  # inches
 LEAST_RATE = 1e-3  # at the left of a ROC curve
 BINS = 24  # of the finite epsilons
 STRIP, BAND = (112.0, 14.0), (44.0, 68.0)  # points; where the null's interval is drawn
-_COLOURS = (
-    *((BLUE, "blue"), (draw.PURPLE, "purple")),
-    *((draw.AMBER, "amber"), (draw.INK, "ink")),
-)
-_DASHES = (("-", ""), ("--", " dashed"))
 
 
 class Look(NamedTuple):
@@ -36,21 +31,23 @@ class Look(NamedTuple):
     swatch: str
 
 
+_WORDS = {BLUE: "blue", draw.PURPLE: "purple", draw.AMBER: "amber", draw.INK: "ink"}
+_LOOKS = [
+    Look(colour, dash, width, f"{_WORDS[colour]}{dashed}{thin}")
+    for width, thin in ((1.8, ""), (0.9, " thin"))
+    for dash, dashed in (("-", ""), ("--", " dashed"))
+    for colour in _WORDS
+]
+
+
 def looks(methods: Sequence[str]) -> dict[str, Look]:
     """Return a look for each method; 16 before two are alike.
 
     >>> [look.swatch for look in looks(["ft", "original"]).values()]
     ['blue', 'red dashed']
     """
-    found = {}
-    for n, name in enumerate(name for name in methods if name != "original"):
-        colour, word = _COLOURS[n % 4]
-        dash, dashed = _DASHES[n // 4 % 2]
-        thin = n // 8 % 2
-        look = f"{word}{dashed}{' thin' * thin}"
-        found[name] = Look(colour, dash, 0.9 if thin else 1.8, look)
-    original = Look(draw.RED, "--", 1.6, "red dashed")
-    return {name: found.get(name, original) for name in methods}
+    original, several = Look(draw.RED, "--", 1.6, "red dashed"), itertools.cycle(_LOOKS)
+    return {name: original if name == "original" else next(several) for name in methods}
 
 
 def roc_of_all(record: Audit, labels: Mapping[str, str]) -> Drawing | None:
@@ -247,9 +244,6 @@ def place(value: float, low: float, high: float) -> float:
     >>> place(1.5, 1.0, 2.0), place(7.0, 1.0, 1.0) > STRIP[0]
     (56.0, True)
     """
-    left, right = BAND
-    if high - low <= ROUNDING:
-        away = value - (low + high) / 2
-        beyond = math.copysign(1e3, away) if abs(away) > ROUNDING else 0.0
-        return (left + right) / 2 + beyond
-    return left + (right - left) * (value - low) / (high - low)
+    width = max(high - low, 4 * ROUNDING)  # what rounding moves stays in the band
+    share = (value - (low + high) / 2) / width
+    return (BAND[0] + BAND[1]) / 2 + (BAND[1] - BAND[0]) * share

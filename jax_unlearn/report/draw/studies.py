@@ -30,15 +30,7 @@ GENERATED: tuple[Column, ...] = tuple(
     (name, *GENERATION[name]) for name in ("ua", "retained_accuracy", "frechet")
 )
 COLOURS = (BLUE, PURPLE, AMBER, INK, MUTED, RED)
-MARKERS = (
-    "o",
-    "s",
-    "^",
-    "D",
-    "v",
-    "P",
-    "X",
-)  # 35 or 42 series before one looks the same
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # with the colours, 35 or 42 looks
 SHIFT, EDGE = 0.018, 0.07  # of the length of an axis: between series, at the ends of ρ
 BESIDE = 0.1  # inches between two points on one step
 _POINT: Any = {"markersize": 4.6, "elinewidth": 1.0, "capsize": 2.2, "zorder": 3}
@@ -281,10 +273,8 @@ def _ladder(
 
 def _scale_by_rho(axes: Any, shares: Sequence[float], span: float) -> None:
     """Scale by the logarithm, with a tick at each ρ that leaves room for its number."""
-    from matplotlib.ticker import NullLocator
-
     axes.set_xscale("log")
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.minorticks_off()
     factor = math.exp(EDGE * span)
     axes.set_xlim(shares[0] / factor, shares[-1] * factor)
     inches = axes.get_position().width * draw.WIDTH

@@ -13,16 +13,11 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from jax_unlearn.data import write_atomic
+from jax_unlearn.report import table
 from jax_unlearn.report.forms import GenerationResults
 from jax_unlearn.report.pages import audit, experiment
 from jax_unlearn.report.reading import check_results, methods_of
 from jax_unlearn.report.settings import show
-from jax_unlearn.report.table import (
-    generation_label,
-    generation_table,
-    number,
-    tabulated,
-)
 
 __all__ = ["render", "write"]
 
@@ -82,11 +77,11 @@ def _generated(results: GenerationResults) -> dict[str, Any]:
     ]
     return {
         "results": results,
-        "table": generation_table(results),
-        "tables": [tabulated(run.rows) for run in results.runs],
+        "table": table.generation_table(results),
+        "tables": [table.tabulated(run.rows) for run in results.runs],
         "drawn": ["original", "retrain", "null", *methods_of(results.rows)],
         "settings": ([name.replace("_", " ") for name in differ], settings),
-        "label": generation_label,
+        "label": table.generation_label,
     }
 
 
@@ -103,7 +98,7 @@ def environment() -> Any:
     )
     environment.filters |= {
         "count": _count,
-        "number": number,
+        "number": table.number,
         "pairs": _pairs,
         "plain": experiment.plain,
         "quoted": repr,

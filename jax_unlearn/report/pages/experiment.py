@@ -83,18 +83,12 @@ def _directions(
 
 def _alike(rows: Mapping[str, reading.Row], part: str) -> list[tuple[list[str], Any]]:
     """Return what methods learned, with the labels of those that learned the same."""
-    found: list[tuple[list[str], Any]] = []
+    found: dict[str, tuple[list[str], Any]] = {}
     for row in rows.values():
-        if row.learned is None:
-            continue
-        learned = getattr(row.learned, part)
-        for labels, other in found:
-            if list(learned.items()) == list(other.items()):
-                labels.append(row.label)
-                break
-        else:
-            found.append(([row.label], learned))
-    return found
+        if row.learned is not None:
+            learned = getattr(row.learned, part)
+            found.setdefault(repr(learned), ([], learned))[0].append(row.label)
+    return list(found.values())
 
 
 def _attack(name: str, attack: reading.Attack) -> tuple[str, list[str]]:
