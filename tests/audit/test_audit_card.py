@@ -3,9 +3,10 @@
 How to add a figure. To the library: a `FigureCard` beside the function that computes
 it (`alone` for what each model has, `against` for two sets of models), and its name in
 `FIGURES` of `audit/figures.py`, at the place where it is to be shown; its group comes
-with it. One's own: a card as below, in `ju.audit.audit(figures=(*FIGURES, MINE))`, or
-asked for by `metrics=[..., MINE]`. The page tells a group by its name unless `TITLES`
-of `report/audit.py` has a heading for it.
+with it, and `tells` says what the page makes of it. One's own: a card as below, in
+`ju.audit.audit(figures=(*FIGURES, MINE))`, or asked for by `metrics=[..., MINE]`. The
+page tells a group by its name unless `TITLES` of `report/pages/audit.py` has a heading
+for it.
 """
 
 import dataclasses

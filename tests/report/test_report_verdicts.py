@@ -1,6 +1,7 @@
 """The plain words of an audit say what the figures say, and promise nothing."""
 
 import copy
+import dataclasses
 import html
 import re
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from markupsafe import Markup
 from test_report_page import Page
 
 from jax_unlearn.audit.figures import KINDS
+from jax_unlearn.errors import InputError
 from jax_unlearn.report import Drawing, check_results, render
 from jax_unlearn.report.draw import audit as draw
 from jax_unlearn.report.pages import audit, environment
@@ -122,6 +124,21 @@ def test_one_outside_may_be_chance(inside, key, up, said):
         "So few may be chance: about 1.0 of 20 figures would lie outside even of "
         "another Retrain."
     )
+
+
+def test_a_card_says_what_its_figure_tells(inside):
+    assert all(card.tells for card in KINDS.values())
+    with pytest.raises(InputError, match="unknown tells 'trace'"):
+        dataclasses.replace(KINDS["klom"], tells="trace")
+    record = with_outside(inside, "klom")
+    plain = {key: card.plain() for key, card in KINDS.items()}
+    assert told(record | {"cards": plain}) == told(record)  # as an audit writes it
+    plain["own"] = KINDS["klom"].plain() | {"label": "own figure"}
+    for figures in record["figures"].values():
+        figures["own"] = figures.pop("klom")
+    said = told(record | {"cards": plain})
+    assert "by own figure the models are not as other Retrains are" in said
+    assert "an auditor with" not in said
 
 
 def test_many_outside_are_counted_not_listed(inside):
