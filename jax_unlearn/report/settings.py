@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -85,33 +86,32 @@ def _read(rows: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[_Group]]:
     if all(own.get("rho", 1) == 1 for own in read):
         read = [{k: v for k, v in own.items() if k != "rho"} for own in read]
     names = [setting["method"] for setting in settings]
-    apart = [m for m in dict.fromkeys(names) if len(_own(m)) >= APART]
-    every = _group("all methods", range(len(names)), read, names)
-    parts = {}
+    apart = [m for m in dict.fromkeys(names) if len(OWN.get(m, ())) >= APART]
+    parts = {"all methods": {*names}}
     if apart and len(set(names)) > 1:
         parts[f"all but {' and '.join(apart)}"] = {*names} - {*apart}
         parts |= {f"all of {method}": {method} for method in apart}
-    groups = [every]
+    groups: list[_Group] = []
     for name, methods in parts.items():
         of = [n for n, method in enumerate(names) if method in methods]
-        group = _group(name, of, read, names)
-        same = {k: v for k, v in group.same.items() if k not in every.same}
+        own = OWN.get(names[of[0]], ()) if len(methods) == 1 else ()
+        group = _group(name, of, [read[n] for n in of], own)
+        said = groups[0].same if groups else {}
+        same = {k: v for k, v in group.same.items() if k not in said}
         groups.append(group._replace(same=same))
     return read, groups
 
 
 def _group(
-    name: str, of: Sequence[int], read: Sequence[dict[str, Any]], names: Sequence[str]
+    name: str, of: Sequence[int], read: Sequence[dict[str, Any]], own: Sequence[str]
 ) -> _Group:
     """Return what rows share; options of a method or weighting only where it is one."""
-    methods = {names[n] for n in of}
-    own = _own(methods.pop()) if len(methods) == 1 else ()
     same, usual = {}, {}
-    for key in read[of[0]] if len(of) > 1 else ():
+    for key in read[0] if len(read) > 1 else ():
         foreign = key in OPTIONS and key not in own
-        if key in COMMON or foreign or not all(key in read[n] for n in of):
+        if key in COMMON or foreign or not all(key in each for each in read):
             continue
-        values = [read[n][key] for n in of]
+        values = [each[key] for each in read]
         value = max(values, key=values.count)
         if values.count(value) == len(values):
             same[key] = value
@@ -124,16 +124,14 @@ def _joined(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{k} {show(v)}".replace("_", " ") for k, v in settings.items())
 
 
-OPTIONS = {
-    "keep",  # of all methods that mask weights
-    *(
-        field.name
-        for card in (*METHODS.values(), *WEIGHTINGS.values())
-        for field in dataclasses.fields(card.options)
-        if field.type is not bool
-    ),
-}
-"""Settings that belong to a method or a weighting, and not to all of them."""
+def _fields(card: Any) -> list[str]:
+    return [f.name for f in dataclasses.fields(card.options) if f.type is not bool]
+
+
+OWN = {name: _fields(card) for name, card in METHODS.items()}
+"""Settings that only this method, and few others, read."""
+OPTIONS = {"keep", *itertools.chain(*OWN.values(), *map(_fields, WEIGHTINGS.values()))}
+"""Settings that belong to a method or a weighting; "keep" to all that mask weights."""
 
 
 def told(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,12 +176,6 @@ def is_known(record: Mapping[str, Any]) -> bool:
     method = record["method"]
     own = isinstance(method, str) and ".py:" in method
     return own or bool(record.get("own")) or method in (*METHODS,)
-
-
-def _own(method: str) -> tuple[str, ...]:
-    """Return the settings that only this method, and few others, read."""
-    fields = dataclasses.fields(METHODS[method].options) if method in METHODS else ()
-    return tuple(field.name for field in fields if field.type is not bool)
 
 
 def _setting(record: Mapping[str, Any]) -> Unlearning | None:
