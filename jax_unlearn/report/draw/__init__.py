@@ -277,8 +277,15 @@ def ladder(
     height = float(ends[-1])
     panels = under_legend(entries, height, left=left, between=0.35, count=count)
     for axes in panels:
-        axes.set(ylim=(height, 0), yticks=at, yticklabels=wrapped)
-        axes.tick_params(axis="y", length=0, pad=5, labelleft=axes is panels[0])
+        axes.set(ylim=(height, 0), yticks=at)
+        axes.tick_params(axis="y", length=0, labelleft=False)
+    look: Any = {"ha": "right", "va": "center_baseline", "xytext": (-5, 0)}
+    look |= {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    for text, middle in zip(wrapped, at, strict=True):
+        lines = text.split("\n")  # each a text of its own, which has a place in the SVG
+        for n, line in enumerate(lines):
+            place = middle + LINE * (n - (len(lines) - 1) / 2)
+            panels[0].annotate(line, (0, place), **look)
     return panels, at, ends[:-1]
 
 
