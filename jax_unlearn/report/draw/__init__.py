@@ -116,7 +116,7 @@ def plot(
     >>> [text in drawing.svg for text in ("var(--blue)", ">step<", ">1e−5<")]
     [True, True, True]
     """
-    from matplotlib.figure import Figure  # not pyplot, which would keep it
+    from matplotlib.figure import Figure  # that pyplot does not know
 
     (width, height), gap = size, 0.1
     left, right, bottom, top = 0.57, 0.12, 0.4, 0.08
