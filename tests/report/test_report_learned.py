@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_results import made_results
-from test_report_page import NO_DRAWINGS, Page, squeezed
+from test_report_page import NO_DRAWINGS, Page, squeezed, typed
 
 from jax_unlearn.lab import Unlearning
-from jax_unlearn.report import check_results, render
+from jax_unlearn.report import render
 from jax_unlearn.report.draw import experiment as panels
 from jax_unlearn.report.pages import experiment
 
@@ -37,7 +37,7 @@ def only_conflict(results):
 
 
 def content(results):
-    return experiment.content(check_results(results))
+    return experiment.content(typed(results))
 
 
 def cells(tables):
@@ -45,7 +45,7 @@ def cells(tables):
 
 
 def conflict_by_step(results):
-    return panels.conflict_by_step(check_results(results))
+    return panels.conflict_by_step(typed(results))
 
 
 def caption(results):
@@ -203,8 +203,8 @@ def test_of_many_methods_the_first_are_drawn(results):
 def test_the_shade_is_the_area_below_zero(results):
     cosines = [0.4, -0.4, -0.2, 0.2, 0.0, -0.3, -0.3]
     (drawing,) = conflict_by_step(results | {"conflict": {"m1": cosines}})
-    curve = re.search(r'd="(M [^"]*)" [^>]*stroke: var\(--blue\)', drawing.svg)
-    points = np.array(re.findall(r"[-\d.]+", curve[1]), float).reshape(-1, 2)
+    curve = re.findall(r'd="(M [^"]*)" [^>]*stroke: var\(--blue\)', drawing.svg)[0]
+    points = np.array(re.findall(r"[-\d.]+", curve), float).reshape(-1, 2)
     heights = (points[:, 1] - points[4, 1]) / (points[1, 1] - points[0, 1])
     np.testing.assert_allclose(-0.8 * heights, cosines, atol=2e-3)
     corners = []

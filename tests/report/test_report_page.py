@@ -6,10 +6,12 @@ import copy
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pytest
+from cycler import cycler
 from made_results import made_results
 
 import jax_unlearn.report
@@ -18,6 +20,7 @@ from jax_unlearn.lab import Unlearning
 from jax_unlearn.report import check_results, main_table, render, write
 from jax_unlearn.report.draw import experiment as panels
 from jax_unlearn.report.pages import experiment
+from jax_unlearn.report.reading import Results
 
 VOID = {"meta", "br"}
 NO_DRAWINGS = dict.fromkeys(("gap", "deviation", "confidence", "weights", "conflict"))
@@ -82,8 +85,10 @@ def squeezed(texts):
     return [" ".join(text.split()) for text in texts]
 
 
-def typed(results):
-    return check_results(results)
+def typed(results) -> Results:
+    found = check_results(results)
+    assert isinstance(found, Results)
+    return found
 
 
 def summary(results):
@@ -167,15 +172,15 @@ def test_a_line_of_the_deviation_lies_where_its_numbers_say(results):
         row["by_rank"] = [0.0, 0.5, 1.0, 0.5, 0.0, 0.0]
         row["groups"] = {}
     (drawing, _) = panels.deviation_by_class(typed(results | {"rows": rows}))
-    line = re.search(r'd="(M [^"]*)" [^>]*stroke: var\(--blue\)', drawing.svg)
-    points = np.array(re.findall(r"[-\d.]+", line[1]), float).reshape(-1, 2)
+    line = re.findall(r'd="(M [^"]*)" [^>]*stroke: var\(--blue\)', drawing.svg)[0]
+    points = np.array(re.findall(r"[-\d.]+", line), float).reshape(-1, 2)
     np.testing.assert_allclose(np.diff(points[:, 0]), points[1, 0] - points[0, 0], 0.01)
     heights = (points[0, 1] - points[:, 1]) / (points[0, 1] - points[2, 1])
     np.testing.assert_allclose(heights, rows["m0"]["by_rank"], atol=1e-3)
 
 
 def test_the_same_results_give_the_same_page(results, source):
-    user = {"font.size": 30, "axes.prop_cycle": matplotlib.cycler(color=["red"])}
+    user: Any = {"font.size": 30, "axes.prop_cycle": cycler(color=["red"])}
     with matplotlib.rc_context(user):
         before = dict(matplotlib.rcParams)
         assert render(results) == source

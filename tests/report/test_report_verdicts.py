@@ -19,6 +19,7 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.report import Drawing, check_results, render
 from jax_unlearn.report.draw import audit as draw
 from jax_unlearn.report.pages import audit, environment
+from jax_unlearn.report.reading import Results
 
 SPACE = "\N{NO-BREAK SPACE}"
 PROMISES = r"\bforgotten\b|\bsafe|\bguarantee|\berased|\bcompliant|\bproven\b"
@@ -44,7 +45,10 @@ def with_outside(record, *keys, up=True):
 
 
 def typed(record):
-    return check_results({"format": 1, "audit": record}).audit
+    found = check_results({"format": 1, "audit": record})
+    assert isinstance(found, Results)
+    assert found.audit is not None
+    return found.audit
 
 
 def plain(markup):
