@@ -43,6 +43,7 @@ MEMORY = 256  # programs of a function whose choices are remembered
 _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar(
     "chosen", default=None
 )
+_products = contextvars.ContextVar("products", default=False)
 _outside = core.get_opaque_trace_state(convention="flax")  # of no transformation
 
 
@@ -90,6 +91,39 @@ def using(name: str) -> Iterator[None]:
         yield
     finally:
         _chosen.reset(token)
+
+
+@contextmanager
+def products() -> Iterator[None]:
+    """Let the networks of `ju.zoo` traced inside convolve by products with patches.
+
+    For `jax.vmap` over models on CPUs: each has kernels of its own, which makes XLA's
+    convolution a grouped one, slow there, and a matrix product a batch of products.
+
+    Source: our choice.
+
+    >>> import jax_unlearn as ju
+    >>> def convolved(x, kernel):
+    ...     return ju.zoo.in_parts(x, kernel, (1, 1), [(1, 1), (1, 1)])
+    >>> x, kernel = np.ones((2, 4, 4, 1)), np.ones((3, 3, 1, 1))
+    >>> with products():
+    ...     "conv_general_dilated" in str(jax.make_jaxpr(convolved)(x, kernel))
+    False
+    """
+    token = _products.set(True)
+    try:
+        yield
+    finally:
+        _products.reset(token)
+
+
+def by_products() -> bool:
+    """Return whether `products` is around.
+
+    >>> by_products()
+    False
+    """
+    return _products.get()
 
 
 def in_force() -> str | None:

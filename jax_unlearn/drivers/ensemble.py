@@ -28,11 +28,15 @@ HOWS = ("vmap", "map", "loop")
 
 
 class _Way(NamedTuple):
-    """What a program of an ensemble depends on: the step, how it is run, and where."""
+    """What a program of an ensemble depends on: the step, how it is run, and where.
+
+    `products`: whether the networks convolve by matrix products, see `_way`.
+    """
 
     step: Callable
     how: str
     mesh: Mesh | None = None
+    products: bool = False
 
 
 EnsembleCallback = Callable[[int, UnlearnState, UnlearnInfo], None]
@@ -66,8 +70,9 @@ def run_ensemble(
       keys: of the whole run, one a model, `[N]`.
       how: "vmap": one vectorised program; "map": one program, model after model inside
         it; "loop": a program for one model, called N times a step; "auto": what is
-        fastest in the first two steps. On CPUs, vmap suits matrix products but makes
-        grouped convolutions, which are slow there.
+        fastest in the first two steps. On CPUs, vmap suits matrix products, which the
+        networks of `ju.zoo` then convolve by; other convolutions become grouped ones,
+        which are slow there.
       mesh: devices to spread the models over, along an axis "ensemble" whose size
         divides N; each device runs its own models, none talks to another.
       check_every: how often, in steps, losses and updates are looked at.
@@ -100,12 +105,12 @@ def run_ensemble(
     if how == "auto":
         head = list(itertools.islice(steps, 2))
         steps = itertools.chain(head, steps)
-        ways = [_Way(unlearner.step, name, mesh) for name in HOWS]
+        ways = [_way(unlearner, name, mesh) for name in HOWS]
         ways = [way for way in ways if mesh is None or way.how != "loop"]
         times = [_seconds(way, states, head, keys) for way in ways] if head else [0.0]
         way = ways[int(np.argmin(times))]
     else:
-        way = _Way(unlearner.step, how, mesh)
+        way = _way(unlearner, how, mesh)
     first = np.asarray(states.step)
     carried, own = _begin(way, states, keys)
     losses: list[Any] = []
@@ -169,7 +174,7 @@ def step_seconds(
     (['loop', 'vmap'], True)
     """
     _check(states, schedules, keys)
-    ways = [_Way(unlearner.step, how, _check_way(how, mesh, len(keys))) for how in hows]
+    ways = [_way(unlearner, how, _check_way(how, mesh, len(keys))) for how in hows]
     steps = list(_steps(schedules))
     if not steps or repeats < 1:
         raise InputError(
@@ -220,6 +225,16 @@ def _check_way(how: str, mesh: Mesh | None, count: int) -> Mesh | None:
             "of fewer devices"
         )
     return automatic(mesh)
+
+
+def _way(unlearner: Unlearner, how: str, mesh: Mesh | None) -> _Way:
+    """Return the way, its convolutions products where these are faster: on CPUs.
+
+    By `tests/benchmarks/bench_steps.py`. Left to XLA with all else by the switch of
+    `programs`.
+    """
+    products = how == "vmap" and programs.in_force() not in (None, "xla")
+    return _Way(unlearner.step, how, mesh, products)
 
 
 def _steps(
@@ -289,6 +304,9 @@ def _step(way: _Way, states, batches, keys):
         return way.step(state, batch, jax.random.fold_in(key, state.step))
 
     def many(*stacked):
+        if way.products:
+            with programs.products():
+                return jax.vmap(one)(*stacked)
         if way.how == "vmap":
             return jax.vmap(one)(*stacked)
         return jax.lax.map(lambda each: one(*each), stacked)

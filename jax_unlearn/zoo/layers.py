@@ -18,6 +18,7 @@ from flax import nnx
 from jax_unlearn._validate import at_least
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array
+from jax_unlearn.zoo.convolution import convolve
 
 __all__ = ["XLA", "ConvNorm", "Convolution", "attention", "batch_norm"]
 __all__ += ["check_images", "classifier", "conv", "flat_normal", "global_mean"]
@@ -26,7 +27,7 @@ __all__ += ["group_norm", "halve", "kaiming", "linear", "linear_uniform", "norma
 Convolution = Callable[..., Array]
 """As `jax.lax.conv_general_dilated`, which it is unless told otherwise."""
 
-XLA: Convolution = jax.lax.conv_general_dilated
+XLA: Convolution = convolve
 
 
 def flat_normal(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:

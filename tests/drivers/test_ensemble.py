@@ -361,3 +361,34 @@ def test_the_benchmark_runs(monkeypatch, capsys):
     total = found["seconds"]["total"]
     assert found["ratio"]["vmap"] == pytest.approx(total["one by one"] / total["vmap"])
     assert told.err.startswith("2 models of linear on cpu: one by one ")
+
+
+@pytest.fixture(scope="module")
+def convolutional():
+    """Return method, states and batches of networks that convolve."""
+    model = ju.from_nnx(lambda rngs: ju.zoo.SmallCNN(3, width=2, rngs=rngs))
+    alg = ju.methods.finetune(model, optax.sgd(0.1))
+    x = jax.random.normal(jax.random.key(0), (2, 4, 5, 5, 1))
+    starts = [alg.init(*model.init(jax.random.key(i), x[i])) for i in range(2)]
+    labels = jnp.arange(4, dtype=jnp.int32) % 3
+    steps = [[ju.UnlearnBatch(None, ju.Batch(own, labels))] for own in x]
+    return alg, stack(starts), steps
+
+
+@pytest.mark.parametrize("choice", ["rule", "xla"])
+def test_under_vmap_networks_convolve_by_products(convolutional, choice):
+    alg, states, steps = convolutional
+    with ju.programs.using(choice):
+        way = ensemble._way(alg, "vmap", None)
+        given = states, stack([each[0] for each in steps]), KEYS[:2]
+        program = ensemble._step.lower(way, *given).as_text()
+        assert ("stablehlo.convolution" in program) == (choice == "xla")
+
+
+def test_products_give_each_model_what_it_gets_alone(convolutional):
+    alg, states, steps = convolutional
+    devices = Mesh(np.array(jax.devices()[:2]), ("ensemble",))
+    expected = run_ensemble(alg, states, steps, KEYS[:2], how="loop")
+    for mesh in (None, devices):
+        done = run_ensemble(alg, states, steps, KEYS[:2], how="vmap", mesh=mesh)
+        trees_close(done, expected, rtol=1e-4, atol=1e-5)

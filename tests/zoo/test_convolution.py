@@ -123,6 +123,69 @@ def test_networks_take_it(network):
     assert jnp.linalg.norm(flat - flat_) < 1e-3 * jnp.linalg.norm(flat_)
 
 
+PLAIN = {"several parts, the last one short", "a stride of two", "a wide kernel"}
+
+
+@pytest.mark.parametrize("case", sorted(PLAIN))
+def test_products_of_many_models_are_their_convolutions(case):
+    batch, side, kernel, stride, _ = CASES[case]
+    x, weights = arrays(batch, side, kernel)
+    many = jnp.stack([x, 2 * x]), jnp.stack([weights, weights - 1])
+    window = ((stride, stride), [(kernel // 2, kernel // 2)] * 2)
+
+    def convolved(x, weights):
+        return convolution.convolve(x, weights, *window, dimension_numbers=AXES)
+
+    def gradients(*given):
+        y, pullback = jax.vjp(convolved, *given)
+        return y, pullback(jnp.cos(y))
+
+    with ju.programs.products():
+        actual = jax.vmap(gradients)(*many)
+    near(actual, jax.vmap(gradients)(*many))
+
+
+def test_products_can_be_differentiated_twice_each_way():
+    def convolved(x, weights):
+        options = {"dimension_numbers": AXES}
+        pad = [(1, 1), (1, 1)]
+        return jnp.tanh(convolution.convolve(x, weights, (2, 2), pad, **options))
+
+    with ju.programs.products():
+        check_grads(convolved, arrays(2, 4, 3), order=2, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize(
+    "options", [{"feature_group_count": 3}, {"rhs_dilation": (2, 2)}]
+)
+def test_products_leave_groups_and_dilations_to_xla(options):
+    x, weights = arrays(2, 5, 3)
+    if "feature_group_count" in options:
+        weights = weights[:, :, :1, :3]
+    window = ((1, 1), [(1, 1), (1, 1)])
+    options |= {"dimension_numbers": AXES}
+    with ju.programs.products():
+        actual = convolution.convolve(x, weights, *window, **options)
+    expected = jax.lax.conv_general_dilated(x, weights, *window, **options)
+    assert jnp.array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("around", [True, False])
+def test_networks_have_no_convolution_within_products(around):
+    model = ju.from_nnx(lambda rngs: ju.zoo.SmallCNN(4, width=2, rngs=rngs))
+    x = jnp.ones((2, 8, 8, 1))
+    start = model.init(jax.random.key(0), x)
+
+    def operations():
+        return str(jax.make_jaxpr(lambda *a: model.apply(*a, train=True))(*start, x))
+
+    if not around:
+        assert operations().count("conv_general_dilated[") == 3
+        return
+    with ju.programs.products():
+        assert "conv_general_dilated[" not in operations()
+
+
 def test_layers_hand_it_on():
     layer = conv(3, 4, convolution=ju.zoo.in_parts, rngs=nnx.Rngs(0))
     assert layer.conv_general_dilated is ju.zoo.in_parts
