@@ -3,6 +3,7 @@
 import importlib
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -47,6 +48,67 @@ def test_a_slope_is_the_exponent():
     measuring = importlib.import_module("measuring")
     sizes = np.array([1.0, 2.0, 8.0])
     assert measuring.slope(sizes, 3 * sizes**1.5) == pytest.approx(1.5)
+
+
+TINY = {
+    "ResNet-18": {"stage_sizes": (1, 2), "width": 4},
+    "VGG-16": {"width": 2},
+    "digits CNN": {"width": 4},
+}
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Return the benchmark of steps, its networks tiny."""
+    pytest.importorskip("torch")
+    bench = importlib.import_module("bench_steps")
+    small = {
+        name: bench.SETTINGS[name]._replace(options=own, side=32 if "V" in name else 8)
+        for name, own in TINY.items()
+    }
+    monkeypatch.setattr(bench, "SETTINGS", small)
+    return bench
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_the_twins_of_steps_are_the_same_networks(tiny, name):
+    import torch
+
+    setting = tiny.SETTINGS[name]
+    model, _ = tiny.ours(setting)
+    start = model.init(jax.random.key(0), None)
+    net = importlib.import_module("torch_side").load(
+        tiny.twin_of(setting), jax.device_get(start[0])
+    )
+    images, _ = tiny.given(setting, 4)
+    with torch.no_grad():
+        theirs = net.train()(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    outputs, _ = model.apply(*start, images, train=True)
+    np.testing.assert_allclose(outputs, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_steps_are_measured_and_written_between_the_marks(tiny, tmp_path):
+    name = "digits CNN"
+    ways = {way: tiny.TOGETHER[way] for way in ("vmap, products", "one by one")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny, "TOGETHER", ways)
+        found = tiny.measure(
+            batch=4, models=2, repeats=1, networks=[name], ensembles=[name]
+        )
+        found |= {"command": "bench", "processor": "P", "threads": 2}
+        page = tmp_path / "README.md"
+        page.write_text(f"before\n{tiny.BEGIN}old{tiny.END}\nafter\n")
+        for _ in range(2):
+            tiny.write(found, page)
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert text.count("| digits CNN |") == 2
+    assert "old" not in text
+    assert found["steps"][0]["rule"] == "xla"
+    page.write_text("no marks")
+    with pytest.raises(ValueError, match="add both lines"):
+        tiny.write(found, page)
 
 
 def test_torch_computes_the_same():

@@ -48,15 +48,15 @@ class Block(nn.Module):
         return F.relu(y + (x if self.shortcut is None else self.shortcut(x)))
 
 
-class ResNet18(nn.Module):
-    """The network of `jax_unlearn.zoo.ResNet18`."""
+class ResNet(nn.Module):
+    """The network of `jax_unlearn.zoo.ResNet`."""
 
-    def __init__(self, num_classes, width=64):
+    def __init__(self, num_classes, width=64, stage_sizes=(2, 2, 2, 2), in_channels=3):
         super().__init__()
-        self.stem = ConvNorm(3, width)
+        self.stem = ConvNorm(in_channels, width)
         self.names, inner = [], width
-        for stage in range(4):
-            for index in range(2):
+        for stage, size in enumerate(stage_sizes):
+            for index in range(size):
                 outer = width * 2**stage
                 self.names.append(f"stage{stage + 1}_block{index + 1}")
                 stride = 2 if stage > 0 and index == 0 else 1
@@ -74,9 +74,9 @@ class ResNet18(nn.Module):
 class VGG16(nn.Module):
     """The network of `jax_unlearn.zoo.VGG16`."""
 
-    def __init__(self, num_classes, width=64):
+    def __init__(self, num_classes, width=64, in_channels=3):
         super().__init__()
-        self.stages, inner = [], 3
+        self.stages, inner = [], in_channels
         for stage, (size, outer) in enumerate(STAGES):
             self.stages.append([])
             for index in range(size):
@@ -92,6 +92,21 @@ class VGG16(nn.Module):
             for name in stage:
                 x = getattr(self, name)(x)
             x = F.max_pool2d(x, 2)
+        return self.head(x.mean((2, 3)))
+
+
+class SmallCNN(nn.Module):
+    """The network of `jax_unlearn.zoo.SmallCNN`."""
+
+    def __init__(self, num_classes, width=16, in_channels=1):
+        super().__init__()
+        self.block1 = ConvNorm(in_channels, width)
+        self.block2 = ConvNorm(width, 2 * width, stride=2)
+        self.block3 = ConvNorm(2 * width, 4 * width, stride=2)
+        self.head = nn.Linear(4 * width, num_classes)
+
+    def forward(self, x):
+        x = self.block3(self.block2(self.block1(x)))
         return self.head(x.mean((2, 3)))
 
 
@@ -373,4 +388,4 @@ def parameters(net):
     return sum(math.prod(p.shape) for p in net.parameters())
 
 
-NETWORKS = {"ResNet-18": ResNet18, "VGG-16": VGG16}
+NETWORKS = {"ResNet-18": ResNet, "VGG-16": VGG16}

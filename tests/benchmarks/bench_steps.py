@@ -1,0 +1,294 @@
+"""Training steps on a CPU: how they are compiled, beside PyTorch, and of many models.
+
+SGD with momentum on one batch. The ways of this library take turns: XLA's own compile
+options, `ju.programs.REDUCTIONS`, and these with `ju.zoo.in_parts`; right after them
+PyTorch in its own layout and channels-last, in turns too. Then one step of several
+models by `run_ensemble`'s ways. `python tests/benchmarks/bench_steps.py` takes at most
+ten minutes, writes results/steps.json and the tables of README.md; needs torch.
+"""
+
+import functools
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from measuring import environment, parser, spread, threads, turns, wait
+from render import table
+
+import jax_unlearn as ju
+from jax_unlearn.drivers import ensemble
+
+FOLDER = Path(__file__).parent
+BEGIN, END = "<!-- steps -->", "<!-- end of steps -->"
+CLASSES, RATE, MOMENTUM = 10, 0.01, 0.9
+
+
+class Setting(NamedTuple):
+    """A network, its twin in `torch_side` with options of both, and its images."""
+
+    network: Any
+    twin: str
+    options: dict[str, Any]
+    side: int
+    channels: int = 3
+
+
+def resnet(sizes, width, side):
+    """Return the setting of a residual network."""
+    options = {"stage_sizes": sizes, "width": width}
+    return Setting(ju.zoo.ResNet, "ResNet", options, side)
+
+
+SETTINGS = {
+    "ResNet-18": resnet((2, 2, 2, 2), 64, 32),
+    "VGG-16": Setting(ju.zoo.VGG16, "VGG16", {"width": 64}, 32),
+    "ResNet-20": resnet((3, 3, 3), 16, 32),
+    "ResNet-8 of width 8": resnet((1, 1, 1), 8, 32),
+    "ResNet-8 of width 8, 14 x 14": resnet((1, 1, 1), 8, 14),
+    "digits CNN": Setting(ju.zoo.SmallCNN, "SmallCNN", {"width": 16}, 8, 1),
+}
+MANY = tuple(SETTINGS)[3:]  # of which several models are trained at once
+WAYS = {  # compile options and convolution
+    "xla": ("xla", None),
+    "reductions": ("reductions", None),
+    "in parts": ("reductions", ju.zoo.in_parts),
+}
+TOGETHER = {  # how, whether by products, compile options
+    "vmap, grouped": ("vmap", False, "xla"),
+    "vmap, grouped, reductions": ("vmap", False, "reductions"),
+    "vmap, products": ("vmap", True, "xla"),
+    "vmap, products, reductions": ("vmap", True, "reductions"),
+    "map": ("map", False, "rule"),
+    "one by one": ("loop", False, "rule"),
+}
+
+
+def given(setting, batch):
+    """Return images and labels, in numpy."""
+    rng = np.random.default_rng(0)
+    shape = batch, setting.side, setting.side, setting.channels
+    images = rng.normal(size=shape).astype(np.float32)
+    return images, rng.integers(0, CLASSES, batch).astype(np.int32)
+
+
+def ours(setting, convolution=None):
+    """Return model and unlearner of the library."""
+    options = setting.options | ({"convolution": convolution} if convolution else {})
+    network = functools.partial(
+        setting.network, CLASSES, in_channels=setting.channels, **options
+    )
+    model = ju.from_nnx(lambda rngs: network(rngs=rngs))
+    return model, ju.methods.finetune(model, optax.sgd(RATE, momentum=MOMENTUM))
+
+
+def step_of(setting, way, batch):
+    """Return a call of one step of the library."""
+    option, convolution = WAYS[way]
+    model, alg = ours(setting, convolution)
+    state = alg.init(*jax.jit(model.init)(jax.random.key(0), None))
+    x, y = map(jnp.asarray, given(setting, batch))
+    one, key = ju.UnlearnBatch(None, ju.Batch(x, y)), jax.random.key(0)
+    carried, step = {"state": state}, ju.programs.jit(alg.step, donate_argnums=0)
+
+    def call():
+        with ju.programs.using(option):
+            carried["state"], _ = wait(step(carried["state"], one, key))
+
+    return call
+
+
+def twin_of(setting):
+    """Return PyTorch's network."""
+    import torch_side
+
+    kind = getattr(torch_side, setting.twin)
+    return kind(CLASSES, in_channels=setting.channels, **setting.options)
+
+
+def step_of_torch(setting, batch, *, channels_last):
+    """Return a call of one step of PyTorch."""
+    import torch
+
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    net = twin_of(setting).train().to(memory_format=form)
+    images, labels = given(setting, batch)
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=form)
+    y = torch.from_numpy(labels).long()
+    optimizer = torch.optim.SGD(
+        net.parameters(), lr=RATE, momentum=MOMENTUM, fused=True
+    )
+
+    def call():
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(x), y).backward()
+        optimizer.step()
+
+    return call
+
+
+def steps(name, *, batch, repeats, seconds):
+    """Return the seconds a step of a network, each way and in PyTorch."""
+    setting = SETTINGS[name]
+    rivals = {"torch": False, "torch channels-last": True}
+    groups = (
+        {way: step_of(setting, way, batch) for way in WAYS},
+        {
+            kind: step_of_torch(setting, batch, channels_last=last)
+            for kind, last in rivals.items()
+        },
+    )
+    found = {}
+    for calls in groups:
+        for call in calls.values():
+            call()
+        found |= turns(calls, repeats=repeats, seconds=seconds)
+    middle = {kind: float(np.median(times)) for kind, times in found.items()}
+    best = [min(calls, key=lambda kind: middle[kind]) for calls in groups]
+    return {
+        "network": name,
+        "rule": "reductions" if largest(setting) >= ju.programs.LEAST else "xla",
+        "seconds": {kind: spread(times) for kind, times in found.items()},
+        "best": best,
+        "times_the_best_torch": middle[best[1]] / middle[best[0]],
+    }
+
+
+def largest(setting):
+    """Return what the rule of `ju.programs` looks at."""
+    model, _ = ours(setting)
+    x = jnp.asarray(given(setting, 2)[0])
+    start = jax.eval_shape(model.init, jax.random.key(0), None)
+    jaxpr = jax.make_jaxpr(lambda *a: model.apply(*a, train=True))(*start, x).jaxpr
+    return ju.programs.largest_convolution(jaxpr)
+
+
+def step_of_many(setting, together, *, models, batch):
+    """Return a call of one step of several models."""
+    how, products, option = TOGETHER[together]
+    model, alg = ours(setting)
+    start = jax.jit(model.init)
+    states = [alg.init(*start(jax.random.key(i), None)) for i in range(models)]
+    x, y = map(jnp.asarray, given(setting, batch))
+    batches = [ju.UnlearnBatch(None, ju.Batch(x, y))] * models
+    way = ensemble._Way(alg.step, how, None, products)
+    keys = jax.random.split(jax.random.key(0), models)
+    carried, own = ensemble._begin(way, ensemble.stack(states), keys)
+    carried = {"states": carried}
+
+    def call():
+        with ju.programs.using(option):
+            found, _ = ensemble._advance(way, carried["states"], batches, own)
+        carried["states"] = wait(found)
+
+    return call
+
+
+def together(name, *, models, batch, repeats, seconds):
+    """Return the seconds a step and model, by way."""
+    calls = {
+        way: step_of_many(SETTINGS[name], way, models=models, batch=batch)
+        for way in TOGETHER
+    }
+    for call in calls.values():
+        call()
+    times = turns(calls, repeats=repeats, seconds=seconds)
+    seconds = {way: spread([t / models for t in own]) for way, own in times.items()}
+    return {"network": name, "models": models, "seconds": seconds}
+
+
+def measure(
+    *,
+    batch=64,
+    models=8,
+    repeats=15,
+    seconds=15.0,
+    networks=tuple(SETTINGS),
+    ensembles=MANY,
+):
+    """Return the seconds a step of each network, and of several models at once."""
+    import torch
+
+    torch.set_num_threads(threads())
+    limits = {"batch": batch, "repeats": repeats, "seconds": seconds}
+    rows, many = [], []
+    for name in networks:
+        rows.append(steps(name, **limits))
+        jax.clear_caches()
+    for name in ensembles:
+        many.append(together(name, models=models, **limits))
+        jax.clear_caches()
+    return {"benchmark": "steps", "batch": batch, "steps": rows, "ensembles": many}
+
+
+def tables(found):
+    """Return the tables of a result."""
+    kinds = [*WAYS, "torch", "torch channels-last"]
+    where = f"{found['processor']}, {found['threads']} threads, float32"
+    rows = [
+        [
+            row["network"],
+            *milliseconds(row, kinds),
+            row["rule"],
+            f"{row['times_the_best_torch']:.2f}",
+        ]
+        for row in found["steps"]
+    ]
+    heads = ["a step, ms", *kinds, "rule", "times the best torch"]
+    text = f"`{found['command']}`; {where}, batch {found['batch']}\n\n"
+    text += table(heads, rows)
+    if found["ensembles"]:
+        models = found["ensembles"][0]["models"]
+        rows = [
+            [row["network"], *milliseconds(row, TOGETHER)] for row in found["ensembles"]
+        ]
+        heads = [f"a step of {models} models, ms a model", *TOGETHER]
+        text += "\n" + table(heads, rows)
+    return text
+
+
+def milliseconds(row, kinds):
+    """Return medians and quartiles of a row."""
+    cells = []
+    for kind in kinds:
+        low, middle, high = (
+            1e3 * row["seconds"][kind][name] for name in ("low", "median", "high")
+        )
+        digits = 0 if middle >= 100 else 1
+        cells.append(f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})")
+    return cells
+
+
+def write(found, page):
+    """Put the tables of a result between the marks of a page."""
+    between = re.compile(f"{BEGIN}.*{END}", re.DOTALL)
+    text = page.read_text()
+    if not between.search(text):
+        raise ValueError(f"{page} has no {BEGIN} … {END}: add both lines")
+    new = f"{BEGIN}\n\n{tables(found)}\n{END}"
+    page.write_text(between.sub(lambda _: new, text))
+
+
+def main():
+    made = parser(__doc__)
+    made.add_argument("--page", type=Path, default=FOLDER / "README.md")
+    made.add_argument("--seconds", type=float, default=15.0, help="of turns, at most")
+    asked = made.parse_args()
+    quick = {"networks": ["digits CNN"], "ensembles": ["digits CNN"]}
+    quick |= {"batch": 8, "models": 2, "repeats": 2}
+    found = measure(seconds=asked.seconds, **quick if asked.quick else {})
+    found = json.loads(json.dumps({**environment(), **found}, default=float))
+    if asked.quick:
+        print(tables(found))
+        return
+    out = asked.out or FOLDER / "results" / "steps.json"
+    out.write_text(json.dumps(found, indent=1) + "\n")
+    write(found, asked.page)
+
+
+if __name__ == "__main__":
+    main()
