@@ -70,9 +70,8 @@ def run_ensemble(
       keys: of the whole run, one a model, `[N]`.
       how: "vmap": one vectorised program; "map": one program, model after model inside
         it; "loop": a program for one model, called N times a step; "auto": what is
-        fastest in the first two steps. On CPUs, vmap suits matrix products, which the
-        networks of `ju.zoo` then convolve by; other convolutions become grouped ones,
-        which are slow there.
+        fastest in the first two steps. On CPUs, vmap suits matrix products, which large
+        convolutions of `ju.zoo` then are; others become grouped ones, slow there.
       mesh: devices to spread the models over, along an axis "ensemble" whose size
         divides N; each device runs its own models, none talks to another.
       check_every: how often, in steps, losses and updates are looked at.
@@ -228,10 +227,9 @@ def _check_way(how: str, mesh: Mesh | None, count: int) -> Mesh | None:
 
 
 def _way(unlearner: Unlearner, how: str, mesh: Mesh | None) -> _Way:
-    """Return the way, its convolutions products where these are faster: on CPUs.
+    """Return the way; on CPUs, vmap's large convolutions are products.
 
-    By `tests/benchmarks/bench_steps.py`. Left to XLA with all else by the switch of
-    `programs`.
+    Not where the switch of `programs` leaves all to XLA.
     """
     products = how == "vmap" and programs.in_force() not in (None, "xla")
     return _Way(unlearner.step, how, mesh, products)

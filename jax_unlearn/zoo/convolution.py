@@ -7,6 +7,7 @@ convolution that `jax.vmap` over models makes: there all networks here convolve 
 products with patches. Accelerators have no such trouble.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -21,10 +22,18 @@ PIXELS = 4096
 """Pixels of the images of a part: a few of 32 x 32, many of 8 x 8."""
 
 
+LEAST = 2**17
+"""Products a sample from which `vmap` over models is faster by products with patches.
+
+By `tests/benchmarks/bench_steps.py`: below it (8 channels at 14 x 14) XLA's grouped
+convolution is, compiled as `ju.programs` chooses.
+"""
+
+
 def convolve(
     x: Array, kernel: Array, strides: Any, padding: Any, **options: Any
 ) -> Array:
-    """Return XLA's convolution; within `programs.products`, a product with patches.
+    """Return XLA's convolution; a large one by products within `programs.products`.
 
     Args:
       x: images `[B, H, W, C]`.
@@ -43,9 +52,14 @@ def convolve(
     >>> convolve(x, kernel, (1, 1), [(1, 1), (0, 0)], **options).ravel().tolist()
     [1.0, 3.0, 6.0, 5.0]
     """
-    if programs.by_products() and _is_plain(options):
+    if programs.by_products() and _is_large(x, kernel, strides) and _is_plain(options):
         return _by_patches(x, kernel, strides, padding)
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+
+def _is_large(x: Array, kernel: Array, strides: Any) -> bool:
+    outputs = math.prod(x.shape[1:3]) / math.prod(strides)
+    return outputs * math.prod(kernel.shape) >= LEAST
 
 
 def _is_plain(options: dict[str, Any]) -> bool:
@@ -84,7 +98,8 @@ def in_parts(
     >>> y[0, :, :, 0].tolist()[:2]
     [[4.0, 6.0, 6.0, 4.0], [6.0, 9.0, 9.0, 6.0]]
     """
-    if programs.by_products() or min(x.shape[1:3]) < max(kernel.shape[:2]):
+    grouped = programs.by_products() and _is_large(x, kernel, strides)
+    if grouped or min(x.shape[1:3]) < max(kernel.shape[:2]):
         return _by_patches(x, kernel, strides, padding)
 
     def plain(x: Array, kernel: Array) -> Array:
