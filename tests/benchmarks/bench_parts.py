@@ -1,11 +1,12 @@
-"""Where the time of a ResNet-18 step goes, here and in PyTorch: part by part.
+"""Where the time of a step goes, here and in PyTorch: part by part.
 
-Forward and backward pass of each convolution, of each BatchNorm with ReLU, and the
+Forward pass and both gradients of each convolution, each BatchNorm with ReLU, and the
 update of the parameters, at the shapes of CIFAR-10, times how often the network has
-it; their sums stand beside each other. Contestants take turns: XLA, PyTorch in its own
-layout, PyTorch channels-last. `--flags` runs the whole step of the library once more
-for each set of XLA's flags, each in a process of its own, in turns. Run with `python
-tests/benchmarks/bench_parts.py`; needs torch.
+it; their sums stand beside each other. Contestants take turns: XLA with
+`ju.programs.REDUCTIONS`, the same with `ju.zoo.in_parts`, PyTorch in its own layout,
+PyTorch channels-last. `--flags` runs the whole step of ResNet-18 once more for each set
+of XLA's flags, each in a process of its own, in turns. Run with `python
+tests/benchmarks/bench_parts.py`; needs torch. `bench_steps.py` has its parts from here.
 """
 
 import collections
@@ -26,6 +27,8 @@ import jax_unlearn as ju
 from jax_unlearn.zoo import layers
 
 CONTESTANTS = ("xla", "torch", "torch channels-last")
+PASSES = ("forward", "gradient of images", "gradient of kernels")
+VGG = ((2, 1), (2, 2), (3, 4), (3, 8), (3, 8))  # convolutions, channels by width
 FLAGS = {
     "default": "",
     "no thunks": "--xla_cpu_use_thunk_runtime=false",
@@ -46,8 +49,10 @@ class Shape(NamedTuple):
     stride: int
 
 
-def shapes(width):
-    """Return how often a ResNet-18 has each convolution."""
+def shapes(width, network="ResNet-18"):
+    """Return how often a network has each convolution."""
+    if network == "VGG-16":
+        return vgg_shapes(width)
     found, inner, side = [Shape(32, 3, width, 3, 1)], width, 32
     for stage in range(4):
         outer = width * 2**stage
@@ -60,60 +65,94 @@ def shapes(width):
     return collections.Counter(found)
 
 
-def norms(width):
+def vgg_shapes(width):
+    """Return how often a VGG-16 has each convolution."""
+    found, inner = [], 3
+    for stage, (times, multiple) in enumerate(VGG):
+        for _ in range(times):
+            found.append(Shape(32 // 2**stage, inner, multiple * width, 3, 1))
+            inner = multiple * width
+    return collections.Counter(found)
+
+
+def norms(width, network="ResNet-18"):
     """Return how often it has BatchNorm at each (side, channels)."""
     found = collections.Counter()
-    for shape, times in shapes(width).items():
+    for shape, times in shapes(width, network).items():
         found[shape.side // shape.stride, shape.outer] += times
     return found
 
 
 def convolutions(shape, batch):
-    """Return the contestants of a convolution, forward and backward."""
-    import torch
+    """Return the contestants of a convolution's passes."""
+    import torch  # pyright: ignore[reportMissingImports]
 
     rng = np.random.default_rng(0)
     x = rng.normal(size=(batch, shape.side, shape.side, shape.inner))
     size = (shape.kernel, shape.kernel, shape.inner, shape.outer)
     x, kernel = x.astype(np.float32), rng.normal(size=size).astype(np.float32)
     pad = shape.kernel // 2
+    window = (shape.stride,) * 2, [(pad, pad)] * 2
 
-    def forward(x, kernel):
-        return jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            (shape.stride,) * 2,
-            [(pad, pad)] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+    def ours(way, which):
+        def forward(x, kernel):
+            return way(x, kernel, *window, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
-    def ours(x, kernel, cotangent):
-        y, pullback = jax.vjp(forward, x, kernel)
-        return y, pullback(cotangent)
+        def images(x, kernel, cotangent):
+            return jax.vjp(lambda x: forward(x, kernel), x)[1](cotangent)
 
-    arrays = jnp.asarray(x), jnp.asarray(kernel)
-    arrays = (*arrays, jnp.ones(jax.eval_shape(forward, *arrays).shape))
-    compiled = jax.jit(ours)
+        def kernels(x, kernel, cotangent):
+            return jax.vjp(lambda kernel: forward(x, kernel), kernel)[1](cotangent)
 
-    def theirs(form):
+        arrays = jnp.asarray(x), jnp.asarray(kernel)
+        ones = jnp.ones(jax.eval_shape(forward, *arrays).shape)
+        arrays = arrays if which == 0 else (*arrays, ones)
+        call = reduced((forward, images, kernels)[which])
+        return lambda: wait(call(*arrays))
+
+    def theirs(form, which):
         pair = torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(kernel)
         pair = pair[0], pair[1].permute(3, 2, 0, 1)
-        pair = [v.contiguous(memory_format=form).requires_grad_() for v in pair]
+        pair = [v.contiguous(memory_format=form) for v in pair]
+        ones = torch.ones_like(torch.conv2d(*pair, stride=shape.stride, padding=pad))
+        one = [[n] * 2 for n in (shape.stride, pad, 1)]
+        asked = [which == 1, which == 2, False]
 
         def call():
-            y = torch.conv2d(*pair, stride=shape.stride, padding=pad)
-            torch.autograd.grad(y, pair, torch.ones_like(y))
+            if which == 0:
+                return torch.conv2d(*pair, stride=shape.stride, padding=pad)
+            return torch.ops.aten.convolution_backward(
+                ones, *pair, None, *one, False, [0, 0], 1, asked
+            )
 
         return call
 
-    forms = torch.contiguous_format, torch.channels_last
-    calls = [lambda: wait(compiled(*arrays)), *map(theirs, forms)]
-    return dict(zip(CONTESTANTS, calls, strict=True))
+    ways = {"xla": jax.lax.conv_general_dilated, "in parts": ju.zoo.in_parts}
+    forms = {
+        "torch": torch.contiguous_format,
+        "torch channels-last": torch.channels_last,
+    }
+    return {
+        name: {kind: ours(way, which) for kind, way in ways.items()}
+        | {kind: theirs(form, which) for kind, form in forms.items()}
+        for which, name in enumerate(PASSES)
+    }
+
+
+def reduced(function, **options):
+    """Return the function, compiled as the rule compiles wide networks."""
+    call = ju.programs.jit(function, **options)
+
+    def compiled(*arrays):
+        with ju.programs.using("reductions"):
+            return call(*arrays)
+
+    return compiled
 
 
 def normalisations(side, channels, batch):
     """Return the contestants of BatchNorm and ReLU, forward and backward."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     rng = np.random.default_rng(0)
     x = rng.normal(size=(batch, side, side, channels)).astype(np.float32)
@@ -129,7 +168,7 @@ def normalisations(side, channels, batch):
         y, pullback, new = jax.vjp(forward, x, state, has_aux=True)
         return y, pullback(cotangent), new
 
-    compiled, array = jax.jit(ours), jnp.asarray(x)
+    compiled, array = reduced(ours), jnp.asarray(x)
     arrays = array, state, jnp.ones_like(array)
 
     def theirs(form):
@@ -148,12 +187,13 @@ def normalisations(side, channels, batch):
     return dict(zip(CONTESTANTS, calls, strict=True))
 
 
-def updates(width):
+def updates(width, network="ResNet-18"):
     """Return the contestants of momentum SGD on the parameters of the network."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
-    made = [ju.zoo.ResNet18(10, width=width, rngs=nnx.Rngs(0))]
-    params = jax.tree.map(jnp.asarray, ju_params(made[0]))
+    kind = ju.zoo.VGG16 if network == "VGG-16" else ju.zoo.ResNet18
+    made = kind(10, width=width, rngs=nnx.Rngs(0))
+    params = jax.tree.map(jnp.asarray, ju_params(made))
     optimizer = optax.sgd(0.01, momentum=0.9)
     grads = jax.tree.map(jnp.ones_like, params)
     carried = {"state": (params, optimizer.init(params))}
@@ -162,7 +202,7 @@ def updates(width):
         found, state = optimizer.update(grads, state, params)
         return optax.apply_updates(params, found), state
 
-    compiled = jax.jit(ours, donate_argnums=(0, 1))
+    compiled = reduced(ours, donate_argnums=(0, 1))
 
     def call():
         carried["state"] = wait(compiled(*carried["state"], grads))
@@ -251,35 +291,43 @@ def flags(*, batch, width, repeats):
     return found | {name: spread(own) for name, own in seconds.items()}
 
 
-def measure(*, batch=64, width=64, repeats=7, with_flags=True):
-    """Return the seconds of all parts, and of a whole step by set of flags."""
-    import torch
-
-    torch.set_num_threads(threads())
+def parts_of(network, *, batch, width, repeats):
+    """Return the seconds of all parts of a network's step, and their sums by kind."""
     parts = []
-    for shape, times in shapes(width).items():
-        seconds = part(convolutions(shape, batch), times, repeats=repeats)
-        parts.append({"kind": "convolution", "shape": shape, "times": times})
-        parts[-1]["seconds"] = seconds
-    for (side, channels), times in norms(width).items():
-        seconds = part(normalisations(side, channels, batch), times, repeats=repeats)
-        parts.append({"kind": "BatchNorm and ReLU", "shape": (side, channels)})
-        parts[-1] |= {"times": times, "seconds": seconds}
-    seconds = part(updates(width), 1, repeats=repeats)
-    parts.append({"kind": "update", "shape": (), "times": 1, "seconds": seconds})
+
+    def add(kind, calls, times, shape=()):
+        seconds = part(calls, times, repeats=repeats)
+        parts.append({"kind": kind, "shape": shape, "times": times, "seconds": seconds})
+
+    for shape, times in shapes(width, network).items():
+        for name, calls in convolutions(shape, batch).items():
+            add(f"convolution, {name}", calls, times, shape)
+        jax.clear_caches()
+    for (side, channels), times in norms(width, network).items():
+        calls = normalisations(side, channels, batch)
+        add("BatchNorm and ReLU", calls, times, (side, channels))
+    add("update", updates(width, network), 1)
     sums = {}
     for one in parts:
-        own = sums.setdefault(one["kind"], dict.fromkeys(CONTESTANTS, 0.0))
-        for name in CONTESTANTS:
-            own[name] += one["seconds"][name]["median"]
+        own = sums.setdefault(one["kind"], dict.fromkeys(one["seconds"], 0.0))
+        for name, seconds in one["seconds"].items():
+            own[name] += seconds["median"]
+    return {"network": network, "parts": parts, "sums": sums}
+
+
+def measure(*, batch=64, width=64, repeats=7, with_flags=True):
+    """Return the seconds of all parts, and of a whole step by set of flags."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    torch.set_num_threads(threads())
+    found = parts_of("ResNet-18", batch=batch, width=width, repeats=repeats)
     call = whole(batch=batch, width=width, steps=1)
     call()
     return {
         "benchmark": "parts",
         "batch": batch,
         "width": width,
-        "parts": parts,
-        "sums": sums,
+        **found,
         "whole": spread(turns({"whole": call}, repeats=repeats)["whole"]),
         "flags": flags(batch=batch, width=width, repeats=repeats) if with_flags else {},
     }

@@ -3,8 +3,9 @@
 SGD with momentum on one batch. The ways of this library take turns: XLA's own compile
 options, `ju.programs.REDUCTIONS`, and these with `ju.zoo.in_parts`; right after them
 PyTorch in its own layout and channels-last, in turns too. Then one step of several
-models by `run_ensemble`'s ways. `python tests/benchmarks/bench_steps.py` takes at most
-ten minutes, writes results/steps.json and the tables of README.md; needs torch.
+models by `run_ensemble`'s ways, and the parts of a step of ResNet-18 and VGG-16 (see
+bench_parts.py). `python tests/benchmarks/bench_steps.py` takes at most ten minutes,
+writes results/steps.json and the tables of README.md; needs torch.
 """
 
 import functools
@@ -17,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from bench_parts import parts_of
 from measuring import environment, parser, spread, threads, turns, wait
 from render import table
 
@@ -112,7 +114,7 @@ def twin_of(setting):
 
 def step_of_torch(setting, batch, *, channels_last):
     """Return a call of one step of PyTorch."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     form = torch.channels_last if channels_last else torch.contiguous_format
     net = twin_of(setting).train().to(memory_format=form)
@@ -209,9 +211,11 @@ def measure(
     seconds=15.0,
     networks=tuple(SETTINGS),
     ensembles=MANY,
+    parts=("ResNet-18", "VGG-16"),
+    width=64,
 ):
-    """Return the seconds a step of each network, and of several models at once."""
-    import torch
+    """Return the seconds a step of each network, of several models, and of parts."""
+    import torch  # pyright: ignore[reportMissingImports]
 
     torch.set_num_threads(threads())
     limits = {"batch": batch, "repeats": repeats, "seconds": seconds}
@@ -222,7 +226,15 @@ def measure(
     for name in ensembles:
         many.append(together(name, models=models, **limits))
         jax.clear_caches()
-    return {"benchmark": "steps", "batch": batch, "steps": rows, "ensembles": many}
+    sizes = {"batch": batch, "width": width, "repeats": min(repeats, 5)}
+    shares = [parts_of(name, **sizes) for name in parts]
+    return {
+        "benchmark": "steps",
+        "batch": batch,
+        "steps": rows,
+        "ensembles": many,
+        "parts": shares,
+    }
 
 
 def tables(found):
@@ -248,7 +260,36 @@ def tables(found):
         ]
         heads = [f"a step of {models} models, ms a model", *TOGETHER]
         text += "\n" + table(heads, rows)
+    for share in found["parts"]:
+        text += f"\n{parts_table(share)}"
     return text
+
+
+def parts_table(share):
+    """Return the parts of a network's step, and their sums."""
+    kinds = ("xla", "in parts", "torch", "torch channels-last")
+
+    def line(name, times, seconds):
+        cells = [
+            f"{1e3 * seconds[kind]:.1f}" if kind in seconds else "" for kind in kinds
+        ]
+        return [name, times, *cells]
+
+    rows = []
+    for one in share["parts"]:
+        middle = {kind: own["median"] for kind, own in one["seconds"].items()}
+        rows.append(line(f"{one['kind']} {named(one['shape'])}", one["times"], middle))
+    rows += [line(f"all of {kind}", "", own) for kind, own in share["sums"].items()]
+    heads = [f"parts of a step of {share['network']}, ms", "times", *kinds]
+    return table(heads, rows)
+
+
+def named(shape):
+    """Return a shape in words."""
+    if len(shape) < 5:
+        return " x ".join(map(str, shape))
+    side, inner, outer, kernel, stride = shape
+    return f"{kernel} x {kernel}, {inner} to {outer}, side {side}, stride {stride}"
 
 
 def milliseconds(row, kinds):
@@ -278,8 +319,8 @@ def main():
     made.add_argument("--page", type=Path, default=FOLDER / "README.md")
     made.add_argument("--seconds", type=float, default=15.0, help="of turns, at most")
     asked = made.parse_args()
-    quick = {"networks": ["digits CNN"], "ensembles": ["digits CNN"]}
-    quick |= {"batch": 8, "models": 2, "repeats": 2}
+    quick: dict[str, Any] = {"networks": ["digits CNN"], "ensembles": ["digits CNN"]}
+    quick |= {"batch": 8, "models": 2, "repeats": 2, "parts": ["ResNet-18"], "width": 4}
     found = measure(seconds=asked.seconds, **quick if asked.quick else {})
     found = json.loads(json.dumps({**environment(), **found}, default=float))
     if asked.quick:

@@ -72,7 +72,7 @@ def tiny(monkeypatch):
 
 @pytest.mark.parametrize("name", TINY)
 def test_the_twins_of_steps_are_the_same_networks(tiny, name):
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     setting = tiny.SETTINGS[name]
     model, _ = tiny.ours(setting)
@@ -92,8 +92,9 @@ def test_steps_are_measured_and_written_between_the_marks(tiny, tmp_path):
     ways = {way: tiny.TOGETHER[way] for way in ("vmap, products", "one by one")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiny, "TOGETHER", ways)
+        patch.setattr(tiny, "WAYS", {"xla": tiny.WAYS["xla"]})
         found = tiny.measure(
-            batch=4, models=2, repeats=1, networks=[name], ensembles=[name]
+            batch=4, models=2, repeats=1, networks=[name], ensembles=[name], parts=[]
         )
         found |= {"command": "bench", "processor": "P", "threads": 2}
         page = tmp_path / "README.md"
@@ -109,6 +110,21 @@ def test_steps_are_measured_and_written_between_the_marks(tiny, tmp_path):
     page.write_text("no marks")
     with pytest.raises(ValueError, match="add both lines"):
         tiny.write(found, page)
+
+
+def test_the_parts_of_steps_are_named_and_summed(tiny, monkeypatch):
+    parts = importlib.import_module("bench_parts")
+    assert sum(parts.shapes(64, "VGG-16").values()) == 13
+    assert sum(parts.shapes(64).values()) == 20
+    one = parts.Shape(4, 2, 3, 3, 2)
+    monkeypatch.setattr(parts, "shapes", lambda *_: {one: 2})
+    found = parts.parts_of("ResNet-18", batch=2, width=2, repeats=1)
+    assert [each["kind"] for each in found["parts"][:3]] == [
+        f"convolution, {name}" for name in parts.PASSES
+    ]
+    text = tiny.parts_table(found)
+    assert "| convolution, forward 3 x 3, 2 to 3, side 4, stride 2 | 2 |" in text
+    assert "| all of update |" in text
 
 
 def test_torch_computes_the_same():

@@ -8,9 +8,9 @@ whose first half is to be forgotten: one pass, one mean over all samples.
 import math
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import nn
+import torch  # pyright: ignore[reportMissingImports]
+import torch.nn.functional as F  # pyright: ignore[reportMissingImports]
+from torch import nn  # pyright: ignore[reportMissingImports]
 
 RATE, MOMENTUM, TEMPERATURE, TAU = 0.01, 0.9, 1.0, 0.15
 STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # VGG-16
@@ -121,7 +121,7 @@ def load(net, params):
 def find(net, path):
     """Return the parameter of a path of the twin."""
     *modules, leaf = path
-    name = {"kernel": "weight", "scale": "weight"}.get(leaf, leaf)
+    name = "weight" if leaf in ("kernel", "scale") else leaf
     for part in modules:
         net = getattr(net, part)
     return getattr(net, name)
@@ -375,7 +375,7 @@ class Tensors:
 
 def operations(net, shape):
     """Return the operations of convolutions and products of a forward pass."""
-    from torch.utils.flop_counter import FlopCounterMode
+    from torch.utils.flop_counter import FlopCounterMode  # pyright: ignore[reportMissingImports]
 
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():

@@ -17,7 +17,6 @@ from toys import batch, batchnorm_net, forms, mlp, trees_close
 import jax_unlearn as ju
 from jax_unlearn.drivers import ensemble
 from jax_unlearn.drivers.ensemble import run_ensemble, stack, step_seconds, unstack
-from jax_unlearn.zoo import convolution
 
 COUNT, STEPS = 8, 3
 KEYS = jax.random.split(jax.random.key(7), COUNT)
@@ -362,35 +361,3 @@ def test_the_benchmark_runs(monkeypatch, capsys):
     total = found["seconds"]["total"]
     assert found["ratio"]["vmap"] == pytest.approx(total["one by one"] / total["vmap"])
     assert told.err.startswith("2 models of linear on cpu: one by one ")
-
-
-@pytest.fixture(scope="module")
-def convolutional():
-    """Return method, states and batches of networks that convolve."""
-    model = ju.from_nnx(lambda rngs: ju.zoo.SmallCNN(3, width=2, rngs=rngs))
-    alg = ju.methods.finetune(model, optax.sgd(0.1))
-    x = jax.random.normal(jax.random.key(0), (2, 4, 5, 5, 1))
-    starts = [alg.init(*model.init(jax.random.key(i), x[i])) for i in range(2)]
-    labels = jnp.arange(4, dtype=jnp.int32) % 3
-    steps = [[ju.UnlearnBatch(None, ju.Batch(own, labels))] for own in x]
-    return alg, stack(starts), steps
-
-
-@pytest.mark.parametrize("choice", ["rule", "xla"])
-def test_under_vmap_large_convolutions_are_products(convolutional, choice, monkeypatch):
-    monkeypatch.setattr(convolution, "LEAST", 0)
-    alg, states, steps = convolutional
-    with ju.programs.using(choice):
-        way = ensemble._way(alg, "vmap", None)
-        given = states, stack([each[0] for each in steps]), KEYS[:2]
-        program = ensemble._step.lower(way, *given).as_text()
-        assert ("stablehlo.convolution" in program) == (choice == "xla")
-
-
-def test_products_give_each_model_what_it_gets_alone(convolutional, monkeypatch):
-    monkeypatch.setattr(convolution, "LEAST", 0)
-    alg, states, steps = convolutional
-    devices = Mesh(np.array(jax.devices()[:2]), ("ensemble",))
-    expected = run_ensemble(alg, states, steps, KEYS[:2], how="loop")
-    done = run_ensemble(alg, states, steps, KEYS[:2], how="vmap", mesh=devices)
-    trees_close(done, expected, rtol=1e-4, atol=1e-5)

@@ -1,6 +1,7 @@
 """The convolution for CPUs is XLA's, to rounding, however it is differentiated."""
 
 import contextlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ def arrays(batch, side, kernel, seed=0):
 def pair(monkeypatch, kernel, stride, pixels):
     """Return both convolutions as functions of images and kernel."""
     monkeypatch.setattr(convolution, "PIXELS", pixels)
-    options = {"dimension_numbers": AXES}
+    options: dict[str, Any] = {"dimension_numbers": AXES}
     window = ((stride, stride), [(kernel // 2, kernel // 2)] * 2)
 
     def ours(x, weights):
@@ -152,7 +153,7 @@ def test_products_can_be_differentiated_twice_each_way(monkeypatch):
     monkeypatch.setattr(convolution, "LEAST", 0)
 
     def convolved(x, weights):
-        options = {"dimension_numbers": AXES}
+        options: dict[str, Any] = {"dimension_numbers": AXES}
         pad = [(1, 1), (1, 1)]
         return jnp.tanh(convolution.convolve(x, weights, (2, 2), pad, **options))
 
