@@ -22,10 +22,9 @@ from jax_unlearn.drivers.ensemble import (
     unstack,
 )
 from jax_unlearn.drivers.series import Series
-from jax_unlearn.errors import InputError, NonFiniteError
+from jax_unlearn.errors import InputError
 from jax_unlearn.lab.context import Origin
-from jax_unlearn.lab.ensemble_files import ORIGINAL, PARTS, RETRAIN, Logits
-from jax_unlearn.lab.job import Candidates, Progress, Trained, checked
+from jax_unlearn.lab.job import Candidates, Progress, Trained, blamed, checked
 from jax_unlearn.lab.plan import Plan
 from jax_unlearn.lab.prepare import Preparer
 from jax_unlearn.lab.requests import Request
@@ -34,22 +33,22 @@ from jax_unlearn.lab.subject import subject_of
 from jax_unlearn.lab.training import Trainer
 from jax_unlearn.types import Array, ModelState, Params, UnlearnBatch, UnlearnState
 
+ORIGINAL, RETRAIN = "original", "retrain"
+PARTS = ("forget", "retain", "unseen", "test")
 RETRAIN_SEED = 1_000_000  # offset: no retrained model has the seed of an original
+
+Logits = dict[str, np.ndarray]
+"""By part."""
 
 Item = TypeVar("Item")
 Start = tuple[Params, ModelState]
 
 
 class Maker:
-    """Train and unlearn several models in one program.
+    """Train and unlearn several models of one plan and request in one program.
 
-    Args:
-      plan: its training.
-      dataset: its data.
-      request: whom to forget, for all models.
-      how: as in `run_ensemble`; with "auto", `estimate` decides.
-      mesh: as in `run_ensemble`; models are repeated to fill it, and dropped.
-      progress: called as it goes on.
+    `how` and `mesh` are as in `run_ensemble`: with "auto", `estimate` decides; models
+    are repeated to fill the mesh, and dropped.
     """
 
     def __init__(
@@ -87,22 +86,14 @@ class Maker:
     def train(
         self, role: str, numbers: Sequence[int], series: Series | None = None
     ) -> list[Trained]:
-        """Train originals or retrained models.
-
-        Args:
-          role: which of both.
-          numbers: of the models, which are their seeds, up to an offset.
-          series: where they are saved as they are trained, and gone on from.
+        """Train originals or retrained models, whose numbers are their seeds.
 
         Raises:
           InputError: training diverged.
         """
         jobs, keys = zip(*(self._training(role, i) for i in numbers), strict=True)
-        try:
+        with _blamed(role, self._setting, numbers):
             return self._together(role, jobs, keys, series)
-        except NonFiniteError as error:
-            rate = self._setting.learning_rate
-            raise _diverged(role, numbers, rate, error) from error
 
     def unlearn(
         self,
@@ -113,15 +104,10 @@ class Maker:
         *,
         series: Series | None = None,
     ) -> list[Trained]:
-        """Unlearn originals by one method, prepared for each.
+        """Unlearn originals by one method, prepared for each; numbers are seeds.
 
-        Args:
-          label: of the method.
-          setting: how.
-          originals: where to start.
-          numbers: of the models, which are their seeds.
-          series: as of `train`; transformations, and methods whose step serves one
-            model alone, are made anew.
+        Transformations, and methods whose step serves one model alone, are made anew
+        where a run ended in them.
 
         Raises:
           InputError: unlearning diverged, or cannot be prepared.
@@ -136,11 +122,8 @@ class Maker:
             for begin in range(0, len(jobs), size):
                 part = slice(begin, begin + size)
                 keys = [jax.random.key(number) for number in numbers[part]]
-                try:
+                with _blamed(label, setting, numbers[part]):
                     found += self._together(label, jobs[part], keys, series)
-                except NonFiniteError as error:
-                    rate = setting.learning_rate
-                    raise _diverged(label, numbers[part], rate, error) from error
             return found
         for job, original in zip(jobs, originals, strict=True):
             self._progress(label, len(found), len(jobs))
@@ -177,11 +160,6 @@ class Maker:
         """Measure a few steps, decide how to run, and say what everything will cost.
 
         Methods that need a trained model to be prepared are named, not measured.
-
-        Args:
-          missing: numbers of the models to make, by role.
-          methods: settings by label.
-          size: models in one program.
         """
         jobs, keys = zip(
             *(self._training(ORIGINAL, i) for i in range(size)), strict=True
@@ -338,8 +316,6 @@ def _rows(examples: Examples, ids: np.ndarray) -> tuple[Any, np.ndarray]:
     return jax.tree.map(lambda leaf: leaf[ids], tuple(examples))
 
 
-def _diverged(role, numbers, rate: float, error: NonFiniteError) -> InputError:
-    return InputError(
-        f"{role} with learning_rate={rate}, models {list(numbers)}, counted from 0: "
-        f"{error}; lower the learning rate"
-    )
+def _blamed(role: str, setting: Any, numbers: Sequence[int]):
+    among = f", models {list(numbers)}, counted from 0"
+    return blamed(role, setting.learning_rate, among=among)

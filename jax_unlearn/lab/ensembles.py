@@ -1,23 +1,42 @@
-"""Ensembles of a plan: N originals, retrained and unlearned models of one request."""
+"""Ensembles of a plan: N originals, retrained and unlearned models of one request.
 
+A file a model, `models/<role>/0007.npz`, without pickles: the logits by part,
+`f32[n, K]`; of an original its arrays too; and a JSON record as bytes.
+"""
+
+import functools
+import io
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jax_unlearn.data import Dataset
-from jax_unlearn.drivers.series import locked
+from jax_unlearn.data import (
+    Dataset,
+    digest,
+    fingerprint,
+    read_file,
+    read_json,
+    write_atomic,
+)
+from jax_unlearn.data.files import read_npz
+from jax_unlearn.drivers.series import Series, locked
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab.ensemble_files import PARTS, Files, Logits
-from jax_unlearn.lab.ensemble_models import Maker
+from jax_unlearn.lab.ensemble_models import ORIGINAL, PARTS, RETRAIN, Logits, Maker
 from jax_unlearn.lab.job import Progress, Trained, silent
-from jax_unlearn.lab.plan import Plan
+from jax_unlearn.lab.plan import Plan, check_labels, slug
 from jax_unlearn.lab.requests import Request, draw_cases
 from jax_unlearn.lab.settings import Unlearning
-from jax_unlearn.lab.store import SECONDS, unfinished
+from jax_unlearn.lab.store import SECONDS, begun, kept, stored
+
+Kept = tuple[Logits, float]
+"""What is read of a model: its logits, and the seconds it took."""
 
 
 class Ensembles(NamedTuple):
@@ -57,10 +76,9 @@ def run_ensembles(
     The request is that of the plan's first seed. Original i is trained on forget and
     retain samples with seed i (initialisation, order, augmentation) and unlearned by
     each method with seed i; N models of other seeds are trained on the retain samples.
-    `folder/models/<role>/0007.npz` keeps the logits of model 7, and the arrays of an
-    original, with the setting they came from. It is written whole when its chunk is
-    made, and the chunk is saved while it is: an interrupted run goes on in it, bit for
-    bit, and a call with more models or methods makes only those that are missing.
+    A model's file is written whole when its chunk is made, and the chunk is saved while
+    it is: an interrupted run goes on in it, bit for bit, and a call with more models or
+    methods makes only those that are missing.
 
     Args:
       plan: request and training; its methods and other seeds are not read.
@@ -93,91 +111,185 @@ def run_ensembles(
     say = say or (lambda line: None)
     request = draw_cases(plan, dataset, plan.seeds[0])[0].request
     files = Files(Path(folder), plan, dataset, request, methods, say)
+    decided = Path(folder) / "models" / "how.json"
     with locked(folder):
-        way = files.way(how)
-        if mesh is not None and way == "loop" != how:
-            way = "auto"  # the folder was begun on one device
+        way = how
+        if how == "auto" and decided.exists():
+            way = str(read_json(decided))
+            if mesh is not None and way == "loop":
+                way = "auto"  # the folder was begun on one device
         maker = Maker(plan, dataset, request, way, mesh, progress or silent)
-        found = _made(files, maker, methods, (count, chunk), save_every, say)
+        found = {role: files.found(role, count) for role in files.roles}
+        missing = {
+            role: [number for number in range(count) if number not in made]
+            for role, made in found.items()
+        }
+        if any(missing.values()):
+            size = min(chunk, max(map(len, missing.values())))
+            say(f"{count} models: {maker.estimate(missing, methods, size)}")
+            if way == "auto":
+                write_atomic(decided, json.dumps(maker.how), overwrite=True)
+        for role, begin, numbers in _chunks(files, missing, count, chunk):
+            options = {"there": found[role], "seconds": save_every}
+            made = files.complete(maker, role, begin, numbers, **options)
+            found[role] = made | found[role]
     return Ensembles(
         {
-            role: {p: np.stack([kept[i][0][p] for i in range(count)]) for p in PARTS}
-            for role, kept in found.items()
+            role: {p: np.stack([made[i][0][p] for i in range(count)]) for p in PARTS}
+            for role, made in found.items()
         },
         maker.labels,
         request,
-        {role: sum(s for _, s in kept.values()) for role, kept in found.items()},
+        {role: sum(s for _, s in made.values()) for role, made in found.items()},
     )
 
 
-def _made(
-    files: Files,
-    maker: Maker,
-    methods: dict[str, Unlearning],
-    sizes: tuple[int, int],
-    save_every: float,
-    say: Callable[[str], None],
-) -> dict[str, dict[int, tuple[Logits, float]]]:
-    """Return logits and seconds of all models by role, those on disk and new ones."""
-    count, chunk = sizes
-    found: dict[str, dict[int, tuple[Logits, float]]] = {}
-    for role in files.roles:
-        read = {number: files.read(role, number) for number in range(count)}
-        found[role] = {i: kept for i, kept in read.items() if kept is not None}
-    missing = {
-        role: [number for number in range(count) if number not in kept]
-        for role, kept in found.items()
-    }
-    if not any(missing.values()):
-        return found
-    size = min(chunk, max(len(numbers) for numbers in missing.values()))
-    asked = maker.how
-    say(f"{count} models: {maker.estimate(missing, methods, size)}")
-    if asked == "auto":
-        files.keep_way(maker.how)
-    for role, begin, numbers in _chunks(files, missing, count, chunk):
-        start = time.perf_counter()
-        told = files.told(role, numbers, maker.how)
-        path = files.path(role, begin)
-        with unfinished(path, told, seconds=save_every, say=say) as series:
-            files.begin(role, begin, numbers)
-            try:
-                made = _make(files, maker, methods, role, numbers, series)
-            except BaseException:
-                if not series.paths():
-                    files.forget(role, begin)
-                raise
-            logits = [
-                maker.logits(role, number, model)
-                for number, model in zip(numbers, made, strict=True)
-            ]
-            seconds = time.perf_counter() - start + series.spent
-            share = seconds / len(numbers)
-            for number, model, told in zip(numbers, made, logits, strict=True):
-                if number not in found[role]:
-                    files.write(role, number, model, told, share)
-                    found[role][number] = told, share
-    return found
-
-
-def _make(files, maker, methods, role, numbers, series) -> list[Trained]:
-    if role not in methods:
-        return maker.train(role, numbers, series)
-    originals = [files.original(i, maker.blank) for i in numbers]
-    return maker.unlearn(role, methods[role], originals, numbers, series=series)
-
-
-def _chunks(files: Files, missing: dict[str, list[int]], count: int, chunk: int):
+def _chunks(
+    files: "Files", missing: dict[str, list[int]], count: int, chunk: int
+) -> Iterator[tuple[str, int, list[int]]]:
     """Yield (role, begin, numbers), originals before what starts from them.
 
-    Models that were being made together when a run ended are made together again.
+    Models that were being made together when a run ended are made together again: as
+    many of them fix the bits.
     """
     for begin in range(0, count, chunk):
         for role, numbers in missing.items():
             now = [number for number in numbers if begin <= number < begin + chunk]
-            before = files.together(role, begin)
+            before = begun(files.path(role, begin)).get("numbers", [])
             if set(before) & set(now):
                 yield role, begin, before
                 now = [number for number in now if number not in before]
             if now:
                 yield role, begin, now
+
+
+class Files:
+    """The models of one request on disk, by role.
+
+    Raises:
+      InputError: labels that name one folder, or none.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        plan: Plan,
+        dataset: Dataset,
+        request: Request,
+        methods: dict[str, Unlearning],
+        say: Callable[[str], None],
+    ):
+        names = {label: slug(label) for label in methods}
+        check_labels(names)
+        self.roles = {ORIGINAL: ORIGINAL, RETRAIN: RETRAIN, **names}
+        self._folder, self._methods, self._say = folder, methods, say
+        self._told = {
+            "format": 1,
+            "data": fingerprint(dataset),
+            "request": [digest(ids) for ids in request],
+            "training": vars(plan.training),
+        }
+
+    def path(self, role: str, number: int) -> Path:
+        """Return the file of a model."""
+        return self._folder / "models" / self.roles[role] / f"{number:04d}.npz"
+
+    def told(self, role: str, number: int) -> dict[str, Any]:
+        """Return the record that decides what a model is."""
+        told = {**self._told, "role": self.roles[role], "seed": number}
+        if role in self._methods:
+            told["unlearning"] = self._methods[role].record()
+        return told
+
+    def read(self, role: str, number: int) -> Kept | None:
+        """Return what is read of a model; None where it must be made."""
+        told = self.told(role, number)
+        return stored(self.path(role, number), told, _read, say=self._say)
+
+    def found(self, role: str, count: int) -> dict[int, Kept]:
+        """Return what is there of the models of a role, by number."""
+        read = {number: self.read(role, number) for number in range(count)}
+        return {number: made for number, made in read.items() if made is not None}
+
+    def write(
+        self, role: str, number: int, model: Trained, logits: Logits, seconds: float
+    ) -> None:
+        """Write what is kept of a model."""
+        record = {"told": self.told(role, number), "seconds": seconds}
+        text = np.frombuffer(json.dumps(record).encode(), np.uint8)
+        arrays = dict(logits)
+        if role == ORIGINAL:
+            leaves = enumerate(jax.tree.leaves(model[:2]))
+            arrays |= {f"array-{i}": np.asarray(leaf) for i, leaf in leaves}
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, record=text, **arrays)
+        write_atomic(self.path(role, number), buffer.getvalue(), overwrite=True)
+
+    def original(self, number: int, like: Trained) -> Trained:
+        """Return an original that is there whole, of the network of another model."""
+        _, arrays = _unpack(read_file(self.path(ORIGINAL, number)))
+        structure = jax.tree.structure(like[:2])
+        leaves = [arrays[f"array-{i}"] for i in range(structure.num_leaves)]
+        model = jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in leaves])
+        return Trained(*model, {})
+
+    def complete(
+        self,
+        maker: Maker,
+        role: str,
+        begin: int,
+        numbers: Sequence[int],
+        *,
+        there: Mapping[int, Kept],
+        seconds: float,
+    ) -> dict[int, Kept]:
+        """Make models together, and write those that are not there."""
+
+        def write(path: Path, made: Mapping[int, tuple[Trained, Kept]]) -> None:
+            del path
+            for number, (model, own) in made.items():
+                if number not in there:
+                    self.write(role, number, model, *own)
+
+        made = kept(
+            self.path(role, begin),
+            self.told(role, numbers[0]),
+            functools.partial(self._make, maker, role, numbers),
+            read=None,
+            write=write,
+            run={"numbers": list(numbers), "how": maker.how},
+            seconds=seconds,
+            say=self._say,
+        )
+        return {number: own for number, (_, own) in made.items()}
+
+    def _make(
+        self, maker: Maker, role: str, numbers: Sequence[int], series: Series | None
+    ) -> dict[int, tuple[Trained, Kept]]:
+        start = time.perf_counter()
+        if role in self._methods:
+            before = [self.original(i, maker.blank) for i in numbers]
+            setting = self._methods[role]
+            models = maker.unlearn(role, setting, before, numbers, series=series)
+        else:
+            models = maker.train(role, numbers, series)
+        pairs = list(zip(numbers, models, strict=True))
+        logits = [maker.logits(role, number, model) for number, model in pairs]
+        spent = 0.0 if series is None else series.spent
+        share = (time.perf_counter() - start + spent) / len(numbers)
+        return {i: (m, (own, share)) for (i, m), own in zip(pairs, logits, strict=True)}
+
+
+def _read(path: Path) -> tuple[Mapping[str, Any], Kept]:
+    record, arrays = _unpack(read_file(path))
+    logits = {part: arrays[part] for part in PARTS}
+    return record["told"], (logits, float(record["seconds"]))
+
+
+def _unpack(content: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return record and arrays, the checksum of each looked at."""
+    arrays = read_npz(io.BytesIO(content))
+    record = json.loads(arrays.pop("record").tobytes())
+    if not isinstance(record, dict) or not isinstance(record.get("told"), dict):
+        raise ValueError("its record tells nothing")
+    return record, arrays

@@ -36,16 +36,17 @@ def silent(phase: str, done: int, total: int) -> None:
     del phase, done, total
 
 
+def reporting(progress: Progress, phase: str, total: int) -> Callback:
+    """Report the beginning of a phase, and return the callback for its steps."""
+    progress(phase, 0, total)
+    return lambda step, state, info: progress(phase, step, total)
+
+
 @contextlib.contextmanager
 def blamed(
-    what: str, learning_rate: float, checkpoint: Path | None = None
+    what: str, learning_rate: float, checkpoint: Path | None = None, *, among: str = ""
 ) -> Iterator[None]:
     """Say what diverged, with which learning rate, and where to go on from.
-
-    Args:
-      what: is run.
-      learning_rate: of it.
-      checkpoint: it starts from, if it does.
 
     Raises:
       InputError: the body raised `NonFiniteError`.
@@ -55,8 +56,8 @@ def blamed(
     except NonFiniteError as error:
         last = "" if checkpoint is None else f"; last good checkpoint: {checkpoint}"
         raise InputError(
-            f"{what} with learning_rate={learning_rate}: {error}; lower the learning "
-            f"rate{last}"
+            f"{what} with learning_rate={learning_rate}{among}: {error}; lower the "
+            f"learning rate{last}"
         ) from error
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from msgspec import Meta
 
-from jax_unlearn.data import Dataset, digest, fingerprint
+from jax_unlearn.data import Dataset, digest, fingerprint, read_json, write_atomic
 from jax_unlearn.drivers import checkpoint
 from jax_unlearn.drivers.series import LOCK, Series, locked
 from jax_unlearn.errors import InputError
@@ -28,8 +28,10 @@ from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject, described
 
 SECONDS = 30.0  # between two saves: far more than a save takes
+RUN = "run.json"  # beside the states of a run: what it makes
 
 Made = TypeVar("Made")
+Say = Callable[[str], None]
 Size = Annotated[int, Meta(ge=0, lt=2**31)]
 
 
@@ -38,26 +40,20 @@ def kept(
     told: Mapping[str, Any],
     make: Callable[[Series | None], Made],
     *,
-    read: Callable[[Path], tuple[Mapping[str, Any], Made]],
+    read: Callable[[Path], tuple[Mapping[str, Any], Made]] | None,
     write: Callable[[Path, Made], Any],
     run: Mapping[str, Any] | None = None,
     seconds: float = SECONDS,
     resume: bool = True,
+    say: Say | None = None,
 ) -> Made:
     """Return what stands at a path, or make it and keep it there.
 
     The one rule of everything that is kept: what was made by the same record is read;
     by another, refused; what was being made is gone on with.
 
-    Args:
-      path: where it is kept; None keeps nothing.
-      told: record that decides what it is, JSON-able.
-      make: makes it, saving states in the series on the way.
-      read: `path -> (record, what stands there)`.
-      write: `(path, what was made)`.
-      run: more that a run to go on with must agree in.
-      seconds: least time between two saves of a run in the making.
-      resume: whether a run in the making may be gone on with.
+    `path=None` keeps nothing; `read=None` says that the caller has looked. A run to go
+    on with must agree in `told` and `run`.
 
     Raises:
       InputError: it was made by another record, another process is making it, or what
@@ -65,17 +61,78 @@ def kept(
     """
     if path is None:
         return make(None)
+    if read and (made := stored(path, told, read)) is not None:
+        return made
+    whole = _plain({**told, **(run or {})})
+    with unfinished(path, whole, seconds=seconds, resume=resume, say=say) as series:
+        # another process may have ended just now
+        made = stored(path, told, read) if read else None
+        if made is None:
+            made = make(series)
+            write(path, made)
+    return made
+
+
+def stored(
+    path: Path,
+    told: Mapping[str, Any],
+    read: Callable[[Path], tuple[Mapping[str, Any], Made]],
+    *,
+    say: Say | None = None,
+) -> Made | None:
+    """Return what stands at a path; None where it is to be made.
+
+    Where `say` is given, it is told of what is damaged, which is then made again.
+
+    Raises:
+      InputError: it was made by another record, or is damaged.
+    """
     if not path.exists():
-        whole = _plain({**told, **(run or {})})
-        with unfinished(path, whole, seconds=seconds, resume=resume) as series:
-            if not path.exists():  # another process may have ended just now
-                made = make(series)
-                write(path, made)
-                return made
-    record, made = read(path)
+        return None
+    try:
+        record, made = read(path)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        if say is None:
+            raise
+        say(f"{path} is damaged ({error}): making the model again")
+        return None
     if not same(record, told):
         raise refused(path)
     return made
+
+
+def kept_model(
+    path: Path | None,
+    told: Mapping[str, Any],
+    make: Callable[[Series | None], tuple[Trained, Mapping[str, Any]]],
+    *,
+    subject: Subject,
+    ids: np.ndarray,
+    unseen: np.ndarray,
+    seconds: float = SECONDS,
+) -> tuple[Trained, Mapping[str, Any]]:
+    """Return a model and its record, from its checkpoint if there is one.
+
+    `make` returns the model, and what its record says beside `told`.
+    """
+
+    def read(path: Path) -> tuple[Any, tuple[Trained, Mapping[str, Any]]]:
+        found = load_model(path, subject.dataset)
+        return found.record, (found.trained, found.record)
+
+    def write(path: Path, made: tuple[Trained, Mapping[str, Any]]) -> None:
+        record = {**told, **made[1]}
+        save_model(path, made[0], subject, ids=ids, unseen=unseen, record=record)
+
+    return kept(
+        path,
+        {**told, "ids_sha256": digest(ids)},
+        make,
+        read=read,
+        write=write,
+        run=identity(subject, ids, unseen),
+        seconds=seconds,
+    )
 
 
 def refused(path: Path) -> InputError:
@@ -87,11 +144,9 @@ def refused(path: Path) -> InputError:
 
 
 def same(record: Mapping[str, Any], told: Mapping[str, Any]) -> bool:
-    """Return whether a record says what is told; settings it lacks are defaults.
+    """Return whether a record, perhaps of an earlier version, says what is told.
 
-    Args:
-      record: what a file holds, perhaps of an earlier version.
-      told: what it must say; more may stand in the record.
+    Settings that it lacks are defaults; more may stand in it.
 
     >>> same({"seed": 0, "unlearning": {"method": "ssd"}}, {"seed": 1})
     False
@@ -100,14 +155,14 @@ def same(record: Mapping[str, Any], told: Mapping[str, Any]) -> bool:
         found = record.get(name)
         if found == wanted:
             continue
-        if name in _SETTINGS and isinstance(found, dict) and isinstance(wanted, dict):
-            try:
-                if _SETTINGS[name](found) != _SETTINGS[name](wanted):
-                    return False
-            except (TypeError, InputError):
-                return False  # of another version of the package
-        else:
+        read = _SETTINGS.get(name)
+        if read is None or not isinstance(found, dict) or not isinstance(wanted, dict):
             return False
+        try:
+            if read(found) != read(wanted):
+                return False
+        except (TypeError, InputError):
+            return False  # of another version of the package
     return True
 
 
@@ -123,6 +178,12 @@ def partial_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.partial")
 
 
+def begun(path: Path) -> dict[str, Any]:
+    """Return what the run said of itself that was making what is to stand there."""
+    file = partial_of(path) / RUN
+    return read_json(file) if file.exists() else {}
+
+
 @contextmanager
 def unfinished(
     path: Path,
@@ -130,20 +191,13 @@ def unfinished(
     *,
     seconds: float = SECONDS,
     resume: bool = True,
-    say: Callable[[str], None] | None = None,
+    say: Say | None = None,
 ) -> Iterator[Series]:
-    """Give the series of a model in the making; it goes when the body ends well.
-
-    Args:
-      path: checkpoint that the body makes.
-      told: as of `Series`.
-      seconds: as of `Series`.
-      resume: whether states found there may be gone on from.
-      say: as of `Series`.
+    """Give the series of what is being made; it goes when the body ends well.
 
     Raises:
-      InputError: another process makes the same model; a folder that cannot be
-        written to; states are there and are not to be gone on from.
+      InputError: another process makes the same; a folder that cannot be written to;
+        states are there and are not to be gone on from.
     """
     folder = partial_of(path)
     with locked(folder):
@@ -153,32 +207,25 @@ def unfinished(
                 f"{folder} holds an interrupted run; give --resume to go on with it, "
                 "or remove it"
             )
+        if not series.paths():
+            write_atomic(folder / RUN, json.dumps(told), overwrite=True)
         try:
             yield series
         except BaseException:
-            if all(file.name == LOCK for file in folder.iterdir()):
+            if {file.name for file in folder.iterdir()} <= {LOCK, RUN}:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder, ignore_errors=True)
 
 
 class TrainedOn(NamedTuple):
-    """What a checkpoint's record says of the data set.
-
-    Attributes:
-      train: training samples of the data set.
-    """
+    """What a checkpoint's record says of the data set: its training samples."""
 
     train: Size
 
 
 class Head(NamedTuple):
-    """What a checkpoint's record says of the arrays beside the parameters.
-
-    Attributes:
-      num_ids, num_unseen: numbers of samples trained on, and held out.
-      dataset: what they are numbered in.
-    """
+    """What a checkpoint's record says of the arrays beside the parameters."""
 
     num_ids: Size
     num_unseen: Size
@@ -224,27 +271,16 @@ def save_model(
 ) -> Path:
     """Write a model as a new checkpoint folder.
 
-    Args:
-      path: folder to make.
-      trained: the model.
-      subject: its network and data; of the data, name and number of samples are kept.
-      ids: what it is trained on, the forgotten samples left out.
-      unseen: what was held out.
-      record: more to tell, JSON-able.
+    `ids` are those it is trained on, the forgotten ones left out; `record` is more to
+    tell, JSON-able.
 
     Raises:
       InputError: the folder exists or cannot be written.
     """
-    tree = {
-        "params": trained.params,
-        "model_state": _bare(trained.model_state),
-        "ids": np.asarray(ids, np.int32),
-        "unseen": np.asarray(unseen, np.int32),
-    }
-    if not subject.modality.stateful:
-        del tree["model_state"]
     dataset, kind = subject.dataset, subject.modality
     own = {"modality": kind.name} if kind not in MODALITIES else {}
+    tree = _tree(kind, trained.params, trained.model_state)
+    tree |= {"ids": np.asarray(ids, np.int32), "unseen": np.asarray(unseen, np.int32)}
     return checkpoint.save(
         path,
         tree,
@@ -261,6 +297,12 @@ def save_model(
     )
 
 
+def _tree(kind: Modality, params: Any, state: Any) -> dict[str, Any]:
+    """Return the arrays of a model; a state without any is an empty dict."""
+    state = {"model_state": state if jax.tree.leaves(state) else {}}
+    return {"params": params, **(state if kind.stateful else {})}
+
+
 def load_model(
     path: str | os.PathLike,
     dataset: Dataset | None = None,
@@ -269,11 +311,8 @@ def load_model(
 ) -> Stored:
     """Read a model back, checked against the data it is to be used with.
 
-    Args:
-      path: checkpoint folder.
-      dataset: if given, must have the image shape, the classes and the number of
-        training samples the model knows.
-      modality: kind of model that is asked for; default any.
+    The data must have the image shape, the classes and the number of training samples
+    that the model knows; the modality is the kind of model that is asked for.
 
     Raises:
       InputError: missing or damaged checkpoint, one of another model, or data that do
@@ -297,14 +336,9 @@ def load_model(
     built = kind.build(network)
     example = kind.example(network)
     params, state = jax.eval_shape(built.model.init, jax.random.key(0), example)
-    template = {
-        "params": params,
-        "model_state": _bare(state),
-        "ids": jax.ShapeDtypeStruct((head.num_ids,), np.int32),
-        "unseen": jax.ShapeDtypeStruct((head.num_unseen,), np.int32),
-    }
-    if not kind.stateful:
-        del template["model_state"]
+    template = _tree(kind, params, state)
+    for name, size in (("ids", head.num_ids), ("unseen", head.num_unseen)):
+        template[name] = jax.ShapeDtypeStruct((size,), np.int32)
     # Fresh arrays, on no device in particular: what orbax returns is committed to one,
     # and every program would be compiled twice, with and without that.
     tree = jax.tree.map(
@@ -336,11 +370,7 @@ def kind_of(path: str | os.PathLike, record: Mapping[str, Any]) -> Modality:
 
 
 def origin_of(stored: Stored) -> Origin | None:
-    """Return how a model was trained; None where its record does not say.
-
-    Args:
-      stored: of `load_model`.
-    """
+    """Return how a model was trained; None where its record does not say."""
     training, seed = stored.record.get("training"), stored.record.get("seed")
     if training is None or seed is None:
         return None
@@ -352,11 +382,8 @@ def origin_of(stored: Stored) -> Origin | None:
 
 def identity(subject: Subject, ids: np.ndarray, unseen: np.ndarray) -> dict[str, str]:
     """Return digests of what a model in the making is made of."""
-    return {
-        "ids": digest(ids),
-        "unseen": digest(unseen),
-        "data": fingerprint(subject.dataset),
-    }
+    data = fingerprint(subject.dataset)
+    return {"ids": digest(ids), "unseen": digest(unseen), "data": data}
 
 
 def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -364,26 +391,17 @@ def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(dict(value)))
 
 
-def _bare(model_state: Any) -> Any:
-    """Return the state, or an empty dict where it holds no arrays."""
-    return model_state if jax.tree.leaves(model_state) else {}
-
-
 def _check_fits(path, network: Any, size: int, dataset: Dataset) -> None:
-    shape = tuple(dataset.train.inputs.shape[1:])
+    name, shape = dataset.name, tuple(dataset.train.inputs.shape[1:])
+    samples, flaw = len(dataset.train.labels), ""
     if shape != network.input_shape:
-        raise InputError(
-            f"checkpoint {path} reads images of shape {network.input_shape}, "
-            f"{dataset.name} has {shape}; give the data it was trained on"
+        flaw = f"reads images of shape {network.input_shape}, {name} has {shape}"
+    elif dataset.num_classes != network.num_classes:
+        flaw = f"knows {network.num_classes} classes, {name} has {dataset.num_classes}"
+    elif samples != size:
+        flaw = (
+            f"was trained on a data set of {size} training samples, {name} has "
+            f"{samples}: ids would not match"
         )
-    if dataset.num_classes != network.num_classes:
-        raise InputError(
-            f"checkpoint {path} knows {network.num_classes} classes, "
-            f"{dataset.name} has {dataset.num_classes}; give the data it was trained on"
-        )
-    if len(dataset.train.labels) != size:
-        raise InputError(
-            f"checkpoint {path} was trained on a data set of {size} training samples, "
-            f"{dataset.name} has {len(dataset.train.labels)}: ids would not match; "
-            "give the data it was trained on"
-        )
+    if flaw:
+        raise InputError(f"checkpoint {path} {flaw}; give the data it was trained on")

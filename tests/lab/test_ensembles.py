@@ -14,9 +14,8 @@ from jax_unlearn.drivers.loop import predict
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan, Training, Unlearning, draw_request
-from jax_unlearn.lab.ensemble_files import Files, _unpack
 from jax_unlearn.lab.ensemble_models import RETRAIN_SEED, Maker
-from jax_unlearn.lab.ensembles import PARTS, run_ensembles
+from jax_unlearn.lab.ensembles import PARTS, Files, _unpack, run_ensembles
 from jax_unlearn.lab.job import execute
 from jax_unlearn.lab.plan import slug
 from jax_unlearn.lab.prepare import Preparer

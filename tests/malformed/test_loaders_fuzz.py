@@ -34,7 +34,7 @@ from jax_unlearn.drivers import checkpoint
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan, Training, Unlearning
 from jax_unlearn.lab.arrays import load_outputs
-from jax_unlearn.lab.ensemble_files import Files as EnsembleFiles
+from jax_unlearn.lab.ensembles import Files as EnsembleFiles
 from jax_unlearn.lab.plan import plan_of, slug
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.store import load_model
