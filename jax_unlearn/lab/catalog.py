@@ -1,9 +1,11 @@
 """The cards by name, and cards of one's own by path: all the lab knows of methods."""
 
+import dataclasses
 import functools
 import importlib.util
 import os
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,14 +25,7 @@ WEIGHTINGS: dict[str, WeightingCard] = {card.name: card for card in weights.CARD
 
 
 def method_card(method: Card | str) -> Card:
-    """Return the card of a method.
-
-    Args:
-      method: a card, the name of one of the library's, or `FILE.py:NAME` for a card
-        that a file of yours holds.
-
-    Raises:
-      InputError: no such method, file, or card in it.
+    """Return the card of a method, by its name in the library or `FILE.py:NAME`.
 
     >>> method_card("scrub").options(rewind=True).forget_epochs
     2
@@ -39,20 +34,12 @@ def method_card(method: Card | str) -> Card:
 
 
 def weighting_card(weighting: WeightingCard | str) -> WeightingCard:
-    """Return the card of a weighting; see `method_card`.
-
-    >>> weighting_card("falw").compares
-    'unseen classes'
-    """
+    """Return the card of a weighting; see `method_card`."""
     return _card(weighting, WEIGHTINGS, WeightingCard, "weighting")
 
 
 def weighting_of(method: Card, asked: WeightingCard | str) -> WeightingCard:
-    """Return the card of the weighting asked for; "auto" is the method's own.
-
-    >>> weighting_of(method_card("sfron"), "auto").name
-    'sfron'
-    """
+    """Return the card of the weighting asked for; "auto" is the method's own."""
     return weighting_card(method.weighting if asked == "auto" else asked)
 
 
@@ -78,6 +65,61 @@ def _card(
     if name not in known:
         raise unknown_name(word, name, known)
     return known[name]
+
+
+def names_of(options: type) -> set[str]:
+    """Return the names of the fields of a dataclass."""
+    return {field.name for field in dataclasses.fields(options)}
+
+
+def check_options(common: Iterable[str], *cards: Any) -> None:
+    """Refuse cards whose options share a name: flat values cannot tell them apart."""
+    owners = dict.fromkeys(common, "all methods")
+    for card in cards:
+        for field in dataclasses.fields(card.options):
+            if owner := owners.get(field.name):
+                raise InputError(
+                    f"option {field.name!r} of {card.name} is one of {owner} too; give "
+                    "it another name"
+                )
+            owners[field.name] = card.name
+
+
+def options_of(name: str, given: Any, kind: type) -> Any:
+    """Return options of a card's class, made of what was given, if anything."""
+    if isinstance(given, kind):
+        return given
+    if given is not None and not isinstance(given, Mapping):
+        raise InputError(
+            f"{name} is a {type(given).__name__}, not a {kind.__name__}; give one, or "
+            "leave it out"
+        )
+    values, known = dict(given or {}), names_of(kind)
+    if strange := sorted(values.keys() - known):
+        raise unknown_name(f"field of {name}", strange[0], known)
+    lists = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}  # of JSON
+    return kind(**{**values, **lists})
+
+
+def check_strays(
+    card: Card, values: Mapping[str, Any], known: Iterable[str], *, strict: bool
+) -> None:
+    """Accept options of other cards at their defaults, or in old records."""
+    for name, value in values.items():
+        owners = {
+            other.name: field.default
+            for other in (*METHODS.values(), *WEIGHTINGS.values())
+            for field in dataclasses.fields(other.options)
+            if field.name == name
+        }
+        if not owners:
+            raise unknown_name("setting", name, known)
+        usual = tuple(value) if isinstance(value, list) else value
+        if strict and usual not in owners.values():
+            has = f"{' and '.join(owners)} {'has' if len(owners) == 1 else 'have'}"
+            raise InputError(
+                f"{name}={usual}: {card.name} has no such option, {has}; leave it out"
+            )
 
 
 TRUST = "JAX_UNLEARN_RUN_FILES"
@@ -107,13 +149,9 @@ its file is not run; name it yourself, or set JAX_UNLEARN_RUN_FILES=1 to run suc
 
 @functools.lru_cache(maxsize=64)
 def load(path: str) -> Any:
-    """Return what a file of Python code holds under a name; the file is run once.
+    """Return what `FILE.py:NAME` names, given by the user; the file is run once.
 
-    Args:
-      path: `FILE.py:NAME`, given by the user; of a record, see `check_named`.
-
-    Raises:
-      InputError: no such file, it does not run, or it holds no such name.
+    Of a path that a record gives, see `check_named`.
     """
     file, _, name = path.rpartition(":")
     if not Path(file).is_file():

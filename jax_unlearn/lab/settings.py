@@ -11,13 +11,7 @@ from typing import Any, Literal, get_args
 from jax_unlearn import _validate
 from jax_unlearn.cards import Card, WeightingCard
 from jax_unlearn.errors import InputError, unknown_name
-from jax_unlearn.lab.catalog import (
-    METHODS,
-    WEIGHTINGS,
-    check_named,
-    method_card,
-    weighting_of,
-)
+from jax_unlearn.lab import catalog
 from jax_unlearn.lab.modalities import modality_named
 from jax_unlearn.lab.modality import check_sgd
 
@@ -102,26 +96,20 @@ class Unlearning:
     modality_options: Any = None
 
     def __post_init__(self):
-        card = method_card(self.method)
-        weighting = weighting_of(card, self.weighting)
+        card = catalog.method_card(self.method)
+        weighting = catalog.weighting_of(card, self.weighting)
         kind = modality_named(self.modality)
-        self._set(_card=card, _weighting_card=weighting)
-        _check_names(card, weighting, kind)
+        catalog.check_options(_COMMON, card, weighting, kind)
+        values: dict[str, Any] = {"_cards": (card, weighting, kind)}
         for name, given in (("method", card), ("weighting", weighting)):
             if not isinstance(asked := getattr(self, name), str) or asked == "auto":
-                self._set(**{name: given.name})
-        self._set(
-            options=_options("options", self.options, card.options),
-            weighting_options=_options(
-                "weighting_options", self.weighting_options, weighting.options
-            ),
-            modality_options=_options(
-                "modality_options", self.modality_options, kind.options
-            ),
-        )
+                values[name] = given.name
+        for name, own in zip(_NESTED, (card, weighting, kind), strict=True):
+            values[name] = catalog.options_of(name, getattr(self, name), own.options)
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
         self._check_numbers()
-        self._check_card()
-        self._check_guards()
+        self._check_cards(card, weighting, kind)
         if card.check is not None:
             card.check(self)
 
@@ -129,9 +117,8 @@ class Unlearning:
     def of(cls, **values: Any) -> "Unlearning":
         """Return the setting of flat values, as files and recipes have them.
 
-        Args:
-          **values: common fields, and options of the method, the weighting and the
-            modality by their own names; what is left out has its default.
+        Options of the method, the weighting and the modality are given by their own
+        names, beside the common fields; what is left out has its default.
 
         Raises:
           InputError: names the value that nobody reads.
@@ -166,7 +153,7 @@ has; leave it out
         True
         """
         for name in ("method", "weighting", "modality"):
-            check_named(record.get(name))
+            catalog.check_named(record.get(name))
         values = {name: value for name, value in record.items() if name != "own"}
         for card in cards:
             for name in ("method", "weighting"):
@@ -174,36 +161,28 @@ has; leave it out
                     values[name] = card
         if not any(isinstance(values.get(name), Mapping) for name in _NESTED):
             return cls._routed(values, strict=False)
-        known = {field.name for field in dataclasses.fields(cls)}
-        if strange := sorted(set(values) - known):
-            raise unknown_name("field", strange[0], known)
+        if strange := sorted(set(values) - _COMMON):
+            raise unknown_name("field", strange[0], _COMMON)
         return cls(**values)
 
     @classmethod
     def _routed(cls, values: Mapping[str, Any], *, strict: bool) -> "Unlearning":
-        kind = modality_named(values.get("modality", "classification"))
+        kind = modality_named(values.get("modality", cls.modality))
         given = kind.renamed(values)
         values = {**kind.defaults, **given}
-        common = {f.name for f in dataclasses.fields(cls)}
-        card = method_card(values.get("method", "random_label"))
+        card = catalog.method_card(values.get("method", cls.method))
+        weighting = catalog.weighting_of(card, values.get("weighting", cls.weighting))
         if "steps" not in given and not _counts_steps(card):
             values["steps"] = 0
-        told = {name: value for name, value in values.items() if name in common}
-        weighting = weighting_of(card, told.get("weighting", "auto"))
-        classes = {
-            "options": card.options,
-            "weighting_options": weighting.options,
-            "modality_options": kind.options,
-        }
-        for group, options in classes.items():
-            if group in told:
-                continue
-            names = {field.name for field in dataclasses.fields(options)}
-            own = {name: value for name, value in values.items() if name in names}
-            told[group] = _options(group, own, options)
-            common |= names
-        for name in sorted(set(given) - common):
-            _check_elsewhere(name, values[name], card, strict=strict, kind=kind)
+        told = {name: value for name, value in values.items() if name in _COMMON}
+        known = _COMMON
+        for group, own in zip(_NESTED, (card, weighting, kind), strict=True):
+            if group not in told:
+                names = catalog.names_of(own.options)
+                told[group] = {name: v for name, v in values.items() if name in names}
+                known = known | names
+        strays = {name: values[name] for name in sorted(set(given) - known)}
+        catalog.check_strays(card, strays, known, strict=strict)
         return cls(**told)
 
     def but(self, **changes: Any) -> "Unlearning":
@@ -214,35 +193,23 @@ has; leave it out
         >>> Unlearning.of(method="salun", keep=0.3).but(keep=0.5).keep
         0.5
         """
-        same: dict[str, Any] = {
-            name: asked if ".py:" in asked else card
-            for name, asked, card in (
-                ("method", self.method, self.card),
-                ("weighting", self.weighting, self.weighting_card),
-            )
-        }
-        own = {
-            name: {} if name in changes else vars(getattr(self, name))
-            for name in _NESTED
-        }
-        card = method_card(changes.get("method", self.card))
+        values = self._common()
+        card = catalog.method_card(changes.get("method", self.card))
+        options = {name: vars(getattr(self, name)) for name in _NESTED}
+        for name, own in (("method", self.card), ("weighting", self.weighting_card)):
+            if ".py:" not in values[name]:
+                values[name] = own
         if card is not self.card:
-            own["options"] = {}
+            options["options"] = {}
             if not _counts_steps(card):
-                same["steps"] = 0
+                values["steps"] = 0
             if self.card.weighting == self.weighting != "uniform":
-                same["weighting"] = "auto"
-        asked = {**same, **changes}["weighting"]
-        if weighting_of(card, asked) is not self.weighting_card:
-            own["weighting_options"] = {}
-        return self.of(
-            **{
-                **self._common(),
-                **same,
-                **{name: v for values in own.values() for name, v in values.items()},
-                **changes,
-            }
-        )
+                values["weighting"] = "auto"
+        values |= changes
+        if catalog.weighting_of(card, values["weighting"]) is not self.weighting_card:
+            options["weighting_options"] = {}
+        flat = [own for name, own in options.items() if name not in changes]
+        return self.of(**{k: v for own in flat for k, v in own.items()} | values)
 
     def flat(self) -> dict[str, Any]:
         """Return all values by name; `of` takes them again."""
@@ -258,11 +225,9 @@ has; leave it out
     def record(self) -> dict[str, Any]:
         """Return what JSON holds of it; `read` takes it again."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        own = METHODS.get(self.method) is not self.card and ".py:" not in self.method
-        return {
-            name: dict(vars(value)) if name in _NESTED else value
-            for name, value in values.items()
-        } | ({"own": True} if own else {})
+        values |= {name: dict(vars(values[name])) for name in _NESTED}
+        known = ".py:" in self.method or catalog.METHODS.get(self.method) is self.card
+        return values if known else {**values, "own": True}
 
     def told(self) -> dict[str, Any]:
         """Return what is read of it, beside method, weighting, rate, batch and epochs.
@@ -276,48 +241,42 @@ has; leave it out
         """
         card, read = self.card, {"rho": self.rho}
         if card.kind == "steps":
-            guarded = self.guard_utility > 0 or self.guard_endpoint
             both = {"forget", "retain"} <= set(card.reads)
-            joined = self.joining != "none"
             when = {
                 "harmonizer": True,
-                "per_leaf": self.per_leaf and joined,
+                "per_leaf": self.per_leaf and self.joining != "none",
                 "schedule": card.schedule or not both,
                 "rho": True,
-                "steps": self.steps > 0,
+                "steps": self.steps,
                 "optimizer": self.optimizer != "sgd",
                 "momentum": self.optimizer == "sgd",
-                "weight_decay": True,
-                "clip": True,
-                "freeze_statistics": True,
+                **dict.fromkeys(("weight_decay", "clip", "freeze_statistics"), True),
                 "salient": self.salient,
                 "keep": self.masks,
-                "microbatch": self.microbatch > 0,
+                "microbatch": self.microbatch,
                 "remat": self.remat,
-                **dict.fromkeys(_GUARDS, guarded),
+                "guard_utility": self.guard_utility,
+                "guard_endpoint": self.guard_endpoint,
+                **dict.fromkeys(("guard_every", "guard_roll_back"), self.guarded),
             }
-            values = {
-                **vars(self),
-                "harmonizer": self.joining,
-                "freeze_statistics": self.freezes_statistics,
-            }
+            frozen = self.freezes_statistics
+            values = self._common() | {"freeze_statistics": frozen}
+            values["harmonizer"] = self.joining
             read = {name: values[name] for name, wanted in when.items() if wanted}
-            for name in _GUARDS[:2]:
-                if not read.get(name, True):
-                    del read[name]
         for options in (self.weighting_options, self.modality_options, self.options):
-            read |= _told(options)
+            own = options.told() if hasattr(options, "told") else vars(options)
+            read |= {k: v for k, v in own.items() if v is not None and v is not False}
         return read
 
     @property
     def card(self) -> Card:
         """The method's card."""
-        return vars(self)["_card"]
+        return vars(self)["_cards"][0]
 
     @property
     def weighting_card(self) -> WeightingCard:
         """The weighting's card."""
-        return vars(self)["_weighting_card"]
+        return vars(self)["_cards"][1]
 
     @property
     def joining(self) -> str:
@@ -335,6 +294,11 @@ has; leave it out
         return self.freeze_statistics or self.card.frozen
 
     @property
+    def guarded(self) -> bool:
+        """Whether a guard may end the run."""
+        return self.guard_utility > 0 or self.guard_endpoint
+
+    @property
     def shares(self) -> bool:
         """Whether its compiled step may serve other requests, models and seeds."""
         return self.card.step_reads is not None and self.weighting_card.shared
@@ -349,17 +313,10 @@ has; leave it out
         }
         return max(asked, key=len)
 
-    def _set(self, **values: Any) -> None:
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
-
     def _check_numbers(self) -> None:
-        for name, kind in (
-            ("harmonizer", Harmonizers),
-            ("schedule", Schedules),
-            ("optimizer", Optimizers),
-        ):
-            _validate.one_of(name, getattr(self, name), get_args(kind))
+        _validate.one_of("harmonizer", self.harmonizer, get_args(Harmonizers))
+        _validate.one_of("schedule", self.schedule, get_args(Schedules))
+        _validate.one_of("optimizer", self.optimizer, get_args(Optimizers))
         check_sgd(self)
         _validate.at_least("steps", self.steps, 0)
         _validate.at_least("microbatch", self.microbatch, 0)
@@ -368,133 +325,66 @@ has; leave it out
         _validate.fraction(
             "rho", self.rho, "the share of the retain set that may be read; try 0.3"
         )
-
-    def _check_card(self) -> None:
-        """Refuse what the method does not read."""
-        card = self.card
-        if self.weighting != "uniform" and not card.weighs:
-            raise InputError(
-                f"weighting={self.weighting!r}: {self.method} has no loss of forget "
-                "samples to weight; leave it uniform or choose another method"
-            )
-        joins = card.joins or (self.schedule == "zipped" and card.schedule)
-        if self.harmonizer not in ("auto", "none") and not joins:
-            own = " or ".join(f"method={c.name!r}" for c in METHODS.values() if c.joins)
-            raise InputError(
-                f"harmonizer={self.harmonizer!r} needs {own}, or schedule='zipped' and "
-                "a method of two gradients"
-            )
-        if self.salient and card.kind != "steps":
-            raise InputError(
-                f"salient=True: {self.method} takes no steps to mask; leave it out"
-            )
-        if self.rho != 1 and card.kind == "one-shot" and "training" in card.reads:
-            raise InputError(
-                f"rho={self.rho}: {self.method} goes through the whole training again; "
-                "leave it at 1"
-            )
-        if self.steps and not _counts_steps(card):
-            raise InputError(
-                f"steps={self.steps}: {self.method} does not count steps; leave it out"
-            )
-        modality_named(self.modality).serves(card, self.weighting_card)
-
-    def _check_guards(self) -> None:
-        if not 0 <= self.guard_utility <= 100:
-            raise InputError(
-                f"guard_utility={self.guard_utility} must be a percentage, 0 to 100; "
-                "try 90"
-            )
+        _validate.within("guard_utility", self.guard_utility, "[0, 100]", "try 90")
         _validate.at_least("guard_every", self.guard_every, 1)
-        guarded = self.guard_utility > 0 or self.guard_endpoint
-        if guarded and self.card.kind != "steps":
-            raise InputError(
-                f"guard_utility, guard_endpoint: {self.method} takes no steps to end "
-                "between; leave them out"
-            )
-        kind = modality_named(self.modality)
-        if guarded and "logits" not in kind.roles:
-            raise InputError(
-                f"guard_utility, guard_endpoint: {kind.name} models have no accuracy "
-                "to look at; leave them out"
-            )
-        if guarded and getattr(self.options, "rewind", False):
-            raise InputError(
+
+    def _check_cards(self, card: Card, weighting: WeightingCard, kind: Any) -> None:
+        """Refuse what the method, or this kind of model, does not read."""
+        method, guards = self.method, "guard_utility, guard_endpoint"
+        own = (c.name for c in catalog.METHODS.values() if c.joins)
+        joining = " or ".join(f"method={name!r}" for name in own)
+        joins = card.joins or (self.schedule == "zipped" and card.schedule)
+        whole = card.kind == "one-shot" and "training" in card.reads
+        rewinds = getattr(self.options, "rewind", False)
+        for flaw, text in (
+            (
+                self.weighting != "uniform" and not card.weighs,
+                f"weighting={self.weighting!r}: {method} has no loss of forget samples "
+                "to weight; leave it uniform or choose another method",
+            ),
+            (
+                self.harmonizer not in ("auto", "none") and not joins,
+                f"harmonizer={self.harmonizer!r} needs {joining}, or schedule='zipped' "
+                "and a method of two gradients",
+            ),
+            (
+                self.salient and card.kind != "steps",
+                f"salient=True: {method} takes no steps to mask; leave it out",
+            ),
+            (
+                self.rho != 1 and whole,
+                f"rho={self.rho}: {method} goes through the whole training again; "
+                "leave it at 1",
+            ),
+            (
+                self.steps and not _counts_steps(card),
+                f"steps={self.steps}: {method} does not count steps; leave it out",
+            ),
+            (
+                self.guarded and card.kind != "steps",
+                f"{guards}: {method} takes no steps to end between; leave them out",
+            ),
+            (
+                self.guarded and "logits" not in kind.roles,
+                f"{guards}: {kind.name} models have no accuracy to look at; leave them "
+                "out",
+            ),
+            (
+                self.guarded and rewinds,
                 "rewind=True chooses among all epochs, guards end before the last; "
-                "leave one of them out"
-            )
+                "leave one of them out",
+            ),
+        ):
+            if flaw:
+                raise InputError(text)
+        kind.serves(card, weighting)
 
 
+# of the method, the weighting and the modality, in this order everywhere
 _NESTED = ("options", "weighting_options", "modality_options")
-_GUARDS = ("guard_utility", "guard_endpoint", "guard_every", "guard_roll_back")
-
-
-def _check_names(*cards: Any) -> None:
-    """Refuse cards whose options share a name: flat values could not tell them apart.
-
-    Raises:
-      InputError: names the option.
-    """
-    owners = {field.name: "all methods" for field in dataclasses.fields(Unlearning)}
-    for card in cards:
-        for field in dataclasses.fields(card.options):
-            if field.name in owners:
-                raise InputError(
-                    f"option {field.name!r} of {card.name} is one of "
-                    f"{owners[field.name]} too; give it another name"
-                )
-            owners[field.name] = card.name
+_COMMON = frozenset(catalog.names_of(Unlearning))
 
 
 def _counts_steps(card: Card) -> bool:
     """Whether `steps` may stand for epochs."""
     return card.kind == "steps" and not card.by_epochs
-
-
-def _options(name: str, given: Any, kind: type) -> Any:
-    """Return options of a card's class, made of what was given."""
-    if given is None:
-        return kind()
-    if isinstance(given, kind):
-        return given
-    if not isinstance(given, Mapping):
-        raise InputError(
-            f"{name} is a {type(given).__name__}, not a {kind.__name__}; give one, or "
-            "leave it out"
-        )
-    known = {field.name for field in dataclasses.fields(kind)}
-    if strange := sorted(set(given) - known):
-        raise unknown_name(f"field of {name}", strange[0], known)
-    lists = {k: tuple(v) for k, v in given.items() if isinstance(v, list)}  # of JSON
-    return kind(**{**given, **lists})
-
-
-def _told(options: Any) -> dict[str, Any]:
-    """Return the options worth telling: of flags and unset ones, those that are set."""
-    values = options.told() if hasattr(options, "told") else vars(options)
-    return {k: v for k, v in values.items() if v is not None and v is not False}
-
-
-def _check_elsewhere(
-    name: str, value: Any, card: Card, *, strict: bool, kind: Any
-) -> None:
-    """Accept the option of another card: at its default, or in an old record."""
-    cards = [*METHODS.values(), *WEIGHTINGS.values()]
-    owners = {
-        other.name: field.default
-        for other in cards
-        for field in dataclasses.fields(other.options)
-        if field.name == name
-    }
-    if not owners:
-        known = {field.name for field in dataclasses.fields(Unlearning)}
-        for options in (card.options, kind.options):
-            known |= {field.name for field in dataclasses.fields(options)}
-        raise unknown_name("setting", name, known)
-    value = tuple(value) if isinstance(value, list) else value
-    if strict and value not in owners.values():
-        raise InputError(
-            f"{name}={value}: {card.name} has no such option, "
-            f"{' and '.join(owners)} {'has' if len(owners) == 1 else 'have'}; leave it "
-            "out"
-        )
