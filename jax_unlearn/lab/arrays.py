@@ -22,11 +22,7 @@ def save_outputs(
 ) -> Path:
     """Write outputs for `load_outputs`, whole or not at all.
 
-    Args:
-      path: of the .npz file; replaced if it exists.
-      unlearned: outputs by method.
-      retrained: outputs of the Retrains.
-      labels: true classes.
+    A file of that name is replaced; outputs of unlearned models are by method.
 
     Raises:
       InputError: a method named "labels" or "retrained", or with a slash.
@@ -53,9 +49,6 @@ def load_outputs(
     The file holds `labels/PART [n]`, `retrained/PART [N, n, K]`, and `NAME/PART
     [N, n, K]` for each method, with PART of forget, retain, test and (if at hand)
     unseen; `[n, K]` is a single model. `numpy.savez` writes it.
-
-    Args:
-      path: of the .npz file.
 
     Returns:
       Outputs by method, of the Retrains, and the labels.

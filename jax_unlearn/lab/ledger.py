@@ -20,20 +20,11 @@ OWN = ("number", "time", "previous")
 
 
 def append(path: str | os.PathLike[str], entry: dict[str, Any]) -> dict[str, Any]:
-    """Write one more line, on the disk when this returns.
-
-    Args:
-      path: the ledger; made if missing.
-      entry: JSON-able; the keys "number", "time" and "previous" are taken.
-
-    Returns:
-      The entry as it was written.
+    """Write one more line, and return it, on the disk then.
 
     Raises:
       InputError: a ledger that is broken, a key that is taken, a file that cannot be
         written.
-
-    Source: our choice.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -70,17 +61,7 @@ def append(path: str | os.PathLike[str], entry: dict[str, Any]) -> dict[str, Any
 
 
 def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Return the entries of a ledger, all seals checked.
-
-    Args:
-      path: the ledger.
-
-    Raises:
-      InputError: no such file; names the first line that is no entry, is cut short, or
-        does not follow the one before.
-
-    Source: our choice.
-    """
+    """Return the entries of a ledger, all seals checked."""
     file = Path(path)
     if not file.is_file():
         raise InputError(f"ledger {path} does not exist; check the path")

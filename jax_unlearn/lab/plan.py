@@ -31,12 +31,6 @@ def slug(label: str) -> str:
 def check_labels(names: Mapping[str, str]) -> None:
     """Refuse labels of methods whose folders would be none, another's, or elsewhere.
 
-    Args:
-      names: folder by label.
-
-    Raises:
-      InputError: names the label.
-
     >>> check_labels({"FT": "ft", "f t": "f-t", "f-t": "f-t"})
     Traceback (most recent call last):
     jax_unlearn.errors.InputError: method 'f-t' needs a folder of its own, 'f-t' is \
@@ -92,14 +86,12 @@ class Plan:
         check_labels({label: slug(label) for label in self.methods})
         for seed in self.seeds:
             check_seed(seed)
-        if self.judging is not None:
-            if not self.classes or not self.seeds:
-                raise InputError(
-                    f"classes={self.classes}, seeds={self.seeds}: give 1 or more of "
-                    "each"
-                )
-            return
-        if len(self.seeds) < 2 or len(set(self.seeds)) < len(self.seeds):
+        if self.judging is not None and not (self.classes and self.seeds):
+            raise InputError(
+                f"classes={self.classes}, seeds={self.seeds}: give 1 or more of each"
+            )
+        few = len(self.seeds) < 2 or len(set(self.seeds)) < len(self.seeds)
+        if self.judging is None and few:
             raise InputError(
                 f"seeds={list(self.seeds)}: give at least two different ones, for the "
                 "spread over seeds is what the null is read from"
@@ -127,15 +119,7 @@ class Plan:
 
 
 def plan_of(record: Any, *, name: str) -> Plan:
-    """Return the plan of a run from its `config.json`.
-
-    Args:
-      record: what the file holds.
-      name: what messages call it.
-
-    Raises:
-      InputError: no plan in it, or one of another version of the package.
-    """
+    """Return the plan of a run from its `config.json`, which messages name."""
     try:
         told = dict(record["plan"])
         kind = told.pop("modality", None)

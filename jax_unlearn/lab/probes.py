@@ -25,11 +25,7 @@ BOUND = 8 / 255  # of the attack on test images, for pixels in 0..1
 
 
 def check_probes(names: Sequence[str]) -> None:
-    """Refuse unknown probes.
-
-    Raises:
-      InputError: one that is none of `PROBES`.
-    """
+    """Refuse unknown probes."""
     for name in names:
         if name not in PROBES:
             raise unknown_name("probe", name, PROBES)
@@ -48,16 +44,6 @@ def probe(
     "relearn": steps of SGD (rate 0.03, all forget samples in each) until the mean loss
     on the forget set is at most 0.1, 500 if it never is. "robustness": test accuracy
     under PGD within 8/255, in percent.
-
-    Args:
-      subject: the network and its data.
-      trained: its parameters.
-      request: whose forget set is learned again.
-      names: of `PROBES`.
-      seed: of the training steps.
-
-    Raises:
-      InputError: an unknown probe.
     """
     check_probes(names)
     at = subject.model, trained.params, trained.model_state
@@ -65,14 +51,9 @@ def probe(
     found: dict[str, float] = {}
     if "relearn" in names:
         forget = take(dataset.train, request.forget)
-        found["relearn"] = audit.relearn_steps(
-            *at,
-            [forget],
-            _sgd(),
-            jax.random.key(seed),
-            loss_below=LOSS,
-            limit=LIMIT,
-        ).steps
+        how = _sgd(), jax.random.key(seed)
+        told = audit.relearn_steps(*at, [forget], *how, loss_below=LOSS, limit=LIMIT)
+        found["relearn"] = told.steps
     if "robustness" in names:
         pixels = as_floats(np.asarray(dataset.test.inputs))
         found["robustness"] = audit.robust_accuracy(

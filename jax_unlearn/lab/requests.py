@@ -22,10 +22,9 @@ from jax_unlearn.lab.plan import NEIGHBOURS, Plan
 
 
 class Request(NamedTuple):
-    """Who is to be forgotten, of whom: ids into a data set's training arrays.
+    """Who is to be forgotten, of whom: disjoint sorted ids of training samples.
 
-    Attributes:
-      forget, retain, unseen: disjoint sorted ids; training used forget and retain.
+    Training used forget and retain.
     """
 
     forget: np.ndarray
@@ -44,12 +43,9 @@ def held_out(plan: Plan, dataset: Dataset, seed: int) -> tuple[np.ndarray, np.nd
 class Case(NamedTuple):
     """One request of a plan, to the original of a seed.
 
-    Attributes:
-      seed: of models and draws.
-      part: folder of its models beside the original; "" where there is one request a
-        seed.
-      request: its ids.
-      split: where they come from; None for classes that are forgotten one at a time.
+    `part` is the folder of its models beside the original's, "" where there is one
+    request a seed; `split` is where it comes from, None for classes that are forgotten
+    one at a time.
     """
 
     seed: int
@@ -64,17 +60,7 @@ def draw_cases(
     seed: int,
     features: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> list[Case]:
-    """Return the requests of a seed: one as the plan's kind says, or one a class.
-
-    Args:
-      plan: what is asked for.
-      dataset: its data.
-      seed: of the draws.
-      features: as of `draw_request`.
-
-    Raises:
-      InputError: a request that the data cannot serve.
-    """
+    """Return the requests of a seed: one as the plan's kind says, or one a class."""
     if not plan.classes:
         request, split = draw_request(plan, dataset, seed, features)
         return [Case(seed, "", request, split)]
@@ -117,16 +103,12 @@ def draw_request(
     if plan.by_distance:
         if features is None:
             raise InputError(f"kind={plan.kind!r} needs the features of a model")
-        chosen = by_distance(
-            features(trained),
-            labels[trained],
-            count=round(plan.fraction * len(trained)),
-            near=plan.kind == "near",
-            neighbours=NEIGHBOURS,
-        )
-        split = given_split(
-            labels[trained], chosen, kind=plan.kind, num_classes=dataset.num_classes
-        )
+        options = {"near": plan.kind == "near", "neighbours": NEIGHBOURS}
+        count = round(plan.fraction * len(trained))
+        given = features(trained), labels[trained]
+        chosen = by_distance(*given, count=count, **options)
+        classes = dataset.num_classes
+        split = given_split(given[1], chosen, kind=plan.kind, num_classes=classes)
     else:
         split = forget_split(
             labels[trained],
@@ -145,13 +127,7 @@ def requested(
 ) -> tuple[np.ndarray, str | None]:
     """Return the ids that a request names, and the word it is about, if any.
 
-    Args:
-      subject: the network and its data.
-      trained_ids: ids of the samples it was trained on.
-      text: file of ids, or a class (name or number); of a model of captions a word.
-
-    Raises:
-      InputError: no such file, class or word, or ids that the model does not know.
+    It names a file of ids, or a class (name or number); of a model of captions a word.
     """
     dataset = subject.dataset
     labels = dataset.train.labels[trained_ids]
@@ -160,12 +136,9 @@ def requested(
         if found is not None:
             return found
     if Path(text).suffix or Path(text).exists():
-        ids = check_ids(
-            load_ids(text),
-            num_samples=len(dataset.train.labels),
-            trained_ids=trained_ids,
-        )
-        return ids, None
+        size = len(dataset.train.labels)
+        asked = check_ids(load_ids(text), num_samples=size, trained_ids=trained_ids)
+        return asked, None
     inside = labels == class_id(text, dataset.class_names)
     if not inside.any():
         raise InputError(
@@ -179,9 +152,6 @@ def requested(
 
 def class_id(name: str, class_names: Sequence[str]) -> int:
     """Return the class of a name or a number.
-
-    Raises:
-      InputError: unknown.
 
     >>> class_id("cat", ["dog", "cat"]), class_id("0", ["dog", "cat"])
     (1, 0)

@@ -9,6 +9,7 @@ checks. The same class then reads JSON, TOML and flat values, and writes JSON Sc
 import dataclasses
 import difflib
 import functools
+import inspect
 import os
 import re
 import sys
@@ -65,16 +66,9 @@ def read(
     """Return a value of a class, made of what JSON or TOML holds.
 
     Lists become tuples where the class says so, and objects instances of the classes
-    inside. An instance of `kind` is returned as it is.
-
-    Args:
-      kind: the class; or a union of classes, of which the first that fits is taken.
-      value: numbers, text, lists and mappings.
-      name: what messages call the value.
-      lenient: whether unknown fields are passed over, as files of other versions of the
-        package have them, but for a `Struct` that forbids them; a field that is missing
-        has its default either way.
-      remedy: what the user can do, beside giving what the message asks for.
+    inside; of a union of classes the first that fits is taken. `lenient` passes over
+    unknown fields, as files of other versions of the package have them, but for a
+    `Struct` that forbids them. Messages name the value, and end with the remedy.
 
     Raises:
       InputError: in one line, with the dotted path of the field: a value of another
@@ -111,17 +105,7 @@ def read_file(
     lenient: bool = False,
     remedy: str = "",
 ) -> Kind:
-    """Return a value of a class, read from a `.json` or `.toml` file.
-
-    Args:
-      kind: the class, see `read`.
-      path: of the file; its name says which of the two it is.
-      lenient: whether unknown fields are passed over.
-      remedy: what the user can do, see `read`.
-
-    Raises:
-      InputError: a file that is missing, of another kind, no JSON or TOML, or whose
-        content `read` refuses.
+    """Return a value of a class, read from a `.json` or `.toml` file; see `read`.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -135,30 +119,28 @@ def read_file(
 write it as one of them
     """
     suffix = Path(path).suffix
+    if suffix not in (".json", ".toml"):
+        raise InputError(
+            f"path={path} is neither .json nor .toml; write it as one of them"
+        )
     if suffix == ".json":
         value = files.read_json(path)
-    elif suffix == ".toml":
+    else:
+        content = files.read_file(path)
         try:
-            value = tomllib.loads(files.read_file(path).decode())
+            value = tomllib.loads(content.decode())
         except (ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())
             raise InputError(
                 f"path={path} is not TOML ({reason}); write the file anew"
             ) from error
-    else:
-        raise InputError(
-            f"path={path} is neither .json nor .toml; write it as one of them"
-        )
     return read(kind, value, name=f"path={path}:", lenient=lenient, remedy=remedy)
 
 
 def json_schema(kind: Any) -> dict[str, Any]:
-    """Return the JSON Schema of a class, for editors and other languages.
+    """Return the JSON Schema of a class or a union of them, for editors and others.
 
-    Unknown fields are not allowed in it, as in `read` by default.
-
-    Args:
-      kind: the class, or a union of classes; inside, unions of two classes have none.
+    Unknown fields are not allowed in it. Inside, unions of two classes have none.
 
     >>> class Point(NamedTuple):
     ...     x: float
@@ -228,22 +210,19 @@ def _read(kind: Any, value: Any, at: str, lenient: bool) -> Any:
     if _has_fields(bare):
         return value if isinstance(value, bare) else _make(bare, value, at, lenient)
     # The container first, with anything inside: its type and length.
-    container: Any = origin
     keys = (str,) if _is_mapping(origin) else ()
     anything = (*keys, *(i if i is ... else Any for i in inner[len(keys) :]))
-    notes = getattr(kind, "__metadata__", ())
-    shell = container[anything]
+    shell, notes = origin[anything], getattr(kind, "__metadata__", ())  # type: ignore
     value = _convert(Annotated[shell, *notes] if notes else shell, value, at)
     if keys:
-        entries = {}
-        for key, entry in value.items():
-            inside = at + _key(key)
-            key = _convert(inner[0], key, inside)
-            entries[key] = _read(inner[1], entry, inside, lenient)
-        return entries
-    kinds = (
-        inner if origin is tuple and inner[-1] is not ... else inner[:1] * len(value)
-    )
+        return {
+            _convert(inner[0], key, at + _key(key)): _read(
+                inner[1], entry, at + _key(key), lenient
+            )
+            for key, entry in value.items()
+        }
+    each = len(inner) > 1 and inner[-1] is not ...
+    kinds = inner if each else inner[:1] * len(value)
     return type(value)(
         _read(k, v, f"{at}[{n}]", lenient)
         for n, (k, v) in enumerate(zip(kinds, value, strict=True))
@@ -330,23 +309,21 @@ def _names(kind: Any) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    """Return a value as text, one short line.
-
-    >>> _short([1, 2]), len(_short("a" * 99))
-    ('[...]', 40)
-    """
+    """Return a value as text, one short line."""
     if isinstance(value, Mapping | list | tuple) and value:
         return "{...}" if isinstance(value, Mapping) else "[...]"
     try:
-        text = repr(value)
+        return _cut(repr(value))
     except ValueError:  # an integer of thousands of digits
-        text = "(a number of thousands of digits)"
-    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+        return "(a number of thousands of digits)"
 
 
 def _key(key: Any) -> str:
-    text = " ".join(str(key).split())
-    return "." + (text if len(text) <= LONGEST else text[: LONGEST - 3] + "...")
+    return "." + _cut(" ".join(str(key).split()))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
 def _is_union(kind: Any) -> bool:
@@ -378,17 +355,10 @@ def _fields(kind: Any) -> tuple[_Field, ...]:
             for field in msgspec.structs.fields(kind)
         )
     hints = typing.get_type_hints(kind, include_extras=True)
-    if dataclasses.is_dataclass(kind):
-        fields = [field for field in dataclasses.fields(kind) if field.init]
-        needed = {
-            field.name
-            for field in fields
-            if field.default is field.default_factory is dataclasses.MISSING
-        }
-        names = [field.name for field in fields]
-    else:
-        names, needed = kind._fields, set(kind._fields) - set(kind._field_defaults)
-    return tuple(_Field(name, name, hints[name], name in needed) for name in names)
+    return tuple(
+        _Field(name, name, hints[name], given.default is given.empty)
+        for name, given in inspect.signature(kind).parameters.items()
+    )
 
 
 def _classes(kind: Any) -> set[Any]:
