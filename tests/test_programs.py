@@ -22,7 +22,7 @@ WITHOUT_NETWORK = {
     "diffusion/samplers.py",
     "drivers/guards.py",
     "programs.py",
-    "lab/training.py",
+    "lab/subject.py",
     "membership/training.py",
     "methods/teachers.py",
     "oneshot/influence.py",

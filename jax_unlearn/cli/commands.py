@@ -42,8 +42,7 @@ from jax_unlearn.lab.store import (
     origin_of,
     save_model,
 )
-from jax_unlearn.lab.subject import Subject, subject_of
-from jax_unlearn.lab.training import Trainer
+from jax_unlearn.lab.subject import Subject, Trainer, subject_of
 
 
 def split(

@@ -1,7 +1,7 @@
 """Models of an experiment, made seed by seed, kept on disk, and not made twice."""
 
 import dataclasses
-import itertools
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,40 +9,34 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jax_unlearn.data import Dataset, digest
+from jax_unlearn.data import Dataset
 from jax_unlearn.drivers import checkpoint
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.lab.context import Origin
-from jax_unlearn.lab.job import Progress, Trained, blamed, execute, silent
-from jax_unlearn.lab.notes import Infos, conflicts, weights_against_losses
+from jax_unlearn.lab.job import (
+    Infos,
+    Progress,
+    Trained,
+    blamed,
+    execute,
+    reporting,
+    silent,
+)
 from jax_unlearn.lab.plan import Plan, slug
 from jax_unlearn.lab.prepare import Preparer
-from jax_unlearn.lab.requests import Case, draw_cases, held_out
+from jax_unlearn.lab.requests import Case, Request, draw_cases, held_out
 from jax_unlearn.lab.settings import Unlearning
-from jax_unlearn.lab.store import (
-    SECONDS,
-    identity,
-    kept,
-    load_model,
-    refused,
-    same,
-    save_model,
-)
-from jax_unlearn.lab.subject import Subject, subject_of
-from jax_unlearn.lab.training import Trainer
+from jax_unlearn.lab.store import SECONDS, kept_model, refused, same
+from jax_unlearn.lab.subject import Subject, Trainer, subject_of
 
 RETRAIN_SEED, NULL_SEED = 1000, 2000  # offsets: no two models of a seed share a key
 
+Make = Callable[[Series | None], tuple[Trained, dict[str, Any]]]
+
 
 class Models(NamedTuple):
-    """The three references of a seed.
-
-    Attributes:
-      original: trained on everything.
-      retrained: trained without the forget set.
-      null: the same from another random start, where the plan asks for one.
-    """
+    """The references of a seed; no null where the plan asks for none."""
 
     original: Trained
     retrained: Trained
@@ -50,14 +44,7 @@ class Models(NamedTuple):
 
 
 class Unlearned(NamedTuple):
-    """A model that forgot, and what was noted on the way.
-
-    Attributes:
-      trained: the model.
-      notes: JSON-able: "scatter" (losses and weights, where there were weights),
-        "conflict" (cosine of the two gradients by step, where there were two), and
-        what the preparation found out.
-    """
+    """A model that forgot, and JSON-able notes: of `Infos` and of the preparation."""
 
     trained: Trained
     notes: dict[str, Any]
@@ -76,6 +63,9 @@ class Bench:
         has them.
       save_every: least seconds between two saves of a model in the making, which a
         killed run goes on from; 0 saves every step.
+
+    Raises:
+      InputError: in all that makes models, where training diverges.
     """
 
     def __init__(
@@ -91,22 +81,18 @@ class Bench:
         self.plan = plan
         self.dataset = dataset
         self.folder = folder
-        self._save_every = save_every
         self.originals = folder if originals is None else originals
         self.subject: Subject = subject_of(plan.training, dataset)
         self._trainer = Trainer(self.subject, plan.training)
         self._preparer = Preparer(self.subject)
         self._progress = progress or silent
+        self._save_every = save_every
 
     def original(self, seed: int) -> Trained:
-        """Return the model trained on all but the unseen samples.
-
-        Raises:
-          InputError: training diverged.
-        """
+        """Return the model trained on all but the unseen samples."""
         trained, unseen = held_out(self.plan, self.dataset, seed)
-        model = _Role("original", "Original", seed, 0, self.originals)
-        return self._train(model, trained, unseen)
+        nothing = Request(trained[:0], trained, unseen)
+        return self._train("original", "Original", Case(seed, "", nothing))
 
     def cases(self, seed: int) -> list[Case]:
         """Return the requests of a seed, as `draw_cases`; trains what that needs."""
@@ -115,9 +101,8 @@ class Bench:
         original = self.original(seed)
 
         def features(ids: np.ndarray) -> np.ndarray:
-            at = original.params, original.model_state
             inputs = self.dataset.train.inputs[ids]
-            return predict(self.subject.built.features, *at, inputs)
+            return predict(self.subject.built.features, *original[:2], inputs)
 
         return draw_cases(self.plan, self.dataset, seed, features)
 
@@ -126,35 +111,19 @@ class Bench:
         return self.cases(seed)[0]
 
     def references(self, case: Case) -> Models:
-        """Return original, Retrain and null.
-
-        Raises:
-          InputError: training diverged.
-        """
-        original, retrained = self.original(case.seed), self.retrained(case)
-        if not self.plan.null:
-            return Models(original, retrained, None)
-        label = "null (Retrain, other seed)"
-        role = _Role("null", label, case.seed, NULL_SEED, self.folder, case.part)
-        null = self._train(role, case.request.retain, case.request.unseen)
+        """Return original, Retrain and null."""
+        original, retrained, null = self.original(case.seed), self.retrained(case), None
+        if self.plan.null:
+            label = "null (Retrain, other seed)"
+            null = self._train("null", label, case, offset=NULL_SEED)
         return Models(original, retrained, null)
 
     def retrained(self, case: Case) -> Trained:
-        """Return the model trained without the forget set.
-
-        Raises:
-          InputError: training diverged.
-        """
-        store = self.folder
-        role = _Role("retrain", "Retrain", case.seed, RETRAIN_SEED, store, case.part)
-        return self._train(role, case.request.retain, case.request.unseen)
+        """Return the model trained without the forget set."""
+        return self._train("retrain", "Retrain", case, offset=RETRAIN_SEED)
 
     def table(self, folder: Path | None) -> Any:
-        """Return what collects the figures of this kind of model.
-
-        Args:
-          folder: of the run, where models that help to measure are kept.
-        """
+        """Return what collects the figures of this kind of model."""
         make = self.subject.modality.table
         return make(self.subject, self.plan.judging, folder, self._progress)
 
@@ -167,96 +136,66 @@ class Bench:
         *,
         keep: bool = True,
     ) -> Unlearned:
-        """Unlearn with one method.
+        """Unlearn with one method, whose label names its checkpoint.
 
-        Args:
-          label: what it is called; names its checkpoint.
-          setting: how.
-          case: whom to forget.
-          original: where it starts.
-          keep: whether to keep a checkpoint, if the bench keeps any.
+        `keep` says whether there is to be one, if the bench keeps any.
 
         Raises:
           NonFiniteError: the loss diverged; names the step.
         """
-        seed, request = case.seed, case.request
+        seed, origin = case.seed, Origin(self.plan.training, case.seed)
 
-        def make(series: Series | None) -> Unlearned:
-            origin = Origin(self.plan.training, seed)
-            job = self._preparer(setting, request, original, seed=seed, origin=origin)
+        def make(series: Series | None) -> tuple[Trained, dict[str, Any]]:
+            given = setting, case.request, original
+            job = self._preparer(*given, seed=seed, origin=origin)
             infos = Infos()
             if series is not None:
                 series.carry("infos", infos)
-            total = job.steps
+            report = reporting(self._progress, label, job.steps)
 
             def callback(step, state, info):
                 infos(step, state, info)
-                self._progress(label, step, total)
+                report(step, state, info)
 
-            self._progress(label, 0, total)
-            trained = execute(
-                job,
-                (original.params, original.model_state),
-                jax.random.key(seed),
-                callback=callback,
-                series=series,
-            )
-            notes = dict(job.details)
+            key, options = jax.random.key(seed), {"callback": callback}
+            trained = execute(job, original[:2], key, series=series, **options)
+            if job.transform is not None:
+                self._progress(label, job.steps, job.steps)
+            notes = infos.notes(weighted=setting.weighting != "uniform")
+            notes = {**job.details, **notes}
             if trained.stopped is not None:
                 notes["stopped"] = trained.stopped
-            if job.transform is not None:
-                self._progress(label, total, total)
-            if setting.weighting != "uniform":
-                notes["scatter"] = weights_against_losses(infos.found)
-            if angles := conflicts(infos.found):
-                notes["conflict"] = angles
-            return Unlearned(trained, notes)
+            return trained, {"notes": notes}
 
-        store = self.folder if keep else None
-        path = self._path(store, seed, case.part, slug(label))
-        made = label, _told(setting, seed), request.retain, request.unseen
-        return self._kept(path, *made, make=make)
+        told, store = _told(setting, seed), self.folder if keep else None
+        path = self._path(store, case.seed, case.part, slug(label))
+        return self._kept(path, label, case, told, make)
 
     def check(self, seed: int) -> None:
-        """Refuse to go on where a checkpoint of another setting is kept.
+        """Refuse to go on where a checkpoint of another setting is kept."""
+        for part in [f"class{number}" for number in self.plan.classes] or [""]:
+            for label, setting in self.plan.methods.items():
+                path = self._path(self.folder, seed, part, slug(label))
+                if path is None or not path.exists():
+                    continue
+                if not same(checkpoint.read_record(path), _told(setting, seed)):
+                    raise refused(path)
 
-        Args:
-          seed: whose checkpoints are looked at.
+    def _train(self, key: str, label: str, case: Case, *, offset: int = 0) -> Trained:
+        """Return the model trained on what a request leaves."""
+        ids, seed = case.request.retain, case.seed + offset
+        training = self.plan.training
 
-        Raises:
-          InputError: there is such a checkpoint, or a damaged one.
-        """
-        parts = [f"class{number}" for number in self.plan.classes] or [""]
-        for part, (label, setting) in itertools.product(
-            parts, self.plan.methods.items()
-        ):
-            path = self._path(self.folder, seed, part, slug(label))
-            if path is None or not path.exists():
-                continue
-            if not same(checkpoint.read_record(path), _told(setting, seed)):
-                raise refused(path)
+        def make(series: Series | None) -> tuple[Trained, dict[str, Any]]:
+            report = reporting(self._progress, label, self._trainer.steps(len(ids)))
+            with blamed(f"training {label}", training.learning_rate):
+                options = {"callback": report, "series": series}
+                return self._trainer(ids, seed=seed, **options), {"notes": {}}
 
-    def _train(self, role: "_Role", ids: np.ndarray, unseen: np.ndarray) -> Trained:
-        def make(series: Series | None) -> Unlearned:
-            total = self._trainer.steps(len(ids))
-
-            def callback(step, state, info):
-                del state, info
-                self._progress(role.label, step, total)
-
-            self._progress(role.label, 0, total)
-            with blamed(f"training {role.label}", self.plan.training.learning_rate):
-                trained = self._trainer(
-                    ids,
-                    seed=role.seed + role.offset,
-                    callback=callback,
-                    series=series,
-                )
-            return Unlearned(trained, {})
-
-        told = {"training": vars(self.plan.training), "seed": role.seed + role.offset}
-        path = self._path(role.store, role.seed, role.part, role.key)
-        return self._kept(path, role.label, told, ids, unseen, make=make).trained
+        told = {"training": vars(training), "seed": seed}
+        store = self.originals if key == "original" else self.folder
+        path = self._path(store, case.seed, case.part, key)
+        return self._kept(path, label, case, told, make).trained
 
     def _path(self, store: Path | None, seed: int, part: str, key: str) -> Path | None:
         return None if store is None else store / f"seed-{seed}" / part / key
@@ -265,48 +204,23 @@ class Bench:
         self,
         path: Path | None,
         label: str,
+        case: Case,
         told: Mapping[str, Any],
-        ids: np.ndarray,
-        unseen: np.ndarray,
-        *,
-        make: Callable[[Series | None], Unlearned],
+        make: Make,
     ) -> Unlearned:
         """Return the model of a checkpoint if there is one, else make and keep it."""
-        subject = self.subject
-
-        def read(path: Path) -> tuple[Mapping[str, Any], Unlearned]:
-            stored = load_model(path, self.dataset)
-            self._progress(label, 0, 1)
-            self._progress(label, 1, 1)
-            made = Unlearned(stored.trained, stored.record.get("notes", {}))
-            return stored.record, made
-
-        def write(path: Path, made: Unlearned) -> None:
-            record = {**told, "notes": made.notes}
-            parts = {"ids": ids, "unseen": unseen}
-            save_model(path, made.trained, subject, record=record, **parts)
-
-        network = dataclasses.asdict(subject.network)
-        return kept(
+        subject, request = self.subject, case.request
+        trained, record = kept_model(
             path,
-            {**told, "ids_sha256": digest(ids), subject.modality.key: network},
+            {**told, subject.modality.key: dataclasses.asdict(subject.network)},
             make,
-            read=read,
-            write=write,
-            run=identity(subject, ids, unseen),
+            subject=subject,
+            ids=request.retain,
+            unseen=request.unseen,
             seconds=self._save_every,
+            report=functools.partial(self._progress, label),
         )
-
-
-class _Role(NamedTuple):
-    """A model that is trained: the original, Retrain or the null of a seed."""
-
-    key: str
-    label: str
-    seed: int
-    offset: int  # of the training's seed
-    store: Path | None
-    part: str = ""
+        return Unlearned(trained, record.get("notes", {}))
 
 
 def _told(setting: Unlearning, seed: int) -> dict[str, Any]:

@@ -9,27 +9,17 @@ import jax
 import numpy as np
 import optax
 
-from jax_unlearn import harmonize, masks, oneshot
+from jax_unlearn import data, harmonize, masks, oneshot
 from jax_unlearn.cards import Job, Learned, Ranked, Variables
-from jax_unlearn.data import (
-    Examples,
-    Schedule,
-    forget_only,
-    merged,
-    retain_only,
-    sequential,
-    take,
-    zipped,
-)
+from jax_unlearn.data import Examples, Schedule
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import mean_gradient
 from jax_unlearn.lab.job import Trained, probabilities
-from jax_unlearn.lab.modality import Modality, adam
+from jax_unlearn.lab.modality import Modality, adam, descent
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.settings import Unlearning
-from jax_unlearn.lab.subject import Subject
-from jax_unlearn.lab.training import Trainer
+from jax_unlearn.lab.subject import Subject, Trainer
 from jax_unlearn.types import (
     Array,
     Batch,
@@ -43,12 +33,7 @@ from jax_unlearn.types import (
 
 
 class Origin(NamedTuple):
-    """How a model was trained, for methods that go through its training again.
-
-    Attributes:
-      training: the setting.
-      seed: of initialisation and order.
-    """
+    """How a model was trained, for methods that go through its training again."""
 
     training: Any
     seed: int
@@ -58,17 +43,10 @@ class Origin(NamedTuple):
 class Context:
     """One method to be prepared: the `Lab` of its card.
 
-    Attributes:
-      subject: the network and its data.
-      model: its functions, with the memory switches of the setting.
-      setting: the method.
-      request: whom to forget; `retain` is what may be read.
-      trained: where it starts.
-      origin: how that was trained, None where nobody knows.
-      seed: of random labels and order.
-      programs: compiled measurements, shared between the contexts of a model.
-      concept: what the request is about, where that is a word.
-      measured: of this request, by name, so that nothing is measured twice.
+    `model` has the memory switches of the setting, `retain` of the request is what may
+    be read, and `concept` is what the request is about, where that is a word. Compiled
+    `programs` are shared between the contexts of a model; `measured` holds what was
+    measured of this request, by name.
     """
 
     subject: Subject
@@ -119,11 +97,7 @@ class Context:
 
     @property
     def training(self) -> Any:
-        """How the original was trained.
-
-        Raises:
-          InputError: nobody knows.
-        """
+        """How the original was trained."""
         if self.origin is None:
             raise InputError(
                 f"method={self.setting.method!r} goes through the training of the "
@@ -192,46 +166,42 @@ class Context:
         """Return what every schedule is told; unseen samples ride along if asked."""
         setting, unseen = self.setting, self.request.unseen
         passes: dict[str, Any] = {"batch_size": setting.batch_size, "seed": self.seed}
-        if setting.steps and "epochs" not in changes:
-            passes["steps"] = setting.steps
-        else:
-            passes["epochs"] = setting.epochs
+        length = "steps" if setting.steps and "epochs" not in changes else "epochs"
+        passes[length] = getattr(setting, length)
         how = setting.weighting_card.reference(setting.weighting_options)
         if how == "batches":
             size = min(setting.batch_size, len(unseen))
             passes |= {"reference": unseen, "reference_size": size}
         elif how == "whole":
-            whole = take(self.examples, unseen, np.ones(len(unseen), np.bool_))
-            passes["reference"] = whole
+            every = np.ones(len(unseen), np.bool_)
+            passes["reference"] = data.take(self.examples, unseen, every)
         return {**passes, **changes}
 
     def schedule(self, kind: str) -> Schedule[UnlearnBatch]:
         """Return batches: "forget", "retain", "zipped", or "both" as was asked."""
         forget, retain = self.request.forget, self.request.retain
-        alone = {"forget": (forget_only, forget), "retain": (retain_only, retain)}
-        if kind in alone:
-            make, ids = alone[kind]
-            steps = self.setting.steps
+        if kind in ("forget", "retain"):
+            ids, steps = self.ids(kind), self.setting.steps
+            make = data.forget_only if kind == "forget" else data.retain_only
             if not steps:
                 return make(self.examples, ids, **self.passes())
             needed = -(-steps * self.setting.batch_size // len(ids)) + 1
             whole = make(self.examples, ids, **self.passes(epochs=needed))
             return dataclasses.replace(whole, steps=steps)
-        both = {"merged": merged, "zipped": zipped, "sequential": sequential}
-        make = both[self.setting.schedule if kind == "both" else kind]
+        make = getattr(data, self.setting.schedule if kind == "both" else kind)
         return make(self.examples, forget, retain, **self.passes())
 
     def batches(self, part: str, *, seed: int = 0) -> list[Batch]:
         """Return one pass over a part, in batches of the setting's size."""
-        make = forget_only if part == "forget" else retain_only
-        steps = self._pass(make, part, seed)
-        return [batch for step in steps if (batch := step.forget or step.retain)]
+        make = data.forget_only if part == "forget" else data.retain_only
+        return self._pass(make, part, seed)
 
-    def _pass(self, make: Any, part: str, seed: int) -> Schedule[UnlearnBatch]:
+    def _pass(self, make: Any, part: str, seed: int) -> list[Batch]:
         ids, size = self.ids(part), self.setting.batch_size
         if self.modality.measured:
             ids = self.some(ids)
-        return make(self.examples, ids, batch_size=size, epochs=1, seed=seed)
+        steps = make(self.examples, ids, batch_size=size, epochs=1, seed=seed)
+        return [batch for step in steps if (batch := step.forget or step.retain)]
 
     def optimizer(self, *, plain: bool = False) -> optax.GradientTransformation:
         """Return the optimizer; over the salient weights if asked, and not `plain`."""
@@ -249,10 +219,8 @@ class Context:
     def harmonizer(self) -> Harmonizer | None:
         """Return what joins the gradients; None is the method's own."""
         setting = self.setting
-        if setting.joining == "one_way":
-            return harmonize.one_way(per_leaf=setting.per_leaf)
-        if setting.joining == "two_way":
-            return harmonize.two_way(per_leaf=setting.per_leaf)
+        if setting.joining != "none":
+            return getattr(harmonize, setting.joining)(per_leaf=setting.per_leaf)
         strength = getattr(setting.modality_options, "forget_strength", 1.0)
         if strength != 1.0:
             return harmonize.add(forget=strength)
@@ -279,9 +247,7 @@ class Context:
         """Return the Fisher information's diagonal of the original on a part."""
         make = functools.partial(oneshot.fisher_information, per=per)
         measure = self._program(("fisher", per), make)
-        steps = self._pass(retain_only, part, 0)
-        batches = [step.retain for step in steps if step.retain is not None]
-        return measure(*self.original, batches, self.key)
+        return measure(*self.original, self._pass(data.retain_only, part, 0), self.key)
 
     def retraining(
         self, part: str, *, seed: int | None = None, **shortened: float
@@ -308,14 +274,7 @@ def optimizer_of(setting: Unlearning) -> optax.GradientTransformation:
     >>> optimizer.update(jnp.ones(1), optimizer.init(jnp.ones(1)))[0].tolist()
     [-1.0]
     """
-    parts = []
-    if setting.clip > 0:
-        parts.append(optax.clip_by_global_norm(setting.clip))
-    if setting.weight_decay > 0:
-        parts.append(optax.add_decayed_weights(setting.weight_decay))
-    if setting.optimizer == "adam":
-        parts.append(adam())
-    elif setting.momentum > 0:
-        parts.append(optax.trace(setting.momentum))
+    clip = [optax.clip_by_global_norm(setting.clip)] if setting.clip > 0 else []
+    parts = descent(setting, adam() if setting.optimizer == "adam" else None)
     rate = optax.inject_hyperparams(optax.scale_by_learning_rate)
-    return optax.chain(*parts, rate(setting.learning_rate))
+    return optax.chain(*clip, *parts, rate(setting.learning_rate))

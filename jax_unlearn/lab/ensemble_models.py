@@ -29,8 +29,7 @@ from jax_unlearn.lab.plan import Plan
 from jax_unlearn.lab.prepare import Preparer
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.settings import Unlearning
-from jax_unlearn.lab.subject import subject_of
-from jax_unlearn.lab.training import Trainer
+from jax_unlearn.lab.subject import Trainer, subject_of
 from jax_unlearn.types import Array, ModelState, Params, UnlearnBatch, UnlearnState
 
 ORIGINAL, RETRAIN = "original", "retrain"
@@ -61,16 +60,13 @@ class Maker:
         progress: Progress,
     ):
         subject = subject_of(plan.training, dataset)
-        self.model = subject.model
         self.how, self._mesh, self._progress = how, mesh, progress
         self._setting, self._request, self._subject = plan.training, request, subject
         self._trainer = Trainer(subject, plan.training)
         self._preparer = Preparer(subject)
         test = subject.modality.samples(subject.built, dataset.test)
-        parts = [Examples(*_rows(subject.examples, ids)) for ids in request]
-        self._observed: dict[str, Examples] = dict(
-            zip(PARTS, [*parts, test], strict=True)
-        )
+        parts = [_rows(subject.examples, ids) for ids in request]
+        self._observed = dict(zip(PARTS, [*parts, test], strict=True))
 
     @property
     def labels(self) -> dict[str, np.ndarray]:
@@ -81,16 +77,12 @@ class Maker:
     @functools.cached_property
     def blank(self) -> Trained:
         """A model at a random start."""
-        return Trained(*cast(Start, self._training(RETRAIN, 0)[0].start), {})
+        return _started(self._training(RETRAIN, 0)[0])
 
     def train(
         self, role: str, numbers: Sequence[int], series: Series | None = None
     ) -> list[Trained]:
-        """Train originals or retrained models, whose numbers are their seeds.
-
-        Raises:
-          InputError: training diverged.
-        """
+        """Train originals or retrained models, whose numbers are their seeds."""
         jobs, keys = zip(*(self._training(role, i) for i in numbers), strict=True)
         with _blamed(role, self._setting, numbers):
             return self._together(role, jobs, keys, series)
@@ -108,9 +100,6 @@ class Maker:
 
         Transformations, and methods whose step serves one model alone, are made anew
         where a run ended in them.
-
-        Raises:
-          InputError: unlearning diverged, or cannot be prepared.
         """
         pairs = zip(originals, numbers, strict=True)
         jobs = [self._job(setting, original, number) for original, number in pairs]
@@ -133,22 +122,16 @@ class Maker:
         return found
 
     def logits(self, role: str, number: int, trained: Trained) -> Logits:
-        """Return what a model says of the parts of the request and of the test set.
-
-        Raises:
-          InputError: something that is not finite.
-        """
-        at = trained.params, trained.model_state
-        everything = jax.tree.map(
-            lambda *leaves: np.concatenate(leaves), *self._observed.values()
-        )
-        logits = self._subject.modality.observe(self._subject, at, everything)
+        """Return what a model says of the parts of the request and of the test set."""
+        parts, subject = self._observed.values(), self._subject
+        everything = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        logits = subject.modality.observe(subject, trained[:2], everything)
         if not np.isfinite(logits).all():
             raise InputError(
                 f"the outputs of {role}, model {number}, are not finite: it diverged; "
                 "lower the learning rate or the strength"
             )
-        ends = np.cumsum([len(examples.labels) for examples in self._observed.values()])
+        ends = np.cumsum([len(examples.labels) for examples in parts])
         return dict(zip(PARTS, np.split(logits, ends[:-1]), strict=True))
 
     def estimate(
@@ -161,12 +144,10 @@ class Maker:
 
         Methods that need a trained model to be prepared are named, not measured.
         """
-        jobs, keys = zip(
-            *(self._training(ORIGINAL, i) for i in range(size)), strict=True
-        )
-        ways = (self.how,)
-        if self.how == "auto":
-            ways = HOWS if self._mesh is None else ("vmap", "map")
+        trainings = [self._training(ORIGINAL, i) for i in range(size)]
+        jobs, keys = zip(*trainings, strict=True)
+        every = HOWS if self._mesh is None else ("vmap", "map")
+        ways = every if self.how == "auto" else (self.how,)
         seconds = self._measured(jobs, keys, ways)
         self.how = min(ways, key=lambda way: seconds[way])
         retain = len(self._request.retain)
@@ -208,34 +189,33 @@ class Maker:
         return self._trainer.job(ids, seed=seed)
 
     def _job(self, setting: Unlearning, original: Trained, number: int) -> Job:
-        origin = Origin(self._setting, number)
-        job = self._preparer(
-            setting, self._request, original, seed=number, origin=origin
+        given, origin = (
+            (setting, self._request, original),
+            Origin(self._setting, number),
         )
+        job = self._preparer(*given, seed=number, origin=origin)
         return job._replace(start=job.start or original[:2])
 
     def _joined(self, jobs: Sequence[Job], keys: Sequence[Array]):
         """Return what `run_ensemble` takes, filled up for the mesh."""
-        filled, starts = self._filled(jobs), []
-        for job in filled:
-            starts.append(checked(job)[0].init(*cast(Start, job.start)))
-        schedules = [checked(job)[1] for job in filled]
-        unlearner = checked(jobs[0])[0]
-        return unlearner, stack(starts), schedules, stack(self._filled(keys))
+        filled = self._filled(jobs)
+        unlearners, schedules = zip(*map(checked, filled), strict=True)
+        starts = [
+            unlearner.init(*cast(Start, job.start))
+            for unlearner, job in zip(unlearners, filled, strict=True)
+        ]
+        return unlearners[0], stack(starts), schedules, stack(self._filled(keys))
 
     def _together(
         self, label: str, jobs: Sequence[Job], keys, series: Series | None
     ) -> list[Trained]:
         """Run jobs of one program, and rewind those that ask for it."""
         unlearner, states, schedules, keys = self._joined(jobs, keys)
-        blank = [Trained(*cast(Start, job.start), {}) for job in jobs]
-        first, begin = jobs[0], 0
-        candidates = Candidates(jax.tree.structure(blank))
+        first = jobs[0]
+        candidates = Candidates(jax.tree.structure([_started(job) for job in jobs]))
         if series is not None:
-            series.carry("candidates", candidates)
-            saved = series.latest(states)
-            if saved is not None:
-                states, begin = saved, int(saved.step[0])
+            states = candidates.gone_on(series, states)
+        begin = int(states.step[0])
         ends = (first.steps,) if first.rewind is None else first.rewind.ends
         with signals.held() if series is not None else contextlib.nullcontext():
             for end in ends[len(candidates.found) :]:
@@ -249,13 +229,10 @@ class Maker:
                         series.callback(begin, states)
                 candidates.found.append(_models(states, len(jobs), first.finish))
         self._progress(label, first.steps, first.steps)
-        found = []
-        for job, own in zip(jobs, zip(*candidates.found, strict=True), strict=True):
-            at = -1
-            if job.rewind is not None:
-                at = job.rewind.choose([model[:2] for model in own])
-            found.append(own[at])
-        return found
+        return [
+            own[-1 if job.rewind is None else job.rewind.choose([m[:2] for m in own])]
+            for job, own in zip(jobs, zip(*candidates.found, strict=True), strict=True)
+        ]
 
     def _parts(
         self,
@@ -312,8 +289,12 @@ def _models(states: UnlearnState, count: int, finish: Any) -> list[Trained]:
     return [Trained(params, state, {}) for params, state in models]
 
 
-def _rows(examples: Examples, ids: np.ndarray) -> tuple[Any, np.ndarray]:
-    return jax.tree.map(lambda leaf: leaf[ids], tuple(examples))
+def _started(job: Job) -> Trained:
+    return Trained(*cast(Start, job.start), {})
+
+
+def _rows(examples: Examples, ids: np.ndarray) -> Examples:
+    return Examples(*jax.tree.map(lambda leaf: leaf[ids], tuple(examples)))
 
 
 def _blamed(role: str, setting: Any, numbers: Sequence[int]):

@@ -33,22 +33,18 @@ from jax_unlearn.lab.job import Progress, Trained, silent
 from jax_unlearn.lab.plan import Plan, check_labels, slug
 from jax_unlearn.lab.requests import Request, draw_cases
 from jax_unlearn.lab.settings import Unlearning
-from jax_unlearn.lab.store import SECONDS, begun, kept, stored
+from jax_unlearn.lab.store import SECONDS, kept, stored, together
 
 Kept = tuple[Logits, float]
 """What is read of a model: its logits, and the seconds it took."""
 
 
 class Ensembles(NamedTuple):
-    """What N models of each role say of one request.
+    """What N models of each role say of one request, and what making them took.
 
-    Attributes:
-      logits: by role ("original", "retrain", the labels of the methods), then by part
-        ("forget", "retain", "unseen", "test"): `f32[N, n, K]`. Model i of a method was
-        original i; retrained models pair with none.
-      labels: true classes by part, `i32[n]`.
-      request: the ids of the parts.
-      seconds: by role, what making its models took, whenever that was.
+    Roles are "original", "retrain" and the labels of the methods; parts are "forget",
+    "retain", "unseen" and "test"; logits are `f32[N, n, K]`, labels `i32[n]`. Model i
+    of a method was original i; retrained models pair with none.
     """
 
     logits: dict[str, Logits]
@@ -155,7 +151,7 @@ def _chunks(
     for begin in range(0, count, chunk):
         for role, numbers in missing.items():
             now = [number for number in numbers if begin <= number < begin + chunk]
-            before = begun(files.path(role, begin)).get("numbers", [])
+            before = together(files.path(role, begin))
             if set(before) & set(now):
                 yield role, begin, before
                 now = [number for number in now if number not in before]
@@ -164,11 +160,7 @@ def _chunks(
 
 
 class Files:
-    """The models of one request on disk, by role.
-
-    Raises:
-      InputError: labels that name one folder, or none.
-    """
+    """The models of one request on disk, by role."""
 
     def __init__(
         self,
@@ -230,8 +222,9 @@ class Files:
         _, arrays = _unpack(read_file(self.path(ORIGINAL, number)))
         structure = jax.tree.structure(like[:2])
         leaves = [arrays[f"array-{i}"] for i in range(structure.num_leaves)]
-        model = jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in leaves])
-        return Trained(*model, {})
+        leaves = [jnp.asarray(leaf) for leaf in leaves]
+        params, state = jax.tree.unflatten(structure, leaves)
+        return Trained(params, state, {})
 
     def complete(
         self,
@@ -245,7 +238,7 @@ class Files:
     ) -> dict[int, Kept]:
         """Make models together, and write those that are not there."""
 
-        def write(path: Path, made: Mapping[int, tuple[Trained, Kept]]) -> None:
+        def write(path: Path, made: dict[int, tuple[Trained, Kept]]) -> None:
             del path
             for number, (model, own) in made.items():
                 if number not in there:
@@ -255,8 +248,9 @@ class Files:
             self.path(role, begin),
             self.told(role, numbers[0]),
             functools.partial(self._make, maker, role, numbers),
-            read=None,
+            read=lambda path: ({}, {}),
             write=write,
+            exists=lambda path: False,  # the caller has looked
             run={"numbers": list(numbers), "how": maker.how},
             seconds=seconds,
             say=self._say,

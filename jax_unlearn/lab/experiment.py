@@ -15,8 +15,9 @@ from jax_unlearn.data import (
     write_atomic,
 )
 from jax_unlearn.drivers.series import LOCK, locked
-from jax_unlearn.errors import InputError, NonFiniteError
-from jax_unlearn.lab.bench import Bench, Models, Progress
+from jax_unlearn.errors import InputError
+from jax_unlearn.lab.bench import Bench, Models
+from jax_unlearn.lab.job import Progress, blamed
 from jax_unlearn.lab.plan import Plan, slug
 from jax_unlearn.lab.prepare import check_unseen
 from jax_unlearn.lab.requests import Case, draw_cases
@@ -56,11 +57,10 @@ def experiment(
         or a loss that is not finite (names method, step and last good checkpoint).
     """
     folder = Path(folder)
-    if (
-        not resume
-        and folder.exists()
-        and (not folder.is_dir() or any(f.name != LOCK for f in folder.iterdir()))
-    ):
+    files = [folder] if folder.exists() else []
+    if folder.is_dir():
+        files = [file for file in folder.iterdir() if file.name != LOCK]
+    if files and not resume:
         raise InputError(
             f"out={folder} already holds files; resume it, or choose another folder"
         )
@@ -70,15 +70,16 @@ def experiment(
             for case in draw_cases(plan, dataset, seed):
                 for setting in plan.methods.values():
                     check_unseen(dataset, case.request, setting)
-    bench = Bench(
-        plan,
-        dataset,
-        progress,
-        folder=folder / "checkpoints",
-        originals=None if originals is None else Path(originals) / "checkpoints",
-        save_every=save_every,
-    )
-    head = _head(plan, dataset)
+    where: dict[str, Any] = {"folder": folder / "checkpoints"}
+    if originals is not None:
+        where["originals"] = Path(originals) / "checkpoints"
+    bench = Bench(plan, dataset, progress, save_every=save_every, **where)
+    head = {
+        "format": 1,
+        "plan": plan.record(),
+        "dataset": dataset_record(dataset),
+        "environment": environment(),
+    }
     results: dict[str, Any] = {}
     with locked(folder):
         _check_resumed(folder, head)
@@ -108,22 +109,13 @@ def phases(plan: Plan) -> int:
 def _one_case(bench: Bench, table: Any, folder: Path, case: Case) -> None:
     """Make, keep and measure all models of a request."""
     if case.split is not None:
-        save_manifest(
-            folder / "splits" / f"seed-{case.seed}.json",
-            case.split,
-            unseen=case.request.unseen,
-            overwrite=True,
-        )
+        path = folder / "splits" / f"seed-{case.seed}.json"
+        save_manifest(path, case.split, unseen=case.request.unseen, overwrite=True)
     original = references(bench, table, case).original
     for label, setting in bench.plan.methods.items():
-        try:
+        last = Path(f"{bench.originals}/seed-{case.seed}/original")
+        with blamed(f"{label} (seed {case.seed})", setting.learning_rate, last):
             done = bench.unlearn(label, setting, case, original)
-        except NonFiniteError as error:
-            raise InputError(
-                f"{label} (seed {case.seed}, learning_rate={setting.learning_rate}): "
-                f"{error}; lower the learning rate; last good checkpoint: "
-                f"{bench.originals}/seed-{case.seed}/original"
-            ) from error
         keep = _figures(folder, case, slug(label))
         table.add(slug(label), label, done.trained, setting, done.notes, keep=keep)
     if case.part:  # a compiled step a method and class: in the end no memory is left
@@ -131,16 +123,7 @@ def _one_case(bench: Bench, table: Any, folder: Path, case: Case) -> None:
 
 
 def references(bench: Bench, table: Any, case: Case) -> Models:
-    """Begin a request's rows with Retrain, the null and the original; return them.
-
-    Args:
-      bench: makes them.
-      table: gets a row of each.
-      case: the request, which Retrain and the null have never seen.
-
-    Raises:
-      InputError: training diverged.
-    """
+    """Begin a request's rows with Retrain, the null and the original; return them."""
     models = bench.references(case)
     table.start(case.request, models.retrained, case.seed)
     for key, label, trained in (
@@ -149,11 +132,8 @@ def references(bench: Bench, table: Any, case: Case) -> Models:
         ("original", "Original (nothing done)", models.original),
     ):
         if trained is not None:
-            keep = (
-                None
-                if bench.folder is None
-                else _figures(bench.folder.parent, case, key)
-            )
+            run = None if bench.folder is None else bench.folder.parent
+            keep = None if run is None else _figures(run, case, key)
             table.add(key, label, trained, keep=keep)
     return models
 
@@ -163,33 +143,27 @@ def _figures(folder: Path, case: Case, key: str) -> Path:
     return folder / "figures" / f"seed-{case.seed}" / case.part / f"{key}.json"
 
 
-def _head(plan: Plan, dataset: Dataset) -> dict[str, Any]:
-    return {
-        "format": 1,
-        "plan": plan.record(),
-        "dataset": dataset_record(dataset),
-        "environment": environment(),
-    }
-
-
 def _check_resumed(folder: Path, head: dict[str, Any]) -> None:
     """Refuse to go on with a run of other data or another request."""
     path = folder / "config.json"
     if not path.exists():
         return
-    found, wanted = read_json(path), json.loads(to_json(head))
-    fixed = ("kind", "fraction", "gamma", "unseen", "training", "judging")
-    record = found if isinstance(found, dict) else {}
-    plan = record.get("plan")
-    plan = plan if isinstance(plan, dict) else {}
-    pairs = [("dataset", record.get("dataset"), wanted["dataset"])]
-    pairs += [(name, plan.get(name), wanted["plan"].get(name)) for name in fixed]
-    for name, before, now in pairs:
-        if before != now:
+    found, wanted = _fixed(read_json(path)), _fixed(json.loads(to_json(head)))
+    for name, before in found.items():
+        if before != wanted[name]:
             raise InputError(
                 f"out={folder} holds a run of other data, training or request (its "
-                f"{_difference(name, before, now)}); choose another folder"
+                f"{_difference(name, before, wanted[name])}); choose another folder"
             )
+
+
+def _fixed(record: Any) -> dict[str, Any]:
+    """Return what a run that is gone on with must agree in."""
+    record = record if isinstance(record, dict) else {}
+    plan = record.get("plan")
+    names = ("kind", "fraction", "gamma", "unseen", "training", "judging")
+    told = {name: plan.get(name) if isinstance(plan, dict) else None for name in names}
+    return {"dataset": record.get("dataset"), **told}
 
 
 def _difference(name: str, before: Any, now: Any) -> str:

@@ -20,12 +20,15 @@ from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.types import (
     Array,
     Model,
-    ModelState,
-    Params,
+    PyTree,
     UnlearnBatch,
     Unlearner,
+    UnlearnInfo,
     UnlearnState,
 )
+
+SCATTER = 1500  # points of the weight-against-loss figure at most
+FIELDS = ("weights", "task_losses", "index", "conflict")
 
 Progress = Callable[[str, int, int], None]
 """`(phase, steps done, steps in all)`."""
@@ -46,11 +49,7 @@ def reporting(progress: Progress, phase: str, total: int) -> Callback:
 def blamed(
     what: str, learning_rate: float, checkpoint: Path | None = None, *, among: str = ""
 ) -> Iterator[None]:
-    """Say what diverged, with which learning rate, and where to go on from.
-
-    Raises:
-      InputError: the body raised `NonFiniteError`.
-    """
+    """Say what diverged, with which learning rate, and where to go on from."""
     try:
         yield
     except NonFiniteError as error:
@@ -62,26 +61,19 @@ def blamed(
 
 
 class Trained(NamedTuple):
-    """A model and what it took.
+    """A model, and the seconds of its stages: "compile", "prepare", "run".
 
-    Attributes:
-      params, model_state: the model.
-      seconds: of its stages: "compile", "prepare", "run" (device-synchronised).
-      stopped: by a guard: "step" and "reason"; None where the run came to its end.
+    Where a guard stopped the run, `stopped` says "step" and "reason".
     """
 
-    params: Params
-    model_state: ModelState
+    params: PyTree
+    model_state: PyTree
     seconds: dict[str, float]
     stopped: dict[str, Any] | None = None
 
 
 class Candidates:
-    """States after some of the steps, of which one is kept: `Rewind`'s.
-
-    Args:
-      structure: of each.
-    """
+    """States of one structure after some of the steps, of which one is kept."""
 
     def __init__(self, structure: Any):
         self.found: list[Any] = []
@@ -104,6 +96,75 @@ class Candidates:
             for begin in range(0, len(leaves), width)
         ]
 
+    def gone_on(self, series: Series, state: Any) -> Any:
+        """Return what a series holds of a run, or else its start; save with it."""
+        series.carry("candidates", self)
+        saved = series.latest(state)
+        return state if saved is None else saved
+
+
+class Infos:
+    """What the notes of a run are made of, step by step; a callback of `run`."""
+
+    def __init__(self):
+        self.found: list[UnlearnInfo] = []
+
+    def __call__(self, step: int, state: UnlearnState, info: UnlearnInfo) -> None:
+        """Keep the info of a step."""
+        del step, state
+        self.found.append(info)
+
+    def arrays(self) -> Arrays:
+        """Return the fields joined, with the lengths of their parts."""
+        arrays = {}
+        for field in FIELDS:
+            values = [getattr(info, field) for info in self.found]
+            sizes = [-1 if value is None else np.size(value) for value in values]
+            arrays[f"{field}/sizes"] = np.array(sizes, np.int32)
+            held = [np.ravel(np.asarray(v)) for v in values if v is not None]
+            if held:
+                arrays[f"{field}/values"] = np.concatenate(held)
+        return arrays
+
+    def restore(self, arrays: Arrays) -> None:
+        """Undo `arrays`; fields that no note needs are zero."""
+        zero, parts = np.zeros((), np.float32), []
+        for field in FIELDS:
+            sizes = arrays.get(f"{field}/sizes", np.zeros(0, np.int32))
+            values = arrays.get(f"{field}/values", np.zeros(0, np.float32))
+            own = np.split(values, np.cumsum(np.maximum(sizes, 0)))
+            pairs = zip(sizes, own, strict=False)  # the last one is what is left: none
+            parts.append([None if size < 0 else part for size, part in pairs])
+        self.found = [
+            UnlearnInfo(zero, zero, *fields, zero)  # type: ignore[arg-type]
+            for fields in zip(*parts, strict=True)
+        ]
+
+    def notes(self, *, weighted: bool) -> dict[str, Any]:
+        """Return JSON-able notes of the steps, rounded.
+
+        "scatter", where samples are weighted: losses and weights of the forget samples
+        in the first and last quarter. "conflict", where there were two gradients: the
+        cosine between them by step.
+        """
+        notes: dict[str, Any] = {"scatter": self._scatter()} if weighted else {}
+        conflicts = [info.conflict for info in self.found]
+        angles = [float(c) for angle in conflicts for c in np.ravel(np.asarray(angle))]
+        if any(angles):
+            notes["conflict"] = [round(c, 5) for c in angles]
+        return notes
+
+    def _scatter(self) -> dict[str, list[float]]:
+        infos = [info for info in self.found if info.weights is not None]
+        part, points = max(len(infos) // 4, 1), {}
+        for name, chosen in (("first", infos[:part]), ("last", infos[-part:])):
+            real = np.concatenate([np.asarray(i.index) for i in chosen]) >= 0
+            for field in ("task_losses", "weights"):
+                values = np.concatenate([np.asarray(getattr(i, field)) for i in chosen])
+                found = [round(float(v), 5) for v in values[real][:SCATTER]]
+                points[f"{name}_{field.removeprefix('task_')}"] = found
+        return points
+
 
 def execute(
     job: Job,
@@ -113,18 +174,11 @@ def execute(
     callback: Callback | None = None,
     series: Series | None = None,
 ) -> Trained:
-    """Run a job, its compilation timed apart.
+    """Run a job, its compilation timed apart; `NonFiniteError` names the step.
 
-    Args:
-      job: from `prepare`.
-      at: parameters and state where it starts, unless the job has a start of its own.
-      key: of the run.
-      callback: as in `run`; a transformation does not call it.
-      series: where the run is saved as it goes on, and gone on from; a transformation
-        is made anew.
-
-    Raises:
-      NonFiniteError: a loss turned NaN or infinite; names the step.
+    It starts at `at`, unless the job has a start of its own. The callback is as in
+    `run`; a transformation does not call it, and is made anew, where other runs go on
+    from what the series holds.
     """
     if job.transform is not None:
         return _transformed(job, cast(Variables, at))
@@ -177,31 +231,21 @@ def _run_to_end(
     unlearner, schedule = checked(job)
     finish = job.finish or (lambda state: (state.params, state.model_state))
     candidates = Candidates(jax.tree.structure((state.params, state.model_state)))
-    begin = 0
     if series is not None:
-        series.carry("candidates", candidates)
-        saved = series.latest(state)
-        if saved is not None:
-            state, begin = saved, int(saved.step)
-        callback = saving(callback, series)
+        state = candidates.gone_on(series, state)
+        callback = _saving(callback, series)
     ends = (schedule.steps,) if job.rewind is None else job.rewind.ends
     for end in ends[len(candidates.found) :]:
-        part = dataclasses.replace(schedule, start=begin, steps=end)
+        part = dataclasses.replace(schedule, start=int(state.step), steps=end)
         state = run(unlearner, state, part, key, callback=callback)
         candidates.found.append(finish(state))
-        begin = end
     if job.rewind is None:
         return candidates.found[-1]
     return candidates.found[job.rewind.choose(candidates.found)]
 
 
-def saving(callback: Callback | None, series: Series) -> Callback:
-    """Return the callback that saves where nothing ended the run.
-
-    Args:
-      callback: called first; may end the run.
-      series: where the states are saved.
-    """
+def _saving(callback: Callback | None, series: Series) -> Callback:
+    """Return the callback that saves what has not ended."""
 
     def both(done, state, info):
         ended = None if callback is None else callback(done, state, info)
@@ -230,11 +274,7 @@ def _transformed(job: Job, at: Variables) -> Trained:
 
 
 def probabilities(model: Model, trained: Trained, inputs: np.ndarray) -> np.ndarray:
-    """Return softmax outputs in float64 on the host, `[N, K]`.
-
-    Raises:
-      InputError: the model's outputs are not finite.
-    """
+    """Return softmax outputs in float64 on the host, `[N, K]`."""
     logits = predict(model, trained.params, trained.model_state, inputs)
     logits = logits.astype(np.float64)
     if not np.isfinite(logits).all():

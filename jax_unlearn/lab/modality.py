@@ -35,12 +35,22 @@ def falling_rate(learning_rate: float, steps: int) -> optax.GradientTransformati
     return optax.scale_by_learning_rate(lambda step: rates(jax.numpy.float32(step)))
 
 
-def check_sgd(setting: Any) -> None:
-    """Refuse numbers that no run of SGD can have.
+def descent(
+    setting: Any, scaling: optax.GradientTransformation | None = None
+) -> list[optax.GradientTransformation]:
+    """Return decay and momentum of a setting, or another scaling: all but the rate."""
+    parts = []
+    if setting.weight_decay > 0:
+        parts.append(optax.add_decayed_weights(setting.weight_decay))
+    if scaling is not None:
+        parts.append(scaling)
+    elif setting.momentum > 0:
+        parts.append(optax.trace(setting.momentum))
+    return parts
 
-    Args:
-      setting: of a training or an unlearning.
-    """
+
+def check_sgd(setting: Any) -> None:
+    """Refuse numbers that no run of SGD, of a training or an unlearning, can have."""
     _validate.at_least("epochs", setting.epochs, 1)
     _validate.at_least("batch_size", setting.batch_size, 1)
     _validate.positive("learning_rate", setting.learning_rate)
@@ -53,11 +63,6 @@ def check_choices(values: Any, kind: type | None = None) -> None:
     for name, hint in get_type_hints(kind or type(values)).items():
         if get_origin(hint) is Literal and hasattr(values, name):
             _validate.one_of(name, getattr(values, name), get_args(hint))
-
-
-def _as_they_are(built: Any, examples: Examples) -> Examples:
-    del built
-    return examples
 
 
 class Modality(NamedTuple):
@@ -118,7 +123,7 @@ class Modality(NamedTuple):
     metrics: tuple[str, ...] | None = None
     difficulty: Callable[[Any, str], Ranked] | None = None
     example: Callable[[Any], Any] = lambda network: None
-    samples: Callable[[Any, Examples], Examples] = _as_they_are
+    samples: Callable[[Any, Examples], Examples] = lambda built, examples: examples
     constants: Callable[[Any], Hashable] = lambda context: ()
     concerned: Callable[[Any, Any, str], Any] | None = None
     finish: Callable[[UnlearnState], Variables] | None = None
@@ -129,11 +134,7 @@ class Modality(NamedTuple):
     renamed: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda values: values
 
     def serves(self, card: Card, weighting: WeightingCard) -> None:
-        """Refuse a method or a weighting that needs what this kind of model lacks.
-
-        Raises:
-          InputError: names it, and what is missing.
-        """
+        """Refuse a method or a weighting that needs what this kind of model lacks."""
         missing = [role for role in card.roles if role not in self.roles]
         if missing:
             raise InputError(

@@ -29,9 +29,6 @@ class Preparer:
 
     All arrays of a request travel in the state, so a second request with the same
     setting and shapes runs the program compiled for the first.
-
-    Args:
-      subject: the network and its data.
     """
 
     def __init__(self, subject: Subject):
@@ -52,17 +49,8 @@ class Preparer:
     ) -> Job:
         """Prepare what the method needs: mask, loss table, targets, attacks, queries.
 
-        Args:
-          setting: how to unlearn.
-          request: whom to forget.
-          original: the trained model.
-          seed: of random labels and order.
-          origin: how the original was trained, for methods that need to know.
-          concept: the word that the request is about, of models of captions.
-
-        Raises:
-          InputError: a forget class without unseen samples where they are compared
-            with, or another request that cannot be served.
+        The seed is of random labels and order; `origin` says how the original was
+        trained, `concept` is the word that the request is about, of models of captions.
         """
         start = time.perf_counter()
         dataset = self.subject.dataset
@@ -70,21 +58,12 @@ class Preparer:
         check_unseen(dataset, request, setting)
         request = accessible(dataset, request, setting.rho, seed)
         request, held = held_back(dataset, request, setting, seed)
-        context = Context(
-            self.subject,
-            self._economical(setting),
-            setting,
-            request,
-            original,
-            origin,
-            seed,
-            self._programs,
-            concept,
-        )
+        given = self._economical(setting), setting, request, original, origin, seed
+        context = Context(self.subject, *given, self._programs, concept)
         job = setting.card.build(context, setting.options)
         if job.transform is None:
             job = self._shared(job, context)
-            if setting.guard_utility > 0 or setting.guard_endpoint:
+            if setting.guarded:
                 made = functools.partial(_guards, context, held, job.steps)
                 job = job._replace(guards=made)
         return job._replace(prepare_seconds=time.perf_counter() - start)
@@ -111,16 +90,9 @@ class Preparer:
 
 
 def accessible(dataset: Dataset, request: Request, rho: float, seed: int) -> Request:
-    """Return the request with the share of the retain set that may be read.
+    """Return the request with the share ρ of the retain set that may be read.
 
-    Args:
-      dataset: its data.
-      request: ids.
-      rho: ρ, the share; the subset of a seed is the same for every method.
-      seed: of the draw.
-
-    Raises:
-      InputError: a share too small to hold every class.
+    The subset of a seed is the same for every method.
     """
     if rho == 1:
         return request
@@ -131,17 +103,7 @@ def accessible(dataset: Dataset, request: Request, rho: float, seed: int) -> Req
 def held_back(
     dataset: Dataset, request: Request, setting: Unlearning, seed: int
 ) -> tuple[Request, np.ndarray]:
-    """Return the request less what the guard of utility looks at, and that: `i64[h]`.
-
-    Args:
-      dataset: its data.
-      request: ids.
-      setting: of the method; without that guard nothing is held back.
-      seed: of the draw.
-
-    Raises:
-      InputError: a retain set too small to give a tenth of it away.
-    """
+    """Return the request less what the guard of utility looks at, and that."""
     if setting.guard_utility <= 0:
         return request, np.zeros(0, np.int64)
     held = accessible(dataset, request, HELD, seed).retain
@@ -149,11 +111,7 @@ def held_back(
 
 
 def check_unseen(dataset: Dataset, request: Request, setting: Unlearning) -> None:
-    """Refuse a request without the unseen samples that the method compares with.
-
-    Raises:
-      InputError: there are none, or names the forget class that has none.
-    """
+    """Refuse a request without the unseen samples that the method compares with."""
     compares = setting.compares
     if compares and len(request.unseen) < 2:
         raise InputError(
@@ -175,11 +133,8 @@ def _guards(
 ) -> list[guards.Guard]:
     """Return the guards of a run."""
     setting, examples = context.setting, context.examples
-    told = {
-        "every": setting.guard_every,
-        "roll_back": state if setting.guard_roll_back else None,
-        "steps": steps,
-    }
+    back = state if setting.guard_roll_back else None
+    told = {"every": setting.guard_every, "roll_back": back, "steps": steps}
 
     def batch(ids: np.ndarray) -> Batch:
         return Batch(examples.inputs[ids], jnp.asarray(examples.labels[ids]))
@@ -189,11 +144,8 @@ def _guards(
         bound = setting.guard_utility
         made.append(guards.utility_guard(model, batch(held), bound=bound, **told))
     if setting.guard_endpoint:
-        endpoint = guards.unseen_endpoint(
-            context.confidence("unseen"),
-            context.labels("unseen"),
-            context.labels("forget"),
-        )
+        labels = [context.labels(part) for part in ("unseen", "forget")]
+        endpoint = guards.unseen_endpoint(context.confidence("unseen"), *labels)
         asked = batch(context.ids("forget"))
         made.append(guards.endpoint_guard(model, asked, endpoint=endpoint, **told))
     return made

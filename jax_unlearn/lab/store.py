@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject, described
 
 SECONDS = 30.0  # between two saves: far more than a save takes
-RUN = "run.json"  # beside the states of a run: what it makes
+NUMBERS = "numbers.json"  # of what is made together, beside the states of its run
 
 Made = TypeVar("Made")
 Say = Callable[[str], None]
@@ -40,8 +40,9 @@ def kept(
     told: Mapping[str, Any],
     make: Callable[[Series | None], Made],
     *,
-    read: Callable[[Path], tuple[Mapping[str, Any], Made]] | None,
+    read: Callable[[Path], tuple[Mapping[str, Any], Made]],
     write: Callable[[Path, Made], Any],
+    exists: Callable[[Path], bool] = Path.exists,
     run: Mapping[str, Any] | None = None,
     seconds: float = SECONDS,
     resume: bool = True,
@@ -52,25 +53,18 @@ def kept(
     The one rule of everything that is kept: what was made by the same record is read;
     by another, refused; what was being made is gone on with.
 
-    `path=None` keeps nothing; `read=None` says that the caller has looked. A run to go
-    on with must agree in `told` and `run`.
-
-    Raises:
-      InputError: it was made by another record, another process is making it, or what
-        stands there is damaged.
+    `path=None` keeps nothing. A run to go on with must agree in `told` and `run`.
     """
     if path is None:
         return make(None)
-    if read and (made := stored(path, told, read)) is not None:
-        return made
-    whole = _plain({**told, **(run or {})})
-    with unfinished(path, whole, seconds=seconds, resume=resume, say=say) as series:
-        # another process may have ended just now
-        made = stored(path, told, read) if read else None
-        if made is None:
-            made = make(series)
-            write(path, made)
-    return made
+    if not exists(path):
+        whole = _plain({**told, **(run or {})})
+        with unfinished(path, whole, seconds=seconds, resume=resume, say=say) as series:
+            if not exists(path):  # another process may have ended just now
+                made = make(series)
+                write(path, made)
+                return made
+    return cast(Made, stored(path, told, read))
 
 
 def stored(
@@ -83,9 +77,6 @@ def stored(
     """Return what stands at a path; None where it is to be made.
 
     Where `say` is given, it is told of what is damaged, which is then made again.
-
-    Raises:
-      InputError: it was made by another record, or is damaged.
     """
     if not path.exists():
         return None
@@ -110,14 +101,18 @@ def kept_model(
     ids: np.ndarray,
     unseen: np.ndarray,
     seconds: float = SECONDS,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Trained, Mapping[str, Any]]:
     """Return a model and its record, from its checkpoint if there is one.
 
-    `make` returns the model, and what its record says beside `told`.
+    `make` returns the model, and what its record says beside `told`; where it is read,
+    that is reported as one step.
     """
 
     def read(path: Path) -> tuple[Any, tuple[Trained, Mapping[str, Any]]]:
         found = load_model(path, subject.dataset)
+        report(0, 1)
+        report(1, 1)
         return found.record, (found.trained, found.record)
 
     def write(path: Path, made: tuple[Trained, Mapping[str, Any]]) -> None:
@@ -170,18 +165,14 @@ _SETTINGS = {"unlearning": Unlearning.read, "training": read_training}
 
 
 def partial_of(path: Path) -> Path:
-    """Return the folder beside a checkpoint that holds it while it is being made.
-
-    >>> partial_of(Path("runs/original")).as_posix()
-    'runs/original.partial'
-    """
+    """Return the folder beside a checkpoint that holds it while it is being made."""
     return path.with_name(f"{path.name}.partial")
 
 
-def begun(path: Path) -> dict[str, Any]:
-    """Return what the run said of itself that was making what is to stand there."""
-    file = partial_of(path) / RUN
-    return read_json(file) if file.exists() else {}
+def together(path: Path) -> list[int]:
+    """Return the numbers of what was being made together, to stand at a path and on."""
+    file = partial_of(path) / NUMBERS
+    return [int(number) for number in read_json(file)] if file.exists() else []
 
 
 @contextmanager
@@ -193,12 +184,7 @@ def unfinished(
     resume: bool = True,
     say: Say | None = None,
 ) -> Iterator[Series]:
-    """Give the series of what is being made; it goes when the body ends well.
-
-    Raises:
-      InputError: another process makes the same; a folder that cannot be written to;
-        states are there and are not to be gone on from.
-    """
+    """Give the series of what is being made; it goes when the body ends well."""
     folder = partial_of(path)
     with locked(folder):
         series = Series(folder, told, seconds=seconds, say=say)
@@ -207,12 +193,12 @@ def unfinished(
                 f"{folder} holds an interrupted run; give --resume to go on with it, "
                 "or remove it"
             )
-        if not series.paths():
-            write_atomic(folder / RUN, json.dumps(told), overwrite=True)
+        if "numbers" in told and not series.paths():
+            write_atomic(folder / NUMBERS, json.dumps(told["numbers"]), overwrite=True)
         try:
             yield series
         except BaseException:
-            if {file.name for file in folder.iterdir()} <= {LOCK, RUN}:
+            if {file.name for file in folder.iterdir()} <= {LOCK, NUMBERS}:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder, ignore_errors=True)
@@ -233,14 +219,10 @@ class Head(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A model read from disk.
+    """A model read from disk, with the whole record of its checkpoint.
 
-    Attributes:
-      modality, built: the kind of model, and the network as it builds it.
-      trained: parameters and state.
-      ids: ids of the samples it is trained on, forgotten ones left out, `i64[n]`.
-      unseen: ids held out of training, `i64[u]`.
-      record: the whole record of the checkpoint.
+    `ids` are the samples it is trained on, forgotten ones left out; `unseen` those held
+    out of training.
     """
 
     modality: Modality
@@ -273,9 +255,6 @@ def save_model(
 
     `ids` are those it is trained on, the forgotten ones left out; `record` is more to
     tell, JSON-able.
-
-    Raises:
-      InputError: the folder exists or cannot be written.
     """
     dataset, kind = subject.dataset, subject.modality
     own = {"modality": kind.name} if kind not in MODALITIES else {}
@@ -313,10 +292,6 @@ def load_model(
 
     The data must have the image shape, the classes and the number of training samples
     that the model knows; the modality is the kind of model that is asked for.
-
-    Raises:
-      InputError: missing or damaged checkpoint, one of another model, or data that do
-        not fit.
     """
     record = checkpoint.read_record(path)
     kind = kind_of(path, record)
@@ -351,11 +326,7 @@ def load_model(
 
 
 def kind_of(path: str | os.PathLike, record: Mapping[str, Any]) -> Modality:
-    """Return the kind of model that a checkpoint's record describes.
-
-    Raises:
-      InputError: none that is known here.
-    """
+    """Return the kind of model that a checkpoint's record describes."""
     if isinstance(record.get("modality"), str):
         check_named(record["modality"])
         return modality_named(record["modality"])

@@ -1,22 +1,24 @@
-"""What a job is about: a kind of model, its network, and the data."""
+"""What a job is about: a kind of model, its network, the data; and its training."""
 
+import dataclasses
+import math
 from typing import Any, NamedTuple
 
-from jax_unlearn.data import Dataset, Examples
+import jax
+import numpy as np
+
+from jax_unlearn.cards import Job
+from jax_unlearn.data import Dataset, Examples, retain_only
+from jax_unlearn.drivers.loop import Callback
+from jax_unlearn.drivers.series import Series
+from jax_unlearn.lab.job import Trained, execute
 from jax_unlearn.lab.modalities import modality_of
 from jax_unlearn.lab.modality import Modality
-from jax_unlearn.types import Model
+from jax_unlearn.types import Array, Model, Unlearner
 
 
 class Subject(NamedTuple):
-    """A network and its data.
-
-    Attributes:
-      modality: the kind of model.
-      built: the network, as the modality builds it.
-      dataset: its data.
-      examples: the training samples as the objectives read them.
-    """
+    """A network and its data."""
 
     modality: Modality
     built: Any
@@ -51,3 +53,52 @@ def described(modality: Modality, network: Any, dataset: Dataset) -> Subject:
     built = modality.build(network)
     examples = modality.samples(built, dataset.train)
     return Subject(modality, built, dataset, examples)
+
+
+class Trainer:
+    """Train models of one setting from scratch, the compiled step shared."""
+
+    def __init__(self, subject: Subject, setting: Any):
+        self.subject, self.setting = subject, setting
+        self._unlearners: dict[tuple[int, float], Unlearner] = {}
+
+    def steps(self, samples: int) -> int:
+        """Return how many steps training on so many samples takes."""
+        return self.subject.modality.steps(self.setting, samples)
+
+    def __call__(
+        self,
+        ids: np.ndarray,
+        *,
+        seed: int,
+        callback: Callback | None = None,
+        series: Series | None = None,
+    ) -> Trained:
+        """Train on samples; the seed is of start, order, augmentation and noise."""
+        job, key = self.job(ids, seed=seed)
+        return execute(job, None, key, callback=callback, series=series)
+
+    def job(
+        self, ids: np.ndarray, *, seed: int, share: float = 1.0, rate: float = 1.0
+    ) -> tuple[Job, Array]:
+        """Return a training, its start included, and the key of its run.
+
+        It may be shortened to a share of the steps, within which the schedule is
+        annealed; `rate` is a factor of the peak learning rate.
+        """
+        subject, setting = self.subject, self.setting
+        kind, examples = subject.modality, subject.examples
+        steps = math.ceil(share * self.steps(len(ids)) - 1e-9)  # 0.3·10 is 3, not 4
+        passes = -(-steps // -(-len(ids) // min(setting.batch_size, len(ids))))
+        options = {"batch_size": setting.batch_size, "epochs": passes, "seed": seed}
+        schedule = retain_only(examples, ids, **options)
+        schedule = dataclasses.replace(schedule, steps=steps)
+        if (steps, rate) not in self._unlearners:
+            peak = rate * setting.learning_rate
+            told = dataclasses.replace(setting, learning_rate=peak)
+            self._unlearners[steps, rate] = kind.optimize(subject.built, told, steps)
+        init_key, run_key = jax.random.split(jax.random.key(seed))
+        two = jax.tree.map(lambda leaf: leaf[:2], examples.inputs)
+        start = jax.jit(subject.model.init)(init_key, two)
+        unlearner = self._unlearners[steps, rate]
+        return Job(unlearner, schedule, start=start, finish=kind.finish), run_key

@@ -22,8 +22,7 @@ from jax_unlearn.drivers.loop import run
 from jax_unlearn.lab import draw_request
 from jax_unlearn.lab.job import Trained, checked
 from jax_unlearn.lab.prepare import Preparer
-from jax_unlearn.lab.subject import subject_of
-from jax_unlearn.lab.training import Trainer
+from jax_unlearn.lab.subject import Trainer, subject_of
 from jax_unlearn.recipes.digits import digits_plan
 
 METHOD, ALONE = "RL", "one by one"

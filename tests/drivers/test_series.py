@@ -19,8 +19,7 @@ import jax_unlearn as ju
 from jax_unlearn.drivers import checkpoint, signals
 from jax_unlearn.drivers.series import locked
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab.job import Candidates
-from jax_unlearn.lab.notes import Infos
+from jax_unlearn.lab.job import Candidates, Infos
 from jax_unlearn.lab.store import partial_of, unfinished
 
 STEPS, KEY = 6, jax.random.key(1)

@@ -17,8 +17,7 @@ from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
 from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.job import Trained, execute
 from jax_unlearn.lab.prepare import Preparer, accessible, check_unseen
-from jax_unlearn.lab.subject import Subject, subject_of
-from jax_unlearn.lab.training import Trainer
+from jax_unlearn.lab.subject import Subject, Trainer, subject_of
 
 SEED = 1  # of the originals
 TRAININGS = {

@@ -19,8 +19,7 @@ from jax_unlearn.lab.ensembles import PARTS, Files, _unpack, run_ensembles
 from jax_unlearn.lab.job import execute
 from jax_unlearn.lab.plan import slug
 from jax_unlearn.lab.prepare import Preparer
-from jax_unlearn.lab.subject import subject_of
-from jax_unlearn.lab.training import Trainer
+from jax_unlearn.lab.subject import Trainer, subject_of
 
 RL = {"RL + LoReUn": Unlearning.of(weighting="loreun", epochs=2, batch_size=32)}
 SSD = {"SSD": Unlearning.of(method="ssd", batch_size=32, selection=2.0)}

@@ -16,8 +16,7 @@ from jax_unlearn.lab.modalities.diffusion.settings import (
     Sampling,
 )
 from jax_unlearn.lab.store import unfinished
-from jax_unlearn.lab.subject import subject_of
-from jax_unlearn.lab.training import Trainer
+from jax_unlearn.lab.subject import Trainer, subject_of
 from jax_unlearn.recipes import generation as recipes
 
 

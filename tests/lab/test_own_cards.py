@@ -18,8 +18,7 @@ from jax_unlearn.lab.catalog import METHODS, load, method_card, weighting_card
 from jax_unlearn.lab.ensembles import run_ensembles
 from jax_unlearn.lab.job import Trained, execute
 from jax_unlearn.lab.prepare import Preparer
-from jax_unlearn.lab.subject import subject_of
-from jax_unlearn.lab.training import Trainer
+from jax_unlearn.lab.subject import Trainer, subject_of
 from jax_unlearn.types import Unlearner, UnlearnInfo, UnlearnState, Weighting
 
 TRAINING = Training(network="linear", epochs=1, batch_size=60)

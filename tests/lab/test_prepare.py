@@ -10,8 +10,7 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Request, Training, Unlearning
 from jax_unlearn.lab.job import Trained, execute
 from jax_unlearn.lab.prepare import Preparer, accessible, check_unseen
-from jax_unlearn.lab.subject import subject_of
-from jax_unlearn.lab.training import Trainer
+from jax_unlearn.lab.subject import Trainer, subject_of
 from jax_unlearn.methods.ltu import ATTACKS
 
 DATA = digits()

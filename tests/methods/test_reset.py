@@ -12,8 +12,7 @@ from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.job import Trained, execute
 from jax_unlearn.lab.modalities.diffusion.settings import DiffusionTraining
 from jax_unlearn.lab.prepare import Preparer
-from jax_unlearn.lab.subject import subject_of
-from jax_unlearn.lab.training import Trainer
+from jax_unlearn.lab.subject import Trainer, subject_of
 
 DATA = three_digits(90, 30)
 ONES = np.flatnonzero(DATA.train.labels == 1)

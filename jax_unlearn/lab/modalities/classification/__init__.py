@@ -21,7 +21,7 @@ from jax_unlearn.lab.modalities.classification.networks import (
     classifier,
     describe,
 )
-from jax_unlearn.lab.modality import Modality, falling_rate
+from jax_unlearn.lab.modality import Modality, descent, falling_rate
 from jax_unlearn.types import Array, LossFn, Unlearner
 
 
@@ -32,12 +32,8 @@ def optimizer_of(training: Training, steps: int) -> optax.GradientTransformation
     >>> optimizer.update(jnp.ones(1), optimizer.init(jnp.ones(1)))[0].tolist()
     [-1.0]
     """
-    parts = []
-    if training.weight_decay > 0:
-        parts.append(optax.add_decayed_weights(training.weight_decay))
-    if training.momentum > 0:
-        parts.append(optax.trace(training.momentum))
-    return optax.chain(*parts, falling_rate(training.learning_rate, max(steps, 1)))
+    rate = falling_rate(training.learning_rate, max(steps, 1))
+    return optax.chain(*descent(training), rate)
 
 
 def _optimize(built: Classifier, training: Training, steps: int) -> Unlearner:

@@ -13,8 +13,7 @@ from jax_unlearn.drivers.series import Series
 from jax_unlearn.lab.job import Progress, Trained
 from jax_unlearn.lab.modalities.classification.networks import Classifier, Training
 from jax_unlearn.lab.store import kept, load_model, save_model
-from jax_unlearn.lab.subject import subject_of
-from jax_unlearn.lab.training import Trainer
+from jax_unlearn.lab.subject import Trainer, subject_of
 from jax_unlearn.types import Model
 
 HELD_OUT = 0.05  # share of the training images that the judge does not see
