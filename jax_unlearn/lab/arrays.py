@@ -44,14 +44,11 @@ def save_outputs(
 def load_outputs(
     path: str | os.PathLike,
 ) -> tuple[dict[str, ModelOutputs], ModelOutputs, PartLabels]:
-    """Read outputs of models of any framework.
+    """Read outputs of models of any framework: by method, of the Retrains, the labels.
 
     The file holds `labels/PART [n]`, `retrained/PART [N, n, K]`, and `NAME/PART
     [N, n, K]` for each method, with PART of forget, retain, test and (if at hand)
     unseen; `[n, K]` is a single model. `numpy.savez` writes it.
-
-    Returns:
-      Outputs by method, of the Retrains, and the labels.
 
     Raises:
       InputError: no such file, no .npz, Python objects in it, a part that is missing

@@ -76,20 +76,12 @@ def run_ensembles(
     it is: an interrupted run goes on in it, bit for bit, and a call with more models or
     methods makes only those that are missing.
 
-    Args:
-      plan: request and training; its methods and other seeds are not read.
-      dataset: its data.
-      folder: where the models are kept.
-      count: N.
-      methods: settings by label.
-      chunk: models in one program, as many as memory allows.
-      how: as in `run_ensemble`; "auto" is decided by a few steps of training, once
-        for the folder: `models/how.json`.
-      mesh: devices to spread the models over, as in `run_ensemble`; a chunk that does
-        not fill it is padded.
-      progress: called as training and unlearning go on.
-      say: told the cost before the work begins, and which files are damaged.
-      save_every: least seconds between two saves of a chunk; 0 saves every step.
+    Of the plan its request and training are read, the methods are given. A chunk is as
+    many models in one program as memory allows; `how` and `mesh` are as in
+    `run_ensemble`: "auto" is decided by a few steps of training, once for the folder
+    (`models/how.json`), and a chunk that does not fill the mesh is padded. `say` is
+    told the cost before the work begins, and which files are damaged; `save_every=0`
+    saves a chunk at every step.
 
     Raises:
       InputError: another process runs in the folder, a number that is not positive,

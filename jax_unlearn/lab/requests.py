@@ -89,11 +89,7 @@ def draw_request(
 
     Base model and request come from one split: no forget sample was held out.
 
-    Args:
-      plan: what is asked for.
-      dataset: its data.
-      seed: of the draws.
-      features: `ids [n] -> [n, d]`, for the kinds "near" and "far".
+    The kinds "near" and "far" need features, `ids [n] -> [n, d]`.
 
     Raises:
       InputError: a request that the data cannot serve.

@@ -37,13 +37,7 @@ class Subject(NamedTuple):
 
 
 def subject_of(training: Any, dataset: Dataset) -> Subject:
-    """Return the network that a training setting asks for, with its data.
-
-    >>> from jax_unlearn.data import digits
-    >>> from jax_unlearn.lab import Training
-    >>> subject_of(Training(), digits()).network.num_classes
-    10
-    """
+    """Return the network that a training setting asks for, with its data."""
     modality = modality_of(training)
     return described(modality, modality.describe(training, dataset), dataset)
 
