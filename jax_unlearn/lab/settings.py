@@ -6,14 +6,14 @@ a recipe say the same thing; the library itself takes functions, not names.
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from jax_unlearn import _validate
 from jax_unlearn.cards import Card, WeightingCard
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.lab import catalog
 from jax_unlearn.lab.modalities import modality_named
-from jax_unlearn.lab.modality import check_sgd
+from jax_unlearn.lab.modality import check_choices, check_sgd
 
 Harmonizers = Literal["auto", "none", "one_way", "two_way"]
 Schedules = Literal["merged", "zipped", "sequential"]
@@ -314,9 +314,7 @@ has; leave it out
         return max(asked, key=len)
 
     def _check_numbers(self) -> None:
-        _validate.one_of("harmonizer", self.harmonizer, get_args(Harmonizers))
-        _validate.one_of("schedule", self.schedule, get_args(Schedules))
-        _validate.one_of("optimizer", self.optimizer, get_args(Optimizers))
+        check_choices(self)
         check_sgd(self)
         _validate.at_least("steps", self.steps, 0)
         _validate.at_least("microbatch", self.microbatch, 0)
