@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import jax
 import numpy as np
@@ -282,8 +283,9 @@ def test_other_data_are_refused_and_settings_unknown_then_are_defaults(copy, dat
         record, arrays = _unpack(path.read_bytes())
         del record["told"]["unlearning"]["momentum"]  # of an older version
         text = np.frombuffer(json.dumps(record).encode(), np.uint8)
+        savez: Any = np.savez  # the stubs take keywords for other options
         with path.open("wb") as file:
-            np.savez(file, record=text, **arrays)
+            savez(file, record=text, **arrays)
     before = content(copy)
     run_ensembles(plan(), dataset, copy, count=2, methods=RL)
     assert content(copy) == before

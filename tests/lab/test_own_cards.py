@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -92,7 +93,11 @@ MINE = Card(
 
 def ones(lab: Lab, options) -> Weighting:
     del lab, options
-    return Weighting(lambda: (), lambda s, state, *, reference=None: (s.losses, state))
+
+    def update(sample, state, *, reference=None):
+        return sample.losses, state
+
+    return Weighting(lambda: (), update)
 
 
 OWN = WeightingCard(name="losses", label="losses", title="the losses", build=ones)
@@ -101,7 +106,8 @@ HERE = f"{__file__}:MINE"
 
 def original(scale: float = 1.0) -> Trained:
     made = SUBJECT.model.init(jax.random.key(0), DATA.train.inputs[:2])
-    return Trained(*jax.tree.map(lambda leaf: scale * leaf + 0.1, made), {})
+    params, state = jax.tree.map(lambda leaf: scale * leaf + 0.1, made)
+    return Trained(params, state, {})
 
 
 def moved(found: Trained, before: Trained) -> float:
@@ -148,7 +154,7 @@ def test_a_step_is_shared_where_the_card_says_so(reads, alike, rates, lengths):
     preparer, first = Preparer(SUBJECT), Unlearning.of(method=card, **QUICK)
 
     def step(setting, request=ASKED, start=None, seed=0):
-        job = preparer(setting, request, start or original(), seed=seed)
+        job: Any = preparer(setting, request, start or original(), seed=seed)
         return job.unlearner.step
 
     own = step(first)
@@ -170,13 +176,16 @@ def test_a_weighting_says_whether_its_step_may_be_shared(shared):
     card = dataclasses.replace(OWN, shared=shared)
     setting = Unlearning.of(method="gradient_ascent", weighting=card, **QUICK)
     preparer = Preparer(SUBJECT)
-    first, second = (
-        preparer(setting, ASKED, original(), seed=seed).unlearner for seed in (0, 1)
-    )
-    assert (first.step is second.step) is shared
+
+    def step(setting, seed):
+        job: Any = preparer(setting, ASKED, original(), seed=seed)
+        return job.unlearner.step
+
+    first = step(setting, 0)
+    assert (first is step(setting, 1)) is shared
     other = dataclasses.replace(OWN, shared=shared)
     same = Unlearning.of(method="gradient_ascent", weighting=other, **QUICK)
-    assert preparer(same, ASKED, original(), seed=0).unlearner.step is not first.step
+    assert step(same, 0) is not first
 
 
 def plan(**methods) -> Plan:

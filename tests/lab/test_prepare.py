@@ -1,5 +1,7 @@
 """Settings become the unlearners they name; two requests share one program."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -39,7 +41,7 @@ def test_a_second_request_runs_the_program_of_the_first(subject, original):
     setting = Unlearning.of(
         method="salun", weighting="falw", estimator="anchored", epochs=1, batch_size=400
     )
-    jobs = [preparer(setting, request(s), original, seed=s) for s in (0, 1)]
+    jobs: list[Any] = [preparer(setting, request(s), original, seed=s) for s in (0, 1)]
     assert jobs[0].unlearner.step is jobs[1].unlearner.step
     states = [j.unlearner.init(original.params, original.model_state) for j in jobs]
     masks = [jax.tree.leaves(state.opt_state) for state in states]
@@ -72,7 +74,7 @@ def test_a_second_setting_alike_runs_the_program_of_the_first_microbatched(
 ):
     preparer = Preparer(subject)
     setting = Unlearning.of(epochs=1, batch_size=400, microbatch=100, remat=True)
-    jobs = [preparer(setting, request(s), original, seed=s) for s in (0, 1)]
+    jobs: list[Any] = [preparer(setting, request(s), original, seed=s) for s in (0, 1)]
     assert jobs[0].unlearner.step is jobs[1].unlearner.step
 
 
@@ -120,12 +122,10 @@ def test_every_method_of_a_seed_reads_the_same_share(subject, original):
     asked = request(0)
     subset = accessible(DATA, asked, 0.3, seed=0).retain
     assert len(subset) == round(0.3 * len(asked.retain))
+    setting = Unlearning.of(rho=0.3, epochs=1)
+    job: Any = preparer(setting, asked, original, seed=0)
     seen = {
-        int(i)
-        for batch in preparer(
-            Unlearning.of(rho=0.3, epochs=1), asked, original, seed=0
-        ).schedule
-        for i in batch.retain.index[batch.retain.mask]
+        int(i) for batch in job.schedule for i in batch.retain.index[batch.retain.mask]
     }
     assert seen == set(subset.tolist())
 
@@ -146,8 +146,8 @@ def test_ltu_learns_its_attacks_and_shares_its_program(overfitted):
     subject, asked, model = overfitted
     preparer = Preparer(subject)
     base = {"method": "ltu", "query_size": 8, "batch_size": 32, "epochs": 1}
-    slow = preparer(Unlearning.of(**base, rho=0.3), asked, model, seed=0)
-    fast = preparer(
+    slow: Any = preparer(Unlearning.of(**base, rho=0.3), asked, model, seed=0)
+    fast: Any = preparer(
         Unlearning.of(**base, learning_rate=1.0, rho=0.6), asked, model, seed=1
     )
     assert slow.unlearner.step is fast.unlearner.step  # rate and rho are in the state

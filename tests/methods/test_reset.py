@@ -60,7 +60,9 @@ class World:
         self.subject = subject_of(training, DATA)
         self.trainer = Trainer(self.subject, training)
         job, _ = self.trainer.job(np.arange(len(DATA.train.labels)), seed=0)
-        self.original = Trained(*job.start, {})  # as good as any where none is run
+        assert job.start is not None
+        params, state = job.start  # as good as any where none is run
+        self.original = Trained(params, state, {})
         self.origin = Origin(training, 0)
         self.modality = self.subject.modality.name
 
