@@ -76,12 +76,12 @@ def tune(out: Path = Path("digits_settings.json"), overwrite: bool = False) -> N
       out: file to write: every trial, and the settings chosen.
       overwrite: replace the file if it exists.
     """
-    from jax_unlearn.recipes.digits import search_digits
+    from jax_unlearn.recipes.digits import DEMO
 
     refuse_existing(out, overwrite=overwrite)
     console = open_console()
-    found = search_digits(
-        lambda line: console.print(line, markup=False, soft_wrap=True)
+    found = DEMO.search(
+        digits(), lambda line: console.print(line, markup=False, soft_wrap=True)
     )
     write_atomic(out, to_json(found), overwrite=overwrite)
     print(f"wrote {out}")

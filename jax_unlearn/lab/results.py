@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -40,15 +40,6 @@ def environment() -> dict[str, Any]:
 def to_json(value: Any) -> str:
     """Return JSON text that any reader takes: no NaN, no infinity."""
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
-
-
-def shortened(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Return results without what is only drawn: histograms and point clouds."""
-    rows = {
-        key: {name: value for name, value in row.items() if name != "histograms"}
-        for key, row in results["rows"].items()
-    }
-    return {**results, "rows": rows, "scatter": {}}
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:

@@ -7,89 +7,79 @@ with forgetting the 120 at once. Settings are those of the default job: chosen f
 request of 180, on other seeds.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jax_unlearn.data import Dataset, check_writable, write_atomic
-from jax_unlearn.lab import Plan
-from jax_unlearn.lab.bench import Bench
+from jax_unlearn.data import Dataset, check_writable
+from jax_unlearn.lab import Bench, Plan
 from jax_unlearn.lab.chain import Chain, chain
-from jax_unlearn.lab.experiment import references
-from jax_unlearn.lab.job import Progress
-from jax_unlearn.lab.modalities.classification.figures import Table
+from jax_unlearn.lab.experiment import phases, references
 from jax_unlearn.lab.plan import slug
 from jax_unlearn.lab.prepare import Preparer
-from jax_unlearn.lab.results import dataset_record, shortened, to_json
-from jax_unlearn.recipes.digits import TRAINING, UNSEEN, digits_plan
-from jax_unlearn.recipes.recipe import Asked, Recipe, seed_by_seed
+from jax_unlearn.lab.results import dataset_record
+from jax_unlearn.recipes.digits import TRAINING, digits_plan
+from jax_unlearn.recipes.recipe import Asked, Recipe, keep, seed_by_seed
 
 METHODS = ("FT", "RL", "SalUn", "RL + LoReUn (dynamic)")
 REQUESTS = 10
 
 
-def chain_plan(seeds: tuple[int, ...] = (0, 1, 2)) -> Plan:
-    """Return the plan of all ten requests together.
+def chain_plan(seeds: tuple[int, ...] | None = None) -> Plan:
+    """Return the plan of all ten requests together, by default with seeds 0 to 2.
 
     >>> sorted(chain_plan().methods)
     ['FT', 'RL', 'RL + LoReUn (dynamic)', 'SalUn']
     """
-    chosen = digits_plan().methods
-    return Plan(
+    demo = digits_plan(seeds=(0, 1, 2) if seeds is None else seeds)
+    return dataclasses.replace(
+        demo,
         title="Digits: ten requests of 2 %, one after another",
         kind="random",
         fraction=0.2,
-        gamma=1.0,
-        unseen=UNSEEN,
         training=TRAINING,
-        methods={name: chosen[name] for name in METHODS},
-        seeds=seeds,
+        methods={name: demo.methods[name] for name in METHODS},
         note="Settings of the default job.",
     )
 
 
-def chain_study(
-    plan: Plan, dataset: Dataset, folder: Path, *, progress: Progress | None = None
-) -> dict[str, Any]:
-    """Run the plan; write a ledger a method and seed, and results after every seed.
+def _run(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
+    """Write a ledger a method and seed, and results after every seed.
 
-    Models made before are not made again; chains go on where they were.
-
-    Args:
-      plan: of `chain_plan`.
-      dataset: digits.
-      folder: of the run.
-      progress: called as training and unlearning go on.
-
-    Returns:
-      Results as those of an experiment, a row for each method all at once and one for
-      it request by request.
-
-    Raises:
-      InputError: a folder with models of another plan, or in use by another run.
+    Models made before are not made again; chains go on where they were. The results are
+    as those of an experiment, a row for each method all at once and one for it request
+    by request.
     """
-    bench = Bench(plan, dataset, progress, folder=folder / "checkpoints")
-    preparer = Preparer(bench.subject)
-    table = Table(bench.subject)
+    del recipe
+    plan, screen = chain_plan(asked.seeds), asked.screen
+    check_writable(folder / "results.json")
+    with screen.progress(phases(plan)) as progress:
+        bench = Bench(plan, dataset, progress, folder=folder / "checkpoints")
+        preparer, table = Preparer(bench.subject), bench.table(None)
 
-    def one(seed: int) -> int:
-        _one_seed(bench, preparer, table, folder / "chains" / f"seed-{seed}", seed)
-        return seed
+        def gather(seeds: list[int]) -> dict[str, Any]:
+            del seeds
+            return {
+                "plan": {"title": plan.title, "seeds": list(plan.seeds)},
+                "requests": REQUESTS,
+                "dataset": dataset_record(dataset),
+                **table.summary(),
+            }
 
-    def gather(seeds: list[int]) -> dict[str, Any]:
-        return {
-            "plan": {"title": plan.title, "seeds": list(plan.seeds)},
-            "requests": REQUESTS,
-            "dataset": dataset_record(dataset),
-            **table.summary(),
-        }
-
-    return seed_by_seed(plan, folder / "results.json", one, gather)
+        results = seed_by_seed(
+            plan,
+            folder / "results.json",
+            lambda seed: _one_seed(bench, preparer, table, folder / "chains", seed),
+            gather,
+        )
+    screen.show([results])
+    keep(screen, folder / "short.json", results)
 
 
 def _one_seed(
-    bench: Bench, preparer: Preparer, table: Table, chains: Path, seed: int
+    bench: Bench, preparer: Preparer, table: Any, folder: Path, seed: int
 ) -> None:
     """Serve the requests of a seed by every method, at once and one by one."""
     case = bench.case(seed)
@@ -97,33 +87,17 @@ def _one_seed(
     shuffled = np.random.default_rng(seed).permutation(request.forget)
     parts = np.array_split(shuffled, REQUESTS)
     ids = np.union1d(request.forget, request.retain)
+    start = Chain(bench.subject, original, ids, request.unseen)
     for name, setting in bench.plan.methods.items():
         once = bench.unlearn(name, setting, case, original).trained
-        key, label = f"{slug(name)}-at-once", f"{name}, at once"
-        table.add(key, label, once, setting)
-        folder = chains / slug(name)
-        start = Chain(bench.subject, original, ids, request.unseen)
-        told = {"folder": folder, "seed": seed, "preparer": preparer}
-        made = chain(start, setting, parts, **told)
-        served = list(made)
+        table.add(f"{slug(name)}-at-once", f"{name}, at once", once, setting)
+        ledger = folder / f"seed-{seed}" / slug(name)
+        given = {"folder": ledger, "seed": seed, "preparer": preparer}
+        *before, last = chain(start, setting, parts, **given)
         kinds = ("prepare", "compile", "run")
-        seconds = {k: sum(one.seconds[k] for one in served) for k in kinds}
-        key, label = f"{slug(name)}-chain", f"{name}, ten requests"
-        table.add(key, label, served[-1]._replace(seconds=seconds), setting)
-
-
-def _run(recipe: Recipe, asked: Asked) -> None:
-    """Run ten requests one after another; print the table, write the results."""
-    screen, folder = asked.screen, recipe.folder(asked)
-    plan = chain_plan() if asked.seeds is None else chain_plan(asked.seeds)
-    dataset = recipe.load(asked)
-    check_writable(folder / "results.json")
-    with screen.progress(len(plan.seeds) * (3 + len(plan.methods))) as progress:
-        results = chain_study(plan, dataset, folder, progress=progress)
-    screen.show([results])
-    text = to_json(shortened(results))
-    path = write_atomic(folder / "short.json", text, overwrite=True)
-    screen.say(f"short results: {path}")
+        seconds = {k: sum(one.seconds[k] for one in (*before, last)) for k in kinds}
+        served = last._replace(seconds=seconds)
+        table.add(f"{slug(name)}-chain", f"{name}, ten requests", served, setting)
 
 
 CHAIN_DIGITS = Recipe(

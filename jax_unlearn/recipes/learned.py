@@ -28,13 +28,11 @@ import optax
 
 from jax_unlearn import losses, objectives, programs, weights
 from jax_unlearn.data import Dataset, as_floats
-from jax_unlearn.lab.bench import Bench
+from jax_unlearn.lab import Bench, Plan, Request
 from jax_unlearn.lab.job import Trained, probabilities
-from jax_unlearn.lab.plan import Plan
-from jax_unlearn.lab.requests import Request
 from jax_unlearn.recipes.recipe import Asked, Recipe, seed_by_seed, spreads
 from jax_unlearn.recipes.search import Yardstick
-from jax_unlearn.recipes.tables import CIFAR10, FASHION, beside, look
+from jax_unlearn.recipes.tables import beside, looks
 from jax_unlearn.types import Array, Model
 
 STEPS, THROUGH = 60, 30  # of a run; the last ones, differentiated
@@ -50,41 +48,26 @@ updates, pay for OUTER · (1 + PASSES) / 2 runs of STEPS steps."""
 
 
 class Problem(NamedTuple):
-    """Arrays of one request.
-
-    Attributes:
-      images, labels: of the forget samples.
-      relabelled: a random other class of each.
-      targets: t, see above.
-      kept_images, kept_labels: of retain batches, `[T, B, ...]`.
-      order: positions of the forget samples of each step, `[T, B]`.
-      unseen_images, unseen_labels, confidence: of unseen samples, with q.
-      rate: learning rate.
-    """
+    """Arrays of one request."""
 
     images: Array
     labels: Array
-    relabelled: Array
-    targets: Array
-    kept_images: Array
+    relabelled: Array  # a random other class of each
+    targets: Array  # t, see above
+    kept_images: Array  # retain batches, `[T, B, ...]`
     kept_labels: Array
-    order: Array
+    order: Array  # positions of the forget samples of each step, `[T, B]`
     unseen_images: Array
     unseen_labels: Array
-    confidence: Array
+    confidence: Array  # q, see above
     rate: Array
 
 
 class Choice(NamedTuple):
-    """What is learned.
+    """What is learned."""
 
-    Attributes:
-      log_temperature: logarithm of τ, in standard deviations of a batch's losses.
-      log_weights: logarithm of a factor for every forget sample, `[F]`.
-    """
-
-    log_temperature: Array
-    log_weights: Array
+    log_temperature: Array  # τ in standard deviations of a batch's losses
+    log_weights: Array  # of a factor for every forget sample, `[F]`
 
 
 Weigh = Callable[[Array, Array, Choice], Array]
@@ -108,25 +91,15 @@ def free(found: Array, chosen: Array, choice: Choice) -> Array:
 
 
 class Carry(NamedTuple):
-    """What a step hands to the next.
-
-    Attributes:
-      params, state: of the model.
-      memory: of the optimizer.
-    """
+    """What a step hands to the next."""
 
     params: Any
     state: Any
-    memory: Any
+    memory: Any  # of the optimizer
 
 
 def step_of(model: Model, weigh: Weigh) -> Callable[..., Carry]:
-    """Return a step of random labels, `(carry, t, problem, choice) -> carry`.
-
-    Args:
-      model: the network.
-      weigh: how forget samples are weighted.
-    """
+    """Return a step of random labels, `(carry, t, problem, choice) -> carry`."""
 
     def step(carry: Carry, t: Array, problem: Problem, choice: Choice) -> Carry:
         chosen = problem.order[t]
@@ -208,9 +181,6 @@ class Learner:
     A step and its pullback are programs of their own, and the run a loop of the host
     that keeps what is carried: memory for the carries alone, and no convolution inside
     a compiled loop, which is slow on a CPU.
-
-    Args:
-      model: the network.
     """
 
     def __init__(self, model: Model):
@@ -221,19 +191,15 @@ class Learner:
 
             return pull
 
-        kinds: tuple[Weigh, ...] = (uniform, loreun, free)
-        steps = {weigh: step_of(model, weigh) for weigh in kinds}
-        self._steps: dict[Any, Any] = {
-            w: programs.jit(step) for w, step in steps.items()
-        }
-        self._pulls: dict[Any, Any] = {
-            weigh: programs.jit(pulled(step)) for weigh, step in steps.items()
-        }
-
         def objective(carry: Carry, problem: Problem) -> Array:
             return distance(model, carry.params, carry.state, problem)
 
-        self._objective = programs.jit(functools.partial(distance, model))
+        self._steps, self._pulls = {}, {}
+        for weigh in (uniform, loreun, free):
+            step = step_of(model, weigh)
+            self._steps[weigh] = programs.jit(step)
+            self._pulls[weigh] = programs.jit(pulled(step))
+        self._distance = programs.jit(functools.partial(distance, model))
         self._slope = programs.jit(jax.value_and_grad(objective))
 
     def run(
@@ -246,7 +212,7 @@ class Learner:
 
     def objective(self, made: Trained, problem: Problem) -> float:
         """Return J of a model."""
-        return float(self._objective(made.params, made.model_state, problem))
+        return float(self._distance(made.params, made.model_state, problem))
 
     def gradient(
         self, weigh: Weigh, original: Trained, problem: Problem, choice: Choice
@@ -295,16 +261,9 @@ def learned_study(
 ) -> dict[str, Any]:
     """Learn temperature and weights for every seed; write `learned.json` after each.
 
-    Args:
-      plan: of a part of the tables; its models are made, or read from `folder`.
-      dataset: its data.
-      folder: of the part.
-      say: called with a line for each row.
-
-    Returns:
-      What the file holds: "rows" by label, each with `avg_gap`, `deviation` (mean
-      |p - p*|) and `objective` (J), and where something was run with `temperature`,
-      `learning_rate` and `seconds`.
+    The models of the part are made, or read from its folder. The file holds "rows" by
+    label, each with `avg_gap`, `deviation` (mean |p - p*|) and `objective` (J), and
+    where something was run with `temperature`, `learning_rate` and `seconds`.
     """
     bench = Bench(plan, dataset, folder=folder / "checkpoints")
     learner = Learner(bench.subject.model)
@@ -369,29 +328,16 @@ def _one_seed(case: Yardstick, learner: Learner) -> dict[str, dict[str, float]]:
     return found
 
 
-def _run(recipe: Recipe, asked: Asked) -> None:
-    """Learn on the request of the tables' first part."""
-    plan, dataset, folder = beside(recipe, asked)
-    learned_study(plan, dataset, folder, say=asked.screen.say)
-    asked.screen.say(f"results: {folder / 'learned.json'}")
+def _run(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
+    plan, part = beside(recipe, asked, folder)
+    learned_study(plan, dataset, part, say=asked.screen.say)
+    asked.screen.say(f"results: {part / 'learned.json'}")
 
 
-_LOOK: dict[str, Any] = {
-    "about": "learned temperature and weights",
-    "start": _run,
-    "page": "learned",
-}
-LEARNED_FASHION = look(
-    FASHION,
-    "learned-fashion",
-    what="LoReUn's temperature and weights, learned",
-    cpu="10 min",
-    **_LOOK,
-)
-LEARNED_CIFAR10 = look(
-    CIFAR10,
-    "learned-cifar10",
-    what="the same on the CIFAR-10 subset",
-    cpu="1 h",
-    **_LOOK,
+LEARNED_FASHION, LEARNED_CIFAR10 = looks(
+    "learned",
+    "learned temperature and weights",
+    _run,
+    ("LoReUn's temperature and weights, learned", "10 min"),
+    ("the same on the CIFAR-10 subset", "1 h"),
 )

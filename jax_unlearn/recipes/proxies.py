@@ -27,7 +27,7 @@ from jax_unlearn.lab.modalities.classification.difficulty import RANKINGS
 from jax_unlearn.lab.modalities.classification.figures import outputs_of
 from jax_unlearn.objectives import transport_targets
 from jax_unlearn.recipes.recipe import Asked, Recipe, seed_by_seed, spreads
-from jax_unlearn.recipes.tables import CIFAR10, FASHION, beside, look
+from jax_unlearn.recipes.tables import beside, looks
 
 UNLEARNED = ("RL", "SalUn", "RL + LoReUn (dynamic)", "SalUn + LoReUn (dynamic)")
 IMAGES, STEPS = 500, 10  # of the attack
@@ -52,16 +52,9 @@ def proxies_study(
 ) -> dict[str, Any]:
     """Correlate and attack the models of a part; write `proxies.json` after each seed.
 
-    Args:
-      plan: of the part, with the methods `UNLEARNED`; models that its folder has are
-        read, others are made.
-      dataset: its data.
-      folder: of the part.
-      progress: called as models are made.
-
-    Returns:
-      What the file holds: "correlation" by score and by what it is compared with,
-      "targets" by score, and "robust" by "model, bound", each over the seeds.
+    Models of the methods `UNLEARNED` that the folder has are read, others are made. The
+    file holds "correlation" by score and by what it is compared with, "targets" by
+    score, and "robust" by "model, bound", each over the seeds.
     """
     bench = Bench(plan, dataset, progress, folder=folder / "checkpoints")
     attack = {"images": IMAGES, "bounds": [*BOUNDS], "steps": STEPS}
@@ -74,7 +67,6 @@ def proxies_study(
 
 
 def _one_seed(bench: Bench, seed: int) -> dict[str, dict[str, Any]]:
-    """Return the figures of a seed."""
     plan, case = bench.plan, bench.case(seed)
     models, forget = bench.references(case), case.request.forget
     made: dict[str, Trained] = {
@@ -83,8 +75,8 @@ def _one_seed(bench: Bench, seed: int) -> dict[str, dict[str, Any]]:
         "Original": models.original,
     }
     for label in UNLEARNED:
-        given = plan.methods[label], case, models.original
-        made[label] = bench.unlearn(label, *given).trained
+        setting = plan.methods[label]
+        made[label] = bench.unlearn(label, setting, case, models.original).trained
     said = {
         label: outputs_of(bench.subject, trained).confidence(bench.dataset, forget)
         for label, trained in made.items()
@@ -141,46 +133,30 @@ def _robust(bench: Bench, trained: Trained, bound: float) -> float:
     )
 
 
-def _run(recipe: Recipe, asked: Asked) -> None:
-    """Look at the models of the tables' first part."""
-    plan, dataset, folder = beside(recipe, asked)
+def _run(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
+    plan, part = beside(recipe, asked, folder)
     with asked.screen.progress(len(plan.seeds) * (3 + len(UNLEARNED))) as progress:
-        proxies_study(plan, dataset, folder, progress=progress)
-    asked.screen.say(f"results: {folder / 'proxies.json'}")
+        proxies_study(plan, dataset, part, progress=progress)
+    asked.screen.say(f"results: {part / 'proxies.json'}")
 
 
-def _attack(recipe: Recipe, asked: Asked) -> None:
+def _attack(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
     """Attack many models of the first seed's request."""
-    plan, dataset, folder = beside(recipe, asked)
+    plan, part = beside(recipe, asked, folder)
     chosen = {"methods": ATTACKED, "models": MODELS}
-    asked.screen.ensembles(plan, dataset, folder / "lira", **chosen)
+    asked.screen.ensembles(plan, dataset, part / "lira", **chosen)
 
 
-_LOOK: dict[str, Any] = {
-    "about": "proxies of difficulty, and robustness",
-    "start": _run,
-    "page": "proxies",
-}
-PROXIES_FASHION = look(
-    FASHION,
-    "proxies-fashion",
-    what="is the loss a proxy of difficulty; PGD",
-    cpu="5 min",
-    **_LOOK,
+PROXIES_FASHION, PROXIES_CIFAR10 = looks(
+    "proxies",
+    "proxies of difficulty, and robustness",
+    _run,
+    ("is the loss a proxy of difficulty; PGD", "5 min"),
+    ("the same on the CIFAR-10 subset", "15 min"),
 )
-PROXIES_CIFAR10 = look(
-    CIFAR10,
-    "proxies-cifar10",
-    what="the same on the CIFAR-10 subset",
-    cpu="15 min",
-    **_LOOK,
-)
-LIRA_FASHION = look(
-    FASHION,
-    "lira-fashion",
+(LIRA_FASHION,) = looks(
+    "lira",
     "attacks with many models",
-    what="U-LiRA and KLoM with 32 models each",
-    start=_attack,
-    cpu="30 min",
-    page="lira",
+    _attack,
+    ("U-LiRA and KLoM with 32 models each", "30 min"),
 )

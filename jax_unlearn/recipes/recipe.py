@@ -4,6 +4,7 @@ The rest of the module is what these functions share: results seed by seed, figu
 """
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -40,17 +41,7 @@ class Screen(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What a run is asked for; None leaves the choice to the recipe.
-
-    Attributes:
-      screen: what shows how it goes.
-      data: .npz file.
-      out: folder of the run.
-      seeds: of models, methods and splits.
-      parts: of a study.
-      classes: to forget one at a time.
-      tune: search the settings instead.
-    """
+    """What a run is asked for; None leaves the choice to the recipe."""
 
     screen: Screen
     data: Path | None = None
@@ -76,15 +67,7 @@ class Data(NamedTuple):
     given: bool = True
 
     def load(self, file: Path | None, name: str) -> Dataset:
-        """Return the data.
-
-        Args:
-          file: .npz file, where one is needed.
-          name: of the recipe, for messages.
-
-        Raises:
-          InputError: no such file, or a file where none is read.
-        """
+        """Return the data of the file; refuse one that is missing or not needed."""
         if not self.given:
             if file is not None:
                 raise InputError(f"data={file}: {name} brings its own data")
@@ -111,12 +94,12 @@ class Recipe:
       name: on the command line; its stored results and its page are named after it.
       title: of its page.
       what: it does, in a few words.
-      start: runs it, `(recipe, asked) -> None`.
+      start: runs it on its data in a folder, `(recipe, asked, dataset, folder)`.
       cpu: how long it takes on two cores.
       accelerator: how long on one, where that was measured.
       data: what it reads; default digits.
       options: of `Asked`'s parts, classes and tune, those it has.
-      study: what `start` runs.
+      study: what `start` runs; another recipe's models, where it looks at those.
       figures: `(results) -> drawings` by name.
       page: template of its page.
     """
@@ -124,7 +107,7 @@ class Recipe:
     name: str
     title: str
     what: str
-    start: Callable[["Recipe", Asked], None]
+    start: Callable[["Recipe", Asked, Dataset, Path], None]
     cpu: str
     accelerator: str = "not measured"
     data: Data = DIGITS
@@ -138,19 +121,8 @@ class Recipe:
         """Name of its files."""
         return self.name.replace("-", "_")
 
-    def load(self, asked: Asked) -> Dataset:
-        """Return its data; see `Data.load`."""
-        return self.data.load(asked.data, self.name)
-
-    def folder(self, asked: Asked) -> Path:
-        """Return where its run is kept."""
-        return Path("runs") / self.name if asked.out is None else asked.out
-
     def run(self, asked: Asked) -> None:
         """Run it, or go on with it: what its folder holds is not made again.
-
-        Args:
-          asked: what to run, and where to show it.
 
         Raises:
           InputError: an option that it does not have, data that it cannot read, or a
@@ -161,19 +133,17 @@ class Recipe:
                 raise InputError(
                     f"{option}={value}: {self.name} has no such option; leave it out"
                 )
-        self.start(self, asked)
+        models = self.study if isinstance(self.study, Recipe) else self
+        folder = Path("runs") / models.name if asked.out is None else asked.out
+        self.start(self, asked, self.data.load(asked.data, self.name), folder)
 
 
 def publish(
     recipe: Recipe, screen: Screen, folder: Path, found: Mapping[str, Results]
 ) -> None:
-    """Print the tables of a run; write a report of each, and the figures.
+    """Print the tables of a run; write a report of each, the figures, and the results.
 
-    Args:
-      recipe: that was run.
-      screen: to print on.
-      folder: of the run.
-      found: results by part, whose folder is below; "" is the run's own.
+    The results are by part, whose folder is below; "" is the run's own.
     """
     from jax_unlearn import report as reports
 
@@ -181,10 +151,30 @@ def publish(
     for part, results in found.items():
         page = folder / part / "report.html"
         screen.say(f"report: {reports.write(dict(results), page, overwrite=True)}")
-    for name, drawing in recipe.figures(found.get("", found)).items():
+    own = found.get("", found)
+    for name, drawing in recipe.figures(own).items():
         text = reports.standalone(drawing)
         path = write_atomic(folder / f"{name}.svg", text, overwrite=True)
         screen.say(f"figure: {path}")
+    keep(screen, folder / ("short.json" if "" in found else "results.json"), own)
+
+
+def keep(screen: Screen, path: Path, results: Results) -> None:
+    """Write results without what is only drawn: histograms, point clouds, images."""
+
+    def short(value: Any) -> Any:
+        if isinstance(value, list):
+            return [short(one) for one in value]
+        if not isinstance(value, Mapping):
+            return value
+        return {
+            name: {} if name in ("scatter", "grids") else short(one)
+            for name, one in value.items()
+            if name not in ("histograms", "confusion")
+        }
+
+    text = json.dumps(short(results), allow_nan=False) + "\n"
+    screen.say(f"results: {write_atomic(path, text, overwrite=True)}")
 
 
 def seed_by_seed(

@@ -1,9 +1,13 @@
-"""The search of settings: equal trials for every method, on seeds kept for it."""
+"""The search of settings: equal trials for every method, on seeds kept for it.
+
+`grids/` says what is tried, `settings/` what was found.
+"""
 
 import importlib.resources
 import itertools
 import json
 import re
+import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,29 +28,18 @@ Grids = Mapping[str, Mapping[str, Any]]
 Row = dict[str, Any]
 """A trial: the values tried, "avg_gap" and "deviation", None where it diverged."""
 
-KEPT = importlib.resources.files("jax_unlearn.recipes").joinpath("settings")
-"""Where the package keeps what searches found."""
+HERE = importlib.resources.files("jax_unlearn.recipes")
 
 
 class Final(NamedTuple):
-    """A second look at the best trials of a method.
-
-    Attributes:
-      trials: how many of them.
-      seeds: on which they are tried again, others than those of the plan.
-    """
+    """How many of a method's best trials are tried again, and on which other seeds."""
 
     trials: int
     seeds: tuple[int, ...]
 
 
 class Yardstick:
-    """A request of one seed, and how far models of it are from Retrain.
-
-    Args:
-      bench: makes original and Retrain.
-      seed: of both, and of the request.
-    """
+    """A request of one seed, and how far models of it are from Retrain."""
 
     def __init__(self, bench: Bench, seed: int):
         self.bench, self.seed = bench, seed
@@ -73,10 +66,7 @@ class Yardstick:
 
 
 class _Trials:
-    """Trials on several seeds, kept in a file as they are done.
-
-    A seed is prepared when it is first asked for.
-    """
+    """Trials on several seeds, kept in a file; a seed is prepared when first asked."""
 
     def __init__(self, plan: Plan, dataset: Dataset, folder: Path | None):
         self._bench = Bench(plan, dataset, folder=folder)
@@ -144,10 +134,9 @@ def search(
       dataset: its data.
       grids: what is tried.
       say: called with a line for each trial.
-      rounds: how often to look closer after the grid, two trials each.
+      rounds: how often to look closer after the grid.
       final: the second look, if there is one.
-      folder: where the trained models and the finished trials are kept, so that a
-        search goes on where it stopped; None keeps nothing.
+      folder: keeps models and finished trials, so that a search goes on there.
 
     Returns:
       JSON-able: "settings" by method, "table" of all trials, seeds, environment.
@@ -194,20 +183,19 @@ def search(
     }
 
 
-def tried(
-    method: str,
-    rates: tuple[float, ...] = (),
-    epochs: tuple[int, ...] = (),
-    **values: Any,
-) -> dict[str, Any]:
-    """Return what is tried of a method; a value that is no tuple is fixed.
+def packaged(path: str) -> dict[str, Any]:
+    """Return what a TOML file of this folder holds, with tuples for lists.
 
-    >>> tried("scrub", (0.01, 0.1), forget_epochs=(1, 2), rewind=True)
-    {'method': 'scrub', 'learning_rate': (0.01, 0.1), 'forget_epochs': (1, 2), \
-'rewind': True}
+    >>> packaged("grids/tables.toml")["FT"]["epochs"]
+    (3, 8)
     """
-    given = {"learning_rate": rates, **values, "epochs": epochs}
-    return {"method": method} | {k: v for k, v in given.items() if v != ()}
+
+    def frozen(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: frozen(one) for name, one in value.items()}
+        return tuple(map(frozen, value)) if isinstance(value, list) else value
+
+    return frozen(tomllib.loads(HERE.joinpath(path).read_text()))
 
 
 def trials(grid: Mapping[str, Any]) -> Iterator[Unlearning]:

@@ -11,9 +11,9 @@ import jax
 from jax_unlearn.data import Dataset, check_writable, read_json, write_atomic
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.lab import Plan, Training, Unlearning, experiment
-from jax_unlearn.lab.results import shortened
+from jax_unlearn.lab.experiment import phases
 from jax_unlearn.recipes.recipe import Asked, Recipe, publish
-from jax_unlearn.recipes.search import KEPT, Final, Grids, search, text_of
+from jax_unlearn.recipes.search import HERE, Final, Grids, search, text_of
 
 Settings = dict[str, Unlearning]
 """By label, in the order of the rows."""
@@ -51,6 +51,11 @@ class Part:
         """Return the part with changes."""
         return dataclasses.replace(self, **changes)
 
+    def like(self, settings: str, methods: Sequence[str], **changes: Any) -> "Part":
+        """Return a part of the same kind, with settings of another part's search."""
+        own = {"grid": {}, "more": (), "printed": "", **changes}
+        return self.but(settings=settings, methods=tuple(methods), **own)
+
 
 @dataclasses.dataclass(frozen=True)
 class Study:
@@ -87,12 +92,7 @@ class Study:
         seeds: Sequence[int] | None = None,
         folder: Path | None = None,
     ) -> Plan:
-        """Return the plan of a part.
-
-        Args:
-          part: its name.
-          seeds: default those of the part.
-          folder: of a run, as in `found`.
+        """Return the plan of a part, with the settings that `found` finds.
 
         Raises:
           InputError: no such part, no settings for it, fewer than two seeds.
@@ -124,16 +124,7 @@ class Study:
         *,
         folder: Path | None = None,
     ) -> dict[str, Any]:
-        """Search the settings of every part with a grid of its own; see `search`.
-
-        Args:
-          dataset: the data.
-          say: called with a line for each trial.
-          folder: where trained models and finished trials are kept.
-
-        Returns:
-          What was found, by part.
-        """
+        """Return what a `search` of each part with a grid of its own finds, by part."""
         found = {}
         for name, part in self.parts.items():
             if part.grid:
@@ -149,10 +140,6 @@ class Study:
                 _release()
         return found
 
-    def searched(self, folder: Path) -> bool:
-        """Return whether `found` finds something."""
-        return (folder / "settings.json").exists() or self._kept.is_file()
-
     def found(self, folder: Path | None = None) -> dict[str, Any]:
         """Return what a search found, by part.
 
@@ -162,12 +149,8 @@ class Study:
         Raises:
           InputError: nothing was searched, there or when the package was made.
         """
-        own = None if folder is None else folder / "settings.json"
-        if own is not None and own.exists():
-            found = read_json(own)
-        elif self._kept.is_file():
-            found = json.loads(self._kept.read_text())
-        else:
+        found = self.kept(folder)
+        if found is None:
             raise InputError(
                 f"{self.name} has no settings yet; search them first: "
                 f"jax-unlearn recipe {self.name} --tune"
@@ -180,9 +163,12 @@ class Study:
         own = {"title": self.title, "options": ("parts", "tune"), **values}
         return Recipe(self.name, what=what, start=run_study, cpu=cpu, study=self, **own)
 
-    @property
-    def _kept(self) -> Any:
-        return KEPT.joinpath(f"{self.name.replace('-', '_')}.json")
+    def kept(self, folder: Path | None) -> dict[str, Any] | None:
+        """Return the file that `found` reads, None where there is none."""
+        if folder is not None and (folder / "settings.json").exists():
+            return read_json(folder / "settings.json")
+        kept = HERE.joinpath("settings", f"{self.name.replace('-', '_')}.json")
+        return json.loads(kept.read_text()) if kept.is_file() else None
 
     def _plan(
         self, part: Part, methods: Settings, seeds: tuple[int, ...], note: str = ""
@@ -200,10 +186,9 @@ class Study:
         )
 
 
-def run_study(recipe: Recipe, asked: Asked) -> None:
+def run_study(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
     """Search the settings of a study where there are none; run its parts."""
-    study: Study = recipe.study
-    dataset, folder, screen = recipe.load(asked), recipe.folder(asked), asked.screen
+    study, screen = recipe.study, asked.screen
     check_writable(folder / "settings.json")
     for option in ("seeds", "parts") if asked.tune else ():
         if (value := getattr(asked, option)) is not None:
@@ -211,7 +196,7 @@ def run_study(recipe: Recipe, asked: Asked) -> None:
                 f"{option}={value}: a search is of all parts, on seeds of its own; "
                 "leave it out"
             )
-    if asked.tune or not study.searched(folder):
+    if asked.tune or study.kept(folder) is None:
         found = study.search(dataset, screen.say, folder=folder / "search")
         path = write_atomic(folder / "settings.json", text_of(found), overwrite=True)
         screen.say(f"wrote {path}")
@@ -221,9 +206,8 @@ def run_study(recipe: Recipe, asked: Asked) -> None:
     if not parts or len(set(parts)) < len(parts):
         raise InputError(f"parts={parts}: name one or more, none of them twice")
     plans = {part: study.plan(part, seeds=asked.seeds, folder=folder) for part in parts}
-    phases = sum(len(plan.seeds) * (3 + len(plan.methods)) for plan in plans.values())
     results = {}
-    with screen.progress(phases) as progress:
+    with screen.progress(sum(map(phases, plans.values()))) as progress:
         for part, plan in plans.items():
             shared = plan.training == study.training
             results[part] = experiment(
@@ -236,10 +220,6 @@ def run_study(recipe: Recipe, asked: Asked) -> None:
             )
             _release()
     publish(recipe, screen, folder, results)
-    short = {part: shortened(found) for part, found in results.items()}
-    text = json.dumps(short, allow_nan=False) + "\n"
-    path = write_atomic(folder / "results.json", text, overwrite=True)
-    screen.say(f"results: {path}")
 
 
 def _release() -> None:

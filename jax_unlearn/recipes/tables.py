@@ -10,78 +10,44 @@ take the settings of the part they vary.
 """
 
 import dataclasses
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jax_unlearn.data import Dataset
 from jax_unlearn.lab import Plan, Training
 from jax_unlearn.lab.plan import slug
-from jax_unlearn.recipes.recipe import Asked, Data, Recipe
-from jax_unlearn.recipes.search import Final, Grids, tried
+from jax_unlearn.recipes.recipe import Asked, Data, Recipe, Results
+from jax_unlearn.recipes.search import Final, Grids, packaged
 from jax_unlearn.recipes.study import Part, Settings, Study
 
 if TYPE_CHECKING:
     from jax_unlearn.report import Drawing
 
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)
-_LOW, _DESCEND = (0.0001, 0.0003, 0.001), ((0.03, 0.1, 0.2), (3, 8))
-_RL = functools.partial(tried, "random_label", (0.001, 0.003, 0.01), (2, 5))
 
-FIELD: Grids = {
-    "FT": tried("finetune", *_DESCEND),
-    "RL": _RL(),
-    "GA": tried("gradient_ascent", _LOW, (3, 8)),
-    "IU": tried("influence", strength=(1.0, 10.0, 100.0), form=("published", "exact")),
-    "BE": tried("boundary_expand", _LOW, (3, 8)),
-    "BS": tried("boundary_shrink", _LOW, (3, 8)),
-    "l1-sparse": tried("l1_sparse", (0.03, 0.1, 0.2), (5,), penalty=(1e-4, 1e-3)),
-    "SalUn": tried("salun", (0.001, 0.003, 0.01), (2, 5)),
-    "NegGrad+": tried("neggrad_plus", (0.003, 0.01, 0.03), (3,), alpha=(0.95, 0.99)),
-    "SFRon": tried(
-        "sfron",
-        (0.01, 0.03, 0.1),
-        (3,),
-        peak=(5.0, 25.0),
-        clip=7.0,
-        weighting="uniform",
-    ),
-    "SCRUB": tried("scrub", (0.003, 0.01, 0.03), (3,), forget_epochs=(1, 2)),
-    "Bad Teacher": tried(
-        "bad_teacher", (1e-4, 3e-4, 1e-3), (1, 3), optimizer="adam", rho=0.3
-    ),
-    "SSD": tried("ssd", selection=(1.0, 3.0, 10.0), dampening=(0.3, 1.0)),
-}
-"""The standard table and its neighbours, LTU apart: six trials each."""
+FIELD: Grids = packaged("grids/tables.toml")
+"""The standard table, its neighbours and LTU: six trials each."""
 
-_LTU: Grids = {
-    "LTU": tried(
-        "ltu",
-        (0.0003, 0.001, 0.003),
-        (2, 5),
-        rho=0.3,
-        query_size=32,
-        clip=30.0,  # the second-order term can explode
-        allow_weak=True,
-    )
-}
 _WITH_LOREUN: Grids = {
     f"{base} + LoReUn ({how})": {**FIELD[base], "weighting": name, "relative": True}
     for base in ("GA", "RL", "SalUn", "SFRon", "SCRUB")
     for how, name in (("static", "loreun_static"), ("dynamic", "loreun"))
 }
 _WITH_FALW: Grids = {
-    "RL + FaLW (exact)": _RL(weighting="falw"),
-    "RL + FaLW (every 8)": _RL(weighting="falw", estimator="every", every=8),
-    "RL + FaLW (streaming)": _RL(weighting="falw", estimator="streaming"),
-    "RL + FaLW (anchored)": _RL(weighting="falw", estimator="anchored"),
+    f"RL + FaLW ({how})": {**FIELD["RL"], "weighting": "falw", **values}
+    for how, values in {
+        "exact": {},
+        "every 8": {"estimator": "every", "every": 8},
+        "streaming": {"estimator": "streaming"},
+        "anchored": {"estimator": "anchored"},
+    }.items()
 }
+_ENDPOINT = {**FIELD["FT"], "method": "endpoint_transport"}
 _TRANSPORT: Grids = {
-    "Endpoint transport": tried("endpoint_transport", *_DESCEND),
-    "Transport, no decay": tried("endpoint_transport", *_DESCEND, weight_decay=0.0),
+    "Endpoint transport": _ENDPOINT,
+    "Transport, no decay": {**_ENDPOINT, "weight_decay": 0.0},
 }
-METHODS: Grids = {**FIELD, **_LTU, **_WITH_LOREUN, **_WITH_FALW, **_TRANSPORT}
+METHODS: Grids = {**FIELD, **_WITH_LOREUN, **_WITH_FALW, **_TRANSPORT}
 """All methods of the tables."""
 
 
@@ -119,41 +85,29 @@ def referenced(settings: Settings) -> Settings:
     return {**settings, "Transport by reference, no decay": found}
 
 
-def _searched(part: Part, methods: Sequence[str]) -> Part:
-    """Return a part with a search of its own."""
-    return part.but(grid={label: METHODS[label] for label in methods})
+def _grid(*methods: str) -> Grids:
+    return {label: METHODS[label] for label in methods}
 
 
 def _gammas(
-    methods: Sequence[str], *gammas: float, fraction: float = 0.1, printed: str = ""
+    methods: Sequence[str], *gammas: float, fraction: float = 0.1, printed: str
 ) -> dict[str, Part]:
-    """Return the long-tailed parts, all with the settings of the first γ.
-
-    Args:
-      methods: labels of their rows.
-      *gammas: γ of each.
-      fraction: of the forget set.
-      printed: the paper's table beside the first one, if not that of the sweep.
-    """
+    """Return the long-tailed parts, all with the settings of the first γ."""
     always = (unbalanced,) if "RL + FaLW (exact)" in methods else ()
-    parts = {}
-    for gamma in gammas:
-        part = Part(
-            f"long-tailed {100 * fraction:g} %, γ = {gamma:g}",
-            "long_tailed",
-            fraction,
-            gamma,
-            settings=f"gamma-{gammas[0]:g}",
-            methods=tuple(methods),
-            more=always,
-            seeds=FEW,
-            printed=f"sweep-{gamma:g}",
-        )
-        if not parts:
-            part = _searched(part, methods).but(
-                settings="", more=(*always, ranked), seeds=(), printed=printed
-            )
-        parts[f"gamma-{gamma:g}"] = part
+    titles = {g: f"long-tailed {100 * fraction:g} %, γ = {g:g}" for g in gammas}
+    first, *others = gammas
+    own = f"gamma-{first:g}"
+    main = Part(
+        *(titles[first], "long_tailed", fraction, first),
+        grid=_grid(*methods),
+        more=(*always, ranked),
+        printed=printed,
+    )
+    parts = {own: main}
+    for gamma in others:
+        changes = {"gamma": gamma, "more": always, "printed": f"sweep-{gamma:g}"}
+        changes |= {"title": titles[gamma], "seeds": FEW}
+        parts[f"gamma-{gamma:g}"] = main.like(own, methods, **changes)
     return parts
 
 
@@ -162,14 +116,12 @@ def _fresh(part: Part, methods: Sequence[str], own: str, *more: Any) -> Part:
 
     Transport by a reference was thought of after a look at the other seeds.
     """
-    return part.but(
+    return part.like(
+        own,
+        methods,
         title=f"{part.title}, fresh seeds",
-        grid={},
-        settings=own,
-        methods=tuple(methods),
         more=(*more, referenced),
         seeds=(10, 11, 12, 13, 14),
-        printed="",
     )
 
 
@@ -182,21 +134,20 @@ _FEWER = (
     *("RL + LoReUn (dynamic)", "SalUn + LoReUn (dynamic)"),
 )
 
-_RANDOM = _searched(
-    Part("10 % at random", "random", 0.1, more=(temperatures, ranked)),
-    (*FIELD, "LTU", *_WITH_LOREUN, *_TWO_FALW, *_TRANSPORT),
-).but(printed="salun-10")
-_NEAR = _RANDOM.but(
-    title="a near forget set",
-    kind="near",
-    grid={},
-    settings="random10",
-    methods=_FEWER,
-    more=(),
-    seeds=FEW,
-    printed="",
+_RANDOM = Part(
+    *("10 % at random", "random", 0.1),
+    grid=_grid(*FIELD, *_WITH_LOREUN, *_TWO_FALW, *_TRANSPORT),
+    more=(temperatures, ranked),
+    printed="salun-10",
 )
-_FAR = _NEAR.but(title="a far forget set", kind="far")
+_CLASS = _grid(
+    *("FT", "l1-sparse", "NegGrad+", "SSD"),
+    *("GA", "RL", "SalUn", "SFRon", "SCRUB", *_WITH_LOREUN),
+)
+_NEAR, _FAR = (
+    _RANDOM.like("random10", _FEWER, title=f"a {k} forget set", kind=k, seeds=FEW)
+    for k in ("near", "far")
+)
 _SWEPT = _gammas(_TAIL, 1, 0, 0.5, 1.5, 2, printed="falw-10")
 _ALL = {
     "random10": _RANDOM,
@@ -204,19 +155,13 @@ _ALL = {
     "random50": _RANDOM.but(
         title="50 % at random", fraction=0.5, more=(), seeds=FEW, printed="salun-50"
     ),
-    "class": _searched(
-        Part("a class", "class", 1.0, seeds=FEW),
-        (
-            *("FT", "l1-sparse", "NegGrad+", "SSD"),
-            *("GA", "RL", "SalUn", "SFRon", "SCRUB", *_WITH_LOREUN),
-        ),
-    ),
+    "class": Part("a class", "class", 1.0, grid=_CLASS, seeds=FEW),
     "near": _NEAR,
     "far": _FAR,
 }
 
 
-def by_gamma(found: Mapping[str, Any]) -> dict[float, Any]:
+def by_gamma(found: Results) -> dict[float, Any]:
     """Return the results of long-tailed parts by γ, the first part of each."""
     swept: dict[float, Any] = {}
     for results in found.values():
@@ -225,37 +170,14 @@ def by_gamma(found: Mapping[str, Any]) -> dict[float, Any]:
     return swept
 
 
-def figures(found: Mapping[str, Any]) -> "dict[str, Drawing]":
-    """Draw Avg. Gap and deviation by γ, where there is more than one.
-
-    Args:
-      found: results by part.
-    """
+def figures(found: Results) -> "dict[str, Drawing]":
+    """Draw Avg. Gap and deviation by γ, where there is more than one."""
     from jax_unlearn.report.draw import studies
 
     swept = by_gamma(found)
     labels = ("FT", "RL", "SalUn", "RL + FaLW (exact)", "RL + FaLW (anchored)")
     keys = {label: slug(label) for label in (*labels, "Endpoint transport")}
     return {"gamma": studies.gamma_sweep(swept, keys)} if len(swept) > 1 else {}
-
-
-def look(tables: Recipe, name: str, about: str, **values: Any) -> Recipe:
-    """Return a recipe that looks closer at the models of tables; see `Recipe`."""
-    given = {"title": f"{tables.title}: {about}", "data": tables.data, **values}
-    return Recipe(name, study=tables, **given)
-
-
-def beside(recipe: Recipe, asked: Asked) -> tuple[Plan, Dataset, Path]:
-    """Return plan, data and folder of the part that a recipe looks at: the first one.
-
-    Args:
-      recipe: whose `study` is a recipe of tables.
-      asked: where its run is, default where it is kept.
-    """
-    tables: Recipe = recipe.study
-    folder, part = tables.folder(asked), next(iter(tables.study.parts))
-    plan = tables.study.plan(part, seeds=asked.seeds, folder=folder)
-    return plan, recipe.load(asked), folder / part
 
 
 _SMALL = Training(network="resnet8", width=8, epochs=25, learning_rate=0.1)
@@ -292,13 +214,11 @@ CIFAR10 = Study(
             _RANDOM, [m for m in _FRESH if m != "NegGrad+"], "random10"
         ),
         # the same seeds: what another machine's rounding makes of a table
-        "again-random10": _RANDOM.but(
+        "again-random10": _RANDOM.like(
+            "random10",
+            _FEWER,
             title="10 % at random, on another machine",
-            grid={},
-            settings="random10",
-            methods=_FEWER,
             more=(ranked,),
-            printed="",
         ),
     },
     rounds=1,
@@ -361,3 +281,30 @@ TINY_IMAGENET_FULL = _full(
     parts=_gammas(_TAIL, 0.5, fraction=0.4, printed="falw-tiny"),
     unseen=10000,
 )
+
+
+def looks(page: str, about: str, start: Any, *sizes: tuple[str, str]) -> list[Recipe]:
+    """Return recipes that look closer at the models of `FASHION`, and of `CIFAR10`.
+
+    Each is told what it does and how long it takes; see `Recipe` for the rest.
+    """
+    return [
+        Recipe(
+            name=tables.name.replace("tables", page),
+            title=f"{tables.title}: {about}",
+            what=what,
+            start=start,
+            cpu=cpu,
+            data=tables.data,
+            study=tables,
+            page=page,
+        )
+        for tables, (what, cpu) in zip((FASHION, CIFAR10), sizes, strict=False)
+    ]
+
+
+def beside(recipe: Recipe, asked: Asked, folder: Path) -> tuple[Plan, Path]:
+    """Return plan and folder of the part that a recipe looks at: the first one."""
+    study: Study = recipe.study.study
+    part = next(iter(study.parts))
+    return study.plan(part, seeds=asked.seeds, folder=folder), folder / part
