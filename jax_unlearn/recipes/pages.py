@@ -10,10 +10,8 @@ corrected for how many there are.
 """
 
 import functools
-import importlib.resources
 import itertools
 import json
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -27,47 +25,40 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Unlearning
 from jax_unlearn.lab.plan import slug
 from jax_unlearn.recipes.recipe import Recipe, Results
+from jax_unlearn.recipes.search import HERE, packaged
 from jax_unlearn.recipes.study import Study
 from jax_unlearn.recipes.tables import by_gamma
 
 LEVEL = 0.05
-HERE = importlib.resources.files("jax_unlearn.recipes")
 RESULTS = HERE.joinpath("results")
 
 
 class Claim(NamedTuple):
-    """What someone says.
-
-    Attributes:
-      text: the claim.
-      source: whose.
-      figure: what is compared, one of `FIGURES`.
-      pairs: part and labels of the rows, the one with the smaller figure first.
-    """
+    """What someone says of one of the `FIGURES`."""
 
     text: str
     source: str
     figure: str
-    pairs: tuple[tuple[str, str, str], ...]
+    pairs: tuple[tuple[str, str, str], ...]  # part, row of the smaller figure, other
 
 
 class Verdict(NamedTuple):
-    """What the results say of a claim.
+    """What the results say of a claim."""
 
-    Attributes:
-      word: "holds", "holds partly", "does not hold" or "not tested".
-      clear, against: in how many pairs it is clearly so, and clearly not so.
-      detail: each pair, with its difference and p.
-    """
-
-    word: str
-    clear: int
-    against: int
-    detail: tuple[str, ...]
+    word: str  # "holds", "holds partly", "does not hold" or "not tested"
+    clear: int  # in how many pairs it is clearly so
+    against: int  # and clearly not so
+    detail: tuple[str, ...]  # each pair, with its difference and p
 
 
-def _row(found: Results, label: str) -> Mapping[str, Any]:
-    return found["rows"][label if label in found["rows"] else slug(label)]
+def _row(found: Results, label: str, figure: str) -> Sequence[float]:
+    rows = found["rows"]
+    return rows[label if label in rows else slug(label)][figure]["per_seed"]
+
+
+def _of_group(found: Results, label: str) -> Sequence[float]:
+    method, _, group = label.partition(": ")
+    return found["rows"][slug(method)]["groups"][group]["per_seed"]
 
 
 def _unrelated(found: Results, label: str) -> Sequence[float]:
@@ -77,14 +68,9 @@ def _unrelated(found: Results, label: str) -> Sequence[float]:
     return [-v for v in found["correlation"][score][other]["per_seed"]]
 
 
-def _of_group(found: Results, label: str) -> Sequence[float]:
-    method, _, group = label.partition(": ")
-    return _row(found, method)["groups"][group]["per_seed"]
-
-
 FIGURES: dict[str, Callable[[Results, str], Sequence[float]]] = {
-    "gap": lambda found, label: _row(found, label)["avg_gap"]["per_seed"],
-    "deviation": lambda found, label: _row(found, label)["deviation"]["per_seed"],
+    "gap": lambda found, label: _row(found, label, "avg_gap"),
+    "deviation": lambda found, label: _row(found, label, "deviation"),
     # of "METHOD: GROUP", p - p*
     "groups": _of_group,
     "tail": lambda found, label: [abs(v) for v in _of_group(found, f"{label}: tail")],
@@ -103,7 +89,7 @@ def claims_of(page: str) -> tuple[Claim, ...]:
     ('main', 'LTU', 'FT')
     """
     claims = []
-    for told in _toml("claims").get(page, ()):
+    for told in packaged("templates/claims.toml").get(page, ()):
         pairs = [
             (part, *pair.split(" < "))
             for where in told["where"]
@@ -114,11 +100,7 @@ def claims_of(page: str) -> tuple[Claim, ...]:
 
 
 def judge(claim: Claim, results: Results) -> Verdict:
-    """Return what results say of a claim; pairs that they lack are left out.
-
-    Args:
-      claim: one of `claims_of`.
-      results: by part.
+    """Return what results, by part, say of a claim; pairs they lack are left out.
 
     >>> rows = {"ft": {"avg_gap": {"per_seed": [3.0, 3.1, 2.9]}}}
     >>> rows["rl"] = {"avg_gap": {"per_seed": [1.0, 1.2, 0.9]}}
@@ -134,8 +116,7 @@ detail=('class, RL less FT: -1.97, p < 0.001',))
         except KeyError:
             continue
         test = audit.paired_test(*both)
-        p = test.permutation_p if test.t_p is None else test.t_p
-        difference = test.mean_difference
+        p, difference = _p(test._asdict()), test.mean_difference
         signs.append(0 if p >= LEVEL else 1 if difference < 0 else -1)
         names = f"{part}, {smaller} less {larger}"
         detail.append(f"{names}: {difference:+.3g}, p {p_text(p)}")
@@ -145,6 +126,10 @@ detail=('class, RL less FT: -1.97, p < 0.001',))
     partly = "holds partly" if clear else "does not hold"
     word = "holds" if clear == len(signs) else partly
     return Verdict(word, clear, against, tuple(detail))
+
+
+def _p(test: Mapping[str, Any]) -> float:
+    return test["permutation_p"] if test["t_p"] is None else test["t_p"]
 
 
 def p_text(p: float) -> str:
@@ -157,10 +142,7 @@ def p_text(p: float) -> str:
 
 
 def at_the_edge(found: Mapping[str, Any]) -> list[str]:
-    """Return the methods whose best rate a wider search might better.
-
-    Args:
-      found: of a search: "settings" and "table" by method.
+    """Return the methods of a search whose best rate a wider one might better.
 
     >>> table = {"FT": [{"learning_rate": rate} for rate in (0.1, 0.2, 0.3)]}
     >>> at_the_edge({"settings": {"FT": {"learning_rate": 0.3}}, "table": table})
@@ -176,32 +158,16 @@ def at_the_edge(found: Mapping[str, Any]) -> list[str]:
 
 
 class Page(NamedTuple):
-    """What is written of one recipe.
+    """What is written of one recipe."""
 
-    Attributes:
-      title: of the page.
-      stem: name of its files.
-      name: of the recipe.
-      text: in Markdown.
-      figures: SVG by the name of the file.
-      verdicts: what its results say of each claim.
-    """
-
-    title: str
-    stem: str
-    name: str
-    text: str
-    figures: dict[str, str]
-    verdicts: list[Verdict]
+    recipe: Recipe
+    text: str  # in Markdown
+    figures: dict[str, str]  # SVG by the name of the file
+    verdicts: list[Verdict]  # of each claim
 
 
 def page_of(recipe: Recipe, found: Results) -> Page:
-    """Return the page of a recipe.
-
-    Args:
-      recipe: whose template and reading are taken.
-      found: what a file of its results holds.
-    """
+    """Return the page of what a file of a recipe's results holds."""
     from jax_unlearn import report as reports
 
     parts = found if "format" not in found else {recipe.page: found}
@@ -212,9 +178,7 @@ def page_of(recipe: Recipe, found: Results) -> Page:
     if isinstance(recipe.study, Study):
         given["searched"] = recipe.study.found()
     return Page(
-        recipe.title,
-        recipe.stem,
-        recipe.name,
+        recipe,
         _environment().get_template(f"{recipe.page}.md").render(**given),
         {files[name]: reports.standalone(one) for name, one in drawn.items()},
         [verdict for _, verdict in claims],
@@ -223,13 +187,6 @@ def page_of(recipe: Recipe, found: Results) -> Page:
 
 def write(recipes: Iterable[Recipe], out: Path) -> list[Path]:
     """Write the pages of all stored results, the figures beside them, and their list.
-
-    Args:
-      recipes: whose pages are written, where there are results.
-      out: folder.
-
-    Returns:
-      The paths written.
 
     Raises:
       InputError: the package was installed without its stored results.
@@ -243,7 +200,7 @@ def write(recipes: Iterable[Recipe], out: Path) -> list[Path]:
     index = _environment().get_template("README.md").render(pages=pages)
     texts = {"README.md": index}
     for page in pages:
-        texts |= {f"{page.stem}.md": page.text, **page.figures}
+        texts |= {f"{page.recipe.stem}.md": page.text, **page.figures}
     return [
         write_atomic(out / file, text, overwrite=True) for file, text in texts.items()
     ]
@@ -267,7 +224,7 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {
         "spread": _spread,
         "bars": lambda text: text.replace("|", "\\|"),
-        "p": _tested,
+        "p": lambda test: p_text(_p(test)) if test else "",
         "inside": _inside,
         "ordered": _ordered,
         "attacks": _attacks,
@@ -281,14 +238,10 @@ def _environment() -> jinja2.Environment:
         "at_the_edge": at_the_edge,
         "by_gamma": by_gamma,
         "otherwise_set": _otherwise_set,
-        "printed": _toml("published"),
+        "printed": packaged("templates/published.toml"),
         "stored": stored,
     }
     return environment
-
-
-def _toml(name: str) -> dict[str, Any]:
-    return tomllib.loads(HERE.joinpath("templates", f"{name}.toml").read_text())
 
 
 def _spread(found: Mapping[str, Any] | None, digits: int) -> str:
@@ -296,13 +249,6 @@ def _spread(found: Mapping[str, Any] | None, digits: int) -> str:
         return ""
     mean, std = found["mean"], found["std"]
     return f"{mean:.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
-
-
-def _tested(test: Mapping[str, Any] | None) -> str:
-    """Return the p-value of a paired test, if there was one."""
-    if not test:
-        return ""
-    return p_text(test["permutation_p"] if test["t_p"] is None else test["t_p"])
 
 
 def _inside(row: Mapping[str, Any]) -> str:

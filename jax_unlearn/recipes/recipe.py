@@ -25,19 +25,12 @@ Results = Mapping[str, Any]
 
 
 class Screen(NamedTuple):
-    """What shows how a recipe goes.
+    """What shows how a recipe goes."""
 
-    Attributes:
-      progress: `(phases) -> what follows so many`.
-      say: prints a line.
-      show: prints the tables of some results, and how to read them.
-      ensembles: makes many models of `(plan, dataset, out)`, audits and prints them.
-    """
-
-    progress: Callable[[int], AbstractContextManager[Progress]]
-    say: Callable[[str], None]
-    show: Callable[[Sequence[Results]], None]
-    ensembles: Callable[..., None]
+    progress: Callable[[int], AbstractContextManager[Progress]]  # of so many phases
+    say: Callable[[str], None]  # prints a line
+    show: Callable[[Sequence[Results]], None]  # prints the tables of some results
+    ensembles: Callable[..., None]  # audits many models of `(plan, dataset, out)`
 
 
 class Asked(NamedTuple):
@@ -53,18 +46,12 @@ class Asked(NamedTuple):
 
 
 class Data(NamedTuple):
-    """Which data a recipe reads.
+    """Which data a recipe reads."""
 
-    Attributes:
-      train, test: samples taken of the data set; 0 takes all.
-      shrink: how many times smaller the images are made.
-      given: whether a file is needed; else the data are scikit-learn's digits.
-    """
-
-    train: int = 0
+    train: int = 0  # samples taken of a file; 0 takes all
     test: int = 0
-    shrink: int = 1
-    given: bool = True
+    shrink: int = 1  # how many times smaller the images are made
+    given: bool = True  # in a file; else the data are scikit-learn's digits
 
     def load(self, file: Path | None, name: str) -> Dataset:
         """Return the data of the file; refuse one that is missing or not needed."""
@@ -88,33 +75,19 @@ DIGITS = Data(given=False)
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """One runnable study.
+    """One runnable study."""
 
-    Attributes:
-      name: on the command line; its stored results and its page are named after it.
-      title: of its page.
-      what: it does, in a few words.
-      start: runs it on its data in a folder, `(recipe, asked, dataset, folder)`.
-      cpu: how long it takes on two cores.
-      accelerator: how long on one, where that was measured.
-      data: what it reads; default digits.
-      options: of `Asked`'s parts, classes and tune, those it has.
-      study: what `start` runs; another recipe's models, where it looks at those.
-      figures: `(results) -> drawings` by name.
-      page: template of its page.
-    """
-
-    name: str
-    title: str
-    what: str
-    start: Callable[["Recipe", Asked, Dataset, Path], None]
-    cpu: str
+    name: str  # on the command line; its results and its page are named after it
+    title: str  # of its page
+    what: str  # it does, in a few words
+    start: Callable[["Recipe", Asked, Dataset, Path], None]  # runs it in a folder
+    cpu: str  # how long it takes on two cores
     accelerator: str = "not measured"
     data: Data = DIGITS
-    options: tuple[str, ...] = ()
-    study: Any = None
+    options: tuple[str, ...] = ()  # of `Asked`'s parts, classes and tune
+    study: Any = None  # what `start` runs; or another recipe, whose models it looks at
     figures: "Callable[[Results], dict[str, Drawing]]" = lambda found: {}
-    page: str = "tables"
+    page: str = "tables"  # template of its page
 
     @property
     def stem(self) -> str:
@@ -183,19 +156,10 @@ def seed_by_seed(
     one: Callable[[int], Any],
     gather: Callable[[list[Any]], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Measure every seed of a plan; write all there is after each.
+    """Measure every seed of a plan; write all there is after each; return it.
 
-    Args:
-      plan: the plan.
-      path: file of results to write; its folder is locked meanwhile.
-      one: `(seed) -> what was found`.
-      gather: `(found by seed) -> results`, added to those of every file.
-
-    Returns:
-      What the file holds in the end.
-
-    Raises:
-      InputError: a folder in use by another run.
+    `one` measures a seed; `gather` joins what was found into what this file adds to
+    those of every file. The folder is locked meanwhile.
     """
     found: list[Any] = []
     results: dict[str, Any] = {}

@@ -1,6 +1,6 @@
 """The search of settings: equal trials for every method, on seeds kept for it.
 
-`grids/` says what is tried, `settings/` what was found.
+Cards and `grids/` say what is tried, `settings/` what was found.
 """
 
 import importlib.resources
@@ -186,8 +186,8 @@ def search(
 def packaged(path: str) -> dict[str, Any]:
     """Return what a TOML file of this folder holds, with tuples for lists.
 
-    >>> packaged("grids/tables.toml")["FT"]["epochs"]
-    (3, 8)
+    >>> packaged("grids/digits.toml")["demo"]["FT"]["epochs"]
+    (5, 10, 20)
     """
 
     def frozen(value: Any) -> Any:

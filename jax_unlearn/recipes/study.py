@@ -21,31 +21,19 @@ Settings = dict[str, Unlearning]
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One request, and what is asked of it.
+    """One request, and what is asked of it."""
 
-    Attributes:
-      title: what its table is called; "" is called as the study.
-      kind, fraction, gamma: of the request, as in `Plan`.
-      grid: what its own search tries.
-      settings: the part whose search its settings come from, where it has none.
-      methods: labels of its rows; default those of its grid.
-      more: what is done to its settings, one after another: rows beside those searched.
-      seeds: default those of the study.
-      training: default that of the study.
-      printed: the paper's table beside it, see `published.toml`.
-    """
-
-    title: str
-    kind: str
+    title: str  # of its table; "": that of the study
+    kind: str  # of the request, as in `Plan`, like the next two
     fraction: float
     gamma: float = 1.0
-    grid: Grids = dataclasses.field(default_factory=dict)
-    settings: str = ""
-    methods: tuple[str, ...] = ()
-    more: tuple[Callable[[Settings], Settings], ...] = ()
-    seeds: tuple[int, ...] = ()
+    grid: Grids = dataclasses.field(default_factory=dict)  # of its own search
+    settings: str = ""  # the part whose search its settings come from, without its own
+    methods: tuple[str, ...] = ()  # labels of its rows; default those of its grid
+    more: tuple[Callable[[Settings], Settings], ...] = ()  # add rows, in this order
+    seeds: tuple[int, ...] = ()  # default those of the study, like the training
     training: Training | None = None
-    printed: str = ""
+    printed: str = ""  # the paper's table beside it, of `published.toml`
 
     def but(self, **changes: Any) -> "Part":
         """Return the part with changes."""
@@ -59,31 +47,18 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Requests on one data set; the first part's original models serve all.
+    """Requests on one data set; the first part's original models serve all."""
 
-    Attributes:
-      name: of the recipe.
-      title: of its tables.
-      unseen: training samples held out of all training.
-      training: how original and Retrain are trained.
-      parts: by name, the first one first.
-      seeds: of the tables.
-      search_seeds: of all trials of a search.
-      rounds: of a search after its grid, two trials each.
-      final: a second look at the best trials, if there is one.
-      note: what else is said of the settings.
-    """
-
-    name: str
-    title: str
-    unseen: int
+    name: str  # of the recipe
+    title: str  # of its tables
+    unseen: int  # training samples held out of all training
     training: Training
     parts: Mapping[str, Part]
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     search_seeds: tuple[int, ...] = (100, 101)
-    rounds: int = 0
+    rounds: int = 0  # of a search after its grid, two trials each
     final: Final | None = None
-    note: str = ""
+    note: str = ""  # what else is said of the settings
 
     def plan(
         self,

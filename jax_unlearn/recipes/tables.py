@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jax_unlearn.lab import Plan, Training
+from jax_unlearn.lab.catalog import METHODS as CARDS
 from jax_unlearn.lab.plan import slug
 from jax_unlearn.recipes.recipe import Asked, Data, Recipe, Results
-from jax_unlearn.recipes.search import Final, Grids, packaged
+from jax_unlearn.recipes.search import Final, Grids
 from jax_unlearn.recipes.study import Part, Settings, Study
 
 if TYPE_CHECKING:
@@ -25,8 +26,22 @@ if TYPE_CHECKING:
 
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)
 
-FIELD: Grids = packaged("grids/tables.toml")
-"""The standard table, its neighbours and LTU: six trials each."""
+_STANDARD = (
+    *("finetune", "random_label", "gradient_ascent", "influence", "boundary_expand"),
+    *("boundary_shrink", "l1_sparse", "salun", "neggrad_plus", "sfron", "scrub"),
+    *("bad_teacher", "ssd", "ltu"),
+)
+_FIXED: dict[str, dict[str, Any]] = {
+    "sfron": {"clip": 7.0, "weighting": "uniform"},
+    "bad_teacher": {"optimizer": "adam", "rho": 0.3},
+    # clipped, for the second-order term can explode
+    "ltu": {"rho": 0.3, "query_size": 32, "clip": 30.0, "allow_weak": True},
+}
+FIELD: Grids = {
+    CARDS[name].label: {"method": name, **CARDS[name].search, **_FIXED.get(name, {})}
+    for name in _STANDARD
+}
+"""The standard table, its neighbours and LTU: the six trials that their cards name."""
 
 _WITH_LOREUN: Grids = {
     f"{base} + LoReUn ({how})": {**FIELD[base], "weighting": name, "relative": True}
@@ -70,18 +85,18 @@ def unbalanced(settings: Settings) -> Settings:
 def ranked(settings: Settings) -> Settings:
     """Add endpoint transport with other ranks of difficulty."""
     base, bare = (settings[label] for label in _TRANSPORT)
-    made = {
-        f"Transport by {ranking}": base.but(ranking=ranking)
-        for ranking in ("el2n", "gradient_norm", "neighbours")
+    return {
+        **settings,
+        "Transport by el2n": base.but(ranking="el2n"),
+        "Transport by gradient_norm": base.but(ranking="gradient_norm"),
+        "Transport by neighbours": base.but(ranking="neighbours"),
+        "Transport by neighbours, no decay": bare.but(ranking="neighbours"),
     }
-    both = bare.but(ranking="neighbours")
-    return {**settings, **made, "Transport by neighbours, no decay": both}
 
 
 def referenced(settings: Settings) -> Settings:
     """Add transport to targets that a model without forget samples helps find."""
-    bare = settings["Transport, no decay"]
-    found = bare.but(ranking="reference")
+    found = settings["Transport, no decay"].but(ranking="reference")
     return {**settings, "Transport by reference, no decay": found}
 
 
@@ -95,19 +110,14 @@ def _gammas(
     """Return the long-tailed parts, all with the settings of the first γ."""
     always = (unbalanced,) if "RL + FaLW (exact)" in methods else ()
     titles = {g: f"long-tailed {100 * fraction:g} %, γ = {g:g}" for g in gammas}
-    first, *others = gammas
-    own = f"gamma-{first:g}"
-    main = Part(
-        *(titles[first], "long_tailed", fraction, first),
-        grid=_grid(*methods),
-        more=(*always, ranked),
-        printed=printed,
-    )
-    parts = {own: main}
-    for gamma in others:
-        changes = {"gamma": gamma, "more": always, "printed": f"sweep-{gamma:g}"}
-        changes |= {"title": titles[gamma], "seeds": FEW}
-        parts[f"gamma-{gamma:g}"] = main.like(own, methods, **changes)
+    first = gammas[0]
+    main = Part(titles[first], "long_tailed", fraction, first, _grid(*methods))
+    main = main.but(more=(*always, ranked), printed=printed)
+    parts = {f"gamma-{first:g}": main}
+    for gamma in gammas[1:]:
+        told = {"gamma": gamma, "printed": f"sweep-{gamma:g}", "seeds": FEW}
+        part = main.like(f"gamma-{first:g}", methods, title=titles[gamma], **told)
+        parts[f"gamma-{gamma:g}"] = part.but(more=always)
     return parts
 
 
