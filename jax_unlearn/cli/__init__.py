@@ -67,6 +67,7 @@ def _commands(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
     """
     from jax_unlearn.cli import audit, chain, choices, commands, demo, ensemble, methods
     from jax_unlearn.cli.recipe import recipe
+    from jax_unlearn.cli.tune import tune_command
     from jax_unlearn.lab.modalities.diffusion.settings import Sampling
 
     if arguments[0] == "generate":  # what diffusion models were asked for with
@@ -88,7 +89,7 @@ def _commands(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
         "methods": methods.methods,
         "report": commands.report,
         "recipe": recipe,
-        "tune": demo.tune,
+        "tune": tune_command(choice),
     }
     if arguments[0] not in (*known, "generate", *_HELP):
         raise unknown_name("command", arguments[0], [*known, "generate"])

@@ -30,7 +30,7 @@ from jax_unlearn.lab.modality import Modality
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import kind_of
 
-UNLEARNS = ("unlearn", "chain")  # commands that take a method
+UNLEARNS = ("unlearn", "chain", "tune")  # commands that take a method
 
 GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "step": (

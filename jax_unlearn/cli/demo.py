@@ -1,4 +1,4 @@
-"""The main job on digits, and the search that chose its settings."""
+"""The main job on digits."""
 
 from pathlib import Path
 
@@ -11,11 +11,10 @@ from jax_unlearn.cli.console import (
     print_results,
     status,
 )
-from jax_unlearn.cli.sources import clear_run, free_path, refuse_existing
-from jax_unlearn.data import digits, write_atomic
+from jax_unlearn.cli.sources import clear_run, free_path
+from jax_unlearn.data import digits
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import experiment
-from jax_unlearn.lab.results import to_json
 from jax_unlearn.lab.store import SECONDS
 
 
@@ -67,21 +66,3 @@ def demo(
     print_results(console, results)
     print_legend(console)
     console.print(f"report: {page}", markup=False, soft_wrap=True)
-
-
-def tune(out: Path = Path("digits_settings.json"), overwrite: bool = False) -> None:
-    """Search the settings of the demo again, on seeds the demo does not use.
-
-    Args:
-      out: file to write: every trial, and the settings chosen.
-      overwrite: replace the file if it exists.
-    """
-    from jax_unlearn.recipes.digits import DEMO
-
-    refuse_existing(out, overwrite=overwrite)
-    console = open_console()
-    found = DEMO.search(
-        digits(), lambda line: console.print(line, markup=False, soft_wrap=True)
-    )
-    write_atomic(out, to_json(found), overwrite=overwrite)
-    print(f"wrote {out}")

@@ -12,12 +12,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jax_unlearn import audit
 from jax_unlearn.data import Dataset, fingerprint, read_json, write_atomic
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.lab import Bench, Plan, Unlearning
+from jax_unlearn.lab.catalog import weighting_card
 from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.modalities.classification.figures import measure, outputs_of
 from jax_unlearn.lab.results import environment, to_json
@@ -46,23 +48,41 @@ class Yardstick:
         self.case = bench.case(seed)
         self.request = self.case.request
         self.original = bench.original(seed)
-        self._target = outputs_of(bench.subject, bench.retrained(self.case))
-        self._goal = self._measured(self._target)
+        self._goal, self._target = self._look(bench.retrained(self.case))
 
     def distances(self, trained: Trained) -> dict[str, float]:
-        """Return the Avg. Gap and the mean |p - p*| of a model."""
-        outputs = outputs_of(self.bench.subject, trained)
-        own, target = (
-            one.confidence(self.bench.dataset, self.request.forget)
-            for one in (outputs, self._target)
-        )
-        return {
-            "avg_gap": audit.avg_gap(self._measured(outputs), self._goal),
-            "deviation": float(audit.per_sample_deviation(own, target)),
-        }
+        """Return the Avg. Gap and the mean |p - p*| of a model.
 
-    def _measured(self, outputs: Any) -> audit.Metrics:
-        return measure(outputs, self.bench.dataset, self.request, seed=self.seed)
+        Models without class probabilities: the same of their margins, whose means over
+        forget, retain and test samples stand for the accuracies.
+        """
+        whole, own = self._look(trained)
+        if isinstance(whole, audit.Metrics):
+            gap = audit.avg_gap(whole, self._goal)
+        else:
+            gap = float(np.mean(np.abs(whole - self._goal)))
+        return {"avg_gap": gap, "deviation": float(np.mean(np.abs(own - self._target)))}
+
+    def _look(self, trained: Trained) -> tuple[Any, np.ndarray]:
+        """Return what is compared of a model as a whole, and by forget sample."""
+        subject, request = self.bench.subject, self.request
+        dataset, kind = self.bench.dataset, subject.modality
+        if "logits" in kind.roles:
+            outputs = outputs_of(subject, trained)
+            whole = measure(outputs, dataset, request, seed=self.seed)
+            return whole, outputs.confidence(dataset, request.forget)
+        at, most = (trained.params, trained.model_state), kind.measured or None
+        test = kind.samples(subject.built, dataset.test)
+        margins = []
+        for examples, ids in (
+            (subject.examples, request.forget),
+            (subject.examples, request.retain),
+            (test, np.arange(len(test.labels))),
+        ):
+            part = jax.tree.map(lambda leaf, ids=ids: leaf[ids[:most]], examples)
+            logits = kind.observe(subject, at, part)
+            margins.append(audit.margins(logits, kind.targets(part)))
+        return np.array([one.mean() for one in margins]), margins[0]
 
 
 class _Trials:
@@ -124,10 +144,10 @@ def search(
     """Try every setting of every method on the plan's seeds and choose the best.
 
     The best has the smallest mean Avg. Gap; one that diverges on a seed is never
-    chosen. In each of the rounds that follow, two more values of the first option of
-    the grid are tried beside the best so far: no grid is chosen so well that its best
-    never lies at its edge. Few seeds flatter some trial by chance, so that the best
-    may be tried once more on others, and the mean over all seeds decides among them.
+    chosen. In each of the rounds that follow, two more values of the grid's first
+    option with a scale are tried beside the best so far: no grid is chosen so well that
+    its best never lies at its edge. Few seeds flatter some trial by chance, so that the
+    best may be tried once more on others; the mean over all seeds decides among them.
 
     Args:
       plan: with the search seeds; its methods are not read.
@@ -156,11 +176,11 @@ def search(
             return setting, row
 
         rows = [row_of(setting) for setting in trials(grid)]
-        for _ in range(rounds):
+        for name in [name for name in varied if _measures(grid[name])][:1] * rounds:
             best, _ = _ranked(label, rows)[0]
-            tried = [row[varied[0]] for _, row in rows]
-            for value in around(tried, best.flat()[varied[0]]):
-                rows.append(row_of(best.but(**{varied[0]: value})))
+            tried = [row[name] for _, row in rows]
+            for value in around(tried, best.flat()[name]):
+                rows.append(row_of(best.but(**{name: value})))
         ranked = _ranked(label, rows)
         if final is not None:
             shares = len(plan.seeds), len(final.seeds)
@@ -198,6 +218,30 @@ def packaged(path: str) -> dict[str, Any]:
     return frozen(tomllib.loads(HERE.joinpath(path).read_text()))
 
 
+def grid_of(setting: Unlearning) -> dict[str, Any]:
+    """Return what a search tries: what the cards name of options left at their default.
+
+    >>> grid_of(Unlearning.of(method="finetune", epochs=1, momentum=0.5))
+    {'learning_rate': (0.03, 0.1, 0.2), 'method': 'finetune', 'weighting': 'uniform', \
+'epochs': 1, 'momentum': 0.5}
+
+    Raises:
+      InputError: there is no such option.
+    """
+    values, usual = setting.flat(), _usual(setting)
+    search = {**setting.card.search, **weighting_card(setting.weighting).search}
+    if setting.steps:  # they say the length, whatever the epochs
+        search.pop("epochs", None)
+    tried = {k: tuple(v) for k, v in search.items() if values[k] == usual[k]}
+    if not tried:
+        raise InputError(
+            f"method={setting.method!r}: its card names nothing to try of what you "
+            "left alone; give fewer options"
+        )
+    fixed = told(setting).items()
+    return tried | {k: (v,) if isinstance(v, tuple) else v for k, v in fixed}
+
+
 def trials(grid: Mapping[str, Any]) -> Iterator[Unlearning]:
     """Yield the settings of a grid.
 
@@ -207,6 +251,10 @@ def trials(grid: Mapping[str, Any]) -> Iterator[Unlearning]:
     tried = [v if isinstance(v, tuple) else (v,) for v in grid.values()]
     for values in itertools.product(*tried):
         yield Unlearning.of(**dict(zip(grid, values, strict=True)))
+
+
+def _measures(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, float) and value > 0 for value in values)
 
 
 def _ranked(
@@ -246,10 +294,17 @@ def told(setting: Unlearning) -> dict[str, Any]:
     >>> told(Unlearning.of(method="salun", epochs=4))
     {'method': 'salun', 'weighting': 'uniform', 'epochs': 4}
     """
-    values = setting.flat()
-    named = {name: values[name] for name in ("method", "weighting")}
-    usual = Unlearning.of(**named).flat()
-    return named | {k: value for k, value in values.items() if usual[k] != value}
+    named = {"method": setting.method, "weighting": setting.weighting}
+    if setting.modality != Unlearning.modality:
+        named["modality"] = setting.modality
+    usual = _usual(setting)
+    return named | {k: v for k, v in setting.flat().items() if usual[k] != v}
+
+
+def _usual(setting: Unlearning) -> dict[str, Any]:
+    """Return the defaults of its method, weighting and kind of model."""
+    names = ("method", "weighting", "modality")
+    return Unlearning.of(**{name: getattr(setting, name) for name in names}).flat()
 
 
 def text_of(found: Mapping[str, Any]) -> str:
