@@ -49,7 +49,7 @@ def tune_command(choice: Choice) -> Callable[..., None]:
           out: file to write: every trial, and the settings chosen.
           overwrite: replace the file if it exists.
         """
-        from jax_unlearn.recipes.digits import DEMO
+        from jax_unlearn.recipes.digits import DEMO_DIGITS
         from jax_unlearn.recipes.search import grid_of, search, text_of
 
         refuse_existing(out, overwrite=overwrite)
@@ -64,7 +64,7 @@ def tune_command(choice: Choice) -> Callable[..., None]:
                     "checkpoint=None searches the settings of the demo, which brings "
                     "data and methods; give --checkpoint MODEL for your own"
                 )
-            found = DEMO.search(digits(), say)
+            found = DEMO_DIGITS.study.search(digits(), say)
         else:
             dataset = source.load_for(checkpoint)
             stored = load_model(checkpoint, dataset, modality=choice.modality.name)

@@ -1,41 +1,21 @@
-"""Runnable recipes, one study a file.
+"""Runnable recipes, one study a file; `recipes.toml` names them and says their cost.
 
-A new one is a file with a `Recipe` (of requests and searched settings: with a `Study`,
-whose `recipe` makes one) and an entry here. Its settings stand in `settings/` once they
-were searched, its results in `results/`, and there `jax-unlearn recipe --table` writes
-its page, by a template of `templates/` and, where there is one, a reading in words.
+A new one is a file with a `Recipe` (of requests and searched settings: with a `Study`)
+and an entry there and here. Its settings stand in `settings/` once they were searched,
+its results in `results/`, and there `jax-unlearn recipe --table` writes its page, by a
+template of `templates/` and, where there is one, a reading in words.
 """
 
-from jax_unlearn.recipes import (
-    chain,
-    digits,
-    generation,
-    learned,
-    ltu,
-    proxies,
-    tables,
-)
+from jax_unlearn.recipes import digits, generation, learned, ltu, proxies, tables
 
 RECIPES = (
-    digits.DEMO_DIGITS,
-    digits.FIELD_DIGITS,
-    chain.CHAIN_DIGITS,
-    ltu.LTU_DIGITS,
-    ltu.LTU_CIFAR10,
-    generation.GENERATION_DIGITS,
-    generation.GENERATION_FASHION,
-    generation.GENERATION_CIFAR10,
-    generation.GENERATION_CIFAR10_FULL,
-    tables.FASHION,
-    tables.CIFAR10,
-    tables.CIFAR10_FULL,
-    tables.CIFAR10_VGG,
-    tables.CIFAR100_FULL,
-    tables.TINY_IMAGENET_FULL,
-    proxies.PROXIES_FASHION,
-    proxies.PROXIES_CIFAR10,
-    proxies.LIRA_FASHION,
-    learned.LEARNED_FASHION,
-    learned.LEARNED_CIFAR10,
+    *(digits.DEMO_DIGITS, digits.FIELD_DIGITS, digits.CHAIN_DIGITS),
+    *(ltu.LTU_DIGITS, ltu.LTU_CIFAR10),
+    *(generation.GENERATION_DIGITS, generation.GENERATION_FASHION),
+    *(generation.GENERATION_CIFAR10, generation.GENERATION_CIFAR10_FULL),
+    *(tables.FASHION, tables.CIFAR10, tables.CIFAR10_FULL, tables.CIFAR10_VGG),
+    *(tables.CIFAR100_FULL, tables.TINY_IMAGENET_FULL),
+    *(proxies.PROXIES_FASHION, proxies.PROXIES_CIFAR10, proxies.LIRA_FASHION),
+    *(learned.LEARNED_FASHION, learned.LEARNED_CIFAR10),
 )
 """All of them, in the order of the list."""

@@ -1,4 +1,4 @@
-"""The default job on scikit-learn's digits, and all methods on its request.
+"""The studies on digits: the default job, all methods, and a chain of requests.
 
 600 of the 1,000 training images are trained on, 400 are held out as unseen data. The
 request asks for 30 % of the 600, long-tailed over the classes (γ = 1): the head class
@@ -7,31 +7,44 @@ that no table uses. In the table of all methods, those of the default job keep t
 settings found for it. Two methods are made for another problem and have a table of
 their own beside rivals: UNSIR, which forgets a whole class, and DeltaGrad, which
 retraces the training of a linear network by full batches.
+
+The chain asks for 120 of the 600 in ten requests of 12, drawn at random. Each is served
+from the model that the one before it left, and entered in a ledger. What the tenth
+leaves is compared with one Retrain without all 120, with its null, and with forgetting
+the 120 at once, at the settings of the default job.
 """
 
+import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from jax_unlearn.lab import Plan, Training
-from jax_unlearn.recipes.search import packaged
-from jax_unlearn.recipes.study import Part, Study
+import numpy as np
 
-TRAINING = Training(network="small_cnn", width=8, epochs=40, learning_rate=0.1)
-UNSEEN = 400
-SEARCH_SEEDS = (100, 101, 102, 103)
+from jax_unlearn.data import Dataset, check_writable
+from jax_unlearn.lab import Bench, Plan, Training
+from jax_unlearn.lab.chain import Chain, chain
+from jax_unlearn.lab.experiment import phases, references
+from jax_unlearn.lab.plan import slug
+from jax_unlearn.lab.prepare import Preparer
+from jax_unlearn.lab.results import dataset_record
+from jax_unlearn.recipes.recipe import (
+    Asked,
+    Recipe,
+    declared,
+    keep,
+    packaged,
+    seed_by_seed,
+)
+from jax_unlearn.recipes.study import Part, studied
+
 _GRIDS = packaged("grids/digits.toml")
+_LONG_TAILED = Part("forget 30 %, long-tailed", "long_tailed", 0.3)
 _LINEAR = Training(
     "linear", epochs=200, batch_size=1000, momentum=0.0, learning_rate=0.5
 )
 
-DEMO = Study(
-    "demo-digits",
-    "Digits",
-    UNSEEN,
-    TRAINING,
-    {"demo": Part("forget 30 %, long-tailed", "long_tailed", 0.3, grid=_GRIDS["demo"])},
-    search_seeds=SEARCH_SEEDS,
-    note=" (jax-unlearn tune); reported on other seeds",
-)
+DEMO_DIGITS = studied("demo-digits", {"demo": _LONG_TAILED.but(grid=_GRIDS["demo"])})
 """What `jax-unlearn` does without a command."""
 
 
@@ -41,44 +54,102 @@ def digits_plan(*, seeds: Sequence[int] | None = None) -> Plan:
     >>> len(digits_plan().methods)
     10
     """
-    return DEMO.plan("demo", seeds=seeds)
+    return DEMO_DIGITS.study.plan("demo", seeds=seeds)
 
 
-DEMO_DIGITS = DEMO.recipe(
-    "what jax-unlearn does without a command",
-    "1 min",
-    title="The default job: ten methods on digits",
-    page="demo",
-)
-
-FIELD_DIGITS = Study(
+FIELD_DIGITS = studied(
     "field-digits",
-    "Digits",
-    UNSEEN,
-    TRAINING,
     {
-        "field": Part(
-            "all methods, long-tailed",
-            "long_tailed",
-            0.3,
+        "field": _LONG_TAILED.but(
+            title="all methods, long-tailed",
             grid=_GRIDS["field"],
             more=(lambda settings: {**digits_plan().methods, **settings},),
         ),
         "class": Part("forget a class", "class", 1.0, grid=_GRIDS["class"]),
         "linear": Part(
-            "a linear network, 10 % at random",
-            "random",
-            0.1,
+            *("a linear network, 10 % at random", "random", 0.1),
             grid=_GRIDS["linear"],
             training=_LINEAR,
         ),
     },
-    seeds=(0, 1, 2),
-    search_seeds=SEARCH_SEEDS,
-    note=" (jax-unlearn recipe field-digits --tune)",
-).recipe(
-    "all methods: long-tailed, a class, a linear network",
-    "10 min",
-    title="All methods on digits",
-    page="field",
 )
+
+TRAINING = DEMO_DIGITS.study.training
+METHODS = ("FT", "RL", "SalUn", "RL + LoReUn (dynamic)")
+REQUESTS = 10
+
+
+def chain_plan(seeds: tuple[int, ...] | None = None) -> Plan:
+    """Return the plan of all ten requests together, by default with seeds 0 to 2.
+
+    >>> sorted(chain_plan().methods)
+    ['FT', 'RL', 'RL + LoReUn (dynamic)', 'SalUn']
+    """
+    demo = digits_plan(seeds=(0, 1, 2) if seeds is None else seeds)
+    return dataclasses.replace(
+        demo,
+        title="Digits: ten requests of 2 %, one after another",
+        kind="random",
+        fraction=0.2,
+        training=TRAINING,
+        methods={name: demo.methods[name] for name in METHODS},
+        note="Settings of the default job.",
+    )
+
+
+def _run(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
+    """Write a ledger a method and seed, and results after every seed.
+
+    Models made before are not made again; chains go on where they were. The results are
+    as those of an experiment, a row for each method all at once and one for it request
+    by request.
+    """
+    del recipe
+    plan, screen = chain_plan(asked.seeds), asked.screen
+    check_writable(folder / "results.json")
+    with screen.progress(phases(plan)) as progress:
+        bench = Bench(plan, dataset, progress, folder=folder / "checkpoints")
+        preparer, table = Preparer(bench.subject), bench.table(None)
+
+        def gather(seeds: list[int]) -> dict[str, Any]:
+            del seeds
+            return {
+                "plan": {"title": plan.title, "seeds": list(plan.seeds)},
+                "requests": REQUESTS,
+                "dataset": dataset_record(dataset),
+                **table.summary(),
+            }
+
+        results = seed_by_seed(
+            plan,
+            folder / "results.json",
+            lambda seed: _one_seed(bench, preparer, table, folder / "chains", seed),
+            gather,
+        )
+    screen.show([results])
+    keep(screen, folder / "short.json", results)
+
+
+def _one_seed(
+    bench: Bench, preparer: Preparer, table: Any, folder: Path, seed: int
+) -> None:
+    """Serve the requests of a seed by every method, at once and one by one."""
+    case = bench.case(seed)
+    request, original = case.request, references(bench, table, case).original
+    shuffled = np.random.default_rng(seed).permutation(request.forget)
+    parts = np.array_split(shuffled, REQUESTS)
+    ids = np.union1d(request.forget, request.retain)
+    start = Chain(bench.subject, original, ids, request.unseen)
+    for name, setting in bench.plan.methods.items():
+        once = bench.unlearn(name, setting, case, original).trained
+        table.add(f"{slug(name)}-at-once", f"{name}, at once", once, setting)
+        ledger = folder / f"seed-{seed}" / slug(name)
+        given = {"folder": ledger, "seed": seed, "preparer": preparer}
+        *before, last = chain(start, setting, parts, **given)
+        kinds = ("prepare", "compile", "run")
+        seconds = {k: sum(one.seconds[k] for one in (*before, last)) for k in kinds}
+        served = last._replace(seconds=seconds)
+        table.add(f"{slug(name)}-chain", f"{name}, ten requests", served, setting)
+
+
+CHAIN_DIGITS = declared("chain-digits", _run)

@@ -21,12 +21,17 @@ from jax_unlearn.lab.modalities.diffusion.settings import (
     Judging,
     Sampling,
 )
-from jax_unlearn.recipes.recipe import DIGITS, Asked, Data, Recipe, Results, publish
+from jax_unlearn.recipes.recipe import (
+    Asked,
+    Recipe,
+    Results,
+    declared,
+    packaged,
+    publish,
+)
 
 if TYPE_CHECKING:
     from jax_unlearn.report import Drawing
-
-RATE = 1e-4  # with a batch of 128, that of published code (SalUn, DDPM)
 
 
 def methods_of(
@@ -86,87 +91,31 @@ def _figures(found: Results) -> "dict[str, Drawing]":
     return {"figure": reports.generation_figure(found)}
 
 
-def _recipe(
-    name: str, title: str, what: str, cpu: str, data: Data, **values: Any
-) -> Recipe:
+def _recipe(name: str, **values: Any) -> Recipe:
+    """Return the recipe whose plan stands in `recipes.toml`, of methods as told."""
+    told = packaged("recipes.toml")[name]
+    own, judging = told["plan"], told["plan"]["judging"]
+    judge, sampling = Training(**judging["judge"]), Sampling(**judging["sampling"])
     plan = Plan(
-        title=f"{title}: forget a class of a diffusion model",
+        title=told["title"],
         kind="class",
         fraction=1.0,
         gamma=1.0,
         unseen=0.1,
+        training=DiffusionTraining(**own["training"]),
+        methods=methods_of(**values),
         seeds=(0,),
-        **{"methods": methods_of(100), **values},
+        classes=own["classes"],
+        judging=Judging(**{**judging, "judge": judge, "sampling": sampling}),
     )
-    return Recipe(
-        name=f"generation-{name}",
-        title=plan.title,
-        what=what,
-        start=_run,
-        cpu=cpu,
-        data=data,
-        options=("classes",),
-        study=plan,
-        figures=_figures,
-        page="generation",
-    )
+    given = {"options": ("classes",), "figures": _figures}
+    return declared(name, _run, study=plan, **given)
 
 
-_DRAWN = Sampling(sampling_steps=20)  # what two CPU cores carry
-
-GENERATION_DIGITS = _recipe(
-    "digits",
-    "Digits",
-    "forget a class of a diffusion model",
-    "15 min",
-    DIGITS,
-    training=DiffusionTraining(widths=(16, 32), timesteps=200, steps=800, ema=0.99),
-    judging=Judging(Training(epochs=40), _DRAWN),
-    classes=(0, 3, 7),
-)
-GENERATION_FASHION = _recipe(
-    "fashion",
-    "Fashion-MNIST at 14 x 14",
-    "the same on Fashion-MNIST at 14 x 14",
-    "40 min",
-    Data(train=10000, test=2000, shrink=2),
-    training=DiffusionTraining(widths=(16, 32), timesteps=400, steps=2000),
-    judging=Judging(Training(epochs=8), _DRAWN, 40, 80),
-    classes=(1, 5, 8),
-)
-GENERATION_CIFAR10 = _recipe(
-    "cifar10",
-    "CIFAR-10 at 16 x 16",
-    "the same on CIFAR-10 at 16 x 16",
-    "1 h",
-    Data(train=10000, test=2000, shrink=2),
-    training=DiffusionTraining(widths=(24, 48, 48), timesteps=400, steps=2500),
-    judging=Judging(Training("resnet8", epochs=8, augment="flip"), _DRAWN, 40, 80),
-    classes=(1, 6, 8),
-)
+GENERATION_DIGITS = _recipe("generation-digits", steps=100)
+GENERATION_FASHION = _recipe("generation-fashion", steps=100)
+GENERATION_CIFAR10 = _recipe("generation-cifar10", steps=100)
+RATE = 1e-4  # with the batch, that of published code (SalUn, DDPM)
 GENERATION_CIFAR10_FULL = _recipe(
-    "cifar10-full",
-    "CIFAR-10",
-    "CIFAR-10 at full size",
-    "weeks",
-    Data(),
-    training=DiffusionTraining(
-        widths=(128, 256, 256, 256),
-        layers=2,
-        attention=(0, 1, 0, 0),
-        dtype="bfloat16",
-        noise="linear",
-        steps=100_000,
-        batch_size=256,
-        learning_rate=2e-4,
-        ema=0.9999,
-    ),
-    judging=Judging(
-        Training("resnet18", epochs=30, batch_size=256, augment="flip_crop"),
-        Sampling(sampling_steps=100, sample_batch=1000),
-        per_class=500,
-        forget_images=1000,
-    ),
-    methods=methods_of(1000, rate=RATE, batch=128),
-    classes=(0, 1, 6),
+    "generation-cifar10-full", steps=1000, rate=RATE, batch=128
 )

@@ -32,7 +32,7 @@ from jax_unlearn.lab import Bench, Plan, Request
 from jax_unlearn.lab.job import Trained, probabilities
 from jax_unlearn.recipes.recipe import Asked, Recipe, seed_by_seed, spreads
 from jax_unlearn.recipes.search import Yardstick
-from jax_unlearn.recipes.tables import beside, looks
+from jax_unlearn.recipes.tables import CIFAR10, FASHION, beside, look
 from jax_unlearn.types import Array, Model
 
 STEPS, THROUGH = 60, 30  # of a run; the last ones, differentiated
@@ -334,10 +334,5 @@ def _run(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
     asked.screen.say(f"results: {part / 'learned.json'}")
 
 
-LEARNED_FASHION, LEARNED_CIFAR10 = looks(
-    "learned",
-    "learned temperature and weights",
-    _run,
-    ("LoReUn's temperature and weights, learned", "10 min"),
-    ("the same on the CIFAR-10 subset", "1 h"),
-)
+LEARNED_FASHION = look("learned-fashion", FASHION, _run)
+LEARNED_CIFAR10 = look("learned-cifar10", CIFAR10, _run)

@@ -7,15 +7,13 @@ near to or far from the other samples. Settings are searched on seeds of their o
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from jax_unlearn.lab import Training, Unlearning
+from jax_unlearn.lab import Unlearning
 from jax_unlearn.lab.plan import slug
 from jax_unlearn.methods.ltu import ATTACKS
-from jax_unlearn.recipes.digits import TRAINING
-from jax_unlearn.recipes.recipe import Data, Recipe, Results
-from jax_unlearn.recipes.search import packaged
-from jax_unlearn.recipes.study import Part, Settings, Study
+from jax_unlearn.recipes.recipe import Recipe, Results, packaged
+from jax_unlearn.recipes.study import Part, Settings, studied
 
 if TYPE_CHECKING:
     from jax_unlearn.report import Drawing
@@ -103,46 +101,17 @@ def figures(found: Results) -> "dict[str, Drawing]":
     return drawn
 
 
-def _recipe(
-    name: str, title: str, main: Part, trained: int, told: dict[str, Any], **values: Any
-) -> Recipe:
+def _recipe(name: str, kind: str, fraction: float, trained: int) -> Recipe:
     """Return the recipe: main table with ablations and ρ, near and far forget sets."""
-    main = main.but(grid=packaged("grids/ltu.toml")[name])
-    names = tuple(main.grid)
-    forget = round(main.fraction * trained)
+    main = Part("", kind, fraction, grid=packaged("grids/ltu.toml")[name])
     parts = {
-        "main": main.but(more=(variants, at_rho(trained, forget))),
-        **{
-            kind: main.like("main", names, title=f"a {kind} forget set", kind=kind)
-            for kind in ("near", "far")
-        },
+        "main": main.but(more=(variants, at_rho(trained, round(fraction * trained))))
     }
-    note = "; the variants of LTU have LTU's"
-    study = Study(name, title, parts=parts, note=note, **values)
-    return study.recipe(figures=figures, page="ltu", **told)
+    for kind in ("near", "far"):
+        changes = {"title": f"a {kind} forget set", "kind": kind}
+        parts[kind] = main.like("main", tuple(main.grid), **changes)
+    return studied(name, parts, figures=figures)
 
 
-LTU_DIGITS = _recipe(
-    "ltu-digits",
-    "LTU on digits",
-    Part("", "long_tailed", 0.3),
-    600,
-    {"what": "LTU: table, ablations, ρ sweep, near and far", "cpu": "30 min"},
-    unseen=400,
-    training=TRAINING,
-    search_seeds=(100, 101, 102),
-)
-LTU_CIFAR10 = _recipe(
-    "ltu-cifar10",
-    "LTU on a CIFAR-10 subset",
-    Part("", "random", 0.1),
-    1500,
-    {
-        "what": "the same on 2,500 images of CIFAR-10, small ResNet",
-        "cpu": "2 h",
-        "data": Data(train=2500, test=2000),
-    },
-    unseen=1000,
-    training=Training(network="resnet8", width=8, epochs=40, learning_rate=0.1),
-    seeds=(0, 1, 2),
-)
+LTU_DIGITS = _recipe("ltu-digits", "long_tailed", 0.3, trained=600)
+LTU_CIFAR10 = _recipe("ltu-cifar10", "random", 0.1, trained=1500)

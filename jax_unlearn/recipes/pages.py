@@ -24,8 +24,7 @@ from jax_unlearn.data import write_atomic
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Unlearning
 from jax_unlearn.lab.plan import slug
-from jax_unlearn.recipes.recipe import Recipe, Results
-from jax_unlearn.recipes.search import HERE, packaged
+from jax_unlearn.recipes.recipe import HERE, Recipe, Results, packaged
 from jax_unlearn.recipes.study import Study
 from jax_unlearn.recipes.tables import by_gamma
 

@@ -27,7 +27,7 @@ from jax_unlearn.lab.modalities.classification.difficulty import RANKINGS
 from jax_unlearn.lab.modalities.classification.figures import outputs_of
 from jax_unlearn.objectives import transport_targets
 from jax_unlearn.recipes.recipe import Asked, Recipe, seed_by_seed, spreads
-from jax_unlearn.recipes.tables import beside, looks
+from jax_unlearn.recipes.tables import CIFAR10, FASHION, beside, look
 
 UNLEARNED = ("RL", "SalUn", "RL + LoReUn (dynamic)", "SalUn + LoReUn (dynamic)")
 IMAGES, STEPS = 500, 10  # of the attack
@@ -147,16 +147,6 @@ def _attack(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> Non
     asked.screen.ensembles(plan, dataset, part / "lira", **chosen)
 
 
-PROXIES_FASHION, PROXIES_CIFAR10 = looks(
-    "proxies",
-    "proxies of difficulty, and robustness",
-    _run,
-    ("is the loss a proxy of difficulty; PGD", "5 min"),
-    ("the same on the CIFAR-10 subset", "15 min"),
-)
-(LIRA_FASHION,) = looks(
-    "lira",
-    "attacks with many models",
-    _attack,
-    ("U-LiRA and KLoM with 32 models each", "30 min"),
-)
+PROXIES_FASHION = look("proxies-fashion", FASHION, _run)
+PROXIES_CIFAR10 = look("proxies-cifar10", CIFAR10, _run)
+LIRA_FASHION = look("lira-fashion", FASHION, _attack)

@@ -4,7 +4,9 @@ The rest of the module is what these functions share: results seed by seed, figu
 """
 
 import dataclasses
+import importlib.resources
 import json
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -22,6 +24,23 @@ if TYPE_CHECKING:
 
 Results = Mapping[str, Any]
 """What a recipe's file of results holds; of a study, results by part."""
+
+HERE = importlib.resources.files("jax_unlearn.recipes")
+
+
+def packaged(path: str) -> dict[str, Any]:
+    """Return what a TOML file of this folder holds, with tuples for lists.
+
+    >>> packaged("grids/digits.toml")["demo"]["FT"]["epochs"]
+    (5, 10, 20)
+    """
+
+    def frozen(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: frozen(one) for name, one in value.items()}
+        return tuple(map(frozen, value)) if isinstance(value, list) else value
+
+    return frozen(tomllib.loads(HERE.joinpath(path).read_text()))
 
 
 class Screen(NamedTuple):
@@ -109,6 +128,19 @@ class Recipe:
         models = self.study if isinstance(self.study, Recipe) else self
         folder = Path("runs") / models.name if asked.out is None else asked.out
         self.start(self, asked, self.data.load(asked.data, self.name), folder)
+
+
+def declared(name: str, start: Any, **values: Any) -> Recipe:
+    """Return the recipe of which `recipes.toml` says the rest.
+
+    >>> declared("chain-digits", None).cpu
+    '2 min'
+    """
+    told = packaged("recipes.toml")[name]
+    told = {key: value for key, value in told.items() if key not in ("study", "plan")}
+    if "data" in told:
+        told["data"] = Data(**told["data"])
+    return Recipe(name=name, start=start, **told, **values)
 
 
 def publish(

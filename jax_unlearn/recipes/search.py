@@ -3,11 +3,9 @@
 Cards and `grids/` say what is tried, `settings/` what was found.
 """
 
-import importlib.resources
 import itertools
 import json
 import re
-import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,8 +27,6 @@ Grids = Mapping[str, Mapping[str, Any]]
 
 Row = dict[str, Any]
 """A trial: the values tried, "avg_gap" and "deviation", None where it diverged."""
-
-HERE = importlib.resources.files("jax_unlearn.recipes")
 
 
 class Final(NamedTuple):
@@ -201,21 +197,6 @@ def search(
         "table": table,
         "environment": environment(),
     }
-
-
-def packaged(path: str) -> dict[str, Any]:
-    """Return what a TOML file of this folder holds, with tuples for lists.
-
-    >>> packaged("grids/digits.toml")["demo"]["FT"]["epochs"]
-    (5, 10, 20)
-    """
-
-    def frozen(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: frozen(one) for name, one in value.items()}
-        return tuple(map(frozen, value)) if isinstance(value, list) else value
-
-    return frozen(tomllib.loads(HERE.joinpath(path).read_text()))
 
 
 def grid_of(setting: Unlearning) -> dict[str, Any]:

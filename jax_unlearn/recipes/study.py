@@ -12,8 +12,8 @@ from jax_unlearn.data import Dataset, check_writable, read_json, write_atomic
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.lab import Plan, Training, Unlearning, experiment
 from jax_unlearn.lab.experiment import phases
-from jax_unlearn.recipes.recipe import Asked, Recipe, publish
-from jax_unlearn.recipes.search import HERE, Final, Grids, search, text_of
+from jax_unlearn.recipes.recipe import HERE, Asked, Recipe, declared, packaged, publish
+from jax_unlearn.recipes.search import Final, Grids, search, text_of
 
 Settings = dict[str, Unlearning]
 """By label, in the order of the rows."""
@@ -133,11 +133,6 @@ class Study:
         # searches of a single part were once written without its name
         return {next(iter(self.parts)): found} if "settings" in found else found
 
-    def recipe(self, what: str, cpu: str, **values: Any) -> Recipe:
-        """Return the recipe that runs it; see `Recipe`."""
-        own = {"title": self.title, "options": ("parts", "tune"), **values}
-        return Recipe(self.name, what=what, start=run_study, cpu=cpu, study=self, **own)
-
     def kept(self, folder: Path | None) -> dict[str, Any] | None:
         """Return the file that `found` reads, None where there is none."""
         if folder is not None and (folder / "settings.json").exists():
@@ -159,6 +154,17 @@ class Study:
             seeds=seeds,
             note=note,
         )
+
+
+def studied(name: str, parts: Mapping[str, Part], **values: Any) -> Recipe:
+    """Return the recipe of a study of which `recipes.toml` says the rest."""
+    told = packaged("recipes.toml")[name]
+    own = {"title": told["title"], **told["study"]}
+    own["training"] = Training(**own["training"])
+    if "final" in own:
+        own["final"] = Final(*own["final"])
+    study = Study(name, parts=parts, **own)
+    return declared(name, run_study, study=study, options=("parts", "tune"), **values)
 
 
 def run_study(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:

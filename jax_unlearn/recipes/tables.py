@@ -9,17 +9,16 @@ is a final, the best few are tried on more seeds. Parts without a search of thei
 take the settings of the part they vary.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jax_unlearn.lab import Plan, Training
+from jax_unlearn.lab import Plan
 from jax_unlearn.lab.catalog import METHODS as CARDS
 from jax_unlearn.lab.plan import slug
-from jax_unlearn.recipes.recipe import Asked, Data, Recipe, Results
-from jax_unlearn.recipes.search import Final, Grids
-from jax_unlearn.recipes.study import Part, Settings, Study
+from jax_unlearn.recipes.recipe import Asked, Recipe, Results, declared
+from jax_unlearn.recipes.search import Grids
+from jax_unlearn.recipes.study import Part, Settings, Study, studied
 
 if TYPE_CHECKING:
     from jax_unlearn.report import Drawing
@@ -190,13 +189,8 @@ def figures(found: Results) -> "dict[str, Drawing]":
     return {"gamma": studies.gamma_sweep(swept, keys)} if len(swept) > 1 else {}
 
 
-_SMALL = Training(network="resnet8", width=8, epochs=25, learning_rate=0.1)
-
-FASHION = Study(
+FASHION = studied(
     "tables-fashion",
-    "Fashion-MNIST subset, 14 x 14",
-    1000,
-    _SMALL,
     {
         **_ALL,
         "fresh-random10": _fresh(_RANDOM, _FRESH, "random10"),
@@ -204,113 +198,41 @@ FASHION = Study(
         "fresh-near": _fresh(_NEAR, _FRESH, "random10"),
         "fresh-far": _fresh(_FAR, _FRESH, "random10"),
     },
-    rounds=2,
-).recipe(
-    "the papers' tables, Fashion-MNIST subset",
-    "2 h",
-    data=Data(train=5000, test=2000, shrink=2),
     figures=figures,
 )
-
-CIFAR10 = Study(
+_FEWER_FRESH = [label for label in _FRESH if label != "NegGrad+"]
+CIFAR10 = studied(
     "tables-cifar10",
-    "CIFAR-10 subset",
-    1000,
-    _SMALL,
     {
         "random10": _RANDOM,
         **_gammas(("FT", "RL", "SalUn", *_TWO_FALW, *_TRANSPORT), 1, printed="falw-10"),
-        "fresh-random10": _fresh(
-            _RANDOM, [m for m in _FRESH if m != "NegGrad+"], "random10"
-        ),
+        "fresh-random10": _fresh(_RANDOM, _FEWER_FRESH, "random10"),
         # the same seeds: what another machine's rounding makes of a table
         "again-random10": _RANDOM.like(
-            "random10",
-            _FEWER,
+            *("random10", _FEWER),
             title="10 % at random, on another machine",
             more=(ranked,),
         ),
     },
-    rounds=1,
-).recipe(
-    "the same on a CIFAR-10 subset",
-    "3 h",
-    data=Data(train=4000, test=2000),
+    figures=figures,
+)
+CIFAR10_FULL = studied("tables-cifar10-full", _ALL, figures=figures)
+CIFAR10_VGG = studied("tables-cifar10-vgg", _SWEPT, figures=figures)
+CIFAR100_FULL = studied(
+    "tables-cifar100-full",
+    _gammas(_TAIL, 1, 0, 0.25, 1 / 3, 0.5, 1.5, 2, fraction=0.3, printed="sweep-1"),
+    figures=figures,
+)
+TINY_IMAGENET_FULL = studied(
+    "tables-tiny-imagenet-full",
+    _gammas(_TAIL, 0.5, fraction=0.4, printed="falw-tiny"),
     figures=figures,
 )
 
-_LARGE = Training(
-    network="resnet18",
-    epochs=182,
-    batch_size=256,
-    learning_rate=0.1,
-    augment="flip_crop",
-    dtype="bfloat16",
-)
-_VGG = dataclasses.replace(_LARGE, network="vgg16")
 
-
-def _full(
-    name: str, title: str, what: str, training: Training, **values: Any
-) -> Recipe:
-    """Return a recipe on all samples, a tenth of them unseen; few seeds, so finals."""
-    final = Final(3, (102, 103))
-    own = {"unseen": 5000, "seeds": FEW, "rounds": 2, "final": final, **values}
-    study = Study(name, title, training=training, **own)
-    return study.recipe(what, "weeks", data=Data(), figures=figures)
-
-
-CIFAR10_FULL = _full(
-    "tables-cifar10-full",
-    "CIFAR-10, ResNet-18",
-    "all of CIFAR-10, ResNet-18, 182 epochs",
-    _LARGE,
-    parts=_ALL,
-)
-CIFAR10_VGG = _full(
-    "tables-cifar10-vgg",
-    "CIFAR-10, VGG-16",
-    "the same with VGG-16, long-tailed",
-    _VGG,
-    parts=_SWEPT,
-)
-CIFAR100_FULL = _full(
-    "tables-cifar100-full",
-    "CIFAR-100, ResNet-18",
-    "long-tailed, CIFAR-100, ResNet-18",
-    _LARGE,
-    parts=_gammas(
-        _TAIL, 1, 0, 0.25, 1 / 3, 0.5, 1.5, 2, fraction=0.3, printed="sweep-1"
-    ),
-)
-TINY_IMAGENET_FULL = _full(
-    "tables-tiny-imagenet-full",
-    "Tiny-ImageNet, VGG-16",
-    "long-tailed, Tiny-ImageNet, VGG-16",
-    _VGG,
-    parts=_gammas(_TAIL, 0.5, fraction=0.4, printed="falw-tiny"),
-    unseen=10000,
-)
-
-
-def looks(page: str, about: str, start: Any, *sizes: tuple[str, str]) -> list[Recipe]:
-    """Return recipes that look closer at the models of `FASHION`, and of `CIFAR10`.
-
-    Each is told what it does and how long it takes; see `Recipe` for the rest.
-    """
-    return [
-        Recipe(
-            name=tables.name.replace("tables", page),
-            title=f"{tables.title}: {about}",
-            what=what,
-            start=start,
-            cpu=cpu,
-            data=tables.data,
-            study=tables,
-            page=page,
-        )
-        for tables, (what, cpu) in zip((FASHION, CIFAR10), sizes, strict=False)
-    ]
+def look(name: str, tables: Recipe, start: Any) -> Recipe:
+    """Return a recipe that looks closer at the models of tables."""
+    return declared(name, start, study=tables, data=tables.data)
 
 
 def beside(recipe: Recipe, asked: Asked, folder: Path) -> tuple[Plan, Path]:

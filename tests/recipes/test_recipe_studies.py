@@ -10,7 +10,8 @@ from jax_unlearn.cli.console import open_console
 from jax_unlearn.cli.recipe import screen_of
 from jax_unlearn.data import Dataset, Examples, digits
 from jax_unlearn.lab import Plan, Training, Unlearning, experiment
-from jax_unlearn.recipes import chain, learned, pages, proxies, tables
+from jax_unlearn.recipes import digits as chain
+from jax_unlearn.recipes import learned, pages, proxies, tables
 from jax_unlearn.recipes.recipe import Asked, Data
 from jax_unlearn.recipes.study import Part, Study
 
@@ -144,7 +145,9 @@ def test_many_models_are_attacked(small, file, monkeypatch, tmp_path, capsys):
 
 def test_a_study_is_run_resumed_and_shown(small, file, tmp_path, capsys):
     kept_settings(tmp_path)
-    recipe = small.recipe("", "", data=Data())
+    recipe = dataclasses.replace(
+        tables.FASHION, name="small", study=small, data=Data(), figures=lambda found: {}
+    )
     asked = Asked(screen_of(open_console()), data=file, out=tmp_path, seeds=(0, 1))
     recipe.run(asked)
     said = capsys.readouterr().out
