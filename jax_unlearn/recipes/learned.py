@@ -274,17 +274,10 @@ def learned_study(
             say(f"seed {seed}, {label}: {row}")
         return rows
 
-    def gather(found: list[Any]) -> dict[str, Any]:
-        return {
-            "steps": STEPS,
-            "through": THROUGH,
-            "grid": list(GRID),
-            "updates": OUTER,
-            "learning_rates": list(RATES),
-            "rows": spreads(found),
-        }
-
-    return seed_by_seed(plan, folder / "learned.json", one, gather)
+    told = {"steps": STEPS, "through": THROUGH, "grid": list(GRID), "updates": OUTER}
+    told |= {"learning_rates": list(RATES)}
+    path = folder / "learned.json"
+    return seed_by_seed(plan, path, one, lambda found: {**told, "rows": spreads(found)})
 
 
 def _one_seed(case: Yardstick, learner: Learner) -> dict[str, dict[str, float]]:

@@ -254,8 +254,9 @@ def _inside(row: Mapping[str, Any]) -> str:
     """Return how many of UA, RA, TA and MIA lie in the null's interval."""
     if "comparison" not in row:
         return ""
-    found = [row["comparison"]["metrics"][name] for name in ("ua", "ra", "ta", "mia")]
-    return f"{sum(one['verdict'] == 'inside' for one in found)} of 4"
+    metrics = row["comparison"]["metrics"]
+    count = sum(metrics[k]["verdict"] == "inside" for k in ("ua", "ra", "ta", "mia"))
+    return f"{count} of 4"
 
 
 def _ordered(rows: Results, nearest: bool = False) -> list[tuple[str, Any]]:
@@ -269,10 +270,8 @@ def _ordered(rows: Results, nearest: bool = False) -> list[tuple[str, Any]]:
 
 def _attacks(found: Results) -> list[tuple[Any, list[Any]]]:
     """Return the figures of an audit that all methods have: kind, one a method."""
-    told = [
-        (kind, [figures.get(key) for figures in found["figures"].values()])
-        for key, kind in audit.KINDS.items()
-    ]
+    methods = found["figures"].values()
+    told = [(k, [one.get(key) for one in methods]) for key, k in audit.KINDS.items()]
     return [(kind, values) for kind, values in told if None not in values]
 
 
@@ -290,10 +289,6 @@ def _seconds(row: Mapping[str, Any]) -> str:
 
 def _otherwise_set(found: Results, settings: Mapping[str, Any]) -> list[str]:
     """Return audited methods with other settings than those."""
-    used = found["plan"]["methods"]
-    return [
-        method
-        for method in found["audit"]["figures"]
-        if method in used
-        and Unlearning.of(**used[method]) != Unlearning.of(**settings[method])
-    ]
+    used = {k: Unlearning.of(**v) for k, v in found["plan"]["methods"].items()}
+    audited = [label for label in found["audit"]["figures"] if label in used]
+    return [k for k in audited if used[k] != Unlearning.of(**settings[k])]

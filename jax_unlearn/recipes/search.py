@@ -57,7 +57,8 @@ class Yardstick:
             gap = audit.avg_gap(whole, self._goal)
         else:
             gap = float(np.mean(np.abs(whole - self._goal)))
-        return {"avg_gap": gap, "deviation": float(np.mean(np.abs(own - self._target)))}
+        apart = np.asarray(own, np.float64) - self._target
+        return {"avg_gap": gap, "deviation": float(np.mean(np.abs(apart)))}
 
     def _look(self, trained: Trained) -> tuple[Any, np.ndarray]:
         """Return what is compared of a model as a whole, and by forget sample."""
@@ -87,18 +88,18 @@ class _Trials:
     def __init__(self, plan: Plan, dataset: Dataset, folder: Path | None):
         self._bench = Bench(plan, dataset, folder=folder)
         self._cases: dict[int, Yardstick] = {}
-        asked = plan.record() | {"dataset": fingerprint(dataset)}
-        self._found = {"plan": json.loads(to_json(asked)), "trials": {}}
+        record = plan.record() | {"dataset": fingerprint(dataset)}
+        asked = json.loads(to_json(record))
+        self._found = {"plan": asked, "trials": {}}
         self._path = None if folder is None else folder / "trials.json"
-        if self._path is None or not self._path.exists():
-            return
-        found = read_json(self._path)
-        same = isinstance(found, dict) and found.get("plan") == self._found["plan"]
-        if not same or not isinstance(found.get("trials"), dict):
-            raise InputError(
-                f"{self._path} holds trials of another plan; choose another folder"
-            )
-        self._found = found
+        if self._path is not None and self._path.exists():
+            found = read_json(self._path)
+            trials = found.get("trials") if isinstance(found, dict) else None
+            if not isinstance(trials, dict) or found.get("plan") != asked:
+                raise InputError(
+                    f"{self._path} holds trials of another plan; choose another folder"
+                )
+            self._found = found
 
     def __call__(self, label: str, setting: Unlearning, seeds: Sequence[int]) -> Row:
         """Return mean Avg. Gap and deviation, None where a seed diverges."""
@@ -251,8 +252,8 @@ def _ranked(
 def around(tried: Collection[float], best: float) -> tuple[float, float]:
     """Return the values to try next, under and over the best of those tried.
 
-    The geometric mean with the next value there; past the last one, as far as the last
-    step went, or a factor of three where there was none; to two digits.
+    The geometric mean with the next value; past the last one, as far as the last step
+    went, or a factor of three where there was none; to two digits.
 
     >>> around([0.001, 0.003, 0.01], 0.003)
     (0.0017, 0.0055)
@@ -289,14 +290,6 @@ def _usual(setting: Unlearning) -> dict[str, Any]:
 
 
 def text_of(found: Mapping[str, Any]) -> str:
-    """Return what a search found as JSON, a trial a line.
-
-    >>> print(text_of({"FT": [{"epochs": 2, "avg_gap": 3.5}]}).replace(" ", ""))
-    {
-    "FT":[
-    {"epochs":2,"avg_gap":3.5}
-    ]
-    }
-    """
+    """Return what a search found as JSON, a trial a line."""
     flat = r"\{[^{}\[\]]+\}"
     return re.sub(flat, lambda row: re.sub(r"\n\s*", " ", row[0]), to_json(found))
