@@ -34,17 +34,7 @@ IMAGES, STEPS = 500, 10  # of the attack
 BOUNDS = {"8/255": 8 / 255, "2/255": 2 / 255}
 
 MODELS = 32  # of each kind, for attacks that need many
-ATTACKED = (
-    "FT",
-    "RL",
-    "SalUn",
-    "RL + LoReUn (dynamic)",
-    "SalUn + LoReUn (dynamic)",
-    "RL + FaLW (every 8)",
-    "NegGrad+",
-    "Transport, no decay",
-)
-"""Methods that are attacked so."""
+ATTACKED = ("FT", *UNLEARNED, "RL + FaLW (every 8)", "NegGrad+", "Transport, no decay")
 
 
 def proxies_study(

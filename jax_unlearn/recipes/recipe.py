@@ -4,6 +4,7 @@ The rest of the module is what these functions share: results seed by seed, figu
 """
 
 import dataclasses
+import functools
 import importlib.resources
 import json
 import tomllib
@@ -28,6 +29,7 @@ Results = Mapping[str, Any]
 HERE = importlib.resources.files("jax_unlearn.recipes")
 
 
+@functools.cache
 def packaged(path: str) -> dict[str, Any]:
     """Return what a TOML file of this folder holds, with tuples for lists.
 
