@@ -146,17 +146,9 @@ def search(
     its best never lies at its edge. Few seeds flatter some trial by chance, so that the
     best may be tried once more on others; the mean over all seeds decides among them.
 
-    Args:
-      plan: with the search seeds; its methods are not read.
-      dataset: its data.
-      grids: what is tried.
-      say: called with a line for each trial.
-      rounds: how often to look closer after the grid.
-      final: the second look, if there is one.
-      folder: keeps models and finished trials, so that a search goes on there.
-
-    Returns:
-      JSON-able: "settings" by method, "table" of all trials, seeds, environment.
+    The plan's seeds are those of the search, its methods are not read. The folder keeps
+    models and finished trials, so that a search goes on there. What is returned, as
+    JSON has it: "settings" by method, "table" of all trials, seeds, environment.
 
     Raises:
       InputError: the folder holds trials of another plan; a method always diverges.

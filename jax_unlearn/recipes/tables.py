@@ -108,15 +108,18 @@ def _gammas(
 ) -> dict[str, Part]:
     """Return the long-tailed parts, all with the settings of the first γ."""
     always = (unbalanced,) if "RL + FaLW (exact)" in methods else ()
-    titles = {g: f"long-tailed {100 * fraction:g} %, γ = {g:g}" for g in gammas}
-    first = gammas[0]
-    main = Part(titles[first], "long_tailed", fraction, first, _grid(*methods))
-    main = main.but(more=(*always, ranked), printed=printed)
-    parts = {f"gamma-{first:g}": main}
-    for gamma in gammas[1:]:
-        told = {"gamma": gamma, "printed": f"sweep-{gamma:g}", "seeds": FEW}
-        part = main.like(f"gamma-{first:g}", methods, title=titles[gamma], **told)
-        parts[f"gamma-{gamma:g}"] = part.but(more=always)
+    own = f"gamma-{gammas[0]:g}"
+    main = Part(
+        "", "long_tailed", fraction, grid=_grid(*methods), more=(*always, ranked)
+    )
+    parts = {}
+    for gamma in gammas:
+        title = f"long-tailed {100 * fraction:g} %, γ = {gamma:g}"
+        part = main.but(printed=printed)
+        if parts:
+            told = {"printed": f"sweep-{gamma:g}", "seeds": FEW, "more": always}
+            part = main.like(own, methods, **told)
+        parts[f"gamma-{gamma:g}"] = part.but(title=title, gamma=gamma)
     return parts
 
 
