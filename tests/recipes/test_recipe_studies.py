@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,10 @@ def test_rows_of_the_learned_study(tmp_path, monkeypatch):
         assert all(len(spread["per_seed"]) == 2 for spread in row.values())
     rates = [row["learning_rate"] for row in list(found["rows"].values())[1:]]
     assert all(rate == rates[0] for rate in rates)
-    assert set(np.float32(rates[0]["per_seed"])) <= set(np.float32(learned.RATES))
+    tried, chosen = (
+        np.array(v, np.float32) for v in (learned.RATES, rates[0]["per_seed"])
+    )
+    assert set(chosen.tolist()) <= set(tried.tolist())
     grid = found["rows"]["LoReUn, τ of the grid"]["temperature"]["per_seed"]
     assert {round(tau, 3) for tau in grid} <= {0.5, 2.0}
     for label in ("LoReUn, τ learned", "weights learned"):
@@ -111,9 +115,9 @@ def test_searched_settings_make_the_plans(small, tmp_path):
 
 @pytest.fixture
 def file(tmp_path):
-    inputs = {"x_train": DATA.train.inputs, "x_test": DATA.test.inputs}
-    labels = {"y_train": DATA.train.labels, "y_test": DATA.test.labels}
-    np.savez(tmp_path / "data.npz", **inputs, **labels)
+    arrays: Any = {"x_train": DATA.train.inputs, "x_test": DATA.test.inputs}
+    arrays |= {"y_train": DATA.train.labels, "y_test": DATA.test.labels}
+    np.savez(tmp_path / "data.npz", **arrays)
     return tmp_path / "data.npz"
 
 
