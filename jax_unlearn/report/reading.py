@@ -46,6 +46,11 @@ class PairedTest(Struct, frozen=True):
     permutation_p: Finite
     t_p: Finite | None
 
+    @property
+    def p(self) -> float:
+        """Student's p, or the permutation's where there is none."""
+        return self.permutation_p if self.t_p is None else self.t_p
+
 
 class Compared(Struct, frozen=True):
     """A percentage beside the null's interval around Retrain."""

@@ -29,7 +29,9 @@ def settings_table(rows: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
         said = [(g.same | g.usual).items() for g in groups if n in g.of]
         rest = {k: v for k, v in own.items() if k not in COMMON}
         rest = {k: v for k, v in rest.items() if not any((k, v) in of for of in said)}
-        lines.append([label, *(show(own.get(k)) for k in COMMON), _joined(rest) or "–"])
+        lines.append(
+            [label, *(show(own.get(k)) for k in COMMON), ", ".join(pairs(rest)) or "–"]
+        )
     heads = ["Model", *(name.replace("_", " ") for name in COMMON), "also"]
     return heads, lines
 
@@ -41,13 +43,11 @@ def shared_settings(rows: Mapping[str, Any]) -> list[str]:
     it.
     """
     _, groups = _read(rows)
-    said = [f"The same for {g.name}: {_joined(g.same)}." for g in groups if g.same]
-    return said + [
-        f"In rows {g.name.removeprefix('all ')} that do not say otherwise: "
-        f"{_joined(g.usual)}."
-        for g in groups
-        if g.usual
-    ]
+    said = {f"The same for {group.name}": group.same for group in groups}
+    for group in groups:
+        rows_of = group.name.removeprefix("all ")
+        said[f"In rows {rows_of} that do not say otherwise"] = group.usual
+    return [f"{of}: {', '.join(pairs(own))}." for of, own in said.items() if own]
 
 
 def show(value: Any) -> str:
@@ -120,8 +120,9 @@ def _group(
     return _Group(name, of, same, usual)
 
 
-def _joined(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{k} {show(v)}".replace("_", " ") for k, v in settings.items())
+def pairs(settings: Mapping[str, Any]) -> list[str]:
+    """Return names and values in words."""
+    return [f"{k} {show(v)}".replace("_", " ") for k, v in settings.items()]
 
 
 def _fields(card: Any) -> list[str]:

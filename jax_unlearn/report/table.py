@@ -146,15 +146,6 @@ def gap_test(row: reading.Row) -> reading.PairedTest | None:
     return row.comparison.against_nothing if row.comparison else None
 
 
-def p_value(test: reading.PairedTest) -> float:
-    """Return Student's p, or the permutation's where differences do not vary.
-
-    >>> p_value(reading.PairedTest(mean_difference=-2.0, t_p=None, permutation_p=0.25))
-    0.25
-    """
-    return test.permutation_p if test.t_p is None else test.t_p
-
-
 def direction(test: reading.PairedTest | None) -> str:
     """Return "nearer", "farther" (to Retrain, p < 0.05), "unclear", or "" untested.
 
@@ -163,7 +154,7 @@ def direction(test: reading.PairedTest | None) -> str:
     """
     if test is None:
         return ""
-    if p_value(test) >= LEVEL or test.mean_difference == 0:
+    if test.p >= LEVEL or test.mean_difference == 0:
         return "unclear"
     return "nearer" if test.mean_difference < 0 else "farther"
 
@@ -221,8 +212,7 @@ def _distance(
 def _test(test: reading.PairedTest | None, digits: int) -> Cell:
     if test is None:
         return Cell("–")
-    p, said = p_value(test), direction(test)
-    shown = "p < 0.001" if p < 0.001 else f"p {p:.3f}"
+    said, shown = direction(test), "p < 0.001" if test.p < 0.001 else f"p {test.p:.3f}"
     detail = shown if said == "unclear" else f"{shown}, {said}"
     return Cell(number(test.mean_difference, digits, sign=True), detail)
 

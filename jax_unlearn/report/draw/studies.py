@@ -50,10 +50,9 @@ def rho_sweep(
 ) -> draw.Drawing:
     """Draw both distances to Retrain against ρ, the share of the retain set read.
 
-    Args:
-      results: with Retrain; only the rows are read, here and in the other figures.
-      series: for each name, the key of the row at each ρ; a line each.
-      name: of the drawing, unique in its page.
+    Of the results, which have Retrain, only the rows are read, as in all figures here;
+    a series, one line, names the key of the row at each ρ. The name of the drawing must
+    be unique in its page.
 
     Raises:
       InputError: no series or an empty one, a ρ that is not positive, a key without a

@@ -17,7 +17,7 @@ from jax_unlearn.report import table
 from jax_unlearn.report.forms import GenerationResults
 from jax_unlearn.report.pages import audit, experiment
 from jax_unlearn.report.reading import check_results, methods_of
-from jax_unlearn.report.settings import show
+from jax_unlearn.report.settings import pairs, show
 
 __all__ = ["render", "write"]
 
@@ -128,11 +128,8 @@ def _pairs(settings: Mapping[str, Any] | None) -> list[str]:
     >>> _pairs({"batch_size": 64, "width": 0})
     ['batch size 64']
     """
-    return [
-        f"{name} {show(value)}".replace("_", " ")
-        for name, value in (settings or {}).items()
-        if value is not None and not (name == "width" and value == 0)
-    ]
+    given = {k: v for k, v in (settings or {}).items() if v is not None}
+    return pairs({k: v for k, v in given.items() if k != "width" or v != 0})
 
 
 def _typeset(text: str) -> str:

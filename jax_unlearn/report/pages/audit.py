@@ -83,8 +83,6 @@ def content(record: Audit, rows: Mapping[str, Row]) -> dict[str, Any]:
         "roc": draw.roc_of_all(record, names) if len(names) > 1 else None,
         "key": [(names[key], swatches[key].swatch) for key in drawn],
         "left_out": list(reasons.items()),
-        "most": max(page.verdict.judged for page in pages),
-        "shown": len(pages[0].figures),
         "strip": draw.strip,
     }
 
