@@ -4,10 +4,12 @@ A concrete number is checked, and NaN breaks every rule; a tracer is not looked 
 that whole runs can be vmapped over hyper-parameters.
 """
 
+import dataclasses
+import functools
 import math
 import numbers
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -129,6 +131,35 @@ shapes; compute it for the same model
         raise InputError(
             f"{name} and the parameters differ in structure or shapes; {remedy}"
         )
+
+
+def fields(record: Any) -> None:
+    """Refuse a dataclass of a value that breaks a rule of its field's type.
+
+    `Literal` names are rules, and what `Annotated` holds, of each entry of a tuple too;
+    None breaks none. The remedy is the field's default.
+    """
+    kinds = _hints(type(record))
+    for field in dataclasses.fields(record):
+        remedy = "" if field.default is None else f"try {field.default}"
+        _check(field.name, getattr(record, field.name), kinds[field.name], remedy)
+
+
+_hints = functools.cache(functools.partial(get_type_hints, include_extras=True))
+
+
+def _check(name: str, value: Any, kind: Any, remedy: str) -> None:
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        one_of(name, value, parts)
+    elif origin is Annotated:
+        kind.__metadata__[0](name, value, remedy=remedy)
+    elif origin is tuple:
+        for entry in value:
+            _check(name, entry, parts[0], remedy)
+    elif value is not None:
+        for part in parts:
+            _check(name, value, part, remedy)
 
 
 def _require(name: str, value: Any, rule: Any, words: str, remedy: str) -> None:

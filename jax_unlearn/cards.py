@@ -9,19 +9,21 @@ only; a card of your own, in a file of your own, is served like those of the lib
 from __future__ import annotations
 
 import dataclasses
+import functools
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, Self
 
 import optax
 
+from jax_unlearn import _validate
 from jax_unlearn.types import (
     Array,
     Batch,
     Harmonizer,
     LossFn,
     Model,
-    ModelState,
     Params,
     PyTree,
     UnlearnBatch,
@@ -36,15 +38,42 @@ if TYPE_CHECKING:  # the core imports nothing above it
     from jax_unlearn.data import Examples, Schedule
     from jax_unlearn.drivers.guards import Guard
 
-Variables = tuple[Params, ModelState]
+Variables = tuple[PyTree, PyTree]
 """Parameters and state of a model."""
 
-Transform = Callable[[Params, ModelState], Variables]
+Transform = Callable[[PyTree, PyTree], Variables]
 """A one-shot method: from the original's parameters and state to the unlearned's."""
+
+Positive = Annotated[float, _validate.positive]
+NotNegative = Annotated[float, _validate.not_negative]
+Share = Annotated[float, _validate.share]
+Count = Annotated[int, functools.partial(_validate.at_least, low=1)]
 
 
 @dataclasses.dataclass(frozen=True)
-class NoOptions:
+class Options:
+    """Options that check themselves by the types of their fields.
+
+    A `Literal` admits its names, and `Positive`, `NotNegative`, `Share` or `Count` the
+    numbers of its rule; None stands for what the method itself takes.
+
+    Raises:
+      InputError: names the field, and its default as the remedy.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Shove(Options):
+    ...     push: Positive = 0.5
+    >>> Shove(push=-1.0)
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: push=-1.0 must be positive and finite; try 0.5
+    """
+
+    def __post_init__(self):
+        _validate.fields(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class NoOptions(Options):
     """Options of a card that has none."""
 
 
@@ -84,6 +113,11 @@ class Job(NamedTuple):
     transform: Transform | None = None
     guards: Callable[[UnlearnState], Sequence[Guard]] | None = None
     finish: Callable[[UnlearnState], Variables] | None = None
+
+    @classmethod
+    def once(cls, move: Callable[[Params], Params]) -> Job:
+        """Return the job of a function of the parameters alone."""
+        return cls(None, None, transform=lambda params, state: (move(params), state))
 
     @property
     def steps(self) -> int:
@@ -270,7 +304,43 @@ class Lab(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # one object a card
-class Card:
+class _Facts:
+    """What cards of methods and of weightings both say."""
+
+    name: str
+    label: str
+    title: str
+    build: Callable[[Any, Any], Any]
+    _: dataclasses.KW_ONLY
+    source: str = "our choice"
+    options: type = NoOptions
+    compares: str = ""
+    search: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        build: Callable[..., Any],
+        label: str,
+        title: str = "",
+        source: str = "our choice",
+    ) -> Self:
+        """Return the card of a `build`: of its name, and the options it annotates."""
+        options = typing.get_type_hints(build).get("options", NoOptions)
+        name, title = build.__name__.strip("_"), title or label
+        return cls(name, label, title, build, source=source, options=options)
+
+    def but(self, **changes: Any) -> Self:
+        """Return the card with other values of some fields."""
+        return dataclasses.replace(self, **changes)
+
+    def tries(self, **values: Sequence[Any]) -> Self:
+        """Return the card with what a search is to try, by setting."""
+        return self.but(search=values)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Card(_Facts):
     """One method: all that is to be known of it.
 
     Attributes:
@@ -284,7 +354,7 @@ class Card:
       cost: in gradients of single samples: E epochs, F forget, R retain samples (of the
         share that may be read), T steps of the training. A forward pass counts a third.
       source: where it was published.
-      options: frozen dataclass of what only it is told; checks itself.
+      options: frozen dataclass of what only it is told; checks itself, see `Options`.
       kind: "steps": an `Unlearner` that descends step by step; "one-shot": a function
         of the parameters; "training": from a random start.
       roles: the objectives it asks the lab for; a kind of model that lacks one of them
@@ -304,34 +374,30 @@ class Card:
         nothing: every run compiles a step of its own, which is never wrong.
       search: values worth trying, by setting; the first is searched closer.
       check: `(setting)` refuses what does not go together with common fields.
+
+    >>> card = Card("shove", "Shove", "Shove them away", lambda lab, options: ...)
+    >>> card.but(reads=("forget",)).tries(epochs=(1, 3)).search
+    {'epochs': (1, 3)}
     """
 
-    name: str
-    label: str
-    title: str
-    build: Callable[[Any, Any], Job]
-    reads: tuple[str, ...]
+    reads: tuple[str, ...] = ("forget", "retain")
     cost: str = "not said"
-    source: str = "our choice"
-    options: type = NoOptions
     kind: Literal["steps", "one-shot", "training"] = "steps"
     roles: tuple[str, ...] = ("remember",)
     weighs: bool = True
     schedule: bool = False
     joins: bool = False
     by_epochs: bool = False
-    compares: str = ""
     weighting: str = "uniform"
     harmonizer: str = "none"
     salient: bool = False
     frozen: bool = False
     step_reads: tuple[str, ...] | None = None
-    search: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
     check: Callable[[Any], None] | None = None
 
 
-@dataclasses.dataclass(frozen=True, eq=False)  # one object a card
-class WeightingCard:
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class WeightingCard(_Facts):
     """One weighting of the forget samples.
 
     Attributes:
@@ -346,14 +412,6 @@ class WeightingCard:
         `Card.step_reads`.
     """
 
-    name: str
-    label: str
-    title: str
-    build: Callable[[Any, Any], Weighting]
-    source: str = "our choice"
-    options: type = NoOptions
     reads: Literal["losses", "logits"] = "losses"
-    compares: str = ""
     reference: Callable[[Any], str] = lambda options: ""
     shared: bool = False
-    search: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)

@@ -3,8 +3,7 @@
 `CARDS` is the catalogue: what every method says of itself, beside its factory.
 """
 
-from jax_unlearn.methods.amnesiac import amnesiac_relabel as amnesiac_relabel
-from jax_unlearn.methods.ascent import GRADIENT_ASCENT, NEGGRAD_PLUS
+from jax_unlearn.methods.ascent import ESD, GRADIENT_ASCENT, NEGGRAD_PLUS
 from jax_unlearn.methods.ascent import gradient_ascent as gradient_ascent
 from jax_unlearn.methods.ascent import neggrad_plus as neggrad_plus
 from jax_unlearn.methods.assemble import assemble as assemble
@@ -15,7 +14,6 @@ from jax_unlearn.methods.finetune import FINETUNE, L1_SPARSE, RETRAIN
 from jax_unlearn.methods.finetune import finetune as finetune
 from jax_unlearn.methods.finetune import l1_penalty as l1_penalty
 from jax_unlearn.methods.finetune import l1_sparse as l1_sparse
-from jax_unlearn.methods.guidance import ESD
 from jax_unlearn.methods.ltu import LTU
 from jax_unlearn.methods.ltu import ltu as ltu
 from jax_unlearn.methods.ltu import meta_unlearn as meta_unlearn
@@ -26,6 +24,7 @@ from jax_unlearn.methods.relabel import (
     SALUN,
     SALUN_SOFT,
 )
+from jax_unlearn.methods.relabel import amnesiac_relabel as amnesiac_relabel
 from jax_unlearn.methods.relabel import endpoint_transport as endpoint_transport
 from jax_unlearn.methods.relabel import random_label as random_label
 from jax_unlearn.methods.relabel import salun as salun

@@ -1,11 +1,13 @@
-"""Methods that climb the loss of the forget set."""
+"""Methods that lead away: up the loss of the forget set, or by negative guidance."""
 
 import dataclasses
+from functools import partial
+from typing import Annotated
 
 import optax
 
 from jax_unlearn import _validate, harmonize, objectives
-from jax_unlearn.cards import Card, Job, Lab, NoOptions
+from jax_unlearn.cards import Card, Job, Lab, NotNegative, Options
 from jax_unlearn.methods.assemble import assemble
 from jax_unlearn.types import Harmonizer, LossFn, Model, Unlearner, Weighting
 
@@ -111,21 +113,28 @@ def neggrad_plus(
 
 
 @dataclasses.dataclass(frozen=True)
-class NegGradPlus:
+class NegGradPlus(Options):
     """Options of NegGrad+.
 
     Attributes:
       alpha: share of the retain loss.
     """
 
-    alpha: float = 0.95
-
-    def __post_init__(self):
-        _validate.within("alpha", self.alpha, "[0, 1]", "try 0.95")
+    alpha: Annotated[float, partial(_validate.within, interval="[0, 1]")] = 0.95
 
 
-def _gradient_ascent(lab: Lab, options: NoOptions) -> Job:
-    del options
+@dataclasses.dataclass(frozen=True)
+class Esd(Options):
+    """Options of ESD.
+
+    Attributes:
+      guidance: η, how far past the unconditioned prediction the target lies.
+    """
+
+    guidance: NotNegative = 1.0
+
+
+def _gradient_ascent(lab: Lab, _: Options) -> Job:
     unlearner = assemble(
         lab.model,
         lab.optimizer(),
@@ -148,34 +157,31 @@ def _neggrad_plus(lab: Lab, options: NegGradPlus) -> Job:
     return Job(unlearner, lab.schedule("both"))
 
 
-GRADIENT_ASCENT = Card(
-    name="gradient_ascent",
-    label="GA",
-    title="Gradient ascent (GA)",
-    build=_gradient_ascent,
-    reads=("forget",),
-    cost="E·F",
-    source="arXiv 2109.13398",
-    roles=("ascend",),
-    step_reads=(),
-    search={"learning_rate": (0.0001, 0.0003, 0.001), "epochs": (3, 8)},
+def _esd(lab: Lab, options: Esd) -> Job:
+    unlearner = assemble(
+        lab.model,
+        lab.optimizer(),
+        forget=lab.objective("guide", strength=options.guidance),
+        retain=lab.objective("remember"),
+        **lab.joint(),
+    )
+    return Job(unlearner, lab.schedule("both"))
+
+
+GRADIENT_ASCENT = (
+    Card.of(_gradient_ascent, "GA", "Gradient ascent (GA)", "arXiv 2109.13398")
+    .but(reads=("forget",), cost="E·F", roles=("ascend",), step_reads=())
+    .tries(learning_rate=(0.0001, 0.0003, 0.001), epochs=(3, 8))
 )
 
-NEGGRAD_PLUS = Card(
-    name="neggrad_plus",
-    label="NegGrad+",
-    title="NegGrad+",
-    build=_neggrad_plus,
-    reads=("forget", "retain"),
-    cost="E·(R + F)",
-    source="arXiv 2302.09880",
-    options=NegGradPlus,
-    roles=("ascend", "remember"),
-    schedule=True,
-    step_reads=(),
-    search={
-        "learning_rate": (0.003, 0.01, 0.03),
-        "alpha": (0.95, 0.99),
-        "epochs": (3,),
-    },
+NEGGRAD_PLUS = (
+    Card.of(_neggrad_plus, "NegGrad+", source="arXiv 2302.09880")
+    .but(cost="E·(R + F)", roles=("ascend", "remember"), schedule=True, step_reads=())
+    .tries(learning_rate=(0.003, 0.01, 0.03), alpha=(0.95, 0.99), epochs=(3,))
+)
+
+ESD = (
+    Card.of(_esd, "ESD", "Negative guidance (ESD)", "arXiv 2303.07345")
+    .but(reads=("forget", "retain", "original"), cost="5/3·E·F + E·R")
+    .but(roles=("guide", "remember"), schedule=True, step_reads=())
 )

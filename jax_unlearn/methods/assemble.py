@@ -1,7 +1,7 @@
 """Put a forget loss, a retain loss, a weighting and an optimizer together."""
 
 import math
-from typing import NamedTuple, TypedDict, cast
+from typing import NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,6 @@ from jax_unlearn import _validate, harmonize
 from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import counted, mean_loss, uniform_weights, weighted_grad
 from jax_unlearn.methods.step import (
-    MODEL_STATES,
     Pass,
     Weigher,
     forget_gradient,
@@ -23,20 +22,16 @@ from jax_unlearn.objectives.base import Objective
 from jax_unlearn.types import (
     Array,
     Aux,
-    Batch,
     Harmonizer,
     LossFn,
     Model,
-    Params,
-    UnlearnBatch,
     Unlearner,
-    UnlearnState,
     Weighting,
 )
 from jax_unlearn.weights.combine import uniform
 
 
-class Options(TypedDict, total=False):
+class Assembly(TypedDict, total=False):
     """What most methods hand on to `assemble`, which says more.
 
     Attributes:
@@ -90,29 +85,26 @@ def assemble(
       InputError: no loss at all, unknown option, or a merged pass of losses that are
         not `Objective`s, with a harmonizer or with `model_state="retain"`.
 
-    >>> from jax_unlearn import objectives
-    >>> from jax_unlearn.adapters import from_stateless
-    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
-    >>> alg = assemble(model, optax.sgd(1.0), forget=objectives.ascent(model))
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> alg = assemble(model, optax.sgd(1.0), forget=ju.objectives.ascent(model))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> forget = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
-    >>> state, info = alg.step(state, UnlearnBatch(forget), jax.random.key(0))
+    >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    >>> state, info = alg.step(state, ju.UnlearnBatch(forget), jax.random.key(0))
     >>> print(state.params)  # 2 − p_1, p_1 = 1/(1 + e²)
     1.8808
     """
     if forget is None and retain is None:
         raise InputError("forget=None, retain=None: give at least one loss")
-    _validate.choice("model_state", model_state, *MODEL_STATES)
     _validate.choice("forward", forward, "separate", "merged")
     if forward == "merged":
         _check_merged(forget, retain, harmonizer, model_state)
     if model_state == "frozen":
         forget, retain = _eval_mode(forget), _eval_mode(retain)
-    weighting = uniform() if weighting is None else weighting
-    harmonizer = harmonize.add() if harmonizer is None else harmonizer
+    weighting, harmonizer = weighting or uniform(), harmonizer or harmonize.add()
     parts = _Parts(forget, retain, Weigher(model, weighting), harmonizer, model_state)
 
-    def passed(state: UnlearnState, batch: UnlearnBatch, key: Array) -> Pass:
+    def passed(state, batch, key):
         both = batch.forget is not None and batch.retain is not None
         one = _merged if forward == "merged" and both else _separate
         return one(parts, state, batch, key)
@@ -122,7 +114,7 @@ def assemble(
         optimizer,
         weighting=weighting,
         data=tuple(getattr(loss, "data", ()) for loss in (forget, retain)),
-        frozen=model_state == "frozen",
+        model_state=model_state,
     )
 
 
@@ -136,9 +128,7 @@ class _Parts(NamedTuple):
     model_state: str
 
 
-def _separate(
-    parts: _Parts, state: UnlearnState, batch: UnlearnBatch, key: Array
-) -> Pass:
+def _separate(parts: _Parts, state, batch, key: Array) -> Pass:
     """Return the joint gradient of one pass a batch."""
     forget_key, retain_key = jax.random.split(key)
     forget, retain = map(with_data, parts[:2], state.objective_state)
@@ -181,18 +171,16 @@ def _separate(
     return passed._replace(grads=parts.harmonizer(*pair))
 
 
-def _merged(
-    parts: _Parts, state: UnlearnState, batch: UnlearnBatch, key: Array
-) -> Pass:
+def _merged(parts: _Parts, state, batch, key: Array) -> Pass:
     """Return the joint gradient of one forward pass over both batches."""
     forget, retain = map(with_data, parts[:2], state.objective_state)
-    pair = cast(tuple[Batch, Batch], (batch.forget, batch.retain))
+    pair = (batch.forget, batch.retain)
     sizes = (pair[0].labels.shape[0], pair[1].labels.shape[0])
     weights_fn = weights_of(parts.weigher, forget, state, batch)
     forget_key, retain_key, apply_key = jax.random.split(key, 3)
     inputs = jax.tree.map(_join, pair[0].inputs, pair[1].inputs)
 
-    def losses_fn(params: Params):
+    def losses_fn(params):
         outputs, model_state = forget.model.apply(
             params, state.model_state, inputs, train=forget.train, key=apply_key
         )
@@ -206,7 +194,7 @@ def _merged(
         others, _ = retain.output_loss(second, pair[1], retain_key, retain.data)
         return _join(losses, others), Aux(first, task_losses, model_state)
 
-    def joint_weights(losses: Array, aux: Aux):
+    def joint_weights(losses, aux):
         first, second = _part(losses, sizes)
         weights, carry = weights_fn(first, aux)
         return _join(weights, jnp.ones_like(second)), carry
@@ -225,12 +213,7 @@ def _merged(
     )
 
 
-def _check_merged(
-    forget: LossFn | None,
-    retain: LossFn | None,
-    harmonizer: Harmonizer | None,
-    model_state: str,
-) -> None:
+def _check_merged(forget, retain, harmonizer, model_state: str) -> None:
     """Refuse what one pass over both batches cannot do."""
     if not (isinstance(forget, Objective) and isinstance(retain, Objective)):
         raise InputError(

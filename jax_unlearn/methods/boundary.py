@@ -9,25 +9,12 @@ import numpy as np
 import optax
 
 from jax_unlearn import _validate, losses, objectives
-from jax_unlearn.cards import Card, Job, Lab, NoOptions
+from jax_unlearn.cards import Card, Job, Lab, Options, Positive
 from jax_unlearn.data import as_floats
 from jax_unlearn.errors import InputError
 from jax_unlearn.methods.assemble import assemble
 from jax_unlearn.objectives.boundary import fixed_label
-from jax_unlearn.types import (
-    Array,
-    Aux,
-    Batch,
-    Model,
-    ModelState,
-    Params,
-    PyTree,
-    UnlearnBatch,
-    Unlearner,
-    UnlearnInfo,
-    UnlearnState,
-    Weighting,
-)
+from jax_unlearn.types import Array, Aux, Model, PyTree, Unlearner, Weighting
 
 
 def boundary_shrink(
@@ -58,12 +45,12 @@ def boundary_shrink(
 
     Reference: Chen et al., arXiv 2303.11570.
 
-    >>> from jax_unlearn.adapters import from_stateless
-    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> alg = boundary_shrink(model, optax.sgd(1.0), labels=jnp.array([1]))
-    >>> forget = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
+    >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, info = alg.step(state, UnlearnBatch(forget), jax.random.key(0))
+    >>> state, info = alg.step(state, ju.UnlearnBatch(forget), jax.random.key(0))
     >>> print(state.params)  # 2 − p_0, p_0 = 1/(1 + e^-2)
     1.1192
     """
@@ -103,13 +90,11 @@ def boundary_expand(
     """Expand the boundary (BE): send D_f to an extra class that is then dropped.
 
     Minimises (1/n) Σ w_i CE([f(x_i), k·h(x_i) + b], K) over D_f: h are the features
-    before the last layer, (k, b) the neuron of a class K beside the classes 0..K−1. The
-    retain set is unused.
+    before the last layer, (k, b) the neuron of a class K beside the classes 0..K−1.
 
-    The parameters of the state are those of the network all along; the neuron is in
-    `objective_state`, so to drop it takes nothing. Logits and features are two passes
-    of the same parameters: compiled, they share the forward pass but not the backward
-    one, so that a step costs about 1.6 plain ones.
+    The state's parameters are those of the network all along; the neuron is in
+    `objective_state`, so to drop it takes nothing. Compiled, the passes of logits and
+    features share their forward half: a step costs about 1.6 plain ones.
 
     Args:
       model: the network; outputs are logits `[B, K]`.
@@ -117,14 +102,12 @@ def boundary_expand(
         its `init` is not used.
       optimizer: any optax transformation, of the network alone, so that
         `ju.masks.masked` fits; published: lr 1e-6 to 1e-5, 10 epochs.
-      head_optimizer: any optax transformation, of the neuron.
+      head_optimizer: of the neuron; published code gives both the same.
       num_classes: K.
       width: D.
-      weighting: weights of the forget samples, which look at the K logits of the
-        network and the true label; default uniform.
+      weighting: looks at the K logits of the network and the true label.
       seed: of the neuron, drawn from U(−1/√D, 1/√D) like an ordinary linear layer.
-      model_state: what happens to BatchNorm statistics, see `assemble`; those after
-        the pass of the logits count.
+      model_state: see `assemble`; the statistics after the pass of the logits count.
 
     Returns:
       An `Unlearner` that reads `UnlearnBatch.forget`. `update_norm` counts the neuron.
@@ -133,11 +116,10 @@ def boundary_expand(
       InputError: `num_classes` or `width` below 1; in the step, if logits or features
         are not of that size.
 
-    Reference: Chen et al., arXiv 2303.11570. An optimizer for the neuron is our choice:
-    published code gives both the same, which is `head_optimizer=optimizer`.
+    Reference: Chen et al., arXiv 2303.11570.
 
-    >>> from jax_unlearn.adapters import from_stateless
-    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> alg = boundary_expand(
     ...     model,
     ...     model,
@@ -157,20 +139,20 @@ def boundary_expand(
     def plain(params, model_state, inputs, *, train, key=None):
         return model.apply(params["network"], model_state, inputs, train=train, key=key)
 
-    def shadow(
-        params: PyTree, model_state: ModelState, batch: Batch, key: Array
-    ) -> tuple[Array, Aux]:
+    def shadow(params, model_state, batch, key):
         """Return the losses towards the extra class."""
         read = (params["network"], model_state, batch.inputs)
         logits, model_state = model.apply(*read, train=train, key=key)
         hidden, _ = features.apply(*read, train=train, key=key)
-        _check_sizes(logits, hidden, num_classes, width)
-        extra = _extra_logit(params["neuron"], hidden)
+        _check_size("the model", logits, "num_classes", num_classes)
+        _check_size("features", hidden, "width", width)
+        neuron = params["neuron"]
+        extra = hidden.astype(jnp.float32) @ neuron["kernel"] + neuron["bias"]
         wide = jnp.concatenate([logits.astype(jnp.float32), extra[:, None]], axis=1)
         towards = jnp.full(batch.labels.shape, num_classes, jnp.int32)
-        return losses.cross_entropy(wide, towards), Aux(
-            logits, losses.cross_entropy(logits, batch.labels), model_state
-        )
+        task_losses = losses.cross_entropy(logits, batch.labels)
+        aux = Aux(logits, task_losses, model_state)
+        return losses.cross_entropy(wide, towards), aux
 
     inner = assemble(
         Model(model.init, plain),
@@ -180,35 +162,23 @@ def boundary_expand(
         model_state=model_state,
     )
 
-    def init(params: Params, model_state: ModelState) -> UnlearnState:
-        both = {"network": params, "neuron": _neuron(seed, width)}
-        return _split(inner.init(both, model_state))
+    def split(state):
+        """Move the neuron from the parameters to the arrays of the objective."""
+        data = BoundaryExpandData(state.params["neuron"], state.objective_state)
+        return state._replace(params=state.params["network"], objective_state=data)
 
-    def step(
-        state: UnlearnState, batch: UnlearnBatch, key: Array
-    ) -> tuple[UnlearnState, UnlearnInfo]:
-        joined, info = inner.step(_join(state), batch, key)
-        return _split(joined), info
+    def init(params, model_state):
+        both = {"network": params, "neuron": _neuron(seed, width)}
+        return split(inner.init(both, model_state))
+
+    def step(state, batch, key):
+        neuron, data = state.objective_state
+        both = {"network": state.params, "neuron": neuron}
+        state = state._replace(params=both, objective_state=data)
+        state, info = inner.step(state, batch, key)
+        return split(state), info
 
     return Unlearner(init, step)
-
-
-def _split(state: UnlearnState) -> UnlearnState:
-    """Move the neuron from the parameters to the arrays of the objective."""
-    both = state.params
-    return state._replace(
-        params=both["network"],
-        objective_state=BoundaryExpandData(both["neuron"], state.objective_state),
-    )
-
-
-def _join(state: UnlearnState) -> UnlearnState:
-    """Undo `_split`."""
-    data = state.objective_state
-    return state._replace(
-        params={"network": state.params, "neuron": data.neuron},
-        objective_state=data.inner,
-    )
 
 
 def _neuron(seed: int | Array, width: int) -> PyTree:
@@ -221,20 +191,10 @@ def _neuron(seed: int | Array, width: int) -> PyTree:
     return {"kernel": drawn(kernel_key, (width,)), "bias": drawn(bias_key, ())}
 
 
-def _extra_logit(neuron: PyTree, hidden: Array) -> Array:
-    """Return k·h + b, `f32[B]`."""
-    return hidden.astype(jnp.float32) @ neuron["kernel"] + neuron["bias"]
-
-
-def _check_sizes(logits: Array, hidden: Array, num_classes: int, width: int) -> None:
-    if logits.ndim != 2 or logits.shape[1] != num_classes:
+def _check_size(whose: str, outputs: Array, name: str, size: int) -> None:
+    if outputs.ndim != 2 or outputs.shape[1] != size:
         raise InputError(
-            f"the model gives logits {logits.shape}, num_classes={num_classes}: it "
-            "must give [B, num_classes]"
-        )
-    if hidden.ndim != 2 or hidden.shape[1] != width:
-        raise InputError(
-            f"features gives {hidden.shape}, width={width}: it must give [B, width]"
+            f"{whose} gives {outputs.shape}, {name}={size}: it must give [B, {name}]"
         )
 
 
@@ -243,10 +203,10 @@ def _side_by_side(
 ) -> optax.GradientTransformation:
     """Give each part of the parameters an optimizer of its own."""
 
-    def init(params: PyTree) -> PyTree:
+    def init(params):
         return {name: optimizers[name].init(params[name]) for name in optimizers}
 
-    def update(updates: PyTree, state: PyTree, params: PyTree = None):
+    def update(updates, state, params: PyTree = None):
         pairs = {
             name: optimizers[name].update(updates[name], state[name], params[name])
             for name in optimizers
@@ -258,17 +218,14 @@ def _side_by_side(
 
 
 @dataclasses.dataclass(frozen=True)
-class BoundaryShrink:
+class BoundaryShrink(Options):
     """Options of boundary shrink.
 
     Attributes:
       bound: how far its neighbours are, for pixels in 0..1.
     """
 
-    bound: float = 0.1
-
-    def __post_init__(self):
-        _validate.positive("bound", self.bound)
+    bound: Positive = 0.1
 
 
 def _boundary_shrink(lab: Lab, options: BoundaryShrink) -> Job:
@@ -292,8 +249,7 @@ def _boundary_shrink(lab: Lab, options: BoundaryShrink) -> Job:
     return Job(unlearner, lab.schedule("forget"))
 
 
-def _boundary_expand(lab: Lab, options: NoOptions) -> Job:
-    del options
+def _boundary_expand(lab: Lab, _: Options) -> Job:
     unlearner = boundary_expand(
         lab.model,
         lab.featured,
@@ -308,31 +264,14 @@ def _boundary_expand(lab: Lab, options: NoOptions) -> Job:
     return Job(unlearner, lab.schedule("forget"))
 
 
-_SEARCH = {"learning_rate": (0.0001, 0.0003, 0.001), "epochs": (3, 8)}
-
-BOUNDARY_SHRINK = Card(
-    name="boundary_shrink",
-    label="BS",
-    title="Boundary shrink (BS)",
-    build=_boundary_shrink,
-    reads=("forget", "original"),
-    cost="E·F + F",
-    source="arXiv 2303.11570",
-    options=BoundaryShrink,
-    roles=("logits",),
-    step_reads=(),
-    search=_SEARCH,
+BOUNDARY_SHRINK = (
+    Card.of(_boundary_shrink, "BS", "Boundary shrink (BS)", "arXiv 2303.11570")
+    .but(reads=("forget", "original"), cost="E·F + F", roles=("logits",), step_reads=())
+    .tries(learning_rate=(0.0001, 0.0003, 0.001), epochs=(3, 8))
 )
 
-BOUNDARY_EXPAND = Card(
-    name="boundary_expand",
-    label="BE",
-    title="Boundary expand (BE)",
-    build=_boundary_expand,
-    reads=("forget",),
-    cost="E·F",
-    source="arXiv 2303.11570",
-    roles=("logits", "features"),
-    step_reads=(),
-    search=_SEARCH,
+BOUNDARY_EXPAND = (
+    Card.of(_boundary_expand, "BE", "Boundary expand (BE)", "arXiv 2303.11570")
+    .but(reads=("forget",), cost="E·F", roles=("logits", "features"), step_reads=())
+    .but(search=BOUNDARY_SHRINK.search)
 )

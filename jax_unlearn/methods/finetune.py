@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jax_unlearn import _validate, objectives
-from jax_unlearn.cards import Card, Job, Lab, NoOptions
+from jax_unlearn.cards import Card, Job, Lab, NotNegative, Options
 from jax_unlearn.methods.assemble import assemble
 from jax_unlearn.types import Array, LossFn, Model, Unlearner
 
@@ -137,21 +137,17 @@ def l1_penalty(schedule: optax.Schedule) -> optax.GradientTransformation:
 
 
 @dataclasses.dataclass(frozen=True)
-class L1Sparse:
+class L1Sparse(Options):
     """Options of l1-sparse.
 
     Attributes:
       penalty: γ of the first step.
     """
 
-    penalty: float = 1e-4
-
-    def __post_init__(self):
-        _validate.not_negative("penalty", self.penalty, "try 1e-4")
+    penalty: NotNegative = 1e-4
 
 
-def _finetune(lab: Lab, options: NoOptions) -> Job:
-    del options
+def _finetune(lab: Lab, _: Options) -> Job:
     unlearner = assemble(
         lab.model,
         lab.optimizer(),
@@ -174,50 +170,25 @@ def _l1_sparse(lab: Lab, options: L1Sparse) -> Job:
     return Job(unlearner, schedule)
 
 
-def _retrain(lab: Lab, options: NoOptions) -> Job:
-    del options
+def _retrain(lab: Lab, _: Options) -> Job:
     return lab.retraining("retain", seed=lab.seed)[0]
 
 
-FINETUNE = Card(
-    name="finetune",
-    label="FT",
-    title="Fine-tune (FT)",
-    build=_finetune,
-    reads=("retain",),
-    cost="E·R",
-    source="arXiv 2310.12508",
-    weighs=False,
-    step_reads=(),
-    search={"learning_rate": (0.03, 0.1, 0.2), "epochs": (3, 8)},
+FINETUNE = (
+    Card.of(_finetune, "FT", "Fine-tune (FT)", "arXiv 2310.12508")
+    .but(reads=("retain",), cost="E·R", weighs=False, step_reads=())
+    .tries(learning_rate=(0.03, 0.1, 0.2), epochs=(3, 8))
 )
 
-L1_SPARSE = Card(
-    name="l1_sparse",
-    label="l1-sparse",
-    title="l1-sparse",
-    build=_l1_sparse,
-    reads=("retain",),
-    cost="E·R",
-    source="arXiv 2304.04934",
-    options=L1Sparse,
-    weighs=False,
-    step_reads=("length",),
-    search={
-        "learning_rate": (0.03, 0.1, 0.2),
-        "penalty": (1e-4, 1e-3),
-        "epochs": (5,),
-    },
+L1_SPARSE = (
+    Card.of(_l1_sparse, "l1-sparse", source="arXiv 2304.04934")
+    .but(reads=("retain",), cost="E·R", weighs=False, step_reads=("length",))
+    .tries(learning_rate=(0.03, 0.1, 0.2), penalty=(1e-4, 1e-3), epochs=(5,))
 )
 
-RETRAIN = Card(
-    name="retrain",
-    label="Retrain",
-    title="Retrain",
-    build=_retrain,
+RETRAIN = Card.of(_retrain, "Retrain", source="–").but(
     reads=("retain", "training"),
     cost="T·R",
-    source="–",
     kind="training",
     weighs=False,
     step_reads=("length",),

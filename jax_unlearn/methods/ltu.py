@@ -1,8 +1,9 @@
 """Learning to unlearn (LTU): both gradients by meta-optimization, then harmonized."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, cast, get_args
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, Literal, NamedTuple, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,39 +11,14 @@ import numpy as np
 import optax
 
 from jax_unlearn import _validate, harmonize, objectives
-from jax_unlearn.cards import Card, Job, Lab
+from jax_unlearn.cards import Card, Count, Job, Lab, NotNegative, Options
 from jax_unlearn.data import queried
 from jax_unlearn.errors import InputError
-from jax_unlearn.gradients import (
-    MetaGradInfo,
-    mean_loss,
-    meta_grad,
-    uniform_weights,
-    weighted_loss,
-)
+from jax_unlearn.gradients import mean_loss, meta_grad, uniform_weights, weighted_loss
 from jax_unlearn.membership.attacks import Attack, AttackParams
-from jax_unlearn.methods.step import (
-    MODEL_STATES,
-    Pass,
-    Weigher,
-    stepping,
-    weights_of,
-    with_data,
-)
+from jax_unlearn.methods.step import Pass, Weigher, stepping, weights_of, with_data
 from jax_unlearn.objectives.base import Objective
-from jax_unlearn.types import (
-    Array,
-    Batch,
-    Harmonizer,
-    Model,
-    ModelState,
-    Params,
-    PyTree,
-    UnlearnBatch,
-    Unlearner,
-    UnlearnState,
-    Weighting,
-)
+from jax_unlearn.types import Array, Batch, Harmonizer, Model, Unlearner, Weighting
 from jax_unlearn.weights.combine import uniform
 
 
@@ -71,15 +47,12 @@ def ltu(
       parts as there are attacks; one attack, drawn anew each step, is the support on
       the first part, every other one a query on a part of its own.
 
-    All passes read the incoming model state, and g_f looks at the model in use (eval
-    mode). So does g_r by default: its queries are skewed on purpose, and BatchNorm
-    statistics of such batches are those of no data the model will meet.
-
-    Give the optimizer to `ju.masks.masked` to move only salient weights.
+    All passes read the incoming model state, g_f in eval mode, and g_r too by default:
+    BatchNorm statistics of skewed queries are those of no data the model will meet.
 
     Args:
       model: the network; outputs are logits `[B, K]`.
-      optimizer: any optax transformation, for the outer step.
+      optimizer: of the outer step; `ju.masks.masked` moves only salient weights.
       num_classes: K.
       queries: N, see `meta_unlearn`.
       attacks: two or more membership attacks of different names.
@@ -87,8 +60,7 @@ def ltu(
         `ju.membership.train_attacks`.
       redraw: new random labels at every step instead of one draw a sample.
       seed: of the fixed labels.
-      **options: `inner`, `inner_steps`, `first_order`, `remat`, `weighting`,
-        `harmonizer` and `model_state`, as `meta_unlearn`.
+      **options: what else `meta_unlearn` takes.
 
     Returns:
       An `Unlearner` that reads `UnlearnBatch.forget` and `.retain`. Of its
@@ -96,30 +68,20 @@ def ltu(
       query loss after the virtual step, `conflict` the cosine between g_f and g_r.
 
     Raises:
-      InputError: fewer than two attacks, a name twice or without parameters, `queries`
-        below 1, unknown `model_state`; in the step: no forget or retain batch, a
-        retain batch that is not N equal parts, fewer forget samples than attacks.
+      InputError: as `meta_unlearn`; a name of an attack twice or without parameters.
 
     Reference: LTU, arXiv 2407.10494, equations 1 to 4. Which losses the attacks make,
     the division of the forget batch and the defaults are our choice.
 
-    >>> from jax_unlearn import membership
-    >>> from jax_unlearn.adapters import from_stateless
-    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
-    >>> attacks = [membership.logistic(), membership.gaussian_ratio()]
-    >>> learned = {
-    ...     a.name: a.init(jax.random.key(0), d) for a, d in zip(attacks, (3, 1))
-    ... }
-    >>> alg = ltu(
-    ...     model,
-    ...     optax.sgd(0.1),
-    ...     num_classes=2,
-    ...     queries=2,
-    ...     attacks=attacks,
-    ...     attack_params=learned,
-    ... )
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> attacks = [ju.membership.logistic(), ju.membership.gaussian_ratio()]
+    >>> params = [a.init(jax.random.key(0), d) for a, d in zip(attacks, (3, 1))]
+    >>> learned = {a.name: p for a, p in zip(attacks, params)}
+    >>> told = dict(num_classes=2, queries=2, attacks=attacks, attack_params=learned)
+    >>> alg = ltu(model, optax.sgd(0.1), **told)
     >>> x, y = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([0, 1])
-    >>> batch = UnlearnBatch(Batch(x, y, jnp.array([0, 1])), Batch(x, y))
+    >>> batch = ju.UnlearnBatch(Batch(x, y, jnp.array([0, 1])), Batch(x, y))
     >>> state, info = alg.step(alg.init(jnp.float32(2.0), ()), batch, jax.random.key(0))
     >>> print(info.forget_loss)  # both samples relabelled to the other class
     2.1269
@@ -130,8 +92,7 @@ def ltu(
             f"attacks={names}: give 2 or more membership models, each with its own "
             "name, such as membership.default_attacks()"
         )
-    missing = [name for name in names if name not in attack_params]
-    if missing:
+    if missing := [name for name in names if name not in attack_params]:
         raise InputError(
             f"attack_params lacks {missing[0]!r}: pass what "
             "membership.train_attacks returned for these attacks"
@@ -139,15 +100,13 @@ def ltu(
     relabel = objectives.random_label(
         model, num_classes=num_classes, redraw=redraw, seed=seed
     )
+    audits = [objectives.nonmember(model, a, attack_params[a.name]) for a in attacks]
     return meta_unlearn(
         model,
         optimizer,
         relabel=relabel,
         remember=objectives.descent(model),
-        audits=[
-            objectives.nonmember(model, attack, attack_params[attack.name])
-            for attack in attacks
-        ],
+        audits=audits,
         queries=queries,
         **options,
     )
@@ -173,7 +132,7 @@ def meta_unlearn(
 
     Args:
       model: the network.
-      optimizer: any optax transformation, for the outer step.
+      optimizer: of the outer step.
       relabel: support loss of g_r on forget samples; of diffusion models
         `ju.objectives.relabel_condition`.
       remember: query loss of g_r on retain samples; `ju.objectives.denoise`.
@@ -181,16 +140,14 @@ def meta_unlearn(
         `ju.objectives.denoising_nonmember`.
       queries: N, how many query batches of equal size stand one after the other in
         `UnlearnBatch.retain`.
-      inner: any optax transformation, for the virtual step; default SGD of rate 0.003.
-        Where its rate passes the inverse of the support loss's largest curvature the
-        virtual step diverges, and the gradient through it explodes: lower the rate, or
-        clip in `optimizer`. `optax.set_to_zero()` looks nowhere ahead (the ablation
-        without meta-test).
+      inner: of the virtual step; default SGD of rate 0.003. Where its rate passes the
+        inverse of the support loss's largest curvature the gradient through it
+        explodes: lower the rate, or clip in `optimizer`. `optax.set_to_zero()` does not
+        look ahead (the ablation without meta-test).
       inner_steps: number of virtual steps.
       first_order: take the virtual step's gradient for a constant.
       remat: save memory, see `ju.gradients.meta_grad`.
-      weighting: weights of the support of g_r, taken anew at each virtual step;
-        default uniform.
+      weighting: of the support of g_r, anew at each virtual step; default uniform.
       harmonizer: default `one_way()`: g_f gives up what conflicts with g_r.
       model_state: "frozen": BatchNorm statistics stay, all passes are in eval mode.
         "sequential" and "retain": g_r is one of train mode, each batch with statistics
@@ -201,40 +158,36 @@ def meta_unlearn(
       An `Unlearner`, see `ltu`.
 
     Raises:
-      InputError: fewer than two audits, `queries` below 1; in the step as `ltu`.
+      InputError: fewer than two audits, `queries` below 1, unknown `model_state`; in
+        the step: no forget or retain batch, a retain batch that is not N equal parts,
+        fewer forget samples than audits.
 
-    Reference: LTU, arXiv 2407.10494, equations 1 to 4.
+    Reference: as `ltu`.
 
-    >>> from jax_unlearn.adapters import from_stateless
-    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> up, down = objectives.ascent(model), objectives.descent(model)
     >>> alg = meta_unlearn(
     ...     model, optax.sgd(0.1), relabel=up, remember=down, audits=[up, up], queries=1
     ... )
     >>> x = Batch(jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([0, 1]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, info = alg.step(state, UnlearnBatch(x, x), jax.random.key(0))
+    >>> state, info = alg.step(state, ju.UnlearnBatch(x, x), jax.random.key(0))
     >>> print(info.forget_loss)  # −log(1 + e^-2), of both samples
     -0.1269
     """
     if len(audits) < 2:
         raise InputError(f"{len(audits)} audits: give 2 or more losses for g_f")
     _validate.at_least("queries", queries, 1)
-    _validate.choice("model_state", model_state, *MODEL_STATES)
     if model_state == "frozen":
         relabel, remember = (o._replace(train=False) for o in (relabel, remember))
-    weighting = uniform() if weighting is None else weighting
-    join = harmonize.one_way() if harmonizer is None else harmonizer
-    meta = {
-        "inner": optax.sgd(0.003) if inner is None else inner,
-        "inner_steps": inner_steps,
-        "first_order": first_order,
-        "remat": remat,
-    }
-    weigher = Weigher(model, weighting)
-    parts = _Parts(relabel, remember, tuple(audits), queries, weigher, meta)
+    join = harmonizer or harmonize.one_way()
+    meta = dict(inner_steps=inner_steps, first_order=first_order, remat=remat)
+    gradient = partial(meta_grad, inner=inner or optax.sgd(0.003), **meta)
+    weigher = Weigher(model, weighting or uniform())
+    parts = _Parts(relabel, remember, tuple(audits), queries, weigher, gradient)
 
-    def passed(state: UnlearnState, batch: UnlearnBatch, key: Array) -> Pass:
+    def passed(state, batch, key):
         forget, retain = batch.forget, batch.retain
         if forget is None or retain is None:
             raise InputError(
@@ -264,50 +217,46 @@ def meta_unlearn(
     return stepping(
         passed,
         optimizer,
-        weighting=weighting,
+        weighting=weigher.weighting,
         data=tuple(objective.data for objective in (relabel, *audits)),
-        frozen=model_state == "frozen",
+        model_state=model_state,
     )
 
 
 class _Parts(NamedTuple):
-    """What `meta_unlearn` was given, defaults filled in; `meta`: of `meta_grad`."""
+    """What `meta_unlearn` was given, defaults filled in."""
 
     relabel: Objective
     remember: Objective
     audits: tuple[Objective, ...]
     queries: int
     weigher: Weigher
-    meta: dict[str, Any]
+    gradient: Callable[..., Any]
 
 
-def _remembering(
-    parts: _Parts, state: UnlearnState, batch: UnlearnBatch, key: Array
-) -> tuple[Params, MetaGradInfo]:
+def _remembering(parts: _Parts, state, batch, key: Array):
     """Return (g_r, what was seen on its way)."""
-    forget, queries = cast(Batch, batch.forget), _split(batch.retain, parts.queries)
+    forget, queries = batch.forget, _split(batch.retain, parts.queries)
     support = with_data(parts.relabel, state.objective_state[0])
     support_key, *query_keys = jax.random.split(key, parts.queries + 1)
     weights_fn = weights_of(parts.weigher, support, state, batch)
 
-    def support_loss(params: Params):
+    def support_loss(params):
         losses, aux = support(params, state.model_state, forget, support_key)
         return weighted_loss(losses, aux, weights_fn, where=forget.mask)
 
-    def query_losses(params: Params):
-        def one(query: Batch, key: Array):
+    def query_losses(params):
+        def one(query, key):
             losses, aux = parts.remember(params, state.model_state, query, key)
             loss, _ = weighted_loss(losses, aux, uniform_weights, where=query.mask)
             return loss, aux.model_state
 
         return jax.vmap(one)(queries, jnp.stack(query_keys))
 
-    return meta_grad(support_loss, query_losses, state.params, **parts.meta)
+    return parts.gradient(support_loss, query_losses, state.params)
 
 
-def _forgetting(
-    parts: _Parts, state: UnlearnState, forget: Batch, key: Array
-) -> Params:
+def _forgetting(parts: _Parts, state, forget: Batch, key: Array) -> Any:
     """Return g_f: each attack judges a part of the forget batch."""
     judges = list(map(with_data, parts.audits, state.objective_state[1:]))
     order_key, support_key, query_key = jax.random.split(key, 3)
@@ -317,16 +266,16 @@ def _forgetting(
     rest = jax.tree.map(lambda leaf: leaf[np.flatnonzero(part > 0)], forget)
     owner = order[part[part > 0]]  # which attack looks at which query sample
 
-    def judged(params: Params, batch: Batch, key: Array) -> Array:
+    def judged(params, batch, key):
         """Return the losses of all attacks from one forward pass, `[attacks, B]`."""
         seen, _ = judges[0].outputs(params, state.model_state, batch, key)
         return jnp.stack([j.output_loss(seen, batch, key, j.data)[0] for j in judges])
 
-    def support_loss(params: Params):
+    def support_loss(params):
         losses = judged(params, first, support_key)[order[0]]
         return weighted_loss(losses, None, uniform_weights, where=first.mask)[0], None
 
-    def query_losses(params: Params):
+    def query_losses(params):
         losses = judged(params, rest, query_key)
         own = jnp.take_along_axis(losses, owner[None], axis=0)[0]
         rows = [np.flatnonzero(part[part > 0] == i) for i in range(1, len(judges))]
@@ -334,27 +283,24 @@ def _forgetting(
         means = [mean_loss(own[r], m) for r, m in zip(rows, masks, strict=True)]
         return jnp.stack(means), None
 
-    return meta_grad(support_loss, query_losses, state.params, **parts.meta)[0]
+    return parts.gradient(support_loss, query_losses, state.params)[0]
 
 
-def _split(batch: Batch | None, parts: int) -> Batch:
+def _split(retain: Batch, parts: int) -> Batch:
     """Return the batch with a leading axis of equal parts."""
-    retain = cast(Batch, batch)
     size = retain.labels.shape[0]
     if size % parts or not size:
         raise InputError(
             f"{size} retain samples in the batch are not queries={parts} equal parts; "
             "use ju.data.queried with as many strategies"
         )
-    return jax.tree.map(
-        lambda leaf: leaf.reshape(parts, size // parts, *leaf.shape[1:]), retain
-    )
+    return jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), retain)
 
 
-def _mean_state(first: ModelState | None, others: PyTree, count: int) -> ModelState:
+def _mean_state(first: Any, others: Any, count: int) -> Any:
     """Return the mean of the states of all passes; what has no mean, of the last."""
 
-    def mean(stacked: Array, *support: Array) -> Array:
+    def mean(stacked, *support):
         if not jnp.issubdtype(stacked.dtype, jnp.floating):
             return stacked[-1]
         total = sum(support, jnp.sum(stacked, axis=0))
@@ -370,7 +316,7 @@ STRATEGIES, ATTACKS = get_args(Queries), get_args(Attacks)
 
 
 @dataclasses.dataclass(frozen=True)
-class Ltu:
+class Ltu(Options):
     """Options of LTU.
 
     Attributes:
@@ -386,20 +332,17 @@ class Ltu:
     """
 
     strategies: tuple[Queries, ...] = STRATEGIES
-    query_size: int = 32
+    query_size: Count = 32
     attacks: tuple[Attacks, ...] = ATTACKS
     allow_weak: bool = False
-    shadows: int = 0
-    inner_rate: float = 0.003
+    shadows: Annotated[int, partial(_validate.at_least, low=0)] = 0
+    inner_rate: NotNegative = 0.003
     first_order: bool = False
 
     def __post_init__(self):
         for name in ("strategies", "attacks"):  # JSON has lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        for strategy in self.strategies:
-            _validate.one_of("strategies", strategy, STRATEGIES)
-        for attack in self.attacks:
-            _validate.one_of("attacks", attack, ATTACKS)
+        super().__post_init__()
         if not self.strategies:
             known = ", ".join(STRATEGIES)
             raise InputError(f"strategies=(): ltu needs one or more of {known}")
@@ -408,9 +351,6 @@ class Ltu:
                 f"attacks={self.attacks}: ltu needs 2 or more membership models of "
                 f"{', '.join(ATTACKS)}"
             )
-        _validate.at_least("query_size", self.query_size, 1)
-        _validate.at_least("shadows", self.shadows, 0)
-        _validate.not_negative("inner_rate", self.inner_rate, "try 0.003")
 
 
 def _ltu(lab: Lab, options: Ltu) -> Job:
@@ -440,35 +380,21 @@ def _ltu(lab: Lab, options: Ltu) -> Job:
 
 
 def _check(setting) -> None:
+    remedy = "each attack looks at a part of the batch: try 64"
     attacks = len(setting.options.attacks)
-    if setting.batch_size < attacks:
-        raise InputError(
-            f"batch_size={setting.batch_size} is less than the {attacks} attacks, each "
-            "of which looks at a part of the batch; try 64"
-        )
+    _validate.at_least("batch_size", setting.batch_size, attacks, remedy)
 
 
-LTU = Card(
-    name="ltu",
-    label="LTU",
-    title="LTU",
-    build=_ltu,
-    reads=("forget", "retain", "unseen"),
-    cost="at least 4·E·(R + F): second order",
-    source="arXiv 2407.10494",
-    options=Ltu,
-    roles=("relabel", "remember", "nonmember"),
-    joins=True,
-    compares="unseen",
-    harmonizer="one_way",
-    frozen=True,
-    step_reads=(),
-    search={
-        "learning_rate": (0.0003, 0.001, 0.003),
-        "epochs": (2, 5),
-        "rho": (0.3,),
-        "clip": (30.0,),  # the second-order term can explode
-        "allow_weak": (True,),
-    },
-    check=_check,
+LTU = (
+    Card.of(_ltu, "LTU", source="arXiv 2407.10494")
+    .but(reads=("forget", "retain", "unseen"), compares="unseen", check=_check)
+    .but(cost="at least 4·E·(R + F): second order", frozen=True, step_reads=())
+    .but(roles=("relabel", "remember", "nonmember"), joins=True, harmonizer="one_way")
+    .tries(
+        learning_rate=(0.0003, 0.001, 0.003),
+        epochs=(2, 5),
+        rho=(0.3,),
+        clip=(30.0,),  # the second-order term can explode
+        allow_weak=(True,),
+    )
 )

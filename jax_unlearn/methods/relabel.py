@@ -1,15 +1,15 @@
 """Methods that give the forget set new targets: random labels, SalUn, transport."""
 
 import dataclasses
-from typing import Any, Literal, Unpack, get_args
+from typing import Any, Literal, Unpack
 
 import jax.numpy as jnp
 import optax
 
-from jax_unlearn import _validate, objectives
-from jax_unlearn.cards import Card, Job, Lab
+from jax_unlearn import objectives
+from jax_unlearn.cards import Card, Job, Lab, NotNegative, Options
 from jax_unlearn.masks import masked, soft_threshold
-from jax_unlearn.methods.assemble import Options, assemble
+from jax_unlearn.methods.assemble import Assembly, assemble
 from jax_unlearn.types import Array, Model, PyTree, Unlearner
 
 
@@ -21,7 +21,7 @@ def random_label(
     redraw: bool = False,
     exclude_true: bool = True,
     seed: int | Array = 0,
-    **options: Unpack[Options],
+    **options: Unpack[Assembly],
 ) -> Unlearner:
     """Relabel (RL): minimise Σ w_i CE(x_i, y'_i) on D_f, y' random, and CE on D_r.
 
@@ -151,12 +151,60 @@ def salun_soft(
     return random_label(model, optimizer, num_classes=num_classes, **options)
 
 
+def amnesiac_relabel(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    *,
+    num_classes: int,
+    seed: int | Array = 0,
+    **options: Unpack[Assembly],
+) -> Unlearner:
+    """Train on over D_r and a relabelled D_f: (Σ w_i CE(x_i, y'_i) + Σ CE)/(n_f + n_r).
+
+    Each forget sample gets one wrong label for good, uniform over the other K − 1
+    classes, and training goes on over the shuffled union (`ju.data.merged`). This is
+    `random_label` with `forward="merged"` and its other defaults, and nothing else: the
+    published methods differ in the schedule only, RL also being run as forget passes
+    and retain passes in turn.
+
+    Args:
+      model: the network; outputs are logits `[B, K]`.
+      optimizer: published: the one the model was trained with, which goes on (Adam of
+        lr 1e-3, batch 64, up to 10 epochs).
+      num_classes: K.
+      seed: of the labels.
+      **options: `weighting`, `harmonizer`, `model_state` and `forward` of `assemble`;
+        `forward` defaults to "merged", one pass over the union, as published.
+
+    Returns:
+      An `Unlearner` that reads `UnlearnBatch.forget` and `.retain`.
+
+    Raises:
+      InputError: as `random_label`.
+
+    Reference: Graves et al., arXiv 2010.10981, the form they call "unlearning"; their
+    other one, which subtracts logged updates, needs the log of the training run.
+
+    >>> import jax, jax.numpy as jnp
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> alg = amnesiac_relabel(model, optax.sgd(1.0), num_classes=2)
+    >>> x = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
+    >>> state = alg.init(jnp.float32(2.0), ())
+    >>> state, info = alg.step(state, ju.UnlearnBatch(x, x), jax.random.key(0))
+    >>> print(state.params)  # 2 − (p_0 − p_1)/2, from −CE(1)/2 and CE(0)/2
+    1.6192
+    """
+    given: Assembly = {"forward": "merged", **options}
+    return random_label(model, optimizer, num_classes=num_classes, seed=seed, **given)
+
+
 def endpoint_transport(
     model: Model,
     optimizer: optax.GradientTransformation,
     *,
     targets: Array,
-    **options: Unpack[Options],
+    **options: Unpack[Assembly],
 ) -> Unlearner:
     """Send every forget sample to an unseen prediction of its class and quantile.
 
@@ -200,21 +248,18 @@ Ranking = Literal[
 
 
 @dataclasses.dataclass(frozen=True)
-class SalunSoft:
+class SalunSoft(Options):
     """Options of SalUn-soft.
 
     Attributes:
       threshold: soft threshold a step.
     """
 
-    threshold: float = 1e-5
-
-    def __post_init__(self):
-        _validate.not_negative("threshold", self.threshold, "try 1e-5")
+    threshold: NotNegative = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
-class EndpointTransport:
+class EndpointTransport(Options):
     """Options of endpoint transport.
 
     Attributes:
@@ -226,13 +271,9 @@ class EndpointTransport:
 
     ranking: Ranking = "confidence"
 
-    def __post_init__(self):
-        _validate.one_of("ranking", self.ranking, get_args(Ranking))
 
-
-def _random_label(lab: Lab, options: Any) -> Job:
-    del options  # the mask of SalUn is in the optimizer
-    return _relabelled(lab, lab.optimizer())
+def _random_label(lab: Lab, _: Options) -> Job:
+    return _relabelled(lab, lab.optimizer())  # in which the mask of SalUn is
 
 
 def _salun_soft(lab: Lab, options: SalunSoft) -> Job:
@@ -272,82 +313,41 @@ def _endpoint_transport(lab: Lab, options: EndpointTransport) -> Job:
     return Job(unlearner, lab.schedule("both"))
 
 
-_BOTH = ("forget", "retain")
-_SEARCH = {"learning_rate": (0.001, 0.003, 0.01), "epochs": (2, 5)}
-
-RANDOM_LABEL = Card(
-    name="random_label",
-    label="RL",
-    title="Random labels (RL)",
-    build=_random_label,
-    reads=_BOTH,
-    cost="E·(R + F)",
-    source="arXiv 1911.04933",
-    roles=("relabel", "remember"),
-    schedule=True,
-    step_reads=(),
-    search=_SEARCH,
+RANDOM_LABEL = (
+    Card.of(_random_label, "RL", "Random labels (RL)", "arXiv 1911.04933")
+    .but(cost="E·(R + F)", roles=("relabel", "remember"), schedule=True, step_reads=())
+    .tries(learning_rate=(0.001, 0.003, 0.01), epochs=(2, 5))
 )
 
-SALUN = Card(
+SALUN = RANDOM_LABEL.but(
     name="salun",
     label="SalUn",
     title="SalUn",
-    build=_random_label,
-    reads=(*_BOTH, "original"),
-    cost="E·(R + F) + F",
     source="arXiv 2310.12508",
-    roles=("relabel", "remember"),
-    schedule=True,
+    reads=("forget", "retain", "original"),
+    cost="E·(R + F) + F",
     salient=True,
-    step_reads=(),
-    search=_SEARCH,
 )
 
-SALUN_SOFT = Card(
+SALUN_SOFT = RANDOM_LABEL.but(
     name="salun_soft",
     label="SalUn-soft",
     title="SalUn-soft",
-    build=_salun_soft,
-    reads=_BOTH,
-    cost="E·(R + F)",
     source="arXiv 2310.12508",
+    build=_salun_soft,
     options=SalunSoft,
-    roles=("relabel", "remember"),
-    schedule=True,
-    step_reads=(),
-    search=_SEARCH,
 )
 
-ENDPOINT_TRANSPORT = Card(
-    name="endpoint_transport",
-    label="Endpoint transport",
-    title="Endpoint transport",
-    build=_endpoint_transport,
-    reads=(*_BOTH, "unseen", "original"),
-    cost="E·(R + F)",
-    options=EndpointTransport,
-    roles=("remember", "logits"),
-    schedule=True,
-    compares="unseen classes",
-    step_reads=(),
-    search={"learning_rate": (0.03, 0.1, 0.2), "epochs": (3, 8)},
+ENDPOINT_TRANSPORT = (
+    Card.of(_endpoint_transport, "Endpoint transport")
+    .but(reads=("forget", "retain", "unseen", "original"), compares="unseen classes")
+    .but(cost="E·(R + F)", roles=("remember", "logits"), schedule=True, step_reads=())
+    .tries(learning_rate=(0.03, 0.1, 0.2), epochs=(3, 8))
 )
 
-AMNESIAC_RELABEL = Card(
+AMNESIAC_RELABEL = RANDOM_LABEL.but(
     name="amnesiac_relabel",
     label="Amnesiac (relabel)",
     title="Amnesiac, relabelled",
-    build=_random_label,
-    reads=_BOTH,
-    cost="E·(R + F)",
     source="arXiv 2010.10981",
-    roles=("relabel", "remember"),
-    schedule=True,
-    step_reads=(),
-    search={
-        "learning_rate": (1e-4, 3e-4, 1e-3),
-        "epochs": (1, 3),
-        "optimizer": ("adam",),
-    },
-)
+).tries(learning_rate=(1e-4, 3e-4, 1e-3), epochs=(1, 3), optimizer=("adam",))

@@ -1,33 +1,21 @@
 """SFRon: now and then a masked ascent on forget, at every step a descent on retain."""
 
 import dataclasses
-from typing import Literal, NamedTuple, cast, get_args
+from typing import Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jax_unlearn import _validate, masks, objectives, weights
-from jax_unlearn.cards import Card, Job, Lab
+from jax_unlearn.cards import Card, Count, Job, Lab, NotNegative, Options, Positive
 from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import mean_loss
 from jax_unlearn.masks import apply_mask, check_mask
 from jax_unlearn.methods.assemble import assemble
-from jax_unlearn.methods.step import Weigher, forget_gradient, real_index
+from jax_unlearn.methods.step import Weigher, copied, forget_gradient, real_index
 from jax_unlearn.objectives.base import Objective
-from jax_unlearn.types import (
-    Array,
-    Batch,
-    Model,
-    ModelState,
-    Params,
-    PyTree,
-    UnlearnBatch,
-    Unlearner,
-    UnlearnInfo,
-    UnlearnState,
-    Weighting,
-)
+from jax_unlearn.types import Array, Model, PyTree, UnlearnBatch, Unlearner, Weighting
 
 
 def sfron_strength(
@@ -93,8 +81,8 @@ def sfron(
 
     Args:
       model: the network; outputs are logits `[B, K]`.
-      optimizer: any optax transformation, of the retain steps; published (CIFAR-10):
-        SGD of momentum 0.9, lr 0.01 falling by a cosine, 1500 steps.
+      optimizer: of the retain steps; published (CIFAR-10): SGD of momentum 0.9, lr 0.01
+        falling by a cosine, 1500 steps.
       mask: m, pytree of bool like the parameters; from `ju.masks.fisher_ratio`.
       steps: T, over which the strength falls to 0.
       forget_rate: η of the ascent, plain SGD; published: that of `optimizer`.
@@ -122,14 +110,14 @@ def sfron(
     in the authors' code. There the ascent shares momentum and weight decay with the
     retain steps, through which masked weights move; that it does not is our choice.
 
-    >>> from jax_unlearn.adapters import from_stateless
-    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> alg = sfron(
     ...     model, optax.sgd(0.0), mask=jnp.array(True), steps=9, forget_rate=0.1
     ... )
-    >>> x = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    >>> x = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, info = alg.step(state, UnlearnBatch(x, x), jax.random.key(0))
+    >>> state, info = alg.step(state, ju.UnlearnBatch(x, x), jax.random.key(0))
     >>> print(state.params)  # 2 − 0.1·25·p_1, p_1 = 1/(1 + e²)
     1.7020
     """
@@ -150,44 +138,40 @@ def sfron(
     )
     weigher = Weigher(model, weighting)
 
-    def init(params: Params, model_state: ModelState) -> UnlearnState:
+    def init(params, model_state):
         check_mask(mask, params)
         state = retaining.init(params, model_state)
-        data = SfronData(
-            jax.tree.map(lambda m: jnp.array(m, jnp.bool_, copy=True), mask),
-            jnp.array(forget_rate, jnp.float32, copy=True),
-            state.objective_state,
-            jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), climb.data),
-        )
+        marked = jax.tree.map(lambda m: jnp.array(m, jnp.bool_, copy=True), mask)
+        rate = jnp.array(forget_rate, jnp.float32, copy=True)
+        data = SfronData(marked, rate, state.objective_state, copied(climb.data))
         return state._replace(objective_state=data)
 
-    def ascended(state: UnlearnState, batch: UnlearnBatch, key: Array):
-        forget, data = cast(Batch, batch.forget), state.objective_state
+    def ascended(state, batch, key):
+        """Return what an ascent changes of the state, and of the info."""
+        data = state.objective_state
         loss = climb._replace(data=data.climb)
         grads, info = forget_gradient(weigher, loss, state, batch, key=key)
         strength = sfron_strength(state.step, steps=steps, peak=peak)
         updates = optax.tree.scale(-strength, optax.tree.cast(grads, jnp.float32))
         updates = _clipped(apply_mask(updates, data.mask), clip)
-        updates = optax.tree.cast_like(
-            optax.tree.scale(data.forget_rate, updates), state.params
-        )
-        moved = {
+        updates = optax.tree.scale(data.forget_rate, updates)
+        updates = optax.tree.cast_like(updates, state.params)
+        return {
             "params": optax.apply_updates(state.params, updates),
-            "model_state": state.model_state,
+            "model_state": (
+                info.aux.model_state
+                if model_state == "sequential"
+                else state.model_state
+            ),
             "weight_state": info.carry,
-        }
-        if model_state == "sequential":
-            moved["model_state"] = info.aux.model_state
-        return moved, {
+        }, {
             "weights": info.weights,
             "task_losses": info.aux.task_losses,
-            "index": real_index(forget),
-            "forget_loss": mean_loss(info.losses, forget.mask),
+            "index": real_index(batch.forget),
+            "forget_loss": mean_loss(info.losses, batch.forget.mask),
         }
 
-    def step(
-        state: UnlearnState, batch: UnlearnBatch, key: Array
-    ) -> tuple[UnlearnState, UnlearnInfo]:
+    def step(state, batch, key):
         if batch.retain is None:
             raise InputError(
                 "sfron reads a retain batch each step; use ju.data.zipped or every_k"
@@ -198,7 +182,7 @@ def sfron(
             moved, seen = jax.lax.cond(
                 state.step % forget_every == 0,
                 lambda: ascended(state, batch, forget_key),
-                lambda: _skipped(state, batch),
+                lambda: _skipped(state, batch.forget),
             )
             state = state._replace(**moved)
         state, info = retaining.step(
@@ -216,9 +200,8 @@ def sfron(
     return Unlearner(init, step)
 
 
-def _skipped(state: UnlearnState, batch: UnlearnBatch):
-    """Return what `ascended` returns, of a step that does not climb."""
-    forget = cast(Batch, batch.forget)
+def _skipped(state, forget):
+    """Return what an ascent would have, of a step without one."""
     none, index = jnp.zeros(forget.labels.shape, jnp.float32), forget.index
     names = ("params", "model_state", "weight_state")
     return {name: getattr(state, name) for name in names}, {
@@ -237,11 +220,8 @@ def _clipped(tree: PyTree, largest: float | Array) -> PyTree:
     return optax.tree.scale(factor, tree)
 
 
-Squared = Literal["sample", "batch"]
-
-
 @dataclasses.dataclass(frozen=True)
-class Sfron:
+class Sfron(Options):
     """Options of SFRon.
 
     Attributes:
@@ -253,19 +233,11 @@ class Sfron:
         choice) or by "batch" (the public code).
     """
 
-    forget_every: int = 5
-    peak: float = 25.0
-    ascent_clip: float = 7.0
-    forget_rate: float | None = None
-    fisher: Squared = "sample"
-
-    def __post_init__(self):
-        _validate.at_least("forget_every", self.forget_every, 1)
-        _validate.not_negative("peak", self.peak)
-        _validate.positive("ascent_clip", self.ascent_clip)
-        if self.forget_rate is not None:
-            _validate.positive("forget_rate", self.forget_rate)
-        _validate.one_of("fisher", self.fisher, get_args(Squared))
+    forget_every: Count = 5
+    peak: NotNegative = 25.0
+    ascent_clip: Positive = 7.0
+    forget_rate: Positive | None = None
+    fisher: Literal["sample", "batch"] = "sample"
 
 
 def _sfron(lab: Lab, options: Sfron) -> Job:
@@ -289,17 +261,10 @@ def _sfron(lab: Lab, options: Sfron) -> Job:
     return Job(unlearner, schedule)
 
 
-SFRON = Card(
-    name="sfron",
-    label="SFRon",
-    title="SFRon",
-    build=_sfron,
-    reads=("forget", "retain", "original"),
-    cost="E·R·(1 + 1/forget_every) + R + F",
-    source="arXiv 2409.19732",
-    options=Sfron,
-    roles=("ascend", "remember"),
-    weighting="sfron",
-    step_reads=("length",),
-    search={"learning_rate": (0.01, 0.03, 0.1), "peak": (5.0, 25.0), "epochs": (3,)},
+SFRON = (
+    Card.of(_sfron, "SFRon", source="arXiv 2409.19732")
+    .but(reads=("forget", "retain", "original"), roles=("ascend", "remember"))
+    .but(cost="E·R·(1 + 1/forget_every) + R + F")
+    .but(weighting="sfron", step_reads=("length",))
+    .tries(learning_rate=(0.01, 0.03, 0.1), peak=(5.0, 25.0), epochs=(3,))
 )

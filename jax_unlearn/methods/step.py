@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jax_unlearn import _validate
 from jax_unlearn.gradients import WeightedGradInfo, weighted_grad
 from jax_unlearn.losses import cross_entropy
 from jax_unlearn.objectives.base import Objective
@@ -27,19 +28,9 @@ from jax_unlearn.types import (
     Weighting,
 )
 
-MODEL_STATES = ("sequential", "retain", "frozen")
-"""What a step may do to BatchNorm statistics, see `assemble`."""
-
 
 class Pass(NamedTuple):
-    """The joint gradient of a step and its by-products.
-
-    Attributes:
-      grads: pytree like the parameters.
-      model_state: after the passes of the step.
-      weight_state: of the weighting, likewise.
-      weights, task_losses, forget_loss, retain_loss, conflict: as in `UnlearnInfo`.
-    """
+    """The joint gradient of a step, the states after it, and parts of `UnlearnInfo`."""
 
     grads: PyTree
     model_state: ModelState
@@ -57,28 +48,28 @@ def stepping(
     *,
     weighting: Weighting,
     data: PyTree,
-    frozen: bool = False,
+    model_state: str,
 ) -> Unlearner:
     """Make an `Unlearner` of the function that returns a step's gradient.
 
     It carries the state of the weighting, and `data`, the arrays of the objectives, as
-    `objective_state`; `init` copies all of it. `frozen` leaves the model state alone.
+    `objective_state`; `init` copies all of it. "frozen" leaves the model state alone.
     """
+    _validate.choice("model_state", model_state, "sequential", "retain", "frozen")
+    frozen = model_state == "frozen"
 
-    def init(params: Params, model_state: ModelState) -> UnlearnState:
-        params, model_state = _copy((params, model_state))
+    def init(params, model_state):
+        params, model_state = copied((params, model_state))
         return UnlearnState(
             params,
             model_state,
-            _copy(optimizer.init(params)),
-            _copy(weighting.init()),
-            _copy(data),
+            copied(optimizer.init(params)),
+            copied(weighting.init()),
+            copied(data),
             jnp.int32(0),
         )
 
-    def step(
-        state: UnlearnState, batch: UnlearnBatch, key: Array
-    ) -> tuple[UnlearnState, UnlearnInfo]:
+    def step(state, batch, key):
         found = passed(state, batch, key)
         updates, opt_state = optimizer.update(
             found.grads, state.opt_state, state.params
@@ -106,12 +97,7 @@ def stepping(
 
 
 class Weigher(NamedTuple):
-    """The weighting of a method, and the model it may run over unseen samples.
-
-    Attributes:
-      model: run over the reference batch if the weighting asks for it.
-      weighting: of the forget samples.
-    """
+    """The weighting of a method, and the model it may run over unseen samples."""
 
     model: Model
     weighting: Weighting
@@ -145,7 +131,7 @@ def weights_of(
     def reference() -> Sample:
         return _reference_sample(weigher.model, state, cast(Batch, unseen), loss)
 
-    def weights_fn(losses: Array, aux: Aux) -> tuple[Array, PyTree]:
+    def weights_fn(losses, aux):
         del losses
         sample = Sample(aux.task_losses, aux.outputs, *forget_batch[1:])
         given = None if unseen is None else reference
@@ -159,7 +145,7 @@ def with_data(loss: Any, data: PyTree) -> Any:
     return loss._replace(data=data) if isinstance(loss, Objective) else loss
 
 
-def _copy(tree: PyTree) -> PyTree:
+def copied(tree: PyTree) -> PyTree:
     """Copy every array, so that donating the state harms nobody else's."""
     return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)
 

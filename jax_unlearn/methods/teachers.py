@@ -1,7 +1,7 @@
 """Methods that learn from frozen teachers: SCRUB and its rewinding, Bad Teacher."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Unpack
 
 import jax
@@ -9,11 +9,20 @@ import numpy as np
 import optax
 from numpy.typing import ArrayLike, NDArray
 
-from jax_unlearn import _validate, objectives
-from jax_unlearn.cards import Card, Job, Lab, Rewind, Variables
+from jax_unlearn import objectives
+from jax_unlearn.cards import (
+    Card,
+    Count,
+    Job,
+    Lab,
+    NotNegative,
+    Options,
+    Positive,
+    Rewind,
+)
 from jax_unlearn.data import scrub_schedule
 from jax_unlearn.errors import InputError
-from jax_unlearn.methods.assemble import Options, assemble
+from jax_unlearn.methods.assemble import Assembly, assemble
 from jax_unlearn.types import Model, ModelState, Params, Unlearner
 
 TIE = 1e-9
@@ -29,7 +38,7 @@ def scrub(
     alpha: float = 0.001,
     gamma: float = 0.99,
     temperature: float = 4.0,
-    **options: Unpack[Options],
+    **options: Unpack[Assembly],
 ) -> Unlearner:
     """Leave the original model on D_f and follow it on D_r (SCRUB).
 
@@ -98,7 +107,7 @@ def bad_teacher(
     incompetent_params: Params,
     incompetent_state: ModelState,
     temperature: float = 1.0,
-    **options: Unpack[Options],
+    **options: Unpack[Assembly],
 ) -> Unlearner:
     """Follow an untrained network on D_f and the original model on D_r.
 
@@ -279,7 +288,7 @@ def _whole(name: str, values: ArrayLike) -> NDArray[np.int64]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Scrub:
+class Scrub(Options):
     """Options of SCRUB.
 
     Attributes:
@@ -291,18 +300,11 @@ class Scrub:
       task_share: γ, weight of the labels on the retain set.
     """
 
-    forget_epochs: int = 2
+    forget_epochs: Count = 2
     rewind: bool = False
-    teacher_temperature: float | None = None
-    distill_share: float = 0.001
-    task_share: float = 0.99
-
-    def __post_init__(self):
-        _validate.at_least("forget_epochs", self.forget_epochs, 1)
-        _validate.not_negative("distill_share", self.distill_share)
-        _validate.not_negative("task_share", self.task_share)
-        if self.teacher_temperature is not None:
-            _validate.positive("teacher_temperature", self.teacher_temperature)
+    teacher_temperature: Positive | None = None
+    distill_share: NotNegative = 0.001
+    task_share: NotNegative = 0.99
 
     @property
     def compares(self) -> str:
@@ -311,18 +313,14 @@ class Scrub:
 
 
 @dataclasses.dataclass(frozen=True)
-class BadTeacher:
+class BadTeacher(Options):
     """Options of Bad Teacher.
 
     Attributes:
       teacher_temperature: T of the distances; None: as published, 1.
     """
 
-    teacher_temperature: float | None = None
-
-    def __post_init__(self):
-        if self.teacher_temperature is not None:
-            _validate.positive("teacher_temperature", self.teacher_temperature)
+    teacher_temperature: Positive | None = None
 
 
 def _scrub(lab: Lab, options: Scrub) -> Job:
@@ -349,15 +347,15 @@ def _scrub(lab: Lab, options: Scrub) -> Job:
     return Job(unlearner, phased.schedule, rewind=chosen)
 
 
-def _nearest_to_unseen(lab: Lab) -> Callable[[Sequence[Variables]], int]:
+def _nearest_to_unseen(lab: Lab) -> Callable[..., int]:
     """Return SCRUB+R's choice: the forget error nearest to the last unseen error."""
     counts = np.bincount(lab.labels("forget"), minlength=lab.num_classes)
 
-    def wrong(candidate: Variables, part: str) -> np.ndarray:
+    def wrong(candidate, part: str) -> np.ndarray:
         logits = lab.predict(lab.ids(part), candidate)
         return logits.argmax(axis=1) != lab.labels(part)
 
-    def choose(candidates: Sequence[Variables]) -> int:
+    def choose(candidates) -> int:
         errors = [100 * wrong(c, "forget").mean() for c in candidates]
         right = ~wrong(candidates[-1], "unseen")
         goal = class_matched_error(right, lab.labels("unseen"), counts)
@@ -384,41 +382,18 @@ def _bad_teacher(lab: Lab, options: BadTeacher) -> Job:
     return Job(unlearner, lab.schedule("both"))
 
 
-SCRUB = Card(
-    name="scrub",
-    label="SCRUB",
-    title="SCRUB (+R with rewind)",
-    build=_scrub,
-    reads=("forget", "retain", "original"),
-    cost="4/3·(E·R + forget_epochs·F)",
-    source="arXiv 2302.09880",
-    options=Scrub,
-    by_epochs=True,
-    roles=("remember", "logits"),
-    step_reads=(),
-    search={
-        "learning_rate": (0.003, 0.01, 0.03),
-        "forget_epochs": (1, 2),
-        "epochs": (3,),
-    },
+SCRUB = (
+    Card.of(_scrub, "SCRUB", "SCRUB (+R with rewind)", "arXiv 2302.09880")
+    .but(reads=("forget", "retain", "original"), cost="4/3·(E·R + forget_epochs·F)")
+    .but(roles=("remember", "logits"), by_epochs=True, step_reads=())
+    .tries(learning_rate=(0.003, 0.01, 0.03), forget_epochs=(1, 2), epochs=(3,))
 )
 
-BAD_TEACHER = Card(
-    name="bad_teacher",
-    label="Bad Teacher",
-    title="Bad Teacher",
-    build=_bad_teacher,
-    reads=("forget", "retain", "original"),
-    cost="4/3·E·(R + F)",
-    source="arXiv 2205.08096",
-    options=BadTeacher,
-    roles=("remember", "logits"),
-    schedule=True,
-    step_reads=(),
-    search={
-        "learning_rate": (1e-4, 3e-4, 1e-3),
-        "epochs": (1, 3),
-        "optimizer": ("adam",),
-        "rho": (0.3,),
-    },
+BAD_TEACHER = (
+    Card.of(_bad_teacher, "Bad Teacher", source="arXiv 2205.08096")
+    .but(reads=("forget", "retain", "original"), cost="4/3·E·(R + F)")
+    .but(roles=("remember", "logits"), schedule=True, step_reads=())
+    .tries(
+        learning_rate=(1e-4, 3e-4, 1e-3), epochs=(1, 3), optimizer=("adam",), rho=(0.3,)
+    )
 )

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from jax_unlearn import _validate, losses, objectives, programs
-from jax_unlearn.cards import Card, Job, Lab
+from jax_unlearn.cards import Card, Count, Job, Lab, Options
 from jax_unlearn.data import Examples, phases, retain_only, zipped
 from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import minimise
@@ -160,7 +160,7 @@ def unsir(
 
 
 @dataclasses.dataclass(frozen=True)
-class Unsir:
+class Unsir(Options):
     """Options of UNSIR.
 
     Attributes:
@@ -168,12 +168,8 @@ class Unsir:
       noise_steps: steps that make the noise.
     """
 
-    impair_epochs: int = 1
-    noise_steps: int = 40
-
-    def __post_init__(self):
-        _validate.at_least("impair_epochs", self.impair_epochs, 1)
-        _validate.at_least("noise_steps", self.noise_steps, 1)
+    impair_epochs: Count = 1
+    noise_steps: Count = 40
 
 
 def _unsir(lab: Lab, options: Unsir) -> Job:
@@ -203,18 +199,9 @@ def _unsir(lab: Lab, options: Unsir) -> Job:
     return Job(unlearner, schedule)
 
 
-UNSIR = Card(
-    name="unsir",
-    label="UNSIR",
-    title="UNSIR (for whole classes)",
-    build=_unsir,
-    reads=("forget", "retain"),
-    cost="(E + impair_epochs)·R + noise_steps·F",
-    source="arXiv 2111.08947",
-    options=Unsir,
-    by_epochs=True,
-    roles=("remember", "logits"),
-    weighs=False,
-    step_reads=(),
-    search={"learning_rate": (0.003, 0.01, 0.03), "epochs": (1, 2)},
+UNSIR = (
+    Card.of(_unsir, "UNSIR", "UNSIR (for whole classes)", "arXiv 2111.08947")
+    .but(cost="(E + impair_epochs)·R + noise_steps·F", roles=("remember", "logits"))
+    .but(by_epochs=True, weighs=False, step_reads=())
+    .tries(learning_rate=(0.003, 0.01, 0.03), epochs=(1, 2))
 )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_unlearn import _validate
-from jax_unlearn.cards import Card, Job, Lab, NoOptions, Variables
+from jax_unlearn.cards import Card, Job, Lab, Options, Variables
 from jax_unlearn.drivers.loop import run
 from jax_unlearn.errors import InputError
 from jax_unlearn.oneshot.retraced import check_same
@@ -174,8 +174,7 @@ def _ids(batch: UnlearnBatch) -> np.ndarray:
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 
-def _amnesiac(lab: Lab, options: NoOptions) -> Job:
-    del options
+def _amnesiac(lab: Lab, _: Options) -> Job:
     job, key = lab.retraining("trained")
     unlearner = cast(Unlearner, job.unlearner)
     schedule = cast(Sequence[UnlearnBatch], job.schedule)
@@ -183,21 +182,12 @@ def _amnesiac(lab: Lab, options: NoOptions) -> Job:
     log = UpdateLog(state, schedule, watched=lab.ids("forget"))
     check_same(lab, run(unlearner, state, schedule, key, callback=log).params)
     touched = log.touched(lab.ids("forget"))
-
-    def transform(params, model_state):
-        return amnesiac(params, log.updates, touched), model_state
-
-    return Job(None, None, transform=transform)
+    return Job.once(lambda params: amnesiac(params, log.updates, touched))
 
 
-AMNESIAC = Card(
-    name="amnesiac",
-    label="Amnesiac (subtract)",
-    title="Amnesiac, updates subtracted",
-    build=_amnesiac,
-    reads=("forget", "training"),
-    cost="0; every update of the training is kept (here: trained again)",
-    source="arXiv 2010.10981",
-    kind="one-shot",
-    weighs=False,
+AMNESIAC = (
+    Card.of(_amnesiac, "Amnesiac (subtract)", "Amnesiac, updates subtracted")
+    .but(source="arXiv 2010.10981", reads=("forget", "training"), kind="one-shot")
+    .but(cost="0; every update of the training is kept (here: trained again)")
+    .but(weighs=False)
 )

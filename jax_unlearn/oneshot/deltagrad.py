@@ -5,9 +5,9 @@ regression with decay). Shapes: P parameters, T steps, n samples, r removed, m p
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from functools import partial
+from typing import Annotated, Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +16,14 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from jax_unlearn import _validate, programs
-from jax_unlearn.cards import Card, Job, Lab, Variables
+from jax_unlearn.cards import Card, Count, Job, Lab, Options, Variables
 from jax_unlearn.data import take
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.gradients import counted, mean_loss
 from jax_unlearn.oneshot.retraced import check_same
 from jax_unlearn.types import Array, Batch, LossFn, ModelState, Params
 
-_dot = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+_dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 class Path(NamedTuple):
@@ -354,7 +354,7 @@ def _positions(batch: Batch, removed: Any) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
-class DeltaGrad:
+class DeltaGrad(Options):
     """Options of DeltaGrad.
 
     Attributes:
@@ -363,14 +363,9 @@ class DeltaGrad:
       history: pairs of its quasi-Newton memory.
     """
 
-    burn_in: int = 10
-    period: int = 5
-    history: int = 2
-
-    def __post_init__(self):
-        _validate.at_least("burn_in", self.burn_in, 2)
-        _validate.at_least("period", self.period, 1)
-        _validate.at_least("history", self.history, 1)
+    burn_in: Annotated[int, partial(_validate.at_least, low=2)] = 10
+    period: Count = 5
+    history: Count = 2
 
 
 def _deltagrad(lab: Lab, options: DeltaGrad) -> Job:
@@ -402,25 +397,17 @@ def _deltagrad(lab: Lab, options: DeltaGrad) -> Job:
     )
     check_same(lab, trained)
     replay = deltagrad(loss, **vars(options))
+    removed = lab.ids("forget")
 
-    def transform(params, model_state):
-        forget = lab.ids("forget")
-        moved, _ = replay(params, path, batch, forget, model_state=model_state)
-        return moved, model_state
+    def move(params: Params) -> Params:
+        return replay(params, path, batch, removed, model_state=model_state)[0]
 
-    return Job(None, None, transform=transform)
+    return Job.once(move)
 
 
-DELTAGRAD = Card(
-    name="deltagrad",
-    label="DeltaGrad",
-    title="DeltaGrad (linear network, full batches)",
-    build=_deltagrad,
-    reads=("forget", "retain", "training"),
-    cost="T·F + (T/period + burn_in)·R; the path of the training is kept",
-    source="arXiv 2006.14755",
-    options=DeltaGrad,
-    kind="one-shot",
-    roles=("evaluate", "logits"),
-    weighs=False,
+DELTAGRAD = (
+    Card.of(_deltagrad, "DeltaGrad", "DeltaGrad (linear network, full batches)")
+    .but(source="arXiv 2006.14755", reads=("forget", "retain", "training"))
+    .but(cost="T·F + (T/period + burn_in)·R; the path of the training is kept")
+    .but(kind="one-shot", roles=("evaluate", "logits"), weighs=False)
 )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jax_unlearn import _validate
-from jax_unlearn.cards import Card, Job, Lab
+from jax_unlearn.cards import Card, Job, Lab, NotNegative, Options
 from jax_unlearn.gradients import counted, mean_loss, over_batches, sample_gradient
 from jax_unlearn.types import Array, Batch, LossFn, Params, PyTree
 
@@ -139,43 +139,27 @@ def fisher_noise(
 
 
 @dataclasses.dataclass(frozen=True)
-class FisherForgetting:
+class FisherForgetting(Options):
     """Options of Fisher forgetting.
 
     Attributes:
       noise: variance where the Fisher information is 1.
     """
 
-    noise: float = 1e-6
-
-    def __post_init__(self):
-        _validate.not_negative("noise", self.noise)
+    noise: NotNegative = 1e-6
 
 
 def _fisher_forgetting(lab: Lab, options: FisherForgetting) -> Job:
-    def transform(params, model_state):
-        noisy = fisher_noise(
-            params,
-            lab.fisher("retain"),
-            jax.random.key(lab.seed),
-            alpha=options.noise,
-        )
-        return noisy, model_state
+    def move(params: Params) -> Params:
+        key = jax.random.key(lab.seed)
+        return fisher_noise(params, lab.fisher("retain"), key, alpha=options.noise)
 
-    return Job(None, None, transform=transform)
+    return Job.once(move)
 
 
-FISHER_FORGETTING = Card(
-    name="fisher_forgetting",
-    label="Fisher",
-    title="Fisher forgetting",
-    build=_fisher_forgetting,
-    reads=("retain",),
-    cost="R",
-    source="arXiv 1911.04933",
-    options=FisherForgetting,
-    kind="one-shot",
-    roles=("evaluate",),
-    weighs=False,
-    search={"noise": (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)},
+FISHER_FORGETTING = (
+    Card.of(_fisher_forgetting, "Fisher", "Fisher forgetting", "arXiv 1911.04933")
+    .but(reads=("retain",), cost="R")
+    .but(kind="one-shot", roles=("evaluate",), weighs=False)
+    .tries(noise=(1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3))
 )

@@ -13,7 +13,7 @@ multiple of ONE sample's gradient. Both are here: form="published" and form="exa
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable
-from typing import Literal, get_args
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ import numpy as np
 import optax
 
 from jax_unlearn import _validate, programs
-from jax_unlearn.cards import Card, Job, Lab
+from jax_unlearn.cards import Card, Count, Job, Lab, NotNegative, Options, Variables
 from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import counted, mean_gradient
 from jax_unlearn.types import Array, Batch, LossFn, ModelState, Params, PyTree
@@ -305,11 +305,8 @@ def _conjugate_gradients(
     return k
 
 
-Form = Literal["published", "exact"]
-
-
 @dataclasses.dataclass(frozen=True)
-class Influence:
+class Influence(Options):
     """Options of influence unlearning.
 
     Attributes:
@@ -318,18 +315,13 @@ class Influence:
       form: "published", the recursion of the public code, or "exact".
     """
 
-    samples: int = 1000
-    strength: float = 1.0
-    form: Form = "published"
-
-    def __post_init__(self):
-        _validate.at_least("samples", self.samples, 1)
-        _validate.not_negative("strength", self.strength)
-        _validate.one_of("form", self.form, get_args(Form))
+    samples: Count = 1000
+    strength: NotNegative = 1.0
+    form: Literal["published", "exact"] = "published"
 
 
 def _influence(lab: Lab, options: Influence) -> Job:
-    def transform(params, model_state):
+    def transform(params: Params, model_state: ModelState) -> Variables:
         moved = influence(
             lab.objective("evaluate"),
             params,
@@ -346,17 +338,8 @@ def _influence(lab: Lab, options: Influence) -> Job:
     return Job(None, None, transform=transform)
 
 
-INFLUENCE = Card(
-    name="influence",
-    label="IU",
-    title="Influence (IU, WoodFisher)",
-    build=_influence,
-    reads=("forget", "retain"),
-    cost="R + F + samples",
-    source="arXiv 2304.04934",
-    options=Influence,
-    kind="one-shot",
-    roles=("evaluate",),
-    weighs=False,
-    search={"strength": (1.0, 10.0, 100.0), "form": ("published", "exact")},
+INFLUENCE = (
+    Card.of(_influence, "IU", "Influence (IU, WoodFisher)", "arXiv 2304.04934")
+    .but(cost="R + F + samples", kind="one-shot", roles=("evaluate",), weighs=False)
+    .tries(strength=(1.0, 10.0, 100.0), form=("published", "exact"))
 )

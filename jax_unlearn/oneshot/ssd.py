@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_unlearn import _validate
-from jax_unlearn.cards import Card, Job, Lab
+from jax_unlearn.cards import Card, Job, Lab, Options, Positive
 from jax_unlearn.types import Array, Params, PyTree
 
 
@@ -93,7 +93,7 @@ def ssd(
 
 
 @dataclasses.dataclass(frozen=True)
-class Ssd:
+class Ssd(Options):
     """Options of selective synaptic dampening.
 
     Attributes:
@@ -102,39 +102,21 @@ class Ssd:
       dampening: factor of the dampened weights' ratio.
     """
 
-    selection: float = 10.0
-    dampening: float = 1.0
-
-    def __post_init__(self):
-        _validate.positive("selection", self.selection)
-        _validate.positive("dampening", self.dampening)
+    selection: Positive = 10.0
+    dampening: Positive = 1.0
 
 
 def _ssd(lab: Lab, options: Ssd) -> Job:
-    def transform(params, model_state):
-        dampened = ssd(
-            params,
-            lab.fisher("trained", per="batch"),
-            lab.fisher("forget", per="batch"),
-            alpha=options.selection,
-            dampening=options.dampening,
-        )
-        return dampened, model_state
+    def move(params: Params) -> Params:
+        important = [lab.fisher(part, per="batch") for part in ("trained", "forget")]
+        factors = {"alpha": options.selection, "dampening": options.dampening}
+        return ssd(params, *important, **factors)
 
-    return Job(None, None, transform=transform)
+    return Job.once(move)
 
 
-SSD = Card(
-    name="ssd",
-    label="SSD",
-    title="Selective synaptic dampening (SSD)",
-    build=_ssd,
-    reads=("forget", "retain"),
-    cost="R + 2·F",
-    source="arXiv 2308.07707",
-    options=Ssd,
-    kind="one-shot",
-    roles=("evaluate",),
-    weighs=False,
-    search={"selection": (1.0, 3.0, 10.0), "dampening": (0.3, 1.0)},
+SSD = (
+    Card.of(_ssd, "SSD", "Selective synaptic dampening (SSD)", "arXiv 2308.07707")
+    .but(cost="R + 2·F", kind="one-shot", roles=("evaluate",), weighs=False)
+    .tries(selection=(1.0, 3.0, 10.0), dampening=(0.3, 1.0))
 )

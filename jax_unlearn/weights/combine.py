@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from jax_unlearn.cards import WeightingCard
+from jax_unlearn.cards import Lab, NoOptions, WeightingCard
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Sample, Weighting
 
@@ -119,11 +119,9 @@ def schedule(weighting: Weighting, strength: Callable[[Array], Array]) -> Weight
     return Weighting(lambda: (weighting.init(), jnp.int32(0)), update)
 
 
-UNIFORM = WeightingCard(
-    name="uniform",
-    label="uniform",
-    title="all alike",
-    build=lambda lab, options: uniform(),
-    source="–",
-    shared=True,
-)
+def _uniform(lab: Lab, options: NoOptions) -> Weighting:
+    del lab, options
+    return uniform()
+
+
+UNIFORM = WeightingCard.of(_uniform, "uniform", "all alike", "–").but(shared=True)

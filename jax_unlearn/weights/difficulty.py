@@ -136,22 +136,13 @@ def gradient_norms(
 
 
 EL2N = WeightingCard(
-    name="el2n",
-    label="EL2N",
-    title="by the error norm",
-    build=lambda lab, options: el2n(**vars(options)),
-    source="score: arXiv 2107.07075",
-    options=Loreun,
-    reads="logits",
-    shared=True,
-)
+    "el2n", "EL2N", "by the error norm", lambda lab, options: el2n(**vars(options))
+).but(source="score: arXiv 2107.07075", options=Loreun, reads="logits", shared=True)
 
-MARGIN = WeightingCard(
+MARGIN = EL2N.but(
     name="margin",
     label="margin",
     title="by the logit margin",
     build=lambda lab, options: margin(**vars(options)),
-    options=Loreun,
-    reads="logits",
-    shared=True,
+    source="our choice",
 )

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import chex
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jax_unlearn import _validate
-from jax_unlearn.cards import Lab, WeightingCard
+from jax_unlearn.cards import Count, Lab, NotNegative, Options, Share, WeightingCard
 from jax_unlearn.errors import InputError
 from jax_unlearn.losses import true_class_probability
 from jax_unlearn.types import Array, PyTree, Sample, Weighting
@@ -390,11 +390,8 @@ def _no_stats(num_classes: int) -> ClassStats:
     return ClassStats(zeros, jnp.ones(num_classes, jnp.float32), zeros)
 
 
-Moments = Literal["exact", "every", "streaming", "anchored"]
-
-
 @dataclasses.dataclass(frozen=True)
-class Falw:
+class Falw(Options):
     """Options of FaLW.
 
     Attributes:
@@ -406,16 +403,10 @@ class Falw:
       decay: memory of "streaming".
     """
 
-    tau: float = 0.15
-    estimator: Moments = "exact"
-    every: int = 4
-    decay: float = 0.9
-
-    def __post_init__(self):
-        _validate.not_negative("tau", self.tau)
-        _validate.one_of("estimator", self.estimator, get_args(Moments))
-        _validate.at_least("every", self.every, 1)
-        _validate.share("decay", self.decay)
+    tau: NotNegative = 0.15
+    estimator: Literal["exact", "every", "streaming", "anchored"] = "exact"
+    every: Count = 4
+    decay: Share = 0.9
 
     def told(self) -> dict[str, object]:
         """Return what the estimator reads."""
@@ -447,15 +438,9 @@ def _reference(options: Falw) -> str:
     return {"anchored": "", "streaming": "batches"}.get(options.estimator, "whole")
 
 
-FALW = WeightingCard(
-    name="falw",
-    label="FaLW",
-    title="by the distance from unseen data's confidence, class-balanced",
-    build=_falw,
-    source="arXiv 2601.18650",
-    options=Falw,
-    compares="unseen classes",
-    reference=_reference,
-    search={"tau": (0.0, 0.15, 0.5)},
-    shared=True,
+FALW = (
+    WeightingCard.of(_falw, "FaLW", source="arXiv 2601.18650")
+    .but(title="by the distance from unseen data's confidence, class-balanced")
+    .but(compares="unseen classes", reference=_reference, shared=True)
+    .tries(tau=(0.0, 0.15, 0.5))
 )

@@ -1,14 +1,14 @@
 """LoReUn: weights that grow as the loss falls, for easy samples are hard to forget."""
 
 import dataclasses
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import chex
 import jax
 import jax.numpy as jnp
 
 from jax_unlearn import _validate
-from jax_unlearn.cards import Lab, WeightingCard
+from jax_unlearn.cards import Lab, Options, Positive, WeightingCard
 from jax_unlearn.tables import check_table, look_up, row_ids
 from jax_unlearn.types import Array, Sample, Weighting
 from jax_unlearn.weights.combine import stateless
@@ -209,11 +209,8 @@ def loreun_static(
     return by_table(reference_losses, temperature=temperature, **options)
 
 
-Normalize = Literal["mean_one", "none"]
-
-
 @dataclasses.dataclass(frozen=True)
-class Loreun:
+class Loreun(Options):
     """Options of LoReUn, and of the weightings by other scores.
 
     Attributes:
@@ -222,39 +219,29 @@ class Loreun:
       normalize: weights of mean one, or raw ("none").
     """
 
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     relative: bool = False
-    normalize: Normalize = "mean_one"
+    normalize: Literal["mean_one", "none"] = "mean_one"
 
-    def __post_init__(self):
-        _validate.positive("temperature", self.temperature, "try 1.0")
-        _validate.one_of("normalize", self.normalize, get_args(Normalize))
+
+def _loreun(lab: Lab, options: Loreun) -> Weighting:
+    del lab
+    return loreun(**vars(options))
 
 
 def _loreun_static(lab: Lab, options: Loreun) -> Weighting:
     return loreun_static(lab.loss_table(), **vars(options))
 
 
-_TEMPERATURES = {"temperature": (0.1, 0.3, 1.0, 3.0, 10.0), "relative": (True,)}
-
-LOREUN = WeightingCard(
-    name="loreun",
-    label="LoReUn (dynamic)",
-    title="by the current loss: small loss, more weight",
-    build=lambda lab, options: loreun(**vars(options)),
-    source="arXiv 2507.22499",
-    options=Loreun,
-    search=_TEMPERATURES,
-    shared=True,
+LOREUN = (
+    WeightingCard.of(_loreun, "LoReUn (dynamic)", source="arXiv 2507.22499")
+    .but(title="by the current loss: small loss, more weight", shared=True)
+    .tries(temperature=(0.1, 0.3, 1.0, 3.0, 10.0), relative=(True,))
 )
 
-LOREUN_STATIC = WeightingCard(
+LOREUN_STATIC = LOREUN.but(
     name="loreun_static",
     label="LoReUn (static)",
     title="by the loss under the original model",
     build=_loreun_static,
-    source="arXiv 2507.22499",
-    options=Loreun,
-    search=_TEMPERATURES,
-    shared=True,
 )

@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from jax_unlearn import _validate
-from jax_unlearn.cards import WeightingCard
+from jax_unlearn.cards import Lab, NotNegative, Options, WeightingCard
 from jax_unlearn.types import Array, Weighting
 from jax_unlearn.weights.combine import stateless
 from jax_unlearn.weights.loreun import Softmin
@@ -56,25 +56,21 @@ def sfron(power: float | Array = 0.5) -> Weighting:
 
 
 @dataclasses.dataclass(frozen=True)
-class SfronWeights:
+class SfronWeights(Options):
     """Options of SFRon's weights.
 
     Attributes:
       power: λ of ℓ^(−λ).
     """
 
-    power: float = 0.5
-
-    def __post_init__(self):
-        _validate.not_negative("power", self.power, "try 0.5")
+    power: NotNegative = 0.5
 
 
-SFRON = WeightingCard(
-    name="sfron",
-    label="SFRon",
-    title="by an inverse power of the current loss",
-    build=lambda lab, options: sfron(options.power),
-    source="arXiv 2409.19732",
-    options=SfronWeights,
-    shared=True,
-)
+def _sfron(lab: Lab, options: SfronWeights) -> Weighting:
+    del lab
+    return sfron(options.power)
+
+
+SFRON = WeightingCard.of(
+    _sfron, "SFRon", "by an inverse power of the current loss"
+).but(source="arXiv 2409.19732", shared=True)

@@ -12,7 +12,7 @@ from toys import batch, blobs, close, mlp, relaxed, softmax64
 import jax_unlearn as ju
 from jax_unlearn.data import Examples, merged
 from jax_unlearn.errors import InputError
-from jax_unlearn.methods.amnesiac import amnesiac_relabel
+from jax_unlearn.methods.relabel import amnesiac_relabel
 
 CLASSES = 2  # the wrong label is the other one, whatever is drawn
 KEY = jax.random.key(1)
