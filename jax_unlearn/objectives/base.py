@@ -13,9 +13,8 @@ OutputLoss = Callable[[PyTree, Batch, Array, PyTree], tuple[Array, Array]]
 class Objective(NamedTuple):
     """A `LossFn` made of a forward pass and a loss on what it gives.
 
-    Where the pass is the model's own on the batch's inputs, the loss can also be
-    evaluated on outputs computed elsewhere: forget and retain samples can share one
-    pass (`forward="merged"`). Calling it gives `(losses [B], Aux)`.
+    Where the pass is the model's own on the batch's inputs, forget and retain samples
+    can share one (`forward="merged"`). Calling it gives `(losses [B], Aux)`.
 
     Attributes:
       model: the network.
@@ -39,9 +38,8 @@ class Objective(NamedTuple):
         """Return (outputs [B, ...], the next model state) of the batch."""
         if self.forward is not None:
             return self.forward(self, (params, model_state), batch, key)
-        return self.model.apply(
-            params, model_state, batch.inputs, train=self.train, key=key
-        )
+        mode = {"train": self.train, "key": key}
+        return self.model.apply(params, model_state, batch.inputs, **mode)
 
     def __call__(
         self, params: Params, model_state: ModelState, batch: Batch, key: Array

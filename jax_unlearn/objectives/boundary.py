@@ -22,9 +22,8 @@ def boundary_labels(
     """Return the wrong class that a step across the boundary comes nearest to.
 
     x' = x + ε·sign(∂CE(f(x), y)/∂x), label = argmax_{k≠y} f(x')_k, in eval mode, under
-    the parameters given: those of the original model. The losses are summed, so a
-    sample's label does not depend on its batch. x' is not clipped; public code clips
-    it to 0..1.
+    the parameters given: those of the original model. A sample's label does not depend
+    on its batch. x' is not clipped; public code clips it to 0..1.
 
     Args:
       model: the network; outputs are logits `[B, K]`.
@@ -35,18 +34,16 @@ def boundary_labels(
       bound: ε ≥ 0, in units of the inputs; 0.1 is published for pixels in 0..1.
 
     Returns:
-      Classes `i32[B]`, never the true one; scatter them into a table by sample id
-      with `target_table`. Not compiled here: call it inside `jax.jit`.
+      Classes `i32[B]`, never the true one, for `target_table`.
 
     Raises:
       InputError: inputs that are not floats; fewer than two classes; negative bound.
 
-    Reference: Chen et al., arXiv 2303.11570. Public code admits the true class, which
-    then is no unlearning at all; that it is left out is the paper's "nearest but
-    incorrect", even where x' does not cross the boundary.
+    Reference: Chen et al., arXiv 2303.11570. Public code admits the true class; that it
+    is left out is the paper's "nearest but incorrect".
 
-    >>> from jax_unlearn.adapters import from_stateless
-    >>> model = from_stateless(lambda key, x: None, lambda w, x: x @ w)
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: None, lambda w, x: x @ w)
     >>> w = jnp.array([[1.0, 0.0, -1.0], [0.0, 1.0, -1.0]])
     >>> x = jnp.array([[1.0, 0.9], [0.9, 1.0]])
     >>> print(boundary_labels(model, w, (), x, jnp.array([0, 1])))

@@ -1,5 +1,7 @@
 """Objectives of classification: what is minimised on forget and retain samples."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -50,15 +52,7 @@ def draw_labels(
     """Draw one random class for one sample, uniform over the admitted classes.
 
     With `exclude_true` the draw r is uniform on the K − 1 others: y' = r + 1[r ≥ y].
-
-    Args:
-      key: consumed.
-      label: true class `i32[]`; use `jax.vmap` for a batch.
-      num_classes: K.
-      exclude_true: whether the true class is left out.
-
-    Returns:
-      The class, `i32[]`.
+    The true class is `i32[]`, as is what is drawn: use `jax.vmap` for a batch.
 
     >>> print(draw_labels(jax.random.key(0), jnp.int32(0), num_classes=2))
     1
@@ -80,8 +74,7 @@ def random_label(
     Args:
       model: the network; outputs are logits `[B, K]`.
       num_classes: K ≥ 2.
-      redraw: draw anew at every step; otherwise each sample keeps the label drawn from
-        (seed, its index), with no table to store.
+      redraw: draw at every step; otherwise once, from (seed, the sample's index).
       exclude_true: y' ≠ y, as published for RL; False draws over all K classes.
       seed: of the fixed labels.
 
@@ -100,20 +93,17 @@ def random_label(
     """
     _validate.at_least("num_classes", num_classes, 2, "random labels need another")
 
-    def one(key: Array, label: Array) -> Array:
-        return draw_labels(
-            key, label, num_classes=num_classes, exclude_true=exclude_true
-        )
+    options = {"num_classes": num_classes, "exclude_true": exclude_true}
+    draw = jax.vmap(partial(draw_labels, **options))
 
     def loss(logits, batch, key, data):
         if redraw:
             keys = jax.random.split(jax.random.fold_in(key, 1), batch.labels.shape[0])
         else:
-            index = row_ids(
-                batch.index, "fixed random labels need", " or use redraw=True"
-            )
+            needed = "fixed random labels need", " or use redraw=True"
+            index = row_ids(batch.index, *needed)
             keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(data, index)
-        return losses.cross_entropy(logits, jax.vmap(one)(keys, batch.labels))
+        return losses.cross_entropy(logits, draw(keys, batch.labels))
 
     return on_logits(model, loss, () if redraw else jax.random.key(seed))
 
@@ -129,8 +119,8 @@ def distill(
 
     Args:
       model: the network of student and teacher; outputs are logits `[B, K]`.
-      teacher_params: the teacher's parameters (the original model for retain samples;
-        another initialisation for forget samples gives Bad Teacher).
+      teacher_params: the teacher's parameters, carried as `Objective.data`: those of
+        the original for retain samples, of a random one for forget samples.
       teacher_state: the teacher's model state.
       temperature: T > 0.
 
@@ -165,25 +155,15 @@ def repel(
 ) -> Objective:
     """Return −T²·KL(teacher ‖ student): minimising it leaves the teacher.
 
-    The loss has no lower bound, and no gradient where student and teacher agree: from
-    the teacher itself only BatchNorm's batch statistics, dropout, augmentation, weight
-    decay or a step on other samples lead away.
-
-    Args:
-      model: the network of student and teacher; outputs are logits `[B, K]`.
-      teacher_params: the frozen teacher's parameters; carried as `Objective.data`.
-      teacher_state: the teacher's model state; it runs in eval mode.
-      temperature: T > 0; published 4.
-
-    Returns:
-      An `Objective`, losses `f32[B]` of 0 or less.
+    The arguments are those of `distill`. The loss has no lower bound, and no gradient
+    where student and teacher agree: from the teacher itself only BatchNorm's batch
+    statistics, dropout, augmentation, weight decay or another step lead away.
 
     Raises:
       InputError: temperature not positive.
 
     Reference: Kurmanji et al., arXiv 2302.09880, the max-steps of SCRUB.
 
-    >>> import jax, jax.numpy as jnp
     >>> import jax_unlearn as ju
     >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> batch = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
@@ -208,14 +188,11 @@ def imitate(
 
     Args:
       model: the network of student and teacher; outputs are logits `[B, K]`.
-      teacher_params: the frozen teacher's parameters; carried as `Objective.data`.
-      teacher_state: the teacher's model state; it runs in eval mode.
+      teacher_params: as of `distill`.
+      teacher_state: likewise.
       alpha: α ≥ 0; published 0.001.
       gamma: γ ≥ 0; published 0.99.
       temperature: T > 0; published 4.
-
-    Returns:
-      An `Objective`, losses `f32[B]`.
 
     Raises:
       InputError: alpha or gamma negative, or temperature not positive.
@@ -223,7 +200,6 @@ def imitate(
     Reference: Kurmanji et al., arXiv 2302.09880, the min-steps of SCRUB; Hinton et al.,
     arXiv 1503.02531.
 
-    >>> import jax, jax.numpy as jnp
     >>> import jax_unlearn as ju
     >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> batch = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))

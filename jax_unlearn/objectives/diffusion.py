@@ -35,8 +35,7 @@ class Denoised(NamedTuple):
     Attributes:
       errors: squared error under the condition given, `f32[B, J]`.
       timesteps: `i32[B, J]`.
-      distances: squared distance to the target of the objective, if it has another
-        than the noise, `f32[B, J]`; else the errors.
+      distances: squared distance to the objective's own target, `f32[B, J]`.
     """
 
     errors: Array
@@ -104,13 +103,7 @@ def denoise(
 def denoise_ascent(
     model: Model, process: Process, *, draws: int = 1, scale: Array | None = None
 ) -> Objective:
-    """Return the negated denoising error: minimising it ascends.
-
-    Args:
-      model: of inputs (x_t, t, condition).
-      process: noise schedule.
-      draws: J, timesteps a sample.
-      scale: m by bin of timesteps, `f32[b]`, for the task losses alone.
+    """Return the negated denoising error: minimising it ascends; see `denoise`.
 
     Reference: gradient ascent as in Thudi et al., arXiv 2109.13398, on the loss of Ho
     et al., arXiv 2006.11239.
@@ -166,7 +159,7 @@ def relabel_condition(
     [4.0]
     """
 
-    def wanted(objective, predict, seen: Noised, key: Array) -> Array:
+    def wanted(objective, predict, seen, key):
         condition = replace(key, seen.inputs[2], seen.labels)
         if teacher is None:
             return predict(condition)
@@ -219,7 +212,7 @@ def negative_guidance(
     """
     _validate.not_negative("strength", strength, "published: 1.0")
 
-    def wanted(objective, predict, seen: Noised, key: Array) -> Array:
+    def wanted(objective, predict, seen, key):
         del predict, key
         condition = seen.inputs[2]
         with_it = _frozen(objective, seen, condition)
@@ -232,12 +225,7 @@ def negative_guidance(
 def denoising_features(errors: Array, labels: Array) -> Array:
     """Return what membership attacks look at in denoising errors: their logarithms.
 
-    Args:
-      errors: by draw, one for each part of the timesteps, `[B, J]`.
-      labels: not read; attacks give them.
-
-    Returns:
-      `f32[B, J]`.
+    The errors are `[B, J]`, one for each part of the timesteps; labels are not read.
 
     Source: our choice; that the denoising error tells members: Duan et al., arXiv
     2302.01316.
@@ -284,7 +272,7 @@ def denoising_nonmember(
     [0.6931]
     """
 
-    def output_loss(outputs: Denoised, batch: Batch, key, data):
+    def output_loss(outputs, batch, key, data):
         del key
         loss = nonmember_loss(attack, data, outputs.errors, batch.labels)
         return loss, jnp.mean(outputs.errors, axis=1)
@@ -306,24 +294,16 @@ def _objective(
 ) -> Objective:
     """Return the objective of a target; its data are (scale, teacher)."""
 
-    def output_loss(outputs: Denoised, batch: Batch, key: Array, data):
+    def output_loss(outputs, batch, key, data):
         del batch, key
-        flat = scaled(
-            outputs.errors.reshape(-1),
-            outputs.timesteps.reshape(-1),
-            data[0],
-            process.num_train_timesteps,
-        )
+        flat = outputs.errors.reshape(-1), outputs.timesteps.reshape(-1)
+        flat = scaled(*flat, data[0], process.num_train_timesteps)
         task_losses = jnp.mean(flat.reshape(outputs.errors.shape), axis=1)
         return jnp.mean(outputs.distances, axis=1), task_losses
 
     table = None if scale is None else jnp.asarray(scale, jnp.float32)
-    return Objective(
-        model,
-        output_loss,
-        (table, teacher),
-        forward=_forward(process, draws, wanted, corrupted),
-    )
+    forward = _forward(process, draws, wanted, corrupted)
+    return Objective(model, output_loss, (table, teacher), forward=forward)
 
 
 def _forward(
@@ -334,12 +314,7 @@ def _forward(
 ):
     """Return the pass that noises a batch and measures the prediction."""
 
-    def forward(
-        objective: Objective,
-        variables: tuple[Params, ModelState],
-        batch: Batch,
-        key: Array,
-    ) -> tuple[Denoised, ModelState]:
+    def forward(objective, variables, batch: Batch, key):
         params, model_state = variables
         noise_key, apply_key, drop_key, other_key = jax.random.split(key, 4)
         seen = noised(process, batch, noise_key, draws=draws)
@@ -350,24 +325,19 @@ def _forward(
             params, model_state, seen.inputs, train=objective.train, key=apply_key
         )
 
-        def predict(condition: Array) -> Array:
+        def predict(condition):
             inputs = (*seen.inputs[:2], condition)
             mode = {"train": objective.train, "key": apply_key}
             other, _ = apply(jax.lax.stop_gradient(params), model_state, inputs, **mode)
             return jax.lax.stop_gradient(other)
-
-        def by_sample(values: Array) -> Array:
-            return values.reshape(draws, -1).T
 
         errors = squared_error(prediction, seen.target)
         distances = errors
         if wanted is not None:
             aim = wanted(objective, predict, seen, other_key)
             distances = squared_error(prediction, aim)
-        return (
-            Denoised(*map(by_sample, (errors, seen.inputs[1], distances))),
-            new_state,
-        )
+        parts = (errors, seen.inputs[1], distances)
+        return Denoised(*(part.reshape(draws, -1).T for part in parts)), new_state
 
     return forward
 

@@ -104,13 +104,8 @@ def transport_targets(
     Source: our choice (endpoint transport).
 
     >>> probs = np.array([[0.9, 0.1], [0.6, 0.4]])
-    >>> transport_targets(
-    ...     np.array([0.2, 0.8]),
-    ...     np.array([0, 0]),
-    ...     probs,
-    ...     np.array([0, 0]),
-    ...     min_unseen=1,
-    ... )
+    >>> scores, labels = np.array([0.2, 0.8]), np.array([0, 0])
+    >>> transport_targets(scores, labels, probs, labels, min_unseen=1)
     array([[0.6, 0.4],
            [0.9, 0.1]], dtype=float32)
     """
@@ -152,13 +147,7 @@ def transport_targets(
 def target_table(ids: np.ndarray, targets: np.ndarray, num_samples: int) -> np.ndarray:
     """Scatter per-sample rows into a table indexed by sample id.
 
-    Args:
-      ids: ids of the rows, `[F]`.
-      targets: rows `[F, ...]`.
-      num_samples: N.
-
-    Returns:
-      Table `[N, ...]`, zero where no row was given.
+    Rows `[F, ...]` of the samples `ids` become a table `[N, ...]`, zero elsewhere.
 
     >>> target_table(np.array([2]), np.array([5.0]), 4)
     array([0., 0., 5., 0.])

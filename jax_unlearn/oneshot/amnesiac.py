@@ -11,40 +11,30 @@ from jax_unlearn import _validate
 from jax_unlearn.cards import Card, Job, Lab, Options, Variables
 from jax_unlearn.drivers.loop import run
 from jax_unlearn.errors import InputError
+from jax_unlearn.gradients import counted
 from jax_unlearn.oneshot.retraced import check_same
 from jax_unlearn.tables import row_ids
-from jax_unlearn.types import (
-    Params,
-    PyTree,
-    UnlearnBatch,
-    Unlearner,
-    UnlearnInfo,
-    UnlearnState,
-)
+from jax_unlearn.types import Params, PyTree, UnlearnBatch, Unlearner, UnlearnState
 
 
 class Batches(Protocol):
     """The batches of a run by the number of the step: a schedule, or a list."""
 
-    def __getitem__(self, step: int, /) -> UnlearnBatch:
-        """Return the batch of a step, counted from the beginning of the run."""
-        ...
+    def __getitem__(self, step: int, /) -> UnlearnBatch: ...
 
 
 class UpdateLog:
     """What every step of a training run changed, and whose samples it saw.
 
-    A callback for `ju.run`. Keeps one copy of the parameters on the host for every
-    logged step: steps × parameters × 4 bytes (float32), so 4.5 GB for 100 steps of a
-    ResNet-18; `watched` keeps those steps only that held a sample of the list. Under
-    `scan` one entry is a whole chunk of steps and all its samples: train with `scan=1`
-    for the published form.
+    A callback for `ju.run`. Keeps a float32 copy of the parameters on the host for
+    every logged step: 4.5 GB for 100 steps of a ResNet-18; `watched` keeps those steps
+    only that held a sample of the list. Under `scan` one entry is a whole chunk of
+    steps and all its samples: train with `scan=1` for the published form.
 
     Args:
       state: the state `ju.run` starts from.
       batches: the schedule that is run (from its beginning, also where a run is
-        resumed), or a list of batches; their `index` says who is in them. Padding is
-        not counted.
+        resumed), or a list of batches; their `index` says who is in them.
       watched: ids that may have to be forgotten; None logs every step.
 
     Attributes:
@@ -69,20 +59,14 @@ class UpdateLog:
     0.5
     """
 
-    def __init__(
-        self,
-        state: UnlearnState,
-        batches: Batches,
-        *,
-        watched: Sequence[int] | np.ndarray | None = None,
-    ):
+    def __init__(self, state: UnlearnState, batches: Batches, *, watched: Any = None):
         self.updates: list[PyTree] = []
         self.ids: list[np.ndarray] = []
         self._batches = batches
         self._watched = None if watched is None else np.unique(np.asarray(watched))
         self._done, self._params = int(state.step), _host(state.params)
 
-    def __call__(self, done: int, state: UnlearnState, info: UnlearnInfo) -> None:
+    def __call__(self, done: int, state: UnlearnState, info: Any) -> None:
         """Log the steps since the last call."""
         del info
         if done <= self._done:
@@ -108,23 +92,21 @@ class UpdateLog:
           InputError: an id that was not watched.
         """
         forget = np.asarray(forget_ids)
-        if self._watched is not None:
-            missing = np.setdiff1d(forget, self._watched)
-            if missing.size:
-                raise InputError(
-                    f"forget_ids={missing[0]} was not watched; its updates are not in "
-                    "the log"
-                )
+        watched = forget if self._watched is None else self._watched
+        if (missing := np.setdiff1d(forget, watched)).size:
+            raise InputError(
+                f"forget_ids={missing[0]} was not watched; its updates are not in the "
+                "log"
+            )
         return np.array([np.isin(ids, forget).any() for ids in self.ids], np.bool_)
 
 
 def amnesiac(params: Params, updates: Sequence[PyTree], touched: Any) -> Params:
     """Subtract the updates of the batches that held forget samples: θ − Σ_{t in S} Δ_t.
 
-    The result is the state before training on them only where they came last and the
-    optimizer has no memory (plain SGD): later steps were taken from a place that
-    depends on them, and momentum carries them on. It is published to be followed by
-    some training on the retain set. BatchNorm statistics are not taken back.
+    That is the state before training on them only where they came last and the
+    optimizer has no memory (plain SGD). It is published to be followed by some training
+    on the retain set. BatchNorm statistics are not taken back.
 
     Args:
       params: the trained parameters.
@@ -165,13 +147,11 @@ def _host(params: Params) -> PyTree:
 
 def _ids(batch: UnlearnBatch) -> np.ndarray:
     """Return the ids of the samples a step learns from."""
-    parts = []
-    for part in (batch.forget, batch.retain):
-        if part is None:
-            continue
+    parts = [np.zeros(0, np.int64)]
+    for part in filter(None, (batch.forget, batch.retain)):
         index = np.asarray(row_ids(part.index, "the log needs"), np.int64)
-        parts.append(index if part.mask is None else index[np.asarray(part.mask)])
-    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+        parts.append(index[np.asarray(counted(part))])
+    return np.concatenate(parts)
 
 
 def _amnesiac(lab: Lab, _: Options) -> Job:

@@ -49,8 +49,8 @@ class DeltaGradInfo(NamedTuple):
       exact: steps with the gradient of all samples.
       gradients: gradients of single samples evaluated: exact·n + T·r.
       retraining: what training without the removed samples takes: T·(n − r).
-      rejected: pairs without positive curvature, not used. With a convex loss these are
-        rounding; many of them say that the loss is not convex.
+      rejected: pairs without positive curvature, not used; many of them say that the
+        loss is not convex.
     """
 
     exact: int
@@ -73,8 +73,7 @@ def gradient_path(
     θ_{t+1} = θ_t − η_t·[(1/n) Σ_i ∇ℓ_i(θ_t) + λθ_t].
 
     Args:
-      loss_fn: unreduced losses in eval mode, convex in the parameters, without
-        randomness (they get a fixed key).
+      loss_fn: unreduced losses in eval mode, convex in the parameters, not random.
       params: where the path begins.
       batch: ALL training samples.
       rates: η_t, `[T]`.
@@ -136,9 +135,8 @@ def deltagrad(
     G_t ≈ g_t + B_t(ϑ_t − θ_t), with B_t of `lbfgs_product` from the evaluated ones.
 
     For full-batch gradient descent on a (strongly) convex loss only: the estimate needs
-    one Hessian that changes slowly along the path. Nothing here can tell that a loss is
-    not convex; many `rejected` pairs are a sign. Differences of gradients are taken in
-    float32, so very few samples of very many (r/n near 1e-6) drown in rounding.
+    one Hessian that changes slowly along the path. Differences of gradients are taken
+    in float32, so very few samples of very many (r/n near 1e-6) drown in rounding.
 
     Args:
       loss_fn: that of `gradient_path`.
@@ -160,10 +158,10 @@ def deltagrad(
 
     Reference: Wu, Dobriban and Davidson, ICML 2020, arXiv 2006.14755, algorithm 1.
 
-    >>> from jax_unlearn.types import Aux
+    >>> import jax_unlearn as ju
     >>> def loss_fn(w, state, batch, key):
     ...     losses = (w - batch.inputs) ** 2 / 2
-    ...     return losses, Aux(losses, losses, state)
+    ...     return losses, ju.Aux(losses, losses, state)
     >>> batch = Batch(jnp.array([1.0, 3.0]), jnp.array([0, 0]))
     >>> w, path = gradient_path(loss_fn, jnp.float32(0), batch, rates=[0.5] * 30)
     >>> replay = deltagrad(loss_fn, burn_in=2)
@@ -177,7 +175,7 @@ def deltagrad(
     _validate.at_least("history", history, 1)
 
     @programs.jit
-    def retrace(variables, path: Path, batch: Batch, positions: Array):
+    def retrace(variables, path, batch, positions):
         numbers = jnp.arange(path.rates.shape[0])
         planned = (numbers < burn_in) | ((numbers - burn_in + 1) % period == 0)
         body = _replay_step(_raveled(loss_fn, *variables)[1], path, batch, positions)
@@ -186,14 +184,7 @@ def deltagrad(
         (theta, _), flags = jax.lax.scan(body, (path.params[0], empty), inputs)
         return theta, flags
 
-    def replay(
-        params: Params,
-        path: Path,
-        batch: Batch,
-        removed: Any,
-        *,
-        model_state: ModelState = (),
-    ) -> tuple[Params, DeltaGradInfo]:
+    def replay(params, path, batch, removed, *, model_state=()):
         steps, width = path.rates.shape[0], path.params.shape[1]
         if sum(leaf.size for leaf in jax.tree.leaves(params)) != width:
             raise InputError(
@@ -222,10 +213,10 @@ def _replay_step(gradient, path: Path, batch: Batch, positions: Array):
     total = jnp.sum(counted(batch)).astype(jnp.float32)
     fewer = jnp.float32(positions.shape[0])
 
-    def slope(theta: Array, samples: Batch) -> Array:
+    def slope(theta, samples):
         return gradient(theta, samples) + path.decay * theta
 
-    def evaluated(theta, old, old_slope, pairs: _Pairs):
+    def evaluated(theta, old, old_slope, pairs):
         full = slope(theta, batch)
         s, y = theta - old, full - old_slope
         bent = _dot(s, y) > 0
@@ -235,7 +226,7 @@ def _replay_step(gradient, path: Path, batch: Batch, positions: Array):
         pairs = jax.tree.map(lambda a, b: jnp.where(bent, a, b), added, pairs)
         return full, pairs, ~bent & jnp.any(s != 0)
 
-    def estimated(theta, old, old_slope, pairs: _Pairs):
+    def estimated(theta, old, old_slope, pairs):
         moved = lbfgs_product(pairs.s, pairs.y, theta - old)
         return old_slope + moved, pairs, jnp.bool_(False)
 
@@ -284,12 +275,8 @@ def lbfgs_product(s: Array, y: Array, v: Array) -> Array:
     sigma = inner[-1, -1]
     lower = jnp.tril(inner, -1)
     ones = jnp.diag(none.astype(jnp.float32))  # a missing pair: a row of its own
-    middle = jnp.block(
-        [
-            [sigma * _dot(s, s.T) + ones, lower],
-            [lower.T, -jnp.diag(jnp.diag(inner)) - ones],
-        ]
-    )
+    upper = [sigma * _dot(s, s.T) + ones, lower]
+    middle = jnp.block([upper, [lower.T, -jnp.diag(jnp.diag(inner)) - ones]])
     sides = jnp.concatenate([sigma * s, y])
     return sigma * v - _dot(jnp.linalg.solve(middle, _dot(sides, v)), sides)
 
@@ -340,8 +327,7 @@ def _positions(batch: Batch, removed: Any) -> np.ndarray:
     known = present if batch.index is None else np.asarray(batch.index)[present]
     if len(np.unique(ids)) != len(ids):
         raise InputError("removed holds an id twice; give each sample once")
-    missing = np.setdiff1d(ids, known)
-    if missing.size:
+    if (missing := np.setdiff1d(ids, known)).size:
         raise InputError(
             f"removed={missing[0]} is not among the {len(known)} samples of the batch; "
             "give ids of samples the path was trained on"
@@ -370,12 +356,8 @@ class DeltaGrad(Options):
 
 def _deltagrad(lab: Lab, options: DeltaGrad) -> Job:
     training, ids = lab.training, lab.ids("trained")
-    if (
-        training.network != "linear"
-        or training.momentum
-        or training.batch_size < len(ids)
-        or training.augment != "none"
-    ):
+    plain = training.network == "linear" and training.augment == "none"
+    if not plain or training.momentum or training.batch_size < len(ids):
         raise InputError(
             f"method='deltagrad' needs an original trained by full-batch gradient "
             f"descent: --network linear --momentum 0 --batch-size {len(ids)} "

@@ -10,7 +10,7 @@ import optax
 from jax_unlearn import _validate
 from jax_unlearn.cards import Card, Job, Lab, NotNegative, Options
 from jax_unlearn.gradients import counted, mean_loss, over_batches, sample_gradient
-from jax_unlearn.types import Array, Batch, LossFn, Params, PyTree
+from jax_unlearn.types import Array, LossFn, Params, PyTree
 
 
 def fisher_information(
@@ -24,10 +24,8 @@ def fisher_information(
 
     per="batch": F = (1/T) Σ_t (∇ mean_{i in batch t} ℓ_i)², what the public code of SSD
     and SFRon computes, at the price of one backward pass a batch. It is NOT the Fisher
-    of the definition: with batches of B independent samples its expectation is
-    μ² + Var(∇ℓ_i)/B instead of μ² + Var(∇ℓ_i), μ the mean gradient. Values compare
-    only between sets cut into batches of the same size, a smaller last batch counts
-    like a whole one, and μ, large on forget samples of one class, weighs B times more.
+    of the definition: its expectation is μ² + Var(∇ℓ_i)/B instead of μ² + Var(∇ℓ_i), μ
+    the mean gradient. Values compare only between sets cut into batches of one size B.
 
     Args:
       loss_fn: unreduced losses in eval mode:
@@ -40,13 +38,12 @@ def fisher_information(
       InputError if there is no batch.
 
     Raises:
-      InputError: unknown `per`; an objective in train mode, which must never see single
-        samples.
+      InputError: unknown `per`; an objective in train mode.
 
     Reference: Golatkar et al., arXiv 1911.04933 (here with the true labels:
     empirical); Foster et al., arXiv 2308.07707 (SSD).
 
-    >>> from jax_unlearn.types import Aux
+    >>> from jax_unlearn.types import Aux, Batch
     >>> def loss_fn(w, state, batch, key):
     ...     losses = w * batch.inputs
     ...     return losses, Aux(losses, losses, state)
@@ -62,7 +59,7 @@ def fisher_information(
     _validate.one_of("per", per, ("sample", "batch"))
     gradients = jax.vmap(sample_gradient(loss_fn), in_axes=(None, None, 0, 0))
 
-    def by_sample(params, model_state, batch: Batch, key: Array):
+    def by_sample(params, model_state, batch, key):
         where = counted(batch)
         keys = jax.random.split(key, where.shape[0])
         grads = gradients(params, model_state, batch._replace(mask=None), keys)
@@ -74,7 +71,7 @@ def fisher_information(
 
         return jax.tree.map(squares, grads), jnp.sum(where)
 
-    def by_batch(params, model_state, batch: Batch, key: Array):
+    def by_batch(params, model_state, batch, key):
         where = counted(batch)
 
         def mean(params):
@@ -97,10 +94,9 @@ def fisher_noise(
 ) -> Params:
     """Forget by noise: θ + √(α·min(1/F, c))·ε, ε ~ N(0, 1).
 
-    Weights the retain set does not need (small F) are drowned, the others stay. Where
-    F = 0 the variance is α·c. The public code further averages the variance over the
-    inputs of each unit and adds factors for the last layer and BatchNorm; this is the
-    equation alone.
+    Weights the retain set does not need (small F) are drowned, the others stay. The
+    public code further averages the variance over the inputs of each unit and adds
+    factors for the last layer and BatchNorm; this is the equation alone.
 
     Args:
       params: pytree of arrays.

@@ -12,7 +12,7 @@ multiple of ONE sample's gradient. Both are here: form="published" and form="exa
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Literal
 
 import jax
@@ -42,8 +42,7 @@ def woodfisher(
         k ← k − (k·g_i)/(n + o·g_i)·o,   o ← o − (o·g_i)/(n + o·g_i)·o.
 
     That is v/λ − c·g_1 for a number c, whatever the other gradients: not F⁻¹v unless
-    n ≤ 1 (where nothing is subtracted at all) or all g_i are parallel. Computed here by
-    the same recursion on numbers. Where n + o·g_i = 0 the gradient is skipped.
+    all g_i are parallel. Where n + o·g_i = 0 the gradient is skipped.
 
     Args:
       v: `f32[P]`.
@@ -106,10 +105,8 @@ def influence(
     v = (1/N)[Σ_f ∇ℓ − (|D_f|/|D_r|) Σ_r ∇ℓ], N = |D_f| + |D_r|, and F⁻¹ as `woodfisher`
     has it. The form "published" is what tables of IU report; "exact" solves F·k = v by
     conjugate gradients. Neither stores gradients of single samples: products with all
-    of them are forward- and reverse-mode derivatives of the batch's losses, in eval
-    mode, so the memory is that of a training step and a few copies of the parameters.
-    The published form takes two such passes over the n samples, the exact one takes one
-    an iteration.
+    of them are derivatives of the batch's losses, two passes over the n samples in the
+    published form, one an iteration in the exact one.
 
     Args:
       loss_fn: unreduced losses in eval mode:
@@ -198,9 +195,7 @@ def influence(
                 total = optax.tree.add(total, new)
             return optax.tree.scale(1 / count, total)
 
-        step = _conjugate_gradients(
-            product, v, iterations=iterations, tolerance=tolerance
-        )
+        step = _conjugate_gradients(product, v, iterations, tolerance)
     moved = optax.tree.add_scale(center, alpha, step)
     return optax.tree.cast_like(moved, params)
 
@@ -251,38 +246,30 @@ def _first(batches: list[Batch], samples: int) -> list[Batch]:
     return used
 
 
-def _jacobian(
-    loss_fn: LossFn, params: Params, model_state: ModelState
-) -> tuple[Callable[..., Array], Callable[..., PyTree]]:
+def _jacobian(loss_fn: LossFn, params: Params, model_state: ModelState):
     """Return the products with J = [g_i] of a batch: u -> J·u `[B]`, a -> Jᵀ·a.
 
     Masked rows of J are 0.
     """
 
-    def losses_fn(center: PyTree, batch: Batch, key: Array) -> Array:
+    def losses_fn(center, batch, key):
         cast = optax.tree.cast_like(center, params)
         return loss_fn(cast, model_state, batch, key)[0].astype(jnp.float32)
 
     @programs.jit
-    def along(center: PyTree, batch: Batch, key: Array, u: PyTree) -> Array:
+    def along(center, batch, key, u):
         _, dots = jax.jvp(lambda p: losses_fn(p, batch, key), (center,), (u,))
         return jnp.where(counted(batch), dots, 0.0)
 
     @programs.jit
-    def back(center: PyTree, batch: Batch, key: Array, a: Array) -> PyTree:
+    def back(center, batch, key, a):
         _, pullback = jax.vjp(lambda p: losses_fn(p, batch, key), center)
         return pullback(jnp.where(counted(batch), a, 0.0))[0]
 
     return along, back
 
 
-def _conjugate_gradients(
-    product: Callable[[PyTree], PyTree],
-    v: PyTree,
-    *,
-    iterations: int,
-    tolerance: float,
-) -> PyTree:
+def _conjugate_gradients(product, v: PyTree, iterations: int, tolerance: float):
     """Solve F·k = v for a symmetric F of positive eigenvalues; k = 0 if v = 0."""
     k, residual = optax.tree.zeros_like(v), v
     direction, size = residual, _vdot(residual, residual)

@@ -10,10 +10,7 @@ from jax_unlearn.types import Array, Sample, Weighting
 
 
 def stateless(weigh: Callable[[Sample], Array]) -> Weighting:
-    """Make a weighting of a function that looks at nothing but the samples.
-
-    Args:
-      weigh: `Sample -> weights f32[B]`.
+    """Make a weighting of a function of the samples alone, `Sample -> f32[B]`.
 
     >>> w = stateless(lambda sample: 2.0 * sample.losses)
     >>> s = Sample(jnp.array([1.0, 3.0]), None, jnp.array([0, 1]))
@@ -42,16 +39,12 @@ def uniform() -> Weighting:
 def chain(*weightings: Weighting) -> Weighting:
     """Multiply weightings: w = Π_j w_j, each with its own state.
 
-    Args:
-      *weightings: at least one.
-
     Raises:
-      InputError: none given.
+      InputError: no weighting is given.
 
-    >>> import math
     >>> from jax_unlearn.weights.loreun import loreun
     >>> w = chain(loreun(temperature=1.0), uniform())
-    >>> s = Sample(jnp.array([0.0, math.log(3.0)]), None, jnp.array([0, 1]))
+    >>> s = Sample(jnp.log(jnp.array([1.0, 3.0])), None, jnp.array([0, 1]))
     >>> w.update(s, w.init())[0].tolist()
     [1.5, 0.5]
     """
@@ -75,10 +68,9 @@ def clip(weighting: Weighting, low: float, high: float) -> Weighting:
     Raises:
       InputError: unless 0 ≤ low ≤ high.
 
-    >>> import math
     >>> from jax_unlearn.weights.loreun import loreun
     >>> w = clip(loreun(temperature=1.0), 0.0, 1.2)
-    >>> s = Sample(jnp.array([0.0, math.log(3.0)]), None, jnp.array([0, 1]))
+    >>> s = Sample(jnp.log(jnp.array([1.0, 3.0])), None, jnp.array([0, 1]))
     >>> w.update(s, w.init())[0].tolist()
     [1.2, 0.5]
     """
@@ -96,14 +88,12 @@ def clip(weighting: Weighting, low: float, high: float) -> Weighting:
 def schedule(weighting: Weighting, strength: Callable[[Array], Array]) -> Weighting:
     """Fade between uniform and the weighting: w ← 1 + s(t)·(w − 1).
 
-    Args:
-      weighting: what s = 1 gives in full.
-      strength: number of weighted steps so far `i32[]` -> s, any optax schedule.
+    `strength` is any optax schedule, of the number of weighted steps so far, `i32[]`.
 
-    >>> import math, optax
+    >>> import optax
     >>> from jax_unlearn.weights.loreun import loreun
     >>> w = schedule(loreun(temperature=1.0), optax.linear_schedule(0.0, 1.0, 2))
-    >>> s = Sample(jnp.array([0.0, math.log(3.0)]), None, jnp.array([0, 1]))
+    >>> s = Sample(jnp.log(jnp.array([1.0, 3.0])), None, jnp.array([0, 1]))
     >>> first, state = w.update(s, w.init())
     >>> second, state = w.update(s, state)
     >>> print(first, second)

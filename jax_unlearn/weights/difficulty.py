@@ -9,15 +9,7 @@ import jax.numpy as jnp
 from jax_unlearn import _validate, losses
 from jax_unlearn.cards import WeightingCard
 from jax_unlearn.gradients import sample_gradient
-from jax_unlearn.types import (
-    Array,
-    Batch,
-    LossFn,
-    ModelState,
-    Params,
-    Sample,
-    Weighting,
-)
+from jax_unlearn.types import Array, Batch, LossFn, PyTree, Sample, Weighting
 from jax_unlearn.weights.combine import stateless
 from jax_unlearn.weights.loreun import Loreun, Softmin
 
@@ -58,11 +50,9 @@ def el2n(*, temperature: float | Array, **options: Any) -> Weighting:
     >>> w.update(s, w.init())[0].tolist()
     [1.0, 1.0]
     """
-
-    def score(sample: Sample) -> Array:
-        return losses.el2n(sample.outputs, sample.labels)
-
-    return by_score(score, temperature=temperature, **options)
+    return by_score(
+        lambda s: losses.el2n(s.outputs, s.labels), temperature=temperature, **options
+    )
 
 
 def margin(*, temperature: float | Array, **options: Any) -> Weighting:
@@ -79,32 +69,29 @@ def margin(*, temperature: float | Array, **options: Any) -> Weighting:
     >>> w.update(s, w.init())[0].tolist()
     [1.0, 1.0]
     """
-
-    def score(sample: Sample) -> Array:
-        return -losses.margin(sample.outputs, sample.labels)
-
-    return by_score(score, temperature=temperature, **options)
+    return by_score(
+        lambda s: -losses.margin(s.outputs, s.labels),
+        temperature=temperature,
+        **options,
+    )
 
 
 def gradient_norms(
     loss_fn: LossFn,
-    params: Params,
-    model_state: ModelState,
+    params: PyTree,
+    model_state: PyTree,
     batch: Batch,
     *,
     chunk: int = 32,
 ) -> Array:
     """Return ‖∇_θ ℓ_i‖₂ of every sample, as a table for `by_table`.
 
-    The network runs on single examples, `chunk` at a time, so the loss must be one of
-    eval mode: BatchNorm in train mode means nothing on a single example.
-
     Args:
       loss_fn: in eval mode, such as `objectives.descent(model)._replace(train=False)`.
       params: where the gradient is taken.
       model_state: read, not changed.
       batch: samples `[B, ...]`.
-      chunk: examples differentiated together; bounds the memory.
+      chunk: samples differentiated together, each on its own; bounds the memory.
 
     Returns:
       Norms `f32[B]`.
@@ -114,10 +101,9 @@ def gradient_norms(
 
     Reference: GraNd, Paul et al., arXiv 2107.07075, definition 2.1.
 
-    >>> from jax_unlearn import objectives
-    >>> from jax_unlearn.adapters import from_stateless
-    >>> model = from_stateless(lambda key, x: 0.0, lambda w, x: w * x)
-    >>> loss = objectives.descent(model)._replace(train=False)
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 0.0, lambda w, x: w * x)
+    >>> loss = ju.objectives.descent(model)._replace(train=False)
     >>> batch = Batch(jnp.array([[2.0, 0.0]]), jnp.array([0]))
     >>> gradient_norms(loss, 0.0, (), batch).tolist()  # |−x_0 + (x_0 + x_1)/2|
     [1.0]
@@ -127,9 +113,8 @@ def gradient_norms(
 
     def one(sample: Batch) -> Array:
         grads = gradient(params, model_state, sample, jax.random.key(0))
-        squares = [
-            jnp.sum(jnp.square(g.astype(jnp.float32))) for g in jax.tree.leaves(grads)
-        ]
+        leaves = [g.astype(jnp.float32) for g in jax.tree.leaves(grads)]
+        squares = [jnp.sum(jnp.square(leaf)) for leaf in leaves]
         return jnp.sqrt(sum(squares, jnp.float32(0)))
 
     return jax.lax.map(one, batch, batch_size=chunk)

@@ -25,8 +25,7 @@ class ClassStats(NamedTuple):
     Attributes:
       mean: μ_c, `f32[K]`; 0 for absent classes.
       std: σ_c, population form, at least 1e-8, `f32[K]`.
-      count: samples (for streaming moments, those still in memory), `f32[K]`; 0 =
-        absent.
+      count: samples (of streaming moments, those in memory), `f32[K]`; 0 = absent.
     """
 
     mean: Array
@@ -75,18 +74,9 @@ def shrink(stats: ClassStats, *, pseudo_count: float | Array) -> ClassStats:
     With s = n_c/(n_c + κ): μ_c ← s·μ_c + (1−s)·μ and likewise the variances, μ and σ²
     the count-weighted moments of the pooled samples. κ = 0 changes nothing.
 
-    Args:
-      stats: moments by class.
-      pseudo_count: κ ≥ 0, in samples.
-
-    Returns:
-      `ClassStats` with the same counts.
-
     Source: our choice.
 
-    >>> stats = ClassStats(
-    ...     jnp.array([0.2, 0.8]), jnp.array([0.1, 0.1]), jnp.array([1.0, 1.0])
-    ... )
+    >>> stats = ClassStats(jnp.array([0.2, 0.8]), jnp.full(2, 0.1), jnp.ones(2))
     >>> shrink(stats, pseudo_count=1.0).mean.tolist()  # half way to 0.5
     [0.35, 0.65]
     """
@@ -128,9 +118,8 @@ def falw_weights(
 ) -> Array:
     """Return w_i = 1 + sign(z_i)·tanh(|z_i|)^{1/B_i}, z_i = (p_i − μ_c)/σ_c.
 
-    w → 2 for a sample still far more confident than unseen data (under-forgotten), 1 at
-    their mean, → 0 far below (over-forgotten). For B > 1 the slope at z = 0 is
-    infinite: never differentiate the weights.
+    w → 2 for a sample still far more confident than unseen data, 1 at their mean, → 0
+    far below. For B > 1 the slope at z = 0 is infinite: never differentiate the weights.
 
     Args:
       probs_true: p_i, `[B]`.
@@ -160,8 +149,7 @@ class Estimator(NamedTuple):
 
     Attributes:
       init: `(num_classes) -> state`.
-      update: `(reference, state) -> (ClassStats, state)`, where `reference` is a
-        function without arguments returning the `Sample` of the unseen batch, or None.
+      update: `(reference, state) -> (ClassStats, state)`, as of a `Weighting`.
     """
 
     init: Callable[[int], PyTree]
@@ -184,8 +172,7 @@ def falw(
       shrinkage: pseudo-count of `shrink`; 0 is the paper.
 
     Returns:
-      A `Weighting` whose state holds the balance and the estimator's state. It reads
-      logits `[B, K]` from the sample (or its loss, see `confidence`) and needs a
+      A `Weighting` that reads logits `[B, K]` (or losses, see `confidence`) and needs a
       reference batch unless anchored.
 
     Raises:
@@ -229,14 +216,8 @@ def falw(
 def confidence(sample: Sample) -> Array:
     """Return how sure the model is of each sample: p = softmax(outputs)_y = e^{−ℓ}.
 
-    Where the outputs are no logits (of diffusion models, for instance) p is e^{−ℓ} of
-    the task loss ℓ, which for logits is the same: ℓ is then −log p.
-
-    Args:
-      sample: with logits `[B, K]`, or with task losses alone.
-
-    Returns:
-      `f32[B]`.
+    Where the outputs are no logits `[B, K]` (of diffusion models, for instance) p is
+    e^{−ℓ} of the task loss ℓ, `f32[B]`, which for logits is the same.
 
     Source: FaLW, arXiv 2601.18650, for logits; otherwise our choice.
 
@@ -250,12 +231,7 @@ def confidence(sample: Sample) -> Array:
 
 
 def reference_stats(reference: Sample, num_classes: int) -> ClassStats:
-    """Return the class moments of a reference batch.
-
-    >>> s = Sample(jnp.zeros(1), jnp.zeros((1, 2)), jnp.array([1]))
-    >>> reference_stats(s, 2).mean.tolist()
-    [0.0, 0.5]
-    """
+    """Return the class moments of a reference batch."""
     probs = confidence(reference)
     return class_stats(probs, reference.labels, num_classes, where=reference.mask)
 
@@ -263,8 +239,8 @@ def reference_stats(reference: Sample, num_classes: int) -> ClassStats:
 def exact() -> Estimator:
     """Take the moments of the reference batch, anew whenever one is given.
 
-    With the whole unseen set at every step this is Algorithm 1. A step without
-    reference uses the last moments (none yet: every weight is 1).
+    With the whole unseen set this is Algorithm 1. A step without reference uses the
+    last moments (none yet: every weight is 1).
 
     >>> e = exact()
     >>> e.update(None, e.init(2))[0].count.tolist()
@@ -277,9 +253,6 @@ def every(steps: int) -> Estimator:
     """Take the moments of the reference batch at every `steps`-th step only.
 
     The forward pass over the reference is skipped in between, inside the compiled step.
-
-    Args:
-      steps: k ≥ 1.
 
     Raises:
       InputError: `steps` below 1.
@@ -295,7 +268,8 @@ def every(steps: int) -> Estimator:
     _validate.at_least("steps", steps, 1, "1 takes the moments at every step")
 
     def init(num_classes: int):
-        return _no_stats(num_classes), jnp.int32(0)
+        zeros = jnp.zeros(num_classes, jnp.float32)
+        return ClassStats(zeros, jnp.ones_like(zeros), zeros), jnp.int32(0)
 
     def update(reference, state):
         old, step = state
@@ -318,13 +292,10 @@ def streaming(*, decay: float = 0.9) -> Estimator:
     For a class that occurs in the batch, with batch mean m and variance v:
     n ← d·n + (1−d), s = (1−d)/n, σ² ← (1−s)·(σ² + s·(m−μ)²) + s·v, μ ← μ + s·(m−μ).
     These are the moments of samples weighted by d^age; the division by n corrects the
-    bias of the zero start (s = 1 at first). Absent classes keep theirs.
-
-    Args:
-      decay: d in [0, 1).
+    bias of the zero start. Absent classes keep theirs.
 
     Raises:
-      InputError: decay outside [0, 1).
+      InputError: decay, d, outside [0, 1).
 
     Source: our choice.
 
@@ -357,10 +328,7 @@ def streaming(*, decay: float = 0.9) -> Estimator:
 
 
 def anchored(stats: ClassStats) -> Estimator:
-    """Keep the moments given (of the original model), never updated: no cost a step.
-
-    Args:
-      stats: class moments of unseen data under the original model.
+    """Keep the moments given, those under the original model: no cost a step.
 
     Source: our choice; the endpoint cannot sink with the model.
 
@@ -378,16 +346,7 @@ def anchored(stats: ClassStats) -> Estimator:
             )
         return ClassStats(*(jnp.asarray(v, jnp.float32) for v in stats))
 
-    def update(reference, state):
-        del reference
-        return state, state
-
-    return Estimator(init, update)
-
-
-def _no_stats(num_classes: int) -> ClassStats:
-    zeros = jnp.zeros(num_classes, jnp.float32)
-    return ClassStats(zeros, jnp.ones(num_classes, jnp.float32), zeros)
+    return Estimator(init, lambda reference, state: (state, state))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -410,28 +369,24 @@ class Falw(Options):
 
     def told(self) -> dict[str, object]:
         """Return what the estimator reads."""
-        unread = {"every": "decay", "streaming": "every"}.get(self.estimator)
-        names = ("tau", "estimator", "every", "decay")
-        if self.estimator in ("exact", "anchored"):
-            names = names[:2]
-        return {name: getattr(self, name) for name in names if name != unread}
+        own = {"every": ("every",), "streaming": ("decay",)}.get(self.estimator, ())
+        return {name: getattr(self, name) for name in ("tau", "estimator", *own)}
 
 
 def _falw(lab: Lab, options: Falw) -> Weighting:
     counts = jnp.bincount(jnp.asarray(lab.labels("forget")), length=lab.num_classes)
-    return falw(counts, tau=options.tau, estimator=_estimator(lab, options))
+    made = {
+        "exact": exact,
+        "every": lambda: every(options.every),
+        "streaming": lambda: streaming(decay=options.decay),
+        "anchored": lambda: anchored(_unseen_stats(lab)),
+    }
+    return falw(counts, tau=options.tau, estimator=made[options.estimator]())
 
 
-def _estimator(lab: Lab, options: Falw) -> Estimator:
-    if options.estimator == "every":
-        return every(options.every)
-    if options.estimator == "streaming":
-        return streaming(decay=options.decay)
-    if options.estimator == "exact":
-        return exact()
+def _unseen_stats(lab: Lab) -> ClassStats:
     true, labels = lab.confidence("unseen"), lab.labels("unseen")
-    stats = class_stats(jnp.asarray(true), jnp.asarray(labels), lab.num_classes)
-    return anchored(stats)
+    return class_stats(jnp.asarray(true), jnp.asarray(labels), lab.num_classes)
 
 
 def _reference(options: Falw) -> str:

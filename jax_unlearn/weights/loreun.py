@@ -68,9 +68,9 @@ def softmin_weights(
 
     Args:
       scores: finite, `[B]`.
-      temperature: τ > 0, like the next two an option of `Softmin`.
+      temperature: τ > 0; see `Softmin`.
       where: `bool[B]`, samples that count; the others get weight 0.
-      normalize: "mean_one" (n·softmax(−s/τ), of mean 1) or "none" (exp(−s/τ)).
+      normalize: "mean_one" or "none".
       relative: τ in standard deviations of the counted scores.
 
     Returns:
@@ -81,9 +81,7 @@ def softmin_weights(
 
     Source: our choice of the formula; LoReUn (arXiv 2507.22499) fixes the direction.
 
-    >>> import math
-    >>> s = jnp.array([0.0, math.log(3.0)])
-    >>> softmin_weights(s, temperature=1.0).tolist()
+    >>> softmin_weights(jnp.log(jnp.array([1.0, 3.0])), temperature=1.0).tolist()
     [1.5, 0.5]
     """
     return Softmin(temperature, normalize, relative)(scores, where)
@@ -99,29 +97,28 @@ def loreun_weights(
 ) -> Array:
     """Weight forget samples by their loss: w_i ∝ exp(−ℓ_i/τ).
 
-    A small loss means hard to forget and gets more weight. `mean_one` (default):
-    w_i = n·exp(−ℓ_i/τ)/Σ_j exp(−ℓ_j/τ). `none`: w_i = exp(−ℓ_i/τ) ≤ 1, so that the
-    pressure decays as samples are forgotten.
+    A small loss means hard to forget and gets more weight. `mean_one`: w_i =
+    n·exp(−ℓ_i/τ)/Σ_j exp(−ℓ_j/τ). `none`: w_i = exp(−ℓ_i/τ) ≤ 1, so that the pressure
+    decays as samples are forgotten.
 
     Args:
       losses: loss on the true target, `[B]`: cross-entropy, denoising error, …
-      temperature: τ > 0. Overfitted nets have losses of 1e-3…5e-2: τ = 1 is then almost
-        uniform; lower it or set `relative`.
+      temperature: τ > 0; overfitted nets, of losses of 1e-3…5e-2, want a low one, or
+        `relative`.
       where: `bool[B]`, samples that count.
       normalize: "mean_one" or "none".
       relative: τ in standard deviations of the losses.
 
     Returns:
-      Weights `f32[B]`, not differentiated by the library.
+      Weights `f32[B]`.
 
     Raises:
-      InputError: unknown `normalize`; temperature not positive.
+      InputError: as `softmin_weights`.
 
     Reference: LoReUn, arXiv 2507.22499; the exponential is from secondary sources, the
     normalisations are our choice.
 
-    >>> import math
-    >>> losses = jnp.array([0.0, math.log(3.0)])
+    >>> losses = jnp.log(jnp.array([1.0, 3.0]))
     >>> loreun_weights(losses, temperature=1.0).tolist()
     [1.5, 0.5]
     >>> loreun_weights(losses, temperature=1.0, normalize="none").tolist()
@@ -142,9 +139,8 @@ def loreun(*, temperature: float | Array, **options: Any) -> Weighting:
     Raises:
       InputError: as `loreun_weights`.
 
-    >>> import math
     >>> w = loreun(temperature=1.0)
-    >>> s = Sample(jnp.array([0.0, math.log(3.0)]), None, jnp.array([0, 1]))
+    >>> s = Sample(jnp.log(jnp.array([1.0, 3.0])), None, jnp.array([0, 1]))
     >>> w.update(s, w.init())[0].tolist()
     [1.5, 0.5]
     """
@@ -167,8 +163,7 @@ def by_table(scores: Array, *, temperature: float | Array, **options: Any) -> We
       InputError: as `softmin_weights`; a table that is not `[N]`; a batch without
         `index`. An id outside the table gives NaN, which `run` reports.
 
-    >>> import math
-    >>> w = by_table(jnp.array([9.0, 0.0, math.log(3.0)]), temperature=1.0)
+    >>> w = by_table(jnp.log(jnp.array([9.0, 1.0, 3.0])), temperature=1.0)
     >>> s = Sample(jnp.zeros(2), None, jnp.array([0, 0]), index=jnp.array([1, 2]))
     >>> w.update(s, w.init())[0].tolist()
     [1.5, 0.5]
@@ -192,16 +187,15 @@ def loreun_static(
 
     Args:
       reference_losses: table `[N]` indexed by sample id, eval mode.
-      temperature: τ > 0, like the next as in `by_table`.
-      **options: `normalize` and `relative`.
+      temperature: τ > 0.
+      **options: `normalize` and `relative`, as `by_table`.
 
     Raises:
       InputError: as `by_table`.
 
     Reference: LoReUn, arXiv 2507.22499 (static variant).
 
-    >>> import math
-    >>> w = loreun_static(jnp.array([9.0, 0.0, math.log(3.0)]), temperature=1.0)
+    >>> w = loreun_static(jnp.log(jnp.array([9.0, 1.0, 3.0])), temperature=1.0)
     >>> s = Sample(jnp.zeros(2), None, jnp.array([0, 0]), index=jnp.array([1, 2]))
     >>> w.update(s, w.init())[0].tolist()
     [1.5, 0.5]
