@@ -44,9 +44,6 @@ def class_stats(
       num_classes: K.
       where: `bool[N]`, samples that count.
 
-    Returns:
-      `ClassStats` of float32.
-
     Reference: FaLW, arXiv 2601.18650, Algorithm 1 (the floor 1e-8 included).
 
     >>> stats = class_stats(jnp.array([0.2, 0.4, 0.9]), jnp.array([0, 0, 2]), 3)
@@ -119,7 +116,7 @@ def falw_weights(
     """Return w_i = 1 + sign(z_i)·tanh(|z_i|)^{1/B_i}, z_i = (p_i − μ_c)/σ_c.
 
     w → 2 for a sample still far more confident than unseen data, 1 at their mean, → 0
-    far below. For B > 1 the slope at z = 0 is infinite: never differentiate the weights.
+    far below. For B > 1 the slope at z = 0 is infinite: never differentiate it.
 
     Args:
       probs_true: p_i, `[B]`.
