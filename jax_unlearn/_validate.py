@@ -47,11 +47,7 @@ def at_least(name: str, value: Any, low: float, remedy: str = "") -> None:
 def within(name: str, value: Any, interval: str, remedy: str = "") -> None:
     """Refuse a number outside an interval.
 
-    Args:
-      name: of the number.
-      value: of it.
-      interval: such as "[0, 1)"; a round bracket leaves its bound out.
-      remedy: what to do instead.
+    A round bracket, as in "[0, 1)", leaves its bound out.
 
     >>> within("keep", 0.0, "(0, 1]", "SalUn uses 0.5")
     Traceback (most recent call last):
@@ -102,11 +98,7 @@ def choice(name: str, value: Any, *choices: str) -> None:
 
 
 def eval_mode(loss_fn: LossFn) -> None:
-    """Refuse an objective in train mode where samples must be on their own.
-
-    Dropout and BatchNorm make a sample's gradient depend on the rest of its batch. Of
-    a loss function that does not say its mode nothing is known.
-    """
+    """Refuse an objective in train mode, where samples depend on their batch."""
     if getattr(loss_fn, "train", False):
         raise InputError(
             "loss_fn.train=True: gradients of single samples need eval mode; give "
@@ -114,19 +106,9 @@ def eval_mode(loss_fn: LossFn) -> None:
         )
 
 
-def same_shapes(
-    name: str,
-    tree: PyTree,
-    params: PyTree,
-    remedy: str = "compute it for the same model",
-) -> None:
-    """Refuse a pytree that is not shaped like the parameters.
-
-    >>> same_shapes("fisher", jnp.ones(3), jnp.ones(2))
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: fisher and the parameters differ in structure or \
-shapes; compute it for the same model
-    """
+def same_shapes(name: str, tree: PyTree, params: PyTree, remedy: str = "") -> None:
+    """Refuse a pytree that is not shaped like the parameters."""
+    remedy = remedy or "compute it for the same model"
     if jax.tree.map(jnp.shape, tree) != jax.tree.map(jnp.shape, params):
         raise InputError(
             f"{name} and the parameters differ in structure or shapes; {remedy}"

@@ -21,11 +21,7 @@ class InputError(ValueError):
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss or a parameter turned NaN or infinite while a model was trained.
-
-    Attributes:
-      step: number of the first step whose loss is not finite, counted from 0.
-    """
+    """A loss or a parameter turned NaN or infinite, first at `step`, from 0 on."""
 
     def __init__(self, message: str, step: int):
         super().__init__(message)
@@ -53,12 +49,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
 def check_seed(seed: Any, name: str = "seed") -> int:
     """Return a seed that every library takes.
 
-    Args:
-      seed: a whole number of 0 to 2,147,483,647.
-      name: what the message calls it.
-
     Raises:
-      InputError: another number, or no number.
+      InputError: calls it `name`, where it is no whole number of 0 to 2,147,483,647.
 
     >>> check_seed(-1)
     Traceback (most recent call last):

@@ -1,6 +1,6 @@
 """The one place where gradients are made and divided by the count."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +11,7 @@ from jax_unlearn import programs
 from jax_unlearn.errors import InputError
 from jax_unlearn.meta import MetaGradInfo as MetaGradInfo
 from jax_unlearn.meta import meta_grad as meta_grad
-from jax_unlearn.types import Array, Batch, LossFn, ModelState, Params, PyTree
+from jax_unlearn.types import Array, Batch, LossFn, Params, PyTree
 
 
 class WeightedGradInfo(NamedTuple):
@@ -20,8 +20,7 @@ class WeightedGradInfo(NamedTuple):
     Attributes:
       losses: unweighted losses `f32[B]`.
       weights: weights used, 0 for masked samples, `f32[B]`.
-      aux: second result of `losses_fn`.
-      carry: second result of `weights_fn`.
+      aux, carry: second results of `losses_fn` and of `weights_fn`.
     """
 
     losses: Array
@@ -79,12 +78,7 @@ def weighted_loss(
     """Return the scalar (1/n) Σ_i w_i ℓ_i, whose gradient is that of `weighted_grad`.
 
     For those who differentiate more than once; the weights are constants all the same.
-
-    Args:
-      losses: `[B]`.
-      aux: what the weights may look at beside the losses.
-      weights_fn: `(losses, aux) -> (weights [B], carry)`.
-      where: `bool[B]`, samples that count; n is their number.
+    The arguments are those of `weighted_grad`, but for what `losses_fn` returned.
 
     Returns:
       Scalar `f32[]`, 0 if no sample counts, and `WeightedGradInfo`.
@@ -154,10 +148,10 @@ def sample_gradient(loss_fn: LossFn) -> Callable[..., Params]:
     leading axis: put it under `jax.vmap`.
     """
 
-    def gradient(params: Params, model_state: ModelState, sample: Batch, key: Array):
+    def gradient(params, model_state, sample, key):
         alone = jax.tree.map(lambda leaf: leaf[None], sample)
 
-        def loss(params: Params) -> Array:
+        def loss(params):
             return loss_fn(params, model_state, alone, key)[0][0]
 
         return jax.grad(loss)(params)
@@ -165,18 +159,14 @@ def sample_gradient(loss_fn: LossFn) -> Callable[..., Params]:
     return gradient
 
 
-def over_batches(
-    summed: Callable[..., tuple[PyTree, Array]],
-) -> Callable[..., PyTree]:
+def over_batches(summed: Callable[..., Any]) -> Callable[..., PyTree]:
     """Turn (sum, count) of a batch into the mean over many, 0 where nothing counts.
 
     Compiled once per shape of batch; batch i uses `fold_in(key, i)`.
     """
     summed = programs.jit(summed)
 
-    def mean(
-        params: Params, model_state: ModelState, batches: Iterable[Batch], key: Array
-    ) -> PyTree:
+    def mean(params, model_state, batches, key):
         total, count = None, 0
         for number, batch in enumerate(batches):
             own = jax.random.fold_in(key, number)

@@ -21,12 +21,7 @@ def project(g: PyTree, onto: PyTree) -> PyTree:
     `onto` conflicts with nothing. Both are scaled to largest entry 1 first, so that no
     product over- or underflows however large or small the gradients are.
 
-    Args:
-      g: pytree of arrays.
-      onto: pytree of the same structure and shapes.
-
-    Returns:
-      Pytree like `g`, same dtypes.
+    Both are pytrees of the same structure and shapes; the result has the dtypes of g.
 
     Reference: Yu et al. (PCGrad), arXiv 2001.06782, used by LTU, arXiv 2407.10494.
 
@@ -40,14 +35,12 @@ def project(g: PyTree, onto: PyTree) -> PyTree:
     dot = optax.tree.vdot(unit, direction)
     norm_sq = jnp.maximum(optax.tree.vdot(direction, direction), 1.0)  # 0 if onto is 0
     share = jnp.minimum(dot / norm_sq, 0.0)
-    return jax.tree.map(
-        lambda leaf, a, b: jnp.where(
-            share < 0, (reach * (a - share * b)).astype(leaf.dtype), leaf
-        ),
-        g,
-        unit,
-        direction,
-    )
+
+    def moved(leaf, a, b):
+        across = (reach * (a - share * b)).astype(leaf.dtype)
+        return jnp.where(share < 0, across, leaf)
+
+    return jax.tree.map(moved, g, unit, direction)
 
 
 def cosine(a: PyTree, b: PyTree) -> Array:
@@ -58,9 +51,8 @@ def cosine(a: PyTree, b: PyTree) -> Array:
     """
     (_, a), (_, b) = _scaled(a), _scaled(b)
     norms = optax.tree.norm(a) * optax.tree.norm(b)
-    return jnp.where(
-        norms > 0, optax.tree.vdot(a, b) / jnp.where(norms > 0, norms, 1.0), 0.0
-    )
+    dot = optax.tree.vdot(a, b)
+    return jnp.where(norms > 0, dot / jnp.where(norms > 0, norms, 1.0), 0.0)
 
 
 def one_way(priority: str = "retain", *, per_leaf: bool = False) -> Harmonizer:
@@ -83,9 +75,8 @@ def one_way(priority: str = "retain", *, per_leaf: bool = False) -> Harmonizer:
     _validate.choice("priority", priority, "retain", "forget")
 
     def harmonize(g_forget: PyTree, g_retain: PyTree) -> PyTree:
-        stays, gives = g_retain, g_forget
-        if priority == "forget":
-            stays, gives = g_forget, g_retain
+        both = (g_retain, g_forget)
+        stays, gives = both if priority == "retain" else both[::-1]
         return optax.tree.add(stays, _project(gives, stays, per_leaf))
 
     return harmonize
@@ -96,8 +87,7 @@ def two_way(*, per_leaf: bool = False) -> Harmonizer:
 
     G = project(g_f, g_r) + project(g_r, g_f).
 
-    Args:
-      per_leaf: look for conflicts leaf by leaf instead of over the whole pytree.
+    `per_leaf` looks for conflicts as in `one_way`.
 
     Reference: Yu et al., arXiv 2001.06782, algorithm 1 for two tasks.
 
@@ -115,11 +105,7 @@ def two_way(*, per_leaf: bool = False) -> Harmonizer:
 
 
 def add(forget: float = 1.0, retain: float = 1.0) -> Harmonizer:
-    """Add the gradients with fixed factors: G = α·g_f + β·g_r.
-
-    Args:
-      forget: α.
-      retain: β.
+    """Add the gradients with fixed factors: G = forget·g_f + retain·g_r.
 
     >>> print(add(0.5, 1.0)(jnp.array([1.0, -1.0]), jnp.array([0.0, 2.0])))
     [0.5 1.5]

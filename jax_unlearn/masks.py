@@ -16,26 +16,19 @@ def gradient_saliency(grads: PyTree, *, keep: float) -> PyTree:
     """Mark the weights of the largest gradients: m = 1(|g| in the top fraction r).
 
     The fraction is of all weights together; ties are broken by position, so that
-    exactly ⌈keep·n⌉ of the n weights are marked.
+    exactly ⌈keep·n⌉ of the n entries of the mask, a pytree of bool, are True.
 
     Args:
       grads: gradients of the forget loss under the original model, pytree.
       keep: r in (0, 1].
-
-    Returns:
-      Pytree like `grads` of bool.
 
     Raises:
       InputError: keep outside (0, 1].
 
     Reference: SalUn, Fan et al., arXiv 2310.12508, equation 3 (r = 0.5 there).
 
-    >>> print(
-    ...     gradient_saliency(
-    ...         {"a": jnp.array([3.0, -5.0]), "b": jnp.zeros(2)}, keep=0.5
-    ...     )
-    ... )
-    {'a': Array([ True,  True], dtype=bool), 'b': Array([False, False], dtype=bool)}
+    >>> print(gradient_saliency(jnp.array([3.0, -5.0, 0.0, 0.0]), keep=0.5))
+    [ True  True False False]
     """
     _validate.fraction("keep", keep, "SalUn uses 0.5")
     sizes = jax.tree.map(lambda g: jnp.abs(g.astype(jnp.float32)), grads)
@@ -49,7 +42,7 @@ def gradient_saliency(grads: PyTree, *, keep: float) -> PyTree:
 def fisher_ratio(
     fisher_forget: PyTree, fisher_retain: PyTree, *, threshold: float = 1.0
 ) -> PyTree:
-    """Mark the weights that matter more to forget than to retain: F_f/F_r ≥ t.
+    """Mark, by bools, what matters more to forget than to retain: F_f/F_r ≥ t.
 
     Written as F_f ≥ t·F_r, so that 0/0 marks the weight (SFRon's epsilon does too).
 
@@ -57,9 +50,6 @@ def fisher_ratio(
       fisher_forget: squared gradients on forget samples, pytree.
       fisher_retain: squared gradients on retain samples, pytree.
       threshold: t ≥ 0.
-
-    Returns:
-      Pytree of bool.
 
     Reference: SFRon, Huang et al., arXiv 2409.19732.
 
@@ -70,12 +60,7 @@ def fisher_ratio(
 
 
 class MaskedState(NamedTuple):
-    """State of `masked`: the mask travels as data, not inside the program.
-
-    Attributes:
-      mask: pytree of bool.
-      inner: state of the optimizer.
-    """
+    """State of `masked`: the mask travels as data, not inside the program."""
 
     mask: PyTree
     inner: PyTree
@@ -95,9 +80,6 @@ def masked(
       legacy: mask the gradient only, as public SalUn code did until 2026: decay and old
         momentum leak. For comparison, not for use.
 
-    Returns:
-      An optax transformation.
-
     Raises:
       InputError: at `init`, if mask and parameters differ in structure or shapes.
 
@@ -111,7 +93,7 @@ def masked(
     """
     inner = optax.with_extra_args_support(optimizer)
 
-    def init(params: Params) -> MaskedState:
+    def init(params):
         check_mask(mask, params)
         return MaskedState(jax.tree.map(jnp.asarray, mask), inner.init(params))
 
@@ -140,12 +122,7 @@ def apply_mask(tree: PyTree, mask: PyTree) -> PyTree:
 
 
 class SoftThresholdState(NamedTuple):
-    """State of `soft_threshold`.
-
-    Attributes:
-      origin: θ_o, the parameters at `init`.
-      inner: state of the optimizer.
-    """
+    """State of `soft_threshold`: the parameters at `init`, and the optimizer's."""
 
     origin: Params
     inner: PyTree
@@ -181,19 +158,16 @@ def soft_threshold(
     _validate.not_negative("threshold", threshold, "0 switches off")
     inner = optax.with_extra_args_support(optimizer)
 
-    def init(params: Params) -> SoftThresholdState:
-        return SoftThresholdState(
-            jax.tree.map(lambda p: jnp.array(p, copy=True), params), inner.init(params)
-        )
+    def init(params):
+        origin = jax.tree.map(lambda p: jnp.array(p, copy=True), params)
+        return SoftThresholdState(origin, inner.init(params))
 
     def update(updates, state, params=None, **extra_args):
         if params is None:
-            raise ValueError(
-                "soft_threshold needs params: call update(g, state, params)"
-            )
+            raise ValueError("soft_threshold needs params: update(g, state, params)")
         updates, new = inner.update(updates, state.inner, params, **extra_args)
 
-        def shrink(update: Array, param: Array, origin: Array) -> Array:
+        def shrink(update, param, origin):
             moved = param + update - origin
             size = jnp.maximum(jnp.abs(moved) - jnp.asarray(threshold, moved.dtype), 0)
             return (origin + jnp.sign(moved) * size - param).astype(update.dtype)

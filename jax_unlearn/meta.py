@@ -18,8 +18,7 @@ class MetaGradInfo(NamedTuple):
     Attributes:
       support_loss: L_s(θ), a scalar.
       query_losses: L_qi(θ') after the virtual steps, `[N]`.
-      support_aux: second result of `support_loss` at θ: the place of the next
-        BatchNorm state. Virtual steps after the first leave no trace in it.
+      support_aux: second result of `support_loss` at θ, of the first virtual step.
       query_aux: second result of `query_losses` at θ'.
     """
 
@@ -44,12 +43,10 @@ def meta_grad(
     θ' is a virtual step, taken from a fresh state of `inner` and thrown away. With SGD
     of rate α, g = ∇L_s(θ) + (I − αH) Σ_i ∇L_qi(θ'), H the Hessian of L_s at θ.
 
-    The queries are one function that returns a vector, because only the caller knows
-    whether they share a shape: then `jax.vmap` over stacked batches makes them one
-    program (each with BatchNorm statistics of its own, which one long batch would
-    mix); if not, `jnp.stack([query(params) for query in queries])` takes anything.
-    Functions in a list hide their arrays and could not be batched here. Both losses
-    close over the incoming model state: virtual steps read it and never advance it.
+    The queries are one function that returns a vector: `jax.vmap` over stacked batches
+    of one shape makes them one program, each with BatchNorm statistics of its own;
+    `jnp.stack([query(params) for query in queries])` takes any. Both losses close over
+    the incoming model state: virtual steps read it and never advance it.
 
     Cost, with K inner steps and N queries: K + N gradients and, in second order, one
     Hessian-vector product (twice the operations of a gradient) an inner step.
@@ -68,11 +65,8 @@ def meta_grad(
         with the parameters (weight decay) is still differentiated.
       remat: compute each Hessian-vector product anew, forward over reverse, after the
         backward pass of the queries, instead of keeping what it needs from the
-        inner step. Costs one more support gradient an inner step. The activations of
-        support and queries are never held together; the product holds twice those of
-        one gradient (values and tangents). Where activations outweigh parameters, the
-        peak is that of first order with two or more vmapped queries as large as the
-        support, and twice that with one. Nothing changes in first order.
+        inner step, for one more support gradient an inner step: the activations of
+        support and queries are never held together. Nothing changes in first order.
         It takes H for symmetric, which it is unless `support_loss` has a custom
         derivative that is not its derivative (straight-through, gradient reversal).
 

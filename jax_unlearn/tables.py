@@ -11,17 +11,13 @@ NO_CLASS = 2**31 - 1  # no network has it: its cross-entropy is NaN
 def look_up(table: Array, index: Array) -> Array:
     """Return the rows of samples; an id outside the table gives NaN.
 
-    Plain indexing would silently take the last row instead, for an id can be checked
-    neither under `jit` nor cheaply. A NaN reaches the loss, and the driver names the
-    step.
+    Plain indexing would silently take the last row instead. A NaN reaches the loss, and
+    the driver names the step. Of a table of integer classes an id outside gives a class
+    that has no logit, whose cross-entropy is NaN.
 
     Args:
       table: `[N, ...]`, floating, or integer classes.
       index: ids `i32[B]`.
-
-    Returns:
-      Rows `[B, ...]`; where there is none NaN, or for integers a class that has no
-      logit, whose cross-entropy is NaN.
 
     Source: our choice.
 

@@ -156,8 +156,7 @@ Harmonizer = Callable[[PyTree, PyTree], PyTree]
 class UnlearnState(NamedTuple):
     """What is carried from step to step: all arrays, nothing else.
 
-    Two unlearners built with the same hyper-parameters differ in their states only,
-    so that the compiled step of one serves the other.
+    The compiled step of one unlearner serves another of the same hyper-parameters.
 
     Attributes:
       params, model_state: the model as unlearned so far.
