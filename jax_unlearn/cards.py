@@ -78,12 +78,7 @@ class NoOptions(Options):
 
 
 class Rewind(NamedTuple):
-    """Which of several states of a run is kept.
-
-    Attributes:
-      ends: the steps after which the state is a candidate, ascending.
-      choose: `(candidates) -> which`, each the parameters and state after one of them.
-    """
+    """Which of the states after some steps, `ends`, is kept: the one `choose` names."""
 
     ends: tuple[int, ...]
     choose: Callable[[Sequence[Variables]], int]
@@ -143,12 +138,9 @@ class Learned(NamedTuple):
 
 
 class Ranked(NamedTuple):
-    """How easily forget samples would be predicted unseen.
+    """How easily forget samples would be predicted unseen, `[F]`, larger is easier.
 
-    Attributes:
-      scores: of the forget samples, larger is easier, `[F]`.
-      ease: of forget and unseen samples for a model that saw neither, where there is
-        one.
+    `ease` is that of forget and unseen samples for a model that saw neither.
     """
 
     scores: np.ndarray
@@ -165,6 +157,9 @@ class Lab(Protocol):
       seed: of labels, order and draws.
       setting: the common fields (`epochs`, `batch_size`, `learning_rate`, ...).
       original: parameters and state of the model that is to forget.
+      featured: the model that returns penultimate features, with the same parameters.
+      model_state: what steps do to batch statistics: "sequential" or "frozen".
+      training: how the original was trained; an InputError where nobody knows.
     """
 
     model: Model
@@ -173,6 +168,9 @@ class Lab(Protocol):
     seed: int
     setting: Any
     original: Variables
+    featured: Model
+    model_state: str
+    training: Any
 
     def ids(self, part: str) -> np.ndarray:
         """Return sample ids: "forget", "retain", "unseen", or "trained" (both)."""
@@ -187,18 +185,14 @@ class Lab(Protocol):
 
         "remember": as in training; "evaluate": the same in eval mode; "ascend": its
         negative; "relabel": towards a wrong label or condition; "guide": away from the
-        condition (diffusion).
-
-        Raises:
-          InputError: this kind of model has no such loss.
+        condition (diffusion). An InputError where this kind of model has none.
         """
         ...
 
     def membership(self, options: Any) -> Learned:
-        """Train membership attacks on retain and unseen samples, and set up queries.
+        """Train attacks on retain and unseen samples, and set up queries.
 
-        Raises:
-          InputError: no attack is better than chance, and that is not allowed.
+        An InputError where none is better than chance, and that is not allowed.
         """
         ...
 
@@ -238,11 +232,6 @@ class Lab(Protocol):
         """Return `forward="merged"` where the schedule merges the batches."""
         ...
 
-    @property
-    def model_state(self) -> str:
-        """What steps do to batch statistics: "sequential" or "frozen"."""
-        ...
-
     def gradient(self, part: str) -> PyTree:
         """Return the mean gradient of the original model on a part."""
         ...
@@ -253,11 +242,6 @@ class Lab(Protocol):
 
     def predict(self, ids: np.ndarray, at: Variables | None = None) -> np.ndarray:
         """Return the outputs for training samples in eval mode, on the host."""
-        ...
-
-    @property
-    def featured(self) -> Model:
-        """The model that returns penultimate features, with the same parameters."""
         ...
 
     def probabilities(self, part: str) -> np.ndarray:
@@ -276,29 +260,12 @@ class Lab(Protocol):
         """Return the original's loss by sample id, 0 beyond the forget set."""
         ...
 
-    @property
-    def training(self) -> Any:
-        """How the original was trained.
-
-        Raises:
-          InputError: nobody knows.
-        """
-        ...
-
     def retraining(
-        self,
-        part: str,
-        *,
-        seed: int | None = None,
-        share: float = 1.0,
-        rate: float = 1.0,
+        self, part: str, *, seed: int | None = None, share: float = 1, rate: float = 1
     ) -> tuple[Job, Array]:
         """Return the original's training on a part, from a start, and its key.
 
         Annealed within a share of its steps; its peak learning rate times `rate`.
-
-        Raises:
-          InputError: nobody knows how the original was trained.
         """
         ...
 

@@ -21,20 +21,13 @@ def gradient_ascent(
 ) -> Unlearner:
     """Ascend (GA): minimise −(1/n) Σ w_i CE over D_f, the retain set unused.
 
-    Args:
-      model: the network; outputs are logits `[B, K]`.
-      optimizer: any optax transformation; published: lr 1e-4 to 1e-3, 5 epochs. The
-        stabler form clips the gradient (0.1) and sets `model_state="frozen"`.
-      weighting: weights of the forget samples; default uniform.
-      model_state: what happens to BatchNorm statistics, see `assemble`.
-
-    Returns:
-      An `Unlearner` that reads `UnlearnBatch.forget`.
+    The arguments are those of `assemble`, of which the unlearner reads
+    `UnlearnBatch.forget`. Published: lr 1e-4 to 1e-3, 5 epochs; the stabler form clips
+    the gradient (0.1) and sets `model_state="frozen"`.
 
     Reference: Thudi et al., arXiv 2109.13398; Graves et al., arXiv 2010.10981.
 
-    >>> import jax, jax.numpy as jnp
-    >>> import jax_unlearn as ju
+    >>> import jax, jax.numpy as jnp, jax_unlearn as ju
     >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> alg = gradient_ascent(model, optax.sgd(1.0))
     >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
@@ -75,16 +68,12 @@ def neggrad_plus(
       harmonizer: joins the two gradients already multiplied by 1−α and α; default sum.
       model_state: what happens to BatchNorm statistics, see `assemble`.
 
-    Returns:
-      An `Unlearner` that reads `UnlearnBatch.forget` and `.retain`.
-
     Raises:
       InputError: alpha outside [0, 1].
 
     Reference: Kurmanji et al., arXiv 2302.09880.
 
-    >>> import jax, jax.numpy as jnp
-    >>> import jax_unlearn as ju
+    >>> import jax, jax.numpy as jnp, jax_unlearn as ju
     >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> alg = neggrad_plus(model, optax.sgd(1.0), alpha=0.75)
     >>> x = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))

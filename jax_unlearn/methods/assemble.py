@@ -32,14 +32,7 @@ from jax_unlearn.weights.combine import uniform
 
 
 class Assembly(TypedDict, total=False):
-    """What most methods hand on to `assemble`, which says more.
-
-    Attributes:
-      weighting: weights of the forget samples; default uniform.
-      harmonizer: joins the two gradients; default their sum.
-      model_state: what happens to BatchNorm statistics; default "sequential".
-      forward: "separate", one pass a batch, or "merged", one for both.
-    """
+    """What most methods hand on to `assemble`, which says what it means."""
 
     weighting: Weighting | None
     harmonizer: Harmonizer | None

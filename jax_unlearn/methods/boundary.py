@@ -28,7 +28,7 @@ def boundary_shrink(
     """Shrink the forgotten class (BS): minimise (1/n) Σ w_i CE(f(x_i), y'_i) over D_f.
 
     y' is the nearest wrong class under the original model, from
-    `ju.objectives.boundary_labels`. The retain set is unused.
+    `ju.objectives.boundary_labels`. Reads `UnlearnBatch.forget` alone.
 
     Args:
       model: the network; outputs are logits `[B, K]`.
@@ -36,9 +36,6 @@ def boundary_shrink(
       labels: y' by sample id, table `i32[N]`.
       weighting: weights of the forget samples; default uniform.
       model_state: what happens to BatchNorm statistics, see `assemble`.
-
-    Returns:
-      An `Unlearner` that reads `UnlearnBatch.forget`.
 
     Raises:
       InputError: labels that are not one integer a sample; a batch without `index`.

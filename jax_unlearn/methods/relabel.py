@@ -1,4 +1,7 @@
-"""Methods that give the forget set new targets: random labels, SalUn, transport."""
+"""Methods that give the forget set new targets: random labels, SalUn, transport.
+
+All read `UnlearnBatch.forget` and `.retain`.
+"""
 
 import dataclasses
 from typing import Any, Literal, Unpack
@@ -37,16 +40,12 @@ def random_label(
       seed: of the fixed labels.
       **options: `weighting`, `harmonizer`, `model_state` and `forward` of `assemble`.
 
-    Returns:
-      An `Unlearner` that reads `UnlearnBatch.forget` and `.retain`.
-
     Raises:
       InputError: as `assemble` and `objectives.random_label`.
 
     Reference: Golatkar et al., arXiv 1911.04933; SalUn's RL, arXiv 2310.12508.
 
-    >>> import jax, jax.numpy as jnp
-    >>> import jax_unlearn as ju
+    >>> import jax, jax_unlearn as ju
     >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> alg = random_label(model, optax.sgd(1.0), num_classes=2)
     >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
@@ -89,16 +88,12 @@ def salun(
       legacy: leaky mask of the code public until 2026, see `ju.masks.masked`.
       **options: as `random_label`.
 
-    Returns:
-      An `Unlearner` that reads `UnlearnBatch.forget` and `.retain`.
-
     Raises:
       InputError: at `init`, if the mask does not fit the parameters.
 
     Reference: Fan et al., arXiv 2310.12508.
 
-    >>> import jax, jax.numpy as jnp
-    >>> import jax_unlearn as ju
+    >>> import jax, jax_unlearn as ju
     >>> model = ju.from_stateless(lambda key, x: None, lambda w, x: w[None] * x)
     >>> mask = jnp.array([True, False])  # which of the two weights may move
     >>> alg = salun(model, optax.sgd(1.0), mask=mask, num_classes=2)
@@ -129,16 +124,12 @@ def salun_soft(
       num_classes: K.
       **options: as `random_label`.
 
-    Returns:
-      An `Unlearner` that reads `UnlearnBatch.forget` and `.retain`.
-
     Raises:
       InputError: negative threshold.
 
     Reference: Fan et al., arXiv 2310.12508, soft-thresholding variant.
 
-    >>> import jax, jax.numpy as jnp
-    >>> import jax_unlearn as ju
+    >>> import jax, jax_unlearn as ju
     >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> alg = salun_soft(model, optax.sgd(1.0), threshold=0.5, num_classes=2)
     >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
@@ -161,9 +152,8 @@ def amnesiac_relabel(
 ) -> Unlearner:
     """Train on over D_r and a relabelled D_f: (Σ w_i CE(x_i, y'_i) + Σ CE)/(n_f + n_r).
 
-    Each forget sample gets one wrong label for good, uniform over the other K − 1
-    classes, and training goes on over the shuffled union (`ju.data.merged`). This is
-    `random_label` with `forward="merged"` and its other defaults, and nothing else: the
+    Each forget sample gets one wrong label for good, and training goes on over the
+    shuffled union (`ju.data.merged`): `random_label` with `forward="merged"`. The
     published methods differ in the schedule only, RL also being run as forget passes
     and retain passes in turn.
 
@@ -174,19 +164,15 @@ def amnesiac_relabel(
       num_classes: K.
       seed: of the labels.
       **options: `weighting`, `harmonizer`, `model_state` and `forward` of `assemble`;
-        `forward` defaults to "merged", one pass over the union, as published.
-
-    Returns:
-      An `Unlearner` that reads `UnlearnBatch.forget` and `.retain`.
+        the last is "merged" unless told, as published.
 
     Raises:
       InputError: as `random_label`.
 
-    Reference: Graves et al., arXiv 2010.10981, the form they call "unlearning"; their
-    other one, which subtracts logged updates, needs the log of the training run.
+    Reference: Graves et al., arXiv 2010.10981, the form they call "unlearning"; the
+    other one is `ju.oneshot.amnesiac`.
 
-    >>> import jax, jax.numpy as jnp
-    >>> import jax_unlearn as ju
+    >>> import jax, jax_unlearn as ju
     >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> alg = amnesiac_relabel(model, optax.sgd(1.0), num_classes=2)
     >>> x = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
@@ -208,8 +194,7 @@ def endpoint_transport(
 ) -> Unlearner:
     """Send every forget sample to an unseen prediction of its class and quantile.
 
-    Minimises Σ w_i CE(t_i, f(x_i)) on D_f beside CE on D_r. The targets say where to
-    go, so it does not overshoot.
+    Minimises Σ w_i CE(t_i, f(x_i)) on D_f beside CE on D_r, without overshooting.
 
     Args:
       model: the network; outputs are logits `[B, K]`.
@@ -218,13 +203,9 @@ def endpoint_transport(
         and `target_table`.
       **options: `weighting`, `harmonizer`, `model_state` and `forward` of `assemble`.
 
-    Returns:
-      An `Unlearner` that reads `UnlearnBatch.forget` and `.retain`.
-
     Source: our choice.
 
-    >>> import jax, jax.numpy as jnp
-    >>> import jax_unlearn as ju
+    >>> import jax, jax_unlearn as ju
     >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> alg = endpoint_transport(model, optax.sgd(1.0), targets=jnp.full((1, 2), 0.5))
     >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))

@@ -1,4 +1,7 @@
-"""Methods that learn from frozen teachers: SCRUB and its rewinding, Bad Teacher."""
+"""Methods that learn from frozen teachers: SCRUB and its rewinding, Bad Teacher.
+
+Both read `UnlearnBatch.forget` and `.retain`.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -46,11 +49,10 @@ def scrub(
     γ·CE + α·T²·KL(θ_o ‖ θ): passes in turn are `ju.data.scrub_schedule`, as published;
     a step with both batches sums the two.
 
-    Max-steps need something that tells student from teacher, because their divergence
-    has no gradient where they agree: batch statistics, dropout, augmentation or weight
-    decay. A network with none of these (or with `model_state="frozen"`) stands still
-    until its first min-step, after which the divergence grows by a factor a step: it
-    wants a higher rate or more epochs than published.
+    Max-steps need something that tells student from teacher (`objectives.repel`). A
+    network without batch statistics, dropout, augmentation and weight decay stands
+    still until its first min-step, after which the divergence grows by a factor a step:
+    it wants a higher rate or more epochs than published.
 
     Args:
       model: the network of student and teacher; outputs are logits `[B, K]`.
@@ -63,17 +65,13 @@ def scrub(
       temperature: T > 0.
       **options: `weighting`, `harmonizer`, `model_state` and `forward` of `assemble`.
 
-    Returns:
-      An `Unlearner` that reads `UnlearnBatch.forget` and `.retain`.
-
     Raises:
       InputError: as `objectives.repel` and `objectives.imitate`.
 
     Reference: Kurmanji et al., arXiv 2302.09880; its hyper-parameters are those of the
     authors' large-scale runs.
 
-    >>> import jax, jax.numpy as jnp
-    >>> import jax_unlearn as ju
+    >>> import jax, jax.numpy as jnp, jax_unlearn as ju
     >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> original = jnp.float32(2.0)
     >>> alg = scrub(model, optax.sgd(1.0), teacher_params=original, teacher_state=())
@@ -126,27 +124,18 @@ def bad_teacher(
       temperature: T > 0; published 1.
       **options: `weighting`, `harmonizer`, `model_state` and `forward` of `assemble`.
 
-    Returns:
-      An `Unlearner` that reads `UnlearnBatch.forget` and `.retain`.
-
     Raises:
       InputError: as `assemble` and `objectives.distill`.
 
     Reference: Chundawat et al., arXiv 2205.08096. Its code also divides the divergence
     by K, which Adam does not feel; we do not.
 
-    >>> import jax, jax.numpy as jnp
-    >>> import jax_unlearn as ju
+    >>> import jax, jax.numpy as jnp, jax_unlearn as ju
     >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> original, random = jnp.float32(2.0), jnp.float32(0.0)
-    >>> alg = bad_teacher(
-    ...     model,
-    ...     optax.sgd(1.0),
-    ...     teacher_params=original,
-    ...     teacher_state=(),
-    ...     incompetent_params=random,
-    ...     incompetent_state=(),
-    ... )
+    >>> teachers = dict(teacher_params=original, incompetent_params=random)
+    >>> states = dict(teacher_state=(), incompetent_state=())
+    >>> alg = bad_teacher(model, optax.sgd(1.0), **teachers, **states)
     >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
     >>> state = alg.init(original, ())
     >>> state, info = alg.step(state, ju.UnlearnBatch(forget), jax.random.key(0))
@@ -230,11 +219,10 @@ def class_matched_error(
     """
     right = np.asarray(correct)
     if right.dtype.kind in "iuf":
-        wrong = np.flatnonzero((right != 0) & (right != 1))  # NaN is neither
+        wrong = right[(right != 0) & (right != 1)]  # NaN is neither
         if wrong.size:
             raise InputError(
-                f"correct holds {right.ravel()[wrong[0]]}; give booleans, True where "
-                "the model is right"
+                f"correct holds {wrong[0]}; give booleans, True where it is right"
             )
         right = right.astype(np.bool_)
     if right.dtype.kind != "b" or right.ndim != 1 or right.size == 0:

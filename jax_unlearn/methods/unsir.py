@@ -1,6 +1,7 @@
 """UNSIR: impair a class by noise that the model finds hardest for it, then repair."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -60,8 +61,8 @@ def unsir_noise(
     that noise remains an image, and the mean in the penalty are our choice: public code
     has no bounds and 0.1·‖z_i‖², which is `penalty=0.1·z_i.size`.
 
-    >>> from jax_unlearn.adapters import from_stateless
-    >>> model = from_stateless(lambda key, x: None, lambda w, x: w * x)
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: None, lambda w, x: w * x)
     >>> labels = jnp.array([0, 1])
     >>> key = jax.random.key(0)
     >>> unsir_noise(model, jnp.float32(1), (), labels, key, shape=(2,)).tolist()
@@ -73,16 +74,11 @@ def unsir_noise(
     if low is not None and high is not None and not low < high:
         raise InputError(f"low={low}, high={high}: low must be less than high")
     bounds = tuple(None if b is None else jnp.float32(b) for b in (low, high))
-    return _noise(
-        (params, model_state),
-        jnp.asarray(labels, jnp.int32),
-        key,
-        apply=model.apply,
-        shape=tuple(shape),
-        steps=steps,
-        rates=(jnp.float32(learning_rate), jnp.float32(penalty)),
-        bounds=bounds,
-    )
+    rates = jnp.float32(learning_rate), jnp.float32(penalty)
+    labels = jnp.asarray(labels, jnp.int32)
+    static = {"apply": model.apply, "shape": tuple(shape), "steps": steps}
+    variables = params, model_state
+    return _noise(variables, labels, key, rates=rates, bounds=bounds, **static)
 
 
 @programs.jit(static_argnames=("apply", "shape", "steps"))
@@ -97,8 +93,7 @@ def _noise(variables, labels, key, *, apply, shape, steps, rates, bounds):
             return jax.random.normal(own, shape, jnp.float32)
         return jax.random.uniform(own, shape, jnp.float32, minval=low, maxval=high)
 
-    def bounded(noise: Array) -> Array:
-        return jnp.clip(noise, min=low, max=high)
+    bounded = partial(jnp.clip, min=low, max=high)
 
     def total(noise: Array) -> Array:
         logits, _ = apply(params, model_state, noise, train=False)
@@ -119,24 +114,13 @@ def unsir(
 ) -> Unlearner:
     """Forget a class by noise (UNSIR): learn the noise as that class, then repair.
 
-    A step with a forget batch impairs: it descends on CE(z, y) + CE(D_r), z the noise
-    of `unsir_noise` and y the class to forget. A step without one repairs: it descends
-    on CE(D_r) alone. Samples of the forgotten class themselves are not used.
+    A step with `UnlearnBatch.forget` impairs: it descends on CE(z, y) + CE(D_r), z the
+    noise of `unsir_noise` and y the class to forget. A step with `.retain` alone
+    repairs: it descends on CE(D_r). Samples of the class themselves are not used.
 
-    Args:
-      model: the network; outputs are logits `[B, K]`.
-      optimizer: any optax transformation; published: Adam, 1 epoch of impairing at lr
-        0.02, 1 of repairing at 0.01, on a part of the retain set.
-      model_state: what happens to BatchNorm statistics, see `assemble`.
-      forward: one pass a batch or one for both, see `assemble`; published: noise and
-        retain samples shuffled together, which is nearest to "merged".
-
-    Returns:
-      An `Unlearner` that reads `UnlearnBatch.forget`, which holds the noise labelled
-      with the forgotten class, and `.retain`.
-
-    Raises:
-      InputError: as `assemble`.
+    Arguments and errors are those of `assemble`. Published: Adam, 1 epoch of impairing
+    at lr 0.02, 1 of repairing at 0.01, on a part of the retain set; noise and retain
+    samples shuffled together, which is nearest to `forward="merged"`.
 
     Reference: Tarun et al., arXiv 2111.08947.
 
