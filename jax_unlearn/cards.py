@@ -47,6 +47,7 @@ Transform = Callable[[PyTree, PyTree], Variables]
 Positive = Annotated[float, _validate.positive]
 NotNegative = Annotated[float, _validate.not_negative]
 Share = Annotated[float, _validate.share]
+Fraction = Annotated[float, _validate.fraction]
 Count = Annotated[int, functools.partial(_validate.at_least, low=1)]
 
 
@@ -54,8 +55,8 @@ Count = Annotated[int, functools.partial(_validate.at_least, low=1)]
 class Options:
     """Options that check themselves by the types of their fields.
 
-    A `Literal` admits its names, and `Positive`, `NotNegative`, `Share` or `Count` the
-    numbers of its rule; None stands for what the method itself takes.
+    A `Literal` admits its names, and `Positive`, `NotNegative`, `Share`, `Fraction` or
+    `Count` the numbers of its rule; None stands for what the method itself takes.
 
     Raises:
       InputError: names the field, and its default as the remedy.

@@ -9,11 +9,8 @@ import dataclasses
 import jax
 
 from jax_unlearn import _validate
-from jax_unlearn.cards import Card, Job, Lab
+from jax_unlearn.cards import Card, Fraction, Job, Lab, NotNegative, Options, Positive
 from jax_unlearn.types import Params
-
-__all__ = ["PARTIAL_RESET", "SHORT_RETRAIN", "PartialReset", "ShortRetrain"]
-__all__ += ["partial_reset"]
 
 FRESH = 3000  # offset of seeds: no start, order or draw of the original comes again
 
@@ -48,7 +45,7 @@ def partial_reset(
 
 
 @dataclasses.dataclass(frozen=True)
-class ShortRetrain:
+class ShortRetrain(Options):
     """Options of short Retrain.
 
     Attributes:
@@ -56,12 +53,8 @@ class ShortRetrain:
       rate: peak learning rate, in units of the original training's.
     """
 
-    share: float = 0.3
-    rate: float = 1.0
-
-    def __post_init__(self):
-        _validate.fraction("share", self.share, "the part of Retrain's cost; try 0.3")
-        _validate.positive("rate", self.rate)
+    share: Fraction = 0.3
+    rate: Positive = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,18 +64,13 @@ class PartialReset(ShortRetrain):
     Attributes:
       share: of Retrain's steps, within which the schedule is annealed.
       rate: peak learning rate, in units of the original training's.
-      shrink: λ of the original's parameters.
-      perturb: κ of the new ones.
+      shrink: λ of the original's parameters; 1 keeps all, 0 nothing.
+      perturb: κ of the new ones; 1 adds a whole new start.
     """
 
-    rate: float = 2.0
-    shrink: float = 0.3
-    perturb: float = 1.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        _validate.not_negative("shrink", self.shrink, "1 keeps all, 0 nothing; try 0.3")
-        _validate.not_negative("perturb", self.perturb, "1 adds a new start; try 1")
+    rate: Positive = 2.0
+    shrink: NotNegative = 0.3
+    perturb: NotNegative = 1.0
 
 
 def _short_retrain(lab: Lab, options: ShortRetrain) -> Job:
@@ -100,30 +88,17 @@ def _partial_reset(lab: Lab, options: PartialReset) -> Job:
     return job._replace(start=start)
 
 
-SHORT_RETRAIN = Card(
-    name="short_retrain",
-    label="Short Retrain",
-    title="Short Retrain",
-    build=_short_retrain,
-    reads=("retain", "training"),
-    cost="share·T·R",
-    options=ShortRetrain,
-    kind="training",
-    weighs=False,
-    step_reads=("length",),
-    search={"share": (0.1, 0.2, 0.3), "rate": (1.0, 2.0)},
+SHORT_RETRAIN = (
+    Card.of(_short_retrain, "Short Retrain")
+    .but(reads=("retain", "training"), cost="share·T·R", kind="training", weighs=False)
+    .but(step_reads=("length",))
+    .tries(share=(0.1, 0.2, 0.3), rate=(1.0, 2.0))
 )
 
-PARTIAL_RESET = Card(
+PARTIAL_RESET = SHORT_RETRAIN.but(
     name="partial_reset",
     label="Partial reset",
     title="Partial reset",
     build=_partial_reset,
-    reads=("retain", "training"),
-    cost="share·T·R",
     options=PartialReset,
-    kind="training",
-    weighs=False,
-    step_reads=("length",),
-    search={"share": (0.1, 0.2, 0.3), "shrink": (0.3, 0.4, 0.6), "rate": (1.0, 2.0)},
-)
+).tries(share=(0.1, 0.2, 0.3), shrink=(0.3, 0.4, 0.6), rate=(1.0, 2.0))
