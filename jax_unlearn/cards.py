@@ -32,6 +32,10 @@ from jax_unlearn.types import (
     Weighting,
 )
 
+__all__ = ["Card", "Count", "Fraction", "Job", "Lab", "Learned", "NoOptions"]
+__all__ += ["NotNegative", "Options", "Positive", "Ranked", "Rewind", "Share"]
+__all__ += ["Transform", "Variables", "WeightingCard"]
+
 if TYPE_CHECKING:  # the core imports nothing above it
     import numpy as np
 

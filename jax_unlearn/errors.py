@@ -5,6 +5,9 @@ import numbers
 from collections.abc import Iterable
 from typing import Any
 
+__all__ = ["MANY", "MAX_SEED", "InputError", "NonFiniteError", "check_seed"]
+__all__ += ["unknown_name"]
+
 MAX_SEED = 2**31 - 1  # what jax, NumPy and scikit-learn all take
 MANY = 12  # names, more than a line can list beside a suggestion
 

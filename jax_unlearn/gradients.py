@@ -13,6 +13,10 @@ from jax_unlearn.meta import MetaGradInfo as MetaGradInfo
 from jax_unlearn.meta import meta_grad as meta_grad
 from jax_unlearn.types import Array, Batch, LossFn, Params, PyTree
 
+__all__ = ["MetaGradInfo", "WeightedGradInfo", "counted", "mean_gradient", "mean_loss"]
+__all__ += ["meta_grad", "minimise", "over_batches", "sample_gradient"]
+__all__ += ["uniform_weights", "weighted_grad", "weighted_loss"]
+
 
 class WeightedGradInfo(NamedTuple):
     """What `weighted_grad` saw on its way.

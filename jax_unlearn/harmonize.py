@@ -13,6 +13,8 @@ import optax
 from jax_unlearn import _validate
 from jax_unlearn.types import Array, Harmonizer, PyTree
 
+__all__ = ["add", "cosine", "one_way", "project", "two_way"]
+
 
 def project(g: PyTree, onto: PyTree) -> PyTree:
     """Remove from g what conflicts with another gradient, if anything does.

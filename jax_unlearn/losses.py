@@ -11,6 +11,9 @@ import optax
 
 from jax_unlearn.types import Array
 
+__all__ = ["cross_entropy", "distillation", "el2n", "margin", "soft_cross_entropy"]
+__all__ += ["true_class_probability"]
+
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
     """Return ℓ = −log softmax(logits)_y `f32[...]`, whatever the logits' dtype.

@@ -11,6 +11,9 @@ from jax.flatten_util import ravel_pytree
 from jax_unlearn import _validate
 from jax_unlearn.types import Array, Params, PyTree
 
+__all__ = ["MaskedState", "SoftThresholdState", "apply_mask", "check_mask"]
+__all__ += ["fisher_ratio", "gradient_saliency", "masked", "soft_threshold"]
+
 
 def gradient_saliency(grads: PyTree, *, keep: float) -> PyTree:
     """Mark the weights of the largest gradients: m = 1(|g| in the top fraction r).

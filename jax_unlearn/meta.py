@@ -11,6 +11,8 @@ from jax_unlearn import _validate
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Params
 
+__all__ = ["MetaGradInfo", "meta_grad"]
+
 
 class MetaGradInfo(NamedTuple):
     """What `meta_grad` saw on its way.

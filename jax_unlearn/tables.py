@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array
 
+__all__ = ["NO_CLASS", "check_table", "look_up", "row_ids"]
+
 NO_CLASS = 2**31 - 1  # no network has it: its cross-entropy is NaN
 
 

@@ -9,6 +9,10 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
+__all__ = ["ApplyFn", "Array", "Aux", "Batch", "Harmonizer", "LossFn", "Model"]
+__all__ += ["ModelState", "Params", "PyTree", "Sample", "UnlearnBatch", "UnlearnInfo"]
+__all__ += ["UnlearnState", "Unlearner", "WeightFn", "Weighting"]
+
 Array = jax.Array
 PyTree = Any
 Params = PyTree

@@ -11,6 +11,9 @@ from jax_unlearn.cards import Card, Job, Lab, NotNegative, Options
 from jax_unlearn.methods.assemble import assemble
 from jax_unlearn.types import Harmonizer, LossFn, Model, Unlearner, Weighting
 
+__all__ = ["ESD", "GRADIENT_ASCENT", "NEGGRAD_PLUS", "Esd", "NegGradPlus"]
+__all__ += ["gradient_ascent", "neggrad_plus"]
+
 
 def gradient_ascent(
     model: Model,

@@ -30,6 +30,8 @@ from jax_unlearn.types import (
 )
 from jax_unlearn.weights.combine import uniform
 
+__all__ = ["Assembly", "assemble"]
+
 
 class Assembly(TypedDict, total=False):
     """What most methods hand on to `assemble`, which says what it means."""

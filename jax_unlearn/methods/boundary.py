@@ -16,6 +16,9 @@ from jax_unlearn.methods.assemble import assemble
 from jax_unlearn.objectives.boundary import fixed_label
 from jax_unlearn.types import Array, Aux, Model, PyTree, Unlearner, Weighting
 
+__all__ = ["BOUNDARY_EXPAND", "BOUNDARY_SHRINK", "BoundaryExpandData", "BoundaryShrink"]
+__all__ += ["boundary_expand", "boundary_shrink"]
+
 
 def boundary_shrink(
     model: Model,

@@ -12,6 +12,9 @@ from jax_unlearn.cards import Card, Job, Lab, NotNegative, Options
 from jax_unlearn.methods.assemble import assemble
 from jax_unlearn.types import Array, LossFn, Model, Unlearner
 
+__all__ = ["FINETUNE", "L1_SPARSE", "RETRAIN", "L1PenaltyState", "L1Sparse", "finetune"]
+__all__ += ["l1_penalty", "l1_sparse"]
+
 
 def finetune(
     model: Model,

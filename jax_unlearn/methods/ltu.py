@@ -21,6 +21,9 @@ from jax_unlearn.objectives.base import Objective
 from jax_unlearn.types import Array, Batch, Harmonizer, Model, Unlearner, Weighting
 from jax_unlearn.weights.combine import uniform
 
+__all__ = ["ATTACKS", "LTU", "STRATEGIES", "Attacks", "Ltu", "Queries", "ltu"]
+__all__ += ["meta_unlearn"]
+
 
 def ltu(
     model: Model,
@@ -368,14 +371,9 @@ def _ltu(lab: Lab, options: Ltu) -> Job:
         remat=lab.setting.remat,
         **lab.joint(),
     )
-    schedule = queried(
-        lab.examples,
-        lab.ids("forget"),
-        lab.ids("retain"),
-        learned.strategies,
-        query_size=learned.query_size,
-        **lab.passes(),
-    )
+    ids = lab.ids("forget"), lab.ids("retain")
+    told = {"query_size": learned.query_size, **lab.passes()}
+    schedule = queried(lab.examples, *ids, learned.strategies, **told)
     return Job(unlearner, schedule, details=learned.details)
 
 

@@ -15,6 +15,11 @@ from jax_unlearn.masks import masked, soft_threshold
 from jax_unlearn.methods.assemble import Assembly, assemble
 from jax_unlearn.types import Array, Model, PyTree, Unlearner
 
+__all__ = ["AMNESIAC_RELABEL", "ENDPOINT_TRANSPORT", "RANDOM_LABEL", "SALUN"]
+__all__ += ["SALUN_SOFT", "EndpointTransport", "Ranking", "SalunSoft"]
+__all__ += ["amnesiac_relabel", "endpoint_transport", "random_label", "salun"]
+__all__ += ["salun_soft"]
+
 
 def random_label(
     model: Model,

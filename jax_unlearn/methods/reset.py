@@ -12,6 +12,9 @@ from jax_unlearn import _validate
 from jax_unlearn.cards import Card, Fraction, Job, Lab, NotNegative, Options, Positive
 from jax_unlearn.types import Params
 
+__all__ = ["FRESH", "PARTIAL_RESET", "SHORT_RETRAIN", "PartialReset", "ShortRetrain"]
+__all__ += ["partial_reset"]
+
 FRESH = 3000  # offset of seeds: no start, order or draw of the original comes again
 
 

@@ -17,6 +17,8 @@ from jax_unlearn.methods.step import Weigher, copied, forget_gradient, real_inde
 from jax_unlearn.objectives.base import Objective
 from jax_unlearn.types import Array, Model, PyTree, UnlearnBatch, Unlearner, Weighting
 
+__all__ = ["SFRON", "Sfron", "SfronData", "sfron", "sfron_strength"]
+
 
 def sfron_strength(
     step: int | Array, *, steps: int | Array, peak: float | Array

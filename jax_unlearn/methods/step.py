@@ -28,6 +28,9 @@ from jax_unlearn.types import (
     Weighting,
 )
 
+__all__ = ["Pass", "Weigher", "copied", "forget_gradient", "real_index", "stepping"]
+__all__ += ["weights_of", "with_data"]
+
 
 class Pass(NamedTuple):
     """The joint gradient of a step, the states after it, and parts of `UnlearnInfo`."""

@@ -28,6 +28,9 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.methods.assemble import Assembly, assemble
 from jax_unlearn.types import Model, ModelState, Params, Unlearner
 
+__all__ = ["BAD_TEACHER", "SCRUB", "TIE", "BadTeacher", "Scrub", "bad_teacher"]
+__all__ += ["class_matched_error", "rewind", "scrub"]
+
 TIE = 1e-9
 """Percent by which two distances may differ and still be rounding of the same one."""
 

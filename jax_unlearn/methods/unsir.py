@@ -16,6 +16,8 @@ from jax_unlearn.gradients import minimise
 from jax_unlearn.methods.assemble import assemble
 from jax_unlearn.types import Array, Model, ModelState, Params, Unlearner
 
+__all__ = ["UNSIR", "Unsir", "unsir", "unsir_noise"]
+
 
 def unsir_noise(
     model: Model,

@@ -6,6 +6,8 @@ from typing import NamedTuple
 from jax_unlearn.losses import cross_entropy
 from jax_unlearn.types import Array, Aux, Batch, Model, ModelState, Params, PyTree
 
+__all__ = ["Objective", "OutputLoss", "on_logits"]
+
 OutputLoss = Callable[[PyTree, Batch, Array, PyTree], tuple[Array, Array]]
 """`(outputs [B, ...], batch, key, data) -> (losses f32[B], task_losses f32[B])`."""
 

@@ -9,6 +9,8 @@ from jax_unlearn.objectives.base import Objective, on_logits
 from jax_unlearn.tables import look_up, row_ids
 from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
 
+__all__ = ["boundary_labels", "fixed_label"]
+
 
 def boundary_labels(
     model: Model,

@@ -11,6 +11,9 @@ from jax_unlearn.objectives.base import Objective, on_logits
 from jax_unlearn.tables import check_table, look_up, row_ids
 from jax_unlearn.types import Array, Batch, Model, ModelState, Params
 
+__all__ = ["ascent", "descent", "distill", "draw_labels", "imitate", "nonmember"]
+__all__ += ["random_label", "repel", "transport"]
+
 
 def descent(model: Model) -> Objective:
     """Return the cross-entropy on the true label: ℓ = −log p_y.

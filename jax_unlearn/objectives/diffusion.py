@@ -28,6 +28,9 @@ from jax_unlearn.membership.attacks import Attack, AttackParams, nonmember_loss
 from jax_unlearn.objectives.base import Objective
 from jax_unlearn.types import Array, Batch, Model, ModelState, Params
 
+__all__ = ["Denoised", "Wanted", "denoise", "denoise_ascent", "denoising_features"]
+__all__ += ["denoising_nonmember", "negative_guidance", "relabel_condition"]
+
 
 class Denoised(NamedTuple):
     """What a denoising pass gives.

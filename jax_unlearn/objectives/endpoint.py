@@ -4,6 +4,8 @@ import numpy as np
 
 from jax_unlearn.errors import InputError
 
+__all__ = ["density_ratio", "quantile_match", "target_table", "transport_targets"]
+
 
 def quantile_match(
     scores: np.ndarray, reference: np.ndarray, weights: np.ndarray | None = None

@@ -16,6 +16,8 @@ from jax_unlearn.oneshot.retraced import check_same
 from jax_unlearn.tables import row_ids
 from jax_unlearn.types import Params, PyTree, UnlearnBatch, Unlearner, UnlearnState
 
+__all__ = ["AMNESIAC", "Batches", "UpdateLog", "amnesiac"]
+
 
 class Batches(Protocol):
     """The batches of a run by the number of the step: a schedule, or a list."""

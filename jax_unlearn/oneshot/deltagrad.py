@@ -23,6 +23,9 @@ from jax_unlearn.gradients import counted, mean_loss
 from jax_unlearn.oneshot.retraced import check_same
 from jax_unlearn.types import Array, Batch, LossFn, ModelState, Params
 
+__all__ = ["DELTAGRAD", "DeltaGrad", "DeltaGradInfo", "Path", "deltagrad"]
+__all__ += ["gradient_path", "lbfgs_product"]
+
 _dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 

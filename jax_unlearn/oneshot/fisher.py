@@ -12,6 +12,9 @@ from jax_unlearn.cards import Card, Job, Lab, NotNegative, Options
 from jax_unlearn.gradients import counted, mean_loss, over_batches, sample_gradient
 from jax_unlearn.types import Array, LossFn, Params, PyTree
 
+__all__ = ["FISHER_FORGETTING", "FisherForgetting", "fisher_information"]
+__all__ += ["fisher_noise"]
+
 
 def fisher_information(
     loss_fn: LossFn, *, per: str = "sample"

@@ -26,6 +26,8 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import counted, mean_gradient
 from jax_unlearn.types import Array, Batch, LossFn, ModelState, Params, PyTree
 
+__all__ = ["FORMS", "INFLUENCE", "Influence", "influence", "woodfisher"]
+
 FORMS = ("published", "exact")
 _dot = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 

@@ -8,6 +8,8 @@ from jax_unlearn.cards import Lab
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Params, PyTree
 
+__all__ = ["SAME", "check_same"]
+
 SAME = 1e-3  # how far, relatively, a path gone again may end from the original
 
 

@@ -9,6 +9,8 @@ from jax_unlearn import _validate
 from jax_unlearn.cards import Card, Job, Lab, Options, Positive
 from jax_unlearn.types import Array, Params, PyTree
 
+__all__ = ["SSD", "Ssd", "ssd", "ssd_selected"]
+
 
 def ssd_selected(
     importance: PyTree, forget_importance: PyTree, *, alpha: float | Array = 10.0

@@ -8,6 +8,8 @@ from jax_unlearn.cards import Lab, NoOptions, WeightingCard
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Sample, Weighting
 
+__all__ = ["UNIFORM", "chain", "clip", "schedule", "stateless", "uniform"]
+
 
 def stateless(weigh: Callable[[Sample], Array]) -> Weighting:
     """Make a weighting of a function of the samples alone, `Sample -> f32[B]`.

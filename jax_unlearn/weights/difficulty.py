@@ -13,6 +13,8 @@ from jax_unlearn.types import Array, Batch, LossFn, PyTree, Sample, Weighting
 from jax_unlearn.weights.combine import stateless
 from jax_unlearn.weights.loreun import Loreun, Softmin
 
+__all__ = ["EL2N", "MARGIN", "by_score", "el2n", "gradient_norms", "margin"]
+
 
 def by_score(
     score: Callable[[Sample], Array], *, temperature: float | Array, **options: Any

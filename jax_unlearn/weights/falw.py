@@ -16,6 +16,10 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.losses import true_class_probability
 from jax_unlearn.types import Array, PyTree, Sample, Weighting
 
+__all__ = ["FALW", "ClassStats", "Estimator", "Falw", "anchored", "class_balance"]
+__all__ += ["class_stats", "confidence", "every", "exact", "falw", "falw_weights"]
+__all__ += ["reference_stats", "shrink", "streaming"]
+
 _MIN_STD = 1e-8  # Algorithm 1's floor: a class of one sample has no spread
 
 
@@ -106,8 +110,7 @@ def class_balance(counts: Array, *, tau: float | Array) -> Array:
     """
     counts = jnp.asarray(counts).astype(jnp.float32)
     ratio = jnp.sum(counts) / (counts.shape[0] * jnp.maximum(counts, 1.0))
-    exponent = jnp.asarray(tau, jnp.float32)
-    return jnp.where(counts > 0, ratio**exponent, 1.0)
+    return jnp.where(counts > 0, ratio ** jnp.asarray(tau, jnp.float32), 1.0)
 
 
 def falw_weights(
@@ -203,8 +206,7 @@ def falw(
         stats, memory = source.update(reference, memory)
         if not isinstance(shrinkage, int | float) or shrinkage > 0:
             stats = shrink(stats, pseudo_count=shrinkage)
-        probs = confidence(sample)
-        weights = falw_weights(probs, sample.labels, stats, balance)
+        weights = falw_weights(confidence(sample), sample.labels, stats, balance)
         return weights, (balance, memory)
 
     return Weighting(init, update)

@@ -13,6 +13,9 @@ from jax_unlearn.tables import check_table, look_up, row_ids
 from jax_unlearn.types import Array, Sample, Weighting
 from jax_unlearn.weights.combine import stateless
 
+__all__ = ["LOREUN", "LOREUN_STATIC", "Loreun", "Softmin", "by_table", "loreun"]
+__all__ += ["loreun_static", "loreun_weights", "softmin_weights"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Softmin:

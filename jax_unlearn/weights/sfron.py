@@ -10,6 +10,8 @@ from jax_unlearn.types import Array, Weighting
 from jax_unlearn.weights.combine import stateless
 from jax_unlearn.weights.loreun import Softmin
 
+__all__ = ["SFRON", "SfronWeights", "sfron", "sfron_weights"]
+
 
 def sfron_weights(
     losses: Array, *, power: float | Array, where: Array | None = None
