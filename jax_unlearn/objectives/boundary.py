@@ -80,10 +80,7 @@ def boundary_labels(
 def fixed_label(model: Model, table: Array) -> Objective:
     """Return the cross-entropy to a class fixed by sample: ℓ_i = −log p_{t_i}(x_i).
 
-    Args:
-      model: the network; outputs are logits `[B, K]`.
-      table: classes `i32[N]`, entry i for the sample of index i; of `boundary_labels`,
-        for example.
+    Entry i of the table `i32[N]` is for the sample of index i; see `boundary_labels`.
 
     Raises:
       InputError: table that is not one integer a sample; batch without `index`. An

@@ -225,11 +225,8 @@ def transport(model: Model, targets: Array) -> Objective:
     """Return the cross-entropy to a fixed target distribution a sample.
 
     ℓ_i = −Σ_k t_ik log p_k(x_i), minimal (not zero) where p = t: it does not overshoot.
-
-    Args:
-      model: the network; outputs are logits `[B, K]`.
-      targets: table `f32[N, K]`, row i for the sample of index i; see
-        `transport_targets`.
+    Row i of the targets `f32[N, K]` is for the sample of index i; see
+    `transport_targets`.
 
     Raises:
       InputError: a table that is not `[N, K]`; a batch without `index`. An id outside
@@ -258,12 +255,7 @@ def transport(model: Model, targets: Array) -> Objective:
 def nonmember(model: Model, attack: Attack, attack_params: AttackParams) -> Objective:
     """Return the loss of being taken for a member: ℓ = log(1 + exp(score(x, y))).
 
-    Attacks look at a model in use, so the forward pass is in eval mode.
-
-    Args:
-      model: the network; outputs are logits `[B, K]`.
-      attack: a differentiable membership attack.
-      attack_params: what it has learned.
+    The attack looks at logits `[B, K]` of a model in use: the pass is in eval mode.
 
     Source: LTU, arXiv 2407.10494; the form of the loss is our choice.
 

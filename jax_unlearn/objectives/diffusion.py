@@ -135,16 +135,10 @@ def relabel_condition(
 ) -> Objective:
     """Return ‖ε_θ(x_t, t, c) − ε(x_t, t, c')‖²: c is to mean what c' means.
 
-    The target is detached. It is that of the model as it is now, or of a frozen one.
-
-    Args:
-      model: of inputs (x_t, t, condition).
-      process: noise schedule.
-      replace: c' of each sample: `ju.diffusion.random_other`, `next_class`, `anchor`
-        or `by_label`.
-      teacher: parameters and state of the frozen model; None for the current one.
-      draws: J, timesteps a sample.
-      scale: m by bin of timesteps, `f32[b]`, for the task losses alone.
+    The target is detached. It is that of the model as it is now, or of a frozen one,
+    the `teacher`, given as its parameters and state. `replace` says c' of each sample:
+    `ju.diffusion.random_other`, `next_class`, `anchor` or `by_label`. The other
+    arguments are those of `denoise`.
 
     Reference: SalUn, Fan et al., arXiv 2310.12508, equation 7, with the current model
     as in its code; concept ablation, Kumari et al., arXiv 2303.13516, with a frozen.
@@ -183,16 +177,10 @@ def negative_guidance(
 ) -> Objective:
     """Return ‖ε_θ(x_t, t, c) − [ε_o(∅) − η (ε_o(c) − ε_o(∅))]‖²: away from c (ESD).
 
-    ε_o is the frozen original model at the same x_t and t. Needs no retain data.
-
-    Args:
-      model: of inputs (x_t, t, condition).
-      process: noise schedule.
-      teacher: parameters and state of the original model.
-      null: ∅ of one sample; the model must have been trained with it.
-      strength: η ≥ 0; 0 sends c to the unconditional prediction.
-      draws: J, timesteps a sample.
-      scale: m by bin of timesteps, `f32[b]`, for the task losses alone.
+    ε_o is the frozen original model at the same x_t and t, the `teacher`, given as its
+    parameters and state; ∅ is `null`, of one sample, with which it must have been
+    trained; η is the `strength`: 0 sends c to the unconditional prediction. The other
+    arguments are those of `denoise`. Needs no retain data.
 
     Raises:
       InputError: negative strength.
@@ -206,9 +194,8 @@ def negative_guidance(
     ...     return 0.0 * x + params[condition][:, None, None, None], state
     >>> model = Model(lambda key, inputs: ((), ()), apply)
     >>> table = jnp.array([3.0, 1.0])  # ε_o of class 0, and of the null condition 1
-    >>> objective = negative_guidance(
-    ...     model, from_betas([0.36]), teacher=(table, ()), null=1
-    ... )
+    >>> told = dict(teacher=(table, ()), null=1)
+    >>> objective = negative_guidance(model, from_betas([0.36]), **told)
     >>> batch = Batch(jnp.zeros((1, 2, 2, 1)), jnp.array([0]))
     >>> objective(table, (), batch, jax.random.key(0))[0].tolist()  # (3 − (1 − 2))²
     [16.0]
@@ -250,14 +237,9 @@ def denoising_nonmember(
 ) -> Objective:
     """Return the loss of being taken for a member: ℓ = log(1 + exp(score)).
 
-    The attack looks at the denoising errors of J draws, in eval mode.
-
-    Args:
-      model: of inputs (x_t, t, condition).
-      process: noise schedule.
-      attack: with features of errors `[B, J]`, such as `denoising_features`.
-      attack_params: what it has learned of errors of as many draws.
-      draws: J.
+    The attack looks at the denoising errors of J `draws`, in eval mode: its features
+    are of errors `[B, J]`, such as `denoising_features`, its parameters learned of as
+    many.
 
     Source: LTU, arXiv 2407.10494, for the idea; denoising errors are our choice.
 
@@ -267,9 +249,8 @@ def denoising_nonmember(
     ...     return params * inputs[0], state
     >>> model = Model(lambda key, inputs: ((), ()), apply)
     >>> attack = logistic()._replace(features=denoising_features)
-    >>> objective = denoising_nonmember(
-    ...     model, cosine(10), attack, attack.init(jax.random.key(0), 2), draws=2
-    ... )
+    >>> learned = attack.init(jax.random.key(0), 2)
+    >>> objective = denoising_nonmember(model, cosine(10), attack, learned, draws=2)
     >>> batch = Batch(jnp.zeros((1, 2, 2, 1)), jnp.array([0]))
     >>> objective(1.0, (), batch, jax.random.key(0))[0].tolist()  # undecided: log 2
     [0.6931]

@@ -144,15 +144,14 @@ def deltagrad(
     Args:
       loss_fn: that of `gradient_path`.
       burn_in: exact steps at first, ≥ 2: the paths part after the first one.
-      period: every how many steps an exact one follows; 1 makes all exact, which is
-        retraining.
+      period: every how many steps an exact one follows; 1 is retraining.
       history: pairs m of the L-BFGS estimate, published 2.
 
     Returns:
       `(params, path, batch, removed, *, model_state=()) -> (params, DeltaGradInfo)`:
-      `params` are the trained ones, `batch` all samples the path was trained on,
-      `removed` the ids of the samples to leave out (`batch.index`; without it their
-      positions in `batch`). Compiled once per number of removed samples.
+      `params` are the trained ones, `batch` all samples, `removed` the ids of those to
+      leave out (`batch.index`; without it their positions). Compiled once per number of
+      removed samples.
 
     Raises:
       InputError: burn_in below 2, period or history below 1, objective in train mode;

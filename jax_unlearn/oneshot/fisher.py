@@ -108,10 +108,6 @@ def fisher_noise(
       alpha: α ≥ 0, about 1e-6.
       largest: c > 0, bound of 1/F; 1000 in the public code.
 
-    Returns:
-      Parameters of the same structure, shapes and dtypes; the noise is drawn in
-      float32.
-
     Raises:
       InputError: negative alpha, largest not positive, F not shaped like `params`.
 
@@ -129,7 +125,7 @@ def fisher_noise(
     noise = optax.tree.random_like(key, optax.tree.cast(params, jnp.float32))
     scale, floor = jnp.float32(alpha), jnp.float32(1) / jnp.float32(largest)
 
-    def disturb(param: Array, f: Array, noise: Array) -> Array:
+    def disturb(param, f, noise):
         variance = scale / jnp.maximum(f.astype(jnp.float32), floor)
         moved = param.astype(jnp.float32) + jnp.sqrt(variance) * noise
         return moved.astype(param.dtype)

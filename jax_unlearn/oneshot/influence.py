@@ -127,9 +127,6 @@ def influence(
       iterations: most iterations of the exact form.
       tolerance: of the exact form: stops when ‖v − F·k‖ ≤ tolerance·‖v‖.
 
-    Returns:
-      Parameters of the same structure, shapes and dtypes; k in float32.
-
     Raises:
       InputError: unknown form, damping not positive, samples below 1, no forget or
         retain samples, objective in train mode; tolerance not reached.
@@ -178,7 +175,7 @@ def influence(
         first[int(np.argmax(np.asarray(used[0].mask)))] = 1.0
         direction = back(center, used[0], keys[0], jnp.asarray(first))
 
-        def dots(u: PyTree) -> np.ndarray:
+        def dots(u):
             parts = [
                 np.asarray(along(center, b, k, u))[np.asarray(b.mask)]
                 for b, k in zip(used, keys, strict=True)
@@ -190,7 +187,7 @@ def influence(
     else:
         count = _count(used)
 
-        def product(u: PyTree) -> PyTree:
+        def product(u):
             total = optax.tree.scale(damping * count, u)
             for batch, key in zip(used, keys, strict=True):
                 new = back(center, batch, key, along(center, batch, key, u))

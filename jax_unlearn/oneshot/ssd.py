@@ -17,15 +17,8 @@ def ssd_selected(
 ) -> PyTree:
     """Mark the weights of much more importance to D_f than to all of D: I_f > α·I_D.
 
-    A weight with I_f = 0 is never marked, not even where I_D = 0.
-
-    Args:
-      importance: I_D ≥ 0 on ALL training samples, pytree.
-      forget_importance: I_f ≥ 0 on forget samples, pytree of the same shapes.
-      alpha: α ≥ 0; larger marks fewer.
-
-    Returns:
-      Pytree of bool.
+    A weight with I_f = 0 is never marked, not even where I_D = 0. The arguments are
+    those of `ssd`, the result is a pytree of bool.
 
     Raises:
       InputError: negative alpha; pytrees of different shapes.
@@ -39,7 +32,7 @@ def ssd_selected(
     _validate.same_shapes("importance", importance, forget_importance)
     bound = jnp.float32(alpha)
 
-    def marked(every: Array, forget: Array) -> Array:
+    def marked(every, forget):
         every, forget = every.astype(jnp.float32), forget.astype(jnp.float32)
         return (forget > bound * every) & (forget > 0)
 
@@ -57,8 +50,7 @@ def ssd(
     """Dampen the marked weights: θ·min(λ·I_D/I_f, 1) where I_f > α·I_D.
 
     No weight grows, none changes its sign, the others stay as they are. A marked weight
-    of no importance to D (I_D = 0) becomes 0; I_f = 0 is never marked, so nothing is
-    divided by 0.
+    of no importance to D (I_D = 0) becomes 0.
 
     Args:
       params: pytree of arrays.
@@ -67,9 +59,6 @@ def ssd(
       forget_importance: I_f ≥ 0 on forget samples, like `params`.
       alpha: α ≥ 0, selection; published 10 (ResNet-18).
       dampening: λ ≥ 0, published 1.
-
-    Returns:
-      Parameters of the same structure, shapes and dtypes.
 
     Raises:
       InputError: negative alpha or dampening; importances not shaped like `params`.
@@ -85,7 +74,7 @@ def ssd(
     marked = ssd_selected(importance, forget_importance, alpha=alpha)
     strength = jnp.float32(dampening)
 
-    def dampen(param: Array, every: Array, forget: Array, marked: Array) -> Array:
+    def dampen(param, every, forget, marked):
         every, forget = every.astype(jnp.float32), forget.astype(jnp.float32)
         ratio = jnp.minimum(strength * every, forget) / jnp.where(marked, forget, 1.0)
         shrunk = param.astype(jnp.float32) * ratio

@@ -21,13 +21,7 @@ def by_score(
 ) -> Weighting:
     """Weight by any per-sample score, small = hard to forget: w_i ∝ exp(−s_i/τ).
 
-    Args:
-      score: `Sample -> f32[B]`.
-      temperature: τ > 0.
-      **options: `normalize` and `relative`, as `Softmin`.
-
-    Raises:
-      InputError: as `softmin_weights`.
+    The score is `Sample -> f32[B]`, all else as of `Softmin`, errors included.
 
     >>> w = by_score(lambda sample: sample.losses, temperature=1.0)  # LoReUn again
     >>> s = Sample(jnp.zeros(2), None, jnp.array([0, 1]))
@@ -41,9 +35,7 @@ def by_score(
 def el2n(*, temperature: float | Array, **options: Any) -> Weighting:
     """Weight by the error norm: w_i ∝ exp(−‖p_i − onehot(y_i)‖₂/τ).
 
-    Args:
-      temperature: τ > 0.
-      **options: `normalize` and `relative`, as `Softmin`.
+    The arguments are those of `Softmin`.
 
     Reference: the score is Paul et al., arXiv 2107.07075; its use here is our choice.
 
@@ -60,9 +52,7 @@ def el2n(*, temperature: float | Array, **options: Any) -> Weighting:
 def margin(*, temperature: float | Array, **options: Any) -> Weighting:
     """Weight by the logit margin: w_i ∝ exp(margin_i/τ), sure samples more.
 
-    Args:
-      temperature: τ > 0, in units of the logits.
-      **options: `normalize` and `relative`, as `Softmin`.
+    The arguments are those of `Softmin`; τ is in units of the logits.
 
     Source: our choice.
 

@@ -133,14 +133,8 @@ def loreun_weights(
 def loreun(*, temperature: float | Array, **options: Any) -> Weighting:
     """Weight by the loss under the current parameters (dynamic LoReUn).
 
-    The losses are those of the forward pass that is differentiated: no extra cost.
-
-    Args:
-      temperature: τ > 0.
-      **options: `normalize` and `relative`, as `Softmin`.
-
-    Raises:
-      InputError: as `loreun_weights`.
+    The losses are those of the forward pass that is differentiated: no extra cost. The
+    arguments are those of `Softmin`, errors included.
 
     >>> w = loreun(temperature=1.0)
     >>> s = Sample(jnp.log(jnp.array([1.0, 3.0])), None, jnp.array([0, 1]))
@@ -188,13 +182,7 @@ def loreun_static(
 ) -> Weighting:
     """Weight by the loss under the original model, computed once (static LoReUn).
 
-    Args:
-      reference_losses: table `[N]` indexed by sample id, eval mode.
-      temperature: τ > 0.
-      **options: `normalize` and `relative`, as `by_table`.
-
-    Raises:
-      InputError: as `by_table`.
+    The losses `[N]`, by sample id and of eval mode, are the scores of `by_table`.
 
     Reference: LoReUn, arXiv 2507.22499 (static variant).
 
