@@ -50,7 +50,7 @@ def random_label(
 
     Reference: Golatkar et al., arXiv 1911.04933; SalUn's RL, arXiv 2310.12508.
 
-    >>> import jax, jax_unlearn as ju
+    >>> import jax, jax.numpy as jnp, jax_unlearn as ju
     >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> alg = random_label(model, optax.sgd(1.0), num_classes=2)
     >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
@@ -98,7 +98,7 @@ def salun(
 
     Reference: Fan et al., arXiv 2310.12508.
 
-    >>> import jax, jax_unlearn as ju
+    >>> import jax, jax.numpy as jnp, jax_unlearn as ju
     >>> model = ju.from_stateless(lambda key, x: None, lambda w, x: w[None] * x)
     >>> mask = jnp.array([True, False])  # which of the two weights may move
     >>> alg = salun(model, optax.sgd(1.0), mask=mask, num_classes=2)
@@ -134,7 +134,7 @@ def salun_soft(
 
     Reference: Fan et al., arXiv 2310.12508, soft-thresholding variant.
 
-    >>> import jax, jax_unlearn as ju
+    >>> import jax, jax.numpy as jnp, jax_unlearn as ju
     >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> alg = salun_soft(model, optax.sgd(1.0), threshold=0.5, num_classes=2)
     >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
@@ -177,7 +177,7 @@ def amnesiac_relabel(
     Reference: Graves et al., arXiv 2010.10981, the form they call "unlearning"; the
     other one is `ju.oneshot.amnesiac`.
 
-    >>> import jax, jax_unlearn as ju
+    >>> import jax, jax.numpy as jnp, jax_unlearn as ju
     >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> alg = amnesiac_relabel(model, optax.sgd(1.0), num_classes=2)
     >>> x = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
@@ -210,7 +210,7 @@ def endpoint_transport(
 
     Source: our choice.
 
-    >>> import jax, jax_unlearn as ju
+    >>> import jax, jax.numpy as jnp, jax_unlearn as ju
     >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> alg = endpoint_transport(model, optax.sgd(1.0), targets=jnp.full((1, 2), 0.5))
     >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))

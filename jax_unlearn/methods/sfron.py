@@ -158,13 +158,10 @@ def sfron(
         updates = _clipped(apply_mask(updates, data.mask), clip)
         updates = optax.tree.scale(data.forget_rate, updates)
         updates = optax.tree.cast_like(updates, state.params)
+        follows = info.aux if model_state == "sequential" else state
         return {
             "params": optax.apply_updates(state.params, updates),
-            "model_state": (
-                info.aux.model_state
-                if model_state == "sequential"
-                else state.model_state
-            ),
+            "model_state": follows.model_state,
             "weight_state": info.carry,
         }, {
             "weights": info.weights,
