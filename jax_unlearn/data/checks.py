@@ -20,11 +20,7 @@ __all__ += ["refuse", "whole_numbers"]
 
 
 def is_whole(value: Any) -> bool:
-    """Return whether a value is an integer of Python or NumPy; True is none.
-
-    >>> is_whole(np.int8(3)), is_whole(3.0), is_whole(True)
-    (True, False, False)
-    """
+    """Return whether a value is an integer of Python or NumPy; True is none."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 

@@ -150,12 +150,6 @@ def read_npz(
 
     Raises:
       ValueError: says why the file cannot be read, in at most 80 characters.
-
-    >>> import io
-    >>> stream = io.BytesIO()
-    >>> np.savez(stream, ids=[1, 2])
-    >>> read_npz(stream)
-    {'ids': array([1, 2])}
     """
     try:
         with zipfile.ZipFile(source) as archive:

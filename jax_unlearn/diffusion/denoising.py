@@ -21,13 +21,11 @@ __all__ += ["squared_error", "timestep_scale"]
 
 
 class Noised(NamedTuple):
-    """A batch as the network sees it, each sample J times, draw by draw.
+    """A batch as the network sees it, each sample J = `draws` times, draw by draw.
 
-    Attributes:
-      inputs: (x_t `[J·B, H, W, C]`, t `i32[J·B]`, condition `[J·B, ...]`).
-      target: what is to be predicted, `[J·B, H, W, C]`.
-      labels: class of each row, `i32[J·B]`.
-      draws: J.
+    Its inputs are (x_t `[J·B, H, W, C]`, t `i32[J·B]`, condition `[J·B, ...]`); the
+    target is what it is to predict, `[J·B, H, W, C]`; the labels are the classes,
+    `i32[J·B]`.
     """
 
     inputs: tuple[Array, Array, Array]

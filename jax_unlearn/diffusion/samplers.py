@@ -25,18 +25,10 @@ __all__ = ["Sampler", "ddim", "ddpm", "generate", "guided", "reverse_step"]
 class Sampler(NamedTuple):
     """Which steps to take, and the variance of each.
 
-    A step goes from ᾱ to ᾱ' by x' = √ᾱ' x̂_0 + √(1 − ᾱ' − σ²) ε̂ + σ' z, with z of
-    N(0, I); σ is what leaves the direction of ε̂, σ' what is drawn anew (they differ
-    in DDPM with the large variance only).
-
-    Attributes:
-      process: the noise schedule.
-      timesteps: falling, `i32[S]`.
-      alphas: ᾱ of each step, `f32[S]`.
-      next_alphas: ᾱ' of each step, 1 for the last, `f32[S]`.
-      variances: σ², `f32[S]`.
-      drawn_variances: σ'², `f32[S]`.
-      clip: bound of |x̂_0|, or None.
+    A step goes from ᾱ to ᾱ' by x' = √ᾱ' x̂_0 + √(1 − ᾱ' − σ²) ε̂ + σ' z, with z of N(0,
+    I); σ is what leaves the direction of ε̂, σ' what is drawn anew (they differ in DDPM
+    with the large variance only). By step, `[S]`: the timesteps, falling; ᾱ; ᾱ', 1 for
+    the last; σ²; σ'². |x̂_0| is at most `clip`, if that is not None.
     """
 
     process: Process

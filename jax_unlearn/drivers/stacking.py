@@ -64,9 +64,6 @@ def models_in(tree: PyTree) -> int:
 
     Raises:
       InputError: leaves that disagree on N, or no leaves.
-
-    >>> models_in({"w": jnp.eye(2), "b": jnp.zeros(2)})
-    2
     """
     sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(tree)}
     if len(sizes) != 1 or sizes == {()}:
@@ -78,12 +75,7 @@ def models_in(tree: PyTree) -> int:
 
 
 def copied(tree: PyTree) -> PyTree:
-    """Copy every leaf: what the next step would donate, or the caller keeps.
-
-    >>> x = jnp.ones(2)
-    >>> copied(x) is x
-    False
-    """
+    """Copy every leaf: what the next step would donate, or the caller keeps."""
     return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)
 
 

@@ -52,12 +52,7 @@ def kaiming(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Arr
 def linear_uniform(
     key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32
 ) -> Array:
-    """Return a kernel from U(-a, a), a = 1 / sqrt(fan_in), as is usual for linear maps.
-
-    >>> kernel = linear_uniform(jax.random.key(0), (4, 100))
-    >>> bool(jnp.abs(kernel).max() <= 0.5)
-    True
-    """
+    """Return a kernel from U(-a, a), a = 1 / sqrt(fan_in), usual for linear maps."""
     bound = 1 / math.sqrt(math.prod(shape[:-1]))
     flat = jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound)
     return flat.reshape(shape)
@@ -85,11 +80,6 @@ def conv(
     """Return a square convolution padded by `kernel // 2`: H becomes ⌈H / stride⌉.
 
     Without bias and in float32 unless told; `convolution` is what convolves.
-
-    >>> def layer(x):
-    ...     return conv(3, 8, stride=2, rngs=nnx.Rngs(0))(x)
-    >>> nnx.eval_shape(layer, jnp.ones((2, 7, 8, 3))).shape
-    (2, 4, 4, 8)
     """
     return nnx.Conv(
         in_features,
@@ -107,11 +97,6 @@ def batch_norm(features: int, *, rngs: nnx.Rngs) -> nnx.BatchNorm:
     """Return BatchNorm over all axes but the last, in float32 for every input.
 
     To be called with `use_running_average=not train`.
-
-    >>> layer = batch_norm(2, rngs=nnx.Rngs(0))
-    >>> x = jnp.array([[1.0, 5.0], [3.0, 5.0]])
-    >>> layer(x, use_running_average=False).round(3).tolist()
-    [[-1.0, 0.0], [1.0, 0.0]]
     """
     return nnx.BatchNorm(
         features, momentum=0.9, epsilon=1e-5, dtype=jnp.float32, rngs=rngs
@@ -123,9 +108,6 @@ def group_norm(features: int, groups: int, *, rngs: nnx.Rngs) -> nnx.GroupNorm:
 
     Two channels a group at least: alone in its group, a channel would lose the shift
     by which timestep and class reach it.
-
-    >>> group_norm(6, 8, rngs=nnx.Rngs(0)).num_groups
-    3
     """
     most = max(1, min(groups, features // 2))
     count = next(g for g in range(most, 0, -1) if features % g == 0)
@@ -152,13 +134,7 @@ def attention(
 
 
 class ConvNorm(nnx.Module):
-    """Convolution, BatchNorm and perhaps ReLU; without BatchNorm a bias, unless told.
-
-    >>> def layer(x):
-    ...     return ConvNorm(1, 4, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))(x, train=True)
-    >>> nnx.eval_shape(layer, jnp.ones((2, 8, 8, 1)))
-    ShapeDtypeStruct(shape=(2, 8, 8, 4), dtype=bfloat16)
-    """
+    """Convolution, BatchNorm, perhaps ReLU; without BatchNorm a bias, unless told."""
 
     def __init__(
         self,
