@@ -54,12 +54,13 @@ def run_ensemble(
     check_every: int = 50,
     callback: EnsembleCallback | None = None,
 ) -> UnlearnState:
-    """Run an unlearner on N models, each over its own batches, step by step together.
+    """Run an unlearner on N models, each over its own batches; return their states.
 
     Model i gets what `run(unlearner, states[i], schedules[i], keys[i])` gives it, up to
     rounding: the same batches and, at each step, the key `fold_in(keys[i], step)`. The
     batches of a step are stacked on the host when it is their turn, so that no more
-    than one step of them is held. The caller's states are copied, never donated.
+    than one step of them is held. The caller's states are copied, never donated; those
+    returned are stacked.
 
     Args:
       unlearner: from `ju.methods` or your own; its step serves all models, so what
@@ -76,9 +77,6 @@ def run_ensemble(
         divides N; each device runs its own models, none talks to another.
       check_every: how often, in steps, losses and updates are looked at.
       callback: called after each step.
-
-    Returns:
-      The states after the last batches, stacked.
 
     Raises:
       InputError: unknown `how`; N of the arguments disagree; schedules of different
@@ -153,10 +151,9 @@ def step_seconds(
 
     Every batch given is a step that is measured, so give a few, of all forms: the
     programs compiled here are those that `run_ensemble` runs. Its arguments are taken
-    alike; states are copied. Each step is measured `repeats` times, the fastest counts.
-
-    Returns:
-      Seconds a step, the mean over the batches given, by way ("vmap", "map", "loop").
+    alike; states are copied. Each step is measured `repeats` times, the fastest counts;
+    the mean over the batches given, in seconds, is returned by way ("vmap", "map",
+    "loop").
 
     Raises:
       InputError: as `run_ensemble`; no batches, or `repeats` below 1.

@@ -33,7 +33,7 @@ def run(
     scan: int | None = None,
     check_every: int = 50,
 ) -> UnlearnState:
-    """Run an unlearner over batches and return the final state.
+    """Run an unlearner over batches; return the state after the last.
 
     Every step is compiled once per batch structure and uses the key
     `fold_in(key, state.step)`, so a run resumed from a state with the batches that are
@@ -45,14 +45,11 @@ def run(
       batches: any iterable; a `ju.data` schedule, for example.
       key: of the whole run.
       callback: called after each step, or after each chunk under scan; may end the
-        run, see `Callback`.
+        run with another state, see `Callback`.
       scan: steps compiled into one program; default 1 on CPU (a convolution inside a
         loop is slow there), 32 on accelerators. A chunk ends early where the structure
         or the shapes of the batches change.
       check_every: how often, in steps, losses and updates are looked at.
-
-    Returns:
-      The state after the last batch, or the one that the callback ended the run with.
 
     Raises:
       InputError: `scan` below 1.
