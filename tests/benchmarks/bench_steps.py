@@ -11,6 +11,8 @@ writes results/steps.json and the tables of README.md; needs torch.
 import functools
 import json
 import re
+import sys
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -208,7 +210,7 @@ def measure(
     batch=64,
     models=8,
     repeats=15,
-    seconds=15.0,
+    seconds=8.0,
     networks=tuple(SETTINGS),
     ensembles=MANY,
     parts=("ResNet-18", "VGG-16"),
@@ -221,13 +223,18 @@ def measure(
     limits = {"batch": batch, "repeats": repeats, "seconds": seconds}
     rows, many = [], []
     for name in networks:
+        say(f"steps of {name}")
         rows.append(steps(name, **limits))
         jax.clear_caches()
     for name in ensembles:
+        say(f"{models} models of {name}")
         many.append(together(name, models=models, **limits))
         jax.clear_caches()
-    sizes = {"batch": batch, "width": width, "repeats": min(repeats, 5)}
-    shares = [parts_of(name, **sizes) for name in parts]
+    sizes = {"batch": batch, "width": width, "repeats": min(repeats, 3)}
+    shares = []
+    for name in parts:
+        say(f"parts of {name}")
+        shares.append(parts_of(name, **sizes))
     return {
         "benchmark": "steps",
         "batch": batch,
@@ -235,6 +242,11 @@ def measure(
         "ensembles": many,
         "parts": shares,
     }
+
+
+def say(text):
+    """Say on stderr what is measured, and when it began."""
+    print(f"{time.strftime('%X')} {text}", file=sys.stderr, flush=True)
 
 
 def tables(found):
@@ -317,7 +329,7 @@ def write(found, page):
 def main():
     made = parser(__doc__)
     made.add_argument("--page", type=Path, default=FOLDER / "README.md")
-    made.add_argument("--seconds", type=float, default=15.0, help="of turns, at most")
+    made.add_argument("--seconds", type=float, default=8.0, help="of turns, at most")
     asked = made.parse_args()
     quick: dict[str, Any] = {"networks": ["digits CNN"], "ensembles": ["digits CNN"]}
     quick |= {"batch": 8, "models": 2, "repeats": 2, "parts": ["ResNet-18"], "width": 4}
