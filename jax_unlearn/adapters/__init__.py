@@ -19,7 +19,7 @@ How a network is told the mode: an argument of its call named `train`, `training
 from jax_unlearn.adapters.common import from_stateless as from_stateless
 from jax_unlearn.adapters.equinox import equinox_variables as equinox_variables
 from jax_unlearn.adapters.equinox import from_equinox as from_equinox
+from jax_unlearn.adapters.flax import from_linen as from_linen
+from jax_unlearn.adapters.flax import from_nnx as from_nnx
+from jax_unlearn.adapters.flax import nnx_variables as nnx_variables
 from jax_unlearn.adapters.haiku import from_haiku as from_haiku
-from jax_unlearn.adapters.linen import from_linen as from_linen
-from jax_unlearn.adapters.nnx import from_nnx as from_nnx
-from jax_unlearn.adapters.nnx import nnx_variables as nnx_variables

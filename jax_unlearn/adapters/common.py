@@ -12,27 +12,18 @@ from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
 
 __all__ = ["adapted", "from_stateless", "mode_arguments", "needs_key", "strong"]
 
-_MEANS_TRAIN = {"train": True, "training": True, "is_training": True}
-_MEANS_TRAIN |= {"deterministic": False, "use_running_average": False}
-_MEANS_TRAIN |= {"inference": False}
+_TRAIN = ("train", "training", "is_training")
+_EVALUATE = ("deterministic", "use_running_average", "inference")
 
 
 def mode_arguments(function: Callable[..., Any], train: bool) -> dict[str, bool]:
-    """Return the arguments that tell a function the mode.
-
-    Args:
-      function: anything with a signature.
-      train: the mode.
-
-    Returns:
-      Those of `train`, `training`, `is_training` that the function has, set to `train`;
-      and of `deterministic`, `use_running_average`, `inference`, set to `not train`.
+    """Return the arguments that tell a function the mode, of those that it has.
 
     >>> mode_arguments(lambda x, *, train, deterministic: x, True)
     {'train': True, 'deterministic': False}
     """
     names = inspect.signature(function).parameters
-    return {n: train == _MEANS_TRAIN[n] for n in names if n in _MEANS_TRAIN}
+    return {n: train == (n in _TRAIN) for n in names if n in _TRAIN + _EVALUATE}
 
 
 def adapted(
@@ -43,17 +34,9 @@ def adapted(
 ) -> Model:
     """Return the `Model` of two functions of a framework, held to the contract.
 
-    Args:
-      init: as that of a `Model`; weak types become strong.
-      call: `(params, model_state, inputs, *, train, key) -> (outputs, model state)`;
-        the state it returns is used with `train=True` only, and gets the types of the
-        one before.
-      lacks_key: whether an error of `call` says that it draws random numbers and has
-        no key.
-
-    Raises:
-      InputError: when the model is called: without a key that it needs, or with a model
-        state whose structure or shapes change.
+    `call` is `(params, model_state, inputs, *, train, key) -> (outputs, model state)`;
+    its state is used with `train=True` only, and gets the types of the one before.
+    `lacks_key` tells an error of `call` that draws random numbers without a key.
 
     >>> def call(params, count, inputs, *, train, key):
     ...     return params * inputs, count + 1
@@ -106,23 +89,12 @@ def from_stateless(
 
 
 def strong(tree: PyTree) -> PyTree:
-    """Return the tree as arrays without weak types, of the same values and dtypes.
-
-    A weakly typed leaf would make a compiled step trace twice.
-
-    >>> strong({"a": jnp.asarray(0.0)})["a"].weak_type
-    False
-    """
+    """Return the tree as arrays without weak types, which make a step trace twice."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.asarray(leaf).dtype), tree)
 
 
 def needs_key(train: bool) -> InputError:
-    """Return the error of a network that draws random numbers without a key.
-
-    >>> print(needs_key(True))
-    key=None, but the network draws random numbers with train=True; pass \
-key=jax.random.key(0), another key in every step
-    """
+    """Return the error of a network that draws random numbers without a key."""
     return InputError(
         f"key=None, but the network draws random numbers with train={train}; pass "
         "key=jax.random.key(0), another key in every step"

@@ -115,12 +115,8 @@ def from_equinox(
 def equinox_variables(module: Any, state: Any) -> tuple[Params, ModelState]:
     """Return (params, model_state) of an equinox module as `from_equinox` expects.
 
-    Args:
-      module: `eqx.Module`, the first value of `eqx.nn.make_with_state(make)(key)`.
-      state: `eqx.nn.State`, the second value.
-
-    Returns:
-      The module's floating arrays, and {"state": State, "arrays": its other arrays}.
+    The module and its state are the values of `eqx.nn.make_with_state(make)(key)`; the
+    result is its floating arrays, and {"state": state, "arrays": its other arrays}.
 
     >>> import equinox as eqx, jax
     >>> make = eqx.nn.make_with_state(lambda key: eqx.nn.Linear(3, 4, key=key))

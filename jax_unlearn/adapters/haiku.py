@@ -49,7 +49,6 @@ def from_haiku(transformed: Any) -> Model:
         mode = mode_arguments(transformed.apply, train)
         return transformed.apply(params, model_state, key, inputs, **mode)
 
-    def lacks_key(error: Exception) -> bool:
-        return type(error).__name__ == "MissingRNGError"
-
-    return adapted(init, call, lacks_key=lacks_key)
+    return adapted(
+        init, call, lacks_key=lambda e: type(e).__name__ == "MissingRNGError"
+    )

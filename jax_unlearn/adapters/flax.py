@@ -1,8 +1,8 @@
-"""A `Model` of a `flax.nnx` module."""
+"""A `Model` of a `flax.linen` or a `flax.nnx` module."""
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,68 @@ from jax_unlearn.adapters.common import adapted, mode_arguments, needs_key, stro
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
 
-__all__ = ["from_nnx", "nnx_variables"]
+__all__ = ["from_linen", "from_nnx", "nnx_variables"]
+
+
+def from_linen(module: Any, *, rngs: Sequence[str] = ("dropout",)) -> Model:
+    """Return the `Model` of a `flax.linen` module.
+
+    `init(key, x)` draws the parameters of `module.init(key, x)`. Parameters are the
+    collection "params", without partitioning boxes; the model state is the dict of
+    all other collections, e.g. `{"batch_stats": ...}`, `{}` if none. With
+    `train=True` these collections are mutable and no others, so values that a module
+    sows elsewhere ("intermediates") are dropped.
+
+    Args:
+      module: `flax.linen.Module`; for the names of its mode argument see
+        `jax_unlearn.adapters`.
+      rngs: names of the random streams that `key` feeds.
+
+    Returns:
+      A `Model`. Variables trained elsewhere fit it as `params =
+      variables.pop("params")`, `model_state = variables`, both plain dicts.
+
+    Raises:
+      InputError: when the network needs a key and has none, or changes the structure,
+        shapes or dtypes of its state.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> model = from_linen(nn.Dense(4))
+    >>> params, state = model.init(jax.random.key(0), jnp.ones((2, 3)))
+    >>> jax.tree.map(jnp.shape, params), state
+    ({'bias': (4,), 'kernel': (3, 4)}, {})
+    >>> model.apply(params, state, jnp.ones((2, 3)), train=False)[0].shape
+    (2, 4)
+    """
+    from flax import errors
+    from flax.core import meta, unfreeze
+
+    function = type(module).__call__
+
+    def streams(key: Array) -> dict[str, Array]:
+        return {name: jax.random.fold_in(key, i) for i, name in enumerate(rngs)}
+
+    def init(key: Array, inputs: PyTree) -> tuple[Params, ModelState]:
+        keys = {**streams(key), "params": key}
+        boxed = module.init(keys, inputs, **mode_arguments(function, False))
+        variables = dict(unfreeze(meta.unbox(boxed)))
+        return variables.pop("params", {}), variables
+
+    def call(params, model_state, inputs, *, train, key):
+        bound = functools.partial(
+            module.apply,
+            {"params": params, **model_state},
+            inputs,
+            rngs=None if key is None else streams(key),
+            **mode_arguments(function, train),
+        )
+        if train:
+            return bound(mutable=list(model_state))
+        return bound(mutable=False), model_state
+
+    return adapted(
+        init, call, lacks_key=lambda e: isinstance(e, errors.InvalidRngError)
+    )
 
 
 def from_nnx(make: Callable[[Any], Any], *, method: str = "__call__") -> Model:
@@ -80,13 +141,9 @@ def from_nnx(make: Callable[[Any], Any], *, method: str = "__call__") -> Model:
         keys = _stream_keys(specs[1], jax.random.key(0) if key is None else key)
         counts = jax.tree.map(lambda spec: jnp.zeros(spec.shape, spec.dtype), specs[2])
         unused = jax.tree.leaves(counts)
-        module = nnx.merge(
-            graphdef,
-            _fill(specs[0], params, "params"),
-            keys,
-            counts,
-            _fill(specs[3], model_state, "model_state"),
-        )
+        params = _fill(specs[0], params, "params")
+        state = _fill(specs[3], model_state, "model_state")
+        module = nnx.merge(graphdef, params, keys, counts, state)
         function = _bound(module, method)
         arguments: dict[str, Any] = mode_arguments(function, train)
         if not arguments:
@@ -102,10 +159,8 @@ def from_nnx(make: Callable[[Any], Any], *, method: str = "__call__") -> Model:
         if not train:
             return outputs, model_state
         values = _by_path(nnx.to_pure_dict(new_state))
-        kept = jax.tree_util.tree_map_with_path(
-            lambda path, _: values[_name(path)], model_state
-        )
-        return outputs, kept
+        keep = jax.tree_util.tree_map_with_path
+        return outputs, keep(lambda path, _: values[_name(path)], model_state)
 
     return adapted(init, call)
 
@@ -113,12 +168,8 @@ def from_nnx(make: Callable[[Any], Any], *, method: str = "__call__") -> Model:
 def nnx_variables(module: Any) -> tuple[Params, ModelState]:
     """Return (params, model_state) of an nnx module as `from_nnx` expects them.
 
-    Args:
-      module: `flax.nnx.Module` with concrete arrays; it is not changed.
-
-    Returns:
-      Two nested dicts of arrays: the `nnx.Param` variables, and all others but the
-      random streams.
+    Two nested dicts of arrays: the `nnx.Param` variables, and all others but the random
+    streams. The module, with concrete arrays, is not changed.
 
     >>> import jax
     >>> from flax import nnx
