@@ -4,9 +4,9 @@ Shapes: B samples, d features. An attack is a description; what it has learned a
 parameters, a pytree to carry in a state and to pass as an argument. Attacks built with
 the same options compare equal, so that one compiled program serves both.
 
-The logistic attack and the equal-variance ratio rise with the confidence. The other
-attacks may take the surest samples for non-members, since unseen samples spread both
-ways: they tell members better, but part of their feedback raises the confidence.
+The logistic attack and the equal-variance ratio rise with the confidence. The others
+may take the surest samples for non-members, since unseen samples spread both ways: they
+tell members better, but part of their feedback raises the confidence.
 """
 
 import functools
@@ -28,19 +28,14 @@ from jax_unlearn.membership.features import (
 from jax_unlearn.types import Array, PyTree
 
 VARIANCE_FLOOR = 1e-4
-"""Least variance of a Gaussian, in variances of the training feature (our choice).
-
-A group whose features coincide counts as one with a hundredth of the feature's spread:
-the log-likelihood ratio and its gradient stay finite.
-"""
+"""Least variance of a Gaussian, in variances of the training feature (our choice): of
+groups whose features coincide, ratio and gradient stay finite."""
 
 
 class AttackParams(NamedTuple):
-    """What an attack has learned.
+    """Moments of the training features `f32[d]`, and what scores (x − mean)/std.
 
-    Attributes:
-      mean, std: of the training features, `f32[d]`; std is 1 for a constant feature.
-      net: what scores the standardised features (x − mean)/std.
+    The std is 1 for a constant feature.
     """
 
     mean: Array
@@ -49,23 +44,14 @@ class AttackParams(NamedTuple):
 
 
 class Dense(NamedTuple):
-    """One layer of an attack.
-
-    Attributes:
-      weight: `f32[inputs, outputs]`.
-      bias: `f32[outputs]`.
-    """
+    """One layer of an attack: weight `f32[inputs, outputs]`, bias `f32[outputs]`."""
 
     weight: Array
     bias: Array
 
 
 class Gaussians(NamedTuple):
-    """A Gaussian a group and a standardised feature, features independent.
-
-    Attributes:
-      member_mean, member_var, nonmember_mean, nonmember_var: `f32[d]`.
-    """
+    """A Gaussian a group and a standardised feature, independent, `f32[d]` each."""
 
     member_mean: Array
     member_var: Array
@@ -132,13 +118,7 @@ def softmax_mlp(*, top: int = 3, hidden: Sequence[int] = (32,)) -> Attack:
 def entropy_mlp(*, hidden: Sequence[int] = (16, 16)) -> Attack:
     """Return a multi-layer perceptron on (entropy, modified entropy, loss).
 
-    Hidden units are x·sigmoid(x).
-
-    Args:
-      hidden: widths of the hidden layers, at least one.
-
-    Raises:
-      InputError: a width below 1; no hidden layer.
+    Units, `hidden` and errors are those of `softmax_mlp`.
 
     Source: our choice; the features are those of Song and Mittal, arXiv 2003.10595.
 
@@ -159,10 +139,9 @@ def gaussian_ratio(*, equal_variance: bool = False) -> Attack:
     fits them for every sample over shadow models, this attack once for all samples.
 
     Args:
-      equal_variance: one variance, the mean of the two. The score is then linear in the
+      equal_variance: one variance, the mean of the two: a score linear in the
         confidence. With two it is a parabola: beyond its vertex more confidence lowers
-        the score of members (or raises that of non-members), and a model trained
-        against it may go that way.
+        the score of members, and a model trained against it may go that way.
 
     Reference: Carlini et al. (LiRA), arXiv 2112.03570, section V; one fit for all
     samples and the floor are our choice.
@@ -192,12 +171,7 @@ def default_attacks() -> tuple[Attack, ...]:
 
 
 def standardise(params: AttackParams, features: Array) -> Array:
-    """Return (x − mean)/std `f32[..., d]`, with the moments of the training features.
-
-    >>> params = AttackParams(jnp.ones(1), jnp.full(1, 2.0), ())
-    >>> standardise(params, jnp.array([[5.0]])).tolist()
-    [[2.0]]
-    """
+    """Return (x − mean)/std `f32[..., d]`, the moments those of the training."""
     x = features.astype(jnp.float32)
     mean, std = (jnp.broadcast_to(v, x.shape) for v in (params.mean, params.std))
     return (x - mean) / std
@@ -213,8 +187,7 @@ def nonmember_loss(
 
     Args:
       attack: the attack θ_A with its features φ.
-      params: its trained parameters, an argument like the logits: carry them in the
-        state of whatever uses them.
+      params: its trained parameters; carry them in the state of whatever uses them.
       logits: outputs f(x) of the model under unlearning, `[B, K]`.
       labels: true classes y, `i32[B]`.
 
@@ -255,13 +228,11 @@ def _layers(hidden: tuple[int, ...]) -> Callable[[Array, int], AttackParams]:
     def init(key: Array, d: int) -> AttackParams:
         sizes = (d, *hidden)
         keys = jax.random.split(key, len(hidden) + 1)
-        net = [
-            Dense(
-                jax.random.normal(k, (i, o), jnp.float32) / jnp.sqrt(jnp.float32(i)),
-                jnp.zeros(o, jnp.float32),
-            )
-            for k, i, o in zip(keys, sizes, sizes[1:], strict=False)
-        ]
+        net = []
+        for k, i, o in zip(keys, sizes, sizes[1:], strict=False):
+            weight = jax.random.normal(k, (i, o), jnp.float32)
+            weight = weight / jnp.sqrt(jnp.float32(i))
+            net.append(Dense(weight, jnp.zeros(o, jnp.float32)))
         # The last layer starts at 0, so that every attack starts undecided.
         last = Dense(jnp.zeros((sizes[-1], 1), jnp.float32), jnp.zeros(1, jnp.float32))
         return AttackParams(*_unit(d), (*net, last))
@@ -271,15 +242,11 @@ def _layers(hidden: tuple[int, ...]) -> Callable[[Array, int], AttackParams]:
 
 def _network_score(params: AttackParams, features: Array) -> Array:
     x = standardise(params, features)
-    *first, last = params.net
-    for layer in first:
-        x = jax.nn.silu(_dense(layer, x))
-    return _dense(last, x)[..., 0]
-
-
-def _dense(layer: Dense, x: Array) -> Array:
-    out = x @ layer.weight
-    return out + jnp.broadcast_to(layer.bias, out.shape)
+    for i, layer in enumerate(params.net):
+        x = x if i == 0 else jax.nn.silu(x)
+        x = x @ layer.weight
+        x = x + jnp.broadcast_to(layer.bias, x.shape)
+    return x[..., 0]
 
 
 def _gaussian_init(key: Array, d: int) -> AttackParams:

@@ -1,11 +1,10 @@
 """What a membership attack sees of a sample: functions of its logits and its label.
 
-Shapes: logits `[..., K]` with K ≥ 2, labels of the true classes, integers `[...]`; with
-fewer classes, or labels that do not fit, InputError. Every function computes in
-float32, looks at one sample alone, is differentiable in the logits, ignores a constant
-added to all of them, and stays finite, with its gradient, for |logits| up to 1e6.
-Logarithms are natural. Loss, true-class probability and margin are in
-`jax_unlearn.losses`.
+Shapes: logits `[..., K]` with K ≥ 2, labels of the true classes, integers `[...]`; else
+InputError. Every function computes in float32, looks at one sample alone, is
+differentiable in the logits, ignores a constant added to all of them, and stays finite,
+with its gradient, for |logits| up to 1e6. Logarithms are natural. Loss, true-class
+probability and margin are in `jax_unlearn.losses`.
 """
 
 from collections.abc import Callable
@@ -72,10 +71,9 @@ def entropy(logits: Array, labels: Array | None = None) -> Array:
 def modified_entropy(logits: Array, labels: Array) -> Array:
     """Return the entropy that knows the true class.
 
-    −(1 − p_y) log p_y − Σ_{k≠y} p_k log(1 − p_k): small if right and sure, large if
-    wrong and sure. Every row uses its own label. log(1 − p_k) is the log-sum-exp of
-    the other classes where p_k may exceed 1/2, so no logarithm is floored. `f32[...]`,
-    at least 0.
+    −(1 − p_y) log p_y − Σ_{k≠y} p_k log(1 − p_k), `f32[...]`, at least 0: small if
+    right and sure, large if wrong and sure. log(1 − p_k) is the log-sum-exp of the
+    other classes where p_k may exceed 1/2, so no logarithm is floored.
 
     Reference: Song and Mittal, arXiv 2003.10595, equation 8.
 
@@ -87,16 +85,13 @@ def modified_entropy(logits: Array, labels: Array) -> Array:
     logits, own = _prepare(logits, labels)
     log_probs = jax.nn.log_softmax(logits)
     probs = jnp.exp(log_probs)
-    largest = jax.nn.one_hot(
-        jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=jnp.bool_
-    )
-    log_rest = jax.nn.logsumexp(
-        jnp.where(largest, -jnp.inf, log_probs), axis=-1, keepdims=True
-    )
+    largest = jnp.argmax(logits, axis=-1)
+    largest = jax.nn.one_hot(largest, logits.shape[-1], dtype=jnp.bool_)
+    others = jnp.where(largest, -jnp.inf, log_probs)
+    log_rest = jax.nn.logsumexp(others, axis=-1, keepdims=True)
     # Only the largest probability can exceed 1/2; log1p is exact for the others.
-    log_one_minus = jnp.where(
-        largest, log_rest, jnp.log1p(-jnp.where(largest, 0.0, probs))
-    )
+    log_small = jnp.log1p(-jnp.where(largest, 0.0, probs))
+    log_one_minus = jnp.where(largest, log_rest, log_small)
     terms = jnp.where(own, jnp.exp(log_one_minus) * -log_probs, probs * -log_one_minus)
     return jnp.sum(terms, axis=-1)
 
@@ -104,15 +99,9 @@ def modified_entropy(logits: Array, labels: Array) -> Array:
 def sorted_softmax(
     logits: Array, labels: Array | None = None, *, top: int = 3
 ) -> Array:
-    """Return the largest probabilities, in descending order.
+    """Return the `top` largest probabilities, in descending order.
 
-    Args:
-      logits: `[..., K]`.
-      labels: not used; accepted so that every feature has one signature.
-      top: how many; all K where there are fewer.
-
-    Returns:
-      `f32[..., min(top, K)]`.
+    `f32[..., min(top, K)]`; it takes labels as every feature does, and ignores them.
 
     Raises:
       InputError: `top` below 1.

@@ -21,8 +21,7 @@ class AttackInfo(NamedTuple):
       auc: probability that a held-out member scores above a held-out non-member, ties
         half, `f32[]`; NaN where a score is not finite.
       standard_error: of the AUC (Hanley and McNeil), `f32[]`.
-      train_loss, held_out_loss: class-balanced cross-entropy, `f32[]`; log 2 = 0.693
-        is that of an undecided attack.
+      train_loss, held_out_loss: class-balanced cross-entropy; undecided is 0.693.
       members, nonmembers: number of held-out samples, `i32[]`.
     """
 
@@ -37,14 +36,8 @@ class AttackInfo(NamedTuple):
 def auc(member_scores: Array, nonmember_scores: Array) -> Array:
     """Return P(member score > non-member score) + ½ P(equal), over all pairs.
 
-    It is the area under the ROC curve, by ranks: O((N + M) log M).
-
-    Args:
-      member_scores: `[N]`.
-      nonmember_scores: `[M]`.
-
-    Returns:
-      `f32[]` in [0, 1]; NaN if a score is not finite.
+    It is the area under the ROC curve, `f32[]` in [0, 1], by ranks: O((N + M) log M);
+    NaN if a score is not finite.
 
     >>> import jax.numpy as jnp
     >>> print(auc(jnp.array([2.0, 1.0]), jnp.array([0.0, 1.0])))  # (1+1+1+½)/4
@@ -63,16 +56,9 @@ def auc_standard_error(
 ) -> Array:
     """Return the standard error of an AUC estimated from so many samples.
 
-    √((A(1−A) + (N−1)(Q₁−A²) + (M−1)(Q₂−A²))/(NM)), Q₁ = A/(2−A), Q₂ = 2A²/(1+A). At
-    A = ½ it is that of the rank-sum test, √((N+M+1)/(12NM)); at 0 and 1 it is 0.
-
-    Args:
-      area: A.
-      members: N ≥ 1.
-      nonmembers: M ≥ 1.
-
-    Returns:
-      `f32[...]`.
+    √((A(1−A) + (N−1)(Q₁−A²) + (M−1)(Q₂−A²))/(NM)), Q₁ = A/(2−A), Q₂ = 2A²/(1+A), A the
+    area and N, M ≥ 1. At A = ½ it is that of the rank-sum test, √((N+M+1)/(12NM)); at 0
+    and 1 it is 0.
 
     Reference: Hanley and McNeil, Radiology 143 (1982), 29–36.
 

@@ -16,15 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from jax_unlearn import _validate, programs
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.membership.training import Observed
-from jax_unlearn.types import (
-    Array,
-    Batch,
-    Model,
-    ModelState,
-    Params,
-    PyTree,
-    UnlearnBatch,
-)
+from jax_unlearn.types import Array, Batch, Model, PyTree, UnlearnBatch
 
 
 class Shadows(NamedTuple):
@@ -35,8 +27,8 @@ class Shadows(NamedTuple):
       members: whether a sample trained a model, `bool[S, N]`; M are True in each row.
     """
 
-    params: Params
-    model_state: ModelState
+    params: PyTree
+    model_state: PyTree
     members: Array
 
 
@@ -57,11 +49,9 @@ def train_shadows(
     Model s draws its members, its initialisation and its batches from key s of
     `split(key, S)` and minimises the cross-entropy of its members by
     `methods.finetune`. Batches are drawn without replacement, pass after pass; the
-    last of a pass is filled up with other members, masked out. The samples are gathered
-    inside the program, a batch at a time: beside them it holds S models and S batches.
-
-    Give all samples that may be looked at: retained and unseen ones, not those to be
-    forgotten. Make the training that of the model attacked, in epochs as in optimizer.
+    last of a pass is filled up with other members, masked out. The program holds all
+    samples, S models and S batches. Give all samples that may be looked at: retained
+    and unseen ones, not those to be forgotten; train as the model attacked.
 
     Args:
       model: the network; outputs are logits `[B, K]`.
@@ -87,17 +77,13 @@ def train_shadows(
 
     >>> from jax_unlearn.adapters import from_stateless
     >>> model = from_stateless(lambda key, x: jnp.zeros((1, 2)), lambda w, x: x @ w)
-    >>> inputs, labels = jnp.ones((4, 1)), jnp.zeros(4, jnp.int32)
-    >>> shadows = train_shadows(
-    ...     model,
+    >>> samples = jnp.ones((4, 1)), jnp.zeros(4, jnp.int32)
+    >>> sgd, key, size = (
     ...     optax.sgd(1.0),
-    ...     inputs,
-    ...     labels,
     ...     jax.random.key(0),
-    ...     count=3,
-    ...     steps=1,
-    ...     batch_size=2,
+    ...     {"steps": 1, "batch_size": 2},
     ... )
+    >>> shadows = train_shadows(model, sgd, *samples, key, count=3, **size)
     >>> shadows.members.sum(axis=1).tolist()
     [2, 2, 2]
     >>> shadows.params[:, 0].tolist()  # w = 0 − (p − onehot), p = (½, ½)
@@ -126,9 +112,8 @@ def train_shadows(
     finite = np.isfinite(jax.device_get(losses))
     if not finite.all():
         s, step = (int(i) for i in np.argwhere(~finite)[0])
-        raise NonFiniteError(
-            f"the loss of shadow model {s} is not finite at step {step}", step
-        )
+        message = f"the loss of shadow model {s} is not finite at step {step}"
+        raise NonFiniteError(message, step)
     return shadows
 
 
@@ -145,15 +130,8 @@ def shadow_observations(
     Rows come model by model, each model's by position of the sample. A sample gives a
     row a model: rows are not independent, so the held-out AUC of an attack trained on
     them describes it on the shadow models, with too small a standard error. Test the
-    attack on the model attacked.
-
-    Args:
-      model: the network of the shadow models.
-      shadows: of `train_shadows`.
-      inputs: the samples given to it, `[N, ...]`.
-      labels: their true classes, `[N]`.
-      batch_size: largest number of samples a pass, for every model at once; the last
-        pass is padded.
+    attack on the model attacked. A pass holds at most `batch_size` of the samples that
+    were given to `train_shadows`, for every model at once.
 
     Returns:
       (members, non-members), ready for `train_attacks`: logits `[S·M, K]` of eval mode
@@ -190,8 +168,7 @@ def shadow_observations(
     for start in range(0, total, size):
         rows = np.minimum(np.arange(start, start + size), total - 1)
         part = jax.tree.map(lambda leaf, rows=rows: leaf[rows], inputs)
-        outputs = _forward(model.apply, shadows.params, shadows.model_state, part)
-        parts.append(jax.device_get(outputs))
+        parts.append(jax.device_get(_forward(model.apply, *shadows[:2], part)))
     logits = np.concatenate(parts, axis=1)[:, :total]
     classes = np.broadcast_to(np.asarray(labels, np.int32), members.shape)
 
@@ -207,16 +184,8 @@ def pool(*observed: Observed) -> Observed:
     For example those under the shadow models and those under the model attacked, θ_o:
     `train_attacks(attacks, pool(shadow_in, own_in), pool(shadow_out, own_out), key)`.
 
-    Args:
-      *observed: one or more, of the same classes.
-
-    Returns:
-      `Observed` of all their rows.
-
     Raises:
       InputError: none given, another number of classes.
-
-    Source: our choice.
 
     >>> one = Observed(jnp.zeros((2, 3)), jnp.array([0, 1]))
     >>> pool(one, Observed(jnp.ones((1, 3)), jnp.array([2]))).labels.tolist()
@@ -238,22 +207,12 @@ def _member_count(total: int, share: float) -> int:
     return min(max(round(share * total), 1), total - 1)
 
 
-class _Draws(NamedTuple):
-    """What one model trains on.
+def _draw(key: Array, total: int, *, size: int, steps: int, batch_size: int):
+    """Draw `size` members of `total`, and shuffled passes over them.
 
-    Attributes:
-      members: their positions, `i32[M]`.
-      rows: positions of the samples of every step, `i32[T, B]`.
-      mask: False for padding, `bool[T, B]`.
+    Positions of the members `i32[M]` and of the samples of every step `i32[T, B]`, and
+    False for its padding, `bool[T, B]`.
     """
-
-    members: Array
-    rows: Array
-    mask: Array
-
-
-def _draw(key: Array, total: int, *, size: int, steps: int, batch_size: int) -> _Draws:
-    """Draw `size` members of `total`, and shuffled passes over them."""
     member_key, batch_key = jax.random.split(key)
     members = jax.random.permutation(member_key, total)[:size]
     a_pass = -(-size // batch_size)
@@ -263,7 +222,7 @@ def _draw(key: Array, total: int, *, size: int, steps: int, batch_size: int) -> 
     rows = jnp.concatenate([orders, padding], axis=1).reshape(-1, batch_size)
     places = jnp.arange(len(rows) * batch_size) % (a_pass * batch_size)
     mask = (places < size).reshape(rows.shape)
-    return _Draws(members, rows[:steps], mask[:steps])
+    return members, rows[:steps], mask[:steps]
 
 
 @programs.jit(static_argnames=("model", "optimizer", "size", "steps", "batch_size"))
@@ -287,8 +246,9 @@ def _train(
 
     def one(key: Array) -> tuple[Shadows, Array]:
         draw_key, init_key, train_key = jax.random.split(key, 3)
-        draws = _draw(
-            draw_key, len(labels), size=size, steps=steps, batch_size=batch_size
+        count = len(labels)
+        members, *draws = _draw(
+            draw_key, count, size=size, steps=steps, batch_size=batch_size
         )
 
         def step(state, drawn):
@@ -300,8 +260,8 @@ def _train(
             return state, info.retain_loss
 
         state = unlearner.init(*model.init(init_key, first))
-        state, losses = jax.lax.scan(step, state, (draws.rows, draws.mask))
-        members = jnp.zeros(len(labels), jnp.bool_).at[draws.members].set(True)
+        state, losses = jax.lax.scan(step, state, tuple(draws))
+        members = jnp.zeros(count, jnp.bool_).at[members].set(True)
         return Shadows(state.params, state.model_state, members), losses
 
     return jax.vmap(one)(keys)

@@ -22,12 +22,7 @@ from jax_unlearn.types import Array
 
 
 class Observed(NamedTuple):
-    """Outputs of a model on some samples.
-
-    Attributes:
-      logits: `[N, K]`.
-      labels: true classes, `i32[N]`.
-    """
+    """Outputs of a model on some samples: logits `[N, K]`, true classes `i32[N]`."""
 
     logits: Array
     labels: Array
@@ -47,9 +42,8 @@ def train_attack(
     """Train an attack on a part of the samples and test it on the others.
 
     Minimises ½ mean_members log(1 + e^{−s}) + ½ mean_nonmembers log(1 + e^s), s the
-    score, with AdamW on all training samples at once, in one compiled scan; an attack
-    with a closed form is fitted instead. Weight decay leaves biases alone. Works under
-    `jax.vmap`.
+    score, with AdamW on all training samples at once, biases not decayed, in one
+    compiled scan; an attack with a closed form is fitted instead. Works under vmap.
 
     Args:
       attack: what to train.
@@ -85,7 +79,7 @@ def train_attack(
             f"features_members.shape={members.shape}, features_nonmembers.shape="
             f"{nonmembers.shape}: give [samples, features]"
         )
-    _check_counts(members.shape[0], nonmembers.shape[0])
+    _check_counts(members, nonmembers)
     if members.shape[1] != nonmembers.shape[1]:
         raise InputError(
             f"features_members has d={members.shape[1]} features, features_nonmembers "
@@ -114,9 +108,10 @@ def train_attacks(
     key: Array,
     **setting: Any,
 ) -> tuple[dict[str, AttackParams], dict[str, AttackInfo]]:
-    """Train several attacks on the same outputs, each on its own features.
+    """Train several attacks on the same outputs; return parameters and infos by name.
 
-    Attack i uses `fold_in(key, i)`: another division and another start.
+    Each on its own features; attack i uses `fold_in(key, i)`: another division and
+    another start.
 
     Args:
       attacks: with different names.
@@ -124,9 +119,6 @@ def train_attacks(
       nonmembers: outputs on samples never trained on, M rows.
       key: of divisions and initialisations.
       **setting: as the keywords of `train_attack`.
-
-    Returns:
-      (parameters by name, info by name).
 
     Raises:
       InputError: no attack, a name twice, no unseen samples, or as `train_attack`.
@@ -147,16 +139,12 @@ def train_attacks(
             f"attacks={names}: give one or more, each with its own name "
             "(attack._replace(name=...))"
         )
-    _check_counts(members.logits.shape[0], nonmembers.logits.shape[0])
+    _check_counts(members.logits, nonmembers.logits)
     params, infos = {}, {}
     for i, attack in enumerate(attacks):
-        features = jax.jit(attack.features)
+        features, own = jax.jit(attack.features), jax.random.fold_in(key, i)
         params[attack.name], infos[attack.name] = train_attack(
-            attack,
-            features(*members),
-            features(*nonmembers),
-            jax.random.fold_in(key, i),
-            **setting,
+            attack, features(*members), features(*nonmembers), own, **setting
         )
     return params, infos
 
@@ -170,15 +158,8 @@ def assess(
 ) -> AttackInfo:
     """Return how well a trained attack does on samples of another model.
 
-    Args:
-      attack: the attack.
-      params: what it has learned, elsewhere.
-      members: outputs on samples the other model was trained on, N rows.
-      nonmembers: outputs on samples it was not, M rows.
-      trained: info of the training, for its training loss.
-
-    Returns:
-      `AttackInfo` in which all samples count as held out.
+    All samples, those the other model was trained on and those it was not, count as
+    held out; the training loss is that of `trained`.
 
     Raises:
       InputError: no samples of a group.
@@ -189,14 +170,13 @@ def assess(
     >>> sure, unsure = Observed(jnp.eye(2)[y] * 5.0, y), Observed(jnp.eye(2)[y], y)
     >>> key = jax.random.key(0)
     >>> params, infos = train_attacks([logistic()], sure, unsure, key)
-    >>> found = infos["logistic"], params["logistic"]
-    >>> print(assess(logistic(), found[1], sure, unsure, found[0]).members)
+    >>> found = params["logistic"], sure, unsure, infos["logistic"]
+    >>> print(assess(logistic(), *found).members)
     4
     """
-    _check_counts(members.logits.shape[0], nonmembers.logits.shape[0])
-    inside, outside = (
-        attack.score(params, attack.features(*rows)) for rows in (members, nonmembers)
-    )
+    _check_counts(members.logits, nonmembers.logits)
+    inside = attack.score(params, attack.features(*members))
+    outside = attack.score(params, attack.features(*nonmembers))
     return _quality(inside, outside, trained.train_loss)
 
 
@@ -210,17 +190,8 @@ def train_shadow_attack(
     """Train one attack for each of S models, as one vmapped program.
 
     Model s uses key s of `split(key, S)`: the result is that of `train_attack` model by
-    model. To pool the models instead, reshape the features to `[S·N, d]`.
-
-    Args:
-      attack: what to train.
-      features_members: features under every model, `[S, N, d]`.
-      features_nonmembers: `[S, M, d]`.
-      key: of divisions and initialisations.
-      **setting: as the keywords of `train_attack`.
-
-    Returns:
-      (parameters, info), every leaf with a leading axis S.
+    model, every leaf with a leading axis S, and so are the options. The features are
+    `[S, N, d]` and `[S, M, d]`; to pool the models instead, reshape them to `[S·N, d]`.
 
     Raises:
       InputError: leading axes that differ or are empty, or as `train_attack`.
@@ -260,7 +231,10 @@ def _train(
     member_key, nonmember_key, init_key = jax.random.split(key, 3)
     members, members_out = _divide(members, member_key, held_out)
     nonmembers, nonmembers_out = _divide(nonmembers, nonmember_key, held_out)
-    mean, std = _moments(jnp.concatenate([members, nonmembers]))
+    both = jnp.concatenate([members, nonmembers])
+    mean, std = jnp.mean(both, axis=0), jnp.std(both, axis=0)
+    # A std of rounding error only, or of 0, becomes 1.
+    std = jnp.where(std > 1e-6 * jnp.abs(mean), std, jnp.float32(1))
     params = init(init_key, members.shape[1])._replace(mean=mean, std=std)
 
     def loss(net) -> Array:
@@ -270,11 +244,8 @@ def _train(
     if fit is not None:
         net = fit(standardise(params, members), standardise(params, nonmembers))
     else:
-        optimizer = optax.adamw(
-            learning_rate,
-            weight_decay=weight_decay,
-            mask=lambda net: jax.tree.map(lambda leaf: leaf.ndim > 1, net),
-        )
+        weights = functools.partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
+        optimizer = optax.adamw(learning_rate, weight_decay=weight_decay, mask=weights)
         net = minimise(loss, params.net, optimizer, steps=steps)
     trained = params._replace(net=net)
     inside, outside = score(trained, members_out), score(trained, nonmembers_out)
@@ -290,14 +261,8 @@ def _balanced_loss(inside: Array, outside: Array) -> Array:
 def _quality(inside: Array, outside: Array, train_loss: Array) -> AttackInfo:
     """Return how well held-out scores tell members from non-members."""
     n, m, area = len(inside), len(outside), auc(inside, outside)
-    return AttackInfo(
-        area,
-        auc_standard_error(area, n, m),
-        train_loss,
-        _balanced_loss(inside, outside),
-        jnp.int32(n),
-        jnp.int32(m),
-    )
+    error, loss = auc_standard_error(area, n, m), _balanced_loss(inside, outside)
+    return AttackInfo(area, error, train_loss, loss, jnp.int32(n), jnp.int32(m))
 
 
 def _divide(x: Array, key: Array, held_out: float) -> tuple[Array, Array]:
@@ -307,20 +272,14 @@ def _divide(x: Array, key: Array, held_out: float) -> tuple[Array, Array]:
     return x[out:], x[:out]
 
 
-def _moments(x: Array) -> tuple[Array, Array]:
-    """Return mean and std `[d]`; a std of rounding error only, or of 0, becomes 1."""
-    mean, std = jnp.mean(x, axis=0), jnp.std(x, axis=0)
-    return mean, jnp.where(std > 1e-6 * jnp.abs(mean), std, jnp.float32(1))
-
-
-def _check_counts(members: int, nonmembers: int) -> None:
-    if nonmembers < 1:
+def _check_counts(members: Array, nonmembers: Array) -> None:
+    n, m = len(members), len(nonmembers)
+    if m < 1:
         raise InputError(
             "nonmembers=0: attacks need unseen samples, on which the model was not "
             "trained; keep some aside"
         )
-    if members < 2 or nonmembers < 2:
+    if min(n, m) < 2:
         raise InputError(
-            f"members={members}, nonmembers={nonmembers}: give 2 or more of each, to "
-            "train and to test"
+            f"members={n}, nonmembers={m}: give 2 or more of each, to train and to test"
         )
