@@ -10,7 +10,6 @@ from jax_unlearn.audit.auditor import Figure as Figure
 from jax_unlearn.audit.auditor import audit as audit
 from jax_unlearn.audit.auditor import audit_table as audit_table
 from jax_unlearn.audit.auditor import to_record as to_record
-from jax_unlearn.audit.card import FigureCard as FigureCard
 from jax_unlearn.audit.comparison import Comparison as Comparison
 from jax_unlearn.audit.comparison import MetricRow as MetricRow
 from jax_unlearn.audit.comparison import PairedTest as PairedTest
@@ -26,6 +25,7 @@ from jax_unlearn.audit.deviation import deviation_counts as deviation_counts
 from jax_unlearn.audit.deviation import per_sample_deviation as per_sample_deviation
 from jax_unlearn.audit.deviation import unlearning_deviation as unlearning_deviation
 from jax_unlearn.audit.evidence import Evidence as Evidence
+from jax_unlearn.audit.evidence import FigureCard as FigureCard
 from jax_unlearn.audit.evidence import ModelOutputs as ModelOutputs
 from jax_unlearn.audit.evidence import PartInputs as PartInputs
 from jax_unlearn.audit.evidence import PartLabels as PartLabels

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jax_unlearn._validate import within
 from jax_unlearn.errors import InputError, check_seed
 
 SUM_TOLERANCE = 1e-3
@@ -22,14 +23,8 @@ def generator(seed: int, *more: int) -> np.random.Generator:
 
 
 def level(value: float) -> None:
-    """Refuse a level of an interval that is no probability.
-
-    >>> level(95)
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: level=95 must lie between 0 and 1; try 0.95
-    """
-    if not 0 < value < 1:
-        raise InputError(f"level={value} must lie between 0 and 1; try 0.95")
+    """Refuse a level of an interval that is no probability."""
+    within("level", value, "(0, 1)", "try 0.95")
 
 
 def whole(name: str, value: Any, low: int, remedy: str) -> None:
@@ -41,12 +36,7 @@ def whole(name: str, value: Any, low: int, remedy: str) -> None:
 
 
 def refuse(name: str, array: np.ndarray, wrong: np.ndarray, words: str) -> None:
-    """Refuse an array with wrong entries or rows, and show the first of them.
-
-    >>> refuse("x", np.array([1.0, 2.0]), np.array([False, True]), "({n} of {all}) ...")
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: x[1]=2.0 (1 of 2) ...
-    """
+    """Refuse an array with wrong entries or rows, and show the first of them."""
     bad = np.argwhere(wrong)
     if len(bad):
         place = bad[0].tolist()
@@ -84,13 +74,8 @@ def floats(name: str, values: Any, ndim: int | None) -> np.ndarray:
 def finite(name: str, values: Any, ndim: int) -> np.ndarray:
     """Return finite numbers of `ndim` axes, none of them empty."""
     array = floats(name, values, ndim)
-    refuse(
-        name,
-        array,
-        ~np.isfinite(array),
-        "({n} of {all} values not finite); find out where the model diverged, or leave "
-        "it out",
-    )
+    words = "({n} of {all} values not finite); find out where the model diverged, "
+    refuse(name, array, ~np.isfinite(array), f"{words}or leave it out")
     return array
 
 
@@ -102,13 +87,9 @@ def vector(name: str, values: Any) -> np.ndarray:
 def confidences(name: str, values: Any, ndim: int = 1) -> np.ndarray:
     """Return probabilities in [0, 1], `[N]` or of more axes; rounding is clipped."""
     array = finite(name, values, ndim)
-    refuse(
-        name,
-        array,
-        (array < 0) | (array > 1 + SUM_TOLERANCE),
-        "is outside [0, 1]; give the softmax probability of the true class, neither "
-        "logits nor percent",
-    )
+    words = "is outside [0, 1]; give the softmax probability of the true class, "
+    outside = (array < 0) | (array > 1 + SUM_TOLERANCE)
+    refuse(name, array, outside, f"{words}neither logits nor percent")
     return np.minimum(array, 1.0)
 
 
@@ -123,12 +104,8 @@ def scores(name: str, outputs: Any, ndim: int | None = 2) -> np.ndarray:
             f"{name}.shape={array.shape} has under 2 classes; for a sigmoid output p "
             "give the two columns 1 - p and p"
         )
-    refuse(
-        name,
-        array,
-        ~np.isfinite(array.max(axis=-1)),
-        "is not finite ({n} of {all} rows); find out where the model diverged",
-    )
+    words = "is not finite ({n} of {all} rows); find out where the model diverged"
+    refuse(name, array, ~np.isfinite(array.max(axis=-1)), words)
     return array
 
 
@@ -158,13 +135,9 @@ def class_labels(name: str, labels: Any, size: int, num_classes: int) -> np.ndar
         raise InputError(
             f"{name}.shape={array.shape} must be {(size,)}; give one label a sample"
         )
-    refuse(
-        name,
-        array,
-        (array < 0) | (array >= num_classes),
-        f"is outside 0..{num_classes - 1}; give labels that number the columns of the "
-        "outputs",
-    )
+    words = f"is outside 0..{num_classes - 1}; give labels that number the columns of "
+    outside = (array < 0) | (array >= num_classes)
+    refuse(name, array, outside, f"{words}the outputs")
     return array.astype(np.int64)
 
 
@@ -180,13 +153,7 @@ def same_length(name: str, values: Sized, other: str, others: Sized) -> None:
 def ensembles(
     unlearned: Any, retrained: Any, *, least: int = 2
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return finite numbers `[N, F]`, `[M, F]`; N and M at least `least`, F 1.
-
-    >>> ensembles([[1.0], [2.0]], [[3.0]])
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: retrained.shape=(1, 1) holds 1 model; give at \
-least 2, one a row
-    """
+    """Return finite numbers `[N, F]`, `[M, F]`; N and M at least `least`, F 1."""
     u, r = finite("unlearned", unlearned, 2), finite("retrained", retrained, 2)
     for name, array in (("unlearned", u), ("retrained", r)):
         if len(array) < least:

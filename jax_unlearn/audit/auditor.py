@@ -1,16 +1,17 @@
 """The whole audit: every figure beside its target, the null and a verdict."""
 
+import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jax_unlearn._validate import at_least
 from jax_unlearn.audit import _checks
-from jax_unlearn.audit.card import FigureCard
 from jax_unlearn.audit.evidence import (
     Evidence,
+    FigureCard,
     ModelOutputs,
     PartLabels,
     evidence,
@@ -52,20 +53,21 @@ class Figure(NamedTuple):
 
     def interval(self, digits: int) -> str:
         """Return the null's interval; "" where there is none."""
-        if self.null_low is None or self.null_high is None:
+        ends = (self.null_low, self.null_high)
+        if None in ends:
             return ""
-        return f"[{self.null_low:.{digits}f}, {self.null_high:.{digits}f}]"
+        return f"[{', '.join(f'{end:.{digits}f}' for end in ends)}]"
 
 
 class Detail(NamedTuple):
     """What is drawn of one method, and of the null.
 
     Attributes:
-      roc: of U-LiRA, None with too few models.
-      epsilon: of each forget sample, `f64[F]`, None with too few models.
+      roc: of U-LiRA, None with too few models, like `epsilon`.
+      epsilon: of each forget sample, `f64[F]`.
       groups: mean of p - p* by head, mid and tail; may be empty.
-      intervals: of U-LiRA's figures in this division: value and interval, the AUC's by
-        bootstrap over samples, the rates' Clopper-Pearson's (see `u_lira`); or empty.
+      intervals: value and interval of U-LiRA's figures in this division: the AUC's by
+        bootstrap over samples, the rates' Clopper-Pearson's; or empty.
     """
 
     roc: Roc | None
@@ -120,20 +122,19 @@ def audit(
     forget, retain, test and unseen samples. From two Retrains on every figure has a
     null. For a level the interval is target ± t·s·√(1/N + 1/M), s the standard
     deviation of the M Retrains. Distances between ensembles depend on their size; so
-    value and null are both taken between h = min(N, ⌊M/2⌋) models and as many
-    Retrains: the Retrains are divided at random, `resamples` times, and the interval
-    holds the middle `level` of the distances of one half from the other (our choice).
-    "Inside" says that so many models do not tell the method from Retrain, not that
-    they are equal; of many figures some fall outside by chance.
+    value and null are both taken between h = min(N, ⌊M/2⌋) models and as many Retrains:
+    the Retrains are divided at random, `resamples` times, and the interval holds the
+    middle `level` of the distances of one half from the other (our choice). "Inside"
+    says that so many models do not tell the method from Retrain, not that they are
+    equal; of many figures some fall outside by chance.
 
     Args:
       unlearned: outputs of the unlearned models, of one method or by name.
       retrained: outputs of the Retrains, each from another seed.
       labels: true classes.
       kind: of the outputs, "logits" or "probabilities".
-      metrics: what is asked for: groups of figures by name (those of the library are
-        `ju.audit.GROUPS`), or cards of your own; None takes all of `figures` that the
-        number of models allows.
+      metrics: groups of figures by name (`ju.audit.GROUPS`), or cards of your own; None
+        takes all of `figures` that the number of models allows.
       figures: cards of what there is: `(*ju.audit.FIGURES, MINE)` adds one.
       level: of the intervals, in (0, 1).
       resamples: divisions for the null, 2 or more.
@@ -144,8 +145,8 @@ def audit(
 
     Raises:
       InputError: outputs with NaN, labels and outputs of different length, an unknown
-        metric, fewer models than a metric asked for needs, a figure of your own that
-        is not finite.
+        metric, fewer models than a metric asked for needs, a figure of your own that is
+        not finite.
 
     >>> rng = np.random.default_rng(0)
     >>> def models(shift):
@@ -171,15 +172,20 @@ def audit(
         name: evidence(name, given, labels, kind=kind)
         for name, given in unlearned.items()
     }
-    _check_alike(target, methods)
-    smallest = min(found.models for found in methods.values())
-    half = min(smallest, target.models // 2)
+    for name, found in methods.items():
+        if found.shapes != target.shapes:
+            raise InputError(
+                f"{name} has parts of shape {found.shapes}, retrained {target.shapes}; "
+                "give the same samples and classes"
+            )
+    sizes = {name: found.models for name, found in methods.items()}
+    half = min(*sizes.values(), target.models // 2)
     cards, left_out = chosen(metrics, figures, half, target.probs)
     target = _with_levels(target, cards, seed)
-    draws = list(_divisions(target.models, half, resamples, seed))
-    null = [
-        _between(select(target, a), select(target, b), cards, seed) for a, b in draws
-    ]
+    rng = _checks.generator(seed, 0)
+    orders = [rng.permutation(target.models) for _ in range(resamples if half else 0)]
+    draws = [(order[:half], order[half : 2 * half]) for order in orders]
+    null = [_between(*_sides(target, target, d), cards, seed) for d in draws]
     table, details = {}, {}
     for name, found in methods.items():
         models = _with_levels(found, cards, seed)
@@ -187,10 +193,7 @@ def audit(
         pairs = [(rng.permutation(models.models)[:half], b) for _, b in draws]
         if not draws:  # a single Retrain: all models beside it
             pairs = [(np.arange(models.models), np.zeros(models.models, np.int64))]
-        values = [
-            _between(select(models, a), select(target, b), cards, seed)
-            for a, b in pairs
-        ]
+        values = [_between(*_sides(models, target, p), cards, seed) for p in pairs]
         table[name] = {
             key: _level(models.levels[key], target.levels[key], level)
             if card.each
@@ -199,15 +202,13 @@ def audit(
             )
             for key, card in cards.items()
         }
-        a, b = pairs[0]
-        details[name] = _detail(select(models, a), select(target, b), cards, level)
+        details[name] = _detail(*_sides(models, target, pairs[0]), cards, level)
     if draws:
-        a, b = draws[0]
-        details["null"] = _detail(select(target, a), select(target, b), cards, level)
+        details["null"] = _detail(*_sides(target, target, draws[0]), cards, level)
     return Audit(
         table,
         details,
-        {name: found.models for name, found in methods.items()},
+        sizes,
         target.models,
         half,
         resamples,
@@ -220,10 +221,6 @@ def audit(
 
 def audit_table(found: Audit, name: str) -> str:
     """Lay the figures of a method out as a Markdown table.
-
-    Args:
-      found: of `audit`.
-      name: of the method.
 
     Raises:
       InputError: no such method.
@@ -241,42 +238,39 @@ def audit_table(found: Audit, name: str) -> str:
     ]
     for key, figure in found.figures[name].items():
         card = found.cards[key]
-        cells = (
+        label, target = (
             card.label.replace("|", "\\|"),
-            figure.text(card.digits),
             f"{figure.target:.{card.digits}f}",
-            figure.interval(card.digits) or "–",
-            figure.verdict or "–",
         )
-        lines.append(f"| {' | '.join(cells)} |")
+        cells = label, figure.text(card.digits), target, figure.interval(card.digits)
+        lines.append(
+            f"| {' | '.join(cell or '–' for cell in (*cells, figure.verdict))} |"
+        )
     return "\n".join(lines)
 
 
 def to_record(found: Audit) -> dict[str, Any]:
     """Return an audit as JSON-able data, curves thinned to 200 points.
 
-    Args:
-      found: of `audit`.
-
     >>> to_record(Audit({}, {}, {}, 8, 4, 20, 0.95, 30, {}))["half"]
     4
     """
+
+    def plain(detail: Detail) -> dict[str, Any]:
+        roc, epsilon = detail.roc, detail.epsilon
+        return {
+            **detail._asdict(),
+            "roc": None if roc is None else _thinned(roc),
+            "epsilon": None if epsilon is None else np.round(epsilon, 4).tolist(),
+        }
+
     return {
         **found._asdict(),
         "figures": {
             name: {key: figure._asdict() for key, figure in figures.items()}
             for name, figures in found.figures.items()
         },
-        "details": {
-            name: detail._asdict()
-            | {
-                "roc": None if detail.roc is None else _thinned(detail.roc),
-                "epsilon": None
-                if detail.epsilon is None
-                else [round(float(e), 4) for e in detail.epsilon],
-            }
-            for name, detail in found.details.items()
-        },
+        "details": {name: plain(detail) for name, detail in found.details.items()},
         "cards": {key: card.plain() for key, card in found.cards.items()},
     }
 
@@ -285,53 +279,31 @@ def _thinned(roc: Roc) -> dict[str, list[float]]:
     """Return points of a curve, evenly spaced in the logarithm of the FPR too."""
     kept = np.arange(len(roc.fpr))
     if len(kept) > POINTS:
-        goals = np.concatenate(
-            [np.geomspace(1e-4, 1, POINTS // 2), np.linspace(0, 1, POINTS // 2)]
-        )
+        half = POINTS // 2
+        goals = [*np.geomspace(1e-4, 1, half), *np.linspace(0, 1, half)]
         nearest = np.searchsorted(roc.fpr, goals, side="right") - 1
         kept = np.unique([kept[0], kept[-1], *nearest])
-    return {
-        "fpr": [round(float(x), 6) for x in roc.fpr[kept]],
-        "tpr": [round(float(y), 6) for y in roc.tpr[kept]],
-    }
+    axes = {"fpr": roc.fpr, "tpr": roc.tpr}
+    return {name: values[kept].round(6).tolist() for name, values in axes.items()}
 
 
-def _check_alike(target: Evidence, methods: Mapping[str, Evidence]) -> None:
-    for name, found in methods.items():
-        ours, theirs = (
-            {part: p.shape[1:] for part, p in given.probs.items()}
-            for given in (found, target)
-        )
-        if ours != theirs:
-            raise InputError(
-                f"{name} has parts of shape {ours}, retrained {theirs}; give the same "
-                "samples and classes"
-            )
+def _sides(
+    models: Evidence, others: Evidence, pair: tuple[np.ndarray, np.ndarray]
+) -> tuple[Evidence, Evidence]:
+    return select(models, pair[0]), select(others, pair[1])
 
 
-def _divisions(
-    count: int, half: int, resamples: int, seed: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield random disjoint halves of the Retrains; none if there are fewer than 2."""
-    rng = _checks.generator(seed, 0)
-    for _ in range(resamples if half else 0):
-        order = rng.permutation(count)
-        yield order[:half], order[half : 2 * half]
-
-
-def _with_levels(
-    found: Evidence, cards: Mapping[str, FigureCard], seed: int
-) -> Evidence:
+def _with_levels(found: Evidence, cards: Mapping[str, Any], seed: int) -> Evidence:
     """Add what each model has, of the figures and of what they are made of."""
     levels = {}
     for card in itertools.chain(*((*c.levels, c) for c in cards.values())):
         if card.alone is not None and card.key not in levels:
             values = np.asarray(card.alone(found, seed), np.float64)
             if values.shape != (found.models,) or not np.isfinite(values).all():
+                words = f"{found.models} models is {str(values.tolist())[:60]}"
                 raise InputError(
-                    f"figure {card.key!r} of {found.models} models is "
-                    f"{str(values.tolist())[:60]}; let `alone` return a finite number "
-                    "each"
+                    f"figure {card.key!r} of {words}; let `alone` return a finite "
+                    "number each"
                 )
             levels[card.key] = values
     return found._replace(levels=levels)
@@ -341,13 +313,12 @@ def _between(
     models: Evidence, others: Evidence, cards: Mapping[str, FigureCard], seed: int
 ) -> dict[str, float]:
     """Return what is measured between two sets of as many models."""
-    results, found = {}, {}
+    against = functools.cache(lambda measure: measure(models, others, seed))
+    found = {}
     for key, card in cards.items():
         if card.against is None:
             continue
-        if card.against not in results:  # one computation for all that share it
-            results[card.against] = card.against(models, others, seed)
-        found[key] = float(card.read(results[card.against]))
+        found[key] = float(card.read(against(card.against)))
         if not np.isfinite(found[key]):
             raise InputError(
                 f"figure {key!r} is {found[key]}; let `against` return a finite number"
@@ -363,11 +334,8 @@ def _distance(
     if not null:
         return Figure(value, None, float(card.kind == "closeness"), None, None, "")
     low, high = quantiles(np.array(null), level)
-    outside = {
-        "distance": value > high,
-        "closeness": value < low,
-        "level": not low <= value <= high,
-    }[card.kind]
+    beyond = {"distance": value > high, "closeness": value < low}
+    outside = beyond.get(card.kind, not low <= value <= high)
     verdict = "outside" if outside else "inside"
     return Figure(value, None, float(np.mean(null)), low, high, verdict)
 

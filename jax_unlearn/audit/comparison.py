@@ -1,7 +1,7 @@
 """A method against Retrain over several seeds, read against the noise of the seeds.
 
-Two Retrain models of different seeds differ too. That difference, the null, stands
-beside every figure here, and decides whether a distance from Retrain means anything.
+Two Retrain models of different seeds differ too. That difference, the null, decides
+whether a distance from Retrain means anything.
 """
 
 from collections.abc import Sequence
@@ -17,22 +17,18 @@ from jax_unlearn.errors import InputError
 __all__ = ["Comparison", "MetricRow", "PairedTest", "compare", "comparison_table"]
 __all__ += ["paired_test"]
 
-EXACT_SEEDS = 12
-"""Up to so many pairs all 2^S sign patterns are tried."""
-
-DRAWS = 20_000
-"""Random sign patterns beyond that."""
+EXACT_SEEDS = 12  # up to so many pairs all 2^S sign patterns are tried
+DRAWS = 20_000  # random sign patterns beyond that
 
 
 class MetricRow(NamedTuple):
     """One metric over the seeds; percentages, and their differences from Retrain.
 
     Attributes:
-      mean, std: of the method.
-      target_mean, target_std: of Retrain.
+      mean, std, target_mean, target_std: of the method, and of Retrain.
       difference: mean of the method minus mean of Retrain.
-      null_low, null_high: where `difference` of a method that only differs from
-        Retrain by its seeds lies at the chosen level.
+      null_low, null_high: where `difference` of a method that only differs from Retrain
+        by its seeds lies at the chosen level.
       verdict: "inside" or "outside" that interval.
     """
 
@@ -47,16 +43,13 @@ class MetricRow(NamedTuple):
 
 
 class PairedTest(NamedTuple):
-    """Whether paired figures differ by more than chance; two-sided p-values.
+    """Whether S paired figures differ by more than chance; two-sided p-values.
 
     Attributes:
-      pairs: number of pairs S.
-      mean_difference: mean of a - b.
-      std_difference: its sample standard deviation over the pairs.
+      mean_difference, std_difference: of a - b, over the pairs.
       permutation_p: p-value of the sign-flip permutation test.
       exact: whether all 2^S sign patterns were tried.
-      t: Student's t, None where the differences do not vary.
-      t_p: its p-value, None where the differences do not vary.
+      t, t_p: Student's t and its p-value, None where the differences do not vary.
     """
 
     pairs: int
@@ -75,10 +68,9 @@ class Comparison(NamedTuple):
       seeds: number of seeds S.
       level: level of the null's intervals.
       metrics: a `MetricRow`, as a dictionary, for each of ua, fa, ra, ta, mia.
-      avg_gap_mean, avg_gap_std: Avg. Gap of the method over the seeds.
-      null_avg_gap_mean, null_avg_gap_std: Avg. Gap of the other Retrain.
-      tow_mean, tow_std: tug of war of the method over the seeds.
-      null_tow_mean, null_tow_std: tug of war of the other Retrain.
+      avg_gap_mean, avg_gap_std, tow_mean, tow_std: of the method over the seeds.
+      null_avg_gap_mean, null_avg_gap_std, null_tow_mean, null_tow_std: of the other
+        Retrain.
       against_nothing: a `PairedTest`, as a dictionary, of the method's Avg. Gap minus
         that of doing nothing (negative: nearer to Retrain), or None.
     """
@@ -110,21 +102,17 @@ def compare(
     Avg. Gap and ToW are taken seed by seed against the Retrain of that seed. A metric
     is inside the null if |mean(method) - mean(Retrain)| <= t · s / sqrt(S): s is the
     sample standard deviation of null_i - retrained_i, t the two-sided quantile of
-    Student's t with S - 1 degrees of freedom. If the method is only another Retrain
-    and the figures are normal, it is inside with probability `level` exactly (our
-    choice). "Inside" says that S seeds do not tell them apart, not that they are
-    equal; five metrics at 0.95 put one outside more often than one time in twenty. Two
-    Retrains that never differ (s = 0) leave the interval [0, 0].
+    Student's t with S - 1 degrees of freedom. A method that is only another Retrain is
+    inside with probability `level` if the figures are normal (our choice). "Inside"
+    says that S seeds do not tell them apart, not that they are equal; five metrics at
+    0.95 put one outside more often than one time in twenty.
 
     Args:
       method: metrics of the unlearned model, one entry a seed.
       retrained: of Retrain, same order and splits.
-      null: of Retrain from another random start, same order and splits.
-      nothing: of the original model, same order and splits, or None.
+      null: of Retrain from another random start, likewise.
+      nothing: of the original model, likewise, or None.
       level: probability that the null's interval holds, between 0 and 1.
-
-    Returns:
-      Means, sample standard deviations (over S - 1) and verdicts.
 
     Raises:
       InputError: fewer than two seeds, sequences of different lengths, a figure
@@ -144,12 +132,15 @@ def compare(
     others = {} if nothing is None else {"nothing": nothing}
     for name, rows in {**groups, **others}.items():
         _check_seeds(name, rows, retrained)
-    gaps, null_gaps = (_per_seed(avg_gap, rows, retrained) for rows in (method, null))
-    tows, null_tows = (_per_seed(tow, rows, retrained) for rows in (method, null))
+    columns = [np.asarray(rows, np.float64).T for rows in groups.values()]
+
+    def per_seed(figure: Any, rows: Sequence[Metrics]) -> np.ndarray:
+        return np.array([figure(m, r) for m, r in zip(rows, retrained, strict=True)])
+
+    gaps, null_gaps = per_seed(avg_gap, method), per_seed(avg_gap, null)
     against = None
     if nothing is not None:
-        against = paired_test(gaps, _per_seed(avg_gap, nothing, retrained))._asdict()
-    columns = [np.asarray(rows, np.float64).T for rows in groups.values()]
+        against = paired_test(gaps, per_seed(avg_gap, nothing))._asdict()
     return Comparison(
         len(retrained),
         float(level),
@@ -159,17 +150,14 @@ def compare(
         },
         *_spread(gaps),
         *_spread(null_gaps),
-        *_spread(tows),
-        *_spread(null_tows),
+        *_spread(per_seed(tow, method)),
+        *_spread(per_seed(tow, null)),
         against,
     )
 
 
 def comparison_table(comparison: Comparison) -> str:
     """Lay a comparison out as a Markdown table, percentages with two decimals.
-
-    Args:
-      comparison: from `compare`.
 
     >>> rows = [Metrics(5, 95, 100, 94, 12), Metrics(6, 94, 100, 95, 14)]
     >>> print(comparison_table(compare(rows, rows, rows)).splitlines()[2])
@@ -181,12 +169,15 @@ def comparison_table(comparison: Comparison) -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, r in c.metrics.items():
-        lines.append(
-            f"| {name.upper()} | {r['mean']:.2f} ± {r['std']:.2f} "
-            f"| {r['target_mean']:.2f} ± {r['target_std']:.2f} "
-            f"| {r['difference']:+.2f} "
-            f"| [{r['null_low']:+.2f}, {r['null_high']:+.2f}] | {r['verdict']} |"
+        cells = (
+            name.upper(),
+            f"{r['mean']:.2f} ± {r['std']:.2f}",
+            f"{r['target_mean']:.2f} ± {r['target_std']:.2f}",
+            f"{r['difference']:+.2f}",
+            f"[{r['null_low']:+.2f}, {r['null_high']:+.2f}]",
+            r["verdict"],
         )
+        lines.append(f"| {' | '.join(cells)} |")
     lines += [
         f"| Avg. Gap | {c.avg_gap_mean:.2f} ± {c.avg_gap_std:.2f} | 0 | "
         f"| null: {c.null_avg_gap_mean:.2f} ± {c.null_avg_gap_std:.2f} | |",
@@ -202,18 +193,17 @@ def paired_test(a: Any, b: Any, *, seed: int = 0) -> PairedTest:
     With d = a - b, the permutation test asks how often flipping the signs of d at
     random gives a mean as far from 0 as the one seen. Up to 12 pairs all 2^S patterns
     are tried, so that p is at least 2/2^S: five pairs cannot go below 0.0625. Beyond,
-    20,000 seeded patterns, p = (1 + hits)/(1 + 20,000). The t-test asks the same of
-    normal differences. For "the method against doing nothing" give Avg. Gaps.
+    20,000 patterns drawn by `seed`, p = (1 + hits)/(1 + 20,000). The t-test asks the
+    same of normal differences. For "the method against doing nothing" give Avg. Gaps.
 
     Args:
       a: figures, one a seed, `[S]`.
       b: figures of what it is compared with, on the same seeds, `[S]`.
-      seed: draws the patterns beyond 12 pairs.
+      seed: of the patterns.
 
     Returns:
       Both tests. Differences that do not vary (all within 1e-12 of the largest figure)
-      leave t and t_p None: Student's t is 0/0 or infinite there; the permutation test
-      still holds, with p = 1 where all differences are 0.
+      leave t and t_p None; the permutation test holds, with p = 1 where all are 0.
 
     Raises:
       InputError: fewer than two pairs, different lengths, figures not finite.
@@ -242,25 +232,19 @@ def paired_test(a: Any, b: Any, *, seed: int = 0) -> PairedTest:
 
         t = float(d.mean() / (_spread(d)[1] / np.sqrt(pairs)))
         t_p = float(2 * stats.t.sf(abs(t), pairs - 1))
-    return PairedTest(
-        pairs=pairs,
-        mean_difference=float(d.mean()),
-        std_difference=_spread(d)[1],
-        permutation_p=hits / len(flips) if exact else (1 + hits) / (1 + DRAWS),
-        exact=exact,
-        t=t,
-        t_p=t_p,
-    )
+    p = hits / len(flips) if exact else (1 + hits) / (1 + DRAWS)
+    return PairedTest(pairs, *_spread(d), p, exact, t, t_p)
 
 
 def _row(
     method: np.ndarray, retrained: np.ndarray, null: np.ndarray, level: float
 ) -> MetricRow:
-    seeds, difference = len(method), float(method.mean() - retrained.mean())
-    half = student(level, seeds) * _spread(null - retrained)[1] / np.sqrt(seeds)
+    difference = float(method.mean() - retrained.mean())
+    spread = _spread(null - retrained)[1]
+    half = float(student(level, len(method)) * spread / np.sqrt(len(method)))
     verdict = "inside" if abs(difference) <= half + 1e-9 else "outside"
     spreads = *_spread(method), *_spread(retrained)
-    return MetricRow(*spreads, difference, 0.0 - float(half), float(half), verdict)
+    return MetricRow(*spreads, difference, 0.0 - half, half, verdict)
 
 
 def _spread(values: np.ndarray) -> tuple[float, float]:
@@ -268,15 +252,7 @@ def _spread(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean()), float(values.std(ddof=1))
 
 
-def _per_seed(
-    figure: Any, rows: Sequence[Metrics], retrained: Sequence[Metrics]
-) -> np.ndarray:
-    return np.array([figure(m, r) for m, r in zip(rows, retrained, strict=True)])
-
-
-def _check_seeds(
-    name: str, rows: Sequence[Metrics], retrained: Sequence[Metrics]
-) -> None:
+def _check_seeds(name: str, rows: Sequence[Any], retrained: Sequence[Any]) -> None:
     if len(rows) < 2:
         raise InputError(
             f"len({name})={len(rows)} shows no spread; give metrics of at least 2 seeds"

@@ -1,16 +1,16 @@
 """Who was forgotten too little or too much, sample by sample, against Retrain.
 
-A good average can hide it: a method may forget half of the samples too much and half
-too little and still show a small Avg. Gap. Shapes: F forget samples, K classes.
+A good average can hide that a method forgets half of the samples too much and half too
+little. Shapes: F forget samples, K classes.
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jax_unlearn._validate import at_least
 from jax_unlearn.audit import _checks
-from jax_unlearn.audit.card import FigureCard
-from jax_unlearn.audit.evidence import Evidence
+from jax_unlearn.audit.evidence import Evidence, FigureCard
 from jax_unlearn.data import head_mid_tail
 from jax_unlearn.errors import InputError
 
@@ -20,13 +20,7 @@ __all__ += ["per_sample_deviation", "unlearning_deviation"]
 
 
 class DeviationCounts(NamedTuple):
-    """Number of forget samples by the sign of their deviation.
-
-    Attributes:
-      under: more confident than Retrain by over the tolerance (under-forgotten).
-      faithful: within the tolerance of Retrain.
-      over: less confident than Retrain by over the tolerance (over-forgotten).
-    """
+    """Number of forget samples more confident than Retrain, about as much, and less."""
 
     under: int
     faithful: int
@@ -34,24 +28,16 @@ class DeviationCounts(NamedTuple):
 
 
 class ClassDeviation(NamedTuple):
-    """Deviation by class.
-
-    Attributes:
-      mean: mean deviation of each class's samples, `f64[K]`, NaN where it has none.
-      count: number of samples of each class, `i64[K]`.
-    """
+    """Mean deviation of each class, `f64[K]`, NaN without samples; their `i64[K]`."""
 
     mean: np.ndarray
     count: np.ndarray
 
 
 class GroupDeviation(NamedTuple):
-    """Deviation of one group of classes.
+    """Mean deviation of the samples of some classes, and their number.
 
-    Attributes:
-      classes: class numbers of the group, in order of falling forget count.
-      mean: mean deviation of the group's samples, NaN where it has none.
-      count: number of the group's samples.
+    The classes go by falling forget count; the mean is NaN where there is no sample.
     """
 
     classes: list[int]
@@ -62,17 +48,10 @@ class GroupDeviation(NamedTuple):
 def unlearning_deviation(conf: Any, retrained_conf: Any) -> np.ndarray:
     """Confidence in the true class beyond Retrain's: p_theta(c|x) - p_theta*(c|x).
 
-    Positive: under-forgotten; negative: over-forgotten; 0: as Retrain. The null, the
-    deviation between two Retrain models of different seeds, is not 0: measure it.
-    Source: FaLW (ICLR 2026).
-
-    Args:
-      conf: true-class probabilities of the unlearned model on D_f, `[F]`.
-      retrained_conf: the same of Retrain, in the same order, `[F]`; the mean over
-        several Retrain models lessens its noise.
-
-    Returns:
-      `[F]` in [-1, 1].
+    `[F]` in [-1, 1] for the probabilities of the unlearned model and of Retrain on D_f;
+    their mean over several Retrain models lessens the noise. Positive: under-forgotten;
+    negative: over-forgotten; 0: as Retrain. The null, the deviation between two Retrain
+    models of different seeds, is not 0: measure it. Source: FaLW (ICLR 2026).
 
     Raises:
       InputError: an empty set, different lengths, values outside [0, 1].
@@ -89,18 +68,9 @@ def unlearning_deviation(conf: Any, retrained_conf: Any) -> np.ndarray:
 def per_sample_deviation(conf: Any, retrained_conf: Any) -> float:
     """Mean distance from Retrain sample by sample: (1/F) sum_i |p_i - p_i*|.
 
-    Unlike the mean deviation, errors of opposite sign do not cancel. Source: our
-    choice.
-
-    Args:
-      conf: true-class probabilities of the unlearned model on D_f, `[F]`.
-      retrained_conf: the same of Retrain, in the same order, `[F]`.
-
-    Returns:
-      0..1; 0 where every sample has Retrain's confidence.
-
-    Raises:
-      InputError: an empty set, different lengths, values outside [0, 1].
+    Unlike the mean deviation, errors of opposite sign do not cancel: 0..1, and 0 where
+    every sample has Retrain's confidence. It takes and refuses what
+    `unlearning_deviation` does. Source: our choice.
 
     >>> per_sample_deviation([1.0, 0.25, 0.5, 0.5], [0.75, 0.5, 0.5, 0.5])
     0.125
@@ -111,10 +81,8 @@ def per_sample_deviation(conf: Any, retrained_conf: Any) -> float:
 def deviation_counts(deviation: Any, *, tolerance: float) -> DeviationCounts:
     """Number of samples under-forgotten, faithful and over-forgotten, F in all.
 
-    Args:
-      deviation: from `unlearning_deviation`, `[F]`.
-      tolerance: largest |deviation| that counts as faithful, at least 0. A measured
-        one: the per-sample deviation between two Retrain models.
+    The deviations are those of `unlearning_deviation`, `[F]`; faithful are those of at
+    most the tolerance, for example the per-sample deviation between two Retrain models.
 
     Raises:
       InputError: a negative tolerance, a deviation that is not finite.
@@ -122,15 +90,14 @@ def deviation_counts(deviation: Any, *, tolerance: float) -> DeviationCounts:
     >>> deviation_counts([0.4, 0.05, -0.1, -0.3], tolerance=0.1)
     DeviationCounts(under=1, faithful=2, over=1)
     """
-    if not tolerance >= 0:
-        raise InputError(f"tolerance={tolerance} must be at least 0; try 0.1")
+    at_least("tolerance", tolerance, 0, "try 0.1")
     d = _checks.vector("deviation", deviation)
     under, over = int(np.sum(d > tolerance)), int(np.sum(d < -tolerance))
     return DeviationCounts(under, len(d) - under - over, over)
 
 
 def deviation_by_class(deviation: Any, labels: Any, num_classes: int) -> ClassDeviation:
-    """Mean deviation of each class, NaN without samples, and their number.
+    """Mean deviation of each of K classes, NaN without samples, and their number.
 
     Args:
       deviation: from `unlearning_deviation`, or any other number a sample, `[F]`.
@@ -158,18 +125,18 @@ def deviation_by_group(
     """Mean deviation of the head, the middle and the tail of the forget set.
 
     The groups are thirds of the classes that have forget samples, ordered by their
-    number N_fk; the head holds the most frequent. Every sample of a group counts the
-    same, classes of equal N_fk go by number, and the first groups take what thirds
-    leave over (our choice). Correctness of the method minus correctness of Retrain,
-    given in place of the deviation, yields FaLW's change of accuracy by group.
+    number N_fk; the head holds the most frequent. Every sample counts the same, classes
+    of equal N_fk go by number, and the first groups take what thirds leave over (our
+    choice). Correctness of the method minus correctness of Retrain, given in place of
+    the deviation, yields FaLW's change of accuracy by group.
 
     Args:
-      deviation: from `unlearning_deviation`, or any other number a sample, `[F]`.
-      labels: true classes of the samples, `[F]`.
+      deviation: as in `deviation_by_class`.
+      labels: as there.
       forget_counts: number of forget samples of each class, `[K]`.
 
     Returns:
-      `{"head": ..., "mid": ..., "tail": ...}`; a group without samples has mean NaN.
+      `{"head": ..., "mid": ..., "tail": ...}`.
 
     Raises:
       InputError: different lengths, fewer than three classes with forget samples, a
@@ -178,8 +145,6 @@ def deviation_by_group(
     >>> groups = deviation_by_group([-0.5, -0.25, 0.5, 1.0], [2, 2, 0, 1], [5, 1, 9])
     >>> groups["head"]
     GroupDeviation(classes=[2], mean=-0.375, count=2)
-    >>> groups["tail"]
-    GroupDeviation(classes=[1], mean=1.0, count=1)
     """
     counts = np.asarray(forget_counts)
     if counts.ndim != 1 or counts.dtype.kind not in "iu" or np.any(counts < 0):
@@ -219,12 +184,12 @@ def _thirds(models: Evidence, others: Evidence, level: float) -> dict[str, Any]:
 
 
 DEVIATION = FigureCard(
-    key="deviation",
+    "deviation",
+    "|p - p*|",
+    "mean over the forget samples of how far the confidence is from Retrain's",
     against=lambda models, others, seed: np.abs(
         models.confidence["forget"] - others.confidence["forget"]
     ).mean(),
-    label="|p - p*|",
-    meaning="mean over the forget samples of how far the confidence is from Retrain's",
     group="deviation",
     tells="answers",
     detail=_thirds,

@@ -1,28 +1,35 @@
-"""Outputs of many models on the parts of one request: what a whole audit reads.
+"""Outputs of many models on the parts of one request, and the figures that read them.
 
 Shapes: N models, n samples of a part, K classes.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from jax_unlearn._validate import choice, one_of
 from jax_unlearn.audit import _checks
 from jax_unlearn.audit.features import margins, margins_from_probs
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Model, PyTree
 
-__all__ = ["Evidence", "ModelOutputs", "PartInputs", "PartLabels", "model_outputs"]
+__all__ = ["Evidence", "FigureCard", "ModelOutputs", "PartInputs", "PartLabels"]
+__all__ += ["groups_of", "model_outputs"]
+
+READ_KINDS = ("level", "distance", "closeness")
+TELLS = ("traces", "attack", "answers", "others", "gaps", "")
+PLAIN = ("label", "digits", "kind", "meaning", "group", "models", "source")
+"""What a record keeps of a card, so that a page can be made without its functions."""
 
 
 class Parts(NamedTuple):
-    """Something of each part of a request.
+    """Something of the forget, the retain and the test samples of a request.
 
-    Attributes:
-      forget, retain, test: of the forget, the retain and the test samples.
-      unseen: of samples held out of all training, like the forget samples; or None.
+    And of unseen samples, held out of all training and like the forget samples; or
+    None.
     """
 
     forget: Any
@@ -47,13 +54,13 @@ class PartLabels(Parts):
 
 
 class Evidence(NamedTuple):
-    """Checked outputs of N models.
+    """Checked outputs of N models, by part of the request.
 
     Attributes:
-      probs: by part, `f64[N, n, K]`.
-      confidence: probability of the true class by part, `f64[N, n]`.
+      probs: `f64[N, n, K]`.
+      confidence: probability of the true class, `f64[N, n]`.
       margins: log-odds of the true class of the forget samples, `f64[N, F]`.
-      labels: by part, `i64[n]`.
+      labels: `i64[n]`.
       levels: what each model has, by key of the figure, `f64[N]`.
     """
 
@@ -69,6 +76,11 @@ class Evidence(NamedTuple):
         return len(self.margins)
 
     @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Numbers of samples and classes by part."""
+        return {part: probs.shape[1:] for part, probs in self.probs.items()}
+
+    @property
     def tested(self) -> np.ndarray:
         """Test samples of classes that are not forgotten as a whole, `bool[n]`."""
         gone = np.setdiff1d(self.labels["forget"], self.labels["retain"])
@@ -78,27 +90,8 @@ class Evidence(NamedTuple):
 def evidence(
     name: str, outputs: ModelOutputs, labels: PartLabels, *, kind: str = "logits"
 ) -> Evidence:
-    """Check the outputs of models and derive what the metrics read.
-
-    Args:
-      name: what messages call the models.
-      outputs: of the models.
-      labels: true classes.
-      kind: "logits" or "probabilities".
-
-    Raises:
-      InputError: unknown kind, outputs with NaN, other numbers of samples, models or
-        classes than elsewhere; an unseen part without labels.
-
-    >>> logits = np.zeros((2, 1, 3))
-    >>> found = evidence(
-    ...     "ours", ModelOutputs(logits, logits, logits), PartLabels([0], [1], [2])
-    ... )
-    >>> found.models, found.confidence["forget"].round(2).tolist()
-    (2, [[0.33], [0.33]])
-    """
-    if kind not in ("logits", "probabilities"):
-        raise InputError(f"kind={kind!r}: choose 'logits' or 'probabilities'")
+    """Check the outputs of models, called `name`, and derive what the metrics read."""
+    choice("kind", kind, "logits", "probabilities")
     from scipy import special
 
     logits = kind == "logits"
@@ -136,13 +129,100 @@ def evidence(
 
 
 def select(given: Evidence, models: np.ndarray) -> Evidence:
-    """Return the evidence of the models of these numbers."""
+    """Return the evidence of some of the models."""
     return given._replace(
         probs={part: p[models] for part, p in given.probs.items()},
         confidence={part: c[models] for part, c in given.confidence.items()},
         margins=given.margins[models],
         levels={key: values[models] for key, values in given.levels.items()},
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class FigureCard:
+    """A figure of an audit, beside the function that computes it.
+
+    A figure that each model has gives `alone`, one of two sets of models `against`.
+    Cards with the same `against` share what it returns: it is called once for all.
+
+    Attributes:
+      key: its name in records.
+      label: its name for readers, with the unit.
+      meaning: how it is to be read, in a line.
+      alone: `(models, seed) -> f64[N]`, of N models; such a figure is a level.
+      against: `(models, others, seed) -> result`, of two sets of as many models.
+      read: `result -> float`.
+      digits: after the point.
+      kind: "level", whose target is Retrain's value; "distance", of which more is
+        farther from Retrain; "closeness", of which less is. The target of the last two
+        is what two sets of Retrains have, which is neither 0 nor 1.
+      group: what it is asked for by, together with others.
+      tells: what a value outside the null's interval says in plain words: that an
+        attack on many models finds "traces", or an "attack" on one model something;
+        that models give other "answers" on the forgotten samples, or on "others"; that
+        the "gaps" of the accuracies are wide; "": no more than its label.
+      models: Retrains it needs, half of them for the null, and half as many unlearned
+        models; 1 where one model beside one Retrain will do.
+      reads: parts it reads beside forget, retain and test: "unseen".
+      levels: cards of the levels that it is made of; `against` finds them in
+        `Evidence.levels`, whether they are asked for or not.
+      detail: `(models, others, level) -> fields of Detail`, what a report draws.
+      source: where it is published.
+
+    >>> def sure(models, seed):
+    ...     return 100 * (models.confidence["forget"] > 0.9).mean(axis=1)
+    >>> words = "sure", "sure %", "forget samples with a confidence over 0.9"
+    >>> FigureCard(*words, alone=sure, kind="level", group="own").each
+    True
+    """
+
+    key: str
+    label: str
+    meaning: str
+    _: dataclasses.KW_ONLY
+    alone: Callable[[Evidence, int], Any] | None = None
+    against: Callable[[Evidence, Evidence, int], Any] | None = None
+    read: Callable[[Any], float] = float
+    digits: int = 3
+    kind: str = "distance"
+    group: str
+    tells: str = ""
+    models: int = 1
+    reads: tuple[str, ...] = ()
+    levels: tuple["FigureCard", ...] = ()
+    detail: Callable[[Evidence, Evidence, float], Mapping[str, Any]] | None = None
+    source: str = ""
+
+    def __post_init__(self):
+        one_of("kind", self.kind, READ_KINDS)
+        one_of("tells", self.tells, TELLS)
+        if (self.against if self.each else self.alone) is not None:
+            raise InputError(
+                f"figure {self.key!r} of kind={self.kind!r}, models={self.models}: a "
+                "level with models=1 gives `alone`, any other figure `against`"
+            )
+
+    @property
+    def each(self) -> bool:
+        """Whether each model has a value of its own."""
+        return self.kind == "level" and self.models == 1
+
+    def like(self, key: str, label: str, meaning: str, **changes: Any) -> Self:
+        """Return another card of the same family."""
+        words = {"key": key, "label": label, "meaning": meaning}
+        return dataclasses.replace(self, **words, **changes)
+
+    def plain(self) -> dict[str, Any]:
+        """Return all but the functions, as a record keeps it."""
+        return {name: getattr(self, name) for name in PLAIN}
+
+
+def groups_of(cards: Iterable[FigureCard]) -> dict[str, tuple[str, ...]]:
+    """Return the keys of each group, in their order."""
+    groups: dict[str, tuple[str, ...]] = {}
+    for card in cards:
+        groups[card.group] = (*groups.get(card.group, ()), card.key)
+    return groups
 
 
 def model_outputs(
@@ -154,12 +234,8 @@ def model_outputs(
 ) -> ModelOutputs:
     """Return outputs `[N, n, K]` of N models on the parts of a request, in eval mode.
 
-    Args:
-      model: the network, the same for all.
-      states: of the N models, or whatever has their `params` and `model_state`;
-        `ju.unstack(states)` of an ensemble.
-      inputs: of the parts.
-      batch_size: samples a pass.
+    The models are one network with N states, or whatever has `params` and
+    `model_state`: `ju.unstack(states)` of an ensemble.
 
     Raises:
       InputError: no model.
@@ -175,14 +251,13 @@ def model_outputs(
     if not states:
         raise InputError("states=[]: give one model or more")
 
-    def on(part: PyTree) -> Any:
-        if part is None:
-            return None
-        return np.stack(
-            [
-                predict(model, one.params, one.model_state, part, batch_size=batch_size)
-                for one in states
-            ]
-        )
+    def outputs(state: Any, part: PyTree) -> np.ndarray:
+        variables = state.params, state.model_state
+        return predict(model, *variables, part, batch_size=batch_size)
 
-    return ModelOutputs(*(on(part) for part in inputs))
+    return ModelOutputs(
+        *(
+            None if part is None else np.stack([outputs(s, part) for s in states])
+            for part in inputs
+        )
+    )

@@ -1,8 +1,8 @@
 """From outputs and true classes: a number a sample, or a share of the samples.
 
 Shapes: N samples, K classes; of the margins any number of models before them. numpy
-float64 on the host; every row stands alone, so a value never depends on the batch it
-is computed in. Logarithms are natural.
+float64 on the host; a value never depends on the batch it is computed in. Logarithms
+are natural.
 """
 
 from collections.abc import Sequence
@@ -24,9 +24,7 @@ FLOOR = 1e-30
 def true_class_confidence(probs: Any, labels: Any) -> np.ndarray:
     """Probability of the true class, p_y, `[N]` in [0, 1].
 
-    Args:
-      probs: softmax probabilities `[N, K]`.
-      labels: true classes `[N]`.
+    Of softmax probabilities `[N, K]` and true classes `[N]`.
 
     Raises:
       InputError: rows that are no probabilities, labels that do not fit them.
@@ -41,14 +39,7 @@ def true_class_loss(probs: Any, labels: Any) -> np.ndarray:
     """Cross-entropy with the true class, -log p_y, `[N]` in [0, 69.08].
 
     Losses computed from logits are finer where p_y underflows: here p_y below 1e-30
-    counts as 1e-30.
-
-    Args:
-      probs: softmax probabilities `[N, K]`.
-      labels: true classes `[N]`.
-
-    Raises:
-      InputError: rows that are no probabilities, labels that do not fit them.
+    counts as 1e-30. It takes and refuses what `true_class_confidence` does.
 
     >>> true_class_loss([[0.5, 0.5], [1.0, 0.0]], [0, 0]).round(4).tolist()
     [0.6931, 0.0]
@@ -57,10 +48,7 @@ def true_class_loss(probs: Any, labels: Any) -> np.ndarray:
 
 
 def entropy(probs: Any) -> np.ndarray:
-    """Entropy of the output, -sum_k p_k log p_k, with 0 log 0 = 0.
-
-    Args:
-      probs: softmax probabilities `[N, K]`.
+    """Entropy of softmax probabilities `[N, K]`: -sum_k p_k log p_k, 0 log 0 = 0.
 
     Returns:
       `[N]` in [0, log K].
@@ -80,19 +68,13 @@ def modified_entropy(probs: Any, labels: Any) -> np.ndarray:
 
     -(1 - p_y) log p_y - sum_{k != y} p_k log(1 - p_k)
 
-    Each row uses its own label only. Source: Song and Mittal, "Systematic evaluation
-    of privacy risks of machine learning models", 2021.
-
-    Args:
-      probs: softmax probabilities `[N, K]`.
-      labels: true classes `[N]`.
+    Each row uses its own label only. It takes and refuses what `true_class_confidence`
+    does. Source: Song and Mittal, "Systematic evaluation of privacy risks of machine
+    learning models", 2021.
 
     Returns:
       `[N]`, at least 0; logarithms of less than 1e-30 count as log 1e-30, so that a
       row sure of a wrong class gives 138.16.
-
-    Raises:
-      InputError: rows that are no probabilities, labels that do not fit them.
 
     >>> modified_entropy([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1]], [0, 1]).round(3).tolist()
     [0.162, 0.066]
@@ -105,17 +87,11 @@ def modified_entropy(probs: Any, labels: Any) -> np.ndarray:
 def margins(logits: Any, labels: Any) -> np.ndarray:
     """Margin of the true class: logit_y - log sum_{k != y} exp logit_k.
 
-    The logit-scaled confidence log(p_y / (1 - p_y)), nearly Gaussian over models,
-    without its cancellation at p_y near 1. (`losses.margin` takes the largest other
-    logit instead.)
-
-    Args:
-      logits: `[..., N, K]`, for example models, samples, classes; K >= 2. Log
-        probabilities give the same margins, probabilities do not.
-      labels: true classes of the samples, `[N]`.
-
-    Returns:
-      `f64[..., N]`.
+    The logit-scaled confidence log(p_y / (1 - p_y)), `f64[..., N]`, nearly Gaussian
+    over models, without its cancellation at p_y near 1. (`losses.margin` takes the
+    largest other logit instead.) Of logits `[..., N, K]`, for example models, samples,
+    classes, and true classes `[N]`. Log probabilities give the same margins,
+    probabilities do not.
 
     Raises:
       InputError: shapes or labels that do not fit, a margin that is not finite.
@@ -139,17 +115,10 @@ def margins(logits: Any, labels: Any) -> np.ndarray:
 def margins_from_probs(probs: Any, labels: Any) -> np.ndarray:
     """Margin of the true class from probabilities: log p_y - log sum_{k != y} p_k.
 
-    For where only probabilities are at hand; logits are finer. The other probabilities
-    are summed, for 1 - p_y is 0 in float32 from p_y = 0.99999997 on. Either sum counts
-    as at least 1e-30, so that the result stays within ±69.08. Source: Carlini et al.
-    (LiRA), arXiv 2112.03570; the floor is our choice.
-
-    Args:
-      probs: softmax probabilities `[..., N, K]`.
-      labels: true classes `[N]`, the same for all models.
-
-    Returns:
-      `f64[..., N]` in [-69.08, 69.08].
+    For where only probabilities `[..., N, K]` are at hand; logits are finer. The other
+    probabilities are summed, for 1 - p_y is 0 in float32 from p_y = 0.99999997 on.
+    Either sum counts as at least 1e-30, so that the result, `f64[..., N]`, stays within
+    ±69.08. Source: Carlini et al. (LiRA), arXiv 2112.03570; the floor is our choice.
 
     Raises:
       InputError: rows that are no probabilities, labels that do not fit.
@@ -165,10 +134,8 @@ def margins_from_probs(probs: Any, labels: Any) -> np.ndarray:
 def accuracy(outputs: Any, labels: Any) -> float:
     """Share of samples whose largest output is their true class, 0..100 percent.
 
-    Args:
-      outputs: probabilities or logits `[N, K]`; of equal largest ones the first
-        counts. Minus infinity marks a class left out.
-      labels: true classes `[N]`.
+    Of outputs `[N, K]`, probabilities or logits, and true classes `[N]`; of equal
+    largest outputs the first counts. Minus infinity marks a class left out.
 
     Raises:
       InputError: outputs with NaN, labels that do not fit, no samples.
@@ -176,29 +143,27 @@ def accuracy(outputs: Any, labels: Any) -> float:
     >>> accuracy([[2.0, -1.0], [0.3, 0.1], [0.0, 5.0], [1.0, 0.0]], [0, 0, 1, 1])
     75.0
     """
-    array = _checks.scores("outputs", outputs)
-    y = _checks.class_labels("labels", labels, *array.shape)
-    return float(100 * np.mean(array.argmax(axis=1) == y))
+    predicted, y, _ = _predicted(outputs, labels)
+    return float(100 * np.mean(predicted == y))
 
 
 def interclass_confusion(outputs: Any, labels: Any, pair: Sequence[int]) -> float:
     """Share of the samples of two classes that are taken for the other one of the two.
 
-    100 · (C_ab + C_ba) / (N_a + N_b), C_kl the number of samples of class k predicted
-    as l. Target: Retrain's value, not 0. The test: exchange the labels of some training
+    100 · (C_ab + C_ba) / (N_a + N_b), C_kl: number of samples of k predicted as l.
+    Target: Retrain's value, not 0. The test: exchange the labels of some training
     samples of two classes (`data.confuse_classes`), train on them, forget these very
     samples. On unseen samples it tells whether the model still confuses the classes, on
     the forget set (with its TRUE labels) whether it still remembers the wrong ones.
 
     Args:
-      outputs: probabilities or logits `[N, K]`; of equal largest ones the first counts.
-      labels: true classes `[N]`, before any exchange; samples of other classes are
-        passed over.
+      outputs: as for `accuracy`.
+      labels: true classes `[N]`, before any exchange; others are passed over.
       pair: the two classes (a, b).
 
     Raises:
-      InputError: outputs with NaN, labels that do not fit, a pair that is not two
-        different classes, no sample of them.
+      InputError: as `accuracy`, a pair that is not two different classes, no sample of
+        them.
 
     Source: Goel et al., arXiv 2201.06640, who give the number C_ab + C_ba.
 
@@ -206,12 +171,11 @@ def interclass_confusion(outputs: Any, labels: Any, pair: Sequence[int]) -> floa
     >>> interclass_confusion(outputs, [0, 0, 1, 1], (0, 1))
     50.0
     """
-    array = _checks.scores("outputs", outputs)
-    y = _checks.class_labels("labels", labels, *array.shape)
+    predicted, y, num_classes = _predicted(outputs, labels)
     classes = np.asarray(pair)
     if classes.shape != (2,) or classes.dtype.kind not in "iu":
         raise InputError(f"pair={pair} must be two class numbers; give (3, 5)")
-    classes = _checks.class_labels("pair", classes, 2, array.shape[1])
+    classes = _checks.class_labels("pair", classes, 2, num_classes)
     first, second = classes.tolist()
     if first == second:
         raise InputError(f"pair={pair} names one class twice; give two classes")
@@ -221,8 +185,14 @@ def interclass_confusion(outputs: Any, labels: Any, pair: Sequence[int]) -> floa
             f"pair={pair} has no sample among the {len(y)} labels; give samples of "
             "these classes"
         )
-    predicted = array[ours].argmax(axis=1)
-    return float(100 * np.mean(predicted == first + second - y[ours]))
+    return float(100 * np.mean(predicted[ours] == first + second - y[ours]))
+
+
+def _predicted(outputs: Any, labels: Any) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return predicted and true classes `[N]`, and K."""
+    array = _checks.scores("outputs", outputs)
+    y = _checks.class_labels("labels", labels, *array.shape)
+    return array.argmax(axis=1), y, array.shape[1]
 
 
 def _own_and_others(

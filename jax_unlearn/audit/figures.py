@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jax_unlearn.audit.card import FigureCard, groups_of
 from jax_unlearn.audit.deviation import DEVIATION
+from jax_unlearn.audit.evidence import FigureCard, groups_of
 from jax_unlearn.audit.forgetting import EPSILON, FORGETTING_F
 from jax_unlearn.audit.klom import KLOM, KLOM_95
 from jax_unlearn.audit.lira import LIRA_ACCURACY, LIRA_AUC, LIRA_TPR_01, LIRA_TPR_1
@@ -30,12 +30,8 @@ GROUPS: dict[str, tuple[str, ...]] = groups_of(FIGURES)
 
 
 def cards_of(record: Mapping[str, Any]) -> dict[str, FigureCard]:
-    """Return the cards that a record of an audit is shown by, by key.
+    """Return the cards of a record by key; the library's in one older than cards.
 
-    A record of before there were cards has those of the library.
-
-    >>> list(cards_of({})) == list(KINDS)
-    True
     >>> plain = {"label": "sure %", "digits": 1, "kind": "level", "meaning": ""}
     >>> cards_of({"cards": {"sure": {**plain, "group": "own"}}})["sure"].label
     'sure %'
@@ -55,10 +51,6 @@ def chosen(
     Groups or cards may be asked for (`metrics`), of a catalogue (`figures`); `half`
     models are compared with as many, on `parts`. Refused are unknown groups, two cards
     of one key, and what is asked for and cannot be had.
-
-    >>> cards, left_out = chosen(None, FIGURES, 2, {"unseen": None})
-    >>> cards["klom"].label, left_out["lira_auc"][:25]
-    ('KLoM (mean)', 'needs 4 unlearned models ')
     """
     own = [card for card in metrics or () if isinstance(card, FigureCard)]
     catalogue = {card.key: card for card in (*figures, *own)}
@@ -81,9 +73,8 @@ def chosen(
         for key, card in catalogue.items()
         if key in asked and (reason := _lacking(card, half, parts))
     }
-    for key, reason in left_out.items():
-        if metrics is not None:
-            raise InputError(f"metrics={asked[key]!r}: {catalogue[key].label} {reason}")
+    for key, reason in left_out.items() if metrics is not None else ():
+        raise InputError(f"metrics={asked[key]!r}: {catalogue[key].label} {reason}")
     found = {k: c for k, c in catalogue.items() if k in asked and k not in left_out}
     return found, left_out
 

@@ -5,7 +5,6 @@ the number of forget samples. Only the order of the values counts: the logit-sca
 confidence, the probability it comes from and the loss all give the same epsilon.
 """
 
-import dataclasses
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from jax_unlearn._validate import share
 from jax_unlearn.audit import _checks
-from jax_unlearn.audit.card import FigureCard
+from jax_unlearn.audit.evidence import FigureCard
 from jax_unlearn.errors import InputError
 
 __all__ = ["ForgettingQuality", "example_epsilon", "forgetting_null"]
@@ -23,8 +22,7 @@ SEPARATED = 50.0
 """Epsilon of an example on which some attack never errs: the estimate is infinite, and
 the challenge's code caps it at this value."""
 
-_CHUNK = 256
-"""Examples worked on at once: bounds the memory."""
+_CHUNK = 256  # examples worked on at once: bounds the memory
 
 
 class ForgettingQuality(NamedTuple):
@@ -32,8 +30,7 @@ class ForgettingQuality(NamedTuple):
 
     Attributes:
       f: mean of the points, in (0, 1]; 1 where no example is told apart.
-      epsilon: of each example, `f64[F]`.
-      points: of each example, `f64[F]`.
+      epsilon, points: of each example, `f64[F]`.
       median: median epsilon.
       quantile_95: epsilon that 95 percent of the examples stay below.
       separated: number of examples on which an attack never errs.
@@ -57,19 +54,18 @@ def example_epsilon(
     eps_t = max(ln(1 - delta - FPR) - ln FNR, ln(1 - delta - FNR) - ln FPR, 0)
     eps = max_t eps_t
 
-    FNR is the share of unlearned models that attack t calls retrained, FPR the share
-    of retrained ones that it calls unlearned. An attack with exactly one of them 0 is
+    FNR is the share of unlearned models that attack t calls retrained, FPR the share of
+    retrained ones that it calls unlearned. An attack with exactly one of them 0 is
     dropped: with more models it would not be. With both 0 the estimate is infinite and
     counts as 50. The finite values end at ln(N - 1), where N = M.
 
-    An attack calls unlearned (or retrained) what lies above a cut, or what lies
-    between two cuts that hold at least half of one ensemble. All cuts between
-    neighbouring values of the pooled models are tried; time grows as F (N + M)^2. The
-    challenge tries a grid of cuts, and intervals about as wide as the narrower
-    ensemble; that ours hold half of one is our choice. Without a bound, intervals that
-    hold nine of one and one of the other by chance decide. The challenge also counts an
-    ensemble of under 1 percent of the other's range as told apart; here the interval
-    around it finds out whether it is.
+    An attack calls unlearned (or retrained) what lies above a cut, or what lies between
+    two cuts that hold at least half of one ensemble (our choice: else intervals that
+    hold nine of one and one of the other by chance decide). All cuts between
+    neighbouring values of the pooled models are tried, where the challenge tries a
+    grid; time grows as F (N + M)^2. The challenge also counts an ensemble of under 1
+    percent of the other's range as told apart; here the interval around it finds out
+    whether it is.
 
     As the largest of many, epsilon is biased upwards: ensembles of one distribution
     give about 1.6, however many the models (`forgetting_null`).
@@ -107,13 +103,10 @@ def example_epsilon(
 
 
 def forgetting_points(epsilon: Any) -> np.ndarray:
-    """Points of an example: 2^-floor(2 epsilon), half as many every 0.5; `f64[F]`.
+    """Points of examples: 2^-floor(2 epsilon), half as many every 0.5; `f64[F]`.
 
     The challenge's code gives 0 points from epsilon = ceil(ln(N - 1)) on, where its
     buckets end; here the law goes on (2^-10 in place of 0 for N = 64).
-
-    Args:
-      epsilon: from `example_epsilon`, `[F]`.
 
     Raises:
       InputError: an epsilon that is negative or not finite.
@@ -138,17 +131,8 @@ def forgetting_quality(
     Target: the value between two ensembles of retrained models, NOT 1: about 0.17 for
     independent ones, however many (`forgetting_null`; the challenge's own grid gives
     0.19). Only the very same models give 1. With few models it is coarse: of 2 against
-    2 an epsilon is 0 or 50; the challenge used 512 of each.
-
-    Args:
-      unlearned: what `example_epsilon` takes of the unlearned models, `[N, F]`.
-      retrained: of the retrained models, `[M, F]`.
-      delta: as there.
-
-    Raises:
-      InputError: as `example_epsilon`.
-
-    Source: Triantafillou et al., arXiv 2406.09073.
+    2 an epsilon is 0 or 50; the challenge used 512 of each. It takes and refuses what
+    `example_epsilon` does. Source: Triantafillou et al., arXiv 2406.09073.
 
     >>> unlearned = [[1.0, 0.0], [2.0, 0.1], [3.0, 0.2], [4.0, 0.3]]
     >>> retrained = [[2.5, 7.0], [4.5, 7.1], [5.5, 7.2], [6.5, 7.3]]
@@ -180,24 +164,13 @@ def forgetting_null(
 ) -> ForgettingQuality:
     """Forgetting quality of two ensembles of one distribution, by simulation.
 
-    What perfect unlearning gets. Epsilon depends on the order of the values alone, so
-    this holds for every continuous distribution. With N = M, F is 0.34, 0.24 and 0.18
-    for 2, 4 and 8 models and stays within 0.16 to 0.17 from 16 to 512.
-
-    Args:
-      unlearned_models: N.
-      retrained_models: M.
-      delta: of differential privacy, in [0, 1).
-      draws: examples to simulate.
-      seed: of the draw.
-
-    Returns:
-      As `forgetting_quality`, each draw an example.
+    What perfect unlearning of N models gets beside M retrained ones, each of `draws` an
+    example. Epsilon depends on the order of the values alone, so this holds for every
+    continuous distribution. With N = M, F is 0.34, 0.24 and 0.18 for 2, 4 and 8 models
+    and stays within 0.16 to 0.17 from 16 to 512. Source: our choice.
 
     Raises:
       InputError: fewer than 2 models of either kind, fewer than 1 draw.
-
-    Source: our choice.
 
     >>> null = forgetting_null(16, 16)
     >>> 1 < null.median < 2, 0.1 < null.f < 0.25
@@ -217,31 +190,24 @@ def forgetting_score(
 ) -> float:
     """Score of the challenge: forgetting quality times what utility is left.
 
-    score = F · (RA_u / RA_r) · (TA_u / TA_r), at least 0; over F where the unlearned
-    models are the more accurate.
+    F · (RA_u / RA_r) · (TA_u / TA_r), at least 0; over F where the unlearned models are
+    the more accurate.
 
     Args:
       f: forgetting quality, 0..1.
       retain_accuracy: of the unlearned models on D_r, in percent.
-      retrain_retain_accuracy: of the retrained ones, in percent.
+      retrain_retain_accuracy: of the retrained ones.
       test_accuracy: of the unlearned models on D_t, in percent.
-      retrain_test_accuracy: of the retrained ones, in percent.
+      retrain_test_accuracy: of the retrained ones.
 
     Raises:
       InputError: `f` outside 0..1, an accuracy outside 0..100, a retrained one of 0.
 
     Source: Triantafillou et al., arXiv 2406.09073.
 
-    >>> round(
-    ...     forgetting_score(
-    ...         0.5,
-    ...         retain_accuracy=90,
-    ...         retrain_retain_accuracy=100,
-    ...         test_accuracy=72,
-    ...         retrain_test_accuracy=90,
-    ...     ),
-    ...     12,
-    ... )
+    >>> accuracies = {"retain_accuracy": 90, "retrain_retain_accuracy": 100}
+    >>> accuracies |= {"test_accuracy": 72, "retrain_test_accuracy": 90}
+    >>> round(forgetting_score(0.5, **accuracies), 12)
     0.36
     """
     if not 0 <= f <= 1:
@@ -273,11 +239,10 @@ def _epsilon_of_counts(n: int, m: int, delta: float) -> np.ndarray:
     fpr = np.arange(m + 1)[None, :] / m
     # A rate of 1 leaves the logarithm of a negative number, which bounds nothing.
     with np.errstate(divide="ignore", invalid="ignore"):
-        epsilon = np.fmax(
-            np.log(1 - delta - fpr) - np.log(fnr),
-            np.log(1 - delta - fnr) - np.log(fpr),
+        low, high = (
+            np.log(1 - delta - a) - np.log(b) for a, b in ((fpr, fnr), (fnr, fpr))
         )
-    epsilon = np.fmax(epsilon, 0.0)
+    epsilon = np.fmax(np.fmax(low, high), 0.0)
     epsilon[(fnr == 0) != (fpr == 0)] = 0.0  # dropped
     epsilon[n, 0] = SEPARATED
     return np.maximum(epsilon, epsilon[::-1, ::-1])
@@ -310,27 +275,24 @@ def _largest(u: np.ndarray, r: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 FORGETTING_F = FigureCard(
-    key="forgetting_f",
-    against=lambda models, others, seed: forgetting_quality(
-        models.margins, others.margins
-    ),
+    "forgetting_f",
+    "forgetting quality F",
+    "points for each sample that no attack on the ensembles tells apart",
+    against=lambda ours, others, seed: forgetting_quality(ours.margins, others.margins),
     read=attrgetter("f"),
-    label="forgetting quality F",
     kind="closeness",
-    meaning="points for each sample that no attack on the ensembles tells apart",
     group="forgetting",
     tells="traces",
     models=4,
     source="Triantafillou et al., arXiv 2406.09073",
 )
-EPSILON = dataclasses.replace(
-    FORGETTING_F,
-    key="epsilon",
+EPSILON = FORGETTING_F.like(
+    "epsilon",
+    "median epsilon",
+    "how surely the best attack on one sample tells the ensembles apart",
     read=attrgetter("median"),
-    label="median epsilon",
     digits=2,
     kind="distance",
-    meaning="how surely the best attack on one sample tells the ensembles apart",
     detail=lambda models, others, level: {
         "epsilon": example_epsilon(models.margins, others.margins)
     },

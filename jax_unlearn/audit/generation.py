@@ -1,12 +1,12 @@
 """Figures of generated images: is the forgotten class gone, are the others still there?
 
 A classifier says what the images show; the Fréchet distance, how like real ones they
-are in the features of some network (it is called FID only where these are those of the
-standard Inception network). Shapes: N generated images, K classes, D features. Plain
-arrays of any framework. UA, as every figure here, has Retrain's value as its target: it
-is not better for being higher.
+are in the features of some network (FID only where these are those of the standard
+Inception network). Shapes: N generated images, K classes, D features. The target of UA,
+as of every figure here, is Retrain's value: it is not better for being higher.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,13 +22,7 @@ __all__ += ["frechet_distance", "generation_metrics"]
 
 
 class Moments(NamedTuple):
-    """Mean and covariance of features.
-
-    Attributes:
-      mean: `f64[D]`.
-      cov: sample covariance (n − 1), `f64[D, D]`.
-      count: n.
-    """
+    """Mean `f64[D]`, sample covariance (n − 1) `f64[D, D]` and number n of features."""
 
     mean: np.ndarray
     cov: np.ndarray
@@ -36,15 +30,13 @@ class Moments(NamedTuple):
 
 
 class GenerationMetrics(NamedTuple):
-    """What a classifier says of generated images.
+    """What a classifier says of generated images, in percent.
 
     Attributes:
       ua: share of the images asked to be of a forgotten class that are not recognised
-        as that class, in percent.
-      retained_accuracy: share of the images asked to be of other classes that are
-        recognised, in percent.
-      by_class: share recognised as the class asked for, in percent, `f64[K]`; NaN
-        where none was asked for.
+        as that class.
+      retained_accuracy: share of those of other classes that are recognised.
+      by_class: share recognised as the class asked for, `f64[K]`; NaN where none was.
       confusion: number of images by class asked for (rows) and recognised (columns),
         `i64[K, K]`.
     """
@@ -64,11 +56,7 @@ def generation_metrics(
 ) -> GenerationMetrics:
     """Return how often a classifier recognises what was asked for.
 
-    Args:
-      recognised: classes found in the images, `i[N]`.
-      asked: classes asked for, `i[N]`.
-      forget: the forgotten classes.
-      num_classes: K.
+    Of the classes found in N images and those asked for, `i[N]` each, 0..K-1.
 
     Raises:
       InputError: unequal lengths, unknown classes, no image of a forgotten class, or
@@ -76,17 +64,16 @@ def generation_metrics(
 
     Reference: SalUn, arXiv 2310.12508, for UA of class-wise forgetting.
 
-    >>> found = generation_metrics(
-    ...     [1, 0, 1, 1], [0, 0, 1, 1], forget=[0], num_classes=2
-    ... )
+    >>> classes = [1, 0, 1, 1], [0, 0, 1, 1]
+    >>> found = generation_metrics(*classes, forget=[0], num_classes=2)
     >>> found.ua, found.retained_accuracy, found.confusion.tolist()
     (50.0, 100.0, [[1, 1], [0, 2]])
     """
-    wanted = np.asarray(asked)
-    wanted = _checks.class_labels("asked", wanted, wanted.size, num_classes)
-    found = _checks.class_labels("recognised", recognised, wanted.size, num_classes)
+    labels = functools.partial(_checks.class_labels, num_classes=num_classes)
+    wanted = labels("asked", asked, np.size(asked))
+    found = labels("recognised", recognised, wanted.size)
     gone = np.asarray(forget, np.int64)
-    gone = np.isin(wanted, _checks.class_labels("forget", gone, gone.size, num_classes))
+    gone = np.isin(wanted, labels("forget", gone, gone.size))
     if not gone.any() or gone.all():
         which = "a forgotten" if not gone.any() else "another"
         raise InputError(
@@ -106,10 +93,7 @@ def generation_metrics(
 
 
 def feature_moments(features: ArrayLike) -> Moments:
-    """Return mean and sample covariance of features, in float64.
-
-    Args:
-      features: `[N, D]`, N ≥ 2.
+    """Return mean and sample covariance of features `[N, D]`, N ≥ 2, in float64.
 
     Raises:
       InputError: another shape, fewer than two rows, values that are not finite.
@@ -128,16 +112,12 @@ def frechet_distance(first: Moments, second: Moments) -> float:
     """Return d² = |μ_a − μ_b|² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^{1/2}) ≥ 0.
 
     The trace of the root is that of (Σ_a^{1/2} Σ_b Σ_a^{1/2})^{1/2}, a symmetric
-    matrix: no complex numbers, and singular covariances (fewer images than features)
-    do no harm. The estimate is too large for few images, by an amount that depends on
+    matrix: no complex numbers, and singular covariances (fewer images than features) do
+    no harm. The estimate is too large for few images, by an amount that depends on
     their number: compare at equal numbers only.
 
-    Args:
-      first: moments of one set of images.
-      second: moments of the other, in the same features.
-
     Raises:
-      InputError: other features.
+      InputError: moments of features of different networks.
 
     Reference: Dowson and Landau 1982; Heusel et al., arXiv 1706.08500, equation 6.
 
@@ -170,30 +150,19 @@ def class_frechet(
 ) -> float:
     """Return the Fréchet distance of generated to real images, some classes left out.
 
-    Args:
-      features: of generated images, `[N, D]`.
-      asked: classes asked for, `i[N]`.
-      reference_features: of real images, `[M, D]`.
-      reference_labels: their classes, `i[M]`.
-      exclude: classes left out of both, the forgotten ones.
-
-    Returns:
-      d² ≥ 0, in the features' units squared.
+    Of features `[N, D]`, `[M, D]` and the classes asked for and real, without the
+    classes to `exclude`, the forgotten ones. Reference: SalUn, arXiv 2310.12508 (FID
+    over the classes that remain).
 
     Raises:
       InputError: unequal lengths, or fewer than two images on a side.
-
-    Reference: SalUn, arXiv 2310.12508 (FID over the classes that remain).
 
     >>> a, b = [[0.0], [2.0], [9.0]], [[3.0], [5.0], [0.0]]
     >>> class_frechet(a, [0, 0, 1], b, [0, 0, 1], exclude=[1])  # 3² + 0
     9.0
     """
-    moments = []
-    for name, values, labels in (
-        ("generated", features, asked),
-        ("reference", reference_features, reference_labels),
-    ):
+
+    def moments(name: str, values: ArrayLike, labels: ArrayLike) -> Moments:
         rows, classes = np.asarray(values), np.asarray(labels)
         if classes.shape != (len(rows),):
             raise InputError(
@@ -202,9 +171,10 @@ def class_frechet(
             )
         kept = rows[~np.isin(classes, np.asarray(exclude, np.int64))]
         if len(kept) < 2:
-            raise InputError(
-                f"{name}: {len(kept)} images beside exclude={tuple(exclude)}; give 2 "
-                "or more"
-            )
-        moments.append(feature_moments(kept))
-    return frechet_distance(*moments)
+            words = f"{len(kept)} images beside exclude={tuple(exclude)}"
+            raise InputError(f"{name}: {words}; give 2 or more")
+        return feature_moments(kept)
+
+    generated = moments("generated", features, asked)
+    reference = moments("reference", reference_features, reference_labels)
+    return frechet_distance(generated, reference)

@@ -2,14 +2,15 @@
 
 No weights are brought along. Files hold the arrays under the names of pytorch-fid
 (`pt_inception-2015-12-05-6726825d.pth`): `Mixed_5b.branch1x1.conv.weight`, ... Other
-Inception weights (torchvision's, of ImageNet) give other numbers, which are no FID.
-The network is that of pytorch-fid too: mean pooling leaves out what lies beyond the
-border, and the last block pools the maximum.
+Inception weights (torchvision's, of ImageNet) give other numbers, which are no FID. As
+in pytorch-fid, mean pooling leaves out what lies beyond the border, and the last block
+pools the maximum.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from numpy.typing import ArrayLike
 
 from jax_unlearn import programs
 from jax_unlearn._validate import at_least
+from jax_unlearn.audit.robustness import pieces
 from jax_unlearn.data.files import read_npz
 from jax_unlearn.errors import InputError
 
@@ -38,29 +40,19 @@ NEEDS = {
 }
 """Kinds of files, and what reading them needs."""
 
+NORM = ("weight", "bias", "running_mean", "running_var")  # of a normalisation
+
 Weights = dict[str, tuple[Array, Array]]  # kernel HWIO, bias; normalisation folded in
 
 
 class Layer(NamedTuple):
-    """Convolution with batch normalisation and ReLU, or 3 × 3 pooling.
+    """Convolution with normalisation and ReLU, or 3 × 3 pooling, of 0 features."""
 
-    Attributes:
-      name: of the convolution within its block; "max" or "mean" of a pooling.
-      features: channels out; 0 of a pooling, which keeps their number.
-      kernel: height and width.
-      stride: 1 or 2.
-      padding: "SAME" or "VALID".
-    """
-
-    name: str
+    name: str  # with its block's; of a pooling it ends in "max" or "mean"
     features: int
     kernel: tuple[int, int]
     stride: int
     padding: str
-
-    def at(self, block: str) -> str:
-        """Return the name of its arrays."""
-        return f"{block}.{self.name}" if self.name else block
 
 
 def _first(pool: int) -> str:
@@ -116,14 +108,9 @@ of a step, which read the same input. A layer: name, channels out, then kernel, 
 and padding where they are not 1x1, 1 and the same size."""
 
 
-def _layer(text: str) -> Layer:
-    """Read one layer.
-
-    >>> _layer("branch3x3 384 3x3 /2 valid")
-    Layer(name='branch3x3', features=384, kernel=(3, 3), stride=2, padding='VALID')
-    """
+def _layer(block: str, text: str) -> Layer:
     words = text.split()
-    name = "" if words[0].isdigit() else words.pop(0)
+    name = block if words[0].isdigit() else f"{block}.{words.pop(0)}"
     features = int(words.pop(0)) if words and words[0].isdigit() else 0
     height, width = next((w for w in words if "x" in w), "1x1").split("x")
     padding = "VALID" if "valid" in words else "SAME"
@@ -131,30 +118,28 @@ def _layer(text: str) -> Layer:
     return Layer(name, features, (int(height), int(width)), stride, padding)
 
 
-NETWORK = {
-    block: [
-        [[_layer(part) for part in step.split("|")] for step in branch.split(">")]
+NETWORK = [
+    [
+        [
+            [_layer(block, part) for part in step.split("|")]
+            for step in branch.split(">")
+        ]
         for branch in text.replace(">\n", ">").splitlines()
     ]
     for block, text in BLOCKS.items()
-}
+]
 
 
 def load_inception(path: str | Path) -> Weights:
     """Read the weights of the standard FID, for `inception_features`, from a file.
 
-    Batch normalisation is folded into the convolutions: kernel γ / √(σ² + 0.001), bias
-    β − μ γ / √(σ² + 0.001).
-
-    Args:
-      path: .npz; .safetensors (needs `pip install safetensors`); or .pth or .pt (needs
-        torch). All hold the arrays under the names of pytorch-fid.
+    A .npz, a .safetensors (needs `pip install safetensors`), or a .pth or .pt (needs
+    torch). Batch normalisation is folded into the convolutions: kernel γ / √(σ² +
+    0.001), bias β − μ γ / √(σ² + 0.001).
 
     Raises:
       InputError: no such file, another kind of file, a library that is not there,
         arrays that lack or have another shape, weights of torchvision.
-
-    Source: the names are those of pytorch-fid and torchvision.
     """
     file = Path(path)
     if not file.is_file():
@@ -173,18 +158,38 @@ def load_inception(path: str | Path) -> Weights:
     return folded(arrays, str(file))
 
 
-def folded(arrays: Mapping[str, ArrayLike], name: str = "arrays") -> Weights:
-    """Return the weights of named arrays, batch normalisation folded in.
+def folded(arrays: Mapping[str, ArrayLike], source: str = "arrays") -> Weights:
+    """Return the weights of named arrays; `fc.*` and counters are not needed."""
 
-    `fc.*` and counters are not needed; `name` is their source's, for messages.
-    """
+    def require(right: Any, words: str) -> None:
+        if not right:
+            raise InputError(f"{source}{words}; give {NAME}")
+
     head = np.shape(arrays.get("fc.bias", np.zeros(CLASSES)))
-    if head != (CLASSES,):
-        raise InputError(
-            f"{name}: fc.bias has shape {head}, of FID's network ({CLASSES},): these "
-            f"weights are another training's; give {NAME}"
+    words = f": fc.bias has shape {head}, of FID's network ({CLASSES},): "
+    require(head == (CLASSES,), f"{words}these weights are another training's")
+    checked: dict[str, np.ndarray] = {}
+    for name, shape in inception_shapes().items():
+        require(name in arrays, f" lacks {name!r}")
+        array = np.asarray(arrays[name])
+        words = f": {name!r} has shape {array.shape}, not {shape}"
+        require(array.shape == shape, words)
+        finite = array.dtype.kind in "fiu" and np.isfinite(array).all()
+        require(finite, f": {name!r} holds no finite numbers")
+        if name.endswith(".running_var"):
+            require(array.min() >= 0, f": variance {array.min()} in {name!r}")
+        checked[name] = array.astype(np.float64)
+    weights = {}
+    for name in (name for name in checked if name.endswith(".conv.weight")):
+        at = name.removesuffix(".conv.weight")
+        scale, shift, mean, variance = (checked[f"{at}.bn.{norm}"] for norm in NORM)
+        factor = scale / np.sqrt(variance + EPSILON)
+        kernel = np.transpose(checked[name], (2, 3, 1, 0)) * factor
+        weights[at] = (
+            jnp.asarray(kernel, jnp.float32),
+            jnp.asarray(shift - mean * factor, jnp.float32),
         )
-    return {layer[0]: _fold(array_shapes(*layer), arrays, name) for layer in layers()}
+    return weights
 
 
 def inception_features(
@@ -195,10 +200,11 @@ def inception_features(
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Return the features of FID: the mean over the last block's places.
+    """Return the features of FID, `f32[N, 2048]`: means of the last block's places.
 
     Images are resized bilinearly to 299 × 299, without smoothing first, and scaled to
     [−1, 1], as pytorch-fid does; grey ones are repeated in three channels.
+    `feature_moments` and `frechet_distance` make FID of the features.
 
     Args:
       weights: of `load_inception`.
@@ -206,9 +212,6 @@ def inception_features(
       size: to resize to; FID is defined with 299, at least 75.
       batch_size: images at a time.
       progress: told (images done, images) after each batch.
-
-    Returns:
-      `f32[N, 2048]`; `feature_moments` and `frechet_distance` make FID of them.
 
     Raises:
       InputError: images of another type or shape, no image, a size below 75, a batch
@@ -229,36 +232,11 @@ def inception_features(
     at_least("size", size, 75)
     at_least("batch_size", batch_size, 1)
     parts = []
-    for start in range(0, len(values), batch_size):
-        part = values[start : start + batch_size]
-        short = min(batch_size, len(values)) - len(part)
-        padded = np.pad(part, [(0, short), (0, 0), (0, 0), (0, 0)])
-        parts.append(np.asarray(_features(weights, padded, size))[: len(part)])
+    for rows in pieces(len(values), batch_size):
+        parts.append(jax.device_get(_features(weights, values[rows], size)))
         if progress is not None:
-            progress(start + len(part), len(values))
-    return np.concatenate(parts)
-
-
-def inception(weights: Weights, x: Array) -> Array:
-    """Return the last block's features of `f32[B, H, W, 3]` in [−1, 1], at each place.
-
-    >>> weights = {
-    ...     name: (jnp.zeros((*layer.kernel, channels, layer.features)), jnp.ones(()))
-    ...     for name, layer, channels in layers()
-    ... }
-    >>> jax.eval_shape(inception, weights, jnp.zeros((1, 299, 299, 3))).shape
-    (1, 8, 8, 2048)
-    """
-    for block, branches in NETWORK.items():
-        ends = []
-        for branch in branches:
-            y = x
-            for step in branch:
-                parts = [_apply(layer, layer.at(block), weights, y) for layer in step]
-                y = jnp.concatenate(parts, axis=-1)
-            ends.append(y)
-        x = jnp.concatenate(ends, axis=-1)
-    return x
+            progress(int(rows[-1]) + 1, len(values))
+    return np.concatenate(parts)[: len(values)]
 
 
 def inception_shapes() -> dict[str, tuple[int, ...]]:
@@ -267,64 +245,31 @@ def inception_shapes() -> dict[str, tuple[int, ...]]:
     >>> inception_shapes()["Mixed_5b.branch1x1.conv.weight"]  # out, in, height, width
     (64, 192, 1, 1)
     """
-    return {n: shape for one in layers() for n, shape in array_shapes(*one).items()}
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def widen(layer: Layer, channels: int) -> int:
+        if not layer.features:
+            return channels
+        kernel = layer.features, channels, *layer.kernel
+        shapes[f"{layer.name}.conv.weight"] = kernel
+        shapes.update({f"{layer.name}.bn.{n}": (layer.features,) for n in NORM})
+        return layer.features
+
+    _passed(3, widen, sum)
+    return shapes
 
 
-def layers() -> list[tuple[str, Layer, int]]:
-    """Return name, layer and channels in of each convolution, in their order.
-
-    >>> layers()[0][0], len(layers())
-    ('Conv2d_1a_3x3', 94)
-    """
-    found, channels = [], 3
-    for block, branches in NETWORK.items():
+def _passed(x: Any, apply: Callable[[Layer, Any], Any], join: Callable) -> Any:
+    """Return what comes out of the network, its layers applied and its ends joined."""
+    for branches in NETWORK:
         ends = []
         for branch in branches:
-            width = channels
+            y = x
             for step in branch:
-                found += [(layer.at(block), layer, width) for layer in step]
-                width = sum(layer.features or width for layer in step)
-            ends.append(width)
-        channels = sum(ends)
-    return [one for one in found if one[1].features]
-
-
-def array_shapes(at: str, layer: Layer, channels: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a convolution's arrays: kernel, γ, β, μ, σ².
-
-    >>> list(array_shapes("a", Layer("", 2, (1, 1), 1, "SAME"), 3).values())
-    [(2, 3, 1, 1), (2,), (2,), (2,), (2,)]
-    """
-    norm = ("weight", "bias", "running_mean", "running_var")
-    return {f"{at}.conv.weight": (layer.features, channels, *layer.kernel)} | {
-        f"{at}.bn.{name}": (layer.features,) for name in norm
-    }
-
-
-def _fold(
-    shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, ArrayLike], source: str
-) -> tuple[Array, Array]:
-    found = []
-    for name, shape in shapes.items():
-        if name not in arrays:
-            raise InputError(f"{source} lacks {name!r}; give {NAME}")
-        array = np.asarray(arrays[name])
-        if array.shape != shape:
-            raise InputError(
-                f"{source}: {name!r} has shape {array.shape}, not {shape}; give {NAME}"
-            )
-        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-            raise InputError(f"{source}: {name!r} holds no finite numbers; give {NAME}")
-        found.append(array.astype(np.float64))
-    kernel, scale, shift, mean, variance = found
-    if variance.min() < 0:
-        at = list(shapes)[-1]
-        raise InputError(f"{source}: variance {variance.min()} in {at!r}; give {NAME}")
-    factor = scale / np.sqrt(variance + EPSILON)
-    return (
-        jnp.asarray(np.transpose(kernel, (2, 3, 1, 0)) * factor, jnp.float32),
-        jnp.asarray(shift - mean * factor, jnp.float32),
-    )
+                y = join([apply(layer, y) for layer in step])
+            ends.append(y)
+        x = join(ends)
+    return x
 
 
 def _read(file: Path) -> Mapping[str, ArrayLike]:
@@ -340,38 +285,26 @@ def _read(file: Path) -> Mapping[str, ArrayLike]:
     return {str(name): value.numpy() for name, value in stored.items()}
 
 
-def _apply(layer: Layer, at: str, weights: Weights, x: Array) -> Array:
-    if not layer.features:
-        return _pool(layer, x)
-    kernel, bias = weights[at]
-    y = jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (layer.stride, layer.stride),
-        layer.padding,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    return jax.nn.relu(y + bias.reshape(1, 1, 1, -1))
-
-
-def _pool(layer: Layer, x: Array) -> Array:
-    window, strides = (1, 3, 3, 1), (1, layer.stride, layer.stride, 1)
-
-    def reduce(values: Array, start: float, operation: Callable) -> Array:
-        return jax.lax.reduce_window(
-            values, start, operation, window, strides, layer.padding
-        )
-
-    if layer.name == "max":
-        return reduce(x, -jnp.inf, jax.lax.max)
-    inside = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
-    return reduce(x, 0.0, jax.lax.add) / reduce(inside, 0.0, jax.lax.add)
-
-
 @programs.jit(static_argnums=2)
 def _features(weights: Weights, images: Array, size: int) -> Array:
+    from flax import linen
+
+    def apply(layer: Layer, x: Array) -> Array:
+        strides, padding = (layer.stride, layer.stride), layer.padding
+        if layer.name.endswith("max"):
+            return linen.max_pool(x, (3, 3), strides, padding)
+        if not layer.features:
+            return linen.avg_pool(x, (3, 3), strides, padding, count_include_pad=False)
+        kernel, bias = weights[layer.name]
+        axes = ("NHWC", "HWIO", "NHWC")
+        y = jax.lax.conv_general_dilated(
+            x, kernel, strides, padding, dimension_numbers=axes
+        )
+        return jax.nn.relu(y + bias.reshape(1, 1, 1, -1))
+
     x = images.astype(jnp.float32) / 255.0
     shape = (x.shape[0], size, size, x.shape[3])
     x = 2.0 * jax.image.resize(x, shape, "bilinear", antialias=False) - 1.0
     x = jnp.broadcast_to(x, (*x.shape[:3], 3))
-    return jnp.mean(inception(weights, x), axis=(1, 2))
+    x = _passed(x, apply, functools.partial(jnp.concatenate, axis=-1))
+    return jnp.mean(x, axis=(1, 2))

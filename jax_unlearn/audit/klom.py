@@ -1,31 +1,28 @@
 """KLoM: Kullback-Leibler divergence of the margins of unlearned and retrained models.
 
-Example by example, the margins of N unlearned and M retrained models are put into
-histograms with common bins. F is the number of examples, K of classes.
+Example by example, the margins are put into histograms with common bins.
 """
 
-import dataclasses
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jax_unlearn.audit import _checks
-from jax_unlearn.audit.card import FigureCard
+from jax_unlearn.audit.evidence import FigureCard
 from jax_unlearn.errors import InputError
 
 __all__ = ["Klom", "klom", "klom_null"]
 
 
 class Klom(NamedTuple):
-    """Divergence of the margins; natural logarithms.
+    """Divergence of the margins of N unlearned and M retrained models, in nats.
 
     Attributes:
       per_example: `f64[F]`, 0..log(1/floor).
-      mean: over the examples.
-      median: over the examples.
+      mean, median: over the examples.
       quantile_95: value that 95 percent of the examples stay below.
-      models: (N, M), numbers of unlearned and of retrained models.
+      models: (N, M).
       bins: number of bins.
     """
 
@@ -53,8 +50,8 @@ def klom(
     example evenly; the last bin holds the largest margin. (Public code drops that one,
     and gives 0 where all retrained margins are equal and the largest.) p and q are the
     shares of the two ensembles, no less than `floor` and then divided by their sum, so
-    that the very same margins give 0 (the published code lifts q alone, a difference
-    of the order of bins · floor, 0.0002). Equal margins throughout give 0.
+    that the very same margins give 0 (the published code lifts q alone, a difference of
+    the order of bins · floor, 0.0002). Equal margins throughout give 0.
 
     Target: the value between two ensembles of retrained models, not 0 (`klom_null`).
     Compare only figures from equal numbers of models and bins.
@@ -67,8 +64,8 @@ def klom(
       floor: least share of a bin, over 0 and under 1/bins.
 
     Raises:
-      InputError: fewer than 2 models, values not finite, other numbers of examples,
-        an option out of range.
+      InputError: fewer than 2 models, values not finite, other numbers of examples, an
+        option out of range.
 
     Source: Georgiev et al., arXiv 2410.23232.
 
@@ -113,32 +110,18 @@ def klom_null(
 ) -> Klom:
     """KLoM of two ensembles of one distribution, by simulation: the noise level.
 
-    What perfect unlearning gets with so few models. Were all bins well filled, it would
-    be about (bins - 1)/2 · (1/N + 1/M); but the bins reach as far as the outermost
-    margin, and each nearly empty one where a retrained model happens to be missing adds
-    about (1/N) log(1/(N · floor)). With N = M and the defaults the mean is 7.9 for 5
-    models, 5.6 for 10, 3.1 for 20, 0.88 for 50, 0.35 for 100, 0.15 for 200 and 0.05 for
-    512, against a largest value of 11.5: KLoM of a few models says little.
-
-    Margins are drawn from a normal distribution; its mean and width do not matter while
-    no margin is clipped.
-
-    Args:
-      unlearned_models: N.
-      retrained_models: M.
-      bins: number of bins, at least 2.
-      floor: least share of a bin.
-      draws: examples to simulate.
-      seed: of the draw.
-
-    Returns:
-      As `klom`, each draw an example.
+    What perfect unlearning of N models gets beside M retrained ones, each of `draws` an
+    example. Were all bins well filled, it would be about (bins - 1)/2 · (1/N + 1/M);
+    but the bins reach as far as the outermost margin, and each nearly empty one where a
+    retrained model happens to be missing adds about (1/N) log(1/(N · floor)). With N =
+    M and the defaults the mean is 7.9 for 5 models, 5.6 for 10, 3.1 for 20, 0.88 for
+    50, 0.35 for 100, 0.15 for 200 and 0.05 for 512, against a largest value of 11.5:
+    KLoM of a few models says little. Margins are drawn from a normal distribution; its
+    mean and width do not matter while no margin is clipped. Source: our choice.
 
     Raises:
       InputError: fewer than 2 models of either kind, fewer than 1 draw, an option out
         of range.
-
-    Source: our choice.
 
     >>> few, many = klom_null(10, 10, draws=200), klom_null(100, 100, draws=200)
     >>> few.mean > many.mean > 19 / 2 * (1 / 100 + 1 / 100)
@@ -157,20 +140,19 @@ def _shares(values: np.ndarray, edges: np.ndarray, floor: float) -> np.ndarray:
 
 
 KLOM = FigureCard(
-    key="klom",
+    "klom",
+    "KLoM (mean)",
+    "divergence of the margins of one sample from Retrain's",
     against=lambda models, others, seed: klom(models.margins, others.margins),
     read=attrgetter("mean"),
-    label="KLoM (mean)",
-    meaning="divergence of the margins of one sample from Retrain's",
     group="klom",
     tells="traces",
     models=4,
     source="Georgiev et al., arXiv 2410.23232",
 )
-KLOM_95 = dataclasses.replace(
-    KLOM,
-    key="klom_95",
+KLOM_95 = KLOM.like(
+    "klom_95",
+    "KLoM (95 % of samples)",
+    "the same, its upper end",
     read=attrgetter("quantile_95"),
-    label="KLoM (95 % of samples)",
-    meaning="the same, its upper end",
 )

@@ -2,19 +2,16 @@
 
 A population attack has one rule for all samples; this one has a rule for each, fitted
 on an ensemble, and finds what the average hides. Shapes: N models that were trained
-with the samples and unlearned them, M models that never saw them, F forget samples, K
-classes. numpy float64 on the host.
+with the samples and unlearned them, M models that never saw them, F forget samples.
 """
 
-import dataclasses
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jax_unlearn.audit import _checks
-from jax_unlearn.audit.card import FigureCard
-from jax_unlearn.audit.evidence import Evidence
+from jax_unlearn.audit.evidence import Evidence, FigureCard
 from jax_unlearn.audit.rates import (
     Rate,
     Roc,
@@ -28,15 +25,9 @@ from jax_unlearn.errors import InputError
 
 __all__ = ["ULira", "u_lira"]
 
-RELATIVE_FLOOR = 0.01
-"""Least standard deviation, as a share of its root mean square over the samples."""
-
-ABSOLUTE_FLOOR = 1e-6
-"""Least standard deviation of all, in log-odds: the grain of float32 near 10."""
-
-RESAMPLES = 1000
-"""Bootstrap resamples of the samples."""
-
+RELATIVE_FLOOR = 0.01  # least deviation, in root mean squares over the samples
+ABSOLUTE_FLOOR = 1e-6  # least deviation in log-odds: the grain of float32 near 10
+RESAMPLES = 1000  # bootstrap resamples of the samples
 EDGES = 1024
 """Scores that bound the bins of the bootstrapped AUC; the AUC itself is not binned."""
 
@@ -45,17 +36,14 @@ class ULira(NamedTuple):
     """What U-LiRA finds on held-out models; 50 %, 0.5 and Retrain's values are targets.
 
     Attributes:
-      accuracy: share of the models put on their right side at likelihood ratio 1,
-        both kinds weighed alike, in percent.
-      accuracy_low, accuracy_high: its interval over samples.
+      accuracy: share of the models put on their right side at likelihood ratio 1, both
+        kinds weighed alike, in percent.
       auc: area under the ROC curve of the models of one fold, averaged over the folds,
         0..1. Below 0.5 is the noise of too few models: read it as 0.5.
-      auc_low, auc_high: its interval over samples.
-      tpr_1: true-positive rate at 1 % false positives, pooled over the folds.
-      tpr_01: the same at 0.1 %.
-      roc: ROC curve pooled over the folds.
-      per_example_accuracy: accuracy on each sample, in percent, `f64[F]`.
-      per_example_auc: AUC on each sample, `f64[F]`.
+      accuracy_low, accuracy_high, auc_low, auc_high: their intervals over samples.
+      tpr_1, tpr_01: true-positive rate at 1 % and at 0.1 % false positives.
+      roc: ROC curve; like the rates, pooled over the folds.
+      per_example_accuracy, per_example_auc: on each sample, `f64[F]`.
       models: (N, M).
     """
 
@@ -84,26 +72,24 @@ def u_lira(
 ) -> ULira:
     """Tell models that unlearned each sample from models that never saw it.
 
-    For each sample x a Gaussian is fitted to the confidences of either kind of model
-    on all folds but one, and the held-out models of BOTH kinds are scored with
-    log N(s; mu_u, sigma_u) - log N(s; mu_r, sigma_r). A positive score says
-    "unlearned": N_u/(N_u + N_r) > 1/2. Every model is held out once and never scored
-    by a Gaussian fitted to it; scored in-sample, two ensembles of one distribution
-    would seem different. `u_lira(retrained_a, retrained_b)` is the null.
+    For each sample x a Gaussian is fitted to the confidences of either kind of model on
+    all folds but one, and the held-out models of BOTH kinds are scored with log N(s;
+    mu_u, sigma_u) - log N(s; mu_r, sigma_r). A positive score says "unlearned". Every
+    model is held out once and never scored by a Gaussian fitted to it; scored
+    in-sample, two ensembles of one distribution would seem different.
+    `u_lira(retrained_a, retrained_b)` is the null.
 
-    - Accuracy and AUC compare models held out together and are averaged over the
-      folds: 50 and 0.5 in expectation for two ensembles of one distribution, however
-      few. Pooling the folds' scores would pull the AUC of few models below 0.5. The
-      ROC curve and both rates do pool them, for resolution; the area under `roc` may
-      so differ from `auc`. Models that vary as a whole lift the rates above 1 and 0.1
-      even under the null: read them beside it.
+    - Accuracy and AUC compare models held out together and are averaged over the folds:
+      50 and 0.5 in expectation for two ensembles of one distribution, however few;
+      pooling the scores would pull the AUC of few models below 0.5. The ROC curve and
+      both rates do pool them, for resolution. Models that vary as a whole lift the
+      rates above 1 and 0.1 even under the null: read them beside it.
     - Model i of one kind is held out with model i of the other where N = M, so models
       that share a seed are never on both sides.
-    - Intervals: models are the independent units, but cross-fitting few models
-      leaves none to draw from. So the intervals of accuracy and AUC resample SAMPLES
-      (1000 times): they hold for other samples and these models, not for other models.
-      Those of the rates are Clopper-Pearson on N·F scores that share models: too
-      narrow. The spread over other ensembles is seen by the null.
+    - The intervals of accuracy and AUC resample SAMPLES (1000 times): they hold for
+      these models, for cross-fitting few models leaves none to draw from. Those of the
+      rates are Clopper-Pearson on N·F scores that share models: too narrow. The spread
+      over other ensembles is seen by the null.
     - Standard deviations (over n - 1) count as at least 1 % of their root mean square
       over the samples of their kind, and at least 1e-6: a sample on which all fitted
       models agree is told apart with great but finite confidence, and scores 0, half
@@ -116,8 +102,8 @@ def u_lira(
         them and then unlearned, `[N, F]`.
       retrained: of models that never saw them, same samples and order, `[M, F]`.
       folds: number of folds; each kind needs twice as many models.
-      fix_variance: use the root mean square over the samples for every sample. Wise
-        for few models, whose own deviations are noise (Carlini et al. do so).
+      fix_variance: use the root mean square over the samples for every sample. Wise for
+        few models, whose own deviations are noise (Carlini et al. do so).
       level: of the intervals.
       seed: deals the models into folds and draws the resamples.
 
@@ -136,19 +122,30 @@ def u_lira(
     _checks.level(level)
     if folds < 2:
         raise InputError(f"folds={folds} hold nothing out; try 2")
+    from scipy.stats import mannwhitneyu
+
     u, r = _checks.ensembles(unlearned, retrained, least=2 * folds)
-    held_u, held_r = _deal(len(u), folds, seed), _deal(len(r), folds, seed)
+    # Fold of each model; equal sizes are dealt alike.
+    held_u, held_r = (
+        _checks.generator(seed).permutation(np.arange(len(side)) % folds)
+        for side in (u, r)
+    )
     pairs, aucs, sample_aucs, sample_accuracies = [], [], [], []
     for fold in range(folds):
         ratio = _ratio(u[held_u != fold], r[held_r != fold], fix_variance)
         positive, negative = ratio(u[held_u == fold]), ratio(r[held_r == fold])
         pairs.append((positive, negative))
         aucs.append(roc_auc(positive.ravel(), negative.ravel()))
-        sample_aucs.append(_column_auc(positive, negative))
+        # Of each column, ties half.
+        wins = mannwhitneyu(positive, negative, axis=0, method="asymptotic").statistic
+        sample_aucs.append(wins / (len(positive) * len(negative)))
         right = share_positive(positive) + share_positive(-negative)
         sample_accuracies.append(right / 2)
     accuracies = 100 * np.mean(sample_accuracies, axis=0)
-    counts = _resample_counts(u.shape[1], seed)
+    # How often each bootstrap resample holds each sample, `[R, F]`.
+    share = np.full(u.shape[1], 1 / u.shape[1])
+    rng = _checks.generator(seed, 1)
+    counts = rng.multinomial(u.shape[1], share, size=RESAMPLES).astype(np.float64)
     drawn_aucs = np.mean([_resampled_auc(p, n, counts) for p, n in pairs], axis=0)
     positives, negatives = (np.concatenate(s).ravel() for s in zip(*pairs, strict=True))
     return ULira(
@@ -187,34 +184,14 @@ def _gaussian(scores: np.ndarray, fix_variance: bool) -> tuple[np.ndarray, np.nd
     return scores.mean(axis=0), np.maximum(std, floor)
 
 
-def _deal(size: int, folds: int, seed: int) -> np.ndarray:
-    """Fold of each model; equal sizes are dealt alike."""
-    return _checks.generator(seed).permutation(np.arange(size) % folds)
-
-
-def _column_auc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
-    """AUC of each column, `[F]`, ties half."""
-    from scipy.stats import mannwhitneyu
-
-    wins = mannwhitneyu(positive, negative, axis=0, method="asymptotic").statistic
-    return wins / (len(positive) * len(negative))
-
-
-def _resample_counts(samples: int, seed: int) -> np.ndarray:
-    """How often each bootstrap resample holds each sample, `f64[R, F]`."""
-    rng = _checks.generator(seed, 1)
-    share = np.full(samples, 1 / samples)
-    return rng.multinomial(samples, share, size=RESAMPLES).astype(np.float64)
-
-
 def _resampled_auc(
     positive: np.ndarray, negative: np.ndarray, counts: np.ndarray
 ) -> np.ndarray:
     """AUC `[R]` of the scores of each resample's samples, pooled over them.
 
-    Exact for up to 1024 distinct scores. Beyond, scores between two of 1024 evenly
-    spaced quantiles count as ties, which moves the AUC by some 0.0005 at most. Whole
-    numbers below 2^24 stay exact in the float32 product.
+    Scores between two of 1024 evenly spaced quantiles count as ties, which moves the
+    AUC by some 0.0005 at most. Whole numbers below 2^24 stay exact in the float32
+    product.
     """
     values = np.unique(np.concatenate([positive, negative]))
     if len(values) > EDGES:
@@ -248,40 +225,32 @@ def _drawn(models: Evidence, others: Evidence, level: float) -> dict[str, Any]:
 
 
 LIRA_ACCURACY = FigureCard(
-    key="lira_accuracy",
-    against=lambda models, others, seed: u_lira(
-        models.margins, others.margins, seed=seed
-    ),
+    "lira_accuracy",
+    "U-LiRA accuracy %",
+    "models told from Retrain sample by sample; guessing is 50",
+    against=lambda ours, others, seed: u_lira(ours.margins, others.margins, seed=seed),
     read=attrgetter("accuracy"),
-    label="U-LiRA accuracy %",
     digits=1,
-    meaning="models told from Retrain sample by sample; guessing is 50",
     group="u_lira",
     tells="traces",
     models=8,
     source="Hayes et al., arXiv 2403.01218",
 )
-LIRA_AUC = dataclasses.replace(
-    LIRA_ACCURACY,
-    key="lira_auc",
+LIRA_AUC = LIRA_ACCURACY.like(
+    "lira_auc",
+    "U-LiRA AUC",
+    "the same by rank; guessing is 0.5",
     read=attrgetter("auc"),
-    label="U-LiRA AUC",
     digits=3,
-    meaning="the same by rank; guessing is 0.5",
     detail=_drawn,
 )
-LIRA_TPR_1 = dataclasses.replace(
-    LIRA_ACCURACY,
-    key="lira_tpr_1",
-    read=attrgetter("tpr_1.value"),
-    label="U-LiRA TPR at 1 % FPR, %",
-    digits=2,
-    meaning="traces found while 1 % of Retrain's are called traces",
-)
-LIRA_TPR_01 = dataclasses.replace(
-    LIRA_TPR_1,
-    key="lira_tpr_01",
-    read=attrgetter("tpr_01.value"),
-    label="U-LiRA TPR at 0.1 % FPR, %",
-    meaning="traces found while 0.1 % of Retrain's are called traces",
+LIRA_TPR_1, LIRA_TPR_01 = (
+    LIRA_ACCURACY.like(
+        f"lira_{field}",
+        f"U-LiRA TPR at {percent} % FPR, %",
+        f"traces found while {percent} % of Retrain's are called traces",
+        read=attrgetter(f"{field}.value"),
+        digits=2,
+    )
+    for field, percent in (("tpr_1", 1), ("tpr_01", 0.1))
 )

@@ -15,7 +15,6 @@ None of them is better for being higher or lower. They judge a population and ca
 single samples that are still exposed. The samples may come in any order.
 """
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -24,16 +23,14 @@ import numpy as np
 
 from jax_unlearn._validate import at_least
 from jax_unlearn.audit import _checks
-from jax_unlearn.audit.card import FigureCard
-from jax_unlearn.audit.evidence import Evidence
+from jax_unlearn.audit.evidence import Evidence, FigureCard
 from jax_unlearn.audit.features import FLOOR, entropy
 from jax_unlearn.audit.rates import share_positive
 from jax_unlearn.errors import InputError
 
 __all__ = ["entropy_mia_member_rate", "loss_mia_accuracy", "svc_mia_efficacy"]
 
-MIN_LOSSES = 10
-"""Least samples a side for the cross-validated attack: a tenth is held out."""
+MIN_LOSSES = 10  # a side, least for the cross-validated attack: a tenth is held out
 
 
 def svc_mia_efficacy(
@@ -49,15 +46,14 @@ def svc_mia_efficacy(
       retain_conf: true-class probabilities of the unlearned model on D_r, `[N]`.
       test_conf: the same on D_t, `[M]`; without the classes forgotten as a whole.
       forget_conf: the same on D_f, `[F]`.
-      seed: the larger of D_r and D_t is cut to a random sample of the other's size,
-        so that neither class is the likelier one; SalUn cuts D_r only and takes its
-        first samples (our choice).
+      seed: the larger of D_r and D_t is cut to a random sample of the other's size, so
+        that neither class is the likelier one; SalUn cuts D_r only and takes its first
+        samples (our choice).
 
     Returns:
-      A percentage, 0..100. 0: every forget sample still looks like training data. 50
-      by definition (our choice) if all members and non-members share one value, for
-      then the attack has nothing to go by. The time grows with the square of M: some
-      ten seconds for 10,000.
+      0..100. 0: every forget sample still looks like training data. 50 by definition
+      (our choice) if all members and non-members share one value. Time grows with the
+      square of M: ten seconds for 10,000.
 
     Raises:
       InputError: an empty set, or values outside [0, 1].
@@ -66,9 +62,10 @@ def svc_mia_efficacy(
     25.0
     """
     rng = _checks.generator(seed)
-    retain = np.sort(_checks.confidences("retain_conf", retain_conf))
-    test = np.sort(_checks.confidences("test_conf", test_conf))
-    forget = np.sort(_checks.confidences("forget_conf", forget_conf))
+    given = dict(retain_conf=retain_conf, test_conf=test_conf, forget_conf=forget_conf)
+    retain, test, forget = (
+        np.sort(_checks.confidences(name, values)) for name, values in given.items()
+    )
     retain, test = _equal_sizes(retain, test, rng)
     features = np.concatenate([retain, test])
     if np.ptp(features) == 0:
@@ -86,9 +83,11 @@ def entropy_mia_member_rate(
     """Share of D_f called MEMBER by a logistic regression on the output's entropy.
 
     100 · #{x in D_f : LR(H(p(x))) = member} / |D_f|, where the regression (L2, C=1,
-    balanced class weights) has learned member (D_r) against non-member (D_t). Target:
-    the value of Retrain, not 0. The opposite direction of `svc_mia_efficacy`. Source:
-    Bad Teacher (Chundawat et al., 2023), SSD (Foster et al., 2024), SFRon.
+    balanced class weights) has learned member (D_r) against non-member (D_t). A sample
+    exactly on the boundary counts half, so that constant entropies give 50 (our
+    choice). Target: the value of Retrain, not 0. The opposite direction of
+    `svc_mia_efficacy`. Source: Bad Teacher (Chundawat et al., 2023), SSD (Foster et
+    al., 2024), SFRon.
 
     Args:
       retain_probs: softmax probabilities of the unlearned model on D_r, `[N, K]`.
@@ -97,10 +96,6 @@ def entropy_mia_member_rate(
       standardize: divide the entropies by their standard deviation first. Off, as
         published: the L2 penalty then blinds the attack where all entropies are tiny.
 
-    Returns:
-      A percentage, 0..100. A sample exactly on the boundary counts half, so that
-      constant entropies give 50 (our choice).
-
     Raises:
       InputError: an empty set, or rows that are no probabilities.
 
@@ -108,19 +103,14 @@ def entropy_mia_member_rate(
     >>> entropy_mia_member_rate(sure, unsure, [[1.0, 0.0]] * 3 + [[0.5, 0.5]])
     75.0
     """
-    retain, test, forget = (
-        entropy(_checks.probabilities(name, probs))
-        for name, probs in (
-            ("retain_probs", retain_probs),
-            ("test_probs", test_probs),
-            ("forget_probs", forget_probs),
-        )
-    )
+    retain = entropy(_checks.probabilities("retain_probs", retain_probs))
+    test = entropy(_checks.probabilities("test_probs", test_probs))
+    forget = entropy(_checks.probabilities("forget_probs", forget_probs))
     members = np.repeat([1, 0], [len(retain), len(test)])
     features = np.concatenate([np.sort(retain), np.sort(test)])
-    scale = _scale(features) if standardize else 1.0
-    decision = _regress(features / scale, members, "balanced", forget / scale)
-    return float(100 * share_positive(decision))
+    scale = (float(features.std()) or 1.0) if standardize else 1.0
+    attack = _regression(features / scale, members, class_weight="balanced")
+    return float(100 * share_positive(attack(forget / scale)))
 
 
 def loss_mia_accuracy(
@@ -133,11 +123,12 @@ def loss_mia_accuracy(
 ) -> float:
     """Accuracy of a logistic regression that tells D_f from unseen data by the loss.
 
-    100 · the share of held-out samples put on their right side, averaged over
-    `splits` random splits that hold out a tenth of either side. Target: 50, where D_f
-    and unseen data are one distribution; Retrain's value where they are not (a
-    long-tailed D_f against a balanced test set). Source: the starting kit of the
-    NeurIPS 2023 unlearning challenge; SCRUB (Kurmanji et al., 2023).
+    100 · the share of held-out samples put on their right side, averaged over `splits`
+    random splits that hold out a tenth of either side. Target: 50, which constant
+    losses give; less is the noise of the splits. Where D_f and unseen data are not one
+    distribution (a long-tailed D_f against a balanced test set), Retrain's value.
+    Source: the starting kit of the NeurIPS 2023 unlearning challenge; SCRUB (Kurmanji
+    et al., 2023).
 
     Args:
       forget_losses: losses of the unlearned model on D_f, `[F]`.
@@ -145,13 +136,7 @@ def loss_mia_accuracy(
       splits: number of random splits.
       seed: draws the splits and cuts the larger set to a random sample of the other's
         size, so that 50 is what guessing gives.
-      standardize: divide the losses by their standard deviation first. Off, as
-        published: the L2 penalty then blinds the attack where all losses are tiny.
-
-    Returns:
-      A percentage, 0..100. A sample exactly on the boundary counts half, so that
-      constant losses give 50 (our choice). A value below 50 is the noise of the
-      splits: read it as 50.
+      standardize: as in `entropy_mia_member_rate`.
 
     Raises:
       InputError: fewer than 10 samples a side, losses not finite, `splits` below 1.
@@ -172,7 +157,7 @@ def loss_mia_accuracy(
             )
     forget, unseen = _equal_sizes(forget, unseen, _checks.generator(seed))
     features = np.concatenate([forget, unseen])
-    features = features / (_scale(features) if standardize else 1.0)
+    features = features / ((float(features.std()) or 1.0) if standardize else 1.0)
     members = np.repeat([1, 0], [len(forget), len(unseen)])
     from sklearn.model_selection import StratifiedShuffleSplit
 
@@ -180,9 +165,9 @@ def loss_mia_accuracy(
     held_out = 2 * math.ceil(len(forget) / 10)
     cut = StratifiedShuffleSplit(splits, test_size=held_out, random_state=seed)
     for train, held in cut.split(features[:, None], members):
-        decision = _regress(features[train], members[train], None, features[held])
+        attack = _regression(features[train], members[train])
         side = np.where(members[held] == 1, 1.0, -1.0)
-        shares.append(share_positive(side * decision))
+        shares.append(share_positive(side * attack(features[held])))
     return float(100 * np.mean(shares))
 
 
@@ -200,74 +185,57 @@ def _equal_sizes(
     return cut(first), cut(second)
 
 
-def _regress(
-    features: np.ndarray,
-    members: np.ndarray,
-    class_weight: str | None,
-    query: np.ndarray,
-) -> np.ndarray:
-    """Decision values `[Q]`, positive for members, of a logistic regression."""
+def _regression(features: np.ndarray, members: np.ndarray, **options: Any) -> Any:
+    """Return the decision of a logistic regression, positive for members."""
     from sklearn.linear_model import LogisticRegression
 
-    attack = LogisticRegression(class_weight=class_weight)
-    attack.fit(features[:, None], members)
-    return attack.decision_function(query[:, None])
+    attack = LogisticRegression(**options).fit(features[:, None], members)
+    return lambda query: attack.decision_function(query[:, None])
 
 
-def _scale(features: np.ndarray) -> float:
-    """Standard deviation, 1 where it is 0."""
-    return float(features.std()) or 1.0
+def _each(attack: Any, *parts: np.ndarray, **options: Any) -> list[float]:
+    """Attack every model with what it says of some parts, `[N, ...]` each."""
+    return [attack(*one, **options) for one in zip(*parts, strict=True)]
 
 
-def _sets(models: Evidence, given: dict[str, np.ndarray]) -> Iterator[tuple[Any, ...]]:
-    """Yield what each model says of the retain, the test and the forget samples."""
-    test = given["test"][:, models.tested]
-    return zip(given["retain"], test, given["forget"], strict=True)
+def _sets(models: Evidence, given: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Return what the models say of the retain, the test and the forget samples."""
+    return given["retain"], given["test"][:, models.tested], given["forget"]
 
 
-def _losses(models: Evidence) -> Iterator[tuple[Any, ...]]:
-    """Yield the losses of each model on the forget and the unseen samples."""
-    confidences = (models.confidence[part] for part in ("forget", "unseen"))
-    return zip(*(-np.log(np.maximum(c, FLOOR)) for c in confidences), strict=True)
+def _losses(models: Evidence) -> Iterator[np.ndarray]:
+    """Yield the losses of the models on the forget and on the unseen samples."""
+    for part in ("forget", "unseen"):
+        yield -np.log(np.maximum(models.confidence[part], FLOOR))
 
 
 MIA = FigureCard(
-    key="mia",
-    alone=lambda models, seed: [
-        svc_mia_efficacy(*three, seed=seed)
-        for three in _sets(models, models.confidence)
-    ],
-    label="MIA (SVC, called non-member) %",
+    "mia",
+    "MIA (SVC, called non-member) %",
+    "forget samples that an SVC on the confidence calls non-members",
+    alone=lambda models, seed: _each(
+        svc_mia_efficacy, *_sets(models, models.confidence), seed=seed
+    ),
     digits=1,
     kind="level",
-    meaning="forget samples that an SVC on the confidence calls non-members",
     group="standard",
     tells="attack",
     source="Fan et al. (SalUn), arXiv 2310.12508",
 )
-MIA_ENTROPY = FigureCard(
-    key="mia_entropy",
-    alone=lambda models, seed: [
-        entropy_mia_member_rate(*three) for three in _sets(models, models.probs)
-    ],
-    label="MIA (entropy, called member) %",
-    digits=1,
-    kind="level",
-    meaning="forget samples that a logistic regression on the entropy calls members",
+MIA_ENTROPY = MIA.like(
+    "mia_entropy",
+    "MIA (entropy, called member) %",
+    "forget samples that a logistic regression on the entropy calls members",
+    alone=lambda ours, seed: _each(entropy_mia_member_rate, *_sets(ours, ours.probs)),
     group="mia",
     tells="attack",
     source="Chundawat et al. (Bad Teacher), arXiv 2205.08096",
 )
-MIA_LOSS = dataclasses.replace(
-    MIA_ENTROPY,
-    key="mia_loss",
-    alone=lambda models, seed: [
-        loss_mia_accuracy(*two, seed=seed) for two in _losses(models)
-    ],
-    label="MIA (loss, accuracy) %",
-    meaning=(
-        "accuracy of telling forget from unseen samples by the loss; guessing is 50"
-    ),
+MIA_LOSS = MIA_ENTROPY.like(
+    "mia_loss",
+    "MIA (loss, accuracy) %",
+    "accuracy of telling forget from unseen samples by the loss; guessing is 50",
+    alone=lambda ours, seed: _each(loss_mia_accuracy, *_losses(ours), seed=seed),
     reads=("unseen",),
     source="Kurmanji et al. (SCRUB), arXiv 2302.09880",
 )

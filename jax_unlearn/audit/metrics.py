@@ -4,16 +4,13 @@ UA, FA, RA, TA and MIA in percent; the target of each is Retrain's value, so tha
 is better for being higher or lower. Plain arrays in, from any framework.
 """
 
-import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jax_unlearn.audit import _checks
-from jax_unlearn.audit.card import FigureCard
-from jax_unlearn.audit.evidence import Evidence
+from jax_unlearn.audit.evidence import Evidence, FigureCard
 from jax_unlearn.audit.features import accuracy, true_class_confidence
 from jax_unlearn.audit.membership import MIA, svc_mia_efficacy
 from jax_unlearn.errors import InputError
@@ -24,18 +21,14 @@ __all__ += ["unlearning_metrics"]
 GAP_METRICS = ("ua", "ra", "ta", "mia")
 """The metrics that Avg. Gap averages over."""
 
-CONSISTENT = 0.1
-"""How far UA + FA may be from 100: figures copied from a table are rounded."""
+CONSISTENT = 0.1  # how far UA + FA may be from 100: figures of a table are rounded
 
 
 class Predictions(NamedTuple):
-    """What a model says of a set of samples, under the test-time transform.
+    """Softmax probabilities `[N, K]` under the test-time transform, and true classes.
 
-    Attributes:
-      probs: softmax probabilities `[N, K]`.
-      labels: true classes `[N]`.
-      index: ids of the samples in the training arrays `[N]`, or None. With ids,
-        overlapping forget and retain sets and repeated samples are found out.
+    With the samples' ids in the training arrays, `index` `[N]`, overlapping forget and
+    retain sets and repeated samples are found out.
     """
 
     probs: Any
@@ -47,10 +40,9 @@ class Metrics(NamedTuple):
     """Five percentages, 0..100, each with Retrain's value as its target.
 
     Attributes:
-      ua: unlearning accuracy, 100 - accuracy on D_f.
-      fa: accuracy on D_f, 100 - UA.
-      ra: accuracy on D_r.
-      ta: accuracy on D_t, without the classes forgotten as a whole.
+      ua: unlearning accuracy, 100 - FA.
+      fa, ra, ta: accuracy on D_f, on D_r, and on D_t without the classes forgotten as a
+        whole.
       mia: share of D_f called non-member (`svc_mia_efficacy`).
     """
 
@@ -69,21 +61,14 @@ def unlearning_metrics(
     forgotten_classes: Sequence[int] = (),
     seed: int = 0,
 ) -> Metrics:
-    """UA, FA, RA, TA and the SVC's MIA of one model.
+    """UA, FA, RA, TA and the SVC's MIA of one model's predictions on D_f, D_r and D_t.
 
-    Source: the evaluation of SalUn (Fan et al., ICLR 2024).
-
-    Args:
-      forget: predictions on D_f.
-      retain: predictions on D_r.
-      test: predictions on D_t.
-      forgotten_classes: classes forgotten as a whole; their test samples leave TA and
-        the MIA.
-      seed: draws the MIA's sample of D_r (see `svc_mia_efficacy`).
+    The test samples of classes forgotten as a whole leave TA and the MIA. Source: the
+    evaluation of SalUn (Fan et al., ICLR 2024).
 
     Raises:
-      InputError: arrays that are no predictions; forget and retain sets that overlap;
-        a forgotten class that D_r still holds, or that leaves no test sample.
+      InputError: arrays that are no predictions; forget and retain sets that overlap; a
+        forgotten class that D_r still holds, or that leaves no test sample.
 
     >>> sure, unsure = [0.9, 0.1], [0.4, 0.6]
     >>> unlearning_metrics(
@@ -93,17 +78,13 @@ def unlearning_metrics(
     ... )
     Metrics(ua=50.0, fa=50.0, ra=100.0, ta=50.0, mia=50.0)
     """
-    forget, retain, test = (
-        _checked(name, given)
-        for name, given in (("forget", forget), ("retain", retain), ("test", test))
-    )
+    forget, retain = _checked("forget", forget), _checked("retain", retain)
+    test = _checked("test", test)
     _check_sets(forget, retain, test)
     if len(forgotten_classes):
         test = _without_classes(retain, test, forgotten_classes)
     fa, ra, ta = (accuracy(*given[:2]) for given in (forget, retain, test))
-    confidences = (
-        true_class_confidence(*given[:2]) for given in (retain, test, forget)
-    )
+    confidences = (true_class_confidence(*s[:2]) for s in (retain, test, forget))
     mia = svc_mia_efficacy(*confidences, seed=seed)
     return Metrics(ua=100 - fa, fa=fa, ra=ra, ta=ta, mia=mia)
 
@@ -113,10 +94,6 @@ def avg_gap(metrics: Metrics, retrained: Metrics) -> float:
 
     (1/4) sum_m |m - m*|, 0 where all four agree, at most 100. Read it beside the gap
     between two Retrain models of different seeds (`compare`), which is not 0 either.
-
-    Args:
-      metrics: of the unlearned model.
-      retrained: of Retrain on the same split.
 
     Raises:
       InputError: a figure outside 0..100, or UA + FA other than 100.
@@ -133,15 +110,8 @@ def tow(metrics: Metrics, retrained: Metrics) -> float:
     """Tug of war: how near Retrain on D_f, D_r and D_t at once.
 
     prod_{s in f, r, t} (1 - |acc_s - acc_s*|), accuracies as fractions: 0..1, 1 where
-    all three are Retrain's. Source: Zhao et al., "What makes unlearning hard and what
-    to do about it", 2024.
-
-    Args:
-      metrics: of the unlearned model.
-      retrained: of Retrain on the same split.
-
-    Raises:
-      InputError: as `avg_gap`.
+    all three are Retrain's. It takes and refuses what `avg_gap` does. Source: Zhao et
+    al., "What makes unlearning hard and what to do about it", 2024.
 
     >>> method = Metrics(ua=50.0, fa=50.0, ra=100.0, ta=80.0, mia=50.0)
     >>> retrain = Metrics(ua=0.0, fa=100.0, ra=100.0, ta=100.0, mia=30.0)
@@ -155,29 +125,18 @@ def tow_mia(metrics: Metrics, retrained: Metrics) -> float:
     """Tug of war with the membership attack in place of the accuracy on D_f.
 
     (1 - |MIA - MIA*|) · prod_{s in r, t} (1 - |acc_s - acc_s*|), as fractions: 0..1, 1
-    where MIA and both accuracies are Retrain's. Source: Zhao et al., 2024.
+    where MIA and both accuracies are Retrain's. It takes and refuses what `tow` does.
+    Source: Zhao et al., 2024.
 
-    Args:
-      metrics: as in `tow`.
-      retrained: as in `tow`.
-
-    Raises:
-      InputError: as `tow`.
-
-    >>> method = Metrics(ua=50.0, fa=50.0, ra=100.0, ta=80.0, mia=50.0)
     >>> retrain = Metrics(ua=0.0, fa=100.0, ra=100.0, ta=100.0, mia=30.0)
-    >>> round(tow_mia(method, retrain), 12)
+    >>> round(tow_mia(retrain._replace(ta=80.0, mia=50.0), retrain), 12)
     0.64
     """
     return _product(metrics, retrained, ("mia", "ra", "ta"))
 
 
 def check_metrics(name: str, metrics: Metrics) -> Metrics:
-    """Return `metrics` itself, refusing what no model can score.
-
-    Args:
-      name: what the message calls it.
-      metrics: the figures.
+    """Return `metrics`, called `name`, refusing what no model can score.
 
     Raises:
       InputError: a figure outside 0..100, or UA + FA more than 0.1 from 100.
@@ -205,9 +164,7 @@ def _product(metrics: Metrics, retrained: Metrics, fields: tuple[str, ...]) -> f
     return float(np.clip(np.prod(shares), 0.0, 1.0))
 
 
-def _distances(
-    metrics: Metrics, retrained: Metrics, fields: tuple[str, ...]
-) -> list[float]:
+def _distances(metrics: Metrics, retrained: Metrics, fields: Any) -> list[float]:
     m, r = check_metrics("metrics", metrics), check_metrics("retrained", retrained)
     return [abs(getattr(m, field) - getattr(r, field)) for field in fields]
 
@@ -237,37 +194,33 @@ def _check_sets(forget: Predictions, retain: Predictions, test: Predictions) -> 
     widths = [given.probs.shape[1] for given in (forget, retain, test)]
     if len(set(widths)) > 1:
         raise InputError(
-            f"forget, retain and test have {widths} classes; give the outputs of one "
-            "model"
+            f"forget, retain and test have {widths} classes; give outputs of one model"
         )
-    if forget.index is None or retain.index is None:
-        return
-    both = np.intersect1d(forget.index, retain.index)
-    if both.size:
-        raise InputError(
-            f"forget.index and retain.index share {both.size} ids, {both[0]} first; "
-            "cut both sets from one split"
-        )
+    if forget.index is not None and retain.index is not None:
+        both = np.intersect1d(forget.index, retain.index)
+        if both.size:
+            raise InputError(
+                f"forget.index and retain.index share {both.size} ids, {both[0]} "
+                "first; cut both sets from one split"
+            )
 
 
 def _without_classes(
     retain: Predictions, test: Predictions, forgotten: Sequence[int]
 ) -> Predictions:
     """Return the test samples of the classes not forgotten."""
-    classes = _checks.class_labels(
-        "forgotten_classes", forgotten, len(forgotten), test.probs.shape[1]
-    )
-    held = np.isin(retain.labels, classes)
+    name, num_classes = "forgotten_classes", test.probs.shape[1]
+    classes = _checks.class_labels(name, forgotten, len(forgotten), num_classes)
+    held, keep = np.isin(retain.labels, classes), ~np.isin(test.labels, classes)
     if held.any():
         raise InputError(
-            f"forgotten_classes={classes.tolist()} but {held.sum()} retain samples are "
-            "of these classes; name only classes forgotten as a whole"
+            f"{name}={classes.tolist()} but {held.sum()} retain samples are of these "
+            "classes; name only classes forgotten as a whole"
         )
-    keep = ~np.isin(test.labels, classes)
     if not keep.any():
         raise InputError(
-            f"forgotten_classes={classes.tolist()} leave no test sample; give test "
-            "samples of the other classes"
+            f"{name}={classes.tolist()} leave no test sample; give test samples of the "
+            "other classes"
         )
     return Predictions(test.probs[keep], test.labels[keep])
 
@@ -280,75 +233,61 @@ def _accuracies(models: Evidence, part: str) -> np.ndarray:
     return 100 * right.mean(axis=1)
 
 
-def _model_by_model(
-    distance: Callable[[Metrics, Metrics], float],
-    models: Evidence,
-    others: Evidence,
-    seed: int,
-) -> float:
-    """Return the mean distance of each model from another one."""
-    del seed
-    pairs = zip(_rows(models), _rows(others), strict=True)
-    return float(np.mean([distance(*pair) for pair in pairs]))
+def _mean(distance: Callable[[Metrics, Metrics], float]) -> Callable[..., float]:
+    """Return the mean distance of each of some models from another one."""
 
+    def rows(models: Evidence) -> list[Metrics]:
+        levels = zip(*(models.levels[name] for name in GAP_METRICS), strict=True)
+        return [Metrics(ua, 100 - ua, ra, ta, mia) for ua, ra, ta, mia in levels]
 
-def _rows(models: Evidence) -> list[Metrics]:
-    rows = zip(*(models.levels[name] for name in GAP_METRICS), strict=True)
-    return [Metrics(ua, 100 - ua, ra, ta, mia) for ua, ra, ta, mia in rows]
+    def mean(models: Evidence, others: Evidence, seed: int) -> float:
+        del seed
+        pairs = zip(rows(models), rows(others), strict=True)
+        return float(np.mean([distance(*pair) for pair in pairs]))
+
+    return mean
 
 
 UA = FigureCard(
-    key="ua",
+    "ua",
+    "UA %",
+    "100 - accuracy on the forget set",
     alone=lambda models, seed: 100 - _accuracies(models, "forget"),
-    label="UA %",
     digits=1,
     kind="level",
-    meaning="100 - accuracy on the forget set",
     group="standard",
     tells="answers",
 )
-RA = dataclasses.replace(
-    UA,
-    key="ra",
-    alone=lambda models, seed: _accuracies(models, "retain"),
-    label="RA %",
-    meaning="accuracy on the retain set",
-    tells="others",
-)
-TA = dataclasses.replace(
-    UA,
-    key="ta",
-    alone=lambda models, seed: _accuracies(models, "test"),
-    label="TA %",
-    meaning="accuracy on the test set",
-    tells="others",
+RA, TA = (
+    UA.like(
+        key,
+        f"{key.upper()} %",
+        f"accuracy on the {part} set",
+        alone=lambda models, seed, part=part: _accuracies(models, part),
+        tells="others",
+    )
+    for key, part in (("ra", "retain"), ("ta", "test"))
 )
 AVG_GAP = FigureCard(
-    key="avg_gap",
-    against=functools.partial(_model_by_model, avg_gap),
-    label="Avg. Gap",
+    "avg_gap",
+    "Avg. Gap",
+    "mean distance from Retrain in UA, RA, TA and MIA",
+    against=_mean(avg_gap),
     digits=2,
-    meaning="mean distance from Retrain in UA, RA, TA and MIA",
     group="standard",
     tells="gaps",
     levels=(UA, RA, TA, MIA),
     source="Fan et al. (SalUn), arXiv 2310.12508",
 )
-TOW = FigureCard(
-    key="tow",
-    against=functools.partial(_model_by_model, tow),
-    label="ToW",
+TOW = AVG_GAP.like(
+    "tow",
+    "ToW",
+    "tug of war of the three accuracies, 0 to 1",
+    against=_mean(tow),
+    digits=3,
     kind="closeness",
-    meaning="tug of war of the three accuracies, 0 to 1",
-    group="standard",
-    tells="gaps",
-    levels=AVG_GAP.levels,
     source="Zhao et al., arXiv 2406.01257",
 )
-TOW_MIA = dataclasses.replace(
-    TOW,
-    key="tow_mia",
-    against=functools.partial(_model_by_model, tow_mia),
-    label="ToW-MIA",
-    meaning="the same with the MIA for UA",
+TOW_MIA = TOW.like(
+    "tow_mia", "ToW-MIA", "the same with the MIA for UA", against=_mean(tow_mia)
 )

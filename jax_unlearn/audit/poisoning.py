@@ -1,15 +1,15 @@
 r"""GUS: does the model still remember the noise that its forget set was poisoned with?
 
 Known Gaussian noise ξ_i is added to some training inputs, a model is trained on them
-and made to forget them. A model that does not depend on the noise has
+and made to forget them. For one that does not depend on the noise, exactly,
 
 .. math::
     I_i = \frac{\langle \nabla_x \ell(f(x_i), y_i), \xi_i \rangle}
     {\sigma \|\nabla_x \ell(f(x_i), y_i)\|_2} \sim N(0, 1)
 
-independently over the samples, exactly and whatever the model, because the gradient is
-taken at the CLEAN input x_i, which knows nothing of the noise. No shadow model is
-needed. Source: Pawelczyk et al., arXiv 2406.17216. Shapes: N samples, n poisoned ones.
+independently over the samples, for the gradient is taken at the CLEAN input x_i, which
+knows nothing of the noise: no shadow model is needed. Source: Pawelczyk et al., arXiv
+2406.17216. Shapes: N samples, n poisoned ones.
 """
 
 import functools
@@ -40,12 +40,7 @@ SIDES = {"two-sided": np.abs, "less": np.negative, "greater": np.positive}
 
 
 class Poisoned(NamedTuple):
-    """Training inputs with noise in some of them.
-
-    Attributes:
-      inputs: all inputs, the chosen ones with their noise, `[N, ...]`.
-      noise: what was drawn for the chosen ones, in their order, `f32[n, ...]`.
-    """
+    """Inputs `[N, ...]`, the chosen ones with noise, and theirs, `f32[n, ...]`."""
 
     inputs: np.ndarray
     noise: np.ndarray
@@ -55,15 +50,13 @@ class Gus(NamedTuple):
     """Gaussian unlearning score; the target of each field is that of N(0, 1).
 
     Attributes:
-      mean: of the scores; 0 if the noise is forgotten, below 0 if the model still
-        knows it, above 0 if it was pushed away from it.
-      std: sample standard deviation of the scores; 1 if the noise is forgotten.
-      std_error: std/√n.
+      mean: of the scores; 0 if the noise is forgotten, below 0 if the model still knows
+        it, above 0 if it was pushed away from it.
+      std, std_error: sample standard deviation of the scores, and std/√n.
       low, high: Student's t interval of the mean.
       p_value: of mean 0, from mean·√n ~ N(0, 1), exact if the noise is forgotten.
-      tpr_1: share of scores beyond the threshold that N(0, 1) passes with probability
-        1 %, with its exact interval; target 1 %.
-      tpr_01: the same at 0.1 %; target 0.1 %.
+      tpr_1, tpr_01: share of scores beyond the threshold that N(0, 1) passes with
+        probability 1 % and 0.1 %, their targets.
       samples: their number n.
     """
 
@@ -91,8 +84,8 @@ def poison(
     Inputs keep their type. The noise of a sample depends on the key and on its id
     alone. With `clip` the poisoned inputs are cut to that range while `noise` stays as
     drawn: scores with it are N(0, 1) under the null still, while the difference of the
-    inputs, or anything else that knows both x_i and ξ_i, is not Gaussian. The same
-    holds for rounding the inputs to bytes. Both make the memory of the noise fainter.
+    inputs is not. The same holds for rounding the inputs to bytes. Both make the memory
+    of the noise fainter.
 
     Args:
       inputs: one floating array `[N, ...]`; copied.
@@ -111,7 +104,9 @@ def poison(
     """
     _validate.positive("scale", scale, "try 0.1")
     array = float_inputs("inputs", inputs)
-    rows = np.arange(len(array)) if ids is None else _chosen(ids, len(array))
+    rows = np.arange(len(array)) if ids is None else np.asarray(ids)
+    if len(np.unique(positions("ids", rows, len(array)))) < len(rows):
+        raise InputError("ids name a sample twice; give each id once")
     if clip is not None and not clip[0] < clip[1]:
         raise InputError(f"clip={clip} must be (low, high) with low < high")
 
@@ -143,25 +138,22 @@ def gaussian_score(
     .. math:: I_i = \langle g_i, \xi_i \rangle / (\sigma \|g_i\|_2),
         \qquad g_i = \nabla_x \ell(f(x_i), y_i)
 
-    A model that fits x_i + ξ_i better than x_i gives a negative score. The loss enters
-    by the direction of its gradient only, which is taken from the margin (see
-    `robustness.margin_gradient`): the loss itself underflows on memorised samples.
+    `f32[n]`. A model that fits x_i + ξ_i better than x_i gives a negative score; the
+    score is 0 where the gradient is exactly 0 (many such samples make the test of `gus`
+    conservative). The loss enters by the direction of its gradient only, which is taken
+    from the margin (see `robustness.margin_gradient`): the loss itself underflows on
+    memorised samples.
 
     Args:
       model: the network; outputs are logits `[B, K]`.
       params: its parameters.
       model_state: its state.
-      inputs: the CLEAN inputs of the poisoned samples, `[n, ...]`. At the poisoned
-        ones the gradient depends on the noise, and a model that never saw it scores
-        far from 0 too.
+      inputs: the CLEAN inputs of the poisoned samples, `[n, ...]`: at the poisoned ones
+        a model that never saw the noise scores far from 0 too.
       labels: their true classes `[n]`.
       noise: from `poison`, `[n, ...]`.
       scale: σ of the noise.
-      batch_size: largest number of samples a pass; the last pass is padded.
-
-    Returns:
-      Scores `f32[n]`; 0 for a sample whose gradient is exactly 0 (the outputs do not
-      depend on it; many such samples make the test of `gus` conservative).
+      batch_size: largest number of samples a pass.
 
     Raises:
       InputError: integer inputs, noise of another shape, labels that do not fit, σ not
@@ -194,8 +186,9 @@ def gus(scores: Any, *, alternative: str = "two-sided", level: float = 0.95) -> 
     """Test whether scores are those of a model that does not depend on the noise.
 
     Under the null the mean times √n and every score are N(0, 1), so that p-value and
-    thresholds need no reference model. The interval of the mean holds beyond the null:
-    it estimates how much is remembered. Two models are compared by their intervals.
+    thresholds need no reference model. Models are compared by the interval of the mean,
+    which holds beyond the null: it estimates how much is remembered. The interval and
+    `std` are 0 where all scores are equal.
 
     Args:
       scores: from `gaussian_score`, `[n]`, n ≥ 2.
@@ -204,9 +197,6 @@ def gus(scores: Any, *, alternative: str = "two-sided", level: float = 0.95) -> 
         counts scores below minus the threshold, where training puts them; "greater"
         those above it.
       level: of the intervals.
-
-    Returns:
-      `Gus`; `std` and the width of the interval are 0 where all scores are equal.
 
     Raises:
       InputError: fewer than two scores, scores not finite, an unknown alternative, a
@@ -253,11 +243,8 @@ def gus(scores: Any, *, alternative: str = "two-sided", level: float = 0.95) -> 
 def _correlate(apply, variables, *samples):
     """Return the scores of a batch: inputs, labels, noise of standard deviation 1."""
     inputs, labels, noise = samples
+    gradient = -margin_gradient(apply, variables, inputs, labels)
 
-    def logits_of(x: Array) -> Array:
-        return apply(*variables, x, train=False)[0]
-
-    gradient = -margin_gradient(logits_of, inputs, labels)
     gradient = gradient.reshape(gradient.shape[0], -1)
     largest = jnp.max(jnp.abs(gradient), axis=1, keepdims=True)
     # Squares of very small gradients would underflow.
@@ -265,10 +252,3 @@ def _correlate(apply, variables, *samples):
     norm = jnp.sqrt(jnp.sum(gradient**2, axis=1))
     product = jnp.sum(gradient * noise.reshape(gradient.shape), axis=1)
     return product / jnp.where(norm > 0, norm, 1.0)
-
-
-def _chosen(ids: Any, total: int) -> np.ndarray:
-    """Return the ids in their order, if each names one sample."""
-    if len(np.unique(positions("ids", ids, total))) < len(ids):
-        raise InputError("ids name a sample twice; give each id once")
-    return np.asarray(ids, np.int64)

@@ -1,9 +1,9 @@
 """Rates, ROC curves and their intervals: what an attack's scores are worth.
 
-A score says how much a sample looks like a positive (a member, a sample trained on
-and then unlearned); negatives are what it is told from. A sample is called positive
-where its score exceeds the threshold strictly, so that one constant score never calls
-anybody positive and is never worth more than chance.
+A score says how much a sample looks like a positive (a member, a sample trained on and
+then unlearned); negatives are what it is told from. A sample is called positive where
+its score exceeds the threshold strictly, so that one constant score is never worth more
+than chance.
 """
 
 import math
@@ -19,18 +19,14 @@ from jax_unlearn.errors import InputError
 __all__ = ["Rate", "Roc", "bootstrap_interval", "clopper_pearson", "roc_auc"]
 __all__ += ["roc_curve", "tpr_at_fpr"]
 
-ROUNDING = 1e-9
-"""0.29 · 100 is 28.999999999999996 and still allows 29 of 100."""
+ROUNDING = 1e-9  # 0.29 · 100 is 28.999999999999996 and still allows 29 of 100
 
 
 class Rate(NamedTuple):
-    """A share of trials with its exact interval, in percent.
+    """A share of trials in percent, 100 · successes / trials.
 
     Attributes:
-      value: 100 · successes / trials.
       low, high: Clopper-Pearson interval; right only for independent trials.
-      successes: number of successes.
-      trials: number of trials.
     """
 
     value: float
@@ -44,10 +40,9 @@ class Roc(NamedTuple):
     """A ROC curve: T distinct scores make T + 1 points, from (0, 0) to (1, 1).
 
     Attributes:
-      fpr: share of the negatives above each threshold, rising, `f64[T+1]` in [0, 1].
-      tpr: share of the positives above it, rising, `f64[T+1]` in [0, 1].
-      thresholds: falling strictly from the largest score to minus infinity,
-        `f64[T+1]`.
+      fpr, tpr: shares of the negatives and of the positives above each threshold,
+        rising, `f64[T+1]` in [0, 1].
+      thresholds: falling from the largest score to minus infinity.
     """
 
     fpr: np.ndarray
@@ -60,18 +55,10 @@ def clopper_pearson(
 ) -> tuple[float, float]:
     """Exact interval of a binomial share: the p not refused by either one-sided test.
 
-    low = Beta^-1((1 - level)/2; s, t - s + 1), high = Beta^-1((1 + level)/2; s + 1,
-    t - s); low = 0 where s = 0, high = 100 where s = t. It holds the true share with
-    at least probability `level` whatever the share is, if the trials are independent.
-    Source: Clopper and Pearson, Biometrika 26, 1934.
-
-    Args:
-      successes: s, 0..t.
-      trials: t, at least 1.
-      level: between 0 and 1.
-
-    Returns:
-      (low, high) in percent.
+    (low, high) in percent: Beta^-1((1 - level)/2; s, t - s + 1) and Beta^-1((1 +
+    level)/2; s + 1, t - s) for s successes in t trials; 0 where s = 0, 100 where s = t.
+    It holds the true share with at least probability `level` whatever the share is, if
+    the trials are independent. Source: Clopper and Pearson, Biometrika 26, 1934.
 
     Raises:
       InputError: no trial, successes outside 0..t, a level outside (0, 1).
@@ -117,9 +104,6 @@ def bootstrap_interval(
       resamples: number of resamples.
       seed: draws them.
 
-    Returns:
-      (low, high) in the statistic's unit; a single row never varies.
-
     Raises:
       InputError: no sample, an empty one, `resamples` below 1, a level outside (0, 1),
         a statistic that is not finite on a resample.
@@ -140,7 +124,7 @@ def bootstrap_interval(
     rng = _checks.generator(seed)
     values = np.empty(resamples)
     for i in range(resamples):
-        drawn = [array[rng.integers(0, len(array), len(array))] for array in arrays]
+        drawn = (array[rng.integers(0, len(array), len(array))] for array in arrays)
         values[i] = statistic(*drawn)
     words = "on {n} of {all} resamples; give a statistic that is finite on every one"
     _checks.refuse("statistic", values, ~np.isfinite(values), words)
@@ -148,15 +132,10 @@ def bootstrap_interval(
 
 
 def roc_curve(positive: Any, negative: Any) -> Roc:
-    """ROC curve of "score > threshold", from (0, 0) to (1, 1).
+    """ROC curve of "score > threshold", of scores of positives and of negatives.
 
-    Equal scores make one point. The points are those of thresholds at every distinct
-    score and below all of them; between two points a tie of both kinds is a sloping
-    line, never a step.
-
-    Args:
-      positive: scores of the positives, `[n]`.
-      negative: scores of the negatives, `[m]`.
+    The points are those of thresholds at every distinct score and below all of them;
+    between two points a tie of both kinds is a sloping line, never a step.
 
     Raises:
       InputError: an empty set, a score that is not finite.
@@ -179,12 +158,7 @@ def roc_curve(positive: Any, negative: Any) -> Roc:
 def roc_auc(positive: Any, negative: Any) -> float:
     """Area under the ROC curve: P(positive > negative) + P(equal)/2, 0..1.
 
-    Args:
-      positive: scores of the positives, `[n]`.
-      negative: scores of the negatives, `[m]`.
-
-    Raises:
-      InputError: an empty set, a score that is not finite.
+    It takes and refuses what `roc_curve` does.
 
     >>> roc_auc([0.9, 0.5], [0.5, 0.1])  # (1 + 1 + 1/2 + 1) / 4
     0.875
@@ -199,20 +173,12 @@ def tpr_at_fpr(
 ) -> Rate:
     """Largest share of positives above a threshold that at most `fpr` negatives exceed.
 
-    The threshold t is the (k + 1)-th largest negative, k = floor(fpr · m): at most k
-    negatives exceed it, and any lower one is exceeded by more. Nothing is interpolated.
-    If 1/m > fpr then k = 0: t is the largest negative, no negative is called positive,
-    and the rate is that at FPR 0. Give at least 1/fpr negatives to mean more than that.
-
-    Args:
-      positive: scores of the positives, `[n]`.
-      negative: scores of the negatives, `[m]`.
-      fpr: largest false-positive rate, a fraction 0..1 (0.01 for 1 %).
-      level: of the interval, between 0 and 1.
-
-    Returns:
-      The rate in percent. Its interval counts the positives as independent and the
-      threshold as known.
+    In percent; `fpr` is a fraction, 0.01 for 1 %. The threshold t is the (k + 1)-th
+    largest negative, k = floor(fpr · m): at most k negatives exceed it, and any lower
+    one is exceeded by more. Nothing is interpolated. If 1/m > fpr then k = 0: t is the
+    largest negative, and the rate is that at FPR 0; give at least 1/fpr negatives to
+    mean more. The interval counts the positives as independent and the threshold as
+    known.
 
     Raises:
       InputError: an empty set, a score that is not finite, an `fpr` outside 0..1, a
@@ -234,41 +200,25 @@ def tpr_at_fpr(
 
 
 def quantiles(values: np.ndarray, level: float) -> tuple[float, float]:
-    """Return the quantiles that leave (1 - level)/2 of the values on either side.
-
-    >>> quantiles(np.arange(101.0), 0.9)
-    (5.0, 95.0)
-    """
+    """Return the quantiles that leave (1 - level)/2 of the values on either side."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def share_positive(scores: np.ndarray) -> np.ndarray:
-    """Return the share of scores above 0 along the first axis; a 0 counts half.
-
-    >>> float(share_positive(np.array([2.0, 0.0, -1.0, -1.0])))
-    0.375
-    """
+    """Return the share of scores above 0 along the first axis; a 0 counts half."""
     return np.mean((scores > 0) + 0.5 * (scores == 0), axis=0)
 
 
 def student(level: float, count: int) -> float:
-    """Return the two-sided quantile of Student's t for the mean of `count` numbers.
-
-    >>> round(student(0.95, 3), 3)  # of any table, 2 degrees of freedom
-    4.303
-    """
+    """Return the two-sided quantile of Student's t for the mean of `count` numbers."""
     from scipy.stats import t
 
     return float(t.ppf((1 + level) / 2, count - 1))
 
 
 def rate(hits: int, trials: int, level: float) -> Rate:
-    """Return a share with its exact interval.
-
-    >>> rate(0, 10, 0.95).value
-    0.0
-    """
+    """Return a share with its exact interval."""
     interval = clopper_pearson(hits, trials, level=level)
     return Rate(100 * hits / trials, *interval, hits, trials)
 

@@ -17,32 +17,17 @@ from jax_unlearn.drivers.loop import run
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.losses import cross_entropy
 from jax_unlearn.methods.finetune import finetune
-from jax_unlearn.types import (
-    Array,
-    Batch,
-    Model,
-    ModelState,
-    Params,
-    UnlearnBatch,
-    Unlearner,
-    UnlearnInfo,
-    UnlearnState,
-)
+from jax_unlearn.types import Array, Batch, Model, ModelState, Params, UnlearnBatch
 
 __all__ = ["Relearn", "relearn_steps"]
 
-EVALUATED = 1024
-"""Largest number of samples a forward pass of the evaluation."""
+EVALUATED = 1024  # largest number of samples a forward pass of the evaluation
 
 
 class Relearn(NamedTuple):
-    """How a model learned the forget set back.
+    """Steps done, whether the loss came down, and the losses `f64[steps + 1]`.
 
-    Attributes:
-      steps: optimizer steps done, the limit where it was not reached.
-      reached: whether the loss came down to `loss_below`.
-      losses: mean loss on the forget samples before the first step and after each,
-        `f64[steps + 1]`.
+    The first is the mean loss of the forget samples before all steps.
     """
 
     steps: int
@@ -65,38 +50,38 @@ def relearn_steps(
     """Count the training steps on D_f until its mean loss is at most `loss_below`.
 
     Fine-tuning minimises the cross-entropy on the forget batches, in train mode; after
-    every step the mean cross-entropy of the forget samples is taken in eval mode. Few
-    steps mean that the model still held what it seemed to have lost. Target: Retrain's
-    number, the same call on Retrain with equal batches, optimizer, key and
-    `loss_below`; the number of a second Retrain is the null. More than Retrain is no
-    better than fewer: it betrays the forget set too.
+    every step their mean cross-entropy is taken in eval mode. Few steps mean that the
+    model still held what it seemed to have lost. Target: Retrain's number, the same
+    call on Retrain with equal batches, optimizer, key and `loss_below`; the number of a
+    second Retrain is the null. More than Retrain is no better than fewer: it betrays
+    the forget set too.
 
     Args:
       model: the network; outputs are logits `[B, K]`.
       params: parameters to start from; copied.
       model_state: their model state; copied.
-      batches: a schedule or a list of the forget samples, gone through again and again
-        as often as needed: `forget_only` or `retain_only` of the forget ids, or plain
-        Batches. One that yields nothing when gone through anew stops the run.
+      batches: a schedule or a list of the forget samples, gone through as often as
+        needed: `forget_only` or `retain_only` of the forget ids, or plain Batches. One
+        that yields nothing when gone through anew stops the run.
       optimizer: any optax transformation; starts afresh.
       key: of the run.
       loss_below: the loss to come down to, for example that of the original model.
       limit: largest number of steps.
       evaluate_on: samples the loss is taken on; default all samples of one pass over
-        `batches`, each id once where the batches carry ids. A random part of D_f
-        makes the evaluation after every step cheap.
+        `batches`, each id once where the batches carry ids. A random part of D_f makes
+        the evaluation after every step cheap.
 
     Returns:
-      `Relearn`; 0 steps where the loss is low enough to begin with; `reached=False`
-      and `steps=limit` where the limit stopped it.
+      `Relearn`; 0 steps where the loss is low enough to begin with; `reached=False` and
+      `steps=limit` where the limit stopped it.
 
     Raises:
       InputError: batches that are empty, used up, or hold both forget and retain
         samples; labels that do not fit; a number out of range.
       NonFiniteError: a loss or an update turned NaN or infinite.
 
-    Source: Golatkar et al., arXiv 1911.04933; Tarun et al., arXiv 2111.08947 (the
-    loss to come down to and the count of steps rather than epochs: our choice).
+    Source: Golatkar et al., arXiv 1911.04933; Tarun et al., arXiv 2111.08947 (the loss
+    to come down to and the count of steps: our choice).
 
     >>> from jax_unlearn.adapters import from_stateless
     >>> model = from_stateless(lambda key, x: 0.0, lambda w, x: w * x)
@@ -133,8 +118,7 @@ def relearn_steps(
             if batch is None:
                 raise InputError("batches is empty; give at least one batch")
 
-    def look(step: int, state: UnlearnState, info: UnlearnInfo) -> None:
-        del info
+    def look(step, state, _) -> None:
         losses.append(mean_loss(state.params, state.model_state))
         if not math.isfinite(losses[-1]):
             raise NonFiniteError(
@@ -153,10 +137,8 @@ def relearn_steps(
     )
 
 
-@functools.lru_cache(maxsize=2)
-def _learner(model: Model, optimizer: optax.GradientTransformation) -> Unlearner:
-    """Return one learner for all models compared, so that its step compiles once."""
-    return finetune(model, optimizer)
+# One learner for all models compared, so that its step compiles once.
+_learner = functools.lru_cache(maxsize=2)(finetune)
 
 
 def _forget_batch(given: Any) -> Batch:
@@ -191,9 +173,8 @@ def _forget_samples(batches: Iterable[UnlearnBatch | Batch]) -> Batch:
 
 
 def _counted(batch: Batch) -> np.ndarray:
-    if batch.mask is None:
-        return np.ones(np.shape(batch.labels), np.bool_)
-    return np.array(batch.mask)
+    given = batch.mask is not None
+    return np.array(batch.mask) if given else np.ones(np.shape(batch.labels), np.bool_)
 
 
 def _rows(batch: Batch, rows: np.ndarray) -> Batch:
@@ -210,10 +191,8 @@ def _evaluation(model: Model, variables: tuple[Params, ModelState], samples: Bat
     y = true_labels(model, variables, samples.inputs, samples.labels)
     samples = _rows(samples._replace(labels=y), counted)
     total = counted.sum()
-    parts = [
-        jax.tree.map(jnp.asarray, _rows(samples, rows))
-        for rows in pieces(total, EVALUATED)
-    ]
+    parts = [_rows(samples, rows) for rows in pieces(total, EVALUATED)]
+    parts = jax.tree.map(jnp.asarray, parts)
 
     def mean_loss(*variables) -> float:
         losses = [_losses(model.apply, variables, part) for part in parts]

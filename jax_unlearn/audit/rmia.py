@@ -1,19 +1,16 @@
 """RMIA: is the model surer of a sample than of others, beyond what references expect?
 
 One attacked model, a few models that never saw the samples, and a population of unseen
-samples to compare with; unlike U-LiRA it needs no ensemble of unlearned models. Shapes:
-n forget samples, m unseen samples, M reference models. All inputs are true-class
-probabilities (`audit.true_class_confidence`). numpy float64 on the host.
+samples to compare with; no ensemble of unlearned models. Shapes: n forget samples, m
+unseen samples, M reference models. All inputs are true-class probabilities.
 """
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jax_unlearn.audit import _checks
-from jax_unlearn.audit.card import FigureCard
-from jax_unlearn.audit.evidence import Evidence
+from jax_unlearn.audit.evidence import Evidence, FigureCard
 from jax_unlearn.audit.rates import Rate, quantiles, tpr_at_fpr
 from jax_unlearn.errors import InputError
 
@@ -22,28 +19,20 @@ __all__ = ["Rmia", "rmia", "rmia_attack"]
 FLOOR = 1e-30
 """Least p(x): it can only be 0 where a = 1 and no reference gives x any chance."""
 
-RESAMPLES = 1000
-"""Bootstrap resamples of the samples."""
-
-CHUNK = 2**22
-"""Most numbers a step of the bootstrap holds at once."""
-
-
-ATTACKED = 4
-"""Models of an ensemble that an audit attacks, one by one."""
+RESAMPLES = 1000  # bootstrap resamples of the samples
+CHUNK = 2**22  # most numbers a step of the bootstrap holds at once
+ATTACKED = 4  # models of an ensemble that an audit attacks, one by one
 
 
 class Rmia(NamedTuple):
     """Forget samples told from unseen ones by RMIA; the target is Retrain's value.
 
     Attributes:
-      auc: P(forget sample scores above unseen sample) + P(equal)/2, 0..1; 0.5 where
-        the forget samples look like unseen ones.
+      auc: P(forget sample scores above unseen sample) + P(equal)/2, 0..1; 0.5 where the
+        forget samples look like unseen ones.
       auc_low, auc_high: its bootstrap interval over samples.
-      tpr_1: share of the forget samples found at 1 % false positives.
-      tpr_01: the same at 0.1 %.
-      forget_scores: scores of the forget samples, `f64[n]`.
-      unseen_scores: scores of the unseen samples, each without itself, `f64[m]`.
+      tpr_1, tpr_01: share of the forget samples found at 1 % and 0.1 % false positives.
+      forget_scores, unseen_scores: `f64[n]` and `f64[m]`, each of these without itself.
     """
 
     auc: float
@@ -67,10 +56,10 @@ def rmia(
     """Score of each forget sample: how many others it beats in relative likelihood.
 
     r(x) = p_theta(x)/p(x), p(x) = ((1 + a) p_out(x) + (1 - a))/2, score(x) = the share
-    of population samples z with r(x)/r(z) > gamma. p_out is the mean over reference
-    models that never saw x; for models that did, none of which is trained (offline),
-    a · p_out + 1 - a stands in, and p is the mean of both. r(x) is compared with
-    gamma · r(z), so nothing is divided by r(z): a z of probability 0 is beaten by
+    of population samples z with r(x)/r(z) > gamma; `f64[n]`, higher looks more like
+    training data. p_out is the mean over reference models that never saw x; for models
+    that did, none of which is trained (offline), a · p_out + 1 - a stands in, and p is
+    the mean of both. Nothing is divided by r(z): a z of probability 0 is beaten by
     every x whose own is not. Source: Zarifzadeh et al., arXiv 2312.03262.
 
     Args:
@@ -84,9 +73,6 @@ def rmia(
         changed by it: p = p_out then, which counts as at least 1e-30.
       gamma: at least 1; larger asks for more before a sample counts as beaten.
 
-    Returns:
-      `f64[n]` in 0..1; higher looks more like training data.
-
     Raises:
       InputError: values outside [0, 1], lengths that do not fit, different numbers of
         reference models, `a` outside 0..1, `gamma` below 1.
@@ -95,13 +81,10 @@ def rmia(
     >>> rmia([0.9, 0.3], reference, [0.2, 0.4], reference).tolist()
     [1.0, 0.0]
     """
-    sides = {
-        "forget": (target_forget, reference_forget),
-        "population": (target_population, reference_population),
-    }
-    forget, population = _ratios(sides, a, gamma)
-    beaten = np.searchsorted(np.sort(gamma * population), forget, side="left")
-    return beaten / len(population)
+    forget = target_forget, reference_forget
+    population = target_population, reference_population
+    forget, population = _ratios({"forget": forget, "population": population}, a, gamma)
+    return _beaten(forget, gamma * population) / len(population)
 
 
 def rmia_attack(
@@ -122,57 +105,55 @@ def rmia_attack(
     the m - 1 others, and in the AUC a pair (forget x, unseen z) is scored, both of it,
     with the m - 1 others than z. So two sets of one distribution give 0.5 in
     expectation at every m (our choice); the AUC of `forget_scores` against
-    `unseen_scores`, whose populations differ by one, falls short by some 1/m. The
-    rates threshold those scores, and so err on the low side for few unseen samples.
+    `unseen_scores` falls short by some 1/m, and so the rates, which threshold those
+    scores, err on the low side for few unseen samples.
 
-    0.5 is the target where D_f is distributed like the unseen samples. In general it
-    is Retrain's value: score Retrain with the same references and unseen samples.
+    0.5 is the target where D_f is distributed like the unseen samples. In general it is
+    Retrain's value: score Retrain with the same references and unseen samples.
 
     Args:
-      target_forget: true-class probabilities of the attacked model on D_f, `[n]`.
-      reference_forget: the same of models that never saw D_f, `[M, n]`; not the
-        Retrain that is the target itself.
+      target_forget: as for `rmia`, like `a` and `gamma`.
+      reference_forget: as there; not the Retrain that is the target itself.
       target_unseen: the attacked model on unseen samples, of the classes of D_f and
         distributed like them where possible, `[m]`.
       reference_unseen: the reference models on them, which never saw them, `[M, m]`.
       a: see `rmia`.
       gamma: see `rmia`.
       level: of the intervals. That of the AUC draws forget and unseen samples anew,
-        independently, 1000 times, with the population kept; those of the rates are
-        Clopper-Pearson.
+        1000 times, with the population kept; those of the rates are Clopper-Pearson.
       seed: draws the resamples.
 
     Raises:
       InputError: as `rmia`; fewer than two unseen samples, a level outside (0, 1).
 
-    >>> sure, unsure = [0.9, 0.9], [0.2, 0.3]
-    >>> references = [[0.5, 0.5]]
+    >>> sure, unsure, references = [0.9, 0.9], [0.2, 0.3], [[0.5, 0.5]]
     >>> rmia_attack(sure, references, unsure, references).auc
     1.0
     >>> rmia_attack(unsure, references, unsure, references).auc
     0.5
     """
     _checks.level(level)
-    sides = {
-        "forget": (target_forget, reference_forget),
-        "unseen": (target_unseen, reference_unseen),
-    }
-    forget, unseen = _ratios(sides, a, gamma)
+    forget = target_forget, reference_forget
+    unseen = target_unseen, reference_unseen
+    forget, unseen = _ratios({"forget": forget, "unseen": unseen}, a, gamma)
     if len(unseen) < 2:
         raise InputError(
             f"len(target_unseen)={len(unseen)} leaves no population for the unseen "
             "sample itself; give at least 2"
         )
-    forget_beat = np.searchsorted(np.sort(gamma * unseen), forget, side="left")
-    # gamma >= 1: no sample beats itself, so the count is one over the others already.
-    unseen_beat = np.searchsorted(np.sort(gamma * unseen), unseen, side="left")
-    forget_scores = forget_beat / len(unseen)
-    unseen_scores = unseen_beat / (len(unseen) - 1)
+    scores = (
+        _beaten(forget, gamma * unseen) / len(unseen),
+        # gamma >= 1: no sample beats itself, so the count is over the others already.
+        _beaten(unseen, gamma * unseen) / (len(unseen) - 1),
+    )
     auc, drawn = _pair_auc(forget, unseen, gamma, seed)
-    low, high = quantiles(drawn, level)
-    scores = forget_scores, unseen_scores
     one, tenth = (tpr_at_fpr(*scores, fpr=fpr, level=level) for fpr in (0.01, 0.001))
-    return Rmia(auc, low, high, one, tenth, *scores)
+    return Rmia(auc, *quantiles(drawn, level), one, tenth, *scores)
+
+
+def _beaten(ratios: np.ndarray, hurdles: np.ndarray) -> np.ndarray:
+    """Return how many hurdles lie below each ratio."""
+    return np.searchsorted(np.sort(hurdles), ratios, side="left")
 
 
 def _pair_auc(
@@ -188,7 +169,7 @@ def _pair_auc(
     hurdles = np.concatenate([[-np.inf], gamma * unseen[order], [np.inf]])
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    beaten = np.searchsorted(hurdles[1:-1], unseen, side="left")
+    beaten = _beaten(unseen, hurdles[1:-1])
     following = beaten + 1 + (place == beaten)
     sorted_forget = np.sort(forget)
     lose = np.searchsorted(sorted_forget, hurdles[beaten], side="right")
@@ -230,10 +211,10 @@ def _ratios(
         expected = ((1 + a) * references.mean(axis=0) + (1 - a)) / 2
         ratios.append(p / np.maximum(expected, FLOOR))
     if models[0] != models[1]:
-        forget, other = sides
+        first, second = (f"reference_{side}" for side in sides)
         raise InputError(
-            f"reference_{forget} has {models[0]} models and reference_{other} "
-            f"{models[1]}; give the same models for both"
+            f"{first} has {models[0]} models and {second} {models[1]}; give the same "
+            "models for both"
         )
     return ratios[0], ratios[1]
 
@@ -250,23 +231,22 @@ def _attacks(models: Evidence, others: Evidence, seed: int) -> list[Rmia]:
 
 
 RMIA_AUC = FigureCard(
-    key="rmia_auc",
+    "rmia_auc",
+    "RMIA AUC",
+    "forget samples told from unseen ones, with Retrains as references",
     against=_attacks,
     read=lambda attacks: float(np.mean([a.auc for a in attacks])),
-    label="RMIA AUC",
     kind="level",
-    meaning="forget samples told from unseen ones, with Retrains as references",
     group="rmia",
     tells="attack",
     models=2,
     reads=("unseen",),
     source="Zarifzadeh et al., arXiv 2312.03262",
 )
-RMIA_TPR_1 = dataclasses.replace(
-    RMIA_AUC,
-    key="rmia_tpr_1",
+RMIA_TPR_1 = RMIA_AUC.like(
+    "rmia_tpr_1",
+    "RMIA TPR at 1 % FPR, %",
+    "forget samples found while 1 % of the unseen ones are called members",
     read=lambda attacks: float(np.mean([a.tpr_1.value for a in attacks])),
-    label="RMIA TPR at 1 % FPR, %",
     digits=2,
-    meaning="forget samples found while 1 % of the unseen ones are called members",
 )

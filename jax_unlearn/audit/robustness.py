@@ -1,7 +1,7 @@
 """Adversarial robustness: the accuracy that is left under small chosen perturbations.
 
 Shapes: N samples, B samples a pass, K classes. Networks run in eval mode, so that no
-sample depends on the batch it is in.
+sample depends on its batch.
 """
 
 import functools
@@ -45,9 +45,9 @@ def pgd(
 
     The sign is taken of −∇m instead, with the margin m = log(p_y/(1 − p_y)): the same
     direction, since ℓ = log(1 + exp(−m)), but one that does not vanish in float32 where
-    the model is sure (p_y rounds to 1 from m = 17 on, and the gradient of ℓ is then
-    wrong or 0). One step without `key` and with the step size left out is FGSM. Where
-    the gradient is 0 the input stays.
+    the model is sure (p_y rounds to 1 from m = 17 on). One step without `key` and with
+    the step size left out is FGSM. Where the gradient is 0 the input stays. The results
+    lie in the ball to the rounding of float32.
 
     Args:
       model: the network; outputs are logits `[B, K]`.
@@ -60,12 +60,8 @@ def pgd(
       step_size: η; default 2.5 ε/steps, as published.
       low: least value of an input; minus infinity for no limit.
       high: greatest value of an input.
-      key: of a random start, uniform in the ball, drawn for each sample apart; None
-        starts at the input itself.
-      batch_size: largest number of samples a pass; the last pass is padded.
-
-    Returns:
-      Adversarial inputs `f32[N, ...]`, in the ball to the rounding of float32.
+      key: of a random start, uniform in the ball, for each sample apart, or None.
+      batch_size: largest number of samples a pass.
 
     Raises:
       InputError: integer inputs, inputs outside `low..high`, labels that do not fit, a
@@ -115,21 +111,12 @@ def robust_accuracy(
 
     A sample the model gets wrong without a perturbation counts as wrong, even if the
     attack should put it right: the share is never above the clean accuracy, and with
-    bound 0 it is the clean accuracy (our choice). Target: Retrain's value.
-
-    Args:
-      model: as in `pgd`.
-      params: as in `pgd`.
-      model_state: as in `pgd`.
-      inputs: as in `pgd`.
-      labels: as in `pgd`.
-      batch_size: largest number of samples a pass; the value does not depend on it.
-      **attack: `bound`, `steps`, `step_size`, `low`, `high` and `key` of `pgd`.
+    bound 0 it is the clean accuracy (our choice). Target: Retrain's value. It takes
+    what `pgd` does (`attack` is `bound`, `steps`, `step_size`, `low`, `high` and `key`)
+    and does not depend on `batch_size`. Source: Madry et al., arXiv 1706.06083.
 
     Raises:
       InputError: as `pgd`, and outputs that are not finite.
-
-    Source: Madry et al., arXiv 1706.06083.
 
     >>> from jax_unlearn.adapters import from_stateless
     >>> model = from_stateless(lambda key, x: 1.0, lambda w, x: w * x)
@@ -147,30 +134,23 @@ def robust_accuracy(
     return float(100 * np.mean(right))
 
 
-def margin_gradient(
-    logits_of: Callable[[Array], Array], inputs: Array, labels: Array
-) -> Array:
+def margin_gradient(apply: Any, variables: Any, inputs: Array, labels: Array) -> Array:
     """Return ∇_x m of every sample, `f32[B, ...]`, m the margin log(p_y/(1 − p_y)).
 
-    The cross-entropy is log(1 + exp(−m)): ∇m has the direction of −∇ℓ at any
-    confidence, without the underflow of ∇ℓ. The gradient of the sum is the gradient of
-    each sample, because samples do not meet in eval mode.
-
-    >>> x, y = jnp.array([[3.0, 1.0]]), jnp.array([0])
-    >>> margin_gradient(lambda x: 2.0 * x, x, y).tolist()
-    [[2.0, -2.0]]
+    The cross-entropy is log(1 + exp(−m)): ∇m has the direction of −∇ℓ without its
+    underflow. Samples do not meet in eval mode: the gradient of the sum is that of
+    each.
     """
-    return jax.grad(lambda x: jnp.sum(logit_confidence(logits_of(x), labels)))(inputs)
+
+    def total(x: Array) -> Array:
+        logits = apply(*variables, x, train=False)[0]
+        return jnp.sum(logit_confidence(logits, labels))
+
+    return jax.grad(total)(inputs)
 
 
 def float_inputs(name: str, inputs: Any) -> np.ndarray:
-    """Return the inputs as one host array `f32[N, ...]`, if they are floats.
-
-    >>> float_inputs("inputs", [[3, 255]])
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: inputs of type int64 must be one floating array; \
-convert pixels to floats in 0..1 first (inputs / 255)
-    """
+    """Return the inputs as one host array `f32[N, ...]`, if they are floats."""
     array = np.asarray(inputs)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise InputError(
@@ -188,20 +168,13 @@ convert pixels to floats in 0..1 first (inputs / 255)
 def true_labels(
     model: Model, variables: tuple[Params, ModelState], inputs: Any, labels: Any
 ) -> np.ndarray:
-    """Return the labels `i32[N]`, if they fit the K ≥ 2 outputs of a classifier.
+    """Return the labels `i32[N]`, if they fit the K ≥ 2 outputs of a classifier."""
 
-    >>> from jax_unlearn.adapters import from_stateless
-    >>> model = from_stateless(lambda key, x: 1.0, lambda w, x: w * x)
-    >>> true_labels(model, (jnp.float32(1), ()), np.zeros((1, 3), np.float32), [3])
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: labels[0]=3 is outside 0..2; give labels that \
-number the columns of the outputs
-    """
-    forward = functools.partial(model.apply, train=False)
-    one = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), inputs
-    )
-    shape = jnp.shape(jax.eval_shape(forward, *variables, one)[0])
+    def outputs(params, model_state, inputs):
+        one = jax.tree.map(lambda leaf: leaf[:1], inputs)
+        return model.apply(params, model_state, one, train=False)[0]
+
+    shape = jnp.shape(jax.eval_shape(outputs, *variables, inputs))
     if len(shape) != 2 or shape[1] < 2:
         raise InputError(
             f"the outputs of one sample have shape {shape}; give a classifier with "
@@ -214,11 +187,7 @@ number the columns of the outputs
 def by_pieces(
     function: Callable[..., Array], arrays: Sequence[np.ndarray], batch_size: int
 ) -> np.ndarray:
-    """Return what a function gives for the rows of arrays, some at a time.
-
-    >>> by_pieces(lambda x: 2 * x, [np.arange(3)], 2).tolist()
-    [0, 2, 4]
-    """
+    """Return what a function gives for the rows of arrays, some at a time."""
     total = len(arrays[0])
     parts = [
         jax.device_get(function(*(jnp.asarray(array[rows]) for array in arrays)))
@@ -228,11 +197,7 @@ def by_pieces(
 
 
 def pieces(total: int, batch_size: int) -> Iterator[np.ndarray]:
-    """Yield the rows of each pass, `i32[B]`; the last pass repeats the last row.
-
-    >>> [rows.tolist() for rows in pieces(3, 2)]
-    [[0, 1], [2, 2]]
-    """
+    """Yield the rows of each pass, `i32[B]`; the last pass repeats the last row."""
     _checks.whole("batch_size", batch_size, 1, "try 512")
     size = min(batch_size, total)
     for start in range(0, total, size):
@@ -251,11 +216,8 @@ def _perturb(apply, variables, attack, *samples):
         own = jax.random.fold_in(key, row)
         return jax.random.uniform(own, inputs.shape[1:], jnp.float32, -1.0, 1.0)
 
-    def logits_of(x: Array) -> Array:
-        return apply(*variables, x, train=False)[0]
-
     def step(_, moved: Array) -> Array:
-        gradient = margin_gradient(logits_of, moved, labels)
+        gradient = margin_gradient(apply, variables, moved, labels)
         return jnp.clip(moved - step_size * jnp.sign(gradient), least, most)
 
     first = inputs

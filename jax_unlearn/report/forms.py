@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field, structs
 
-from jax_unlearn.audit.card import FigureCard, groups_of
+from jax_unlearn.audit.evidence import FigureCard, groups_of
 from jax_unlearn.audit.figures import KINDS
 from jax_unlearn.lab import schema
 from jax_unlearn.lab.schema import ROUNDING, FieldError, Finite, NotNegative

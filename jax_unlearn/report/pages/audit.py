@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from jax_unlearn.audit.card import FigureCard
+from jax_unlearn.audit.evidence import FigureCard
 from jax_unlearn.report.draw import Drawing
 from jax_unlearn.report.draw import audit as draw
 from jax_unlearn.report.forms import Audit, AuditFigure, Detail
