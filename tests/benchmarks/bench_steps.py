@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from bench_parts import parts_of
+from bench_parts import PASSES, parts_of
 from measuring import environment, parser, spread, threads, turns, wait
 from render import table
 
@@ -278,22 +278,37 @@ def tables(found):
 
 
 def parts_table(share):
-    """Return the parts of a network's step, and their sums."""
-    kinds = ("xla", "in parts", "torch", "torch channels-last")
-
-    def line(name, times, seconds):
-        cells = [
-            f"{1e3 * seconds[kind]:.1f}" if kind in seconds else "" for kind in kinds
-        ]
-        return [name, times, *cells]
-
-    rows = []
+    """Return the best of this library and of PyTorch by part, and their sums."""
+    rows, sums = {}, {}
     for one in share["parts"]:
         middle = {kind: own["median"] for kind, own in one["seconds"].items()}
-        rows.append(line(f"{one['kind']} {named(one['shape'])}", one["times"], middle))
-    rows += [line(f"all of {kind}", "", own) for kind, own in share["sums"].items()]
-    heads = [f"parts of a step of {share['network']}, ms", "times", *kinds]
-    return table(heads, rows)
+        pair = np.array(
+            [
+                min(own for kind, own in middle.items() if ("torch" in kind) == torch)
+                for torch in (False, True)
+            ]
+        )
+        kind, _, which = one["kind"].partition(", ")
+        row = rows.setdefault((kind, *one["shape"]), {"times": one["times"]})
+        for cells in (row, sums.setdefault(kind, {})):
+            for column in {which or "together", "together"}:
+                cells[column] = cells.get(column, 0.0) + pair
+    columns = (*PASSES, "together")
+    lines = [[f"{kind} {named(shape)}", own] for (kind, *shape), own in rows.items()]
+    lines += [[f"all: {kind}", own] for kind, own in sums.items()]
+    heads = [f"ms of a step of {share['network']}, here / PyTorch", "times", *columns]
+    return table(
+        heads,
+        [
+            [name, own.get("times", ""), *(cell(own.get(column)) for column in columns)]
+            for name, own in lines
+        ],
+    )
+
+
+def cell(pair):
+    """Return the milliseconds of both, if there are any."""
+    return "" if pair is None else " / ".join(f"{1e3 * one:.1f}" for one in pair)
 
 
 def named(shape):

@@ -122,9 +122,14 @@ def test_the_parts_of_steps_are_named_and_summed(tiny, monkeypatch):
     assert [each["kind"] for each in found["parts"][:3]] == [
         f"convolution, {name}" for name in parts.PASSES
     ]
+    seconds = {"xla": 4.0, "in parts": 1.0, "torch": 3.0, "torch channels-last": 2.0}
+    for each in found["parts"]:
+        each["seconds"] = {k: {"median": v} for k, v in seconds.items()}
+    cells = " | ".join(["1000.0 / 2000.0"] * 3 + ["3000.0 / 6000.0"])
     text = tiny.parts_table(found)
-    assert "| convolution, forward 3 x 3, 2 to 3, side 4, stride 2 | 2 |" in text
-    assert "| all of update |" in text
+    assert f"3 x 3, 2 to 3, side 4, stride 2 | 2 | {cells} |" in text
+    assert f"| all: convolution |  | {cells} |" in text
+    assert "| all: update |  |  |  |  | 1000.0 / 2000.0 |" in text
 
 
 def test_torch_computes_the_same():
