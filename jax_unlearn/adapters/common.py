@@ -66,12 +66,8 @@ def from_stateless(
 ) -> Model:
     """Return the `Model` of two plain functions without state or randomness.
 
-    Args:
-      init: `(key, inputs [B, ...]) -> params`.
-      apply: `(params, inputs [B, ...]) -> outputs [B, ...]`.
-
-    Returns:
-      A `Model` whose model state is `()`; `train` and `key` are not used.
+    `init` is `(key, inputs [B, ...]) -> params`, `apply` is `(params, inputs [B, ...])
+    -> outputs [B, ...]`; the model state is `()`, and `train` and `key` are not used.
 
     >>> model = from_stateless(
     ...     lambda key, x: {"w": jnp.ones(x.shape[1:])}, lambda p, x: x @ p["w"]

@@ -115,8 +115,8 @@ def from_equinox(
 def equinox_variables(module: Any, state: Any) -> tuple[Params, ModelState]:
     """Return (params, model_state) of an equinox module as `from_equinox` expects.
 
-    The module and its state are the values of `eqx.nn.make_with_state(make)(key)`; the
-    result is its floating arrays, and {"state": state, "arrays": its other arrays}.
+    For the module and the state of `eqx.nn.make_with_state(make)(key)`: the floating
+    arrays, and {"state": state, "arrays": the module's other arrays}.
 
     >>> import equinox as eqx, jax
     >>> make = eqx.nn.make_with_state(lambda key: eqx.nn.Linear(3, 4, key=key))

@@ -19,19 +19,16 @@ def from_linen(module: Any, *, rngs: Sequence[str] = ("dropout",)) -> Model:
     """Return the `Model` of a `flax.linen` module.
 
     `init(key, x)` draws the parameters of `module.init(key, x)`. Parameters are the
-    collection "params", without partitioning boxes; the model state is the dict of
-    all other collections, e.g. `{"batch_stats": ...}`, `{}` if none. With
-    `train=True` these collections are mutable and no others, so values that a module
-    sows elsewhere ("intermediates") are dropped.
+    collection "params", without partitioning boxes; the model state is the dict of all
+    other collections, e.g. `{"batch_stats": ...}`, `{}` if none. With `train=True`
+    these collections are mutable and no others, so values that a module sows elsewhere
+    ("intermediates") are dropped. Variables trained elsewhere fit it as `params =
+    variables.pop("params")`, `model_state = variables`, both plain dicts.
 
     Args:
       module: `flax.linen.Module`; for the names of its mode argument see
         `jax_unlearn.adapters`.
       rngs: names of the random streams that `key` feeds.
-
-    Returns:
-      A `Model`. Variables trained elsewhere fit it as `params =
-      variables.pop("params")`, `model_state = variables`, both plain dicts.
 
     Raises:
       InputError: when the network needs a key and has none, or changes the structure,
@@ -168,8 +165,7 @@ def from_nnx(make: Callable[[Any], Any], *, method: str = "__call__") -> Model:
 def nnx_variables(module: Any) -> tuple[Params, ModelState]:
     """Return (params, model_state) of an nnx module as `from_nnx` expects them.
 
-    Two nested dicts of arrays: the `nnx.Param` variables, and all others but the random
-    streams. The module, with concrete arrays, is not changed.
+    Nested dicts: the `nnx.Param` variables, and all others but the random streams.
 
     >>> import jax
     >>> from flax import nnx

@@ -182,17 +182,10 @@ def nonmember_loss(
 ) -> Array:
     """Return BCE(θ_A(φ(f(x), y)), non-member) = log(1 + exp(score)) of every sample.
 
-    It falls as the attack takes the samples for non-members. The attack is fixed: no
-    gradient flows into its parameters, all flows into the logits.
-
-    Args:
-      attack: the attack θ_A with its features φ.
-      params: its trained parameters; carry them in the state of whatever uses them.
-      logits: outputs f(x) of the model under unlearning, `[B, K]`.
-      labels: true classes y, `i32[B]`.
-
-    Returns:
-      Losses `f32[B]`, at least 0; log 2 where the attack is undecided.
+    `f32[B]`, log 2 where the attack is undecided; it falls as the attack takes the
+    samples for non-members. The attack θ_A with its features φ is fixed: no gradient
+    flows into its parameters, all flows into the logits f(x) `[B, K]` of the model
+    under unlearning. Carry the parameters in the state of whatever uses them.
 
     Raises:
       InputError: shapes that do not fit.

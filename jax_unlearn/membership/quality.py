@@ -76,21 +76,14 @@ def better_than_chance(
 ) -> Array:
     """Return whether the AUC is above `min_auc` by more than chance explains.
 
-    auc > min_auc + z·SE(min_auc): the confidence interval, with the standard error of
-    Hanley and McNeil at its bound (Wilson's kind), leaves `min_auc` out. At ½ that is
-    the rank-sum test. The error at the bound, not at the estimate, since the latter is
-    0 for an AUC of 1, however few the samples.
-
-    Args:
-      info: of `train_attack`, or with leading axes.
-      min_auc: what an attack must beat, in [0.5, 1).
-      z: half-width of the interval in standard errors; 1.96 is 95 % two-sided.
-
-    Returns:
-      `bool[...]`; False where the AUC is NaN.
+    auc > min_auc + z·SE(min_auc), False where the AUC is NaN: the confidence interval,
+    with the standard error of Hanley and McNeil at its bound (Wilson's kind), leaves
+    `min_auc` out. At ½ that is the rank-sum test. The error at the bound, not at the
+    estimate, since the latter is 0 for an AUC of 1, however few the samples. z = 1.96
+    is 95 % two-sided.
 
     Raises:
-      InputError: `min_auc` or `z` out of range.
+      InputError: `min_auc` outside [0.5, 1) or `z` out of range.
 
     Reference: Hanley and McNeil, Radiology 143 (1982), 29–36.
 
@@ -115,13 +108,8 @@ def check_attacks(
     """Refuse attacks that cannot guide unlearning.
 
     An attack no better than chance gives no feedback, and LTU needs one for its support
-    and another for its queries. `better_than_chance` is the same test without refusal.
-
-    Args:
-      infos: by name, as from `train_attacks`; with leading axes, every model counts.
-      min_auc: what each must beat, in [0.5, 1).
-      z: half-width of the confidence interval in standard errors.
-      min_models: least number of attacks.
+    and another for its queries: `min_models`. With leading axes, every model counts.
+    `better_than_chance` is the same test, with the same options, without refusal.
 
     Raises:
       InputError: fewer than `min_models` attacks, an attack whose confidence interval

@@ -110,15 +110,9 @@ def train_attacks(
 ) -> tuple[dict[str, AttackParams], dict[str, AttackInfo]]:
     """Train several attacks on the same outputs; return parameters and infos by name.
 
-    Each on its own features; attack i uses `fold_in(key, i)`: another division and
+    Each on its own features of samples trained on and of samples never trained on, with
+    the options of `train_attack`; attack i uses `fold_in(key, i)`: another division and
     another start.
-
-    Args:
-      attacks: with different names.
-      members: outputs on samples trained on, N rows.
-      nonmembers: outputs on samples never trained on, M rows.
-      key: of divisions and initialisations.
-      **setting: as the keywords of `train_attack`.
 
     Raises:
       InputError: no attack, a name twice, no unseen samples, or as `train_attack`.
@@ -158,8 +152,7 @@ def assess(
 ) -> AttackInfo:
     """Return how well a trained attack does on samples of another model.
 
-    All samples, those the other model was trained on and those it was not, count as
-    held out; the training loss is that of `trained`.
+    All samples, those it was trained on and those it was not, count as held out.
 
     Raises:
       InputError: no samples of a group.
