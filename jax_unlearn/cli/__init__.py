@@ -24,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     import tyro
 
     from jax_unlearn.cli.choices import one_line_choices
+    from jax_unlearn.cli.console import write_everywhere
 
+    write_everywhere()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or (arguments[0][0:1] == "-" and arguments[0] not in _HELP):
         arguments.insert(0, "demo")
@@ -60,14 +62,12 @@ OF_DIFFUSION = (*OF_MODALITY, "sample")  # what `generate` may stand before
 
 
 def _commands(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """Return the words and the commands; their options follow from the words.
-
-    Raises:
-      InputError: an unknown command, or method, weighting or modality in the words.
-    """
-    from jax_unlearn.cli import audit, chain, choices, commands, demo, ensemble, methods
+    """Return the words and the commands; their options follow from the words."""
+    from jax_unlearn.cli import audit, choices, commands, demo, ensemble
+    from jax_unlearn.cli.choices import form, parsed
+    from jax_unlearn.cli.console import methods
     from jax_unlearn.cli.recipe import recipe
-    from jax_unlearn.cli.tune import tune_command
+    from jax_unlearn.cli.tune import tune
     from jax_unlearn.lab.modalities.diffusion.settings import Sampling
 
     if arguments[0] == "generate":  # what diffusion models were asked for with
@@ -77,19 +77,21 @@ def _commands(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
         if arguments[0] in OF_MODALITY and not choices.value(arguments, "--modality"):
             arguments += ["--modality", "diffusion"]
     arguments, choice = choices.chosen(arguments)
+    kind, setting = choice.modality, choice.form()
+    training = form(kind.training)
     known = {
         "demo": demo.demo,
         "split": commands.split,
-        "train": commands.train_command(choice),
-        "unlearn": commands.unlearn_command(choice),
-        "chain": chain.chain_command(choice),
-        "sample": choices.parsed(commands.sample, sampling=choices.form(Sampling)),
+        "train": parsed(commands.train, training=training, modality=kind.name),
+        "unlearn": parsed(commands.unlearn, setting=setting),
+        "chain": parsed(commands.chain, setting=setting),
+        "sample": parsed(commands.sample, sampling=form(Sampling)),
         "audit": audit.audit_command(choice),
         "ensemble": ensemble.ensemble,
-        "methods": methods.methods,
+        "methods": methods,
         "report": commands.report,
         "recipe": recipe,
-        "tune": tune_command(choice),
+        "tune": parsed(tune, setting=setting),
     }
     if arguments[0] not in (*known, "generate", *_HELP):
         raise unknown_name("command", arguments[0], [*known, "generate"])

@@ -1,45 +1,27 @@
 """The command that measures: checkpoints, or arrays of outputs of any framework."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jax_unlearn import audit as audits
+from jax_unlearn.cli import console as consoles
 from jax_unlearn.cli.choices import Choice, Kind, form, parsed
-from jax_unlearn.cli.console import (
-    Reporter,
-    open_console,
-    print_generation,
-    print_legend,
-    print_probes,
-    print_results,
-    status,
-)
-from jax_unlearn.cli.figures import print_audit
-from jax_unlearn.cli.sources import DataSource, refuse_existing
-from jax_unlearn.data import Dataset, digest, write_atomic
+from jax_unlearn.cli.ensemble import audit_arrays, given_plan
+from jax_unlearn.cli.sources import DataSource, Source, asked, refuse_existing
+from jax_unlearn.data import digest, write_atomic
 from jax_unlearn.errors import InputError, check_seed
-from jax_unlearn.lab.arrays import load_outputs
-from jax_unlearn.lab.catalog import load
 from jax_unlearn.lab.modalities.classification.figures import Table
 from jax_unlearn.lab.modalities.classification.networks import Training
 from jax_unlearn.lab.modalities.diffusion.figures import ImageTable
 from jax_unlearn.lab.modalities.diffusion.networks import sampler_of
 from jax_unlearn.lab.modalities.diffusion.settings import Judging, Sampling
 from jax_unlearn.lab.probes import check_probes, probe
-from jax_unlearn.lab.requests import Request, class_id, requested
-from jax_unlearn.lab.results import (
-    NULL,
-    ORIGINAL,
-    RETRAIN,
-    dataset_record,
-    environment,
-    to_json,
-)
+from jax_unlearn.lab.requests import Request, class_id
+from jax_unlearn.lab.results import NULL, ORIGINAL, RETRAIN, head, to_json
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import Stored, load_model
 from jax_unlearn.lab.subject import Subject
@@ -52,21 +34,23 @@ LABELS = {
 
 
 class Models(NamedTuple):
-    """The checkpoints of an audit, read and checked.
-
-    Attributes:
-      subject: the original's network and data.
-      references: Retrain, the null and the original, those that are given.
-      unlearned: by key of their row.
-      request: whom they were to forget.
-      concept: the word of the request, if it is about one.
-    """
+    """The checkpoints of an audit by row: Retrain, the null, the original, others."""
 
     subject: Subject
-    references: dict[str, Stored]
-    unlearned: dict[str, Stored]
     request: Request
     concept: str | None
+    rows: dict[str, Stored]
+
+    def measure(
+        self, table: Any, seed: int, labels: Mapping[str, str], *, noted: bool = False
+    ) -> None:
+        """Add all to a table, with what their records note if asked to."""
+        target = self.rows.get(RETRAIN)
+        table.start(self.request, target and target.trained, seed)
+        for key, stored in self.rows.items():
+            label, own = LABELS.get(key) or labels[key], key not in LABELS
+            setting, notes = (_setting(stored), stored.record) if own else (None, None)
+            table.add(key, label, stored.trained, setting, notes if noted else None)
 
 
 def audit_command(choice: Choice) -> Callable[..., None]:
@@ -142,43 +126,28 @@ def audit(
             "--arrays FILE.npz"
         )
     check_probes(probes)
-    dataset = source.load_for(original)
-    paths = [(f"{n}-{path.name}", path) for n, path in enumerate(unlearned)]
-    models = _models(dataset, original, forget, paths, (retrained, null))
-    request, ids = models.request, models.request.forget
-    table, console = Table(models.subject), open_console()
-    with status(console, "running the models over the data"):
-        target = models.references.get(RETRAIN)
-        table.start(request, target and target.trained, seed)
-        for key, stored in models.references.items():
-            table.add(key, LABELS[key], stored.trained)
-        for (key, path), stored in zip(paths, models.unlearned.values(), strict=True):
-            table.add(key, path.name, stored.trained, _setting(stored))
+    paths = {f"{n}-{path.name}": path for n, path in enumerate(unlearned)}
+    models = _models(source, original, forget, {RETRAIN: retrained, NULL: null} | paths)
+    subject, request = models.subject, models.request
+    table, console = Table(subject), consoles.open_console()
+    with consoles.status(console, "running the models over the data"):
+        models.measure(table, seed, {key: path.name for key, path in paths.items()})
         probed = {
-            key: probe(models.subject, s.trained, request, probes, seed=seed)
-            for key, s in {**models.references, **models.unlearned}.items()
+            key: probe(subject, stored.trained, request, probes, seed=seed)
+            for key, stored in models.rows.items()
         }
-    counts = np.bincount(dataset.train.labels[ids], minlength=dataset.num_classes)
+    dataset = subject.dataset
+    labels = dataset.train.labels[request.forget]
+    plan = given_plan(f"Audit on {dataset.name}", labels, seed, dataset.num_classes)
     results = {
-        "format": 1,
-        "plan": {
-            "title": f"Audit on {dataset.name}",
-            "kind": "given",
-            "forget_counts": counts.tolist(),
-            "forgotten": len(ids),
-            "forgotten_sha256": digest(ids),
-            "seeds": [seed],
-            "note": "",
-        },
-        "dataset": dataset_record(dataset),
-        "environment": environment(),
+        **head({**plan, "forgotten_sha256": digest(request.forget)}, dataset),
         **table.summary(),
         "probes": probed if probes else {},
     }
     write_atomic(out, to_json(results), overwrite=overwrite)
-    print_results(console, results)
-    print_probes(console, results)
-    print_legend(console, has_target=retrained is not None)
+    consoles.print_results(console, results)
+    consoles.print_probes(console, results)
+    consoles.print_legend(console, has_target=retrained is not None)
     print(f"wrote {out}")
 
 
@@ -232,116 +201,75 @@ def _audit_images(
     page = out.with_suffix(".html")
     for path in (out, page):
         refuse_existing(path, overwrite=overwrite)
-    labels, paths = {RETRAIN, NULL, ORIGINAL}, []
+    paths: dict[str, Path | None] = {RETRAIN: retrained, NULL: null}
     for path in unlearned:
-        if path.name in labels:
+        if path.name in (*paths, ORIGINAL):
             raise InputError(f"unlearned={path}: the name {path.name!r} is taken")
-        labels.add(path.name)
-        paths.append((path.name, path))
+        paths[path.name] = path
     judging = Judging(judge, sampling, per_class, per_class)
-    dataset = source.load_for(original)
-    models = _models(dataset, original, forget, paths, (retrained, null))
-    forgotten = _judged(models, dataset, forget)
-    for one in (*models.references.values(), *models.unlearned.values()):
-        sampler_of(one.built, sampling)
-    console, seen = open_console(), {**models.references, **models.unlearned}
-    phases = 1 + len(seen) + (inception is not None)
-    with Reporter(console, phases) as progress:
-        table = ImageTable(
-            models.subject, judging, inception=inception, progress=progress
+    models = _models(source, original, forget, paths)
+    dataset = models.subject.dataset
+    if models.concept is not None and forget not in dataset.class_names:
+        raise InputError(
+            f"forget={forget!r}: the audit's classifier knows the classes "
+            f"{', '.join(dataset.class_names)}, and no other word; name one of them, "
+            "or look at images of `jax-unlearn sample`"
         )
-        table.start(models.request, None, seed)
-        for key in (ORIGINAL, RETRAIN, NULL):
-            if key in models.references:
-                table.add(key, key, models.references[key].trained)
-        for label, stored in models.unlearned.items():
-            table.add(label, label, stored.trained, notes=stored.record)
-    results = {
-        "format": 1,
-        "plan": {
-            "title": f"{dataset.name}: forget {dataset.class_names[forgotten]!r}",
-            "sampling": vars(sampling),
-            "judge": vars(judge),
-            "per_class": per_class,
-            "inception": inception and _file_record(inception),
-            "methods": {
-                label: stored.record["unlearning"]
-                for label, stored in models.unlearned.items()
-                if "unlearning" in stored.record
-            },
+    forgotten = dataset.class_names[class_id(forget, dataset.class_names)]
+    for stored in models.rows.values():
+        sampler_of(stored.built, sampling)
+    console = consoles.open_console()
+    phases = 1 + len(models.rows) + (inception is not None)
+    with consoles.Reporter(console, phases) as progress:
+        options = {"inception": inception, "progress": progress}
+        table = ImageTable(models.subject, judging, **options)
+        models.measure(table, seed, {key: key for key in paths}, noted=True)
+    plan = {
+        "title": f"{dataset.name}: forget {forgotten!r}",
+        "sampling": vars(sampling),
+        "judge": vars(judge),
+        "per_class": per_class,
+        "inception": inception
+        and {
+            "file": inception.name,
+            "sha256": sha256(inception.read_bytes()).hexdigest(),
         },
-        "dataset": dataset_record(dataset),
-        "environment": environment(),
-        **table.summary(),
+        "methods": {
+            key: stored.record["unlearning"]
+            for key, stored in models.rows.items()
+            if key not in LABELS and "unlearning" in stored.record
+        },
     }
-    text = to_json(results)
+    text = to_json({**head(plan, dataset), **table.summary()})
     write_atomic(out, text, overwrite=overwrite)
-    written = reports.write(json.loads(text), page, overwrite=overwrite)
-    print_generation(console, results)
-    console.print(f"report: {written}", markup=False, soft_wrap=True)
+    results = json.loads(text)
+    written = reports.write(results, page, overwrite=overwrite)
+    consoles.print_generation(console, results)
+    consoles.say(console, f"report: {written}")
 
 
-def audit_arrays(
-    file: Path,
-    out: Path,
-    *,
-    kind: str,
-    metrics: tuple[str, ...] | None,
-    resamples: int,
-    seed: int,
-) -> None:
-    """Audit outputs of unlearned and retrained models of any framework.
-
-    Args:
-      file: .npz file, see `load_outputs`.
-      out: file to write.
-      kind: what the arrays hold: "logits" or "probabilities".
-      metrics: groups of figures; None takes what the number of models allows.
-      resamples: divisions of the Retrains for the null.
-      seed: of the divisions and the attacks' samples.
-    """
-    unlearned, retrained, labels = load_outputs(file)
-    asked = None if metrics is None else [_figure(name) for name in metrics]
-    console = open_console()
-    with status(console, "auditing"):
-        found = audits.audit(
-            unlearned,
-            retrained,
-            labels,
-            kind=kind,
-            metrics=asked,
-            resamples=resamples,
-            seed=seed,
+def _models(
+    source: Source, original: Path, forget: str, paths: Mapping[str, Path | None]
+) -> Models:
+    """Read the checkpoints of an audit; refuse what does not belong together."""
+    if paths[NULL] is not None and paths[RETRAIN] is None:
+        raise InputError(
+            f"null={paths[NULL]} needs a Retrain to stand beside: --retrained DIR"
         )
-    counts = np.bincount(np.asarray(labels.forget))
-    results = {
-        "format": 1,
-        "plan": {
-            "title": f"Audit of {file.name}",
-            "kind": "given",
-            "forget_counts": counts.tolist(),
-            "forgotten": found.forgotten,
-            "seeds": [seed],
-            "note": "",
-        },
-        "environment": environment(),
-        "audit": audits.to_record(found),
-    }
-    write_atomic(out, to_json(results), overwrite=True)
-    print_audit(console, found)
-    console.print(f"wrote {out}", markup=False, soft_wrap=True)
+    base, subject, request, concept = asked(source, original, forget)
+    rows, kind = {}, base.modality.name
+    for key, path in paths.items():
+        if path is not None:
+            rows[key] = load_model(path, subject.dataset, modality=kind)
+        if path is not None and key in LABELS:
+            _check_honest(rows[key], path, request)
+        if key == NULL:
+            rows[ORIGINAL] = base
+    return Models(subject, request, concept, rows)
 
 
-def _file_record(path: Path) -> dict[str, str]:
-    """Return name and checksum of a file."""
-    return {"file": path.name, "sha256": sha256(path.read_bytes()).hexdigest()}
-
-
-def _honest_retrain(
-    path: Path, dataset: Dataset, request: Request, modality: str
-) -> Stored:
-    """Return a retrained model that has not seen a forget sample."""
-    stored = load_model(path, dataset, modality=modality)
+def _check_honest(stored: Stored, path: Path, request: Request) -> None:
+    """Refuse a retrained model that has seen a forget sample."""
     seen = np.intersect1d(stored.ids, request.forget)
     if "unlearning" in stored.record or seen.size:
         raise InputError(
@@ -349,49 +277,6 @@ def _honest_retrain(
             f"{len(request.forget)} forget samples or unlearned from a model that was; "
             "use `jax-unlearn train --retrain --split FILE`"
         )
-    return stored
-
-
-def _figure(name: str) -> Any:
-    """Return the card that a file of one's own holds, or the name of a figure."""
-    return load(name) if ".py:" in name else name
-
-
-def _models(
-    dataset: Dataset,
-    original: Path,
-    forget: str,
-    unlearned: list[tuple[str, Path]],
-    retrained: tuple[Path | None, Path | None],
-) -> Models:
-    """Read the checkpoints of an audit; refuse what does not belong together."""
-    base = load_model(original, dataset)
-    kind, subject = base.modality.name, base.subject(dataset)
-    target, null = retrained
-    if null is not None and target is None:
-        raise InputError(
-            f"null={null} needs a Retrain to stand beside: --retrained DIR"
-        )
-    ids, concept = requested(subject, base.ids, forget)
-    request = Request(ids, np.setdiff1d(base.ids, ids), base.unseen)
-    references = {
-        key: _honest_retrain(path, dataset, request, kind)
-        for key, path in ((RETRAIN, target), (NULL, null))
-        if path is not None
-    }
-    models = {key: load_model(path, dataset, modality=kind) for key, path in unlearned}
-    return Models(subject, {**references, ORIGINAL: base}, models, request, concept)
-
-
-def _judged(models: Models, dataset: Dataset, forget: str) -> int:
-    """Return the class whose images a classifier can look for."""
-    if models.concept is not None and forget not in dataset.class_names:
-        raise InputError(
-            f"forget={forget!r}: the audit's classifier knows the classes "
-            f"{', '.join(dataset.class_names)}, and no other word; name one of them, "
-            "or look at images of `jax-unlearn sample`"
-        )
-    return class_id(forget, dataset.class_names)
 
 
 def _setting(stored: Stored) -> Unlearning | None:

@@ -8,6 +8,7 @@ parsed.
 import dataclasses
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
@@ -58,9 +59,19 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
 WITHOUT_STEPS = {"rho", "batch_size", "microbatch", "remat"}
 """Of them, what methods that take no steps may read."""
 
-Kind = Annotated[
-    str, tyro.conf.arg(metavar=f"{{{','.join(kind.name for kind in MODALITIES)}}}")
-]
+_KINDS = tuple(kind.name for kind in MODALITIES)
+_CHOICES = {
+    "modality": _KINDS,
+    "method": (*METHODS, "FILE.py:CARD"),
+    "weighting": ("auto", *WEIGHTINGS, "FILE.py:CARD"),
+}
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{{{','.join(names)}}}"
+
+
+Kind = Annotated[str, tyro.conf.arg(metavar=_listed(_KINDS))]
 """The type of the option that names a kind of model."""
 
 
@@ -78,7 +89,7 @@ def one_line_choices() -> tyro.constructors.ConstructorRegistry:
             return None
         return tyro.constructors.PrimitiveConstructorSpec(
             nargs=1,
-            metavar=f"{{{','.join(get_args(info.type))}}}",
+            metavar=_listed(get_args(info.type)),
             instance_from_str=lambda words: words[0],
             is_instance=lambda value: isinstance(value, str),
             str_from_instance=lambda value: [value],
@@ -88,12 +99,9 @@ def one_line_choices() -> tyro.constructors.ConstructorRegistry:
 
 
 class Form(NamedTuple):
-    """How a parameter of a command is parsed.
+    """How a parameter of a command is parsed: a class of words, and what is made of it.
 
-    Attributes:
-      values: dataclass of what the words say, unchecked.
-      make: the parameter, of such values.
-      boxed: whether its fields are dataclasses, each with a box of help.
+    `boxed` says that its fields are dataclasses, each with a box of help.
     """
 
     values: type
@@ -102,13 +110,10 @@ class Form(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What the words of a command line ask for.
+    """What the words of a command line ask for; method and weighting by name or path.
 
-    Attributes:
-      modality: the kind of model.
-      method, weighting: by name or path.
-      helping: whether only the help is asked for, which leaves out common fields that
-        the method does not read; where they are given, the setting judges them.
+    Where only the help is asked for, it leaves out common fields that the method does
+    not read; where they are given, the setting judges them.
     """
 
     modality: Modality
@@ -118,41 +123,30 @@ class Choice(NamedTuple):
 
     def groups(self) -> dict[str, type]:
         """Return dataclasses of the options by title, with this choice's defaults."""
-        card = method_card(self.method)
+        card, kind = method_card(self.method), self.modality.name
         own = weighting_of(card, self.weighting)
-        named = {"modality": self.modality.name}
-        named |= {"method": self.method, "weighting": self.weighting}
+        named = {"modality": kind, "method": self.method, "weighting": self.weighting}
         usual = Unlearning.of(**named)
         groups = {"method": _group(_described(card), named, Unlearning)}
+        weighted = f"Forget samples are weighted {own.title}."
+        told = f"What only {kind} models are told."
         for title, text, options in (
             (card.name, f"What only {card.label} is told.", usual.options),
-            (
-                f"weighting {own.name}",
-                f"Forget samples are weighted {own.title}.",
-                usual.weighting_options,
-            ),
-            (
-                f"{self.modality.name} model",
-                f"What only {self.modality.name} models are told.",
-                usual.modality_options,
-            ),
+            (f"weighting {own.name}", weighted, usual.weighting_options),
+            (f"{kind} model", told, usual.modality_options),
         ):
             if dataclasses.fields(options):
                 groups[title] = _group(text, vars(options), type(options))
+        unread = _unread(card, self.modality) if self.helping else set()
         for title, (text, names) in GROUPS.items():
             values = {name: getattr(usual, name) for name in names}
-            unread = _unread(card, self.modality) if self.helping else set()
             groups[title] = _group(text, values, Unlearning, unread)
         return groups
 
-    def form(self) -> "Form":
+    def form(self) -> Form:
         """Return how the setting is parsed: its groups, one inside the other."""
         fields = [
-            (
-                f"group_{number}",
-                Annotated[group, tyro.conf.arg(name=title)],
-                dataclasses.field(default_factory=group),
-            )
+            (f"group_{number}", Annotated[group, tyro.conf.arg(name=title)], group())
             for number, (title, group) in enumerate(self.groups().items())
         ]
         kind = dataclasses.make_dataclass("Options", fields, frozen=True)
@@ -165,18 +159,24 @@ def form(kind: type) -> Form:
     return Form(values, lambda given: kind(**vars(given)))
 
 
-def parsed(command: Callable[..., None], **forms: Form) -> Callable[..., None]:
+def parsed(command: Callable[..., None], **told: Any) -> Callable[..., None]:
     """Return a command some of whose parameters are parsed by forms.
 
     They are made after the parsing: what they refuse is then told like all bad input,
-    not in the parser's words.
+    not in the parser's words. What is told of other parameters is their default.
     """
+    forms = {name: one for name, one in told.items() if isinstance(one, Form)}
 
     @functools.wraps(command)
     def made(**given: Any) -> None:
         command(**{k: forms[k].make(v) if k in forms else v for k, v in given.items()})
 
-    made.__signature__ = inspect.signature(command)  # type: ignore[attr-defined]
+    signature = inspect.signature(command)
+    parameters = [
+        p if p.name in forms or p.name not in told else p.replace(default=told[p.name])
+        for p in signature.parameters.values()
+    ]
+    made.__signature__ = signature.replace(parameters=parameters)  # type: ignore
     del made.__wrapped__  # the parser would read the annotations there
     made.__annotations__ = dict(command.__annotations__)
     for name, one in forms.items():
@@ -186,14 +186,7 @@ def parsed(command: Callable[..., None], **forms: Form) -> Callable[..., None]:
 
 
 def chosen(arguments: Sequence[str]) -> tuple[list[str], Choice]:
-    """Return the words with the method named by its option, and what they ask for.
-
-    Args:
-      arguments: of a command, its name first.
-
-    Raises:
-      InputError: an unknown method, weighting, modality or checkpoint, or an option
-        that belongs to another of them.
+    """Return a command's words, the method named by its option, and what they ask for.
 
     >>> words, choice = chosen(["unlearn", "scrub", "--rewind"])
     >>> words, choice.method, choice.modality.name
@@ -206,9 +199,8 @@ def chosen(arguments: Sequence[str]) -> tuple[list[str], Choice]:
                 f"{words[0]} --method {other}: two methods; leave one of them out"
             )
         words = [*words[1:], "--method", words[0]]
-    modality = modality_named(
-        value(words, "--modality") or _kind_of_model(words) or MODALITIES[0].name
-    )
+    asked = value(words, "--modality") or _kind_of_model(words)
+    modality = modality_named(asked or MODALITIES[0].name)
     method = value(words, "--method") or _usual_method(modality)
     weighting = value(words, "--weighting") or Unlearning.weighting
     choice = Choice(modality, method, weighting, bool({"-h", "--help"} & set(words)))
@@ -216,8 +208,7 @@ def chosen(arguments: Sequence[str]) -> tuple[list[str], Choice]:
         method_card(method)
         if weighting != "auto":
             weighting_card(weighting)
-        groups = choice.groups().values()
-        _check_flags(words, {name for group in groups for name in _names(group)})
+        _check_flags(words, set().union(*map(_names, choice.groups().values())))
     elif command == "train":
         _check_flags(words, _names(modality.training))
     return [command, *words], choice
@@ -233,14 +224,10 @@ def _usual_method(modality: Modality) -> str:
 def value(words: Sequence[str], *options: str) -> str | None:
     """Return the last value given to an option, if one is."""
     found = None
-    for number, word in enumerate(words):
+    for word, following in itertools.zip_longest(words, words[1:]):
         name, equals, value = word.partition("=")
-        if name not in options:
-            continue
-        if equals:
-            found = value
-        elif number + 1 < len(words):
-            found = words[number + 1]
+        if name in options:
+            found = value if equals else following or found
     return found
 
 
@@ -252,20 +239,17 @@ def _kind_of_model(words: Sequence[str]) -> str | None:
     return kind_of(path, read_record(path)).name
 
 
-def _names(kind: type) -> set[str]:
-    """Return the names of a class's fields."""
-    return {field.name for field in dataclasses.fields(kind)}
+def _names(*kinds: type) -> set[str]:
+    """Return the names of classes' fields."""
+    return {field.name for kind in kinds for field in dataclasses.fields(kind)}
 
 
 def _check_flags(words: Sequence[str], known: set[str]) -> None:
     """Refuse an option of another card or kind of model, and say whose it is."""
-    of_models = {
-        kind.name: _names(kind.training) | _names(kind.options) for kind in MODALITIES
-    }
     owned = {
         "--method": {card.name: _names(card.options) for card in METHODS.values()},
         "--weighting": {c.name: _names(c.options) for c in WEIGHTINGS.values()},
-        "--modality": of_models,
+        "--modality": {k.name: _names(k.training, k.options) for k in MODALITIES},
     }
     for word in words:
         flag = word.partition("=")[0]
@@ -291,8 +275,7 @@ def _setting(groups: Any) -> Unlearning:
 def _unread(card: Card, kind: Modality) -> set[str]:
     """Return the common fields that a method does not read."""
     if card.kind != "steps":
-        names = {name for _, group in GROUPS.values() for name in group}
-        return names - WITHOUT_STEPS
+        return {name for _, group in GROUPS.values() for name in group} - WITHOUT_STEPS
     unread = set() if card.schedule else {"schedule"}
     if not (card.schedule or card.joins):
         unread |= {"harmonizer", "per_leaf"}
@@ -313,12 +296,13 @@ def _group(
     for name, value in values.items():
         kind = kinds[name]
         if name in _CHOICES:
-            kind = Annotated[kind, tyro.conf.arg(metavar=_CHOICES[name])]
+            kind = Annotated[kind, tyro.conf.arg(metavar=_listed(_CHOICES[name]))]
         if name in hidden:
             kind = Annotated[kind, tyro.conf.Suppress]
         fields.append((name, kind, dataclasses.field(default=value)))
     made = dataclasses.make_dataclass(of.__name__, fields, frozen=True)
-    made.__doc__ = f"{text}\n\nAttributes:\n{_attributes(of.__doc__ or '')}"
+    described = (of.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]
+    made.__doc__ = f"{text}\n\nAttributes:\n{described}\n"
     return made
 
 
@@ -328,20 +312,3 @@ def _described(card: Card) -> str:
         f"{card.title}, {card.source}: reads {', '.join(card.reads)}; costs "
         f"{card.cost}. `jax-unlearn methods` explains that and lists all."
     )
-
-
-def _attributes(doc: str) -> str:
-    """Return the part of a docstring that describes the fields."""
-    part = doc.partition("Attributes:\n")[2]
-    return part.partition("\n\n")[0] + "\n"
-
-
-def _listed(*names: str) -> str:
-    return f"{{{','.join(names)}}}"
-
-
-_CHOICES = {
-    "modality": _listed(*(kind.name for kind in MODALITIES)),
-    "method": _listed(*METHODS, "FILE.py:CARD"),
-    "weighting": _listed("auto", *WEIGHTINGS, "FILE.py:CARD"),
-}

@@ -1,47 +1,34 @@
-"""The commands on files, for any kind of model: split, train, unlearn, report."""
+"""The commands on files, for any kind of model: from a split to a report."""
 
+import dataclasses
 import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
+import tyro
 
-from jax_unlearn.cli.choices import Choice, Kind, form, parsed
+from jax_unlearn import data
+from jax_unlearn.cli.choices import Kind
 from jax_unlearn.cli.console import Reporter, open_console
-from jax_unlearn.cli.sources import DataSource, refuse_existing
-from jax_unlearn.data import (
-    digest,
-    fingerprint,
-    forget_split,
-    holdout,
-    load_manifest,
-    save_manifest,
-    to_ids,
-    write_atomic,
-)
+from jax_unlearn.cli.sources import DataSource, asked, refuse_existing
 from jax_unlearn.drivers import checkpoint as checkpoints
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError, check_seed
+from jax_unlearn.lab import chain as chains
+from jax_unlearn.lab import ledger, store
 from jax_unlearn.lab.attacks import weak_attacks
-from jax_unlearn.lab.job import Trained, blamed, execute
+from jax_unlearn.lab.job import Trained, blamed, execute, reporting
 from jax_unlearn.lab.modalities.diffusion.figures import png_bytes
 from jax_unlearn.lab.modalities.diffusion.networks import draw, sampler_of
 from jax_unlearn.lab.modalities.diffusion.settings import Sampling
 from jax_unlearn.lab.prepare import Preparer
-from jax_unlearn.lab.requests import Request, class_id, requested
-from jax_unlearn.lab.results import environment as environment_record
+from jax_unlearn.lab.requests import class_id, requested
+from jax_unlearn.lab.results import environment
 from jax_unlearn.lab.settings import Unlearning
-from jax_unlearn.lab.store import (
-    SECONDS,
-    identity,
-    kept,
-    load_model,
-    origin_of,
-    save_model,
-)
 from jax_unlearn.lab.subject import Subject, Trainer, subject_of
 
 
@@ -72,8 +59,8 @@ def split(
     check_seed(seed)
     dataset = source.load()
     labels = dataset.train.labels
-    trained, unseen = holdout(labels, fraction=unseen_fraction, seed=seed)
-    parts = forget_split(
+    trained, unseen = data.holdout(labels, fraction=unseen_fraction, seed=seed)
+    parts = data.forget_split(
         labels[trained],
         kind=kind,
         fraction=fraction,
@@ -82,8 +69,8 @@ def split(
         seed=seed,
         num_classes=dataset.num_classes,
     )
-    parts = to_ids(parts, trained)
-    save_manifest(out, parts, unseen=unseen, overwrite=overwrite)
+    parts = data.to_ids(parts, trained)
+    data.save_manifest(out, parts, unseen=unseen, overwrite=overwrite)
     print(
         f"{dataset.name}: forget {len(parts.forget)}, retain {len(parts.retain)}, "
         f"unseen {len(unseen)}; forget by class {parts.manifest['forget_counts']}; "
@@ -91,198 +78,249 @@ def split(
     )
 
 
-def train_command(choice: Choice) -> Callable[..., None]:
-    """Return the command that trains a kind of model."""
-    kind = choice.modality
+@dataclasses.dataclass(frozen=True)
+class Making:
+    """A checkpoint that a command makes, or goes on with where it was stopped.
 
-    def train(
-        source: DataSource,
-        training: Any,
-        out: Path = Path("original"),
-        modality: Kind = kind.name,
-        split: Path | None = None,
-        retrain: bool = False,
-        forget: tuple[str, ...] = (),
-        unseen_fraction: float = 0.1,
-        seed: int = 0,
-        resume: bool = False,
-        save_every: float = SECONDS,
-    ) -> None:
-        """Train a model from scratch: the original, or Retrain; write a checkpoint.
+    Attributes:
+      out: checkpoint folder to make; its record.json says what was done.
+      seed: of initialisation, random labels, order, augmentation and noise.
+      resume: go on where the same command was killed or stopped.
+      save_every: least seconds between two saves to go on from; 0 saves every step.
+    """
 
-        Args:
-          source: the data.
-          training: how.
-          out: checkpoint folder to make.
-          modality: kind of model.
-          split: manifest of `jax-unlearn split`; its unseen samples are held out.
-          retrain: leave the split's forget samples out: the reference of an audit.
-          forget: classes (names or numbers) to leave out: that makes Retrain, too.
-          unseen_fraction: share held out, where no split is given.
-          seed: of initialisation, order, augmentation and noise.
-          resume: go on where the same command was killed or stopped.
-          save_every: least seconds between two saves to go on from; 0 saves every step.
+    out: Path
+    seed: int = 0
+    resume: bool = False
+    save_every: float = store.SECONDS
+
+    def __call__(
+        self,
+        subject: Subject,
+        ids: np.ndarray,
+        unseen: np.ndarray,
+        make: Callable[[Reporter, Series | None], Trained],
+        *,
+        told: dict[str, Any],
+        run: dict[str, Any] | None = None,
+        more: Callable[[Trained], dict[str, Any]] = lambda trained: {},
+    ) -> Trained | None:
+        """Make the model of some samples and write it; None where it is complete.
+
+        What is told decides what the model is, and `run` is what else a run to go on
+        with must agree in; the record says more.
         """
-        del modality
-        check_seed(seed)
-        dataset = source.load()
-        labels = dataset.train.labels
-        if split is not None:
-            parts, unseen = load_manifest(split, labels=labels)
-            ids = parts.retain if retrain else np.union1d(parts.forget, parts.retain)
-        elif retrain:
-            raise InputError("retrain=True needs the request: give --split FILE.json")
-        else:
-            ids, unseen = holdout(labels, fraction=unseen_fraction, seed=seed)
-        without = [class_id(name, dataset.class_names) for name in forget]
-        ids = ids[~np.isin(labels[ids], without)]
-        if not len(ids):
-            raise InputError(f"forget={forget}: nothing is left to train on")
-        told = {
-            "training": vars(training),
-            "seed": seed,
-            "retrain": retrain,
-            "reduce": source.reduce,
-            "without": without,
-        }
-        subject = subject_of(training, dataset)
-        if not resume:
-            refuse_existing(out)
-        trainer = Trainer(subject, training)
-        total = trainer.steps(len(ids))
+        parts = {"ids": ids, "unseen": unseen}
+        if not self.resume:
+            refuse_existing(self.out)
 
-        def make(progress: Reporter, series: Series | None) -> Trained:
-            progress("training", 0, total)
-            with blamed("training", training.learning_rate):
-                return trainer(
-                    ids,
-                    seed=seed,
-                    callback=lambda step, state, info: progress(
-                        "training", step, total
-                    ),
-                    series=series,
-                )
+        def making(series: Series | None) -> Trained:
+            with Reporter(open_console(), 1) as progress:
+                return make(progress, series)
 
-        parts = ids, unseen
-        trained = _kept(out, told, make, subject, parts, resume, save_every)
-        if trained is not None:
-            print(
-                f"trained on {len(ids)} samples of {dataset.name} in "
-                f"{trained.seconds['run']:.1f} s (compiled in "
-                f"{trained.seconds['compile']:.1f} s); wrote {out}"
-            )
+        def write(path: Path, trained: Trained | None) -> None:
+            if trained is not None:
+                record = {**told, **more(trained), "environment": environment()}
+                store.save_model(path, trained, subject, record=record, **parts)
 
-    return parsed(train, training=form(kind.training))
-
-
-def unlearn_command(choice: Choice) -> Callable[..., None]:
-    """Return the command that unlearns by a method."""
-
-    def unlearn(
-        source: DataSource,
-        setting: Unlearning,
-        checkpoint: Path,
-        forget: str,
-        out: Path = Path("unlearned"),
-        seed: int = 0,
-        resume: bool = False,
-        save_every: float = SECONDS,
-    ) -> None:
-        """Make a model forget samples, a class or a word; write a new checkpoint.
-
-        What it is told depends on the method: `jax-unlearn unlearn METHOD --help` lists
-        it, `jax-unlearn methods` lists the methods.
-
-        Args:
-          source: the data the model was trained on.
-          setting: how.
-          checkpoint: of `jax-unlearn train` (or of an earlier `unlearn`).
-          forget: ids to forget: .csv (one a line), .json (a list, or a split), or .npy;
-            or a class (name or number); of a model of captions, a word.
-          out: checkpoint folder to make; its record.json says what was done.
-          seed: of random labels and order.
-          resume: go on where the same command was killed or stopped.
-          save_every: least seconds between two saves to go on from; 0 saves every step.
-        """
-        check_seed(seed)
-        dataset = source.load_for(checkpoint)
-        stored = load_model(checkpoint, dataset, modality=choice.modality.name)
-        subject = stored.subject(dataset)
-        ids, concept = requested(subject, stored.ids, forget)
-        request = Request(ids, np.setdiff1d(stored.ids, ids), stored.unseen)
-        told = {
-            "unlearning": setting.record(),
-            "seed": seed,
-            "forgotten_sha256": digest(ids),
-            "dataset_sha256": fingerprint(dataset),
-        }
-        if not resume:
-            refuse_existing(out)
-        details: dict[str, Any] = {}
-
-        def make(progress: Reporter, series: Series | None) -> Trained:
-            job = Preparer(subject)(
-                setting,
-                request,
-                stored.trained,
-                seed=seed,
-                origin=origin_of(stored),
-                concept=concept,
-            )
-            details.update(job.details, steps=job.steps)
-            progress(setting.method, 0, job.steps)
-            with blamed(setting.method, setting.learning_rate, checkpoint):
-                return execute(
-                    job,
-                    (stored.trained.params, stored.trained.model_state),
-                    jax.random.key(seed),
-                    callback=lambda step, state, info: progress(
-                        setting.method, step, job.steps
-                    ),
-                    series=series,
-                )
-
-        def record(trained: Trained) -> dict[str, Any]:
-            stopped = {} if trained.stopped is None else {"stopped": trained.stopped}
-            notes = {name: value for name, value in details.items() if name != "steps"}
-            return {
-                "forgotten": len(ids),
-                "forgotten_as": forget,
-                "reduce": stored.record.get("reduce", 1),
-                "from": {
-                    "ids_sha256": stored.record.get("ids_sha256"),
-                    "earlier": stored.record.get("unlearning"),
-                },
-                **notes,
-                **stopped,
-            }
-
-        unlearned = _kept(
-            out,
-            told,
-            make,
-            subject,
-            (request.retain, stored.unseen),
-            resume,
-            save_every,
-            run={"from": checkpoints.identity(checkpoint)},
-            record=record,
+        made = store.kept(
+            self.out,
+            {**told, "ids_sha256": data.digest(ids)},
+            making,
+            read=lambda path: (checkpoints.read_record(path), None),
+            write=write,
+            run={**store.identity(subject, **parts), **(run or {})},
+            seconds=self.save_every,
+            resume=self.resume,
         )
-        if unlearned is None:
-            return
-        if unlearned.stopped is not None:
-            step, reason = unlearned.stopped["step"], unlearned.stopped["reason"]
-            print(f"stopped after step {step} of {details['steps']}: {reason}")
-        for warning in weak_attacks(details):
-            print(f"jax-unlearn: warning: {warning}", file=sys.stderr)
+        if made is None:
+            print(f"{self.out} is complete; nothing to resume")
+        return made
+
+
+Made = Annotated[Making, tyro.conf.arg(name="")]  # its options are the command's own
+
+
+def train(
+    source: DataSource,
+    training: Any,
+    making: Made = Making(Path("original")),
+    modality: Kind = "classification",
+    split: Path | None = None,
+    retrain: bool = False,
+    forget: tuple[str, ...] = (),
+    unseen_fraction: float = 0.1,
+) -> None:
+    """Train a model from scratch: the original, or Retrain; write a checkpoint.
+
+    Args:
+      source: the data.
+      training: how.
+      making: what is made.
+      modality: kind of model.
+      split: manifest of `jax-unlearn split`; its unseen samples are held out.
+      retrain: leave the split's forget samples out: the reference of an audit.
+      forget: classes (names or numbers) to leave out: that makes Retrain, too.
+      unseen_fraction: share held out, where no split is given.
+    """
+    del modality
+    seed = check_seed(making.seed)
+    dataset = source.load()
+    labels = dataset.train.labels
+    if split is not None:
+        parts, unseen = data.load_manifest(split, labels=labels)
+        ids = parts.retain if retrain else np.union1d(parts.forget, parts.retain)
+    elif retrain:
+        raise InputError("retrain=True needs the request: give --split FILE.json")
+    else:
+        ids, unseen = data.holdout(labels, fraction=unseen_fraction, seed=seed)
+    without = [class_id(name, dataset.class_names) for name in forget]
+    ids = ids[~np.isin(labels[ids], without)]
+    if not len(ids):
+        raise InputError(f"forget={forget}: nothing is left to train on")
+    told = {
+        "training": vars(training),
+        "seed": seed,
+        "retrain": retrain,
+        "reduce": source.reduce,
+        "without": without,
+    }
+    trainer = Trainer(subject_of(training, dataset), training)
+
+    def make(progress: Reporter, series: Series | None) -> Trained:
+        callback = reporting(progress, "training", trainer.steps(len(ids)))
+        with blamed("training", training.learning_rate):
+            return trainer(ids, seed=seed, callback=callback, series=series)
+
+    trained = making(trainer.subject, ids, unseen, make, told=told)
+    if trained is not None:
         print(
-            f"forgot {len(ids)} of {len(stored.ids)} samples in "
-            f"{unlearned.seconds['run']:.1f} s (prepared in "
-            f"{unlearned.seconds['prepare']:.1f} s, compiled in "
-            f"{unlearned.seconds['compile']:.1f} s); wrote {out}"
+            f"trained on {len(ids)} samples of {dataset.name} in "
+            f"{trained.seconds['run']:.1f} s (compiled in "
+            f"{trained.seconds['compile']:.1f} s); wrote {making.out}"
         )
 
-    return parsed(unlearn, setting=choice.form())
+
+def unlearn(
+    source: DataSource,
+    setting: Unlearning,
+    checkpoint: Path,
+    forget: str,
+    making: Made = Making(Path("unlearned")),
+) -> None:
+    """Make a model forget samples, a class or a word; write a new checkpoint.
+
+    What it is told depends on the method: `jax-unlearn unlearn METHOD --help` lists
+    it, `jax-unlearn methods` lists the methods.
+
+    Args:
+      source: the data the model was trained on.
+      setting: how.
+      checkpoint: of `jax-unlearn train` (or of an earlier `unlearn`).
+      forget: ids to forget: .csv (one a line), .json (a list, or a split), or .npy;
+        or a class (name or number); of a model of captions, a word.
+      making: what is made.
+    """
+    seed = check_seed(making.seed)
+    stored, subject, request, concept = asked(
+        source, checkpoint, forget, setting.modality
+    )
+    ids, details, steps = request.forget, {}, []
+    told = {
+        "unlearning": setting.record(),
+        "seed": seed,
+        "forgotten_sha256": data.digest(ids),
+        "dataset_sha256": data.fingerprint(subject.dataset),
+    }
+
+    def make(progress: Reporter, series: Series | None) -> Trained:
+        known = {"origin": store.origin_of(stored), "concept": concept}
+        prepare = Preparer(subject)
+        job = prepare(setting, request, stored.trained, seed=seed, **known)
+        details.update(job.details)
+        steps.append(job.steps)
+        callback = reporting(progress, setting.method, job.steps)
+        at, key = stored.trained[:2], jax.random.key(seed)
+        with blamed(setting.method, setting.learning_rate, checkpoint):
+            return execute(job, at, key, callback=callback, series=series)
+
+    def more(trained: Trained) -> dict[str, Any]:
+        stopped = {} if trained.stopped is None else {"stopped": trained.stopped}
+        before = stored.record.get
+        return {
+            "forgotten": len(ids),
+            "forgotten_as": forget,
+            "reduce": before("reduce", 1),
+            "from": {
+                "ids_sha256": before("ids_sha256"),
+                "earlier": before("unlearning"),
+            },
+            **details,
+            **stopped,
+        }
+
+    run = {"from": checkpoints.identity(checkpoint)}
+    given = subject, request.retain, stored.unseen, make
+    unlearned = making(*given, told=told, run=run, more=more)
+    if unlearned is None:
+        return
+    if unlearned.stopped is not None:
+        step, reason = unlearned.stopped["step"], unlearned.stopped["reason"]
+        print(f"stopped after step {step} of {steps[0]}: {reason}")
+    for warning in weak_attacks(details):
+        print(f"jax-unlearn: warning: {warning}", file=sys.stderr)
+    print(
+        f"forgot {len(ids)} of {len(stored.ids)} samples in "
+        f"{unlearned.seconds['run']:.1f} s (prepared in "
+        f"{unlearned.seconds['prepare']:.1f} s, compiled in "
+        f"{unlearned.seconds['compile']:.1f} s); wrote {making.out}"
+    )
+
+
+def chain(
+    source: DataSource,
+    setting: Unlearning,
+    checkpoint: Path,
+    requests: tuple[str, ...],
+    out: Path = Path("chain"),
+    seed: int = 0,
+    save_every: float = store.SECONDS,
+) -> None:
+    """Serve forget requests one after another on one model; write a ledger of them.
+
+    Give the command again to go on where it was killed, or with more requests after
+    those that were served. OUT/request-N is the model after the N-th.
+
+    Args:
+      source: the data the model was trained on.
+      setting: how each request is served.
+      checkpoint: of `jax-unlearn train`.
+      requests: one a request, in order: a file of ids (.csv, .json or .npy) or a
+        class, as for `jax-unlearn unlearn`.
+      out: folder of the ledger and the models.
+      seed: of the first request; each later one has the next.
+      save_every: least seconds between two saves to go on from; 0 saves every step.
+    """
+    check_seed(seed)
+    dataset = source.load_for(checkpoint)
+    stored = store.load_model(checkpoint, dataset, modality=setting.modality)
+    subject, origin = stored.subject(dataset), store.origin_of(stored)
+    ids = [requested(subject, stored.ids, text)[0] for text in requests]
+    start = chains.Chain(subject, stored.trained, stored.ids, stored.unseen, origin)
+    with (
+        Reporter(open_console(), len(ids)) as progress,
+        blamed(setting.method, setting.learning_rate, checkpoint),
+    ):
+        how = {"folder": out, "seed": seed, "save_every": save_every}
+        served = chains.chain(start, setting, ids, progress=progress, **how)
+        seconds = [done.seconds["run"] for done in served]
+    record = out / chains.LEDGER
+    for entry, spent in zip(ledger.read(record), seconds, strict=True):
+        print(
+            f"request {entry['number']}: forgot {entry['forgotten']}, "
+            f"{entry['left']} left, in {spent:.1f} s; model {entry['after'][:12]}"
+        )
+    print(f"ledger {record}; the last model is {out / f'request-{len(ids)}'}")
 
 
 def sample(
@@ -308,7 +346,7 @@ def sample(
       overwrite: replace the file if it exists.
     """
     check_seed(seed)
-    stored = load_model(checkpoint, modality="diffusion")
+    stored = store.load_model(checkpoint, modality="diffusion")
     generator = stored.built
     sampler_of(generator, sampling)  # refused before the work
     if out.suffix not in (".png", ".npz"):
@@ -335,7 +373,7 @@ def sample(
         buffer = io.BytesIO()
         np.savez(buffer, images=images, asked=np.repeat(np.asarray(rows), count))
         content = buffer.getvalue()
-    write_atomic(out, content, overwrite=overwrite)
+    data.write_atomic(out, content, overwrite=overwrite)
     print(f"drew {count} images of each of {', '.join(rows)}; wrote {out}")
 
 
@@ -355,45 +393,3 @@ def report(
 
     page = reports.write(reports.load_results(results), out, overwrite=overwrite)
     print(f"wrote {page}")
-
-
-def _kept(
-    out: Path,
-    told: dict[str, Any],
-    make: Callable[[Reporter, Series | None], Trained],
-    subject: Subject,
-    parts: tuple[np.ndarray, np.ndarray],
-    resume: bool,
-    save_every: float,
-    *,
-    run: dict[str, Any] | None = None,
-    record: Callable[[Trained], dict[str, Any]] = lambda trained: {},
-) -> Trained | None:
-    """Make a model and write its checkpoint; None where it stands there already."""
-    ids, unseen = parts
-
-    def making(series: Series | None) -> Trained:
-        with Reporter(open_console(), 1) as progress:
-            return make(progress, series)
-
-    def read(path: Path) -> tuple[dict[str, Any], Trained | None]:
-        return checkpoints.read_record(path), None
-
-    def write(path: Path, trained: Trained | None) -> None:
-        if trained is not None:
-            more = {**told, **record(trained), "environment": environment_record()}
-            save_model(path, trained, subject, ids=ids, unseen=unseen, record=more)
-
-    made = kept(
-        out,
-        {**told, "ids_sha256": digest(ids)},
-        making,
-        read=read,
-        write=write,
-        run={**identity(subject, ids, unseen), **(run or {})},
-        seconds=save_every,
-        resume=resume,
-    )
-    if made is None:
-        print(f"{out} is complete; nothing to resume")
-    return made

@@ -1,29 +1,72 @@
-"""What a person sees while it runs: a progress bar for every phase, then a table."""
+"""What a person sees while it runs: a bar or a line for every phase, then tables."""
 
+import codecs
+import io
+import sys
 import time
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich import box
+from rich import box, progress
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Table as RichTable
 
+from jax_unlearn.audit import Audit, Figure
+from jax_unlearn.lab.catalog import METHODS
+from jax_unlearn.lab.modalities import MODALITIES
 from jax_unlearn.lab.probes import PROBES
 from jax_unlearn.report import Cell, Table, generation_table, main_table
 
 MARKS = {"inside": "[green]●[/]", "outside": "[yellow]○[/]"}
 GAP = 3  # columns of space and line between two columns of the table
 FILE_WIDTH = 120  # of what is written to a file or a pipe
+SIGNS = dict(zip("·•–—−×●○←→≤≥⁄Δ", "**---x*o<><>/D", strict=True)) | {"±": "+-"}
+"""What stands for signs that an encoding lacks: mostly one, which keeps tables even."""
+
+METHODS_LEGEND = (
+    "Cost in gradients of single samples: E epochs, F forget and R retain samples (of "
+    "the share that may be read, --rho), T steps of the original's training; a forward "
+    "pass alone counts a third. 'original': the original model goes on being asked, as "
+    "a teacher or for a mask; 'training': its training must be known. Weights "
+    "(--weighting): LoReUn, FaLW and others."
+)
+AUDIT_LEGEND = (
+    "In brackets: where a method that is only another Retrain lies; ● inside, ○ "
+    "outside. The target of a level (UA ... MIA, RMIA) is Retrain's value; that of a "
+    "distance is the distance between two sets of Retrains. Inside means: so many "
+    "models do not tell it from Retrain."
+)
+
+
+def write_everywhere() -> None:
+    """Let standard output and errors write what their encoding lacks in plain signs."""
+    codecs.register_error("plain", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plain")
+
+
+def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Return what stands for a sign that cannot be encoded, and where to go on.
+
+    >>> [_plain(UnicodeEncodeError("ascii", sign, 0, 1, ""))[0] for sign in "é·²ρ…木"]
+    ['e', '*', '2', 'rho', '...', '?']
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    sign, end = error.object[error.start], error.start + 1
+    if "\udc80" <= sign <= "\udcff":  # a byte of a file's name
+        return bytes([ord(sign) - 0xDC00]), end
+    parts = unicodedata.normalize("NFKD", sign)
+    text = "".join(SIGNS.get(c, c) for c in parts if not unicodedata.combining(c))
+    if not text.isascii():
+        words = unicodedata.name(text[0], "").lower().split()
+        text = words[-1] if "greek" in words else "?"
+    return text, end
 
 
 def open_console() -> Console:
@@ -34,22 +77,22 @@ def open_console() -> Console:
     return Console(width=max(console.width, FILE_WIDTH))
 
 
-class Reporter:
-    """Follow phases: bars on a terminal, a line a phase elsewhere.
+def say(console: Console, line: str) -> None:
+    """Write a line as it is: unbroken, its brackets no markup."""
+    console.print(line, markup=False, soft_wrap=True)
 
-    Args:
-      console: where to write.
-      phases: how many phases there will be.
-    """
+
+class Reporter:
+    """Follow so many phases: bars on a terminal, a line a phase elsewhere."""
 
     def __init__(self, console: Console, phases: int):
         self._console, self._phases = console, phases
         self._number, self._start = 0, time.perf_counter()
-        self._bars = Progress(
-            TextColumn("{task.description:<36}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
+        self._bars = progress.Progress(
+            progress.TextColumn("{task.description:<36}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
             console=console,
             disable=not console.is_terminal,
             transient=True,
@@ -91,17 +134,27 @@ def status(console: Console, message: str) -> Iterator[None]:
         yield
 
 
-def print_results(console: Console, results: dict[str, Any]) -> None:
-    """Print the main table: every figure beside its target and the null.
+def _table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], **columns: Any
+) -> RichTable:
+    """Return a table of markup: text in the first column, numbers in the others."""
+    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for number, head in enumerate(heads):
+        side = "right" if number else "left"
+        table.add_column(head, **{"justify": side, **columns})
+    for row in rows:
+        table.add_row(*row)
+    return table
 
-    A console too narrow for all columns gets them in several blocks, none cut short.
-    """
-    _print_table(console, main_table(results))
+
+def print_results(console: Console, results: dict[str, Any]) -> None:
+    """Print the main table: every figure beside its target and the null."""
+    _print_blocks(console, main_table(results))
 
 
 def print_generation(console: Console, results: dict[str, Any]) -> None:
     """Print the table of generated images, and how to read it."""
-    _print_table(console, generation_table(results))
+    _print_blocks(console, generation_table(results))
     standard = results["floor"].get("fid")
     fid = "" if standard is None else f"; FID of as many real images: {standard:.1f}"
     console.print(
@@ -114,7 +167,8 @@ def print_generation(console: Console, results: dict[str, Any]) -> None:
     )
 
 
-def _print_table(console: Console, table: Table) -> None:
+def _print_blocks(console: Console, table: Table) -> None:
+    """Print a table in as many blocks as a narrow console needs, none cut short."""
     cells = [[_markup(cell) for cell in row] for row in table.rows]
     heads = [escape(column) for column in table.columns]
     widths = [
@@ -122,31 +176,9 @@ def _print_table(console: Console, table: Table) -> None:
         for column in zip(heads, *cells, strict=True)
     ]
     for block in _blocks(widths, console.width):
-        shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for number in block:
-            side = "right" if number else "left"
-            shown.add_column(heads[number], justify=side, no_wrap=True)
-        for row in cells:
-            shown.add_row(*(row[number] for number in block))
-        console.print(shown)
+        rows = [[row[number] for number in block] for row in cells]
+        console.print(_table([heads[number] for number in block], rows, no_wrap=True))
         console.print()
-
-
-def print_probes(console: Console, results: dict[str, Any]) -> None:
-    """Print what probes found, if there were any; the target is Retrain's value."""
-    if not results.get("probes"):
-        return
-    names = list(next(iter(results["probes"].values())))
-    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    shown.add_column("probe")
-    for name in names:
-        shown.add_column(PROBES[name], justify="right")
-    for key, found in results["probes"].items():
-        label = escape(results["rows"][key]["label"])
-        target = "\n[dim]target[/]" if key == "retrain" else ""
-        shown.add_row(label + target, *(f"{found[name]:g}" for name in names))
-    console.print(shown)
-    console.print()
 
 
 def _markup(cell: Cell) -> str:
@@ -173,6 +205,19 @@ def _blocks(widths: list[int], width: int) -> list[list[int]]:
     return blocks
 
 
+def print_probes(console: Console, results: dict[str, Any]) -> None:
+    """Print what probes found, if there were any; the target is Retrain's value."""
+    if not results.get("probes"):
+        return
+    names, rows = list(next(iter(results["probes"].values()))), []
+    for key, found in results["probes"].items():
+        label = escape(results["rows"][key]["label"])
+        target = "\n[dim]target[/]" if key == "retrain" else ""
+        rows.append([label + target, *(f"{found[name]:g}" for name in names)])
+    console.print(_table(["probe", *(PROBES[name] for name in names)], rows))
+    console.print()
+
+
 def print_legend(console: Console, *, has_target: bool = True) -> None:
     """Say how to read the table."""
     if not has_target:
@@ -187,3 +232,63 @@ def print_legend(console: Console, *, has_target: bool = True) -> None:
         "Avg. Gap and |p − p*| are 0, ToW is 1, for Retrain itself.",
         style="dim",
     )
+
+
+def print_audit(console: Console, found: Audit) -> None:
+    """Print a whole audit: a row a figure, a column a method, the target beside."""
+    models = ", ".join(f"{name} {count}" for name, count in found.models.items())
+    say(
+        console,
+        f"{found.forgotten} forget samples; models: {models}, Retrain "
+        f"{found.retrained}; ensembles compare {found.half} with {found.half}.",
+    )
+    names = list(found.figures)
+    for start in range(0, len(names), 4):
+        console.print(_audit_table(found, names[start : start + 4]))
+    for reason in sorted(set(found.left_out.values())):
+        left = [
+            found.cards[k].label for k, why in found.left_out.items() if why == reason
+        ]
+        say(console, f"left out ({reason}): {', '.join(left)}")
+    console.print(AUDIT_LEGEND, style="dim", markup=False)
+
+
+def _audit_table(found: Audit, names: list[str]) -> RichTable:
+    rows = []
+    for key, card in found.cards.items():
+        figures = [found.figures[name].get(key) for name in names]
+        shown = next((figure for figure in figures if figure is not None), None)
+        if shown is not None:
+            interval = shown.interval(card.digits)
+            target = escape(f"{shown.target:.{card.digits}f} {interval}".rstrip())
+            cells = [_cell(figure, card.digits) for figure in figures]
+            rows.append([escape(card.label), target, *cells])
+    table = _table(["figure", "target", *map(escape, names)], rows)
+    table.columns[1].no_wrap = True
+    return table
+
+
+def _cell(figure: Figure | None, digits: int) -> str:
+    if figure is None:
+        return "–"
+    mark = f" {MARKS[figure.verdict]}" if figure.verdict else ""
+    return escape(figure.text(digits)) + mark
+
+
+def methods() -> None:
+    """List the methods: what each needs, what it costs, where it comes from."""
+    rows = [
+        (
+            f"{name}\n[dim]{escape(card.title)}, {card.kind}[/]",
+            ", ".join(card.reads),
+            "yes" if card.weighs else "–",
+            ", ".join(m.name for m in MODALITIES if set(card.roles) <= m.roles),
+            escape(card.cost),
+            card.source,
+        )
+        for name, card in METHODS.items()
+    ]
+    console, heads = open_console(), ("method", "needs", "weights", "models", "cost")
+    table = _table((*heads, "source"), rows, justify="left", overflow="fold")
+    console.print(table)
+    console.print(METHODS_LEGEND, style="dim", markup=False)

@@ -4,13 +4,7 @@ from pathlib import Path
 
 import jax
 
-from jax_unlearn.cli.console import (
-    Reporter,
-    open_console,
-    print_legend,
-    print_results,
-    status,
-)
+from jax_unlearn.cli import console as consoles
 from jax_unlearn.cli.sources import clear_run, free_path
 from jax_unlearn.data import digits
 from jax_unlearn.errors import InputError
@@ -37,7 +31,7 @@ def demo(
     from jax_unlearn import report as reports
     from jax_unlearn.recipes.digits import digits_plan
 
-    console = open_console()
+    console = consoles.open_console()
     plan = digits_plan() if seeds is None else digits_plan(seeds=seeds)
     if resume:
         if overwrite:
@@ -52,7 +46,7 @@ def demo(
         markup=False,
     )
     phases = len(plan.seeds) * (3 + len(plan.methods))
-    with Reporter(console, phases) as progress:
+    with consoles.Reporter(console, phases) as progress:
         results = experiment(
             plan,
             digits(),
@@ -61,8 +55,8 @@ def demo(
             resume=resume,
             save_every=save_every,
         )
-    with status(console, "drawing the report"):
+    with consoles.status(console, "drawing the report"):
         page = reports.write(results, folder / "report.html", overwrite=resume)
-    print_results(console, results)
-    print_legend(console)
-    console.print(f"report: {page}", markup=False, soft_wrap=True)
+    consoles.print_results(console, results)
+    consoles.print_legend(console)
+    consoles.say(console, f"report: {page}")

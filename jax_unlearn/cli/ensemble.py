@@ -5,26 +5,23 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from rich.console import Console
+
 from jax_unlearn import audit as audits
 from jax_unlearn.audit import ModelOutputs, PartLabels
-from jax_unlearn.cli.console import Reporter, open_console, status
-from jax_unlearn.cli.figures import print_audit
+from jax_unlearn.cli.console import Reporter, open_console, print_audit, say, status
 from jax_unlearn.cli.sources import DataSource, Source
-from jax_unlearn.data import (
-    Dataset,
-    check_writable,
-    digits,
-    fingerprint,
-    read_json,
-    write_atomic,
-)
+from jax_unlearn.data import Dataset, digits, fingerprint
+from jax_unlearn.data.files import check_writable, read_json, write_atomic
 from jax_unlearn.drivers.ensemble import HOWS, local_mesh
 from jax_unlearn.errors import InputError, unknown_name
-from jax_unlearn.lab.arrays import save_outputs
-from jax_unlearn.lab.ensembles import Ensembles, run_ensembles
+from jax_unlearn.lab.arrays import load_outputs, save_outputs
+from jax_unlearn.lab.catalog import load
+from jax_unlearn.lab.ensembles import run_ensembles
 from jax_unlearn.lab.modalities import modality_of
 from jax_unlearn.lab.plan import Plan, plan_of
-from jax_unlearn.lab.results import dataset_record, environment, to_json
+from jax_unlearn.lab.results import head, to_json
 from jax_unlearn.lab.store import SECONDS
 
 
@@ -80,7 +77,7 @@ def ensemble(
 
 
 def audited(
-    console: Any,
+    console: Console,
     plan: Plan,
     dataset: Dataset,
     out: Path,
@@ -94,26 +91,13 @@ def audited(
 ) -> None:
     """Make the models of a plan and audit them; print and write what is found.
 
-    Args:
-      console: to print on.
-      plan: whose methods are made, for the request of its first seed.
-      dataset: its data.
-      out: folder.
-      methods: labels in the plan.
-      models: as of `ensemble`, like the rest.
-      chunk: as there.
-      how: as there.
-      resamples: as there.
-      save_every: as there.
+    The options are those of `ensemble`; the request is that of the plan's first seed.
     """
     from jax_unlearn import report as reports
 
     chosen = {name: plan.methods[name] for name in methods}
-
-    def say(line: str) -> None:
-        console.print(line, markup=False, soft_wrap=True)
-
-    with Reporter(console, _phases(models, chunk, len(chosen))) as progress:
+    phases = -(-models // max(chunk, 1)) * (2 + len(chosen))
+    with Reporter(console, phases) as progress:
         made = run_ensembles(
             plan,
             dataset,
@@ -124,45 +108,33 @@ def audited(
             how=how,
             mesh=None if how == "loop" else local_mesh(math.gcd(models, chunk)),
             progress=progress,
-            say=say,
+            say=lambda line: say(console, line),
             save_every=save_every,
         )
-    labels, outputs = outputs_of_ensembles(made)
-    retrained = outputs.pop("retrain")
+    outputs = {role: ModelOutputs(**logits) for role, logits in made.logits.items()}
+    outputs = {"doing nothing": outputs.pop("original")} | outputs
+    retrained, labels = outputs.pop("retrain"), PartLabels(**made.labels)
     with status(console, "auditing"):
         groups = modality_of(plan.training).metrics
         figures = [c for c in audits.FIGURES if groups is None or c.group in groups]
         given = outputs, retrained, labels
         found = audits.audit(*given, figures=figures, resamples=resamples)
     file = save_outputs(out / "outputs.npz", outputs, retrained, labels)
-    results: dict[str, Any] = {
-        "format": 1,
-        "plan": {
-            **plan.record(),
-            "title": f"{plan.title}: {models} models",
-            "seeds": [plan.seeds[0]],
-            "forgotten": found.forgotten,
-        },
-        "dataset": dataset_record(dataset),
-        "environment": environment(),
+    told = {
+        **plan.record(),
+        "title": f"{plan.title}: {models} models",
+        "seeds": [plan.seeds[0]],
+        "forgotten": found.forgotten,
+    }
+    results = {
+        **head(told, dataset),
         "seconds": made.seconds,
         "audit": audits.to_record(found),
     }
     write_atomic(out / "results.json", to_json(results), overwrite=True)
     page = reports.write(results, out / "report.html", overwrite=True)
     print_audit(console, found)
-    say(f"outputs: {file}\nreport: {page}")
-
-
-def outputs_of_ensembles(
-    made: Ensembles,
-) -> tuple[PartLabels, dict[str, ModelOutputs]]:
-    """Return the labels, and the outputs by role; "original" is one more method."""
-    outputs = {
-        "doing nothing" if role == "original" else role: ModelOutputs(**logits)
-        for role, logits in made.logits.items()
-    }
-    return PartLabels(**made.labels), outputs
+    say(console, f"outputs: {file}\nreport: {page}")
 
 
 def _planned(source: Source, run: Path | None) -> tuple[Plan, Dataset]:
@@ -186,5 +158,35 @@ def _planned(source: Source, run: Path | None) -> tuple[Plan, Dataset]:
     return plan_of(record, name=f"run={run}"), dataset
 
 
-def _phases(models: int, chunk: int, methods: int) -> int:
-    return -(-models // max(chunk, 1)) * (2 + methods)
+def audit_arrays(
+    file: Path, out: Path, *, metrics: tuple[str, ...] | None, seed: int, **options: Any
+) -> None:
+    """Audit outputs of unlearned and retrained models of any framework.
+
+    A metric may be one of a file of one's own; options are those of `audit`.
+    """
+    given = load_outputs(file)
+    if metrics is not None:
+        metrics = tuple(load(name) if ".py:" in name else name for name in metrics)
+    console = open_console()
+    with status(console, "auditing"):
+        found = audits.audit(*given, metrics=metrics, seed=seed, **options)
+    plan = given_plan(f"Audit of {file.name}", np.asarray(given[2].forget), seed)
+    results = {**head(plan), "audit": audits.to_record(found)}
+    write_atomic(out, to_json(results), overwrite=True)
+    print_audit(console, found)
+    say(console, f"wrote {out}")
+
+
+def given_plan(
+    title: str, labels: np.ndarray, seed: int, classes: int = 0
+) -> dict[str, Any]:
+    """Return what results say of a request that was given, by its samples' labels."""
+    return {
+        "title": title,
+        "kind": "given",
+        "forget_counts": np.bincount(labels, minlength=classes).tolist(),
+        "forgotten": len(labels),
+        "seeds": [seed],
+        "note": "",
+    }

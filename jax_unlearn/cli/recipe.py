@@ -8,13 +8,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from jax_unlearn.cli.console import (
-    Reporter,
-    open_console,
-    print_generation,
-    print_legend,
-    print_results,
-)
+from jax_unlearn.cli import console as consoles
 from jax_unlearn.cli.ensemble import audited
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.recipes.recipe import Asked, Recipe, Results, Screen
@@ -50,7 +44,7 @@ def recipe(
     """
     from jax_unlearn.recipes import RECIPES
 
-    screen = screen_of(open_console())
+    screen = screen_of(consoles.open_console())
     asked = Asked(screen, data, out, seeds, parts, classes, tune or None)
     known = {one.name: one for one in RECIPES}
     if table:
@@ -67,20 +61,17 @@ def screen_of(console: Console) -> Screen:
     """Return what shows on a console how a recipe goes."""
 
     def show(found: Sequence[Results]) -> None:
-        legend = False
-        for results in found:
+        drawn = [results.get("kind") == "generation" for results in found]
+        for results, images in zip(found, drawn, strict=True):
             console.print(results["plan"]["title"], style="bold", markup=False)
-            if results.get("kind") == "generation":
-                print_generation(console, dict(results))
-            else:
-                print_results(console, dict(results))
-                legend = True
-        if legend:
-            print_legend(console)
+            printed = consoles.print_generation if images else consoles.print_results
+            printed(console, dict(results))
+        if not all(drawn):
+            consoles.print_legend(console)
 
     return Screen(
-        progress=functools.partial(Reporter, console),
-        say=lambda line: console.print(line, markup=False, soft_wrap=True),
+        progress=functools.partial(consoles.Reporter, console),
+        say=functools.partial(consoles.say, console),
         show=show,
         ensembles=functools.partial(audited, console),
     )
@@ -98,9 +89,8 @@ def _write_pages(recipes: Sequence[Recipe], name: str | None, asked: Asked) -> N
     """Write the pages of all stored results."""
     from jax_unlearn.recipes import pages
 
-    given = {"name": name, "data": asked.data, "seeds": asked.seeds}
-    for option, value in {**given, "parts": asked.parts}.items():
-        if value is not None:
+    for option, value in {"name": name, **asked._asdict()}.items():
+        if option in ("name", "data", "seeds", "parts") and value is not None:
             raise InputError(
                 f"{option}={value}: --table has no such option; leave it out"
             )

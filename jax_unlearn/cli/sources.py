@@ -1,9 +1,11 @@
-"""Where the commands read data from, and how they name what they write."""
+"""What the commands read and where they write: data, checkpoints, requests, folders."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 
 from jax_unlearn.data import (
@@ -17,6 +19,9 @@ from jax_unlearn.data import (
 from jax_unlearn.drivers.checkpoint import read_record
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.catalog import load
+from jax_unlearn.lab.requests import Request, requested
+from jax_unlearn.lab.store import Stored, load_model
+from jax_unlearn.lab.subject import Subject
 
 NAMED = {"digits": digits}  # data sets that the package brings along
 
@@ -42,20 +47,12 @@ class Source:
     reduce: int = 1
 
     def load(self) -> Dataset:
-        """Return the data set, its images made smaller if asked for.
-
-        Raises:
-          InputError: both or neither given, or not to be had.
-        """
+        """Return the data set, its images made smaller if asked for."""
         whole = self._whole()
         return whole if self.reduce == 1 else shrink(whole, self.reduce)
 
     def load_for(self, checkpoint: Path) -> Dataset:
-        """Return the data set, its images as small as when a model was trained.
-
-        Raises:
-          InputError: as `load`; a checkpoint whose record says nonsense.
-        """
+        """Return the data set, its images as small as when a model was trained."""
         reduce = read_record(checkpoint).get("reduce", self.reduce)
         if type(reduce) is not int:
             raise InputError(
@@ -65,11 +62,6 @@ class Source:
         return dataclasses.replace(self, reduce=reduce).load()
 
     def _whole(self) -> Dataset:
-        """Return the data set at full size.
-
-        Raises:
-          InputError: both or neither given, or not to be had.
-        """
         if (self.dataset is None) == (self.data is None):
             raise InputError(
                 f"dataset={self.dataset}, data={self.data}: give --dataset NAME or "
@@ -77,22 +69,33 @@ class Source:
             )
         if self.data is not None:
             return from_npz(self.data)
-        if self.dataset in NAMED:
-            return NAMED[self.dataset]()
-        if ".py:" in str(self.dataset):
-            made = load(str(self.dataset))()
-            if isinstance(made, Dataset):
-                return made
-            raise InputError(
-                f"dataset={self.dataset} returned a {type(made).__name__}; let it "
-                "return a ju.data.Dataset"
-            )
-        return from_tfds(
-            str(self.dataset), data_dir=self.data_dir, download=self.download
+        name = str(self.dataset)
+        if name in NAMED:
+            return NAMED[name]()
+        if ".py:" not in name:
+            return from_tfds(name, data_dir=self.data_dir, download=self.download)
+        made = load(name)()
+        if isinstance(made, Dataset):
+            return made
+        raise InputError(
+            f"dataset={name} returned a {type(made).__name__}; let it return a "
+            "ju.data.Dataset"
         )
 
 
 DataSource = Annotated[Source, tyro.conf.arg(name="data")]
+
+
+def asked(
+    source: Source, checkpoint: Path, forget: str, modality: str | None = None
+) -> tuple[Stored, Subject, Request, str | None]:
+    """Return a model, its network and data, the request to it, and its word if any."""
+    dataset = source.load_for(checkpoint)
+    stored = load_model(checkpoint, dataset, modality=modality)
+    subject = stored.subject(dataset)
+    ids, concept = requested(subject, stored.ids, forget)
+    request = Request(ids, np.setdiff1d(stored.ids, ids), stored.unseen)
+    return stored, subject, request, concept
 
 
 def free_path(base: Path) -> Path:
@@ -111,12 +114,7 @@ def free_path(base: Path) -> Path:
 def refuse_existing(out: Path, *, overwrite: bool | None = None) -> None:
     """Refuse before the work what could not be written after it.
 
-    Args:
-      out: file or folder to make.
-      overwrite: whether a file may be replaced; None where there is no such option.
-
-    Raises:
-      InputError: it exists, or its folder may not be written to.
+    `overwrite` is None where there is no such option.
     """
     if overwrite and out.is_dir():
         raise InputError(f"out={out} is a folder; name a file inside it")
@@ -127,14 +125,7 @@ def refuse_existing(out: Path, *, overwrite: bool | None = None) -> None:
 
 
 def clear_run(path: Path, *, overwrite: bool) -> None:
-    """Make room for a run where asked to, and only where a run of ours stood.
-
-    Raises:
-      InputError: the folder holds something and `overwrite` is False, or it holds
-        something that no run wrote.
-    """
-    import shutil
-
+    """Make room for a run where asked to, and only where a run of ours stood."""
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not overwrite:

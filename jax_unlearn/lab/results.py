@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -47,3 +47,9 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     numbers = [float(v) for v in values]
     std = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
     return {"per_seed": numbers, "mean": float(np.mean(numbers)), "std": std}
+
+
+def head(plan: Mapping[str, Any], dataset: Dataset | None = None) -> dict[str, Any]:
+    """Return what results begin with: the plan, the data (if known), the machine."""
+    data = {} if dataset is None else {"dataset": dataset_record(dataset)}
+    return {"format": 1, "plan": plan, **data, "environment": environment()}

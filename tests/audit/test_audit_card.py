@@ -21,7 +21,7 @@ from jax_unlearn import report
 from jax_unlearn.audit import FIGURES, GROUPS, KINDS, FigureCard, ModelOutputs
 from jax_unlearn.audit.figures import cards_of, chosen
 from jax_unlearn.audit.lira import LIRA_AUC
-from jax_unlearn.cli.figures import print_audit
+from jax_unlearn.cli.console import print_audit
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.results import to_json
 

@@ -8,8 +8,6 @@ import numpy as np
 import optax
 
 from jax_unlearn import methods, objectives
-from jax_unlearn.cards import Variables
-from jax_unlearn.data import Examples
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.modalities.classification.attacks import learn
@@ -40,10 +38,6 @@ def _optimize(built: Classifier, training: Training, steps: int) -> Unlearner:
     return methods.finetune(built.model, optimizer_of(training, steps))
 
 
-def _steps(training: Training, samples: int) -> int:
-    return training.epochs * -(-samples // min(training.batch_size, samples))
-
-
 def _objective(lab: Any, role: str, **options: Any) -> LossFn:
     made = {
         "remember": lambda: objectives.descent(lab.model),
@@ -65,10 +59,6 @@ def _loss_table(lab: Any) -> Array:
     return jnp.asarray(objectives.target_table(lab.ids("forget"), losses, size))
 
 
-def _observe(subject: Any, at: Variables, examples: Examples) -> np.ndarray:
-    return predict(subject.model, *at, examples.inputs).astype(np.float32)
-
-
 def _table(subject: Any, judging: Any, folder: Any, progress: Any) -> Any:
     from jax_unlearn.lab.modalities.classification.figures import Table
 
@@ -84,7 +74,9 @@ CLASSIFICATION = Modality(
     describe=describe,
     build=classifier,
     optimize=_optimize,
-    steps=_steps,
+    steps=lambda training, samples: (
+        training.epochs * -(-samples // min(training.batch_size, samples))
+    ),
     roles=frozenset(
         ("remember", "evaluate", "ascend", "relabel", "nonmember", "logits", "features")
     ),
@@ -92,7 +84,9 @@ CLASSIFICATION = Modality(
     membership=learn,
     loss_table=_loss_table,
     table=_table,
-    observe=_observe,
+    observe=lambda subject, at, examples: predict(
+        subject.model, at[0], at[1], examples.inputs
+    ).astype(np.float32),
     targets=lambda examples: examples.labels,
     difficulty=difficulty,
     example=lambda network: jax.ShapeDtypeStruct((2, *network.input_shape), np.uint8),

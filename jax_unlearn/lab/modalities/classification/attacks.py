@@ -16,7 +16,7 @@ from jax_unlearn.lab.attacks import checked_attacks, chosen
 from jax_unlearn.lab.modality import falling_rate
 from jax_unlearn.losses import true_class_probability
 from jax_unlearn.membership import Observed
-from jax_unlearn.methods.ltu import Ltu
+from jax_unlearn.methods.ltu import ATTACKS, Ltu
 from jax_unlearn.types import Model
 
 CLUSTERS = 8  # of the strategy "feature_cluster"
@@ -50,12 +50,7 @@ def learn(lab: Any, options: Ltu) -> Learned:
     attacks, strategies = chosen(
         lab,
         options,
-        attacks={
-            "logistic": membership.logistic,
-            "softmax_mlp": membership.softmax_mlp,
-            "entropy_mlp": membership.entropy_mlp,
-            "gaussian_ratio": membership.gaussian_ratio,
-        },
+        attacks={name: getattr(membership, name) for name in ATTACKS},
         strategies={
             "uniform": partial(queries.uniform, len(retain)),
             "class_skewed": partial(queries.class_skewed, labels[retain]),

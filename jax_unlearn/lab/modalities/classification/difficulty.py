@@ -50,10 +50,9 @@ def gradient_norm(lab: Any) -> np.ndarray:
 
 
 def neighbours(lab: Any) -> np.ndarray:
-    """Return the share of the nearest retain samples of the same class.
+    """Return the share of a class among the retain samples of the nearest features.
 
-    Nearest in the features of the original model; equal shares are told apart by the
-    confidence.
+    Equal shares are told apart by the confidence.
     """
     forget, retain = lab.request.forget, lab.request.retain
     seen, kept = (lab.features(ids).astype(np.float64) for ids in (forget, retain))
@@ -96,12 +95,9 @@ def _alone(score: Callable[[Any], np.ndarray]) -> Callable[[Any], Ranked]:
     return lambda lab: Ranked(score(lab))
 
 
+ALONE = (confidence, el2n, margin, gradient_norm, neighbours)
 RANKINGS: dict[str, Callable[[Any], Ranked]] = {
-    "confidence": _alone(confidence),
-    "el2n": _alone(el2n),
-    "margin": _alone(margin),
-    "gradient_norm": _alone(gradient_norm),
-    "neighbours": _alone(neighbours),
+    **{score.__name__: _alone(score) for score in ALONE},
     "reference": reference,
 }
 """By name."""

@@ -130,6 +130,8 @@ def _replace_words(lab: Any, words: list[str]) -> diffusion.Replace:
         for word in words
         if diffusion.word_of(word) != diffusion.word_of(concept)
     ]
+    if not makers:
+        raise InputError(f"replace={words[0]!r} is to be forgotten itself; try 'next'")
 
     def replace(key: Array, condition: Array, labels: Array) -> Array:
         options = jnp.stack([make(key, condition, labels) for make in makers])

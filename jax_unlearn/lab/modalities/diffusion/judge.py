@@ -10,7 +10,7 @@ from jax_unlearn import _validate, audit
 from jax_unlearn.data import Dataset, Examples, digest, holdout
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.drivers.series import Series
-from jax_unlearn.lab.job import Progress, Trained
+from jax_unlearn.lab.job import Progress, Trained, reporting
 from jax_unlearn.lab.modalities.classification.networks import Classifier, Training
 from jax_unlearn.lab.store import kept, load_model, save_model
 from jax_unlearn.lab.subject import Trainer, subject_of
@@ -51,13 +51,9 @@ def train_judge(
     ids, unseen = holdout(dataset.train.labels, fraction=HELD_OUT, seed=0)
     trainer = Trainer(subject, setting)
     told = {"training": vars(setting), "seed": 0, "ids_sha256": digest(ids)}
-    total = trainer.steps(len(ids))
-    progress("judge", 0, total)
+    callback = reporting(progress, "judge", trainer.steps(len(ids)))
 
     def make(series: Series | None) -> Trained:
-        def callback(step, state, info):
-            progress("judge", step, total)
-
         return trainer(ids, seed=0, callback=callback, series=series)
 
     def read(path: Path) -> tuple[dict[str, Any], Trained]:

@@ -61,7 +61,7 @@ class DiffusionNetwork:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Return (H, W, C), by the name that all networks have."""
+        """Return (H, W, C), as all networks call it."""
         return self.image_shape
 
     @property
@@ -71,13 +71,9 @@ class DiffusionNetwork:
 
 
 class Generator(NamedTuple):
-    """A diffusion model ready for use.
+    """A diffusion model ready for use, of inputs (x_t, t, condition).
 
-    Attributes:
-      model: of inputs (x_t, t, condition).
-      process: its noise schedule.
-      network: its description.
-      null: the null condition of one sample, or None if it was trained without.
+    `null` is the null condition of one sample, or None if it was trained without.
     """
 
     model: Model
