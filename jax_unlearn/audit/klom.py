@@ -143,12 +143,12 @@ KLOM = FigureCard(
     "klom",
     "KLoM (mean)",
     "divergence of the margins of one sample from Retrain's",
+    group="klom",
+    models=4,
+    tells="traces",
+    source="Georgiev et al., arXiv 2410.23232",
     against=lambda models, others, seed: klom(models.margins, others.margins),
     read=attrgetter("mean"),
-    group="klom",
-    tells="traces",
-    models=4,
-    source="Georgiev et al., arXiv 2410.23232",
 )
 KLOM_95 = KLOM.like(
     "klom_95",
