@@ -208,7 +208,7 @@ def write(recipes: Iterable[Recipe], out: Path) -> list[Path]:
 def stored(stem: str) -> dict[str, Any]:
     """Return stored results, empty if there are none of that name."""
     file = RESULTS.joinpath(f"{stem}.json")
-    return json.loads(file.read_text()) if file.is_file() else {}
+    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
 
 
 @functools.cache

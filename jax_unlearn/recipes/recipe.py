@@ -42,7 +42,7 @@ def packaged(path: str) -> dict[str, Any]:
             return {name: frozen(one) for name, one in value.items()}
         return tuple(map(frozen, value)) if isinstance(value, list) else value
 
-    return frozen(tomllib.loads(HERE.joinpath(path).read_text()))
+    return frozen(tomllib.loads(HERE.joinpath(path).read_text("utf-8")))
 
 
 class Screen(NamedTuple):

@@ -138,7 +138,7 @@ class Study:
         if folder is not None and (folder / "settings.json").exists():
             return read_json(folder / "settings.json")
         kept = HERE.joinpath("settings", f"{self.name.replace('-', '_')}.json")
-        return json.loads(kept.read_text()) if kept.is_file() else None
+        return json.loads(kept.read_text("utf-8")) if kept.is_file() else None
 
     def _plan(
         self, part: Part, methods: Settings, seeds: tuple[int, ...], note: str = ""
