@@ -12,15 +12,7 @@ from jax.sharding import Mesh
 
 from jax_unlearn.cards import Job, Transform
 from jax_unlearn.data import Dataset, Examples, Schedule
-from jax_unlearn.drivers import signals
-from jax_unlearn.drivers.ensemble import (
-    AXIS,
-    HOWS,
-    run_ensemble,
-    stack,
-    step_seconds,
-    unstack,
-)
+from jax_unlearn.drivers import ensemble, signals
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.context import Origin
@@ -146,7 +138,7 @@ class Maker:
         """
         trainings = [self._training(ORIGINAL, i) for i in range(size)]
         jobs, keys = zip(*trainings, strict=True)
-        every = HOWS if self._mesh is None else ("vmap", "map")
+        every = ensemble.HOWS if self._mesh is None else ("vmap", "map")
         ways = every if self.how == "auto" else (self.how,)
         seconds = self._measured(jobs, keys, ways)
         self.how = min(ways, key=lambda way: seconds[way])
@@ -179,7 +171,7 @@ class Maker:
         marks = sorted({0, last // 2, last})  # they show all forms of batches
         heads = [[schedule[step] for step in marks] for schedule in schedules]
         options = {"hows": ways, "mesh": self._mesh, "repeats": 2}
-        seconds = step_seconds(unlearner, states, heads, joined, **options)
+        seconds = ensemble.step_seconds(unlearner, states, heads, joined, **options)
         return {way: value / len(jobs) for way, value in seconds.items()}
 
     def _training(self, role: str, number: int) -> tuple[Job, Array]:
@@ -204,7 +196,12 @@ class Maker:
             unlearner.init(*cast(Start, job.start))
             for unlearner, job in zip(unlearners, filled, strict=True)
         ]
-        return unlearners[0], stack(starts), schedules, stack(self._filled(keys))
+        return (
+            unlearners[0],
+            ensemble.stack(starts),
+            schedules,
+            ensemble.stack(self._filled(keys)),
+        )
 
     def _together(
         self, label: str, jobs: Sequence[Job], keys, series: Series | None
@@ -221,7 +218,7 @@ class Maker:
             for end in ends[len(candidates.found) :]:
                 while begin < end:
                     parts = self._parts(label, schedules, (begin, end), series)
-                    states = run_ensemble(
+                    states = ensemble.run_ensemble(
                         unlearner, states, parts, keys, how=self.how, mesh=self._mesh
                     )
                     begin = int(states.step[0])
@@ -266,7 +263,7 @@ class Maker:
 
     def _filled(self, items: Sequence[Item]) -> list[Item]:
         """Repeat the last of the models until every device has as many."""
-        width = 1 if self._mesh is None else self._mesh.shape.get(AXIS, 1)
+        width = 1 if self._mesh is None else self._mesh.shape.get(ensemble.AXIS, 1)
         return [*items, *[items[-1]] * (-len(items) % width)]
 
 
@@ -285,7 +282,9 @@ def _models(states: UnlearnState, count: int, finish: Any) -> list[Trained]:
     """Part the first of the models: arrays on no device in particular."""
     both = (states.params, states.model_state) if finish is None else finish(states)
     host: Any = jax.device_get(both)
-    models = [jax.tree.map(jnp.asarray, model) for model in unstack(host)[:count]]
+    models = [
+        jax.tree.map(jnp.asarray, model) for model in ensemble.unstack(host)[:count]
+    ]
     return [Trained(params, state, {}) for params, state in models]
 
 

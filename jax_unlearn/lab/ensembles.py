@@ -17,14 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jax_unlearn.data import (
-    Dataset,
-    digest,
-    fingerprint,
-    read_file,
-    read_json,
-    write_atomic,
-)
+from jax_unlearn import data
 from jax_unlearn.data.files import read_npz
 from jax_unlearn.drivers.series import Series, locked
 from jax_unlearn.errors import InputError
@@ -55,7 +48,7 @@ class Ensembles(NamedTuple):
 
 def run_ensembles(
     plan: Plan,
-    dataset: Dataset,
+    dataset: data.Dataset,
     folder: Path,
     *,
     count: int,
@@ -103,7 +96,7 @@ def run_ensembles(
     with locked(folder):
         way = how
         if how == "auto" and decided.exists():
-            way = str(read_json(decided))
+            way = str(data.read_json(decided))
             if mesh is not None and way == "loop":
                 way = "auto"  # the folder was begun on one device
         maker = Maker(plan, dataset, request, way, mesh, progress or silent)
@@ -116,7 +109,7 @@ def run_ensembles(
             size = min(chunk, max(map(len, missing.values())))
             say(f"{count} models: {maker.estimate(missing, methods, size)}")
             if way == "auto":
-                write_atomic(decided, json.dumps(maker.how), overwrite=True)
+                data.write_atomic(decided, json.dumps(maker.how), overwrite=True)
         for role, begin, numbers in _chunks(files, missing, count, chunk):
             options = {"there": found[role], "seconds": save_every}
             made = files.complete(maker, role, begin, numbers, **options)
@@ -158,7 +151,7 @@ class Files:
         self,
         folder: Path,
         plan: Plan,
-        dataset: Dataset,
+        dataset: data.Dataset,
         request: Request,
         methods: dict[str, Unlearning],
         say: Callable[[str], None],
@@ -169,8 +162,8 @@ class Files:
         self._folder, self._methods, self._say = folder, methods, say
         self._told = {
             "format": 1,
-            "data": fingerprint(dataset),
-            "request": [digest(ids) for ids in request],
+            "data": data.fingerprint(dataset),
+            "request": [data.digest(ids) for ids in request],
             "training": vars(plan.training),
         }
 
@@ -207,11 +200,11 @@ class Files:
             arrays |= {f"array-{i}": np.asarray(leaf) for i, leaf in leaves}
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, record=text, **arrays)
-        write_atomic(self.path(role, number), buffer.getvalue(), overwrite=True)
+        data.write_atomic(self.path(role, number), buffer.getvalue(), overwrite=True)
 
     def original(self, number: int, like: Trained) -> Trained:
         """Return an original that is there whole, of the network of another model."""
-        _, arrays = _unpack(read_file(self.path(ORIGINAL, number)))
+        _, arrays = _unpack(data.read_file(self.path(ORIGINAL, number)))
         structure = jax.tree.structure(like[:2])
         leaves = [arrays[f"array-{i}"] for i in range(structure.num_leaves)]
         leaves = [jnp.asarray(leaf) for leaf in leaves]
@@ -267,7 +260,7 @@ class Files:
 
 
 def _read(path: Path) -> tuple[Mapping[str, Any], Kept]:
-    record, arrays = _unpack(read_file(path))
+    record, arrays = _unpack(data.read_file(path))
     logits = {part: arrays[part] for part in PARTS}
     return record["told"], (logits, float(record["seconds"]))
 

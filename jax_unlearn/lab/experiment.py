@@ -7,13 +7,7 @@ from typing import Any
 
 import jax
 
-from jax_unlearn.data import (
-    Dataset,
-    check_writable,
-    read_json,
-    save_manifest,
-    write_atomic,
-)
+from jax_unlearn import data
 from jax_unlearn.drivers.series import LOCK, locked
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.bench import Bench, Models
@@ -27,7 +21,7 @@ from jax_unlearn.lab.store import SECONDS
 
 def experiment(
     plan: Plan,
-    dataset: Dataset,
+    dataset: data.Dataset,
     folder: str | os.PathLike,
     *,
     progress: Progress | None = None,
@@ -64,7 +58,7 @@ def experiment(
         raise InputError(
             f"out={folder} already holds files; resume it, or choose another folder"
         )
-    check_writable(folder / "results.json")
+    data.check_writable(folder / "results.json")
     if not plan.by_distance:
         for seed in plan.seeds:  # what cannot be served is refused before any work
             for case in draw_cases(plan, dataset, seed):
@@ -85,7 +79,7 @@ def experiment(
         _check_resumed(folder, head)
         for seed in plan.seeds:  # before the plan there is written over
             bench.check(seed)
-        write_atomic(folder / "config.json", to_json(head), overwrite=resume)
+        data.write_atomic(folder / "config.json", to_json(head), overwrite=resume)
         table = bench.table(folder)
         for seed in plan.seeds:
             for case in bench.cases(seed):
@@ -93,7 +87,7 @@ def experiment(
             text = to_json({**head, **table.summary()})
             results = json.loads(text)
             if resume or seed == plan.seeds[-1]:
-                write_atomic(folder / "results.json", text, overwrite=resume)
+                data.write_atomic(folder / "results.json", text, overwrite=resume)
     return results
 
 
@@ -110,7 +104,7 @@ def _one_case(bench: Bench, table: Any, folder: Path, case: Case) -> None:
     """Make, keep and measure all models of a request."""
     if case.split is not None:
         path = folder / "splits" / f"seed-{case.seed}.json"
-        save_manifest(path, case.split, unseen=case.request.unseen, overwrite=True)
+        data.save_manifest(path, case.split, unseen=case.request.unseen, overwrite=True)
     original = references(bench, table, case).original
     for label, setting in bench.plan.methods.items():
         last = Path(f"{bench.originals}/seed-{case.seed}/original")
@@ -148,7 +142,7 @@ def _check_resumed(folder: Path, head: dict[str, Any]) -> None:
     path = folder / "config.json"
     if not path.exists():
         return
-    found, wanted = _fixed(read_json(path)), _fixed(json.loads(to_json(head)))
+    found, wanted = _fixed(data.read_json(path)), _fixed(json.loads(to_json(head)))
     for name, before in found.items():
         if before != wanted[name]:
             raise InputError(

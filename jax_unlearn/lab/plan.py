@@ -5,14 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from jax_unlearn.errors import InputError, check_seed
-from jax_unlearn.lab import schema
+from jax_unlearn.lab import modalities, schema
 from jax_unlearn.lab.catalog import check_named
-from jax_unlearn.lab.modalities import (
-    MODALITIES,
-    modality_named,
-    modality_of,
-    read_training,
-)
 from jax_unlearn.lab.settings import Unlearning
 
 NEIGHBOURS = 10  # of the distance by which the kinds "near" and "far" choose
@@ -110,8 +104,8 @@ class Plan:
         for name in ("classes", "null", "judging"):  # only where they say something
             if values[name] == getattr(Plan, name):
                 del values[name]
-        modality = modality_of(self.training)
-        if modality not in MODALITIES:
+        modality = modalities.modality_of(self.training)
+        if modality not in modalities.MODALITIES:
             values["modality"] = modality.name
         if self.judging is not None:
             values["judging"] = dataclasses.asdict(self.judging)
@@ -124,9 +118,9 @@ def plan_of(record: Any, *, name: str) -> Plan:
         told = dict(record["plan"])
         kind = told.pop("modality", None)
         check_named(kind)
-        kind = None if kind is None else modality_named(kind)
-        told["training"] = read_training(told["training"], kind)
-        kind = modality_of(told["training"]).judging
+        kind = None if kind is None else modalities.modality_named(kind)
+        told["training"] = modalities.read_training(told["training"], kind)
+        kind = modalities.modality_of(told["training"]).judging
         if told.get("judging") is not None and kind is not None:
             told["judging"] = schema.read(kind, told["judging"], name="judging")
         told["methods"] = {k: Unlearning.read(v) for k, v in told["methods"].items()}

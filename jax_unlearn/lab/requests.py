@@ -6,17 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jax_unlearn.data import (
-    Dataset,
-    Split,
-    by_distance,
-    check_ids,
-    forget_split,
-    given_split,
-    holdout,
-    load_ids,
-    to_ids,
-)
+from jax_unlearn import data
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.lab.plan import NEIGHBOURS, Plan
 
@@ -32,12 +22,14 @@ class Request(NamedTuple):
     unseen: np.ndarray
 
 
-def held_out(plan: Plan, dataset: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def held_out(
+    plan: Plan, dataset: data.Dataset, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the ids of a seed that are trained on, and those held out of all."""
     labels, unseen = dataset.train.labels, plan.unseen
     if 0 < unseen < 1:
-        return holdout(labels, fraction=unseen, seed=seed)
-    return holdout(labels, count=int(unseen), seed=seed)
+        return data.holdout(labels, fraction=unseen, seed=seed)
+    return data.holdout(labels, count=int(unseen), seed=seed)
 
 
 class Case(NamedTuple):
@@ -51,12 +43,12 @@ class Case(NamedTuple):
     seed: int
     part: str
     request: Request
-    split: Split | None = None
+    split: data.Split | None = None
 
 
 def draw_cases(
     plan: Plan,
-    dataset: Dataset,
+    dataset: data.Dataset,
     seed: int,
     features: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> list[Case]:
@@ -81,10 +73,10 @@ def draw_cases(
 
 def draw_request(
     plan: Plan,
-    dataset: Dataset,
+    dataset: data.Dataset,
     seed: int,
     features: Callable[[np.ndarray], np.ndarray] | None = None,
-) -> tuple[Request, Split]:
+) -> tuple[Request, data.Split]:
     """Return the forget request of a seed and its split, in ids of the data set.
 
     Base model and request come from one split: no forget sample was held out.
@@ -102,11 +94,11 @@ def draw_request(
         options = {"near": plan.kind == "near", "neighbours": NEIGHBOURS}
         count = round(plan.fraction * len(trained))
         given = features(trained), labels[trained]
-        chosen = by_distance(*given, count=count, **options)
+        chosen = data.by_distance(*given, count=count, **options)
         classes = dataset.num_classes
-        split = given_split(given[1], chosen, kind=plan.kind, num_classes=classes)
+        split = data.given_split(given[1], chosen, kind=plan.kind, num_classes=classes)
     else:
-        split = forget_split(
+        split = data.forget_split(
             labels[trained],
             kind=plan.kind,
             fraction=plan.fraction,
@@ -114,7 +106,7 @@ def draw_request(
             seed=seed,
             num_classes=dataset.num_classes,
         )
-    split = to_ids(split, trained)
+    split = data.to_ids(split, trained)
     return Request(split.forget, split.retain, unseen), split
 
 
@@ -133,7 +125,9 @@ def requested(
             return found
     if Path(text).suffix or Path(text).exists():
         size = len(dataset.train.labels)
-        asked = check_ids(load_ids(text), num_samples=size, trained_ids=trained_ids)
+        asked = data.check_ids(
+            data.load_ids(text), num_samples=size, trained_ids=trained_ids
+        )
         return asked, None
     inside = labels == class_id(text, dataset.class_names)
     if not inside.any():

@@ -10,20 +10,16 @@ import optax
 from jax_unlearn import methods, objectives
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.errors import InputError
+from jax_unlearn.lab.modalities.classification import networks
 from jax_unlearn.lab.modalities.classification.attacks import learn
 from jax_unlearn.lab.modalities.classification.difficulty import difficulty
-from jax_unlearn.lab.modalities.classification.networks import (
-    Classifier,
-    Network,
-    Training,
-    classifier,
-    describe,
-)
 from jax_unlearn.lab.modality import Modality, descent, falling_rate
 from jax_unlearn.types import Array, LossFn, Unlearner
 
 
-def optimizer_of(training: Training, steps: int) -> optax.GradientTransformation:
+def optimizer_of(
+    training: networks.Training, steps: int
+) -> optax.GradientTransformation:
     """Return the optimizer of a training: SGD, its rate falling along a cosine to 0.
 
     >>> optimizer = optimizer_of(Training(learning_rate=1.0, weight_decay=0.0), 10)
@@ -34,7 +30,9 @@ def optimizer_of(training: Training, steps: int) -> optax.GradientTransformation
     return optax.chain(*descent(training), rate)
 
 
-def _optimize(built: Classifier, training: Training, steps: int) -> Unlearner:
+def _optimize(
+    built: networks.Classifier, training: networks.Training, steps: int
+) -> Unlearner:
     return methods.finetune(built.model, optimizer_of(training, steps))
 
 
@@ -69,10 +67,10 @@ def _table(subject: Any, judging: Any, folder: Any, progress: Any) -> Any:
 CLASSIFICATION = Modality(
     name="classification",
     key="network",
-    training=Training,
-    network=Network,
-    describe=describe,
-    build=classifier,
+    training=networks.Training,
+    network=networks.Network,
+    describe=networks.describe,
+    build=networks.classifier,
     optimize=_optimize,
     steps=lambda training, samples: (
         training.epochs * -(-samples // min(training.batch_size, samples))

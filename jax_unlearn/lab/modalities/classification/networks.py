@@ -7,17 +7,8 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from msgspec import Meta
 
-from jax_unlearn import _validate
+from jax_unlearn import _validate, data
 from jax_unlearn.adapters import from_nnx
-from jax_unlearn.data import (
-    Augment,
-    Dataset,
-    channel_stats,
-    compose,
-    random_crop,
-    random_flip,
-    with_preprocessing,
-)
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import schema
 from jax_unlearn.lab.modality import MAX_WIDTH, Dtype, check_choices, check_sgd
@@ -96,14 +87,14 @@ class Network:
         return schema.read(cls, record, name="network", remedy=schema.TRAIN_ANEW)
 
 
-def describe(training: Training, dataset: Dataset) -> Network:
+def describe(training: Training, dataset: data.Dataset) -> Network:
     """Return the network of a training setting for a data set.
 
     >>> from jax_unlearn.data import digits
     >>> describe(Training(), digits()).input_shape
     (8, 8, 1)
     """
-    mean, std = channel_stats(dataset.train.inputs)
+    mean, std = data.channel_stats(dataset.train.inputs)
     return Network(
         training.network,
         training.width,
@@ -167,12 +158,12 @@ def build(network: Network, *, features: bool = False) -> Model:
     def module(rngs):
         return make(network.num_classes, rngs=rngs, **options)
 
-    augments: dict[str, Augment | None] = {
+    augments: dict[str, data.Augment | None] = {
         "none": None,
-        "flip": random_flip,
-        "flip_crop": compose(random_flip, random_crop(4)),
+        "flip": data.random_flip,
+        "flip_crop": data.compose(data.random_flip, data.random_crop(4)),
     }
-    return with_preprocessing(
+    return data.with_preprocessing(
         from_nnx(module, method="features" if features else "__call__"),
         mean=network.mean,
         std=network.std,

@@ -11,32 +11,16 @@ import optax
 from jax_unlearn import diffusion, methods, objectives
 from jax_unlearn.data import Examples
 from jax_unlearn.errors import InputError, unknown_name
-from jax_unlearn.lab.modalities.diffusion.measured import (
-    learn,
-    loss_table,
-    observed,
-    timestep_scale,
-)
-from jax_unlearn.lab.modalities.diffusion.networks import (
-    DiffusionNetwork,
-    Generator,
-    build,
-    describe,
-)
-from jax_unlearn.lab.modalities.diffusion.settings import (
-    DEFAULTS,
-    Denoising,
-    DiffusionTraining,
-    Judging,
-    renamed,
-)
+from jax_unlearn.lab.modalities.diffusion import measured, networks, settings
 from jax_unlearn.lab.modality import Modality, adam, falling_rate
 from jax_unlearn.types import Array, LossFn, Unlearner
 
 MEASURED = 512  # images on which errors, masks and attacks are measured, at most
 
 
-def _optimize(built: Generator, training: DiffusionTraining, steps: int) -> Unlearner:
+def _optimize(
+    built: networks.Generator, training: settings.DiffusionTraining, steps: int
+) -> Unlearner:
     """Return training by Adam, clipped, with a moving average of the parameters."""
     optimizer = optax.chain(
         optax.clip_by_global_norm(training.clip),
@@ -57,7 +41,7 @@ def _objective(lab: Any, role: str, **options: Any) -> LossFn:
     draws = chosen.draws if chosen.time == "draws" else 1
 
     def scaled() -> dict[str, Any]:
-        return {"draws": draws, "scale": timestep_scale(lab)}
+        return {"draws": draws, "scale": measured.timestep_scale(lab)}
 
     def guide() -> LossFn:
         if built.null is None:
@@ -145,7 +129,9 @@ def _table(subject: Any, judging: Any, folder: Any, progress: Any) -> Any:
     from jax_unlearn.lab.modalities.diffusion.figures import ImageTable
 
     judge = None if folder is None else folder / "judge"
-    return ImageTable(subject, judging or Judging(), folder=judge, progress=progress)
+    return ImageTable(
+        subject, judging or settings.Judging(), folder=judge, progress=progress
+    )
 
 
 def _concerned(subject: Any, ids: np.ndarray, text: str) -> Any:
@@ -167,30 +153,30 @@ def _concerned(subject: Any, ids: np.ndarray, text: str) -> Any:
 DIFFUSION = Modality(
     name="diffusion",
     key="generator",
-    training=DiffusionTraining,
-    network=DiffusionNetwork,
-    describe=describe,
-    build=build,
+    training=settings.DiffusionTraining,
+    network=networks.DiffusionNetwork,
+    describe=networks.describe,
+    build=networks.build,
     optimize=_optimize,
     steps=lambda training, samples: training.steps,
     roles=frozenset(
         ("remember", "evaluate", "ascend", "relabel", "nonmember", "guide")
     ),
     objective=_objective,
-    membership=learn,
-    loss_table=loss_table,
+    membership=measured.learn,
+    loss_table=measured.loss_table,
     table=_table,
-    judging=Judging,
-    observe=observed,
+    judging=settings.Judging,
+    observe=measured.observed,
     targets=lambda examples: np.zeros(len(examples.labels), np.int32),
     metrics=("mia_loss", "deviation", "u_lira", "rmia", "forgetting", "klom"),
-    samples=Generator.samples,
+    samples=networks.Generator.samples,
     constants=_words,
     concerned=_concerned,
     finish=lambda state: (diffusion.ema_of(state.opt_state), state.model_state),
     measured=MEASURED,
     stateful=False,
-    options=Denoising,
-    defaults=DEFAULTS,
-    renamed=renamed,
+    options=settings.Denoising,
+    defaults=settings.DEFAULTS,
+    renamed=settings.renamed,
 )
