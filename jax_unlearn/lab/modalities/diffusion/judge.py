@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jax_unlearn import _validate, audit
-from jax_unlearn.data import Dataset, Examples, digest, holdout
+from jax_unlearn.data import Dataset, Examples, holdout
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.lab.job import Progress, Trained, reporting
 from jax_unlearn.lab.modalities.classification.networks import Classifier, Training
-from jax_unlearn.lab.store import kept, load_model, save_model
+from jax_unlearn.lab.store import kept_model
 from jax_unlearn.lab.subject import Trainer, subject_of
 from jax_unlearn.types import Model
 
@@ -50,20 +50,13 @@ def train_judge(
     subject = subject_of(setting, dataset)
     ids, unseen = holdout(dataset.train.labels, fraction=HELD_OUT, seed=0)
     trainer = Trainer(subject, setting)
-    told = {"training": vars(setting), "seed": 0, "ids_sha256": digest(ids)}
+    told = {"training": vars(setting), "seed": 0}
     callback = reporting(progress, "judge", trainer.steps(len(ids)))
 
-    def make(series: Series | None) -> Trained:
-        return trainer(ids, seed=0, callback=callback, series=series)
+    def make(series: Series | None) -> tuple[Trained, dict[str, Any]]:
+        return trainer(ids, seed=0, callback=callback, series=series), {}
 
-    def read(path: Path) -> tuple[dict[str, Any], Trained]:
-        stored = load_model(path, dataset)
-        return stored.record, stored.trained
-
-    def write(path: Path, trained: Trained) -> None:
-        save_model(path, trained, subject, ids=ids, unseen=unseen, record=told)
-
-    trained = kept(folder, told, make, read=read, write=write)
+    trained, _ = kept_model(folder, told, make, subject=subject, ids=ids, unseen=unseen)
     judge, (images, labels) = Judge(subject.built, trained), dataset.test
     right = 100.0 * (judge.classes(images) == labels)
     by_class = tuple(
