@@ -95,7 +95,7 @@ class Modality(NamedTuple):
       constants: `context ->` hashable, what of a request its objectives hold as
         constants of the compiled steps, beside arrays that travel in the state.
       concerned: `(subject, trained ids, text) -> (ids, word)` of a request in words of
-        its own; None, also as an answer, where there are none.
+        its own; None where there are none.
       finish: `state -> variables`: what of a trained state is the model.
       measured: samples of a part that masks, tables and attacks look at; 0: all.
       stateful: whether its models have a state that checkpoints hold.
@@ -125,7 +125,7 @@ class Modality(NamedTuple):
     example: Callable[[Any], Any] = lambda network: None
     samples: Callable[[Any, Examples], Examples] = lambda built, examples: examples
     constants: Callable[[Any], Hashable] = lambda context: ()
-    concerned: Callable[[Any, Any, str], Any] | None = None
+    concerned: Callable[[Any, Any, str], Any] = lambda subject, ids, text: None
     finish: Callable[[UnlearnState], Variables] | None = None
     measured: int = 0
     stateful: bool = True

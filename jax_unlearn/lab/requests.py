@@ -118,26 +118,24 @@ def requested(
     It names a file of ids, or a class (name or number); of a model of captions a word.
     """
     dataset = subject.dataset
-    labels = dataset.train.labels[trained_ids]
-    if subject.modality.concerned is not None:
-        found = subject.modality.concerned(subject, trained_ids, text)
-        if found is not None:
-            return found
-    if Path(text).suffix or Path(text).exists():
+    found = subject.modality.concerned(subject, trained_ids, text)
+    if found is None and (Path(text).suffix or Path(text).exists()):
         size = len(dataset.train.labels)
         asked = data.check_ids(
             data.load_ids(text), num_samples=size, trained_ids=trained_ids
         )
         return asked, None
-    inside = labels == class_id(text, dataset.class_names)
-    if not inside.any():
+    if found is None:
+        labels = dataset.train.labels[trained_ids]
+        found = trained_ids[labels == class_id(text, dataset.class_names)], None
+        if len(found[0]) == len(trained_ids):
+            raise InputError(f"forget={text!r} names all that the model was trained on")
+    if not len(found[0]):
         raise InputError(
             f"forget={text!r}: this model was not trained on any image of it; there is "
             "nothing to forget"
         )
-    if inside.all():
-        raise InputError(f"forget={text!r} names all that the model was trained on")
-    return trained_ids[inside], None
+    return found
 
 
 def class_id(name: str, class_names: Sequence[str]) -> int:
