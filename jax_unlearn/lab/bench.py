@@ -32,8 +32,6 @@ from jax_unlearn.lab.subject import Subject, Trainer, subject_of
 
 RETRAIN_SEED, NULL_SEED = 1000, 2000  # offsets: no two models of a seed share a key
 
-Make = Callable[[Series | None], tuple[Trained, dict[str, Any]]]
-
 
 class Models(NamedTuple):
     """The references of a seed; no null where the plan asks for none."""
@@ -53,16 +51,11 @@ class Unlearned(NamedTuple):
 class Bench:
     """Models of a plan, made seed by seed; programs are compiled once for all seeds.
 
-    Args:
-      plan: the experiment.
-      dataset: its data.
-      progress: called as training and unlearning go on.
-      folder: where checkpoints are kept, a folder a seed; what is found there is
-        loaded, not made again. None keeps nothing.
-      originals: such a folder of another plan, whose original models are used where it
-        has them.
-      save_every: least seconds between two saves of a model in the making, which a
-        killed run goes on from; 0 saves every step.
+    Checkpoints are kept in the folder, one a seed, and loaded where they are there, not
+    made again; None keeps nothing. `originals` is such a folder of another plan, whose
+    original models are used where it has them. `save_every` are the least seconds
+    between two saves of a model in the making, which a killed run goes on from; 0 saves
+    every step.
 
     Raises:
       InputError: in all that makes models, where training diverges.
@@ -138,10 +131,8 @@ class Bench:
     ) -> Unlearned:
         """Unlearn with one method, whose label names its checkpoint.
 
-        `keep` says whether there is to be one, if the bench keeps any.
-
-        Raises:
-          NonFiniteError: the loss diverged; names the step.
+        `keep` says whether there is to be one, if the bench keeps any. A loss that
+        diverges raises a `NonFiniteError`, which names the step.
         """
         seed, origin = case.seed, Origin(self.plan.training, case.seed)
 
@@ -206,7 +197,7 @@ class Bench:
         label: str,
         case: Case,
         told: Mapping[str, Any],
-        make: Make,
+        make: Callable[[Series | None], tuple[Trained, dict[str, Any]]],
     ) -> Unlearned:
         """Return the model of a checkpoint if there is one, else make and keep it."""
         subject, request = self.subject, case.request

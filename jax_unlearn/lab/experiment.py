@@ -15,7 +15,7 @@ from jax_unlearn.lab.job import Progress, blamed
 from jax_unlearn.lab.plan import Plan, slug
 from jax_unlearn.lab.prepare import check_unseen
 from jax_unlearn.lab.requests import Case, draw_cases
-from jax_unlearn.lab.results import dataset_record, environment, to_json
+from jax_unlearn.lab.results import head, to_json
 from jax_unlearn.lab.store import SECONDS
 
 
@@ -31,24 +31,16 @@ def experiment(
 ) -> dict[str, Any]:
     """Run a plan and write its folder: configuration, splits, checkpoints, results.
 
-    Args:
-      plan: the experiment.
-      dataset: its data.
-      folder: made if missing; must hold no run, unless it is resumed.
-      progress: called as the phases go on.
-      resume: go on with the run in the folder: models found there are not made again,
-        methods and seeds may be added. `results.json` is written after every seed.
-      originals: folder of another run, whose original models are used.
-      save_every: least seconds between two saves of a model in the making, which a
-        resumed run goes on from; 0 saves every step.
-
-    Returns:
-      What `results.json` holds.
+    The folder must hold no run, unless that is resumed: models found there are not made
+    again, methods and seeds may be added, and `results.json`, which is returned, is
+    written after every seed. `originals` is the folder of another run, whose original
+    models are used. `save_every` are the least seconds between two saves of a model in
+    the making, which a resumed run goes on from; 0 saves every step.
 
     Raises:
       InputError: a folder that holds something else or that another process is
-        running in, a request the data cannot serve,
-        or a loss that is not finite (names method, step and last good checkpoint).
+        running in, a request the data cannot serve, or a loss that is not finite (names
+        method, step and last good checkpoint).
     """
     folder = Path(folder)
     files = [folder] if folder.exists() else []
@@ -68,23 +60,18 @@ def experiment(
     if originals is not None:
         where["originals"] = Path(originals) / "checkpoints"
     bench = Bench(plan, dataset, progress, save_every=save_every, **where)
-    head = {
-        "format": 1,
-        "plan": plan.record(),
-        "dataset": dataset_record(dataset),
-        "environment": environment(),
-    }
+    told = head(plan.record(), dataset)
     results: dict[str, Any] = {}
     with locked(folder):
-        _check_resumed(folder, head)
+        _check_resumed(folder, told)
         for seed in plan.seeds:  # before the plan there is written over
             bench.check(seed)
-        data.write_atomic(folder / "config.json", to_json(head), overwrite=resume)
+        data.write_atomic(folder / "config.json", to_json(told), overwrite=resume)
         table = bench.table(folder)
         for seed in plan.seeds:
             for case in bench.cases(seed):
                 _one_case(bench, table, folder, case)
-            text = to_json({**head, **table.summary()})
+            text = to_json({**told, **table.summary()})
             results = json.loads(text)
             if resume or seed == plan.seeds[-1]:
                 data.write_atomic(folder / "results.json", text, overwrite=resume)
@@ -137,12 +124,12 @@ def _figures(folder: Path, case: Case, key: str) -> Path:
     return folder / "figures" / f"seed-{case.seed}" / case.part / f"{key}.json"
 
 
-def _check_resumed(folder: Path, head: dict[str, Any]) -> None:
+def _check_resumed(folder: Path, told: dict[str, Any]) -> None:
     """Refuse to go on with a run of other data or another request."""
     path = folder / "config.json"
     if not path.exists():
         return
-    found, wanted = _fixed(data.read_json(path)), _fixed(json.loads(to_json(head)))
+    found, wanted = _fixed(data.read_json(path)), _fixed(json.loads(to_json(told)))
     for name, before in found.items():
         if before != wanted[name]:
             raise InputError(

@@ -1,6 +1,5 @@
 """Probes of single models that need the model itself, not only its outputs."""
 
-import functools
 from collections.abc import Sequence
 
 import jax
@@ -21,6 +20,7 @@ PROBES = {
 """Names and what they report; the target of both is Retrain's value."""
 
 RATE, LOSS, LIMIT = 0.03, 0.1, 500  # of relearning: SGD until the mean loss; our choice
+SGD = optax.sgd(RATE)  # one and the same, so that models share a program
 BOUND = 8 / 255  # of the attack on test images, for pixels in 0..1
 
 
@@ -51,7 +51,7 @@ def probe(
     found: dict[str, float] = {}
     if "relearn" in names:
         forget = take(dataset.train, request.forget)
-        how = _sgd(), jax.random.key(seed)
+        how = SGD, jax.random.key(seed)
         told = audit.relearn_steps(*at, [forget], *how, loss_below=LOSS, limit=LIMIT)
         found["relearn"] = told.steps
     if "robustness" in names:
@@ -60,9 +60,3 @@ def probe(
             *at, pixels, dataset.test.labels, bound=BOUND
         )
     return found
-
-
-@functools.lru_cache(maxsize=1)
-def _sgd() -> optax.GradientTransformation:
-    """Return one and the same optimizer, so that models share a program."""
-    return optax.sgd(RATE)

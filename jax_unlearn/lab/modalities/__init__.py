@@ -16,9 +16,6 @@ MODALITIES = (CLASSIFICATION, DIFFUSION)
 def modality_named(name: str) -> Modality:
     """Return a kind of model by its name, or of a file: `FILE.py:NAME`.
 
-    Raises:
-      InputError: there is none of that name.
-
     >>> modality_named("classification").key
     'network'
     """
@@ -49,11 +46,7 @@ def modality_of(training: object) -> Modality:
 
 
 def read_training(record: Mapping[str, Any], modality: Modality | None = None) -> Any:
-    """Return the training setting of a record, of the kind that takes its fields.
-
-    Raises:
-      InputError: none does.
-    """
+    """Return the training setting of a record, of the kind that takes its fields."""
     for kind in MODALITIES if modality is None else (modality,):
         known = {field.name for field in dataclasses.fields(kind.training)}
         if set(record) <= known:

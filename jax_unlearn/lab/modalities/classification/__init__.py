@@ -12,7 +12,7 @@ from jax_unlearn.drivers.loop import predict
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.modalities.classification import networks
 from jax_unlearn.lab.modalities.classification.attacks import learn
-from jax_unlearn.lab.modalities.classification.difficulty import difficulty
+from jax_unlearn.lab.modalities.classification.difficulty import RANKINGS
 from jax_unlearn.lab.modality import Modality, descent, falling_rate
 from jax_unlearn.types import Array, LossFn, Unlearner
 
@@ -22,7 +22,8 @@ def optimizer_of(
 ) -> optax.GradientTransformation:
     """Return the optimizer of a training: SGD, its rate falling along a cosine to 0.
 
-    >>> optimizer = optimizer_of(Training(learning_rate=1.0, weight_decay=0.0), 10)
+    >>> training = networks.Training(learning_rate=1.0, weight_decay=0.0)
+    >>> optimizer = optimizer_of(training, 10)
     >>> optimizer.update(jnp.ones(1), optimizer.init(jnp.ones(1)))[0].tolist()
     [-1.0]
     """
@@ -86,6 +87,6 @@ CLASSIFICATION = Modality(
         subject.model, at[0], at[1], examples.inputs
     ).astype(np.float32),
     targets=lambda examples: examples.labels,
-    difficulty=difficulty,
+    difficulty=lambda lab, ranking: RANKINGS[ranking](lab),
     example=lambda network: jax.ShapeDtypeStruct((2, *network.input_shape), np.uint8),
 )

@@ -106,8 +106,3 @@ RANKINGS: dict[str, Callable[[Any], Ranked]] = {
 def _logits(lab: Any) -> tuple[jax.Array, jax.Array]:
     logits = lab.predict(lab.request.forget)
     return jnp.asarray(logits), jnp.asarray(lab.labels("forget"))
-
-
-def difficulty(lab: Any, ranking: str) -> Ranked:
-    """Return how easily each forget sample would be predicted unseen."""
-    return RANKINGS[ranking](lab)

@@ -70,11 +70,7 @@ class _Row(NamedTuple):
 
 
 class Table:
-    """Collect the figures of all models, seed by seed.
-
-    Args:
-      subject: the network and the data that the models are measured on.
-    """
+    """Collect the figures of all models of a subject, seed by seed."""
 
     def __init__(self, subject: Subject):
         self._subject, self._dataset = subject, subject.dataset
@@ -97,28 +93,23 @@ class Table:
     ) -> None:
         """Measure one model of the seed begun last.
 
-        Args:
-          key: of its row: "retrain", "null", "original", or any other for a method.
-          label: what the row is called.
-          trained: the model.
-          setting: how it was unlearned, if it was.
-          notes: what was noted on the way: "scatter", "conflict", "attacks", "gaps".
-          keep: not used; measuring is quick.
+        The key of its row is "retrain", "null", "original", or any other for a method;
+        of notes, "scatter", "conflict", "attacks" and "gaps" are used.
         """
-        del keep
+        del keep  # measuring is quick
         outputs = self._target
         if outputs is None or trained is not self._retrained:
             outputs = outputs_of(self._subject, trained)
         dataset, request = self._dataset, self._request
+        parts = request._asdict().items()
+        sure = {part: outputs.confidence(dataset, ids) for part, ids in parts}
         found = {
             "metrics": measure(outputs, dataset, request, seed=self._seed),
             "seconds": trained.seconds,
             "notes": dict(notes or {}),
             "histograms": {
-                part: np.histogram(outputs.confidence(dataset, ids), BINS, (0.0, 1.0))[
-                    0
-                ]
-                for part, ids in request._asdict().items()
+                part: np.histogram(confidence, BINS, (0.0, 1.0))[0]
+                for part, confidence in sure.items()
             },
         }
         if self._target is not None:

@@ -31,12 +31,8 @@ MEASURED = 256  # images of a part whose errors are measured, at most
 class ImageTable:
     """Collect what images of all models show, run by run, judged by one classifier.
 
-    Args:
-      subject: the diffusion model and real images.
-      judging: how images are drawn and judged.
-      folder: where the judge is kept.
-      inception: file of weights for FID, as `audit.load_inception` reads it.
-      progress: told (phase, done, total).
+    The judge is kept in the folder; `inception` is a file of weights for FID, as
+    `audit.load_inception` reads it.
     """
 
     def __init__(
@@ -68,15 +64,9 @@ class ImageTable:
             self._progress("FID: real images", 0, 1)
         self._distances = Distances(self._networks, test, self._forgotten)
         self._floors.append(self._distances(*self._real(train)))
-        self._runs.append(
-            {
-                "seed": seed,
-                "class": self._forgotten,
-                "forget_images": len(request.forget),
-                "rows": {},
-                "grids": {},
-            }
-        )
+        run = {"seed": seed, "class": self._forgotten}
+        run |= {"forget_images": len(request.forget), "rows": {}, "grids": {}}
+        self._runs.append(run)
 
     def _real(self, train: Examples) -> Examples:
         """Return as many real images as are drawn of the other classes."""
@@ -203,18 +193,6 @@ class ImageTable:
 def _spread(values: Sequence[float]) -> dict[str, Any]:
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {"mean": float(np.mean(values)), "std": std, "per_run": list(values)}
-
-
-def shortened(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Return results without images, as they are kept beside a recipe."""
-    runs = []
-    for run in results["runs"]:
-        rows = {
-            key: {name: value for name, value in row.items() if name != "confusion"}
-            for key, row in run["rows"].items()
-        }
-        runs.append({**run, "grids": {}, "rows": rows})
-    return {**results, "runs": runs}
 
 
 def sheet(images: np.ndarray, *, enlarge: int = 1) -> np.ndarray:
