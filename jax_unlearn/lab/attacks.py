@@ -8,14 +8,9 @@ from jax_unlearn.errors import InputError
 
 
 def checked_attacks(infos: Mapping[str, Any], options: Any) -> dict[str, Any]:
-    """Return what records say of attacks, refused where none tells anything.
+    """Return what records say of attacks, by the infos of `membership.train_attacks`.
 
-    Args:
-      infos: of `membership.train_attacks`, by name.
-      options: of the method: `attacks`, `allow_weak`.
-
-    Raises:
-      InputError: no attack is better than chance, and that is not allowed.
+    They are refused where none is better than chance, unless options allow that.
     """
     told = {
         name: {
@@ -55,13 +50,8 @@ def weak_attacks(details: Mapping[str, Any]) -> list[str]:
 def chosen(lab: Any, options: Any, **known: Mapping[str, Callable]) -> list[list[Any]]:
     """Return what lists of a method's options name, counted where a name is repeated.
 
-    Args:
-      lab: says of which kind the models are.
-      options: of the method.
-      known: by the option: makers of all that it may name, by name.
-
-    Raises:
-      InputError: one that is not known: it reads outputs that are not to be had.
+    `known` has by option the makers of all that it may name; others are refused, as
+    they read outputs that are not to be had.
 
     >>> from jax_unlearn.methods.ltu import Ltu
     >>> options = Ltu(attacks=("logistic", "logistic"))

@@ -118,10 +118,8 @@ class Unlearning:
         """Return the setting of flat values, as files and recipes have them.
 
         Options of the method, the weighting and the modality are given by their own
-        names, beside the common fields; what is left out has its default.
-
-        Raises:
-          InputError: names the value that nobody reads.
+        names, beside the common fields; what is left out has its default, and a value
+        that nobody reads is refused.
 
         >>> Unlearning.of(method="scrub", rewind=True).options.forget_epochs
         2
@@ -136,14 +134,8 @@ has; leave it out
     def read(cls, record: Mapping[str, Any], cards: Iterable[Any] = ()) -> "Unlearning":
         """Return the setting of a stored record, of this version or an earlier one.
 
-        Earlier versions wrote all options of all methods side by side.
-
-        Args:
-          record: what JSON holds.
-          cards: cards of your own that it may name.
-
-        Raises:
-          InputError: it names something that this version does not know.
+        Earlier versions wrote all options of all methods side by side. `cards` are ones
+        of your own that it may name; what this version does not know is refused.
 
         >>> old = {"method": "ltu", "strategies": ["hard"], "forget_epochs": 4}
         >>> Unlearning.read(old).options.strategies
