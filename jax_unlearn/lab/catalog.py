@@ -131,9 +131,6 @@ def check_named(path: Any) -> None:
 
     A file that this process was asked to run before, by name, may be run again.
 
-    Raises:
-      InputError: it was not; says how to ask for it.
-
     >>> check_named("theirs.py:CARD")
     Traceback (most recent call last):
     jax_unlearn.errors.InputError: 'theirs.py:CARD' is named by a record, not by you: \

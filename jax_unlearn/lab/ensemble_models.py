@@ -181,11 +181,8 @@ class Maker:
         return self._trainer.job(ids, seed=seed)
 
     def _job(self, setting: Unlearning, original: Trained, number: int) -> Job:
-        given, origin = (
-            (setting, self._request, original),
-            Origin(self._setting, number),
-        )
-        job = self._preparer(*given, seed=number, origin=origin)
+        given, origin = (setting, self._request), Origin(self._setting, number)
+        job = self._preparer(*given, original, seed=number, origin=origin)
         return job._replace(start=job.start or original[:2])
 
     def _joined(self, jobs: Sequence[Job], keys: Sequence[Array]):

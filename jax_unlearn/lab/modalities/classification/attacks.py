@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from jax_unlearn import membership, objectives
-from jax_unlearn.cards import Learned
+from jax_unlearn.cards import Learned, Variables
 from jax_unlearn.data import queries, query_gaps
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.lab.attacks import checked_attacks, chosen
@@ -35,8 +35,9 @@ def learn(lab: Any, options: Ltu) -> Learned:
 
     def parts_of(outputs: Model) -> list[np.ndarray]:
         """Run the original model over the three sets at once: one program."""
-        given = *lab.original, lab.examples.inputs[ids]
-        return np.split(predict(outputs, *given, batch_size=256), ends)
+        at: Variables = lab.original
+        inputs = lab.examples.inputs[ids]
+        return np.split(predict(outputs, *at, inputs, batch_size=256), ends)
 
     logits, seen = parts_of(lab.model), parts_of(lab.featured)
     members = Observed(jnp.asarray(logits[0]), jnp.asarray(labels[retain]))

@@ -160,14 +160,11 @@ class ImageTable:
     def summary(self) -> dict[str, Any]:
         """Return what the results hold, JSON-able: rows over all runs, and the runs."""
         judge = self._judge
-        floor = {
-            name: float(np.mean([floor[name] for floor in self._floors]))
-            for name in self._floors[0]
-        }
+        floors = {name: [own[name] for own in self._floors] for name in self._floors[0]}
         return {
             "kind": "generation",
             "judge": {"accuracy": judge.accuracy, "by_class": list(judge.by_class)},
-            "floor": floor,
+            "floor": {name: float(np.mean(own)) for name, own in floors.items()},
             "rows": {key: self._row(key) for key in self._runs[0]["rows"]},
             "runs": self._runs,
         }
