@@ -1,11 +1,10 @@
 """The kinds of model: an entry each."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from jax_unlearn.errors import InputError, unknown_name
-from jax_unlearn.lab.catalog import load
+from jax_unlearn.lab.catalog import load, names_of, options_of
 from jax_unlearn.lab.modalities.classification import CLASSIFICATION
 from jax_unlearn.lab.modalities.diffusion import DIFFUSION
 from jax_unlearn.lab.modality import Modality
@@ -48,12 +47,7 @@ def modality_of(training: object) -> Modality:
 def read_training(record: Mapping[str, Any], modality: Modality | None = None) -> Any:
     """Return the training setting of a record, of the kind that takes its fields."""
     for kind in MODALITIES if modality is None else (modality,):
-        known = {field.name for field in dataclasses.fields(kind.training)}
-        if set(record) <= known:
-            values = {
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in record.items()
-            }
-            return kind.training(**values)
+        if set(record) <= names_of(kind.training):
+            return options_of("training", record, kind.training)
     fields = ", ".join(sorted(map(str, record)))[:80]
     raise InputError(f"training of {fields!r} is of no kind of model known here")
