@@ -131,8 +131,10 @@ class Bench:
     ) -> Unlearned:
         """Unlearn with one method, whose label names its checkpoint.
 
-        `keep` says whether there is to be one, if the bench keeps any. A loss that
-        diverges raises a `NonFiniteError`, which names the step.
+        `keep` says whether there is to be one, if the bench keeps any.
+
+        Raises:
+          NonFiniteError: the loss diverged; names the step.
         """
         seed, origin = case.seed, Origin(self.plan.training, case.seed)
 

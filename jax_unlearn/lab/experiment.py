@@ -31,11 +31,12 @@ def experiment(
 ) -> dict[str, Any]:
     """Run a plan and write its folder: configuration, splits, checkpoints, results.
 
-    The folder must hold no run, unless that is resumed: models found there are not made
-    again, methods and seeds may be added, and `results.json`, which is returned, is
-    written after every seed. `originals` is the folder of another run, whose original
-    models are used. `save_every` are the least seconds between two saves of a model in
-    the making, which a resumed run goes on from; 0 saves every step.
+    The folder is made if missing, and must hold no run, unless that is resumed: models
+    found there are not made again, methods and seeds may be added, and `results.json`,
+    which is returned, is written after every seed. `originals` is
+    the folder of another run, whose original models are used. `save_every` are the
+    least seconds between two saves of a model in the making, which a resumed run goes
+    on from; 0 saves every step.
 
     Raises:
       InputError: a folder that holds something else or that another process is

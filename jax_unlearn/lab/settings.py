@@ -118,8 +118,10 @@ class Unlearning:
         """Return the setting of flat values, as files and recipes have them.
 
         Options of the method, the weighting and the modality are given by their own
-        names, beside the common fields; what is left out has its default, and a value
-        that nobody reads is refused.
+        names, beside the common fields; what is left out has its default.
+
+        Raises:
+          InputError: names the value that nobody reads.
 
         >>> Unlearning.of(method="scrub", rewind=True).options.forget_epochs
         2
@@ -135,7 +137,10 @@ has; leave it out
         """Return the setting of a stored record, of this version or an earlier one.
 
         Earlier versions wrote all options of all methods side by side. `cards` are ones
-        of your own that it may name; what this version does not know is refused.
+        of your own that it may name.
+
+        Raises:
+          InputError: it names something that this version does not know.
 
         >>> old = {"method": "ltu", "strategies": ["hard"], "forget_epochs": 4}
         >>> Unlearning.read(old).options.strategies
