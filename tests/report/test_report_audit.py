@@ -199,7 +199,7 @@ def test_settings_are_found_by_key_and_by_label():
     assert audit.method_settings(rows, "original") == {}
     assert audit.method_settings({}, "m0") == {}
     pages = audit.content(check_results(results).audit, rows)["pages"]
-    assert [page.label for page in pages] == [
+    assert [page["label"] for page in pages] == [
         "FT",
         "SSD",
         "other",

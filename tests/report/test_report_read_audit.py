@@ -52,7 +52,7 @@ def test_what_the_auditor_writes_is_accepted():
     assert {"lira_auc", "epsilon", "klom"} <= set(record["figures"]["FT"])
     assert set(record["left_out"]) == {"mia_loss", "rmia_auc", "rmia_tpr_1"}
     (page,) = audit.content(checked.audit, {})["pages"]
-    assert [drawing.title for drawing in page.drawings] == [
+    assert [drawing.title for drawing in page["drawings"]] == [
         "ROC curve of U-LiRA",
         "Epsilon of each sample",
     ]

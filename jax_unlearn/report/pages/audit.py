@@ -5,13 +5,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from jax_unlearn.audit.evidence import FigureCard
-from jax_unlearn.report.draw import Drawing
 from jax_unlearn.report.draw import audit as draw
-from jax_unlearn.report.forms import Audit, AuditFigure, Detail
+from jax_unlearn.report.forms import Audit, AuditFigure
 from jax_unlearn.report.reading import Row
 from jax_unlearn.report.settings import about, settings_table
 
-__all__ = ["Page", "Verdict", "content"]
+__all__ = ["Verdict", "content"]
 
 TITLES = {
     "standard": "Accuracies, MIA and distances",
@@ -37,19 +36,6 @@ class Verdict(NamedTuple):
     ensembles: bool  # whether an attack that compares many models was tried
 
 
-class Page(NamedTuple):
-    """What is told of one method."""
-
-    label: str
-    slug: str  # of its section, unique
-    verdict: Verdict
-    models: int  # how many of them were audited
-    figures: dict[str, AuditFigure]
-    detail: Detail
-    settings: dict[str, str]  # may be empty
-    drawings: list[Drawing]  # ROC curve and epsilon, where there are any
-
-
 def content(record: Audit, rows: Mapping[str, Row]) -> dict[str, Any]:
     """Return what the templates of an audit read; an experiment's rows may be empty."""
     names = {key: rows[key].label if key in rows else key for key in record.figures}
@@ -64,16 +50,16 @@ def content(record: Audit, rows: Mapping[str, Row]) -> dict[str, Any]:
             drawings.append(draw.roc_of_one(record, key, names[key], f"roc{n}"))
         if detail.epsilon is not None:
             drawings.append(draw.epsilon_of_one(record, key, names[key], f"epsilon{n}"))
-        page = Page(
-            label=names[key],
-            slug=slug,
-            verdict=verdict(record, key),
-            models=record.models[key],
-            figures=record.figures[key],
-            detail=detail,
-            settings=method_settings(rows, key),
-            drawings=drawings,
-        )
+        page = {
+            "label": names[key],
+            "slug": slug,  # of its section, unique
+            "verdict": verdict(record, key),
+            "models": record.models[key],  # how many of them were audited
+            "figures": record.figures[key],
+            "detail": detail,
+            "settings": method_settings(rows, key),  # may be empty
+            "drawings": drawings,
+        }
         pages.append(page)
     drawn = [key for key in names if record.details[key].roc is not None]
     return {
