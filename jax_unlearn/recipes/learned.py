@@ -184,12 +184,9 @@ class Learner:
     """
 
     def __init__(self, model: Model):
-        def pulled(step):
-            def pull(carry, t, problem, choice, cotangent):
-                _, back = jax.vjp(lambda c, k: step(c, t, problem, k), carry, choice)
-                return back(cotangent)
-
-            return pull
+        def pull(step, carry, t, problem, choice, cotangent):
+            _, back = jax.vjp(lambda c, k: step(c, t, problem, k), carry, choice)
+            return back(cotangent)
 
         def objective(carry: Carry, problem: Problem) -> Array:
             return distance(model, carry.params, carry.state, problem)
@@ -198,7 +195,7 @@ class Learner:
         for weigh in (uniform, loreun, free):
             step = step_of(model, weigh)
             self._steps[weigh] = programs.jit(step)
-            self._pulls[weigh] = programs.jit(pulled(step))
+            self._pulls[weigh] = programs.jit(functools.partial(pull, step))
         self._distance = programs.jit(functools.partial(distance, model))
         self._slope = programs.jit(jax.value_and_grad(objective))
 
@@ -259,12 +256,7 @@ class Learner:
 def learned_study(
     plan: Plan, dataset: Dataset, folder: Path, *, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Learn temperature and weights for every seed; write `learned.json` after each.
-
-    The models of the part are made, or read from its folder. The file holds "rows" by
-    label, each with `avg_gap`, `deviation` (mean |p - p*|) and `objective` (J), and
-    where something was run with `temperature`, `learning_rate` and `seconds`.
-    """
+    """Learn temperature and weights for every seed; write `learned.json` after each."""
     bench = Bench(plan, dataset, folder=folder / "checkpoints")
     learner = Learner(bench.subject.model)
 
