@@ -11,27 +11,21 @@ which the tables do not show.
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jax_unlearn.data import Dataset
 from jax_unlearn.lab import Plan, Training, Unlearning, experiment
 from jax_unlearn.lab.experiment import phases
-from jax_unlearn.lab.modalities.diffusion.settings import (
-    DiffusionTraining,
-    Judging,
-    Sampling,
-)
+from jax_unlearn.lab.modalities.diffusion import settings
 from jax_unlearn.recipes.recipe import (
     Asked,
+    Drawings,
     Recipe,
     Results,
     declared,
     packaged,
     publish,
 )
-
-if TYPE_CHECKING:
-    from jax_unlearn.report import Drawing
 
 
 def methods_of(
@@ -44,6 +38,7 @@ def methods_of(
     common: dict[str, Any] = {"modality": "diffusion", "steps": steps}
     common |= {"learning_rate": rate, "batch_size": batch}
     slow = {"learning_rate": 0.3 * rate, "rho": 0.3, "allow_weak": True}
+    sfron = {"forget_rate": 0.1, "peak": 5.0, "fisher": "batch"}
     changes: dict[str, dict[str, Any]] = {
         "Relabel": {},
         "SalUn": {"method": "salun"},
@@ -51,12 +46,7 @@ def methods_of(
         "Relabel + LoReUn (static)": {"weighting": "loreun_static", "relative": True},
         "SalUn + LoReUn": {"method": "salun", "weighting": "loreun", "relative": True},
         "ESD": {"method": "esd"},
-        "SFRon": {
-            "method": "sfron",
-            "forget_rate": 0.1,
-            "peak": 5.0,
-            "fisher": "batch",
-        },
+        "SFRon": {"method": "sfron", **sfron},
         "LTU": {"method": "ltu", **slow},
     }
     return {label: Unlearning.of(**{**common, **own}) for label, own in changes.items()}
@@ -85,7 +75,7 @@ def _run(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
     publish(recipe, asked.screen, folder, {"": results})
 
 
-def _figures(found: Results) -> "dict[str, Drawing]":
+def _figures(found: Results) -> Drawings:
     from jax_unlearn import report as reports
 
     return {"figure": reports.generation_figure(found)}
@@ -95,18 +85,19 @@ def _recipe(name: str, **values: Any) -> Recipe:
     """Return the recipe whose plan stands in `recipes.toml`, of methods as told."""
     told = packaged("recipes.toml")[name]
     own, judging = told["plan"], told["plan"]["judging"]
-    judge, sampling = Training(**judging["judge"]), Sampling(**judging["sampling"])
+    judge = Training(**judging["judge"])
+    sampling = settings.Sampling(**judging["sampling"])
     plan = Plan(
         title=told["title"],
         kind="class",
         fraction=1.0,
         gamma=1.0,
         unseen=0.1,
-        training=DiffusionTraining(**own["training"]),
+        training=settings.DiffusionTraining(**own["training"]),
         methods=methods_of(**values),
         seeds=(0,),
         classes=own["classes"],
-        judging=Judging(**{**judging, "judge": judge, "sampling": sampling}),
+        judging=settings.Judging(**{**judging, "judge": judge, "sampling": sampling}),
     )
     given = {"options": ("classes",), "figures": _figures}
     return declared(name, _run, study=plan, **given)

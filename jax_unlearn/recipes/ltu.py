@@ -7,16 +7,12 @@ near to or far from the other samples. Settings are searched on seeds of their o
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from jax_unlearn.lab import Unlearning
 from jax_unlearn.lab.plan import slug
 from jax_unlearn.methods.ltu import ATTACKS
-from jax_unlearn.recipes.recipe import Recipe, Results, packaged
+from jax_unlearn.recipes.recipe import Drawings, Recipe, Results, packaged
 from jax_unlearn.recipes.study import Part, Settings, studied
-
-if TYPE_CHECKING:
-    from jax_unlearn.report import Drawing
 
 RHO = 0.3
 RHOS = (0.05, 0.1, 0.3, 0.5, 1.0)
@@ -44,8 +40,7 @@ def at_rho(trained: int, forget: int) -> Callable[[Settings], Settings]:
     """Return what adds FT, RL and LTU at every ρ but the one of the table.
 
     The number of steps is that at ρ = 0.3, to a whole number of epochs: what changes is
-    the data, not the effort. The original was trained on `trained` samples, `forget` of
-    them in the forget set.
+    the data, not the effort. `forget` of the `trained` samples are to be forgotten.
     """
 
     def swept(settings: Settings) -> Settings:
@@ -82,7 +77,7 @@ def _at(label: str, rho: float) -> str:
     return label if rho == RHO else f"{label}, rho {rho:g}"
 
 
-def figures(found: Results) -> "dict[str, Drawing]":
+def figures(found: Results) -> Drawings:
     """Draw what the parts that were run show: the ρ sweep, ablations, near and far."""
     from jax_unlearn.report.draw import studies
 

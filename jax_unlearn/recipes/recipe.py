@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from jax_unlearn.data import Dataset, digits, from_npz, shrink, subset, write_atomic
 from jax_unlearn.drivers.series import locked
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 Results = Mapping[str, Any]
 """What a recipe's file of results holds; of a study, results by part."""
+
+Drawings: TypeAlias = "dict[str, Drawing]"
+"""What a recipe draws of its results, by name."""
 
 HERE = importlib.resources.files("jax_unlearn.recipes")
 
@@ -107,7 +110,7 @@ class Recipe:
     data: Data = DIGITS
     options: tuple[str, ...] = ()  # of `Asked`'s parts, classes and tune
     study: Any = None  # what `start` runs; or another recipe, whose models it looks at
-    figures: "Callable[[Results], dict[str, Drawing]]" = lambda found: {}
+    figures: Callable[[Results], Drawings] = lambda found: {}
     page: str = "tables"  # template of its page
 
     @property
@@ -116,12 +119,7 @@ class Recipe:
         return self.name.replace("-", "_")
 
     def run(self, asked: Asked) -> None:
-        """Run it, or go on with it: what its folder holds is not made again.
-
-        Raises:
-          InputError: an option that it does not have, data that it cannot read, or a
-            folder that holds something else.
-        """
+        """Run it, or go on with it: what its folder holds is not made again."""
         for option in {"parts", "classes", "tune"} - {*self.options}:
             if (value := getattr(asked, option)) is not None:
                 raise InputError(
@@ -192,8 +190,7 @@ def seed_by_seed(
 ) -> dict[str, Any]:
     """Measure every seed of a plan; write all there is after each; return it.
 
-    `one` measures a seed; `gather` joins what was found into what this file adds to
-    those of every file. The folder is locked meanwhile.
+    `gather` joins what was found to what this file adds; the folder is locked.
     """
     found: list[Any] = []
     results: dict[str, Any] = {}

@@ -11,17 +11,14 @@ take the settings of the part they vary.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jax_unlearn.lab import Plan
 from jax_unlearn.lab.catalog import METHODS as CARDS
 from jax_unlearn.lab.plan import slug
-from jax_unlearn.recipes.recipe import Asked, Recipe, Results, declared
+from jax_unlearn.recipes.recipe import Asked, Drawings, Recipe, Results, declared
 from jax_unlearn.recipes.search import Grids
 from jax_unlearn.recipes.study import Part, Settings, Study, studied
-
-if TYPE_CHECKING:
-    from jax_unlearn.report import Drawing
 
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)
 
@@ -182,7 +179,7 @@ def by_gamma(found: Results) -> dict[float, Any]:
     return swept
 
 
-def figures(found: Results) -> "dict[str, Drawing]":
+def figures(found: Results) -> Drawings:
     """Draw Avg. Gap and deviation by γ, where there is more than one."""
     from jax_unlearn.report.draw import studies
 
