@@ -97,22 +97,15 @@ def chain_plan(seeds: tuple[int, ...] | None = None) -> Plan:
     )
 
 
-def _run(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
-    """Write a ledger a method and seed, and results after every seed.
-
-    Models made before are not made again; chains go on where they were. The results are
-    as those of an experiment, a row for each method all at once and one for it request
-    by request.
-    """
-    del recipe
+def _run(_recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
+    """Write ledgers, and results of each method at once and request by request."""
     plan, screen = chain_plan(asked.seeds), asked.screen
     check_writable(folder / "results.json")
     with screen.progress(phases(plan)) as progress:
         bench = Bench(plan, dataset, progress, folder=folder / "checkpoints")
         preparer, table = Preparer(bench.subject), bench.table(None)
 
-        def gather(seeds: list[int]) -> dict[str, Any]:
-            del seeds
+        def gather(_found: list[Any]) -> dict[str, Any]:
             return {
                 "plan": {"title": plan.title, "seeds": list(plan.seeds)},
                 "requests": REQUESTS,

@@ -185,11 +185,7 @@ def page_of(recipe: Recipe, found: Results) -> Page:
 
 
 def write(recipes: Iterable[Recipe], out: Path) -> list[Path]:
-    """Write the pages of all stored results, the figures beside them, and their list.
-
-    Raises:
-      InputError: the package was installed without its stored results.
-    """
+    """Write the pages of all stored results, their figures, and their list."""
     if not RESULTS.is_dir():
         raise InputError(
             "the stored results are not installed with the package; give the command "

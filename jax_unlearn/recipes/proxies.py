@@ -42,9 +42,7 @@ def proxies_study(
 ) -> dict[str, Any]:
     """Correlate and attack the models of a part; write `proxies.json` after each seed.
 
-    Models of the methods `UNLEARNED` that the folder has are read, others are made. The
-    file holds "correlation" by score and by what it is compared with, "targets" by
-    score, and "robust" by "model, bound", each over the seeds.
+    Models of the methods `UNLEARNED` that the folder has are read, others are made.
     """
     bench = Bench(plan, dataset, progress, folder=folder / "checkpoints")
     attack = {"images": IMAGES, "bounds": [*BOUNDS], "steps": STEPS}

@@ -146,12 +146,8 @@ def search(
     its best never lies at its edge. Few seeds flatter some trial by chance, so that the
     best may be tried once more on others; the mean over all seeds decides among them.
 
-    The plan's seeds are those of the search, its methods are not read. The folder keeps
-    models and finished trials, so that a search goes on there. What is returned, as
-    JSON has it: "settings" by method, "table" of all trials, seeds, environment.
-
-    Raises:
-      InputError: the folder holds trials of another plan; a method always diverges.
+    The plan's methods are not read. The folder keeps models and finished trials, so
+    that a search goes on there.
     """
     trial = _Trials(plan, dataset, folder)
     settings, table = {}, {}

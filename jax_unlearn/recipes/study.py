@@ -67,11 +67,7 @@ class Study:
         seeds: Sequence[int] | None = None,
         folder: Path | None = None,
     ) -> Plan:
-        """Return the plan of a part, with the settings that `found` finds.
-
-        Raises:
-          InputError: no such part, no settings for it, fewer than two seeds.
-        """
+        """Return the plan of a part, with the settings that `found` finds."""
         if part not in self.parts:
             raise unknown_name("part", part, self.parts)
         asked = self.parts[part]
@@ -116,14 +112,7 @@ class Study:
         return found
 
     def found(self, folder: Path | None = None) -> dict[str, Any]:
-        """Return what a search found, by part.
-
-        Args:
-          folder: of a run; what a search wrote to `settings.json` there comes first.
-
-        Raises:
-          InputError: nothing was searched, there or when the package was made.
-        """
+        """Return what a search found, by part: in a run's folder, or the package."""
         found = self.kept(folder)
         if found is None:
             raise InputError(

@@ -228,10 +228,7 @@ def flow(labels: Sequence[str]) -> list[tuple[float, int]]:
 def under_legend(
     entries: Sequence[Entry], height: float, *, left: float, between: float, count=2
 ) -> list[Any]:
-    """Return axes side by side with scales of their own, under a legend.
-
-    All sizes are in inches: the height of the axes, the room to the left of them, and
-    that between them.
+    """Return axes side by side with scales of their own, under a legend; in inches.
 
     >>> len(under_legend([Entry("null", "red", "", ":")], 1.0, left=0.5, between=0.5))
     2
@@ -260,10 +257,7 @@ def under_legend(
 def ladder(
     labels: Sequence[str], entries: Sequence[Entry], *, step: float, count: int = 2
 ) -> tuple[list[Any], np.ndarray, np.ndarray]:
-    """Return panels with a step for each label, from top to bottom, the labels left.
-
-    A step is of so many inches; longer labels are wrapped and have more. With the axes
-    come the height at which each label stands, and the borders between them.
+    """Return panels with a step in inches for each label, its height, and the borders.
 
     >>> axes, at, edges = ladder(["A", "B"], [Entry("x", "red", "o", "")], step=0.25)
     >>> at.tolist(), edges.tolist()
