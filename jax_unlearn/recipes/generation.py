@@ -31,12 +31,10 @@ from jax_unlearn.recipes.recipe import (
 def methods_of(
     steps: int, *, rate: float = 1e-3, batch: int = 64
 ) -> dict[str, Unlearning]:
-    """Return the methods of the tables by label.
-
-    The learning rate of LTU, which adds a second-order term, is 0.3 of the others'.
-    """
+    """Return the methods of the tables by label."""
     common: dict[str, Any] = {"modality": "diffusion", "steps": steps}
     common |= {"learning_rate": rate, "batch_size": batch}
+    # lower for LTU, which adds a second-order term
     slow = {"learning_rate": 0.3 * rate, "rho": 0.3, "allow_weak": True}
     sfron = {"forget_rate": 0.1, "peak": 5.0, "fisher": "batch"}
     changes: dict[str, dict[str, Any]] = {

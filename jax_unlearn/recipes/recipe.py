@@ -146,10 +146,7 @@ def declared(name: str, start: Any, **values: Any) -> Recipe:
 def publish(
     recipe: Recipe, screen: Screen, folder: Path, found: Mapping[str, Results]
 ) -> None:
-    """Print the tables of a run; write a report of each, the figures, and the results.
-
-    The results are by part, whose folder is below; "" is the run's own.
-    """
+    """Print tables; write reports, figures, results: by part, "" for the run's own."""
     from jax_unlearn import report as reports
 
     screen.show(list(found.values()))

@@ -47,11 +47,7 @@ class Yardstick:
         self._goal, self._target = self._look(bench.retrained(self.case))
 
     def distances(self, trained: Trained) -> dict[str, float]:
-        """Return the Avg. Gap and the mean |p - p*| of a model.
-
-        Models without class probabilities: the same of their margins, whose means over
-        forget, retain and test samples stand for the accuracies.
-        """
+        """Return Avg. Gap and mean |p - p*|, or the same of margins in their stead."""
         whole, own = self._look(trained)
         if isinstance(whole, audit.Metrics):
             gap = audit.avg_gap(whole, self._goal)

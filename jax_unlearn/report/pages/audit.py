@@ -45,7 +45,7 @@ def content(record: Audit, rows: Mapping[str, Row]) -> dict[str, Any]:
         reasons.setdefault(why, []).append(key)
     pages = []
     for n, (key, slug) in enumerate(zip(names, slugs(names.values()), strict=True)):
-        detail, drawings = record.details[key], []
+        detail, drawings = record.details[key], []  # of curve and epsilon, if any
         if detail.roc is not None:
             drawings.append(draw.roc_of_one(record, key, names[key], f"roc{n}"))
         if detail.epsilon is not None:
