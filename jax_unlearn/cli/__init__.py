@@ -16,11 +16,7 @@ other commands do the same job step by step on your own data."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; exits with 2 and one line where the input is at fault.
-
-    Args:
-      argv: arguments; default those of the process.
-    """
+    """Run the command line; exits with 2 and one line where the input is at fault."""
     import tyro
 
     from jax_unlearn.cli.choices import one_line_choices
@@ -68,6 +64,7 @@ def _commands(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
     from jax_unlearn.cli.console import methods
     from jax_unlearn.cli.recipe import recipe
     from jax_unlearn.cli.tune import tune
+    from jax_unlearn.lab.modalities.classification.networks import Training
     from jax_unlearn.lab.modalities.diffusion.settings import Sampling
 
     if arguments[0] == "generate":  # what diffusion models were asked for with
@@ -78,15 +75,16 @@ def _commands(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
             arguments += ["--modality", "diffusion"]
     arguments, choice = choices.chosen(arguments)
     kind, setting = choice.modality, choice.form()
-    training = form(kind.training)
+    training, drawing = form(kind.training), form(Sampling)
+    images = parsed(audit.audit_images, judge=form(Training), sampling=drawing)
     known = {
         "demo": demo.demo,
         "split": commands.split,
         "train": parsed(commands.train, training=training, modality=kind.name),
         "unlearn": parsed(commands.unlearn, setting=setting),
         "chain": parsed(commands.chain, setting=setting),
-        "sample": parsed(commands.sample, sampling=form(Sampling)),
-        "audit": audit.audit_command(choice),
+        "sample": parsed(commands.sample, sampling=drawing),
+        "audit": images if kind.name == "diffusion" else audit.audit,
         "ensemble": ensemble.ensemble,
         "methods": methods,
         "report": commands.report,

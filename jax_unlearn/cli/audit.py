@@ -1,7 +1,7 @@
 """The command that measures: checkpoints, or arrays of outputs of any framework."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jax_unlearn.cli import console as consoles
-from jax_unlearn.cli.choices import Choice, Kind, form, parsed
+from jax_unlearn.cli.choices import Kind
 from jax_unlearn.cli.ensemble import audit_arrays, given_plan
 from jax_unlearn.cli.sources import DataSource, Source, asked, refuse_existing
 from jax_unlearn.data import digest, write_atomic
@@ -40,24 +40,17 @@ class Models(NamedTuple):
     request: Request
     concept: str | None
     rows: dict[str, Stored]
+    labels: dict[str, str]
 
-    def measure(
-        self, table: Any, seed: int, labels: Mapping[str, str], *, noted: bool = False
-    ) -> None:
+    def measure(self, table: Any, seed: int, *, noted: bool = False) -> None:
         """Add all to a table, with what their records note if asked to."""
         target = self.rows.get(RETRAIN)
         table.start(self.request, target and target.trained, seed)
         for key, stored in self.rows.items():
-            label, own = LABELS.get(key) or labels[key], key not in LABELS
+            own = key not in LABELS
             setting, notes = (_setting(stored), stored.record) if own else (None, None)
-            table.add(key, label, stored.trained, setting, notes if noted else None)
-
-
-def audit_command(choice: Choice) -> Callable[..., None]:
-    """Return the command that audits a kind of model."""
-    if choice.modality.name != "diffusion":
-        return audit
-    return parsed(_audit_images, judge=form(Training), sampling=form(Sampling))
+            given = key, self.labels[key], stored.trained, setting
+            table.add(*given, notes if noted else None)
 
 
 def audit(
@@ -108,8 +101,7 @@ def audit(
     refuse_existing(out, overwrite=overwrite)
     check_seed(seed)
     if arrays is not None:
-        checkpoints = (original, forget, retrained, null)
-        if unlearned or any(given is not None for given in checkpoints):
+        if unlearned or {original, forget, retrained, null} != {None}:
             raise InputError(
                 f"arrays={arrays} and checkpoints: give one or the other to audit"
             )
@@ -131,7 +123,7 @@ def audit(
     subject, request = models.subject, models.request
     table, console = Table(subject), consoles.open_console()
     with consoles.status(console, "running the models over the data"):
-        models.measure(table, seed, {key: path.name for key, path in paths.items()})
+        models.measure(table, seed)
         probed = {
             key: probe(subject, stored.trained, request, probes, seed=seed)
             for key, stored in models.rows.items()
@@ -151,7 +143,7 @@ def audit(
     print(f"wrote {out}")
 
 
-def _audit_images(
+def audit_images(
     source: DataSource,
     judge: Training,
     sampling: Sampling,
@@ -223,7 +215,7 @@ def _audit_images(
     with consoles.Reporter(console, phases) as progress:
         options = {"inception": inception, "progress": progress}
         table = ImageTable(models.subject, judging, **options)
-        models.measure(table, seed, {key: key for key in paths}, noted=True)
+        models.measure(table, seed, noted=True)
     plan = {
         "title": f"{dataset.name}: forget {forgotten!r}",
         "sampling": vars(sampling),
@@ -257,26 +249,22 @@ def _models(
             f"null={paths[NULL]} needs a Retrain to stand beside: --retrained DIR"
         )
     base, subject, request, concept = asked(source, original, forget)
-    rows, kind = {}, base.modality.name
+    rows, labels, kind = {}, dict(LABELS), base.modality.name
     for key, path in paths.items():
         if path is not None:
-            rows[key] = load_model(path, subject.dataset, modality=kind)
-        if path is not None and key in LABELS:
-            _check_honest(rows[key], path, request)
+            stored = load_model(path, subject.dataset, modality=kind)
+            rows[key], seen = stored, np.intersect1d(stored.ids, request.forget)
+            labels.setdefault(key, path.name)
+            if key in LABELS and ("unlearning" in stored.record or seen.size):
+                raise InputError(
+                    f"checkpoint {path} is no retraining: it was trained on "
+                    f"{seen.size} of the {len(request.forget)} forget samples or "
+                    "unlearned from a model that was; use `jax-unlearn train "
+                    "--retrain --split FILE`"
+                )
         if key == NULL:
             rows[ORIGINAL] = base
-    return Models(subject, request, concept, rows)
-
-
-def _check_honest(stored: Stored, path: Path, request: Request) -> None:
-    """Refuse a retrained model that has seen a forget sample."""
-    seen = np.intersect1d(stored.ids, request.forget)
-    if "unlearning" in stored.record or seen.size:
-        raise InputError(
-            f"checkpoint {path} is no retraining: it was trained on {seen.size} of the "
-            f"{len(request.forget)} forget samples or unlearned from a model that was; "
-            "use `jax-unlearn train --retrain --split FILE`"
-        )
+    return Models(subject, request, concept, rows, labels)
 
 
 def _setting(stored: Stored) -> Unlearning | None:

@@ -19,13 +19,8 @@ import tyro
 from jax_unlearn.cards import Card
 from jax_unlearn.drivers.checkpoint import read_record
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab.catalog import (
-    METHODS,
-    WEIGHTINGS,
-    method_card,
-    weighting_card,
-    weighting_of,
-)
+from jax_unlearn.lab import catalog
+from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS, names_of
 from jax_unlearn.lab.modalities import MODALITIES, modality_named
 from jax_unlearn.lab.modality import Modality
 from jax_unlearn.lab.settings import Unlearning
@@ -123,11 +118,15 @@ class Choice(NamedTuple):
 
     def groups(self) -> dict[str, type]:
         """Return dataclasses of the options by title, with this choice's defaults."""
-        card, kind = method_card(self.method), self.modality.name
-        own = weighting_of(card, self.weighting)
+        card, kind = catalog.method_card(self.method), self.modality.name
+        own = catalog.weighting_of(card, self.weighting)
         named = {"modality": kind, "method": self.method, "weighting": self.weighting}
         usual = Unlearning.of(**named)
-        groups = {"method": _group(_described(card), named, Unlearning)}
+        described = (
+            f"{card.title}, {card.source}: reads {', '.join(card.reads)}; costs "
+            f"{card.cost}. `jax-unlearn methods` explains that and lists all."
+        )
+        groups = {"method": _group(described, named, Unlearning)}
         weighted = f"Forget samples are weighted {own.title}."
         told = f"What only {kind} models are told."
         for title, text, options in (
@@ -205,12 +204,12 @@ def chosen(arguments: Sequence[str]) -> tuple[list[str], Choice]:
     weighting = value(words, "--weighting") or Unlearning.weighting
     choice = Choice(modality, method, weighting, bool({"-h", "--help"} & set(words)))
     if command in UNLEARNS:
-        method_card(method)
+        catalog.method_card(method)
         if weighting != "auto":
-            weighting_card(weighting)
-        _check_flags(words, set().union(*map(_names, choice.groups().values())))
+            catalog.weighting_card(weighting)
+        _check_flags(words, set().union(*map(names_of, choice.groups().values())))
     elif command == "train":
-        _check_flags(words, _names(modality.training))
+        _check_flags(words, names_of(modality.training))
     return [command, *words], choice
 
 
@@ -239,17 +238,14 @@ def _kind_of_model(words: Sequence[str]) -> str | None:
     return kind_of(path, read_record(path)).name
 
 
-def _names(*kinds: type) -> set[str]:
-    """Return the names of classes' fields."""
-    return {field.name for kind in kinds for field in dataclasses.fields(kind)}
-
-
 def _check_flags(words: Sequence[str], known: set[str]) -> None:
     """Refuse an option of another card or kind of model, and say whose it is."""
     owned = {
-        "--method": {card.name: _names(card.options) for card in METHODS.values()},
-        "--weighting": {c.name: _names(c.options) for c in WEIGHTINGS.values()},
-        "--modality": {k.name: _names(k.training, k.options) for k in MODALITIES},
+        "--method": {card.name: names_of(card.options) for card in METHODS.values()},
+        "--weighting": {c.name: names_of(c.options) for c in WEIGHTINGS.values()},
+        "--modality": {
+            k.name: names_of(k.training) | names_of(k.options) for k in MODALITIES
+        },
     }
     for word in words:
         flag = word.partition("=")[0]
@@ -304,11 +300,3 @@ def _group(
     described = (of.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]
     made.__doc__ = f"{text}\n\nAttributes:\n{described}\n"
     return made
-
-
-def _described(card: Card) -> str:
-    """Return what the help says of a method."""
-    return (
-        f"{card.title}, {card.source}: reads {', '.join(card.reads)}; costs "
-        f"{card.cost}. `jax-unlearn methods` explains that and lists all."
-    )

@@ -99,29 +99,27 @@ class Making:
         subject: Subject,
         ids: np.ndarray,
         unseen: np.ndarray,
-        make: Callable[[Reporter, Series | None], Trained],
+        make: Callable[[Reporter, Series | None], tuple[Trained, dict[str, Any]]],
         *,
         told: dict[str, Any],
         run: dict[str, Any] | None = None,
-        more: Callable[[Trained], dict[str, Any]] = lambda trained: {},
-    ) -> Trained | None:
+    ) -> tuple[Trained, dict[str, Any]] | None:
         """Make the model of some samples and write it; None where it is complete.
 
         What is told decides what the model is, and `run` is what else a run to go on
-        with must agree in; the record says more.
+        with must agree in; `make` returns what else the record says, too.
         """
         parts = {"ids": ids, "unseen": unseen}
         if not self.resume:
             refuse_existing(self.out)
 
-        def making(series: Series | None) -> Trained:
+        def making(series: Series | None) -> Any:
             with Reporter(open_console(), 1) as progress:
                 return make(progress, series)
 
-        def write(path: Path, trained: Trained | None) -> None:
-            if trained is not None:
-                record = {**told, **more(trained), "environment": environment()}
-                store.save_model(path, trained, subject, record=record, **parts)
+        def write(path: Path, made: Any) -> None:
+            record = {**told, **made[1], "environment": environment()}
+            store.save_model(path, made[0], subject, record=record, **parts)
 
         made = store.kept(
             self.out,
@@ -187,17 +185,17 @@ def train(
     }
     trainer = Trainer(subject_of(training, dataset), training)
 
-    def make(progress: Reporter, series: Series | None) -> Trained:
+    def make(progress: Reporter, series: Series | None) -> tuple[Trained, dict]:
         callback = reporting(progress, "training", trainer.steps(len(ids)))
         with blamed("training", training.learning_rate):
-            return trainer(ids, seed=seed, callback=callback, series=series)
+            return trainer(ids, seed=seed, callback=callback, series=series), {}
 
-    trained = making(trainer.subject, ids, unseen, make, told=told)
-    if trained is not None:
+    made = making(trainer.subject, ids, unseen, make, told=told)
+    if made is not None:
+        seconds = made[0].seconds
         print(
-            f"trained on {len(ids)} samples of {dataset.name} in "
-            f"{trained.seconds['run']:.1f} s (compiled in "
-            f"{trained.seconds['compile']:.1f} s); wrote {making.out}"
+            f"trained on {len(ids)} samples of {dataset.name} in {seconds['run']:.1f} "
+            f"s (compiled in {seconds['compile']:.1f} s); wrote {making.out}"
         )
 
 
@@ -225,7 +223,7 @@ def unlearn(
     stored, subject, request, concept = asked(
         source, checkpoint, forget, setting.modality
     )
-    ids, details, steps = request.forget, {}, []
+    ids, steps = request.forget, []
     told = {
         "unlearning": setting.record(),
         "seed": seed,
@@ -233,47 +231,39 @@ def unlearn(
         "dataset_sha256": data.fingerprint(subject.dataset),
     }
 
-    def make(progress: Reporter, series: Series | None) -> Trained:
+    def make(progress: Reporter, series: Series | None) -> tuple[Trained, dict]:
         known = {"origin": store.origin_of(stored), "concept": concept}
-        prepare = Preparer(subject)
+        prepare, before = Preparer(subject), stored.record.get
         job = prepare(setting, request, stored.trained, seed=seed, **known)
-        details.update(job.details)
         steps.append(job.steps)
         callback = reporting(progress, setting.method, job.steps)
         at, key = stored.trained[:2], jax.random.key(seed)
         with blamed(setting.method, setting.learning_rate, checkpoint):
-            return execute(job, at, key, callback=callback, series=series)
-
-    def more(trained: Trained) -> dict[str, Any]:
-        stopped = {} if trained.stopped is None else {"stopped": trained.stopped}
-        before = stored.record.get
-        return {
+            trained = execute(job, at, key, callback=callback, series=series)
+        earlier = {"ids_sha256": before("ids_sha256"), "earlier": before("unlearning")}
+        return trained, {
             "forgotten": len(ids),
             "forgotten_as": forget,
             "reduce": before("reduce", 1),
-            "from": {
-                "ids_sha256": before("ids_sha256"),
-                "earlier": before("unlearning"),
-            },
-            **details,
-            **stopped,
+            "from": earlier,
+            **job.details,
+            **({} if trained.stopped is None else {"stopped": trained.stopped}),
         }
 
     run = {"from": checkpoints.identity(checkpoint)}
-    given = subject, request.retain, stored.unseen, make
-    unlearned = making(*given, told=told, run=run, more=more)
-    if unlearned is None:
+    made = making(subject, request.retain, stored.unseen, make, told=told, run=run)
+    if made is None:
         return
+    (unlearned, notes), seconds = made, made[0].seconds
     if unlearned.stopped is not None:
         step, reason = unlearned.stopped["step"], unlearned.stopped["reason"]
         print(f"stopped after step {step} of {steps[0]}: {reason}")
-    for warning in weak_attacks(details):
+    for warning in weak_attacks(notes):
         print(f"jax-unlearn: warning: {warning}", file=sys.stderr)
     print(
-        f"forgot {len(ids)} of {len(stored.ids)} samples in "
-        f"{unlearned.seconds['run']:.1f} s (prepared in "
-        f"{unlearned.seconds['prepare']:.1f} s, compiled in "
-        f"{unlearned.seconds['compile']:.1f} s); wrote {making.out}"
+        f"forgot {len(ids)} of {len(stored.ids)} samples in {seconds['run']:.1f} s "
+        f"(prepared in {seconds['prepare']:.1f} s, compiled in "
+        f"{seconds['compile']:.1f} s); wrote {making.out}"
     )
 
 

@@ -8,22 +8,14 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from jax_unlearn.data import (
-    Dataset,
-    check_writable,
-    digits,
-    from_npz,
-    from_tfds,
-    shrink,
-)
+from jax_unlearn.data import Dataset, digits, from_npz, from_tfds, shrink
+from jax_unlearn.data.files import check_writable
 from jax_unlearn.drivers.checkpoint import read_record
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.catalog import load
 from jax_unlearn.lab.requests import Request, requested
 from jax_unlearn.lab.store import Stored, load_model
 from jax_unlearn.lab.subject import Subject
-
-NAMED = {"digits": digits}  # data sets that the package brings along
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +62,8 @@ class Source:
         if self.data is not None:
             return from_npz(self.data)
         name = str(self.dataset)
-        if name in NAMED:
-            return NAMED[name]()
+        if name == "digits":
+            return digits()
         if ".py:" not in name:
             return from_tfds(name, data_dir=self.data_dir, download=self.download)
         made = load(name)()

@@ -1,5 +1,6 @@
 """The command that searches the settings of a method, and those of the demo."""
 
+import functools
 from pathlib import Path
 
 from jax_unlearn.cli.console import open_console, say
@@ -48,11 +49,7 @@ def tune(
     from jax_unlearn.recipes.search import grid_of, search, text_of
 
     refuse_existing(out, overwrite=overwrite)
-    console = open_console()
-
-    def show(line: str) -> None:
-        say(console, line)
-
+    show = functools.partial(say, open_console())
     if checkpoint is None:
         if source != Source() or setting != Unlearning.of():
             raise InputError(
