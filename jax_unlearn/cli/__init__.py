@@ -36,20 +36,20 @@ def main(argv: Sequence[str] | None = None) -> None:
                 args=arguments,
                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
             )
+        return
     except (InputError, NonFiniteError) as error:
-        sys.stdout.flush()
-        print(f"jax-unlearn: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        code, said = 2, " ".join(str(error).split())
     except signals.Stopped as stopped:
-        print(
-            f"jax-unlearn: stopped by {signal.Signals(stopped.signal).name}; what was "
-            "made is saved: give the command again, with --resume where it has that",
-            file=sys.stderr,
+        code, name = 128 + stopped.signal, signal.Signals(stopped.signal).name
+        said = (
+            f"stopped by {name}; what was made is saved: give the command again, with "
+            "--resume where it has that"
         )
-        sys.exit(128 + stopped.signal)
     except KeyboardInterrupt:
-        print("jax-unlearn: interrupted; what was written stays", file=sys.stderr)
-        sys.exit(130)
+        code, said = 130, "interrupted; what was written stays"
+    sys.stdout.flush()
+    print(f"jax-unlearn: {said}", file=sys.stderr)
+    sys.exit(code)
 
 
 _HELP = ("-h", "--help")
@@ -59,11 +59,9 @@ OF_DIFFUSION = (*OF_MODALITY, "sample")  # what `generate` may stand before
 
 def _commands(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
     """Return the words and the commands; their options follow from the words."""
-    from jax_unlearn.cli import audit, choices, commands, demo, ensemble
+    from jax_unlearn.cli import audit, choices, commands, ensemble, recipe
     from jax_unlearn.cli.choices import form, parsed
     from jax_unlearn.cli.console import methods
-    from jax_unlearn.cli.recipe import recipe
-    from jax_unlearn.cli.tune import tune
     from jax_unlearn.lab.modalities.classification.networks import Training
     from jax_unlearn.lab.modalities.diffusion.settings import Sampling
 
@@ -78,7 +76,7 @@ def _commands(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
     training, drawing = form(kind.training), form(Sampling)
     images = parsed(audit.audit_images, judge=form(Training), sampling=drawing)
     known = {
-        "demo": demo.demo,
+        "demo": recipe.demo,
         "split": commands.split,
         "train": parsed(commands.train, training=training, modality=kind.name),
         "unlearn": parsed(commands.unlearn, setting=setting),
@@ -88,8 +86,8 @@ def _commands(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
         "ensemble": ensemble.ensemble,
         "methods": methods,
         "report": commands.report,
-        "recipe": recipe,
-        "tune": parsed(tune, setting=setting),
+        "recipe": recipe.recipe,
+        "tune": parsed(recipe.tune, setting=setting),
     }
     if arguments[0] not in (*known, "generate", *_HELP):
         raise unknown_name("command", arguments[0], [*known, "generate"])

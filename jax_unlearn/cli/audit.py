@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jax_unlearn import report as reports
 from jax_unlearn.cli import console as consoles
 from jax_unlearn.cli.choices import Kind
 from jax_unlearn.cli.ensemble import audit_arrays, given_plan
@@ -184,8 +185,6 @@ def audit_images(
       seed: of all noise.
       overwrite: replace files that exist.
     """
-    from jax_unlearn import report as reports
-
     del modality
     check_seed(seed)
     if out.suffix != ".json":

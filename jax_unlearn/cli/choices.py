@@ -94,14 +94,10 @@ def one_line_choices() -> tyro.constructors.ConstructorRegistry:
 
 
 class Form(NamedTuple):
-    """How a parameter of a command is parsed: a class of words, and what is made of it.
+    """How a parameter is parsed: a class of words, and what is made of it."""
 
-    `boxed` says that its fields are dataclasses, each with a box of help.
-    """
-
-    values: type
+    values: Any
     make: Callable[[Any], Any]
-    boxed: bool = False
 
 
 class Choice(NamedTuple):
@@ -149,7 +145,7 @@ class Choice(NamedTuple):
             for number, (title, group) in enumerate(self.groups().items())
         ]
         kind = dataclasses.make_dataclass("Options", fields, frozen=True)
-        return Form(kind, _setting, boxed=True)
+        return Form(Annotated[kind, tyro.conf.arg(name="")], _setting)
 
 
 def form(kind: type) -> Form:
@@ -177,10 +173,8 @@ def parsed(command: Callable[..., None], **told: Any) -> Callable[..., None]:
     ]
     made.__signature__ = signature.replace(parameters=parameters)  # type: ignore
     del made.__wrapped__  # the parser would read the annotations there
-    made.__annotations__ = dict(command.__annotations__)
-    for name, one in forms.items():
-        box = tyro.conf.arg(name="" if one.boxed else name)
-        made.__annotations__[name] = Annotated[one.values, box]
+    boxes = {name: one.values for name, one in forms.items()}
+    made.__annotations__ = command.__annotations__ | boxes
     return made
 
 
@@ -262,10 +256,8 @@ def _check_flags(words: Sequence[str], known: set[str]) -> None:
 
 def _setting(groups: Any) -> Unlearning:
     """Return the setting that parsed groups say."""
-    values: dict[str, Any] = {}
-    for group in vars(groups).values():
-        values |= vars(group)
-    return Unlearning.of(**values)
+    values = [vars(group).items() for group in vars(groups).values()]
+    return Unlearning.of(**dict(itertools.chain(*values)))
 
 
 def _unread(card: Card, kind: Modality) -> set[str]:

@@ -12,6 +12,7 @@ import numpy as np
 import tyro
 
 from jax_unlearn import data
+from jax_unlearn import report as reports
 from jax_unlearn.cli.choices import Kind
 from jax_unlearn.cli.console import Reporter, open_console
 from jax_unlearn.cli.sources import DataSource, asked, refuse_existing
@@ -379,7 +380,5 @@ def report(
       out: page to write.
       overwrite: replace the page if it exists.
     """
-    from jax_unlearn import report as reports
-
     page = reports.write(reports.load_results(results), out, overwrite=overwrite)
     print(f"wrote {page}")

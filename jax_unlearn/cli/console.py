@@ -5,8 +5,8 @@ import io
 import sys
 import time
 import unicodedata
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from rich import box, progress
@@ -123,15 +123,12 @@ class Reporter:
         self._bars.update(self._phase, completed=done)
 
 
-@contextmanager
-def status(console: Console, message: str) -> Iterator[None]:
+def status(console: Console, message: str) -> AbstractContextManager[Any]:
     """Show a message while a phase without steps runs."""
-    if not console.is_terminal:
-        console.print(message, markup=False)
-        yield
-        return
-    with console.status(message):
-        yield
+    if console.is_terminal:
+        return console.status(message)
+    console.print(message, markup=False)
+    return nullcontext()
 
 
 def _table(

@@ -1,5 +1,6 @@
 """Audits of many models: of arrays of any framework, and of ensembles made here."""
 
+import functools
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from jax_unlearn import audit as audits
+from jax_unlearn import report as reports
 from jax_unlearn.audit import ModelOutputs, PartLabels
 from jax_unlearn.cli.console import Reporter, open_console, print_audit, say, status
 from jax_unlearn.cli.sources import DataSource, Source
@@ -23,6 +25,7 @@ from jax_unlearn.lab.modalities import modality_of
 from jax_unlearn.lab.plan import Plan, plan_of
 from jax_unlearn.lab.results import head, to_json
 from jax_unlearn.lab.store import SECONDS
+from jax_unlearn.recipes.digits import digits_plan
 
 
 def ensemble(
@@ -62,18 +65,10 @@ def ensemble(
     for name in methods or ():
         if name not in plan.methods:
             raise unknown_name("method", name, plan.methods)
-    audited(
-        open_console(),
-        plan,
-        dataset,
-        out,
-        methods=plan.methods if methods is None else methods,
-        models=models,
-        chunk=chunk,
-        how=how,
-        resamples=resamples,
-        save_every=save_every,
-    )
+    chosen = plan.methods if methods is None else methods
+    counts = {"models": models, "chunk": chunk, "resamples": resamples}
+    given = open_console(), plan, dataset, out
+    audited(*given, methods=chosen, how=how, save_every=save_every, **counts)
 
 
 def audited(
@@ -87,14 +82,12 @@ def audited(
     chunk: int = 16,
     how: str = "auto",
     resamples: int = 20,
-    save_every: float = SECONDS,
+    **options: Any,
 ) -> None:
     """Make the models of a plan and audit them; print and write what is found.
 
     The options are those of `ensemble`; the request is that of the plan's first seed.
     """
-    from jax_unlearn import report as reports
-
     chosen = {name: plan.methods[name] for name in methods}
     phases = -(-models // max(chunk, 1)) * (2 + len(chosen))
     with Reporter(console, phases) as progress:
@@ -108,8 +101,8 @@ def audited(
             how=how,
             mesh=None if how == "loop" else local_mesh(math.gcd(models, chunk)),
             progress=progress,
-            say=lambda line: say(console, line),
-            save_every=save_every,
+            say=functools.partial(say, console),
+            **options,
         )
     outputs = {role: ModelOutputs(**logits) for role, logits in made.logits.items()}
     outputs = {"doing nothing": outputs.pop("original")} | outputs
@@ -126,11 +119,8 @@ def audited(
         "seeds": [plan.seeds[0]],
         "forgotten": found.forgotten,
     }
-    results = {
-        **head(told, dataset),
-        "seconds": made.seconds,
-        "audit": audits.to_record(found),
-    }
+    record = audits.to_record(found)
+    results = {**head(told, dataset), "seconds": made.seconds, "audit": record}
     write_atomic(out / "results.json", to_json(results), overwrite=True)
     page = reports.write(results, out / "report.html", overwrite=True)
     print_audit(console, found)
@@ -139,8 +129,6 @@ def audited(
 
 def _planned(source: Source, run: Path | None) -> tuple[Plan, Dataset]:
     """Return the plan and its data."""
-    from jax_unlearn.recipes.digits import digits_plan
-
     given = source.dataset is not None or source.data is not None
     dataset = source.load() if given else digits()
     if run is None:

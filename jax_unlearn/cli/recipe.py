@@ -1,17 +1,138 @@
-"""The recipes by name: studies that take longer than the default job."""
+"""The demo, the recipes, and the search of settings."""
 
 import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import jax
 import tyro
 from rich.console import Console
 
+from jax_unlearn import report as reports
 from jax_unlearn.cli import console as consoles
+from jax_unlearn.cli import sources
 from jax_unlearn.cli.ensemble import audited
+from jax_unlearn.data import digits, write_atomic
 from jax_unlearn.errors import InputError, unknown_name
-from jax_unlearn.recipes.recipe import Asked, Recipe, Results, Screen
+from jax_unlearn.lab import Plan, Unlearning, experiment
+from jax_unlearn.lab.store import SECONDS, load_model, origin_of
+from jax_unlearn.recipes import RECIPES, pages
+from jax_unlearn.recipes.digits import DEMO_DIGITS, digits_plan
+from jax_unlearn.recipes.recipe import Asked, Results, Screen
+from jax_unlearn.recipes.search import grid_of, search, text_of
+
+
+def demo(
+    out: Path | None = None,
+    seeds: tuple[int, ...] | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    save_every: float = SECONDS,
+) -> None:
+    """Forget a long-tailed request on digits with ten methods; compare with retraining.
+
+    Args:
+      out: folder of the run; default runs/digits, or the first free of runs/digits-2, …
+      seeds: of splits, models and methods; default those of the recipe.
+      overwrite: replace the run that stands in the folder.
+      resume: go on with the run in the folder, default runs/digits, where it stopped.
+      save_every: least seconds between two saves to go on from; 0 saves every step.
+    """
+    console = consoles.open_console()
+    plan = digits_plan() if seeds is None else digits_plan(seeds=seeds)
+    if resume:
+        if overwrite:
+            raise InputError("resume=True goes on with a run: leave --overwrite out")
+        folder = Path("runs/digits") if out is None else out
+    else:
+        folder = sources.free_path(Path("runs/digits")) if out is None else out
+        sources.clear_run(folder, overwrite=overwrite)
+    console.print(
+        f"{plan.title}: {len(plan.methods)} methods, {len(plan.seeds)} seeds, on "
+        f"{jax.devices()[0].device_kind}; writing {folder}",
+        markup=False,
+    )
+    phases = len(plan.seeds) * (3 + len(plan.methods))
+    run = functools.partial(experiment, plan, digits(), folder, resume=resume)
+    with consoles.Reporter(console, phases) as progress:
+        results = run(progress=progress, save_every=save_every)
+    with consoles.status(console, "drawing the report"):
+        page = reports.write(results, folder / "report.html", overwrite=resume)
+    consoles.print_results(console, results)
+    consoles.print_legend(console)
+    consoles.say(console, f"report: {page}")
+
+
+def tune(
+    source: sources.DataSource,
+    setting: Unlearning,
+    checkpoint: Path | None = None,
+    kind: str = "random",
+    fraction: float | None = None,
+    gamma: float = 1.0,
+    seeds: tuple[int, ...] = (100, 101),
+    rounds: int = 1,
+    folder: Path | None = None,
+    out: Path = Path("settings.json"),
+    overwrite: bool = False,
+) -> None:
+    """Search the settings of a method on your data, by the distance from Retrain.
+
+    On each seed a model is trained as the checkpoint's was, one without a request
+    drawn for it, and each trial unlearns that request; no trial sees the model of
+    the checkpoint. Tried are the values that the method and its weighting name of
+    options that you leave alone, then two more around the best. Without a
+    checkpoint: the settings of the demo, on seeds that it does not use.
+
+    Args:
+      source: the data the model was trained on.
+      setting: what all trials share.
+      checkpoint: of `jax-unlearn train`.
+      kind: of the requests: "random", "class", "long_tailed", "near" or "far".
+      fraction: share to forget; default 0.1 (the whole class, for "class").
+      gamma: imbalance of "long_tailed".
+      seeds: of the models and the requests, two or more.
+      rounds: how often two values around the best are tried.
+      folder: keeps models and trials, so that the same command goes on there.
+      out: file to write: every trial, and the settings chosen.
+      overwrite: replace the file if it exists.
+    """
+    sources.refuse_existing(out, overwrite=overwrite)
+    show = functools.partial(consoles.say, consoles.open_console())
+    if checkpoint is None:
+        if source != sources.Source() or setting != Unlearning.of():
+            raise InputError(
+                "checkpoint=None searches the settings of the demo, which brings "
+                "data and methods; give --checkpoint MODEL for your own"
+            )
+        found = DEMO_DIGITS.study.search(digits(), show)
+    else:
+        dataset = source.load_for(checkpoint)
+        stored = load_model(checkpoint, dataset, modality=setting.modality)
+        origin = origin_of(stored)
+        if origin is None:
+            raise InputError(
+                f"checkpoint={checkpoint} does not say how it was trained; give "
+                "one of `jax-unlearn train`"
+            )
+        share = (1.0 if kind == "class" else 0.1) if fraction is None else fraction
+        plan = Plan(
+            title=f"Settings of {setting.card.label} on {dataset.name}",
+            kind=kind,
+            fraction=share,
+            gamma=gamma,
+            unseen=len(stored.unseen) or 0.1,
+            training=origin.training,
+            methods={},
+            seeds=seeds,
+        )
+        grids = {setting.card.label: grid_of(setting)}
+        found = search(plan, dataset, grids, show, rounds=rounds, folder=folder)
+        for label, chosen in found["settings"].items():
+            show(f"best of {found['trials']}: {label}, {chosen}")
+    write_atomic(out, text_of(found), overwrite=overwrite)
+    print(f"wrote {out}")
 
 
 def recipe(
@@ -42,15 +163,17 @@ def recipe(
       table: write the pages of all stored results to the folder OUT (default results)
         instead, their figures beside them.
     """
-    from jax_unlearn.recipes import RECIPES
-
     screen = screen_of(consoles.open_console())
     asked = Asked(screen, data, out, seeds, parts, classes, tune or None)
     known = {one.name: one for one in RECIPES}
     if table:
-        _write_pages(RECIPES, name, asked)
+        _write_pages(name, asked)
     elif name is None or show:
-        _list(RECIPES, screen)
+        wide = max(len(one.name) for one in RECIPES)
+        screen.say(f"{'recipe':<{wide}} {'2 cores':<8} {'accelerator':<13} what")
+        for one in RECIPES:
+            costs = f"{one.cpu:<8} {one.accelerator:<13}"
+            screen.say(f"{one.name:<{wide}} {costs} {one.what}")
     elif name not in known:
         raise unknown_name("recipe", name, known)
     else:
@@ -77,22 +200,12 @@ def screen_of(console: Console) -> Screen:
     )
 
 
-def _list(recipes: Sequence[Recipe], screen: Screen) -> None:
-    """Print the recipes with what they cost."""
-    wide = max(len(one.name) for one in recipes)
-    screen.say(f"{'recipe':<{wide}} {'2 cores':<8} {'accelerator':<13} what")
-    for one in recipes:
-        screen.say(f"{one.name:<{wide}} {one.cpu:<8} {one.accelerator:<13} {one.what}")
-
-
-def _write_pages(recipes: Sequence[Recipe], name: str | None, asked: Asked) -> None:
+def _write_pages(name: str | None, asked: Asked) -> None:
     """Write the pages of all stored results."""
-    from jax_unlearn.recipes import pages
-
     for option, value in {"name": name, **asked._asdict()}.items():
         if option in ("name", "data", "seeds", "parts") and value is not None:
             raise InputError(
                 f"{option}={value}: --table has no such option; leave it out"
             )
-    for path in pages.write(recipes, asked.out or Path("results")):
+    for path in pages.write(RECIPES, asked.out or Path("results")):
         asked.screen.say(f"wrote {path}")
