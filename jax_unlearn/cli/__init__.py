@@ -59,9 +59,8 @@ OF_DIFFUSION = (*OF_MODALITY, "sample")  # what `generate` may stand before
 
 def _commands(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
     """Return the words and the commands; their options follow from the words."""
-    from jax_unlearn.cli import audit, choices, commands, ensemble, recipe
+    from jax_unlearn.cli import audit, choices, commands, console, ensemble, recipe
     from jax_unlearn.cli.choices import form, parsed
-    from jax_unlearn.cli.console import methods
     from jax_unlearn.lab.modalities.classification.networks import Training
     from jax_unlearn.lab.modalities.diffusion.settings import Sampling
 
@@ -84,7 +83,7 @@ def _commands(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
         "sample": parsed(commands.sample, sampling=drawing),
         "audit": images if kind.name == "diffusion" else audit.audit,
         "ensemble": ensemble.ensemble,
-        "methods": methods,
+        "methods": console.methods,
         "report": commands.report,
         "recipe": recipe.recipe,
         "tune": parsed(recipe.tune, setting=setting),

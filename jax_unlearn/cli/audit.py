@@ -132,11 +132,9 @@ def audit(
     dataset = subject.dataset
     labels = dataset.train.labels[request.forget]
     plan = given_plan(f"Audit on {dataset.name}", labels, seed, dataset.num_classes)
-    results = {
-        **head({**plan, "forgotten_sha256": digest(request.forget)}, dataset),
-        **table.summary(),
-        "probes": probed if probes else {},
-    }
+    told = {**plan, "forgotten_sha256": digest(request.forget)}
+    found = {**table.summary(), "probes": probed if probes else {}}
+    results = {**head(told, dataset), **found}
     write_atomic(out, to_json(results), overwrite=overwrite)
     consoles.print_results(console, results)
     consoles.print_probes(console, results)
@@ -215,28 +213,22 @@ def audit_images(
         options = {"inception": inception, "progress": progress}
         table = ImageTable(models.subject, judging, **options)
         models.measure(table, seed, noted=True)
+    weights = inception and sha256(inception.read_bytes()).hexdigest()
+    own = [(key, one.record) for key, one in models.rows.items() if key not in LABELS]
     plan = {
         "title": f"{dataset.name}: forget {forgotten!r}",
         "sampling": vars(sampling),
         "judge": vars(judge),
         "per_class": per_class,
-        "inception": inception
-        and {
-            "file": inception.name,
-            "sha256": sha256(inception.read_bytes()).hexdigest(),
-        },
-        "methods": {
-            key: stored.record["unlearning"]
-            for key, stored in models.rows.items()
-            if key not in LABELS and "unlearning" in stored.record
-        },
+        "inception": inception and {"file": inception.name, "sha256": weights},
+        "methods": {k: r["unlearning"] for k, r in own if "unlearning" in r},
     }
     text = to_json({**head(plan, dataset), **table.summary()})
     write_atomic(out, text, overwrite=overwrite)
     results = json.loads(text)
-    written = reports.write(results, page, overwrite=overwrite)
+    reports.write(results, page, overwrite=overwrite)
     consoles.print_generation(console, results)
-    consoles.say(console, f"report: {written}")
+    consoles.say(console, f"report: {page}")
 
 
 def _models(

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 
-from jax_unlearn.audit import Audit, Figure
+from jax_unlearn.audit import Audit
 from jax_unlearn.lab.catalog import METHODS
 from jax_unlearn.lab.modalities import MODALITIES
 from jax_unlearn.lab.probes import PROBES
@@ -243,10 +243,9 @@ def print_audit(console: Console, found: Audit) -> None:
     for start in range(0, len(names), 4):
         console.print(_audit_table(found, names[start : start + 4]))
     for reason in sorted(set(found.left_out.values())):
-        left = [
-            found.cards[k].label for k, why in found.left_out.items() if why == reason
-        ]
-        say(console, f"left out ({reason}): {', '.join(left)}")
+        keys = [key for key, why in found.left_out.items() if why == reason]
+        labels = ", ".join(found.cards[key].label for key in keys)
+        say(console, f"left out ({reason}): {labels}")
     console.print(AUDIT_LEGEND, style="dim", markup=False)
 
 
@@ -258,18 +257,14 @@ def _audit_table(found: Audit, names: list[str]) -> RichTable:
         if shown is not None:
             interval = shown.interval(card.digits)
             target = escape(f"{shown.target:.{card.digits}f} {interval}".rstrip())
-            cells = [_cell(figure, card.digits) for figure in figures]
+            cells = [
+                _markup(Cell(f.text(card.digits), mark=f.verdict)) if f else "–"
+                for f in figures
+            ]
             rows.append([escape(card.label), target, *cells])
     table = _table(["figure", "target", *map(escape, names)], rows)
     table.columns[1].no_wrap = True
     return table
-
-
-def _cell(figure: Figure | None, digits: int) -> str:
-    if figure is None:
-        return "–"
-    mark = f" {MARKS[figure.verdict]}" if figure.verdict else ""
-    return escape(figure.text(digits)) + mark
 
 
 def methods() -> None:

@@ -84,10 +84,7 @@ def audited(
     resamples: int = 20,
     **options: Any,
 ) -> None:
-    """Make the models of a plan and audit them; print and write what is found.
-
-    The options are those of `ensemble`; the request is that of the plan's first seed.
-    """
+    """Make models for a plan's first seed as `ensemble` does, audit them, and tell."""
     chosen = {name: plan.methods[name] for name in methods}
     phases = -(-models // max(chunk, 1)) * (2 + len(chosen))
     with Reporter(console, phases) as progress:
@@ -149,10 +146,7 @@ def _planned(source: Source, run: Path | None) -> tuple[Plan, Dataset]:
 def audit_arrays(
     file: Path, out: Path, *, metrics: tuple[str, ...] | None, seed: int, **options: Any
 ) -> None:
-    """Audit outputs of unlearned and retrained models of any framework.
-
-    A metric may be one of a file of one's own; options are those of `audit`.
-    """
+    """Audit outputs of models of any framework; the options are those of `audit`."""
     given = load_outputs(file)
     if metrics is not None:
         metrics = tuple(load(name) if ".py:" in name else name for name in metrics)

@@ -41,12 +41,11 @@ def demo(
     """
     console = consoles.open_console()
     plan = digits_plan() if seeds is None else digits_plan(seeds=seeds)
-    if resume:
-        if overwrite:
-            raise InputError("resume=True goes on with a run: leave --overwrite out")
-        folder = Path("runs/digits") if out is None else out
-    else:
-        folder = sources.free_path(Path("runs/digits")) if out is None else out
+    if resume and overwrite:
+        raise InputError("resume=True goes on with a run: leave --overwrite out")
+    folder = out or Path("runs/digits")
+    if not resume:
+        folder = out or sources.free_path(folder)
         sources.clear_run(folder, overwrite=overwrite)
     console.print(
         f"{plan.title}: {len(plan.methods)} methods, {len(plan.seeds)} seeds, on "
@@ -167,7 +166,13 @@ def recipe(
     asked = Asked(screen, data, out, seeds, parts, classes, tune or None)
     known = {one.name: one for one in RECIPES}
     if table:
-        _write_pages(name, asked)
+        for option, value in {"name": name, **asked._asdict()}.items():
+            if option in ("name", "data", "seeds", "parts") and value is not None:
+                raise InputError(
+                    f"{option}={value}: --table has no such option; leave it out"
+                )
+        for path in pages.write(RECIPES, out or Path("results")):
+            screen.say(f"wrote {path}")
     elif name is None or show:
         wide = max(len(one.name) for one in RECIPES)
         screen.say(f"{'recipe':<{wide}} {'2 cores':<8} {'accelerator':<13} what")
@@ -198,14 +203,3 @@ def screen_of(console: Console) -> Screen:
         show=show,
         ensembles=functools.partial(audited, console),
     )
-
-
-def _write_pages(name: str | None, asked: Asked) -> None:
-    """Write the pages of all stored results."""
-    for option, value in {"name": name, **asked._asdict()}.items():
-        if option in ("name", "data", "seeds", "parts") and value is not None:
-            raise InputError(
-                f"{option}={value}: --table has no such option; leave it out"
-            )
-    for path in pages.write(RECIPES, asked.out or Path("results")):
-        asked.screen.say(f"wrote {path}")

@@ -104,10 +104,7 @@ def free_path(base: Path) -> Path:
 
 
 def refuse_existing(out: Path, *, overwrite: bool | None = None) -> None:
-    """Refuse before the work what could not be written after it.
-
-    `overwrite` is None where there is no such option.
-    """
+    """Refuse what could not be written after the work; None: no overwriting is known."""
     if overwrite and out.is_dir():
         raise InputError(f"out={out} is a folder; name a file inside it")
     if out.exists() and not overwrite:
