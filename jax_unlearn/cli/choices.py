@@ -194,7 +194,10 @@ def chosen(arguments: Sequence[str]) -> tuple[list[str], Choice]:
         words = [*words[1:], "--method", words[0]]
     asked = value(words, "--modality") or _kind_of_model(words)
     modality = modality_named(asked or MODALITIES[0].name)
-    method = value(words, "--method") or _usual_method(modality)
+    usual = [c.name for c in METHODS.values() if set(c.roles) <= modality.roles]
+    if not usual or Unlearning.method in usual:
+        usual = [Unlearning.method]
+    method = value(words, "--method") or usual[0]
     weighting = value(words, "--weighting") or Unlearning.weighting
     choice = Choice(modality, method, weighting, bool({"-h", "--help"} & set(words)))
     if command in UNLEARNS:
@@ -205,13 +208,6 @@ def chosen(arguments: Sequence[str]) -> tuple[list[str], Choice]:
     elif command == "train":
         _check_flags(words, names_of(modality.training))
     return [command, *words], choice
-
-
-def _usual_method(modality: Modality) -> str:
-    """Return the default method, or the first that serves the kind of model."""
-    served = [c.name for c in METHODS.values() if set(c.roles) <= modality.roles]
-    usual = Unlearning.method
-    return served[0] if served and usual not in served else usual
 
 
 def value(words: Sequence[str], *options: str) -> str | None:

@@ -1,7 +1,7 @@
 """The commands on files, for any kind of model: from a split to a report."""
 
 import dataclasses
-import io
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -114,24 +114,21 @@ class Making:
         if not self.resume:
             refuse_existing(self.out)
 
-        def making(series: Series | None) -> Any:
-            with Reporter(open_console(), 1) as progress:
-                return make(progress, series)
-
         def write(path: Path, made: Any) -> None:
             record = {**told, **made[1], "environment": environment()}
             store.save_model(path, made[0], subject, record=record, **parts)
 
-        made = store.kept(
-            self.out,
-            {**told, "ids_sha256": data.digest(ids)},
-            making,
-            read=lambda path: (checkpoints.read_record(path), None),
-            write=write,
-            run={**store.identity(subject, **parts), **(run or {})},
-            seconds=self.save_every,
-            resume=self.resume,
-        )
+        with Reporter(open_console(), 1) as progress:
+            made = store.kept(
+                self.out,
+                {**told, "ids_sha256": data.digest(ids)},
+                functools.partial(make, progress),
+                read=lambda path: (checkpoints.read_record(path), None),
+                write=write,
+                run={**store.identity(subject, **parts), **(run or {})},
+                seconds=self.save_every,
+                resume=self.resume,
+            )
         if made is None:
             print(f"{self.out} is complete; nothing to resume")
         return made
@@ -298,10 +295,8 @@ def chain(
     subject, origin = stored.subject(dataset), store.origin_of(stored)
     ids = [requested(subject, stored.ids, text)[0] for text in requests]
     start = chains.Chain(subject, stored.trained, stored.ids, stored.unseen, origin)
-    with (
-        Reporter(open_console(), len(ids)) as progress,
-        blamed(setting.method, setting.learning_rate, checkpoint),
-    ):
+    blame = setting.method, setting.learning_rate, checkpoint
+    with Reporter(open_console(), len(ids)) as progress, blamed(*blame):
         how = {"folder": out, "seed": seed, "save_every": save_every}
         served = chains.chain(start, setting, ids, progress=progress, **how)
         seconds = [done.seconds["run"] for done in served]
@@ -361,9 +356,8 @@ def sample(
         grid = images.reshape(len(rows), count, *images.shape[1:])
         content = png_bytes(grid, enlarge=max(1, 64 // images.shape[1]))
     else:
-        buffer = io.BytesIO()
-        np.savez(buffer, images=images, asked=np.repeat(np.asarray(rows), count))
-        content = buffer.getvalue()
+        named = np.repeat(np.asarray(rows), count)
+        content = functools.partial(np.savez, images=images, asked=named)
     data.write_atomic(out, content, overwrite=overwrite)
     print(f"drew {count} images of each of {', '.join(rows)}; wrote {out}")
 

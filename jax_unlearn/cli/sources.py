@@ -104,7 +104,7 @@ def free_path(base: Path) -> Path:
 
 
 def refuse_existing(out: Path, *, overwrite: bool | None = None) -> None:
-    """Refuse what could not be written after the work; None: no overwriting is known."""
+    """Refuse before the work what could not be written; None: no --overwrite there."""
     if overwrite and out.is_dir():
         raise InputError(f"out={out} is a folder; name a file inside it")
     if out.exists() and not overwrite:
