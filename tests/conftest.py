@@ -2,6 +2,7 @@
 
 import gc
 import os
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -42,6 +43,12 @@ class FewPrograms:
 
 def pytest_configure(config):
     config.pluginmanager.register(FewPrograms())
+    # Programs that a test compiles again, or that were let go of, are read from disk. A
+    # folder a process: the cache is not made for several writers.
+    folder = tempfile.TemporaryDirectory(prefix="jax-unlearn-")
+    jax.config.update("jax_compilation_cache_dir", folder.name)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    config.add_cleanup(folder.cleanup)
 
 
 def pytest_addoption(parser):

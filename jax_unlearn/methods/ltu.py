@@ -378,9 +378,12 @@ def _ltu(lab: Lab, options: Ltu) -> Job:
 
 
 def _check(setting) -> None:
-    remedy = "each attack looks at a part of the batch: try 64"
-    attacks = len(setting.options.attacks)
-    _validate.at_least("batch_size", setting.batch_size, attacks, remedy)
+    size, attacks = setting.batch_size, len(setting.options.attacks)
+    if size < attacks:
+        raise InputError(
+            f"batch_size={size} is less than the {attacks} attacks, each of which "
+            "looks at a part of the batch; try 64"
+        )
 
 
 LTU = (
@@ -389,9 +392,7 @@ LTU = (
     .but(cost="at least 4·E·(R + F): second order", frozen=True, step_reads=())
     .but(roles=("relabel", "remember", "nonmember"), joins=True, harmonizer="one_way")
     .tries(
-        learning_rate=(0.0003, 0.001, 0.003),
-        epochs=(2, 5),
-        rho=(0.3,),
+        **{"learning_rate": (0.0003, 0.001, 0.003), "epochs": (2, 5), "rho": (0.3,)},
         clip=(30.0,),  # the second-order term can explode
         allow_weak=(True,),
     )
