@@ -14,6 +14,7 @@ FLAGS = (
 )
 os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *FLAGS))
 
+import hypothesis
 import jax
 import pytest
 
@@ -22,6 +23,9 @@ collect_ignore_glob = ["conftest.py", "*/conftest.py"]
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# How long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 # A compiled program takes some six memory mappings of its process. Linux grants 65,530;
