@@ -5,6 +5,7 @@ distributions (U-LiRA, KLoM, epsilon-forgetting) need many models of one request
 models leave most of an accelerator idle, and most of a CPU's time to the dispatch.
 """
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -296,11 +297,9 @@ def _step(way: _Way, states, batches, keys):
         return way.step(state, batch, jax.random.fold_in(key, state.step))
 
     def many(*stacked):
-        if way.products:
-            with programs.products():
-                return jax.vmap(one)(*stacked)
         if way.how == "vmap":
-            return jax.vmap(one)(*stacked)
+            with programs.products() if way.products else contextlib.nullcontext():
+                return jax.vmap(one)(*stacked)
         return jax.lax.map(lambda each: one(*each), stacked)
 
     if way.how == "loop":

@@ -35,15 +35,7 @@ def convolve(
 ) -> Array:
     """Return XLA's convolution; a large one by products within `programs.products`.
 
-    Args:
-      x: images `[B, H, W, C]`.
-      kernel: `[h, w, C, D]`.
-      strides: of the two image axes.
-      padding: (before, after) of the two image axes.
-      **options: as `jax.lax.conv_general_dilated`.
-
-    Returns:
-      `[B, H', W', D]`.
+    The arguments are those of `in_parts`, dilation and groups among them.
 
     Source: our choice.
 
