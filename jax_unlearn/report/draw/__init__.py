@@ -3,14 +3,15 @@
 import io
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup, escape
 
-__all__ = ["Drawing", "Entry", "Panel", "ladder", "plot", "standalone", "under_legend"]
+__all__ = ["Drawing", "Entry", "drawn", "ladder", "panels", "standalone"]
+__all__ += ["style", "under_legend"]
 
 # Colours by which a drawing says which of the page's variables is meant. The series
 # are those of Okabe and Ito, safe for the colour-blind.
@@ -72,19 +73,6 @@ class Entry(NamedTuple):
     line: str
 
 
-class Panel(NamedTuple):
-    """What stands on one pair of axes, as data: methods and properties of matplotlib's.
-
-    A mark is the name of a method of the axes, its arguments, and its keywords.
-    """
-
-    marks: Iterable[tuple[str, tuple[Any, ...], dict[str, Any]]]
-    properties: dict[str, Any]  # set after the marks
-    log: str = ""  # directions with a logarithmic scale, "x", "y" or "xy"
-    share: float = 1  # of the width, relative to other panels
-    finish: Callable[[Any], None] = lambda axes: None  # done in the end
-
-
 @contextmanager
 def style() -> Iterator[None]:
     """Use the page's style inside the block, whatever the user's settings."""
@@ -96,48 +84,33 @@ def style() -> Iterator[None]:
         yield
 
 
-@style()
-def plot(
-    *panels: Panel,
-    name: str,
-    alt: str,
-    title: str = "",
-    detail: str = "",
-    size: tuple[float, float] = (3.5, 2.25),
-) -> Drawing:
-    """Draw panels side by side, on a common vertical scale; see `to_svg` for the rest.
+def panels(
+    *shares: float, size: tuple[float, float] = (3.5, 2.25), log: str = ""
+) -> list[Any]:
+    """Return axes side by side, of shares of the width, on a common vertical scale.
 
     The margins are the same for every drawing, so that panels of several line up and no
-    layout has to be searched for; the size is in inches.
-
-    >>> line = ("plot", ([1, 2], [1e-5, 1]), {"color": BLUE})
-    >>> panel = Panel([line], {"xlabel": "step"}, log="y")
-    >>> drawing = plot(panel, name="f1", alt="a line")
-    >>> [text in drawing.svg for text in ("var(--blue)", ">step<", ">1e−5<")]
-    [True, True, True]
+    layout has to be searched for. The size is in inches; `log` names the directions
+    with a logarithmic scale, "x", "y" or "xy".
     """
     from matplotlib.figure import Figure  # that pyplot does not know
 
     (width, height), gap = size, 0.1
     left, right, bottom, top = 0.57, 0.12, 0.4, 0.08
-    figure = Figure(figsize=size)
-    room = width - left - right - gap * (len(panels) - 1)
-    axes: Any = None
-    for n, panel in enumerate(panels):
-        wide = room * panel.share / sum(each.share for each in panels)
+    figure, found = Figure(figsize=size), []
+    room = width - left - right - gap * (len(shares) - 1)
+    for share in shares:
+        wide = room * share / sum(shares)
         box = (left, bottom, wide, height - bottom - top)
-        shares = np.array(box) / (width, height, width, height)
-        axes = figure.add_axes(shares.tolist(), sharey=axes)
+        place = (np.array(box) / (width, height, width, height)).tolist()
+        found.append(figure.add_axes(place, sharey=found[0] if found else None))
         left += wide + gap
-        for direction in panel.log:
+    for axes in found:
+        for direction in log:
             _scale_by_tens(axes, direction)
-        for method, given, look in panel.marks:
-            getattr(axes, method)(*given, **look)
-        axes.set(**panel.properties)
-        if n:
-            axes.tick_params(axis="y", length=0, labelleft=False)
-        panel.finish(axes)
-    return Drawing(title, to_svg(figure, name=name, alt=alt), detail)
+    for axes in found[1:]:
+        axes.tick_params(axis="y", length=0, labelleft=False)
+    return found
 
 
 def _scale_by_tens(axes: Any, direction: str) -> None:
@@ -152,16 +125,24 @@ def _scale_by_tens(axes: Any, direction: str) -> None:
     )
 
 
-def to_svg(figure: Any, *, name: str, alt: str) -> Markup:
-    """Return a figure, drawn under `style`, as an `<svg>` to stand in a page.
+def drawn(
+    figure: Any, *, name: str, alt: str, title: str = "", detail: str = ""
+) -> Drawing:
+    """Return a figure, made under `style`, as a drawing to stand in a page.
 
     Identifiers begin with `name`, unique in the page, so that figures do not share any;
     colours become the page's variables; nothing points outside the document. `alt` is
     for readers who do not see it.
 
-    >>> from matplotlib.figure import Figure
-    >>> print(to_svg(Figure(figsize=(2, 1)), name="f1", alt="<nothing>")[:66])
-    <svg role="img" aria-label="&lt;nothing&gt;" viewBox="0 0 144 72">
+    >>> with style():
+    ...     (axes,) = panels(1, log="y")
+    ...     _ = axes.plot([1, 2], [1e-5, 1], color=BLUE)
+    ...     _ = axes.set(xlabel="step")
+    ...     svg = drawn(axes.figure, name="f1", alt="<a line>").svg
+    >>> print(svg[: svg.index(">") + 1])
+    <svg role="img" aria-label="&lt;a line&gt;" viewBox="0 0 252 162">
+    >>> [text in svg for text in ("var(--blue)", ">step<", ">1e−5<")]
+    [True, True, True]
     """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
@@ -182,13 +163,14 @@ def to_svg(figure: Any, *, name: str, alt: str) -> Markup:
     box = re.search(r'viewBox="[^"]*"', text)
     assert box is not None  # matplotlib writes one
     body = text[text.index(">") + 1 :]
-    return Markup(f'<svg role="img" aria-label="{escape(alt)}" {box[0]}>{body}')
+    svg = Markup(f'<svg role="img" aria-label="{escape(alt)}" {box[0]}>{body}')
+    return Drawing(title, svg, detail)
 
 
 def standalone(drawing: Drawing) -> str:
     """Return the text of an SVG file: ink on white, no page around it.
 
-    >>> text = standalone(plot(Panel([], {}), name="f1", alt="empty"))
+    >>> text = standalone(drawn(panels(1)[0].figure, name="f1", alt="empty"))
     >>> text[:40], "var(" in text
     ('<svg xmlns="http://www.w3.org/2000/svg" ', False)
     """
@@ -218,7 +200,7 @@ def flow(labels: Sequence[str]) -> list[tuple[float, int]]:
     at, line = 0.05, 0
     for label in labels:
         width = SWATCH + 0.07 + width_of(label)
-        if places and at + width > WIDTH and at > 0.05:
+        if places and at + width > WIDTH:
             at, line = 0.05, line + 1
         places.append((at, line))
         at += width + GAP

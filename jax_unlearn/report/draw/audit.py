@@ -10,7 +10,7 @@ from markupsafe import Markup
 from jax_unlearn.audit.forgetting import SEPARATED
 from jax_unlearn.lab.schema import ROUNDING
 from jax_unlearn.report import draw
-from jax_unlearn.report.draw import BLUE, GREEN, Drawing, Panel, plot
+from jax_unlearn.report.draw import BLUE, GREEN, Drawing
 from jax_unlearn.report.forms import NULL, Audit, AuditFigure, Roc
 from jax_unlearn.report.table import number
 
@@ -55,15 +55,13 @@ def roc_of_all(record: Audit, labels: Mapping[str, str]) -> Drawing | None:
     found = looks(list(labels))
     curves = {n: found[n] for n in labels if record.details[n].roc is not None}
     size = LARGE if len(labels) > 1 else PANEL
-    drawn = {"name": "roc", "size": size}
-    return _roc_drawing(record, labels, curves, **drawn) if curves else None
+    return _roc(record, labels, curves, name="roc", size=size) if curves else None
 
 
 def roc_of_one(record: Audit, name: str, label: str, id_: str) -> Drawing:
     """Draw the ROC curve of a method that has one with the null's."""
-    curves = {name: Look(BLUE, "-", 1.9, "blue")}
-    drawn = {"title": "ROC curve of U-LiRA", "name": id_, "size": PANEL}
-    return _roc_drawing(record, {name: label}, curves, **drawn)
+    drawing = _roc(record, {name: label}, {name: Look(BLUE, "-", 1.9, "")}, name=id_)
+    return drawing._replace(title="ROC curve of U-LiRA")
 
 
 def on_axes(roc: Roc, low: float) -> tuple[np.ndarray, np.ndarray]:
@@ -84,31 +82,32 @@ def on_axes(roc: Roc, low: float) -> tuple[np.ndarray, np.ndarray]:
     return x[y >= low], y[y >= low]
 
 
-def _roc_drawing(
-    record: Audit, labels: Mapping[str, str], curves: Mapping[str, Look], **drawn: Any
+@draw.style()
+def _roc(
+    record: Audit,
+    labels: Mapping[str, str],
+    curves: Mapping[str, Look],
+    *,
+    name: str,
+    size: tuple[float, float] = PANEL,
 ) -> Drawing:
     trials = max(record.half * record.forgotten, 1)
     low = min(max(LEAST_RATE, 1 / trials), 0.1)
-    guess = {"color": draw.MUTED, "linewidth": 0.9}
-    marks: list[Any] = [("plot", ([low, 1], [low, 1]), guess)]
+    (axes,) = draw.panels(1, size=size, log="xy")
+    axes.plot([low, 1], [low, 1], color=draw.MUTED, linewidth=0.9)
     said = []
-    for name, look in {NULL: Look(GREEN, ":", 1.9, ""), **curves}.items():
-        roc = record.details[name].roc if name in record.details else None
+    for who, look in {NULL: Look(GREEN, ":", 1.9, ""), **curves}.items():
+        roc = record.details[who].roc if who in record.details else None
         if roc is not None:
-            line = {"color": look.colour, "linewidth": look.width}
-            line["drawstyle"] = "steps-post"
-            marks.append(("plot", (*on_axes(roc, low), look.dash), line))
+            line: Any = {"color": look.colour, "linewidth": look.width}
+            axes.plot(*on_axes(roc, low), look.dash, drawstyle="steps-post", **line)
             rate = number(100 * rate_at(roc, 0.01), 1)
-            said.append(f"{labels.get(name, 'null')} {rate} %")
-    properties = {
-        "xlim": (low, 1.06),
-        "ylim": (low, 1.06),
-        "xlabel": "false positives among Retrain's (share, log scale)",
-        "ylabel": "traces found (share, log scale)",
-    }
+            said.append(f"{labels.get(who, 'null')} {rate} %")
+    axes.set(xlim=(low, 1.06), ylim=(low, 1.06))
+    axes.set_xlabel("false positives among Retrain's (share, log scale)")
+    axes.set_ylabel("traces found (share, log scale)")
     about = "ROC curves of U-LiRA; traces found at 1 % false positives"
-    alt = f"{about}: {', '.join(said)}"
-    return plot(Panel(marks, properties, log="xy"), alt=alt, **drawn)
+    return draw.drawn(axes.figure, name=name, alt=f"{about}: {', '.join(said)}")
 
 
 def rate_at(roc: Roc, fpr: float) -> float:
@@ -145,6 +144,7 @@ def shares(epsilon: Sequence[float], edges: np.ndarray) -> np.ndarray:
     return 100 * np.append(counts, apart.sum()) / len(values)
 
 
+@draw.style()
 def epsilon_of_one(record: Audit, name: str, label: str, id_: str) -> Drawing:
     """Draw the histogram of a method's epsilons beside the null's, on shared axes."""
     edges = epsilon_bins(record)
@@ -152,34 +152,28 @@ def epsilon_of_one(record: Audit, name: str, label: str, id_: str) -> Drawing:
     heights = {who: shares(epsilon, edges) for who, epsilon in details.items()}
     separated = any(height[-1] for height in heights.values())
     gap = float(2 * edges[1])  # room between the finite epsilons and the others
-    marks: list[Any] = []
-    fill = {"fill": True, "color": BLUE, "alpha": 0.3}
-    line = {"linewidth": 1.6, "zorder": 3}
+    (axes,) = draw.panels(1, size=PANEL)
+    fill: Any = {"fill": True, "color": BLUE, "alpha": 0.3}
+    line: Any = {"linewidth": 1.6, "zorder": 3}
     own, null = line | {"color": BLUE}, line | {"color": GREEN, "linestyle": ":"}
     for who, look in ((name, fill), (name, own), (NULL, null)):
         if who in heights:
-            marks.append(("stairs", (heights[who][:-1], edges[:-1]), look))
+            axes.stairs(heights[who][:-1], edges[:-1], **look)
             if separated:
-                marks.append(("stairs", (heights[who][-1:], edges[-2:] + gap), look))
+                axes.stairs(heights[who][-1:], edges[-2:] + gap, **look)
     end = edges[-1] + gap if separated else edges[-2]
     ticks = _ticks(edges[-2])
     words = [f"{tick:g}" for tick in ticks]
     if separated:
         ticks, words = [*ticks, edges[-2:].mean() + gap], [*words, "∞"]
-    properties = {
-        "xlim": (-0.01 * end, 1.01 * end),
-        "ylim": (0, 1.06 * max(height.max() for height in heights.values())),
-        "xticks": ticks,
-        "xticklabels": words,
-        "xlabel": "epsilon of a sample",
-        "ylabel": "share of the samples, %",
-    }
+    axes.set(xlim=(-0.01 * end, 1.01 * end), xticks=ticks, xticklabels=words)
+    axes.set_ylim(0, 1.06 * max(height.max() for height in heights.values()))
+    axes.set(xlabel="epsilon of a sample", ylabel="share of the samples, %")
     title = "Epsilon of each sample"
     alt = f"{title}, {label}: {_middle(details[name])}"
     if NULL in details:
         alt += f"; null: {_middle(details[NULL])}"
-    panel = Panel(marks, properties)
-    return plot(panel, title=title, name=id_, alt=alt, size=PANEL)
+    return draw.drawn(axes.figure, title=title, name=id_, alt=alt)
 
 
 def _ticks(top: float) -> list[float]:

@@ -1,13 +1,12 @@
 """Drawings of an experiment: two distances; then a panel for each model."""
 
-import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jax_unlearn.report import reading
-from jax_unlearn.report.draw import BLUE, GREEN, INK, MUTED, RED, Drawing, Panel, plot
+from jax_unlearn.report import draw, reading
+from jax_unlearn.report.draw import BLUE, GREEN, INK, MUTED, RED, Drawing
 from jax_unlearn.report.forms import THIRDS
 from jax_unlearn.report.table import number
 
@@ -23,10 +22,11 @@ __all__ = [
 LOWEST_LOSS = 1e-5  # losses are recorded to five digits
 CONFLICTS = 12  # panels of the conflict at most
 MANY = 500  # steps, beyond which the curve of the conflict is a raster
-ZERO: Any = ("axhline", (0,), {"color": INK, "linewidth": 0.9})
+ZERO: Any = {"color": INK, "linewidth": 0.9}  # of the line where nothing differs
 COLOURS = {"retrain": INK, "null": GREEN, "original": RED}
 
 
+@draw.style()
 def gap_against_deviation(results: reading.Results) -> Drawing:
     """Draw each model by Avg. Gap and deviation; methods by their number, from 1."""
     rows = results.rows
@@ -34,35 +34,31 @@ def gap_against_deviation(results: reading.Results) -> Drawing:
     names |= {key: key[0].upper() for key in reading.REFERENCES if key in rows}
     figures: Any = {key: (rows[key].avg_gap, rows[key].deviation) for key in names}
     points = {key: (gap.mean, off.mean) for key, (gap, off) in figures.items()}
-    marks: list[Any] = []
+    (axes,) = draw.panels(1, size=(5.2, 3.9))
     if "original" in points:
-        look = {"color": RED, "linewidth": 0.9, "linestyle": "--", "zorder": 1}
-        marks += [("axvline", points["original"][:1], look)]
-        marks += [("axhline", points["original"][1:], look)]
+        x, y = points["original"]
+        look: Any = {"color": RED, "linewidth": 0.9, "linestyle": "--", "zorder": 1}
+        axes.axvline(x, **look)
+        axes.axhline(y, **look)
     if "null" in points:
         x, y = points["null"]
-        shade = {"color": GREEN, "alpha": 0.18, "linewidth": 0}
-        marks.append(("fill_between", ([0, x], 0, y), shade))
+        axes.fill_between([0, x], 0, y, color=GREEN, alpha=0.18, linewidth=0)
     for key, (gap, off) in figures.items():
         look = {"fmt": "s" if key in reading.REFERENCES else "o", "markersize": 5}
         look |= {"xerr": gap.std or 0.0, "yerr": off.std or 0.0, "linewidth": 0.6}
-        look |= {"color": COLOURS.get(key, BLUE), "zorder": 3}
-        marks.append(("errorbar", points[key], look))
-    properties: dict[str, Any] = {
-        "xlabel": "Avg. Gap to Retrain (percentage points)",
-        "ylabel": "mean |p − p*| over the forget samples",
-    }
+        axes.errorbar(*points[key], color=COLOURS.get(key, BLUE), zorder=3, **look)
+    axes.set_xlabel("Avg. Gap to Retrain (percentage points)")
+    axes.set_ylabel("mean |p − p*| over the forget samples")
     for n, limits in enumerate(("xlim", "ylim")):
         ends = [of[n].mean + (of[n].std or 0.0) for of in figures.values()]
         end = max(1e-3, *ends)
-        properties[limits] = (-0.05 * end, 1.07 * end)  # with room for the numbers
+        axes.set(**{limits: (-0.05 * end, 1.07 * end)})  # with room for the numbers
+    _label_points(axes, points, names)
     alt = "Avg. Gap and |p − p*|: " + "; ".join(
         f"{rows[key].label} {number(x, 2)} and {number(y, 3)}"
         for key, (x, y) in points.items()
     )
-    label = functools.partial(_label_points, points=points, names=names)
-    panel = Panel(marks, properties, finish=label)
-    return plot(panel, name="gap", alt=alt, size=(5.2, 3.9))
+    return draw.drawn(axes.figure, name="gap", alt=alt)
 
 
 def _label_points(
@@ -104,6 +100,7 @@ def _apart(points: np.ndarray, *, near: float = 12.0, wide: float = 1.0) -> np.n
     return at
 
 
+@draw.style()
 def deviation_by_class(results: reading.Results) -> list[Drawing]:
     """Draw p − p* from head to tail, one panel a method, or of the original if none."""
     rows = results.rows
@@ -115,33 +112,32 @@ def deviation_by_class(results: reading.Results) -> list[Drawing]:
     # The last rank that has forget samples under any model.
     ranks = [enumerate(row.by_rank or (), 1) for row in rows.values()]
     classes = max(n for of in ranks for n, value in of if value is not None)
-    by_rank: dict[str, Any] = {
-        "xlim": (0.5, classes + 0.5),
-        "xticks": _rank_ticks(classes),
-        "xlabel": "class, from head to tail (rank)",
-        "ylabel": "p − p*",
-        "ylim": _with_margin(ends),
-    }
-    by_third = {"xlim": (-0.6, 2.6), "xticks": range(3), "xticklabels": THIRDS}
-    drawings, dot = [], "o" if classes <= 20 else ""
+    look: Any = {"ms": 3, "marker": "o" if classes <= 20 else ""}
+    drawings = []
     for key in reading.methods_of(rows) or [key for key in rows if key != "retrain"]:
+        left, *thirds = draw.panels(*(1.9, 1) if rows[key].groups else (1.9,))
+        for axes in (left, *thirds):
+            axes.axhline(0, **ZERO)
         looks = {"null": (GREEN, ":", 1.4), "original": (RED, "--", 1.4)}
         looks.pop(key, None)  # the original may be what the panel is of
-        left, right = [ZERO], [ZERO]
         for line, (colour, dash, width) in (looks | {key: (BLUE, "-", 2.0)}).items():
             if line in rows:
                 values = np.array((rows[line].by_rank or ())[:classes], np.float64)
-                look = {"color": colour, "linewidth": width, "ms": 3, "marker": dot}
-                left.append(("plot", (np.arange(1, classes + 1), values, dash), look))
-                right += _third_points(rows[line], colour, line == key)
-        panels = [Panel(left, by_rank, share=1.9), Panel(right, by_third)]
-        name, alt = f"deviation{len(drawings)}", _deviation_alt(rows[key])
-        shown = panels if rows[key].groups else panels[:1]
-        drawings.append(plot(*shown, title=rows[key].label, name=name, alt=alt))
+                at = np.arange(1, classes + 1)
+                left.plot(at, values, dash, color=colour, linewidth=width, **look)
+                for axes in thirds:
+                    _draw_thirds(axes, rows[line], colour, line == key)
+        left.set(xlim=(0.5, classes + 0.5), xticks=_rank_ticks(classes))
+        left.set(xlabel="class, from head to tail (rank)", ylabel="p − p*")
+        left.set_ylim(_with_margin(ends))
+        for axes in thirds:
+            axes.set(xlim=(-0.6, 2.6), xticks=range(3), xticklabels=THIRDS)
+        words = {"name": f"deviation{len(drawings)}", "alt": _deviation_alt(rows[key])}
+        drawings.append(draw.drawn(left.figure, title=rows[key].label, **words))
     return drawings
 
 
-def _third_points(row: reading.Row, colour: str, strong: bool) -> Iterable[Any]:
+def _draw_thirds(axes: Any, row: reading.Row, colour: str, strong: bool) -> None:
     look: Any = {"fmt": "_", "markersize": 11, "markeredgewidth": 1.6, "zorder": 2}
     if strong:
         look = {"fmt": "o", "markersize": 5, "markeredgewidth": 0, "zorder": 3}
@@ -150,7 +146,7 @@ def _third_points(row: reading.Row, colour: str, strong: bool) -> Iterable[Any]:
         if figure is not None:
             error = (figure.std or 0.0) if strong else None
             own = {"yerr": error, "color": colour, "linewidth": 1.2, **look}
-            yield "errorbar", (x, figure.mean), own
+            axes.errorbar(x, figure.mean, **own)
 
 
 def _deviation_alt(row: reading.Row) -> str:
@@ -191,6 +187,7 @@ DENSITIES: Any = (
 )
 
 
+@draw.style()
 def confidences(results: reading.Results) -> list[Drawing]:
     """Draw histograms of the confidence in the true class, one panel a model."""
     keys = [key for key in reading.ordered_keys(results.rows) if key != "null"]
@@ -202,12 +199,6 @@ def confidences(results: reading.Results) -> list[Drawing]:
     every = np.concatenate([d for sets in densities.values() for d in sets.values()])
     low, high = float(every[every > 0].min()) / 1.5, float(every.max()) * 1.6
     floor = low / 10
-    properties: dict[str, Any] = {
-        "xlim": (0, 1),
-        "ylim": (low, high),
-        "xlabel": "confidence in the true class (probability)",
-        "ylabel": "density, log scale",
-    }
     drawings = []
     for n, (key, row) in enumerate(shown.items()):
         sets = densities[key]
@@ -218,14 +209,16 @@ def confidences(results: reading.Results) -> list[Drawing]:
         )
         if "retrain" in densities and key != "retrain":
             sets = sets | {"target": densities["retrain"]["forget"]}
-        marks = []
+        (axes,) = draw.panels(1, log="y")
         for part, look in DENSITIES:
             if part in sets:
                 edges = np.linspace(0, 1, len(sets[part]) + 1)
                 heights = np.maximum(sets[part], floor)
-                marks.append(("stairs", (heights, edges), {"baseline": floor, **look}))
-        panel = Panel(marks, properties, log="y")
-        drawings.append(plot(panel, title=row.label, name=f"confidence{n}", alt=alt))
+                axes.stairs(heights, edges, baseline=floor, **look)
+        axes.set(xlim=(0, 1), ylim=(low, high), ylabel="density, log scale")
+        axes.set_xlabel("confidence in the true class (probability)")
+        words = {"title": row.label, "name": f"confidence{n}"}
+        drawings.append(draw.drawn(axes.figure, **words, alt=alt))
     return drawings
 
 
@@ -239,28 +232,31 @@ def _density(counts: Sequence[float]) -> np.ndarray:
     return values * len(values) / max(values.sum(), 1.0)
 
 
+@draw.style()
 def weights_against_losses(results: reading.Results) -> list[Drawing]:
     """Draw weight against loss, early and late in a run, a panel a weighting method."""
-    axes = {"xlabel": "loss of the sample (nats), log scale", "ylabel": "weight"}
     drawings = []
     for n, (key, points) in enumerate((results.scatter or {}).items()):
-        label, marks, said = results.rows[key].label, [], []
-        for part, losses, weights, *shape in (
+        label, said = results.rows[key].label, []
+        (axes,) = draw.panels(1, log="x")
+        for part, losses, weights, colour, marker in (
             ("first quarter", points.first_losses, points.first_weights, RED, "s"),
             ("last", points.last_losses, points.last_weights, BLUE, "o"),
         ):
-            look: Any = dict(zip(("color", "marker"), shape, strict=True))
-            look |= {"alpha": 0.45, "s": 7, "linewidths": 0, "rasterized": True}
-            marks.append(("scatter", (np.maximum(losses, LOWEST_LOSS), weights), look))
+            look: Any = {"color": colour, "marker": marker, "alpha": 0.45, "s": 7}
+            at = np.maximum(losses, LOWEST_LOSS)
+            axes.scatter(at, weights, linewidths=0, rasterized=True, **look)
             least, most = number(min(weights), 2), number(max(weights), 2)
             middle = number(float(np.median(losses)), 3)
             said.append(f"{part}: weights {least} to {most}, median loss {middle}")
+        axes.set(xlabel="loss of the sample (nats), log scale", ylabel="weight")
         alt = f"Weight against loss of {label}: {'; '.join(said)}"
-        panel = Panel(marks, axes, log="x")
-        drawings.append(plot(panel, title=label, name=f"weight{n}", alt=alt))
+        words = {"title": label, "name": f"weight{n}"}
+        drawings.append(draw.drawn(axes.figure, **words, alt=alt))
     return drawings
 
 
+@draw.style()
 def conflict_by_step(results: reading.Results) -> list[Drawing]:
     """Draw the cosine of g_f and g_r at each step, of the first `CONFLICTS` methods."""
     shown = list((results.conflict or {}).items())[:CONFLICTS]
@@ -274,23 +270,21 @@ def conflict_by_step(results: reading.Results) -> list[Drawing]:
             f"conflict in {often} % of {count:,} step{'s' * (count > 1)}, "
             f"{removed} % of ‖g_f‖ removed"
         )
-        steps = np.arange(1, count + 1)
-        look: Any = {"rasterized": count > MANY}
-        shade = {"color": RED, "alpha": 0.35, "linewidth": 0, "interpolate": True}
-        shade |= look
-        look |= {"marker": "o" if count <= 60 else "", "markersize": 2.4}
-        marks = [
-            ("fill_between", (steps, values, 0, values < 0), shade),
-            ("plot", (steps, values), {"color": BLUE, "linewidth": 1.1, **look}),
-            ZERO,
-            ("locator_params", ("x",), {"integer": True, "nbins": 6}),
-        ]
+        (axes,) = draw.panels(1, size=(3.5, 2.0))
+        steps, raster = np.arange(1, count + 1), count > MANY
+        look: Any = {"color": RED, "alpha": 0.35, "linewidth": 0, "interpolate": True}
+        axes.fill_between(steps, values, 0, values < 0, rasterized=raster, **look)
+        look = {"marker": "o" if count <= 60 else "", "markersize": 2.4}
+        look |= {"color": BLUE, "linewidth": 1.1}
+        axes.plot(steps, values, rasterized=raster, **look)
+        axes.axhline(0, **ZERO)
+        axes.locator_params("x", integer=True, nbins=6)
         pad = max(0.02 * count, 0.5)
-        axes: Any = {"xlim": (1 - pad, count + pad), "ylim": limits}
-        panel = Panel(marks, axes | {"xlabel": "step", "ylabel": "cos(g_f, g_r)"})
+        axes.set(xlim=(1 - pad, count + pad), ylim=limits)
+        axes.set(xlabel="step", ylabel="cos(g_f, g_r)")
         words = {"title": label, "detail": detail, "name": f"conflict{n}"}
         alt = f"Cosine of the two gradients of {label}: {detail}"
-        drawings.append(plot(panel, **words, alt=alt, size=(3.5, 2.0)))
+        drawings.append(draw.drawn(axes.figure, **words, alt=alt))
     return drawings
 
 

@@ -206,8 +206,9 @@ def generation_figure(results: Any, *, name: str = "generation") -> draw.Drawing
         f"{label} {', '.join(_numbers(row, GENERATED))}"
         for label, row in models.items()
     )
-    svg = draw.to_svg(figure, name=name, alt=alt)
-    return draw.Drawing("Generated images beside Retrain's", svg)
+    return draw.drawn(
+        figure, name=name, alt=alt, title="Generated images beside Retrain's"
+    )
 
 
 def _sweep(
@@ -301,7 +302,7 @@ def _drawing(
     """Return a drawing that also says its numbers, of each row by a label."""
     told = [f"{label}: {' and '.join(_numbers(row))}" for label, row in said.items()]
     alt = f"{about}: {'; '.join(told)}"
-    return draw.Drawing(title, draw.to_svg(figure, name=name, alt=alt))
+    return draw.drawn(figure, name=name, alt=alt, title=title)
 
 
 def _numbers(row: Any, columns: Sequence[Column] = DISTANCES) -> list[str]:
