@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jax_unlearn.data import Dataset
-from jax_unlearn.lab import Plan, Training, Unlearning, experiment
+from jax_unlearn.lab import Plan, Unlearning, experiment, schema
 from jax_unlearn.lab.experiment import phases
 from jax_unlearn.lab.modalities.diffusion import settings
 from jax_unlearn.recipes.recipe import (
@@ -82,9 +82,7 @@ def _figures(found: Results) -> Drawings:
 def _recipe(name: str, **values: Any) -> Recipe:
     """Return the recipe whose plan stands in `recipes.toml`, of methods as told."""
     told = packaged("recipes.toml")[name]
-    own, judging = told["plan"], told["plan"]["judging"]
-    judge = Training(**judging["judge"])
-    sampling = settings.Sampling(**judging["sampling"])
+    own = told["plan"]
     plan = Plan(
         title=told["title"],
         kind="class",
@@ -95,10 +93,9 @@ def _recipe(name: str, **values: Any) -> Recipe:
         methods=methods_of(**values),
         seeds=(0,),
         classes=own["classes"],
-        judging=settings.Judging(**{**judging, "judge": judge, "sampling": sampling}),
+        judging=schema.read(settings.Judging, own["judging"], name=name),
     )
-    given = {"options": ("classes",), "figures": _figures}
-    return declared(name, _run, study=plan, **given)
+    return declared(name, _run, study=plan, options=("classes",), figures=_figures)
 
 
 GENERATION_DIGITS = _recipe("generation-digits", steps=100)
