@@ -49,11 +49,7 @@ DEMO_DIGITS = studied("demo-digits", {"demo": _LONG_TAILED.but(grid=_GRIDS["demo
 
 
 def digits_plan(*, seeds: Sequence[int] | None = None) -> Plan:
-    """Return the plan of the default job, by default with seeds 0 to 4.
-
-    >>> len(digits_plan().methods)
-    10
-    """
+    """Return the plan of the default job, by default with seeds 0 to 4."""
     return DEMO_DIGITS.study.plan("demo", seeds=seeds)
 
 
@@ -80,11 +76,7 @@ REQUESTS = 10
 
 
 def chain_plan(seeds: tuple[int, ...] | None = None) -> Plan:
-    """Return the plan of all ten requests together, by default with seeds 0 to 2.
-
-    >>> sorted(chain_plan().methods)
-    ['FT', 'RL', 'RL + LoReUn (dynamic)', 'SalUn']
-    """
+    """Return the plan of all ten requests together, by default with seeds 0 to 2."""
     demo = digits_plan(seeds=(0, 1, 2) if seeds is None else seeds)
     return dataclasses.replace(
         demo,

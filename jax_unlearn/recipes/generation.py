@@ -56,11 +56,7 @@ def planned(
     seeds: Sequence[int] | None = None,
     classes: Sequence[int] | None = None,
 ) -> Plan:
-    """Return the plan of a recipe, perhaps with other seeds and other classes.
-
-    >>> planned(GENERATION_DIGITS).classes
-    (0, 3, 7)
-    """
+    """Return the plan of a recipe, perhaps with other seeds and other classes."""
     given = {"seeds": seeds, "classes": classes}
     changes: Any = {k: tuple(v) for k, v in given.items() if v is not None}
     return dataclasses.replace(recipe.study, **changes)

@@ -82,11 +82,7 @@ FIGURES: dict[str, Callable[[Results, str], Sequence[float]]] = {
 
 
 def claims_of(page: str) -> tuple[Claim, ...]:
-    """Return the claims that the pages of a template judge.
-
-    >>> claims_of("ltu")[0].pairs[0]
-    ('main', 'LTU', 'FT')
-    """
+    """Return the claims that the pages of a template judge."""
     claims = []
     for told in packaged("templates/claims.toml").get(page, ()):
         pairs = [
@@ -99,15 +95,7 @@ def claims_of(page: str) -> tuple[Claim, ...]:
 
 
 def judge(claim: Claim, results: Results) -> Verdict:
-    """Return what results, by part, say of a claim; pairs they lack are left out.
-
-    >>> rows = {"ft": {"avg_gap": {"per_seed": [3.0, 3.1, 2.9]}}}
-    >>> rows["rl"] = {"avg_gap": {"per_seed": [1.0, 1.2, 0.9]}}
-    >>> claim = Claim("RL is nearer", "us", "gap", (("class", "RL", "FT"),))
-    >>> judge(claim, {"class": {"rows": rows}})
-    Verdict(word='holds', clear=1, against=0, \
-detail=('class, RL less FT: -1.97, p < 0.001',))
-    """
+    """Return what results, by part, say of a claim; pairs they lack are left out."""
     signs, detail = [], []
     for part, smaller, larger in claim.pairs:
         try:
@@ -132,21 +120,12 @@ def _p(test: Mapping[str, Any]) -> float:
 
 
 def p_text(p: float) -> str:
-    """Return a p-value as the pages tell it.
-
-    >>> p_text(0.0004), p_text(0.0412)
-    ('< 0.001', '0.041')
-    """
+    """Return a p-value as the pages tell it."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def at_the_edge(found: Mapping[str, Any]) -> list[str]:
-    """Return the methods of a search whose best rate a wider one might better.
-
-    >>> table = {"FT": [{"learning_rate": rate} for rate in (0.1, 0.2, 0.3)]}
-    >>> at_the_edge({"settings": {"FT": {"learning_rate": 0.3}}, "table": table})
-    ['FT']
-    """
+    """Return the methods of a search whose best rate a wider one might better."""
     edge = []
     for label, rows in found["table"].items():
         rates = sorted({row.get("learning_rate", 0.0) for row in rows})

@@ -34,11 +34,7 @@ HERE = importlib.resources.files("jax_unlearn.recipes")
 
 @functools.cache
 def packaged(path: str) -> dict[str, Any]:
-    """Return what a TOML file of this folder holds, with tuples for lists.
-
-    >>> packaged("grids/digits.toml")["demo"]["FT"]["epochs"]
-    (5, 10, 20)
-    """
+    """Return what a TOML file of this folder holds, with tuples for lists."""
 
     def frozen(value: Any) -> Any:
         if isinstance(value, dict):
@@ -131,11 +127,7 @@ class Recipe:
 
 
 def declared(name: str, start: Any, **values: Any) -> Recipe:
-    """Return the recipe of which `recipes.toml` says the rest.
-
-    >>> declared("chain-digits", None).cpu
-    '2 min'
-    """
+    """Return the recipe of which `recipes.toml` says the rest."""
     told = packaged("recipes.toml")[name]
     told = {key: value for key, value in told.items() if key not in ("study", "plan")}
     if "data" in told:
@@ -206,11 +198,7 @@ def seed_by_seed(
 
 
 def spreads(found: Sequence[Any]) -> Any:
-    """Return `spread` of every number of nested dictionaries, one a seed.
-
-    >>> spreads([{"RL": {"gap": 1.0}}, {"RL": {"gap": 3.0}}])["RL"]["gap"]["mean"]
-    2.0
-    """
+    """Return `spread` of every number of nested dictionaries, one a seed."""
     if isinstance(found[0], Mapping):
         return {name: spreads([one[name] for one in found]) for name in found[0]}
     return spread(found)

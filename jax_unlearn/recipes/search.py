@@ -185,15 +185,7 @@ def search(
 
 
 def grid_of(setting: Unlearning) -> dict[str, Any]:
-    """Return what a search tries: what the cards name of options left at their default.
-
-    >>> grid_of(Unlearning.of(method="finetune", epochs=1, momentum=0.5))
-    {'learning_rate': (0.03, 0.1, 0.2), 'method': 'finetune', 'weighting': 'uniform', \
-'epochs': 1, 'momentum': 0.5}
-
-    Raises:
-      InputError: there is no such option.
-    """
+    """Return what a search tries: what cards name of options left at their default."""
     values, usual = setting.flat(), _usual(setting)
     search = {**setting.card.search, **weighting_card(setting.weighting).search}
     if setting.steps:  # they say the length, whatever the epochs
@@ -209,11 +201,7 @@ def grid_of(setting: Unlearning) -> dict[str, Any]:
 
 
 def trials(grid: Mapping[str, Any]) -> Iterator[Unlearning]:
-    """Yield the settings of a grid.
-
-    >>> [s.epochs for s in trials({"method": "salun", "epochs": (2, 4)})]
-    [2, 4]
-    """
+    """Yield the settings of a grid."""
     tried = [v if isinstance(v, tuple) else (v,) for v in grid.values()]
     for values in itertools.product(*tried):
         yield Unlearning.of(**dict(zip(grid, values, strict=True)))
@@ -238,11 +226,6 @@ def around(tried: Collection[float], best: float) -> tuple[float, float]:
 
     The geometric mean with the next value; past the last one, as far as the last step
     went, or a factor of three where there was none; to two digits.
-
-    >>> around([0.001, 0.003, 0.01], 0.003)
-    (0.0017, 0.0055)
-    >>> around([0.001, 0.003, 0.01], 0.01)
-    (0.0055, 0.033)
     """
     values = sorted(set(tried))
     under = [value for value in values if value < best]
@@ -255,11 +238,7 @@ def around(tried: Collection[float], best: float) -> tuple[float, float]:
 
 
 def told(setting: Unlearning) -> dict[str, Any]:
-    """Return what has to be said of a setting: the rest has its default.
-
-    >>> told(Unlearning.of(method="salun", epochs=4))
-    {'method': 'salun', 'weighting': 'uniform', 'epochs': 4}
-    """
+    """Return what has to be said of a setting: the rest has its default."""
     named = {"method": setting.method, "weighting": setting.weighting}
     if setting.modality != Unlearning.modality:
         named["modality"] = setting.modality

@@ -243,18 +243,10 @@ def read_rows(results: Any, kind: type[Kind]) -> dict[str, Kind]:
 
 
 def ordered_keys(rows: Iterable[str]) -> list[str]:
-    """Return the keys of the rows, references first.
-
-    >>> ordered_keys({"ft": 0, "original": 0, "retrain": 0})
-    ['retrain', 'original', 'ft']
-    """
+    """Return the keys of the rows, references first."""
     return [key for key in REFERENCES if key in rows] + methods_of(rows)
 
 
 def methods_of(rows: Iterable[str]) -> list[str]:
-    """Return the keys of the rows that are methods.
-
-    >>> methods_of({"ft": 0, "original": 0})
-    ['ft']
-    """
+    """Return the keys of the rows that are methods."""
     return [key for key in rows if key not in REFERENCES]

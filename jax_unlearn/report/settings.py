@@ -51,13 +51,7 @@ def shared_settings(rows: Mapping[str, Any]) -> list[str]:
 
 
 def show(value: Any) -> str:
-    """Return a setting as text.
-
-    >>> show(0.0005), show(False), show("random_label")
-    ('0.0005', 'no', 'random label')
-    >>> show(["uniform", "hard", "hard"])
-    'uniform + 2 × hard'
-    """
+    """Return a setting as text."""
     if value is None or value == []:
         return "–"
     if isinstance(value, bool):
@@ -136,11 +130,7 @@ OPTIONS = {"keep", *itertools.chain(*OWN.values(), *map(_fields, WEIGHTINGS.valu
 
 
 def told(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is read of a setting, of this version or an earlier one, by name.
-
-    >>> told({"method": "ssd", "epochs": 2, "selection": 3.0})
-    {'method': 'ssd', 'rho': 1.0, 'selection': 3.0, 'dampening': 1.0}
-    """
+    """Return what is read of a setting, of this version or an earlier one, by name."""
     setting = _setting(record)
     if setting is None:
         return _flat(record)
@@ -152,11 +142,7 @@ def told(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def about(record: Mapping[str, Any]) -> dict[str, str]:
-    """Return what is to be known of a setting's method: title, reads, cost, source.
-
-    >>> about({"method": "ssd"})["source"]
-    'arXiv 2308.07707'
-    """
+    """Return what is to be known of a setting's method: title, reads, cost, source."""
     setting = _setting(record)
     if setting is None:
         own = "a card of its own, which is not at hand"
@@ -167,13 +153,7 @@ def about(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def is_known(record: Mapping[str, Any]) -> bool:
-    """Whether a setting is of a method of the library, or says itself what it reads.
-
-    >>> is_known({"method": "ltu"}), is_known({"method": ["ltu"]})
-    (True, False)
-    >>> is_known({"method": "mine.py:MINE"}), is_known({"method": "mine", "own": True})
-    (True, True)
-    """
+    """Whether a setting is of a method of the library, or says itself what it reads."""
     method = record["method"]
     own = isinstance(method, str) and ".py:" in method
     return own or bool(record.get("own")) or method in (*METHODS,)

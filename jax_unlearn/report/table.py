@@ -133,11 +133,7 @@ def tabulated(rows: Mapping[str, GenerationRow] | Mapping[str, RunRow]) -> Table
 
 
 def generation_label(key: str) -> str:
-    """Return what tables and figures call a diffusion model.
-
-    >>> generation_label("retrain"), generation_label("ESD")
-    ('Retrain', 'ESD')
-    """
+    """Return what tables and figures call a diffusion model."""
     return LABELS.get(key, key)
 
 
@@ -147,11 +143,7 @@ def gap_test(row: reading.Row) -> reading.PairedTest | None:
 
 
 def direction(test: reading.PairedTest | None) -> str:
-    """Return "nearer", "farther" (to Retrain, p < 0.05), "unclear", or "" untested.
-
-    >>> direction(reading.PairedTest(mean_difference=-2.0, t_p=0.01, permutation_p=0.1))
-    'nearer'
-    """
+    """Return "nearer", "farther" (to Retrain, p < 0.05), "unclear", or "" untested."""
     if test is None:
         return ""
     if test.p >= LEVEL or test.mean_difference == 0:
@@ -160,23 +152,13 @@ def direction(test: reading.PairedTest | None) -> str:
 
 
 def spread(figure: reading.Spread | Amount, digits: int) -> str:
-    """Return mean ± sample deviation; the mean alone where there is one seed.
-
-    >>> spread(Amount(mean=11.66, std=2.06), 1)
-    '11.7 ± 2.1'
-    >>> spread(Amount(mean=11.66), 1)
-    '11.7'
-    """
+    """Return mean ± sample deviation; the mean alone where there is one seed."""
     mean = number(figure.mean, digits)
     return mean if figure.std is None else f"{mean} ± {number(figure.std, digits)}"
 
 
 def number(value: float, digits: int, *, sign: bool = False) -> str:
-    """Return a rounded number with a proper minus and no negative zero.
-
-    >>> number(-4.08, 1, sign=True), number(-0.04, 1, sign=True), number(2.0, 1)
-    ('−4.1', '0.0', '2.0')
-    """
+    """Return a rounded number with a proper minus and no negative zero."""
     text = f"{value:{'+' if sign else ''}.{digits}f}"
     if float(text) == 0:
         return f"{0:.{digits}f}"

@@ -182,20 +182,12 @@ def standalone(drawing: Drawing) -> str:
 
 
 def _shorten(tag: re.Match[str]) -> str:
-    """Round the coordinates of a tag to hundredths of a point.
-
-    >>> _shorten(re.match(".*", '<use x="1.23456">'))
-    '<use x="1.23">'
-    """
+    """Round the coordinates of a tag to hundredths of a point."""
     return re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", tag[0])
 
 
 def flow(labels: Sequence[str]) -> list[tuple[float, int]]:
-    """Return where the entries of a legend begin: inches, and in which line.
-
-    >>> [line for _, line in flow(["a long label of a series"] * 5)]
-    [0, 0, 0, 1, 1]
-    """
+    """Return where the entries of a legend begin: inches, and in which line."""
     places: list[tuple[float, int]] = []
     at, line = 0.05, 0
     for label in labels:
@@ -210,11 +202,7 @@ def flow(labels: Sequence[str]) -> list[tuple[float, int]]:
 def under_legend(
     entries: Sequence[Entry], height: float, *, left: float, between: float, count=2
 ) -> list[Any]:
-    """Return axes side by side with scales of their own, under a legend; in inches.
-
-    >>> len(under_legend([Entry("null", "red", "", ":")], 1.0, left=0.5, between=0.5))
-    2
-    """
+    """Return axes side by side with scales of their own, under a legend; in inches."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -239,12 +227,7 @@ def under_legend(
 def ladder(
     labels: Sequence[str], entries: Sequence[Entry], *, step: float, count: int = 2
 ) -> tuple[list[Any], np.ndarray, np.ndarray]:
-    """Return panels with a step in inches for each label, its height, and the borders.
-
-    >>> axes, at, edges = ladder(["A", "B"], [Entry("x", "red", "o", "")], step=0.25)
-    >>> at.tolist(), edges.tolist()
-    ([0.125, 0.375], [0.25])
-    """
+    """Return panels with a step for each label, in inches, its height, the borders."""
     wrapped = ["\n".join(textwrap.wrap(label, LONGEST)) or label for label in labels]
     steps = [max(step, LINE * (text.count("\n") + 1) + 0.1) for text in wrapped]
     ends = np.cumsum(steps)
@@ -266,11 +249,7 @@ def ladder(
 
 
 def width_of(text: str) -> float:
-    """Return the width of a line of text in inches, rather more than it takes.
-
-    >>> 0.15 < width_of("LTU") < 0.25
-    True
-    """
+    """Return the width of a line of text in inches, rather more than it takes."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 

@@ -41,11 +41,7 @@ _LOOKS = [
 
 
 def looks(methods: Sequence[str]) -> dict[str, Look]:
-    """Return a look for each method; 16 before two are alike.
-
-    >>> [look.swatch for look in looks(["ft", "original"]).values()]
-    ['blue', 'red dashed']
-    """
+    """Return a look for each method; 16 before two are alike."""
     original, several = Look(draw.RED, "--", 1.6, "red dashed"), itertools.cycle(_LOOKS)
     return {name: original if name == "original" else next(several) for name in methods}
 
@@ -69,10 +65,6 @@ def on_axes(roc: Roc, low: float) -> tuple[np.ndarray, np.ndarray]:
 
     It begins with the best rate had at no more than `low` false positives; a curve
     whose rate is less begins where it reaches `low`.
-
-    >>> x, y = on_axes(Roc(fpr=(0, 0.05, 0.2, 1), tpr=(0, 0.3, 0.5, 1)), 0.1)
-    >>> x.tolist(), y.tolist()
-    ([0.1, 0.2, 1.0], [0.3, 0.5, 1.0])
     """
     fpr, tpr = np.asarray(roc.fpr, np.float64), np.asarray(roc.tpr, np.float64)
     start = max(int(np.searchsorted(fpr, low, side="right")) - 1, 0)
@@ -111,11 +103,7 @@ def _roc(
 
 
 def rate_at(roc: Roc, fpr: float) -> float:
-    """Return the best true-positive rate at no more than so many false positives.
-
-    >>> rate_at(Roc(fpr=(0, 0.005, 0.2, 1), tpr=(0, 0.3, 0.5, 1)), 0.01)
-    0.3
-    """
+    """Return the best true-positive rate at no more than so many false positives."""
     last = int(np.searchsorted(np.asarray(roc.fpr), fpr, side="right")) - 1
     return float(roc.tpr[last]) if last >= 0 else 0.0
 
@@ -133,11 +121,7 @@ def epsilon_bins(record: Audit) -> np.ndarray:
 
 
 def shares(epsilon: Sequence[float], edges: np.ndarray) -> np.ndarray:
-    """Return the percent of the samples in each bin; the last holds the told apart.
-
-    >>> shares([0.0, 0.1, 2.4, 50.0], np.array([0.0, 1.2, 2.4, 2.6])).tolist()
-    [50.0, 25.0, 25.0]
-    """
+    """Return the percent of the samples in each bin; the last holds the told apart."""
     values = np.asarray(epsilon, np.float64)
     apart = values >= SEPARATED
     counts, _ = np.histogram(np.minimum(values[~apart], edges[-2]), edges[:-1])
@@ -177,11 +161,7 @@ def epsilon_of_one(record: Audit, name: str, label: str, id_: str) -> Drawing:
 
 
 def _ticks(top: float) -> list[float]:
-    """Return a few ticks from 0 on, none at the very end.
-
-    >>> _ticks(3.4)
-    [0.0, 1.0, 2.0, 3.0]
-    """
+    """Return a few ticks from 0 on, none at the very end."""
     step = next(s for s in (0.25, 0.5, 1, 2, 5, 10) if top / s <= 6)
     return [float(tick) for tick in np.arange(0, 0.97 * top, step)]
 
@@ -192,15 +172,7 @@ def _middle(epsilon: Sequence[float]) -> str:
 
 
 def strip(kind: str, figure: AuditFigure) -> Markup:
-    """Draw where a value lies beside the null's interval, which is always as wide.
-
-    `kind` is that of the figure's card; nothing is drawn where there is no interval.
-
-    >>> ends = {"null_low": 1.0, "null_high": 2.0, "verdict": "outside"}
-    >>> figure = AuditFigure(value=3.0, std=None, target=1.5, **ends)
-    >>> 'cx="92.0"' in strip("level", figure)
-    True
-    """
+    """Draw where a value lies beside the null's interval, which is always as wide."""
     low, high = figure.null_low, figure.null_high
     if low is None or high is None:
         return Markup("")
@@ -233,11 +205,7 @@ def strip(kind: str, figure: AuditFigure) -> Markup:
 
 
 def place(value: float, low: float, high: float) -> float:
-    """Return where a value is drawn in a strip whose band is [low, high].
-
-    >>> place(1.5, 1.0, 2.0), place(7.0, 1.0, 1.0) > STRIP[0]
-    (56.0, True)
-    """
+    """Return where a value is drawn in a strip whose band is [low, high]."""
     width = max(high - low, 4 * ROUNDING)  # what rounding moves stays in the band
     share = (value - (low + high) / 2) / width
     return (BAND[0] + BAND[1]) / 2 + (BAND[1] - BAND[0]) * share

@@ -76,14 +76,7 @@ def _label_points(
 
 
 def _apart(points: np.ndarray, *, near: float = 12.0, wide: float = 1.0) -> np.ndarray:
-    """Return places beside the points, near to them and apart from all else.
-
-    `wide` is the room of a name across, as a multiple of that along.
-
-    >>> places = _apart(np.array([[0.0, 0.0], [1.0, 1.0]]))
-    >>> bool(np.linalg.norm(places[0] - places[1]) > 10)
-    True
-    """
+    """Return places beside the points, near to them and apart from all else."""
     angles = 0.8 + 2.4 * np.arange(len(points))  # no two start in one direction
     start = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     at = points + near * np.where(len(points) > 1, start, [[0.7, 0.7]])
@@ -165,11 +158,7 @@ def _with_margin(ends: Sequence[float]) -> tuple[float, float]:
 
 
 def _rank_ticks(classes: int) -> list[int]:
-    """Return ticks at the first and last rank and some between.
-
-    >>> _rank_ticks(100)
-    [1, 20, 40, 60, 80, 100]
-    """
+    """Return ticks at the first and last rank and some between."""
     if classes <= 10:
         return list(range(1, classes + 1))
     step = next(s for s in (2, 5, 10, 20, 50, 100, 200, 500, 10**6) if classes / s <= 6)
@@ -223,11 +212,7 @@ def confidences(results: reading.Results) -> list[Drawing]:
 
 
 def _density(counts: Sequence[float]) -> np.ndarray:
-    """Return the density over [0, 1]; zeros where there are no samples.
-
-    >>> _density([1, 3]).tolist()
-    [0.5, 1.5]
-    """
+    """Return the density over [0, 1]; zeros where there are no samples."""
     values = np.asarray(counts, np.float64)
     return values * len(values) / max(values.sum(), 1.0)
 
@@ -293,9 +278,6 @@ def conflict_share(cosines: Sequence[float]) -> tuple[float, float]:
 
     They are the share of the steps where cos < 0, and the mean of max(0, −cos): the
     projection of g_f beside g_r removes a part of length −cos·‖g_f‖ in a conflict.
-
-    >>> conflict_share([-0.5, 0.1, 0.2, 0.0])
-    (0.25, 0.125)
     """
     values = np.asarray(cosines, np.float64)
     return float((values < 0).mean()), float(np.maximum(0.0, -values).mean())

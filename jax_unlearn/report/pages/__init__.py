@@ -110,32 +110,18 @@ def environment() -> Any:
 
 
 def _count(value: Any, what: str = "") -> str:
-    """Return a number of things, of a number, a share or a list of them.
-
-    >>> _count([3, 4], "classes"), _count(1000, "samples"), _count(None, "x")
-    ('2 classes', '1,000 samples', '')
-    >>> _count(0.1, "held out")
-    '10 % held out'
-    """
+    """Return a number of things, of a number, a share or a list of them."""
     value = len(value) if isinstance(value, list | tuple) else value or 0
     number = f"{100 * value:g} %" if 0 < value < 1 else f"{value:,.0f}"
     return f"{number} {what}".strip() if value else ""
 
 
 def _pairs(settings: Mapping[str, Any] | None) -> list[str]:
-    """Return names and values, but for a width of 0, which is the usual one.
-
-    >>> _pairs({"batch_size": 64, "width": 0})
-    ['batch size 64']
-    """
+    """Return names and values, but for a width of 0, which is the usual one."""
     given = {k: v for k, v in (settings or {}).items() if v is not None}
     return pairs({k: v for k, v in given.items() if k != "width" or v != 0})
 
 
 def _typeset(text: str) -> str:
-    """Return a text with proper minus signs and percent signs that keep their number.
-
-    >>> _typeset("|p - p*| of 5 %")
-    '|p − p*| of 5\N{NO-BREAK SPACE}%'
-    """
+    """Return a text with proper minus signs, and percent signs beside their number."""
     return text.replace(" - ", " − ").replace(" %", "\N{NO-BREAK SPACE}%")

@@ -94,11 +94,7 @@ def verdict(record: Audit, name: str) -> Verdict:
 
 
 def slugs(names: Iterable[str]) -> list[str]:
-    """Return what the sections of methods are called in links, each another.
-
-    >>> slugs(["RL + FaLW", "RL/FaLW", "忘"])
-    ['method-rl-falw', 'method-rl-falw-2', 'method-n']
-    """
+    """Return what the sections of methods are called in links, each another."""
     found: list[str] = []
     for name in names:
         plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "n"

@@ -108,9 +108,5 @@ def _gaps(gaps: Mapping[str, reading.Gap]) -> Iterator[tuple[str, list[str]]]:
 
 
 def plain(name: str) -> str:
-    """Return a name of a strategy or an attack in words.
-
-    >>> plain("softmax_mlp")
-    'softmax MLP'
-    """
+    """Return a name of a strategy or an attack in words."""
     return name.replace("_", " ").replace("mlp", "MLP")
