@@ -37,7 +37,11 @@ def cards_of(record: Mapping[str, Any]) -> dict[str, FigureCard]:
     'sure %'
     """
     stored = record.get("cards") or {}
-    return KINDS | {key: FigureCard(key=key, **plain) for key, plain in stored.items()}
+    tells = {key: card.tells for key, card in KINDS.items()}
+    return KINDS | {
+        key: FigureCard(key=key, tells=tells.get(key, ""), **plain)
+        for key, plain in stored.items()
+    }
 
 
 def chosen(

@@ -239,11 +239,9 @@ def around(tried: Collection[float], best: float) -> tuple[float, float]:
 
 def told(setting: Unlearning) -> dict[str, Any]:
     """Return what has to be said of a setting: the rest has its default."""
-    named = {"method": setting.method, "weighting": setting.weighting}
-    if setting.modality != Unlearning.modality:
-        named["modality"] = setting.modality
-    usual = _usual(setting)
-    return named | {k: v for k, v in setting.flat().items() if usual[k] != v}
+    usual = _usual(setting) | {"modality": Unlearning.modality}
+    always = ("method", "weighting")
+    return {k: v for k, v in setting.flat().items() if k in always or usual[k] != v}
 
 
 def _usual(setting: Unlearning) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field, structs
 
 from jax_unlearn.audit.evidence import FigureCard, groups_of
-from jax_unlearn.audit.figures import KINDS
+from jax_unlearn.audit.figures import cards_of
 from jax_unlearn.lab import schema
 from jax_unlearn.lab.schema import ROUNDING, FieldError, Finite, NotNegative
 
@@ -117,11 +117,8 @@ class Audit(Struct, frozen=True):
     @property
     def cards(self) -> dict[str, FigureCard]:
         """The cards that the figures are shown by: the library's and its own."""
-        tells = {key: card.tells for key, card in KINDS.items()}
-        return KINDS | {
-            key: FigureCard(key=key, tells=tells.get(key, ""), **structs.asdict(plain))
-            for key, plain in (self.plain or {}).items()
-        }
+        plain = {key: structs.asdict(card) for key, card in (self.plain or {}).items()}
+        return cards_of({"cards": plain})
 
     @property
     def grouped(self) -> dict[str, list[FigureCard]]:

@@ -171,10 +171,9 @@ def _percentage(rows: Mapping[str, reading.Row], key: str, name: str) -> Cell:
     if key == "retrain" or target is None:
         return Cell(spread(figure, 1))
     detail = f"Δ {number(figure.mean - target.metrics[name].mean, 1, sign=True)}"
-    if key == "null":
-        found = [row.comparison for row in rows.values() if row.comparison]
-        half = f" (±{found[0].metrics[name].null_high:.1f})" if found else ""
-        return Cell(spread(figure, 1), detail + half)
+    compared = [one.comparison.metrics[name] for one in rows.values() if one.comparison]
+    if key == "null" and compared:
+        detail += f" (±{compared[0].null_high:.1f})"
     verdict = row.comparison.metrics[name].verdict if row.comparison else ""
     return Cell(spread(figure, 1), detail, verdict)
 

@@ -166,7 +166,6 @@ def _rank_ticks(classes: int) -> list[int]:
     return [1, *inner, classes]
 
 
-PARTS = ("forget", "unseen", "retain")
 DENSITIES: Any = (
     ("forget", {"fill": True, "color": RED, "alpha": 0.3}),
     ("forget", {"color": RED, "linewidth": 1.4}),
@@ -191,7 +190,9 @@ def confidences(results: reading.Results) -> list[Drawing]:
     drawings = []
     for n, (key, row) in enumerate(shown.items()):
         sets = densities[key]
-        above = {part: sets[part][round(0.9 * len(sets[part])) :] for part in PARTS}
+        above = {
+            part: sets[part][round(0.9 * len(sets[part])) :] for part in reading.SETS
+        }
         alt = f"Confidence of {row.label}: share above 0.9: " + ", ".join(
             f"{part} {100 * top.sum() / max(len(sets[part]), 1):.0f} %"
             for part, top in above.items()

@@ -81,7 +81,7 @@ choose of retrain
         _scale_by_rho(axes, shares, span)
     said = _said_at("ρ", points) | {e.label: row for e, row in _bounds(rows).items()}
     title = "Distance to Retrain by the share ρ of the retain set"
-    return _drawing(figure, name, title, "Avg. Gap and |p − p*| by ρ", said)
+    return _drawing(figure, name, title, said, by=" by ρ")
 
 
 @draw.style()
@@ -117,8 +117,7 @@ results}
         axes.set_xticks(gammas, [f"{gamma:g}" for gamma in gammas])
         axes.set_xlabel("γ, the imbalance of the forget set")
     title = "Distance to Retrain by the imbalance γ of the forget set"
-    said = _said_at("γ", points)
-    return _drawing(figure, name, title, "Avg. Gap and |p − p*| by γ", said)
+    return _drawing(figure, name, title, _said_at("γ", points), by=" by γ")
 
 
 @draw.style()
@@ -142,7 +141,7 @@ retrain
     figure = _ladder({draw.Entry("", BLUE, "o", ""): shown}, _bounds(rows), step=0.24)
     said = shown | {entry.label: row for entry, row in _bounds(rows).items()}
     title = "Distance to Retrain without each part"
-    return _drawing(figure, name, title, "Avg. Gap and |p − p*|", said)
+    return _drawing(figure, name, title, said)
 
 
 @draw.style()
@@ -180,7 +179,7 @@ no distance is known; give the results of an experiment
             said[f"null, {side}"] = rows["null"]
     figure = _ladder(sides, bounds, step=0.32)
     title = "Distance to Retrain of near and far forget sets"
-    return _drawing(figure, name, title, "Avg. Gap and |p − p*|", said)
+    return _drawing(figure, name, title, said)
 
 
 @draw.style()
@@ -297,11 +296,11 @@ def _means(rows: Iterable[Any], name: str) -> tuple[np.ndarray, np.ndarray | Non
 
 
 def _drawing(
-    figure: Any, name: str, title: str, about: str, said: Mapping[str, Row]
+    figure: Any, name: str, title: str, said: Mapping[str, Row], *, by: str = ""
 ) -> draw.Drawing:
     """Return a drawing that also says its numbers, of each row by a label."""
     told = [f"{label}: {' and '.join(_numbers(row))}" for label, row in said.items()]
-    alt = f"{about}: {'; '.join(told)}"
+    alt = f"Avg. Gap and |p − p*|{by}: {'; '.join(told)}"
     return draw.drawn(figure, name=name, alt=alt, title=title)
 
 
