@@ -52,6 +52,7 @@ from jax_unlearn.types import UnlearnInfo as UnlearnInfo
 from jax_unlearn.types import UnlearnState as UnlearnState
 from jax_unlearn.types import Weighting as Weighting
 
+__version__ = "0.1.0"
 stopping = signals
 
 if TYPE_CHECKING:

@@ -1,10 +1,12 @@
 """The command line: `jax-unlearn`, the main job, and each of its steps on files."""
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from jax_unlearn import __version__
 from jax_unlearn.drivers import signals
 from jax_unlearn.errors import InputError, NonFiniteError, unknown_name
 
@@ -27,16 +29,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not arguments or (arguments[0][0:1] == "-" and arguments[0] not in _HELP):
         arguments.insert(0, "demo")
     try:
+        if arguments[0] == "--version":
+            print(f"jax-unlearn {__version__}")
+            return
         arguments, known = _commands(arguments)
-        with signals.handled(), one_line_choices():
-            tyro.extras.subcommand_cli_from_dict(
-                known,
-                prog="jax-unlearn",
-                description=SUMMARY,
-                args=arguments,
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-            )
+        try:
+            with signals.handled(), one_line_choices():
+                tyro.extras.subcommand_cli_from_dict(
+                    known,
+                    prog="jax-unlearn",
+                    description=SUMMARY,
+                    args=arguments,
+                    config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+                )
+        finally:
+            sys.stdout.flush()
         return
+    except BrokenPipeError:  # who reads has closed, as `head` does: nothing to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # 128 + SIGPIPE, as of any command
     except (InputError, NonFiniteError) as error:
         code, said = 2, " ".join(str(error).split())
     except signals.Stopped as stopped:
@@ -52,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
-_HELP = ("-h", "--help")
+_HELP = ("-h", "--help", "--version")
 OF_MODALITY = ("train", "unlearn", "audit")  # commands for any kind of model
 OF_DIFFUSION = (*OF_MODALITY, "sample")  # what `generate` may stand before
 

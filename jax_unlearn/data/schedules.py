@@ -102,7 +102,8 @@ def combined(
       reference_size: give that many random ones of the reference ids instead.
 
     Raises:
-      InputError: an empty set, ids out of range, or a number that is not positive.
+      InputError: an empty set, ids out of range, named twice or in both sets, or a
+        number that is not positive.
 
     >>> def in_turn(first, second):  # each step another set, each epoch two steps
     ...     pattern = lambda n: (None, n // 2) if n % 2 else (n // 2, None)
@@ -119,6 +120,7 @@ def combined(
             return ids
         return batches.stream(examples, ids, size, seed, use=use)
 
+    _check_sets(forget_ids, retain_ids)
     if forget_batch_size is not None:
         positive_integer("forget_batch_size", forget_batch_size)
     streams = (
@@ -326,6 +328,19 @@ def phases(*schedules: Schedule[AnyBatch]) -> Schedule[AnyBatch]:
         return schedule[schedule.steps - (ends[phase] - step)]
 
     return Schedule(batch, ends[-1])
+
+
+def _check_sets(*sets: ArrayLike | Passes | None) -> None:
+    """Refuse an id that comes twice: it would be both forgotten and kept, or doubly."""
+    given = [
+        np.ravel(ids) for ids in sets if not (ids is None or isinstance(ids, Passes))
+    ]
+    ids, counts = np.unique(np.concatenate(given or [[]]), return_counts=True)
+    if len(again := ids[counts > 1]):
+        raise InputError(
+            f"forget_ids and retain_ids: {len(again)} ids come more than once, the "
+            f"first {again[0]}; name each sample once, in one of the two"
+        )
 
 
 def _in_turn(forget_epochs: int = sys.maxsize) -> Plan:

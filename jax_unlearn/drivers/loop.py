@@ -1,7 +1,7 @@
 """Drivers: run an unlearner over batches, by a Python loop or by scan."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +53,8 @@ def run(
 
     Raises:
       InputError: `scan` below 1.
-      NonFiniteError: a loss or an update turned NaN or infinite; names the step.
+      NonFiniteError: a loss or an update turned NaN or infinite; names the step and
+        its classes.
 
     >>> import optax
     >>> import jax_unlearn as ju
@@ -72,17 +73,21 @@ def run(
     step = sharding.in_place(unlearner.step, state)
     first = int(state.step)
     losses: list[types.Array] = []
+    labels: list[list[types.Array]] = []
     seen = checked = 0
 
     def check() -> None:
         values = [np.reshape(loss, -1) for loss in sharding.fetch(losses)]
         finite = np.isfinite(np.concatenate(values))
         if not finite.all():
-            broken = first + seen - len(finite) + int(np.argmin(finite))
+            at = int(np.argmin(finite))
+            broken, classes = first + seen - len(finite) + at, _classes(labels[at])
             raise NonFiniteError(
-                f"the loss or the update is not finite at step {broken}", broken
+                f"the loss or the update{classes} is not finite at step {broken}",
+                broken,
             )
         losses.clear()
+        labels.clear()
 
     for group in _chunks(batches, chunk):
         if len(group) == 1:
@@ -92,6 +97,7 @@ def run(
             state, info, loss = _scan(step, state, stacked, key)
         seen += len(group)
         losses.append(loss)
+        labels += [[part.labels for part in batch[:2] if part] for batch in group]
         if callback is not None:
             ended = callback(first + seen, state, info)
             if ended is state:
@@ -179,6 +185,16 @@ def _chunks(batches: Iterable[UnlearnBatch], size: int) -> Iterator[list[Unlearn
     for _, alike in itertools.groupby(batches, key=form):
         while group := list(itertools.islice(alike, size)):
             yield group
+
+
+def _classes(labels: Sequence[types.Array]) -> str:
+    """Say which classes a step had: one that the model lacks has no loss."""
+    known = [part for part in labels if jnp.issubdtype(part.dtype, jnp.integer)]
+    if not known:
+        return ""
+    found = np.concatenate([np.ravel(part) for part in sharding.fetch(known)])
+    low, high = found.min(), found.max()
+    return f", of labels {low} to {high} (K classes are 0 to K - 1),"
 
 
 @programs.jit(static_argnums=0, donate_argnums=1)

@@ -201,7 +201,7 @@ def sfron(
 
 def _skipped(state, forget):
     """Return what an ascent would have, of a step without one."""
-    none, index = jnp.zeros(forget.labels.shape, jnp.float32), forget.index
+    none, index = jnp.zeros(len(forget.labels), jnp.float32), forget.index
     names = ("params", "model_state", "weight_state")
     return {name: getattr(state, name) for name in names}, {
         "weights": none,

@@ -60,6 +60,7 @@ def stepping(
     """
     _validate.choice("model_state", model_state, "sequential", "retain", "frozen")
     frozen = model_state == "frozen"
+    minimiser = optax.with_extra_args_support(optimizer)
 
     def init(params, model_state):
         params, model_state = copied((params, model_state))
@@ -74,8 +75,10 @@ def stepping(
 
     def step(state, batch, key):
         found = passed(state, batch, key)
-        updates, opt_state = optimizer.update(
-            found.grads, state.opt_state, state.params
+        # Of those that ask for it, such as a plateau's: the loss as it was looked at.
+        value = jnp.float32(found.forget_loss + found.retain_loss)
+        updates, opt_state = minimiser.update(
+            found.grads, state.opt_state, state.params, value=value, grad=found.grads
         )
         info = UnlearnInfo(
             jnp.asarray(found.forget_loss, jnp.float32),

@@ -3,10 +3,15 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax.numpy as jnp
+
+from jax_unlearn.errors import InputError
+from jax_unlearn.gradients import counted
 from jax_unlearn.losses import cross_entropy
+from jax_unlearn.tables import NO_CLASS
 from jax_unlearn.types import Array, Aux, Batch, Model, ModelState, Params, PyTree
 
-__all__ = ["Objective", "OutputLoss", "on_logits"]
+__all__ = ["Objective", "OutputLoss", "on_logits", "per_sample", "task_loss"]
 
 OutputLoss = Callable[[PyTree, Batch, Array, PyTree], tuple[Array, Array]]
 """`(outputs [B, ...], batch, key, data) -> (losses f32[B], task_losses f32[B])`."""
@@ -71,7 +76,49 @@ def on_logits(
     """Return the objective of a loss on logits whose task stays the true label."""
 
     def output_loss(outputs, batch, key, data):
-        losses = loss(outputs, batch, key, data)
-        return losses, cross_entropy(outputs, batch.labels)
+        task_losses = task_loss(outputs, batch)
+        return per_sample(loss(outputs, batch, key, data)), task_losses
 
     return Objective(model, output_loss, data, train)
+
+
+def per_sample(losses: Array) -> Array:
+    """Return one loss a sample, `[B]`: the mean over the axes of its own.
+
+    >>> per_sample(jnp.array([[1.0, 3.0], [0.0, 4.0]])).tolist()
+    [2.0, 2.0]
+    """
+    return losses.mean(axis=tuple(range(1, losses.ndim))) if losses.ndim > 1 else losses
+
+
+def task_loss(outputs: PyTree, batch: Batch) -> Array:
+    """Return the cross-entropy on the true labels, `f32[B]`.
+
+    Logits are `[B, K]` and labels `[B]`, or with axes of the sample's own between, as
+    in a segmentation, over which the mean is taken.
+
+    Raises:
+      InputError: outputs that are no logits of two or more classes; labels of another
+        shape, or of a type that counts no classes. A label outside 0..K - 1 gives
+        NaN, which `run` reports.
+
+    >>> batch = Batch(None, jnp.array([[0, 1, 2]]))  # three pixels
+    >>> task_loss(jnp.zeros((1, 3, 4)), batch).tolist()  # log 4
+    [1.3863]
+    """
+    shape, labels = getattr(outputs, "shape", None), batch.labels
+    if not shape or shape[-1] < 2:
+        kind = type(outputs).__name__ if shape is None else f"of shape {shape}"
+        raise InputError(
+            f"the model's outputs are {kind}: give logits [B, K], one column a class "
+            "(for one sigmoid logit z: 0 and z)"
+        )
+    if jnp.shape(labels) != shape[:-1] or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise InputError(
+            f"labels of shape {jnp.shape(labels)} and type {labels.dtype} do not fit "
+            f"logits of shape {shape}: give classes as integers of shape {shape[:-1]}"
+        )
+    # A negative label would count from the last class; padding may hold any.
+    counts = jnp.expand_dims(counted(batch), range(counted(batch).ndim, labels.ndim))
+    wrong = (labels < 0) & jnp.broadcast_to(counts, labels.shape)
+    return per_sample(cross_entropy(outputs, jnp.where(wrong, NO_CLASS, labels)))

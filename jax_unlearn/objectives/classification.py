@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jax_unlearn import _validate, losses
 from jax_unlearn.membership.attacks import Attack, AttackParams, nonmember_loss
-from jax_unlearn.objectives.base import Objective, on_logits
+from jax_unlearn.objectives.base import Objective, on_logits, task_loss
 from jax_unlearn.tables import check_table, look_up, row_ids
 from jax_unlearn.types import Array, Batch, Model, ModelState, Params
 
@@ -28,7 +28,7 @@ def descent(model: Model) -> Objective:
 
     def output_loss(outputs, batch, key, data):
         del key, data
-        loss = losses.cross_entropy(outputs, batch.labels)
+        loss = task_loss(outputs, batch)
         return loss, loss
 
     return Objective(model, output_loss)
@@ -60,7 +60,9 @@ def draw_labels(
     >>> print(draw_labels(jax.random.key(0), jnp.int32(0), num_classes=2))
     1
     """
-    drawn = jax.random.randint(key, (), 0, num_classes - int(exclude_true), jnp.int32)
+    drawn = jax.random.randint(
+        key, jnp.shape(label), 0, num_classes - int(exclude_true), jnp.int32
+    )
     return drawn + (drawn >= label).astype(jnp.int32) if exclude_true else drawn
 
 

@@ -1,12 +1,16 @@
 """Bad input: one line naming value and remedy, status 2, nothing written."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from small import NETWORK, refused, small_data
 
+import jax_unlearn as ju
 from jax_unlearn.cli import main
 from jax_unlearn.data import load_manifest
 from jax_unlearn.lab.store import load_model
@@ -245,3 +249,19 @@ def test_the_manifest_is_the_one_the_models_know(job):
     split, _ = load_manifest(job.split)
     both = np.union1d(split.forget, split.retain)
     np.testing.assert_array_equal(load_model(job.original).ids, both)
+
+
+def test_a_reader_that_closes_early_ends_it_quietly():
+    command = [sys.executable, "-m", "jax_unlearn", "--help"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        ended = subprocess.run(
+            command, stdout=closed, stderr=subprocess.PIPE, check=False
+        )
+    assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+def test_the_version(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"jax-unlearn {ju.__version__}\n"

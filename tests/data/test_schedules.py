@@ -216,3 +216,10 @@ def test_mistakes_are_named():
         zipped(EXAMPLES, [], RETAIN, batch_size=4, epochs=1)
     with pytest.raises(InputError, match="retain_ids holds 99"):
         sequential(EXAMPLES, FORGET, [99], batch_size=4, epochs=1)
+
+
+@pytest.mark.parametrize(("forget", "retain"), [([1, 1], [2, 3]), ([1, 2], [2, 3])])
+def test_an_id_that_comes_twice_is_refused(forget, retain):
+    word = f"come more than once, the first {forget[-1]}"
+    with pytest.raises(InputError, match=word):
+        zipped(EXAMPLES, forget, retain, batch_size=2, epochs=1)
