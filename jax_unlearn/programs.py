@@ -2,13 +2,16 @@
 
 On CPUs, jaxlib 0.10 hands convolutions to its YNN library, whose gradients of wide
 convolutions are slow and whose reductions are fast; `REDUCTIONS` keeps the latter
-alone. A rule on the sizes of the convolutions chooses: it looks at the program and at
-nothing else, so that a run resumed or repeated is compiled as before, to the same bits.
-Everything else is left to XLA, as is all on accelerators, and where this jaxlib does
-not know the option.
+alone. What is left slow then is the gradients of kernels: wide convolutions of `ju.zoo`
+are `in_parts`, unless models run side by side (`vmap`) or on several devices. A rule on
+the sizes of the convolutions chooses both: it looks at the program and at nothing else,
+so that a run resumed or repeated is compiled as before, to the same bits. Everything
+else is left to XLA, as is all on accelerators, and where this jaxlib does not know the
+option.
 
 The environment variable JAX_UNLEARN_COMPILE, or `using` in Python, chooses otherwise:
-"xla" leaves every program to XLA, "reductions" takes the option for all.
+"xla" leaves every program to XLA, "reductions" takes the option for all and leaves all
+convolutions to XLA.
 """
 
 import contextvars
@@ -43,7 +46,7 @@ MEMORY = 256  # programs of a function whose choices are remembered
 _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar(
     "chosen", default=None
 )
-_products = contextvars.ContextVar("products", default=False)
+_in_parts = contextvars.ContextVar("in_parts", default=False)
 _outside = core.get_opaque_trace_state(convention="flax")  # of no transformation
 
 
@@ -93,33 +96,24 @@ def using(name: str) -> Iterator[None]:
         _chosen.reset(token)
 
 
-@contextmanager
-def products() -> Iterator[None]:
-    """Let large convolutions of `ju.zoo` traced inside be products with patches.
+def in_parts() -> bool:
+    """Return whether wide convolutions traced now are to be `ju.zoo.in_parts`.
 
-    For `jax.vmap` over models on CPUs: each has kernels of its own, which makes XLA's
-    convolution a grouped one, slow there, and a matrix product a batch of products.
-
-    Source: our choice.
-
-    >>> with products():
-    ...     by_products()
+    >>> with parts(True):
+    ...     in_parts()
     True
     """
-    token = _products.set(True)
+    return _in_parts.get()
+
+
+@contextmanager
+def parts(allowed: bool) -> Iterator[None]:
+    """Say whether wide convolutions traced inside may be in parts."""
+    token = _in_parts.set(allowed)
     try:
         yield
     finally:
-        _products.reset(token)
-
-
-def by_products() -> bool:
-    """Return whether `products` is around.
-
-    >>> by_products()
-    False
-    """
-    return _products.get()
+        _in_parts.reset(token)
 
 
 def in_force() -> str | None:
@@ -149,15 +143,14 @@ class Program:
         donate_argnums: tuple[int, ...],
     ):
         self._static, self._named = static_argnums, static_argnames
+        self._functions = function, _with_parts(function)
         self._jit = functools.partial(
             jax.jit,
-            function,
             static_argnums=static_argnums,
             static_argnames=static_argnames,
             donate_argnums=donate_argnums,
         )
-        self._plain = self._jit()
-        self._tuned: dict[tuple, Callable] = {}  # by options
+        self._compiled: dict[tuple, Callable] = {}  # by convolutions and options
         self._wide: dict[Any, bool] = {}  # by what a program depends on
         functools.update_wrapper(self, function)
 
@@ -171,28 +164,33 @@ class Program:
 
     def _choose(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         chosen = in_force()
-        inside = core.get_opaque_trace_state(convention="flax") != _outside
-        if inside or chosen in (None, "xla"):
-            return self._plain
-        if chosen == "rule" and not self._is_wide(args, kwargs):
-            return self._plain
-        options = tuple(REDUCTIONS.items())
-        if options not in self._tuned:
-            self._tuned[options] = self._jit(compiler_options=REDUCTIONS)
-        return self._tuned[options]
+        if core.get_opaque_trace_state(convention="flax") != _outside:
+            return self._with(in_parts(), None)
+        if chosen in (None, "xla"):
+            return self._with(False, None)
+        allowed = chosen == "rule" and not _on_several((args, kwargs))
+        wide = chosen == "reductions" or self._is_wide(allowed, args, kwargs)
+        return self._with(allowed, tuple(REDUCTIONS.items()) if wide else None)
 
-    def _is_wide(self, args: tuple, kwargs: dict[str, Any]) -> bool:
+    def _with(self, allowed: bool, options: tuple | None) -> Any:
+        way = allowed, options
+        if way not in self._compiled:
+            own = {} if options is None else {"compiler_options": dict(options)}
+            self._compiled[way] = self._jit(self._functions[allowed], **own)
+        return self._compiled[way]
+
+    def _is_wide(self, allowed: bool, args: tuple, kwargs: dict[str, Any]) -> bool:
         static = [arg for place, arg in enumerate(args) if place in self._static]
         named = [(name, kwargs.get(name)) for name in self._named]
         traced = [arg for place, arg in enumerate(args) if place not in self._static]
         rest = {name: kwargs[name] for name in kwargs if name not in self._named}
         leaves, structure = jax.tree.flatten((traced, rest))
         forms = [(np.shape(leaf), getattr(leaf, "dtype", None)) for leaf in leaves]
-        program = *static, *named, structure, *forms
+        program = allowed, *static, *named, structure, *forms
         if program not in self._wide:
             if len(self._wide) >= MEMORY:
                 self._wide.clear()  # the rule decides alike when asked again
-            jaxpr = self._plain.trace(*args, **kwargs).jaxpr.jaxpr
+            jaxpr = self._with(allowed, None).trace(*args, **kwargs).jaxpr.jaxpr
             self._wide[program] = largest_convolution(jaxpr) >= LEAST
         return self._wide[program]
 
@@ -206,8 +204,8 @@ def jit(
 ) -> Any:
     """Compile a function that runs a network: `jax.jit`, its options chosen here.
 
-    Traced once for both choices; inside another transformation it is a plain `jax.jit`,
-    whose options are those of the outermost program.
+    Traced once for both options; inside another transformation it is a plain `jax.jit`,
+    whose options and convolutions are those of the outermost program.
 
     Args:
       function: to be compiled; left out, this is a decorator with arguments.
@@ -267,6 +265,23 @@ def largest_convolution(jaxpr: Any) -> int:
         for inner in core.jaxprs_in_params(equation.params):
             most = max(most, largest_convolution(inner))
     return most
+
+
+def _with_parts(function: Callable) -> Callable:
+    """Return the function, traced with `in_parts`."""
+
+    @functools.wraps(function)
+    def within(*args, **kwargs):
+        with parts(True):
+            return function(*args, **kwargs)
+
+    return within
+
+
+def _on_several(tree: Any) -> bool:
+    """Return whether an array lies on several devices."""
+    shardings = (getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(tree))
+    return any(own is not None and own.num_devices > 1 for own in shardings)
 
 
 def _several(numbers: int | tuple[int, ...]) -> tuple[int, ...]:

@@ -5,7 +5,6 @@ distributions (U-LiRA, KLoM, epsilon-forgetting) need many models of one request
 models leave most of an accelerator idle, and most of a CPU's time to the dispatch.
 """
 
-import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,15 +28,11 @@ HOWS = ("vmap", "map", "loop")
 
 
 class _Way(NamedTuple):
-    """What a program of an ensemble depends on: the step, how it is run, and where.
-
-    `products`: whether the networks convolve by matrix products, see `_way`.
-    """
+    """What a program of an ensemble depends on: the step, how it is run, and where."""
 
     step: Callable
     how: str
     mesh: Mesh | None = None
-    products: bool = False
 
 
 EnsembleCallback = Callable[[int, UnlearnState, UnlearnInfo], None]
@@ -72,8 +67,8 @@ def run_ensemble(
       keys: of the whole run, one a model, `[N]`.
       how: "vmap": one vectorised program; "map": one program, model after model inside
         it; "loop": a program for one model, called N times a step; "auto": what is
-        fastest in the first two steps. On CPUs, vmap suits matrix products, which large
-        convolutions of `ju.zoo` then are; others become grouped ones, slow there.
+        fastest in the first two steps. On CPUs, vmap suits matrix products, and makes
+        of convolutions grouped ones, slow there.
       mesh: devices to spread the models over, along an axis "ensemble" whose size
         divides N; each device runs its own models, none talks to another.
       check_every: how often, in steps, losses and updates are looked at.
@@ -103,12 +98,12 @@ def run_ensemble(
     if how == "auto":
         head = list(itertools.islice(steps, 2))
         steps = itertools.chain(head, steps)
-        ways = [_way(unlearner, name, mesh) for name in HOWS]
+        ways = [_Way(unlearner.step, name, mesh) for name in HOWS]
         ways = [way for way in ways if mesh is None or way.how != "loop"]
         times = [_seconds(way, states, head, keys) for way in ways] if head else [0.0]
         way = ways[int(np.argmin(times))]
     else:
-        way = _way(unlearner, how, mesh)
+        way = _Way(unlearner.step, how, mesh)
     first = np.asarray(states.step)
     carried, own = _begin(way, states, keys)
     losses: list[Any] = []
@@ -171,7 +166,7 @@ def step_seconds(
     (['loop', 'vmap'], True)
     """
     _check(states, schedules, keys)
-    ways = [_way(unlearner, how, _check_way(how, mesh, len(keys))) for how in hows]
+    ways = [_Way(unlearner.step, h, _check_way(h, mesh, len(keys))) for h in hows]
     steps = list(_steps(schedules))
     if not steps or repeats < 1:
         raise InputError(
@@ -219,15 +214,6 @@ def _check_way(how: str, mesh: Mesh | None, count: int) -> Mesh | None:
             "of fewer devices"
         )
     return automatic(mesh)
-
-
-def _way(unlearner: Unlearner, how: str, mesh: Mesh | None) -> _Way:
-    """Return the way; on CPUs, vmap's large convolutions are products.
-
-    Not where the switch of `programs` leaves all to XLA.
-    """
-    products = how == "vmap" and programs.in_force() not in (None, "xla")
-    return _Way(unlearner.step, how, mesh, products)
 
 
 def _steps(
@@ -298,7 +284,7 @@ def _step(way: _Way, states, batches, keys):
 
     def many(*stacked):
         if way.how == "vmap":
-            with programs.products() if way.products else contextlib.nullcontext():
+            with programs.parts(False):  # grouped convolutions are slower in parts
                 return jax.vmap(one)(*stacked)
         return jax.lax.map(lambda each: one(*each), stacked)
 

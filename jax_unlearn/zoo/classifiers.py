@@ -69,7 +69,7 @@ class SmallCNN(ConvClassifier):
       in_channels: channels of the images.
       batch_norm: whether BatchNorm follows each convolution (else a bias).
       dtype: compute dtype, e.g. `jnp.bfloat16`; parameters and logits are float32.
-      convolution: what convolves; `ju.zoo.in_parts` is the fast one on CPUs.
+      convolution: what convolves; by default XLA's, on CPUs as `ju.programs` says.
       rngs: random streams.
 
     >>> def logits(x):

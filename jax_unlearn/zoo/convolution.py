@@ -2,9 +2,8 @@
 
 Two things are slow on CPUs (jaxlib 0.10): the gradient of a kernel over many large
 images, which is one matrix product of a long inner dimension, and images smaller than
-the kernel, which no fast routine takes: `in_parts` helps both. A third is the grouped
-convolution that `jax.vmap` over models makes: there all networks here convolve by
-products with patches. Accelerators have no such trouble.
+the kernel, which no fast routine takes: `in_parts` helps both. `ju.programs` says where
+the networks here take it. Accelerators have no such trouble.
 """
 
 import math
@@ -22,19 +21,10 @@ PIXELS = 4096
 """Pixels of the images of a part: a few of 32 x 32, many of 8 x 8."""
 
 
-LEAST = 2**17
-"""Products a sample from which convolutions within `programs.products` are such.
-
-By `tests/benchmarks/bench_steps.py`, 8 channels at 32 x 32 take less than half as long
-so as grouped under XLA's own compile options, and about as long as grouped under
-`programs.REDUCTIONS`; at 14 x 14, below this bound, grouped under the latter is faster.
-"""
-
-
 def convolve(
     x: Array, kernel: Array, strides: Any, padding: Any, **options: Any
 ) -> Array:
-    """Return XLA's convolution; a large one by products within `programs.products`.
+    """Return XLA's convolution; a wide one `in_parts` where `ju.programs` says so.
 
     The arguments are those of `in_parts`, dilation and groups among them.
 
@@ -45,14 +35,16 @@ def convolve(
     >>> convolve(x, kernel, (1, 1), [(1, 1), (0, 0)], **options).ravel().tolist()
     [1.0, 3.0, 6.0, 5.0]
     """
-    if programs.by_products() and _is_large(x, kernel, strides) and _is_plain(options):
-        return _by_patches(x, kernel, strides, padding)
-    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+    parts = programs.in_parts() and _is_wide(x, kernel, strides) and _is_plain(options)
+    way = in_parts if parts else jax.lax.conv_general_dilated
+    return way(x, kernel, strides, padding, **options)
 
 
-def _is_large(x: Array, kernel: Array, strides: Any) -> bool:
-    outputs = math.prod(x.shape[1:3]) / math.prod(strides)
-    return outputs * math.prod(kernel.shape) >= LEAST
+def _is_wide(x: Array, kernel: Array, strides: Any) -> bool:
+    """Return whether the rule of `programs` takes it for wide."""
+    samples, *sides, channels = x.shape
+    products = math.prod(sides) * math.prod(kernel.shape) // math.prod(strides)
+    return products * samples // max(samples, channels) >= programs.LEAST
 
 
 def _is_plain(options: dict[str, Any]) -> bool:
@@ -91,8 +83,7 @@ def in_parts(
     >>> y[0, :, :, 0].tolist()[:2]
     [[4.0, 6.0, 6.0, 4.0], [6.0, 9.0, 9.0, 6.0]]
     """
-    grouped = programs.by_products() and _is_large(x, kernel, strides)
-    if grouped or min(x.shape[1:3]) < max(kernel.shape[:2]):
+    if min(x.shape[1:3]) < max(kernel.shape[:2]):
         return _by_patches(x, kernel, strides, padding)
 
     def plain(x: Array, kernel: Array) -> Array:

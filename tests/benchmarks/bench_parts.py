@@ -3,9 +3,9 @@
 Forward pass and both gradients of each convolution, each BatchNorm with ReLU, and the
 update of the parameters, at the shapes of CIFAR-10, times how often the network has
 it; their sums stand beside each other. Contestants take turns: XLA with
-`ju.programs.REDUCTIONS`, the same with `ju.zoo.in_parts`, PyTorch in its own layout,
-PyTorch channels-last. `--flags` runs the whole step of ResNet-18 once more for each set
-of XLA's flags, each in a process of its own, in turns. Run with `python
+`ju.programs.REDUCTIONS` and the same with `ju.zoo.in_parts`, then PyTorch in its own
+layout and channels-last. The whole step of ResNet-18 is run once more for each set of
+XLA's flags, each in a process of its own, in turns. Run with `python
 tests/benchmarks/bench_parts.py`; needs torch. `bench_steps.py` has its parts from here.
 """
 
@@ -223,10 +223,17 @@ def ju_params(module):
 
 
 def part(calls, times, *, repeats):
-    """Return the seconds of a part, as often as the network has it."""
-    for call in calls.values():
-        call()
-    found = turns(calls, repeats=repeats)
+    """Return the seconds of a part, as often as the network has it.
+
+    PyTorch after the others: its threads go on waiting for work for some milliseconds,
+    which slows whatever is measured next.
+    """
+    found = {}
+    for torch in (False, True):
+        group = {name: own for name, own in calls.items() if ("torch" in name) == torch}
+        for call in group.values():
+            call()
+        found |= turns(group, repeats=repeats)
     return {name: spread([times * t for t in own]) for name, own in found.items()}
 
 

@@ -1,21 +1,24 @@
 """Training steps on a CPU: how they are compiled, beside PyTorch, and of many models.
 
-SGD with momentum on one batch. The ways of this library take turns: XLA's own compile
-options, `ju.programs.REDUCTIONS`, and these with `ju.zoo.in_parts`; right after them
-PyTorch in its own layout and channels-last, in turns too. Then one step of several
-models by `run_ensemble`'s ways, and the parts of a step of ResNet-18 and VGG-16 (see
-bench_parts.py). `python tests/benchmarks/bench_steps.py` takes at most ten minutes,
-writes results/steps.json and the tables of README.md; needs torch.
+SGD with momentum on one batch. The choices of `ju.programs` take turns: the rule, which
+compiles wide networks by `REDUCTIONS` and has their wide convolutions `in_parts`; XLA's
+own compile options; `REDUCTIONS` alone; the rule with BatchNorm folded (bench_norm.py).
+Right after them PyTorch in its own layout and channels-last, in turns too. Then one
+step of several models by `run_ensemble`'s ways, the parts of a step of ResNet-18 and
+VGG-16 (bench_parts.py), and BatchNorm by other orders of the same sums.
+`python tests/benchmarks/bench_steps.py` takes at most ten minutes, writes
+results/steps.json and the tables of README.md; needs torch.
 """
 
-import functools
 import json
 import re
 import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
+import bench_norm
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +29,7 @@ from render import table
 
 import jax_unlearn as ju
 from jax_unlearn.drivers import ensemble
+from jax_unlearn.zoo import layers
 
 FOLDER = Path(__file__).parent
 BEGIN, END = "<!-- steps -->", "<!-- end of steps -->"
@@ -57,19 +61,15 @@ SETTINGS = {
     "digits CNN": Setting(ju.zoo.SmallCNN, "SmallCNN", {"width": 16}, 8, 1),
 }
 MANY = tuple(SETTINGS)[3:]  # of which several models are trained at once
-WAYS = {  # compile options and convolution
-    "xla": ("xla", None),
-    "reductions": ("reductions", None),
-    "in parts": ("reductions", ju.zoo.in_parts),
+TOGETHER = {  # how, what decides the compile options, and whether all is in parts
+    "vmap, xla": ("vmap", "xla", False),
+    "vmap, reductions": ("vmap", "reductions", False),
+    "vmap, in parts": ("vmap", "reductions", True),
+    "map": ("map", "rule", False),
+    "one by one": ("loop", "rule", False),
 }
-TOGETHER = {  # how, whether by products, compile options
-    "vmap, grouped": ("vmap", False, "xla"),
-    "vmap, grouped, reductions": ("vmap", False, "reductions"),
-    "vmap, products": ("vmap", True, "xla"),
-    "vmap, products, reductions": ("vmap", True, "reductions"),
-    "map": ("map", False, "rule"),
-    "one by one": ("loop", False, "rule"),
-}
+OURS = "rule", "xla", "reductions", "rule, BatchNorm folded"
+THEIRS = "torch", "torch channels-last"
 
 
 def given(setting, batch):
@@ -80,20 +80,22 @@ def given(setting, batch):
     return images, rng.integers(0, CLASSES, batch).astype(np.int32)
 
 
-def ours(setting, convolution=None):
+def ours(setting, *, norm=layers.batch_norm, **options):
     """Return model and unlearner of the library."""
-    options = setting.options | ({"convolution": convolution} if convolution else {})
-    network = functools.partial(
-        setting.network, CLASSES, in_channels=setting.channels, **options
-    )
-    model = ju.from_nnx(lambda rngs: network(rngs=rngs))
+    options = {"in_channels": setting.channels, **setting.options, **options}
+
+    def network(rngs):
+        with mock.patch.object(layers, "batch_norm", norm):
+            return setting.network(CLASSES, rngs=rngs, **options)
+
+    model = ju.from_nnx(network)
     return model, ju.methods.finetune(model, optax.sgd(RATE, momentum=MOMENTUM))
 
 
-def step_of(setting, way, batch):
+def step_of(setting, option, batch):
     """Return a call of one step of the library."""
-    option, convolution = WAYS[way]
-    model, alg = ours(setting, convolution)
+    option, _, other = option.partition(", ")
+    model, alg = ours(setting, **({"norm": bench_norm.folded} if other else {}))
     state = alg.init(*jax.jit(model.init)(jax.random.key(0), None))
     x, y = map(jnp.asarray, given(setting, batch))
     one, key = ju.UnlearnBatch(None, ju.Batch(x, y)), jax.random.key(0)
@@ -138,12 +140,11 @@ def step_of_torch(setting, batch, *, channels_last):
 def steps(name, *, batch, repeats, seconds):
     """Return the seconds a step of a network, each way and in PyTorch."""
     setting = SETTINGS[name]
-    rivals = {"torch": False, "torch channels-last": True}
     groups = (
-        {way: step_of(setting, way, batch) for way in WAYS},
+        {option: step_of(setting, option, batch) for option in OURS},
         {
-            kind: step_of_torch(setting, batch, channels_last=last)
-            for kind, last in rivals.items()
+            kind: step_of_torch(setting, batch, channels_last=kind != "torch")
+            for kind in THEIRS
         },
     )
     found = {}
@@ -152,20 +153,18 @@ def steps(name, *, batch, repeats, seconds):
             call()
         found |= turns(calls, repeats=repeats, seconds=seconds)
     middle = {kind: float(np.median(times)) for kind, times in found.items()}
-    best = [min(calls, key=lambda kind: middle[kind]) for calls in groups]
     return {
         "network": name,
-        "rule": "reductions" if largest(setting) >= ju.programs.LEAST else "xla",
+        "wide": largest(setting, batch) >= ju.programs.LEAST,
         "seconds": {kind: spread(times) for kind, times in found.items()},
-        "best": best,
-        "times_the_best_torch": middle[best[1]] / middle[best[0]],
+        "times_the_best_torch": min(middle[kind] for kind in THEIRS) / middle["rule"],
     }
 
 
-def largest(setting):
+def largest(setting, batch):
     """Return what the rule of `ju.programs` looks at."""
     model, _ = ours(setting)
-    x = jnp.asarray(given(setting, 2)[0])
+    x = jnp.asarray(given(setting, batch)[0])
     start = jax.eval_shape(model.init, jax.random.key(0), None)
     jaxpr = jax.make_jaxpr(lambda *a: model.apply(*a, train=True))(*start, x).jaxpr
     return ju.programs.largest_convolution(jaxpr)
@@ -173,13 +172,13 @@ def largest(setting):
 
 def step_of_many(setting, together, *, models, batch):
     """Return a call of one step of several models."""
-    how, products, option = TOGETHER[together]
-    model, alg = ours(setting)
+    how, option, parts = TOGETHER[together]
+    model, alg = ours(setting, **({"convolution": ju.zoo.in_parts} if parts else {}))
     start = jax.jit(model.init)
     states = [alg.init(*start(jax.random.key(i), None)) for i in range(models)]
     x, y = map(jnp.asarray, given(setting, batch))
     batches = [ju.UnlearnBatch(None, ju.Batch(x, y))] * models
-    way = ensemble._Way(alg.step, how, None, products)
+    way = ensemble._Way(alg.step, how)
     keys = jax.random.split(jax.random.key(0), models)
     carried, own = ensemble._begin(way, ensemble.stack(states), keys)
     carried = {"states": carried}
@@ -214,6 +213,7 @@ def measure(
     networks=tuple(SETTINGS),
     ensembles=MANY,
     parts=("ResNet-18", "VGG-16"),
+    norms=bench_norm.SHAPES,
     width=64,
 ):
     """Return the seconds a step of each network, of several models, and of parts."""
@@ -235,12 +235,15 @@ def measure(
     for name in parts:
         say(f"parts of {name}")
         shares.append(parts_of(name, **sizes))
+    say("BatchNorm")
+    normalisations = bench_norm.norms(batch=batch, shapes=norms, repeats=repeats)
     return {
         "benchmark": "steps",
         "batch": batch,
         "steps": rows,
         "ensembles": many,
         "parts": shares,
+        "norms": normalisations,
     }
 
 
@@ -251,18 +254,18 @@ def say(text):
 
 def tables(found):
     """Return the tables of a result."""
-    kinds = [*WAYS, "torch", "torch channels-last"]
+    kinds = [*OURS, *THEIRS]
     where = f"{found['processor']}, {found['threads']} threads, float32"
     rows = [
         [
             row["network"],
             *milliseconds(row, kinds),
-            row["rule"],
+            "yes" if row["wide"] else "no",
             f"{row['times_the_best_torch']:.2f}",
         ]
         for row in found["steps"]
     ]
-    heads = ["a step, ms", *kinds, "rule", "times the best torch"]
+    heads = ["a step, ms", *kinds, "wide", "rule, times the best torch"]
     text = f"`{found['command']}`; {where}, batch {found['batch']}\n\n"
     text += table(heads, rows)
     if found["ensembles"]:
@@ -274,7 +277,12 @@ def tables(found):
         text += "\n" + table(heads, rows)
     for share in found["parts"]:
         text += f"\n{parts_table(share)}"
-    return text
+    contestants = [*bench_norm.CONTESTANTS]
+    rows = [
+        [f"{row['side']} x {row['channels']}", *milliseconds(row, contestants)]
+        for row in found["norms"]
+    ]
+    return text + "\n" + table(["ms of BatchNorm and ReLU", *contestants], rows)
 
 
 def parts_table(share):
@@ -348,6 +356,7 @@ def main():
     asked = made.parse_args()
     quick: dict[str, Any] = {"networks": ["digits CNN"], "ensembles": ["digits CNN"]}
     quick |= {"batch": 8, "models": 2, "repeats": 2, "parts": ["ResNet-18"], "width": 4}
+    quick |= {"norms": [(4, 8)]}
     found = measure(seconds=asked.seconds, **quick if asked.quick else {})
     found = json.loads(json.dumps({**environment(), **found}, default=float))
     if asked.quick:

@@ -240,45 +240,15 @@ def spread_of(times, kind):
     return relative({kind: times[kind], JAX: times[JAX]}, JAX)[kind]
 
 
-def prepared(name, width, convolution=None):
-    """Return model, (parameters, state) and a random saliency mask of half of them.
-
-    The convolution is `in_parts` on CPUs, as told to users, and XLA's elsewhere.
-    """
-    if convolution is None:
-        on_cpu = jax.default_backend() == "cpu"
-        convolution = ju.zoo.in_parts if on_cpu else jax.lax.conv_general_dilated
-
-    def network(rngs):
-        options = {"width": width, "convolution": convolution, "rngs": rngs}
-        return NETWORKS[name](CLASSES, **options)
-
-    model = ju.from_nnx(network)
+def prepared(name, width):
+    """Return model, (parameters, state) and a random saliency mask of half of them."""
+    model = ju.from_nnx(lambda rngs: NETWORKS[name](CLASSES, width=width, rngs=rngs))
     start = jax.jit(model.init)(jax.random.key(0), None)
     leaves, structure = jax.tree.flatten(start[0])
     keys = jax.random.split(jax.random.key(1), len(leaves))
     noise = [jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
     mask = ju.masks.gradient_saliency(jax.tree.unflatten(structure, noise), keep=0.5)
     return model, start, mask
-
-
-def convolutions(name, problem, *, width, repeats, seconds):
-    """Return how many times as fast a step of RL is with the convolution for CPUs."""
-    ways = {"in_parts": ju.zoo.in_parts, "default": jax.lax.conv_general_dilated}
-    calls = {}
-    for way, convolution in ways.items():
-        given = prepared(name, width, convolution)
-        calls[way], _ = library(given[0], "RL", problem, *given[1:], pipeline=False)
-        calls[way]()
-    times = turns(calls, repeats=repeats, seconds=seconds)
-    return {
-        "network": name,
-        "samples_per_second": {
-            way: spread([sum(map(len, problem.batches)) / t for t in own])
-            for way, own in times.items()
-        },
-        "times_as_fast": relative(times, "in_parts")["default"],
-    }
 
 
 def twins(name, *, width):
@@ -336,11 +306,9 @@ def measure(
     torch.set_num_threads(threads())
     torch.manual_seed(0)
     problem = invent(batch=batch, steps=steps, unseen=unseen)
-    cells, ways = [], []
+    cells = []
     for name in networks:
         limits = {"repeats": repeats, "seconds": seconds}
-        if "RL" in methods:
-            ways.append(convolutions(name, problem, width=width, **limits))
         for method in methods:
             for pipeline in (False, True):
                 options = {"pipeline": pipeline, "width": width, "compiled": compiled}
@@ -357,7 +325,6 @@ def measure(
         "torch_threads": torch.get_num_threads(),
         "networks": [twins(name, width=width) for name in networks],
         "cells": cells,
-        "convolutions": ways,
     }
     return {**found, "agrees": agrees(found)}
 

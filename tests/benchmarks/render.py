@@ -110,23 +110,6 @@ def overhead(found):
     return table(["network", "passes", "batch", "weights", "to none"], rows)
 
 
-def convolutions(files):
-    """Return what convolutions in parts gain over XLA's own."""
-    rows = [
-        [cell["network"], *spreads(cell)]
-        for found in files
-        for cell in found["convolutions"]
-    ]
-    return table(["network", "in parts, samples/s", "XLA's, samples/s", "times"], rows)
-
-
-def spreads(cell):
-    """Return two speeds and their ratio."""
-    speeds = cell["samples_per_second"]
-    middle = [f"{speeds[kind]['median']:.1f}" for kind in ("in_parts", "default")]
-    return [*middle, spread(cell["times_as_fast"])]
-
-
 def parts(found):
     """Return seconds by kind of operation, and under each set of flags."""
     kinds = list(next(iter(found["sums"].values())))
@@ -141,7 +124,7 @@ def parts(found):
 
 PARTS = {
     "overhead": ("What weights add", overhead),
-    "torch": ("Beside PyTorch", torch),
+    "torch": ("Methods beside PyTorch", torch),
     "parts": ("Where the time of a ResNet-18 step goes", parts),
     "driver": ("Driver and compilation", driver),
     "costs": ("Weights and look-ahead", costs),
@@ -162,9 +145,6 @@ def page(folder):
             if "processor" in found:
                 where += f"; {found['processor']}, {found['threads']} threads, float32"
             texts.append(f"### {title}\n\n{where}\n\n{part(found)}")
-        if name == "torch" and files:
-            found = [json.loads(file.read_text()) for file in files]
-            texts.append(f"### Convolutions in parts\n\n{convolutions(found)}")
     return "\n".join(texts)
 
 

@@ -89,12 +89,18 @@ def test_the_twins_of_steps_are_the_same_networks(tiny, name):
 
 def test_steps_are_measured_and_written_between_the_marks(tiny, tmp_path):
     name = "digits CNN"
-    ways = {way: tiny.TOGETHER[way] for way in ("vmap, products", "one by one")}
+    ways = {way: tiny.TOGETHER[way] for way in ("vmap, in parts", "one by one")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiny, "TOGETHER", ways)
-        patch.setattr(tiny, "WAYS", {"xla": tiny.WAYS["xla"]})
+        patch.setattr(tiny, "OURS", ("rule", "rule, BatchNorm folded"))
         found = tiny.measure(
-            batch=4, models=2, repeats=1, networks=[name], ensembles=[name], parts=[]
+            batch=4,
+            models=2,
+            repeats=1,
+            networks=[name],
+            ensembles=[name],
+            parts=[],
+            norms=[(3, 2)],
         )
         found |= {"command": "bench", "processor": "P", "threads": 2}
         page = tmp_path / "README.md"
@@ -106,7 +112,8 @@ def test_steps_are_measured_and_written_between_the_marks(tiny, tmp_path):
     assert text.endswith("after\n")
     assert text.count("| digits CNN |") == 2
     assert "old" not in text
-    assert found["steps"][0]["rule"] == "xla"
+    assert not found["steps"][0]["wide"]
+    assert max(found["norms"][0]["apart"].values()) < 1e-5
     page.write_text("no marks")
     with pytest.raises(ValueError, match="add both lines"):
         tiny.write(found, page)

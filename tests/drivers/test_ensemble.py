@@ -17,6 +17,7 @@ from toys import batch, batchnorm_net, forms, mlp, trees_close
 import jax_unlearn as ju
 from jax_unlearn.drivers import ensemble
 from jax_unlearn.drivers.ensemble import run_ensemble, stack, step_seconds, unstack
+from jax_unlearn.zoo import convolution
 
 COUNT, STEPS = 8, 3
 KEYS = jax.random.split(jax.random.key(7), COUNT)
@@ -361,3 +362,23 @@ def test_the_benchmark_runs(monkeypatch, capsys):
     total = found["seconds"]["total"]
     assert found["ratio"]["vmap"] == pytest.approx(total["one by one"] / total["vmap"])
     assert told.err.startswith("2 models of linear on cpu: one by one ")
+
+
+@pytest.mark.parametrize(("how", "more"), [("vmap", False), ("loop", True)])
+def test_convolutions_of_models_side_by_side_are_not_in_parts(how, more, monkeypatch):
+    monkeypatch.setattr(ju.programs, "LEAST", 0)
+    monkeypatch.setattr(convolution, "PIXELS", 1)
+    model = ju.from_nnx(lambda rngs: ju.zoo.SmallCNN(3, width=2, rngs=rngs))
+    x, labels = jnp.ones((4, 5, 5, 1)), jnp.zeros(4, jnp.int32)
+    alg = ju.methods.finetune(model, optax.sgd(0.1))
+    state = alg.init(*jax.jit(model.init)(KEYS[0], x))
+    given = state, ju.UnlearnBatch(None, ju.Batch(x, labels)), KEYS[0]
+    if how == "vmap":
+        given = stack([given] * 2)
+    found = {}
+    for choice in ("rule", "xla"):
+        with ju.programs.using(choice):
+            way = ensemble._Way(alg.step, how)
+            program = ensemble._step.lower(way, *given).as_text()
+        found[choice] = program.count("stablehlo.convolution")
+    assert (found["rule"] > found["xla"]) == more

@@ -1,6 +1,5 @@
 """The convolution for CPUs is XLA's, to rounding, however it is differentiated."""
 
-import contextlib
 from typing import Any
 
 import jax
@@ -8,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
 import jax_unlearn as ju
 from jax_unlearn.zoo import convolution
-from jax_unlearn.zoo.layers import XLA, conv, halve
+from jax_unlearn.zoo.layers import conv, halve
 
 AXES = ("NHWC", "HWIO", "NHWC")
 CASES = {  # batch, side, kernel, stride, pixels a part
@@ -126,70 +126,43 @@ def test_networks_take_it(network):
     assert jnp.linalg.norm(flat - flat_) < 1e-3 * jnp.linalg.norm(flat_)
 
 
-PLAIN = {"several parts, the last one short", "a stride of two"}
+def convolutions(channels, devices=1, **options):
+    """Return how many the gradient of a layer's kernel has, by what decides."""
+    graph, state = nnx.split(conv(channels, channels, rngs=nnx.Rngs(0), **options))
+    mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
+    x = jax.device_put(
+        jnp.ones((24, 14, 14, channels)), NamedSharding(mesh, PartitionSpec("data"))
+    )
+
+    def total(state, x):
+        return jnp.sum(nnx.merge(graph, state)(x) ** 2)
+
+    found = {}
+    for choice in ju.programs.CHOICES:
+        with ju.programs.using(choice):
+            program = ju.programs.jit(jax.grad(total)).lower(state, x)
+        found[choice] = program.as_text().count("stablehlo.convolution")
+    return found
 
 
-@pytest.mark.parametrize("case", sorted(PLAIN))
-def test_products_of_many_models_are_their_convolutions(case, monkeypatch):
-    monkeypatch.setattr(convolution, "LEAST", 0)
-    batch, side, kernel, stride, _ = CASES[case]
-    x, weights = arrays(batch, side, kernel)
-    many = jnp.stack([x, 2 * x]), jnp.stack([weights, weights - 1])
-    window = ((stride, stride), [(kernel // 2, kernel // 2)] * 2)
-
-    def convolved(x, weights):
-        return convolution.convolve(x, weights, *window, dimension_numbers=AXES)
-
-    def gradients(*given):
-        y, pullback = jax.vjp(convolved, *given)
-        return y, pullback(jnp.cos(y))
-
-    with ju.programs.products():
-        actual = jax.vmap(gradients)(*many)
-    near(actual, jax.vmap(gradients)(*many))
+def test_wide_ones_of_the_networks_are_in_parts_where_the_rule_says(monkeypatch):
+    monkeypatch.setattr(convolution, "PIXELS", 8 * 14 * 14)
+    one = {"rule": 2, "xla": 2, "reductions": 2}
+    assert convolutions(16) == one | {"rule": 1 + 3}  # the forward pass, three parts
+    assert convolutions(16, convolution=ju.zoo.in_parts) == dict.fromkeys(one, 4)
+    assert convolutions(8) == one
+    assert convolutions(16, devices=2) == one
+    assert convolutions(32, feature_group_count=2) == one
+    assert convolutions(16, kernel_dilation=2) == one
 
 
-def test_products_can_be_differentiated_twice_each_way(monkeypatch):
-    monkeypatch.setattr(convolution, "LEAST", 0)
-
-    def convolved(x, weights):
-        options: dict[str, Any] = {"dimension_numbers": AXES}
-        pad = [(1, 1), (1, 1)]
-        return jnp.tanh(convolution.convolve(x, weights, (2, 2), pad, **options))
-
-    with ju.programs.products():
-        check_grads(convolved, arrays(2, 4, 3), order=2, rtol=2e-2, atol=2e-2)
-
-
-@pytest.mark.parametrize(
-    "options", [{"feature_group_count": 3}, {"rhs_dilation": (2, 2)}]
-)
-def test_products_leave_groups_and_dilations_to_xla(options, monkeypatch):
-    monkeypatch.setattr(convolution, "LEAST", 0)
-    x, weights = arrays(2, 5, 3)
-    if "feature_group_count" in options:
-        weights = weights[:, :, :1, :3]
-    window = ((1, 1), [(1, 1), (1, 1)])
-    options |= {"dimension_numbers": AXES}
-    with ju.programs.products():
-        actual = convolution.convolve(x, weights, *window, **options)
-    expected = jax.lax.conv_general_dilated(x, weights, *window, **options)
-    assert jnp.array_equal(actual, expected)
-
-
-@pytest.mark.parametrize(("side", "own"), [(32, False), (14, True)])
-def test_small_convolutions_of_many_models_are_grouped(side, own):
-    def operations(convolution, inside):
-        layer = conv(8, 8, convolution=convolution, rngs=nnx.Rngs(0))
-        with contextlib.ExitStack() as stack:
-            if inside:
-                stack.enter_context(ju.programs.products())
-            jaxpr = jax.make_jaxpr(layer)(jnp.ones((2, side, side, 8)))
-        return "conv_general_dilated[" in str(jaxpr)
-
-    for each in (XLA, ju.zoo.in_parts):
-        assert operations(each, inside=False)
-        assert operations(each, inside=True) == own
+def test_outside_the_programs_of_the_library_nothing_is_in_parts(monkeypatch):
+    monkeypatch.setattr(convolution, "PIXELS", 1)
+    layer = conv(16, 16, rngs=nnx.Rngs(0))
+    gradient = jax.grad(lambda x: jnp.sum(layer(x)))
+    assert (
+        str(jax.make_jaxpr(gradient)(jnp.ones((24, 14, 14, 16)))).count("custom") == 0
+    )
 
 
 def test_layers_hand_it_on():
