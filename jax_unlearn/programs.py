@@ -175,8 +175,9 @@ class Program:
     def _with(self, allowed: bool, options: tuple | None) -> Any:
         way = allowed, options
         if way not in self._compiled:
-            own = {} if options is None else {"compiler_options": dict(options)}
-            self._compiled[way] = self._jit(self._functions[allowed], **own)
+            own = None if options is None else dict(options)
+            made = self._jit(self._functions[allowed], compiler_options=own)
+            self._compiled[way] = made
         return self._compiled[way]
 
     def _is_wide(self, allowed: bool, args: tuple, kwargs: dict[str, Any]) -> bool:
