@@ -11,7 +11,6 @@ from rich.console import Console
 
 from jax_unlearn import audit as audits
 from jax_unlearn import report as reports
-from jax_unlearn.audit import ModelOutputs, PartLabels
 from jax_unlearn.cli.console import Reporter, open_console, print_audit, say, status
 from jax_unlearn.cli.sources import DataSource, Source
 from jax_unlearn.data import Dataset, digits, fingerprint
@@ -20,8 +19,7 @@ from jax_unlearn.drivers.ensemble import HOWS, local_mesh
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.lab.arrays import load_outputs, save_outputs
 from jax_unlearn.lab.catalog import load
-from jax_unlearn.lab.ensembles import run_ensembles
-from jax_unlearn.lab.modalities import modality_of
+from jax_unlearn.lab.ensembles import audit_of, run_ensembles
 from jax_unlearn.lab.plan import Plan, plan_of
 from jax_unlearn.lab.results import head, to_json
 from jax_unlearn.lab.store import SECONDS
@@ -101,15 +99,9 @@ def audited(
             say=functools.partial(say, console),
             **options,
         )
-    outputs = {role: ModelOutputs(**logits) for role, logits in made.logits.items()}
-    outputs = {"doing nothing": outputs.pop("original")} | outputs
-    retrained, labels = outputs.pop("retrain"), PartLabels(**made.labels)
     with status(console, "auditing"):
-        groups = modality_of(plan.training).metrics
-        figures = [c for c in audits.FIGURES if groups is None or c.group in groups]
-        given = outputs, retrained, labels
-        found = audits.audit(*given, figures=figures, resamples=resamples)
-    file = save_outputs(out / "outputs.npz", outputs, retrained, labels)
+        found, given = audit_of(made, plan.training, resamples=resamples)
+    file = save_outputs(out / "outputs.npz", *given)
     told = {
         **plan.record(),
         "title": f"{plan.title}: {models} models",

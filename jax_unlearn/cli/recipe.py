@@ -136,12 +136,14 @@ def tune(
 
 def recipe(
     name: tyro.conf.Positional[str | None] = None,
-    data: Path | None = None,
+    data: tuple[Path, ...] | None = None,
     out: Path | None = None,
     seeds: tuple[int, ...] | None = None,
     parts: tuple[str, ...] | None = None,
     classes: tuple[int, ...] | None = None,
     tune: bool = False,
+    minutes: float | None = None,
+    rivals: str | None = None,
     show: Annotated[bool, tyro.conf.arg(name="list")] = False,
     table: bool = False,
 ) -> None:
@@ -149,21 +151,26 @@ def recipe(
 
     Args:
       name: of the recipe; none lists them.
-      data: .npz file, where the recipe does not bring its own data.
+      data: .npz file, where the recipe does not bring its own data; parts of one data
+        set, in several files, are joined.
       out: folder of the run; default runs/NAME.
       seeds: default those of the recipe.
       parts: of the recipe; default all. ltu: main (the table with ablations and ρ),
         near and far (forget sets); field: field, class, linear; tables: random10,
-        gamma-1 and others.
+        gamma-1 and others; full: speed, random10, gamma-1, models, cifar100, trials.
       classes: of a generation recipe, to forget one at a time.
       tune: search the settings instead, on the recipe's search seeds; writes them to
         OUT/settings.json. A recipe that comes without settings searches them first.
+      minutes: of full: what fits into them is done, by priority; default 9.
+      rivals: of full: FILE.py:NAME of a function that times the same steps otherwise,
+        such as tests/benchmarks/torch_device.py:rivals.
       show: list the recipes with what they cost, and do nothing else.
       table: write the pages of all stored results to the folder OUT (default results)
         instead, their figures beside them.
     """
     screen = screen_of(consoles.open_console())
     asked = Asked(screen, data, out, seeds, parts, classes, tune or None)
+    asked = asked._replace(minutes=minutes, rivals=rivals)
     known = {one.name: one for one in RECIPES}
     if table:
         for option, value in {"name": name, **asked._asdict()}.items():

@@ -59,6 +59,7 @@ from jax_unlearn.data.streams import read_labels as read_labels
 from jax_unlearn.data.streams import streamed as streamed
 from jax_unlearn.data.subsets import by_distance as by_distance
 from jax_unlearn.data.subsets import confuse_classes as confuse_classes
+from jax_unlearn.data.subsets import joined as joined
 from jax_unlearn.data.subsets import retain_subset as retain_subset
 from jax_unlearn.data.subsets import shrink as shrink
 from jax_unlearn.data.subsets import subset as subset

@@ -16,7 +16,8 @@ from jax_unlearn.data.sources import Dataset, Examples
 from jax_unlearn.data.splits import draw_per_class, holdout, random_bits
 from jax_unlearn.errors import InputError
 
-__all__ = ["by_distance", "confuse_classes", "retain_subset", "shrink", "subset"]
+__all__ = ["by_distance", "confuse_classes", "joined", "retain_subset", "shrink"]
+__all__ += ["subset"]
 
 
 def retain_subset(
@@ -94,6 +95,39 @@ def subset(dataset: Dataset, *, train: int, test: int, seed: int = 0) -> Dataset
         _, ids = holdout(examples.labels, count=count, seed=seed)
         parts.append(Examples(examples.inputs[ids], examples.labels[ids]))
     return dataset._replace(train=parts[0], test=parts[1])
+
+
+def joined(datasets: Sequence[Dataset]) -> Dataset:
+    """Return data sets of the same classes as one, called as the first, in their order.
+
+    Equal test sets count once: parts of a training set may each come with the whole.
+
+    Raises:
+      InputError: none is given; other classes, shapes or types than the first has.
+
+    >>> from jax_unlearn.data.sources import digits
+    >>> both = joined([digits(), digits()])
+    >>> len(both.train.labels), len(both.test.labels)
+    (2000, 797)
+    """
+    if not datasets:
+        raise InputError("datasets=[]: give one or more")
+    first, tests = datasets[0], [datasets[0].test]
+    for one in datasets:
+        forms = [(d.class_names, d.train.inputs.shape[1:]) for d in (one, first)]
+        if forms[0] != forms[1] or one.train.inputs.dtype != first.train.inputs.dtype:
+            raise InputError(
+                f"{one.name}: {one.num_classes} classes, images "
+                f"{one.train.inputs.shape[1:]} of {one.train.inputs.dtype}, unlike "
+                f"{first.name}; join parts of one data set"
+            )
+        if not any(all(map(np.array_equal, one.test, test)) for test in tests):
+            tests.append(one.test)
+
+    def whole(parts: Sequence[Examples]) -> Examples:
+        return Examples(*map(np.concatenate, zip(*parts, strict=True)))
+
+    return first._replace(train=whole([d.train for d in datasets]), test=whole(tests))
 
 
 def by_distance(

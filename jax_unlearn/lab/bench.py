@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jax_unlearn.cards import Job
 from jax_unlearn.data import Dataset
 from jax_unlearn.drivers import checkpoint
 from jax_unlearn.drivers.loop import predict
@@ -55,7 +56,7 @@ class Bench:
     made again; None keeps nothing. `originals` is such a folder of another plan, whose
     original models are used where it has them. `save_every` are the least seconds
     between two saves of a model in the making, which a killed run goes on from; 0 saves
-    every step.
+    every step. `execute` runs the jobs, by default one step after another.
 
     Raises:
       InputError: in all that makes models, where training diverges.
@@ -70,14 +71,16 @@ class Bench:
         folder: Path | None = None,
         originals: Path | None = None,
         save_every: float = SECONDS,
+        execute: Callable[..., Trained] = execute,
     ):
         self.plan = plan
         self.dataset = dataset
         self.folder = folder
         self.originals = folder if originals is None else originals
         self.subject: Subject = subject_of(plan.training, dataset)
-        self._trainer = Trainer(self.subject, plan.training)
-        self._preparer = Preparer(self.subject)
+        self.trainer = Trainer(self.subject, plan.training, execute)
+        self.execute = execute
+        self.preparer = Preparer(self.subject)
         self._progress = progress or silent
         self._save_every = save_every
 
@@ -105,20 +108,32 @@ class Bench:
 
     def references(self, case: Case) -> Models:
         """Return original, Retrain and null."""
-        original, retrained, null = self.original(case.seed), self.retrained(case), None
-        if self.plan.null:
-            label = "null (Retrain, other seed)"
-            null = self._train("null", label, case, offset=NULL_SEED)
-        return Models(original, retrained, null)
+        original, retrained = self.original(case.seed), self.retrained(case)
+        return Models(original, retrained, self.null(case) if self.plan.null else None)
 
     def retrained(self, case: Case) -> Trained:
         """Return the model trained without the forget set."""
         return self._train("retrain", "Retrain", case, offset=RETRAIN_SEED)
 
+    def null(self, case: Case) -> Trained:
+        """Return another such model, of another seed."""
+        return self._train("null", "null (Retrain, other seed)", case, offset=NULL_SEED)
+
+    def has(self, seed: int, key: str) -> bool:
+        """Return whether a seed's model is kept, by the name of its folder."""
+        store = self.originals if key == "original" else self.folder
+        return store is not None and (store / f"seed-{seed}" / key).exists()
+
     def table(self, folder: Path | None) -> Any:
         """Return what collects the figures of this kind of model."""
         make = self.subject.modality.table
         return make(self.subject, self.plan.judging, folder, self._progress)
+
+    def prepared(self, setting: Unlearning, case: Case, original: Trained) -> Job:
+        """Return what makes a model forget, not run yet."""
+        given = setting, case.request, original
+        origin = Origin(self.plan.training, case.seed)
+        return self.preparer(*given, seed=case.seed, origin=origin)
 
     def unlearn(
         self,
@@ -136,11 +151,10 @@ class Bench:
         Raises:
           NonFiniteError: the loss diverged; names the step.
         """
-        seed, origin = case.seed, Origin(self.plan.training, case.seed)
+        seed = case.seed
 
         def make(series: Series | None) -> tuple[Trained, dict[str, Any]]:
-            given = setting, case.request, original
-            job = self._preparer(*given, seed=seed, origin=origin)
+            job = self.prepared(setting, case, original)
             infos = Infos()
             if series is not None:
                 series.carry("infos", infos)
@@ -151,7 +165,7 @@ class Bench:
                 report(step, state, info)
 
             key, options = jax.random.key(seed), {"callback": callback}
-            trained = execute(job, original[:2], key, series=series, **options)
+            trained = self.execute(job, original[:2], key, series=series, **options)
             if job.transform is not None:
                 self._progress(label, job.steps, job.steps)
             notes = infos.notes(weighted=setting.weighting != "uniform")
@@ -180,10 +194,10 @@ class Bench:
         training = self.plan.training
 
         def make(series: Series | None) -> tuple[Trained, dict[str, Any]]:
-            report = reporting(self._progress, label, self._trainer.steps(len(ids)))
+            report = reporting(self._progress, label, self.trainer.steps(len(ids)))
             with blamed(f"training {label}", training.learning_rate):
                 options = {"callback": report, "series": series}
-                return self._trainer(ids, seed=seed, **options), {"notes": {}}
+                return self.trainer(ids, seed=seed, **options), {"notes": {}}
 
         told = {"training": vars(training), "seed": seed}
         store = self.originals if key == "original" else self.folder

@@ -17,12 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jax_unlearn import data
+from jax_unlearn import audit, data
+from jax_unlearn.audit import ModelOutputs, PartLabels
 from jax_unlearn.data.files import read_npz
 from jax_unlearn.drivers.series import Series, locked
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.ensemble_models import ORIGINAL, PARTS, RETRAIN, Logits, Maker
 from jax_unlearn.lab.job import Progress, Trained, silent
+from jax_unlearn.lab.modalities import modality_of
 from jax_unlearn.lab.plan import Plan, check_labels, slug
 from jax_unlearn.lab.requests import Request, draw_cases
 from jax_unlearn.lab.settings import Unlearning
@@ -59,6 +61,7 @@ def run_ensembles(
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
     save_every: float = SECONDS,
+    maker: Callable[..., Maker] = Maker,
 ) -> Ensembles:
     """Make N models of each role for one request, many at a time, and none twice.
 
@@ -74,7 +77,7 @@ def run_ensembles(
     `run_ensemble`: "auto" is decided by a few steps of training, once for the folder
     (`models/how.json`), and a chunk that does not fill the mesh is padded. `say` is
     told the cost before the work begins, and which files are damaged; `save_every=0`
-    saves a chunk at every step.
+    saves a chunk at every step. `maker` makes the models.
 
     Raises:
       InputError: another process runs in the folder, a number that is not positive,
@@ -99,7 +102,7 @@ def run_ensembles(
             way = str(data.read_json(decided))
             if mesh is not None and way == "loop":
                 way = "auto"  # the folder was begun on one device
-        maker = Maker(plan, dataset, request, way, mesh, progress or silent)
+        makes = maker(plan, dataset, request, way, mesh, progress or silent)
         found = {role: files.found(role, count) for role in files.roles}
         missing = {
             role: [number for number in range(count) if number not in made]
@@ -107,22 +110,34 @@ def run_ensembles(
         }
         if any(missing.values()):
             size = min(chunk, max(map(len, missing.values())))
-            say(f"{count} models: {maker.estimate(missing, methods, size)}")
+            say(f"{count} models: {makes.estimate(missing, methods, size)}")
             if way == "auto":
-                data.write_atomic(decided, json.dumps(maker.how), overwrite=True)
+                data.write_atomic(decided, json.dumps(makes.how), overwrite=True)
         for role, begin, numbers in _chunks(files, missing, count, chunk):
             options = {"there": found[role], "seconds": save_every}
-            made = files.complete(maker, role, begin, numbers, **options)
+            made = files.complete(makes, role, begin, numbers, **options)
             found[role] = made | found[role]
     return Ensembles(
         {
             role: {p: np.stack([made[i][0][p] for i in range(count)]) for p in PARTS}
             for role, made in found.items()
         },
-        maker.labels,
+        makes.labels,
         request,
         {role: sum(s for _, s in made.values()) for role, made in found.items()},
     )
+
+
+def audit_of(
+    made: Ensembles, training: Any, *, resamples: int = 20
+) -> tuple[audit.Audit, tuple[dict[str, ModelOutputs], ModelOutputs, PartLabels]]:
+    """Audit models that were made; return that, and what was audited."""
+    outputs = {role: ModelOutputs(**logits) for role, logits in made.logits.items()}
+    outputs = {"doing nothing": outputs.pop(ORIGINAL)} | outputs
+    given = outputs, outputs.pop(RETRAIN), PartLabels(**made.labels)
+    groups = modality_of(training).metrics
+    figures = [c for c in audit.FIGURES if groups is None or c.group in groups]
+    return audit.audit(*given, figures=figures, resamples=resamples), given
 
 
 def _chunks(

@@ -147,6 +147,7 @@ class Infos:
         in the first and last quarter. "conflict", where there were two gradients: the
         cosine between them by step.
         """
+        weighted = weighted and bool(self.found)  # a run on the device shows no steps
         notes: dict[str, Any] = {"scatter": self._scatter()} if weighted else {}
         conflicts = [info.conflict for info in self.found]
         angles = [float(c) for angle in conflicts for c in np.ravel(np.asarray(angle))]

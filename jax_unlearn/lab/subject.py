@@ -52,8 +52,8 @@ def described(modality: Modality, network: Any, dataset: Dataset) -> Subject:
 class Trainer:
     """Train models of one setting from scratch, the compiled step shared."""
 
-    def __init__(self, subject: Subject, setting: Any):
-        self.subject, self.setting = subject, setting
+    def __init__(self, subject: Subject, setting: Any, execute: Any = execute):
+        self.subject, self.setting, self._execute = subject, setting, execute
         self._unlearners: dict[tuple[int, float], Unlearner] = {}
 
     def steps(self, samples: int) -> int:
@@ -70,7 +70,7 @@ class Trainer:
     ) -> Trained:
         """Train on samples; the seed is of start, order, augmentation and noise."""
         job, key = self.job(ids, seed=seed)
-        return execute(job, None, key, callback=callback, series=series)
+        return self._execute(job, None, key, callback=callback, series=series)
 
     def job(
         self, ids: np.ndarray, *, seed: int, share: float = 1.0, rate: float = 1.0

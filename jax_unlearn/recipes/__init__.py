@@ -6,7 +6,7 @@ its results in `results/`, and there `jax-unlearn recipe --table` writes its pag
 template of `templates/` and, where there is one, a reading in words.
 """
 
-from jax_unlearn.recipes import digits, generation, learned, ltu, proxies, tables
+from jax_unlearn.recipes import digits, full, generation, learned, ltu, proxies, tables
 
 RECIPES = (
     *(digits.DEMO_DIGITS, digits.FIELD_DIGITS, digits.CHAIN_DIGITS),
@@ -17,5 +17,6 @@ RECIPES = (
     *(tables.CIFAR100_FULL, tables.TINY_IMAGENET_FULL),
     *(proxies.PROXIES_FASHION, proxies.PROXIES_CIFAR10, proxies.LIRA_FASHION),
     *(learned.LEARNED_FASHION, learned.LEARNED_CIFAR10),
+    *(full.FULL_CIFAR10, full.FULL_CIFAR10_SMALL),
 )
 """All of them, in the order of the list."""

@@ -13,7 +13,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from jax_unlearn.data import Dataset, digits, from_npz, shrink, subset, write_atomic
+from jax_unlearn.data import Dataset, digits, from_npz, joined, shrink, subset
+from jax_unlearn.data import write_atomic as write_atomic
 from jax_unlearn.drivers.series import locked
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan
@@ -57,12 +58,14 @@ class Asked(NamedTuple):
     """What a run is asked for; None leaves the choice to the recipe."""
 
     screen: Screen
-    data: Path | None = None
+    data: Path | tuple[Path, ...] | None = None
     out: Path | None = None
     seeds: tuple[int, ...] | None = None
     parts: tuple[str, ...] | None = None
     classes: tuple[int, ...] | None = None
     tune: bool | None = None
+    minutes: float | None = None
+    rivals: str | None = None
 
 
 class Data(NamedTuple):
@@ -73,24 +76,41 @@ class Data(NamedTuple):
     shrink: int = 1  # how many times smaller the images are made
     given: bool = True  # in a file; else the data are scikit-learn's digits
 
-    def load(self, file: Path | None, name: str) -> Dataset:
-        """Return the data of the file; refuse one that is missing or not needed."""
+    def load(self, files: Path | Sequence[Path] | None, name: str) -> Dataset:
+        """Return the data of the files; refuse what is missing or not needed."""
+        datasets = self.every(files, name)
+        if len(datasets) > 1:
+            classes = " and ".join(str(one.num_classes) for one in datasets)
+            raise InputError(
+                f"data: files of {classes} classes; {name} reads one data set, give "
+                "its parts alone"
+            )
+        return datasets[0]
+
+    def every(self, files: Path | Sequence[Path] | None, name: str) -> list[Dataset]:
+        """Return a data set for each number of classes; files of as many are joined."""
+        files = (files,) if isinstance(files, Path) else files
         if not self.given:
-            if file is not None:
-                raise InputError(f"data={file}: {name} brings its own data")
-            return digits()
-        if file is None:
+            if files:
+                raise InputError(f"data={files[0]}: {name} brings its own data")
+            return [digits()]
+        if not files:
             raise InputError(
                 f"data=None: {name!r} needs --data FILE.npz with x_train, y_train, "
                 "x_test, y_test"
             )
-        dataset = from_npz(file)
+        found: dict[int, list[Dataset]] = {}
+        for dataset in map(from_npz, files):
+            found.setdefault(dataset.num_classes, []).append(dataset)
+        datasets = [joined(found[classes]) for classes in sorted(found)]
         if self.train:
-            dataset = subset(dataset, train=self.train, test=self.test)
-        return shrink(dataset, self.shrink)
+            sizes = {"train": self.train, "test": self.test}
+            datasets = [subset(dataset, **sizes) for dataset in datasets]
+        return [shrink(dataset, self.shrink) for dataset in datasets]
 
 
 DIGITS = Data(given=False)
+OPTIONS = ("parts", "classes", "tune", "minutes", "rivals")  # of some recipes alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,11 +120,12 @@ class Recipe:
     name: str  # on the command line; its results and its page are named after it
     title: str  # of its page
     what: str  # it does, in a few words
-    start: Callable[["Recipe", Asked, Dataset, Path], None]  # runs it in a folder
+    start: Callable[["Recipe", Asked, Any, Path], None]  # runs it in a folder
     cpu: str  # how long it takes on two cores
     accelerator: str = "not measured"
     data: Data = DIGITS
-    options: tuple[str, ...] = ()  # of `Asked`'s parts, classes and tune
+    options: tuple[str, ...] = ()  # of `OPTIONS`
+    several: bool = False  # whether `start` is given a list of data sets
     study: Any = None  # what `start` runs; or another recipe, whose models it looks at
     figures: Callable[[Results], Drawings] = lambda found: {}
     page: str = "tables"  # template of its page
@@ -116,14 +137,15 @@ class Recipe:
 
     def run(self, asked: Asked) -> None:
         """Run it, or go on with it: what its folder holds is not made again."""
-        for option in {"parts", "classes", "tune"} - {*self.options}:
+        for option in {*OPTIONS} - {*self.options}:
             if (value := getattr(asked, option)) is not None:
                 raise InputError(
                     f"{option}={value}: {self.name} has no such option; leave it out"
                 )
         models = self.study if isinstance(self.study, Recipe) else self
         folder = Path("runs") / models.name if asked.out is None else asked.out
-        self.start(self, asked, self.data.load(asked.data, self.name), folder)
+        load = self.data.every if self.several else self.data.load
+        self.start(self, asked, load(asked.data, self.name), folder)
 
 
 def declared(name: str, start: Any, **values: Any) -> Recipe:
@@ -154,21 +176,22 @@ def publish(
 
 
 def keep(screen: Screen, path: Path, results: Results) -> None:
-    """Write results without what is only drawn: histograms, point clouds, images."""
-
-    def short(value: Any) -> Any:
-        if isinstance(value, list):
-            return [short(one) for one in value]
-        if not isinstance(value, Mapping):
-            return value
-        return {
-            name: {} if name in ("scatter", "grids") else short(one)
-            for name, one in value.items()
-            if name not in ("histograms", "confusion")
-        }
-
-    text = json.dumps(short(results), allow_nan=False) + "\n"
+    """Write results without what is only drawn."""
+    text = json.dumps(shortened(results), allow_nan=False) + "\n"
     screen.say(f"results: {write_atomic(path, text, overwrite=True)}")
+
+
+def shortened(value: Any) -> Any:
+    """Return results without what is only drawn: histograms, point clouds, images."""
+    if isinstance(value, list):
+        return [shortened(one) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        name: {} if name in ("scatter", "grids") else shortened(one)
+        for name, one in value.items()
+        if name not in ("histograms", "confusion")
+    }
 
 
 def seed_by_seed(

@@ -183,7 +183,7 @@ class Table:
             }
         if RETRAIN not in self._rows:
             return summary
-        retrain = self._rows[RETRAIN].of("metrics")
+        retrain = self._rows[RETRAIN].of("metrics")[: len(metrics)]
         for figure in (audit.avg_gap, audit.tow, audit.tow_mia):
             values = [figure(m, r) for m, r in zip(metrics, retrain, strict=True)]
             summary[figure.__name__] = spread(values)
@@ -208,12 +208,13 @@ class Table:
         compared = audit.compare(
             row.of("metrics"),
             retrain,
-            null.of("metrics"),
-            nothing=None if nothing is None else nothing.of("metrics"),
+            null.of("metrics")[: len(retrain)],
+            nothing=None if nothing is None else nothing.of("metrics")[: len(retrain)],
         )
         found: dict[str, Any] = {"comparison": compared._asdict()}
         if nothing is not None:
-            test = audit.paired_test(row.of("deviation"), nothing.of("deviation"))
+            before = nothing.of("deviation")[: len(retrain)]
+            test = audit.paired_test(row.of("deviation"), before)
             found["deviation_test"] = test._asdict()
         return found
 

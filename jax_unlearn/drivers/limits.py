@@ -1,0 +1,158 @@
+"""The two limits of a step on one device: its operations, and the bytes it moves.
+
+No step is faster than its operations at the device's peak rate, nor than its bytes at
+the memory's; the larger time is the bound, and the first over the measured time is the
+share of the peak that is reached.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jax.extend.core import jaxprs_in_params
+
+__all__ = ["PEAKS", "Cost", "Peak", "cost_of", "peak_of", "xla_bytes"]
+
+
+class Peak(NamedTuple):
+    """What one device does at most.
+
+    Attributes:
+      flops: bfloat16 operations a second on dense matrices; float16 where noted.
+      bandwidth: bytes a second from and to its own memory.
+      source: who says so.
+    """
+
+    flops: float
+    bandwidth: float
+    source: str
+
+
+_HOPPER = "NVIDIA H100 data sheet; half of what it says of sparse matrices"
+_H200 = "NVIDIA H200 data sheet; half of what it says of sparse matrices"
+_A100 = "NVIDIA A100 data sheet"
+_TPU = "Cloud TPU documentation, system architecture, a chip"
+PEAKS = {
+    "NVIDIA H200": Peak(989e12, 4.8e12, _H200),
+    "NVIDIA H100 80GB HBM3": Peak(989e12, 3.35e12, _HOPPER),
+    "NVIDIA H100 PCIe": Peak(756e12, 2.0e12, _HOPPER),
+    "NVIDIA A100-SXM4-40GB": Peak(312e12, 1.555e12, _A100),
+    "NVIDIA A100-SXM4-80GB": Peak(312e12, 2.039e12, _A100),
+    "NVIDIA L4": Peak(121e12, 0.3e12, "NVIDIA L4 data sheet; half of sparse"),
+    "Tesla T4": Peak(65e12, 0.32e12, "NVIDIA T4 data sheet, float16"),
+    "TPU v4": Peak(275e12, 1.228e12, _TPU),
+    "TPU v5 lite": Peak(197e12, 0.819e12, _TPU),
+    "TPU v5": Peak(459e12, 2.765e12, _TPU),
+    "TPU v6 lite": Peak(918e12, 1.64e12, _TPU),
+}
+"""By `jax.Device.device_kind`."""
+
+
+def peak_of(kind: str) -> Peak | None:
+    """Return the peak of a kind of device; None where none is known, as of CPUs.
+
+    Args:
+      kind: `jax.devices()[0].device_kind`; a longer name than the table's, such as
+        "NVIDIA H200 NVL", has none, for it is another card.
+
+    Source: data sheets, named in each `Peak`.
+
+    >>> peak_of("TPU v5 lite").flops
+    197000000000000.0
+    """
+    return PEAKS.get(kind)
+
+
+class Cost(NamedTuple):
+    """What one call of a program costs at least.
+
+    Attributes:
+      flops: operations of its convolutions and matrix products.
+      bytes: moved by them, by its reductions and as its arguments and results; all
+        that goes element by element counts as fused into these, for nothing.
+    """
+
+    flops: float
+    bytes: float
+
+    def seconds(self, peak: Peak) -> dict[str, float]:
+        """Return the least seconds by each of the limits.
+
+        >>> Cost(4e12, 1e9).seconds(Peak(2e12, 1e9, "made up"))
+        {'operations': 2.0, 'bytes': 1.0}
+        """
+        return {
+            "operations": self.flops / peak.flops,
+            "bytes": self.bytes / peak.bandwidth,
+        }
+
+
+def cost_of(function: Callable[..., Any], *arguments: Any) -> Cost:
+    """Return the cost of a function, traced and not compiled: no device is needed.
+
+    A multiplication and an addition count as two operations, products with the zeros of
+    padding among them, those with the zeros between the samples of a strided
+    convolution's gradient not. A scan counts as often as it repeats; of branches the
+    dearest counts; another loop counts once.
+
+    Args:
+      function: of the arguments, compiled or not.
+      arguments: arrays, or `jax.ShapeDtypeStruct`s in their place.
+
+    Source: our choice; the operations are the usual ones of shares of the peak. XLA's
+    own account leaves out what a library does, as convolutions on GPUs.
+
+    >>> import jax.numpy as jnp
+    >>> def f(x):
+    ...     return jax.lax.scan(lambda x, _: (x @ x, None), x, length=3)[0]
+    >>> cost_of(f, jnp.ones((4, 4))).flops == 3 * 2 * 4**3
+    True
+    """
+    closed = jax.make_jaxpr(function)(*arguments)
+    flops, moved = _counted(closed.jaxpr)
+    ends = [*closed.in_avals, *closed.out_avals]
+    return Cost(float(flops), float(moved + sum(map(_size, ends))))
+
+
+def xla_bytes(compiled: jax.stages.Compiled) -> float | None:
+    """Return the bytes that XLA counts as moved by a program; None if it says nothing.
+
+    >>> f = jax.jit(lambda x: x + 1).lower(jax.ShapeDtypeStruct((8,), "float32"))
+    >>> xla_bytes(f.compile())
+    64.0
+    """
+    told: Any = compiled.cost_analysis() or {}
+    return (told[0] if isinstance(told, list) else told).get("bytes accessed")
+
+
+def _size(aval: Any) -> int:
+    dtype = getattr(aval, "dtype", None)
+    return 0 if dtype is None else math.prod(aval.shape) * dtype.itemsize
+
+
+def _counted(jaxpr: Any) -> tuple[int, int]:
+    """Return operations and bytes, without those of arguments and results."""
+    flops = moved = 0
+    for equation in jaxpr.eqns:
+        name, told = equation.primitive.name, equation.params
+        given = [variable.aval for variable in equation.invars]
+        made = [variable.aval for variable in equation.outvars]
+        inner = [_counted(one) for one in jaxprs_in_params(told)]
+        times = told["length"] if name == "scan" else 1
+        join = max if name == "cond" else sum
+        flops += times * join([one[0] for one in inner] or [0])
+        moved += times * join([one[1] for one in inner] or [0])
+        if name == "conv_general_dilated":
+            kernel, spec = given[1].shape, told["dimension_numbers"].rhs_spec
+            between = math.prod(told["lhs_dilation"])
+            products = math.prod(made[0].shape) * math.prod(kernel)
+            flops += 2 * products // max(kernel[spec[0]] * between, 1)
+        elif name == "dot_general":
+            (contracted, _), _ = told["dimension_numbers"]
+            depth = math.prod(given[0].shape[axis] for axis in contracted)
+            flops += 2 * math.prod(made[0].shape) * depth
+        elif not name.startswith("reduce_"):
+            continue
+        moved += sum(map(_size, [*given, *made]))
+    return flops, moved

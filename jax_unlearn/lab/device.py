@@ -1,0 +1,187 @@
+"""Jobs run whole on the device, their programs compiled ahead in threads.
+
+What `Bench` takes for `execute` where the data fit the device's memory: the samples
+stay there, a job is one program (`ju.resident`), and others are compiled meanwhile.
+"""
+
+import dataclasses
+import re
+import time
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jax_unlearn.cards import Job, Variables
+from jax_unlearn.data import Examples
+from jax_unlearn.drivers import resident
+from jax_unlearn.drivers.limits import cost_of, peak_of
+from jax_unlearn.drivers.loop import run
+from jax_unlearn.drivers.stacking import stack, unstack
+from jax_unlearn.errors import NonFiniteError
+from jax_unlearn.lab.bench import Bench
+from jax_unlearn.lab.ensemble_models import Maker
+from jax_unlearn.lab.job import Trained, checked, execute
+from jax_unlearn.lab.requests import Request
+from jax_unlearn.lab.settings import Unlearning
+from jax_unlearn.types import Array
+
+
+class Call(NamedTuple):
+    """A job, its program, and what that is called with."""
+
+    job: Job
+    program: Any
+    arguments: tuple[Any, ...]
+
+    @property
+    def form(self) -> Hashable:
+        """Equal for calls that one compiled program serves."""
+        leaves, structure = jax.tree.flatten(self.arguments)
+        return self.program, structure, *((x.shape, x.dtype) for x in leaves)
+
+
+class Device:
+    """Run jobs on samples that stay on the device; a call is `lab.job.execute`.
+
+    Losses are looked at when a job has ended; nothing is saved on the way, and neither
+    guards nor rewinding are known here. On CPUs, where a convolution is slow inside of
+    a loop, the job goes step by step and nothing is compiled ahead, unless `whole`.
+    """
+
+    def __init__(self, examples: Examples, *, threads: int = 1, whole: bool = False):
+        self.whole = whole or jax.default_backend() != "cpu"
+        self._host, self._examples = examples, resident.place(examples)
+        self._pool = ThreadPoolExecutor(threads)
+        self._ready: dict[Hashable, Future[resident.Ready]] = {}
+
+    def __call__(
+        self, job: Job, at: Variables | None, key: Array, **unused: Any
+    ) -> Trained:
+        """Run a job, its compilation timed apart; `NonFiniteError` if it diverged."""
+        if job.transform is not None or not self.whole:
+            return execute(job, at, key)
+        call, begun = self.call(job, at, key), time.perf_counter()
+        ready, compiled = self.compiled(call).call, time.perf_counter()
+        states, report = jax.block_until_ready(ready(*call.arguments))
+        seconds = {
+            "prepare": job.prepare_seconds,
+            "compile": compiled - begun,
+            "run": time.perf_counter() - compiled,
+        }
+        if not np.isfinite(np.asarray(sum(report))).all():
+            raise NonFiniteError("the loss or the update is not finite", job.steps)
+        (state,) = unstack(states)
+        finish = job.finish or (lambda state: (state.params, state.model_state))
+        return Trained(*finish(state), seconds)
+
+    def call(
+        self, job: Job, at: Variables | None, key: Array, *, steps: int | None = None
+    ) -> Call:
+        """Return the program of a job, or of its first steps, with its arguments."""
+        unlearner, schedule = checked(job)
+        schedule = dataclasses.replace(
+            schedule, steps=min(steps or schedule.steps, schedule.steps)
+        )
+        state = unlearner.init(*(job.start or at or ()))
+        feed = resident.listed(schedule, self._host)
+        given = stack([state]), self._examples, stack([feed]), key[None]
+        return Call(job, resident.program(unlearner, epochs=1), given)
+
+    def compiled(self, call: Call) -> resident.Ready:
+        """Return the compiled program of a call, awaited if it is being compiled."""
+        own: Future[resident.Ready] = Future()
+        if self._ready.setdefault(call.form, own) is own:
+            try:
+                pair = {"": (call.program, call.arguments)}
+                own.set_result(resident.compiled_together(pair, threads=1)[""])
+            except Exception as error:
+                own.set_exception(error)
+        return self._ready[call.form].result()
+
+    def ahead(self, make: Callable[[], Call]) -> Future[Call]:
+        """Prepare and compile a call in a thread, after all that was asked before."""
+
+        def both() -> Call:
+            call = make()
+            if self.whole:
+                self.compiled(call)
+            return call
+
+        return self._pool.submit(both)
+
+    def speed(self, call: Call, *, turns: int = 3) -> dict[str, Any]:
+        """Time a call of some steps; return rates, costs and the share of the peak."""
+        unlearner, schedule = checked(call.job)
+        (states, *rest), seconds = call.arguments, []
+        steps, key = rest[1].row.size, rest[2][0]
+        if not self.whole:
+            (states,) = unstack(states)
+            batches = [schedule[step] for step in range(steps)]
+        for _ in range(turns + 1):
+            begun = time.perf_counter()
+            if self.whole:
+                states, _ = self.compiled(call).call(states, *rest)
+            else:
+                states = run(unlearner, states, batches, key)
+            jax.block_until_ready(states)
+            seconds.append(time.perf_counter() - begun)
+        step, compiling = min(seconds[1:]) / steps, seconds[0] - min(seconds[1:])
+        if self.whole:
+            ready = self.compiled(call)
+            (states,), compiling = unstack(states), ready.traced + ready.compiled
+        batch = schedule[0]
+        cost = cost_of(unlearner.step, states, batch, key)
+        size = sum(len(part.labels) for part in batch[:2] if part is not None)
+        peak = peak_of(jax.devices()[0].device_kind)
+        return {
+            "samples_a_step": size,
+            "milliseconds_a_step": 1e3 * step,
+            "samples_per_second": size / step,
+            "flops_a_step": cost.flops,
+            "bytes_a_step": cost.bytes,
+            "share_of_peak": peak and cost.flops / peak.flops / step,
+            "least_milliseconds": peak
+            and {name: 1e3 * least for name, least in cost.seconds(peak).items()},
+            "compile_seconds": max(compiling, 0.0),
+        }
+
+
+class DeviceMaker(Maker):
+    """Models of one request made one after another on the device."""
+
+    def __init__(self, bench: Bench, *given: Any):
+        super().__init__(*given)
+        self._trainer, self._preparer = bench.trainer, bench.preparer
+        self._execute = bench.execute
+
+    def estimate(self, *unused: Any) -> str:
+        """Measure nothing: who asks has done so."""
+        return "one after another, on the device"
+
+    def _together(self, label: str, jobs: Sequence[Job], keys, series) -> list[Trained]:
+        pairs = zip(jobs, keys, strict=True)
+        return [self._execute(job, None, key) for job, key in pairs]
+
+
+def samples_of(setting: Unlearning, request: Request, epochs: int) -> float:
+    """Return the gradients of single samples that a method takes, by its card's cost.
+
+    `epochs` are the original training's. A reference set that is read whole at each
+    step adds its forward passes, a third of a gradient each.
+
+    >>> request = Request(*(np.arange(n) for n in (10, 90, 20)))
+    >>> samples_of(Unlearning.of(method="finetune", epochs=2), request, 30)
+    180.0
+    """
+    formula = re.split("[:;]", setting.card.cost)[0].removeprefix("at least ")
+    sizes = {"E": setting.epochs, "T": epochs, "F": len(request.forget)}
+    sizes["R"] = setting.rho * len(request.retain)
+    names = {**vars(setting.options), **sizes, "__builtins__": {}}
+    found, options = eval(formula.replace("·", "*"), names), setting.weighting_options
+    if setting.weighting_card.reference(options) == "whole":
+        every = options.every if options.estimator == "every" else 1
+        found *= 1 + len(request.unseen) / (3 * every * setting.batch_size)
+    return float(found)
