@@ -144,10 +144,14 @@ def _counted(jaxpr: Any) -> tuple[int, int]:
         flops += times * join([one[0] for one in inner] or [0])
         moved += times * join([one[1] for one in inner] or [0])
         if name == "conv_general_dilated":
-            kernel, spec = given[1].shape, told["dimension_numbers"].rhs_spec
+            numbers = told["dimension_numbers"]
+            sides = zip(numbers.lhs_spec[2:], numbers.rhs_spec[2:], strict=True)
+            # of a kernel larger than the image, as in second derivatives, the rest
+            # meets padding alone
+            window = [min(given[0].shape[i], given[1].shape[k]) for i, k in sides]
+            depth = given[1].shape[numbers.rhs_spec[1]] * math.prod(window)
             between = math.prod(told["lhs_dilation"])
-            products = math.prod(made[0].shape) * math.prod(kernel)
-            flops += 2 * products // max(kernel[spec[0]] * between, 1)
+            flops += 2 * math.prod(made[0].shape) * depth // max(between, 1)
         elif name == "dot_general":
             (contracted, _), _ = told["dimension_numbers"]
             depth = math.prod(given[0].shape[axis] for axis in contracted)

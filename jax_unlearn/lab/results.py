@@ -30,11 +30,19 @@ def environment() -> dict[str, Any]:
     """Return versions and device, for records."""
     packages = ("jax-unlearn", "jax", "flax", "optax", "numpy", "scikit-learn")
     return {
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "versions": {name: _version(name) for name in packages},
         "python": platform.python_version(),
         "device": jax.devices()[0].device_kind,
         "cores": os.cpu_count(),
     }
+
+
+def _version(name: str) -> str:
+    """Return the version of a package, also of one run from a copy of its source."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def to_json(value: Any) -> str:

@@ -9,6 +9,7 @@ it ends: the same command goes on. Settings come from the search at small size b
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from jax_unlearn.recipes.search import Yardstick
 from jax_unlearn.recipes.tables import CIFAR10
 
 MINUTES = 9.0
-CHUNK = 4  # models of each kind that are made before these are audited
+CHUNK = 8  # models of each kind that are made before these are audited
 
 
 def scaled(setting: Unlearning, before: Training, after: Training) -> Unlearning:
@@ -61,6 +62,8 @@ class Part:
     def __init__(
         self, name: str, size: Any, dataset: Dataset, device: Device, folder: Path
     ):
+        # what is measured on the host, in order, while the device goes on
+        self.host, self.measured = ThreadPoolExecutor(1), []
         self.told = packaged("grids/full.toml")["parts"][name]
         self.name, self.size, self.device, self.folder = name, size, device, folder
         self.training = Training(**size[self.told["network"]])
@@ -134,6 +137,10 @@ class Part:
         if self.told["kind"] in kinds:
             yield from kinds[self.told["kind"]](piece)
 
+    def measure(self, function: Callable[..., None], *given: Any) -> None:
+        """Do it after all that was asked before, while the device goes on."""
+        self.measured.append(self.host.submit(function, *given))
+
     def _table(self, piece: Any) -> Iterator[Piece]:
         """Yield every model of every seed, which is measured when it is there."""
         bench, epochs, last = self.bench, self.training.epochs, None
@@ -141,26 +148,26 @@ class Part:
 
         def add(key: str, label: str, trained: Trained, *told: Any) -> None:
             table.add(key, label, trained, *told)
-            self.results = {
-                **head(self.plan.record(), bench.dataset),
-                **table.summary(),
-            }
+            if key not in ("retrain", "original"):  # before the null nothing compares
+                record = head(self.plan.record(), bench.dataset)
+                self.results = {**record, **table.summary()}
 
         def original(case):
             originals[case.seed] = bench.original(case.seed)
 
         def retrain(case):
             retrained = bench.retrained(case)
-            table.start(case.request, retrained, case.seed)
-            add("retrain", "Retrain", retrained)
-            add("original", "Original (nothing done)", originals[case.seed])
+            self.measure(table.start, case.request, retrained, case.seed)
+            self.measure(add, "retrain", "Retrain", retrained)
+            label = "Original (nothing done)"
+            self.measure(add, "original", label, originals[case.seed])
 
         def null(case):
-            add("null", "Null (Retrain, other seed)", bench.null(case))
+            self.measure(add, "null", "Null (Retrain, other seed)", bench.null(case))
 
         def unlearn(label, setting, case):
             made = bench.unlearn(label, setting, case, originals[case.seed])
-            add(slug(label), label, made.trained, setting, made.notes)
+            self.measure(add, slug(label), label, made.trained, setting, made.notes)
 
         for seed in self.plan.seeds:
             case = bench.case(seed)
@@ -216,9 +223,13 @@ class Part:
         given = self.plan, self.bench.dataset, self.folder
         options = {"count": count, "methods": self.plan.methods, "how": "loop"}
         made = run_ensembles(*given, maker=maker, chunk=CHUNK, **options)
-        found, _ = audit_of(made, self.training)
-        record = head(self.plan.record(), self.bench.dataset)
-        self.results = {**record, "audit": audit.to_record(found)}
+
+        def look() -> None:
+            found = audit.to_record(audit_of(made, self.training)[0])
+            record = head(self.plan.record(), self.bench.dataset)
+            self.results = {**record, "audit": found}
+
+        self.measure(look)
 
     def _trials(self, piece: Any) -> Iterator[Piece]:
         """Yield on each seed the rates around that of every setting."""
@@ -331,18 +342,26 @@ def _run(recipe: Recipe, asked: Asked, every: list[Dataset], folder: Path) -> No
             screen.say(line)
         clock: list[dict[str, Any]] = []
 
-        def told_of(done: Done) -> None:
-            piece, seconds, _, reason = done
-            row = {"name": piece.name, "foreseen": piece.seconds, "seconds": seconds}
-            clock.append({**row, "reason": reason})
+        def save() -> None:
             found = {name: part.results for name, part in parts.items() if part.results}
             own = {"speed": speed, "clock": clock}
             text = to_json(shortened({**before, **found, **own}))
             write_atomic(path, text, overwrite=True)
+
+        def told_of(done: Done) -> None:
+            piece, seconds, _, reason = done
+            row = {"name": piece.name, "foreseen": piece.seconds, "seconds": seconds}
+            clock.append({**row, "reason": reason})
+            save()
             if not reason.startswith("needs"):
                 screen.say(f"{piece.name}: {reason or f'{seconds:.1f} s'}")
 
         budget.spend(pieces, left, told=told_of)
+        for part in parts.values():
+            for one in part.measured:
+                if error := one.exception():
+                    screen.say(f"{part.name}: not measured ({error})")
+        save()
     screen.show(
         [
             p.results

@@ -1,9 +1,9 @@
 """The steps of `jax-unlearn recipe full-cifar10` in PyTorch, on the same device.
 
 For `--rivals tests/benchmarks/torch_device.py:rivals`. Two contestants: the loop of
-public repositories (float32, PyTorch's own layout), and the best that a user has without
-writing kernels: channels last, bfloat16 by autocast, fused update, compiled. Both cut
-their batches from bytes on the device, crop, flip and normalise.
+public repositories (float32, PyTorch's own layout), and the best without kernels of
+one's own: channels last, bfloat16 by autocast, fused update, compiled. Both cut their
+batches from bytes on the device, crop, flip and normalise.
 """
 
 import contextlib
