@@ -1,11 +1,12 @@
 """Work in the order of its priority, as much of it as a time allows."""
 
 import functools
+import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-__all__ = ["Done", "Piece", "foreseen", "spend"]
+__all__ = ["Done", "Piece", "foreseen", "lines", "spend"]
 
 
 class Piece(NamedTuple):
@@ -95,3 +96,25 @@ def foreseen(pieces: Iterable[Piece], seconds: float) -> list[Done]:
 
     waiting = [one._replace(make=functools.partial(wait, one)) for one in pieces]
     return spend(waiting, seconds, clock=lambda: now[0])
+
+
+def lines(plan: Iterable[Done]) -> Iterator[str]:
+    """Yield what fits and what does not, in seconds, by the folder of the names.
+
+    >>> pieces = [Piece("a/0/FT", 3, print), Piece("a/0/RL", 9, print)]
+    >>> list(lines(foreseen(pieces, 5)))
+    ['a/0: 3 s (FT 3); left out: RL 9']
+    """
+    for folder, own in itertools.groupby(
+        plan, lambda d: d.piece.name.rpartition("/")[0]
+    ):
+        fits, rest = [], []
+        for done in own:
+            (rest if done.reason else fits).append(done.piece)
+        told = [
+            ", ".join(f"{p.name.rpartition('/')[2]} {p.seconds:.0f}" for p in some)
+            for some in (fits, rest)
+        ]
+        total = sum(piece.seconds for piece in fits)
+        inside = [f"{total:.0f} s ({told[0]})"] if fits else []
+        yield f"{folder}: {'; '.join(inside + [f'left out: {told[1]}'] * bool(rest))}"

@@ -8,7 +8,7 @@ it ends: the same command goes on. Settings come from the search at small size b
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -59,42 +59,35 @@ def scaled(setting: Unlearning, before: Training, after: Training) -> Unlearning
 class Part:
     """A part of the study: its models, and its pieces with what is foreseen of them."""
 
-    def __init__(
-        self, name: str, size: Any, dataset: Dataset, device: Device, folder: Path
-    ):
-        # what is measured on the host, in order, while the device goes on
-        self.host, self.measured = ThreadPoolExecutor(1), []
+    def __init__(self, name: str, size: Any, dataset: Dataset, device: Device):
         self.told = packaged("grids/full.toml")["parts"][name]
-        self.name, self.size, self.device, self.folder = name, size, device, folder
-        self.training = Training(**size[self.told["network"]])
+        self.name, self.size, self.dataset, self.device = name, size, dataset, device
+        self.training = training = Training(**size[self.told["network"]])
         methods = {}
         if "searched" in self.told:
             found = CIFAR10.study.found()[self.told["search"]]
-            pair = Training(**found["training"]), self.training
+            pair = Training(**found["training"]), training
             for label in self.told["searched"]:
                 own = Unlearning.of(**found["settings"][label])
                 methods[label] = scaled(own, *pair)
         for label, values in self.told["given"].items():
-            values = {"batch_size": self.training.batch_size, **values}
-            methods[label] = Unlearning.of(**values)
+            methods[label] = Unlearning.of(batch_size=training.batch_size, **values)
         self.plan = Plan(
             title=f"{dataset.name}: {self.told.get('title', name)}",
             **{"gamma": 1.0, **self.told["request"]},
             unseen=size["unseen"],
-            training=self.training,
+            training=training,
             methods=methods,
             seeds=self.told.get("seeds", (0, 1)),
             note="Settings of the search at small size, scaled.",
         )
-        self.bench = Bench(self.plan, dataset, folder=folder, execute=device)
+        self.folder = size["out"] / fingerprint(dataset)[:8] / name
+        self.bench = Bench(self.plan, dataset, folder=self.folder, execute=device)
+        self.case = self.bench.case(self.plan.seeds[0])
         self.results: dict[str, Any] = {}
-        self.ahead: dict[str, list[Callable[[], Call]]] = {}  # compiled for a piece
-
-    @functools.cached_property
-    def blank(self) -> Trained:
-        """A model that was not trained, to prepare and to compile with."""
-        ids = self.bench.case(self.plan.seeds[0]).request.retain
-        return Trained(*self.bench.trainer.job(ids, seed=0)[0].start, {})
+        self.ahead: dict[str, list[Callable[..., Call]]] = {}  # compiled for a piece
+        # figures are computed on the host, in order, while the device goes on
+        self.host, self.waiting = ThreadPoolExecutor(1), []
 
     def trained(self, ids: np.ndarray, steps: int | None = None) -> Call:
         """Return the call of a training, or of its first steps."""
@@ -102,136 +95,123 @@ class Part:
         return self.device.call(job, None, key, steps=steps)
 
     def forgotten(self, label: str, steps: int | None = None) -> Call:
-        """Return the same of a method, prepared on the blank model."""
-        case, at = self.bench.case(self.plan.seeds[0]), self.blank
-        job = self.bench.prepared(self.plan.methods[label], case, at)
+        """Return the same of a method, prepared on a model that was not trained."""
+        start = self.bench.trainer.job(self.case.request.retain, seed=0)[0].start
+        at = Trained(*start, {})  # type: ignore[misc]
+        job = self.bench.prepared(self.plan.methods[label], self.case, at)
         return self.device.call(job, at[:2], jax.random.key(0), steps=steps)
 
-    def timed(self) -> dict[str, Callable[[], Call]]:
+    def timed(self) -> dict[str, Callable[..., Call]]:
         """Return what a few steps are timed of: the training, and methods if asked."""
-        steps = self.size["steps"]
-        ids = self.bench.case(self.plan.seeds[0]).request.retain
+        train = functools.partial(self.trained, self.case.request.retain)
         methods = self.told["given"] if self.told["kind"] == "speed" else ()
-        train = functools.partial(self.trained, ids, steps)
-        return {f"training, {self.told['network']}": train} | {
-            label: functools.partial(self.forgotten, label, steps) for label in methods
-        }
+        calls = {label: functools.partial(self.forgotten, label) for label in methods}
+        return {f"training, {self.told['network']}": train, **calls}
 
     def pieces(self, speed: Any) -> Iterator[Piece]:
         """Yield the pieces; `speed` is the row of the network's training."""
-        data, first = self.bench.dataset, self.plan.seeds[0]
-        looked = (len(data.train.labels) + len(data.test.labels)) / 3
-        threads = self.size["threads"] if self.device.whole else 1
-        compiling = speed["compile_seconds"] / threads
-
-        def piece(seed, name, samples, make, *needs, calls=(), there=False) -> Piece:
-            path = f"{self.name}/{seed}/{name}"
-            seconds = (looked + samples * (not there)) / speed["samples_per_second"]
-            if calls and seed == first and not there:
-                self.ahead[path] = list(calls)
-                seconds += compiling * len(calls)
-            needed = tuple(f"{self.name}/{one}" for one in needs)
-            return Piece(path, seconds, make, needed)
-
+        looked = (len(self.dataset.train.labels) + len(self.dataset.test.labels)) / 3
+        compiling = speed["compile_seconds"]
+        compiling /= self.size["threads"] if self.device.whole else 1
         kinds = {"table": self._table, "models": self._models, "trials": self._trials}
-        if self.told["kind"] in kinds:
-            yield from kinds[self.told["kind"]](piece)
+        for name, samples, make, needs, calls in kinds[self.told["kind"]]():
+            path = f"{self.name}/{name}"
+            self.ahead[path] = calls if samples else []  # none of what is there
+            seconds = (looked + samples) / speed["samples_per_second"]
+            seconds += compiling * len(self.ahead[path])
+            yield Piece(path, seconds, make, tuple(f"{self.name}/{n}" for n in needs))
 
     def measure(self, function: Callable[..., None], *given: Any) -> None:
-        """Do it after all that was asked before, while the device goes on."""
-        self.measured.append(self.host.submit(function, *given))
+        """Do it on the host, after all that was asked before."""
+        self.waiting.append(self.host.submit(function, *given))
 
-    def _table(self, piece: Any) -> Iterator[Piece]:
+    def tell(self, **found: Any) -> None:
+        """Let these be the results."""
+        self.results = {**head(self.plan.record(), self.dataset), **found}
+
+    def _table(self) -> Iterator[tuple]:
         """Yield every model of every seed, which is measured when it is there."""
-        bench, epochs, last = self.bench, self.training.epochs, None
+        bench, epochs, seeds = self.bench, self.training.epochs, self.plan.seeds
         table, originals = bench.table(None), {}
 
-        def add(key: str, label: str, trained: Trained, *told: Any) -> None:
+        def add(key, label, trained, *told):
             table.add(key, label, trained, *told)
             if key not in ("retrain", "original"):  # before the null nothing compares
-                record = head(self.plan.record(), bench.dataset)
-                self.results = {**record, **table.summary()}
+                self.tell(**table.summary())
 
         def original(case):
             originals[case.seed] = bench.original(case.seed)
 
         def retrain(case):
-            retrained = bench.retrained(case)
+            retrained, before = bench.retrained(case), originals[case.seed]
             self.measure(table.start, case.request, retrained, case.seed)
             self.measure(add, "retrain", "Retrain", retrained)
-            label = "Original (nothing done)"
-            self.measure(add, "original", label, originals[case.seed])
+            self.measure(add, "original", "Original (nothing done)", before)
 
         def null(case):
             self.measure(add, "null", "Null (Retrain, other seed)", bench.null(case))
 
-        def unlearn(label, setting, case):
-            made = bench.unlearn(label, setting, case, originals[case.seed])
+        def unlearn(label, case):
+            setting, before = self.plan.methods[label], originals[case.seed]
+            made = bench.unlearn(label, setting, case, before)
             self.measure(add, slug(label), label, made.trained, setting, made.notes)
 
-        for seed in self.plan.seeds:
+        for last, seed in zip((None, *seeds), seeds, strict=False):
             case = bench.case(seed)
             retain = case.request.retain
             both = np.union1d(case.request.forget, retain)
-            for name, ids, make, needs in (
-                ("original", both, original, ()),
-                ("Retrain", retain, retrain, (f"{seed}/original",)),
-                ("null", retain, null, (f"{seed}/Retrain",)),
+            first = "original", original, both, [], [self.trained]
+            second = "Retrain", retrain, retain, [f"{seed}/original"], [self.trained]
+            for name, make, ids, needs, calls in (
+                *(first, second),
+                ("null", null, retain, [f"{seed}/Retrain"], []),
             ):
-                calls = [functools.partial(self.trained, ids)] * (make is not null)
-                there, one = (
-                    bench.has(seed, name.lower()),
-                    functools.partial(make, case),
-                )
-                told = seed, name, epochs * len(ids), one, *needs
-                yield piece(*told, calls=calls, there=there)
+                samples = 0 if bench.has(seed, name.lower()) else epochs * len(ids)
+                calls = [functools.partial(call, ids) for call in calls if last is None]
+                one = functools.partial(make, case)
+                yield f"{seed}/{name}", samples, one, needs, calls
             for label, setting in self.plan.methods.items():
+                needs = [f"{seed}/null", *([] if last is None else [f"{last}/{label}"])]
                 samples = samples_of(setting, case.request, epochs)
-                make = functools.partial(unlearn, label, setting, case)
-                needs = f"{seed}/null", *([] if last is None else [f"{last}/{label}"])
+                samples *= not bench.has(seed, slug(label))
                 calls = [functools.partial(self.forgotten, label)]
-                there = bench.has(seed, slug(label))
-                yield piece(
-                    seed, label, samples, make, *needs, calls=calls, there=there
-                )
-            last = seed
+                one = functools.partial(unlearn, label, case)
+                own = calls if last is None else []
+                yield f"{seed}/{label}", samples, one, needs, own
 
-    def _models(self, piece: Any) -> Iterator[Piece]:
+    def _models(self) -> Iterator[tuple]:
         """Yield some more models of every kind at a time, and an audit of all there."""
-        epochs, methods, seed = (
-            self.training.epochs,
-            self.plan.methods,
-            self.plan.seeds[0],
-        )
-        request = self.bench.case(seed).request
-        both = np.union1d(request.forget, request.retain)
-        samples = epochs * (len(both) + len(request.retain))
-        samples += sum(samples_of(one, request, epochs) for one in methods.values())
-        calls = [functools.partial(self.trained, ids) for ids in (both, request.retain)]
+        request, methods = self.case.request, self.plan.methods
+        sets = np.union1d(request.forget, request.retain), request.retain
+        samples = self.training.epochs * sum(map(len, sets))
+        for setting in methods.values():
+            samples += samples_of(setting, request, self.training.epochs)
+        calls = [functools.partial(self.trained, ids) for ids in sets]
         calls += [functools.partial(self.forgotten, label) for label in methods]
+        last = self.folder / "models" / slug([*methods][-1])
         for count in range(CHUNK, self.size["models"] + 1, CHUNK):
-            make = functools.partial(self._audit, count)
-            last = (
-                self.folder / "models" / slug([*methods][-1]) / f"{count - 1:04d}.npz"
-            )
-            own = calls if count == CHUNK else ()
-            told = seed, f"{count} of each", CHUNK * samples, make
-            yield piece(*told, calls=own, there=last.exists())
+            own = 0 if (last / f"{count - 1:04d}.npz").exists() else CHUNK * samples
+            make = functools.partial(self._audited, count)
+            yield f"0/{count} of each", own, make, [], calls if count == CHUNK else []
 
-    def _audit(self, count: int) -> None:
-        maker = functools.partial(DeviceMaker, self.bench)
-        given = self.plan, self.bench.dataset, self.folder
-        options = {"count": count, "methods": self.plan.methods, "how": "loop"}
-        made = run_ensembles(*given, maker=maker, chunk=CHUNK, **options)
+    def _audited(self, count: int) -> None:
+        made = run_ensembles(
+            self.plan,
+            self.dataset,
+            self.folder,
+            count=count,
+            methods=self.plan.methods,
+            chunk=CHUNK,
+            how="loop",
+            maker=functools.partial(DeviceMaker, self.bench),
+        )
 
         def look() -> None:
-            found = audit.to_record(audit_of(made, self.training)[0])
-            record = head(self.plan.record(), self.bench.dataset)
-            self.results = {**record, "audit": found}
+            self.tell(audit=audit.to_record(audit_of(made, self.training)[0]))
 
         self.measure(look)
 
-    def _trials(self, piece: Any) -> Iterator[Piece]:
+    def _trials(self) -> Iterator[tuple]:
         """Yield on each seed the rates around that of every setting."""
         rows, yardsticks = self.results.setdefault("trials", []), {}
         epochs = self.training.epochs
@@ -239,52 +219,58 @@ class Part:
         def yardstick(seed):
             yardsticks[seed] = Yardstick(self.bench, seed)
 
-        def trial(label, setting, told):
+        def trial(setting, told):
             own = yardsticks[told["seed"]]
-            given = label, setting, own.case, own.original
+            given = told["method"], setting, own.case, own.original
             made = self.bench.unlearn(*given, keep=False)
-            rows.append({"method": label, **told, **own.distances(made.trained)})
+            rows.append({**told, **own.distances(made.trained)})
 
         for seed in self.plan.seeds:
             request = self.bench.case(seed).request
-            size = len(request.forget) + 2 * len(request.retain)
+            size = epochs * (len(request.forget) + 2 * len(request.retain))
+            size *= not self.bench.has(seed, "retrain")
             make = functools.partial(yardstick, seed)
-            there = self.bench.has(seed, "retrain")
-            yield piece(seed, "yardstick", epochs * size, make, there=there)
+            yield f"{seed}/yardstick", size, make, [], []
             for factor in (1.0, *self.told["factors"]):
                 for label, setting in self.plan.methods.items():
                     key = "rate" if "rate" in vars(setting.options) else "learning_rate"
                     rate = float(f"{factor * setting.flat()[key]:.3g}")
-                    told = {"seed": seed, key: rate}
-                    if any(
-                        row.items() >= {"method": label, **told}.items() for row in rows
-                    ):
+                    told = {"method": label, "seed": seed, key: rate}
+                    if any(row.items() >= told.items() for row in rows):
                         continue
-                    make = functools.partial(
-                        trial, label, setting.but(**{key: rate}), told
-                    )
+                    make = functools.partial(trial, setting.but(**{key: rate}), told)
                     samples = samples_of(setting, request, epochs)
-                    name = f"{label}, {key} {rate:g}"
-                    yield piece(seed, name, samples, make, f"{seed}/yardstick")
+                    name = f"{seed}/{label}, {key} {rate:g}"
+                    yield name, samples, make, [f"{seed}/yardstick"], []
+
+
+def kept(path: Path, make: Callable[[], Any]) -> Any:
+    """Return what a file holds, made where there is none."""
+    if not path.exists():
+        write_atomic(path, to_json(make()), overwrite=True)
+    return read_json(path)
 
 
 def speeds(parts: dict[str, Part], folder: Path, say: Callable[[str], None]) -> Any:
-    """Return the measured speed of steps by name, of this device and this folder."""
-    device, rows, waiting = slug(jax.devices()[0].device_kind), {}, {}
+    """Return the speed of steps by name, timed where this folder does not know it."""
+    rows, waiting = {}, {}
     for part in parts.values():
         for label, make in part.timed().items():
-            path = folder / "speed" / device / f"{slug(label)}.json"
-            if path.exists():
-                rows[label] = read_json(path)
-            elif label not in waiting:
-                waiting[label] = path, part, part.device.ahead(make)
-    calls = {
-        label: (*told, asked.result()) for label, (*told, asked) in waiting.items()
-    }
-    for label, (path, part, call) in calls.items():
-        rows[label] = {"network": part.training.network, **part.device.speed(call)}
-        write_atomic(path, to_json(rows[label]), overwrite=True)
-    for label, row in rows.items():
+            path = folder / f"{slug(label)}.json"
+            if label not in waiting:
+                call = functools.partial(make, steps=part.size["steps"])
+                asked = None if path.exists() else part.device.ahead(call)
+                waiting[label] = path, part, asked
+    for _, _, asked in waiting.values():  # nothing is compiled while steps are timed
+        if asked is not None:
+            asked.result()
+    for label, (path, part, asked) in waiting.items():
+
+        def timed(part=part, asked=asked):
+            speed = part.device.speed(asked.result())  # type: ignore[union-attr]
+            return {"network": part.training.network, **speed}
+
+        rows[label] = row = kept(path, timed)
         share = row["share_of_peak"]
         told = "" if share is None else f", {share:.1%} of the peak"
         say(f"{label}: {row['samples_per_second']:,.0f} samples/s{told}")
@@ -292,117 +278,79 @@ def speeds(parts: dict[str, Part], folder: Path, say: Callable[[str], None]) -> 
 
 
 def _run(recipe: Recipe, asked: Asked, every: list[Dataset], folder: Path) -> None:
+    """Time the steps, print the plan, and do what fits."""
     begun, screen = time.monotonic(), asked.screen
     told = packaged("grids/full.toml")
-    size = told["sizes"][recipe.name]
-    names = tuple(told["parts"]) if asked.parts is None else asked.parts
-    parts: dict[str, Part] = {}
+    size = {**told["sizes"][recipe.name], "out": folder}
+    data = {one.num_classes: one for one in every}
     devices = {
-        one.num_classes: Device(one.train, threads=size["threads"]) for one in every
+        classes: Device(one.train, threads=size["threads"])
+        for classes, one in data.items()
     }
+    parts: dict[str, Part] = {}
+    for name in asked.parts or told["parts"]:
+        if name not in told["parts"]:
+            raise unknown_name("part", name, told["parts"])
+        classes = told["parts"][name].get("classes", every[0].num_classes)
+        if classes in data:
+            parts[name] = Part(name, size, data[classes], devices[classes])
+        else:
+            screen.say(f"{name}: left out, no file with {classes} classes is given")
+    path, clock = folder / "results.json", []
+    before = read_json(path) if path.exists() else {}
+    if "trials" in parts:
+        parts["trials"].results = dict(before.get("trials", {}))
     with locked(folder):
-        for name in names:
-            if name not in told["parts"]:
-                raise unknown_name("part", name, told["parts"])
-            classes = told["parts"][name].get("classes", every[0].num_classes)
-            if classes not in devices:
-                screen.say(f"{name}: left out, no file with {classes} classes is given")
-                continue
-            data = next(one for one in every if one.num_classes == classes)
-            own = folder / fingerprint(data)[:8] / name  # more of the data: others
-            parts[name] = Part(name, size, data, devices[classes], own)
-        path = folder / "results.json"
-        before = read_json(path) if path.exists() else {}
-        if "trials" in parts:
-            parts["trials"].results = dict(before.get("trials", {}))
-        speed = {
-            "environment": environment(),
-            "rows": speeds(parts, folder, screen.say),
-        }
-        pieces = [
-            piece
-            for part in parts.values()
-            for piece in part.pieces(speed["rows"][f"training, {part.told['network']}"])
-        ]
-        if asked.rivals is not None and "speed" in parts:
-            rivals = functools.partial(
-                _rivals, asked.rivals, parts["speed"], speed, folder
-            )
-            pieces.insert(0, Piece("speed/rivals", size["rivals"], rivals))
+        timings = folder / "speed" / slug(jax.devices()[0].device_kind)
+        rows = speeds(parts, timings, screen.say)
+        speed: dict[str, Any] = {"environment": environment(), "rows": rows}
+
+        def rivals(part: Part) -> None:
+            def make() -> Any:
+                return load(str(asked.rivals))(part.training, size["steps"])
+
+            speed["rivals"] = kept(timings / "rivals.json", make)
+
+        pieces = []
+        for name, part in parts.items():
+            if part.told["kind"] != "speed":
+                pieces += part.pieces(rows[f"training, {part.told['network']}"])
+            elif asked.rivals is not None:
+                make = functools.partial(rivals, part)
+                pieces.append(Piece(f"{name}/0/rivals", size["rivals"], make))
         minutes = MINUTES if asked.minutes is None else asked.minutes
         left = 60 * minutes - (time.monotonic() - begun)
         plan = budget.foreseen(pieces, left)
+        screen.say(f"{left:.0f} s are left of the {minutes:g} minutes. The plan:")
+        for line in budget.lines(plan):
+            screen.say(f"  {line}")
         for done in plan:
             part = parts[done.piece.name.partition("/")[0]]
-            for make in part.ahead.get(done.piece.name, ()):
+            for call in part.ahead.get(done.piece.name, ()):
                 if part.device.whole and not done.reason:
-                    part.device.ahead(make)
-        screen.say(f"{left:.0f} s are left of the {minutes:g} minutes. The plan:")
-        for line in told_plan(plan):
-            screen.say(line)
-        clock: list[dict[str, Any]] = []
+                    part.device.ahead(call)
 
         def save() -> None:
             found = {name: part.results for name, part in parts.items() if part.results}
-            own = {"speed": speed, "clock": clock}
-            text = to_json(shortened({**before, **found, **own}))
-            write_atomic(path, text, overwrite=True)
+            whole = {**before, **found, "speed": speed, "clock": clock}
+            write_atomic(path, to_json(shortened(whole)), overwrite=True)
 
-        def told_of(done: Done) -> None:
-            piece, seconds, _, reason = done
-            row = {"name": piece.name, "foreseen": piece.seconds, "seconds": seconds}
-            clock.append({**row, "reason": reason})
+        def ended(done: Done) -> None:
+            row = {"name": done.piece.name, "foreseen": done.piece.seconds}
+            clock.append({**row, "seconds": done.seconds, "reason": done.reason})
             save()
-            if not reason.startswith("needs"):
-                screen.say(f"{piece.name}: {reason or f'{seconds:.1f} s'}")
+            if not done.reason.startswith("needs"):
+                screen.say(f"{row['name']}: {done.reason or f'{done.seconds:.1f} s'}")
 
-        budget.spend(pieces, left, told=told_of)
-        for part in parts.values():
-            for one in part.measured:
+        budget.spend(pieces, left, told=ended)
+        for name, part in parts.items():
+            for one in part.waiting:
                 if error := one.exception():
-                    screen.say(f"{part.name}: not measured ({error})")
+                    screen.say(f"{name}: not measured ({error})")
         save()
-    screen.show(
-        [
-            p.results
-            for p in parts.values()
-            if "rows" in p.results and p.told["kind"] == "table"
-        ]
-    )
+    tables = [part for part in parts.values() if part.told["kind"] == "table"]
+    screen.show([part.results for part in tables if part.results])
     screen.say(f"results: {path}")
-
-
-def told_plan(plan: Sequence[Done]) -> Iterator[str]:
-    """Yield a line on each seed of a part: what fits, in seconds, and what does not.
-
-    >>> pieces = [Piece("a/0/FT", 3, print), Piece("a/0/RL", 9, print)]
-    >>> list(told_plan(budget.foreseen(pieces, 5)))
-    ['  a/0: 3 s (FT 3); left out: RL 9']
-    """
-    groups: dict[str, list[Done]] = {}
-    for done in plan:
-        groups.setdefault(done.piece.name.rpartition("/")[0], []).append(done)
-    for name, own in groups.items():
-        inside, outside = (
-            [d.piece for d in own if bool(d.reason) == out] for out in (False, True)
-        )
-        told = [
-            ", ".join(f"{p.name.rpartition('/')[2]} {p.seconds:.0f}" for p in some)
-            for some in (inside, outside)
-        ]
-        fits = f"{sum(p.seconds for p in inside):.0f} s ({told[0]})" if inside else ""
-        rest = f"left out: {told[1]}" if outside else ""
-        yield f"  {name}: {'; '.join(filter(None, (fits, rest)))}"
-
-
-def _rivals(named: str, part: Part, speed: dict[str, Any], folder: Path) -> None:
-    """Time what a file of the user's times of the same steps, PyTorch's for example."""
-    device = slug(jax.devices()[0].device_kind)
-    path = folder / "speed" / f"rivals-{device}.json"
-    if not path.exists():
-        found = load(named)(part.training, part.size["steps"])
-        write_atomic(path, to_json(found), overwrite=True)
-    speed["rivals"] = read_json(path)
 
 
 FULL_CIFAR10, FULL_CIFAR10_SMALL = (

@@ -36,8 +36,13 @@ def test_a_convolution_and_its_gradients_cost_alike(stride):
         return conv(x, kernel, stride).sum()
 
     both = cost_of(jax.grad(loss, argnums=(0, 1)), x, kernel).flops
-    # the forward pass of a sum is not needed; gradients of images and of kernels
-    assert both == pytest.approx(2 * forward)
+    assert both == 3 * forward  # itself, gradients of images and of kernels
+
+
+def test_the_padding_around_a_small_image_is_not_counted():
+    # as the gradient of a kernel's gradient has it: a kernel larger than the image
+    found = cost_of(conv, of(1, 3, 3, 2), of(32, 32, 2, 5))
+    assert found.flops == 2 * (3 * 3 * 5) * (3 * 3 * 2)
 
 
 def test_half_the_bytes_in_half_precision():
