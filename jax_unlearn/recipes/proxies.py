@@ -40,10 +40,7 @@ ATTACKED = ("FT", *UNLEARNED, "RL + FaLW (every 8)", "NegGrad+", "Transport, no 
 def proxies_study(
     plan: Plan, dataset: Dataset, folder: Path, *, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Correlate and attack the models of a part; write `proxies.json` after each seed.
-
-    Models of the methods `UNLEARNED` that the folder has are read, others are made.
-    """
+    """Correlate and attack the models of a part, read or made; write `proxies.json`."""
     bench = Bench(plan, dataset, progress, folder=folder / "checkpoints")
     attack = {"images": IMAGES, "bounds": [*BOUNDS], "steps": STEPS}
     return seed_by_seed(

@@ -200,10 +200,7 @@ def seed_by_seed(
     one: Callable[[int], Any],
     gather: Callable[[list[Any]], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Measure every seed of a plan; write all there is after each; return it.
-
-    `gather` joins what was found to what this file adds; the folder is locked.
-    """
+    """Measure every seed of a plan; `gather` and write all there is after each."""
     found: list[Any] = []
     results: dict[str, Any] = {}
     with locked(path.parent):

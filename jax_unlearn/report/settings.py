@@ -17,11 +17,7 @@ APART = 5  # settings of its own, from which on a method is told apart from the 
 
 
 def settings_table(rows: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return headings, and as many strings for each row that was unlearned.
-
-    The last column holds the rest that the method reads, without what it shares with
-    others and `shared_settings` names.
-    """
+    """Return headings and lines: what rows read that `shared_settings` do not say."""
     read, groups = _read(rows)
     labels = [row.label for row in rows.values() if row.setting]
     lines = []
@@ -37,11 +33,7 @@ def settings_table(rows: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
 
 
 def shared_settings(rows: Mapping[str, Any]) -> list[str]:
-    """Return sentences on what all methods have in common, then groups of them.
-
-    What most of several runs of one method read alike is told once too: studies vary
-    it.
-    """
+    """Return sentences on what all methods, then groups of them, have in common."""
     _, groups = _read(rows)
     said = {f"The same for {group.name}": group.same for group in groups}
     for group in groups:

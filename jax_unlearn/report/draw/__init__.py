@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup, escape
 
-__all__ = ["Drawing", "Entry", "drawn", "ladder", "panels", "standalone"]
+__all__ = ["Drawing", "Entry", "drawing_of", "ladder", "panels", "standalone"]
 __all__ += ["style", "under_legend"]
 
 # Colours by which a drawing says which of the page's variables is meant. The series
@@ -125,7 +125,7 @@ def _scale_by_tens(axes: Any, direction: str) -> None:
     )
 
 
-def drawn(
+def drawing_of(
     figure: Any, *, name: str, alt: str, title: str = "", detail: str = ""
 ) -> Drawing:
     """Return a figure, made under `style`, as a drawing to stand in a page.
@@ -138,7 +138,7 @@ def drawn(
     ...     (axes,) = panels(1, log="y")
     ...     _ = axes.plot([1, 2], [1e-5, 1], color=BLUE)
     ...     _ = axes.set(xlabel="step")
-    ...     svg = drawn(axes.figure, name="f1", alt="<a line>").svg
+    ...     svg = drawing_of(axes.figure, name="f1", alt="<a line>").svg
     >>> print(svg[: svg.index(">") + 1])
     <svg role="img" aria-label="&lt;a line&gt;" viewBox="0 0 252 162">
     >>> [text in svg for text in ("var(--blue)", ">step<", ">1e−5<")]
@@ -170,7 +170,7 @@ def drawn(
 def standalone(drawing: Drawing) -> str:
     """Return the text of an SVG file: ink on white, no page around it.
 
-    >>> text = standalone(drawn(panels(1)[0].figure, name="f1", alt="empty"))
+    >>> text = standalone(drawing_of(panels(1)[0].figure, name="f1", alt="empty"))
     >>> text[:40], "var(" in text
     ('<svg xmlns="http://www.w3.org/2000/svg" ', False)
     """

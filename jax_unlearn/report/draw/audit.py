@@ -99,7 +99,7 @@ def _roc(
     axes.set_xlabel("false positives among Retrain's (share, log scale)")
     axes.set_ylabel("traces found (share, log scale)")
     about = "ROC curves of U-LiRA; traces found at 1 % false positives"
-    return draw.drawn(axes.figure, name=name, alt=f"{about}: {', '.join(said)}")
+    return draw.drawing_of(axes.figure, name=name, alt=f"{about}: {', '.join(said)}")
 
 
 def rate_at(roc: Roc, fpr: float) -> float:
@@ -109,10 +109,7 @@ def rate_at(roc: Roc, fpr: float) -> float:
 
 
 def epsilon_bins(record: Audit) -> np.ndarray:
-    """Return edges of bins that all methods and the null share.
-
-    The last bin, apart from the others, is of samples on which an attack never errs.
-    """
+    """Return edges of bins that all share, the last of samples always told apart."""
     found = [d.epsilon for d in record.details.values() if d.epsilon]
     values = np.concatenate([np.asarray(epsilon, np.float64) for epsilon in found])
     finite = values[values < SEPARATED]
@@ -157,7 +154,7 @@ def epsilon_of_one(record: Audit, name: str, label: str, id_: str) -> Drawing:
     alt = f"{title}, {label}: {_middle(details[name])}"
     if NULL in details:
         alt += f"; null: {_middle(details[NULL])}"
-    return draw.drawn(axes.figure, title=title, name=id_, alt=alt)
+    return draw.drawing_of(axes.figure, title=title, name=id_, alt=alt)
 
 
 def _ticks(top: float) -> list[float]:

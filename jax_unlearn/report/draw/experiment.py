@@ -58,7 +58,7 @@ def gap_against_deviation(results: reading.Results) -> Drawing:
         f"{rows[key].label} {number(x, 2)} and {number(y, 3)}"
         for key, (x, y) in points.items()
     )
-    return draw.drawn(axes.figure, name="gap", alt=alt)
+    return draw.drawing_of(axes.figure, name="gap", alt=alt)
 
 
 def _label_points(
@@ -126,7 +126,7 @@ def deviation_by_class(results: reading.Results) -> list[Drawing]:
         for axes in thirds:
             axes.set(xlim=(-0.6, 2.6), xticks=range(3), xticklabels=THIRDS)
         words = {"name": f"deviation{len(drawings)}", "alt": _deviation_alt(rows[key])}
-        drawings.append(draw.drawn(left.figure, title=rows[key].label, **words))
+        drawings.append(draw.drawing_of(left.figure, title=rows[key].label, **words))
     return drawings
 
 
@@ -208,7 +208,7 @@ def confidences(results: reading.Results) -> list[Drawing]:
         axes.set(xlim=(0, 1), ylim=(low, high), ylabel="density, log scale")
         axes.set_xlabel("confidence in the true class (probability)")
         words = {"title": row.label, "name": f"confidence{n}"}
-        drawings.append(draw.drawn(axes.figure, **words, alt=alt))
+        drawings.append(draw.drawing_of(axes.figure, **words, alt=alt))
     return drawings
 
 
@@ -238,7 +238,7 @@ def weights_against_losses(results: reading.Results) -> list[Drawing]:
         axes.set(xlabel="loss of the sample (nats), log scale", ylabel="weight")
         alt = f"Weight against loss of {label}: {'; '.join(said)}"
         words = {"title": label, "name": f"weight{n}"}
-        drawings.append(draw.drawn(axes.figure, **words, alt=alt))
+        drawings.append(draw.drawing_of(axes.figure, **words, alt=alt))
     return drawings
 
 
@@ -270,7 +270,7 @@ def conflict_by_step(results: reading.Results) -> list[Drawing]:
         axes.set(xlabel="step", ylabel="cos(g_f, g_r)")
         words = {"title": label, "detail": detail, "name": f"conflict{n}"}
         alt = f"Cosine of the two gradients of {label}: {detail}"
-        drawings.append(draw.drawn(axes.figure, **words, alt=alt))
+        drawings.append(draw.drawing_of(axes.figure, **words, alt=alt))
     return drawings
 
 

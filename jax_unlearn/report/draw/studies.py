@@ -205,7 +205,7 @@ def generation_figure(results: Any, *, name: str = "generation") -> draw.Drawing
         f"{label} {', '.join(_numbers(row, GENERATED))}"
         for label, row in models.items()
     )
-    return draw.drawn(
+    return draw.drawing_of(
         figure, name=name, alt=alt, title="Generated images beside Retrain's"
     )
 
@@ -301,7 +301,7 @@ def _drawing(
     """Return a drawing that also says its numbers, of each row by a label."""
     told = [f"{label}: {' and '.join(_numbers(row))}" for label, row in said.items()]
     alt = f"Avg. Gap and |p − p*|{by}: {'; '.join(told)}"
-    return draw.drawn(figure, name=name, alt=alt, title=title)
+    return draw.drawing_of(figure, name=name, alt=alt, title=title)
 
 
 def _numbers(row: Any, columns: Sequence[Column] = DISTANCES) -> list[str]:
