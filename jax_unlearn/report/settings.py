@@ -80,30 +80,21 @@ def _read(rows: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[_Group]]:
     groups: list[_Group] = []
     for name, methods in parts.items():
         of = [n for n, method in enumerate(names) if method in methods]
+        # options of a method or a weighting are told only where it is one method
         own = OWN.get(names[of[0]], ()) if len(methods) == 1 else ()
-        group = _group(name, of, [read[n] for n in of], own)
-        said = groups[0].same if groups else {}
-        same = {k: v for k, v in group.same.items() if k not in said}
-        groups.append(group._replace(same=same))
+        skip = {*COMMON, *OPTIONS.difference(own), *(groups[0].same if groups else ())}
+        group = _Group(name, of, {}, {})
+        for key in read[of[0]] if len(of) > 1 else ():
+            values = [read[n][key] for n in of if key in read[n]]
+            if key in skip or len(values) < len(of):
+                continue
+            value = max(values, key=values.count)
+            if values.count(value) == len(values):
+                group.same[key] = value
+            elif own and 2 < len(values) < 2 * values.count(value):
+                group.usual[key] = value
+        groups.append(group)
     return read, groups
-
-
-def _group(
-    name: str, of: Sequence[int], read: Sequence[dict[str, Any]], own: Sequence[str]
-) -> _Group:
-    """Return what rows share; options of a method or weighting only where it is one."""
-    same, usual = {}, {}
-    for key in read[0] if len(read) > 1 else ():
-        foreign = key in OPTIONS and key not in own
-        if key in COMMON or foreign or not all(key in each for each in read):
-            continue
-        values = [each[key] for each in read]
-        value = max(values, key=values.count)
-        if values.count(value) == len(values):
-            same[key] = value
-        elif own and 2 < len(values) < 2 * values.count(value):
-            usual[key] = value
-    return _Group(name, of, same, usual)
 
 
 def pairs(settings: Mapping[str, Any]) -> list[str]:
