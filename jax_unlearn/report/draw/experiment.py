@@ -10,14 +10,8 @@ from jax_unlearn.report.draw import BLUE, GREEN, INK, MUTED, RED, Drawing
 from jax_unlearn.report.forms import THIRDS
 from jax_unlearn.report.table import number
 
-__all__ = [
-    "confidences",
-    "conflict_by_step",
-    "conflict_share",
-    "deviation_by_class",
-    "gap_against_deviation",
-    "weights_against_losses",
-]
+__all__ = ["confidences", "conflict_by_step", "conflict_share", "deviation_by_class"]
+__all__ += ["gap_against_deviation", "weights_against_losses"]
 
 LOWEST_LOSS = 1e-5  # losses are recorded to five digits
 CONFLICTS = 12  # panels of the conflict at most
