@@ -26,8 +26,9 @@ from jax_unlearn.report.table import direction, generation_label, number, spread
 
 
 def test_coordinates_are_rounded_to_hundredths():
-    shortened = _shorten(re.match(".*", '<use x="1.23456">'))
-    assert shortened == '<use x="1.23">'
+    tag = re.search(".*", '<use x="1.23456">')
+    assert tag is not None
+    assert _shorten(tag) == '<use x="1.23">'
 
 
 def test_a_legend_goes_on_in_the_next_line():
