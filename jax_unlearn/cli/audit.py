@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jax_unlearn import _validate
 from jax_unlearn import report as reports
 from jax_unlearn.cli import console as consoles
 from jax_unlearn.cli.choices import Kind
@@ -20,18 +21,12 @@ from jax_unlearn.lab.modalities.classification.networks import Training
 from jax_unlearn.lab.modalities.diffusion.figures import ImageTable
 from jax_unlearn.lab.modalities.diffusion.networks import sampler_of
 from jax_unlearn.lab.modalities.diffusion.settings import Judging, Sampling
-from jax_unlearn.lab.probes import check_probes, probe
+from jax_unlearn.lab.probes import PROBES, probe
 from jax_unlearn.lab.requests import Request, class_id
-from jax_unlearn.lab.results import NULL, ORIGINAL, RETRAIN, head, to_json
+from jax_unlearn.lab.results import LABELS, NULL, ORIGINAL, RETRAIN, head, to_json
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import Stored, load_model
 from jax_unlearn.lab.subject import Subject
-
-LABELS = {
-    RETRAIN: "Retrain",
-    NULL: "Null (Retrain, other seed)",
-    ORIGINAL: "Original (nothing done)",
-}
 
 
 class Models(NamedTuple):
@@ -118,7 +113,8 @@ def audit(
             f"unlearned={[str(path) for path in unlearned]}: give all three, or "
             "--arrays FILE.npz"
         )
-    check_probes(probes)
+    for name in probes:
+        _validate.one_of("probe", name, PROBES)
     paths = {f"{n}-{path.name}": path for n, path in enumerate(unlearned)}
     models = _models(source, original, forget, {RETRAIN: retrained, NULL: null} | paths)
     subject, request = models.subject, models.request

@@ -15,7 +15,7 @@ from jax_unlearn.lab.job import Progress, blamed
 from jax_unlearn.lab.plan import Plan, slug
 from jax_unlearn.lab.prepare import check_unseen
 from jax_unlearn.lab.requests import Case, draw_cases
-from jax_unlearn.lab.results import head, to_json
+from jax_unlearn.lab.results import LABELS, head, to_json
 from jax_unlearn.lab.store import SECONDS
 
 
@@ -98,7 +98,7 @@ def _one_case(bench: Bench, table: Any, folder: Path, case: Case) -> None:
         last = Path(f"{bench.originals}/seed-{case.seed}/original")
         with blamed(f"{label} (seed {case.seed})", setting.learning_rate, last):
             done = bench.unlearn(label, setting, case, original)
-        keep = _figures(folder, case, slug(label))
+        keep = _figures(bench, case, slug(label))
         table.add(slug(label), label, done.trained, setting, done.notes, keep=keep)
     if case.part:  # a compiled step a method and class: in the end no memory is left
         jax.clear_caches()
@@ -108,21 +108,19 @@ def references(bench: Bench, table: Any, case: Case) -> Models:
     """Begin a request's rows with Retrain, the null and the original; return them."""
     models = bench.references(case)
     table.start(case.request, models.retrained, case.seed)
-    for key, label, trained in (
-        ("retrain", "Retrain", models.retrained),
-        ("null", "Null (Retrain, other seed)", models.null),
-        ("original", "Original (nothing done)", models.original),
-    ):
-        if trained is not None:
-            run = None if bench.folder is None else bench.folder.parent
-            keep = None if run is None else _figures(run, case, key)
-            table.add(key, label, trained, keep=keep)
+    trained = models.retrained, models.null, models.original
+    for (key, label), model in zip(LABELS.items(), trained, strict=True):
+        if model is not None:
+            table.add(key, label, model, keep=_figures(bench, case, key))
     return models
 
 
-def _figures(folder: Path, case: Case, key: str) -> Path:
+def _figures(bench: Bench, case: Case, key: str) -> Path | None:
     """Return where what is seen of a model is kept, where that takes long."""
-    return folder / "figures" / f"seed-{case.seed}" / case.part / f"{key}.json"
+    if bench.folder is None:
+        return None
+    figures = bench.folder.parent / "figures"
+    return figures / f"seed-{case.seed}" / case.part / f"{key}.json"
 
 
 def _check_resumed(folder: Path, told: dict[str, Any]) -> None:

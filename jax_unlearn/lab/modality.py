@@ -1,13 +1,12 @@
 """A kind of model: all that differs between classifiers, diffusion and other models."""
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 import optax
 
-from jax_unlearn import _validate
 from jax_unlearn.cards import Card, Learned, NoOptions, Ranked, Variables, WeightingCard
 from jax_unlearn.data import Dataset, Examples
 from jax_unlearn.errors import InputError
@@ -49,22 +48,6 @@ def descent(
     return parts
 
 
-def check_sgd(setting: Any) -> None:
-    """Refuse numbers that no run of SGD, of a training or an unlearning, can have."""
-    _validate.at_least("epochs", setting.epochs, 1)
-    _validate.at_least("batch_size", setting.batch_size, 1)
-    _validate.positive("learning_rate", setting.learning_rate)
-    _validate.share("momentum", setting.momentum)
-    _validate.not_negative("weight_decay", setting.weight_decay)
-
-
-def check_choices(values: Any, kind: type | None = None) -> None:
-    """Refuse values that no `Literal` field of their class (or of `kind`) lists."""
-    for name, hint in get_type_hints(kind or type(values)).items():
-        if get_origin(hint) is Literal and hasattr(values, name):
-            _validate.one_of(name, getattr(values, name), get_args(hint))
-
-
 class Modality(NamedTuple):
     """A kind of model.
 
@@ -72,7 +55,8 @@ class Modality(NamedTuple):
       name: as settings and the command line know it.
       key: of its networks in the records of checkpoints.
       training: class of its training settings, with `seed`-free fields.
-      network: class of its networks' descriptions, with `from_record`.
+      network: class of its networks' descriptions, which are read by their types, or
+        by its `from_record` if it has one.
       describe: `(training, dataset) -> network`.
       build: `network -> built`, which has `model` and `network`.
       optimize: `(built, training, steps) -> Unlearner` that trains.

@@ -6,9 +6,8 @@ import jax
 import numpy as np
 import optax
 
-from jax_unlearn import audit
+from jax_unlearn import _validate, audit
 from jax_unlearn.data import as_floats, take
-from jax_unlearn.errors import unknown_name
 from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.subject import Subject
@@ -22,13 +21,6 @@ PROBES = {
 RATE, LOSS, LIMIT = 0.03, 0.1, 500  # of relearning: SGD until the mean loss; our choice
 SGD = optax.sgd(RATE)  # one and the same, so that models share a program
 BOUND = 8 / 255  # of the attack on test images, for pixels in 0..1
-
-
-def check_probes(names: Sequence[str]) -> None:
-    """Refuse unknown probes."""
-    for name in names:
-        if name not in PROBES:
-            raise unknown_name("probe", name, PROBES)
 
 
 def probe(
@@ -45,7 +37,8 @@ def probe(
     on the forget set is at most 0.1, 500 if it never is. "robustness": test accuracy
     under PGD within 8/255, in percent.
     """
-    check_probes(names)
+    for name in names:
+        _validate.one_of("probe", name, PROBES)
     at = subject.model, trained.params, trained.model_state
     dataset = subject.dataset
     found: dict[str, float] = {}

@@ -13,6 +13,11 @@ import numpy as np
 from jax_unlearn.data import Dataset, fingerprint
 
 RETRAIN, NULL, ORIGINAL = "retrain", "null", "original"  # keys of the reference rows
+LABELS = {
+    RETRAIN: "Retrain",
+    NULL: "Null (Retrain, other seed)",
+    ORIGINAL: "Original (nothing done)",
+}
 
 
 def dataset_record(dataset: Dataset) -> dict[str, Any]:
@@ -50,11 +55,11 @@ def to_json(value: Any) -> str:
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
-def spread(values: Sequence[float]) -> dict[str, Any]:
+def spread(values: Sequence[float], each: str = "per_seed") -> dict[str, Any]:
     """Return the values with mean and sample deviation (None for a single one)."""
     numbers = [float(v) for v in values]
     std = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
-    return {"per_seed": numbers, "mean": float(np.mean(numbers)), "std": std}
+    return {each: numbers, "mean": float(np.mean(numbers)), "std": std}
 
 
 def head(plan: Mapping[str, Any], dataset: Dataset | None = None) -> dict[str, Any]:

@@ -25,20 +25,6 @@ import msgspec
 from jax_unlearn.data import files
 from jax_unlearn.errors import InputError
 
-__all__ = [
-    "Cosine",
-    "FieldError",
-    "Finite",
-    "NotNegative",
-    "Percent",
-    "Positive",
-    "Share",
-    "Whole",
-    "json_schema",
-    "read",
-    "read_file",
-]
-
 Kind = TypeVar("Kind")
 
 TRAIN_ANEW = "train it anew with this version"  # remedy for a checkpoint's record

@@ -5,19 +5,17 @@ a recipe say the same thing; the library itself takes functions, not names.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from jax_unlearn import _validate
-from jax_unlearn.cards import Card, WeightingCard
+from jax_unlearn import _validate, cards
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.lab import catalog
 from jax_unlearn.lab.modalities import modality_named
-from jax_unlearn.lab.modality import check_choices, check_sgd
 
-Harmonizers = Literal["auto", "none", "one_way", "two_way"]
-Schedules = Literal["merged", "zipped", "sequential"]
-Optimizers = Literal["sgd", "adam"]
+Whole = Annotated[int, functools.partial(_validate.at_least, low=0)]
+Percent = Annotated[float, functools.partial(_validate.within, interval="[0, 100]")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,26 +67,26 @@ class Unlearning:
 
     method: str = "random_label"
     weighting: str = "auto"
-    harmonizer: Harmonizers = "auto"
+    harmonizer: Literal["auto", "none", "one_way", "two_way"] = "auto"
     per_leaf: bool = False
-    schedule: Schedules = "merged"
-    rho: float = 1.0
-    epochs: int = 5
-    steps: int = 0
-    batch_size: int = 64
+    schedule: Literal["merged", "zipped", "sequential"] = "merged"
+    rho: cards.Fraction = 1.0
+    epochs: cards.Count = 5
+    steps: Whole = 0
+    batch_size: cards.Count = 64
     freeze_statistics: bool = False
-    optimizer: Optimizers = "sgd"
-    learning_rate: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    clip: float = 0.0
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: cards.Positive = 0.01
+    momentum: cards.Share = 0.9
+    weight_decay: cards.NotNegative = 5e-4
+    clip: cards.NotNegative = 0.0
     salient: bool = False
-    keep: float = 0.5
-    microbatch: int = 0
+    keep: cards.Fraction = 0.5
+    microbatch: Whole = 0
     remat: bool = False
-    guard_utility: float = 0.0
+    guard_utility: Percent = 0.0
     guard_endpoint: bool = False
-    guard_every: int = 10
+    guard_every: cards.Count = 10
     guard_roll_back: bool = False
     options: Any = None
     weighting_options: Any = None
@@ -108,8 +106,8 @@ class Unlearning:
             values[name] = catalog.options_of(name, getattr(self, name), own.options)
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        self._check_numbers()
-        self._check_cards(card, weighting, kind)
+        _validate.fields(self)
+        self._check_cards()
         if card.check is not None:
             card.check(self)
 
@@ -266,12 +264,12 @@ has; leave it out
         return read
 
     @property
-    def card(self) -> Card:
+    def card(self) -> cards.Card:
         """The method's card."""
         return vars(self)["_cards"][0]
 
     @property
-    def weighting_card(self) -> WeightingCard:
+    def weighting_card(self) -> cards.WeightingCard:
         """The weighting's card."""
         return vars(self)["_cards"][1]
 
@@ -310,21 +308,9 @@ has; leave it out
         }
         return max(asked, key=len)
 
-    def _check_numbers(self) -> None:
-        check_choices(self)
-        check_sgd(self)
-        _validate.at_least("steps", self.steps, 0)
-        _validate.at_least("microbatch", self.microbatch, 0)
-        _validate.not_negative("clip", self.clip, "0 does not clip")
-        _validate.fraction("keep", self.keep, "try 0.5")
-        _validate.fraction(
-            "rho", self.rho, "the share of the retain set that may be read; try 0.3"
-        )
-        _validate.within("guard_utility", self.guard_utility, "[0, 100]", "try 90")
-        _validate.at_least("guard_every", self.guard_every, 1)
-
-    def _check_cards(self, card: Card, weighting: WeightingCard, kind: Any) -> None:
+    def _check_cards(self) -> None:
         """Refuse what the method, or this kind of model, does not read."""
+        card, weighting, kind = vars(self)["_cards"]
         method, guards = self.method, "guard_utility, guard_endpoint"
         own = (c.name for c in catalog.METHODS.values() if c.joins)
         joining = " or ".join(f"method={name!r}" for name in own)
@@ -380,6 +366,6 @@ _NESTED = ("options", "weighting_options", "modality_options")
 _COMMON = frozenset(catalog.names_of(Unlearning))
 
 
-def _counts_steps(card: Card) -> bool:
+def _counts_steps(card: cards.Card) -> bool:
     """Whether `steps` may stand for epochs."""
     return card.kind == "steps" and not card.by_epochs

@@ -1,6 +1,7 @@
 """Models on disk: kept once made, gone on from where they were being made."""
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -301,9 +302,10 @@ def load_model(
             "another checkpoint"
         )
     try:
-        network = kind.network.from_record(record[kind.key])
-        remedy = schema.TRAIN_ANEW
-        head = schema.read(Head, record, name="record", lenient=True, remedy=remedy)
+        told = {"name": kind.key, "remedy": schema.TRAIN_ANEW}
+        typed = functools.partial(schema.read, kind.network, **told)
+        network = getattr(kind.network, "from_record", typed)(record[kind.key])
+        head = schema.read(Head, record, **told | {"name": "record", "lenient": True})
     except InputError as error:
         raise InputError(f"checkpoint {path}: {error}") from error
     if dataset is not None:

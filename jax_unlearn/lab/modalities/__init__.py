@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jax_unlearn.errors import InputError, unknown_name
+from jax_unlearn._validate import one_of
+from jax_unlearn.errors import InputError
 from jax_unlearn.lab.catalog import load, names_of, options_of
 from jax_unlearn.lab.modalities.classification import CLASSIFICATION
 from jax_unlearn.lab.modalities.diffusion import DIFFUSION
@@ -27,8 +28,7 @@ def modality_named(name: str) -> Modality:
             )
         return found._replace(name=name)
     known = {modality.name: modality for modality in MODALITIES}
-    if name not in known:
-        raise unknown_name("modality", name, known)
+    one_of("modality", name, known)
     return known[name]
 
 

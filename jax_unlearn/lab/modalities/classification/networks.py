@@ -3,25 +3,28 @@
 import dataclasses
 import functools
 import math
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import Meta
 
-from jax_unlearn import _validate, data
+from jax_unlearn import _validate, cards, data
 from jax_unlearn.adapters import from_nnx
-from jax_unlearn.errors import InputError
 from jax_unlearn.lab import schema
-from jax_unlearn.lab.modality import MAX_WIDTH, Dtype, check_choices, check_sgd
+from jax_unlearn.lab.modality import MAX_WIDTH, Dtype
 from jax_unlearn.types import Model
 
 Architecture = Literal[
     "small_cnn", "mlp", "linear", "resnet8", "resnet18", "resnet20", "vgg16"
 ]
+Augmentation = Literal["none", "flip", "flip_crop"]
+Width = Annotated[
+    int, functools.partial(_validate.within, interval=f"[0, {MAX_WIDTH}]")
+]
 Count = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
 
 
 @dataclasses.dataclass(frozen=True)
-class Training:
+class Training(cards.Options):
     """How the original model and Retrain are trained: SGD, cosine learning rate.
 
     Attributes:
@@ -37,27 +40,18 @@ class Training:
 
     >>> Training(epochs=0)
     Traceback (most recent call last):
-    jax_unlearn.errors.InputError: epochs=0 must be at least 1
+    jax_unlearn.errors.InputError: epochs=0 must be at least 1; try 40
     """
 
     network: Architecture = "small_cnn"
-    width: int = 0
+    width: Width = 0
     dtype: Dtype = "float32"
-    epochs: int = 40
-    batch_size: int = 64
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    augment: Literal["none", "flip", "flip_crop"] = "none"
-
-    def __post_init__(self):
-        check_choices(self)
-        _validate.at_least("width", self.width, 0)
-        if self.width > MAX_WIDTH:
-            raise InputError(
-                f"width={self.width} must be at most {MAX_WIDTH}; 0 takes the usual one"
-            )
-        check_sgd(self)
+    epochs: cards.Count = 40
+    batch_size: cards.Count = 64
+    learning_rate: cards.Positive = 0.1
+    momentum: cards.Share = 0.9
+    weight_decay: cards.NotNegative = 5e-4
+    augment: Augmentation = "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,23 +62,14 @@ class Network:
     training images, for pixels in [0, 1].
     """
 
-    name: str
+    name: Architecture
     width: Annotated[int, Meta(ge=0, le=MAX_WIDTH)]
-    dtype: str
-    augment: str
+    dtype: Dtype
+    augment: Augmentation
     num_classes: Count
     input_shape: Annotated[tuple[Count, ...], Meta(min_length=3, max_length=3)]
     mean: Annotated[tuple[schema.Finite, ...], Meta(min_length=1)]
     std: Annotated[tuple[schema.Positive, ...], Meta(min_length=1)]
-
-    def __post_init__(self):
-        _validate.one_of("network", self.name, get_args(Architecture))
-        check_choices(self, Training)
-
-    @classmethod
-    def from_record(cls, record: Any) -> "Network":
-        """Return the network that a checkpoint's record describes."""
-        return schema.read(cls, record, name="network", remedy=schema.TRAIN_ANEW)
 
 
 def describe(training: Training, dataset: data.Dataset) -> Network:

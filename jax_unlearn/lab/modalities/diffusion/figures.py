@@ -4,7 +4,7 @@ import base64
 import functools
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,17 @@ from jax_unlearn import audit
 from jax_unlearn.data import Examples, read_json, write_atomic
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.job import Progress, Trained, silent
-from jax_unlearn.lab.modalities.diffusion.judge import Distances, train_judge
+from jax_unlearn.lab.modalities.diffusion.judge import moments, train_judge
 from jax_unlearn.lab.modalities.diffusion.networks import draw
 from jax_unlearn.lab.modalities.diffusion.settings import COLUMNS, Judging
 from jax_unlearn.lab.requests import Request
-from jax_unlearn.lab.results import RETRAIN
+from jax_unlearn.lab.results import RETRAIN, spread
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject
 
 TARGETED = ("ua", "retained_accuracy", "frechet", "fid")
 FIGURES = (*TARGETED, "forget_error", "unseen_error", "retain_error")
+_spread = functools.partial(spread, each="per_run")
 MEASURED = 256  # images of a part whose errors are measured, at most
 
 
@@ -62,11 +63,17 @@ class ImageTable:
         self._forgotten = int(counts.argmax())  # most of the images are of it
         if "fid" in self._networks:
             self._progress("FID: real images", 0, 1)
-        self._distances = Distances(self._networks, test, self._forgotten)
-        self._floors.append(self._distances(*self._real(train)))
+        self._moments = moments(self._networks, test, self._forgotten)
+        self._floors.append(self._distances(self._real(train)))
         run = {"seed": seed, "class": self._forgotten}
         run |= {"forget_images": len(request.forget), "rows": {}, "grids": {}}
         self._runs.append(run)
+
+    def _distances(self, images: Examples) -> dict[str, float]:
+        """Return the Fréchet distances of images to real test images, by name."""
+        own = moments(self._networks, images, self._forgotten)
+        real = self._moments.items()
+        return {name: audit.frechet_distance(own[name], one) for name, one in real}
 
     def _real(self, train: Examples) -> Examples:
         """Return as many real images as are drawn of the other classes."""
@@ -133,7 +140,7 @@ class ImageTable:
         figures = {
             "ua": judged.ua,
             "retained_accuracy": judged.retained_accuracy,
-            **self._distances(images, asked),
+            **self._distances(Examples(images, asked)),
             "by_class": [None if np.isnan(v) else float(v) for v in judged.by_class],
             "confusion": judged.confusion.tolist(),
             **self._errors(trained),
@@ -187,17 +194,14 @@ class ImageTable:
         return row
 
 
-def _spread(values: Sequence[float]) -> dict[str, Any]:
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return {"mean": float(np.mean(values)), "std": std, "per_run": list(values)}
+def png_bytes(images: np.ndarray, *, enlarge: int = 1) -> bytes:
+    """Return `u8[rows, columns, H, W, C]` as one PNG file, a black line between them.
 
-
-def sheet(images: np.ndarray, *, enlarge: int = 1) -> np.ndarray:
-    """Return `u8[rows, columns, H, W, C]` as one image, a black line between them.
-
-    >>> sheet(np.full((2, 3, 4, 4, 1), 9, np.uint8)).shape
-    (9, 14, 3)
+    >>> png_bytes(np.zeros((1, 1, 4, 4, 3), np.uint8))[1:4]
+    b'PNG'
     """
+    from matplotlib.image import imsave
+
     rows, columns, height, width, channels = images.shape
     framed = np.zeros((rows, columns, height + 1, width + 1, channels), np.uint8)
     framed[:, :, :height, :width] = images
@@ -205,19 +209,8 @@ def sheet(images: np.ndarray, *, enlarge: int = 1) -> np.ndarray:
         rows * (height + 1), columns * (width + 1), channels
     )[:-1, :-1]
     colours = np.repeat(whole, 3 // channels, axis=-1)
-    return np.repeat(np.repeat(colours, enlarge, axis=0), enlarge, axis=1)
-
-
-def png_bytes(images: np.ndarray, *, enlarge: int = 1) -> bytes:
-    """Return a sheet of images as the bytes of a PNG file; see `sheet`.
-
-    >>> png_bytes(np.zeros((1, 1, 4, 4, 3), np.uint8))[1:4]
-    b'PNG'
-    """
-    from matplotlib.image import imsave
-
-    buffer = io.BytesIO()
-    imsave(buffer, sheet(images, enlarge=enlarge), format="png")
+    buffer, block = io.BytesIO(), np.ones((enlarge, enlarge, 1), np.uint8)
+    imsave(buffer, np.kron(colours, block), format="png")
     return buffer.getvalue()
 
 

@@ -66,31 +66,15 @@ def train_judge(
     return judge._replace(accuracy=float(right.mean()), by_class=by_class)
 
 
-class Distances:
-    """Fréchet distances to real images by name, the forgotten class left out of both.
+Network = Callable[[np.ndarray], np.ndarray]
+"""The features of images."""
 
-    Each is in the features that the network of its name finds in images.
-    """
 
-    def __init__(
-        self,
-        networks: Mapping[str, Callable[[np.ndarray], np.ndarray]],
-        real: Examples,
-        forgotten: int,
-    ):
-        self._networks, self._forgotten = networks, forgotten
-        self._real = {name: self._moments(name, *real) for name in networks}
-
-    def __call__(self, images: np.ndarray, classes: np.ndarray) -> dict[str, float]:
-        """Return the distances of images `u8[N, H, W, C]`, asked to be of `[N]`."""
-        return {
-            name: audit.frechet_distance(self._moments(name, images, classes), real)
-            for name, real in self._real.items()
-        }
-
-    def _moments(
-        self, name: str, images: np.ndarray, classes: np.ndarray
-    ) -> audit.Moments:
-        others = images[classes != self._forgotten]
-        _validate.at_least("images of the other classes", len(others), 2)
-        return audit.feature_moments(self._networks[name](others))
+def moments(
+    networks: Mapping[str, Network], images: Examples, forgotten: int
+) -> dict[str, audit.Moments]:
+    """Return the moments of features by network, the forgotten class left out."""
+    others = images.inputs[images.labels != forgotten]
+    _validate.at_least("images of the other classes", len(others), 2)
+    made = networks.items()
+    return {name: audit.feature_moments(network(others)) for name, network in made}

@@ -16,8 +16,9 @@ from jax_unlearn.data import Dataset, Examples
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import schema
 from jax_unlearn.lab.job import Progress, Trained, silent
+from jax_unlearn.lab.modalities.diffusion import settings
 from jax_unlearn.lab.modalities.diffusion.settings import DiffusionTraining, Sampling
-from jax_unlearn.lab.modality import MAX_WIDTH, check_choices
+from jax_unlearn.lab.modality import MAX_WIDTH, Dtype
 from jax_unlearn.types import Batch, Model
 
 Count = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
@@ -31,28 +32,20 @@ class DiffusionNetwork:
     their number of tokens L, and thresholds by which attributes are told.
     """
 
-    condition: str
+    condition: settings.Condition
     widths: Annotated[tuple[Count, ...], Meta(min_length=1)]
     layers: Count
     attention: tuple[Annotated[int, Meta(ge=0, le=1)], ...]
-    dtype: str
+    dtype: Dtype
     timesteps: int  # diffusion says how many it takes
-    noise: str
-    prediction: str
+    noise: settings.Noise
+    prediction: settings.Prediction
     drop: Annotated[float, Meta(ge=0, lt=1)]
     class_names: Annotated[tuple[str, ...], Meta(min_length=1)]
     image_shape: Annotated[tuple[Count, ...], Meta(min_length=3, max_length=3)]
     words: tuple[str, ...] = ()
     length: Annotated[int, Meta(ge=0, le=MAX_WIDTH)] = 0
     thresholds: tuple[schema.Finite, ...] = ()
-
-    def __post_init__(self):
-        check_choices(self, DiffusionTraining)
-
-    @classmethod
-    def from_record(cls, record: Any) -> "DiffusionNetwork":
-        """Return the network that a checkpoint's record describes."""
-        return schema.read(cls, record, name="generator", remedy=schema.TRAIN_ANEW)
 
     @property
     def num_classes(self) -> int:

@@ -1,19 +1,26 @@
 """What diffusion models are told: how to train, to forget, to sample, to be judged."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from jax_unlearn import _validate
+from jax_unlearn.cards import Count, NotNegative, Options, Positive, Share
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.modalities.classification.networks import Training
-from jax_unlearn.lab.modality import Dtype, check_choices
+from jax_unlearn.lab.modality import Dtype
 
 COLUMNS = 8  # images of each class in a report
 
+Condition = Literal["class", "text"]
+Noise = Literal["cosine", "linear"]
+Prediction = Literal["epsilon", "v_prediction"]
+Flag = Annotated[int, functools.partial(_validate.within, interval="[0, 1]")]
+
 
 @dataclasses.dataclass(frozen=True)
-class DiffusionTraining:
+class DiffusionTraining(Options):
     """How a diffusion model is trained: Adam, clipped gradients, a moving average.
 
     Attributes:
@@ -34,40 +41,27 @@ class DiffusionTraining:
 
     >>> DiffusionTraining(steps=0)
     Traceback (most recent call last):
-    jax_unlearn.errors.InputError: steps=0 must be at least 1
+    jax_unlearn.errors.InputError: steps=0 must be at least 1; try 2000
     """
 
-    condition: Literal["class", "text"] = "class"
+    condition: Condition = "class"
     widths: tuple[int, ...] = (32, 64)
-    layers: int = 1
-    attention: tuple[int, ...] = ()
+    layers: Count = 1
+    attention: tuple[Flag, ...] = ()
     dtype: Dtype = "float32"
-    timesteps: int = 1000
-    noise: Literal["cosine", "linear"] = "cosine"
-    prediction: Literal["epsilon", "v_prediction"] = "epsilon"
-    steps: int = 2000
-    batch_size: int = 64
-    learning_rate: float = 2e-3
-    clip: float = 1.0
-    ema: float = 0.995
-    drop: float = 0.1
-
-    def __post_init__(self):
-        check_choices(self)
-        for name in ("timesteps", "steps", "batch_size", "layers"):
-            _validate.at_least(name, getattr(self, name), 1)
-        _validate.positive("learning_rate", self.learning_rate)
-        _validate.positive("clip", self.clip)
-        for name in ("ema", "drop"):
-            _validate.share(name, getattr(self, name))
-        if not set(self.attention) <= {0, 1}:
-            raise InputError(
-                f"attention={self.attention} must be 0 or 1 for each level"
-            )
+    timesteps: Count = 1000
+    noise: Noise = "cosine"
+    prediction: Prediction = "epsilon"
+    steps: Count = 2000
+    batch_size: Count = 64
+    learning_rate: Positive = 2e-3
+    clip: Positive = 1.0
+    ema: Share = 0.995
+    drop: Share = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
-class Denoising:
+class Denoising(Options):
     """What an unlearning of a diffusion model is told beside its method.
 
     Attributes:
@@ -83,15 +77,9 @@ class Denoising:
 
     replace: str = "random"
     time: Literal["bins", "draws", "raw"] = "bins"
-    bins: int = 10
-    draws: int = 4
-    forget_strength: float = 1.0
-
-    def __post_init__(self):
-        check_choices(self)
-        for name in ("bins", "draws"):
-            _validate.at_least(name, getattr(self, name), 1)
-        _validate.not_negative("forget_strength", self.forget_strength)
+    bins: Count = 10
+    draws: Count = 4
+    forget_strength: NotNegative = 1.0
 
 
 DEFAULTS: dict[str, Any] = {
@@ -148,7 +136,7 @@ def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampling:
+class Sampling(Options):
     """How images are drawn.
 
     Attributes:
@@ -160,15 +148,13 @@ class Sampling:
     """
 
     sampler: Literal["ddim", "ddpm"] = "ddim"
-    sampling_steps: int = 25
+    sampling_steps: Count = 25
     eta: float = 0.0
     guidance_scale: float = 2.0
-    sample_batch: int = 256
+    sample_batch: Count = 256
 
     def __post_init__(self):
-        check_choices(self)
-        for name in ("sampling_steps", "sample_batch"):
-            _validate.at_least(name, getattr(self, name), 1)
+        super().__post_init__()
         if not abs(self.guidance_scale) < float("inf"):
             raise InputError(
                 f"guidance_scale={self.guidance_scale} must be finite; 1 does not guide"
