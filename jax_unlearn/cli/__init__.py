@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from jax_unlearn import __version__
+from jax_unlearn._validate import one_of
 from jax_unlearn.drivers import signals
-from jax_unlearn.errors import InputError, NonFiniteError, unknown_name
+from jax_unlearn.errors import InputError, NonFiniteError
 
 SUMMARY = """Machine unlearning for JAX.
 
@@ -77,8 +78,8 @@ def _commands(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
 
     if arguments[0] == "generate":  # what diffusion models were asked for with
         arguments = arguments[1:] or ["--help"]
-        if arguments[0] not in (*OF_DIFFUSION, *_HELP):
-            raise unknown_name("command", arguments[0], OF_DIFFUSION)
+        if arguments[0] not in _HELP:
+            one_of("command", arguments[0], OF_DIFFUSION)
         if arguments[0] in OF_MODALITY and not choices.value(arguments, "--modality"):
             arguments += ["--modality", "diffusion"]
     arguments, choice = choices.chosen(arguments)
@@ -99,6 +100,6 @@ def _commands(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
         "recipe": recipe.recipe,
         "tune": parsed(recipe.tune, setting=setting),
     }
-    if arguments[0] not in (*known, "generate", *_HELP):
-        raise unknown_name("command", arguments[0], [*known, "generate"])
+    if arguments[0] not in _HELP:
+        one_of("command", arguments[0], (*known, "generate"))
     return arguments, known

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ from jax_unlearn import report as reports
 from jax_unlearn.cli.choices import Kind
 from jax_unlearn.cli.console import Reporter, open_console
 from jax_unlearn.cli.sources import DataSource, asked, refuse_existing
-from jax_unlearn.drivers import checkpoint as checkpoints
+from jax_unlearn.drivers.checkpoint import identity, read_record
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError, check_seed
 from jax_unlearn.lab import chain as chains
@@ -103,35 +103,24 @@ class Making:
         make: Callable[[Reporter, Series | None], tuple[Trained, dict[str, Any]]],
         *,
         told: dict[str, Any],
-        run: dict[str, Any] | None = None,
-    ) -> tuple[Trained, dict[str, Any]] | None:
+        run: Mapping[str, Any] | None = None,
+    ) -> tuple[Trained, Mapping[str, Any]] | None:
         """Make the model of some samples and write it; None where it is complete.
 
-        What is told decides what the model is, and `run` is what else a run to go on
-        with must agree in; `make` returns what else the record says, too.
+        See `kept_model`; `make` is given what follows the steps, too.
         """
-        parts = {"ids": ids, "unseen": unseen}
         if not self.resume:
             refuse_existing(self.out)
-
-        def write(path: Path, made: Any) -> None:
-            record = {**told, **made[1], "environment": environment()}
-            store.save_model(path, made[0], subject, record=record, **parts)
-
-        with Reporter(open_console(), 1) as progress:
-            made = store.kept(
-                self.out,
-                {**told, "ids_sha256": data.digest(ids)},
-                functools.partial(make, progress),
-                read=lambda path: (checkpoints.read_record(path), None),
-                write=write,
-                run={**store.identity(subject, **parts), **(run or {})},
-                seconds=self.save_every,
-                resume=self.resume,
-            )
-        if made is None:
+        elif self.out.exists():
+            told = {**told, "ids_sha256": data.digest(ids)}
+            store.stored(self.out, told, lambda path: (read_record(path), None))
             print(f"{self.out} is complete; nothing to resume")
-        return made
+            return None
+        options = {"ids": ids, "unseen": unseen, "seconds": self.save_every, "run": run}
+        with Reporter(open_console(), 1) as progress:
+            make = functools.partial(make, progress)
+            options |= {"subject": subject, "resume": self.resume}
+            return store.kept_model(self.out, told, make, **options)
 
 
 Made = Annotated[Making, tyro.conf.arg(name="")]  # its options are the command's own
@@ -186,7 +175,8 @@ def train(
     def make(progress: Reporter, series: Series | None) -> tuple[Trained, dict]:
         callback = reporting(progress, "training", trainer.steps(len(ids)))
         with blamed("training", training.learning_rate):
-            return trainer(ids, seed=seed, callback=callback, series=series), {}
+            trained = trainer(ids, seed=seed, callback=callback, series=series)
+        return trained, {"environment": environment()}
 
     made = making(trainer.subject, ids, unseen, make, told=told)
     if made is not None:
@@ -245,10 +235,11 @@ def unlearn(
             "reduce": before("reduce", 1),
             "from": earlier,
             **job.details,
+            "environment": environment(),
             **({} if trained.stopped is None else {"stopped": trained.stopped}),
         }
 
-    run = {"from": checkpoints.identity(checkpoint)}
+    run = {"from": identity(checkpoint)}
     made = making(subject, request.retain, stored.unseen, make, told=told, run=run)
     if made is None:
         return

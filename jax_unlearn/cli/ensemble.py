@@ -11,12 +11,13 @@ from rich.console import Console
 
 from jax_unlearn import audit as audits
 from jax_unlearn import report as reports
+from jax_unlearn._validate import one_of
 from jax_unlearn.cli.console import Reporter, open_console, print_audit, say, status
 from jax_unlearn.cli.sources import DataSource, Source
 from jax_unlearn.data import Dataset, digits, fingerprint
 from jax_unlearn.data.files import check_writable, read_json, write_atomic
 from jax_unlearn.drivers.ensemble import HOWS, local_mesh
-from jax_unlearn.errors import InputError, unknown_name
+from jax_unlearn.errors import InputError
 from jax_unlearn.lab.arrays import load_outputs, save_outputs
 from jax_unlearn.lab.catalog import load
 from jax_unlearn.lab.ensembles import audit_of, run_ensembles
@@ -56,13 +57,11 @@ def ensemble(
         raise InputError(f"resamples={resamples} must be at least 2; try 20")
     if methods is not None and not methods:
         raise InputError("methods=(): name one or more, or leave it out for all")
-    if how not in ("auto", *HOWS):
-        raise unknown_name("how", how, ("auto", *HOWS))
+    one_of("how", how, ("auto", *HOWS))
     check_writable(out / "outputs.npz")
     plan, dataset = _planned(source, run)
     for name in methods or ():
-        if name not in plan.methods:
-            raise unknown_name("method", name, plan.methods)
+        one_of("method", name, plan.methods)
     chosen = plan.methods if methods is None else methods
     counts = {"models": models, "chunk": chunk, "resamples": resamples}
     given = open_console(), plan, dataset, out

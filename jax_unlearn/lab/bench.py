@@ -12,18 +12,12 @@ import numpy as np
 from jax_unlearn.cards import Job
 from jax_unlearn.data import Dataset
 from jax_unlearn.drivers import checkpoint
+from jax_unlearn.drivers.guards import first_of
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.drivers.series import Series
+from jax_unlearn.lab import job as jobs
 from jax_unlearn.lab.context import Origin
-from jax_unlearn.lab.job import (
-    Infos,
-    Progress,
-    Trained,
-    blamed,
-    execute,
-    reporting,
-    silent,
-)
+from jax_unlearn.lab.job import Progress, Trained
 from jax_unlearn.lab.plan import Plan, slug
 from jax_unlearn.lab.prepare import Preparer
 from jax_unlearn.lab.requests import Case, Request, draw_cases, held_out
@@ -71,7 +65,7 @@ class Bench:
         folder: Path | None = None,
         originals: Path | None = None,
         save_every: float = SECONDS,
-        execute: Callable[..., Trained] = execute,
+        execute: Callable[..., Trained] = jobs.execute,
     ):
         self.plan = plan
         self.dataset = dataset
@@ -81,7 +75,7 @@ class Bench:
         self.trainer = Trainer(self.subject, plan.training, execute)
         self.execute = execute
         self.preparer = Preparer(self.subject)
-        self._progress = progress or silent
+        self._progress = progress or jobs.silent
         self._save_every = save_every
 
     def original(self, seed: int) -> Trained:
@@ -155,16 +149,11 @@ class Bench:
 
         def make(series: Series | None) -> tuple[Trained, dict[str, Any]]:
             job = self.prepared(setting, case, original)
-            infos = Infos()
+            infos = jobs.Infos()
             if series is not None:
                 series.carry("infos", infos)
-            report = reporting(self._progress, label, job.steps)
-
-            def callback(step, state, info):
-                infos(step, state, info)
-                report(step, state, info)
-
-            key, options = jax.random.key(seed), {"callback": callback}
+            report = jobs.reporting(self._progress, label, job.steps)
+            key, options = jax.random.key(seed), {"callback": first_of(infos, report)}
             trained = self.execute(job, original[:2], key, series=series, **options)
             if job.transform is not None:
                 self._progress(label, job.steps, job.steps)
@@ -194,8 +183,9 @@ class Bench:
         training = self.plan.training
 
         def make(series: Series | None) -> tuple[Trained, dict[str, Any]]:
-            report = reporting(self._progress, label, self.trainer.steps(len(ids)))
-            with blamed(f"training {label}", training.learning_rate):
+            steps = self.trainer.steps(len(ids))
+            report = jobs.reporting(self._progress, label, steps)
+            with jobs.blamed(f"training {label}", training.learning_rate):
                 options = {"callback": report, "series": series}
                 return self.trainer(ids, seed=seed, **options), {"notes": {}}
 

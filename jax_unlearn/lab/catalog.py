@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jax_unlearn import methods, oneshot, weights
+from jax_unlearn._validate import one_of
 from jax_unlearn.cards import Card, WeightingCard
 from jax_unlearn.errors import InputError, unknown_name
 
@@ -62,8 +63,7 @@ def _card(
                 f"{kind.__name__}; name a card of the file"
             )
         return found
-    if name not in known:
-        raise unknown_name(word, name, known)
+    one_of(word, name, known)
     return known[name]
 
 
@@ -165,7 +165,6 @@ def load(path: str) -> Any:
         raise InputError(
             f"{path!r}: {file} does not run ({type(error).__name__}: {error}); mend it"
         ) from error
-    if not hasattr(module, name):
-        raise unknown_name(f"name in {file}", name, dir(module))
+    one_of(f"name in {file}", name, dir(module))
     _ran.add(path)
     return getattr(module, name)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import optax
 
-from jax_unlearn import data, harmonize, masks, oneshot
+from jax_unlearn import data, harmonize, masks, oneshot, types
 from jax_unlearn.cards import Job, Learned, Ranked, Variables
 from jax_unlearn.data import Examples, Schedule
 from jax_unlearn.drivers.loop import predict
@@ -20,16 +20,7 @@ from jax_unlearn.lab.modality import Modality, adam, descent
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject, Trainer
-from jax_unlearn.types import (
-    Array,
-    Batch,
-    Harmonizer,
-    LossFn,
-    Model,
-    PyTree,
-    UnlearnBatch,
-    Weighting,
-)
+from jax_unlearn.types import Array, Batch, LossFn, Model, PyTree
 
 
 class Origin(NamedTuple):
@@ -177,17 +168,12 @@ class Context:
             passes["reference"] = data.take(self.examples, unseen, every)
         return {**passes, **changes}
 
-    def schedule(self, kind: str) -> Schedule[UnlearnBatch]:
+    def schedule(self, kind: str) -> Schedule[types.UnlearnBatch]:
         """Return batches: "forget", "retain", "zipped", or "both" as was asked."""
         forget, retain = self.request.forget, self.request.retain
         if kind in ("forget", "retain"):
-            ids, steps = self.ids(kind), self.setting.steps
             make = data.forget_only if kind == "forget" else data.retain_only
-            if not steps:
-                return make(self.examples, ids, **self.passes())
-            needed = -(-steps * self.setting.batch_size // len(ids)) + 1
-            whole = make(self.examples, ids, **self.passes(epochs=needed))
-            return dataclasses.replace(whole, steps=steps)
+            return make(self.examples, self.ids(kind), **self.passes())
         make = getattr(data, self.setting.schedule if kind == "both" else kind)
         return make(self.examples, forget, retain, **self.passes())
 
@@ -211,12 +197,12 @@ class Context:
         mask = masks.gradient_saliency(self.gradient("forget"), keep=self.setting.keep)
         return masks.masked(optimizer, jax.block_until_ready(mask))
 
-    def weighting(self) -> Weighting:
+    def weighting(self) -> types.Weighting:
         """Return the weighting of the forget samples."""
         setting = self.setting
         return setting.weighting_card.build(self, setting.weighting_options)
 
-    def harmonizer(self) -> Harmonizer | None:
+    def harmonizer(self) -> types.Harmonizer | None:
         """Return what joins the gradients; None is the method's own."""
         setting = self.setting
         if setting.joining != "none":

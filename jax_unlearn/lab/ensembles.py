@@ -4,7 +4,6 @@ A file a model, `models/<role>/0007.npz`, without pickles: the logits by part,
 `f32[n, K]`; of an original its arrays too; and a JSON record as bytes.
 """
 
-import functools
 import io
 import json
 import time
@@ -28,7 +27,7 @@ from jax_unlearn.lab.modalities import modality_of
 from jax_unlearn.lab.plan import Plan, check_labels, slug
 from jax_unlearn.lab.requests import Request, draw_cases
 from jax_unlearn.lab.settings import Unlearning
-from jax_unlearn.lab.store import SECONDS, kept, stored, together
+from jax_unlearn.lab.store import SECONDS, stored, together, unfinished
 
 Kept = tuple[Logits, float]
 """What is read of a model: its logits, and the seconds it took."""
@@ -237,28 +236,18 @@ class Files:
         seconds: float,
     ) -> dict[int, Kept]:
         """Make models together, and write those that are not there."""
-
-        def write(path: Path, made: dict[int, tuple[Trained, Kept]]) -> None:
-            del path
+        told = self.told(role, numbers[0])
+        told |= {"numbers": list(numbers), "how": maker.how}
+        options = {"seconds": seconds, "say": self._say}
+        with unfinished(self.path(role, begin), told, **options) as series:
+            made = self._make(maker, role, numbers, series)
             for number, (model, own) in made.items():
                 if number not in there:
                     self.write(role, number, model, *own)
-
-        made = kept(
-            self.path(role, begin),
-            self.told(role, numbers[0]),
-            functools.partial(self._make, maker, role, numbers),
-            read=lambda path: ({}, {}),
-            write=write,
-            exists=lambda path: False,  # the caller has looked
-            run={"numbers": list(numbers), "how": maker.how},
-            seconds=seconds,
-            say=self._say,
-        )
         return {number: own for number, (_, own) in made.items()}
 
     def _make(
-        self, maker: Maker, role: str, numbers: Sequence[int], series: Series | None
+        self, maker: Maker, role: str, numbers: Sequence[int], series: Series
     ) -> dict[int, tuple[Trained, Kept]]:
         start = time.perf_counter()
         if role in self._methods:
@@ -269,8 +258,7 @@ class Files:
             models = maker.train(role, numbers, series)
         pairs = list(zip(numbers, models, strict=True))
         logits = [maker.logits(role, number, model) for number, model in pairs]
-        spent = 0.0 if series is None else series.spent
-        share = (time.perf_counter() - start + spent) / len(numbers)
+        share = (time.perf_counter() - start + series.spent) / len(numbers)
         return {i: (m, (own, share)) for (i, m), own in zip(pairs, logits, strict=True)}
 
 

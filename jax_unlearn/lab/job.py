@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import numpy as np
 
+from jax_unlearn import types
 from jax_unlearn.cards import Job, Transform, Variables
 from jax_unlearn.data import Schedule
 from jax_unlearn.drivers import signals
@@ -17,15 +18,7 @@ from jax_unlearn.drivers.guards import first_of
 from jax_unlearn.drivers.loop import Callback, predict, run
 from jax_unlearn.drivers.series import Arrays, Series
 from jax_unlearn.errors import InputError, NonFiniteError
-from jax_unlearn.types import (
-    Array,
-    Model,
-    PyTree,
-    UnlearnBatch,
-    Unlearner,
-    UnlearnInfo,
-    UnlearnState,
-)
+from jax_unlearn.types import Array, Model, PyTree, UnlearnBatch, UnlearnState
 
 SCATTER = 1500  # points of the weight-against-loss figure at most
 FIELDS = ("weights", "task_losses", "index", "conflict")
@@ -107,9 +100,9 @@ class Infos:
     """What the notes of a run are made of, step by step; a callback of `run`."""
 
     def __init__(self):
-        self.found: list[UnlearnInfo] = []
+        self.found: list[types.UnlearnInfo] = []
 
-    def __call__(self, step: int, state: UnlearnState, info: UnlearnInfo) -> None:
+    def __call__(self, step: int, state: UnlearnState, info: types.UnlearnInfo) -> None:
         """Keep the info of a step."""
         del step, state
         self.found.append(info)
@@ -136,7 +129,7 @@ class Infos:
             pairs = zip(sizes, own, strict=False)  # the last one is what is left: none
             parts.append([None if size < 0 else part for size, part in pairs])
         self.found = [
-            UnlearnInfo(zero, zero, *fields, zero)  # type: ignore[arg-type]
+            types.UnlearnInfo(zero, zero, *fields, zero)  # type: ignore[arg-type]
             for fields in zip(*parts, strict=True)
         ]
 
@@ -210,7 +203,7 @@ def execute(
     return Trained(*found, seconds, told[0] if told else None)
 
 
-def checked(job: Job) -> tuple[Unlearner, Schedule[UnlearnBatch]]:
+def checked(job: Job) -> tuple[types.Unlearner, Schedule[UnlearnBatch]]:
     """Return unlearner and schedule of a job that is no transformation."""
     if job.unlearner is None or job.schedule is None:
         raise ValueError("a job without a transform needs unlearner and schedule")

@@ -49,72 +49,47 @@ def descent(
 
 
 class Modality(NamedTuple):
-    """A kind of model.
+    """A kind of model."""
 
-    Attributes:
-      name: as settings and the command line know it.
-      key: of its networks in the records of checkpoints.
-      training: class of its training settings, with `seed`-free fields.
-      network: class of its networks' descriptions, which are read by their types, or
-        by its `from_record` if it has one.
-      describe: `(training, dataset) -> network`.
-      build: `network -> built`, which has `model` and `network`.
-      optimize: `(built, training, steps) -> Unlearner` that trains.
-      steps: `(training, samples) -> steps of a training`.
-      roles: objectives it has, and "logits", "features" where outputs are such.
-      objective: `(context, role, **options) -> LossFn`.
-      membership: `(context, options) -> Learned`, for methods that attack.
-      loss_table: `context -> losses of the original by sample id`.
-      table: `(subject, judging, folder, progress) -> table` of figures: it has `start`,
-        `add` and `summary`, see `lab.modalities.classification.figures.Table`.
-      judging: class of what a plan says of drawing and judging, if there is such.
-      observe: `(subject, variables, examples) -> f32[n, K]`, logits for attacks on many
-        models; where outputs are no logits, of "right" against 0.
-      targets: `examples -> i32[n]`, the true classes of what is observed.
-      metrics: groups of figures that such outputs have; None: all.
-      difficulty: `(context, ranking) -> Ranked`; None: it has none.
-      example: `network -> inputs` of two samples, their shapes only; None for
-        networks that are made without.
-      samples: `(built, examples) -> Examples` as its objectives read them.
-      constants: `context ->` hashable, what of a request its objectives hold as
-        constants of the compiled steps, beside arrays that travel in the state.
-      concerned: `(subject, trained ids, text) -> (ids, word)` of a request in words of
-        its own; None where there are none.
-      finish: `state -> variables`: what of a trained state is the model.
-      measured: samples of a part that masks, tables and attacks look at; 0: all.
-      stateful: whether its models have a state that checkpoints hold.
-      options: class of what an unlearning setting says of this kind of model alone.
-      defaults: common fields and options whose defaults differ here, flat.
-      renamed: `flat values -> flat values`, of records of earlier versions.
-    """
-
-    name: str
-    key: str
-    training: type
+    name: str  # as settings and the command line know it
+    key: str  # of its networks in the records of checkpoints
+    training: type  # class of its training settings, with `seed`-free fields
+    # class of its networks' descriptions, which are read by their types, or by its
+    # `from_record` if it has one
     network: Any
-    describe: Callable[[Any, Dataset], Any]
-    build: Callable[[Any], Any]
-    optimize: Callable[[Any, Any, int], Unlearner]
-    steps: Callable[[Any, int], int]
-    roles: frozenset[str]
-    objective: Callable[..., LossFn]
-    membership: Callable[[Any, Any], Learned]
-    loss_table: Callable[[Any], Array]
+    describe: Callable[[Any, Dataset], Any]  # `(training, dataset) -> network`
+    build: Callable[[Any], Any]  # `network -> built`, which has `model` and `network`
+    optimize: Callable[[Any, Any, int], Unlearner]  # `(built, training, steps)`; trains
+    steps: Callable[[Any, int], int]  # `(training, samples) -> steps of a training`
+    roles: frozenset[str]  # its objectives; "logits", "features": what its outputs are
+    objective: Callable[..., LossFn]  # `(context, role, **options)`
+    membership: Callable[[Any, Any], Learned]  # `(context, options)`, to attack by
+    loss_table: Callable[[Any], Array]  # `context -> losses by sample id`
+    # `(subject, judging, folder, progress) -> table` of figures: it has `start`, `add`
+    # and `summary`, see `lab.modalities.classification.figures.Table`
     table: Callable[..., Any]
+    # `(subject, variables, examples) -> f32[n, K]`: logits for attacks on many models;
+    # where outputs are no logits, of "right" against 0
     observe: Callable[[Any, Variables, Examples], np.ndarray]
-    targets: Callable[[Examples], np.ndarray]
-    judging: Any = None
-    metrics: tuple[str, ...] | None = None
-    difficulty: Callable[[Any, str], Ranked] | None = None
+    targets: Callable[[Examples], np.ndarray]  # true classes of what is observed
+    judging: Any = None  # class of what a plan says of drawing and judging, if any
+    metrics: tuple[str, ...] | None = None  # groups of figures it has; None: all
+    difficulty: Callable[[Any, str], Ranked] | None = None  # `(context, ranking)`
+    # `network -> inputs` of two samples, their shapes only; None where it needs none
     example: Callable[[Any], Any] = lambda network: None
+    # `(built, examples)`: the examples as its objectives read them
     samples: Callable[[Any, Examples], Examples] = lambda built, examples: examples
+    # `context ->` what of a request its objectives hold as constants of the compiled
+    # steps, beside arrays that travel in the state
     constants: Callable[[Any], Hashable] = lambda context: ()
+    # `(subject, trained ids, text) -> (ids, word)` of a request in words of its own
     concerned: Callable[[Any, Any, str], Any] = lambda subject, ids, text: None
-    finish: Callable[[UnlearnState], Variables] | None = None
-    measured: int = 0
-    stateful: bool = True
-    options: type = NoOptions
-    defaults: Mapping[str, Any] = {}
+    finish: Callable[[UnlearnState], Variables] | None = None  # what of it is the model
+    measured: int = 0  # samples of a part that masks and attacks look at; 0: all
+    stateful: bool = True  # whether its models have a state that checkpoints hold
+    options: type = NoOptions  # what an unlearning setting says of it alone
+    defaults: Mapping[str, Any] = {}  # fields and options whose defaults differ, flat
+    # `flat values -> flat values`, of records of earlier versions
     renamed: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda values: values
 
     def serves(self, card: Card, weighting: WeightingCard) -> None:

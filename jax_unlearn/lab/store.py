@@ -43,11 +43,9 @@ def kept(
     *,
     read: Callable[[Path], tuple[Mapping[str, Any], Made]],
     write: Callable[[Path, Made], Any],
-    exists: Callable[[Path], bool] = Path.exists,
     run: Mapping[str, Any] | None = None,
     seconds: float = SECONDS,
     resume: bool = True,
-    say: Say | None = None,
 ) -> Made:
     """Return what stands at a path, or make it and keep it there.
 
@@ -58,10 +56,10 @@ def kept(
     """
     if path is None:
         return make(None)
-    if not exists(path):
-        whole = _plain({**told, **(run or {})})
-        with unfinished(path, whole, seconds=seconds, resume=resume, say=say) as series:
-            if not exists(path):  # another process may have ended just now
+    if not path.exists():
+        whole = {**told, **(run or {})}
+        with unfinished(path, whole, seconds=seconds, resume=resume) as series:
+            if not path.exists():  # another process may have ended just now
                 made = make(series)
                 write(path, made)
                 return made
@@ -101,13 +99,14 @@ def kept_model(
     subject: Subject,
     ids: np.ndarray,
     unseen: np.ndarray,
-    seconds: float = SECONDS,
+    run: Mapping[str, Any] | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
+    **options: Any,
 ) -> tuple[Trained, Mapping[str, Any]]:
     """Return a model and its record, from its checkpoint if there is one.
 
     `make` returns the model, and what its record says beside `told`; where it is read,
-    that is reported as one step.
+    that is reported as one step. The options are those of `kept`.
     """
 
     def read(path: Path) -> tuple[Any, tuple[Trained, Mapping[str, Any]]]:
@@ -126,8 +125,8 @@ def kept_model(
         make,
         read=read,
         write=write,
-        run=identity(subject, ids, unseen),
-        seconds=seconds,
+        run={**identity(subject, ids, unseen), **(run or {})},
+        **options,
     )
 
 
@@ -179,7 +178,7 @@ def together(path: Path) -> list[int]:
 @contextmanager
 def unfinished(
     path: Path,
-    told: dict[str, Any],
+    told: Mapping[str, Any],
     *,
     seconds: float = SECONDS,
     resume: bool = True,
@@ -188,7 +187,7 @@ def unfinished(
     """Give the series of what is being made; it goes when the body ends well."""
     folder = partial_of(path)
     with locked(folder):
-        series = Series(folder, told, seconds=seconds, say=say)
+        series = Series(folder, dict(told), seconds=seconds, say=say)
         if not resume and series.paths():
             raise InputError(
                 f"{folder} holds an interrupted run; give --resume to go on with it, "

@@ -83,10 +83,8 @@ class Trainer:
         subject, setting = self.subject, self.setting
         kind, examples = subject.modality, subject.examples
         steps = math.ceil(share * self.steps(len(ids)) - 1e-9)  # 0.3·10 is 3, not 4
-        passes = -(-steps // -(-len(ids) // min(setting.batch_size, len(ids))))
-        options = {"batch_size": setting.batch_size, "epochs": passes, "seed": seed}
+        options = {"batch_size": setting.batch_size, "steps": steps, "seed": seed}
         schedule = retain_only(examples, ids, **options)
-        schedule = dataclasses.replace(schedule, steps=steps)
         if (steps, rate) not in self._unlearners:
             peak = rate * setting.learning_rate
             told = dataclasses.replace(setting, learning_rate=peak)

@@ -25,31 +25,31 @@ NEIGHBOURS = 10  # retain samples asked for their labels
 TREES, LEAF = 200, 2  # of the reference model, and least samples in a leaf
 
 
-def confidence(lab: Any) -> np.ndarray:
+def confidence(lab: Any) -> Ranked:
     """Return the probability of the true class: LoReUn's loss, reversed."""
-    return lab.confidence("forget")
+    return Ranked(lab.confidence("forget"))
 
 
-def el2n(lab: Any) -> np.ndarray:
+def el2n(lab: Any) -> Ranked:
     """Return the error norm, reversed."""
-    return -np.asarray(losses.el2n(*_logits(lab)))
+    return Ranked(-np.asarray(losses.el2n(*_logits(lab))))
 
 
-def margin(lab: Any) -> np.ndarray:
+def margin(lab: Any) -> Ranked:
     """Return the logit of the true class less the largest other one."""
-    return np.asarray(losses.margin(*_logits(lab)))
+    return Ranked(np.asarray(losses.margin(*_logits(lab))))
 
 
-def gradient_norm(lab: Any) -> np.ndarray:
+def gradient_norm(lab: Any) -> Ranked:
     """Return the norm of each sample's gradient, reversed."""
     inputs = as_floats(lab.examples.inputs[lab.request.forget])
     batch = Batch(jnp.asarray(inputs), jnp.asarray(lab.labels("forget")))
     loss = objectives.descent(lab.model)._replace(train=False)
     norms = programs.jit(gradient_norms, static_argnums=0)(loss, *lab.original, batch)
-    return -np.asarray(norms)
+    return Ranked(-np.asarray(norms))
 
 
-def neighbours(lab: Any) -> np.ndarray:
+def neighbours(lab: Any) -> Ranked:
     """Return the share of a class among the retain samples of the nearest features.
 
     Equal shares are told apart by the confidence.
@@ -60,7 +60,7 @@ def neighbours(lab: Any) -> np.ndarray:
     nearest = NearestNeighbors(n_neighbors=count).fit(kept)
     found = nearest.kneighbors(seen, return_distance=False)
     same = lab.labels("retain")[found] == lab.labels("forget")[:, None]
-    return same.mean(axis=1) + confidence(lab) / (2 * count)
+    return Ranked(same.mean(axis=1) + lab.confidence("forget") / (2 * count))
 
 
 def reference(lab: Any) -> Ranked:
@@ -83,7 +83,7 @@ def reference(lab: Any) -> Ranked:
         said[:, trees.classes_] = trees.predict_proba(flat(ids))
         return said[np.arange(len(ids)), lab.examples.labels[ids]]
 
-    ease, labels, own = true(forget), lab.examples.labels[forget], confidence(lab)
+    ease, labels, own = true(forget), lab.labels("forget"), lab.confidence("forget")
     scores = np.empty(len(forget))
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
@@ -91,15 +91,8 @@ def reference(lab: Any) -> Ranked:
     return Ranked(scores, (ease, true(lab.request.unseen)))
 
 
-def _alone(score: Callable[[Any], np.ndarray]) -> Callable[[Any], Ranked]:
-    return lambda lab: Ranked(score(lab))
-
-
-ALONE = (confidence, el2n, margin, gradient_norm, neighbours)
-RANKINGS: dict[str, Callable[[Any], Ranked]] = {
-    **{score.__name__: _alone(score) for score in ALONE},
-    "reference": reference,
-}
+ALL = (confidence, el2n, margin, gradient_norm, neighbours, reference)
+RANKINGS: dict[str, Callable[[Any], Ranked]] = {one.__name__: one for one in ALL}
 """By name."""
 
 
