@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jax_unlearn import _validate
+from jax_unlearn import audit as audits
 from jax_unlearn import report as reports
 from jax_unlearn.cli import console as consoles
 from jax_unlearn.cli.choices import Kind
-from jax_unlearn.cli.ensemble import audit_arrays, given_plan
 from jax_unlearn.cli.sources import DataSource, Source, asked, refuse_existing
 from jax_unlearn.data import digest, write_atomic
 from jax_unlearn.errors import InputError, check_seed
+from jax_unlearn.lab.arrays import load_outputs
+from jax_unlearn.lab.catalog import load
 from jax_unlearn.lab.modalities.classification.figures import Table
 from jax_unlearn.lab.modalities.classification.networks import Training
 from jax_unlearn.lab.modalities.diffusion.figures import ImageTable
@@ -261,3 +263,34 @@ def _setting(stored: Stored) -> Unlearning | None:
         return None if record is None else Unlearning.read(record)
     except InputError:
         return None
+
+
+def audit_arrays(
+    file: Path, out: Path, *, metrics: tuple[str, ...] | None, seed: int, **options: Any
+) -> None:
+    """Audit outputs of models of any framework; the options are those of `audit`."""
+    given = load_outputs(file)
+    if metrics is not None:
+        metrics = tuple(load(name) if ".py:" in name else name for name in metrics)
+    console = consoles.open_console()
+    with consoles.status(console, "auditing"):
+        found = audits.audit(*given, metrics=metrics, seed=seed, **options)
+    plan = given_plan(f"Audit of {file.name}", np.asarray(given[2].forget), seed)
+    results = {**head(plan), "audit": audits.to_record(found)}
+    write_atomic(out, to_json(results), overwrite=True)
+    consoles.print_audit(console, found)
+    consoles.say(console, f"wrote {out}")
+
+
+def given_plan(
+    title: str, labels: np.ndarray, seed: int, classes: int = 0
+) -> dict[str, Any]:
+    """Return what results say of a request that was given, by its samples' labels."""
+    return {
+        "title": title,
+        "kind": "given",
+        "forget_counts": np.bincount(labels, minlength=classes).tolist(),
+        "forgotten": len(labels),
+        "seeds": [seed],
+        "note": "",
+    }

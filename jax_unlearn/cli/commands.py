@@ -11,12 +11,12 @@ import jax
 import numpy as np
 import tyro
 
-from jax_unlearn import data
+from jax_unlearn import _validate, data
 from jax_unlearn import report as reports
 from jax_unlearn.cli.choices import Kind
 from jax_unlearn.cli.console import Reporter, open_console
 from jax_unlearn.cli.sources import DataSource, asked, refuse_existing
-from jax_unlearn.drivers.checkpoint import identity, read_record
+from jax_unlearn.drivers.checkpoint import identity
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError, check_seed
 from jax_unlearn.lab import chain as chains
@@ -112,8 +112,7 @@ class Making:
         if not self.resume:
             refuse_existing(self.out)
         elif self.out.exists():
-            told = {**told, "ids_sha256": data.digest(ids)}
-            store.stored(self.out, told, lambda path: (read_record(path), None))
+            store.check_kept(self.out, {**told, "ids_sha256": data.digest(ids)})
             print(f"{self.out} is complete; nothing to resume")
             return None
         options = {"ids": ids, "unseen": unseen, "seconds": self.save_every, "run": run}
@@ -329,8 +328,7 @@ def sample(
     if out.suffix not in (".png", ".npz"):
         raise InputError(f"out={out}: write a .png or an .npz file")
     refuse_existing(out, overwrite=overwrite)
-    if count < 1:
-        raise InputError(f"count={count} must be at least 1")
+    _validate.at_least("count", count, 1)
     if prompts:
         rows = list(prompts)
         conditions = generator.tokens(rows)

@@ -208,11 +208,11 @@ def print_probes(console: Console, results: dict[str, Any]) -> None:
         return
     names, rows = list(next(iter(results["probes"].values()))), []
     for key, found in results["probes"].items():
-        label = escape(results["rows"][key]["label"])
-        target = "\n[dim]target[/]" if key == "retrain" else ""
-        rows.append([label + target, *(f"{found[name]:g}" for name in names)])
-    console.print(_table(["probe", *(PROBES[name] for name in names)], rows))
-    console.print()
+        target = "target" if key == "retrain" else ""
+        label = Cell(results["rows"][key]["label"], target)
+        rows.append([label, *(Cell(f"{found[name]:g}") for name in names)])
+    heads = ["probe", *(PROBES[name] for name in names)]
+    _print_blocks(console, Table(heads, rows, [*results["probes"]]))
 
 
 def print_legend(console: Console, *, has_target: bool = True) -> None:

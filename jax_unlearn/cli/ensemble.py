@@ -1,4 +1,4 @@
-"""Audits of many models: of arrays of any framework, and of ensembles made here."""
+"""Ensembles: many models of one request, made here and audited."""
 
 import functools
 import math
@@ -6,20 +6,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from jax_unlearn import audit as audits
 from jax_unlearn import report as reports
-from jax_unlearn._validate import one_of
+from jax_unlearn._validate import at_least, one_of
 from jax_unlearn.cli.console import Reporter, open_console, print_audit, say, status
 from jax_unlearn.cli.sources import DataSource, Source
 from jax_unlearn.data import Dataset, digits, fingerprint
 from jax_unlearn.data.files import check_writable, read_json, write_atomic
 from jax_unlearn.drivers.ensemble import HOWS, local_mesh
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab.arrays import load_outputs, save_outputs
-from jax_unlearn.lab.catalog import load
+from jax_unlearn.lab.arrays import save_outputs
 from jax_unlearn.lab.ensembles import audit_of, run_ensembles
 from jax_unlearn.lab.plan import Plan, plan_of
 from jax_unlearn.lab.results import head, to_json
@@ -53,8 +51,7 @@ def ensemble(
       out: folder; the models found there are not made again.
       save_every: least seconds between two saves to go on from; 0 saves every step.
     """
-    if resamples < 2:
-        raise InputError(f"resamples={resamples} must be at least 2; try 20")
+    at_least("resamples", resamples, 2, "try 20")
     if methods is not None and not methods:
         raise InputError("methods=(): name one or more, or leave it out for all")
     one_of("how", how, ("auto", *HOWS))
@@ -132,34 +129,3 @@ def _planned(source: Source, run: Path | None) -> tuple[Plan, Dataset]:
             "--data or --dataset of that run"
         )
     return plan_of(record, name=f"run={run}"), dataset
-
-
-def audit_arrays(
-    file: Path, out: Path, *, metrics: tuple[str, ...] | None, seed: int, **options: Any
-) -> None:
-    """Audit outputs of models of any framework; the options are those of `audit`."""
-    given = load_outputs(file)
-    if metrics is not None:
-        metrics = tuple(load(name) if ".py:" in name else name for name in metrics)
-    console = open_console()
-    with status(console, "auditing"):
-        found = audits.audit(*given, metrics=metrics, seed=seed, **options)
-    plan = given_plan(f"Audit of {file.name}", np.asarray(given[2].forget), seed)
-    results = {**head(plan), "audit": audits.to_record(found)}
-    write_atomic(out, to_json(results), overwrite=True)
-    print_audit(console, found)
-    say(console, f"wrote {out}")
-
-
-def given_plan(
-    title: str, labels: np.ndarray, seed: int, classes: int = 0
-) -> dict[str, Any]:
-    """Return what results say of a request that was given, by its samples' labels."""
-    return {
-        "title": title,
-        "kind": "given",
-        "forget_counts": np.bincount(labels, minlength=classes).tolist(),
-        "forgotten": len(labels),
-        "seeds": [seed],
-        "note": "",
-    }

@@ -11,7 +11,6 @@ import numpy as np
 
 from jax_unlearn.cards import Job
 from jax_unlearn.data import Dataset
-from jax_unlearn.drivers import checkpoint
 from jax_unlearn.drivers.guards import first_of
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.drivers.series import Series
@@ -22,7 +21,7 @@ from jax_unlearn.lab.plan import Plan, slug
 from jax_unlearn.lab.prepare import Preparer
 from jax_unlearn.lab.requests import Case, Request, draw_cases, held_out
 from jax_unlearn.lab.settings import Unlearning
-from jax_unlearn.lab.store import SECONDS, kept_model, refused, same
+from jax_unlearn.lab.store import SECONDS, check_kept, kept_model
 from jax_unlearn.lab.subject import Subject, Trainer, subject_of
 
 RETRAIN_SEED, NULL_SEED = 1000, 2000  # offsets: no two models of a seed share a key
@@ -172,10 +171,8 @@ class Bench:
         for part in [f"class{number}" for number in self.plan.classes] or [""]:
             for label, setting in self.plan.methods.items():
                 path = self._path(self.folder, seed, part, slug(label))
-                if path is None or not path.exists():
-                    continue
-                if not same(checkpoint.read_record(path), _told(setting, seed)):
-                    raise refused(path)
+                if path is not None:
+                    check_kept(path, _told(setting, seed))
 
     def _train(self, key: str, label: str, case: Case, *, offset: int = 0) -> Trained:
         """Return the model trained on what a request leaves."""

@@ -83,7 +83,7 @@ def chain(
 
         return kept_model(
             path,
-            told,
+            {"unlearning": setting.record(), **told},
             make,
             subject=subject,
             ids=request.retain,
@@ -110,7 +110,6 @@ def chain(
                     "it back, or begin in another folder"
                 )
             told = {
-                "unlearning": setting.record(),
                 "seed": seed + number - 1,
                 "forgotten_sha256": digest(np.sort(forget)),
                 "before": _identity(current),
@@ -118,7 +117,7 @@ def chain(
             request = Request(np.sort(forget), left, start.unseen)
             current = serve(model, current, request, told)
             entry = {
-                **{name: value for name, value in told.items() if name != "unlearning"},
+                **told,
                 "method": setting.method,
                 "weighting": setting.weighting,
                 "forgotten": len(forget),

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
 
@@ -241,22 +242,18 @@ class Maker:
         """
         begin, end = between
 
-        def lead() -> Iterator[UnlearnBatch]:
+        def batches(number: int) -> Iterator[UnlearnBatch]:
             nonlocal end
-            for step in range(begin, end):
-                if step > begin and series is not None and series.due():
+            for step in itertools.count(begin):
+                if not number and step > begin and series is not None and series.due():
                     end = step
+                if step >= end:
                     return
-                self._progress(label, step, schedules[0].steps)
-                yield schedules[0][step]
+                if not number:
+                    self._progress(label, step, schedules[0].steps)
+                yield schedules[number][step]
 
-        def follow(schedule: Schedule[UnlearnBatch]) -> Iterator[UnlearnBatch]:
-            step = begin
-            while step < end:
-                yield schedule[step]
-                step += 1
-
-        return [lead(), *(follow(schedule) for schedule in schedules[1:])]
+        return [batches(number) for number in range(len(schedules))]
 
     def _filled(self, items: Sequence[Item]) -> list[Item]:
         """Repeat the last of the models until every device has as many."""

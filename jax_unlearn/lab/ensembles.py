@@ -17,14 +17,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jax_unlearn import audit, data
+from jax_unlearn._validate import at_least
 from jax_unlearn.audit import ModelOutputs, PartLabels
 from jax_unlearn.data.files import read_npz
-from jax_unlearn.drivers.series import Series, locked
+from jax_unlearn.drivers.series import locked
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.ensemble_models import ORIGINAL, PARTS, RETRAIN, Logits, Maker
 from jax_unlearn.lab.job import Progress, Trained, silent
 from jax_unlearn.lab.modalities import modality_of
-from jax_unlearn.lab.plan import Plan, check_labels, slug
+from jax_unlearn.lab.plan import Plan, slugs
 from jax_unlearn.lab.requests import Request, draw_cases
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import SECONDS, stored, together, unfinished
@@ -84,8 +85,7 @@ def run_ensembles(
         another setting, a model that diverged.
     """
     for name, value in (("count", count), ("chunk", chunk)):
-        if value < 1:
-            raise InputError(f"{name}={value} must be at least 1; try 16")
+        at_least(name, value, 1, "try 16")
     if plan.by_distance:
         raise InputError(
             f"kind={plan.kind!r} follows the features of one model, and an ensemble "
@@ -170,9 +170,7 @@ class Files:
         methods: dict[str, Unlearning],
         say: Callable[[str], None],
     ):
-        names = {label: slug(label) for label in methods}
-        check_labels(names)
-        self.roles = {ORIGINAL: ORIGINAL, RETRAIN: RETRAIN, **names}
+        self.roles = {ORIGINAL: ORIGINAL, RETRAIN: RETRAIN, **slugs(methods)}
         self._folder, self._methods, self._say = folder, methods, say
         self._told = {
             "format": 1,
@@ -238,28 +236,21 @@ class Files:
         """Make models together, and write those that are not there."""
         told = self.told(role, numbers[0])
         told |= {"numbers": list(numbers), "how": maker.how}
-        options = {"seconds": seconds, "say": self._say}
+        options, start = {"seconds": seconds, "say": self._say}, time.perf_counter()
         with unfinished(self.path(role, begin), told, **options) as series:
-            made = self._make(maker, role, numbers, series)
-            for number, (model, own) in made.items():
-                if number not in there:
-                    self.write(role, number, model, *own)
-        return {number: own for number, (_, own) in made.items()}
-
-    def _make(
-        self, maker: Maker, role: str, numbers: Sequence[int], series: Series
-    ) -> dict[int, tuple[Trained, Kept]]:
-        start = time.perf_counter()
-        if role in self._methods:
-            before = [self.original(i, maker.blank) for i in numbers]
-            setting = self._methods[role]
-            models = maker.unlearn(role, setting, before, numbers, series=series)
-        else:
-            models = maker.train(role, numbers, series)
-        pairs = list(zip(numbers, models, strict=True))
-        logits = [maker.logits(role, number, model) for number, model in pairs]
-        share = (time.perf_counter() - start + series.spent) / len(numbers)
-        return {i: (m, (own, share)) for (i, m), own in zip(pairs, logits, strict=True)}
+            if role in self._methods:
+                before = [self.original(i, maker.blank) for i in numbers]
+                given = role, self._methods[role], before, numbers
+                models = maker.unlearn(*given, series=series)
+            else:
+                models = maker.train(role, numbers, series)
+            pairs = list(zip(numbers, models, strict=True))
+            logits = {i: maker.logits(role, i, model) for i, model in pairs}
+            share = (time.perf_counter() - start + series.spent) / len(numbers)
+            for i, model in pairs:
+                if i not in there:
+                    self.write(role, i, model, logits[i], share)
+        return {i: (own, share) for i, own in logits.items()}
 
 
 def _read(path: Path) -> tuple[Mapping[str, Any], Kept]:

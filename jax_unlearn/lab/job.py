@@ -74,11 +74,8 @@ class Candidates:
 
     def arrays(self) -> Arrays:
         """Return the leaves by number of candidate and leaf."""
-        return {
-            f"{number}/{at}": np.asarray(leaf)
-            for number, candidate in enumerate(self.found)
-            for at, leaf in enumerate(jax.tree.leaves(candidate))
-        }
+        leaves = enumerate(jax.tree.leaves(self.found))
+        return {str(number): np.asarray(leaf) for number, leaf in leaves}
 
     def restore(self, arrays: Arrays) -> None:
         """Undo `arrays`."""

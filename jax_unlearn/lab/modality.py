@@ -1,11 +1,12 @@
 """A kind of model: all that differs between classifiers, diffusion and other models."""
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 import optax
+from msgspec import Meta
 
 from jax_unlearn.cards import Card, Learned, NoOptions, Ranked, Variables, WeightingCard
 from jax_unlearn.data import Dataset, Examples
@@ -14,6 +15,7 @@ from jax_unlearn.types import Array, LossFn, Unlearner, UnlearnState
 
 Dtype = Literal["float32", "bfloat16"]
 MAX_WIDTH = 65536  # XLA aborts the process on sizes that no memory holds
+Dimension = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
 
 
 def adam() -> optax.GradientTransformation:

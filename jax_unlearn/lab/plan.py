@@ -1,7 +1,7 @@
 """What a whole experiment is told."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from jax_unlearn.errors import InputError, check_seed
@@ -22,23 +22,23 @@ def slug(label: str) -> str:
     return "-".join(part for part in kept.split("-") if part.strip("."))
 
 
-def check_labels(names: Mapping[str, str]) -> None:
-    """Refuse labels of methods whose folders would be none, another's, or elsewhere.
+def slugs(labels: Iterable[str]) -> dict[str, str]:
+    """Return the folders of methods by label; refuse what is none or another's.
 
-    >>> check_labels({"FT": "ft", "f t": "f-t", "f-t": "f-t"})
+    >>> slugs(["FT", "f t", "f-t"])
     Traceback (most recent call last):
     jax_unlearn.errors.InputError: method 'f-t' needs a folder of its own, 'f-t' is \
 none or taken; give it another label
     """
-    taken = {"original", "retrain", "null"}
-    for label, name in names.items():
-        plain = name not in ("", ".", "..") and not set(name) & set("/\\\0")
-        if not plain or name in taken:
+    folders = {"": "", "original": "", "retrain": "", "null": ""}
+    for label in labels:
+        if (name := slug(label)) in folders:
             raise InputError(
                 f"method {label!r} needs a folder of its own, {name!r} is none "
                 "or taken; give it another label"
             )
-        taken.add(name)
+        folders[name] = label
+    return {label: name for name, label in folders.items() if label}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Plan:
     judging: Any = None
 
     def __post_init__(self):
-        check_labels({label: slug(label) for label in self.methods})
+        slugs(self.methods)
         for seed in self.seeds:
             check_seed(seed)
         if self.judging is not None and not (self.classes and self.seeds):
@@ -98,8 +98,7 @@ class Plan:
 
     def record(self) -> dict[str, Any]:
         """Return what JSON holds of it; `plan_of` takes it again."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        values["training"] = vars(self.training)
+        values = {**vars(self), "training": vars(self.training)}
         values["methods"] = {k: s.record() for k, s in self.methods.items()}
         for name in ("classes", "null", "judging"):  # only where they say something
             if values[name] == getattr(Plan, name):

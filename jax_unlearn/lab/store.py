@@ -87,7 +87,10 @@ def stored(
         say(f"{path} is damaged ({error}): making the model again")
         return None
     if not same(record, told):
-        raise refused(path)
+        raise InputError(
+            f"{path} was made with another setting, seed, request or data set; choose "
+            "another folder for this run"
+        )
     return made
 
 
@@ -130,12 +133,9 @@ def kept_model(
     )
 
 
-def refused(path: Path) -> InputError:
-    """Return the error for what another record made."""
-    return InputError(
-        f"{path} was made with another setting, seed, request or data set; choose "
-        "another folder for this run"
-    )
+def check_kept(path: Path, told: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that another record made, if there is one."""
+    stored(path, told, lambda path: (checkpoint.read_record(path), None))
 
 
 def same(record: Mapping[str, Any], told: Mapping[str, Any]) -> bool:

@@ -17,24 +17,12 @@ from jax_unlearn.lab.modality import Modality, descent, falling_rate
 from jax_unlearn.types import Array, LossFn, Unlearner
 
 
-def optimizer_of(
-    training: networks.Training, steps: int
-) -> optax.GradientTransformation:
-    """Return the optimizer of a training: SGD, its rate falling along a cosine to 0.
-
-    >>> training = networks.Training(learning_rate=1.0, weight_decay=0.0)
-    >>> optimizer = optimizer_of(training, 10)
-    >>> optimizer.update(jnp.ones(1), optimizer.init(jnp.ones(1)))[0].tolist()
-    [-1.0]
-    """
-    rate = falling_rate(training.learning_rate, max(steps, 1))
-    return optax.chain(*descent(training), rate)
-
-
 def _optimize(
     built: networks.Classifier, training: networks.Training, steps: int
 ) -> Unlearner:
-    return methods.finetune(built.model, optimizer_of(training, steps))
+    """Return training by SGD, its rate falling along a cosine to 0."""
+    rate = falling_rate(training.learning_rate, max(steps, 1))
+    return methods.finetune(built.model, optax.chain(*descent(training), rate))
 
 
 def _objective(lab: Any, role: str, **options: Any) -> LossFn:

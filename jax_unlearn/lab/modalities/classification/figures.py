@@ -146,17 +146,7 @@ class Table:
         }
 
     def _summarize(self, key: str) -> dict[str, Any]:
-        """Return one row.
-
-        `metrics`: {"ua": {"per_seed", "mean", "std"}, …}; `avg_gap`, `tow`, `tow_mia`
-        and `deviation` (mean |p − p*| over the forget samples) likewise, None without
-        Retrain; `groups`: deviation p − p* by head, mid, tail; `by_rank`: by class from
-        head to tail; `histograms`: counts of the confidence in `BINS` bins over [0, 1],
-        summed over seeds; `seconds`; `learned`: the "attacks" of LTU (AUC, its error,
-        share of seeds better than chance) and the "gaps" of its queries, means over
-        seeds; `comparison`: `audit.compare` of two or more seeds against Retrain and
-        the null; `deviation_test`: paired, against doing nothing.
-        """
+        """Return one row; `report.reading.Row` says what is in it."""
         row = self._rows[key]
         metrics, seconds, notes = map(row.of, ("metrics", "seconds", "notes"))
         counts = row.of("histograms")
@@ -188,6 +178,7 @@ class Table:
             values = [figure(m, r) for m, r in zip(metrics, retrain, strict=True)]
             summary[figure.__name__] = spread(values)
         groups = row.of("groups")
+        ranks = np.ma.masked_invalid(np.asarray(row.of("by_rank"), np.float64))
         return {
             **summary,
             "deviation": spread(row.of("deviation")),
@@ -195,7 +186,7 @@ class Table:
                 name: spread([seed[name] for seed in groups])
                 for name in (groups[0] if groups else ())
             },
-            "by_rank": _mean_over_seeds(row.of("by_rank")),
+            "by_rank": ranks.mean(axis=0).tolist(),
             **self._compare(key, retrain),
         }
 
@@ -228,11 +219,3 @@ def _mean_notes(notes: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
         }
         for name, fields in notes[0].items()
     }
-
-
-def _mean_over_seeds(rows: Sequence[np.ndarray]) -> list[float | None]:
-    """Return the mean over the seeds that have a value; None where none has."""
-    stacked = np.asarray(rows, np.float64)
-    present = np.isfinite(stacked)
-    total, count = stacked.sum(axis=0, where=present), present.sum(axis=0)
-    return [float(t / n) if n else None for t, n in zip(total, count, strict=True)]

@@ -10,7 +10,7 @@ from msgspec import Meta
 from jax_unlearn import _validate, cards, data
 from jax_unlearn.adapters import from_nnx
 from jax_unlearn.lab import schema
-from jax_unlearn.lab.modality import MAX_WIDTH, Dtype
+from jax_unlearn.lab.modality import MAX_WIDTH, Dtype, Dimension
 from jax_unlearn.types import Model
 
 Architecture = Literal[
@@ -20,7 +20,6 @@ Augmentation = Literal["none", "flip", "flip_crop"]
 Width = Annotated[
     int, functools.partial(_validate.within, interval=f"[0, {MAX_WIDTH}]")
 ]
-Count = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +65,8 @@ class Network:
     width: Annotated[int, Meta(ge=0, le=MAX_WIDTH)]
     dtype: Dtype
     augment: Augmentation
-    num_classes: Count
-    input_shape: Annotated[tuple[Count, ...], Meta(min_length=3, max_length=3)]
+    num_classes: Dimension
+    input_shape: Annotated[tuple[Dimension, ...], Meta(min_length=3, max_length=3)]
     mean: Annotated[tuple[schema.Finite, ...], Meta(min_length=1)]
     std: Annotated[tuple[schema.Positive, ...], Meta(min_length=1)]
 

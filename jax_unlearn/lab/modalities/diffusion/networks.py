@@ -18,10 +18,8 @@ from jax_unlearn.lab import schema
 from jax_unlearn.lab.job import Progress, Trained, silent
 from jax_unlearn.lab.modalities.diffusion import settings
 from jax_unlearn.lab.modalities.diffusion.settings import DiffusionTraining, Sampling
-from jax_unlearn.lab.modality import MAX_WIDTH, Dtype
+from jax_unlearn.lab.modality import MAX_WIDTH, Dtype, Dimension
 from jax_unlearn.types import Batch, Model
-
-Count = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +31,8 @@ class DiffusionNetwork:
     """
 
     condition: settings.Condition
-    widths: Annotated[tuple[Count, ...], Meta(min_length=1)]
-    layers: Count
+    widths: Annotated[tuple[Dimension, ...], Meta(min_length=1)]
+    layers: Dimension
     attention: tuple[Annotated[int, Meta(ge=0, le=1)], ...]
     dtype: Dtype
     timesteps: int  # diffusion says how many it takes
@@ -42,7 +40,7 @@ class DiffusionNetwork:
     prediction: settings.Prediction
     drop: Annotated[float, Meta(ge=0, lt=1)]
     class_names: Annotated[tuple[str, ...], Meta(min_length=1)]
-    image_shape: Annotated[tuple[Count, ...], Meta(min_length=3, max_length=3)]
+    image_shape: Annotated[tuple[Dimension, ...], Meta(min_length=3, max_length=3)]
     words: tuple[str, ...] = ()
     length: Annotated[int, Meta(ge=0, le=MAX_WIDTH)] = 0
     thresholds: tuple[schema.Finite, ...] = ()
