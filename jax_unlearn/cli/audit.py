@@ -18,12 +18,11 @@ from jax_unlearn.data import digest, write_atomic
 from jax_unlearn.errors import InputError, check_seed
 from jax_unlearn.lab.arrays import load_outputs
 from jax_unlearn.lab.catalog import load
-from jax_unlearn.lab.modalities.classification.figures import Table
+from jax_unlearn.lab.modalities.classification.figures import PROBES, Table, probe
 from jax_unlearn.lab.modalities.classification.networks import Training
 from jax_unlearn.lab.modalities.diffusion.figures import ImageTable
 from jax_unlearn.lab.modalities.diffusion.networks import sampler_of
 from jax_unlearn.lab.modalities.diffusion.settings import Judging, Sampling
-from jax_unlearn.lab.probes import PROBES, probe
 from jax_unlearn.lab.requests import Request, class_id
 from jax_unlearn.lab.results import LABELS, NULL, ORIGINAL, RETRAIN, head, to_json
 from jax_unlearn.lab.settings import Unlearning

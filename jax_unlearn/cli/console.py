@@ -18,7 +18,7 @@ from rich.table import Table as RichTable
 from jax_unlearn.audit import Audit
 from jax_unlearn.lab.catalog import METHODS
 from jax_unlearn.lab.modalities import MODALITIES
-from jax_unlearn.lab.probes import PROBES
+from jax_unlearn.lab.modalities.classification.figures import PROBES
 from jax_unlearn.report import Cell, Table, generation_table, main_table
 
 MARKS = {"inside": "[green]●[/]", "outside": "[yellow]○[/]"}
@@ -164,7 +164,7 @@ def print_generation(console: Console, results: dict[str, Any]) -> None:
     )
 
 
-def _print_blocks(console: Console, table: Table) -> None:
+def _print_blocks(console: Console, table: Table, leading: int = 1) -> None:
     """Print a table in as many blocks as a narrow console needs, none cut short."""
     cells = [[_markup(cell) for cell in row] for row in table.rows]
     heads = [escape(column) for column in table.columns]
@@ -172,7 +172,7 @@ def _print_blocks(console: Console, table: Table) -> None:
         max(Measurement.get(console, console.options, text).maximum for text in column)
         for column in zip(heads, *cells, strict=True)
     ]
-    for block in _blocks(widths, console.width):
+    for block in _blocks(widths, console.width, leading):
         rows = [[row[number] for number in block] for row in cells]
         console.print(_table([heads[number] for number in block], rows, no_wrap=True))
         console.print()
@@ -185,20 +185,19 @@ def _markup(cell: Cell) -> str:
     return escape(cell.value) + mark + detail
 
 
-def _blocks(widths: list[int], width: int) -> list[list[int]]:
-    """Pack columns into blocks that fit, the first column leading each.
+def _blocks(widths: list[int], width: int, leading: int = 1) -> list[list[int]]:
+    """Pack columns into blocks that fit, the first ones leading each.
 
     >>> _blocks([10, 20, 20, 20], 60)
     [[0, 1, 2], [0, 3]]
     """
-    blocks, used = [[0]], widths[0]
-    for number in range(1, len(widths)):
-        needed = widths[number] + GAP
-        if used + needed > width and len(blocks[-1]) > 1:
-            blocks.append([0])
-            used = widths[0]
-        blocks[-1].append(number)
-        used += needed
+    blocks = [list(range(leading))]
+    for number in range(leading, len(widths)):
+        block = [*blocks[-1], number]
+        if sum(widths[n] + GAP for n in block) - GAP > width and block[leading:-1]:
+            blocks.append([*range(leading), number])
+        else:
+            blocks[-1] = block
     return blocks
 
 
@@ -239,32 +238,19 @@ def print_audit(console: Console, found: Audit) -> None:
         f"{found.forgotten} forget samples; models: {models}, Retrain "
         f"{found.retrained}; ensembles compare {found.half} with {found.half}.",
     )
-    names = list(found.figures)
-    for start in range(0, len(names), 4):
-        console.print(_audit_table(found, names[start : start + 4]))
+    rows = []
+    for key in next(iter(found.figures.values())):
+        card, figures = found.cards[key], [own[key] for own in found.figures.values()]
+        interval = figures[0].interval(card.digits)
+        target = f"{figures[0].target:.{card.digits}f} {interval}".rstrip()
+        cells = (Cell(f.text(card.digits), mark=f.verdict) for f in figures)
+        rows.append([Cell(card.label), Cell(target), *cells])
+    _print_blocks(console, Table(["figure", "target", *found.figures], rows, []), 2)
     for reason in sorted(set(found.left_out.values())):
         keys = [key for key, why in found.left_out.items() if why == reason]
         labels = ", ".join(found.cards[key].label for key in keys)
         say(console, f"left out ({reason}): {labels}")
     console.print(AUDIT_LEGEND, style="dim", markup=False)
-
-
-def _audit_table(found: Audit, names: list[str]) -> RichTable:
-    rows = []
-    for key, card in found.cards.items():
-        figures = [found.figures[name].get(key) for name in names]
-        shown = next((figure for figure in figures if figure is not None), None)
-        if shown is not None:
-            interval = shown.interval(card.digits)
-            target = escape(f"{shown.target:.{card.digits}f} {interval}".rstrip())
-            cells = [
-                _markup(Cell(f.text(card.digits), mark=f.verdict)) if f else "–"
-                for f in figures
-            ]
-            rows.append([escape(card.label), target, *cells])
-    table = _table(["figure", "target", *map(escape, names)], rows)
-    table.columns[1].no_wrap = True
-    return table
 
 
 def methods() -> None:

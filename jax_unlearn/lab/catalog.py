@@ -54,17 +54,22 @@ def _card(
                 "give it another name"
             )
         return asked
-    name = str(asked)
-    if ".py:" in name:
-        found = load(name)
-        if not isinstance(found, kind):
-            raise InputError(
-                f"{word}={name!r} is a {type(found).__name__}, no ju.cards."
-                f"{kind.__name__}; name a card of the file"
-            )
-        return found
-    one_of(word, name, known)
-    return known[name]
+    return named(str(asked), known, kind, word)
+
+
+def named(name: str, known: Mapping[str, Any], kind: type, word: str) -> Any:
+    """Return what has a name here, or of a file, `FILE.py:NAME`."""
+    if ".py:" not in name:
+        one_of(word, name, known)
+        return known[name]
+    found = load(name)
+    if not isinstance(found, kind):
+        wanted = f"{kind.__module__}.{kind.__name__}".replace("jax_unlearn", "ju")
+        raise InputError(
+            f"{word}={name!r} is a {type(found).__name__}, no {wanted}; name one of "
+            "the file"
+        )
+    return found
 
 
 def names_of(options: type) -> set[str]:

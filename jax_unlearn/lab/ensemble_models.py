@@ -97,21 +97,20 @@ class Maker:
         pairs = zip(originals, numbers, strict=True)
         jobs = [self._job(setting, original, number) for original, number in pairs]
         found: list[Trained] = []
-        if jobs[0].transform is None:
-            if not setting.shares:
-                series = None  # each has a step, and so a program, of its own
-            size = len(jobs) if setting.shares else 1
-            for begin in range(0, len(jobs), size):
-                part = slice(begin, begin + size)
-                keys = [jax.random.key(number) for number in numbers[part]]
-                with _blamed(label, setting, numbers[part]):
-                    found += self._together(label, jobs[part], keys, series)
+        if jobs[0].transform is not None:
+            for job, original in zip(jobs, originals, strict=True):
+                self._progress(label, len(found), len(jobs))
+                params, state = cast(Transform, job.transform)(*original[:2])
+                found.append(Trained(params, state, {}))
+            self._progress(label, len(jobs), len(jobs))
             return found
-        for job, original in zip(jobs, originals, strict=True):
-            self._progress(label, len(found), len(jobs))
-            params, state = cast(Transform, job.transform)(*original[:2])
-            found.append(Trained(params, state, {}))
-        self._progress(label, len(jobs), len(jobs))
+        # where none is shared, each has a step, and so a program, of its own
+        size, series = (len(jobs), series) if setting.shares else (1, None)
+        for begin in range(0, len(jobs), size):
+            part = slice(begin, begin + size)
+            keys = [jax.random.key(number) for number in numbers[part]]
+            with _blamed(label, setting, numbers[part]):
+                found += self._together(label, jobs[part], keys, series)
         return found
 
     def logits(self, role: str, number: int, trained: Trained) -> Logits:

@@ -57,9 +57,8 @@ def experiment(
             for case in draw_cases(plan, dataset, seed):
                 for setting in plan.methods.values():
                     check_unseen(dataset, case.request, setting)
-    where: dict[str, Any] = {"folder": folder / "checkpoints"}
-    if originals is not None:
-        where["originals"] = Path(originals) / "checkpoints"
+    runs = {"folder": folder, "originals": Path(originals or folder)}
+    where = {name: run / "checkpoints" for name, run in runs.items()}
     bench = Bench(plan, dataset, progress, save_every=save_every, **where)
     told = head(plan.record(), dataset)
     results: dict[str, Any] = {}

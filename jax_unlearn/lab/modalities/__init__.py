@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jax_unlearn._validate import one_of
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab.catalog import load, names_of, options_of
+from jax_unlearn.lab.catalog import named, names_of, options_of
 from jax_unlearn.lab.modalities.classification import CLASSIFICATION
 from jax_unlearn.lab.modalities.diffusion import DIFFUSION
 from jax_unlearn.lab.modality import Modality
@@ -19,17 +18,8 @@ def modality_named(name: str) -> Modality:
     >>> modality_named("classification").key
     'network'
     """
-    if ".py:" in name:
-        found = load(name)
-        if not isinstance(found, Modality):
-            raise InputError(
-                f"modality={name!r} is a {type(found).__name__}, no Modality; name one "
-                "of the file"
-            )
-        return found._replace(name=name)
     known = {modality.name: modality for modality in MODALITIES}
-    one_of("modality", name, known)
-    return known[name]
+    return named(name, known, Modality, "modality")._replace(name=name)
 
 
 def modality_of(training: object) -> Modality:

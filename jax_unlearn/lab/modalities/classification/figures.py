@@ -1,14 +1,16 @@
-"""Figures of classifiers: one row a model, over seeds, beside target and null."""
+"""Figures of classifiers: one row a model, over seeds, target and null beside; probes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+import optax
 
-from jax_unlearn import audit
+from jax_unlearn import _validate, audit
 from jax_unlearn.audit import Metrics, Predictions, unlearning_metrics
-from jax_unlearn.data import Dataset
+from jax_unlearn.data import Dataset, as_floats, take
 from jax_unlearn.lab.job import Trained, probabilities
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.results import NULL, ORIGINAL, RETRAIN, spread
@@ -16,6 +18,15 @@ from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject
 
 BINS = 20  # of the confidence histograms
+PROBES = {
+    "relearn": "relearn steps",
+    "robustness": "robust accuracy %",
+}
+"""Names and what they report; the target of both is Retrain's value."""
+
+RATE, LOSS, LIMIT = 0.03, 0.1, 500  # of relearning: SGD until the mean loss; our choice
+SGD = optax.sgd(RATE)  # one and the same, so that models share a program
+BOUND = 8 / 255  # of the attack on test images, for pixels in 0..1
 
 
 class Outputs(NamedTuple):
@@ -219,3 +230,35 @@ def _mean_notes(notes: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
         }
         for name, fields in notes[0].items()
     }
+
+
+def probe(
+    subject: Subject,
+    trained: Trained,
+    request: Request,
+    names: Sequence[str],
+    *,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Return what the probes find of a model.
+
+    "relearn": steps of SGD (rate 0.03, all forget samples in each) until the mean loss
+    on the forget set is at most 0.1, 500 if it never is. "robustness": test accuracy
+    under PGD within 8/255, in percent.
+    """
+    for name in names:
+        _validate.one_of("probe", name, PROBES)
+    at = subject.model, trained.params, trained.model_state
+    dataset = subject.dataset
+    found: dict[str, float] = {}
+    if "relearn" in names:
+        forget = take(dataset.train, request.forget)
+        how = SGD, jax.random.key(seed)
+        told = audit.relearn_steps(*at, [forget], *how, loss_below=LOSS, limit=LIMIT)
+        found["relearn"] = told.steps
+    if "robustness" in names:
+        pixels = as_floats(np.asarray(dataset.test.inputs))
+        found["robustness"] = audit.robust_accuracy(
+            *at, pixels, dataset.test.labels, bound=BOUND
+        )
+    return found

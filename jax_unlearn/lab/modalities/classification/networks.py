@@ -10,7 +10,7 @@ from msgspec import Meta
 from jax_unlearn import _validate, cards, data
 from jax_unlearn.adapters import from_nnx
 from jax_unlearn.lab import schema
-from jax_unlearn.lab.modality import MAX_WIDTH, Dtype, Dimension
+from jax_unlearn.lab.modality import MAX_WIDTH, Dimension, Dtype
 from jax_unlearn.types import Model
 
 Architecture = Literal[

@@ -1,32 +1,92 @@
-"""Figures of diffusion models: drawn images, judged; rows over seeds and classes."""
+"""Figures of diffusion models: drawn images and their judge; rows over the runs."""
 
 import base64
-import functools
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jax_unlearn import audit
-from jax_unlearn.data import Examples, read_json, write_atomic
+from jax_unlearn import _validate, audit
+from jax_unlearn.data import Dataset, Examples, holdout, read_json, write_atomic
+from jax_unlearn.drivers.loop import predict
+from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab.job import Progress, Trained, silent
-from jax_unlearn.lab.modalities.diffusion.judge import moments, train_judge
+from jax_unlearn.lab.job import Progress, Trained, reporting, silent
+from jax_unlearn.lab.modalities.classification.networks import Training
 from jax_unlearn.lab.modalities.diffusion.networks import draw
 from jax_unlearn.lab.modalities.diffusion.settings import COLUMNS, Judging
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.results import RETRAIN, spread
 from jax_unlearn.lab.settings import Unlearning
-from jax_unlearn.lab.subject import Subject
+from jax_unlearn.lab.store import kept_model
+from jax_unlearn.lab.subject import Subject, Trainer, subject_of
 
 TARGETED = ("ua", "retained_accuracy", "frechet", "fid")
 FIGURES = (*TARGETED, "forget_error", "unseen_error", "retain_error")
-_spread = functools.partial(spread, each="per_run")
+_spread = partial(spread, each="per_run")
+HELD_OUT = 0.05  # share of the training images that the judge does not see
 MEASURED = 256  # images of a part whose errors are measured, at most
+
+
+Network = Callable[[np.ndarray], np.ndarray]
+"""What a network says of images."""
+
+
+class Judge(NamedTuple):
+    """A classifier of real images, independent of any diffusion model.
+
+    It returns the logits `f32[N, K]` and the features `f32[N, D]` of images. Its
+    accuracy on real test images is in percent, in all and class by class.
+    """
+
+    logits: Network
+    features: Network
+    accuracy: float = 0.0
+    by_class: tuple[float, ...] = ()
+
+    def classes(self, images: np.ndarray) -> np.ndarray:
+        """Return the recognised class of each image, `i32[N]`."""
+        return np.argmax(self.logits(images), axis=1).astype(np.int32)
+
+
+def train_judge(
+    dataset: Dataset, setting: Training, folder: Path | None, progress: Progress
+) -> Judge:
+    """Train the classifier on real images of all classes, or read it back."""
+    subject = subject_of(setting, dataset)
+    ids, unseen = holdout(dataset.train.labels, fraction=HELD_OUT, seed=0)
+    trainer = Trainer(subject, setting)
+    told = {"training": vars(setting), "seed": 0}
+    callback = reporting(progress, "judge", trainer.steps(len(ids)))
+
+    def make(series: Series | None) -> tuple[Trained, dict[str, Any]]:
+        return trainer(ids, seed=0, callback=callback, series=series), {}
+
+    trained, _ = kept_model(folder, told, make, subject=subject, ids=ids, unseen=unseen)
+    at, networks = trained[:2], (subject.built.model, subject.built.features)
+    judge = Judge(*(partial(predict, one, *at, batch_size=256) for one in networks))
+    images, labels = dataset.test
+    right = 100.0 * (judge.classes(images) == labels)
+    by_class = tuple(
+        float(right[labels == c].mean()) if (labels == c).any() else 0.0
+        for c in range(dataset.num_classes)
+    )
+    return judge._replace(accuracy=float(right.mean()), by_class=by_class)
+
+
+def moments(
+    networks: Mapping[str, Network], images: Examples, forgotten: int
+) -> dict[str, audit.Moments]:
+    """Return the moments of features by network, the forgotten class left out."""
+    others = images.inputs[images.labels != forgotten]
+    _validate.at_least("images of the other classes", len(others), 2)
+    made = networks.items()
+    return {name: audit.feature_moments(network(others)) for name, network in made}
 
 
 class ImageTable:
@@ -50,7 +110,7 @@ class ImageTable:
         self._judge = train_judge(subject.dataset, judging.judge, folder, progress)
         self._networks = {"frechet": self._judge.features}
         if weights is not None:
-            self._networks["fid"] = functools.partial(audit.inception_features, weights)
+            self._networks["fid"] = partial(audit.inception_features, weights)
         self._runs: list[dict[str, Any]] = []
         self._floors: list[dict[str, float]] = []
 

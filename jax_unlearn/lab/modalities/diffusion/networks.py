@@ -18,7 +18,7 @@ from jax_unlearn.lab import schema
 from jax_unlearn.lab.job import Progress, Trained, silent
 from jax_unlearn.lab.modalities.diffusion import settings
 from jax_unlearn.lab.modalities.diffusion.settings import DiffusionTraining, Sampling
-from jax_unlearn.lab.modality import MAX_WIDTH, Dtype, Dimension
+from jax_unlearn.lab.modality import MAX_WIDTH, Dimension, Dtype
 from jax_unlearn.types import Batch, Model
 
 
