@@ -30,7 +30,7 @@ from jax_unlearn.lab.prepare import Preparer
 from jax_unlearn.lab.requests import class_id, requested
 from jax_unlearn.lab.results import environment
 from jax_unlearn.lab.settings import Unlearning
-from jax_unlearn.lab.subject import Subject, Trainer, subject_of
+from jax_unlearn.lab.subject import Trainer, subject_of
 
 
 def split(
@@ -97,17 +97,15 @@ class Making:
 
     def __call__(
         self,
-        subject: Subject,
-        ids: np.ndarray,
-        unseen: np.ndarray,
         make: Callable[[Reporter, Series | None], tuple[Trained, dict[str, Any]]],
-        *,
         told: dict[str, Any],
-        run: Mapping[str, Any] | None = None,
+        *,
+        ids: np.ndarray,
+        **options: Any,
     ) -> tuple[Trained, Mapping[str, Any]] | None:
-        """Make the model of some samples and write it; None where it is complete.
+        """Make a model and write it, see `kept_model`; None where it is complete.
 
-        See `kept_model`; `make` is given what follows the steps, too.
+        `make` is given what follows the steps, too.
         """
         if not self.resume:
             refuse_existing(self.out)
@@ -115,11 +113,10 @@ class Making:
             store.check_kept(self.out, {**told, "ids_sha256": data.digest(ids)})
             print(f"{self.out} is complete; nothing to resume")
             return None
-        options = {"ids": ids, "unseen": unseen, "seconds": self.save_every, "run": run}
+        options |= {"ids": ids, "seconds": self.save_every, "resume": self.resume}
         with Reporter(open_console(), 1) as progress:
-            make = functools.partial(make, progress)
-            options |= {"subject": subject, "resume": self.resume}
-            return store.kept_model(self.out, told, make, **options)
+            given = self.out, told, functools.partial(make, progress)
+            return store.kept_model(*given, **options)
 
 
 Made = Annotated[Making, tyro.conf.arg(name="")]  # its options are the command's own
@@ -177,7 +174,7 @@ def train(
             trained = trainer(ids, seed=seed, callback=callback, series=series)
         return trained, {"environment": environment()}
 
-    made = making(trainer.subject, ids, unseen, make, told=told)
+    made = making(make, told, subject=trainer.subject, ids=ids, unseen=unseen)
     if made is not None:
         seconds = made[0].seconds
         print(
@@ -239,7 +236,8 @@ def unlearn(
         }
 
     run = {"from": identity(checkpoint)}
-    made = making(subject, request.retain, stored.unseen, make, told=told, run=run)
+    parts = {"ids": request.retain, "unseen": stored.unseen}
+    made = making(make, told, subject=subject, run=run, **parts)
     if made is None:
         return
     (unlearned, notes), seconds = made, made[0].seconds

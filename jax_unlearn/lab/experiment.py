@@ -128,12 +128,11 @@ def _check_resumed(folder: Path, told: dict[str, Any]) -> None:
     if not path.exists():
         return
     found, wanted = _fixed(data.read_json(path)), _fixed(json.loads(to_json(told)))
-    for name, before in found.items():
-        if before != wanted[name]:
-            raise InputError(
-                f"out={folder} holds a run of other data, training or request (its "
-                f"{_difference(name, before, wanted[name])}); choose another folder"
-            )
+    if found != wanted:
+        raise InputError(
+            f"out={folder} holds a run of other data, training or request (its "
+            f"{_difference('', found, wanted)}); choose another folder"
+        )
 
 
 def _fixed(record: Any) -> dict[str, Any]:
@@ -151,4 +150,4 @@ def _difference(name: str, before: Any, now: Any) -> str:
         for key in now:
             if before.get(key) != now[key]:
                 return _difference(f"{name}.{key}", before.get(key), now[key])
-    return f"{name} is {str(before)[:40]}"
+    return f"{name[1:]} is {str(before)[:40]}"

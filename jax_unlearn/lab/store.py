@@ -301,10 +301,12 @@ def load_model(
             "another checkpoint"
         )
     try:
-        told = {"name": kind.key, "remedy": schema.TRAIN_ANEW}
-        typed = functools.partial(schema.read, kind.network, **told)
+        remedy = schema.TRAIN_ANEW
+        typed = functools.partial(
+            schema.read, kind.network, name=kind.key, remedy=remedy
+        )
         network = getattr(kind.network, "from_record", typed)(record[kind.key])
-        head = schema.read(Head, record, **told | {"name": "record", "lenient": True})
+        head = schema.read(Head, record, name="record", lenient=True, remedy=remedy)
     except InputError as error:
         raise InputError(f"checkpoint {path}: {error}") from error
     if dataset is not None:

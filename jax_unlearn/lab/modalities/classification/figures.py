@@ -1,4 +1,4 @@
-"""Figures of classifiers: one row a model, over seeds, target and null beside; probes."""
+"""Figures of classifiers, a row a model over seeds beside target and null; probes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

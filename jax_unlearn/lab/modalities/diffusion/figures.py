@@ -69,8 +69,8 @@ def train_judge(
 
     trained, _ = kept_model(folder, told, make, subject=subject, ids=ids, unseen=unseen)
     at, networks = trained[:2], (subject.built.model, subject.built.features)
-    judge = Judge(*(partial(predict, one, *at, batch_size=256) for one in networks))
-    images, labels = dataset.test
+    logits, features = (partial(predict, one, *at, batch_size=256) for one in networks)
+    judge, (images, labels) = Judge(logits, features), dataset.test
     right = 100.0 * (judge.classes(images) == labels)
     by_class = tuple(
         float(right[labels == c].mean()) if (labels == c).any() else 0.0
@@ -200,7 +200,7 @@ class ImageTable:
         figures = {
             "ua": judged.ua,
             "retained_accuracy": judged.retained_accuracy,
-            **self._distances(Examples(images, asked)),
+            **self._distances(Examples(images, asked.astype(np.int32))),
             "by_class": [None if np.isnan(v) else float(v) for v in judged.by_class],
             "confusion": judged.confusion.tolist(),
             **self._errors(trained),
