@@ -27,7 +27,7 @@ from jax_unlearn.lab.modalities.diffusion.figures import png_bytes
 from jax_unlearn.lab.modalities.diffusion.networks import draw, sampler_of
 from jax_unlearn.lab.modalities.diffusion.settings import Sampling
 from jax_unlearn.lab.prepare import Preparer
-from jax_unlearn.lab.requests import class_id, requested
+from jax_unlearn.lab.requests import class_id, drawn_split, requested
 from jax_unlearn.lab.results import environment
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Trainer, subject_of
@@ -61,16 +61,8 @@ def split(
     dataset = source.load()
     labels = dataset.train.labels
     trained, unseen = data.holdout(labels, fraction=unseen_fraction, seed=seed)
-    parts = data.forget_split(
-        labels[trained],
-        kind=kind,
-        fraction=fraction,
-        gamma=gamma,
-        classes=classes,
-        seed=seed,
-        num_classes=dataset.num_classes,
-    )
-    parts = data.to_ids(parts, trained)
+    how = {"fraction": fraction, "gamma": gamma, "classes": classes}
+    parts = drawn_split(dataset, trained, seed=seed, kind=kind, **how)
     data.save_manifest(out, parts, unseen=unseen, overwrite=overwrite)
     print(
         f"{dataset.name}: forget {len(parts.forget)}, retain {len(parts.retain)}, "

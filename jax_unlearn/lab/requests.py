@@ -97,17 +97,18 @@ def draw_request(
         chosen = data.by_distance(*given, count=count, **options)
         classes = dataset.num_classes
         split = data.given_split(given[1], chosen, kind=plan.kind, num_classes=classes)
+        split = data.to_ids(split, trained)
     else:
-        split = data.forget_split(
-            labels[trained],
-            kind=plan.kind,
-            fraction=plan.fraction,
-            gamma=plan.gamma,
-            seed=seed,
-            num_classes=dataset.num_classes,
-        )
-    split = data.to_ids(split, trained)
+        how = {name: getattr(plan, name) for name in ("kind", "fraction", "gamma")}
+        split = drawn_split(dataset, trained, seed=seed, **how)
     return Request(split.forget, split.retain, unseen), split
+
+
+def drawn_split(dataset: data.Dataset, trained: np.ndarray, **how: Any) -> data.Split:
+    """Return `forget_split` of the samples trained on, in ids of the data set."""
+    labels = dataset.train.labels[trained]
+    split = data.forget_split(labels, num_classes=dataset.num_classes, **how)
+    return data.to_ids(split, trained)
 
 
 def requested(

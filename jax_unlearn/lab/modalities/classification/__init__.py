@@ -59,7 +59,9 @@ CLASSIFICATION = Modality(
     training=networks.Training,
     network=networks.Network,
     describe=networks.describe,
-    build=networks.classifier,
+    build=lambda network: networks.Classifier(
+        networks.build(network), networks.build(network, features=True), network
+    ),
     optimize=_optimize,
     steps=lambda training, samples: (
         training.epochs * -(-samples // min(training.batch_size, samples))

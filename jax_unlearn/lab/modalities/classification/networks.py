@@ -102,11 +102,6 @@ class Classifier(NamedTuple):
     network: Network
 
 
-def classifier(network: Network) -> Classifier:
-    """Return the two models of a description."""
-    return Classifier(build(network), build(network, features=True), network)
-
-
 @functools.lru_cache(maxsize=16)
 def build(network: Network, *, features: bool = False) -> Model:
     """Return the model; equal descriptions share one, and so its compiled programs.

@@ -46,12 +46,8 @@ class Judge(NamedTuple):
 
     logits: Network
     features: Network
-    accuracy: float = 0.0
-    by_class: tuple[float, ...] = ()
-
-    def classes(self, images: np.ndarray) -> np.ndarray:
-        """Return the recognised class of each image, `i32[N]`."""
-        return np.argmax(self.logits(images), axis=1).astype(np.int32)
+    accuracy: float
+    by_class: tuple[float, ...]
 
 
 def train_judge(
@@ -70,13 +66,13 @@ def train_judge(
     trained, _ = kept_model(folder, told, make, subject=subject, ids=ids, unseen=unseen)
     at, networks = trained[:2], (subject.built.model, subject.built.features)
     logits, features = (partial(predict, one, *at, batch_size=256) for one in networks)
-    judge, (images, labels) = Judge(logits, features), dataset.test
-    right = 100.0 * (judge.classes(images) == labels)
+    images, labels = dataset.test
+    right = 100.0 * (np.argmax(logits(images), axis=1) == labels)
     by_class = tuple(
         float(right[labels == c].mean()) if (labels == c).any() else 0.0
         for c in range(dataset.num_classes)
     )
-    return judge._replace(accuracy=float(right.mean()), by_class=by_class)
+    return Judge(logits, features, float(right.mean()), by_class)
 
 
 def moments(
@@ -192,7 +188,7 @@ class ImageTable:
             phase=f"{label}: images",
         )
         judged = audit.generation_metrics(
-            self._judge.classes(images),
+            np.argmax(self._judge.logits(images), axis=1).astype(np.int32),
             asked,
             forget=(self._forgotten,),
             num_classes=len(classes),
