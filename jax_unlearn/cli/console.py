@@ -188,8 +188,8 @@ def _markup(cell: Cell) -> str:
 def _blocks(widths: list[int], width: int, leading: int = 1) -> list[list[int]]:
     """Pack columns into blocks that fit, the first ones leading each.
 
-    >>> _blocks([10, 20, 20, 20], 60)
-    [[0, 1, 2], [0, 3]]
+    >>> _blocks([10, 20, 20, 20], 60), _blocks([10, 20, 20, 20], 60, 2)
+    ([[0, 1, 2], [0, 3]], [[0, 1, 2], [0, 1, 3]])
     """
     blocks = [list(range(leading))]
     for number in range(leading, len(widths)):

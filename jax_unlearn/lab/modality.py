@@ -86,7 +86,7 @@ class Modality(NamedTuple):
     constants: Callable[[Any], Hashable] = lambda context: ()
     # `(subject, trained ids, text) -> (ids, word)` of a request in words of its own
     concerned: Callable[[Any, Any, str], Any] = lambda subject, ids, text: None
-    finish: Callable[[UnlearnState], Variables] | None = None  # what of it is the model
+    finish: Callable[[UnlearnState], Variables] | None = None  # `state ->` its model
     measured: int = 0  # samples of a part that masks and attacks look at; 0: all
     stateful: bool = True  # whether its models have a state that checkpoints hold
     options: type = NoOptions  # what an unlearning setting says of it alone

@@ -28,10 +28,10 @@ from jax_unlearn.lab.subject import Subject, Trainer, subject_of
 
 TARGETED = ("ua", "retained_accuracy", "frechet", "fid")
 FIGURES = (*TARGETED, "forget_error", "unseen_error", "retain_error")
-_spread = partial(spread, each="per_run")
 HELD_OUT = 0.05  # share of the training images that the judge does not see
 MEASURED = 256  # images of a part whose errors are measured, at most
 
+_spread = partial(spread, each="per_run")
 
 Network = Callable[[np.ndarray], np.ndarray]
 """What a network says of images."""
