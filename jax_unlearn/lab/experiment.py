@@ -58,7 +58,7 @@ def experiment(
                 for setting in plan.methods.values():
                     check_unseen(dataset, case.request, setting)
     runs = {"folder": folder, "originals": Path(originals or folder)}
-    where = {name: run / "checkpoints" for name, run in runs.items()}
+    where: dict[str, Any] = {name: run / "checkpoints" for name, run in runs.items()}
     bench = Bench(plan, dataset, progress, save_every=save_every, **where)
     told = head(plan.record(), dataset)
     results: dict[str, Any] = {}
