@@ -31,6 +31,7 @@ from jax_unlearn.drivers import memory as memory
 from jax_unlearn.drivers import resident as resident
 from jax_unlearn.drivers import sharding as sharding
 from jax_unlearn.drivers import signals as signals
+from jax_unlearn.drivers import speed as speed
 from jax_unlearn.drivers.ensemble import run_ensemble as run_ensemble
 from jax_unlearn.drivers.ensemble import step_seconds as step_seconds
 from jax_unlearn.drivers.loop import predict as predict

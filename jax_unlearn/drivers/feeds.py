@@ -22,7 +22,17 @@ from jax_unlearn.drivers.stacking import form
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Batch, UnlearnBatch
 
-__all__ = ["Drawn", "Feed", "Listed", "batches", "drawn", "gather", "listed", "rows_of"]
+__all__ = [
+    "ORDER",
+    "Drawn",
+    "Feed",
+    "Listed",
+    "batches",
+    "drawn",
+    "gather",
+    "listed",
+    "rows_of",
+]
 
 Epoch = tuple[Array, Array, tuple[UnlearnBatch, ...]]
 """(table of each step `[T]`, its row there `[T]`, the tables)."""
@@ -82,48 +92,48 @@ class Drawn:
     @property
     def steps(self) -> int:
         """Steps of an epoch, T."""
-        forget, retain = _length(self.forget, self.sizes[0]), self._retained
-        return forget + retain if self.in_turn or not retain else retain
+        return sum(self._counts)
 
     @property
-    def _retained(self) -> int:
-        return _length(self.retain, self.sizes[1])
+    def _counts(self) -> list[int]:
+        """Return the steps that read each table."""
+        pairs = zip((self.forget, self.retain), self.sizes, strict=False)
+        forget, retain = (_length(ids, size) for ids, size in pairs)
+        return [forget, retain] if self.in_turn else [retain or forget]
 
     def epoch(self, number: Array) -> Epoch:
         """Draw the batches of an epoch."""
-        steps, retained = self.steps, self._retained
-        forgotten = steps - retained if self.in_turn else steps
+        counts, steps = self._counts, self.steps
+        each = counts if self.in_turn else 2 * counts
         keys = [jax.random.fold_in(self.key, use) for use in range(REFERENCE + 1)]
-        sets = (FORGET, self.forget, forgotten), (RETAIN, self.retain, retained)
         forget, retain = (
-            None if ids is None else _drawn(keys[use], ids, self.sizes[use], number, n)
-            for use, ids, n in sets
+            _drawn(keys[use], ids, self.sizes[use], number, each[use])
+            for use, ids in ((FORGET, self.forget), (RETAIN, self.retain))
         )
-        unseen = self._unseen(keys[REFERENCE], number)
-        if not self.in_turn:
-            rows = jnp.arange(steps, dtype=jnp.int32)
-            return jnp.zeros_like(rows), rows, (UnlearnBatch(forget, retain, unseen),)
-        lengths = np.array([forgotten, retained])
-        table = jnp.asarray(np.repeat([0, 1], lengths), jnp.int32)
-        rows = np.concatenate([np.arange(n) for n in lengths])
+        unseen = self._unseen(keys[REFERENCE], number * steps)
         tables = UnlearnBatch(forget, None, unseen), UnlearnBatch(None, retain, unseen)
-        return table, jnp.asarray(rows, jnp.int32), tables
+        if not self.in_turn:
+            tables = (UnlearnBatch(forget, retain, unseen),)
+        table = np.repeat(np.arange(len(tables)), counts)
+        row = np.concatenate([np.arange(n) for n in counts])
+        return jnp.asarray(table, jnp.int32), jnp.asarray(row, jnp.int32), tables
 
-    def _unseen(self, key: Array, number: Array) -> Batch | None:
-        ids, size = self.reference, self.sizes[2]
-        if ids is None:
-            return None
-        if size == ids.shape[0]:
-            return Batch(None, None, ids[None])  # type: ignore
-        steps = number * self.steps + jnp.arange(self.steps, dtype=jnp.int32)
+    def _unseen(self, key: Array, first: Array) -> Batch | None:
+        ids, size = self.reference, self.sizes[REFERENCE]
+        if ids is None or size == ids.shape[0]:
+            return None if ids is None else _rows(ids[None])
 
         def draw(step: Array) -> Array:
             return jax.random.permutation(jax.random.fold_in(key, step), ids)[:size]
 
-        return Batch(None, None, jax.vmap(draw)(steps))  # type: ignore
+        steps = first + jnp.arange(self.steps, dtype=jnp.int32)
+        return _rows(jax.vmap(draw)(steps))
 
 
 Feed = Listed | Drawn
+
+ORDER = jax.jit(lambda feed, number: feed.epoch(number))
+"""`feed.epoch(number)`, compiled for those who look at it from outside."""
 
 
 def listed(
@@ -244,7 +254,7 @@ def batches(
     [[0, 1], [0, 1]]
     """
     for number in range(start, start + epochs):
-        table, rows, tables = feed.epoch(jnp.int32(number))
+        table, rows, tables = ORDER(feed, jnp.int32(number))
         for which, row in zip(table.tolist(), rows.tolist(), strict=True):
             yield gather(tables[which], row, examples)
 
@@ -282,13 +292,22 @@ def rows_of(ids: Array, size: int) -> Array:
     return jnp.resize(ids, (_length(ids, size), size))
 
 
+def _rows(index: Any, mask: Any = None) -> Batch:
+    """Return batches that lack inputs and labels until they are gathered."""
+    return Batch(None, None, index, mask)  # type: ignore
+
+
 def _length(ids: Array | None, size: int) -> int:
     """Return the batches of a pass, 0 where there is no set."""
     return 0 if ids is None else -(-ids.shape[-1] // size)
 
 
-def _drawn(key: Array, ids: Array, size: int, epoch: Array, steps: int) -> Batch:
+def _drawn(
+    key: Array, ids: Array | None, size: int, epoch: Array, steps: int
+) -> Batch | None:
     """Return the batches of an epoch's steps, of pass after pass over the ids."""
+    if ids is None:
+        return None
     length = _length(ids, size)
     passes = 1 if steps == length else (steps + length - 2) // length + 1
     first = epoch * steps
@@ -304,7 +323,7 @@ def _drawn(key: Array, ids: Array, size: int, epoch: Array, steps: int) -> Batch
         jax.lax.dynamic_slice_in_dim(jnp.asarray(each), first % length, steps)
         for each in tables
     )
-    return Batch(None, None, index, mask)  # type: ignore
+    return _rows(index, mask)
 
 
 def _listed(part: Batch, examples: Examples) -> Batch:
@@ -314,8 +333,7 @@ def _listed(part: Batch, examples: Examples) -> Batch:
     index = np.asarray(part.index, np.int32)
     if not np.array_equal(np.asarray(examples.labels)[index], part.labels):
         raise InputError("labels of a batch are not those of the examples by its index")
-    mask = None if part.mask is None else np.asarray(part.mask)
-    return Batch(None, None, index, mask)  # type: ignore
+    return _rows(index, None if part.mask is None else np.asarray(part.mask))
 
 
 def _check_inputs(step: UnlearnBatch, examples: Examples) -> None:

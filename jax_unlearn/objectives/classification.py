@@ -15,8 +15,14 @@ __all__ = ["ascent", "descent", "distill", "draw_labels", "imitate", "nonmember"
 __all__ += ["random_label", "repel", "transport"]
 
 
-def descent(model: Model) -> Objective:
+def descent(model: Model, *, smoothing: float = 0.0) -> Objective:
     """Return the cross-entropy on the true label: ℓ = −log p_y.
+
+    With `smoothing` ε, on the label spread over all K classes: ℓ = −(1 − ε) log p_y −
+    ε/K Σ_k log p_k. Weights look at −log p_y all the same.
+
+    Raises:
+      InputError: ε outside [0, 1).
 
     >>> from jax_unlearn.adapters import from_stateless
     >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
@@ -25,11 +31,17 @@ def descent(model: Model) -> Objective:
     >>> losses.tolist()  # log(1 + e^-2)
     [0.1269]
     """
+    _validate.share("smoothing", smoothing)
 
     def output_loss(outputs, batch, key, data):
         del key, data
         loss = task_loss(outputs, batch)
-        return loss, loss
+        if isinstance(smoothing, int | float) and not smoothing:
+            return loss, loss
+        spread = losses.soft_cross_entropy(
+            outputs, jnp.full_like(outputs, 1 / outputs.shape[-1])
+        )
+        return (1 - smoothing) * loss + smoothing * spread, loss
 
     return Objective(model, output_loss)
 

@@ -7,6 +7,9 @@ from jax_unlearn.zoo.classifiers import ResNet as ResNet
 from jax_unlearn.zoo.classifiers import ResNet18 as ResNet18
 from jax_unlearn.zoo.classifiers import SmallCNN as SmallCNN
 from jax_unlearn.zoo.convolution import in_parts as in_parts
+from jax_unlearn.zoo.patches import WhitenedCNN as WhitenedCNN
+from jax_unlearn.zoo.patches import whitened as whitened
+from jax_unlearn.zoo.patches import whitening as whitening
 from jax_unlearn.zoo.text import TextEncoder as TextEncoder
 from jax_unlearn.zoo.text import TextUNet as TextUNet
 from jax_unlearn.zoo.unet import AttentionBlock as AttentionBlock
