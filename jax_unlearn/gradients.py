@@ -175,13 +175,16 @@ def over_batches(summed: Callable[..., Any]) -> Callable[..., PyTree]:
         for number, batch in enumerate(batches):
             own = jax.random.fold_in(key, number)
             new, size = summed(params, model_state, batch, own)
-            total = new if total is None else optax.tree.add(total, new)
+            total = new if total is None else _add(total, new)
             count = count + size
         if total is None:
             raise InputError("batches is empty: give at least one batch")
-        return optax.tree.scale(1.0 / max(int(count), 1), total)
+        return _scale(1.0 / max(int(count), 1), total)
 
     return mean
+
+
+_add, _scale = jax.jit(optax.tree.add), jax.jit(optax.tree.scale)
 
 
 def minimise(

@@ -34,11 +34,19 @@ def gradient_saliency(grads: PyTree, *, keep: float) -> PyTree:
     [ True  True False False]
     """
     _validate.fraction("keep", keep, "SalUn uses 0.5")
+    size = sum(leaf.size for leaf in jax.tree.leaves(grads))
+    marked = math.ceil(round(keep * size, 6))  # 0.07·100 is 7.000000000000001
+    return _largest(grads, marked)
+
+
+@jax.jit
+def _largest(grads, marked):
+    """Mark so many of the largest: a program a form, whatever their number."""
     sizes = jax.tree.map(lambda g: jnp.abs(g.astype(jnp.float32)), grads)
     flat, unravel = ravel_pytree(sizes)
-    marked = math.ceil(round(keep * flat.size, 6))  # 0.07·100 is 7.000000000000001
+    first = (jnp.arange(flat.size) < marked).astype(jnp.float32)
     order = jnp.argsort(-flat, stable=True)
-    mask = jnp.zeros(flat.shape, jnp.float32).at[order[:marked]].set(1.0)
+    mask = jnp.zeros_like(flat).at[order].set(first)
     return jax.tree.map(lambda m: m > 0.5, unravel(mask))
 
 

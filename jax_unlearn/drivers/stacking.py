@@ -76,7 +76,10 @@ def models_in(tree: PyTree) -> int:
 
 def copied(tree: PyTree) -> PyTree:
     """Copy every leaf: what the next step would donate, or the caller keeps."""
-    return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)
+    # unlike jnp.array it compiles no program for every shape
+    return jax.tree.map(
+        lambda leaf: jax.device_put(jnp.asarray(leaf), may_alias=False), tree
+    )
 
 
 def is_key(leaf: Any) -> bool:
