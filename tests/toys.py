@@ -1,5 +1,7 @@
 """Small networks, data and float64 comparisons shared by the tests."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,9 +74,34 @@ def relaxed(optimizer):
     return optax.GradientTransformation(optimizer.init, update)
 
 
+def moved(tree, scale=0.1, seed=0):
+    """Return parameters with noise added on the host: nothing is compiled."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(
+            leaf + scale * rng.normal(size=leaf.shape), leaf.dtype
+        ),
+        jax.device_get(tree),
+    )
+
+
+def size_of(tree):
+    """Return the norm of a tree, in float64 on the host."""
+    return sum(np.sum(np.float64(leaf) ** 2) for leaf in jax.tree.leaves(tree)) ** 0.5
+
+
+def apart(tree, other):
+    """Return the norm of the difference of two trees, in float64 on the host."""
+    return size_of(
+        jax.tree.map(lambda a, b: np.float64(a) - np.float64(b), tree, other)
+    )
+
+
+@functools.cache
 def mlp(width=16, classes=3):
     """Return a plain network of one hidden layer, without state."""
 
+    @jax.jit
     def init(key, inputs):
         first, second = jax.random.split(key)
         features = inputs.shape[-1]
@@ -91,9 +118,11 @@ def mlp(width=16, classes=3):
     return ju.from_stateless(init, apply)
 
 
+@functools.cache
 def batchnorm_net(classes=3, width=4):
     """Return a plain network: linear, BatchNorm (momentum 0.9), ReLU, linear."""
 
+    @jax.jit
     def init(key, inputs):
         first, second = jax.random.split(key)
         features = inputs.shape[-1]
@@ -139,7 +168,7 @@ def batch(seed, size, *, features=4, classes=3, first_index=0, mask=None):
     return ju.Batch(
         jnp.asarray(rng.normal(size=(size, features)), jnp.float32),
         jnp.asarray(rng.integers(0, classes, size), jnp.int32),
-        jnp.arange(first_index, first_index + size, dtype=jnp.int32),
+        jnp.asarray(np.arange(first_index, first_index + size, dtype=np.int32)),
         None if mask is None else jnp.asarray(mask),
     )
 

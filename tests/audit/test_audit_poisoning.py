@@ -82,8 +82,8 @@ def test_scores_of_memorised_samples_are_exact():
     # p_y rounds to 1: the gradient of the float32 cross-entropy is 0, or only its
     # other half, and the score computed from it is 0 or wrong.
     (inputs, _), scale = samples(3, 40), 0.5
-    w = 30 * jnp.asarray(
-        np.random.default_rng(4).normal(size=(FEATURES, 3)), jnp.float32
+    w = jnp.asarray(
+        30 * np.random.default_rng(4).normal(size=(FEATURES, 3)), jnp.float32
     )
     labels = (inputs @ np.asarray(w)).argmax(1).astype(np.int32)
     noise = poison(inputs, None, jax.random.key(2), scale=scale).noise
@@ -99,7 +99,7 @@ def test_scores_of_memorised_samples_are_exact():
     def loss(x):
         return jnp.sum(cross_entropy(x @ w, jnp.asarray(labels)))
 
-    naive = np.asarray(jax.grad(loss)(inputs), np.float64)
+    naive = np.asarray(jax.jit(jax.grad(loss))(inputs), np.float64)
     naive = (naive * noise).sum(1) / (scale * np.linalg.norm(naive, axis=1) + 1e-30)
     assert np.mean(np.abs(naive - expected) > 0.1) > 0.3
 
@@ -298,7 +298,7 @@ def test_mistakes_in_scores_are_named(inputs, labels, noise, scale, message):
 
 
 def test_a_diverged_model_is_refused():
-    broken = jax.tree.map(lambda leaf: leaf * np.nan, PARAMS)
+    broken = jax.tree.map(lambda leaf: np.full(leaf.shape, np.nan, "f"), PARAMS)
     with pytest.raises(InputError, match="not finite"):
         gaussian_score(MLP, broken, (), X, Y, NOISE, scale=1.0)
 

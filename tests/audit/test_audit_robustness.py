@@ -102,24 +102,22 @@ def test_one_step_is_fgsm():
         return jnp.sum(cross_entropy(MLP.apply(MLP_PARAMS, (), x, train=False)[0], y))
 
     y = jnp.asarray(labels)
-    expected = np.clip(inputs + 0.1 * np.sign(jax.grad(loss)(inputs)), 0, 1)
+    expected = np.clip(inputs + 0.1 * np.sign(jax.jit(jax.grad(loss))(inputs)), 0, 1)
     found = pgd(MLP, MLP_PARAMS, (), inputs, labels, bound=0.1, steps=1)
     np.testing.assert_allclose(found, expected, atol=1e-7)
 
 
 def test_more_steps_attack_better_and_hurt():
     inputs, labels = images(5, size=60)
-    labels = np.asarray(
-        MLP.apply(MLP_PARAMS, (), inputs, train=False)[0].argmax(1), np.int32
-    )
+    clean = ju.predict(MLP, MLP_PARAMS, (), inputs)
+    labels = clean.argmax(1).astype(np.int32)
+    mean_loss = jax.jit(lambda logits: jnp.mean(cross_entropy(logits, labels)))
 
     def loss(steps):
         x = pgd(MLP, MLP_PARAMS, (), inputs, labels, bound=0.3, steps=steps)
-        logits = MLP.apply(MLP_PARAMS, (), x, train=False)[0]
-        return float(jnp.mean(cross_entropy(logits, jnp.asarray(labels))))
+        return float(mean_loss(ju.predict(MLP, MLP_PARAMS, (), x)))
 
-    clean = MLP.apply(MLP_PARAMS, (), inputs, train=False)[0]
-    plain = float(jnp.mean(cross_entropy(clean, jnp.asarray(labels))))
+    plain = float(mean_loss(clean))
     assert plain + 0.05 < loss(1) <= loss(10) + 1e-4
     values = [
         robust_accuracy(MLP, MLP_PARAMS, (), inputs, labels, bound=b)
@@ -131,13 +129,13 @@ def test_more_steps_attack_better_and_hurt():
 def test_sure_models_are_attacked_all_the_same():
     # Logits of a few thousand: the float32 gradient of the cross-entropy is exactly 0
     # on every sample the model gets right, and an attack that follows it stands still.
-    (inputs, _), w = images(6), 3000 * weights(7)
+    (inputs, _), w = images(6), np.float32(3000) * np.asarray(weights(7))
     labels = (inputs @ np.asarray(w)).argmax(1).astype(np.int32)
 
     def loss(x):
         return jnp.sum(cross_entropy(x @ w, jnp.asarray(labels)))
 
-    assert not np.asarray(jax.grad(loss)(inputs)).any()
+    assert not np.asarray(jax.jit(jax.grad(loss))(inputs)).any()
     found = pgd(LINEAR, w, (), inputs, labels, bound=0.2)
     expected = worst(w, inputs, labels, 0.2, 0, 1)
     np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -1,5 +1,7 @@
 """The drivers: keys, chunks, errors, donation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,7 @@ def info(loss, sign=1.0):
     return ju.UnlearnInfo(loss * jnp.float32(sign), zero, None, None, None, zero, zero)
 
 
+@functools.cache
 def walker():
     """Return an unlearner that adds a random number and the batch mean at each step."""
 
@@ -43,11 +46,15 @@ def stream(length):
 KEY = jax.random.key(7)
 
 
+@jax.jit
+def drawn(t):
+    return jax.random.normal(jax.random.fold_in(KEY, t), (3,))
+
+
 def expected_walk(length):
-    params = jnp.zeros(3)
+    params = np.zeros(3, np.float32)
     for t, one in enumerate(stream(length)):
-        params = params + jax.random.normal(jax.random.fold_in(KEY, t), (3,))
-        params = params + jnp.mean(one.forget.inputs)
+        params = params + drawn(t) + np.mean(one.forget.inputs)
     return params
 
 
@@ -141,6 +148,7 @@ def test_chunks_end_where_the_form_of_the_batches_changes():
     np.testing.assert_allclose(state.params, loop.params, rtol=1e-5)
 
 
+@functools.cache
 def breaker(at, value, retain=False):
     """Return an unlearner whose loss turns into `value` at the step `at` only."""
 
@@ -230,7 +238,7 @@ def test_impossible_chunk(scan):
 
 
 def test_scan_steps_returns_every_info_and_runs_under_vmap():
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *stream(5))
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *stream(5))
     state, infos = jax.jit(lambda state: ju.scan_steps(walker(), state, stacked, KEY))(
         start()
     )
@@ -239,8 +247,8 @@ def test_scan_steps_returns_every_info_and_runs_under_vmap():
     np.testing.assert_allclose(infos.forget_loss[-1], jnp.sum(state.params), rtol=1e-5)
     assert forms(state) == forms(start())
     keys = jnp.stack([KEY, jax.random.key(8)])
-    several = jax.vmap(
-        lambda key: ju.scan_steps(walker(), start(), stacked, key)[0].params
+    several = jax.jit(
+        jax.vmap(lambda key: ju.scan_steps(walker(), start(), stacked, key)[0].params)
     )(keys)
     np.testing.assert_allclose(several[0], state.params, rtol=1e-5)
     assert np.abs(several[0] - several[1]).max() > 0.1

@@ -27,12 +27,13 @@ def problem():
     centres = 1.3 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     signal = centres + rng.normal(size=centres.shape)
     inputs = np.concatenate([signal, rng.normal(size=(250, NOISE))], axis=1)
-    inputs = jnp.asarray(inputs, jnp.float32)
-    index = jnp.arange(250, dtype=jnp.int32)
+    index = np.arange(250, dtype=np.int32)
 
     def rows(start, stop):
         part = slice(start, stop)
-        return ju.Batch(inputs[part], jnp.asarray(labels[part]), index[part])
+        return jax.device_put(
+            ju.Batch(np.float32(inputs[part]), labels[part], index[part])
+        )
 
     return rows(0, 30), rows(30, 150), rows(150, 250)
 
@@ -47,7 +48,7 @@ def steps(count, *, reference=False):
 def original():
     """Return parameters that have memorised forget and retain samples."""
     forget, retain, _ = problem()
-    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), forget, retain)
+    both = jax.tree.map(lambda a, b: np.concatenate([a, b]), forget, retain)
     params, _ = MODEL.init(jax.random.key(0), both.inputs)
     alg = ju.methods.finetune(MODEL, relaxed(optax.adam(0.02)))
     batches = [ju.UnlearnBatch(retain=both)] * 40
@@ -125,12 +126,18 @@ def test_loreun_presses_on_the_samples_hardest_to_forget():
     assert pressed[hardest].mean() - pressed[easiest].mean() < 0.6 * gap
 
 
-@pytest.mark.parametrize("forward", ["separate", "merged"])
-def test_random_label_forgets_and_retains(forward):
+@functools.cache
+def relabelled(forward):
+    """Return the parameters after random labels."""
     alg = ju.methods.random_label(
         MODEL, optax.sgd(0.3), num_classes=CLASSES, forward=forward
     )
-    params = unlearn(alg, 200)
+    return unlearn(alg, 200)
+
+
+@pytest.mark.parametrize("forward", ["separate", "merged"])
+def test_random_label_forgets_and_retains(forward):
+    params = relabelled(forward)
     assert confidence(params, part(FORGET)).mean() < 0.5
     assert accuracy(params, part(RETAIN)) > 0.95
 
@@ -171,7 +178,9 @@ def decayed():
 
 
 def moved(params):
-    return jax.tree.map(lambda new, old: np.asarray(new != old), params, original())
+    return jax.tree.map(
+        lambda new, old: np.asarray(new) != np.asarray(old), params, original()
+    )
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -192,15 +201,17 @@ def test_salun_moves_the_marked_weights_only(legacy):
 
 
 def test_salun_soft_leaves_most_weights_nearly_in_place():
-    options = dict(num_classes=CLASSES)
-    soft = unlearn(
-        ju.methods.salun_soft(MODEL, optax.sgd(0.3), threshold=5e-4, **options), 200
+    alg = ju.methods.salun_soft(
+        MODEL, optax.sgd(0.3), threshold=5e-4, num_classes=CLASSES
     )
-    plain = unlearn(ju.methods.random_label(MODEL, optax.sgd(0.3), **options), 200)
+    soft, plain = unlearn(alg, 200), relabelled("separate")
 
     def change(params):
         return np.concatenate(
-            [np.abs(params[name] - original()[name]).ravel() for name in params]
+            [
+                np.abs(np.asarray(params[name]) - np.asarray(original()[name])).ravel()
+                for name in params
+            ]
         )
 
     assert (change(soft) < 1e-6).mean() > 0.1
@@ -238,7 +249,7 @@ def test_harmonizing_protects_retain():
 
 def test_l1_sparse_shrinks_the_norm():
     def size(params):
-        return sum(float(jnp.sum(jnp.abs(leaf))) for leaf in params.values())
+        return sum(np.abs(leaf).sum() for leaf in params.values())
 
     plain = unlearn(ju.methods.finetune(MODEL, optax.sgd(0.1)), 200)
     sparse = unlearn(

@@ -35,11 +35,11 @@ def noise():
 def divided(which):
     """Return the samples of the class to forget and the others: trained on, unseen."""
     forget, retain, unseen = problem()
-    trained = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), forget, retain)
+    trained = jax.tree.map(lambda a, b: np.concatenate([a, b]), forget, retain)
     samples = unseen if which == "unseen" else trained
     own = np.asarray(samples.labels) == GONE
     return tuple(
-        jax.tree.map(lambda x, rows=rows: x[np.flatnonzero(rows)], samples)
+        jax.tree.map(lambda x, rows=rows: jnp.asarray(np.asarray(x)[rows]), samples)
         for rows in (own, ~own)
     )
 

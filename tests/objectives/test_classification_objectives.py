@@ -1,5 +1,7 @@
 """What is minimised: values, targets, and the arrays that travel in the state."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,8 +23,13 @@ def evaluate(objective, key=KEY, samples=SAMPLES, params=PARAMS):
     return jax.jit(objective.__call__)(params, STATE, samples, key)
 
 
+@functools.partial(jax.jit, static_argnames="train")
+def outputs_of(params, state, train):
+    return MODEL.apply(params, state, SAMPLES.inputs, train=train)[0]
+
+
 def log_probabilities(train=True):
-    outputs, _ = MODEL.apply(PARAMS, STATE, SAMPLES.inputs, train=train)
+    outputs = outputs_of(PARAMS, STATE, train)
     return np.log(softmax64(outputs))
 
 
@@ -74,7 +81,7 @@ def test_random_labels_are_never_true_and_belong_to_the_sample():
     # another step, another batch, another order: the same label
     np.testing.assert_array_equal(drawn_labels(objective, jax.random.key(99)), labels)
     rows = np.array([5, 0, 3])
-    part = jax.tree.map(lambda leaf: leaf[rows], SAMPLES)
+    part = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[rows]), SAMPLES)
     # BatchNorm sees another batch, the labels do not
     np.testing.assert_array_equal(drawn_labels(objective, KEY, part), labels[rows])
 
@@ -85,7 +92,7 @@ def many_labels(size=3000, **options):
     rng = np.random.default_rng(0)
     logits = jnp.asarray(rng.normal(size=(size, 5)), jnp.float32)
     truth = jnp.asarray(rng.integers(0, 5, size), jnp.int32)
-    samples = ju.Batch(logits, truth, jnp.arange(size))
+    samples = ju.Batch(logits, truth, jnp.asarray(np.arange(size), jnp.int32))
     objective = objectives.random_label(model, num_classes=5, **options)
     losses, _ = objective(0.0, (), samples, KEY)
     table = -np.log(softmax64(logits))
@@ -144,11 +151,11 @@ def test_random_labels_need_ids_and_two_classes():
 
 
 def test_distill_uses_a_frozen_teacher_in_eval_mode():
-    teacher = jax.tree.map(lambda p: p + jnp.float32(0.5), PARAMS)
-    teacher_state = jax.tree.map(lambda s: s + jnp.float32(0.7), STATE)
+    teacher = jax.tree.map(lambda p: np.asarray(p) + np.float32(0.5), PARAMS)
+    teacher_state = jax.tree.map(lambda s: np.asarray(s) + np.float32(0.7), STATE)
     objective = objectives.distill(MODEL, teacher, teacher_state, temperature=3.0)
     losses, aux = evaluate(objective)
-    teacher_logits, _ = MODEL.apply(teacher, teacher_state, SAMPLES.inputs, train=False)
+    teacher_logits = outputs_of(teacher, teacher_state, False)
     t = softmax64(np.float64(teacher_logits) / 3)
     s = softmax64(np.float64(aux.outputs) / 3)
     close(losses, 9 * (t * np.log(t / s)).sum(1), scale=20)
@@ -156,9 +163,11 @@ def test_distill_uses_a_frozen_teacher_in_eval_mode():
         close(aux.model_state[leaf], value)  # the student's, not the teacher's
     itself = objectives.distill(MODEL, PARAMS, STATE)._replace(train=False)
     assert np.abs(evaluate(itself)[0]).max() < 1e-6
-    gradient = jax.grad(
-        lambda data: jnp.sum(
-            objective._replace(data=data)(PARAMS, STATE, SAMPLES, KEY)[0]
+    gradient = jax.jit(
+        jax.grad(
+            lambda data: jnp.sum(
+                objective._replace(data=data)(PARAMS, STATE, SAMPLES, KEY)[0]
+            )
         )
     )(objective.data)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
@@ -181,6 +190,6 @@ def test_transport_is_at_rest_at_its_target():
     model = ju.from_stateless(lambda key, x: 0.0, lambda w, x: w)
     objective = objectives.transport(model, jax.nn.softmax(logits))
     samples = ju.Batch(jnp.zeros((1, 1)), jnp.array([0]), jnp.array([0]))
-    gradient = jax.grad(lambda w: objective(w, (), samples, KEY)[0][0])
+    gradient = jax.jit(jax.grad(lambda w: objective(w, (), samples, KEY)[0][0]))
     assert np.abs(gradient(logits)).max() < 1e-7
     assert np.abs(gradient(logits + jnp.array([[1.0, 0.0, 0.0]]))).max() > 0.1

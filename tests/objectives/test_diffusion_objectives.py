@@ -1,5 +1,7 @@
 """Objectives of diffusion models against a linear model worked out by hand."""
 
+import functools
+
 import chex
 import flax.linen as nn
 import jax
@@ -42,7 +44,7 @@ def batch(n=6, seed=0):
     return Batch(
         jnp.asarray(rng.uniform(-1, 1, (n, 2, 2, 1)), jnp.float32),
         jnp.asarray(rng.integers(0, K, n), jnp.int32),
-        jnp.arange(n, dtype=jnp.int32),
+        jnp.asarray(np.arange(n), jnp.int32),
     )
 
 
@@ -55,10 +57,19 @@ def predicted(params, x, times, condition):
     )
 
 
-def seen_by(objective, data, draws=1):
+@functools.partial(jax.jit, static_argnames="draws")
+def drawn(data, draws):
+    return diffusion.noised(PROCESS, data, jax.random.split(KEY, 4)[0], draws=draws)
+
+
+def evaluate(objective, data, params=PARAMS):
+    """The losses of an objective and the rest, from one program."""
+    return jax.jit(objective.__call__)(params, (), data, KEY)
+
+
+def seen_by(data, draws=1):
     """The noise that an objective draws, in the order of its samples."""
-    noise_key = jax.random.split(KEY, 4)[0]
-    seen = diffusion.noised(PROCESS, data, noise_key, draws=draws)
+    seen = drawn(data, draws)
     x, times, condition = (np.asarray(v) for v in seen.inputs)
     return x, times, condition, np.asarray(seen.target)
 
@@ -71,16 +82,16 @@ def mean_square(values, draws=1):
 def test_denoise_is_the_mean_squared_error_over_pixels_and_draws():
     for draws in (1, 4):
         objective = objectives.denoise(MODEL, PROCESS, draws=draws)
-        losses, aux = objective(PARAMS, (), batch(), KEY)
-        x, times, condition, noise = seen_by(objective, batch(), draws)
+        losses, aux = evaluate(objective, batch())
+        x, times, condition, noise = seen_by(batch(), draws)
         expected = mean_square(predicted(PARAMS, x, times, condition) - noise, draws)
         np.testing.assert_allclose(losses, expected, rtol=1e-5)
         np.testing.assert_allclose(aux.task_losses, expected, rtol=1e-5)
 
 
 def test_ascent_is_its_negative():
-    up = objectives.denoise_ascent(MODEL, PROCESS)(PARAMS, (), batch(), KEY)
-    down = objectives.denoise(MODEL, PROCESS)(PARAMS, (), batch(), KEY)
+    up = evaluate(objectives.denoise_ascent(MODEL, PROCESS), batch())
+    down = evaluate(objectives.denoise(MODEL, PROCESS), batch())
     np.testing.assert_array_equal(up[0], -down[0])
     np.testing.assert_array_equal(up[1].task_losses, down[1].task_losses)
 
@@ -102,10 +113,21 @@ def make(kind, teacher=None):
 
 @pytest.mark.parametrize("kind", ["next", "frozen", "esd"])
 def test_targets_are_those_of_the_papers_and_held_fixed(kind):
-    teacher = jax.tree.map(lambda leaf: leaf + 0.3, PARAMS)
+    teacher = jax.tree.map(
+        lambda leaf: jnp.asarray(np.asarray(leaf) + np.float32(0.3)), PARAMS
+    )
     objective = make(kind, teacher)
-    (losses, aux), pullback = jax.vjp(lambda p: objective(p, (), batch(), KEY), PARAMS)
-    x, times, condition, noise = seen_by(objective, batch())
+
+    @jax.jit
+    def both(params):
+        (losses, aux), pullback = jax.vjp(
+            lambda p: objective(p, (), batch(), KEY), params
+        )
+        zeros = jax.tree.map(jnp.zeros_like, aux)
+        return losses, aux, pullback((jnp.ones_like(losses), zeros))[0]
+
+    losses, aux, grads = both(PARAMS)
+    x, times, condition, noise = seen_by(batch())
     own = predicted(PARAMS, x, times, condition)
     if kind == "next":
         wanted = predicted(PARAMS, x, times, (condition + 1) % K)
@@ -116,17 +138,15 @@ def test_targets_are_those_of_the_papers_and_held_fixed(kind):
         wanted = bare - 1.5 * (predicted(teacher, x, times, condition) - bare)
     np.testing.assert_allclose(losses, mean_square(own - wanted), rtol=1e-4)
     np.testing.assert_allclose(aux.task_losses, mean_square(own - noise), rtol=1e-5)
-    ones = jax.tree.map(jnp.zeros_like, aux)
-    (grads,) = pullback((jnp.ones_like(losses), ones))
     # d/da Σ_i mean (ε̂ − target)² with the target a constant
     expected = (2 * (own - wanted) * x).reshape(len(x), -1).mean(axis=1).sum()
     assert float(grads["a"]) == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
 def test_gradients_agree_with_finite_differences():
-    objective = objectives.denoise(MODEL, PROCESS, draws=2)
+    objective, data = objectives.denoise(MODEL, PROCESS, draws=2), batch(2)
     check_grads(
-        lambda p: jnp.sum(objective(p, (), batch(2), KEY)[0]),
+        jax.jit(lambda p: jnp.sum(objective(p, (), data, KEY)[0])),
         (PARAMS,),
         order=2,
         modes=["rev"],
@@ -137,9 +157,9 @@ def test_gradients_agree_with_finite_differences():
 
 def test_scaled_task_losses_are_over_the_mean_of_their_bin():
     scale = jnp.array([4.0, 0.5])
-    plain = objectives.denoise(MODEL, PROCESS)(PARAMS, (), batch(), KEY)
-    binned = objectives.denoise(MODEL, PROCESS, scale=scale)(PARAMS, (), batch(), KEY)
-    _, times, _, _ = seen_by(None, batch())
+    plain = evaluate(objectives.denoise(MODEL, PROCESS), batch())
+    binned = evaluate(objectives.denoise(MODEL, PROCESS, scale=scale), batch())
+    _, times, _, _ = seen_by(batch())
     np.testing.assert_array_equal(binned[0], plain[0])
     expected = np.asarray(plain[0]) / np.asarray(scale)[times * 2 // 20]
     np.testing.assert_allclose(binned[1].task_losses, expected, rtol=1e-6)
@@ -148,8 +168,8 @@ def test_scaled_task_losses_are_over_the_mean_of_their_bin():
 def test_dropping_reaches_the_null_condition_in_training_alone():
     objective = objectives.denoise(MODEL, PROCESS, drop=0.5, null=NULL)
     data = batch(64)
-    losses, _ = objective(PARAMS, (), data, KEY)
-    x, times, condition, noise = seen_by(objective, data)
+    losses, _ = evaluate(objective, data)
+    x, times, condition, noise = seen_by(data)
     own = mean_square(predicted(PARAMS, x, times, condition) - noise)
     bare = mean_square(
         predicted(PARAMS, x, times, np.full_like(condition, NULL)) - noise
@@ -190,39 +210,48 @@ def test_every_weighting_acts_in_one_trace_and_resumes(weighting):
         for s in range(4)
     ]
     chex.clear_trace_counter()
-    step = jax.jit(chex.assert_max_traces(alg.step, 1))
-    state, seen = alg.init(PARAMS, ()), []
-    for b in batches:
-        state, info = step(state, b, jax.random.fold_in(KEY, state.step))
+    alg = ju.Unlearner(alg.init, chex.assert_max_traces(alg.step, 1))
+    seen = []
+
+    def watch(done, state, info):
         seen.append(np.asarray(info.weights))
-        assert np.isfinite(float(info.forget_loss + info.retain_loss))
+        assert np.isfinite(float(info.forget_loss) + float(info.retain_loss))
+
+    state = ju.run(alg, alg.init(PARAMS, ()), batches, KEY, callback=watch, scan=1)
+    assert len(seen) == 4
     assert (np.ptp(seen[-1]) > 1e-3) == (weighting != "uniform")
     half = ju.run(alg, alg.init(PARAMS, ()), batches[:2], KEY)
     resumed = ju.run(alg, half, batches[2:], KEY)
     trees_close(resumed.params, state.params, rtol=1e-5, atol=1e-6)
-    assert float(jnp.abs(state.params["a"] - PARAMS["a"])) > 0
+    assert float(state.params["a"]) != float(PARAMS["a"])
 
 
 def test_loreun_weighs_the_gradients_of_single_samples():
     alg = assembled("loreun", optimizer=optax.sgd(1.0))
     forget = batch(4)
     state = alg.init(PARAMS, ())
-    new, info = alg.step(state, UnlearnBatch(forget), KEY)
+    new, info = jax.jit(alg.step)(state, UnlearnBatch(forget), KEY)
     key = jax.random.split(KEY)[0]
     objective = make("next")
 
-    def loss(params, i):
-        return objective(params, (), forget, key)[0][i]
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def one(params, i):
+        losses, aux = objective(params, (), forget, key)
+        return losses[i], aux.task_losses
 
-    grads = [jax.grad(loss)(PARAMS, i) for i in range(4)]
-    task = np.asarray(objective(PARAMS, (), forget, key)[1].task_losses, np.float64)
+    found = [one(PARAMS, i) for i in range(4)]
+    grads = [each for _, each in found]
+    task = np.asarray(found[0][0][1], np.float64)
     weights = 4 * np.exp(-task / 0.5) / np.exp(-task / 0.5).sum()
     np.testing.assert_allclose(info.weights, weights, rtol=1e-4)
     expected = jax.tree.map(
-        lambda *leaves: sum(w * g for w, g in zip(weights, leaves, strict=True)) / 4,
+        lambda *leaves: np.float32(
+            sum(w * np.asarray(g) for w, g in zip(weights, leaves, strict=True)) / 4
+        ),
         *grads,
     )
-    moved = jax.tree.map(lambda a, b: a - b, PARAMS, new.params)
+    moved = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), PARAMS, new.params)
     trees_close(moved, expected, rtol=1e-3, atol=1e-5)
 
 
@@ -244,7 +273,7 @@ def test_a_linen_denoiser_forgets_a_condition():
     forget = data._replace(labels=jnp.zeros(12, jnp.int32))
     retain = data._replace(labels=1 + data.labels % 2)
     inputs = data.inputs, jnp.zeros(12, jnp.int32), forget.labels
-    params, state = model.init(KEY, inputs)
+    params, state = jax.jit(model.init)(KEY, inputs)
     objective = objectives.relabel_condition(
         model, PROCESS, replace=diffusion.anchor(1)
     )
@@ -258,12 +287,13 @@ def test_a_linen_denoiser_forgets_a_condition():
     batches = [UnlearnBatch(forget, retain)] * 60
     made = ju.run(alg, alg.init(params, state), batches, KEY).params
 
+    @jax.jit
     def apart(params):  # what is said of the forgotten condition and of its anchor
         said, other = (
             model.apply(params, state, (*inputs[:2], c), train=False)[0]
             for c in (forget.labels, jnp.ones(12, jnp.int32))
         )
-        return float(jnp.abs(said - other).max())
+        return jnp.abs(said - other).max()
 
     assert apart(made) < 0.1 * apart(params)
 
@@ -276,11 +306,11 @@ def test_masks_and_harmonizers_act(harmonizer):
         harmonizer=harmonizer(),
     )
     with jax.numpy_dtype_promotion("standard"):
-        state, info = alg.step(
+        state, info = jax.jit(alg.step)(
             alg.init(PARAMS, ()), UnlearnBatch(batch(), batch(seed=1)), KEY
         )
     assert float(state.params["a"]) == float(PARAMS["a"])
-    assert float(jnp.abs(state.params["b"] - PARAMS["b"]).max()) > 0
+    assert (np.asarray(state.params["b"]) != np.asarray(PARAMS["b"])).any()
     assert -1 <= float(info.conflict) <= 1
 
 
@@ -297,9 +327,9 @@ def test_sfron_climbs_on_denoising_errors():
     )
     error = objectives.denoise(MODEL, PROCESS, draws=20)
     data, before = batch(), alg.init(PARAMS, ())
-    state, _ = alg.step(before, UnlearnBatch(data, data), KEY)
-    after = error(state.params, (), data, KEY)[0].mean()
-    assert after > error(PARAMS, (), data, KEY)[0].mean()
+    state, _ = jax.jit(alg.step)(before, UnlearnBatch(data, data), KEY)
+    measured = jax.jit(lambda params: error(params, (), data, KEY)[0].mean())
+    assert measured(state.params) > measured(PARAMS)
 
 
 def test_ltu_meets_attacks_on_denoising_errors():
@@ -330,7 +360,7 @@ def test_ltu_meets_attacks_on_denoising_errors():
     for s in range(3):
         data = UnlearnBatch(batch(6, s), batch(8, s + 5))
         state, info = step(state, data, jax.random.fold_in(KEY, s))
-        assert np.isfinite(float(info.forget_loss + info.update_norm))
+        assert np.isfinite(float(info.forget_loss) + float(info.update_norm))
     assert float(info.update_norm) > 0
 
 

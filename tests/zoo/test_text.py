@@ -3,6 +3,8 @@
 Shares of samples are of 48 a word, bounds from seeds 0 to 5 with room to spare.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -242,10 +244,16 @@ def test_negative_guidance_leads_away_from_a_word(trained):
 READS_CLASS = ju.from_nnx(lambda rngs: UNet(3, block_out_channels=(8,), rngs=rngs))
 
 
+@functools.cache
+def zeros_of(model):
+    """Parameters of a network, all zero, and its state: traced once."""
+    params, state = jax.eval_shape(model.init, KEY, None)
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), params), state
+
+
 def asked(model, conditions, **options):
     """Draw images as a user would, without computing any number."""
-    params, state = jax.eval_shape(model.init, KEY, None)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), params)
+    zeros, state = zeros_of(model)
     sampler = diffusion.ddim(PROCESS, 1)
     return diffusion.generate(
         model, zeros, state, conditions, KEY, sampler=sampler, shape=(4, 4, 1),
@@ -255,7 +263,7 @@ def asked(model, conditions, **options):
 
 def lost(model, inputs, **options):
     """Trace the denoising error of a batch."""
-    params, state = jax.eval_shape(model.init, KEY, None)
+    params, state = zeros_of(model)
     objective = objectives.denoise(model, PROCESS, **options)
     batch = ju.Batch(inputs, np.zeros(3, np.int32))
     jax.eval_shape(lambda p: objective(p, state, batch, KEY)[0], params)
