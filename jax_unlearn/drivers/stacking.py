@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_unlearn.errors import InputError
-from jax_unlearn.types import PyTree
+from jax_unlearn.types import Array, PyTree
 
 __all__ = ["copied", "form", "is_key", "models_in", "on_words", "stack", "unstack"]
 
@@ -76,10 +76,15 @@ def models_in(tree: PyTree) -> int:
 
 def copied(tree: PyTree) -> PyTree:
     """Copy every leaf: what the next step would donate, or the caller keeps."""
-    # unlike jnp.array it compiles no program for every shape
-    return jax.tree.map(
-        lambda leaf: jax.device_put(jnp.asarray(leaf), may_alias=False), tree
-    )
+    return jax.tree.map(_copy, tree)
+
+
+def _copy(leaf: Any) -> Array:
+    """Copy an array; one that is all here without a program for its shape."""
+    known = isinstance(leaf, Array) and not isinstance(leaf, jax.core.Tracer)
+    if known and leaf.is_fully_addressable:
+        return jax.device_put(leaf, may_alias=False)
+    return jnp.array(leaf, copy=True)
 
 
 def is_key(leaf: Any) -> bool:

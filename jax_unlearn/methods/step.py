@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jax_unlearn import _validate
+from jax_unlearn.drivers.stacking import copied as copied
 from jax_unlearn.gradients import WeightedGradInfo, weighted_grad
 from jax_unlearn.losses import cross_entropy
 from jax_unlearn.objectives.base import Objective
@@ -149,14 +150,6 @@ def weights_of(
 def with_data(loss: Any, data: PyTree) -> Any:
     """Give an objective its arrays from the state; any other loss passes through."""
     return loss._replace(data=data) if isinstance(loss, Objective) else loss
-
-
-def copied(tree: PyTree) -> PyTree:
-    """Copy every array, so that donating the state harms nobody else's."""
-    # unlike jnp.array it compiles no program for every shape
-    return jax.tree.map(
-        lambda leaf: jax.device_put(jnp.asarray(leaf), may_alias=False), tree
-    )
 
 
 def _reference_sample(
