@@ -1,17 +1,18 @@
 """The nouns of the library: models, batches, samples, and the functions on them.
 
-Shapes: B batch, K classes. Everything here is a NamedTuple, so every value is a
-pytree that passes through `jax.jit`, `jax.vmap` and `jax.lax.scan`.
+Shapes: B batch, K classes. Every noun is a NamedTuple, so every value is a pytree that
+passes through `jax.jit`, `jax.vmap` and `jax.lax.scan`.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
 __all__ = ["ApplyFn", "Array", "Aux", "Batch", "Harmonizer", "LossFn", "Model"]
 __all__ += ["ModelState", "Params", "PyTree", "Sample", "UnlearnBatch", "UnlearnInfo"]
-__all__ += ["UnlearnState", "Unlearner", "WeightFn", "Weighting"]
+__all__ += ["UnlearnState", "Unlearner", "WeightFn", "Weighting", "copied"]
 
 Array = jax.Array
 PyTree = Any
@@ -214,3 +215,16 @@ class Unlearner(NamedTuple):
     step: Callable[
         [UnlearnState, UnlearnBatch, Array], tuple[UnlearnState, UnlearnInfo]
     ]
+
+
+def copied(tree: PyTree) -> PyTree:
+    """Copy every leaf: what the next step would donate, or the caller keeps."""
+    return jax.tree.map(_copy, tree)
+
+
+def _copy(leaf: Any) -> Array:
+    """Copy an array; one that is all here without a program for its shape."""
+    known = isinstance(leaf, Array) and not isinstance(leaf, jax.core.Tracer)
+    if known and leaf.is_fully_addressable:
+        return jax.device_put(leaf, may_alias=False)
+    return jnp.array(leaf, copy=True)

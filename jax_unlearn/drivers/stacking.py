@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_unlearn.errors import InputError
-from jax_unlearn.types import Array, PyTree
+from jax_unlearn.types import PyTree
+from jax_unlearn.types import copied as copied
 
 __all__ = ["copied", "form", "is_key", "models_in", "on_words", "stack", "unstack"]
 
@@ -72,19 +73,6 @@ def models_in(tree: PyTree) -> int:
             "the models by stack"
         )
     return sizes.pop()[0]
-
-
-def copied(tree: PyTree) -> PyTree:
-    """Copy every leaf: what the next step would donate, or the caller keeps."""
-    return jax.tree.map(_copy, tree)
-
-
-def _copy(leaf: Any) -> Array:
-    """Copy an array; one that is all here without a program for its shape."""
-    known = isinstance(leaf, Array) and not isinstance(leaf, jax.core.Tracer)
-    if known and leaf.is_fully_addressable:
-        return jax.device_put(leaf, may_alias=False)
-    return jnp.array(leaf, copy=True)
 
 
 def is_key(leaf: Any) -> bool:

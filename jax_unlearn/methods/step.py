@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import optax
 
 from jax_unlearn import _validate
-from jax_unlearn.drivers.stacking import copied as copied
 from jax_unlearn.gradients import WeightedGradInfo, weighted_grad
 from jax_unlearn.losses import cross_entropy
 from jax_unlearn.objectives.base import Objective
@@ -27,6 +26,7 @@ from jax_unlearn.types import (
     UnlearnInfo,
     UnlearnState,
     Weighting,
+    copied,
 )
 
 __all__ = ["Pass", "Weigher", "copied", "forget_gradient", "real_index", "stepping"]
