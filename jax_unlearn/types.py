@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 __all__ = ["ApplyFn", "Array", "Aux", "Batch", "Harmonizer", "LossFn", "Model"]
 __all__ += ["ModelState", "Params", "PyTree", "Sample", "UnlearnBatch", "UnlearnInfo"]
@@ -224,7 +226,7 @@ def copied(tree: PyTree) -> PyTree:
 
 def _copy(leaf: Any) -> Array:
     """Copy an array; one that is all here without a program for its shape."""
-    known = isinstance(leaf, Array) and not isinstance(leaf, jax.core.Tracer)
-    if known and leaf.is_fully_addressable:
+    here = isinstance(leaf, Array) and not isinstance(leaf, Tracer)
+    if here and leaf.is_fully_addressable and isinstance(leaf.dtype, np.dtype):
         return jax.device_put(leaf, may_alias=False)
-    return jnp.array(leaf, copy=True)
+    return jnp.array(leaf, copy=True)  # random keys would share their words

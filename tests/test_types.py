@@ -2,11 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 from toys import batch
 
 import jax_unlearn as ju
 from jax_unlearn.errors import unknown_name
+from jax_unlearn.types import copied
 
 
 def test_batches_are_pytrees_and_none_is_structure():
@@ -19,6 +22,20 @@ def test_batches_are_pytrees_and_none_is_structure():
     assert jnp.array_equal(doubled.retain.labels, 2 * full.retain.labels)
     only = ju.UnlearnBatch(forget=batch(0, 3))
     assert jax.tree.structure(only) != jax.tree.structure(full)
+
+
+def test_copies_share_no_memory_and_stay_where_they_are():
+    mesh = jax.make_mesh((8,), ("data",))
+    alone = {"w": jnp.asarray(np.ones((8, 2), np.float32)), "key": jax.random.key(1)}
+    everywhere = jax.device_put(alone, NamedSharding(mesh, PartitionSpec()))
+    parted = jax.device_put(alone["w"], NamedSharding(mesh, PartitionSpec("data")))
+    tree = [alone, everywhere, parted]
+    made = copied(tree)
+    for leaf, own in zip(jax.tree.leaves(tree), jax.tree.leaves(made), strict=True):
+        assert (own == leaf).all()
+        assert own.sharding == leaf.sharding
+        own.delete()  # as a step does that its state is donated to
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(tree))
 
 
 def test_errors_are_what_callers_catch():
