@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend.core import jaxprs_in_params
 
-__all__ = ["PEAKS", "Cost", "Peak", "cost_of", "peak_of", "xla_bytes"]
+__all__ = ["PEAKS", "Cost", "Peak", "cost_of", "peak_of"]
 
 
 class Peak(NamedTuple):
@@ -52,11 +52,7 @@ PEAKS = {
 def peak_of(kind: str) -> Peak | None:
     """Return the peak of a kind of device; None where none is known, as of CPUs.
 
-    Args:
-      kind: `jax.devices()[0].device_kind`; a longer name than the table's, such as
-        "NVIDIA H200 NVL", has none, for it is another card.
-
-    Source: data sheets, named in each `Peak`.
+    Another form of a card, such as "NVIDIA H200 NVL", is another card.
 
     >>> peak_of("TPU v5 lite").flops
     197000000000000.0
@@ -91,17 +87,16 @@ class Cost(NamedTuple):
 def cost_of(function: Callable[..., Any], *arguments: Any) -> Cost:
     """Return the cost of a function, traced and not compiled: no device is needed.
 
-    A multiplication and an addition count as two operations, products with the zeros of
-    padding among them, those with the zeros between the samples of a strided
-    convolution's gradient not. A scan counts as often as it repeats; of branches the
-    dearest counts; another loop counts once.
+    A multiplication and an addition count as two operations, with padding's zeros too,
+    but not with those between the samples of a strided convolution's gradient. A scan
+    counts as often as it repeats, another loop once, of branches the dearest.
 
     Args:
       function: of the arguments, compiled or not.
       arguments: arrays, or `jax.ShapeDtypeStruct`s in their place.
 
-    Source: our choice; the operations are the usual ones of shares of the peak. XLA's
-    own account leaves out what a library does, as convolutions on GPUs.
+    Source: our choice; XLA's own account leaves out what a library does, as
+    convolutions on GPUs.
 
     >>> import jax.numpy as jnp
     >>> def f(x):
@@ -113,17 +108,6 @@ def cost_of(function: Callable[..., Any], *arguments: Any) -> Cost:
     flops, moved = _counted(closed.jaxpr)
     ends = [*closed.in_avals, *closed.out_avals]
     return Cost(float(flops), float(moved + sum(map(_size, ends))))
-
-
-def xla_bytes(compiled: jax.stages.Compiled) -> float | None:
-    """Return the bytes that XLA counts as moved by a program; None if it says nothing.
-
-    >>> f = jax.jit(lambda x: x + 1).lower(jax.ShapeDtypeStruct((8,), "float32"))
-    >>> xla_bytes(f.compile())
-    64.0
-    """
-    told: Any = compiled.cost_analysis() or {}
-    return (told[0] if isinstance(told, list) else told).get("bytes accessed")
 
 
 def _size(aval: Any) -> int:

@@ -177,8 +177,8 @@ def samples_of(setting: Unlearning, request: Request, epochs: int) -> float:
     180.0
     """
     formula = re.split("[:;]", setting.card.cost)[0].removeprefix("at least ")
-    sizes = {"E": setting.epochs, "T": epochs, "F": len(request.forget)}
-    sizes["R"] = setting.rho * len(request.retain)
+    sizes: dict[str, float] = {"E": setting.epochs, "T": epochs}
+    sizes |= {"F": len(request.forget), "R": setting.rho * len(request.retain)}
     names = {**vars(setting.options), **sizes, "__builtins__": {}}
     found, options = eval(formula.replace("·", "*"), names), setting.weighting_options
     if setting.weighting_card.reference(options) == "whole":

@@ -9,6 +9,7 @@ import contextlib
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.lab.job import silent
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for option, kind in (("out", Path), ("minutes", float), ("rivals", str)):
         parser.add_argument(f"--{option}", type=kind)
     told = vars(parser.parse_args(arguments)).items()
-    asked = {k: tuple(v) if isinstance(v, list) else v for k, v in told}
+    asked: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told}
     recipes = {one.name: one for one in RECIPES}
     if (name := asked.pop("name")) not in recipes:
         raise unknown_name("recipe", name, recipes)

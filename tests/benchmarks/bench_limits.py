@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 import jax_unlearn as ju
-from jax_unlearn.drivers.limits import PEAKS, cost_of, xla_bytes
+from jax_unlearn.drivers.limits import PEAKS, cost_of
 from jax_unlearn.lab import Training
 from jax_unlearn.lab.modalities.classification.networks import describe
 from jax_unlearn.recipes.recipe import packaged
@@ -46,49 +46,41 @@ def network(training):
     return build(describe(training, dataset))
 
 
-def steps(size):
-    """Return (network, unlearner, shapes of a batch) of each step by name."""
-    found = {}
-    for name in ("large", "deep", "little"):
-        training = Training(**size[name])
-        model, half = network(training), sized(training.batch_size)
-        optimizer = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(0.1, 0.9))
-        train = ju.methods.finetune(model, optimizer)
-        told = training.network
-        found[f"training, {name}"] = told, model, train, ju.UnlearnBatch(retain=half)
-        if name == "large":
-            options = {"num_classes": CLASSES, "forward": "merged"}
-            options |= {"model": model, "optimizer": optimizer}
-            unseen = sized(size["unseen"])
-            for label, (method, reference) in weighted(options, half, unseen).items():
-                batch = ju.UnlearnBatch(half, half, reference)
-                found[label] = told, model, method, batch
-            for label, first in (("LTU, first order", True), ("LTU", False)):
-                batch = ju.UnlearnBatch(half, half)
-                found[label] = told, model, ltu(model, optimizer, first), batch
-    return found
+LABELS = (
+    *("training, large", "RL", "RL + LoReUn", "RL + FaLW (streaming)"),
+    *("RL + FaLW (exact)", "LTU, first order", "LTU"),
+    *("training, deep", "training, little"),
+)
 
 
-def weighted(options, half, unseen):
-    """Return random labels with each weighting, and the unseen batch that it reads."""
-    weights, counts = ju.weights, jnp.full(CLASSES, 400.0)
-    ways = {
-        "RL": (None, None),
-        "RL + LoReUn": (weights.loreun(temperature=1.0), None),
-        "RL + FaLW (streaming)": (
-            weights.falw(counts, estimator=weights.streaming()),
-            half,
+def step(label, size):
+    """Return the network's name, its model, the unlearner and shapes of a batch."""
+    kind, _, name = label.partition("training, ")
+    training = Training(**size[name or "large"])
+    model, half = network(training), sized(training.batch_size)
+    optimizer = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(0.1, 0.9))
+    both, weights = ju.UnlearnBatch(half, half), ju.weights
+    counts = jnp.full(CLASSES, 400.0)
+    if not kind and name:
+        both = ju.UnlearnBatch(retain=half)
+        return training.network, model, ju.methods.finetune(model, optimizer), both
+    if label.startswith("LTU"):
+        made = ltu(model, optimizer, label == "LTU, first order")
+        return training.network, model, made, both
+    weighting = {
+        "RL + LoReUn": lambda: weights.loreun(temperature=1.0),
+        "RL + FaLW (streaming)": lambda: weights.falw(
+            counts, estimator=weights.streaming()
         ),
-        "RL + FaLW (exact)": (weights.falw(counts), unseen),
-    }
-    model, optimizer = options.pop("model"), options.pop("optimizer")
-    return {
-        label: (
-            ju.methods.random_label(model, optimizer, weighting=one, **options),
-            reference,
-        )
-        for label, (one, reference) in ways.items()
-    }
+        "RL + FaLW (exact)": lambda: weights.falw(counts),
+    }.get(label, lambda: None)()
+    if "streaming" in label:
+        both = both._replace(reference=half)
+    elif "exact" in label:
+        both = both._replace(reference=sized(size["unseen"]))
+    options = {"num_classes": CLASSES, "forward": "merged", "weighting": weighting}
+    made = ju.methods.random_label(model, optimizer, **options)
+    return training.network, model, made, both
 
 
 def ltu(model, optimizer, first_order):
@@ -110,7 +102,7 @@ def ltu(model, optimizer, first_order):
     )
 
 
-def measure(*, size, topology=None, names=None):
+def measure(*, size, topology=None, names=LABELS):
     """Return costs and limits of each step by name."""
     rows, chip = {}, None
     if topology is not None:
@@ -121,9 +113,8 @@ def measure(*, size, topology=None, names=None):
 
             shape = {"platform": "tpu", "topology_name": topology}
             chip = topologies.get_topology_desc(**shape).devices[0]
-    for label, (told, model, unlearner, batch) in steps(size).items():
-        if names is not None and label not in names:
-            continue
+    for label in names:
+        told, model, unlearner, batch = step(label, size)
         start = jax.eval_shape(model.init, jax.random.key(0), sized(2).inputs)
         state = jax.eval_shape(unlearner.init, *start)
         key = jax.eval_shape(lambda: jax.random.key(0))
@@ -150,7 +141,8 @@ def compiled(step, *arguments, chip):
     given = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), arguments
     )
-    return xla_bytes(jax.jit(step, donate_argnums=0).lower(*given).compile())
+    told = jax.jit(step, donate_argnums=0).lower(*given).compile().cost_analysis()
+    return (told[0] if isinstance(told, list) else told)["bytes accessed"]
 
 
 def table(rows):
@@ -179,7 +171,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", default="full-cifar10", help="of the recipe")
     parser.add_argument("--topology", help="TPU chips to compile for, as v5e:2x2")
-    parser.add_argument("--names", nargs="+", help="steps; default all")
+    parser.add_argument("--names", nargs="+", default=LABELS, help="steps")
     parser.add_argument("--out", type=Path, help="write the json here")
     told = parser.parse_args()
     size = packaged("grids/full.toml")["sizes"][told.size]

@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 
 from jax_unlearn.cli import main
 from jax_unlearn.data import (
+    Examples,
     check_examples,
     digest,
     digits,
@@ -17,7 +18,9 @@ from jax_unlearn.data import (
     from_npz,
     from_tfds,
     holdout,
+    joined,
     load_manifest,
+    shrink,
 )
 from jax_unlearn.errors import InputError
 
@@ -363,3 +366,25 @@ def test_tfds_unknown_and_unprepared_names(builders, tmp_path):
         from_tfds("cifar1O", data_dir=tmp_path, download=True)
     with pytest.raises(InputError, match="tfds build cifar10 --file_format=array_rec"):
         from_tfds("cifar10", data_dir=tmp_path)
+
+
+def test_parts_of_a_data_set_are_joined_in_their_order():
+    whole = digits()
+    halves = [
+        whole._replace(train=Examples(*(array[part] for array in whole.train)))
+        for part in (slice(0, 600), slice(600, None))
+    ]
+    both = joined(halves)
+    assert fingerprint(both) == fingerprint(whole)
+    # another test set is no repetition
+    other = whole._replace(test=Examples(*(array[:9] for array in whole.test)))
+    assert len(joined([whole, other]).test.labels) == len(whole.test.labels) + 9
+
+
+def test_parts_of_different_data_sets_are_not_joined():
+    whole = digits()
+    small = shrink(whole, 2)
+    with pytest.raises(InputError, match=r"\(4, 4, 1\).*unlike digits"):
+        joined([whole, small])
+    with pytest.raises(InputError, match="one or more"):
+        joined([])

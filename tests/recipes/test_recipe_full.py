@@ -2,7 +2,9 @@
 
 import copy
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -147,6 +149,18 @@ def test_parts_and_files_that_do_not_fit_are_refused(tiny, halves, tmp_path):
         entry.main(["fulll"])
 
 
+def test_files_of_two_data_sets_are_for_this_recipe_alone(halves, tmp_path):
+    path = tmp_path / "two.npz"
+    with np.load(halves[0]) as found:
+        np.savez(path, **{k: v % 2 if "y_" in k else v for k, v in found.items()})
+    files = [*map(Path, halves), path]
+    two, ten = full.FULL_CIFAR10.data.every(files, "full-cifar10")
+    assert two.num_classes == 2
+    assert len(ten.train.labels) == 400
+    with pytest.raises(InputError, match="2 and 10 classes"):
+        full.FULL_CIFAR10.data.load(files, "tables-cifar10")
+
+
 def test_the_full_size_is_what_the_papers_have():
     size = TOLD["sizes"]["full-cifar10"]
     assert size["large"]["network"] == "resnet18"
@@ -157,9 +171,7 @@ def test_the_full_size_is_what_the_papers_have():
     ]
 
 
-def test_the_entry_needs_neither_tyro_nor_tensorflow_datasets(monkeypatch):
-    import subprocess
-
+def test_the_entry_needs_neither_tyro_nor_tensorflow_datasets():
     code = (
         "import sys\n"
         "for name in ('tyro', 'tensorflow_datasets', 'jinja2', 'matplotlib'):\n"
