@@ -8,7 +8,7 @@ it ends: the same command goes on. Settings come from the search at small size b
 
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ class Part:
         )
         self.folder = size["out"] / fingerprint(dataset)[:8] / name
         self.bench = Bench(self.plan, dataset, folder=self.folder, execute=device)
-        self.case = self.bench.case(self.plan.seeds[0])
+        self.case, self.rows = self.bench.case(self.plan.seeds[0]), size["rows"]
         self.results: dict[str, Any] = {}
         self.ahead: dict[str, list[Callable[..., Call]]] = {}  # compiled for a piece
         # figures are computed on the host, in order, while the device goes on
@@ -101,20 +101,39 @@ class Part:
         job = self.bench.prepared(self.plan.methods[label], self.case, at)
         return self.device.call(job, at[:2], jax.random.key(0), steps=steps)
 
-    def timed(self) -> dict[str, Callable[..., Call]]:
-        """Return what a few steps are timed of: the training, and methods if asked."""
+    def timed(self, label: str, call: Callable[..., Call]) -> dict[str, Any]:
+        """Return the speed of a few steps, timed where this folder does not know it."""
+        kind = slug(jax.devices()[0].device_kind)
+        path = self.size["out"] / "speed" / kind / f"{slug(label)}.json"
+
+        def make() -> dict[str, Any]:
+            found = self.device.speed(call(steps=self.size["steps"]))
+            return {"network": self.training.network, **found}
+
+        self.rows[label] = kept(path, make)
+        return self.rows[label]
+
+    def trains(self) -> tuple[str, Callable[..., Call]]:
+        """Return the call of the network's training, by the name of its row."""
         train = functools.partial(self.trained, self.case.request.retain)
-        methods = self.told["given"] if self.told["kind"] == "speed" else ()
-        calls = {label: functools.partial(self.forgotten, label) for label in methods}
-        return {f"training, {self.told['network']}": train, **calls}
+        return f"training, {self.told['network']}", train
+
+    def _speed(self) -> Iterator[tuple]:
+        """Yield the steps that are timed beside those of training."""
+        for label in self.told["given"]:
+            call = functools.partial(self.forgotten, label)
+            make = functools.partial(self.timed, label, call)
+            ahead = functools.partial(call, steps=self.size["steps"])
+            yield f"0/{label}", 1, make, [], [ahead]
 
     def pieces(self, speed: Any) -> Iterator[Piece]:
         """Yield the pieces; `speed` is the row of the network's training."""
         looked = (len(self.dataset.train.labels) + len(self.dataset.test.labels)) / 3
         compiling = speed["compile_seconds"]
         compiling /= self.size["threads"] if self.device.whole else 1
-        kinds = {"table": self._table, "models": self._models, "trials": self._trials}
-        for name, samples, make, needs, calls in kinds[self.told["kind"]]():
+        for name, samples, make, needs, calls in getattr(
+            self, f"_{self.told['kind']}"
+        )():
             path = f"{self.name}/{name}"
             self.ahead[path] = calls if samples else []  # none of what is there
             seconds = (looked + samples) / speed["samples_per_second"]
@@ -251,37 +270,23 @@ def kept(path: Path, make: Callable[[], Any]) -> Any:
     return read_json(path)
 
 
-def speeds(parts: dict[str, Part], folder: Path, say: Callable[[str], None]) -> Any:
-    """Return the speed of steps by name, timed where this folder does not know it."""
-    rows, waiting = {}, {}
-    for part in parts.values():
-        for label, make in part.timed().items():
-            path = folder / f"{slug(label)}.json"
-            if label not in waiting:
-                call = functools.partial(make, steps=part.size["steps"])
-                asked = None if path.exists() else part.device.ahead(call)
-                waiting[label] = path, part, asked
-    for _, _, asked in waiting.values():  # nothing is compiled while steps are timed
-        if asked is not None:
-            asked.result()
-    for label, (path, part, asked) in waiting.items():
+def rate(row: Mapping[str, Any]) -> str:
+    """Return the speed of steps in words.
 
-        def timed(part=part, asked=asked):
-            speed = part.device.speed(asked.result())  # type: ignore[union-attr]
-            return {"network": part.training.network, **speed}
-
-        rows[label] = row = kept(path, timed)
-        share = row["share_of_peak"]
-        told = "" if share is None else f", {share:.1%} of the peak"
-        say(f"{label}: {row['samples_per_second']:,.0f} samples/s{told}")
-    return rows
+    >>> rate({"samples_per_second": 41000.0, "share_of_peak": 0.4})
+    '41,000 samples/s, 40.0% of the peak'
+    """
+    share = row["share_of_peak"]
+    told = "" if share is None else f", {share:.1%} of the peak"
+    return f"{row['samples_per_second']:,.0f} samples/s{told}"
 
 
 def _run(recipe: Recipe, asked: Asked, every: list[Dataset], folder: Path) -> None:
     """Time the steps, print the plan, and do what fits."""
     begun, screen = time.monotonic(), asked.screen
     told = packaged("grids/full.toml")
-    size = {**told["sizes"][recipe.name], "out": folder}
+    rows: dict[str, Any] = {}  # of the steps that are timed, by name
+    size = {**told["sizes"][recipe.name], "out": folder, "rows": rows}
     data = {one.num_classes: one for one in every}
     devices = {
         classes: Device(one.train, threads=size["threads"])
@@ -301,34 +306,47 @@ def _run(recipe: Recipe, asked: Asked, every: list[Dataset], folder: Path) -> No
     if "trials" in parts:
         parts["trials"].results = dict(before.get("trials", {}))
     with locked(folder):
-        timings = folder / "speed" / slug(jax.devices()[0].device_kind)
-        rows = speeds(parts, timings, screen.say)
         speed: dict[str, Any] = {"environment": environment(), "rows": rows}
+        trains = {part.trains()[0]: part for part in reversed(parts.values())}
+        calls = [
+            part.device.ahead(functools.partial(part.trains()[1], steps=size["steps"]))
+            for part in trains.values()
+        ]
+        for call in calls:  # steps are timed when nothing is compiled any more
+            call.result()
+        for label, part in trains.items():
+            screen.say(f"{label}: {rate(part.timed(label, part.trains()[1]))}")
 
         def rivals(part: Part) -> None:
             def make() -> Any:
                 return load(str(asked.rivals))(part.training, size["steps"])
 
-            speed["rivals"] = kept(timings / "rivals.json", make)
+            speed["rivals"] = kept(folder / "speed" / "rivals.json", make)
 
         pieces = []
         for name, part in parts.items():
-            if part.told["kind"] != "speed":
-                pieces += part.pieces(rows[f"training, {part.told['network']}"])
-            elif asked.rivals is not None:
+            pieces += part.pieces(rows[part.trains()[0]])
+            if name == "speed" and asked.rivals is not None:
                 make = functools.partial(rivals, part)
-                pieces.append(Piece(f"{name}/0/rivals", size["rivals"], make))
+                pieces.append(Piece("speed/0/rivals", size["rivals"], make))
         minutes = MINUTES if asked.minutes is None else asked.minutes
         left = 60 * minutes - (time.monotonic() - begun)
         plan = budget.foreseen(pieces, left)
         screen.say(f"{left:.0f} s are left of the {minutes:g} minutes. The plan:")
         for line in budget.lines(plan):
             screen.say(f"  {line}")
-        for done in plan:
-            part = parts[done.piece.name.partition("/")[0]]
-            for call in part.ahead.get(done.piece.name, ()):
-                if part.device.whole and not done.reason:
-                    part.device.ahead(call)
+        begin = {done.piece.name: not done.reason for done in plan}
+        timing = [name for name in begin if name.startswith("speed/")]
+
+        def compile_ahead(names: Iterable[str]) -> None:
+            for name in names:
+                part = parts[name.partition("/")[0]]
+                for call in part.ahead.get(name, ()):
+                    if part.device.whole and begin[name]:
+                        part.device.ahead(call)
+
+        others = [name for name in begin if name not in timing]
+        compile_ahead(timing or others)
 
         def save() -> None:
             found = {name: part.results for name, part in parts.items() if part.results}
@@ -340,7 +358,11 @@ def _run(recipe: Recipe, asked: Asked, every: list[Dataset], folder: Path) -> No
             clock.append({**row, "seconds": done.seconds, "reason": done.reason})
             save()
             if not done.reason.startswith("needs"):
-                screen.say(f"{row['name']}: {done.reason or f'{done.seconds:.1f} s'}")
+                told = f"{done.seconds:.1f} s"
+                told += f", {rate(done.result)}" if done.result else ""
+                screen.say(f"{row['name']}: {done.reason or told}")
+            if timing and row["name"] == timing[-1]:  # others would disturb the times
+                compile_ahead(others)
 
         budget.spend(pieces, left, told=ended)
         for name, part in parts.items():

@@ -34,5 +34,6 @@ def test_without_libtpu_one_line_says_so(capsys, monkeypatch):
 def test_the_page_has_the_rows_of_the_recipe():
     bench = importlib.import_module("bench_limits")
     page = (bench.Path(bench.__file__).parent / "ACCELERATOR.md").read_text()
-    for label in packaged("grids/full.toml")["parts"]["speed"]["given"]:
+    parts = packaged("grids/full.toml")["parts"]
+    for label in {**parts["speed"]["given"], **parts["speed-ltu"]["given"]}:
         assert f"| {label} | resnet18 | 512 |" in page

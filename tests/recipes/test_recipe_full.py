@@ -71,12 +71,15 @@ def test_the_table_is_made_piece_by_piece_and_not_twice(
     tiny, halves, tmp_path, capsys, monkeypatch
 ):
     options = "--parts", "speed", "random10"
-    # half of the data and no time: the steps are timed, and nothing else is done
+    # no time: training is timed, for the plan, and nothing else is done
     found = run(tmp_path, halves[:1], *options, "--minutes", "0")
     assert set(found) == {"speed", "clock"}
-    assert set(found["speed"]["rows"]) == {"training, large", "RL"}
+    assert set(found["speed"]["rows"]) == {"training, large"}
     assert all(row["reason"] for row in found["clock"])
     assert "left out" in capsys.readouterr().out
+    # half of the data: the steps
+    found = run(tmp_path, halves[:1], "--parts", "speed", "--minutes", "5")
+    assert set(found["speed"]["rows"]) == {"training, large", "RL"}
 
     monkeypatch.setattr(full.Device, "speed", None)  # is not timed again
     found = run(tmp_path, halves, *options, "--minutes", "5")
@@ -167,7 +170,7 @@ def test_the_full_size_is_what_the_papers_have():
     assert size["deep"]["network"] == "vgg16"
     assert 32 <= size["models"] <= 64
     assert list(TOLD["parts"]) == [
-        *("speed", "random10", "gamma-1", "models", "cifar100", "trials")
+        *("speed", "random10", "speed-ltu", "gamma-1", "models", "cifar100", "trials")
     ]
 
 
