@@ -178,7 +178,7 @@ def listed(
             _check_inputs(step, examples)
         places.append((list(tables).index((structure, *leaves)), len(own)))
         own.append(rows)
-    table, row = np.array(places, np.int32).reshape(epochs, -1, 2).transpose(2, 0, 1)
+    table, row = jnp.array(places, jnp.int32).reshape(epochs, -1, 2).transpose(2, 0, 1)
     joined = (
         jax.tree.map(lambda *each: np.stack(each), *own) for own in tables.values()
     )

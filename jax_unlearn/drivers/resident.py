@@ -86,11 +86,14 @@ def starts(
     (3,)
     """
     two = jax.tree.map(lambda leaf: leaf[:2], examples.inputs)
+    return _starts(unlearner.init, model.init)(keys, two)
 
-    def start(key: Array) -> UnlearnState:
-        return unlearner.init(*model.init(key, two))
 
-    return jax.jit(functools.partial(jax.lax.map, start))(keys)
+@functools.lru_cache(maxsize=64)
+def _starts(begin: Callable, fresh: Callable) -> Callable:
+    return jax.jit(
+        lambda keys, two: jax.lax.map(lambda key: begin(*fresh(key, two)), keys)
+    )
 
 
 def run(
@@ -223,11 +226,12 @@ def _epoch(step, examples, feed, key, state, _) -> tuple[UnlearnState, Report]:
         return jax.lax.switch(kind, branches, state, row)
 
     state, found = jax.lax.scan(body, state, (form, where))
-    had = [
-        jnp.asarray([part is not None for part in parts], jnp.float32)[form].sum()
-        for parts in zip(*(table[:2] for table in tables), strict=True)
-    ]
-    counts = Report(*had, jnp.float32(feed.steps))
+
+    def steps_with(place: int) -> Array:
+        had = [table[place] is not None for table in tables]
+        return jnp.asarray(had, jnp.float32)[form].sum()
+
+    counts = Report(steps_with(0), steps_with(1), jnp.float32(feed.steps))
     return state, jax.tree.map(lambda x, n: x.sum() / jnp.maximum(n, 1), found, counts)
 
 
@@ -254,9 +258,11 @@ def outputs(model: Model, *, batch_size: int = 1000) -> programs.Program:
         rows = rows_of(ids, min(batch_size, len(ids)))
 
         def one(variables):
+            params, state = variables
+
             def forward(row):
                 part = jax.tree.map(lambda leaf: leaf[row], inputs)
-                return model.apply(*variables, part, train=False)[0]
+                return model.apply(params, state, part, train=False)[0]
 
             found = jax.lax.map(forward, rows)
             return found.reshape(-1, *found.shape[2:])[: len(ids)]
@@ -287,10 +293,10 @@ def compiling(
     [2.0, 2.0]
     """
     pool = ThreadPoolExecutor(threads)
-    waiting = {
-        name: pool.submit(contextvars.copy_context().run, _ready, function, args)
-        for name, (function, args) in programs.items()
-    }
+    waiting = {}
+    for name, asked in programs.items():
+        own = functools.partial(_ready, *asked)  # with the options chosen here
+        waiting[name] = pool.submit(contextvars.copy_context().run, own)
     pool.shutdown(wait=False)
     return waiting
 

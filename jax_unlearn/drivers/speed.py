@@ -128,7 +128,10 @@ def whitened(
                 _scaled(rate * share, shape),
             )
 
-        parts = {"bias": part(learning_rate * bias_rate), "rest": part(learning_rate)}
+        parts: Any = {
+            "bias": part(learning_rate * bias_rate),
+            "rest": part(learning_rate),
+        }
         return lookahead(optax.partition(parts, _kinds), steps)
 
     augment = compose(random_flip, random_crop(2))

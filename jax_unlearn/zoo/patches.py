@@ -111,13 +111,14 @@ class Group(nnx.Module):
         shared: dict[str, Any] = dict(init=dirac, dtype=dtype, **options)
         self.conv1 = layers.conv(in_features, out_features, **shared)
         self.conv2 = layers.conv(out_features, out_features, **shared)
-        norm = dict(momentum=0.6, use_scale=False, dtype=jnp.float32, rngs=rngs)
+        norm: dict[str, Any] = {"momentum": 0.6, "use_scale": False, "rngs": rngs}
+        norm["dtype"] = jnp.float32
         self.norm1 = nnx.BatchNorm(out_features, **norm)
         self.norm2 = nnx.BatchNorm(out_features, **norm)
 
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Return `[B, H // 2, W // 2, out_features]` of `x [B, H, W, in_features]`."""
-        frozen = {"use_running_average": not train}
+        frozen: dict[str, Any] = {"use_running_average": not train}
         x = self.norm1(layers.halve(self.conv1(x)), **frozen).astype(self.dtype)
         x = self.norm2(self.conv2(nnx.gelu(x)), **frozen).astype(self.dtype)
         return nnx.gelu(x)
