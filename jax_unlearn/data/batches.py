@@ -6,9 +6,11 @@ ones. Arrays are gathered on the host; putting them on a device is left to whoev
 the steps.
 """
 
+import contextvars
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
@@ -21,7 +23,7 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.types import Batch, UnlearnBatch
 
 __all__ = ["AnyBatch", "Passes", "Reference", "Schedule", "epoch_indices"]
-__all__ += ["reference_batches", "stream", "supervised", "take"]
+__all__ += ["reference_batches", "stream", "supervised", "take", "without_inputs"]
 
 AnyBatch = TypeVar("AnyBatch", Batch, UnlearnBatch)
 Reference = Batch | ArrayLike | None
@@ -29,6 +31,8 @@ Reference = Batch | ArrayLike | None
 # One random stream for each use: every schedule shuffles a set alike.
 FORGET, RETAIN, REFERENCE, TRAIN, QUERY = range(5)
 NAMES = ("forget_ids", "retain_ids", "reference", "ids")  # in messages, by use
+
+_bare = contextvars.ContextVar("bare", default=False)
 
 
 class Passes(NamedTuple):
@@ -113,8 +117,23 @@ def take(examples: Examples, index: ArrayLike, mask: ArrayLike | None = None) ->
     """
     rows: Any = np.asarray(index)
     real: Any = np.ones(rows.shape, np.bool_) if mask is None else np.asarray(mask)
-    inputs, labels = jax.tree.map(lambda array: array[rows], tuple(examples))
+    inputs = None if _bare.get() else examples.inputs
+    inputs, labels = jax.tree.map(lambda array: array[rows], (inputs, examples.labels))
     return Batch(inputs, labels, rows.astype(np.int32), real)
+
+
+@contextmanager
+def without_inputs() -> Iterator[None]:
+    """Let `take` gather no inputs inside, for those who only read ids and labels.
+
+    >>> with without_inputs():
+    ...     take(Examples(np.eye(3), np.arange(3)), [2, 0]).inputs
+    """
+    token = _bare.set(True)
+    try:
+        yield
+    finally:
+        _bare.reset(token)
 
 
 def supervised(

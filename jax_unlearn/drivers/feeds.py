@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jax_unlearn import _validate
-from jax_unlearn.data.batches import FORGET, REFERENCE, RETAIN, Schedule
+from jax_unlearn.data.batches import FORGET, REFERENCE, RETAIN, Schedule, without_inputs
 from jax_unlearn.data.checks import check_seed, positive_integer
 from jax_unlearn.data.sources import Examples
 from jax_unlearn.drivers.stacking import form
@@ -146,8 +146,7 @@ def listed(
 
     Args:
       schedule: T·E steps, of any forms.
-      examples: those it was made of. Schedules gather inputs on the host, which is
-        needless here: `Examples(np.zeros((N, 0), np.uint8), labels)` saves that.
+      examples: those it was made of; few of their inputs are read.
       epochs: E, the equal parts by which a run may stop and reports its losses.
 
     Raises:
@@ -169,15 +168,18 @@ def listed(
             f"{len(schedule)} steps are no multiple of epochs={epochs}; give epochs=1"
         )
     tables: dict[Any, list[UnlearnBatch]] = {}
-    places = []
-    for step in schedule:
-        rows = UnlearnBatch(*(part and _listed(part, examples) for part in step))
-        structure, leaves = form(rows)
-        own = tables.setdefault((structure, *leaves), [])
-        if not own:
-            _check_inputs(step, examples)
-        places.append((list(tables).index((structure, *leaves)), len(own)))
-        own.append(rows)
+    places, new = [], []
+    with without_inputs():
+        for step in schedule:
+            rows = UnlearnBatch(*(part and _listed(part, examples) for part in step))
+            structure, leaves = form(rows)
+            own = tables.setdefault((structure, *leaves), [])
+            if not own:
+                new.append(schedule.start + len(places))
+            places.append((list(tables).index((structure, *leaves)), len(own)))
+            own.append(rows)
+    for step in new:
+        _check_inputs(schedule[step], examples)
     table, row = jnp.array(places, jnp.int32).reshape(epochs, -1, 2).transpose(2, 0, 1)
     joined = (
         jax.tree.map(lambda *each: np.stack(each), *own) for own in tables.values()

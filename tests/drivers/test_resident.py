@@ -120,6 +120,21 @@ def test_a_listed_schedule_is_its_batches(name, forms):
         assert feed.tables[0].reference.index.shape == (1, len(UNSEEN))
 
 
+def test_listing_reads_the_inputs_of_one_batch_a_form():
+    class Records(list):
+        reads = 0
+
+        def __getitem__(self, position):
+            self.reads += 1
+            return super().__getitem__(position)
+
+    records = Records({"image": image} for image in HOST.inputs)
+    examples = ju.data.from_source(records, HOST.labels)
+    schedule = ju.data.retain_only(examples, RETAIN, batch_size=5, epochs=9)
+    assert ju.resident.listed(schedule, examples).steps == 45
+    assert records.reads == 2 * 5  # the batch, and the examples by its index
+
+
 def test_models_one_after_the_other_are_each_alone():
     feeds = [
         ju.resident.drawn(retain=ids, batch_size=6, seed=seed)
