@@ -112,6 +112,10 @@ class Device:
 
         return self._pool.submit(both)
 
+    def close(self) -> None:
+        """Compile nothing more of what was asked ahead."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
     def speed(self, call: Call, *, turns: int = 3) -> dict[str, Any]:
         """Time a call of some steps; return rates, costs and the share of the peak."""
         unlearner, schedule = checked(call.job)

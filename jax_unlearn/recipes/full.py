@@ -365,6 +365,8 @@ def _run(recipe: Recipe, asked: Asked, every: list[Dataset], folder: Path) -> No
                 compile_ahead(others)
 
         budget.spend(pieces, left, told=ended)
+        for device in devices.values():
+            device.close()
         for name, part in parts.items():
             for one in part.waiting:
                 if error := one.exception():

@@ -1,5 +1,7 @@
 """Jobs whole on the device: the models of the usual way, programs shared."""
 
+import threading
+
 import jax
 import numpy as np
 import pytest
@@ -93,3 +95,13 @@ def test_divergence_is_told(whole):
     setting = METHODS["RL"].but(learning_rate=1e30)
     with pytest.raises(NonFiniteError):
         whole.unlearn("RL", setting, whole.case(0), whole.original(0), keep=False)
+
+
+def test_nothing_is_compiled_after_the_end():
+    own, gate = Device(DATA.train, whole=True), threading.Event()
+    first = own.ahead(lambda: gate.wait(60))  # never a call: the thread is busy
+    second = own.ahead(lambda: pytest.fail("prepared after the end"))
+    own.close()
+    gate.set()
+    assert second.cancelled()
+    assert first.exception() is not None
