@@ -37,8 +37,8 @@ def spend(
     """Do the pieces in their order until the time is spent; return what became of each.
 
     A piece is passed over where it is too long for what is left, or needs one that is
-    not done; a shorter one behind it may still fit. What the pieces so far took beside
-    what was foreseen corrects what is foreseen of the next. One that fails is told and
+    not done; a shorter one behind it may still fit. What the pieces so far took beyond
+    what was foreseen, on the average, is added to the next. One that fails is told and
     left behind.
 
     Args:
@@ -56,10 +56,10 @@ def spend(
     [('x', 4, ''), (None, 0.0, '4 s, 3 s left')]
     """
     end, found, made = clock() + seconds, [], set()
-    took = expected = 0.0
+    beyond: list[float] = []
     for piece in pieces:
         begin = clock()
-        needed = piece.seconds * (took / expected if expected else 1.0)
+        needed = piece.seconds + max(sum(beyond) / max(len(beyond), 1), 0.0)
         missing = [name for name in piece.needs if name not in made]
         if missing:
             done = Done(piece, 0.0, reason=f"needs {missing[0]}")
@@ -74,8 +74,7 @@ def spend(
             except Exception as error:  # one that fails must not cost the others
                 reason = str(error) or repr(error)
             done = Done(piece, clock() - begin, result, reason)
-            if piece.seconds > 0:
-                took, expected = took + done.seconds, expected + piece.seconds
+            beyond.append(done.seconds - piece.seconds)
         found.append(done)
         told(done)
     return found

@@ -97,7 +97,8 @@ class Part:
     def forgotten(self, label: str, steps: int | None = None) -> Call:
         """Return the same of a method, prepared on a model that was not trained."""
         start: Any = self.bench.trainer.job(self.case.request.retain, seed=0)[0].start
-        at = Trained(*start, {})
+        params, state = start
+        at = Trained(params, state, {})
         job = self.bench.prepared(self.plan.methods[label], self.case, at)
         return self.device.call(job, at[:2], jax.random.key(0), steps=steps)
 

@@ -43,6 +43,13 @@ def test_what_took_longer_corrects_what_is_foreseen():
     assert found[1].reason == "4 s, 1 s left"
 
 
+def test_many_short_pieces_that_took_longer_cost_no_long_one():
+    # models that are there already take a second each instead of a tenth
+    short = [piece(f"there {number}", 0.1) for number in range(5)]
+    found, _ = clocked(*short, piece("new", 30), seconds=40, slow=1.2)
+    assert not any(done.reason for done in found)
+
+
 def test_a_failure_leaves_the_others():
     def fail():
         raise ValueError("too hot")
