@@ -20,7 +20,7 @@ KEYS = jax.random.split(jax.random.key(7), 2)
 
 
 def network():
-    """Return a network of bytes with BatchNorm, augmented and normalised inside."""
+    """Return a network of bytes with BatchNorm, mirrored and normalised inside."""
     flat = batchnorm_net(CLASSES)
 
     def init(key, inputs):
@@ -30,7 +30,7 @@ def network():
         return flat.apply(params, state, inputs.reshape(len(inputs), -1), **options)
 
     return ju.data.with_preprocessing(
-        ju.Model(init, apply), mean=[0.5], std=[0.3], augment=ju.data.random_crop(1)
+        ju.Model(init, apply), mean=[0.5], std=[0.3], augment=ju.data.random_flip
     )
 
 
