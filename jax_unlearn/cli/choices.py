@@ -140,10 +140,12 @@ class Choice(NamedTuple):
 
     def form(self) -> Form:
         """Return how the setting is parsed: its groups, one inside the other."""
-        fields = [
-            (f"group_{number}", Annotated[group, tyro.conf.arg(name=title)], group())
-            for number, (title, group) in enumerate(self.groups().items())
-        ]
+        fields = []
+        for number, (title, group) in enumerate(self.groups().items()):
+            # without, tyro looks for comments in source files at every command
+            said = (group.__doc__ or "").partition("\n\n")[0]
+            named = Annotated[group, tyro.conf.arg(name=title, help=said)]
+            fields.append((f"group_{number}", named, group()))
         kind = dataclasses.make_dataclass("Options", fields, frozen=True)
         return Form(Annotated[kind, tyro.conf.arg(name="")], _setting)
 
