@@ -102,16 +102,19 @@ class Part:
         job = self.bench.prepared(self.plan.methods[label], self.case, at)
         return self.device.call(job, at[:2], jax.random.key(0), steps=steps)
 
+    def row(self, label: str) -> Path:
+        """Return the file of a speed on this device."""
+        kind = slug(jax.devices()[0].device_kind)
+        return self.size["out"] / "speed" / kind / f"{slug(label)}.json"
+
     def timed(self, label: str, call: Callable[..., Call]) -> dict[str, Any]:
         """Return the speed of a few steps, timed where this folder does not know it."""
-        kind = slug(jax.devices()[0].device_kind)
-        path = self.size["out"] / "speed" / kind / f"{slug(label)}.json"
 
         def make() -> dict[str, Any]:
             found = self.device.speed(call(steps=self.size["steps"]))
             return {"network": self.training.network, **found}
 
-        self.rows[label] = kept(path, make)
+        self.rows[label] = kept(self.row(label), make)
         return self.rows[label]
 
     def trains(self) -> tuple[str, Callable[..., Call]]:
@@ -125,7 +128,7 @@ class Part:
             call = functools.partial(self.forgotten, label)
             make = functools.partial(self.timed, label, call)
             ahead = functools.partial(call, steps=self.size["steps"])
-            yield f"0/{label}", 1, make, [], [ahead]
+            yield f"0/{label}", int(not self.row(label).exists()), make, [], [ahead]
 
     def pieces(self, speed: Any) -> Iterator[Piece]:
         """Yield the pieces; `speed` is the row of the network's training."""
