@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from toys import three_digits, trees_close
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan, Training, Unlearning, experiment
 from jax_unlearn.lab.experiment import phases
+from jax_unlearn.lab.modalities.diffusion import figures
 from jax_unlearn.lab.modalities.diffusion.settings import (
     DiffusionTraining,
     Judging,
@@ -51,18 +53,37 @@ def data():
     return three_digits(100, 40)
 
 
-def test_a_study_is_whole_and_goes_on_where_it_stood(data, tmp_path):
-    told = []
+@pytest.fixture(scope="module")
+def study(data, tmp_path_factory):
+    """Return the folder of the study, what it returned, and the phases it told."""
+    told, folder = [], tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "MEASURED", 2)  # parts of one size are one program
+        return folder, experiment(PLAN, data, folder, progress=listener(told)), told
 
+
+@pytest.fixture
+def folder(study, tmp_path):
+    """Return a copy of its folder, which a test may change."""
+    return shutil.copytree(study[0], tmp_path / "s")
+
+
+def listener(told):
     def progress(phase, done, total):
         if done == 0:
             told.append((phase, total))
 
-    def again(plan):
-        return experiment(plan, data, tmp_path / "s", progress=progress, resume=True)
+    return progress
 
-    first = experiment(PLAN, data, tmp_path / "s", progress=progress)
-    assert len(told) == phases(PLAN)
+
+def test_a_study_is_whole_and_goes_on_where_it_stood(data, study, folder, tmp_path):
+    _, first, phases_told = study
+    told = []
+
+    def again(plan):
+        return experiment(plan, data, folder, progress=listener(told), resume=True)
+
+    assert len(phases_told) == phases(PLAN)
     assert list(first["rows"]) == ["retrain", "original", "Relabel"]
     (run,) = first["runs"]
     assert run["class"] == 1
@@ -76,7 +97,6 @@ def test_a_study_is_whole_and_goes_on_where_it_stood(data, tmp_path):
     assert run["rows"]["original"]["forget_error"] != run["rows"]["Relabel"]["ua"]
     made = {path: path.stat().st_mtime_ns for path in models_and_figures(tmp_path)}
     assert len(made) == 4 + 3  # a judge and three models; figures of the three
-    told.clear()
     second = again(PLAN)
     assert second["rows"] == first["rows"]
     assert second["runs"] == first["runs"]
@@ -91,24 +111,23 @@ def test_a_study_is_whole_and_goes_on_where_it_stood(data, tmp_path):
     with pytest.raises(InputError, match="relabel was made with another setting"):
         again(changed)
     with pytest.raises(InputError, match="already holds files"):
-        experiment(PLAN, data, tmp_path / "s")
+        experiment(PLAN, data, folder)
 
 
 def models_and_figures(folder):
     return [*folder.rglob("record.json"), *(folder / "s" / "figures").rglob("*.json")]
 
 
-def test_figures_are_read_again_and_not_redrawn(data, tmp_path):
-    experiment(PLAN, data, tmp_path)
-    for path in (tmp_path / "figures").rglob("relabel.json"):
+def test_figures_are_read_again_and_not_redrawn(data, folder):
+    for path in (folder / "figures").rglob("relabel.json"):
         kept = json.loads(path.read_text())
         kept["figures"]["ua"] = 12.5
         path.write_text(json.dumps(kept))
-    again = experiment(PLAN, data, tmp_path, resume=True)
+    again = experiment(PLAN, data, folder, resume=True)
     assert again["rows"]["Relabel"]["ua"]["mean"] == 12.5
     path.write_text("[]")
     with pytest.raises(InputError, match=r"relabel.json holds no figures"):
-        experiment(PLAN, data, tmp_path, resume=True)
+        experiment(PLAN, data, folder, resume=True)
 
 
 def test_a_training_that_was_cut_goes_on(data, tmp_path):
