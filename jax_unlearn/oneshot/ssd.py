@@ -30,13 +30,7 @@ def ssd_selected(
     """
     _validate.at_least("alpha", alpha, 0)
     _validate.same_shapes("importance", importance, forget_importance)
-    bound = jnp.float32(alpha)
-
-    def marked(every, forget):
-        every, forget = every.astype(jnp.float32), forget.astype(jnp.float32)
-        return (forget > bound * every) & (forget > 0)
-
-    return jax.tree.map(marked, importance, forget_importance)
+    return _marked(importance, forget_importance, jnp.float32(alpha))
 
 
 def ssd(
@@ -72,8 +66,27 @@ def ssd(
     _validate.at_least("dampening", dampening, 0)
     _validate.same_shapes("forget_importance", forget_importance, params)
     marked = ssd_selected(importance, forget_importance, alpha=alpha)
-    strength = jnp.float32(dampening)
+    importances = importance, forget_importance
+    return _dampened(params, *importances, marked, jnp.float32(dampening))
 
+
+@jax.jit
+def _marked(importance: PyTree, forget_importance: PyTree, bound: Array) -> PyTree:
+    def marked(every, forget):
+        every, forget = every.astype(jnp.float32), forget.astype(jnp.float32)
+        return (forget > bound * every) & (forget > 0)
+
+    return jax.tree.map(marked, importance, forget_importance)
+
+
+@jax.jit
+def _dampened(
+    params: Params,
+    importance: PyTree,
+    forget_importance: PyTree,
+    marked: PyTree,
+    strength: Array,
+) -> Params:
     def dampen(param, every, forget, marked):
         every, forget = every.astype(jnp.float32), forget.astype(jnp.float32)
         ratio = jnp.minimum(strength * every, forget) / jnp.where(marked, forget, 1.0)

@@ -57,7 +57,7 @@ def choice(tau=0.7):
 
 @pytest.mark.parametrize("weigh", [loreun, free])
 def test_the_derivative_is_that_of_the_whole_run(quick, original, problem, weigh):
-    step = learned.step_of(MODEL, weigh)
+    step = jax.jit(learned.step_of(MODEL, weigh))
 
     def whole(given):
         memory = learned._MOMENTUM.init(original.params)

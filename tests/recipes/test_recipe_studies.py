@@ -17,6 +17,7 @@ from jax_unlearn.recipes.recipe import Asked, Data
 from jax_unlearn.recipes.study import Part, Study
 
 DATA = digits()
+PARTS = ((DATA.train, 500), (DATA.test, 150))  # of a file: attacks look at all of it
 LOREUN = {"weighting": "loreun", "relative": True}
 RL = Unlearning.of(epochs=2, learning_rate=0.03)
 PLAN = Plan(
@@ -98,7 +99,7 @@ def small():
     part = Part("10 %", "random", 0.1, grid=grid)
     other = Part("tail", "long_tailed", 0.1, settings="random10", methods=("SSD",))
     parts = {"random10": part, "tail": other}
-    return Study("small", "small", 400, PLAN.training, parts, rounds=2)
+    return Study("small", "small", 120, PLAN.training, parts, rounds=2)
 
 
 def test_searched_settings_make_the_plans(small, tmp_path):
@@ -115,8 +116,9 @@ def test_searched_settings_make_the_plans(small, tmp_path):
 
 @pytest.fixture
 def file(tmp_path):
-    arrays: Any = {"x_train": DATA.train.inputs, "x_test": DATA.test.inputs}
-    arrays |= {"y_train": DATA.train.labels, "y_test": DATA.test.labels}
+    train, test = (tuple(leaf[:n] for leaf in part) for part, n in PARTS)
+    arrays: Any = {"x_train": train[0], "x_test": test[0]}
+    arrays |= {"y_train": train[1], "y_test": test[1]}
     np.savez(tmp_path / "data.npz", **arrays)
     return tmp_path / "data.npz"
 
