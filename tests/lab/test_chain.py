@@ -30,7 +30,7 @@ def preparer():
 
 @pytest.fixture(scope="module")
 def original():
-    made = SUBJECT.model.init(jax.random.key(0), DATA.train.inputs[:2])
+    made = jax.jit(SUBJECT.model.init)(jax.random.key(0), DATA.train.inputs[:2])
     return Trained(*made, {})
 
 

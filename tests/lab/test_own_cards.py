@@ -105,7 +105,7 @@ HERE = f"{__file__}:MINE"
 
 
 def original(scale: float = 1.0) -> Trained:
-    made = SUBJECT.model.init(jax.random.key(0), DATA.train.inputs[:2])
+    made = jax.jit(SUBJECT.model.init)(jax.random.key(0), DATA.train.inputs[:2])
     params, state = jax.tree.map(lambda leaf: scale * leaf + 0.1, made)
     return Trained(params, state, {})
 

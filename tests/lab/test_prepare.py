@@ -32,7 +32,9 @@ def subject():
 
 @pytest.fixture(scope="module")
 def original(subject):
-    params, state = subject.model.init(jax.random.key(0), DATA.train.inputs[:2])
+    params, state = jax.jit(subject.model.init)(
+        jax.random.key(0), DATA.train.inputs[:2]
+    )
     return Trained(params, state, {})
 
 

@@ -38,7 +38,7 @@ def bench():
 @pytest.fixture(scope="module")
 def original(bench):
     inputs = bench.dataset.train.inputs[:2].astype(np.float32)
-    params, state = bench.subject.model.init(jax.random.key(0), inputs)
+    params, state = jax.jit(bench.subject.model.init)(jax.random.key(0), inputs)
     return Trained(params, state, {})
 
 
