@@ -30,8 +30,9 @@ def preparer():
 
 @pytest.fixture(scope="module")
 def original():
-    made = jax.jit(SUBJECT.model.init)(jax.random.key(0), DATA.train.inputs[:2])
-    return Trained(*made, {})
+    inputs = DATA.train.inputs[:2]
+    params, state = jax.jit(SUBJECT.model.init)(jax.random.key(0), inputs)
+    return Trained(params, state, {})
 
 
 def served(preparer, original, parts, folder, **rest):

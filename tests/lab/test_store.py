@@ -176,8 +176,8 @@ def model(request, tmp_path_factory):
     training = TRAININGS[request.param]
     subject = subject_of(training, three_digits(60, 20))
     two = jax.tree.map(lambda leaf: leaf[:2], subject.examples.inputs)
-    made = jax.jit(subject.model.init)(jax.random.key(1), two)
-    trained = Trained(*made, {"run": 1.5})
+    params, state = jax.jit(subject.model.init)(jax.random.key(1), two)
+    trained = Trained(params, state, {"run": 1.5})
     path = tmp_path_factory.mktemp("store") / request.param
     record = {"training": vars(training), "seed": 4, "notes": {"a": 1}}
     parts = {"ids": np.arange(50), "unseen": np.arange(50, 60)}
