@@ -16,6 +16,7 @@ FEWER = {
     "\nSTEPS = 40": "\nSTEPS = 4",
     "\nSTEPS = 100": "\nSTEPS = 4",
     "SAMPLING_STEPS = 20": "SAMPLING_STEPS = 2",
+    "LIMIT = 200": "LIMIT = 5",
 }
 
 

@@ -20,12 +20,17 @@ from jax_unlearn import programs
 # Where `jax.jit` compiles no pass of a network: noise, attacks on features, starts.
 WITHOUT_NETWORK = {
     "diffusion/samplers.py",
+    "drivers/feeds.py",
     "drivers/guards.py",
+    "drivers/resident.py",
+    "gradients.py",
     "programs.py",
     "lab/subject.py",
+    "masks.py",
     "membership/training.py",
     "methods/teachers.py",
     "oneshot/influence.py",
+    "oneshot/ssd.py",
 }
 
 

@@ -315,7 +315,7 @@ COMMANDS = [
             "--widths": "block_out_channels=()",
             "--widths 3": "block_out_channels=(3,)",
             "--widths 4 6": "attention=(False,)",
-            "--attention 2": "attention=(2,)",
+            "--attention 2": "attention=2 must lie",
             "--forget 9": "unknown class '9'",
             "--forget 0 1 2": "nothing is left",
             "--reduce 0": "factor=0",
