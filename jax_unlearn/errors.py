@@ -32,13 +32,7 @@ class NonFiniteError(ArithmeticError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """Return the error for an unknown name, with the nearest known ones.
-
-    A long list is left out where a name is near.
-
-    >>> print(unknown_name("method", "salum", ["salun", "finetune"]))
-    unknown method 'salum'; did you mean 'salun'? known: finetune, salun
-    """
+    """Return the error for an unknown name, with the nearest known ones."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     listed = f"known: {', '.join(names)}"
@@ -50,16 +44,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
 
 
 def check_seed(seed: Any, name: str = "seed") -> int:
-    """Return a seed that every library takes.
-
-    Raises:
-      InputError: calls it `name`, where it is no whole number of 0 to 2,147,483,647.
-
-    >>> check_seed(-1)
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: seed=-1 must be a whole number from 0 to \
-2147483647; try 0
-    """
+    """Return a seed that every library takes; refuse any other, called `name`."""
     whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
     if not whole or not 0 <= int(seed) <= MAX_SEED:
         raise InputError(

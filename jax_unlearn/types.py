@@ -23,7 +23,7 @@ ModelState = PyTree
 
 
 class ApplyFn(Protocol):
-    """Forward pass of a whole batch."""
+    """Forward pass of a whole batch: `(outputs [B, ...], the next model state)`."""
 
     def __call__(
         self,
@@ -33,9 +33,7 @@ class ApplyFn(Protocol):
         *,
         train: bool,
         key: Array | None = None,
-    ) -> tuple[PyTree, ModelState]:
-        """Return (outputs [B, ...], the next model state)."""
-        ...
+    ) -> tuple[PyTree, ModelState]: ...
 
 
 class Model(NamedTuple):
@@ -117,17 +115,15 @@ class Aux(NamedTuple):
 
 
 class LossFn(Protocol):
-    """Unreduced losses of a batch as a function of the parameters."""
+    """Unreduced losses `f32[B]` of a batch, and `Aux`, by the parameters."""
 
     def __call__(
         self, params: Params, model_state: ModelState, batch: Batch, key: Array
-    ) -> tuple[Array, Aux]:
-        """Return (losses f32[B], Aux)."""
-        ...
+    ) -> tuple[Array, Aux]: ...
 
 
 class WeightFn(Protocol):
-    """The `update` of a `Weighting`."""
+    """The `update` of a `Weighting`: `(weights f32[B], the next state)`."""
 
     def __call__(
         self,
@@ -135,9 +131,7 @@ class WeightFn(Protocol):
         state: PyTree,
         *,
         reference: "Callable[[], Sample] | None" = None,
-    ) -> tuple[Array, PyTree]:
-        """Return (weights f32[B], the next state)."""
-        ...
+    ) -> tuple[Array, PyTree]: ...
 
 
 class Weighting(NamedTuple):

@@ -83,29 +83,12 @@ def on_logits(
 
 
 def per_sample(losses: Array) -> Array:
-    """Return one loss a sample, `[B]`: the mean over the axes of its own.
-
-    >>> per_sample(jnp.array([[1.0, 3.0], [0.0, 4.0]])).tolist()
-    [2.0, 2.0]
-    """
+    """Return one loss a sample, `[B]`: the mean over the axes of its own."""
     return losses.mean(axis=tuple(range(1, losses.ndim))) if losses.ndim > 1 else losses
 
 
 def task_loss(outputs: PyTree, batch: Batch) -> Array:
-    """Return the cross-entropy on the true labels, `f32[B]`.
-
-    Logits are `[B, K]` and labels `[B]`, or with axes of the sample's own between, as
-    in a segmentation, over which the mean is taken.
-
-    Raises:
-      InputError: outputs that are no logits of two or more classes; labels of another
-        shape, or of a type that counts no classes. A label outside 0..K - 1 gives
-        NaN, which `run` reports.
-
-    >>> batch = Batch(None, jnp.array([[0, 1, 2]]))  # three pixels
-    >>> task_loss(jnp.zeros((1, 3, 4)), batch).tolist()  # log 4
-    [1.3863]
-    """
+    """Return the cross-entropy on the true labels, `f32[B]`; outside 0..K - 1, NaN."""
     shape, labels = getattr(outputs, "shape", None), batch.labels
     if not shape or shape[-1] < 2:
         kind = type(outputs).__name__ if shape is None else f"of shape {shape}"
