@@ -23,7 +23,7 @@ ModelState = PyTree
 
 
 class ApplyFn(Protocol):
-    """Forward pass of a whole batch: `(outputs [B, ...], the next model state)`."""
+    """Forward pass of a whole batch."""
 
     def __call__(
         self,
@@ -33,7 +33,9 @@ class ApplyFn(Protocol):
         *,
         train: bool,
         key: Array | None = None,
-    ) -> tuple[PyTree, ModelState]: ...
+    ) -> tuple[PyTree, ModelState]:
+        """Return (outputs [B, ...], the next model state)."""
+        ...
 
 
 class Model(NamedTuple):
@@ -115,15 +117,17 @@ class Aux(NamedTuple):
 
 
 class LossFn(Protocol):
-    """Unreduced losses `f32[B]` of a batch, and `Aux`, by the parameters."""
+    """Unreduced losses of a batch as a function of the parameters."""
 
     def __call__(
         self, params: Params, model_state: ModelState, batch: Batch, key: Array
-    ) -> tuple[Array, Aux]: ...
+    ) -> tuple[Array, Aux]:
+        """Return (losses f32[B], Aux)."""
+        ...
 
 
 class WeightFn(Protocol):
-    """The `update` of a `Weighting`: `(weights f32[B], the next state)`."""
+    """The `update` of a `Weighting`."""
 
     def __call__(
         self,
@@ -131,7 +135,9 @@ class WeightFn(Protocol):
         state: PyTree,
         *,
         reference: "Callable[[], Sample] | None" = None,
-    ) -> tuple[Array, PyTree]: ...
+    ) -> tuple[Array, PyTree]:
+        """Return (weights f32[B], the next state)."""
+        ...
 
 
 class Weighting(NamedTuple):
