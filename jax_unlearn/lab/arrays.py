@@ -20,13 +20,7 @@ def save_outputs(
     retrained: ModelOutputs,
     labels: PartLabels,
 ) -> Path:
-    """Write outputs for `load_outputs`, whole or not at all.
-
-    A file of that name is replaced; outputs of unlearned models are by method.
-
-    Raises:
-      InputError: a method named "labels" or "retrained", or with a slash.
-    """
+    """Write outputs for `load_outputs`, whole or not at all, over what is there."""
     for name in unlearned:
         if name in (LABELS, RETRAINED) or "/" in name:
             raise InputError(f"method {name!r}: choose a name without a slash")
@@ -49,10 +43,6 @@ def load_outputs(
     The file holds `labels/PART [n]`, `retrained/PART [N, n, K]`, and `NAME/PART
     [N, n, K]` for each method, with PART of forget, retain, test and (if at hand)
     unseen; `[n, K]` is a single model. `numpy.savez` writes it.
-
-    Raises:
-      InputError: no such file, no .npz, Python objects in it, a part that is missing
-        or unknown, no method.
     """
     if not Path(path).exists():
         raise InputError(f"cannot read path={path}: no such file")

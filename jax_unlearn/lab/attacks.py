@@ -8,10 +8,7 @@ from jax_unlearn.errors import InputError
 
 
 def checked_attacks(infos: Mapping[str, Any], options: Any) -> dict[str, Any]:
-    """Return what records say of attacks, by the infos of `membership.train_attacks`.
-
-    They are refused where none is better than chance, unless options allow that.
-    """
+    """Return what records say of attacks, refused where all are weak."""
     told = {
         name: {
             "auc": float(info.auc),
@@ -32,13 +29,7 @@ def checked_attacks(infos: Mapping[str, Any], options: Any) -> dict[str, Any]:
 
 
 def weak_attacks(details: Mapping[str, Any]) -> list[str]:
-    """Return a warning for every attack that is no better than chance.
-
-    >>> weak_attacks(
-    ...     {"attacks": {"logistic": {"auc": 0.5, "better_than_chance": False}}}
-    ... )
-    ["attack 'logistic' is no better than chance (AUC 0.500): it gives no feedback"]
-    """
+    """Return a warning for every attack that is no better than chance."""
     return [
         f"attack {name!r} is no better than chance (AUC {attack['auc']:.3f}): "
         "it gives no feedback"
@@ -48,17 +39,7 @@ def weak_attacks(details: Mapping[str, Any]) -> list[str]:
 
 
 def chosen(lab: Any, options: Any, **known: Mapping[str, Callable]) -> list[list[Any]]:
-    """Return what lists of a method's options name, counted where a name is repeated.
-
-    `known` has by option the makers of all that it may name; others are refused, as
-    they read outputs that are not to be had.
-
-    >>> from jax_unlearn.methods.ltu import Ltu
-    >>> options = Ltu(attacks=("logistic", "logistic"))
-    >>> known = {"logistic": membership.logistic}
-    >>> [attack.name for attack in chosen(None, options, attacks=known)[0]]
-    ['logistic', 'logistic 2']
-    """
+    """Return what lists of options name, of known makers; repeats are counted."""
     found: list[list[Any]] = []
     for option, makers in known.items():
         names = getattr(options, option)

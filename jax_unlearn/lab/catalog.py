@@ -26,11 +26,7 @@ WEIGHTINGS: dict[str, WeightingCard] = {card.name: card for card in weights.CARD
 
 
 def method_card(method: Card | str) -> Card:
-    """Return the card of a method, by its name in the library or `FILE.py:NAME`.
-
-    >>> method_card("scrub").options(rewind=True).forget_epochs
-    2
-    """
+    """Return the card of a method, by its name in the library or `FILE.py:NAME`."""
     return _card(method, METHODS, Card, "method")
 
 
@@ -132,15 +128,7 @@ _ran: set[str] = set()  # what this process was asked to run
 
 
 def check_named(path: Any) -> None:
-    """Refuse to run a file because a record names it: the record may be anybody's.
-
-    A file that this process was asked to run before, by name, may be run again.
-
-    >>> check_named("theirs.py:CARD")
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: 'theirs.py:CARD' is named by a record, not by you: \
-its file is not run; name it yourself, or set JAX_UNLEARN_RUN_FILES=1 to run such files
-    """
+    """Refuse to run a file because a record names it: the record may be anybody's."""
     named = isinstance(path, str) and ".py:" in path
     if named and path not in _ran and os.environ.get(TRUST) != "1":
         raise InputError(
@@ -151,10 +139,7 @@ its file is not run; name it yourself, or set JAX_UNLEARN_RUN_FILES=1 to run suc
 
 @functools.lru_cache(maxsize=64)
 def load(path: str) -> Any:
-    """Return what `FILE.py:NAME` names, given by the user; the file is run once.
-
-    Of a path that a record gives, see `check_named`.
-    """
+    """Return what `FILE.py:NAME` names, given by the user; the file is run once."""
     file, _, name = path.rpartition(":")
     if not Path(file).is_file():
         raise InputError(f"{path!r}: there is no file {file}; check the path")

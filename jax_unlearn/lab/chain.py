@@ -26,15 +26,12 @@ LEDGER = "ledger.jsonl"
 
 
 class Chain(NamedTuple):
-    """A model whose requests are served one after another.
-
-    `ids` are what it was trained on, `unseen` those held out of training.
-    """
+    """A model whose requests are served one after another."""
 
     subject: Subject
     original: Trained
-    ids: np.ndarray
-    unseen: np.ndarray
+    ids: np.ndarray  # what it was trained on
+    unseen: np.ndarray  # held out of training
     origin: Origin | None = None
 
 
@@ -44,27 +41,15 @@ def chain(
     requests: Sequence[np.ndarray],
     *,
     folder: str | os.PathLike[str],
-    seed: int = 0,
-    preparer: Preparer | None = None,
+    seed: int = 0,  # of the first request; each later one has the next
+    preparer: Preparer | None = None,  # shares compiled steps between chains
     progress: Progress | None = None,
     save_every: float = SECONDS,
 ) -> Iterator[Trained]:
     """Serve requests in turn, each from the model that the one before it left.
 
-    What an earlier request forgot is in no later one's retain set. Every model is kept,
-    and a chain that was stopped goes on where it was; more requests may be given then.
-
-    The folder gets `ledger.jsonl`, a line a request, and a checkpoint of each model,
-    `request-1` and so on; the seed is that of the first request, each later one has the
-    next. A preparer of the subject shares compiled steps between chains.
-
-    Yields:
-      The model after each request.
-
-    Raises:
-      InputError: an id asked for twice, or that the model was not trained on; a folder
-        of another chain, or one whose ledger and models do not agree; another process
-        serves it.
+    The folder gets the ledger, a line a request, and a checkpoint of each model; a
+    chain that was stopped goes on in it, with more requests if they are given then.
     """
     _check(start.ids, requests)
     folder, progress = Path(folder), progress or silent

@@ -32,23 +32,19 @@ class Origin(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """One method to be prepared: the `Lab` of its card.
-
-    `model` has the memory switches of the setting, `retain` of the request is what may
-    be read, and `concept` is what the request is about, where that is a word. Compiled
-    `programs` are shared between the contexts of a model; `measured` holds what was
-    measured of this request, by name.
-    """
+    """One method to be prepared: the `Lab` of its card."""
 
     subject: Subject
-    model: Model
+    model: Model  # with the memory switches of the setting
     setting: Unlearning
-    request: Request
+    request: Request  # its retain set is what may be read
     trained: Trained
     origin: Origin | None
     seed: int
+    # compiled, and shared between the contexts of a model
     programs: dict[Hashable, Any] = dataclasses.field(default_factory=dict)
-    concept: str | None = None
+    concept: str | None = None  # what the request is about, where that is a word
+    # what was measured of this request, by name
     measured: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -251,16 +247,9 @@ class Context:
 
 
 def optimizer_of(setting: Unlearning) -> optax.GradientTransformation:
-    """Return the optimizer of a setting: SGD with momentum, or Adam; decay, clipping.
-
-    The learning rate travels in the state, so that one compiled program serves all.
-
-    >>> import jax.numpy as jnp
-    >>> optimizer = optimizer_of(Unlearning(learning_rate=1.0, weight_decay=0.0))
-    >>> optimizer.update(jnp.ones(1), optimizer.init(jnp.ones(1)))[0].tolist()
-    [-1.0]
-    """
+    """Return the optimizer of a setting: SGD with momentum, or Adam."""
     clip = [optax.clip_by_global_norm(setting.clip)] if setting.clip > 0 else []
     parts = descent(setting, adam() if setting.optimizer == "adam" else None)
+    # the rate travels in the state, so that one compiled program serves all
     rate = optax.inject_hyperparams(optax.scale_by_learning_rate)
     return optax.chain(*clip, *parts, rate(setting.learning_rate))

@@ -37,11 +37,7 @@ Start = tuple[Params, ModelState]
 
 
 class Maker:
-    """Train and unlearn several models of one plan and request in one program.
-
-    `how` and `mesh` are as in `run_ensemble`: with "auto", `estimate` decides; models
-    are repeated to fill the mesh, and dropped.
-    """
+    """Train and unlearn several models of one plan and request in one program."""
 
     def __init__(
         self,
@@ -53,6 +49,7 @@ class Maker:
         progress: Progress,
     ):
         subject = subject_of(plan.training, dataset)
+        # as in `run_ensemble`; with "auto", `estimate` decides how
         self.how, self._mesh, self._progress = how, mesh, progress
         self._setting, self._request, self._subject = plan.training, request, subject
         self._trainer = Trainer(subject, plan.training)
@@ -89,11 +86,7 @@ class Maker:
         *,
         series: Series | None = None,
     ) -> list[Trained]:
-        """Unlearn originals by one method, prepared for each; numbers are seeds.
-
-        Transformations, and methods whose step serves one model alone, are made anew
-        where a run ended in them.
-        """
+        """Unlearn originals by one method, prepared for each; numbers are seeds."""
         pairs = zip(originals, numbers, strict=True)
         jobs = [self._job(setting, original, number) for original, number in pairs]
         found: list[Trained] = []
@@ -132,10 +125,7 @@ class Maker:
         methods: dict[str, Unlearning],
         size: int,
     ) -> str:
-        """Measure a few steps, decide how to run, and say what everything will cost.
-
-        Methods that need a trained model to be prepared are named, not measured.
-        """
+        """Measure a few steps, decide how to run, and say what everything will cost."""
         trainings = [self._training(ORIGINAL, i) for i in range(size)]
         jobs, keys = zip(*trainings, strict=True)
         every = ensemble.HOWS if self._mesh is None else ("vmap", "map")
@@ -150,6 +140,7 @@ class Maker:
         for label, setting in methods.items():
             if not missing[label]:
                 continue
+            # what needs a trained model to be prepared is named, not measured
             if setting.card.compares or setting.card.kind == "one-shot":
                 unknown.append(label)
                 continue
@@ -235,11 +226,8 @@ class Maker:
         between: tuple[int, int],
         series: Series | None,
     ) -> list[Iterator[UnlearnBatch]]:
-        """Return the batches from a step to another, or until it is time to save.
-
-        All end with the first, which is asked first for the batch of a step.
-        """
-        begin, end = between
+        """Return the batches from a step to another, or until it is time to save."""
+        begin, end = between  # all end with the first, asked first for a step's batch
 
         def batches(number: int) -> Iterator[UnlearnBatch]:
             nonlocal end
@@ -261,11 +249,7 @@ class Maker:
 
 
 def span(seconds: float) -> str:
-    """Return a time as one says it.
-
-    >>> span(0.3), span(90), span(4000)
-    ('0.3 s', '1.5 min', '1.1 h')
-    """
+    """Return a time as one says it."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

@@ -35,15 +35,10 @@ Kept = tuple[Logits, float]
 
 
 class Ensembles(NamedTuple):
-    """What N models of each role say of one request, and what making them took.
+    """What N models of each role say of one request, and what making them took."""
 
-    Roles are "original", "retrain" and the labels of the methods; parts are "forget",
-    "retain", "unseen" and "test"; logits are `f32[N, n, K]`, labels `i32[n]`. Model i
-    of a method was original i; retrained models pair with none.
-    """
-
-    logits: dict[str, Logits]
-    labels: dict[str, np.ndarray]
+    logits: dict[str, Logits]  # `f32[N, n, K]` by role, where labels are methods' roles
+    labels: dict[str, np.ndarray]  # `i32[n]` by part
     request: Request
     seconds: dict[str, float]
 
@@ -55,34 +50,18 @@ def run_ensembles(
     *,
     count: int,
     methods: dict[str, Unlearning],
-    chunk: int = 16,
-    how: str = "auto",
+    chunk: int = 16,  # models in one program: as many as memory allows
+    how: str = "auto",  # a few steps decide, once for the folder; see `run_ensemble`
     mesh: Mesh | None = None,
     progress: Progress | None = None,
-    say: Callable[[str], None] | None = None,
-    save_every: float = SECONDS,
+    say: Callable[[str], None] | None = None,  # told the cost, and damaged files
+    save_every: float = SECONDS,  # 0 saves a chunk at every step
     maker: Callable[..., Maker] = Maker,
 ) -> Ensembles:
     """Make N models of each role for one request, many at a time, and none twice.
 
-    The request is that of the plan's first seed. Original i is trained on forget and
-    retain samples with seed i (initialisation, order, augmentation) and unlearned by
-    each method with seed i; N models of other seeds are trained on the retain samples.
-    A model's file is written whole when its chunk is made, and the chunk is saved while
-    it is: an interrupted run goes on in it, bit for bit, and a call with more models or
-    methods makes only those that are missing.
-
-    Of the plan its request and training are read, the methods are given. A chunk is as
-    many models in one program as memory allows; `how` and `mesh` are as in
-    `run_ensemble`: "auto" is decided by a few steps of training, once for the folder
-    (`models/how.json`), and a chunk that does not fill the mesh is padded. `say` is
-    told the cost before the work begins, and which files are damaged; `save_every=0`
-    saves a chunk at every step. `maker` makes the models.
-
-    Raises:
-      InputError: another process runs in the folder, a number that is not positive,
-        labels that name one folder, a request that depends on features, a folder of
-        another setting, a model that diverged.
+    Model i has seed i, of originals and of methods. An interrupted run goes on in its
+    chunk, bit for bit; with more models or methods, only missing ones are made.
     """
     for name, value in (("count", count), ("chunk", chunk)):
         at_least(name, value, 1, "try 16")
@@ -142,14 +121,11 @@ def audit_of(
 def _chunks(
     files: "Files", missing: dict[str, list[int]], count: int, chunk: int
 ) -> Iterator[tuple[str, int, list[int]]]:
-    """Yield (role, begin, numbers), originals before what starts from them.
-
-    Models that were being made together when a run ended are made together again: as
-    many of them fix the bits.
-    """
+    """Yield (role, begin, numbers), originals before what starts from them."""
     for begin in range(0, count, chunk):
         for role, numbers in missing.items():
             now = [number for number in numbers if begin <= number < begin + chunk]
+            # models that were made together are again: as many of them fix the bits
             before = together(files.path(role, begin))
             if set(before) & set(now):
                 yield role, begin, before

@@ -54,15 +54,12 @@ def blamed(
 
 
 class Trained(NamedTuple):
-    """A model, and the seconds of its stages: "compile", "prepare", "run".
-
-    Where a guard stopped the run, `stopped` says "step" and "reason".
-    """
+    """A model, and the seconds of its stages: "compile", "prepare", "run"."""
 
     params: PyTree
     model_state: PyTree
     seconds: dict[str, float]
-    stopped: dict[str, Any] | None = None
+    stopped: dict[str, Any] | None = None  # "step" and "reason" of a guard
 
 
 class Candidates:
@@ -131,12 +128,7 @@ class Infos:
         ]
 
     def notes(self, *, weighted: bool) -> dict[str, Any]:
-        """Return JSON-able notes of the steps, rounded.
-
-        "scatter", where samples are weighted: losses and weights of the forget samples
-        in the first and last quarter. "conflict", where there were two gradients: the
-        cosine between them by step.
-        """
+        """Return JSON-able notes of the steps, rounded."""
         weighted = weighted and bool(self.found)  # a run on the device shows no steps
         notes: dict[str, Any] = {"scatter": self._scatter()} if weighted else {}
         conflicts = [info.conflict for info in self.found]
@@ -165,12 +157,7 @@ def execute(
     callback: Callback | None = None,
     series: Series | None = None,
 ) -> Trained:
-    """Run a job, its compilation timed apart; `NonFiniteError` names the step.
-
-    It starts at `at`, unless the job has a start of its own. The callback is as in
-    `run`; a transformation does not call it, and is made anew, where other runs go on
-    from what the series holds.
-    """
+    """Run a job, its compilation timed apart; `NonFiniteError` names the step."""
     if job.transform is not None:
         return _transformed(job, cast(Variables, at))
     unlearner, schedule = checked(job)
@@ -215,10 +202,7 @@ def _run_to_end(
     callback: Callback | None,
     series: Series | None,
 ) -> Variables:
-    """Run to the end, or to where the callback ends it.
-
-    Return the last state's model, or the one chosen of those kept.
-    """
+    """Return the last state's model, or the one chosen of those kept."""
     unlearner, schedule = checked(job)
     finish = job.finish or (lambda state: (state.params, state.model_state))
     candidates = Candidates(jax.tree.structure((state.params, state.model_state)))

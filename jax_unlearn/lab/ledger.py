@@ -20,20 +20,7 @@ OWN = ("number", "time", "previous")
 
 
 def append(path: str | os.PathLike[str], entry: dict[str, Any]) -> dict[str, Any]:
-    """Write one more line, and return it, on the disk then.
-
-    Raises:
-      InputError: a ledger that is broken, a key that is taken, a file that cannot be
-        written.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "ledger.jsonl"
-    ...     first = append(path, {"forgotten": 20})
-    ...     second = append(path, {"forgotten": 5})
-    ...     [entry["forgotten"] for entry in read(path)], second["number"]
-    ([20, 5], 2)
-    """
+    """Write one more line, and return it, on the disk then."""
     taken = [name for name in OWN if name in entry]
     if taken:
         raise InputError(f"entry has {taken[0]!r}, which the ledger writes; rename it")

@@ -13,23 +13,13 @@ NEIGHBOURS = 10  # of the distance by which the kinds "near" and "far" choose
 
 
 def slug(label: str) -> str:
-    """Return a label as the name of a folder and the key of a row.
-
-    >>> slug("RL + FaLW (exact)"), slug("../../x"), slug("..")
-    ('rl-falw-exact', 'x', '')
-    """
+    """Return a label as the name of a folder and the key of a row."""
     kept = "".join(c.lower() if c.isalnum() or c == "." else "-" for c in label)
     return "-".join(part for part in kept.split("-") if part.strip("."))
 
 
 def slugs(labels: Iterable[str]) -> dict[str, str]:
-    """Return the folders of methods by label; refuse what is none or another's.
-
-    >>> slugs(["FT", "f t", "f-t"])
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: method 'f-t' needs a folder of its own, 'f-t' is \
-none or taken; give it another label
-    """
+    """Return the folders of methods by label; refuse what is none or another's."""
     folders = {"": "", "original": "", "retrain": "", "null": ""}
     for label in labels:
         if (name := slug(label)) in folders:

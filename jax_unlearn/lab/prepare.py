@@ -25,11 +25,7 @@ HELD = 0.1  # of the retain samples, for the guard of utility
 
 
 class Preparer:
-    """Turn settings into jobs, the compiled steps shared between requests.
-
-    All arrays of a request travel in the state, so a second request with the same
-    setting and shapes runs the program compiled for the first.
-    """
+    """Turn settings into jobs, the compiled steps shared between requests."""
 
     def __init__(self, subject: Subject):
         self.subject = subject
@@ -43,15 +39,11 @@ class Preparer:
         request: Request,
         original: Trained,
         *,
-        seed: int,
+        seed: int,  # of random labels and order
         origin: Origin | None = None,
-        concept: str | None = None,
+        concept: str | None = None,  # the word a request is about, of captions
     ) -> Job:
-        """Prepare what the method needs: mask, loss table, targets, attacks, queries.
-
-        The seed is of random labels and order; `origin` says how the original was
-        trained, `concept` is the word that the request is about, of models of captions.
-        """
+        """Prepare what the method needs: mask, loss table, attacks, queries."""
         start = time.perf_counter()
         dataset = self.subject.dataset
         self.subject.modality.serves(setting.card, setting.weighting_card)
@@ -90,10 +82,7 @@ class Preparer:
 
 
 def accessible(dataset: Dataset, request: Request, rho: float, seed: int) -> Request:
-    """Return the request with the share ρ of the retain set that may be read.
-
-    The subset of a seed is the same for every method.
-    """
+    """Return the request with the share ρ of the retain set that may be read."""
     if rho == 1:
         return request
     subset = retain_subset(dataset.train.labels, request.retain, rho=rho, seed=seed)

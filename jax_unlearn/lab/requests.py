@@ -33,17 +33,12 @@ def held_out(
 
 
 class Case(NamedTuple):
-    """One request of a plan, to the original of a seed.
-
-    `part` is the folder of its models beside the original's, "" where there is one
-    request a seed; `split` is where it comes from, None for classes that are forgotten
-    one at a time.
-    """
+    """One request of a plan, to the original of a seed."""
 
     seed: int
-    part: str
+    part: str  # folder of its models beside the original's; "": one request a seed
     request: Request
-    split: data.Split | None = None
+    split: data.Split | None = None  # None for classes forgotten one at a time
 
 
 def draw_cases(
@@ -114,10 +109,7 @@ def drawn_split(dataset: data.Dataset, trained: np.ndarray, **how: Any) -> data.
 def requested(
     subject: Any, trained_ids: np.ndarray, text: str
 ) -> tuple[np.ndarray, str | None]:
-    """Return the ids that a request names, and the word it is about, if any.
-
-    It names a file of ids, or a class (name or number); of a model of captions a word.
-    """
+    """Return the ids that a request names, and the word it is about, if any."""
     dataset = subject.dataset
     found = subject.modality.concerned(subject, trained_ids, text)
     if found is None and (Path(text).suffix or Path(text).exists()):
@@ -140,11 +132,7 @@ def requested(
 
 
 def class_id(name: str, class_names: Sequence[str]) -> int:
-    """Return the class of a name or a number.
-
-    >>> class_id("cat", ["dog", "cat"]), class_id("0", ["dog", "cat"])
-    (1, 0)
-    """
+    """Return the class of a name or a number."""
     names = list(class_names)
     if name in names:
         return names.index(name)

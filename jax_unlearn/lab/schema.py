@@ -46,35 +46,10 @@ def read(
     value: Any,
     *,
     name: str,
-    lenient: bool = False,
-    remedy: str = "",
+    lenient: bool = False,  # passes over unknown fields, as other versions have them
+    remedy: str = "",  # by which messages end
 ) -> Kind:
-    """Return a value of a class, made of what JSON or TOML holds.
-
-    Lists become tuples where the class says so, and objects instances of the classes
-    inside; of a union of classes the first that fits is taken. `lenient` passes over
-    unknown fields, as files of other versions of the package have them, but for a
-    `Struct` that forbids them. Messages name the value, and end with the remedy.
-
-    Raises:
-      InputError: in one line, with the dotted path of the field: a value of another
-        type or out of its range, a field that is missing or unknown, or what
-        `__post_init__` refuses.
-
-    >>> @dataclasses.dataclass(frozen=True)
-    ... class Step:
-    ...     optimizer: Literal["sgd", "adam"] = "sgd"
-    ...     batch_size: Annotated[int, msgspec.Meta(ge=1)] = 64
-    >>> read(Step, {"batch_size": 8}, name="step")
-    Step(optimizer='sgd', batch_size=8)
-    >>> read(Step, {"batch_size": "8"}, name="step")
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: step.batch_size='8' must be a whole number, \
-not text
-    >>> read(Step, {"optimiser": "adam"}, name="step")
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: step.optimiser is unknown; did you mean 'optimizer'?
-    """
+    """Return a value of a class, made of what JSON or TOML holds; messages name it."""
     try:
         return _read(kind, value, "", lenient)
     except _Flaw as flaw:
@@ -91,19 +66,7 @@ def read_file(
     lenient: bool = False,
     remedy: str = "",
 ) -> Kind:
-    """Return a value of a class, read from a `.json` or `.toml` file; see `read`.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "ids.toml"
-    ...     _ = path.write_text("forget = [3, 5]")
-    ...     read_file(dict[str, tuple[int, ...]], path)
-    {'forget': (3, 5)}
-    >>> read_file(dict, "settings.yaml")
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: path=settings.yaml is neither .json nor .toml; \
-write it as one of them
-    """
+    """Return a value of a class, read from a `.json` or `.toml` file; see `read`."""
     suffix = Path(path).suffix
     if suffix not in (".json", ".toml"):
         raise InputError(
@@ -124,17 +87,7 @@ write it as one of them
 
 
 def json_schema(kind: Any) -> dict[str, Any]:
-    """Return the JSON Schema of a class or a union of them, for editors and others.
-
-    Unknown fields are not allowed in it. Inside, unions of two classes have none.
-
-    >>> class Point(NamedTuple):
-    ...     x: float
-    ...     y: float = 0.0
-    >>> schema = json_schema(Point)["$defs"]["Point"]
-    >>> schema["properties"]["y"], schema["required"]
-    ({'type': 'number', 'default': 0.0}, ['x'])
-    """
+    """Return the JSON Schema of a class or a union of them, for editors and others."""
     members = typing.get_args(kind) if _is_union(kind) else (kind,)
     roots, parts = msgspec.json.schema_components(members)
     for part in {part for member in members for part in _classes(member)}:
@@ -153,20 +106,7 @@ def json_schema(kind: Any) -> dict[str, Any]:
 
 
 class FieldError(InputError):
-    """What `__post_init__` raises of one field, beginning with the field's name.
-
-    >>> @dataclasses.dataclass
-    ... class Interval:
-    ...     low: float
-    ...     high: float
-    ...
-    ...     def __post_init__(self):
-    ...         if self.low > self.high:
-    ...             raise FieldError(f"low={self.low:g} lies above high={self.high:g}")
-    >>> read(Interval, {"low": 2, "high": 1}, name="figure.null")
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: figure.null.low=2 lies above high=1
-    """
+    """What `__post_init__` raises of one field, beginning with the field's name."""
 
 
 class _Flaw(Exception):

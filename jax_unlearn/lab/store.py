@@ -43,17 +43,11 @@ def kept(
     *,
     read: Callable[[Path], tuple[Mapping[str, Any], Made]],
     write: Callable[[Path, Made], Any],
-    run: Mapping[str, Any] | None = None,
+    run: Mapping[str, Any] | None = None,  # what a run to go on with agrees in too
     seconds: float = SECONDS,
     resume: bool = True,
 ) -> Made:
-    """Return what stands at a path, or make it and keep it there.
-
-    The one rule of everything that is kept: what was made by the same record is read;
-    by another, refused; what was being made is gone on with.
-
-    `path=None` keeps nothing. A run to go on with must agree in `told` and `run`.
-    """
+    """Return what the same record made at a path, or make it, or go on, and keep it."""
     if path is None:
         return make(None)
     if not path.exists():
@@ -71,12 +65,9 @@ def stored(
     told: Mapping[str, Any],
     read: Callable[[Path], tuple[Mapping[str, Any], Made]],
     *,
-    say: Say | None = None,
+    say: Say | None = None,  # told of what is damaged, which is then made again
 ) -> Made | None:
-    """Return what stands at a path; None where it is to be made.
-
-    Where `say` is given, it is told of what is damaged, which is then made again.
-    """
+    """Return what stands at a path; None where it is to be made."""
     if not path.exists():
         return None
     try:
@@ -106,11 +97,7 @@ def kept_model(
     report: Callable[[int, int], None] = lambda done, total: None,
     **options: Any,
 ) -> tuple[Trained, Mapping[str, Any]]:
-    """Return a model and its record, from its checkpoint if there is one.
-
-    `make` returns the model, and what its record says beside `told`; where it is read,
-    that is reported as one step. The options are those of `kept`.
-    """
+    """Return a model and its record, from its checkpoint if there is one."""
 
     def read(path: Path) -> tuple[Any, tuple[Trained, Mapping[str, Any]]]:
         found = load_model(path, subject.dataset)
@@ -139,13 +126,7 @@ def check_kept(path: Path, told: Mapping[str, Any]) -> None:
 
 
 def same(record: Mapping[str, Any], told: Mapping[str, Any]) -> bool:
-    """Return whether a record, perhaps of an earlier version, says what is told.
-
-    Settings that it lacks are defaults; more may stand in it.
-
-    >>> same({"seed": 0, "unlearning": {"method": "ssd"}}, {"seed": 1})
-    False
-    """
+    """Return whether a record, perhaps of an earlier version, says what is told."""
     for name, wanted in _plain(told).items():
         found = record.get(name)
         if found == wanted:
@@ -219,17 +200,13 @@ class Head(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A model read from disk, with the whole record of its checkpoint.
-
-    `ids` are the samples it is trained on, forgotten ones left out; `unseen` those held
-    out of training.
-    """
+    """A model read from disk, with the whole record of its checkpoint."""
 
     modality: Modality
     built: Any
     trained: Trained
-    ids: np.ndarray
-    unseen: np.ndarray
+    ids: np.ndarray  # it is trained on, forgotten ones left out
+    unseen: np.ndarray  # held out of training
     record: dict[str, Any]
 
     @property
@@ -249,13 +226,9 @@ def save_model(
     *,
     ids: np.ndarray,
     unseen: np.ndarray,
-    record: Mapping[str, Any] | None = None,
+    record: Mapping[str, Any] | None = None,  # more to tell, JSON-able
 ) -> Path:
-    """Write a model as a new checkpoint folder.
-
-    `ids` are those it is trained on, the forgotten ones left out; `record` is more to
-    tell, JSON-able.
-    """
+    """Write a model as a new checkpoint folder."""
     dataset, kind = subject.dataset, subject.modality
     own = {"modality": kind.name} if kind not in MODALITIES else {}
     tree = _tree(kind, trained.params, trained.model_state)
@@ -288,11 +261,7 @@ def load_model(
     *,
     modality: str | None = None,
 ) -> Stored:
-    """Read a model back, checked against the data it is to be used with.
-
-    The data must have the image shape, the classes and the number of training samples
-    that the model knows; the modality is the kind of model that is asked for.
-    """
+    """Read a model back, checked against the data it is to be used with."""
     record = checkpoint.read_record(path)
     kind = kind_of(path, record)
     if modality not in (None, kind.name):

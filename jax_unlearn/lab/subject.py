@@ -75,14 +75,11 @@ class Trainer:
     def job(
         self, ids: np.ndarray, *, seed: int, share: float = 1.0, rate: float = 1.0
     ) -> tuple[Job, Array]:
-        """Return a training, its start included, and the key of its run.
-
-        It may be shortened to a share of the steps, within which the schedule is
-        annealed; `rate` is a factor of the peak learning rate.
-        """
+        """Return a training, its start included, and the key of its run."""
         subject, setting = self.subject, self.setting
         kind, examples = subject.modality, subject.examples
-        steps = math.ceil(share * self.steps(len(ids)) - 1e-9)  # 0.3·10 is 3, not 4
+        # the schedule is annealed within them; 0.3·10 is 3, not 4
+        steps = math.ceil(share * self.steps(len(ids)) - 1e-9)
         options = {"batch_size": setting.batch_size, "steps": steps, "seed": seed}
         schedule = retain_only(examples, ids, **options)
         if (steps, rate) not in self._unlearners:

@@ -13,24 +13,17 @@ MODALITIES = (CLASSIFICATION, DIFFUSION)
 
 
 def modality_named(name: str) -> Modality:
-    """Return a kind of model by its name, or of a file: `FILE.py:NAME`.
-
-    >>> modality_named("classification").key
-    'network'
-    """
+    """Return a kind of model by its name, or of a file: `FILE.py:NAME`."""
     known = {modality.name: modality for modality in MODALITIES}
     return named(name, known, Modality, "modality")._replace(name=name)
 
 
 def modality_of(training: object) -> Modality:
-    """Return the kind of model that a training setting is of.
-
-    Settings of a modality of one's own say so by an attribute `modality`, a name as
-    `modality_named` takes it.
-    """
+    """Return the kind of model that a training setting is of."""
     for modality in MODALITIES:
         if isinstance(training, modality.training):
             return modality
+    # settings of a modality of one's own say so by an attribute
     return modality_named(getattr(training, "modality", type(training).__name__))
 
 

@@ -24,10 +24,7 @@ SHADOW_EPOCHS, SHADOW_RATE = 20, 0.05  # how shadow models are trained; our choi
 
 
 def learn(lab: Any, options: Ltu) -> Learned:
-    """Train the membership models of LTU and set up its queries.
-
-    The seed is that of the attacks' divisions and starts, and of the clusters.
-    """
+    """Train the membership models of LTU and set up its queries."""
     request, labels = lab.request, lab.examples.labels
     retain, forget = np.sort(request.retain), np.sort(request.forget)
     ids = np.concatenate([retain, request.unseen, forget])

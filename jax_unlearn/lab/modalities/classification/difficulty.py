@@ -50,25 +50,19 @@ def gradient_norm(lab: Any) -> Ranked:
 
 
 def neighbours(lab: Any) -> Ranked:
-    """Return the share of a class among the retain samples of the nearest features.
-
-    Equal shares are told apart by the confidence.
-    """
+    """Return the share of a class among the retain samples of the nearest features."""
     forget, retain = lab.request.forget, lab.request.retain
     seen, kept = (lab.features(ids).astype(np.float64) for ids in (forget, retain))
     count = min(NEIGHBOURS, len(retain))
     nearest = NearestNeighbors(n_neighbors=count).fit(kept)
     found = nearest.kneighbors(seen, return_distance=False)
     same = lab.labels("retain")[found] == lab.labels("forget")[:, None]
+    # equal shares are told apart by the confidence
     return Ranked(same.mean(axis=1) + lab.confidence("forget") / (2 * count))
 
 
 def reference(lab: Any) -> Ranked:
-    """Ask randomised trees grown on the raw retain samples, which saw neither set.
-
-    The score is the sum of two ranks in the class: by the confidence of the original,
-    which remembers the forget samples, and by that of the trees, which do not.
-    """
+    """Return the sum of two ranks in the class: by the original and by other trees."""
     retain, forget = lab.request.retain, lab.request.forget
 
     def flat(ids: np.ndarray) -> np.ndarray:
@@ -87,6 +81,7 @@ def reference(lab: Any) -> Ranked:
     scores = np.empty(len(forget))
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
+        # the original remembers the forget samples, the trees saw neither set
         scores[members] = rankdata(own[members]) + rankdata(ease[members])
     return Ranked(scores, (ease, true(lab.request.unseen)))
 

@@ -49,10 +49,7 @@ def outputs_of(subject: Subject, trained: Trained) -> Outputs:
 def measure(
     outputs: Outputs, dataset: Dataset, request: Request, *, seed: int = 0
 ) -> Metrics:
-    """Return UA, FA, RA, TA and MIA; classes forgotten as a whole leave the test set.
-
-    The seed is that of the attack's sample of the retain set.
-    """
+    """Return UA, FA, RA, TA and MIA; classes all forgotten leave the test set."""
     labels = dataset.train.labels
 
     def part(ids: np.ndarray) -> Predictions:
@@ -102,11 +99,7 @@ class Table:
         *,
         keep: Path | None = None,
     ) -> None:
-        """Measure one model of the seed begun last.
-
-        The key of its row is "retrain", "null", "original", or any other for a method;
-        of notes, "scatter", "conflict", "attacks" and "gaps" are used.
-        """
+        """Measure one model of the seed begun last."""
         del keep  # measuring is quick
         outputs = self._target
         if outputs is None or trained is not self._retrained:
@@ -145,11 +138,7 @@ class Table:
         return found
 
     def summary(self) -> dict[str, Any]:
-        """Return what the results hold, JSON-able.
-
-        "rows" by key, see `_summarize` for a row's fields; "scatter" and "conflict" by
-        key, of the first seed, where a method has them.
-        """
+        """Return what the results hold, JSON-able."""
         first = {key: row.seeds[0]["notes"] for key, row in self._rows.items()}
         return {"rows": {key: self._summarize(key) for key in self._rows}} | {
             name: {key: notes[name] for key, notes in first.items() if name in notes}
@@ -240,12 +229,7 @@ def probe(
     *,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Return what the probes find of a model.
-
-    "relearn": steps of SGD (rate 0.03, all forget samples in each) until the mean loss
-    on the forget set is at most 0.1, 500 if it never is. "robustness": test accuracy
-    under PGD within 8/255, in percent.
-    """
+    """Return what the probes find of a model."""
     for name in names:
         _validate.one_of("probe", name, PROBES)
     at = subject.model, trained.params, trained.model_state

@@ -55,11 +55,7 @@ class Training(cards.Options):
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """All that is needed to build a network again; stored with each checkpoint.
-
-    Beside what `Training` says: K, (H, W, C), and the moments of each channel of the
-    training images, for pixels in [0, 1].
-    """
+    """All that is needed to build a network again; stored with each checkpoint."""
 
     name: Architecture
     width: Annotated[int, Meta(ge=0, le=MAX_WIDTH)]
@@ -67,17 +63,13 @@ class Network:
     augment: Augmentation
     num_classes: Dimension
     input_shape: Annotated[tuple[Dimension, ...], Meta(min_length=3, max_length=3)]
+    # moments of each channel of the training images, for pixels in [0, 1]
     mean: Annotated[tuple[schema.Finite, ...], Meta(min_length=1)]
     std: Annotated[tuple[schema.Positive, ...], Meta(min_length=1)]
 
 
 def describe(training: Training, dataset: data.Dataset) -> Network:
-    """Return the network of a training setting for a data set.
-
-    >>> from jax_unlearn.data import digits
-    >>> describe(Training(), digits()).input_shape
-    (8, 8, 1)
-    """
+    """Return the network of a training setting for a data set."""
     mean, std = data.channel_stats(dataset.train.inputs)
     return Network(
         training.network,
@@ -92,10 +84,7 @@ def describe(training: Training, dataset: data.Dataset) -> Network:
 
 
 class Classifier(NamedTuple):
-    """A classifier ready for use.
-
-    The features are the penultimate ones, of the same parameters and state.
-    """
+    """A classifier ready for use; its features are the penultimate ones."""
 
     model: Model
     features: Model
@@ -104,15 +93,7 @@ class Classifier(NamedTuple):
 
 @functools.lru_cache(maxsize=16)
 def build(network: Network, *, features: bool = False) -> Model:
-    """Return the model; equal descriptions share one, and so its compiled programs.
-
-    Its outputs are the logits, or the penultimate features of the same parameters.
-
-    >>> from jax_unlearn.data import digits
-    >>> network = describe(Training(), digits())
-    >>> build(network) is build(network)
-    True
-    """
+    """Return the model; equal descriptions share one, and so its compiled programs."""
     import jax.numpy as jnp
 
     from jax_unlearn import zoo

@@ -38,15 +38,11 @@ Network = Callable[[np.ndarray], np.ndarray]
 
 
 class Judge(NamedTuple):
-    """A classifier of real images, independent of any diffusion model.
+    """A classifier of real images, independent of any diffusion model."""
 
-    It returns the logits `f32[N, K]` and the features `f32[N, D]` of images. Its
-    accuracy on real test images is in percent, in all and class by class.
-    """
-
-    logits: Network
-    features: Network
-    accuracy: float
+    logits: Network  # `f32[N, K]`
+    features: Network  # `f32[N, D]`
+    accuracy: float  # on real test images, in percent
     by_class: tuple[float, ...]
 
 
@@ -86,11 +82,7 @@ def moments(
 
 
 class ImageTable:
-    """Collect what images of all models show, run by run, judged by one classifier.
-
-    The judge is kept in the folder; `inception` is a file of weights for FID, as
-    `audit.load_inception` reads it.
-    """
+    """Collect what images of all models show, run by run, judged by one classifier."""
 
     def __init__(
         self,
@@ -98,7 +90,7 @@ class ImageTable:
         judging: Judging,
         *,
         folder: Path | None = None,
-        inception: Path | None = None,
+        inception: Path | None = None,  # weights for FID, see `audit.load_inception`
         progress: Progress = silent,
     ):
         self._subject, self._judging, self._progress = subject, judging, progress
@@ -149,12 +141,8 @@ class ImageTable:
         *,
         keep: Path | None = None,
     ) -> None:
-        """Look at one model of the run begun last, see the table of classifiers.
-
-        A method's label is the key of its row; what is seen of the model is kept in
-        the file, and read where it stands there.
-        """
-        key = key if setting is None else label
+        """Look at one model of the run begun last, see the table of classifiers."""
+        key = key if setting is None else label  # a method's label is its row's key
         if keep is not None and keep.exists():
             record = read_json(keep)
             if not isinstance(record, dict) or not {"figures", "grid"} <= set(record):
@@ -251,11 +239,7 @@ class ImageTable:
 
 
 def png_bytes(images: np.ndarray, *, enlarge: int = 1) -> bytes:
-    """Return `u8[rows, columns, H, W, C]` as one PNG file, a black line between them.
-
-    >>> png_bytes(np.zeros((1, 1, 4, 4, 3), np.uint8))[1:4]
-    b'PNG'
-    """
+    """Return `u8[rows, columns, H, W, C]` as one PNG file, black lines between."""
     from matplotlib.image import imsave
 
     rows, columns, height, width, channels = images.shape
@@ -271,9 +255,5 @@ def png_bytes(images: np.ndarray, *, enlarge: int = 1) -> bytes:
 
 
 def to_png(images: np.ndarray) -> str:
-    """Return a sheet of images as PNG in base64, for json files and pages.
-
-    >>> to_png(np.zeros((2, 3, 4, 4, 1), np.uint8))[:10]
-    'iVBORw0KGg'
-    """
+    """Return a sheet of images as PNG in base64, for json files and pages."""
     return base64.b64encode(png_bytes(images)).decode("ascii")

@@ -27,11 +27,8 @@ def errors_of(lab: Any, ids: np.ndarray, draws: int) -> diffusion.ErrorTable:
 
 
 def observed(subject: Any, at: Variables, examples: Examples) -> np.ndarray:
-    """Return minus the mean denoising error of images against 0, `f32[n, 2]`.
-
-    Timesteps and noise are the same for all models, so that attacks compare like with
-    like; the margin of the two numbers is the loss, reversed.
-    """
+    """Return minus the mean denoising error of images against 0, `f32[n, 2]`."""
+    # timesteps and noise are the same for all models: attacks compare like with like
     given = at, examples, np.arange(len(examples.labels))
     table = subject.built.errors(*given, key=jax.random.key(0), draws=DRAWS)
     errors = np.asarray(table.errors, np.float32).mean(axis=1)

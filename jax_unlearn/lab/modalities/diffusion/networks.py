@@ -24,11 +24,7 @@ from jax_unlearn.types import Batch, Model
 
 @dataclasses.dataclass(frozen=True)
 class DiffusionNetwork:
-    """All that is needed to build a diffusion model again; stored with checkpoints.
-
-    Beside what a training says: what the data set does, and of captions the words,
-    their number of tokens L, and thresholds by which attributes are told.
-    """
+    """All that is needed to build a diffusion model again; stored with checkpoints."""
 
     condition: settings.Condition
     widths: Annotated[tuple[Dimension, ...], Meta(min_length=1)]
@@ -42,8 +38,8 @@ class DiffusionNetwork:
     class_names: Annotated[tuple[str, ...], Meta(min_length=1)]
     image_shape: Annotated[tuple[Dimension, ...], Meta(min_length=3, max_length=3)]
     words: tuple[str, ...] = ()
-    length: Annotated[int, Meta(ge=0, le=MAX_WIDTH)] = 0
-    thresholds: tuple[schema.Finite, ...] = ()
+    length: Annotated[int, Meta(ge=0, le=MAX_WIDTH)] = 0  # tokens of a caption
+    thresholds: tuple[schema.Finite, ...] = ()  # by which attributes are told
 
     @property
     def num_classes(self) -> int:
@@ -62,15 +58,12 @@ class DiffusionNetwork:
 
 
 class Generator(NamedTuple):
-    """A diffusion model ready for use, of inputs (x_t, t, condition).
-
-    `null` is the null condition of one sample, or None if it was trained without.
-    """
+    """A diffusion model ready for use, of inputs (x_t, t, condition)."""
 
     model: Model
     process: diffusion.Process
     network: DiffusionNetwork
-    null: np.ndarray | None
+    null: np.ndarray | None  # condition of a sample; None: trained without
 
     def samples(self, examples: Examples) -> Examples:
         """Return the images with their conditions, as the objectives read them."""
@@ -118,12 +111,7 @@ class Generator(NamedTuple):
 
 
 def describe(training: DiffusionTraining, dataset: Dataset) -> DiffusionNetwork:
-    """Return the network of a training setting for a data set.
-
-    >>> from jax_unlearn.data import digits
-    >>> describe(DiffusionTraining(), digits()).image_shape
-    (8, 8, 1)
-    """
+    """Return the network of a training setting for a data set."""
     fields = (field.name for field in dataclasses.fields(DiffusionNetwork))
     told = {name: getattr(training, name) for name in fields if hasattr(training, name)}
     told |= {name: tuple(told[name]) for name in ("widths", "attention")}
@@ -139,13 +127,7 @@ def describe(training: DiffusionTraining, dataset: Dataset) -> DiffusionNetwork:
 
 
 def build(network: DiffusionNetwork) -> Generator:
-    """Return the diffusion model of a description.
-
-    >>> from jax_unlearn.data import digits
-    >>> generator = build(describe(DiffusionTraining(widths=(8,)), digits()))
-    >>> print(generator.null, generator.process.num_train_timesteps)
-    10 1000
-    """
+    """Return the diffusion model of a description."""
     from jax_unlearn import zoo
 
     options: dict[str, Any] = {

@@ -102,15 +102,7 @@ _EARLIER = {"retain": "finetune", "ascent": "neggrad_plus", "relabel": "random_l
 
 
 def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return flat values under today's names.
-
-    Earlier versions had names of their own for methods on diffusion models, told of a
-    mask by `keep` alone, added gradients by "add", took SFRon's Fisher by batch, and
-    let attacks of LTU be weak.
-
-    >>> renamed({"method": "relabel", "keep": 0.5, "harmonizer": "add"})
-    {'method': 'salun', 'harmonizer': 'none', 'keep': 0.5}
-    """
+    """Return flat values under today's names."""
     told = dict(values)
     if told.get("harmonizer") == "add":
         told["harmonizer"] = "none"
