@@ -11,6 +11,7 @@ feed and key) has a leading axis S, made by `ju.stack`.
 """
 
 import contextvars
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping
@@ -22,21 +23,35 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_unlearn import programs
+from jax_unlearn.data.batches import Schedule, without_inputs
+from jax_unlearn.data.checks import positive_integer
 from jax_unlearn.data.sources import Examples
-from jax_unlearn.drivers.feeds import Drawn as Drawn
-from jax_unlearn.drivers.feeds import Feed as Feed
-from jax_unlearn.drivers.feeds import Listed as Listed
-from jax_unlearn.drivers.feeds import batches as batches
-from jax_unlearn.drivers.feeds import drawn as drawn
-from jax_unlearn.drivers.feeds import gather, rows_of
-from jax_unlearn.drivers.feeds import listed as listed
-from jax_unlearn.drivers.stacking import copied, models_in
+from jax_unlearn.drivers.stacking import copied, form, models_in
 from jax_unlearn.errors import InputError, NonFiniteError
-from jax_unlearn.types import Array, Model, Unlearner, UnlearnState
+from jax_unlearn.types import Array, Batch, UnlearnBatch, Unlearner, UnlearnState
 
-__all__ = ["Drawn", "Feed", "Listed", "Ready", "Report", "batches", "compiled_together"]
-__all__ += ["compiling", "drawn", "listed", "outputs", "place", "program", "run"]
-__all__ += ["starts"]
+__all__ = ["Listed", "Ready", "Report", "compiling", "listed", "place", "program"]
+__all__ += ["run"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Listed:
+    """The batches of a schedule, made by `listed`, as ids on the device.
+
+    Attributes:
+      table, row: by epoch and step `i32[E, T]`, which table and which row of it.
+      tables: one for each form of batches, leaves `[rows, B]`: ids and masks.
+    """
+
+    table: Array
+    row: Array
+    tables: tuple[UnlearnBatch, ...]
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch, T."""
+        return self.table.shape[-1]
 
 
 class Report(NamedTuple):
@@ -70,37 +85,62 @@ def place(examples: Examples) -> Examples:
     return Examples(inputs, jnp.asarray(examples.labels, jnp.int32))  # type: ignore
 
 
-def starts(
-    unlearner: Unlearner, model: Model, keys: Array, examples: Examples
-) -> UnlearnState:
-    """Return the states of S fresh models, one a key of `[S]`.
+def listed(
+    schedule: Schedule[UnlearnBatch], examples: Examples, *, epochs: int = 1
+) -> Listed:
+    """Return the batches of a schedule as ids on the device: those of `ju.run`.
 
-    >>> import optax
+    Any schedule of rows of the examples: of `ju.data`, or of a card's job. A reference
+    batch that all steps share is held once.
+
+    Args:
+      schedule: T·E steps, of any forms.
+      examples: those it was made of; few of their inputs are read.
+      epochs: E, the equal parts by which a run may stop and reports its losses.
+
+    Raises:
+      InputError: steps that are no multiple of `epochs`; batches that are not rows of
+        the examples (noise, changed labels), or lack `index`.
+
+    Source: our choice.
+
     >>> import jax_unlearn as ju
-    >>> model = ju.from_stateless(lambda key, x: jax.random.normal(key), jnp.multiply)
-    >>> alg = ju.methods.finetune(model, optax.sgd(1.0))
-    >>> examples = place(Examples(np.eye(2, dtype=np.float32), np.arange(2)))
-    >>> starts(
-    ...     alg, model, jax.random.split(jax.random.key(0), 3), examples
-    ... ).params.shape
-    (3,)
+    >>> examples = Examples(np.zeros((9, 1), np.float32), np.zeros(9, np.int32))
+    >>> options = dict(batch_size=4, epochs=3)
+    >>> schedule = ju.data.sequential(examples, [0], range(1, 9), **options)
+    >>> feed = listed(schedule, examples, epochs=3)
+    >>> feed.steps, feed.table[0].tolist()  # a forget pass, then two retain batches
+    (3, [0, 1, 1])
     """
-    two = jax.tree.map(lambda leaf: leaf[:2], examples.inputs)
-    return _starts(unlearner.init, model.init)(keys, two)
-
-
-@functools.lru_cache(maxsize=64)
-def _starts(begin: Callable, fresh: Callable) -> Callable:
-    return jax.jit(
-        lambda keys, two: jax.lax.map(lambda key: begin(*fresh(key, two)), keys)
+    if len(schedule) % positive_integer("epochs", epochs):
+        raise InputError(
+            f"{len(schedule)} steps are no multiple of epochs={epochs}; give epochs=1"
+        )
+    tables: dict[Any, list[UnlearnBatch]] = {}
+    places = []
+    for step in range(schedule.start, schedule.steps):
+        with without_inputs():
+            batch = schedule[step]
+        rows = UnlearnBatch(*(part and _listed(part, examples) for part in batch))
+        structure, leaves = form(rows)
+        own = tables.setdefault((structure, *leaves), [])
+        if not own:
+            _check_inputs(schedule[step], examples)
+        places.append((list(tables).index((structure, *leaves)), len(own)))
+        own.append(rows)
+    table, row = jnp.array(places, jnp.int32).reshape(epochs, -1, 2).transpose(2, 0, 1)
+    joined = (
+        jax.tree.map(lambda *each: np.stack(each), *own) for own in tables.values()
     )
+    found = tuple(each._replace(reference=_once(each.reference)) for each in joined)
+    return jax.tree.map(jnp.asarray, Listed(table, row, found))
 
 
 def run(
     unlearner: Unlearner,
     states: UnlearnState,
     examples: Examples,
-    feeds: Feed,
+    feeds: Listed,
     keys: Array,
     *,
     epochs: int,
@@ -114,16 +154,15 @@ def run(
     Args:
       unlearner: from `ju.methods`, a card's job, or your own; what distinguishes the
         models must travel in their states.
-      states: of `unlearner.init`, joined by `ju.stack`, or of `starts`; after whole
-        epochs.
+      states: of `unlearner.init`, joined by `ju.stack`; after whole epochs.
       examples: from `place`.
-      feeds: of `drawn` or `listed`, joined by `ju.stack`.
+      feeds: of `listed`, joined by `ju.stack`.
       keys: of the runs, `[S]`.
       epochs: E.
 
     Raises:
-      InputError: S of the arguments disagree; states within an epoch; a listed feed
-        that ends before.
+      InputError: S of the arguments disagree; states within an epoch; a feed that
+        ends before.
       NonFiniteError: a loss or an update turned NaN or infinite; names model and epoch.
 
     Source: our choice.
@@ -134,8 +173,10 @@ def run(
     >>> alg = ju.methods.finetune(model, optax.sgd(1.0))
     >>> examples = place(Examples(np.eye(2, dtype=np.float32), np.arange(2)))
     >>> keys = jax.random.split(jax.random.key(0), 2)
-    >>> feeds = ju.stack([drawn(retain=[0, 1], batch_size=1)] * 2)
-    >>> states = starts(alg, model, keys, examples)
+    >>> options = dict(batch_size=1, epochs=3)
+    >>> schedule = ju.data.retain_only(examples, [0, 1], **options)
+    >>> feeds = ju.stack([listed(schedule, examples, epochs=3)] * 2)
+    >>> states = ju.stack([alg.init(jnp.float32(w), ()) for w in (0.0, 2.0)])
     >>> states, report = run(alg, states, examples, feeds, keys, epochs=3)
     >>> states.step.tolist(), report.retain_loss.shape
     ([6, 6], (2, 3))
@@ -152,12 +193,13 @@ def run(
             f"{feeds.steps}; go on by ju.run to there"
         )
     first = done // feeds.steps
-    if feeds.epochs is not None and first.max() + epochs > feeds.epochs:
+    if first.max() + epochs > feeds.table.shape[-2]:
         raise InputError(
-            f"epochs={epochs} after {first.max()} is more than the {feeds.epochs} "
-            "epochs of the feed; list a longer schedule"
+            f"epochs={epochs} after {first.max()} is more than the "
+            f"{feeds.table.shape[-2]} epochs of the feed; list a longer schedule"
         )
-    last, total = max(int(ids.max()) for ids in feeds.ids), len(examples.labels)
+    parts = [part.index for table in feeds.tables for part in table if part is not None]
+    last, total = max(int(ids.max()) for ids in parts), len(examples.labels)  # type: ignore
     if last >= total:
         raise InputError(f"id {last} of the feed is not one of the {total} samples")
     states, report = program(unlearner, epochs=epochs)(
@@ -177,8 +219,8 @@ def run(
 def program(unlearner: Unlearner, *, epochs: int) -> programs.Program:
     """Return the compiled `(states, examples, feeds, keys) -> (states, Report)`.
 
-    What `run` calls, without its checks: its `lower` compiles ahead, see
-    `compiled_together`. It donates the states. One of each step and E is kept.
+    What `run` calls, without its checks: its `lower` compiles ahead, see `compiling`.
+    It donates the states. One of each step and E is kept.
 
     Raises:
       InputError: `epochs` below 1.
@@ -210,66 +252,45 @@ def _program(step: Callable, epochs: int) -> programs.Program:
 
 def _epoch(step, examples, feed, key, state, _) -> tuple[UnlearnState, Report]:
     """Run the steps of the epoch that the state is at."""
-    form, where, tables = feed.epoch(state.step // feed.steps)
+    number = state.step // feed.steps
+    kinds, rows = feed.table[number], feed.row[number]
 
     def advance(table, state, row):
         batch = gather(table, row, examples)
         state, info = step(state, batch, jax.random.fold_in(key, state.step))
         return state, Report(info.forget_loss, info.retain_loss, info.update_norm)
 
-    branches = [functools.partial(advance, table) for table in tables]
+    branches = [functools.partial(advance, table) for table in feed.tables]
 
     def body(state, at):
-        kind, row = at
-        if len(branches) == 1:  # no condition for the device to look at
-            return branches[0](state, row)
-        return jax.lax.switch(kind, branches, state, row)
+        return jax.lax.switch(at[0], branches, state, at[1])
 
-    state, found = jax.lax.scan(body, state, (form, where))
+    state, found = jax.lax.scan(body, state, (kinds, rows))
 
     def steps_with(place: int) -> Array:
-        had = [table[place] is not None for table in tables]
-        return jnp.asarray(had, jnp.float32)[form].sum()
+        had = [table[place] is not None for table in feed.tables]
+        return jnp.asarray(had, jnp.float32)[kinds].sum()
 
     counts = Report(steps_with(0), steps_with(1), jnp.float32(feed.steps))
     return state, jax.tree.map(lambda x, n: x.sum() / jnp.maximum(n, 1), found, counts)
 
 
-@functools.lru_cache(maxsize=64)
-def outputs(model: Model, *, batch_size: int = 1000) -> programs.Program:
-    """Return the compiled outputs of S models for samples on the device, in eval mode.
+def gather(table: UnlearnBatch, row: Any, examples: Examples) -> UnlearnBatch:
+    """Return the batches of one row of a table, with inputs and labels."""
 
-    `(params [S, …], model_state [S, …], inputs [N, …], ids i32[n]) -> [S, n, …]`,
-    `batch_size` samples a pass, the last one filled up.
+    def whole(batch: Batch | None) -> Batch | None:
+        if batch is None:
+            return None
+        index, mask = jax.tree.map(
+            lambda leaf: leaf[row if leaf.shape[0] > 1 else 0],
+            (batch.index, batch.mask),
+        )
+        inputs, labels = jax.tree.map(
+            lambda leaf: jnp.take(leaf, index, axis=0, mode="clip"), tuple(examples)
+        )
+        return Batch(inputs, labels, index, mask)
 
-    Raises:
-      InputError: `batch_size` below 1.
-
-    >>> import jax_unlearn as ju
-    >>> model = ju.from_stateless(lambda key, x: jnp.float32(2), jnp.multiply)
-    >>> inputs, ids = jnp.arange(4.0), jnp.array([3, 0, 1])
-    >>> outputs(model, batch_size=2)(jnp.array([1.0, 2.0]), (), inputs, ids).tolist()
-    [[3.0, 0.0, 1.0], [6.0, 0.0, 2.0]]
-    """
-    if batch_size < 1:
-        raise InputError(f"batch_size={batch_size}: give 1 or more")
-
-    def models(params, model_state, inputs, ids):
-        rows = rows_of(ids, min(batch_size, len(ids)))
-
-        def one(variables):
-            params, state = variables
-
-            def forward(row):
-                part = jax.tree.map(lambda leaf: leaf[row], inputs)
-                return model.apply(params, state, part, train=False)[0]
-
-            found = jax.lax.map(forward, rows)
-            return found.reshape(-1, *found.shape[2:])[: len(ids)]
-
-        return jax.lax.map(one, (params, model_state))
-
-    return programs.jit(models)
+    return UnlearnBatch(*map(whole, table))
 
 
 def compiling(
@@ -281,8 +302,8 @@ def compiling(
     first are begun first, so that they can run while others are compiled.
 
     Args:
-      programs: by name, a jitted function (`program`, `outputs`, `jax.jit`) and its
-        arguments: arrays, or `jax.ShapeDtypeStruct`s in their place.
+      programs: by name, a jitted function (`program`, `jax.jit`) and its arguments:
+        arrays, or `jax.ShapeDtypeStruct`s in their place.
       threads: programs at a time. XLA compiles outside of Python's lock; tracing goes
         on one at a time.
 
@@ -301,22 +322,40 @@ def compiling(
     return waiting
 
 
-def compiled_together(
-    programs: Mapping[str, tuple[Any, tuple]], *, threads: int = 4
-) -> dict[str, Ready]:
-    """Return programs compiled ahead, several at a time: `compiling`, all awaited.
-
-    >>> ready = compiled_together({"sum": (jax.jit(jnp.sum), (jnp.ones(3),))})
-    >>> float(ready["sum"].call(jnp.ones(3))), ready["sum"].compiled > 0
-    (3.0, True)
-    """
-    waiting = compiling(programs, threads=threads)
-    return {name: future.result() for name, future in waiting.items()}
-
-
 def _ready(function: Any, args: tuple) -> Ready:
     begun = time.perf_counter()
     lowered = function.lower(*args)
     traced = time.perf_counter()
     compiled = lowered.compile()
     return Ready(compiled, traced - begun, time.perf_counter() - traced)
+
+
+def _listed(part: Batch, examples: Examples) -> Batch:
+    """Return the ids and the mask of a batch, without what they tell."""
+    if part.index is None:
+        raise InputError("a batch without index cannot be listed; see ju.data.take")
+    index = np.asarray(part.index, np.int32)
+    if not np.array_equal(np.asarray(examples.labels)[index], part.labels):
+        raise InputError("labels of a batch are not those of the examples by its index")
+    mask = None if part.mask is None else np.asarray(part.mask)
+    return Batch(None, None, index, mask)  # type: ignore
+
+
+def _check_inputs(step: UnlearnBatch, examples: Examples) -> None:
+    """Refuse inputs that are not the examples' own."""
+    for part in step:
+        if part is None:
+            continue
+        own = jax.tree.map(lambda leaf, i=part.index: leaf[i], examples.inputs)
+        if not jax.tree.all(jax.tree.map(np.array_equal, own, part.inputs)):
+            raise InputError(
+                "inputs of a batch are not those of the examples by its index; a "
+                "method that makes inputs (noise) runs by ju.run"
+            )
+
+
+def _once(reference: Batch | None) -> Batch | None:
+    """Return the one row of a table whose rows are all alike."""
+    if reference is None or not (reference.index == reference.index[:1]).all():  # type: ignore
+        return reference
+    return jax.tree.map(lambda leaf: leaf[:1], reference)

@@ -96,7 +96,7 @@ class Device:
         if self._ready.setdefault(call.form, own) is own:
             try:
                 pair = {"": (call.program, call.arguments)}
-                own.set_result(resident.compiled_together(pair, threads=1)[""])
+                own.set_result(resident.compiling(pair, threads=1)[""].result())
             except Exception as error:
                 own.set_exception(error)
         return self._ready[call.form].result()

@@ -12,7 +12,7 @@ from toys import batchnorm_net, trees_close
 import jax_unlearn as ju
 from jax_unlearn.data import Examples
 from jax_unlearn.data.queries import uniform
-from jax_unlearn.drivers.feeds import ORDER
+from jax_unlearn.drivers.resident import gather
 
 CLASSES, SIZE = 3, 40
 FORGET, RETAIN, UNSEEN = np.arange(7), np.arange(7, 32), np.arange(32, SIZE)
@@ -55,12 +55,26 @@ def falw():
     return relabel(weighting=ju.weights.falw(counts), forward="merged")
 
 
-BOTH = {"forget": FORGET, "retain": RETAIN, "batch_size": 6}
+BOTH = HOST, FORGET, RETAIN
+WEIGHTED = {"forget_batch_size": 2, "reference": UNSEEN}
 CASES = {
-    "training": (lambda: TRAIN, {"retain": RETAIN, "batch_size": 6}),
-    "in-turn": (relabel, {**BOTH, "order": "sequential"}),
-    "weighted": (falw, {**BOTH, "forget_batch_size": 2, "reference": UNSEEN}),
+    "training": (lambda: TRAIN, ju.data.retain_only, (HOST, RETAIN), {}),
+    "in-turn": (relabel, ju.data.sequential, BOTH, {}),
+    "weighted": (falw, ju.data.zipped, BOTH, WEIGHTED),
 }
+
+
+def trained(ids=RETAIN, seed=0):
+    """Return the feed of two epochs of training on the samples."""
+    schedule = ju.data.retain_only(HOST, ids, batch_size=6, epochs=2, seed=seed)
+    return ju.resident.listed(schedule, HOST, epochs=2)
+
+
+@functools.cache
+def fresh(count):
+    """Return the states of fresh models."""
+    make = functools.partial(MODEL.init, inputs=EXAMPLES.inputs[:2])
+    return jax.lax.map(lambda key: TRAIN.init(*make(key)), KEYS[:count])
 
 
 @functools.cache
@@ -70,15 +84,15 @@ def start(unlearner):
 
 @pytest.mark.parametrize("name", CASES)
 def test_it_runs_what_the_plain_driver_runs(name):
-    make, options = CASES[name]
-    unlearner, feed = make(), ju.resident.drawn(**options, seed=3)
+    make, plan, given, options = CASES[name]
+    schedule = plan(*given, batch_size=6, epochs=2, seed=3, **options)
+    unlearner, feed = make(), ju.resident.listed(schedule, HOST, epochs=2)
     state, losses = start(unlearner), []
 
     def look(step, state, info):
         losses.append((info.forget_loss, info.retain_loss, info.update_norm))
 
-    steps = list(ju.resident.batches(feed, EXAMPLES, epochs=2))
-    expected = ju.run(unlearner, state, steps, KEYS[0], callback=look)
+    expected = ju.run(unlearner, state, schedule, KEYS[0], callback=look)
     args = ju.stack([state]), EXAMPLES, ju.stack([feed]), KEYS[:1]
     states, report = ju.resident.run(unlearner, *args, epochs=2)
     trees_close(ju.unstack(states)[0], expected, rtol=1e-5, atol=1e-6)
@@ -90,15 +104,14 @@ def test_it_runs_what_the_plain_driver_runs(name):
 
 def schedules():
     options = {"batch_size": 6, "epochs": 2, "seed": 1}
-    both = HOST, FORGET, RETAIN
     strategies = [uniform(len(RETAIN))] * 2
-    impair = ju.data.zipped(*both, **options)
+    impair = ju.data.zipped(*BOTH, **options)
     repair = ju.data.retain_only(HOST, RETAIN, batch_size=9, epochs=1)
     return {
-        "sequential": ju.data.sequential(*both, **options),
-        "every": ju.data.every_k(*both, k=2, **options),
-        "merged": ju.data.merged(*both, reference=UNSEEN, **options),
-        "queried": ju.data.queried(*both, strategies, query_size=3, **options),
+        "sequential": ju.data.sequential(*BOTH, **options),
+        "every": ju.data.every_k(*BOTH, k=2, **options),
+        "merged": ju.data.merged(*BOTH, reference=UNSEEN, **options),
+        "queried": ju.data.queried(*BOTH, strategies, query_size=3, **options),
         "phases": ju.data.phases(impair, repair).from_step(3),
     }
 
@@ -111,9 +124,9 @@ def test_a_listed_schedule_is_its_batches(name, forms):
     schedule = schedules()[name]
     feed = ju.resident.listed(schedule, HOST)
     assert len(feed.tables) == forms
-    for ours, own in zip(
-        ju.resident.batches(feed, EXAMPLES, epochs=1), schedule, strict=True
-    ):
+    places = zip(feed.table[0].tolist(), feed.row[0].tolist(), strict=True)
+    listed = (gather(feed.tables[which], row, EXAMPLES) for which, row in places)
+    for ours, own in zip(listed, schedule, strict=True):
         assert jax.tree.structure(ours) == jax.tree.structure(own)
         assert jax.tree.all(jax.tree.map(np.array_equal, ours, own))
     if name == "merged":
@@ -136,11 +149,8 @@ def test_listing_reads_the_inputs_of_one_batch_a_form():
 
 
 def test_models_one_after_the_other_are_each_alone():
-    feeds = [
-        ju.resident.drawn(retain=ids, batch_size=6, seed=seed)
-        for seed, ids in enumerate((RETAIN, np.arange(len(RETAIN))))
-    ]
-    states = ju.resident.starts(TRAIN, MODEL, KEYS, EXAMPLES)
+    feeds = [trained(), trained(np.arange(len(RETAIN)), seed=1)]
+    states = fresh(2)
     both, report = ju.resident.run(
         TRAIN, states, EXAMPLES, ju.stack(feeds), KEYS, epochs=2
     )
@@ -154,18 +164,25 @@ def test_models_one_after_the_other_are_each_alone():
 
 
 def test_a_part_of_the_unseen_samples_is_another_each_step():
-    feed = ju.resident.drawn(**BOTH, reference=UNSEEN, reference_size=5)
-    _, _, (table,) = ORDER(feed, jnp.int32(0))
+    options = {"reference": UNSEEN, "reference_size": 5}
+    schedule = ju.data.zipped(*BOTH, batch_size=6, epochs=1, **options)
+    feed = ju.resident.listed(schedule, HOST)
+    (table,) = feed.tables
     rows = table.reference.index.tolist()
     assert all(len(set(row)) == 5 and set(row) <= set(UNSEEN) for row in rows)
     assert len({tuple(row) for row in rows}) == feed.steps
 
 
 def test_each_pass_is_over_the_set_in_an_order_of_its_own():
-    feed = ju.resident.drawn(FORGET, RETAIN, batch_size=6, forget_batch_size=3)
+    def tables(seed=0):
+        options = {"batch_size": 6, "forget_batch_size": 3, "epochs": 3, "seed": seed}
+        schedule = ju.data.zipped(*BOTH, **options)
+        feed = ju.resident.listed(schedule, HOST, epochs=3)
+        (table,) = feed.tables
+        return [jax.tree.map(lambda leaf, r=rows: leaf[r], table) for rows in feed.row]
+
     orders, forgotten = [], []
-    for number in range(3):
-        _, _, (table,) = ORDER(feed, jnp.int32(number))
+    for table in tables():
         order = table.retain.index[table.retain.mask]
         assert sorted(order.tolist()) == RETAIN.tolist()
         orders.append(tuple(order.tolist()))
@@ -173,24 +190,23 @@ def test_each_pass_is_over_the_set_in_an_order_of_its_own():
     assert len(set(orders)) == 3
     counts = np.bincount(np.concatenate(forgotten))  # 15 batches, 3 make a pass
     assert counts.tolist() == [5] * len(FORGET)
-    again = ju.resident.drawn(FORGET, RETAIN, batch_size=6, forget_batch_size=3, seed=1)
-    assert tuple(ORDER(again, jnp.int32(0))[2][0].retain.index.ravel()) != orders[0]
+    assert tuple(tables(seed=1)[0].retain.index.ravel().tolist()) != orders[0]
 
 
 def test_programs_compiled_in_threads_are_those_compiled_alone():
-    feed = ju.stack([ju.resident.drawn(retain=RETAIN, batch_size=6)])
-    states = ju.resident.starts(TRAIN, MODEL, KEYS[:1], EXAMPLES)
-    variables = states.params, states.model_state
-    args = states, EXAMPLES, feed, KEYS[:1]
-    outputs = ju.resident.outputs(MODEL, batch_size=16)
-    asked = *variables, EXAMPLES.inputs, jnp.asarray(RETAIN)
-    ready = ju.resident.compiled_together(
+    states = fresh(1)
+    variables = ju.unstack((states.params, states.model_state))[0]
+    args = jax.tree.map(jnp.copy, states), EXAMPLES, ju.stack([trained()]), KEYS[:1]
+    outputs = jax.jit(functools.partial(MODEL.apply, train=False))
+    asked = *variables, EXAMPLES.inputs[RETAIN]
+    waiting = ju.resident.compiling(
         {
             "train": (ju.resident.program(TRAIN, epochs=1), args),
             "outputs": (outputs, asked),
         }
     )
-    alone = ju.predict(MODEL, *ju.unstack(variables)[0], HOST.inputs[RETAIN])
+    ready = {name: future.result() for name, future in waiting.items()}
+    alone = ju.predict(MODEL, *variables, HOST.inputs[RETAIN])
     np.testing.assert_allclose(ready["outputs"].call(*asked)[0], alone, rtol=1e-5)
     expected, _ = ju.resident.run(TRAIN, *args, epochs=1)
     trees_close(ready["train"].call(*args)[0], expected)
@@ -211,9 +227,8 @@ def test_a_program_that_fails_does_not_take_the_others_along():
 
 
 def test_what_does_not_go_is_refused():
-    drawn, listed = ju.resident.drawn, ju.resident.listed
-    states = ju.resident.starts(TRAIN, MODEL, KEYS[:1], EXAMPLES)
-    feed = ju.stack([drawn(retain=RETAIN, batch_size=6)])
+    listed, states = ju.resident.listed, fresh(1)
+    feed = ju.stack([trained()])
 
     def run(states=states, feed=feed, keys=KEYS[:1], epochs=1):
         ju.resident.run(TRAIN, states, EXAMPLES, feed, keys, epochs=epochs)
@@ -222,29 +237,26 @@ def test_what_does_not_go_is_refused():
         run(keys=KEYS)
     with pytest.raises(ju.InputError, match="not all at the end of an epoch of 5"):
         run(states=states._replace(step=states.step + 1))
+    more = Examples(*(np.concatenate([part, part]) for part in HOST))
+    schedule = ju.data.retain_only(more, [SIZE], batch_size=1, epochs=1)
     with pytest.raises(ju.InputError, match="id 40 of the feed"):
-        run(feed=ju.stack([drawn(retain=[SIZE], batch_size=1)]))
+        run(feed=ju.stack([listed(schedule, more)]))
     with pytest.raises(ju.InputError, match="epochs=0"):
         run(epochs=0)
-    schedule = ju.data.retain_only(HOST, RETAIN, batch_size=6, epochs=2)
     with pytest.raises(ju.InputError, match="more than the 2 epochs"):
-        run(feed=ju.stack([listed(schedule, HOST, epochs=2)]), epochs=3)
+        run(epochs=3)
+    schedule = ju.data.retain_only(HOST, RETAIN, batch_size=6, epochs=2)
     with pytest.raises(ju.InputError, match="no multiple of epochs=3"):
         listed(schedule, HOST, epochs=3)
     with pytest.raises(ju.InputError, match="labels of a batch"):
         listed(schedule, HOST._replace(labels=HOST.labels + 1))
     with pytest.raises(ju.InputError, match="inputs of a batch"):
         listed(schedule, HOST._replace(inputs=HOST.inputs + 1))
-    with pytest.raises(ju.InputError, match="at least one set"):
-        drawn(batch_size=4)
-    with pytest.raises(ju.InputError, match="list of sample ids"):
-        drawn(retain=[-1], batch_size=4)
 
 
 def test_a_run_that_diverges_names_model_and_epoch():
-    states = ju.resident.starts(TRAIN, MODEL, KEYS[:1], EXAMPLES)
+    states = fresh(1)
     broken = jax.tree.map(lambda leaf: leaf * jnp.nan, states.params)
-    feed = ju.stack([ju.resident.drawn(retain=RETAIN, batch_size=6)])
-    args = states._replace(params=broken), EXAMPLES, feed, KEYS[:1]
+    args = states._replace(params=broken), EXAMPLES, ju.stack([trained()]), KEYS[:1]
     with pytest.raises(ju.NonFiniteError, match="model 0 is not finite in epoch 0"):
         ju.resident.run(TRAIN, *args, epochs=1)

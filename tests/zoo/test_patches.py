@@ -92,10 +92,11 @@ def test_it_learns_in_bfloat16_with_float32_masters():
     host = Examples(IMAGES + shade[:, None, None, None], labels)
     examples = ju.resident.place(host)
     training = ju.speed.whitened(batch_size=10, learning_rate=1500.0, bias_rate=4.0)
-    feed = ju.resident.drawn(retain=range(20), batch_size=10)
+    schedule = ju.data.retain_only(host, range(20), batch_size=10, epochs=8)
+    feed = ju.resident.listed(schedule, host, epochs=8)
     alg = training.unlearner(MODEL, 8 * feed.steps)
     keys = jax.random.split(jax.random.key(0), 1)
-    start = ju.resident.starts(alg, MODEL, keys, examples)
+    start = jax.lax.map(lambda key: alg.init(*MODEL.init(key, None)), keys)
     kernel = zoo.whitening(jnp.asarray(host.inputs))
     start = start._replace(model_state=zoo.whitened(start.model_state, kernel))
     states, report = ju.resident.run(
