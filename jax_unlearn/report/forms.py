@@ -11,9 +11,7 @@ from msgspec import Meta, Struct, field, structs
 from jax_unlearn.audit.evidence import FigureCard, groups_of
 from jax_unlearn.audit.figures import cards_of
 from jax_unlearn.lab import schema
-from jax_unlearn.lab.schema import ROUNDING, FieldError, Finite, NotNegative
-
-__all__ = ["Audit", "AuditFigure", "GenerationResults", "GenerationRow", "Roc"]
+from jax_unlearn.lab.schema import ROUNDING, Cosine, FieldError, Finite, NotNegative
 
 NULL = "null"  # the detail of Retrains against others
 THIRDS = ("head", "mid", "tail")
@@ -26,7 +24,6 @@ Settings = dict[str, Any] | None
 Gapped = tuple[Finite | None, ...]  # by class, None where there are no samples
 Natural = Annotated[int, Meta(ge=1)]
 Rates = Annotated[tuple[schema.Share, ...], Meta(min_length=1)]
-Signed = Annotated[float, Meta(ge=-1 - ROUNDING, le=1 + ROUNDING)]
 
 
 class AuditFigure(Struct, frozen=True):
@@ -81,7 +78,7 @@ class Detail(Struct, frozen=True):
 
     roc: Roc | None
     epsilon: Counts | None
-    groups: dict[Third, Signed]
+    groups: dict[Third, Cosine]
     intervals: dict[str, tuple[Finite, Finite, Finite]] | None = None
 
 

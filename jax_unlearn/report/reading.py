@@ -17,8 +17,6 @@ from jax_unlearn.report import forms
 from jax_unlearn.report.forms import Counts, Numbers, check_complete, require
 from jax_unlearn.report.settings import is_known
 
-__all__ = ["Results", "Row", "check_results", "load_results", "read_rows"]
-
 REFERENCES = ("retrain", "null", "original")  # keys of the rows that come first
 NULL_QUERIES = "support"  # the row of gaps that stands for no difference
 PERCENTAGES = ("ua", "ra", "ta", "mia")

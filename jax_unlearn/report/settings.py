@@ -10,8 +10,6 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
 from jax_unlearn.lab.settings import Unlearning
 
-__all__ = ["about", "is_known", "settings_table", "shared_settings", "show", "told"]
-
 COMMON = ("method", "weighting", "epochs", "batch_size", "learning_rate")  # columns
 APART = 5  # settings of its own, from which on a method is told apart from the others
 
@@ -115,8 +113,12 @@ OPTIONS = {"keep", *itertools.chain(*OWN.values(), *map(_fields, WEIGHTINGS.valu
 def told(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is read of a setting, of this version or an earlier one, by name."""
     setting = _setting(record)
-    if setting is None:
-        return _flat(record)
+    if setting is None:  # of a foreign card: what the record says, side by side
+        values = {name: record[name] for name in COMMON if name in record}
+        for group in ("weighting_options", "options"):
+            options = record.get(group)
+            values |= options if isinstance(options, Mapping) else {}
+        return values
     read = {"method": setting.method}
     if setting.card.kind == "steps":
         read |= {name: getattr(setting, name) for name in COMMON}
@@ -150,12 +152,3 @@ def _setting(record: Mapping[str, Any]) -> Unlearning | None:
         return setting
     except (InputError, TypeError):  # of another version, or of a card not at hand
         return None
-
-
-def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a record of a foreign card says, its options side by side."""
-    values = {name: record[name] for name in COMMON if name in record}
-    for group in ("weighting_options", "options"):
-        options = record.get(group)
-        values |= options if isinstance(options, Mapping) else {}
-    return values

@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 from jax_unlearn.report import reading
 from jax_unlearn.report.forms import Amount, GenerationRow, RunRow
 
-__all__ = ["Cell", "Table", "direction", "generation_table", "main_table", "number"]
-
 LEVEL = 0.05  # below it a paired test counts as clear
 LABELS = {
     "retrain": "Retrain",

@@ -7,12 +7,15 @@ import pytest
 
 from jax_unlearn.report import settings
 from jax_unlearn.report.draw import (
+    BLUE,
     Entry,
     _shorten,
     audit,
+    drawing_of,
     experiment,
     flow,
     ladder,
+    panels,
     style,
     under_legend,
     width_of,
@@ -43,6 +46,17 @@ def test_panels_stand_under_their_legend():
     assert len(under_legend(entries, 1.0, left=0.5, between=0.5)) == 2
     _, at, edges = ladder(["A", "B"], [Entry("x", "red", "o", "")], step=0.25)
     assert (at.tolist(), edges.tolist()) == ([0.125, 0.375], [0.25])
+
+
+@style()
+def test_a_drawing_stands_in_a_page():
+    (axes,) = panels(1, log="y")
+    axes.plot([1, 2], [1e-5, 1], color=BLUE)
+    axes.set(xlabel="step")
+    svg = drawing_of(axes.figure, name="f1", alt="<a line>").svg
+    start = '<svg role="img" aria-label="&lt;a line&gt;" viewBox="0 0 252 162">'
+    assert svg[: svg.index(">") + 1] == start
+    assert all(text in svg for text in ("var(--blue)", ">step<", ">1e−5<"))
 
 
 def test_looks_keep_red_for_the_original():

@@ -10,9 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup, escape
 
-__all__ = ["Drawing", "Entry", "drawing_of", "ladder", "panels", "standalone"]
-__all__ += ["style", "under_legend"]
-
 # Colours by which a drawing says which of the page's variables is meant. The series
 # are those of Okabe and Ito, safe for the colour-blind.
 INK, MUTED, GRID = "#010203", "#040506", "#070809"
@@ -87,15 +84,12 @@ def style() -> Iterator[None]:
 def panels(
     *shares: float, size: tuple[float, float] = (3.5, 2.25), log: str = ""
 ) -> list[Any]:
-    """Return axes side by side, of shares of the width, on a common vertical scale.
-
-    The margins are the same for every drawing, so that panels of several line up and no
-    layout has to be searched for. The size is in inches; `log` names the directions
-    with a logarithmic scale, "x", "y" or "xy".
-    """
+    """Return axes side by side on a common vertical scale; "x", "y" or "xy" are log."""
     from matplotlib.figure import Figure  # that pyplot does not know
+    from matplotlib.ticker import LogLocator
 
-    (width, height), gap = size, 0.1
+    (width, height), gap = size, 0.1  # inches
+    # the same in every drawing, so that panels line up and no layout is searched for
     left, right, bottom, top = 0.57, 0.12, 0.4, 0.08
     figure, found = Figure(figsize=size), []
     room = width - left - right - gap * (len(shares) - 1)
@@ -107,43 +101,22 @@ def panels(
         left += wide + gap
     for axes in found:
         for direction in log:
-            _scale_by_tens(axes, direction)
+            axes.set(**{f"{direction}scale": "log"})
+            axes.minorticks_off()
+            axis = axes.xaxis if direction == "x" else axes.yaxis
+            axis.set_major_locator(LogLocator(numticks=6))
+            axis.set_major_formatter(
+                lambda x, _: f"{x:g}".replace("e-0", "e−").replace("e+0", "e")
+            )
     for axes in found[1:]:
         axes.tick_params(axis="y", length=0, labelleft=False)
     return found
 
 
-def _scale_by_tens(axes: Any, direction: str) -> None:
-    from matplotlib.ticker import LogLocator
-
-    axes.set(**{f"{direction}scale": "log"})
-    axes.minorticks_off()
-    axis = axes.xaxis if direction == "x" else axes.yaxis
-    axis.set_major_locator(LogLocator(numticks=6))
-    axis.set_major_formatter(
-        lambda x, _: f"{x:g}".replace("e-0", "e−").replace("e+0", "e")
-    )
-
-
 def drawing_of(
     figure: Any, *, name: str, alt: str, title: str = "", detail: str = ""
 ) -> Drawing:
-    """Return a figure, made under `style`, as a drawing to stand in a page.
-
-    Identifiers begin with `name`, unique in the page, so that figures do not share any;
-    colours become the page's variables; nothing points outside the document. `alt` is
-    for readers who do not see it.
-
-    >>> with style():
-    ...     (axes,) = panels(1, log="y")
-    ...     _ = axes.plot([1, 2], [1e-5, 1], color=BLUE)
-    ...     _ = axes.set(xlabel="step")
-    ...     svg = drawing_of(axes.figure, name="f1", alt="<a line>").svg
-    >>> print(svg[: svg.index(">") + 1])
-    <svg role="img" aria-label="&lt;a line&gt;" viewBox="0 0 252 162">
-    >>> [text in svg for text in ("var(--blue)", ">step<", ">1e−5<")]
-    [True, True, True]
-    """
+    """Return a figure made under `style`; its identifiers begin with a unique name."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     stream = io.StringIO()

@@ -14,8 +14,6 @@ from jax_unlearn.report.draw import BLUE, GREEN, Drawing
 from jax_unlearn.report.forms import NULL, Audit, AuditFigure, Roc
 from jax_unlearn.report.table import number
 
-__all__ = ["Look", "epsilon_of_one", "looks", "roc_of_all", "roc_of_one", "strip"]
-
 PANEL, LARGE = (3.5, 2.9), (5.2, 3.9)  # inches
 LEAST_RATE = 1e-3  # at the left of a ROC curve
 BINS = 24  # of the finite epsilons
@@ -61,11 +59,7 @@ def roc_of_one(record: Audit, name: str, label: str, id_: str) -> Drawing:
 
 
 def on_axes(roc: Roc, low: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the part of a ROC curve that lies right of and above `low`, as steps.
-
-    It begins with the best rate had at no more than `low` false positives; a curve
-    whose rate is less begins where it reaches `low`.
-    """
+    """Return the part of a ROC curve that lies right of and above `low`, as steps."""
     fpr, tpr = np.asarray(roc.fpr, np.float64), np.asarray(roc.tpr, np.float64)
     start = max(int(np.searchsorted(fpr, low, side="right")) - 1, 0)
     x, y = np.clip(fpr[start:], low, 1), np.minimum(tpr[start:], 1)

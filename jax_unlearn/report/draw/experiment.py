@@ -1,6 +1,6 @@
 """Drawings of an experiment: two distances; then a panel for each model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,9 +9,6 @@ from jax_unlearn.report import draw, reading
 from jax_unlearn.report.draw import BLUE, GREEN, INK, MUTED, RED, Drawing
 from jax_unlearn.report.forms import THIRDS
 from jax_unlearn.report.table import number
-
-__all__ = ["confidences", "conflict_by_step", "conflict_share", "deviation_by_class"]
-__all__ += ["gap_against_deviation", "weights_against_losses"]
 
 LOWEST_LOSS = 1e-5  # losses are recorded to five digits
 CONFLICTS = 12  # panels of the conflict at most
@@ -47,26 +44,19 @@ def gap_against_deviation(results: reading.Results) -> Drawing:
         ends = [of[n].mean + (of[n].std or 0.0) for of in figures.values()]
         end = max(1e-3, *ends)
         axes.set(**{limits: (-0.05 * end, 1.07 * end)})  # with room for the numbers
-    _label_points(axes, points, names)
+    unit = axes.figure.dpi / 72
+    places = axes.transData.transform([*points.values()]) / unit
+    shifts = _apart(places, wide=1.5 if len(names) > 12 else 1.0) - places
+    look = {"ha": "center", "va": "center", "fontsize": 9.5, "fontweight": "bold"}
+    look["arrowprops"] = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.5}
+    look["textcoords"] = "offset points"
+    for (key, point), shift in zip(points.items(), shifts, strict=True):
+        axes.annotate(names[key], point, xytext=shift, **look)
     alt = "Avg. Gap and |p − p*|: " + "; ".join(
         f"{rows[key].label} {number(x, 2)} and {number(y, 3)}"
         for key, (x, y) in points.items()
     )
     return draw.drawing_of(axes.figure, name="gap", alt=alt)
-
-
-def _label_points(
-    axes: Any, points: Mapping[str, Any], names: Mapping[str, str]
-) -> None:
-    """Write each name beside its point, away from other names and points."""
-    unit = axes.figure.dpi / 72
-    places = axes.transData.transform([*points.values()]) / unit
-    shifts = _apart(places, wide=1.5 if len(names) > 12 else 1.0) - places
-    look: Any = {"ha": "center", "va": "center", "fontsize": 9.5, "fontweight": "bold"}
-    look["arrowprops"] = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.5}
-    look["textcoords"] = "offset points"
-    for (key, point), shift in zip(points.items(), shifts, strict=True):
-        axes.annotate(names[key], point, xytext=shift, **look)
 
 
 def _apart(points: np.ndarray, *, near: float = 12.0, wide: float = 1.0) -> np.ndarray:
@@ -269,10 +259,6 @@ def conflict_by_step(results: reading.Results) -> list[Drawing]:
 
 
 def conflict_share(cosines: Sequence[float]) -> tuple[float, float]:
-    """Return how often two gradients conflict, and what a projection removes.
-
-    They are the share of the steps where cos < 0, and the mean of max(0, −cos): the
-    projection of g_f beside g_r removes a part of length −cos·‖g_f‖ in a conflict.
-    """
+    """Return the share of steps in conflict, cos < 0, and the mean of max(0, −cos)."""
     values = np.asarray(cosines, np.float64)
     return float((values < 0).mean()), float(np.maximum(0.0, -values).mean())

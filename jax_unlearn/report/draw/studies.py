@@ -19,8 +19,6 @@ from jax_unlearn.report.forms import GenerationRow
 from jax_unlearn.report.reading import Row, ordered_keys, read_rows
 from jax_unlearn.report.table import GENERATION, generation_label, number
 
-__all__ = ["ablation_bars", "gamma_sweep", "generation_figure", "near_far", "rho_sweep"]
-
 Column = tuple[str, str, int]  # name of a figure, heading, digits
 DISTANCES: tuple[Column, ...] = (
     ("avg_gap", "Avg. Gap (percentage points)", 2),
@@ -215,10 +213,7 @@ def _sweep(
     bounds: Mapping[draw.Entry, Sequence[Any]],
     shift: Callable[[np.ndarray, float], np.ndarray],
 ) -> Any:
-    """Return a figure of lines over one axis, shifted so that no bar hides another.
-
-    A bound has a row at each place, or one for all of them.
-    """
+    """Return a figure of lines over one axis; a bound has a row, or one each place."""
     free = [colour for colour in COLOURS if colour not in {e.colour for e in bounds}]
     looks = zip(series, itertools.cycle(free), itertools.cycle(MARKERS), strict=False)
     lines = {draw.Entry(*look, "-"): series[look[0]] for look in looks}

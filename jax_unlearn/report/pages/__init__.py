@@ -19,8 +19,6 @@ from jax_unlearn.report.pages import audit, experiment
 from jax_unlearn.report.reading import check_results, methods_of
 from jax_unlearn.report.settings import pairs, show
 
-__all__ = ["render", "write"]
-
 
 def render(results: Mapping[str, Any]) -> str:
     """Return the report of an experiment or an audit as HTML.
@@ -87,6 +85,7 @@ def _generated(results: GenerationResults) -> dict[str, Any]:
 
 @functools.cache
 def environment() -> Any:
+    """Return the templates of the page, with what they write numbers by."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

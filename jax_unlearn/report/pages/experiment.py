@@ -8,8 +8,6 @@ from jax_unlearn.report.draw import experiment as draw
 from jax_unlearn.report.settings import settings_table, shared_settings
 from jax_unlearn.report.table import direction, gap_test, main_table, number
 
-__all__ = ["content"]
-
 
 def content(results: reading.Results) -> dict[str, Any]:
     """Return what the template of an experiment reads, of results with rows."""
@@ -55,12 +53,7 @@ def drawings(results: reading.Results) -> dict[str, Any]:
 
 
 def outcome(rows: Mapping[str, reading.Row]) -> dict[str, Any]:
-    """Return how the methods ended beside Retrain, the null, and doing nothing.
-
-    "best" is the key of the method of the least Avg. Gap, "within" has the labels of
-    those inside the null's interval in all percentages, "gap" and "deviation" those
-    that are clearly nearer, farther, or neither; None where nothing was tested.
-    """
+    """Return how the methods ended beside Retrain: the key of the best, labels else."""
     keys = reading.methods_of(rows)
     methods = [rows[key] for key in keys]
     return {
