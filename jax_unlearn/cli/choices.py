@@ -71,11 +71,7 @@ Kind = Annotated[str, tyro.conf.arg(metavar=_listed(_KINDS))]
 
 
 def one_line_choices() -> tyro.constructors.ConstructorRegistry:
-    """Return the rule by which a wrong choice is refused as other values are.
-
-    The help lists what a `Literal` allows; the settings check it, in one line and with
-    the nearest name.
-    """
+    """Return the rule that leaves the check of a `Literal` to the settings."""
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule
@@ -101,16 +97,12 @@ class Form(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What the words of a command line ask for; method and weighting by name or path.
-
-    Where only the help is asked for, it leaves out common fields that the method does
-    not read; where they are given, the setting judges them.
-    """
+    """What the words of a command line ask for; cards by name or path."""
 
     modality: Modality
     method: str
     weighting: str
-    helping: bool = False
+    helping: bool = False  # whether common fields that are not read are left out
 
     def groups(self) -> dict[str, type]:
         """Return dataclasses of the options by title, with this choice's defaults."""
@@ -157,15 +149,12 @@ def form(kind: type) -> Form:
 
 
 def parsed(command: Callable[..., None], **told: Any) -> Callable[..., None]:
-    """Return a command some of whose parameters are parsed by forms.
-
-    They are made after the parsing: what they refuse is then told like all bad input,
-    not in the parser's words. What is told of other parameters is their default.
-    """
+    """Return a command with forms for some parameters, new defaults for others."""
     forms = {name: one for name, one in told.items() if isinstance(one, Form)}
 
     @functools.wraps(command)
     def made(**given: Any) -> None:
+        # after the parsing, so that what is refused is told like all bad input
         command(**{k: forms[k].make(v) if k in forms else v for k, v in given.items()})
 
     signature = inspect.signature(command)
@@ -181,12 +170,7 @@ def parsed(command: Callable[..., None], **told: Any) -> Callable[..., None]:
 
 
 def chosen(arguments: Sequence[str]) -> tuple[list[str], Choice]:
-    """Return a command's words, the method named by its option, and what they ask for.
-
-    >>> words, choice = chosen(["unlearn", "scrub", "--rewind"])
-    >>> words, choice.method, choice.modality.name
-    (['unlearn', '--rewind', '--method', 'scrub'], 'scrub', 'classification')
-    """
+    """Return a command's words, the method as an option, and what they ask for."""
     command, *words = arguments
     if command in UNLEARNS and words and not words[0].startswith("-"):
         if other := value(words, "--method"):

@@ -95,10 +95,7 @@ class Making:
         ids: np.ndarray,
         **options: Any,
     ) -> tuple[Trained, Mapping[str, Any]] | None:
-        """Make a model and write it, see `kept_model`; None where it is complete.
-
-        `make` is given what follows the steps, too.
-        """
+        """Make a model and write it, see `kept_model`; None where it is complete."""
         if not self.resume:
             refuse_existing(self.out)
         elif self.out.exists():

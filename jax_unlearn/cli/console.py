@@ -51,11 +51,7 @@ def write_everywhere() -> None:
 
 
 def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Return what stands for a sign that cannot be encoded, and where to go on.
-
-    >>> [_plain(UnicodeEncodeError("ascii", sign, 0, 1, ""))[0] for sign in "é·²ρ…木"]
-    ['e', '*', '2', 'rho', '...', '?']
-    """
+    """Return what stands for a sign that cannot be encoded, and where to go on."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     sign, end = error.object[error.start], error.start + 1
@@ -186,11 +182,7 @@ def _markup(cell: Cell) -> str:
 
 
 def _blocks(widths: list[int], width: int, leading: int = 1) -> list[list[int]]:
-    """Pack columns into blocks that fit, the first ones leading each.
-
-    >>> _blocks([10, 20, 20, 20], 60), _blocks([10, 20, 20, 20], 60, 2)
-    ([[0, 1, 2], [0, 3]], [[0, 1, 2], [0, 1, 3]])
-    """
+    """Pack columns into blocks that fit, the first ones leading each."""
     blocks = [list(range(leading))]
     for number in range(leading, len(widths)):
         block = [*blocks[-1], number]

@@ -40,7 +40,23 @@ class Source:
 
     def load(self) -> Dataset:
         """Return the data set, its images made smaller if asked for."""
-        whole = self._whole()
+        if (self.dataset is None) == (self.data is None):
+            raise InputError(
+                f"dataset={self.dataset}, data={self.data}: give --dataset NAME or "
+                "--data FILE.npz"
+            )
+        name = str(self.dataset)
+        if self.data is not None:
+            whole = from_npz(self.data)
+        elif name == "digits":
+            whole = digits()
+        elif ".py:" not in name:
+            whole = from_tfds(name, data_dir=self.data_dir, download=self.download)
+        elif not isinstance(whole := load(name)(), Dataset):
+            raise InputError(
+                f"dataset={name} returned a {type(whole).__name__}; let it return a "
+                "ju.data.Dataset"
+            )
         return whole if self.reduce == 1 else shrink(whole, self.reduce)
 
     def load_for(self, checkpoint: Path) -> Dataset:
@@ -52,27 +68,6 @@ class Source:
                 "is no whole number; give another checkpoint"
             )
         return dataclasses.replace(self, reduce=reduce).load()
-
-    def _whole(self) -> Dataset:
-        if (self.dataset is None) == (self.data is None):
-            raise InputError(
-                f"dataset={self.dataset}, data={self.data}: give --dataset NAME or "
-                "--data FILE.npz"
-            )
-        if self.data is not None:
-            return from_npz(self.data)
-        name = str(self.dataset)
-        if name == "digits":
-            return digits()
-        if ".py:" not in name:
-            return from_tfds(name, data_dir=self.data_dir, download=self.download)
-        made = load(name)()
-        if isinstance(made, Dataset):
-            return made
-        raise InputError(
-            f"dataset={name} returned a {type(made).__name__}; let it return a "
-            "ju.data.Dataset"
-        )
 
 
 DataSource = Annotated[Source, tyro.conf.arg(name="data")]
@@ -91,11 +86,7 @@ def asked(
 
 
 def free_path(base: Path) -> Path:
-    """Return the path, or the first of path-2, path-3, … that does not exist.
-
-    >>> free_path(Path("surely/not/there"))
-    PosixPath('surely/not/there')
-    """
+    """Return the path, or the first of path-2, path-3, … that does not exist."""
     number, path = 1, base
     while path.exists():
         number += 1
