@@ -1,17 +1,14 @@
 """The studies on digits: the default job, all methods, and a chain of requests.
 
-600 of the 1,000 training images are trained on, 400 are held out as unseen data. The
-request asks for 30 % of the 600, long-tailed over the classes (γ = 1): the head class
-gives up most of its images. Settings are the best of twelve trials a method, on seeds
-that no table uses. In the table of all methods, those of the default job keep the
-settings found for it. Two methods are made for another problem and have a table of
-their own beside rivals: UNSIR, which forgets a whole class, and DeltaGrad, which
-retraces the training of a linear network by full batches.
+600 of the 1,000 training images are trained on. The request asks for 30 % of them,
+long-tailed over the classes (γ = 1). Settings are the best of twelve trials a method,
+on seeds that no table uses; in the table of all methods, those of the default job keep
+theirs. UNSIR, which forgets a whole class, and DeltaGrad, which retraces the training
+of a linear network by full batches, have tables of their own beside rivals.
 
-The chain asks for 120 of the 600 in ten requests of 12, drawn at random. Each is served
-from the model that the one before it left, and entered in a ledger. What the tenth
-leaves is compared with one Retrain without all 120, with its null, and with forgetting
-the 120 at once, at the settings of the default job.
+The chain asks for 120 of the 600, ten random requests of 12, each served from the model
+that the one before it left. The last is compared with one Retrain without all 120, with
+its null, and with forgetting the 120 at once.
 """
 
 import dataclasses

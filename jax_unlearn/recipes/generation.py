@@ -1,11 +1,9 @@
 """Class-wise forgetting with diffusion models: digits, Fashion-MNIST, CIFAR-10.
 
-One class after another is to be forgotten. The digits run takes minutes on a laptop;
-Fashion-MNIST and CIFAR-10 are there at a scale that two CPU cores carry (images
-reduced by averaging 2 x 2 pixels, a subset, a small UNet), and CIFAR-10 at full size
-for an accelerator. The same settings of the methods serve all data sets: the defaults,
-and for SFRon and LTU the best of six and two trials on digits, class 9 and seed 100,
-which the tables do not show.
+One class after another is to be forgotten: at a scale that two CPU cores carry (small
+images, a subset, a small UNet), and of CIFAR-10 at full size. The same settings of the
+methods serve all data sets: the defaults, and for SFRon and LTU the best of six and two
+trials on digits, class 9 and seed 100, which the tables do not show.
 """
 
 import dataclasses

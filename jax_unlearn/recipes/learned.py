@@ -1,18 +1,16 @@
 """LoReUn's open question: are the temperature and the weights better learned?
 
-Random labels, K steps from the original model, each with the LoReUn weights of its
-batch. What comes out is a differentiable function of the temperature, and of a weight
-for every forget sample; both are learned by descending
+What K steps of random labels with LoReUn weights make is a differentiable function of
+the temperature, and of a weight for every forget sample; both are learned by descending
 
     J = mean over forget (p - t)²  +  mean over unseen max(q - p, 0)²
 
-through the last steps of the run (truncated; activations are computed again). p is the
-probability of the true class after the run; t, for a forget sample, that of an unseen
-sample of the same class and quantile under the original model; q, for an unseen sample,
-its own under the original model. Retrain is in none of it, so a user could do the same.
-Against it: as many temperatures of a grid as the same number of passes pays for, the
-best chosen by the same J. All run at one learning rate, at which plain random labels
-have the smallest J. Retrain only judges.
+through the last steps of the run. p is the probability of the true class after it; t,
+for a forget sample, that of an unseen sample of the same class and quantile under the
+original model; q, for an unseen sample, its own under the original model. Against it:
+the best, by J, of as many temperatures of a grid as the same number of passes pays for.
+All run at the learning rate at which plain random labels have the smallest J. Retrain
+only judges.
 """
 
 import functools
@@ -176,12 +174,7 @@ def problem_of(
 
 
 class Learner:
-    """Programs of the study for one model, compiled once for all seeds.
-
-    A step and its pullback are programs of their own, and the run a loop of the host
-    that keeps what is carried: memory for the carries alone, and no convolution inside
-    a compiled loop, which is slow on a CPU.
-    """
+    """Programs of the study for one model, compiled once for all seeds."""
 
     def __init__(self, model: Model):
         def pull(step, carry, t, problem, choice, cotangent):
@@ -191,6 +184,7 @@ class Learner:
         def objective(carry: Carry, problem: Problem) -> Array:
             return distance(model, carry.params, carry.state, problem)
 
+        # steps and pullbacks apart: convolutions in a compiled loop are slow on a CPU
         self._steps, self._pulls = {}, {}
         for weigh in (uniform, loreun, free):
             step = step_of(model, weigh)

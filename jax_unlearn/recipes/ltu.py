@@ -33,11 +33,7 @@ def variants(settings: Settings) -> Settings:
 
 
 def at_rho(trained: int, forget: int) -> Callable[[Settings], Settings]:
-    """Return what adds FT, RL and LTU at every ρ but the one of the table.
-
-    The number of steps is that at ρ = 0.3, to a whole number of epochs: what changes is
-    the data, not the effort. `forget` of the `trained` samples are to be forgotten.
-    """
+    """Return what adds FT, RL and LTU at every other ρ, in whole epochs."""
 
     def swept(settings: Settings) -> Settings:
         made = dict(settings)
@@ -45,6 +41,7 @@ def at_rho(trained: int, forget: int) -> Callable[[Settings], Settings]:
             for label in SWEPT if rho != RHO else ():
                 base = settings[label]
                 other = base.but(rho=rho)
+                # as many steps: what changes is the data, not the effort
                 steps = base.epochs * steps_per_epoch(trained, forget, base)
                 epochs = round(steps / steps_per_epoch(trained, forget, other))
                 made[_at(label, rho)] = other.but(epochs=max(epochs, 1))

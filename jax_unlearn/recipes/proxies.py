@@ -1,11 +1,10 @@
 """Is the loss a proxy of difficulty, does weighting by it make models robust?
 
-Looks at the models of a part of the tables. Rank correlations, over the forget samples
-of a seed, of scores of the original model with what Retrain says of them, and with how
-far unlearned models stay from that; the other Retrain shows how much of it can be known
-at all. The deviation that endpoint transport would leave if it reached its targets, by
-the score that ranks the samples: what Retrain says itself ranks best. And the accuracy
-on test images that is left under PGD.
+Of the models of a part of the tables: rank correlations, over the forget samples, of
+scores of the original model with what Retrain says of them (another Retrain shows how
+much of it can be known), and with how far unlearned models stay from that; the
+deviation that endpoint transport would leave if it reached its targets, by the score
+that ranks the samples; and the accuracy on test images that is left under PGD.
 
 A look of its own are the attacks that need many models of each kind, U-LiRA and KLoM.
 """

