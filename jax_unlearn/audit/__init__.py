@@ -1,6 +1,5 @@
 """Audits: how near an unlearned model is to Retrain, from plain arrays of outputs."""
 
-import functools
 import sys
 import types
 
@@ -96,9 +95,7 @@ from jax_unlearn.audit.robustness import robust_accuracy as robust_accuracy
 class _Callable(types.ModuleType):
     """A package that is also a function: `ju.audit(...)` is `ju.audit.audit(...)`."""
 
-    @functools.wraps(audit)
-    def __call__(self, *args, **kwargs):
-        return audit(*args, **kwargs)
+    __call__ = staticmethod(audit)
 
 
 sys.modules[__name__].__class__ = _Callable

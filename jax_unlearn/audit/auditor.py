@@ -126,7 +126,7 @@ def audit(
     the Retrains are divided at random, `resamples` times, and the interval holds the
     middle `level` of the distances of one half from the other (our choice). "Inside"
     says that so many models do not tell the method from Retrain, not that they are
-    equal; of many figures some fall outside by chance.
+    equal; of many figures some fall outside by chance. `audit_table` lays them out.
 
     Args:
       unlearned: outputs of the unlearned models, of one method or by name.
@@ -139,9 +139,6 @@ def audit(
       level: of the intervals, in (0, 1).
       resamples: divisions for the null, 2 or more.
       seed: of the divisions and of the attacks' samples.
-
-    Returns:
-      `Audit`; `audit_table` lays it out.
 
     Raises:
       InputError: outputs with NaN, labels and outputs of different length, an unknown
@@ -205,18 +202,9 @@ def audit(
         details[name] = _detail(*_sides(models, target, pairs[0]), cards, level)
     if draws:
         details["null"] = _detail(*_sides(target, target, draws[0]), cards, level)
-    return Audit(
-        table,
-        details,
-        sizes,
-        target.models,
-        half,
-        resamples,
-        float(level),
-        len(target.labels["forget"]),
-        left_out,
-        cards | {card.key: card for card in figures if card.key in left_out},
-    )
+    settings = half, resamples, float(level), len(target.labels["forget"])
+    cards |= {card.key: card for card in figures if card.key in left_out}
+    return Audit(table, details, sizes, target.models, *settings, left_out, cards)
 
 
 def audit_table(found: Audit, name: str) -> str:
@@ -237,15 +225,11 @@ def audit_table(found: Audit, name: str) -> str:
         "|---|---|---|---|---|",
     ]
     for key, figure in found.figures[name].items():
-        card = found.cards[key]
-        label, target = (
-            card.label.replace("|", "\\|"),
-            f"{figure.target:.{card.digits}f}",
-        )
-        cells = label, figure.text(card.digits), target, figure.interval(card.digits)
-        lines.append(
-            f"| {' | '.join(cell or '–' for cell in (*cells, figure.verdict))} |"
-        )
+        card, digits = found.cards[key], found.cards[key].digits
+        label, target = card.label.replace("|", "\\|"), f"{figure.target:.{digits}f}"
+        cells = label, figure.text(digits), target, figure.interval(digits)
+        row = " | ".join(cell or "–" for cell in (*cells, figure.verdict))
+        lines.append(f"| {row} |")
     return "\n".join(lines)
 
 

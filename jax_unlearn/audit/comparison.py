@@ -99,20 +99,15 @@ def compare(
 ) -> Comparison:
     """Compare a method with Retrain over seeds, with two Retrains as the null.
 
-    Avg. Gap and ToW are taken seed by seed against the Retrain of that seed. A metric
-    is inside the null if |mean(method) - mean(Retrain)| <= t · s / sqrt(S): s is the
-    sample standard deviation of null_i - retrained_i, t the two-sided quantile of
-    Student's t with S - 1 degrees of freedom. A method that is only another Retrain is
-    inside with probability `level` if the figures are normal (our choice). "Inside"
-    says that S seeds do not tell them apart, not that they are equal; five metrics at
-    0.95 put one outside more often than one time in twenty.
-
-    Args:
-      method: metrics of the unlearned model, one entry a seed.
-      retrained: of Retrain, same order and splits.
-      null: of Retrain from another random start, likewise.
-      nothing: of the original model, likewise, or None.
-      level: probability that the null's interval holds, between 0 and 1.
+    Metrics are given one entry a seed, in one order and of the same splits: of the
+    unlearned models, of Retrain, of Retrain from another random start, and (`nothing`)
+    of the original models or None. Avg. Gap and ToW are taken seed by seed against the
+    Retrain of that seed. A metric is inside the null if |mean(method) - mean(Retrain)|
+    <= t · s / sqrt(S): s is the sample standard deviation of null_i - retrained_i, t
+    the two-sided quantile of Student's t with S - 1 degrees of freedom. A method that
+    is only another Retrain is inside with probability `level` if the figures are normal
+    (our choice). "Inside" says that S seeds do not tell them apart, not that they are
+    equal; five metrics at 0.95 put one outside more often than one time in twenty.
 
     Raises:
       InputError: fewer than two seeds, sequences of different lengths, a figure
@@ -131,7 +126,14 @@ def compare(
     groups = {"method": method, "retrained": retrained, "null": null}
     others = {} if nothing is None else {"nothing": nothing}
     for name, rows in {**groups, **others}.items():
-        _check_seeds(name, rows, retrained)
+        if len(rows) < 2:
+            raise InputError(
+                f"len({name})={len(rows)} shows no spread; give metrics of at least 2 "
+                "seeds"
+            )
+        _checks.same_length(name, rows, "retrained", retrained)
+        for i, row in enumerate(rows):
+            check_metrics(f"{name}[{i}]", row)
     columns = [np.asarray(rows, np.float64).T for rows in groups.values()]
 
     def per_seed(figure: Any, rows: Sequence[Metrics]) -> np.ndarray:
@@ -190,20 +192,14 @@ def comparison_table(comparison: Comparison) -> str:
 def paired_test(a: Any, b: Any, *, seed: int = 0) -> PairedTest:
     """Test whether paired figures differ, by sign flips and by Student's t.
 
-    With d = a - b, the permutation test asks how often flipping the signs of d at
-    random gives a mean as far from 0 as the one seen. Up to 12 pairs all 2^S patterns
-    are tried, so that p is at least 2/2^S: five pairs cannot go below 0.0625. Beyond,
-    20,000 patterns drawn by `seed`, p = (1 + hits)/(1 + 20,000). The t-test asks the
-    same of normal differences. For "the method against doing nothing" give Avg. Gaps.
-
-    Args:
-      a: figures, one a seed, `[S]`.
-      b: figures of what it is compared with, on the same seeds, `[S]`.
-      seed: of the patterns.
-
-    Returns:
-      Both tests. Differences that do not vary (all within 1e-12 of the largest figure)
-      leave t and t_p None; the permutation test holds, with p = 1 where all are 0.
+    With d = a - b, of figures `[S]` of the same seeds, the permutation test asks how
+    often flipping the signs of d at random gives a mean as far from 0 as the one seen.
+    Up to 12 pairs all 2^S patterns are tried, so that p is at least 2/2^S: five pairs
+    cannot go below 0.0625. Beyond, 20,000 patterns drawn by `seed`, p = (1 + hits)/(1 +
+    20,000). The t-test asks the same of normal differences. For "the method against
+    doing nothing" give Avg. Gaps. Differences that do not vary (all within 1e-12 of the
+    largest figure) leave t and t_p None; the permutation test holds, with p = 1 where
+    all are 0.
 
     Raises:
       InputError: fewer than two pairs, different lengths, figures not finite.
@@ -250,13 +246,3 @@ def _row(
 def _spread(values: np.ndarray) -> tuple[float, float]:
     """Return mean and sample standard deviation."""
     return float(values.mean()), float(values.std(ddof=1))
-
-
-def _check_seeds(name: str, rows: Sequence[Any], retrained: Sequence[Any]) -> None:
-    if len(rows) < 2:
-        raise InputError(
-            f"len({name})={len(rows)} shows no spread; give metrics of at least 2 seeds"
-        )
-    _checks.same_length(name, rows, "retrained", retrained)
-    for i, row in enumerate(rows):
-        check_metrics(f"{name}[{i}]", row)

@@ -99,10 +99,7 @@ def deviation_counts(deviation: Any, *, tolerance: float) -> DeviationCounts:
 def deviation_by_class(deviation: Any, labels: Any, num_classes: int) -> ClassDeviation:
     """Mean deviation of each of K classes, NaN without samples, and their number.
 
-    Args:
-      deviation: from `unlearning_deviation`, or any other number a sample, `[F]`.
-      labels: true classes of the samples, `[F]`.
-      num_classes: K.
+    Of `unlearning_deviation`, or any other number a sample, and true classes, `[F]`.
 
     Raises:
       InputError: different lengths, labels outside 0..K-1.
@@ -122,21 +119,14 @@ def deviation_by_class(deviation: Any, labels: Any, num_classes: int) -> ClassDe
 def deviation_by_group(
     deviation: Any, labels: Any, forget_counts: Any
 ) -> dict[str, GroupDeviation]:
-    """Mean deviation of the head, the middle and the tail of the forget set.
+    """Mean deviation of the "head", the "mid" and the "tail" of the forget set.
 
-    The groups are thirds of the classes that have forget samples, ordered by their
-    number N_fk; the head holds the most frequent. Every sample counts the same, classes
-    of equal N_fk go by number, and the first groups take what thirds leave over (our
-    choice). Correctness of the method minus correctness of Retrain, given in place of
-    the deviation, yields FaLW's change of accuracy by group.
-
-    Args:
-      deviation: as in `deviation_by_class`.
-      labels: as there.
-      forget_counts: number of forget samples of each class, `[K]`.
-
-    Returns:
-      `{"head": ..., "mid": ..., "tail": ...}`.
+    Of deviations and true classes, `[F]`, and the classes' numbers of forget samples,
+    `[K]`. The groups are thirds of the classes that have forget samples, ordered by
+    their number N_fk; the head holds the most frequent. Every sample counts the same,
+    classes of equal N_fk go by number, and the first groups take what thirds leave over
+    (our choice). Correctness of the method minus correctness of Retrain, given in place
+    of the deviation, yields FaLW's change of accuracy by group.
 
     Raises:
       InputError: different lengths, fewer than three classes with forget samples, a

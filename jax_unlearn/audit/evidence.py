@@ -26,16 +26,12 @@ PLAIN = ("label", "digits", "kind", "meaning", "group", "models", "source")
 
 
 class Parts(NamedTuple):
-    """Something of the forget, the retain and the test samples of a request.
-
-    And of unseen samples, held out of all training and like the forget samples; or
-    None.
-    """
+    """Something of the forget, retain, test and unseen samples of a request."""
 
     forget: Any
     retain: Any
     test: Any
-    unseen: Any = None
+    unseen: Any = None  # held out of all training and like the forget samples
 
 
 PARTS = Parts._fields
@@ -255,9 +251,8 @@ def model_outputs(
         variables = state.params, state.model_state
         return predict(model, *variables, part, batch_size=batch_size)
 
-    return ModelOutputs(
-        *(
-            None if part is None else np.stack([outputs(s, part) for s in states])
-            for part in inputs
-        )
+    stacks = (
+        None if part is None else np.stack([outputs(s, part) for s in states])
+        for part in inputs
     )
+    return ModelOutputs(*stacks)

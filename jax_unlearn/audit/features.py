@@ -50,8 +50,7 @@ def true_class_loss(probs: Any, labels: Any) -> np.ndarray:
 def entropy(probs: Any) -> np.ndarray:
     """Entropy of softmax probabilities `[N, K]`: -sum_k p_k log p_k, 0 log 0 = 0.
 
-    Returns:
-      `[N]` in [0, log K].
+    `[N]` in [0, log K].
 
     Raises:
       InputError: rows that are no probabilities.
@@ -68,13 +67,10 @@ def modified_entropy(probs: Any, labels: Any) -> np.ndarray:
 
     -(1 - p_y) log p_y - sum_{k != y} p_k log(1 - p_k)
 
-    Each row uses its own label only. It takes and refuses what `true_class_confidence`
-    does. Source: Song and Mittal, "Systematic evaluation of privacy risks of machine
-    learning models", 2021.
-
-    Returns:
-      `[N]`, at least 0; logarithms of less than 1e-30 count as log 1e-30, so that a
-      row sure of a wrong class gives 138.16.
+    `[N]`, at least 0; logarithms of less than 1e-30 count as log 1e-30, so that a row
+    sure of a wrong class gives 138.16. It takes and refuses what
+    `true_class_confidence` does. Source: Song and Mittal, "Systematic evaluation of
+    privacy risks of machine learning models", 2021.
 
     >>> modified_entropy([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1]], [0, 1]).round(3).tolist()
     [0.162, 0.066]
@@ -150,16 +146,13 @@ def accuracy(outputs: Any, labels: Any) -> float:
 def interclass_confusion(outputs: Any, labels: Any, pair: Sequence[int]) -> float:
     """Share of the samples of two classes that are taken for the other one of the two.
 
-    100 · (C_ab + C_ba) / (N_a + N_b), C_kl: number of samples of k predicted as l.
-    Target: Retrain's value, not 0. The test: exchange the labels of some training
-    samples of two classes (`data.confuse_classes`), train on them, forget these very
-    samples. On unseen samples it tells whether the model still confuses the classes, on
-    the forget set (with its TRUE labels) whether it still remembers the wrong ones.
-
-    Args:
-      outputs: as for `accuracy`.
-      labels: true classes `[N]`, before any exchange; others are passed over.
-      pair: the two classes (a, b).
+    100 · (C_ab + C_ba) / (N_a + N_b), C_kl: number of samples of k predicted as l, for
+    the pair (a, b), outputs as for `accuracy` and true classes `[N]`, before any
+    exchange; samples of other classes are passed over. Target: Retrain's value, not 0.
+    The test: exchange the labels of some training samples of two classes
+    (`data.confuse_classes`), train on them, forget these very samples. On unseen
+    samples it tells whether the model still confuses the classes, on the forget set
+    (with its TRUE labels) whether it still remembers the wrong ones.
 
     Raises:
       InputError: as `accuracy`, a pair that is not two different classes, no sample of

@@ -54,10 +54,12 @@ def example_epsilon(
     eps_t = max(ln(1 - delta - FPR) - ln FNR, ln(1 - delta - FNR) - ln FPR, 0)
     eps = max_t eps_t
 
-    FNR is the share of unlearned models that attack t calls retrained, FPR the share of
-    retrained ones that it calls unlearned. An attack with exactly one of them 0 is
-    dropped: with more models it would not be. With both 0 the estimate is infinite and
-    counts as 50. The finite values end at ln(N - 1), where N = M.
+    The models' confidences in the true class of F examples, `[N, F]` and `[M, F]`, give
+    `f64[F]`, 0..50; 0 where all N + M values are equal. delta is that of differential
+    privacy, in [0, 1), FNR the share of unlearned models that attack t calls retrained,
+    FPR the share of retrained ones that it calls unlearned. An attack with exactly
+    one of them 0 is dropped: with more models it would not be. With both 0 the estimate
+    is infinite and counts as 50. The finite values end at ln(N - 1), where N = M.
 
     An attack calls unlearned (or retrained) what lies above a cut, or what lies between
     two cuts that hold at least half of one ensemble (our choice: else intervals that
@@ -69,15 +71,6 @@ def example_epsilon(
 
     As the largest of many, epsilon is biased upwards: ensembles of one distribution
     give about 1.6, however many the models (`forgetting_null`).
-
-    Args:
-      unlearned: confidence in the true class (logit-scaled, or any strictly monotone
-        function of it) of the unlearned models, `[N, F]`.
-      retrained: of the retrained models on the same examples, `[M, F]`.
-      delta: of differential privacy, in [0, 1).
-
-    Returns:
-      `f64[F]`, 0..50; 0 where all N + M values are equal.
 
     Raises:
       InputError: fewer than 2 models, values not finite, other numbers of examples, a
@@ -190,15 +183,9 @@ def forgetting_score(
 ) -> float:
     """Score of the challenge: forgetting quality times what utility is left.
 
-    F · (RA_u / RA_r) · (TA_u / TA_r), at least 0; over F where the unlearned models are
-    the more accurate.
-
-    Args:
-      f: forgetting quality, 0..1.
-      retain_accuracy: of the unlearned models on D_r, in percent.
-      retrain_retain_accuracy: of the retrained ones.
-      test_accuracy: of the unlearned models on D_t, in percent.
-      retrain_test_accuracy: of the retrained ones.
+    F · (RA_u / RA_r) · (TA_u / TA_r), at least 0, of F in 0..1 and the accuracies of
+    the unlearned and the retrained models on D_r and D_t in percent; over F where the
+    unlearned models are the more accurate.
 
     Raises:
       InputError: `f` outside 0..1, an accuracy outside 0..100, a retrained one of 0.
@@ -231,10 +218,7 @@ def forgetting_score(
 
 
 def _epsilon_of_counts(n: int, m: int, delta: float) -> np.ndarray:
-    """Epsilon `[n + 1, m + 1]` of the attack that picks out a of n and b of m models.
-
-    The greater one of calling those picked unlearned, and of calling them retrained.
-    """
+    """Epsilon `[n + 1, m + 1]` of picking a of n and b of m models out as one kind."""
     fnr = (n - np.arange(n + 1))[:, None] / n
     fpr = np.arange(m + 1)[None, :] / m
     # A rate of 1 leaves the logarithm of a negative number, which bounds nothing.

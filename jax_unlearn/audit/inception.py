@@ -202,16 +202,11 @@ def inception_features(
 ) -> np.ndarray:
     """Return the features of FID, `f32[N, 2048]`: means of the last block's places.
 
-    Images are resized bilinearly to 299 × 299, without smoothing first, and scaled to
-    [−1, 1], as pytorch-fid does; grey ones are repeated in three channels.
+    Images `u8[N, H, W, C]`, C of 1 or 3, are resized bilinearly to `size` (at least 75;
+    FID is defined with 299), without smoothing first, and scaled to [−1, 1], as
+    pytorch-fid does; grey ones are repeated in three channels. `weights` are of
+    `load_inception`; `progress` is told (images done, images) after each batch.
     `feature_moments` and `frechet_distance` make FID of the features.
-
-    Args:
-      weights: of `load_inception`.
-      images: `u8[N, H, W, C]`, C of 1 or 3.
-      size: to resize to; FID is defined with 299, at least 75.
-      batch_size: images at a time.
-      progress: told (images done, images) after each batch.
 
     Raises:
       InputError: images of another type or shape, no image, a size below 75, a batch
@@ -240,11 +235,7 @@ def inception_features(
 
 
 def inception_shapes() -> dict[str, tuple[int, ...]]:
-    """Return the shape of each array that the network needs, in the layout of torch.
-
-    >>> inception_shapes()["Mixed_5b.branch1x1.conv.weight"]  # out, in, height, width
-    (64, 192, 1, 1)
-    """
+    """Return the shape of each array that the network needs, in the layout of torch."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def widen(layer: Layer, channels: int) -> int:

@@ -46,22 +46,17 @@ def klom(
 
     KL = sum_b p_b log(p_b / q_b)
 
-    Margins are clipped to ±clip. The bins divide the range of the N + M margins of the
-    example evenly; the last bin holds the largest margin. (Public code drops that one,
-    and gives 0 where all retrained margins are equal and the largest.) p and q are the
-    shares of the two ensembles, no less than `floor` and then divided by their sum, so
-    that the very same margins give 0 (the published code lifts q alone, a difference of
-    the order of bins · floor, 0.0002). Equal margins throughout give 0.
+    Margins, `[N, F]` and `[M, F]` from `margins`, are clipped to ±clip. The bins, 2 or
+    more, divide the range of the N + M margins of the example evenly; the last bin
+    holds the largest margin. (Public code drops that one, and gives 0 where all
+    retrained margins are equal and the largest.) p and q are the shares of the two
+    ensembles, no less than `floor`, which lies between 0 and 1/bins, and then divided
+    by their sum, so that the very same margins give 0 (the published code lifts q
+    alone, a difference of the order of bins · floor, 0.0002). Equal margins throughout
+    give 0.
 
     Target: the value between two ensembles of retrained models, not 0 (`klom_null`).
     Compare only figures from equal numbers of models and bins.
-
-    Args:
-      unlearned: margins of the unlearned models, `[N, F]`, from `margins`.
-      retrained: of the retrained models on the same examples, `[M, F]`.
-      bins: number of bins, at least 2.
-      clip: margins beyond ±clip are set to it.
-      floor: least share of a bin, over 0 and under 1/bins.
 
     Raises:
       InputError: fewer than 2 models, values not finite, other numbers of examples, an

@@ -10,17 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jax_unlearn.audit import _checks
+from jax_unlearn.audit import _checks, rates
 from jax_unlearn.audit.evidence import Evidence, FigureCard
-from jax_unlearn.audit.rates import (
-    Rate,
-    Roc,
-    quantiles,
-    roc_auc,
-    roc_curve,
-    share_positive,
-    tpr_at_fpr,
-)
 from jax_unlearn.errors import InputError
 
 __all__ = ["ULira", "u_lira"]
@@ -53,9 +44,9 @@ class ULira(NamedTuple):
     auc: float
     auc_low: float
     auc_high: float
-    tpr_1: Rate
-    tpr_01: Rate
-    roc: Roc
+    tpr_1: rates.Rate
+    tpr_01: rates.Rate
+    roc: rates.Roc
     per_example_accuracy: np.ndarray
     per_example_auc: np.ndarray
     models: tuple[int, int]
@@ -98,9 +89,8 @@ def u_lira(
     Source: Hayes et al., arXiv 2403.01218; cross-fitting is our choice.
 
     Args:
-      unlearned: logit-scaled confidences on the forget samples of models trained with
-        them and then unlearned, `[N, F]`.
-      retrained: of models that never saw them, same samples and order, `[M, F]`.
+      unlearned: logit-scaled confidences on the forget samples, `[N, F]`.
+      retrained: on the same samples in the same order, `[M, F]`.
       folds: number of folds; each kind needs twice as many models.
       fix_variance: use the root mean square over the samples for every sample. Wise for
         few models, whose own deviations are noise (Carlini et al. do so).
@@ -135,11 +125,11 @@ def u_lira(
         ratio = _ratio(u[held_u != fold], r[held_r != fold], fix_variance)
         positive, negative = ratio(u[held_u == fold]), ratio(r[held_r == fold])
         pairs.append((positive, negative))
-        aucs.append(roc_auc(positive.ravel(), negative.ravel()))
+        aucs.append(rates.roc_auc(positive.ravel(), negative.ravel()))
         # Of each column, ties half.
         wins = mannwhitneyu(positive, negative, axis=0, method="asymptotic").statistic
         sample_aucs.append(wins / (len(positive) * len(negative)))
-        right = share_positive(positive) + share_positive(-negative)
+        right = rates.share_positive(positive) + rates.share_positive(-negative)
         sample_accuracies.append(right / 2)
     accuracies = 100 * np.mean(sample_accuracies, axis=0)
     # How often each bootstrap resample holds each sample, `[R, F]`.
@@ -150,12 +140,12 @@ def u_lira(
     positives, negatives = (np.concatenate(s).ravel() for s in zip(*pairs, strict=True))
     return ULira(
         float(accuracies.mean()),
-        *quantiles(counts @ accuracies / u.shape[1], level),
+        *rates.quantiles(counts @ accuracies / u.shape[1], level),
         float(np.mean(aucs)),
-        *quantiles(drawn_aucs, level),
-        tpr_1=tpr_at_fpr(positives, negatives, fpr=0.01, level=level),
-        tpr_01=tpr_at_fpr(positives, negatives, fpr=0.001, level=level),
-        roc=roc_curve(positives, negatives),
+        *rates.quantiles(drawn_aucs, level),
+        tpr_1=rates.tpr_at_fpr(positives, negatives, fpr=0.01, level=level),
+        tpr_01=rates.tpr_at_fpr(positives, negatives, fpr=0.001, level=level),
+        roc=rates.roc_curve(positives, negatives),
         per_example_accuracy=accuracies,
         per_example_auc=np.mean(sample_aucs, axis=0),
         models=(len(u), len(r)),
@@ -187,12 +177,8 @@ def _gaussian(scores: np.ndarray, fix_variance: bool) -> tuple[np.ndarray, np.nd
 def _resampled_auc(
     positive: np.ndarray, negative: np.ndarray, counts: np.ndarray
 ) -> np.ndarray:
-    """AUC `[R]` of the scores of each resample's samples, pooled over them.
-
-    Scores between two of 1024 evenly spaced quantiles count as ties, which moves the
-    AUC by some 0.0005 at most. Whole numbers below 2^24 stay exact in the float32
-    product.
-    """
+    """AUC `[R]` of the scores of each resample's samples, pooled over them."""
+    # Scores between two of the quantiles count as ties: 0.0005 of the AUC at most.
     values = np.unique(np.concatenate([positive, negative]))
     if len(values) > EDGES:
         even = np.linspace(0, len(values) - 1, EDGES).astype(np.int64)
@@ -205,6 +191,7 @@ def _resampled_auc(
         width = 2 * len(values) + 1
         flat = bins + width * np.arange(scores.shape[1])
         count = np.bincount(flat.ravel(), minlength=width * scores.shape[1])
+        # Whole numbers below 2^24 stay exact in the float32 product.
         per_sample = count.reshape(scores.shape[1], width).astype(np.float32)
         return (counts.astype(np.float32) @ per_sample).astype(np.float64)
 

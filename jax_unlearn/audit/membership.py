@@ -40,7 +40,9 @@ def svc_mia_efficacy(
 
     100 · #{x in D_f : SVC(p_y(x)) = non-member} / |D_f|, where SVC(C=3, rbf,
     gamma="auto") has learned member (D_r) against non-member (D_t). Target: the value
-    of Retrain, not 100. Source: SalUn (Fan et al., ICLR 2024).
+    of Retrain, not 100. At 0 every forget sample still looks like training data; 50 by
+    definition (our choice) if all members and non-members share one value. Time grows
+    with the square of M: ten seconds for 10,000. Source: SalUn (Fan et al., ICLR 2024).
 
     Args:
       retain_conf: true-class probabilities of the unlearned model on D_r, `[N]`.
@@ -49,11 +51,6 @@ def svc_mia_efficacy(
       seed: the larger of D_r and D_t is cut to a random sample of the other's size, so
         that neither class is the likelier one; SalUn cuts D_r only and takes its first
         samples (our choice).
-
-    Returns:
-      0..100. 0: every forget sample still looks like training data. 50 by definition
-      (our choice) if all members and non-members share one value. Time grows with the
-      square of M: ten seconds for 10,000.
 
     Raises:
       InputError: an empty set, or values outside [0, 1].
@@ -85,16 +82,12 @@ def entropy_mia_member_rate(
     100 · #{x in D_f : LR(H(p(x))) = member} / |D_f|, where the regression (L2, C=1,
     balanced class weights) has learned member (D_r) against non-member (D_t). A sample
     exactly on the boundary counts half, so that constant entropies give 50 (our
-    choice). Target: the value of Retrain, not 0. The opposite direction of
-    `svc_mia_efficacy`. Source: Bad Teacher (Chundawat et al., 2023), SSD (Foster et
+    choice). The samples are those of `svc_mia_efficacy`, with all softmax
+    probabilities, `[N, K]`, `[M, K]`, `[F, K]`. Target: the value of Retrain, not 0:
+    the opposite direction. `standardize` divides the entropies by their standard
+    deviation first; off, as published, the L2 penalty blinds the attack where all
+    entropies are tiny. Source: Bad Teacher (Chundawat et al., 2023), SSD (Foster et
     al., 2024), SFRon.
-
-    Args:
-      retain_probs: softmax probabilities of the unlearned model on D_r, `[N, K]`.
-      test_probs: the same on D_t, `[M, K]`; without classes forgotten as a whole.
-      forget_probs: the same on D_f, `[F, K]`.
-      standardize: divide the entropies by their standard deviation first. Off, as
-        published: the L2 penalty then blinds the attack where all entropies are tiny.
 
     Raises:
       InputError: an empty set, or rows that are no probabilities.
@@ -228,7 +221,6 @@ MIA_ENTROPY = MIA.like(
     "forget samples that a logistic regression on the entropy calls members",
     alone=lambda ours, seed: _each(entropy_mia_member_rate, *_sets(ours, ours.probs)),
     group="mia",
-    tells="attack",
     source="Chundawat et al. (Bad Teacher), arXiv 2205.08096",
 )
 MIA_LOSS = MIA_ENTROPY.like(

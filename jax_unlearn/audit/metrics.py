@@ -80,7 +80,18 @@ def unlearning_metrics(
     """
     forget, retain = _checked("forget", forget), _checked("retain", retain)
     test = _checked("test", test)
-    _check_sets(forget, retain, test)
+    widths = [given.probs.shape[1] for given in (forget, retain, test)]
+    if len(set(widths)) > 1:
+        raise InputError(
+            f"forget, retain and test have {widths} classes; give outputs of one model"
+        )
+    if forget.index is not None and retain.index is not None:
+        both = np.intersect1d(forget.index, retain.index)
+        if both.size:
+            raise InputError(
+                f"forget.index and retain.index share {both.size} ids, {both[0]} "
+                "first; cut both sets from one split"
+            )
     if len(forgotten_classes):
         test = _without_classes(retain, test, forgotten_classes)
     fa, ra, ta = (accuracy(*given[:2]) for given in (forget, retain, test))
@@ -188,21 +199,6 @@ def _checked(name: str, given: Predictions) -> Predictions:
             "the padding and give each sample once"
         )
     return Predictions(probs, labels, index)
-
-
-def _check_sets(forget: Predictions, retain: Predictions, test: Predictions) -> None:
-    widths = [given.probs.shape[1] for given in (forget, retain, test)]
-    if len(set(widths)) > 1:
-        raise InputError(
-            f"forget, retain and test have {widths} classes; give outputs of one model"
-        )
-    if forget.index is not None and retain.index is not None:
-        both = np.intersect1d(forget.index, retain.index)
-        if both.size:
-            raise InputError(
-                f"forget.index and retain.index share {both.size} ids, {both[0]} "
-                "first; cut both sets from one split"
-            )
 
 
 def _without_classes(

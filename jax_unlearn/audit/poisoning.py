@@ -21,14 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_unlearn import _validate, programs
-from jax_unlearn.audit import _checks
+from jax_unlearn.audit import _checks, robustness
 from jax_unlearn.audit.rates import Rate, rate, student
-from jax_unlearn.audit.robustness import (
-    by_pieces,
-    float_inputs,
-    margin_gradient,
-    true_labels,
-)
 from jax_unlearn.data.checks import positions
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Model, ModelState, Params
@@ -81,18 +75,13 @@ def poison(
 ) -> Poisoned:
     """Add noise ξ ~ N(0, σ²) to the inputs of some samples: x_i + ξ_i.
 
-    Inputs keep their type. The noise of a sample depends on the key and on its id
-    alone. With `clip` the poisoned inputs are cut to that range while `noise` stays as
-    drawn: scores with it are N(0, 1) under the null still, while the difference of the
-    inputs is not. The same holds for rounding the inputs to bytes. Both make the memory
-    of the noise fainter.
-
-    Args:
-      inputs: one floating array `[N, ...]`; copied.
-      ids: samples to poison, `[n]`; None poisons all.
-      key: random key.
-      scale: σ > 0; published: σ² = 0.32 for CIFAR-10.
-      clip: (low, high) of the poisoned inputs, or None.
+    Inputs, one floating array `[N, ...]`, are copied and keep their type; `ids` `[n]`,
+    or all where None, are poisoned at `scale` σ (published: σ² = 0.32 for CIFAR-10).
+    The noise of a sample depends on the key and on its id alone. With `clip`, (low,
+    high), the poisoned inputs are cut to that range while `noise` stays as drawn:
+    scores with it are N(0, 1) under the null still, while the difference of the inputs
+    is not. The same holds for rounding the inputs to bytes. Both make the memory of the
+    noise fainter.
 
     Raises:
       InputError: integer inputs, ids out of range or repeated, σ not positive.
@@ -103,7 +92,7 @@ def poison(
     ((1, 2), False, True)
     """
     _validate.positive("scale", scale, "try 0.1")
-    array = float_inputs("inputs", inputs)
+    array = robustness.float_inputs("inputs", inputs)
     rows = np.arange(len(array)) if ids is None else np.asarray(ids)
     if len(np.unique(positions("ids", rows, len(array)))) < len(rows):
         raise InputError("ids name a sample twice; give each id once")
@@ -138,22 +127,14 @@ def gaussian_score(
     .. math:: I_i = \langle g_i, \xi_i \rangle / (\sigma \|g_i\|_2),
         \qquad g_i = \nabla_x \ell(f(x_i), y_i)
 
-    `f32[n]`. A model that fits x_i + ξ_i better than x_i gives a negative score; the
-    score is 0 where the gradient is exactly 0 (many such samples make the test of `gus`
-    conservative). The loss enters by the direction of its gradient only, which is taken
-    from the margin (see `robustness.margin_gradient`): the loss itself underflows on
-    memorised samples.
-
-    Args:
-      model: the network; outputs are logits `[B, K]`.
-      params: its parameters.
-      model_state: its state.
-      inputs: the CLEAN inputs of the poisoned samples, `[n, ...]`: at the poisoned ones
-        a model that never saw the noise scores far from 0 too.
-      labels: their true classes `[n]`.
-      noise: from `poison`, `[n, ...]`.
-      scale: σ of the noise.
-      batch_size: largest number of samples a pass.
+    `f32[n]`, of the CLEAN inputs of the poisoned samples `[n, ...]` (at the poisoned
+    ones a model that never saw the noise scores far from 0 too), their true classes
+    `[n]`, the noise of `poison` `[n, ...]` and its σ, `scale`, for a model whose
+    outputs are logits `[B, K]`, at most `batch_size` a pass. A model that fits x_i +
+    ξ_i better than x_i gives a negative score; the score is 0 where the gradient is
+    exactly 0 (many such samples make the test of `gus` conservative). The loss enters
+    by the direction of its gradient only, which is taken from the margin (see
+    `robustness.margin_gradient`): the loss itself underflows on memorised samples.
 
     Raises:
       InputError: integer inputs, noise of another shape, labels that do not fit, σ not
@@ -168,35 +149,31 @@ def gaussian_score(
     [-0.7071]
     """
     _validate.positive("scale", scale, "try 0.1")
-    array, xi = float_inputs("inputs", inputs), float_inputs("noise", noise)
+    array = robustness.float_inputs("inputs", inputs)
+    xi = robustness.float_inputs("noise", noise)
     if array.shape != xi.shape:
         raise InputError(
             f"inputs.shape={array.shape} differs from noise.shape={xi.shape}; give the "
             "clean inputs of the poisoned samples, in their order"
         )
     variables = params, model_state
-    y = true_labels(model, variables, array, labels)
+    y = robustness.true_labels(model, variables, array, labels)
     correlate = functools.partial(_correlate, model.apply, variables)
-    return _checks.vector(
-        "scores", by_pieces(correlate, (array, y, xi / scale), batch_size)
-    ).astype(np.float32)
+    scores = robustness.by_pieces(correlate, (array, y, xi / scale), batch_size)
+    return _checks.vector("scores", scores).astype(np.float32)
 
 
 def gus(scores: Any, *, alternative: str = "two-sided", level: float = 0.95) -> Gus:
     """Test whether scores are those of a model that does not depend on the noise.
 
-    Under the null the mean times √n and every score are N(0, 1), so that p-value and
-    thresholds need no reference model. Models are compared by the interval of the mean,
-    which holds beyond the null: it estimates how much is remembered. The interval and
-    `std` are 0 where all scores are equal.
-
-    Args:
-      scores: from `gaussian_score`, `[n]`, n ≥ 2.
-      alternative: "two-sided" counts |I| (default: ascent on the forget set can push a
-        model past forgetting, to scores above 0, which betrays it as well); "less"
-        counts scores below minus the threshold, where training puts them; "greater"
-        those above it.
-      level: of the intervals.
+    Scores are those of `gaussian_score`, `[n]`, n ≥ 2. Under the null the mean times √n
+    and every score are N(0, 1), so that p-value and thresholds need no reference model.
+    Models are compared by the interval of the mean, which holds beyond the null: it
+    estimates how much is remembered. The interval and `std` are 0 where all scores are
+    equal. The alternative "two-sided" counts |I| (default: ascent on the forget set can
+    push a model past forgetting, to scores above 0, which betrays it as well); "less"
+    counts scores below minus the threshold, where training puts them; "greater" those
+    above it.
 
     Raises:
       InputError: fewer than two scores, scores not finite, an unknown alternative, a
@@ -243,8 +220,7 @@ def gus(scores: Any, *, alternative: str = "two-sided", level: float = 0.95) -> 
 def _correlate(apply, variables, *samples):
     """Return the scores of a batch: inputs, labels, noise of standard deviation 1."""
     inputs, labels, noise = samples
-    gradient = -margin_gradient(apply, variables, inputs, labels)
-
+    gradient = -robustness.margin_gradient(apply, variables, inputs, labels)
     gradient = gradient.reshape(gradient.shape[0], -1)
     largest = jnp.max(jnp.abs(gradient), axis=1, keepdims=True)
     # Squares of very small gradients would underflow.

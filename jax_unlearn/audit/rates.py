@@ -92,17 +92,11 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of a statistic of one or more samples.
 
-    Every sample is drawn anew with replacement along its first axis, independently of
-    the others; the interval lies between the (1 - level)/2 and (1 + level)/2 quantiles
-    of the statistic. Rows that belong together go in one array of two axes. Source:
-    Efron, Annals of Statistics 7, 1979.
-
-    Args:
-      statistic: `(*samples) -> number`; called once a resample.
-      *samples: arrays `[n, ...]` of numbers.
-      level: between 0 and 1.
-      resamples: number of resamples.
-      seed: draws them.
+    Every sample, `[n, ...]`, is drawn anew with replacement along its first axis,
+    independently of the others; the interval lies between the (1 - level)/2 and (1 +
+    level)/2 quantiles of the statistic, `(*samples) -> number`, called once a resample.
+    Rows that belong together go in one array of two axes. Source: Efron, Annals of
+    Statistics 7, 1979.
 
     Raises:
       InputError: no sample, an empty one, `resamples` below 1, a level outside (0, 1),

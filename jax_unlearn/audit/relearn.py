@@ -54,12 +54,13 @@ def relearn_steps(
     model still held what it seemed to have lost. Target: Retrain's number, the same
     call on Retrain with equal batches, optimizer, key and `loss_below`; the number of a
     second Retrain is the null. More than Retrain is no better than fewer: it betrays
-    the forget set too.
+    the forget set too. 0 steps say that the loss was low enough to begin with,
+    `reached=False` that the limit of steps stopped the run.
 
     Args:
       model: the network; outputs are logits `[B, K]`.
-      params: parameters to start from; copied.
-      model_state: their model state; copied.
+      params: to start from; copied, as `model_state` is.
+      model_state: see `params`.
       batches: a schedule or a list of the forget samples, gone through as often as
         needed: `forget_only` or `retain_only` of the forget ids, or plain Batches. One
         that yields nothing when gone through anew stops the run.
@@ -70,10 +71,6 @@ def relearn_steps(
       evaluate_on: samples the loss is taken on; default all samples of one pass over
         `batches`, each id once where the batches carry ids. A random part of D_f makes
         the evaluation after every step cheap.
-
-    Returns:
-      `Relearn`; 0 steps where the loss is low enough to begin with; `reached=False` and
-      `steps=limit` where the limit stopped it.
 
     Raises:
       InputError: batches that are empty, used up, or hold both forget and retain

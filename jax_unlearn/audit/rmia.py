@@ -11,13 +11,11 @@ import numpy as np
 
 from jax_unlearn.audit import _checks
 from jax_unlearn.audit.evidence import Evidence, FigureCard
+from jax_unlearn.audit.features import FLOOR
 from jax_unlearn.audit.rates import Rate, quantiles, tpr_at_fpr
 from jax_unlearn.errors import InputError
 
 __all__ = ["Rmia", "rmia", "rmia_attack"]
-
-FLOOR = 1e-30
-"""Least p(x): it can only be 0 where a = 1 and no reference gives x any chance."""
 
 RESAMPLES = 1000  # bootstrap resamples of the samples
 CHUNK = 2**22  # most numbers a step of the bootstrap holds at once
@@ -60,18 +58,11 @@ def rmia(
     training data. p_out is the mean over reference models that never saw x; for models
     that did, none of which is trained (offline), a · p_out + 1 - a stands in, and p is
     the mean of both. Nothing is divided by r(z): a z of probability 0 is beaten by
-    every x whose own is not. Source: Zarifzadeh et al., arXiv 2312.03262.
-
-    Args:
-      target_forget: true-class probabilities of the attacked model on the forget
-        samples, `[n]`.
-      reference_forget: the same of models that never saw them, `[M, n]`.
-      target_population: the attacked model on population samples, which neither it nor
-        the references saw, and which are no forget samples, `[m]`.
-      reference_population: the reference models on them, `[M, m]`.
-      a: 0..1; at 0 a model that saw x is taken to be certain of it, at 1 not to be
-        changed by it: p = p_out then, which counts as at least 1e-30.
-      gamma: at least 1; larger asks for more before a sample counts as beaten.
+    every x whose own is not. At a = 0 a model that saw x is taken to be certain of it,
+    at 1 not to be changed by it: p = p_out then, which counts as at least 1e-30. The
+    attacked model gives `[n]` and `[m]`, the references, which like it never saw the
+    population, `[M, n]` and `[M, m]`; no forget sample is in the population. Source:
+    Zarifzadeh et al., arXiv 2312.03262.
 
     Raises:
       InputError: values outside [0, 1], lengths that do not fit, different numbers of
@@ -109,19 +100,11 @@ def rmia_attack(
     scores, err on the low side for few unseen samples.
 
     0.5 is the target where D_f is distributed like the unseen samples. In general it is
-    Retrain's value: score Retrain with the same references and unseen samples.
-
-    Args:
-      target_forget: as for `rmia`, like `a` and `gamma`.
-      reference_forget: as there; not the Retrain that is the target itself.
-      target_unseen: the attacked model on unseen samples, of the classes of D_f and
-        distributed like them where possible, `[m]`.
-      reference_unseen: the reference models on them, which never saw them, `[M, m]`.
-      a: see `rmia`.
-      gamma: see `rmia`.
-      level: of the intervals. That of the AUC draws forget and unseen samples anew,
-        1000 times, with the population kept; those of the rates are Clopper-Pearson.
-      seed: draws the resamples.
+    Retrain's value: score Retrain with the same references and unseen samples. Inputs,
+    `a` and `gamma` are as for `rmia`, the Retrain that is the target itself is no
+    reference, and the unseen samples are of the classes of D_f and distributed like
+    them where possible. The interval of the AUC draws forget and unseen samples anew,
+    1000 times, with the population kept; those of the rates are Clopper-Pearson.
 
     Raises:
       InputError: as `rmia`; fewer than two unseen samples, a level outside (0, 1).
@@ -159,12 +142,10 @@ def _beaten(ratios: np.ndarray, hurdles: np.ndarray) -> np.ndarray:
 def _pair_auc(
     forget: np.ndarray, unseen: np.ndarray, gamma: float, seed: int
 ) -> tuple[float, np.ndarray]:
-    """AUC over pairs (x, z), both scored without z, and its bootstrap `[R]`.
-
-    Let k be how many samples z beats. x beats fewer of the others where r(x) is at
-    most the k-th smallest gamma · r (never that of z, which z does not beat), and no
-    more where it is at most the next of the others.
-    """
+    """AUC over pairs (x, z), both scored without z, and its bootstrap `[R]`."""
+    # Let k be how many samples z beats. x beats fewer of the others where r(x) is at
+    # most the k-th smallest gamma · r (never that of z, which z does not beat), and no
+    # more where it is at most the next of the others.
     order = np.argsort(gamma * unseen, kind="stable")
     hurdles = np.concatenate([[-np.inf], gamma * unseen[order], [np.inf]])
     place = np.empty_like(order)
@@ -209,6 +190,7 @@ def _ratios(
             )
         models.append(len(references))
         expected = ((1 + a) * references.mean(axis=0) + (1 - a)) / 2
+        # 0 only where a = 1 and no reference gives x any chance.
         ratios.append(p / np.maximum(expected, FLOOR))
     if models[0] != models[1]:
         first, second = (f"reference_{side}" for side in sides)

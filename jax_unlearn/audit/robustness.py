@@ -43,25 +43,16 @@ def pgd(
         x_{t+1} = \Pi(x_t + \eta\,\mathrm{sign}\,\nabla_x \ell(f(x_t), y)),
         \qquad \Pi: |x - x_0|_\infty \le \epsilon,\ \text{low} \le x \le \text{high}
 
-    The sign is taken of −∇m instead, with the margin m = log(p_y/(1 − p_y)): the same
-    direction, since ℓ = log(1 + exp(−m)), but one that does not vanish in float32 where
-    the model is sure (p_y rounds to 1 from m = 17 on). One step without `key` and with
-    the step size left out is FGSM. Where the gradient is 0 the input stays. The results
-    lie in the ball to the rounding of float32.
-
-    Args:
-      model: the network; outputs are logits `[B, K]`.
-      params: its parameters.
-      model_state: its state.
-      inputs: one floating array `[N, ...]` with values in `low..high`.
-      labels: true classes `[N]`.
-      bound: ε ≥ 0; published: 8/255 for images scaled to 0..1.
-      steps: number of steps.
-      step_size: η; default 2.5 ε/steps, as published.
-      low: least value of an input; minus infinity for no limit.
-      high: greatest value of an input.
-      key: of a random start, uniform in the ball, for each sample apart, or None.
-      batch_size: largest number of samples a pass.
+    The network gives logits `[B, K]`; inputs are one floating array `[N, ...]` with
+    values in `low..high` (infinite for no limit), with true classes `[N]`. `bound` is ε
+    ≥ 0 (published: 8/255 for images scaled to 0..1), `step_size` η (default: 2.5
+    ε/steps, as published), `key` that of a random start, uniform in the ball, for each
+    sample apart; `batch_size` bounds the samples a pass. The sign is taken of −∇m
+    instead, with the margin m = log(p_y/(1 − p_y)): the same direction, since ℓ = log(1
+    + exp(−m)), but one that does not vanish in float32 where the model is sure (p_y
+    rounds to 1 from m = 17 on). One step without `key` and with the step size left out
+    is FGSM. Where the gradient is 0 the input stays. The results lie in the ball to the
+    rounding of float32.
 
     Raises:
       InputError: integer inputs, inputs outside `low..high`, labels that do not fit, a
@@ -135,17 +126,13 @@ def robust_accuracy(
 
 
 def margin_gradient(apply: Any, variables: Any, inputs: Array, labels: Array) -> Array:
-    """Return ∇_x m of every sample, `f32[B, ...]`, m the margin log(p_y/(1 − p_y)).
-
-    The cross-entropy is log(1 + exp(−m)): ∇m has the direction of −∇ℓ without its
-    underflow. Samples do not meet in eval mode: the gradient of the sum is that of
-    each.
-    """
+    """Return ∇_x m of every sample, `f32[B, ...]`, m the margin log(p_y/(1 − p_y))."""
 
     def total(x: Array) -> Array:
         logits = apply(*variables, x, train=False)[0]
         return jnp.sum(logit_confidence(logits, labels))
 
+    # In eval mode samples do not meet: the gradient of the sum is that of each.
     return jax.grad(total)(inputs)
 
 

@@ -97,11 +97,8 @@ def logistic() -> Attack:
 def softmax_mlp(*, top: int = 3, hidden: Sequence[int] = (32,)) -> Attack:
     """Return a multi-layer perceptron on the sorted softmax; it does not see labels.
 
-    Hidden units are x·sigmoid(x): smooth, for LTU differentiates twice.
-
-    Args:
-      top: number of probabilities.
-      hidden: widths of the hidden layers, at least one.
+    It sees the `top` largest probabilities. Hidden units, in one layer or more of
+    widths `hidden`, are x·sigmoid(x): smooth, for LTU differentiates twice.
 
     Raises:
       InputError: `top` or a width below 1; no hidden layer.
@@ -137,11 +134,9 @@ def gaussian_ratio(*, equal_variance: bool = False) -> Attack:
     score = log N(z; μ_in, σ²_in) − log N(z; μ_out, σ²_out); the means and variances of
     both groups are fitted in closed form, variances of at least `VARIANCE_FLOOR`. LiRA
     fits them for every sample over shadow models, this attack once for all samples.
-
-    Args:
-      equal_variance: one variance, the mean of the two: a score linear in the
-        confidence. With two it is a parabola: beyond its vertex more confidence lowers
-        the score of members, and a model trained against it may go that way.
+    With `equal_variance`, the mean of the two, the score is linear in the confidence;
+    with two it is a parabola: beyond its vertex more confidence lowers the score of
+    members, and a model trained against it may go that way.
 
     Reference: Carlini et al. (LiRA), arXiv 2112.03570, section V; one fit for all
     samples and the floor are our choice.

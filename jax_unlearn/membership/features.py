@@ -119,14 +119,10 @@ def sorted_softmax(
 
 
 def stack(*features: FeatureFn) -> FeatureFn:
-    """Join features of one number a sample to a set φ.
+    """Join features of one number a sample, `(logits, labels) -> f32[...]`, to a set φ.
 
-    Args:
-      *features: functions `(logits, labels) -> f32[...]`.
-
-    Returns:
-      The function `(logits, labels) -> f32[..., d]`, d features in the given order; it
-      refuses logits of fewer than two classes.
+    φ is `(logits, labels) -> f32[..., d]`, d features in the given order; it refuses
+    logits of fewer than two classes.
 
     Raises:
       InputError: no feature.

@@ -65,9 +65,6 @@ def train_shadows(
       share: of the samples that are members, in (0, 1): M = share·N rounded, at least 1
         and at most N − 1.
 
-    Returns:
-      `Shadows`.
-
     Raises:
       InputError: a number out of range, labels that do not fit.
       NonFiniteError: a loss turned NaN or infinite; names the model and the step.
@@ -78,12 +75,9 @@ def train_shadows(
     >>> from jax_unlearn.adapters import from_stateless
     >>> model = from_stateless(lambda key, x: jnp.zeros((1, 2)), lambda w, x: x @ w)
     >>> samples = jnp.ones((4, 1)), jnp.zeros(4, jnp.int32)
-    >>> sgd, key, size = (
-    ...     optax.sgd(1.0),
-    ...     jax.random.key(0),
-    ...     {"steps": 1, "batch_size": 2},
-    ... )
-    >>> shadows = train_shadows(model, sgd, *samples, key, count=3, **size)
+    >>> sgd, key = optax.sgd(1.0), jax.random.key(0)
+    >>> size = {"count": 3, "steps": 1, "batch_size": 2}
+    >>> shadows = train_shadows(model, sgd, *samples, key, **size)
     >>> shadows.members.sum(axis=1).tolist()
     [2, 2, 2]
     >>> shadows.params[:, 0].tolist()  # w = 0 − (p − onehot), p = (½, ½)
@@ -208,11 +202,7 @@ def _member_count(total: int, share: float) -> int:
 
 
 def _draw(key: Array, total: int, *, size: int, steps: int, batch_size: int):
-    """Draw `size` members of `total`, and shuffled passes over them.
-
-    Positions of the members `i32[M]` and of the samples of every step `i32[T, B]`, and
-    False for its padding, `bool[T, B]`.
-    """
+    """Return members `i32[M]`, samples of steps `i32[T, B]`, and what is no padding."""
     member_key, batch_key = jax.random.split(key)
     members = jax.random.permutation(member_key, total)[:size]
     a_pass = -(-size // batch_size)

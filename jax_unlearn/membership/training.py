@@ -39,25 +39,15 @@ def train_attack(
     weight_decay: float | Array = 1e-3,
     held_out: float = 0.5,
 ) -> tuple[AttackParams, AttackInfo]:
-    """Train an attack on a part of the samples and test it on the others.
+    """Train an attack on a part of the samples and test it on those held out.
 
     Minimises ½ mean_members log(1 + e^{−s}) + ½ mean_nonmembers log(1 + e^s), s the
     score, with AdamW on all training samples at once, biases not decayed, in one
-    compiled scan; an attack with a closed form is fitted instead. Works under vmap.
-
-    Args:
-      attack: what to train.
-      features_members: `attack.features` of samples trained on, `[N, d]`.
-      features_nonmembers: of samples never trained on, `[M, d]`.
-      key: of the division into training and held-out samples and the initialisation.
-      steps: number of updates, 1 or more.
-      learning_rate: positive.
-      weight_decay: 0 or more.
-      held_out: share of each group that only measures, in (0, 1); at least one sample,
-        and at least one is left for training.
-
-    Returns:
-      (parameters, info of the held-out samples).
+    compiled scan; an attack with a closed form is fitted instead. Works under vmap. The
+    features are `attack.features` of samples trained on, `[N, d]`, and never trained
+    on, `[M, d]`; the key is that of the division and the initialisation; `held_out`, in
+    (0, 1), is the share of each group that only measures, at least one sample, with at
+    least one left for training.
 
     Raises:
       InputError: fewer than two samples of a group, features that do not fit, a
