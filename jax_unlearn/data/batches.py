@@ -124,11 +124,7 @@ def take(examples: Examples, index: ArrayLike, mask: ArrayLike | None = None) ->
 
 @contextmanager
 def without_inputs() -> Iterator[None]:
-    """Let `take` gather no inputs inside, for those who only read ids and labels.
-
-    >>> with without_inputs():
-    ...     take(Examples(np.eye(3), np.arange(3)), [2, 0]).inputs
-    """
+    """Let `take` gather no inputs inside, for those who only read ids and labels."""
     token = _bare.set(True)
     try:
         yield
@@ -155,11 +151,7 @@ def supervised(
 def stream(
     examples: Examples, ids: ArrayLike, batch_size: int, seed: int, *, use: int
 ) -> Passes:
-    """Return pass after pass over the ids `[F]`, each in an order of its own.
-
-    Only the set, the seed, the use (which random stream of the seed) and the number of
-    the pass decide it.
-    """
+    """Return pass after pass over the ids `[F]`, shuffled by seed, use and number."""
     array = positions(NAMES[use], ids, len(examples.labels))
     size = min(positive_integer("batch_size", batch_size), len(array))
     steps = -(-len(array) // size)
@@ -181,10 +173,7 @@ def stream(
 def reference_batches(
     examples: Examples, reference: Reference, size: int | None, seed: int
 ) -> Callable[[int], Batch | None]:
-    """Return the function `step -> reference batch`.
-
-    A Batch or None is given as it is, of ids `[U]` all each time or `size` random ones.
-    """
+    """Return `step -> reference batch`: the Batch given, all ids, or random ones."""
     if reference is None or isinstance(reference, Batch):
         if size is not None:
             raise InputError(f"reference_size={size} needs reference to be ids")

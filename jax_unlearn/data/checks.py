@@ -25,12 +25,7 @@ def is_whole(value: Any) -> bool:
 
 
 def positive_integer(name: str, value: Any) -> int:
-    """Return a number of things, if it is a positive integer.
-
-    >>> positive_integer("epochs", 0)
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: epochs=0 must be a positive integer; try 1
-    """
+    """Return a number of things, if it is a positive integer."""
     if not is_whole(value) or value < 1:
         raise InputError(f"{name}={value} must be a positive integer; try 1")
     return int(value)
@@ -46,12 +41,7 @@ def check_seed(seed: Any) -> int:
 def check_real(
     name: str, value: Any, hint: str, *, high: float = 1.0, positive: bool = False
 ) -> None:
-    """Refuse a hyper-parameter that is no finite number from 0 (or over 0) to `high`.
-
-    >>> check_real("fraction", 2, "try 0.1")
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: fraction=2 must be from 0 to 1; try 0.1
-    """
+    """Refuse what is no finite number from 0 (over 0 if `positive`) to `high`."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     number = float(value) if real else math.nan
     if not (math.isfinite(number) and 0 <= number <= high):

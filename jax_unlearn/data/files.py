@@ -140,17 +140,7 @@ def read_npz(
     *,
     wanted: Collection[str] | None = None,
 ) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a `.npz` file by name, the suffix `.npy` left out.
-
-    Nothing is unpickled, nothing is unpacked to the disk, and no memory is taken for
-    an array before the archive is seen to hold as many bytes as it declares. Members of
-    over 256 MiB that shrank more than 200-fold are taken for a bomb (our choice).
-    Checksums are compared. Of the names `wanted` those that are there are read; None
-    reads all.
-
-    Raises:
-      ValueError: says why the file cannot be read, in at most 80 characters.
-    """
+    """Return the arrays of a `.npz` file, all or those `wanted`, or say why not."""
     try:
         with zipfile.ZipFile(source) as archive:
             members = archive.infolist()

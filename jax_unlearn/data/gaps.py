@@ -177,11 +177,7 @@ def _two_sets(first, second, num_classes: int):
 def _scaled(
     x: NDArray[np.float64], y: NDArray[np.float64], bandwidth: float | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return two sets about their common mean, the unit being the bandwidth.
-
-    The kernel does not see the shift; near the origin its distances are exact to more
-    digits.
-    """
+    """Return two sets about their common mean, the unit being the bandwidth."""
     pooled = np.concatenate([x, y])
     if bandwidth is None:
         bandwidth = _median_distance(pooled)
@@ -191,7 +187,7 @@ def _scaled(
             f"bandwidth={bandwidth} must be a positive number; leave it out for the "
             "median distance"
         )
-    centre = pooled.mean(axis=0)
+    centre = pooled.mean(axis=0)  # distances lose fewer digits near the origin
     return (x - centre) / bandwidth, (y - centre) / bandwidth
 
 

@@ -116,11 +116,7 @@ def head_mid_tail(forget_counts: ArrayLike) -> ClassGroups:
 def largest_remainder(
     budget: NDArray[np.float64], total: int, caps: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Round budgets `[K]` to whole numbers of the same sum, none over its cap.
-
-    Everything is rounded down, then the largest remainders up; the first wins among
-    equal ones.
-    """
+    """Round budgets `[K]` to whole numbers of one total, the largest remainders up."""
     counts = np.minimum(np.floor(budget + 1e-9).astype(np.int64), caps)
     while (missing := total - counts.sum()) > 0:
         # Rounded, so that remainders equal but for the last bit count as a tie.

@@ -225,21 +225,15 @@ def queried(
 
     drawn(0)  # what is wrong with a strategy is told before the first step
     retains = Passes(-(-len(subset) // (len(strategies) * query_size)), drawn)
-    plan = together()
-    schedule, _ = combined(
-        examples, forget_ids, retains, plan, batch_size=batch_size, **options
-    )
-    return schedule
+    return combined(
+        examples, forget_ids, retains, together(), batch_size=batch_size, **options
+    ).schedule
 
 
 def draw_queries(
     strategies: Sequence[Strategy], size: int, count: int, *, seed: int, step: int
 ) -> NDArray[np.int64]:
-    """Return the queries of one step as positions in the subset, `i64[N, size]`.
-
-    Each of the N strategies draws from all `count` samples of the subset, by a random
-    stream of its own: the seed, the step and its number decide.
-    """
+    """Return the queries of one step as positions in the subset, `i64[N, size]`."""
     if not strategies:
         raise InputError(
             f"strategies={strategies} must hold at least one, such as uniform({count})"

@@ -87,32 +87,15 @@ def combined(
 ) -> Phased:
     """Return the schedule of a plan, and where its epochs end; all others are plans.
 
-    Args:
-      examples: the training samples.
-      forget_ids: `[F]`, or None for steps that only retain; or batches made otherwise.
-      retain_ids: `[R]`, or None for steps that only forget; or batches made otherwise.
-      plan: gives the number of steps for a number of epochs and the pattern, from the
-        batches that a pass over each set has (0 where there is no set).
-      batch_size: samples of each batch.
-      forget_batch_size: samples of a forget batch, where these are others.
-      epochs: number of epochs, as the plan counts them, or
-      steps: number of steps; give one of the two.
-      seed: of the shuffles, a non-negative integer.
-      reference: the unseen set, as ids or as a Batch, given with every step.
-      reference_size: give that many random ones of the reference ids instead.
+    Without ids `[F]` steps only retain, without ids `[R]` they only forget; either may
+    be batches made otherwise, whose passes have the length 0 where there is no set. A
+    batch has `batch_size` samples, one to forget `forget_batch_size` if told. Either
+    `epochs`, as the plan counts them, or `steps` is given. With every step comes
+    `reference`, the unseen set (a Batch, or ids: all, or `reference_size` random ones).
 
     Raises:
       InputError: an empty set, ids out of range, named twice or in both sets, or a
         number that is not positive.
-
-    >>> def in_turn(first, second):  # each step another set, each epoch two steps
-    ...     pattern = lambda n: (None, n // 2) if n % 2 else (n // 2, None)
-    ...     return lambda epochs: 2 * epochs, pattern
-    >>> examples = Examples(np.zeros((9, 1), np.float32), np.zeros(9, np.int32))
-    >>> options = dict(batch_size=4, epochs=3)
-    >>> schedule, _ = combined(examples, [0, 1], range(2, 9), in_turn, **options)
-    >>> [len((step.forget or step.retain).labels) for step in schedule]
-    [2, 4, 2, 4, 2, 4]
     """
 
     def passes(ids: ArrayLike | Passes | None, size: int, use: int) -> Passes | None:
@@ -120,7 +103,14 @@ def combined(
             return ids
         return batches.stream(examples, ids, size, seed, use=use)
 
-    _check_sets(forget_ids, retain_ids)
+    sets = [i for i in (forget_ids, retain_ids) if not isinstance(i, Passes | None)]
+    flat = np.concatenate([np.ravel(ids) for ids in sets] or [[]])
+    ids, counts = np.unique(flat, return_counts=True)
+    if len(again := ids[counts > 1]):  # both forgotten and kept, or doubly
+        raise InputError(
+            f"forget_ids and retain_ids: {len(again)} ids come more than once, the "
+            f"first {again[0]}; name each sample once, in one of the two"
+        )
     if forget_batch_size is not None:
         positive_integer("forget_batch_size", forget_batch_size)
     streams = (
@@ -131,12 +121,9 @@ def combined(
     end, pattern = plan(*(own.length if own else 0 for own in streams))
 
     def batch(step: int) -> UnlearnBatch:
-        numbers = zip(streams, pattern(step), strict=True)
-        forget, retain = (
-            None if stream is None or n is None else stream.batch(n)
-            for stream, n in numbers
-        )
-        return UnlearnBatch(forget, retain, references(step))
+        pairs = zip(streams, pattern(step), strict=True)
+        parts = [None if n is None or own is None else own.batch(n) for own, n in pairs]
+        return UnlearnBatch(parts[0], parts[1], references(step))
 
     if (epochs is None) == (steps is None):
         raise InputError(f"epochs={epochs}, steps={steps}: give exactly one")
@@ -328,19 +315,6 @@ def phases(*schedules: Schedule[AnyBatch]) -> Schedule[AnyBatch]:
         return schedule[schedule.steps - (ends[phase] - step)]
 
     return Schedule(batch, ends[-1])
-
-
-def _check_sets(*sets: ArrayLike | Passes | None) -> None:
-    """Refuse an id that comes twice: it would be both forgotten and kept, or doubly."""
-    given = [
-        np.ravel(ids) for ids in sets if not (ids is None or isinstance(ids, Passes))
-    ]
-    ids, counts = np.unique(np.concatenate(given or [[]]), return_counts=True)
-    if len(again := ids[counts > 1]):
-        raise InputError(
-            f"forget_ids and retain_ids: {len(again)} ids come more than once, the "
-            f"first {again[0]}; name each sample once, in one of the two"
-        )
 
 
 def _in_turn(forget_epochs: int = sys.maxsize) -> Plan:

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from jax_unlearn._validate import one_of
 from jax_unlearn.data.checks import check_ids, check_labels, check_real, check_seed
 from jax_unlearn.data.long_tail import largest_remainder, long_tailed_counts
-from jax_unlearn.errors import InputError, unknown_name
+from jax_unlearn.errors import InputError
 
 __all__ = ["CHOSEN", "KINDS", "MANIFEST_VERSION", "Split", "digest", "draw_per_class"]
 __all__ += ["forget_split", "given_split", "holdout", "ordered_digest", "random_bits"]
@@ -80,15 +81,10 @@ def forget_split(
       `long_tailed_counts` says; the class order is a permutation drawn by the seed
       of the classes that have samples.
 
-    Args:
-      labels: classes of the training samples, integers `[N]`.
-      kind: one of `"random"`, `"class"`, `"long_tailed"`.
-      fraction: part to forget; None means 0.1, and 1.0 for `"class"`.
-      gamma: imbalance of `"long_tailed"`.
-      classes: classes to forget, for `"class"` only.
-      seed: a non-negative integer; the same seed gives the same split.
-      max_class_fraction: cap of `"long_tailed"`.
-      num_classes: K; None means the largest label + 1.
+    The labels `[N]` are classes of the training samples; K is the largest plus 1 unless
+    told. `fraction` is 0.1 unless told, 1.0 for `"class"`, the only kind that takes
+    `classes`; `gamma` and `max_class_fraction` are the imbalance and the cap of
+    `"long_tailed"`. The same seed, 0 or more, gives the same split.
 
     Raises:
       InputError: anything of this that cannot be done, with the remedy.
@@ -103,8 +99,7 @@ def forget_split(
     [0, 2, 0]
     """
     labels, num_classes = check_labels(labels, num_classes)
-    if kind not in KINDS:
-        raise unknown_name("kind", kind, KINDS)
+    one_of("kind", kind, KINDS)
     if classes is not None and kind != "class":
         raise InputError(f"classes={classes} is for kind='class', not kind={kind!r}")
     fraction = (1.0 if kind == "class" else 0.1) if fraction is None else fraction
@@ -114,10 +109,8 @@ def forget_split(
     pool, used = np.arange(len(labels)), {}
     if kind == "class":
         chosen = _check_classes(classes, sizes, bits)
-        pool, used = (
-            np.flatnonzero(np.isin(labels, chosen)),
-            {"classes": chosen.tolist()},
-        )
+        pool = np.flatnonzero(np.isin(labels, chosen))
+        used = {"classes": chosen.tolist()}
     total = round(fraction * len(pool))
     if kind == "long_tailed":
         order = _permute(bits, np.flatnonzero(sizes))
@@ -157,8 +150,7 @@ def given_split(
     (array([0, 1]), 'given')
     """
     labels, num_classes = check_labels(labels, num_classes)
-    if kind not in CHOSEN:
-        raise unknown_name("kind", kind, CHOSEN)
+    one_of("kind", kind, CHOSEN)
     ids = check_ids(forget, num_samples=len(labels))
     return _split(labels, ids, num_classes, kind=kind)
 
