@@ -16,7 +16,7 @@ from jax_unlearn.diffusion.conditions import Replace
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.types import Array
 
-__all__ = ["SHADES", "WEIGHTS", "Vocabulary", "all_words", "attributes", "caption"]
+__all__ = ["SHADES", "WEIGHTS", "Vocabulary", "all_words", "caption"]
 __all__ += ["captions_of", "detokenize", "mentions", "null_tokens", "replace_word"]
 __all__ += ["thresholds", "tokenize", "vocabulary", "word_of"]
 
@@ -105,7 +105,7 @@ def null_tokens(known: Vocabulary) -> np.ndarray:
 
 
 def thresholds(images: ArrayLike) -> tuple[float, float]:
-    """Return the medians by which `attributes` divides images `u8[N, H, W, C]`.
+    """Return the medians by which `captions_of` divides images `u8[N, H, W, C]`.
 
     They are those of the image means, and of the shares of pixels over 127.
 
@@ -114,23 +114,6 @@ def thresholds(images: ArrayLike) -> tuple[float, float]:
     """
     means, shares = _measures(images)
     return float(np.median(means)), float(np.median(shares))
-
-
-def attributes(
-    images: ArrayLike, limits: tuple[float, float]
-) -> tuple[list[str], list[str]]:
-    """Return (shades, weights), N words each: dark or bright, thin or bold.
-
-    "bright" if the mean pixel of an image is over its limit, "bold" if the share of
-    pixels over 127 is over its own; the limits are the `thresholds` of the training
-    images.
-
-    >>> attributes(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1), (100.0, 0.5))
-    (['dark', 'bright'], ['thin', 'bold'])
-    """
-    means, shares = _measures(images)
-    shades = [SHADES[int(value > limits[0])] for value in means]
-    return shades, [WEIGHTS[int(value > limits[1])] for value in shares]
 
 
 def word_of(class_name: str) -> str:
@@ -160,15 +143,20 @@ def captions_of(
     class_names: Sequence[str],
     limits: tuple[float, float],
 ) -> list[str]:
-    """Return the captions of images, made of class names and `attributes`.
+    """Return the captions of images, made of class names, shades and weights.
+
+    An image is bright, or else dark, if its mean pixel is over its limit; bold, or else
+    thin, if the share of its pixels over 127 is over its own. The limits are the
+    `thresholds` of the training images.
 
     >>> images = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)
     >>> captions_of(images, [1, 0], ["cat", "dog"], (100.0, 0.5))
     ['a dark thin dog', 'a bright bold cat']
     """
-    shades, weights = attributes(images, limits)
-    rows = zip(np.asarray(labels), shades, weights, strict=True)
-    return [caption(class_names[int(c)], shade, weight) for c, shade, weight in rows]
+    means, shares = _measures(images)
+    over = (means > limits[0]).astype(int), (shares > limits[1]).astype(int)
+    rows = zip(np.asarray(labels), *over, strict=True)
+    return [caption(class_names[int(c)], SHADES[s], WEIGHTS[w]) for c, s, w in rows]
 
 
 def all_words(class_names: Sequence[str]) -> Vocabulary:

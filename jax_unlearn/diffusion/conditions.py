@@ -106,11 +106,7 @@ def by_label(table: ArrayLike) -> Replace:
 
 
 def like(condition: ArrayLike, given: Array) -> Array:
-    """Return one condition `[...]` for each of a batch `[B, ...]`.
-
-    Raises:
-      InputError: a condition of another shape than those of the batch.
-    """
+    """Return one condition `[...]`, of their shape, for each of a batch `[B, ...]`."""
     value = jnp.asarray(condition, given.dtype)
     if value.shape != given.shape[1:]:
         raise InputError(

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jax_unlearn._validate import choice
 from jax_unlearn.diffusion.conditions import in_range
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array
@@ -122,10 +123,7 @@ def from_betas(betas: ArrayLike, *, prediction_type: str = "epsilon") -> Process
     values = np.asarray(betas, np.float64)
     if values.ndim != 1 or not len(values) or not ((values > 0) & (values < 1)).all():
         raise InputError(f"betas={values} must be [T] and lie between 0 and 1")
-    if prediction_type not in PREDICTIONS:
-        raise InputError(
-            f"prediction_type={prediction_type!r}: choose 'epsilon' or 'v_prediction'"
-        )
+    choice("prediction_type", prediction_type, *PREDICTIONS)
     return Process(jnp.asarray(np.cumprod(1 - values), jnp.float32), prediction_type)
 
 

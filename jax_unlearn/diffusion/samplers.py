@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jax_unlearn import programs
+from jax_unlearn._validate import choice
 from jax_unlearn.diffusion.conditions import like
 from jax_unlearn.diffusion.process import Process, to_epsilon
 from jax_unlearn.errors import InputError
@@ -96,10 +97,7 @@ def ddpm(
     >>> ddpm(from_betas([0.5, 0.5])).variances.tolist()  # (1 − 0.5)/(1 − 0.25)·0.5, 0
     [0.3333, 0.0]
     """
-    if variance not in ("fixed_small", "fixed_large"):
-        raise InputError(
-            f"variance={variance!r}: choose 'fixed_small' or 'fixed_large'"
-        )
+    choice("variance", variance, "fixed_small", "fixed_large")
     steps = np.arange(process.num_train_timesteps)[::-1]
 
     def variances(alphas: np.ndarray, after: np.ndarray):
@@ -213,7 +211,7 @@ def generate(
     size = min(batch_size, len(asked))
     starts, total = range(0, len(asked), size), len(sampler.timesteps)
     guide = None if guidance_scale == 1.0 else jnp.asarray(null)
-    arrays = _arrays(sampler)
+    arrays = tuple(map(jnp.asarray, (sampler.process.alphas_cumprod, *sampler[1:-1])))
     setting = (model.apply, sampler.process.prediction_type, sampler.clip)
     scale = jnp.float32(guidance_scale)
     images = []
@@ -247,13 +245,6 @@ def _sampler(process: Process, steps: np.ndarray, variances, clip) -> Sampler:
     after = np.append(alphas[1:], 1.0)
     levels = [a.astype(np.float32) for a in (alphas, after, *variances(alphas, after))]
     return Sampler._make((process, times, *levels, clip))
-
-
-def _arrays(sampler: Sampler) -> tuple[Array, ...]:
-    """Return what of a sampler is data, so that one program serves all settings."""
-    return tuple(
-        jnp.asarray(a) for a in (sampler.process.alphas_cumprod, *sampler[1:-1])
-    )
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -34,22 +34,14 @@ class Classifier(nnx.Module):
 
 
 class ConvClassifier(Classifier):
-    """Steps one after the other, global mean, linear classifier.
-
-    A step is the name of a submodule, or a function of the images, which have sides of
-    `least` or more.
-    """
+    """Steps (names of submodules, or functions), global mean, linear classifier."""
 
     in_channels: int
     steps: tuple[str | Callable[[Array], Array], ...]
     least = 1
 
     def features(self, x: Array, *, train: bool) -> Array:
-        """Return penultimate features `f32[B, D]` of images `x [B, H, W, C]`.
-
-        Raises:
-          InputError: images of other channels, or with a side below `least`.
-        """
+        """Return penultimate features `f32[B, D]` of images `x [B, H, W, C]`."""
         layers.check_images(x, self.in_channels, least=self.least)
         for step in self.steps:
             x = step(x) if callable(step) else getattr(self, step)(x, train=train)
@@ -108,9 +100,8 @@ class VGG16(ConvClassifier):
     three: 14,728,266 parameters for 10 classes.
 
     Args:
-      num_classes: K.
       width: channels of the first stage; 64 in the paper.
-      in_channels, dtype, convolution, rngs: as in `SmallCNN`.
+      num_classes, in_channels, dtype, convolution, rngs: as in `SmallCNN`.
 
     >>> def logits(x):
     ...     return VGG16(10, rngs=nnx.Rngs(0))(x, train=False)
@@ -201,12 +192,11 @@ class ResNet(ConvClassifier):
     CIFAR network of 6n + 2 layers (ResNet-20: n = 3), here with option B shortcuts.
 
     Args:
-      num_classes: K.
       stage_sizes: number of blocks of each stage.
       width: channels of the first stage.
       stem: "cifar" (3x3 convolution) or "imagenet" (7x7 of stride 2, then 3x3
         max-pooling of stride 2).
-      in_channels, dtype, convolution, rngs: as in `SmallCNN`.
+      num_classes, in_channels, dtype, convolution, rngs: as in `SmallCNN`.
 
     Raises:
       InputError: on an unknown stem or empty `stage_sizes`.
@@ -274,10 +264,9 @@ class MLP(Classifier):
     """Linear layers with ReLU, then a linear classifier; no BatchNorm, no dropout.
 
     Args:
-      num_classes: K.
       in_features: D, number of values of a sample, e.g. 64 for 8x8 grey images.
       hidden: widths of the hidden layers; `()` is logistic regression.
-      dtype, rngs: as in `SmallCNN`.
+      num_classes, dtype, rngs: as in `SmallCNN`.
 
     >>> def logits(x):
     ...     return MLP(10, in_features=64, rngs=nnx.Rngs(0))(x, train=False)

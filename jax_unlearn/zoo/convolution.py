@@ -24,17 +24,7 @@ PIXELS = 4096
 def convolve(
     x: Array, kernel: Array, strides: Any, padding: Any, **options: Any
 ) -> Array:
-    """Return XLA's convolution; a wide one `in_parts` where `ju.programs` says so.
-
-    The arguments are those of `in_parts`, dilation and groups among them.
-
-    Source: our choice.
-
-    >>> x, kernel = jnp.arange(4.0).reshape(1, 4, 1, 1), jnp.ones((3, 1, 1, 1))
-    >>> options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
-    >>> convolve(x, kernel, (1, 1), [(1, 1), (0, 0)], **options).ravel().tolist()
-    [1.0, 3.0, 6.0, 5.0]
-    """
+    """Return XLA's convolution; a wide one `in_parts` where `ju.programs` says so."""
     parts = programs.in_parts() and _is_wide(x, kernel, strides) and _is_plain(options)
     way = in_parts if parts else jax.lax.conv_general_dilated
     return way(x, kernel, strides, padding, **options)
@@ -64,15 +54,8 @@ def in_parts(
     than the kernel: then the convolution is a product with the patches. Differs from
     XLA's by rounding only; can be differentiated again, forward and in reverse.
 
-    Args:
-      x: images `[B, H, W, C]`.
-      kernel: `[h, w, C, D]`.
-      strides: of the two image axes.
-      padding: (before, after) of the two image axes.
-      **options: as `jax.lax.conv_general_dilated`.
-
-    Returns:
-      `[B, H', W', D]`.
+    Of images `[B, H, W, C]` and a kernel `[h, w, C, D]` it is `[B, H', W', D]`; strides
+    and padding (before, after) are those of the two image axes.
 
     Source: our choice.
 

@@ -36,16 +36,8 @@ def flat_normal(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) ->
 
 
 def kaiming(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    """Return a kernel from N(0, 2 / fan_out), fan_out = size · channels out.
-
-    As `variance_scaling(2.0, "fan_out", "normal")`, of shape (height, width, channels
-    in, channels out) or (in, out). Source: He et al., arXiv 1502.01852.
-
-    >>> kernel = kaiming(jax.random.key(0), (3, 3, 4, 800))
-    >>> print(f"{kernel.std():.3f}")  # √(2 / 7200)
-    0.017
-    """
-    fan_out = math.prod(shape[:-2]) * shape[-1]
+    """Return a kernel from N(0, 2 / fan_out), fan_out = size · channels out."""
+    fan_out = math.prod(shape[:-2]) * shape[-1]  # He et al., arXiv 1502.01852
     return flat_normal(key, shape, dtype) * math.sqrt(2 / fan_out)
 
 
@@ -77,10 +69,7 @@ def conv(
     convolution: Convolution = XLA,
     **options: Any,
 ) -> nnx.Conv:
-    """Return a square convolution padded by `kernel // 2`: H becomes ⌈H / stride⌉.
-
-    Without bias and in float32 unless told; `convolution` is what convolves.
-    """
+    """Return a square convolution padded by `kernel // 2`, in float32 unless told."""
     return nnx.Conv(
         in_features,
         out_features,
@@ -94,21 +83,15 @@ def conv(
 
 
 def batch_norm(features: int, *, rngs: nnx.Rngs) -> nnx.BatchNorm:
-    """Return BatchNorm over all axes but the last, in float32 for every input.
-
-    To be called with `use_running_average=not train`.
-    """
+    """Return BatchNorm over all axes but the last, in float32 for every input."""
     return nnx.BatchNorm(
         features, momentum=0.9, epsilon=1e-5, dtype=jnp.float32, rngs=rngs
     )
 
 
 def group_norm(features: int, groups: int, *, rngs: nnx.Rngs) -> nnx.GroupNorm:
-    """Return GroupNorm of the largest number of groups that divides the channels.
-
-    Two channels a group at least: alone in its group, a channel would lose the shift
-    by which timestep and class reach it.
-    """
+    """Return GroupNorm of the largest number of groups that divides the channels."""
+    # Alone in its group, a channel would lose the shift by timestep and class.
     most = max(1, min(groups, features // 2))
     count = next(g for g in range(most, 0, -1) if features % g == 0)
     return nnx.GroupNorm(features, num_groups=count, dtype=jnp.float32, rngs=rngs)
@@ -163,28 +146,17 @@ class ConvNorm(nnx.Module):
 
 
 def classifier(in_features: int, num_classes: int, *, rngs: nnx.Rngs) -> nnx.Linear:
-    """Return the linear layer from features to logits, always in float32.
-
-    >>> classifier(4, 0, rngs=nnx.Rngs(0))
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: num_classes=0 must be at least 1; try 10
-    """
+    """Return the linear layer from features to logits, always in float32."""
     at_least("num_classes", num_classes, 1, "try 10")
     return linear(in_features, num_classes, rngs=rngs)
 
 
 def halve(x: Array) -> Array:
-    """Return the largest of each 2x2 pixels; an odd last row or column is left out.
-
-    As max-pooling of stride 2, by two comparisons: the gradient of a window's largest
-    value is slow on CPUs.
-
-    >>> halve(jnp.arange(9.0).reshape(1, 3, 3, 1)).tolist()
-    [[[[4.0]]]]
-    """
+    """Return the largest of each 2x2 pixels; an odd last row or column is left out."""
     batch, height, width, channels = x.shape
     x = x[:, : height // 2 * 2, : width // 2 * 2]
     x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
+    # By comparisons: the gradient of a window's largest value is slow on CPUs.
     x = jnp.maximum(x[:, :, 0], x[:, :, 1])
     return jnp.maximum(x[:, :, :, 0], x[:, :, :, 1])
 
@@ -195,13 +167,7 @@ def global_mean(x: Array) -> Array:
 
 
 def check_images(x: Array, channels: int, *, least: int = 1) -> None:
-    """Refuse what is no batch of floating images `[B, H, W, channels]`, or too small.
-
-    >>> check_images(jnp.ones((2, 8, 8, 1)), 3)
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: x.shape=(2, 8, 8, 1) must be [B, H, W, 3]; \
-    pass NHWC images or set in_channels
-    """
+    """Refuse all but floating images `[B, H, W, channels]`, with sides of `least`."""
     if x.ndim != 4 or x.shape[-1] != channels:
         raise InputError(
             f"x.shape={x.shape} must be [B, H, W, {channels}]; "
