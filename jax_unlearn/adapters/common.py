@@ -17,11 +17,7 @@ _EVALUATE = ("deterministic", "use_running_average", "inference")
 
 
 def mode_arguments(function: Callable[..., Any], train: bool) -> dict[str, bool]:
-    """Return the arguments that tell a function the mode, of those that it has.
-
-    >>> mode_arguments(lambda x, *, train, deterministic: x, True)
-    {'train': True, 'deterministic': False}
-    """
+    """Return the arguments that tell a function the mode, of those that it has."""
     names = inspect.signature(function).parameters
     return {n: train == (n in _TRAIN) for n in names if n in _TRAIN + _EVALUATE}
 
@@ -32,21 +28,7 @@ def adapted(
     *,
     lacks_key: Callable[[Exception], bool] = lambda error: False,
 ) -> Model:
-    """Return the `Model` of two functions of a framework, held to the contract.
-
-    `call` is `(params, model_state, inputs, *, train, key) -> (outputs, model state)`;
-    its state is used with `train=True` only, and gets the types of the one before.
-    `lacks_key` tells an error of `call` that draws random numbers without a key.
-
-    >>> def call(params, count, inputs, *, train, key):
-    ...     return params * inputs, count + 1
-    >>> model = adapted(lambda key, inputs: (2.0, 0), call)
-    >>> params, count = model.init(jax.random.key(0), None)
-    >>> model.apply(params, count, 3.0, train=True)[1]
-    Array(1, dtype=int32)
-    >>> model.apply(params, count, 3.0, train=False)[1]
-    Array(0, dtype=int32)
-    """
+    """Return the `Model` of two functions of a framework, held to the contract."""
 
     def apply(params, model_state, inputs, *, train, key=None):
         try:

@@ -30,15 +30,10 @@ def from_equinox(
     module)` gives a module back. The model state is the dict {"state":
     `eqx.nn.State`, "arrays": the module's other arrays}. The given State stays valid.
 
-    Args:
-      make: `(key) -> eqx.Module`, wrapped in `eqx.nn.make_with_state` here; traced
-        once more for its static part.
-      axis_name: name of the batch axis, the one given to BatchNorm.
-      batched: True for a module which takes the whole batch by itself: no vmap, one
-        key a call.
-
-    Returns:
-      A `Model`. `equinox_variables` gives the variables of a module trained elsewhere.
+    `make`, `(key) -> eqx.Module`, is wrapped in `eqx.nn.make_with_state` here, and
+    traced once more for its static part. A `batched` module takes the whole batch by
+    itself: no vmap, one key a call. `equinox_variables` gives the variables of a module
+    trained elsewhere.
 
     Raises:
       InputError: when the network needs a key and has none, or has state but its call

@@ -23,12 +23,8 @@ def from_linen(module: Any, *, rngs: Sequence[str] = ("dropout",)) -> Model:
     other collections, e.g. `{"batch_stats": ...}`, `{}` if none. With `train=True`
     these collections are mutable and no others, so values that a module sows elsewhere
     ("intermediates") are dropped. Variables trained elsewhere fit it as `params =
-    variables.pop("params")`, `model_state = variables`, both plain dicts.
-
-    Args:
-      module: `flax.linen.Module`; for the names of its mode argument see
-        `jax_unlearn.adapters`.
-      rngs: names of the random streams that `key` feeds.
+    variables.pop("params")`, `model_state = variables`, both plain dicts. `rngs` names
+    the random streams that `key` feeds; for the mode see `jax_unlearn.adapters`.
 
     Raises:
       InputError: when the network needs a key and has none, or changes the structure,
@@ -81,17 +77,12 @@ def from_nnx(make: Callable[[Any], Any], *, method: str = "__call__") -> Model:
     (`nnx.BatchStat`, raw arrays), both as nested dicts of arrays by attribute name.
     Random streams are not carried: `key` restarts them in every call.
 
-    Args:
-      make: `(nnx.Rngs) -> nnx.Module`; traced once more for the abstract module.
-      method: name of the module's method that `apply` calls. If it takes `rngs` it
-        gets `nnx.Rngs(key)`; for the names of its mode argument see
-        `jax_unlearn.adapters`. Models of one `make` and different methods share
-        parameters and state: `"features"` gives the penultimate layer of a network of
-        `jax_unlearn.zoo`.
-
-    Returns:
-      A `Model`. `nnx_variables` gives the variables of a module trained elsewhere;
-      `nnx.update(module, params, model_state)` writes them back.
+    `make` is traced once more for the abstract module. `apply` calls its `method`,
+    which gets `nnx.Rngs(key)` if it takes `rngs`, and the mode as
+    `jax_unlearn.adapters` says. Models of one `make` and different methods share
+    parameters and state: `"features"` gives the penultimate layer of a network of
+    `jax_unlearn.zoo`. `nnx_variables` gives the variables of a module trained
+    elsewhere; `nnx.update(module, params, model_state)` writes them back.
 
     Raises:
       InputError: when the network needs a key and has none, the module has no such

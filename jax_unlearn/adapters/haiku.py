@@ -14,11 +14,9 @@ def from_haiku(transformed: Any) -> Model:
 
     Parameters and state are haiku's own dicts of dicts of arrays; the model state of
     `hk.transform` is `{}`. `init` calls the function in train mode, in which
-    `hk.BatchNorm` makes its state, with `key` for its dropout as well.
-
-    Args:
-      transformed: result of `hk.transform_with_state` or `hk.transform`; for the
-        names of the function's mode argument see `jax_unlearn.adapters`.
+    `hk.BatchNorm` makes its state, with `key` for its dropout as well. The function is
+    one of `hk.transform_with_state` or `hk.transform`; for the names of its mode
+    argument see `jax_unlearn.adapters`.
 
     Raises:
       InputError: when the network needs a key and has none, or changes the structure,
