@@ -123,7 +123,7 @@ def run_ensemble(
     for batches in steps:
         carried, infos = _advance(way, carried, batches, own)
         seen += 1
-        losses.append(jax.tree.map(_loss, infos, is_leaf=_is_info))
+        losses.append(_loss(infos))
         if len(losses) >= check_every:
             check()
         if callback is not None:
@@ -178,10 +178,7 @@ def step_seconds(
 
 
 def local_mesh(count: int) -> Mesh | None:
-    """Return a mesh of the devices of this process, if they share N models evenly.
-
-    None if there is one device, or N = `count` is no multiple.
-    """
+    """Return a mesh of this process's devices, None if N models make it uneven."""
     devices = jax.local_devices()
     if len(devices) == 1 or count % len(devices):
         return None
@@ -269,12 +266,10 @@ def _put(tree: types.PyTree, mesh: Mesh | None) -> types.PyTree:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
 
 
-def _is_info(node: Any) -> bool:
-    return isinstance(node, UnlearnInfo)
-
-
-def _loss(info: UnlearnInfo) -> types.Array:
-    return info.forget_loss + info.retain_loss + info.update_norm
+def _loss(infos: UnlearnInfo | list[UnlearnInfo]) -> Any:
+    if isinstance(infos, list):
+        return [_loss(info) for info in infos]
+    return infos.forget_loss + infos.retain_loss + infos.update_norm
 
 
 @programs.jit(static_argnums=0, donate_argnums=1)

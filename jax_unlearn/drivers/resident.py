@@ -26,7 +26,7 @@ from jax_unlearn import programs
 from jax_unlearn.data.batches import Schedule, without_inputs
 from jax_unlearn.data.checks import positive_integer
 from jax_unlearn.data.sources import Examples
-from jax_unlearn.drivers.stacking import copied, form, models_in
+from jax_unlearn.drivers.stacking import copied, form, models_in, stack
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.types import Array, Batch, UnlearnBatch, Unlearner, UnlearnState
 
@@ -129,11 +129,14 @@ def listed(
         places.append((list(tables).index((structure, *leaves)), len(own)))
         own.append(rows)
     table, row = jnp.array(places, jnp.int32).reshape(epochs, -1, 2).transpose(2, 0, 1)
-    joined = (
-        jax.tree.map(lambda *each: np.stack(each), *own) for own in tables.values()
-    )
-    found = tuple(each._replace(reference=_once(each.reference)) for each in joined)
-    return jax.tree.map(jnp.asarray, Listed(table, row, found))
+    found = []
+    for joined in map(stack, tables.values()):
+        unseen = joined.reference
+        if unseen is not None and (unseen.index == unseen.index[:1]).all():
+            once = jax.tree.map(lambda leaf: leaf[:1], unseen)
+            joined = joined._replace(reference=once)
+        found.append(joined)
+    return jax.tree.map(jnp.asarray, Listed(table, row, tuple(found)))
 
 
 def run(
@@ -352,10 +355,3 @@ def _check_inputs(step: UnlearnBatch, examples: Examples) -> None:
                 "inputs of a batch are not those of the examples by its index; a "
                 "method that makes inputs (noise) runs by ju.run"
             )
-
-
-def _once(reference: Batch | None) -> Batch | None:
-    """Return the one row of a table whose rows are all alike."""
-    if reference is None or not (reference.index == reference.index[:1]).all():  # type: ignore
-        return reference
-    return jax.tree.map(lambda leaf: leaf[:1], reference)

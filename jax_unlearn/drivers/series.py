@@ -218,23 +218,13 @@ class Series:
 
 @contextmanager
 def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold a folder for this process while the body runs; made if missing.
+    """Hold a folder for this process while the body runs, or refuse; made if missing.
 
-    The lock is the system's (`flock` on `folder/.lock`): a killed process leaves none,
-    only the file. Where the system has no `flock` (Windows), nothing is locked.
-
-    Raises:
-      InputError: another process holds it, which is named; or the folder cannot be
-        written to.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder, locked(folder):
-    ...     print(os.listdir(folder))
-    ['.lock']
+    The lock is the system's: a killed process leaves none, only the file.
     """
     try:
         import fcntl
-    except ImportError:  # Windows
+    except ImportError:  # Windows: nothing is locked
         fcntl = None
     path = Path(folder) / LOCK
     try:

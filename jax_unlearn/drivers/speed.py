@@ -67,11 +67,7 @@ def resnet(
     _validate.positive("learning_rate", learning_rate, "try 0.4")
 
     def optimizer(steps: int) -> optax.GradientTransformation:
-        return optax.chain(
-            optax.add_decayed_weights(weight_decay),
-            optax.trace(0.9, nesterov=True),
-            _scaled(learning_rate, triangle(steps)),
-        )
+        return _sgd(learning_rate, triangle(steps), weight_decay, 0.9)
 
     augment = compose(random_flip, random_crop(4))
     return FastTraining(epochs, batch_size, augment, optimizer)
@@ -90,16 +86,9 @@ def whitened(
 
     Rate and decay are decoupled from momentum μ = 0.85 and from each other, a thousand
     samples or so: with B samples a step and c = B / 1024 / (1 + 1/(1 − μ)), the rate on
-    the mean gradient is 11.5·c at its peak, and a step takes 0.0153·c of the weights.
-
-    Args:
-      epochs: passes over the samples.
-      batch_size: B.
-      learning_rate: the peak, after 23 % of the steps; the first is 0.2 of it, the last
-        0.07.
-      weight_decay: as above.
-      bias_rate: learning rate of the biases, in units of the others'.
-      smoothing: of the labels.
+    the mean gradient is 11.5·c at its peak, after 23 % of the steps (0.2 of that at
+    first, 0.07 at last), and a step takes 0.0153·c of the weights. That of the biases
+    is `bias_rate` times the others'; the rest is as in `FastTraining`.
 
     Raises:
       InputError: a number that is not positive.
@@ -122,17 +111,11 @@ def whitened(
         shape = triangle(steps, start=0.2, end=0.07, peak=0.23)
 
         def part(rate: float) -> optax.GradientTransformation:
-            return optax.chain(
-                optax.add_decayed_weights(weight_decay / rate),
-                optax.trace(momentum, nesterov=True),
-                _scaled(rate * share, shape),
-            )
+            return _sgd(rate * share, shape, weight_decay / rate, momentum)
 
-        parts: Any = {
-            "bias": part(learning_rate * bias_rate),
-            "rest": part(learning_rate),
-        }
-        return lookahead(optax.partition(parts, _kinds), steps)
+        own: Any = {"bias": part(learning_rate * bias_rate)}
+        own["rest"] = part(learning_rate)
+        return lookahead(optax.partition(own, _kinds), steps)
 
     augment = compose(random_flip, random_crop(2))
     return FastTraining(epochs, batch_size, augment, optimizer, smoothing)
@@ -207,14 +190,19 @@ def lookahead(
     return optax.GradientTransformation(init, update)
 
 
-def _scaled(rate: float, shape: optax.Schedule) -> optax.GradientTransformation:
-    return optax.scale_by_learning_rate(lambda step: rate * shape(step))
+def _sgd(
+    rate: float, shape: optax.Schedule, decay: float, momentum: float
+) -> optax.GradientTransformation:
+    """Return SGD with Nesterov momentum, of a rate times a shape."""
+    return optax.chain(
+        optax.add_decayed_weights(decay),
+        optax.sgd(lambda step: rate * shape(step), momentum, nesterov=True),
+    )
 
 
 def _kinds(params: Any) -> Any:
     """Name each leaf "bias" or "rest"."""
-
-    def kind(path, _):
-        return "bias" if "bias" in jax.tree_util.keystr(path[-1:]) else "rest"
-
-    return jax.tree_util.tree_map_with_path(kind, params)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: "bias" if "bias" in jax.tree_util.keystr(path[-1:]) else "rest",
+        params,
+    )

@@ -257,7 +257,7 @@ def test_another_process_is_refused_until_it_is_gone(tmp_path):
         holder.stdout.close()
     assert (tmp_path / ".lock").exists()  # what is left of it locks nothing
     with locked(tmp_path):
-        pass
+        assert [file.name for file in tmp_path.iterdir()] == [".lock"]
     assert not (tmp_path / ".lock").exists()
 
 
