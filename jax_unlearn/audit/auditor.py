@@ -164,11 +164,9 @@ def audit(
             f"unlearned={sorted(unlearned)}: name one method or more, none of them "
             "'null'"
         )
-    target = evidence("retrained", retrained, labels, kind=kind)
-    methods = {
-        name: evidence(name, given, labels, kind=kind)
-        for name, given in unlearned.items()
-    }
+    checked = functools.partial(evidence, labels=labels, kind=kind)
+    target = checked("retrained", retrained)
+    methods = {name: checked(name, given) for name, given in unlearned.items()}
     for name, found in methods.items():
         if found.shapes != target.shapes:
             raise InputError(

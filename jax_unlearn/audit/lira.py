@@ -86,16 +86,11 @@ def u_lira(
       models agree is told apart with great but finite confidence, and scores 0, half
       right, where both kinds agree with each other too (our choice).
 
+    Logit-scaled confidences are `[N, F]` and `[M, F]`, samples in one order; each kind
+    needs twice as many models as folds. `fix_variance` uses the root mean square of the
+    deviations for every sample, wise for few models, whose own deviations are noise
+    (Carlini et al. do so). `seed` deals the models into folds and draws the resamples.
     Source: Hayes et al., arXiv 2403.01218; cross-fitting is our choice.
-
-    Args:
-      unlearned: logit-scaled confidences on the forget samples, `[N, F]`.
-      retrained: on the same samples in the same order, `[M, F]`.
-      folds: number of folds; each kind needs twice as many models.
-      fix_variance: use the root mean square over the samples for every sample. Wise for
-        few models, whose own deviations are noise (Carlini et al. do so).
-      level: of the intervals.
-      seed: deals the models into folds and draws the resamples.
 
     Raises:
       InputError: too few models, different samples, scores that are not finite, fewer

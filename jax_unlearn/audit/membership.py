@@ -39,18 +39,14 @@ def svc_mia_efficacy(
     """Share of D_f called NON-member by an SVC on the true-class probability.
 
     100 · #{x in D_f : SVC(p_y(x)) = non-member} / |D_f|, where SVC(C=3, rbf,
-    gamma="auto") has learned member (D_r) against non-member (D_t). Target: the value
-    of Retrain, not 100. At 0 every forget sample still looks like training data; 50 by
-    definition (our choice) if all members and non-members share one value. Time grows
-    with the square of M: ten seconds for 10,000. Source: SalUn (Fan et al., ICLR 2024).
-
-    Args:
-      retain_conf: true-class probabilities of the unlearned model on D_r, `[N]`.
-      test_conf: the same on D_t, `[M]`; without the classes forgotten as a whole.
-      forget_conf: the same on D_f, `[F]`.
-      seed: the larger of D_r and D_t is cut to a random sample of the other's size, so
-        that neither class is the likelier one; SalUn cuts D_r only and takes its first
-        samples (our choice).
+    gamma="auto") has learned member (D_r) against non-member (D_t), from probabilities
+    `[N]`, `[M]` and `[F]`; classes forgotten as a whole are to leave D_t. The larger of
+    D_r and D_t is cut to a random sample of the other's size, so that neither class is
+    the likelier one; SalUn cuts D_r only and takes its first samples (our choice).
+    Target: the value of Retrain, not 100. At 0 every forget sample still looks like
+    training data; 50 by definition (our choice) if all members and non-members share
+    one value. Time grows with the square of M: ten seconds for 10,000. Source: SalUn
+    (Fan et al., ICLR 2024).
 
     Raises:
       InputError: an empty set, or values outside [0, 1].
@@ -117,19 +113,13 @@ def loss_mia_accuracy(
     """Accuracy of a logistic regression that tells D_f from unseen data by the loss.
 
     100 · the share of held-out samples put on their right side, averaged over `splits`
-    random splits that hold out a tenth of either side. Target: 50, which constant
-    losses give; less is the noise of the splits. Where D_f and unseen data are not one
-    distribution (a long-tailed D_f against a balanced test set), Retrain's value.
-    Source: the starting kit of the NeurIPS 2023 unlearning challenge; SCRUB (Kurmanji
-    et al., 2023).
-
-    Args:
-      forget_losses: losses of the unlearned model on D_f, `[F]`.
-      unseen_losses: losses on unseen data of the same classes, `[M]`.
-      splits: number of random splits.
-      seed: draws the splits and cuts the larger set to a random sample of the other's
-        size, so that 50 is what guessing gives.
-      standardize: as in `entropy_mia_member_rate`.
+    random splits that hold out a tenth of either side, of the losses on D_f, `[F]`, and
+    on unseen data of the same classes, `[M]`; the larger set is cut to a random sample
+    of the other's size. `standardize` is that of `entropy_mia_member_rate`. Target: 50,
+    which constant losses give; less is the noise of the splits. Where D_f and unseen
+    data are not one distribution (a long-tailed D_f against a balanced test set),
+    Retrain's value. Source: the starting kit of the NeurIPS 2023 unlearning challenge;
+    SCRUB (Kurmanji et al., 2023).
 
     Raises:
       InputError: fewer than 10 samples a side, losses not finite, `splits` below 1.

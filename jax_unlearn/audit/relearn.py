@@ -57,20 +57,12 @@ def relearn_steps(
     the forget set too. 0 steps say that the loss was low enough to begin with,
     `reached=False` that the limit of steps stopped the run.
 
-    Args:
-      model: the network; outputs are logits `[B, K]`.
-      params: to start from; copied, as `model_state` is.
-      model_state: see `params`.
-      batches: a schedule or a list of the forget samples, gone through as often as
-        needed: `forget_only` or `retain_only` of the forget ids, or plain Batches. One
-        that yields nothing when gone through anew stops the run.
-      optimizer: any optax transformation; starts afresh.
-      key: of the run.
-      loss_below: the loss to come down to, for example that of the original model.
-      limit: largest number of steps.
-      evaluate_on: samples the loss is taken on; default all samples of one pass over
-        `batches`, each id once where the batches carry ids. A random part of D_f makes
-        the evaluation after every step cheap.
+    The model gives logits `[B, K]`; its parameters and state are copied, the optimizer
+    starts afresh. `batches` is a schedule or a list of the forget samples, gone through
+    as often as needed: `forget_only` or `retain_only` of the forget ids, or plain
+    Batches. `loss_below` is, for example, the loss of the original model. The loss is
+    taken on `evaluate_on`, by default all samples of one pass over `batches`, each id
+    once where they carry ids; a random part of D_f makes it cheap.
 
     Raises:
       InputError: batches that are empty, used up, or hold both forget and retain

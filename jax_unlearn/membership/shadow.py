@@ -53,17 +53,10 @@ def train_shadows(
     samples, S models and S batches. Give all samples that may be looked at: retained
     and unseen ones, not those to be forgotten; train as the model attacked.
 
-    Args:
-      model: the network; outputs are logits `[B, K]`.
-      optimizer: any optax transformation.
-      inputs: pytree of arrays `[N, ...]`, two samples or more.
-      labels: true classes, integers `[N]`.
-      key: of everything random.
-      count: S, number of models; for many, several calls need less memory.
-      steps: T, number of updates of each.
-      batch_size: B; M where there are fewer members.
-      share: of the samples that are members, in (0, 1): M = share·N rounded, at least 1
-        and at most N − 1.
+    The model's outputs are logits `[B, K]`, inputs a pytree of arrays `[N, ...]`, N ≥
+    2, labels integers `[N]`. `count` is S (for many, several calls need less memory),
+    `steps` T and `batch_size` B, or M where there are fewer members; M = `share`·N
+    rounded, at least 1 and at most N − 1.
 
     Raises:
       InputError: a number out of range, labels that do not fit.
@@ -125,11 +118,9 @@ def shadow_observations(
     row a model: rows are not independent, so the held-out AUC of an attack trained on
     them describes it on the shadow models, with too small a standard error. Test the
     attack on the model attacked. A pass holds at most `batch_size` of the samples that
-    were given to `train_shadows`, for every model at once.
-
-    Returns:
-      (members, non-members), ready for `train_attacks`: logits `[S·M, K]` of eval mode
-      and labels `[S·M]`, then `[S·(N−M), K]` and `[S·(N−M)]`.
+    were given to `train_shadows`, for every model at once. Logits of eval mode and
+    labels are `[S·M, K]` and `[S·M]`, then `[S·(N−M), K]` and `[S·(N−M)]`, ready for
+    `train_attacks`.
 
     Raises:
       InputError: other samples than the models were trained on, `batch_size` below 1.
