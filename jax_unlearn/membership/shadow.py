@@ -86,16 +86,10 @@ def train_shadows(
             f"inputs hold {total} samples: give 2 or more, members and non-members"
         )
     size = _member_count(total, share)
-    shadows, losses = _train(
-        jax.random.split(key, count),
-        jax.tree.map(jnp.asarray, inputs),
-        jnp.asarray(labels, jnp.int32),
-        model=model,
-        optimizer=optimizer,
-        size=size,
-        steps=steps,
-        batch_size=min(batch_size, size),
-    )
+    samples = jax.tree.map(jnp.asarray, inputs), jnp.asarray(labels, jnp.int32)
+    sizes = {"size": size, "steps": steps, "batch_size": min(batch_size, size)}
+    keys = jax.random.split(key, count)
+    shadows, losses = _train(keys, *samples, model=model, optimizer=optimizer, **sizes)
     finite = np.isfinite(jax.device_get(losses))
     if not finite.all():
         s, step = (int(i) for i in np.argwhere(~finite)[0])
