@@ -124,9 +124,8 @@ class Bench:
 
     def prepared(self, setting: Unlearning, case: Case, original: Trained) -> Job:
         """Return what makes a model forget, not run yet."""
-        given = setting, case.request, original
-        origin = Origin(self.plan.training, case.seed)
-        return self.preparer(*given, seed=case.seed, origin=origin)
+        seed, origin = case.seed, Origin(self.plan.training, case.seed)
+        return self.preparer(setting, case.request, original, seed=seed, origin=origin)
 
     def unlearn(
         self,
@@ -137,9 +136,7 @@ class Bench:
         *,
         keep: bool = True,
     ) -> Unlearned:
-        """Unlearn with one method, whose label names its checkpoint.
-
-        `keep` says whether there is to be one, if the bench keeps any.
+        """Unlearn with one method, whose label names its checkpoint, if one is kept.
 
         Raises:
           NonFiniteError: the loss diverged; names the step.

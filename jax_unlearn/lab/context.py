@@ -173,12 +173,9 @@ class Context:
         make = getattr(data, self.setting.schedule if kind == "both" else kind)
         return make(self.examples, forget, retain, **self.passes())
 
-    def batches(self, part: str, *, seed: int = 0) -> list[Batch]:
+    def batches(self, part: str, *, seed: int = 0, make: Any = None) -> list[Batch]:
         """Return one pass over a part, in batches of the setting's size."""
-        make = data.forget_only if part == "forget" else data.retain_only
-        return self._pass(make, part, seed)
-
-    def _pass(self, make: Any, part: str, seed: int) -> list[Batch]:
+        make = make or (data.forget_only if part == "forget" else data.retain_only)
         ids, size = self.ids(part), self.setting.batch_size
         if self.modality.measured:
             ids = self.some(ids)
@@ -229,7 +226,8 @@ class Context:
         """Return the Fisher information's diagonal of the original on a part."""
         make = functools.partial(oneshot.fisher_information, per=per)
         measure = self._program(("fisher", per), make)
-        return measure(*self.original, self._pass(data.retain_only, part, 0), self.key)
+        batches = self.batches(part, make=data.retain_only)
+        return measure(*self.original, batches, self.key)
 
     def retraining(
         self, part: str, *, seed: int | None = None, **shortened: float

@@ -120,10 +120,7 @@ class Maker:
         return dict(zip(PARTS, np.split(logits, ends[:-1]), strict=True))
 
     def estimate(
-        self,
-        missing: dict[str, list[int]],
-        methods: dict[str, Unlearning],
-        size: int,
+        self, missing: dict[str, list[int]], methods: dict[str, Unlearning], size: int
     ) -> str:
         """Measure a few steps, decide how to run, and say what everything will cost."""
         trainings = [self._training(ORIGINAL, i) for i in range(size)]

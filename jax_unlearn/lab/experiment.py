@@ -33,10 +33,8 @@ def experiment(
 
     The folder is made if missing, and must hold no run, unless that is resumed: models
     found there are not made again, methods and seeds may be added, and `results.json`,
-    which is returned, is written after every seed. `originals` is
-    the folder of another run, whose original models are used. `save_every` are the
-    least seconds between two saves of a model in the making, which a resumed run goes
-    on from; 0 saves every step.
+    which is returned, is written after every seed. `originals` is the folder of another
+    run, whose original models are used; `save_every` is as in `Bench`.
 
     Raises:
       InputError: a folder that holds something else or that another process is

@@ -209,14 +209,9 @@ class Stored(NamedTuple):
     unseen: np.ndarray  # held out of training
     record: dict[str, Any]
 
-    @property
-    def network(self) -> Any:
-        """The network's description."""
-        return self.built.network
-
     def subject(self, dataset: Dataset) -> Subject:
         """Return the network with data that fit it."""
-        return described(self.modality, self.network, dataset)
+        return described(self.modality, self.built.network, dataset)
 
 
 def save_model(

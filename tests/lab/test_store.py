@@ -189,7 +189,7 @@ def test_a_model_comes_back_as_it_was(model):
     kind, subject, trained, path = model
     stored = load_model(path, subject.dataset, modality=kind)
     assert stored.modality is subject.modality
-    assert stored.network == subject.network
+    assert stored.built.network == subject.network
     trees_close(stored.trained.params, trained.params, rtol=0, atol=0)
     trees_close(stored.trained.model_state, trained.model_state, rtol=0, atol=0)
     assert stored.trained.seconds == {"run": 1.5}

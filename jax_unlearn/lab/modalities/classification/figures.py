@@ -18,10 +18,7 @@ from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject
 
 BINS = 20  # of the confidence histograms
-PROBES = {
-    "relearn": "relearn steps",
-    "robustness": "robust accuracy %",
-}
+PROBES = {"relearn": "relearn steps", "robustness": "robust accuracy %"}
 """Names and what they report; the target of both is Retrain's value."""
 
 RATE, LOSS, LIMIT = 0.03, 0.1, 500  # of relearning: SGD until the mean loss; our choice
