@@ -177,6 +177,12 @@ def test_generators_are_built_as_described():
     assert generator.process.num_train_timesteps == 1000
 
 
+def test_a_training_of_no_steps_is_refused():
+    with pytest.raises(InputError) as caught:
+        DiffusionTraining(steps=0)
+    assert str(caught.value) == "steps=0 must be at least 1; try 2000"
+
+
 def test_earlier_names_of_diffusion_models():
     earlier = {"method": "relabel", "keep": 0.5, "harmonizer": "add"}
     today = {"method": "salun", "harmonizer": "none", "keep": 0.5}

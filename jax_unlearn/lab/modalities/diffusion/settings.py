@@ -38,10 +38,6 @@ class DiffusionTraining(Options):
       clip: largest norm of the gradient.
       ema: decay of the moving average of the parameters, which is the model.
       drop: share of images that see the null condition; 0: no guidance later.
-
-    >>> DiffusionTraining(steps=0)
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: steps=0 must be at least 1; try 2000
     """
 
     condition: Condition = "class"
