@@ -115,6 +115,11 @@ class Job(NamedTuple):
     finish: Callable[[UnlearnState], Variables] | None = None
 
     @classmethod
+    def of(cls, lab: Lab, kind: str, method: Callable[..., Unlearner], **told) -> Job:
+        """Return the job of a method over the lab's model, optimizer and batches."""
+        return cls(method(lab.model, lab.optimizer(), **told), lab.schedule(kind))
+
+    @classmethod
     def once(cls, move: Callable[[Params], Params]) -> Job:
         """Return the job of a function of the parameters alone."""
         return cls(None, None, transform=lambda params, state: (move(params), state))

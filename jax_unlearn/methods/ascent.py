@@ -61,15 +61,9 @@ def neggrad_plus(
 ) -> Unlearner:
     """Descend on retain while ascending on forget: α·CE(D_r) − (1−α)·CE(D_f).
 
-    Args:
-      model: the network; outputs are logits `[B, K]`.
-      optimizer: any optax transformation; published: lr 0.01, 5 epochs.
-      alpha: α in [0, 1]; published 0.95 (or 0.9999).
-      forget: loss on forget samples; default −CE.
-      retain: loss on retain samples; default the cross-entropy.
-      weighting: weights of the forget samples; default uniform.
-      harmonizer: joins the two gradients already multiplied by 1−α and α; default sum.
-      model_state: what happens to BatchNorm statistics, see `assemble`.
+    The arguments are those of `assemble`; the losses are −CE and CE unless given, and
+    the harmonizer joins gradients already multiplied by 1−α and α. Published: α of 0.95
+    (or 0.9999), lr 0.01, 5 epochs.
 
     Raises:
       InputError: alpha outside [0, 1].
@@ -127,37 +121,20 @@ class Esd(Options):
 
 
 def _gradient_ascent(lab: Lab, _: Options) -> Job:
-    unlearner = assemble(
-        lab.model,
-        lab.optimizer(),
-        forget=lab.objective("ascend"),
-        weighting=lab.weighting(),
-        model_state=lab.model_state,
-    )
-    return Job(unlearner, lab.schedule("forget"))
+    told = {"weighting": lab.weighting(), "model_state": lab.model_state}
+    return Job.of(lab, "forget", assemble, forget=lab.objective("ascend"), **told)
 
 
 def _neggrad_plus(lab: Lab, options: NegGradPlus) -> Job:
-    unlearner = neggrad_plus(
-        lab.model,
-        lab.optimizer(),
-        alpha=options.alpha,
-        forget=lab.objective("ascend"),
-        retain=lab.objective("remember"),
-        **lab.joint(),
-    )
-    return Job(unlearner, lab.schedule("both"))
+    losses = {"forget": lab.objective("ascend"), "retain": lab.objective("remember")}
+    told = {"alpha": options.alpha, **lab.joint()}
+    return Job.of(lab, "both", neggrad_plus, **losses, **told)
 
 
 def _esd(lab: Lab, options: Esd) -> Job:
-    unlearner = assemble(
-        lab.model,
-        lab.optimizer(),
-        forget=lab.objective("guide", strength=options.guidance),
-        retain=lab.objective("remember"),
-        **lab.joint(),
-    )
-    return Job(unlearner, lab.schedule("both"))
+    guide = lab.objective("guide", strength=options.guidance)
+    told = {"retain": lab.objective("remember"), **lab.joint()}
+    return Job.of(lab, "both", assemble, forget=guide, **told)
 
 
 GRADIENT_ASCENT = (

@@ -237,11 +237,7 @@ def _eval_mode(loss: LossFn | None) -> LossFn | None:
 
 
 def _join(first: Array, second: Array) -> Array:
-    """Return the rows of both, in turns of the smallest whole ratio.
-
-    One after the other would send rows from device to device where both batches are
-    spread: in turns, each device joins its own.
-    """
+    """Return the rows of both in turns, so that each device joins rows of its own."""
     turns = max(math.gcd(len(first), len(second)), 1)
     parts = [rows.reshape(turns, -1, *rows.shape[1:]) for rows in (first, second)]
     return jnp.concatenate(parts, axis=1).reshape(-1, *first.shape[1:])

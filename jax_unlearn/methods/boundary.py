@@ -31,14 +31,9 @@ def boundary_shrink(
     """Shrink the forgotten class (BS): minimise (1/n) Σ w_i CE(f(x_i), y'_i) over D_f.
 
     y' is the nearest wrong class under the original model, from
-    `ju.objectives.boundary_labels`. Reads `UnlearnBatch.forget` alone.
-
-    Args:
-      model: the network; outputs are logits `[B, K]`.
-      optimizer: any optax transformation; published: lr 1e-6 to 1e-5, 10 epochs.
-      labels: y' by sample id, table `i32[N]`.
-      weighting: weights of the forget samples; default uniform.
-      model_state: what happens to BatchNorm statistics, see `assemble`.
+    `ju.objectives.boundary_labels`: the `labels`, a table `i32[N]` by sample id. The
+    other arguments are those of `assemble`; reads `UnlearnBatch.forget` alone.
+    Published: lr 1e-6 to 1e-5, 10 epochs.
 
     Raises:
       InputError: labels that are not one integer a sample; a batch without `index`.
@@ -64,12 +59,7 @@ def boundary_shrink(
 
 
 class BoundaryExpandData(NamedTuple):
-    """What `boundary_expand` carries in `UnlearnState.objective_state`.
-
-    Attributes:
-      neuron: the extra class, `{"kernel": f32[D], "bias": f32[]}`.
-      inner: arrays of the objectives.
-    """
+    """The extra class, `{"kernel": f32[D], "bias": f32[]}`, and the inner arrays."""
 
     neuron: PyTree
     inner: PyTree
@@ -120,14 +110,8 @@ def boundary_expand(
 
     >>> import jax_unlearn as ju
     >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
-    >>> alg = boundary_expand(
-    ...     model,
-    ...     model,
-    ...     optax.sgd(0.1),
-    ...     head_optimizer=optax.sgd(0.1),
-    ...     num_classes=2,
-    ...     width=2,
-    ... )
+    >>> told = dict(head_optimizer=optax.sgd(0.1), num_classes=2, width=2)
+    >>> alg = boundary_expand(model, model, optax.sgd(0.1), **told)
     >>> state = alg.init(jnp.float32(2.0), ())
     >>> print(state.params, state.objective_state.neuron["kernel"].shape)
     2.0 (2,)
@@ -239,14 +223,8 @@ def _boundary_shrink(lab: Lab, options: BoundaryShrink) -> Job:
     )
     table = np.zeros(len(lab.examples.labels), np.int32)
     table[forget] = np.asarray(drawn)
-    unlearner = boundary_shrink(
-        lab.model,
-        lab.optimizer(),
-        labels=jnp.asarray(table),
-        weighting=lab.weighting(),
-        model_state=lab.model_state,
-    )
-    return Job(unlearner, lab.schedule("forget"))
+    told = {"weighting": lab.weighting(), "model_state": lab.model_state}
+    return Job.of(lab, "forget", boundary_shrink, labels=jnp.asarray(table), **told)
 
 
 def _boundary_expand(lab: Lab, _: Options) -> Job:

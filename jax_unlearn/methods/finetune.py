@@ -56,13 +56,8 @@ def l1_sparse(
 ) -> Unlearner:
     """Fine-tune under a fading ℓ1 penalty: CE(D_r) + γ_t‖θ‖₁, γ_t from γ to 0.
 
-    Args:
-      model: the network; outputs are logits `[B, K]`.
-      optimizer: any optax transformation.
-      penalty: γ ≥ 0, published 1e-4 to 5e-4.
-      steps: number of steps over which γ_t falls linearly to 0.
-      retain: loss on retain samples; default the cross-entropy.
-      model_state: what happens to BatchNorm statistics, see `assemble`.
+    γ is the `penalty`, published 1e-4 to 5e-4; γ_t falls linearly over the `steps`. The
+    other arguments are those of `assemble`, the loss CE unless given.
 
     Raises:
       InputError: negative penalty, or steps below 1.
@@ -137,13 +132,8 @@ class L1Sparse(Options):
 
 
 def _finetune(lab: Lab, _: Options) -> Job:
-    unlearner = assemble(
-        lab.model,
-        lab.optimizer(),
-        retain=lab.objective("remember"),
-        model_state=lab.model_state,
-    )
-    return Job(unlearner, lab.schedule("retain"))
+    told = {"retain": lab.objective("remember"), "model_state": lab.model_state}
+    return Job.of(lab, "retain", assemble, **told)
 
 
 def _l1_sparse(lab: Lab, options: L1Sparse) -> Job:
@@ -175,10 +165,8 @@ L1_SPARSE = (
     .tries(learning_rate=(0.03, 0.1, 0.2), penalty=(1e-4, 1e-3), epochs=(5,))
 )
 
-RETRAIN = Card.of(_retrain, "Retrain", source="–").but(
-    reads=("retain", "training"),
-    cost="T·R",
-    kind="training",
-    weighs=False,
-    step_reads=("length",),
+RETRAIN = (
+    Card.of(_retrain, "Retrain", source="–")
+    .but(reads=("retain", "training"), cost="T·R", kind="training", weighs=False)
+    .but(step_reads=("length",))
 )

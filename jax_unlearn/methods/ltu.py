@@ -170,9 +170,8 @@ def meta_unlearn(
     >>> import jax_unlearn as ju
     >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
     >>> up, down = objectives.ascent(model), objectives.descent(model)
-    >>> alg = meta_unlearn(
-    ...     model, optax.sgd(0.1), relabel=up, remember=down, audits=[up, up], queries=1
-    ... )
+    >>> told = dict(relabel=up, remember=down, audits=[up, up], queries=1)
+    >>> alg = meta_unlearn(model, optax.sgd(0.1), **told)
     >>> x = Batch(jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([0, 1]))
     >>> state = alg.init(jnp.float32(2.0), ())
     >>> state, info = alg.step(state, ju.UnlearnBatch(x, x), jax.random.key(0))

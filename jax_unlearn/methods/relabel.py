@@ -36,14 +36,8 @@ def random_label(
     With `weighting=ju.weights.falw(counts)`, `forward="merged"` and the whole unseen
     set as reference it is FaLW's Algorithm 1; with `ju.weights.loreun(...)`, RL+LoReUn.
 
-    Args:
-      model: the network; outputs are logits `[B, K]`.
-      optimizer: any optax transformation; published: lr 0.01 to 0.1, 10 epochs.
-      num_classes: K.
-      redraw: new labels at every step instead of one draw a sample.
-      exclude_true: draw over the other K − 1 classes (published form) or over all K.
-      seed: of the fixed labels.
-      **options: `weighting`, `harmonizer`, `model_state` and `forward` of `assemble`.
+    The labels' arguments are those of `objectives.random_label`, the others those of
+    `assemble`. Published: lr 0.01 to 0.1, 10 epochs.
 
     Raises:
       InputError: as `assemble` and `objectives.random_label`.
@@ -85,13 +79,9 @@ def salun(
 ) -> Unlearner:
     """Relabel only the salient weights (SalUn): RL under m = 1(|∇ℓ_f(θ_o)| large).
 
-    Args:
-      model: the network; outputs are logits `[B, K]`.
-      optimizer: any optax transformation; published: lr 0.013 (CIFAR-10, 10 %).
-      mask: from `ju.masks.gradient_saliency`, keep 0.5 in the paper.
-      num_classes: K.
-      legacy: leaky mask of the code public until 2026, see `ju.masks.masked`.
-      **options: as `random_label`.
+    The mask m is from `ju.masks.gradient_saliency`, keep 0.5 in the paper; `legacy` is
+    that of `ju.masks.masked`, a leaky mask. The other arguments are those of
+    `random_label`. Published: lr 0.013 (CIFAR-10, 10 %).
 
     Raises:
       InputError: at `init`, if the mask does not fit the parameters.
@@ -122,12 +112,8 @@ def salun_soft(
 ) -> Unlearner:
     """Relabel under a pull to the original weights (SalUn-soft): no mask to prepare.
 
-    Args:
-      model: the network; outputs are logits `[B, K]`.
-      optimizer: any optax transformation.
-      threshold: soft threshold of the change a step, see `ju.masks.soft_threshold`.
-      num_classes: K.
-      **options: as `random_label`.
+    The threshold is that of `ju.masks.soft_threshold`, on the change a step; the other
+    arguments are those of `random_label`.
 
     Raises:
       InputError: negative threshold.
@@ -162,14 +148,9 @@ def amnesiac_relabel(
     published methods differ in the schedule only, RL also being run as forget passes
     and retain passes in turn.
 
-    Args:
-      model: the network; outputs are logits `[B, K]`.
-      optimizer: published: the one the model was trained with, which goes on (Adam of
-        lr 1e-3, batch 64, up to 10 epochs).
-      num_classes: K.
-      seed: of the labels.
-      **options: `weighting`, `harmonizer`, `model_state` and `forward` of `assemble`;
-        the last is "merged" unless told, as published.
+    The arguments are those of `random_label`, `forward` being "merged" unless told.
+    Published: the optimizer the model was trained with, which goes on (Adam of lr 1e-3,
+    batch 64, up to 10 epochs).
 
     Raises:
       InputError: as `random_label`.
@@ -199,14 +180,9 @@ def endpoint_transport(
 ) -> Unlearner:
     """Send every forget sample to an unseen prediction of its class and quantile.
 
-    Minimises Σ w_i CE(t_i, f(x_i)) on D_f beside CE on D_r, without overshooting.
-
-    Args:
-      model: the network; outputs are logits `[B, K]`.
-      optimizer: any optax transformation.
-      targets: table `f32[N, K]` by sample id, from `ju.objectives.transport_targets`
-        and `target_table`.
-      **options: `weighting`, `harmonizer`, `model_state` and `forward` of `assemble`.
+    Minimises Σ w_i CE(t_i, f(x_i)) on D_f beside CE on D_r, without overshooting. The
+    targets are a table `f32[N, K]` by sample id, from `ju.objectives.transport_targets`
+    and `target_table`; the other arguments are those of `assemble`.
 
     Source: our choice.
 
@@ -289,14 +265,8 @@ def _endpoint_transport(lab: Lab, options: EndpointTransport) -> Job:
     )
     size = len(lab.examples.labels)
     table = objectives.target_table(lab.ids("forget"), targets, size)
-    unlearner = endpoint_transport(
-        lab.model,
-        lab.optimizer(),
-        targets=jnp.asarray(table),
-        **lab.joint(),
-        **lab.forward(),
-    )
-    return Job(unlearner, lab.schedule("both"))
+    told = {"targets": jnp.asarray(table), **lab.joint(), **lab.forward()}
+    return Job.of(lab, "both", endpoint_transport, **told)
 
 
 RANDOM_LABEL = (
@@ -305,24 +275,15 @@ RANDOM_LABEL = (
     .tries(learning_rate=(0.001, 0.003, 0.01), epochs=(2, 5))
 )
 
-SALUN = RANDOM_LABEL.but(
-    name="salun",
-    label="SalUn",
-    title="SalUn",
-    source="arXiv 2310.12508",
-    reads=("forget", "retain", "original"),
-    cost="E·(R + F) + F",
-    salient=True,
+SALUN = (
+    RANDOM_LABEL.but(name="salun", label="SalUn", title="SalUn", salient=True)
+    .but(source="arXiv 2310.12508", reads=("forget", "retain", "original"))
+    .but(cost="E·(R + F) + F")
 )
 
 SALUN_SOFT = RANDOM_LABEL.but(
-    name="salun_soft",
-    label="SalUn-soft",
-    title="SalUn-soft",
-    source="arXiv 2310.12508",
-    build=_salun_soft,
-    options=SalunSoft,
-)
+    name="salun_soft", label="SalUn-soft", title="SalUn-soft"
+).but(source="arXiv 2310.12508", build=_salun_soft, options=SalunSoft)
 
 ENDPOINT_TRANSPORT = (
     Card.of(_endpoint_transport, "Endpoint transport")
@@ -331,9 +292,8 @@ ENDPOINT_TRANSPORT = (
     .tries(learning_rate=(0.03, 0.1, 0.2), epochs=(3, 8))
 )
 
-AMNESIAC_RELABEL = RANDOM_LABEL.but(
-    name="amnesiac_relabel",
-    label="Amnesiac (relabel)",
-    title="Amnesiac, relabelled",
-    source="arXiv 2010.10981",
-).tries(learning_rate=(1e-4, 3e-4, 1e-3), epochs=(1, 3), optimizer=("adam",))
+AMNESIAC_RELABEL = (
+    RANDOM_LABEL.but(name="amnesiac_relabel", label="Amnesiac (relabel)")
+    .but(title="Amnesiac, relabelled", source="arXiv 2010.10981")
+    .tries(learning_rate=(1e-4, 3e-4, 1e-3), epochs=(1, 3), optimizer=("adam",))
+)

@@ -23,14 +23,9 @@ def partial_reset(
 ) -> Params:
     """Return parameters that keep a part of what they hold, before training goes on.
 
-    θ ← λ θ + κ θ_fresh. λ = 1, κ = 0 is a warm restart, which forgets nothing; λ = 0,
-    κ = 1 a start from scratch.
-
-    Args:
-      params: θ, a pytree.
-      fresh: θ_fresh, of the same structure, shapes and dtypes: a new initialisation.
-      shrink: λ ≥ 0.
-      perturb: κ ≥ 0.
+    θ ← λ θ + κ θ_fresh, with λ = `shrink`, κ = `perturb` and θ_fresh a new
+    initialisation of the same structure, shapes and dtypes. λ = 1, κ = 0 is a warm
+    restart, which forgets nothing; λ = 0, κ = 1 a start from scratch.
 
     Raises:
       InputError: λ or κ is negative or not finite.
@@ -98,10 +93,8 @@ SHORT_RETRAIN = (
     .tries(share=(0.1, 0.2, 0.3), rate=(1.0, 2.0))
 )
 
-PARTIAL_RESET = SHORT_RETRAIN.but(
-    name="partial_reset",
-    label="Partial reset",
-    title="Partial reset",
-    build=_partial_reset,
-    options=PartialReset,
-).tries(share=(0.1, 0.2, 0.3), shrink=(0.3, 0.4, 0.6), rate=(1.0, 2.0))
+PARTIAL_RESET = (
+    SHORT_RETRAIN.but(name="partial_reset", build=_partial_reset, options=PartialReset)
+    .but(label="Partial reset", title="Partial reset")
+    .tries(share=(0.1, 0.2, 0.3), shrink=(0.3, 0.4, 0.6), rate=(1.0, 2.0))
+)

@@ -25,13 +25,8 @@ def sfron_strength(
 ) -> Array:
     """Return the strength of the ascent: s_t = peak·(1 + cos(π t/T))/2.
 
-    Args:
-      step: t ≥ 0; beyond T the strength stays 0.
-      steps: T ≥ 1.
-      peak: strength at t = 0.
-
-    Returns:
-      `f32[]`, or of the shape of `step`.
+    With t = `step` ≥ 0, beyond T = `steps` the strength stays 0. It is `f32[]`, or of
+    the shape of `step`.
 
     Reference: Huang et al., arXiv 2409.19732; peak 25 in the authors' code.
 
@@ -44,14 +39,7 @@ def sfron_strength(
 
 
 class SfronData(NamedTuple):
-    """What `sfron` carries in `UnlearnState.objective_state`.
-
-    Attributes:
-      mask: weights the ascent may move, pytree of bool.
-      forget_rate: of the ascent, `f32[]`.
-      inner: arrays of the retain objective.
-      climb: arrays of the forget objective.
-    """
+    """The ascent's mask and rate, and the arrays of both objectives, in the state."""
 
     mask: PyTree
     forget_rate: Array
@@ -114,9 +102,8 @@ def sfron(
 
     >>> import jax_unlearn as ju
     >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
-    >>> alg = sfron(
-    ...     model, optax.sgd(0.0), mask=jnp.array(True), steps=9, forget_rate=0.1
-    ... )
+    >>> told = dict(mask=jnp.array(True), steps=9, forget_rate=0.1)
+    >>> alg = sfron(model, optax.sgd(0.0), **told)
     >>> x = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
     >>> state, info = alg.step(state, ju.UnlearnBatch(x, x), jax.random.key(0))

@@ -54,11 +54,7 @@ def stepping(
     data: PyTree,
     model_state: str,
 ) -> Unlearner:
-    """Make an `Unlearner` of the function that returns a step's gradient.
-
-    It carries the state of the weighting, and `data`, the arrays of the objectives, as
-    `objective_state`; `init` copies all of it. "frozen" leaves the model state alone.
-    """
+    """Make an `Unlearner` of a step's gradient; `data` becomes `objective_state`."""
     _validate.choice("model_state", model_state, "sequential", "retain", "frozen")
     frozen = model_state == "frozen"
     minimiser = optax.with_extra_args_support(optimizer)
@@ -113,10 +109,7 @@ class Weigher(NamedTuple):
 def forget_gradient(
     weigher: Weigher, loss: LossFn, state: UnlearnState, batch: UnlearnBatch, *, key
 ) -> tuple[Params, WeightedGradInfo]:
-    """Return the weighted gradient of the step's forget batch; see `weighted_grad`.
-
-    The carry is the next state of the weighting.
-    """
+    """Return the weighted gradient of the step's forget batch; see `weighted_grad`."""
     forget = cast(Batch, batch.forget)
 
     def losses_fn(params: Params):
@@ -129,10 +122,7 @@ def forget_gradient(
 def weights_of(
     weigher: Weigher, loss: LossFn, state: UnlearnState, batch: UnlearnBatch
 ) -> Callable[[Array, Aux], tuple[Array, PyTree]]:
-    """Return the weights function of the step's forget batch, for `weighted_grad`.
-
-    An objective with a pass of its own makes that pass over the reference batch too.
-    """
+    """Return the weights function of the step's forget batch, for `weighted_grad`."""
     forget_batch, unseen = cast(Batch, batch.forget), batch.reference
 
     def reference() -> Sample:

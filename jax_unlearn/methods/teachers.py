@@ -57,16 +57,10 @@ def scrub(
     still until its first min-step, after which the divergence grows by a factor a step:
     it wants a higher rate or more epochs than published.
 
-    Args:
-      model: the network of student and teacher; outputs are logits `[B, K]`.
-      optimizer: of the student; published: SGD of lr 5e-4, momentum 0.9, weight decay
-        5e-4, 3 epochs of which the first 2 hold max-steps.
-      teacher_params: θ_o; a copy travels frozen in the state.
-      teacher_state: its model state; it runs in eval mode.
-      alpha: α ≥ 0.
-      gamma: γ ≥ 0.
-      temperature: T > 0.
-      **options: `weighting`, `harmonizer`, `model_state` and `forward` of `assemble`.
+    The teacher θ_o, a copy of which travels frozen in the state and runs in eval mode,
+    α, γ ≥ 0 and T > 0 are those of `objectives.imitate`, the other arguments those of
+    `assemble`. Published: SGD of lr 5e-4, momentum 0.9, weight decay 5e-4, 3 epochs of
+    which the first 2 hold max-steps.
 
     Raises:
       InputError: as `objectives.repel` and `objectives.imitate`.
@@ -113,19 +107,11 @@ def bad_teacher(
     """Follow an untrained network on D_f and the original model on D_r.
 
     Minimises T²·Σ w_i KL(θ_random ‖ θ) on D_f and T²·KL(θ_o ‖ θ) on D_r, no labels
-    used. Published code shuffles both sets into the same batches: `forward="merged"`
-    with `ju.data.merged`.
-
-    Args:
-      model: the network of student and teachers; outputs are logits `[B, K]`.
-      optimizer: of the student; published: Adam of lr 1e-4, 1 epoch over D_f and 30 %
-        of D_r (`ju.data.retain_subset`), batch 256.
-      teacher_params: θ_o; a copy travels frozen in the state.
-      teacher_state: its model state; teachers run in eval mode.
-      incompetent_params: θ_random, of `model.init` with a key of its own.
-      incompetent_state: its model state, likewise.
-      temperature: T > 0; published 1.
-      **options: `weighting`, `harmonizer`, `model_state` and `forward` of `assemble`.
+    used. Copies of the teachers, θ_o and θ_random, which is of `model.init` with a key
+    of its own, travel frozen in the state and run in eval mode. The other arguments are
+    those of `assemble`, T > 0. Published: T of 1, Adam of lr 1e-4, 1 epoch over D_f and
+    30 % of D_r (`ju.data.retain_subset`), batch 256, both sets shuffled into the same
+    batches: `forward="merged"` with `ju.data.merged`.
 
     Raises:
       InputError: as `assemble` and `objectives.distill`.
