@@ -85,10 +85,7 @@ class UpdateLog:
             self.updates.append(jax.tree.map(np.subtract, self._params, before))
 
     def touched(self, forget_ids: Any) -> np.ndarray:
-        """Return which entries held a forget sample, `bool[entries]`.
-
-        Args:
-          forget_ids: ids `[F]`.
+        """Return which entries held a sample of the ids `[F]`, `bool[entries]`.
 
         Raises:
           InputError: an id that was not watched.
@@ -110,14 +107,9 @@ def amnesiac(params: Params, updates: Sequence[PyTree], touched: Any) -> Params:
     optimizer has no memory (plain SGD). It is published to be followed by some training
     on the retain set. BatchNorm statistics are not taken back.
 
-    Args:
-      params: the trained parameters.
-      updates: Δ_t, T pytrees like `params`, from an `UpdateLog`.
-      touched: S, `bool[T]`.
-
-    Returns:
-      Parameters of the same structure, shapes and dtypes, summed in float64 on the
-      host; `params` where no update is touched.
+    The `updates` of an `UpdateLog` are Δ_t, T pytrees like the trained parameters, and
+    `touched`, `bool[T]`, is S. The sum is made in float64 on the host; without a
+    touched update it is `params`.
 
     Raises:
       InputError: `touched` is not `bool[T]`, updates not shaped like `params`.

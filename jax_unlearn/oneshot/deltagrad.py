@@ -181,7 +181,7 @@ def deltagrad(
         numbers = jnp.arange(path.rates.shape[0])
         planned = (numbers < burn_in) | ((numbers - burn_in + 1) % period == 0)
         body = _replay_step(_raveled(loss_fn, *variables)[1], path, batch, positions)
-        empty = _Pairs(*jnp.zeros((2, history, path.params.shape[1]), jnp.float32))
+        empty = tuple(jnp.zeros((2, history, path.params.shape[1]), jnp.float32))
         inputs = (path.params[:-1], path.grads, path.rates, planned)
         (theta, _), flags = jax.lax.scan(body, (path.params[0], empty), inputs)
         return theta, flags
@@ -210,7 +210,7 @@ def deltagrad(
 
 
 def _replay_step(gradient, path: Path, batch: Batch, positions: Array):
-    """Return the step of a replay, to be scanned over the path."""
+    """Return the step of a replay; of pairs (s, y), see `lbfgs_product`."""
     gone = jax.tree.map(lambda leaf: leaf[positions], batch)._replace(mask=None)
     total = jnp.sum(counted(batch)).astype(jnp.float32)
     fewer = jnp.float32(positions.shape[0])
@@ -223,20 +223,20 @@ def _replay_step(gradient, path: Path, batch: Batch, positions: Array):
         s, y = theta - old, full - old_slope
         bent = _dot(s, y) > 0
         added = jax.tree.map(
-            lambda old, new: jnp.concatenate([old[1:], new[None]]), pairs, _Pairs(s, y)
+            lambda old, new: jnp.concatenate([old[1:], new[None]]), pairs, (s, y)
         )
         pairs = jax.tree.map(lambda a, b: jnp.where(bent, a, b), added, pairs)
         return full, pairs, ~bent & jnp.any(s != 0)
 
     def estimated(theta, old, old_slope, pairs):
-        moved = lbfgs_product(pairs.s, pairs.y, theta - old)
-        return old_slope + moved, pairs, jnp.bool_(False)
+        s, y = pairs
+        return old_slope + lbfgs_product(s, y, theta - old), pairs, jnp.bool_(False)
 
     def body(carry, inputs):
         theta, pairs = carry
         old, old_slope, rate, planned = inputs
         # without a pair there is nothing to estimate from
-        exact = planned | ~jnp.any(pairs.s[-1] != 0)
+        exact = planned | ~jnp.any(pairs[0][-1] != 0)
         full, pairs, rejected = jax.lax.cond(
             exact, evaluated, estimated, theta, old, old_slope, pairs
         )
@@ -254,14 +254,9 @@ def lbfgs_product(s: Array, y: Array, v: Array) -> Array:
     below its diagonal D and σ = s·y/s·s of the last pair. B s_m = y_m; B does not
     depend on the lengths of the pairs.
 
-    Args:
-      s: differences of parameters, oldest first, `f32[m, P]`; a row of zeros is no
-        pair.
-      y: differences of gradients, s_i·y_i > 0, `f32[m, P]`.
-      v: `f32[P]`.
-
-    Returns:
-      B·v, `f32[P]`; 0 if the last pair is none.
+    The rows of s, `f32[m, P]`, are differences of parameters, oldest first, those of y
+    of gradients, s_i·y_i > 0; a row of zeros is no pair. B·v is `f32[P]` as v, 0 if the
+    last pair is none.
 
     Reference: Byrd, Nocedal and Schnabel, Mathematical Programming 63, 1994, thm 2.3.
 
@@ -281,13 +276,6 @@ def lbfgs_product(s: Array, y: Array, v: Array) -> Array:
     middle = jnp.block([upper, [lower.T, -jnp.diag(jnp.diag(inner)) - ones]])
     sides = jnp.concatenate([sigma * s, y])
     return sigma * v - _dot(jnp.linalg.solve(middle, _dot(sides, v)), sides)
-
-
-class _Pairs(NamedTuple):
-    """Differences of parameters and of gradients, oldest first, `f32[m, P]` each."""
-
-    s: Array
-    y: Array
 
 
 def _check_finite(what: str, finite: np.ndarray) -> None:

@@ -46,14 +46,8 @@ def woodfisher(
     That is v/λ − c·g_1 for a number c, whatever the other gradients: not F⁻¹v unless
     all g_i are parallel. Where n + o·g_i = 0 the gradient is skipped.
 
-    Args:
-      v: `f32[P]`.
-      gradients: G, one g_i a row, `f32[n, P]`.
-      damping: λ > 0; the public code has 1.
-      form: "published" or "exact".
-
-    Returns:
-      `f32[P]`; v/λ if n = 0.
+    The rows of G, `f32[n, P]`, are the gradients g_i; the damping λ > 0 is 1 in the
+    public code. The result is `f32[P]` as v; v/λ if n = 0.
 
     Raises:
       InputError: unknown form, damping not positive.
@@ -206,10 +200,8 @@ def _check_form(form: str, damping: float | Array) -> None:
 
 @jax.jit
 def _published(v_along: Array, first_along: Array, damping: float | Array) -> Array:
-    """Return c of k = v/λ − c·g_1 from the products of v and g_1 with all g_i, `[n]`.
-
-    o = r·g_1 throughout, so the recursion on vectors is one on c and r.
-    """
+    """Return c of k = v/λ − c·g_1 from the products of v and g_1 with all g_i."""
+    # o = r·g_1 throughout, so the recursion on vectors is one on c and r
     count, damping = jnp.float32(v_along.shape[0]), jnp.float32(damping)
 
     def body(carry, dots):
@@ -246,10 +238,7 @@ def _first(batches: list[Batch], samples: int) -> list[Batch]:
 
 
 def _jacobian(loss_fn: LossFn, params: Params, model_state: ModelState):
-    """Return the products with J = [g_i] of a batch: u -> J·u `[B]`, a -> Jᵀ·a.
-
-    Masked rows of J are 0.
-    """
+    """Return the products with J = [g_i], masked rows 0: u -> J·u `[B]`, a -> Jᵀ·a."""
 
     def losses_fn(center, batch, key):
         cast = optax.tree.cast_like(center, params)

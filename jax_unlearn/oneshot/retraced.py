@@ -14,11 +14,7 @@ SAME = 1e-3  # how far, relatively, a path gone again may end from the original
 
 
 def check_same(lab: Lab, params: Params) -> None:
-    """Refuse an original that its training, gone through again, does not lead to.
-
-    Raises:
-      InputError: the distance is more than a thousandth of the parameters' norm.
-    """
+    """Refuse an original that its training, gone through again, does not lead to."""
     original = lab.original[0]
     distance = _norm(jax.tree.map(jnp.subtract, params, original))
     size = _norm(original)

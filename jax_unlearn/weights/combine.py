@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from jax_unlearn.cards import Lab, NoOptions, WeightingCard
+from jax_unlearn.cards import WeightingCard
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Sample, Weighting
 
@@ -111,9 +111,6 @@ def schedule(weighting: Weighting, strength: Callable[[Array], Array]) -> Weight
     return Weighting(lambda: (weighting.init(), jnp.int32(0)), update)
 
 
-def _uniform(lab: Lab, options: NoOptions) -> Weighting:
-    del lab, options
-    return uniform()
-
-
-UNIFORM = WeightingCard.of(_uniform, "uniform", "all alike", "–").but(shared=True)
+UNIFORM = WeightingCard(
+    "uniform", "uniform", "all alike", lambda lab, options: uniform(), source="–"
+).but(shared=True)

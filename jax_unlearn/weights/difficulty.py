@@ -76,17 +76,10 @@ def gradient_norms(
     *,
     chunk: int = 32,
 ) -> Array:
-    """Return ‖∇_θ ℓ_i‖₂ of every sample, as a table for `by_table`.
+    """Return ‖∇_θ ℓ_i‖₂ of every sample, `f32[B]`, as a table for `by_table`.
 
-    Args:
-      loss_fn: in eval mode, such as `objectives.descent(model)._replace(train=False)`.
-      params: where the gradient is taken.
-      model_state: read, not changed.
-      batch: samples `[B, ...]`.
-      chunk: samples differentiated together, each on its own; bounds the memory.
-
-    Returns:
-      Norms `f32[B]`.
+    The loss is in eval mode, such as `objectives.descent(model)._replace(train=False)`.
+    So many samples as `chunk` are differentiated together, which bounds the memory.
 
     Raises:
       InputError: an `Objective` in train mode.
@@ -117,9 +110,5 @@ EL2N = WeightingCard(
 ).but(source="score: arXiv 2107.07075", options=Loreun, reads="logits", shared=True)
 
 MARGIN = EL2N.but(
-    name="margin",
-    label="margin",
-    title="by the logit margin",
-    build=lambda lab, options: margin(**vars(options)),
-    source="our choice",
-)
+    name="margin", label="margin", title="by the logit margin", source="our choice"
+).but(build=lambda lab, options: margin(**vars(options)))

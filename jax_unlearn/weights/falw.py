@@ -42,11 +42,8 @@ def class_stats(
 ) -> ClassStats:
     """Return mean and population standard deviation of the confidence by class.
 
-    Args:
-      probs_true: true-class probabilities `[N]`.
-      labels: classes, integers `[N]`.
-      num_classes: K.
-      where: `bool[N]`, samples that count.
+    Of true-class probabilities `[N]` and classes, integers `[N]`, those samples count
+    that `where`, `bool[N]`, marks.
 
     Reference: FaLW, arXiv 2601.18650, Algorithm 1 (the floor 1e-8 included).
 
@@ -96,12 +93,8 @@ def shrink(stats: ClassStats, *, pseudo_count: float | Array) -> ClassStats:
 def class_balance(counts: Array, *, tau: float | Array) -> Array:
     """Return the balance factor B_k = (N_f/(C·N_{f,k}))^τ.
 
-    Args:
-      counts: N_{f,k}, forget samples by class, `[K]`; C = K.
-      tau: τ ≥ 0; 0 switches the factor off (B = 1).
-
-    Returns:
-      B `f32[K]`; 1 for classes without forget samples.
+    The `counts`, `[K]`, are N_{f,k}, forget samples by class, and C = K. B, `f32[K]`,
+    is 1 for classes without forget samples; τ = 0 switches the factor off (B = 1).
 
     Reference: FaLW, arXiv 2601.18650, equation 6; τ tuned in [0.1, 0.2].
 
@@ -121,14 +114,9 @@ def falw_weights(
     w → 2 for a sample still far more confident than unseen data, 1 at their mean, → 0
     far below. For B > 1 the slope at z = 0 is infinite: never differentiate it.
 
-    Args:
-      probs_true: p_i, `[B]`.
-      labels: classes c, integers `[B]`.
-      stats: moments of unseen data.
-      balance: B_k, `[K]`.
-
-    Returns:
-      Weights `f32[B]` in [0, 2]; 1 for classes absent from `stats` (count 0).
+    p_i, `[B]`, are the true-class probabilities of samples of the classes c, integers
+    `[B]`; the moments are of unseen data, the balance is B_k, `[K]`. Weights, `f32[B]`,
+    are in [0, 2]; 1 for classes absent from `stats` (count 0).
 
     Reference: FaLW, arXiv 2601.18650, equations 5 to 7.
 
@@ -374,18 +362,18 @@ class Falw(Options):
 
 def _falw(lab: Lab, options: Falw) -> Weighting:
     counts = jnp.bincount(jnp.asarray(lab.labels("forget")), length=lab.num_classes)
+
+    def original() -> Estimator:
+        true, labels = lab.confidence("unseen"), jnp.asarray(lab.labels("unseen"))
+        return anchored(class_stats(jnp.asarray(true), labels, lab.num_classes))
+
     made = {
         "exact": exact,
         "every": lambda: every(options.every),
         "streaming": lambda: streaming(decay=options.decay),
-        "anchored": lambda: anchored(_unseen_stats(lab)),
+        "anchored": original,
     }
     return falw(counts, tau=options.tau, estimator=made[options.estimator]())
-
-
-def _unseen_stats(lab: Lab) -> ClassStats:
-    true, labels = lab.confidence("unseen"), lab.labels("unseen")
-    return class_stats(jnp.asarray(true), jnp.asarray(labels), lab.num_classes)
 
 
 def _reference(options: Falw) -> str:

@@ -69,15 +69,8 @@ def softmin_weights(
 ) -> Array:
     """Weight samples by exp(−score/τ): the smaller the score, the more weight.
 
-    Args:
-      scores: finite, `[B]`.
-      temperature: τ > 0; see `Softmin`.
-      where: `bool[B]`, samples that count; the others get weight 0.
-      normalize: "mean_one" or "none".
-      relative: τ in standard deviations of the counted scores.
-
-    Returns:
-      Weights `f32[B]`; all 0 if no sample counts.
+    Scores, `[B]`, are finite; samples that `where`, `bool[B]`, does not mark get weight
+    0, all if none is marked. The other arguments are those of `Softmin`.
 
     Raises:
       InputError: unknown `normalize`; a temperature that is a number and not positive.
@@ -104,16 +97,9 @@ def loreun_weights(
     n·exp(−ℓ_i/τ)/Σ_j exp(−ℓ_j/τ). `none`: w_i = exp(−ℓ_i/τ) ≤ 1, so that the pressure
     decays as samples are forgotten.
 
-    Args:
-      losses: loss on the true target, `[B]`: cross-entropy, denoising error, …
-      temperature: τ > 0; overfitted nets, of losses of 1e-3…5e-2, want a low one, or
-        `relative`.
-      where: `bool[B]`, samples that count.
-      normalize: "mean_one" or "none".
-      relative: τ in standard deviations of the losses.
-
-    Returns:
-      Weights `f32[B]`.
+    The losses, `[B]`, are on the true target: cross-entropy, denoising error, … The
+    other arguments and the weights are those of `softmin_weights`; overfitted nets, of
+    losses of 1e-3…5e-2, want a low temperature, or `relative`.
 
     Raises:
       InputError: as `softmin_weights`.
@@ -148,13 +134,8 @@ def loreun(*, temperature: float | Array, **options: Any) -> Weighting:
 def by_table(scores: Array, *, temperature: float | Array, **options: Any) -> Weighting:
     """Weight by fixed scores, one per sample of the data set: w_i ∝ exp(−s_i/τ).
 
-    Args:
-      scores: table `[N]` indexed by sample id: difficulty, small = hard to forget.
-      temperature: τ > 0.
-      **options: `normalize` and `relative`, over each batch, as `Softmin`.
-
-    Returns:
-      A `Weighting` whose state is the table.
+    The scores are a table `[N]` by sample id, small = hard to forget, which becomes the
+    state; the other arguments are those of `Softmin`, over each batch.
 
     Raises:
       InputError: as `softmin_weights`; a table that is not `[N]`; a batch without
@@ -214,10 +195,6 @@ def _loreun(lab: Lab, options: Loreun) -> Weighting:
     return loreun(**vars(options))
 
 
-def _loreun_static(lab: Lab, options: Loreun) -> Weighting:
-    return loreun_static(lab.loss_table(), **vars(options))
-
-
 LOREUN = (
     WeightingCard.of(_loreun, "LoReUn (dynamic)", source="arXiv 2507.22499")
     .but(title="by the current loss: small loss, more weight", shared=True)
@@ -228,5 +205,5 @@ LOREUN_STATIC = LOREUN.but(
     name="loreun_static",
     label="LoReUn (static)",
     title="by the loss under the original model",
-    build=_loreun_static,
+    build=lambda lab, options: loreun_static(lab.loss_table(), **vars(options)),
 )

@@ -18,13 +18,9 @@ def sfron_weights(
 ) -> Array:
     """Return w_i = n·ℓ_i^{−λ}/Σ_j ℓ_j^{−λ}.
 
-    Args:
-      losses: `[B]`, not negative; values under 1e-8 count as 1e-8.
-      power: λ ≥ 0; 0 is uniform.
-      where: `bool[B]`, samples that count; the others get weight 0.
-
-    Returns:
-      Weights `f32[B]` of mean 1 over the counted samples.
+    Losses, `[B]`, are not negative; those under 1e-8 count as 1e-8. The `power` is
+    λ ≥ 0; 0 is uniform. Weights, `f32[B]`, are of mean 1 over the samples that `where`,
+    `bool[B]`, marks, and 0 for the others.
 
     Reference: SFRon, Huang et al., arXiv 2409.19732; λ = 0.5 on CIFAR-10.
 
@@ -36,13 +32,7 @@ def sfron_weights(
 
 
 def sfron(power: float | Array = 0.5) -> Weighting:
-    """Weight forget samples by the inverse power of their current loss.
-
-    Args:
-      power: λ ≥ 0.
-
-    Returns:
-      A `Weighting` without state.
+    """Weight forget samples by the inverse power λ ≥ 0 of their current loss.
 
     Raises:
       InputError: negative power.
