@@ -60,6 +60,11 @@ class Guard:
     steps: int | None = None
     _looked: int = 0
 
+    def __post_init__(self):
+        if self.every < 1:
+            raise InputError(f"every={self.every}: look after 1 or more steps")
+        self.good = self.good and copied(self.good)
+
     def __call__(
         self, done: int, state: UnlearnState, info: UnlearnInfo
     ) -> UnlearnState | None:
@@ -185,7 +190,7 @@ def finite_guard(
         finite = bool(_all_finite((told, state.params)))
         return None if finite else "the loss or the update is not finite"
 
-    return _guard(look, every=every, roll_back=roll_back, steps=steps)
+    return Guard(look, every, roll_back, steps=steps)
 
 
 def first_of(*callbacks: Callback) -> Callback:
@@ -248,16 +253,5 @@ def _reading(model: Model, batch: Batch, reason, **looks: Unpack[Looks]) -> Guar
         logits = predict(model, state.params, state.model_state, batch.inputs)
         return reason(logits, np.asarray(batch.labels))
 
-    return _guard(look, **looks)
-
-
-def _guard(
-    look: Callable,
-    *,
-    every: int = 10,
-    roll_back: UnlearnState | None = None,
-    steps: int | None = None,
-) -> Guard:
-    if every < 1:
-        raise InputError(f"every={every}: look after 1 or more steps")
-    return Guard(look, every, roll_back and copied(roll_back), steps=steps)
+    good, steps = looks.get("roll_back"), looks.get("steps")
+    return Guard(look, looks.get("every", 10), good, steps=steps)

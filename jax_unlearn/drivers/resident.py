@@ -284,10 +284,8 @@ def gather(table: UnlearnBatch, row: Any, examples: Examples) -> UnlearnBatch:
     def whole(batch: Batch | None) -> Batch | None:
         if batch is None:
             return None
-        index, mask = jax.tree.map(
-            lambda leaf: leaf[row if leaf.shape[0] > 1 else 0],
-            (batch.index, batch.mask),
-        )
+        at = row if len(batch.index) > 1 else 0  # type: ignore
+        index, mask = jax.tree.map(lambda leaf: leaf[at], (batch.index, batch.mask))
         inputs, labels = jax.tree.map(
             lambda leaf: jnp.take(leaf, index, axis=0, mode="clip"), tuple(examples)
         )

@@ -96,10 +96,7 @@ def dirac(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array
 
 
 class Group(nnx.Module):
-    """Convolution, 2x2 max-pooling, BatchNorm, GELU; convolution, BatchNorm, GELU.
-
-    BatchNorm has no scale, and keeps 0.6 of its running statistics a step.
-    """
+    """Convolution, 2x2 max-pooling, BatchNorm, GELU; convolution, BatchNorm, GELU."""
 
     def __init__(self, in_features: int, out_features: int, *, dtype: Any, **options):
         rngs, self.dtype = options["rngs"], dtype
