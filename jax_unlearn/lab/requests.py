@@ -74,9 +74,8 @@ def draw_request(
 ) -> tuple[Request, data.Split]:
     """Return the forget request of a seed and its split, in ids of the data set.
 
-    Base model and request come from one split: no forget sample was held out.
-
-    The kinds "near" and "far" need features, `ids [n] -> [n, d]`.
+    Base model and request come from one split: no forget sample was held out. The kinds
+    "near" and "far" need features, `ids [n] -> [n, d]`.
 
     Raises:
       InputError: a request that the data cannot serve.

@@ -127,7 +127,8 @@ def check_kept(path: Path, told: Mapping[str, Any]) -> None:
 
 def same(record: Mapping[str, Any], told: Mapping[str, Any]) -> bool:
     """Return whether a record, perhaps of an earlier version, says what is told."""
-    for name, wanted in _plain(told).items():
+    read_back = json.loads(json.dumps(dict(told)))  # lists for tuples
+    for name, wanted in read_back.items():
         found = record.get(name)
         if found == wanted:
             continue
@@ -322,11 +323,6 @@ def identity(subject: Subject, ids: np.ndarray, unseen: np.ndarray) -> dict[str,
     """Return digests of what a model in the making is made of."""
     data = fingerprint(subject.dataset)
     return {"ids": digest(ids), "unseen": digest(unseen), "data": data}
-
-
-def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record as JSON reads it: lists for tuples."""
-    return json.loads(json.dumps(dict(value)))
 
 
 def _check_fits(path, network: Any, size: int, dataset: Dataset) -> None:
