@@ -158,28 +158,24 @@ def read_npz(
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    """Return an array, if its header declares what the member holds."""
     shrunk = member.file_size / max(member.compress_size, 1)
     if member.file_size > BOMB_SIZE and shrunk > BOMB_RATIO:
         raise ValueError(f"{member.filename!r} is a zip bomb")
     with archive.open(member) as stream:
-        _check_header(stream, member)
+        version = np.lib.format.read_magic(stream)
+        readers = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        if version not in readers:
+            raise ValueError(f"{member.filename!r} is of .npy version {version}")
+        shape, _, dtype = readers[version](stream)
+        if dtype.hasobject:
+            raise ValueError("Object arrays cannot be loaded when allow_pickle=False")
+        if stream.tell() + math.prod(shape) * dtype.itemsize != member.file_size:
+            raise ValueError(f"{member.filename!r} holds no {dtype} of shape {shape}")
     with archive.open(member) as stream:
         array = np.lib.format.read_array(stream, allow_pickle=False)
         stream.read(1)  # at the end the checksum is compared
     return array
-
-
-def _check_header(stream: IO[bytes], member: zipfile.ZipInfo) -> None:
-    """Refuse a header that declares other than what the member holds."""
-    version = np.lib.format.read_magic(stream)
-    readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    if version not in readers:
-        raise ValueError(f"{member.filename!r} is of .npy version {version}")
-    shape, _, dtype = readers[version](stream)
-    if dtype.hasobject:
-        raise ValueError("Object arrays cannot be loaded when allow_pickle=False")
-    if stream.tell() + math.prod(shape) * dtype.itemsize != member.file_size:
-        raise ValueError(f"{member.filename!r} holds no {dtype} of shape {shape}")

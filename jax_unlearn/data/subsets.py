@@ -81,20 +81,18 @@ def subset(dataset: Dataset, *, train: int, test: int, seed: int = 0) -> Dataset
     >>> len(small.train.labels), len(small.test.labels)
     (100, 797)
     """
-    parts = []
+    parts = {"train": dataset.train, "test": dataset.test}
     for name, count in (("train", train), ("test", test)):
-        examples: Examples = getattr(dataset, name)
-        size = len(examples.labels)
+        inputs, labels = parts[name]
+        size = len(labels)
         if not 0 <= count <= size:
             raise InputError(
                 f"{name}={count}: {dataset.name} has {size} such samples; 0 takes all"
             )
-        if count in (0, size):
-            parts.append(examples)
-            continue
-        _, ids = holdout(examples.labels, count=count, seed=seed)
-        parts.append(Examples(examples.inputs[ids], examples.labels[ids]))
-    return dataset._replace(train=parts[0], test=parts[1])
+        if 0 < count < size:
+            _, ids = holdout(labels, count=count, seed=seed)
+            parts[name] = Examples(inputs[ids], labels[ids])
+    return dataset._replace(**parts)
 
 
 def joined(datasets: Sequence[Dataset]) -> Dataset:
@@ -171,8 +169,7 @@ def by_distance(
     sizes = np.bincount(classes)
     counts = largest_remainder(count * sizes / len(classes), count, sizes)
     ranked = np.argsort(mean if near else -mean, kind="stable")
-    of_class = [ranked[classes[ranked] == label] for label in range(len(counts))]
-    chosen = [ids[:number] for ids, number in zip(of_class, counts, strict=True)]
+    chosen = [ranked[classes[ranked] == k][:n] for k, n in enumerate(counts)]
     return np.sort(np.concatenate(chosen))
 
 

@@ -80,12 +80,7 @@ def anchor(condition: ArrayLike) -> Replace:
     >>> print(anchor(7)(jax.random.key(0), jnp.array([1, 2]), None))
     [7 7]
     """
-
-    def replace(key: Array, given: Array, labels: Array) -> Array:
-        del key, labels
-        return like(condition, given)
-
-    return replace
+    return lambda key, given, labels: like(condition, given)
 
 
 def by_label(table: ArrayLike) -> Replace:
@@ -97,12 +92,7 @@ def by_label(table: ArrayLike) -> Replace:
     [2 1]
     """
     rows = np.asarray(table)
-
-    def replace(key: Array, condition: Array, labels: Array) -> Array:
-        del key, condition
-        return jnp.asarray(rows, jnp.int32)[labels]
-
-    return replace
+    return lambda key, condition, labels: jnp.asarray(rows, jnp.int32)[labels]
 
 
 def like(condition: ArrayLike, given: Array) -> Array:
@@ -163,9 +153,4 @@ def _shifted(num_classes: int, steps: Callable[[Array, Array], Array | int]) -> 
         raise InputError(
             f"num_classes={num_classes}: another class needs at least 2 classes"
         )
-
-    def replace(key: Array, condition: Array, labels: Array) -> Array:
-        del condition
-        return (labels + steps(key, labels)) % num_classes
-
-    return replace
+    return lambda key, condition, labels: (labels + steps(key, labels)) % num_classes

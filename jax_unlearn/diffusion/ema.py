@@ -73,12 +73,8 @@ def ema_of(opt_state: Any) -> Params:
     jax_unlearn.errors.InputError: the optimizer keeps no average of the parameters; \
     chain ju.diffusion.ema_params(...) last
     """
-
-    def is_average(node: Any) -> bool:
-        return isinstance(node, EmaState)
-
-    leaves = jax.tree.leaves(opt_state, is_leaf=is_average)
-    averages = [leaf for leaf in leaves if is_average(leaf)]
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, EmaState))
+    averages = [leaf for leaf in leaves if isinstance(leaf, EmaState)]
     if not averages:
         raise InputError(
             "the optimizer keeps no average of the parameters; chain "

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jax_unlearn import programs
-from jax_unlearn._validate import choice
+from jax_unlearn._validate import choice, within
 from jax_unlearn.diffusion.conditions import like
 from jax_unlearn.diffusion.process import Process, to_epsilon
 from jax_unlearn.errors import InputError
@@ -68,8 +68,7 @@ def ddim(
             f"num_inference_steps={num_inference_steps} must lie between 1 and "
             f"num_train_timesteps={total}"
         )
-    if not 0 <= eta <= 1:
-        raise InputError(f"eta={eta} must lie in [0, 1]; 0 is deterministic")
+    within("eta", eta, "[0, 1]", "0 is deterministic")
     spread = np.round(np.linspace(total - 1, 0, num_inference_steps))
 
     def variances(alphas: np.ndarray, after: np.ndarray):

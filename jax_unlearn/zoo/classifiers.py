@@ -45,7 +45,7 @@ class ConvClassifier(Classifier):
         layers.check_images(x, self.in_channels, least=self.least)
         for step in self.steps:
             x = step(x) if callable(step) else getattr(self, step)(x, train=train)
-        return layers.global_mean(x)
+        return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
 
 
 class SmallCNN(ConvClassifier):
@@ -125,13 +125,12 @@ class VGG16(ConvClassifier):
         self.in_channels = features = in_channels
         steps = []
         for stage, (size, multiple) in enumerate(STAGES):
+            out = width * multiple
             for index in range(size):
                 steps.append(f"stage{stage + 1}_conv{index + 1}")
-                block = layers.ConvNorm(
-                    features, width * multiple, use_bias=True, **shared
-                )
+                block = layers.ConvNorm(features, out, use_bias=True, **shared)
                 setattr(self, steps[-1], block)
-                features = width * multiple
+                features = out
             steps.append(layers.halve)
         self.steps = tuple(steps)
         self.head = layers.classifier(features, num_classes, rngs=rngs)

@@ -21,7 +21,7 @@ from jax_unlearn.types import Array
 from jax_unlearn.zoo.convolution import convolve
 
 __all__ = ["XLA", "ConvNorm", "Convolution", "attention", "batch_norm"]
-__all__ += ["check_images", "classifier", "conv", "flat_normal", "global_mean"]
+__all__ += ["check_images", "classifier", "conv", "flat_normal"]
 __all__ += ["group_norm", "halve", "kaiming", "linear", "linear_uniform", "normalised"]
 
 Convolution = Callable[..., Array]
@@ -159,11 +159,6 @@ def halve(x: Array) -> Array:
     # By comparisons: the gradient of a window's largest value is slow on CPUs.
     x = jnp.maximum(x[:, :, 0], x[:, :, 1])
     return jnp.maximum(x[:, :, :, 0], x[:, :, :, 1])
-
-
-def global_mean(x: Array) -> Array:
-    """Return the mean over the two image axes, `f32[B, C]`."""
-    return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
 
 
 def check_images(x: Array, channels: int, *, least: int = 1) -> None:
