@@ -177,7 +177,13 @@ class Series:
                     f"{self.folder} holds an interrupted run of another setting, seed, "
                     "request or data set; choose another folder, or remove it"
                 )
-            self._check_programs(record.get("compile"))
+            before, here = record.get("compile"), programs.in_force()
+            if None not in (before, here) and before != here:  # gives other bits
+                raise InputError(
+                    f"{self.folder} holds a run compiled by the choice {before!r}, "
+                    f"this process compiles by {here!r}; set {programs.VARIABLE}="
+                    f"{before} to go on, or choose another folder"
+                )
             return self._restored(path, record, template)
         return None
 
@@ -188,16 +194,6 @@ class Series:
     def _remove(self, folders: Iterable[Path]) -> None:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
-
-    def _check_programs(self, before: str | None) -> None:
-        """Refuse other compile options than before: they give other bits."""
-        here = programs.in_force()
-        if None not in (before, here) and before != here:
-            raise InputError(
-                f"{self.folder} holds a run compiled by the choice {before!r}, this "
-                f"process compiles by {here!r}; set {programs.VARIABLE}={before} to go "
-                "on, or choose another folder"
-            )
 
     def _restored(self, path: Path, record: dict[str, Any], template: PyTree) -> Any:
         leaves, structure = jax.tree.flatten(template)

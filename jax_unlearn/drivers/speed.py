@@ -131,11 +131,7 @@ def triangle(
     [0.2, 0.6, 1.0, 0.5, 0.0]
     """
     knots, values = jnp.array([0.0, peak, 1.0]), jnp.array([start, 1.0, end])
-
-    def shape(step: Any) -> Array:
-        return jnp.interp(jnp.float32(step) / max(steps, 1), knots, values)
-
-    return shape
+    return lambda step: jnp.interp(jnp.float32(step) / max(steps, 1), knots, values)
 
 
 class LookaheadState(NamedTuple):
