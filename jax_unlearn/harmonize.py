@@ -21,9 +21,8 @@ def project(g: PyTree, onto: PyTree) -> PyTree:
 
     With g·o < 0: g − (g·o/‖o‖²)·o, which is orthogonal to o; otherwise g itself. A zero
     `onto` conflicts with nothing. Both are scaled to largest entry 1 first, so that no
-    product over- or underflows however large or small the gradients are.
-
-    Both are pytrees of the same structure and shapes; the result has the dtypes of g.
+    product over- or underflows however large or small the gradients are. Both are
+    pytrees of the same structure and shapes; the result has the dtypes of g.
 
     Reference: Yu et al. (PCGrad), arXiv 2001.06782, used by LTU, arXiv 2407.10494.
 
@@ -60,11 +59,8 @@ def cosine(a: PyTree, b: PyTree) -> Array:
 def one_way(priority: str = "retain", *, per_leaf: bool = False) -> Harmonizer:
     """Let one gradient stand and remove from the other what conflicts with it.
 
-    priority "retain": G = g_r + project(g_f, g_r), so that G·g_r ≥ ‖g_r‖².
-
-    Args:
-      priority: "retain" or "forget", the gradient that stands.
-      per_leaf: look for conflicts leaf by leaf instead of over the whole pytree.
+    priority "retain": G = g_r + project(g_f, g_r), so that G·g_r ≥ ‖g_r‖²; "forget":
+    g_f stands. `per_leaf` looks for conflicts leaf by leaf, not over the whole pytree.
 
     Raises:
       InputError: unknown priority.
@@ -87,9 +83,7 @@ def one_way(priority: str = "retain", *, per_leaf: bool = False) -> Harmonizer:
 def two_way(*, per_leaf: bool = False) -> Harmonizer:
     """Remove from each gradient what conflicts with the other, then add (PCGrad).
 
-    G = project(g_f, g_r) + project(g_r, g_f).
-
-    `per_leaf` looks for conflicts as in `one_way`.
+    G = project(g_f, g_r) + project(g_r, g_f), `per_leaf` as in `one_way`.
 
     Reference: Yu et al., arXiv 2001.06782, algorithm 1 for two tasks.
 

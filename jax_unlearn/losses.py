@@ -53,15 +53,9 @@ def distillation(
 ) -> Array:
     """Return T²·KL(teacher ‖ student), both softened by the temperature T.
 
-    A class to which the teacher gives no probability counts 0.
-
-    Args:
-      logits: the student's, `[..., K]`.
-      teacher_logits: the teacher's, `[..., K]`; no gradient flows into them.
-      temperature: T > 0; T² keeps the size of the gradient independent of T.
-
-    Returns:
-      Losses `f32[...]`, 0 where student and teacher agree.
+    A class to which the teacher gives no probability counts 0. Both give logits
+    `[..., K]`; no gradient flows into the teacher's. T > 0; T² keeps the size of the
+    gradient independent of T. Losses are `f32[...]`, 0 where both agree.
 
     Reference: Hinton et al., arXiv 1503.02531, section 2.
 

@@ -18,12 +18,9 @@ __all__ += ["fisher_ratio", "gradient_saliency", "masked", "soft_threshold"]
 def gradient_saliency(grads: PyTree, *, keep: float) -> PyTree:
     """Mark the weights of the largest gradients: m = 1(|g| in the top fraction r).
 
-    The fraction is of all weights together; ties are broken by position, so that
-    exactly ⌈keep·n⌉ of the n entries of the mask, a pytree of bool, are True.
-
-    Args:
-      grads: gradients of the forget loss under the original model, pytree.
-      keep: r in (0, 1].
+    The gradients are those of the forget loss under the original model. The fraction r,
+    `keep`, is of all weights together; ties are broken by position, so that exactly
+    ⌈r·n⌉ of the n entries of the mask, a pytree of bool, are True.
 
     Raises:
       InputError: keep outside (0, 1].
@@ -55,12 +52,8 @@ def fisher_ratio(
 ) -> PyTree:
     """Mark, by bools, what matters more to forget than to retain: F_f/F_r ≥ t.
 
-    Written as F_f ≥ t·F_r, so that 0/0 marks the weight (SFRon's epsilon does too).
-
-    Args:
-      fisher_forget: squared gradients on forget samples, pytree.
-      fisher_retain: squared gradients on retain samples, pytree.
-      threshold: t ≥ 0.
+    Written as F_f ≥ t·F_r, so that 0/0 marks the weight (SFRon's epsilon does too). F
+    are pytrees of squared gradients, t ≥ 0 is the threshold.
 
     Reference: SFRon, Huang et al., arXiv 2409.19732.
 
@@ -82,14 +75,10 @@ def masked(
 ) -> optax.GradientTransformationExtraArgs:
     """Let an optimizer move only the marked weights.
 
-    The mask acts before and after the optimizer: momentum, weight decay and Adam's
-    normalisation cannot move a weight whose gradient alone was zeroed.
-
-    Args:
-      optimizer: any optax transformation.
-      mask: pytree of bool like the parameters.
-      legacy: mask the gradient only, as public SalUn code did until 2026: decay and old
-        momentum leak. For comparison, not for use.
+    The mask, a pytree of bool like the parameters, acts before and after the optimizer:
+    momentum, weight decay and Adam's normalisation cannot move a weight whose gradient
+    alone was zeroed. With `legacy` it masks the gradient only, as public SalUn code did
+    until 2026: decay and old momentum leak. For comparison, not for use.
 
     Raises:
       InputError: at `init`, if mask and parameters differ in structure or shapes.
@@ -145,14 +134,8 @@ def soft_threshold(
     """Pull every weight back to where it began unless it moves far: SalUn-soft.
 
     After each step δ = θ − θ_o becomes sign(δ)·max(|δ| − t, 0): the proximal step of an
-    ℓ1 penalty on the change, which leaves most weights untouched without a mask.
-
-    Args:
-      optimizer: any optax transformation.
-      threshold: t ≥ 0 a step (learning rate times penalty).
-
-    Returns:
-      An optax transformation; its `update` needs `params`.
+    ℓ1 penalty on the change, which leaves most weights untouched without a mask. The
+    threshold t ≥ 0 is of a step (learning rate times penalty); `update` needs `params`.
 
     Raises:
       InputError: negative threshold.

@@ -85,9 +85,8 @@ def meta_grad(
     ...     return w**2 / 2, None
     >>> def query_losses(w):
     ...     return jnp.stack([(w - 3) ** 2 / 2, w]), None
-    >>> grads, info = meta_grad(
-    ...     support_loss, query_losses, jnp.float32(2), inner=optax.sgd(0.5)
-    ... )
+    >>> w, inner = jnp.float32(2), optax.sgd(0.5)
+    >>> grads, info = meta_grad(support_loss, query_losses, w, inner=inner)
     >>> print(info.query_losses)  # at w' = 2 − 0.5·2 = 1
     [2. 1.]
     >>> print(grads)  # 2 + (1 − 0.5)·((1 − 3) + 1)
@@ -95,15 +94,13 @@ def meta_grad(
     """
     _validate.at_least("inner_steps", inner_steps, 1)
     evaluate = jax.value_and_grad(_checked(support_loss), has_aux=True)
-    if first_order:
-        evaluate = _constant(evaluate)
-    elif remat:
+    if remat and not first_order:
         evaluate = _recomputed(evaluate)
 
     def queries(params: Params):
         first, virtual, state = None, params, inner.init(params)
         for _ in range(inner_steps):
-            seen = evaluate(virtual)
+            seen = evaluate(jax.lax.stop_gradient(virtual) if first_order else virtual)
             first = seen if first is None else first
             updates, state = inner.update(seen[1], state, virtual)
             virtual = optax.apply_updates(virtual, updates)
@@ -135,17 +132,8 @@ def _checked(support_loss):
     return checked
 
 
-def _constant(evaluate):
-    """Cut the derivative of what `evaluate` returns."""
-    return lambda params: evaluate(jax.lax.stop_gradient(params))
-
-
 def _recomputed(evaluate):
-    """Give the gradient a backward pass that needs nothing but the parameters.
-
-    The cotangent of the gradient goes through one Hessian-vector product; losses and
-    aux are only reported and have no cotangent.
-    """
+    """Give the gradient a backward pass that needs nothing but the parameters."""
 
     def gradient(params: Params):
         return evaluate(params)[1]
@@ -154,7 +142,7 @@ def _recomputed(evaluate):
         return evaluate(params), params
 
     def backward(params: Params, cotangents):
-        direction = cotangents[1]
+        direction = cotangents[1]  # losses and aux are only reported: they have none
         _, product = jax.jvp(gradient, (_after(params, direction),), (direction,))
         return (product,)
 
@@ -164,10 +152,7 @@ def _recomputed(evaluate):
 
 
 def _after(params: Params, direction: Params) -> Params:
-    """Return params, but known to the compiler only when `direction` is.
-
-    Otherwise it would share the forward pass with the inner step and hold its
-    activations all the while. An optimization barrier does not last: XLA:CPU drops it
-    before it orders the operations. A NaN in `direction` makes the result NaN anyway.
-    """
+    """Return params, but known to the compiler only when `direction` is."""
+    # Else it would share the forward pass with the inner step and hold its activations
+    # all the while; XLA:CPU drops an optimization barrier before it orders operations.
     return jax.tree.map(lambda p, d: jnp.where(jnp.isnan(d), d, p), params, direction)

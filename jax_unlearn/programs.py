@@ -73,11 +73,8 @@ def choice() -> str:
 def using(name: str) -> Iterator[None]:
     """Choose the compile options of the programs that are called inside.
 
-    Args:
-      name: "rule", "xla" or "reductions", see the module.
-
     Raises:
-      InputError: another name.
+      InputError: a name other than "rule", "xla" and "reductions", see the module.
 
     Source: our choice.
 
@@ -206,16 +203,9 @@ def jit(
     """Compile a function that runs a network: `jax.jit`, its options chosen here.
 
     Traced once for both options; inside another transformation it is a plain `jax.jit`,
-    whose options and convolutions are those of the outermost program.
-
-    Args:
-      function: to be compiled; left out, this is a decorator with arguments.
-      static_argnums: as in `jax.jit`, as are the following.
-      static_argnames: of arguments given by keyword.
-      donate_argnums: positions of the arguments whose buffers may be reused.
-
-    Returns:
-      The compiled function, a `Program`.
+    whose options and convolutions are those of the outermost program. The arguments are
+    those of `jax.jit`; without the function this is a decorator with arguments. Returns
+    a `Program`.
 
     Source: our choice.
 
@@ -237,20 +227,16 @@ def largest_convolution(jaxpr: Any) -> int:
 
     H'·W'·h·w·C·D of an h x w kernel from C to D channels: all products over the larger
     of batch and input channels. These change places in the gradient of the kernel, so
-    that a convolution counts as much as its gradients.
-
-    Args:
-      jaxpr: of the program, `jax.make_jaxpr(f)(…).jaxpr`; loops and inner functions are
-        looked into.
+    that a convolution counts as much as its gradients. Loops and inner functions of the
+    program, `jax.make_jaxpr(f)(…).jaxpr`, are looked into.
 
     Source: our choice.
 
     >>> def f(x, kernel):
     ...     return jax.lax.conv(x, kernel, (1, 1), "SAME")
     >>> x, kernel = np.ones((16, 8, 10, 10)), np.ones((4, 8, 3, 3))
-    >>> largest_convolution(
-    ...     jax.make_jaxpr(f)(x, kernel).jaxpr
-    ... ) == 10 * 10 * 3 * 3 * 8 * 4
+    >>> jaxpr = jax.make_jaxpr(f)(x, kernel).jaxpr
+    >>> largest_convolution(jaxpr) == 10 * 10 * 3 * 3 * 8 * 4
     True
     """
     most = 0

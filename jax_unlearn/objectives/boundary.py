@@ -27,16 +27,9 @@ def boundary_labels(
     the parameters given: those of the original model. A sample's label does not depend
     on its batch. x' is not clipped; public code clips it to 0..1.
 
-    Args:
-      model: the network; outputs are logits `[B, K]`.
-      params: of the original model.
-      model_state: likewise.
-      inputs: pytree of floats `[B, ...]`.
-      labels: true classes, `i32[B]`.
-      bound: ε ≥ 0, in units of the inputs; 0.1 is published for pixels in 0..1.
-
-    Returns:
-      Classes `i32[B]`, never the true one, for `target_table`.
+    Inputs are a pytree of floats `[B, ...]`, the labels true classes, `i32[B]`; ε ≥ 0,
+    the `bound`, is in units of the inputs, published 0.1 for pixels in 0..1. Returns
+    classes `i32[B]`, never the true one, for `target_table`.
 
     Raises:
       InputError: inputs that are not floats; fewer than two classes; negative bound.

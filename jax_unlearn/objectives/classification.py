@@ -134,12 +134,8 @@ def distill(
 ) -> Objective:
     """Return T²·KL(teacher ‖ student) to a frozen teacher in eval mode.
 
-    Args:
-      model: the network of student and teacher; outputs are logits `[B, K]`.
-      teacher_params: the teacher's parameters, carried as `Objective.data`: those of
-        the original for retain samples, of a random one for forget samples.
-      teacher_state: the teacher's model state.
-      temperature: T > 0.
+    The teacher's parameters and state are carried as `Objective.data`: those of the
+    original for retain samples, of a random network for forget samples. T > 0.
 
     Raises:
       InputError: temperature not positive.
@@ -203,13 +199,8 @@ def imitate(
 ) -> Objective:
     """Return γ·CE(y) + α·T²·KL(teacher ‖ student): the label and the teacher both.
 
-    Args:
-      model: the network of student and teacher; outputs are logits `[B, K]`.
-      teacher_params: as of `distill`.
-      teacher_state: likewise.
-      alpha: α ≥ 0; published 0.001.
-      gamma: γ ≥ 0; published 0.99.
-      temperature: T > 0; published 4.
+    The arguments are those of `distill`, and α, γ ≥ 0. Published: α = 0.001, γ = 0.99,
+    T = 4.
 
     Raises:
       InputError: alpha or gamma negative, or temperature not positive.

@@ -91,7 +91,11 @@ def denoise(
     >>> loss.tolist()
     [0.0]
     """
-    _check_drop(drop, null)
+    _validate.share("drop", drop, "usual is 0.1")
+    if drop and null is None:
+        raise InputError(
+            f"drop={drop} needs the null condition; for zoo.UNet that is num_classes"
+        )
 
     def corrupted(seen: Noised, key: Array) -> Noised:
         if not drop:
@@ -332,11 +336,3 @@ def _frozen(objective: Objective, seen: Noised, condition: Array) -> Array:
     inputs = (*seen.inputs[:2], condition)
     prediction, _ = objective.model.apply(params, model_state, inputs, train=False)
     return jax.lax.stop_gradient(prediction)
-
-
-def _check_drop(drop: float, null: ArrayLike | None) -> None:
-    _validate.share("drop", drop, "usual is 0.1")
-    if drop and null is None:
-        raise InputError(
-            f"drop={drop} needs the null condition; for zoo.UNet that is num_classes"
-        )

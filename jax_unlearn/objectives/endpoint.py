@@ -16,13 +16,8 @@ def quantile_match(
     ⌊(i + ½)·U/F⌋: the monotone plan of one-dimensional optimal transport. With weights
     it is the first value up to which more than (i + ½)/F of their sum lies.
 
-    Args:
-      scores: `[F]`.
-      reference: `[U]`, U ≥ 1.
-      weights: of the reference values, positive, `[U]`; default all alike.
-
-    Returns:
-      Positions in `reference`, `i64[F]`.
+    Returns positions `i64[F]` in the reference `[U]`, U ≥ 1; its weights, `[U]`, are
+    positive, by default all alike.
 
     Source: our choice (endpoint transport).
 
@@ -47,13 +42,8 @@ def density_ratio(
 
     w_j = Σ_i k(g_j - f_i)/F / Σ_i k(g_j - g_i)/U, with k(d) = exp(-d²/(2·width²)).
 
-    Args:
-      wanted: one number a sample, f, `[F]`.
-      given: the same of other samples, g, `[U]`.
-      width: of the kernel, in the unit of the numbers.
-
-    Returns:
-      Positive weights `f64[U]`.
+    One number a sample, f, `[F]`, is wanted, and g, `[U]`, given; the kernel's width is
+    in the unit of these numbers. The weights, `f64[U]`, are positive.
 
     Source: importance weighting under covariate shift (Shimodaira 2000), by kernel
     density estimates; width: our choice, for numbers in 0..1.
