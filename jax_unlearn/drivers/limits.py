@@ -12,20 +12,12 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend.core import jaxprs_in_params
 
-__all__ = ["PEAKS", "Cost", "Peak", "cost_of", "peak_of"]
-
 
 class Peak(NamedTuple):
-    """What one device does at most.
+    """What one device does at most, and who says so."""
 
-    Attributes:
-      flops: bfloat16 operations a second on dense matrices; float16 where noted.
-      bandwidth: bytes a second from and to its own memory.
-      source: who says so.
-    """
-
-    flops: float
-    bandwidth: float
+    flops: float  # a second on dense matrices of bfloat16; float16 where noted
+    bandwidth: float  # bytes a second from and to its own memory
     source: str
 
 
@@ -46,42 +38,23 @@ PEAKS = {
     "TPU v5": Peak(459e12, 2.765e12, _TPU),
     "TPU v6 lite": Peak(918e12, 1.64e12, _TPU),
 }
-"""By `jax.Device.device_kind`."""
-
-
-def peak_of(kind: str) -> Peak | None:
-    """Return the peak of a kind of device; None where none is known, as of CPUs.
-
-    Another form of a card, such as "NVIDIA H200 NVL", is another card.
-
-    >>> peak_of("TPU v5 lite").flops
-    197000000000000.0
-    """
-    return PEAKS.get(kind)
+"""By `jax.Device.device_kind`: "NVIDIA H200 NVL" is another card; none is of CPUs."""
 
 
 class Cost(NamedTuple):
     """What one call of a program costs at least.
 
-    Attributes:
-      flops: operations of its convolutions and matrix products.
-      bytes: moved by them, by its reductions and as its arguments and results; all
-        that goes element by element counts as fused into these, for nothing.
+    Operations are those of convolutions and matrix products; bytes are moved by these,
+    by reductions and as arguments and results: all else counts as fused into them.
     """
 
     flops: float
     bytes: float
 
     def seconds(self, peak: Peak) -> dict[str, float]:
-        """Return the least seconds by each of the limits.
-
-        >>> Cost(4e12, 1e9).seconds(Peak(2e12, 1e9, "made up"))
-        {'operations': 2.0, 'bytes': 1.0}
-        """
-        return {
-            "operations": self.flops / peak.flops,
-            "bytes": self.bytes / peak.bandwidth,
-        }
+        """Return the least seconds by each of the limits."""
+        operations, moved = self.flops / peak.flops, self.bytes / peak.bandwidth
+        return {"operations": operations, "bytes": moved}
 
 
 def cost_of(function: Callable[..., Any], *arguments: Any) -> Cost:
@@ -89,20 +62,8 @@ def cost_of(function: Callable[..., Any], *arguments: Any) -> Cost:
 
     A multiplication and an addition count as two operations, with padding's zeros too,
     but not with those between the samples of a strided convolution's gradient. A scan
-    counts as often as it repeats, another loop once, of branches the dearest.
-
-    Args:
-      function: of the arguments, compiled or not.
-      arguments: arrays, or `jax.ShapeDtypeStruct`s in their place.
-
-    Source: our choice; XLA's own account leaves out what a library does, as
-    convolutions on GPUs.
-
-    >>> import jax.numpy as jnp
-    >>> def f(x):
-    ...     return jax.lax.scan(lambda x, _: (x @ x, None), x, length=3)[0]
-    >>> cost_of(f, jnp.ones((4, 4))).flops == 3 * 2 * 4**3
-    True
+    counts as often as it repeats, another loop once, of branches the dearest. XLA's own
+    account leaves out what a library does, as convolutions on GPUs.
     """
     closed = jax.make_jaxpr(function)(*arguments)
     flops, moved = _counted(closed.jaxpr)

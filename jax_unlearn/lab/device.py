@@ -17,7 +17,7 @@ import numpy as np
 from jax_unlearn.cards import Job, Variables
 from jax_unlearn.data import Examples
 from jax_unlearn.drivers import resident
-from jax_unlearn.drivers.limits import cost_of, peak_of
+from jax_unlearn.drivers.limits import PEAKS, cost_of
 from jax_unlearn.drivers.loop import run
 from jax_unlearn.drivers.stacking import stack, unstack
 from jax_unlearn.errors import NonFiniteError
@@ -139,7 +139,7 @@ class Device:
         batch = schedule[0]
         cost = cost_of(unlearner.step, states, batch, key)
         size = sum(len(part.labels) for part in batch[:2] if part is not None)
-        peak = peak_of(jax.devices()[0].device_kind)
+        peak = PEAKS.get(jax.devices()[0].device_kind)
         return {
             "samples_a_step": size,
             "milliseconds_a_step": 1e3 * step,

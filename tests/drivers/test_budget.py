@@ -1,6 +1,6 @@
 """Work by priority and the clock: what is done, what is left out, what fails."""
 
-from jax_unlearn.drivers.budget import Done, Piece, foreseen, spend
+from jax_unlearn.drivers.budget import Done, Piece, foreseen, lines, spend
 
 
 def clocked(*pieces, seconds, slow=1.0):
@@ -66,3 +66,11 @@ def test_the_plan_is_what_is_done_at_the_foreseen_pace():
     assert all(isinstance(done, Done) for done in plan)
     found, _ = clocked(*pieces, seconds=5)
     assert [done.reason for done in plan] == [done.reason for done in found]
+    plan = foreseen([*pieces, piece("d", 0, "b")], 5)
+    assert [done.reason for done in plan] == ["", "4 s, 3 s left", "", "needs b"]
+
+
+def test_the_plan_is_told_by_folder():
+    pieces = piece("a/0/FT", 3), piece("a/0/RL", 9), piece("b/0/RL", 8)
+    told = list(lines(foreseen(pieces, 5)))
+    assert told == ["a/0: 3 s (FT 3 s); left out: RL 9 s", "b/0: left out: RL 8 s"]

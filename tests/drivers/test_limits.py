@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import jax_unlearn as ju
-from jax_unlearn.drivers.limits import PEAKS, Cost, cost_of, peak_of
+from jax_unlearn.drivers.limits import PEAKS, Cost, Peak, cost_of
 
 
 def of(*shape, dtype=jnp.float32):
@@ -58,6 +58,13 @@ def test_of_branches_the_dearest_counts_and_compiled_functions_are_looked_into()
     assert cost_of(jax.jit(f), of(4, 4)).flops == 2 * 2 * 4**3
 
 
+def test_a_scan_counts_as_often_as_it_repeats():
+    def f(x):
+        return jax.lax.scan(lambda x, _: (x @ x, None), x, length=3)[0]
+
+    assert cost_of(f, of(4, 4)).flops == 3 * 2 * 4**3
+
+
 def test_a_training_step_of_resnet18_is_three_forward_passes():
     model = ju.from_nnx(lambda rngs: ju.zoo.ResNet18(10, width=8, rngs=rngs))
     start = jax.eval_shape(model.init, jax.random.key(0), None)
@@ -77,4 +84,7 @@ def test_peaks_are_of_one_unit_and_say_whose_they_are():
         assert 5e13 < peak.flops < 1e15
         assert 1e11 < peak.bandwidth < 1e13
         assert peak.source
-    assert peak_of("cpu") is None
+    assert PEAKS["TPU v5 lite"].flops == 197e12
+    assert PEAKS.get("cpu") is None
+    least = Cost(4e12, 1e9).seconds(Peak(2e12, 1e9, "made up"))
+    assert least == {"operations": 2.0, "bytes": 1.0}
