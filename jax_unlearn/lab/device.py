@@ -5,9 +5,9 @@ stay there, a job is one program (`ju.resident`), and others are compiled meanwh
 """
 
 import dataclasses
-import re
+import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -56,6 +56,7 @@ class Device:
         self._host, self._examples = examples, resident.place(examples)
         self._pool = ThreadPoolExecutor(threads)
         self._ready: dict[Hashable, Future[resident.Ready]] = {}
+        self._lock = threading.Lock()
 
     def __call__(
         self, job: Job, at: Variables | None, key: Array, **unused: Any
@@ -82,9 +83,8 @@ class Device:
     ) -> Call:
         """Return the program of a job, or of its first steps, with its arguments."""
         unlearner, schedule = checked(job)
-        schedule = dataclasses.replace(
-            schedule, steps=min(steps or schedule.steps, schedule.steps)
-        )
+        if steps is not None:
+            schedule = dataclasses.replace(schedule, steps=min(steps, schedule.steps))
         state = unlearner.init(*(job.start or at or ()))
         feed = resident.listed(schedule, self._host)
         given = stack([state]), self._examples, stack([feed]), key[None]
@@ -92,13 +92,10 @@ class Device:
 
     def compiled(self, call: Call) -> resident.Ready:
         """Return the compiled program of a call, awaited if it is being compiled."""
-        own: Future[resident.Ready] = Future()
-        if self._ready.setdefault(call.form, own) is own:
-            try:
+        with self._lock:
+            if call.form not in self._ready:
                 pair = {"": (call.program, call.arguments)}
-                own.set_result(resident.compiling(pair, threads=1)[""].result())
-            except Exception as error:
-                own.set_exception(error)
+                self._ready[call.form] = resident.compiling(pair, threads=1)[""]
         return self._ready[call.form].result()
 
     def ahead(self, make: Callable[[], Call]) -> Future[Call]:
@@ -165,27 +162,25 @@ class DeviceMaker(Maker):
         """Measure nothing: who asks has done so."""
         return "one after another, on the device"
 
-    def _together(self, label: str, jobs: Sequence[Job], keys, series) -> list[Trained]:
+    def _together(self, label, jobs, keys, series) -> list[Trained]:
         pairs = zip(jobs, keys, strict=True)
         return [self._execute(job, None, key) for job, key in pairs]
 
 
 def samples_of(setting: Unlearning, request: Request, epochs: int) -> float:
-    """Return the gradients of single samples that a method takes, by its card's cost.
+    """Return about how many gradients of single samples a method takes.
 
-    `epochs` are the original training's. A reference set that is read whole at each
-    step adds its forward passes, a third of a gradient each.
-
-    >>> request = Request(*(np.arange(n) for n in (10, 90, 20)))
-    >>> samples_of(Unlearning.of(method="finetune", epochs=2), request, 30)
-    180.0
+    `epochs` are the original training's; a forward pass is a third of a gradient.
     """
-    formula = re.split("[:;]", setting.card.cost)[0].removeprefix("at least ")
-    sizes: dict[str, float] = {"E": setting.epochs, "T": epochs}
-    sizes |= {"F": len(request.forget), "R": setting.rho * len(request.retain)}
-    names = {**vars(setting.options), **sizes, "__builtins__": {}}
-    found, options = eval(formula.replace("·", "*"), names), setting.weighting_options
-    if setting.weighting_card.reference(options) == "whole":
+    reads, options = setting.card.reads, setting.weighting_options
+    sizes = {"forget": len(request.forget), "retain": setting.rho * len(request.retain)}
+    retrains = "training" in reads
+    passes: float = setting.options.share * epochs if retrains else setting.epochs
+    passes += "original" in reads  # of which a table or a mask is made first
+    found = passes * sum(size for part, size in sizes.items() if part in reads)
+    if setting.method == "ltu":  # a gradient of a gradient
+        found *= 4
+    if setting.weighting_card.reference(options) == "whole":  # of all unseen samples
         every = options.every if options.estimator == "every" else 1
         found *= 1 + len(request.unseen) / (3 * every * setting.batch_size)
-    return float(found)
+    return found

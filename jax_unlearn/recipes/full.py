@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -29,24 +29,22 @@ from jax_unlearn.lab.device import Call, Device, DeviceMaker, samples_of
 from jax_unlearn.lab.ensembles import audit_of, run_ensembles
 from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.plan import slug
+from jax_unlearn.lab.requests import Case
 from jax_unlearn.lab.results import environment, head, to_json
 from jax_unlearn.recipes.recipe import Asked, Recipe, declared, packaged, shortened
-from jax_unlearn.recipes.search import Yardstick
+from jax_unlearn.recipes.search import Trials
 from jax_unlearn.recipes.tables import CIFAR10
 
 MINUTES = 9.0
 CHUNK = 8  # models of each kind that are made before these are audited
+FIRST = "original, Retrain and null"  # a piece of a seed
+TRAININGS = "original", "retrain"
 
 
 def scaled(setting: Unlearning, before: Training, after: Training) -> Unlearning:
     """Return a setting found beside one training as it is beside another.
 
-    Its epochs, its rate and its batch keep their ratio to the training's; all else
-    stays.
-
-    >>> found = Unlearning.of(method="finetune", epochs=10, learning_rate=0.03)
-    >>> scaled(found, Training(epochs=20), Training(epochs=30, batch_size=256)).epochs
-    15
+    Its epochs, its rate and its batch keep their ratio to the training's.
     """
     rate = setting.learning_rate * after.learning_rate / before.learning_rate
     return setting.but(
@@ -60,89 +58,96 @@ class Part:
     """A part of the study: its models, and its pieces with what is foreseen of them."""
 
     def __init__(self, name: str, size: Any, dataset: Dataset, device: Device):
-        self.told = packaged("grids/full.toml")["parts"][name]
-        self.name, self.size, self.dataset, self.device = name, size, dataset, device
-        self.training = training = Training(**size[self.told["network"]])
-        methods = {}
-        if "searched" in self.told:
-            found = CIFAR10.study.found()[self.told["search"]]
-            pair = Training(**found["training"]), training
-            for label in self.told["searched"]:
-                own = Unlearning.of(**found["settings"][label])
-                methods[label] = scaled(own, *pair)
-        for label, values in self.told["given"].items():
+        told = packaged("grids/full.toml")["parts"][name]
+        self.name, self.told, self.size = name, told, size
+        self.dataset, self.device = dataset, device
+        self.training = training = Training(**size[told["network"]])
+        found, methods = CIFAR10.study.found().get(told.get("search")), {}
+        for label in told.get("searched", ()):
+            own = Unlearning.of(**found["settings"][label])
+            methods[label] = scaled(own, Training(**found["training"]), training)
+        for label, values in told["given"].items():
             methods[label] = Unlearning.of(batch_size=training.batch_size, **values)
         self.plan = Plan(
-            title=f"{dataset.name}: {self.told.get('title', name)}",
-            **{"gamma": 1.0, **self.told["request"]},
+            title=f"{dataset.name}: {told.get('title', name)}",
+            **{"gamma": 1.0, **told["request"]},
             unseen=size["unseen"],
             training=training,
             methods=methods,
-            seeds=self.told.get("seeds", (0, 1)),
+            seeds=told.get("seeds", (0, 1)),
             note="Settings of the search at small size, scaled.",
         )
         self.folder = size["out"] / fingerprint(dataset)[:8] / name
         self.bench = Bench(self.plan, dataset, folder=self.folder, execute=device)
-        self.case, self.rows = self.bench.case(self.plan.seeds[0]), size["rows"]
+        self.case = self.bench.case(self.plan.seeds[0])
+        self.trains = f"training, {told['network']}"  # name of a timed row
+        self.pieces: Callable[[], Iterator[Piece]] = getattr(self, f"_{told['kind']}")
         self.results: dict[str, Any] = {}
-        self.ahead: dict[str, list[Callable[..., Call]]] = {}  # compiled for a piece
         # figures are computed on the host, in order, while the device goes on
         self.host, self.waiting = ThreadPoolExecutor(1), []
 
-    def trained(self, ids: np.ndarray, steps: int | None = None) -> Call:
-        """Return the call of a training, or of its first steps."""
-        job, key = self.bench.trainer.job(ids, seed=0)
-        return self.device.call(job, None, key, steps=steps)
+    def call(self, label: str, steps: int | None = None) -> Call:
+        """Return the call of a training or a method of the first seed.
 
-    def forgotten(self, label: str, steps: int | None = None) -> Call:
-        """Return the same of a method, prepared on a model that was not trained."""
-        start: Any = self.bench.trainer.job(self.case.request.retain, seed=0)[0].start
-        params, state = start
+        Or of its first steps. A method is prepared on a model that was not trained.
+        """
+        forget, retain = self.case.request[:2]
+        ids = np.union1d(forget, retain) if label == "original" else retain
+        job, key = self.bench.trainer.job(ids, seed=0)
+        params, state = cast(Any, job.start)
         at = Trained(params, state, {})
-        job = self.bench.prepared(self.plan.methods[label], self.case, at)
-        return self.device.call(job, at[:2], jax.random.key(0), steps=steps)
+        if label not in TRAININGS:
+            job = self.bench.prepared(self.plan.methods[label], self.case, at)
+        return self.device.call(job, at[:2], key, steps=steps)
 
     def row(self, label: str) -> Path:
         """Return the file of a speed on this device."""
         kind = slug(jax.devices()[0].device_kind)
         return self.size["out"] / "speed" / kind / f"{slug(label)}.json"
 
-    def timed(self, label: str, call: Callable[..., Call]) -> dict[str, Any]:
+    def timed(self, name: str, label: str) -> dict[str, Any]:
         """Return the speed of a few steps, timed where this folder does not know it."""
 
         def make() -> dict[str, Any]:
-            found = self.device.speed(call(steps=self.size["steps"]))
+            found = self.device.speed(self.call(label, self.size["steps"]))
             return {"network": self.training.network, **found}
 
-        self.rows[label] = kept(self.row(label), make)
-        return self.rows[label]
+        row = self.size["rows"][name] = kept(self.row(name), make)
+        return row
 
-    def trains(self) -> tuple[str, Callable[..., Call]]:
-        """Return the call of the network's training, by the name of its row."""
-        train = functools.partial(self.trained, self.case.request.retain)
-        return f"training, {self.told['network']}", train
+    def piece(
+        self,
+        name: str,
+        samples: float,
+        make: Callable[..., Any],
+        *given: Any,
+        needs: Iterable[str] = (),
+        calls: Iterable[str] = (),
+    ) -> Piece:
+        """Return a piece with the seconds that follow from the speed of training.
 
-    def _speed(self) -> Iterator[tuple]:
-        """Yield the steps that are timed beside those of training."""
-        for label in self.told["given"]:
-            call = functools.partial(self.forgotten, label)
-            make = functools.partial(self.timed, label, call)
-            ahead = functools.partial(call, steps=self.size["steps"])
-            yield f"0/{label}", int(not self.row(label).exists()), make, [], [ahead]
-
-    def pieces(self, speed: Any) -> Iterator[Piece]:
-        """Yield the pieces; `speed` is the row of the network's training."""
+        `calls` are the labels of what is compiled for it, unless it is there.
+        """
+        device, speed = self.device, self.size["rows"][self.trains]
         looked = (len(self.dataset.train.labels) + len(self.dataset.test.labels)) / 3
-        compiling = speed["compile_seconds"]
-        compiling /= self.size["threads"] if self.device.whole else 1
-        for name, samples, make, needs, calls in getattr(
-            self, f"_{self.told['kind']}"
-        )():
-            path = f"{self.name}/{name}"
-            self.ahead[path] = calls if samples else []  # none of what is there
-            seconds = (looked + samples) / speed["samples_per_second"]
-            seconds += compiling * len(self.ahead[path])
-            yield Piece(path, seconds, make, tuple(f"{self.name}/{n}" for n in needs))
+        seconds = (looked + samples) / speed["samples_per_second"]
+        steps = self.size["steps"] if self.told["kind"] == "speed" else None
+        own = [functools.partial(self.call, one, steps) for one in calls if samples]
+        compiling = speed["compile_seconds"] * len(own)
+        return Piece(
+            f"{self.name}/{name}",
+            seconds + compiling / (self.size["threads"] if device.whole else 1),
+            functools.partial(make, *given),
+            tuple(f"{self.name}/{need}" for need in needs),
+            tuple(functools.partial(device.ahead, one) for one in own if device.whole),
+        )
+
+    def to_train(self, case: Case, *keys: str) -> int:
+        """Return the samples that the models of a seed take which are not there."""
+        forget, retain = map(len, case.request[:2])
+        new = [key for key in keys if not self.bench.has(case.seed, key)]
+        more = forget if "original" in new else 0
+        return self.training.epochs * (len(new) * retain + more)
 
     def measure(self, function: Callable[..., None], *given: Any) -> None:
         """Do it on the host, after all that was asked before."""
@@ -152,119 +157,98 @@ class Part:
         """Let these be the results."""
         self.results = {**head(self.plan.record(), self.dataset), **found}
 
-    def _table(self) -> Iterator[tuple]:
-        """Yield every model of every seed, which is measured when it is there."""
-        bench, epochs, seeds = self.bench, self.training.epochs, self.plan.seeds
-        table, originals = bench.table(None), {}
+    def _speed(self) -> Iterator[Piece]:
+        """Yield the steps that are timed beside those of training."""
+        for label in self.told["given"]:
+            given = int(not self.row(label).exists()), self.timed, label, label
+            yield self.piece(f"0/{label}", *given, calls=[label])
+
+    def _table(self) -> Iterator[Piece]:
+        """Yield the models of every seed, which are measured when they are there."""
+        bench, table, originals = self.bench, self.bench.table(None), {}
 
         def add(key, label, trained, *told):
             table.add(key, label, trained, *told)
-            if key not in ("retrain", "original"):  # before the null nothing compares
-                self.tell(**table.summary())
+            self.tell(**table.summary())
 
-        def original(case):
-            originals[case.seed] = bench.original(case.seed)
-
-        def retrain(case):
-            retrained, before = bench.retrained(case), originals[case.seed]
-            self.measure(table.start, case.request, retrained, case.seed)
-            self.measure(add, "retrain", "Retrain", retrained)
-            self.measure(add, "original", "Original (nothing done)", before)
-
-        def null(case):
-            self.measure(add, "null", "Null (Retrain, other seed)", bench.null(case))
+        def first(case):
+            models = bench.references(case)
+            originals[case.seed] = models.original
+            self.measure(table.start, case.request, models.retrained, case.seed)
+            self.measure(table.add, "retrain", "Retrain", models.retrained)
+            self.measure(
+                table.add, "original", "Original (nothing done)", models.original
+            )
+            # before the null nothing compares
+            self.measure(add, "null", "Null (Retrain, other seed)", models.null)
 
         def unlearn(label, case):
             setting, before = self.plan.methods[label], originals[case.seed]
             made = bench.unlearn(label, setting, case, before)
             self.measure(add, slug(label), label, made.trained, setting, made.notes)
 
-        for last, seed in zip((None, *seeds), seeds, strict=False):
+        last: list[int] = []  # a seed, whose programs serve the others
+        for seed in self.plan.seeds:
             case = bench.case(seed)
-            retain = case.request.retain
-            both = np.union1d(case.request.forget, retain)
-            first = "original", original, both, [], [self.trained]
-            second = "Retrain", retrain, retain, [f"{seed}/original"], [self.trained]
-            for name, make, ids, needs, calls in (
-                *(first, second),
-                ("null", null, retain, [f"{seed}/Retrain"], []),
-            ):
-                samples = 0 if bench.has(seed, name.lower()) else epochs * len(ids)
-                calls = [functools.partial(call, ids) for call in calls if last is None]
-                one = functools.partial(make, case)
-                yield f"{seed}/{name}", samples, one, needs, calls
+            given = self.to_train(case, *TRAININGS, "null"), first, case
+            yield self.piece(f"{seed}/{FIRST}", *given, calls=[] if last else TRAININGS)
             for label, setting in self.plan.methods.items():
-                needs = [f"{seed}/null", *([] if last is None else [f"{last}/{label}"])]
-                samples = samples_of(setting, case.request, epochs)
+                needs = [f"{seed}/{FIRST}", *(f"{one}/{label}" for one in last)]
+                samples = samples_of(setting, case.request, self.training.epochs)
                 samples *= not bench.has(seed, slug(label))
-                calls = [functools.partial(self.forgotten, label)]
-                one = functools.partial(unlearn, label, case)
-                own = calls if last is None else []
-                yield f"{seed}/{label}", samples, one, needs, own
+                given, calls = (samples, unlearn, label, case), [] if last else [label]
+                yield self.piece(f"{seed}/{label}", *given, needs=needs, calls=calls)
+            last = [seed]
 
-    def _models(self) -> Iterator[tuple]:
+    def _models(self) -> Iterator[Piece]:
         """Yield some more models of every kind at a time, and an audit of all there."""
         request, methods = self.case.request, self.plan.methods
-        sets = np.union1d(request.forget, request.retain), request.retain
-        samples = self.training.epochs * sum(map(len, sets))
-        for setting in methods.values():
-            samples += samples_of(setting, request, self.training.epochs)
-        calls = [functools.partial(self.trained, ids) for ids in sets]
-        calls += [functools.partial(self.forgotten, label) for label in methods]
+        epochs = self.training.epochs
+        samples = float(epochs * (len(request.forget) + 2 * len(request.retain)))
+        samples += sum(samples_of(one, request, epochs) for one in methods.values())
         last = self.folder / "models" / slug([*methods][-1])
         for count in range(CHUNK, self.size["models"] + 1, CHUNK):
             own = 0 if (last / f"{count - 1:04d}.npz").exists() else CHUNK * samples
-            make = functools.partial(self._audited, count)
-            yield f"0/{count} of each", own, make, [], calls if count == CHUNK else []
+            calls = [*TRAININGS, *methods] if count == CHUNK else []
+            name = f"0/{count} of each"
+            yield self.piece(name, own, self._audited, count, calls=calls)
 
     def _audited(self, count: int) -> None:
-        made = run_ensembles(
-            self.plan,
-            self.dataset,
-            self.folder,
-            count=count,
-            methods=self.plan.methods,
-            chunk=CHUNK,
-            how="loop",
-            maker=functools.partial(DeviceMaker, self.bench),
-        )
+        """Make so many models of every kind, and audit them."""
+        options = {"count": count, "chunk": CHUNK, "methods": self.plan.methods}
+        options["maker"] = functools.partial(DeviceMaker, self.bench)
+        given = self.plan, self.dataset, self.folder
+        made = run_ensembles(*given, how="loop", **options)
 
         def look() -> None:
             self.tell(audit=audit.to_record(audit_of(made, self.training)[0]))
 
         self.measure(look)
 
-    def _trials(self) -> Iterator[tuple]:
+    def _trials(self) -> Iterator[Piece]:
         """Yield on each seed the rates around that of every setting."""
-        rows, yardsticks = self.results.setdefault("trials", []), {}
-        epochs = self.training.epochs
+        trial, rows = Trials(self.bench), []
 
-        def yardstick(seed):
-            yardsticks[seed] = Yardstick(self.bench, seed)
-
-        def trial(setting, told):
-            own = yardsticks[told["seed"]]
-            given = told["method"], setting, own.case, own.original
-            made = self.bench.unlearn(*given, keep=False)
-            rows.append({**told, **own.distances(made.trained)})
+        def tried(label, setting, key, seed):
+            row = {"method": label, "seed": seed, key: setting.flat()[key]}
+            rows.append({**row, **trial(label, setting, [seed])})
+            self.results = {"trials": rows}
 
         for seed in self.plan.seeds:
-            request = self.bench.case(seed).request
-            size = epochs * (len(request.forget) + 2 * len(request.retain))
-            size *= not self.bench.has(seed, "retrain")
-            make = functools.partial(yardstick, seed)
-            yield f"{seed}/yardstick", size, make, [], []
+            case, first = self.bench.case(seed), f"{seed}/original and Retrain"
+            samples = self.to_train(case, *TRAININGS)
+            yield self.piece(first, samples, trial.yardstick, seed)
             for factor in (1.0, *self.told["factors"]):
                 for label, setting in self.plan.methods.items():
                     key = "rate" if "rate" in vars(setting.options) else "learning_rate"
                     rate = float(f"{factor * setting.flat()[key]:.3g}")
-                    told = {"method": label, "seed": seed, key: rate}
-                    if any(row.items() >= told.items() for row in rows):
+                    given = label, setting.but(**{key: rate}), key, seed
+                    if trial.known(given[1], [seed]):
+                        tried(*given)
                         continue
-                    make = functools.partial(trial, setting.but(**{key: rate}), told)
-                    samples = samples_of(setting, request, epochs)
-                    name = f"{seed}/{label}, {key} {rate:g}"
-                    yield name, samples, make, [f"{seed}/yardstick"], []
+                    samples = samples_of(setting, case.request, self.training.epochs)
+                    name, own = f"{seed}/{label}, {key} {rate:g}", (samples, tried)
+                    yield self.piece(name, *own, *given, needs=[first])
 
 
 def kept(path: Path, make: Callable[[], Any]) -> Any:
@@ -275,82 +259,77 @@ def kept(path: Path, make: Callable[[], Any]) -> Any:
 
 
 def rate(row: Mapping[str, Any]) -> str:
-    """Return the speed of steps in words.
-
-    >>> rate({"samples_per_second": 41000.0, "share_of_peak": 0.4})
-    '41,000 samples/s, 40.0% of the peak'
-    """
+    """Return the speed of steps in words."""
     share = row["share_of_peak"]
     told = "" if share is None else f", {share:.1%} of the peak"
     return f"{row['samples_per_second']:,.0f} samples/s{told}"
 
 
+def _parts(asked: Asked, size: Any, every: list[Dataset]) -> dict[str, Part]:
+    """Return the parts that are asked for and whose data are given."""
+    told = packaged("grids/full.toml")["parts"]
+    data = {
+        one.num_classes: (one, Device(one.train, threads=size["threads"]))
+        for one in every
+    }
+    parts = {}
+    for name in asked.parts or told:
+        if name not in told:
+            raise unknown_name("part", name, told)
+        classes = told[name].get("classes", every[0].num_classes)
+        if classes in data:
+            parts[name] = Part(name, size, *data[classes])
+        else:
+            line = f"{name}: left out, no file with {classes} classes is given"
+            asked.screen.say(line)
+    return parts
+
+
 def _run(recipe: Recipe, asked: Asked, every: list[Dataset], folder: Path) -> None:
     """Time the steps, print the plan, and do what fits."""
     begun, screen = time.monotonic(), asked.screen
-    told = packaged("grids/full.toml")
     rows: dict[str, Any] = {}  # of the steps that are timed, by name
-    size = {**told["sizes"][recipe.name], "out": folder, "rows": rows}
-    data = {one.num_classes: one for one in every}
-    devices = {
-        classes: Device(one.train, threads=size["threads"])
-        for classes, one in data.items()
-    }
-    parts: dict[str, Part] = {}
-    for name in asked.parts or told["parts"]:
-        if name not in told["parts"]:
-            raise unknown_name("part", name, told["parts"])
-        classes = told["parts"][name].get("classes", every[0].num_classes)
-        if classes in data:
-            parts[name] = Part(name, size, data[classes], devices[classes])
-        else:
-            screen.say(f"{name}: left out, no file with {classes} classes is given")
+    size = packaged("grids/full.toml")["sizes"][recipe.name]
+    size = {**size, "out": folder, "rows": rows}
+    parts = _parts(asked, size, every)
+    speed: dict[str, Any] = {"environment": environment(), "rows": rows}
     path, clock = folder / "results.json", []
-    before = read_json(path) if path.exists() else {}
-    if "trials" in parts:
-        parts["trials"].results = dict(before.get("trials", {}))
     with locked(folder):
-        speed: dict[str, Any] = {"environment": environment(), "rows": rows}
-        trains = {part.trains()[0]: part for part in reversed(parts.values())}
-        calls = [
-            part.device.ahead(functools.partial(part.trains()[1], steps=size["steps"]))
+        before = read_json(path) if path.exists() else {}
+        trains = {part.trains: part for part in reversed(parts.values())}
+        for call in [
+            part.device.ahead(functools.partial(part.call, "retrain", size["steps"]))
             for part in trains.values()
-        ]
-        for call in calls:  # steps are timed when nothing is compiled any more
-            call.result()
-        for label, part in trains.items():
-            screen.say(f"{label}: {rate(part.timed(label, part.trains()[1]))}")
-
-        def rivals(part: Part) -> None:
-            def make() -> Any:
-                return load(str(asked.rivals))(part.training, size["steps"])
-
-            speed["rivals"] = kept(folder / "speed" / "rivals.json", make)
-
-        pieces = []
+        ]:
+            call.result()  # steps are timed when nothing is compiled any more
+        for name, part in trains.items():
+            screen.say(f"{name}: {rate(part.timed(name, 'retrain'))}")
+        pieces: list[Piece] = []
         for name, part in parts.items():
-            pieces += part.pieces(rows[part.trains()[0]])
+            pieces += part.pieces()
             if name == "speed" and asked.rivals is not None:
-                make = functools.partial(rivals, part)
+                time_them = load(asked.rivals)
+                make = functools.partial(time_them, part.training, size["steps"])
+                make = functools.partial(kept, folder / "speed" / "rivals.json", make)
                 pieces.append(Piece("speed/0/rivals", size["rivals"], make))
         minutes = MINUTES if asked.minutes is None else asked.minutes
         left = 60 * minutes - (time.monotonic() - begun)
         plan = budget.foreseen(pieces, left)
-        screen.say(f"{left:.0f} s are left of the {minutes:g} minutes. The plan:")
+        screen.say(
+            f"{left:.0f} s are left of the {minutes:g} minutes. The plan, by part and "
+            "seed:"
+        )
         for line in budget.lines(plan):
             screen.say(f"  {line}")
-        begin = {done.piece.name: not done.reason for done in plan}
-        timing = [name for name in begin if name.startswith("speed/")]
+        timing = [one.name for one in pieces if one.name.startswith("speed/")]
 
-        def compile_ahead(names: Iterable[str]) -> None:
-            for name in names:
-                part = parts[name.partition("/")[0]]
-                for call in part.ahead.get(name, ()):
-                    if part.device.whole and begin[name]:
-                        part.device.ahead(call)
+        def compile_ahead(timed: bool) -> None:
+            for done in plan:
+                if not done.reason and (done.piece.name in timing) == timed:
+                    for begin in done.piece.ahead:
+                        begin()
 
-        others = [name for name in begin if name not in timing]
-        compile_ahead(timing or others)
+        compile_ahead(bool(timing))
 
         def save() -> None:
             found = {name: part.results for name, part in parts.items() if part.results}
@@ -360,21 +339,23 @@ def _run(recipe: Recipe, asked: Asked, every: list[Dataset], folder: Path) -> No
         def ended(done: Done) -> None:
             row = {"name": done.piece.name, "foreseen": done.piece.seconds}
             clock.append({**row, "seconds": done.seconds, "reason": done.reason})
+            told = f"{done.seconds:.1f} s"
+            if row["name"] == "speed/0/rivals" and not done.reason:
+                speed["rivals"] = done.result
+            elif isinstance(done.result, Mapping):
+                told += f", {rate(done.result)}"
             save()
             if not done.reason.startswith("needs"):
-                told = f"{done.seconds:.1f} s"
-                told += f", {rate(done.result)}" if done.result else ""
                 screen.say(f"{row['name']}: {done.reason or told}")
             if timing and row["name"] == timing[-1]:  # others would disturb the times
-                compile_ahead(others)
+                compile_ahead(False)
 
         budget.spend(pieces, left, told=ended)
-        for device in devices.values():
-            device.close()
-        for name, part in parts.items():
+        for part in parts.values():
+            part.device.close()
             for one in part.waiting:
                 if error := one.exception():
-                    screen.say(f"{name}: not measured ({error})")
+                    screen.say(f"{part.name}: not measured ({error})")
         save()
     tables = [part for part in parts.values() if part.told["kind"] == "table"]
     screen.show([part.results for part in tables if part.results])

@@ -3,6 +3,7 @@
 Cards and `grids/` say what is tried, `settings/` what was found.
 """
 
+import functools
 import itertools
 import json
 import re
@@ -78,13 +79,13 @@ class Yardstick:
         return np.array([one.mean() for one in margins]), margins[0]
 
 
-class _Trials:
+class Trials:
     """Trials on several seeds, kept in a file; a seed is prepared when first asked."""
 
-    def __init__(self, plan: Plan, dataset: Dataset, folder: Path | None):
-        self._bench = Bench(plan, dataset, folder=folder)
-        self._cases: dict[int, Yardstick] = {}
-        record = plan.record() | {"dataset": fingerprint(dataset)}
+    def __init__(self, bench: Bench):
+        self._bench, folder = bench, bench.folder
+        self.yardstick = functools.cache(functools.partial(Yardstick, bench))
+        record = bench.plan.record() | {"dataset": fingerprint(bench.dataset)}
         asked = json.loads(to_json(record))
         self._found = {"plan": asked, "trials": {}}
         self._path = None if folder is None else folder / "trials.json"
@@ -99,9 +100,7 @@ class _Trials:
 
     def __call__(self, label: str, setting: Unlearning, seeds: Sequence[int]) -> Row:
         """Return mean Avg. Gap and deviation, None where a seed diverges."""
-        key = json.dumps(setting.flat(), sort_keys=True)
-        if tuple(seeds) != self._bench.plan.seeds:
-            key += f" on {list(seeds)}"
+        key = self._key(setting, seeds)
         if key not in self._found["trials"]:
             self._found["trials"][key] = self._row(label, setting, seeds)
             if self._path is not None:
@@ -109,12 +108,18 @@ class _Trials:
         row = self._found["trials"][key]
         return {name: row[name] for name in ("avg_gap", "deviation")}
 
+    def known(self, setting: Unlearning, seeds: Sequence[int]) -> bool:
+        """Return whether the file has a trial."""
+        return self._key(setting, seeds) in self._found["trials"]
+
+    def _key(self, setting: Unlearning, seeds: Sequence[int]) -> str:
+        others = tuple(seeds) != self._bench.plan.seeds
+        told = json.dumps(setting.flat(), sort_keys=True)
+        return f"{told} on {list(seeds)}" if others else told
+
     def _row(self, label: str, setting: Unlearning, seeds: Sequence[int]) -> Row:
         found = []
-        for seed in seeds:
-            if seed not in self._cases:
-                self._cases[seed] = Yardstick(self._bench, seed)
-            case = self._cases[seed]
+        for case in map(self.yardstick, seeds):
             asked = label, setting, case.case, case.original
             try:
                 made = self._bench.unlearn(*asked, keep=False)
@@ -135,7 +140,7 @@ def search(
     folder: Path | None = None,
 ) -> dict[str, Any]:
     """Try every setting of every method and choose that of the least mean Avg. Gap."""
-    trial = _Trials(plan, dataset, folder)
+    trial = Trials(Bench(plan, dataset, folder=folder))
     settings, table = {}, {}
     for label, grid in grids.items():
         varied = [name for name, values in grid.items() if isinstance(values, tuple)]

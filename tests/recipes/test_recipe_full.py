@@ -11,6 +11,7 @@ import pytest
 
 from jax_unlearn.data import digits
 from jax_unlearn.errors import InputError
+from jax_unlearn.lab import Training, Unlearning
 from jax_unlearn.recipes import __main__ as entry
 from jax_unlearn.recipes import full, pages
 from jax_unlearn.recipes.recipe import packaged
@@ -182,3 +183,16 @@ def test_the_entry_needs_neither_tyro_nor_tensorflow_datasets():
         "import jax_unlearn.recipes.__main__\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_setting_keeps_its_ratios_to_the_training():
+    found = Unlearning.of(method="finetune", epochs=10, learning_rate=0.03)
+    given = Training(epochs=20, batch_size=128), Training(epochs=30, batch_size=256)
+    made = full.scaled(found, *given)
+    assert made.epochs == 15
+    assert made.batch_size == 2 * found.batch_size
+
+
+def test_a_speed_is_told_in_words():
+    row = {"samples_per_second": 41000.0, "share_of_peak": 0.4}
+    assert full.rate(row) == "41,000 samples/s, 40.0% of the peak"
