@@ -3,15 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from jax_unlearn.lab.results import LABELS
 from jax_unlearn.report import reading
 from jax_unlearn.report.forms import Amount, GenerationRow, RunRow
 
 LEVEL = 0.05  # below it a paired test counts as clear
-LABELS = {
-    "retrain": "Retrain",
-    "null": "Null (Retrain, other seed)",
-    "original": "Original (nothing done)",
-}
 GENERATION = {
     "ua": ("UA %", 1),
     "retained_accuracy": ("other classes %", 1),
@@ -29,8 +25,7 @@ UNTARGETED = ("unseen_error", "seconds")  # told without their distance from Ret
 class Cell(NamedTuple):
     """A figure, "11.7 ± 2.1", or a model's name; in smaller type "Δ −4.1".
 
-    The mark is "inside" or "outside" the null's interval. It, and the detail, may be
-    empty.
+    The mark is "inside" or "outside" the null's interval, or "".
     """
 
     value: str

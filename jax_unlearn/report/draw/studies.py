@@ -48,9 +48,8 @@ def rho_sweep(
 ) -> draw.Drawing:
     """Draw both distances to Retrain against ρ, the share of the retain set read.
 
-    Of the results, which have Retrain, only the rows are read, as in all figures here;
-    a series, one line, names the key of the row at each ρ. The name of the drawing must
-    be unique in its page.
+    Of the results only the rows are read, as in all figures here; a series names the
+    key of its row at each ρ. The name of the drawing must be unique in its page.
 
     Raises:
       InputError: no series or an empty one, a ρ that is not positive, a key without a
@@ -76,7 +75,19 @@ choose of retrain
     bounds = {entry: [row] for entry, row in _bounds(rows).items()}
     figure = _sweep(points, bounds, lambda rhos, n: rhos * math.exp(beside * n))
     for axes in figure.axes:
-        _scale_by_rho(axes, shares, span)
+        axes.set_xscale("log")
+        axes.minorticks_off()
+        factor = math.exp(EDGE * span)
+        axes.set_xlim(shares[0] / factor, shares[-1] * factor)
+        inches = axes.get_position().width * draw.WIDTH
+        unit = inches / ((1 + 2 * EDGE) * span)  # of log ρ
+        ticks: list[float] = []
+        for share in reversed(shares):  # a tick where there is room for its number
+            label = draw.width_of(f"{share:g}") + 0.1
+            if not ticks or math.log(ticks[-1] / share) * unit > label:
+                ticks.append(share)
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_xlabel("ρ, the share of the retain set that is read")
     said = _said_at("ρ", points) | {e.label: row for e, row in _bounds(rows).items()}
     title = "Distance to Retrain by the share ρ of the retain set"
     return _drawing(figure, name, title, said, by=" by ρ")
@@ -152,9 +163,8 @@ def near_far(
 ) -> draw.Drawing:
     """Draw both distances to Retrain for a near and a far forget set, side by side.
 
-    Each request has its own Retrain, so that it has its own null too. The keys, for
-    each label from top to bottom, are those of its row in both; the original is drawn
-    where they name it.
+    Each request has its own Retrain and its own null. The keys, for each label from top
+    to bottom, are those of its row in both.
 
     Raises:
       InputError: no label, a key without a row in one of them, or no Retrain there.
@@ -203,9 +213,8 @@ def generation_figure(results: Any, *, name: str = "generation") -> draw.Drawing
         f"{label} {', '.join(_numbers(row, GENERATED))}"
         for label, row in models.items()
     )
-    return draw.drawing_of(
-        figure, name=name, alt=alt, title="Generated images beside Retrain's"
-    )
+    title = "Generated images beside Retrain's"
+    return draw.drawing_of(figure, name=name, alt=alt, title=title)
 
 
 def _sweep(
@@ -263,23 +272,6 @@ def _ladder(
         axes.set(xlabel=title, xlim=(0, None) if columns is DISTANCES else None)
         axes.locator_params(axis="x", nbins=6)
     return panels[0].figure
-
-
-def _scale_by_rho(axes: Any, shares: Sequence[float], span: float) -> None:
-    """Scale by the logarithm, with a tick at each ρ that leaves room for its number."""
-    axes.set_xscale("log")
-    axes.minorticks_off()
-    factor = math.exp(EDGE * span)
-    axes.set_xlim(shares[0] / factor, shares[-1] * factor)
-    inches = axes.get_position().width * draw.WIDTH
-    unit = inches / ((1 + 2 * EDGE) * span)  # of log ρ
-    ticks: list[float] = []
-    for share in reversed(shares):
-        label = draw.width_of(f"{share:g}") + 0.1
-        if not ticks or math.log(ticks[-1] / share) * unit > label:
-            ticks.append(share)
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.set_xlabel("ρ, the share of the retain set that is read")
 
 
 def _means(rows: Iterable[Any], name: str) -> tuple[np.ndarray, np.ndarray | None]:
