@@ -178,7 +178,10 @@ def chosen(arguments: Sequence[str]) -> tuple[list[str], Choice]:
                 f"{words[0]} --method {other}: two methods; leave one of them out"
             )
         words = [*words[1:], "--method", words[0]]
-    asked = value(words, "--modality") or _kind_of_model(words)
+    asked, path = value(words, "--modality"), value(words, "--checkpoint", "--original")
+    # a model that is not there is missed by the command
+    if not asked and path is not None and (Path(path) / "record.json").is_file():
+        asked = kind_of(path, read_record(path)).name
     modality = modality_named(asked or MODALITIES[0].name)
     usual = [c.name for c in METHODS.values() if set(c.roles) <= modality.roles]
     if not usual or Unlearning.method in usual:
@@ -204,14 +207,6 @@ def value(words: Sequence[str], *options: str) -> str | None:
         if name in options:
             found = value if equals else following or found
     return found
-
-
-def _kind_of_model(words: Sequence[str]) -> str | None:
-    """Return the kind of the model that is named, if there is one."""
-    path = value(words, "--checkpoint", "--original")
-    if path is None or not (Path(path) / "record.json").is_file():
-        return None  # the command says what is missing
-    return kind_of(path, read_record(path)).name
 
 
 def _check_flags(words: Sequence[str], known: set[str]) -> None:

@@ -12,7 +12,7 @@ from jax_unlearn import audit as audits
 from jax_unlearn import report as reports
 from jax_unlearn._validate import at_least, one_of
 from jax_unlearn.cli.console import Reporter, open_console, print_audit, say, status
-from jax_unlearn.cli.sources import DataSource, Source
+from jax_unlearn.cli.sources import DataSource
 from jax_unlearn.data import Dataset, digits, fingerprint
 from jax_unlearn.data.files import check_writable, read_json, write_atomic
 from jax_unlearn.drivers.ensemble import HOWS, local_mesh
@@ -56,13 +56,28 @@ def ensemble(
         raise InputError("methods=(): name one or more, or leave it out for all")
     one_of("how", how, ("auto", *HOWS))
     check_writable(out / "outputs.npz")
-    plan, dataset = _planned(source, run)
+    given = source.dataset is not None or source.data is not None
+    dataset = source.load() if given else digits()
+    if run is not None:
+        record = read_json(run / "config.json")
+        found = record.get("dataset") if isinstance(record, dict) else None
+        found = found if isinstance(found, dict) else {}
+        if found.get("fingerprint") != fingerprint(dataset):
+            raise InputError(
+                f"run={run} is of data set {found.get('name')!r}, not of these data; "
+                "give --data or --dataset of that run"
+            )
+        plan = plan_of(record, name=f"run={run}")
+    elif given:
+        raise InputError("run=None takes the demo's plan, which brings its data")
+    else:
+        plan = digits_plan()
     for name in methods or ():
         one_of("method", name, plan.methods)
     chosen = plan.methods if methods is None else methods
     counts = {"models": models, "chunk": chunk, "resamples": resamples}
-    given = open_console(), plan, dataset, out
-    audited(*given, methods=chosen, how=how, save_every=save_every, **counts)
+    asked = open_console(), plan, dataset, out
+    audited(*asked, methods=chosen, how=how, save_every=save_every, **counts)
 
 
 def audited(
@@ -110,22 +125,3 @@ def audited(
     page = reports.write(results, out / "report.html", overwrite=True)
     print_audit(console, found)
     say(console, f"outputs: {file}\nreport: {page}")
-
-
-def _planned(source: Source, run: Path | None) -> tuple[Plan, Dataset]:
-    """Return the plan and its data."""
-    given = source.dataset is not None or source.data is not None
-    dataset = source.load() if given else digits()
-    if run is None:
-        if given:
-            raise InputError("run=None takes the demo's plan, which brings its data")
-        return digits_plan(), dataset
-    record = read_json(run / "config.json")
-    found = record.get("dataset") if isinstance(record, dict) else None
-    found = found if isinstance(found, dict) else {}
-    if found.get("fingerprint") != fingerprint(dataset):
-        raise InputError(
-            f"run={run} is of data set {found.get('name')!r}, not of these data; give "
-            "--data or --dataset of that run"
-        )
-    return plan_of(record, name=f"run={run}"), dataset
