@@ -2,8 +2,7 @@
 
 A new one is a file with a `Recipe` (of requests and searched settings: with a `Study`)
 and an entry there and here. Its settings stand in `settings/` once they were searched,
-its results in `results/`, and there `jax-unlearn recipe --table` writes its page, by a
-template of `templates/` and, where there is one, a reading in words.
+its results in `results/`; `jax-unlearn recipe --table` writes its page by `templates/`.
 """
 
 from jax_unlearn.recipes import digits, full, generation, learned, ltu, proxies, tables

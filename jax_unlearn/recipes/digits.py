@@ -93,20 +93,16 @@ def _run(_recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
     with screen.progress(phases(plan)) as progress:
         bench = Bench(plan, dataset, progress, folder=folder / "checkpoints")
         preparer, table = Preparer(bench.subject), bench.table(None)
-
-        def gather(_found: list[Any]) -> dict[str, Any]:
-            return {
-                "plan": {"title": plan.title, "seeds": list(plan.seeds)},
-                "requests": REQUESTS,
-                "dataset": dataset_record(dataset),
-                **table.summary(),
-            }
-
         results = seed_by_seed(
             plan,
             folder / "results.json",
             lambda seed: _one_seed(bench, preparer, table, folder / "chains", seed),
-            gather,
+            lambda _: {
+                "plan": {"title": plan.title, "seeds": list(plan.seeds)},
+                "requests": REQUESTS,
+                "dataset": dataset_record(dataset),
+                **table.summary(),
+            },
         )
     screen.show([results])
     keep(screen, folder / "short.json", results)

@@ -48,12 +48,10 @@ def methods_of(
     return {label: Unlearning.of(**{**common, **own}) for label, own in changes.items()}
 
 
-def planned(
-    recipe: Recipe,
-    *,
-    seeds: Sequence[int] | None = None,
-    classes: Sequence[int] | None = None,
-) -> Plan:
+Chosen = Sequence[int] | None  # None leaves the choice to the recipe
+
+
+def planned(recipe: Recipe, *, seeds: Chosen = None, classes: Chosen = None) -> Plan:
     """Return the plan of a recipe, perhaps with other seeds and other classes."""
     given = {"seeds": seeds, "classes": classes}
     changes: Any = {k: tuple(v) for k, v in given.items() if v is not None}

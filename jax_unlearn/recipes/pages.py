@@ -1,12 +1,9 @@
 """The pages of results: each stored table, each claim with a verdict, and a reading.
 
-Written by `jax-unlearn recipe --table` from the stored results, by a template of the
-recipe's family and a reading in words (`templates/`); no table is typed by hand.
-
-A claim says that one row has a smaller figure than another. It holds where that is so
-in every pair with p < 0.05 (paired over the seeds), it holds partly where it is so in
-some pair; else it does not hold, or these seeds do not show it. p-values are not
-corrected for how many there are.
+Written by `jax-unlearn recipe --table` from the stored results, by the templates of
+`templates/`; no table is typed by hand. A claim, that one row has a smaller figure than
+another, holds where that is so in every pair with p < 0.05 (paired over the seeds, not
+corrected for how many there are), and holds partly where it is so in some pair.
 """
 
 import functools
@@ -20,6 +17,7 @@ from typing import Any, NamedTuple
 import jinja2
 
 from jax_unlearn import audit
+from jax_unlearn import report as reports
 from jax_unlearn.data import write_atomic
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Unlearning
@@ -146,8 +144,6 @@ class Page(NamedTuple):
 
 def page_of(recipe: Recipe, found: Results) -> Page:
     """Return the page of what a file of a recipe's results holds."""
-    from jax_unlearn import report as reports
-
     parts = found if "format" not in found else {recipe.page: found}
     claims = [(claim, judge(claim, parts)) for claim in claims_of(recipe.page)]
     drawn = recipe.figures(found)

@@ -1,8 +1,7 @@
 """The tables of the three papers on real data.
 
-Fashion-MNIST at 14 x 14 and a subset of CIFAR-10 with a small ResNet are for a CPU; the
-papers' own sizes are for an accelerator: CIFAR-10 with ResNet-18 and VGG-16, CIFAR-100
-with ResNet-18, Tiny-ImageNet with VGG-16. A part is one request: random, a class,
+Fashion-MNIST at 14 x 14 and a subset of CIFAR-10 with a small ResNet are for a CPU, the
+papers' own sizes for an accelerator. A part is one request: random, a class,
 long-tailed at several γ, near or far. Every method of a part has equal trials on seeds
 kept for the search: six of a grid and two around its best for each round; where there
 is a final, the best few are tried on more seeds. Parts without a search of their own
