@@ -1,7 +1,7 @@
 """Put a forget loss, a retain loss, a weighting and an optimizer together."""
 
 import math
-from typing import NamedTuple, TypedDict
+from typing import TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -96,50 +96,43 @@ def assemble(
         _check_merged(forget, retain, harmonizer, model_state)
     if model_state == "frozen":
         forget, retain = _eval_mode(forget), _eval_mode(retain)
-    weighting, harmonizer = weighting or uniform(), harmonizer or harmonize.add()
-    parts = _Parts(forget, retain, Weigher(model, weighting), harmonizer, model_state)
+    weigher = Weigher(model, weighting or uniform())
+    join = harmonizer or harmonize.add()
 
     def passed(state, batch, key):
-        both = batch.forget is not None and batch.retain is not None
-        one = _merged if forward == "merged" and both else _separate
-        return one(parts, state, batch, key)
+        losses = tuple(map(with_data, (forget, retain), state.objective_state))
+        if (
+            forward == "merged"
+            and batch.forget is not None
+            and batch.retain is not None
+        ):
+            return _merged(losses, weigher, state, batch, key)
+        return _separate(losses, weigher, join, model_state, state, batch, key)
 
     return stepping(
         passed,
         optimizer,
-        weighting=weighting,
+        weighting=weigher.weighting,
         data=tuple(getattr(loss, "data", ()) for loss in (forget, retain)),
         model_state=model_state,
     )
 
 
-class _Parts(NamedTuple):
-    """What `assemble` was given, defaults filled in."""
-
-    forget: LossFn | None
-    retain: LossFn | None
-    weigher: Weigher
-    harmonizer: Harmonizer
-    model_state: str
-
-
-def _separate(parts: _Parts, state, batch, key: Array) -> Pass:
+def _separate(losses, weigher, harmonizer, mode: str, state, batch, key) -> Pass:
     """Return the joint gradient of one pass a batch."""
     forget_key, retain_key = jax.random.split(key)
-    forget, retain = map(with_data, parts[:2], state.objective_state)
+    forget, retain = losses
     passed = Pass(None, state.model_state, state.weight_state)
     g_forget = g_retain = None
     if forget is not None and batch.forget is not None:
-        g_forget, info = forget_gradient(
-            parts.weigher, forget, state, batch, key=forget_key
-        )
+        g_forget, info = forget_gradient(weigher, forget, state, batch, key=forget_key)
         passed = passed._replace(
             weight_state=info.carry,
             weights=info.weights,
             task_losses=info.aux.task_losses,
             forget_loss=mean_loss(info.losses, batch.forget.mask),
         )
-        if parts.model_state == "sequential":
+        if mode == "sequential":
             passed = passed._replace(model_state=info.aux.model_state)
     if retain is not None and (kept := batch.retain) is not None:
         g_retain, info = weighted_grad(
@@ -163,15 +156,15 @@ def _separate(parts: _Parts, state, batch, key: Array) -> Pass:
         optax.tree.zeros_like(g_retain) if g_forget is None else g_forget,
         optax.tree.zeros_like(g_forget) if g_retain is None else g_retain,
     )
-    return passed._replace(grads=parts.harmonizer(*pair))
+    return passed._replace(grads=harmonizer(*pair))
 
 
-def _merged(parts: _Parts, state, batch, key: Array) -> Pass:
+def _merged(losses, weigher: Weigher, state, batch, key: Array) -> Pass:
     """Return the joint gradient of one forward pass over both batches."""
-    forget, retain = map(with_data, parts[:2], state.objective_state)
+    forget, retain = losses
     pair = (batch.forget, batch.retain)
     sizes = (pair[0].labels.shape[0], pair[1].labels.shape[0])
-    weights_fn = weights_of(parts.weigher, forget, state, batch)
+    weights_fn = weights_of(weigher, forget, state, batch)
     forget_key, retain_key, apply_key = jax.random.split(key, 3)
     inputs = jax.tree.map(_join, pair[0].inputs, pair[1].inputs)
 

@@ -124,9 +124,16 @@ def weights_of(
 ) -> Callable[[Array, Aux], tuple[Array, PyTree]]:
     """Return the weights function of the step's forget batch, for `weighted_grad`."""
     forget_batch, unseen = cast(Batch, batch.forget), batch.reference
+    at = state.params, state.model_state
 
     def reference() -> Sample:
-        return _reference_sample(weigher.model, state, cast(Batch, unseen), loss)
+        other = cast(Batch, unseen)
+        if isinstance(loss, Objective) and loss.forward is not None:
+            key = jax.random.fold_in(jax.random.key(0), state.step)
+            _, aux = loss._replace(train=False)(*at, other, key)
+            return Sample(aux.task_losses, aux.outputs, *other[1:])
+        outputs, _ = weigher.model.apply(*at, other.inputs, train=False)
+        return Sample(cross_entropy(outputs, other.labels), outputs, *other[1:])
 
     def weights_fn(losses, aux):
         del losses
@@ -140,18 +147,6 @@ def weights_of(
 def with_data(loss: Any, data: PyTree) -> Any:
     """Give an objective its arrays from the state; any other loss passes through."""
     return loss._replace(data=data) if isinstance(loss, Objective) else loss
-
-
-def _reference_sample(
-    model: Model, state: UnlearnState, batch: Batch, loss: LossFn
-) -> Sample:
-    """Run the current model over unseen samples in eval mode."""
-    if isinstance(loss, Objective) and loss.forward is not None:
-        key = jax.random.fold_in(jax.random.key(0), state.step)
-        _, aux = loss._replace(train=False)(state.params, state.model_state, batch, key)
-        return Sample(aux.task_losses, aux.outputs, *batch[1:])
-    outputs, _ = model.apply(state.params, state.model_state, batch.inputs, train=False)
-    return Sample(cross_entropy(outputs, batch.labels), outputs, *batch[1:])
 
 
 def real_index(batch: Batch | None) -> Array | None:

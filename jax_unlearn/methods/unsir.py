@@ -40,21 +40,10 @@ def unsir_noise(
     [low, high] after every step. The start is uniform on [low, high], standard normal
     where a bound is missing. One compiled scan.
 
-    Args:
-      model: the network; outputs are logits `[B, K]`.
-      params: of the original model.
-      model_state: likewise.
-      labels: the class to forget, once for each noise input, `i32[M]`.
-      key: of the start; z_i depends on (key, i) and its label only.
-      shape: of one input.
-      steps: number of updates, 1 or more.
-      learning_rate: of Adam, positive.
-      penalty: λ ≥ 0.
-      low: smallest value of an input; None for no bound.
-      high: largest value of an input; None for no bound.
-
-    Returns:
-      Inputs `f32[M, *shape]`: the forget batches of `unsir`, with the same labels.
+    The labels, `i32[M]`, are the class to forget, once for each noise input, and
+    `shape` that of one input, bounded where `low` or `high` is not None. z_i depends on
+    (key, i) and its label only; λ ≥ 0 is the penalty. Returns inputs `f32[M, *shape]`:
+    the forget batches of `unsir`, with the same labels.
 
     Raises:
       InputError: a number out of range, or low not below high.

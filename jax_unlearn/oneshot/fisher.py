@@ -101,12 +101,8 @@ def fisher_noise(
     public code further averages the variance over the inputs of each unit and adds
     factors for the last layer and BatchNorm; this is the equation alone.
 
-    Args:
-      params: pytree of arrays.
-      fisher: F ≥ 0 on the RETAIN set, from `fisher_information`, like `params`.
-      key: consumed.
-      alpha: α ≥ 0, about 1e-6.
-      largest: c > 0, bound of 1/F; 1000 in the public code.
+    F ≥ 0 is that of the RETAIN set, from `fisher_information`, like `params`; α ≥ 0 is
+    about 1e-6, c > 0, the `largest` 1/F, is 1000 in the public code.
 
     Raises:
       InputError: negative alpha, largest not positive, F not shaped like `params`.

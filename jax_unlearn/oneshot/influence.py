@@ -62,7 +62,8 @@ def woodfisher(
     >>> print(woodfisher(v, gradients))  # 1 - 1/(2 + 1): the first one is left out
     [0.6667 1. ]
     """
-    _check_form(form, damping)
+    _validate.one_of("form", form, FORMS)
+    _validate.positive("damping", damping)
     if gradients.ndim != 2 or v.shape != gradients.shape[1:]:
         raise ValueError(
             f"v.shape={v.shape} and gradients.shape={gradients.shape} must be [P] and "
@@ -140,7 +141,8 @@ def influence(
     0.3333
     """
     _validate.eval_mode(loss_fn)
-    _check_form(form, damping)
+    _validate.one_of("form", form, FORMS)
+    _validate.positive("damping", damping)
     _validate.at_least("samples", samples, 1)
     _validate.at_least("iterations", iterations, 1)
     _validate.positive("tolerance", tolerance)
@@ -191,11 +193,6 @@ def influence(
         step = _conjugate_gradients(product, v, iterations, tolerance)
     moved = optax.tree.add_scale(center, alpha, step)
     return optax.tree.cast_like(moved, params)
-
-
-def _check_form(form: str, damping: float | Array) -> None:
-    _validate.one_of("form", form, FORMS)
-    _validate.positive("damping", damping)
 
 
 @jax.jit

@@ -46,13 +46,10 @@ def ssd(
     No weight grows, none changes its sign, the others stay as they are. A marked weight
     of no importance to D (I_D = 0) becomes 0.
 
-    Args:
-      params: pytree of arrays.
-      importance: I_D ≥ 0 on ALL training samples, like `params`; published:
-        `fisher_information(loss_fn, per="batch")`, both with the same batch size.
-      forget_importance: I_f ≥ 0 on forget samples, like `params`.
-      alpha: α ≥ 0, selection; published 10 (ResNet-18).
-      dampening: λ ≥ 0, published 1.
+    I_D ≥ 0 is the importance on ALL training samples, I_f ≥ 0 that on forget samples,
+    pytrees like `params`; λ ≥ 0 is the dampening. Published: for both
+    `fisher_information(loss_fn, per="batch")` with the same batch size, α = 10
+    (ResNet-18), λ = 1.
 
     Raises:
       InputError: negative alpha or dampening; importances not shaped like `params`.
