@@ -21,6 +21,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jax_unlearn import _validate
 from jax_unlearn.drivers.stacking import is_key, on_words
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Batch, PyTree, UnlearnBatch
@@ -147,8 +148,7 @@ def spread(
     ('data',)
     """
     parts = _parts(axis, mesh)
-    if uneven not in ("refuse", "pad"):
-        raise InputError(f"uneven={uneven!r}: choose 'refuse' or 'pad'")
+    _validate.choice("uneven", uneven, "refuse", "pad")
     place = NamedSharding(automatic(mesh), PartitionSpec(axis))
 
     def placed(name: str, batch: Batch) -> Batch:
