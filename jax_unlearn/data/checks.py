@@ -140,8 +140,7 @@ def check_ids(
 
     Raises:
       InputError: no ids, an id that is no integer, negative, out of range, repeated
-        or never trained on, or nothing left to retain. The message names the value,
-        its position and the remedy.
+        or never trained on, or nothing left to retain.
 
     >>> check_ids([5, 2], num_samples=10)
     array([2, 5])

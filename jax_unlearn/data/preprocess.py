@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jax_unlearn.errors import InputError
-from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
+from jax_unlearn.types import Array, Model, PyTree
 
 __all__ = ["Augment", "as_floats", "channel_stats", "compose", "random_crop"]
 __all__ += ["random_flip", "with_preprocessing"]
@@ -102,16 +102,13 @@ def with_preprocessing(
             pixels = pixels / 255.0
         return (pixels - means.reshape(shape)) / stds.reshape(shape)
 
-    def init(key: Array, inputs: PyTree) -> tuple[Params, ModelState]:
-        return model.init(key, normalise(inputs))
-
     def apply(params, model_state, inputs, *, train, key=None):
         if augment is not None and train and key is not None:
             augment_key, key = jax.random.split(key)
             inputs = augment(augment_key, jnp.asarray(inputs))
         return model.apply(params, model_state, normalise(inputs), train=train, key=key)
 
-    return Model(init, apply)
+    return Model(lambda key, inputs: model.init(key, normalise(inputs)), apply)
 
 
 def random_flip(key: Array, images: Array) -> Array:

@@ -26,11 +26,7 @@ __all__ = ["LazyInputs", "Source", "Stream", "from_source", "read_labels", "stre
 
 
 class Source(Protocol):
-    """Records by their position: `tfds.data_source`, a list, or your own class.
-
-    Read by several threads at once. Where there is a method `__getitems__(list)`, it
-    is called for all the records of a batch together.
-    """
+    """Records by their position: `tfds.data_source`, a list, or your own class."""
 
     def __len__(self) -> int: ...
 
@@ -99,7 +95,8 @@ def from_source(
     `tfds.data_source(name, split="train")`; its class stands in the labels `[N]`, of
     `read_labels`. `decode`, called in the reading threads, gives the inputs of one
     record, by default `record["image"]`. All records must give one shape: resize in it,
-    if need be.
+    if need be. Several threads read at once; `source.__getitems__(list)`, if it is
+    there, is called for all the records of a batch together.
 
     Raises:
       InputError: a source without length or positions, or labels that are not one a

@@ -26,8 +26,7 @@ class TextEncoder(nnx.Module):
 
     Args:
       vocab_size: number of tokens, padding included.
-      length: L.
-      width: D.
+      length, width: L and D.
       layers: transformer blocks, 0 or more.
       heads: of the attention; divides D.
       dtype: compute dtype; parameters, LayerNorm and outputs are float32.
@@ -137,12 +136,10 @@ class TextUNet(nnx.Module):
         rngs: nnx.Rngs,
         **options: Any,
     ):
-        shared: dict[str, Any] = dict(length=length, dtype=dtype, rngs=rngs)
-        text: dict[str, Any] = dict(width=text_width, layers=text_layers)
+        text: dict[str, Any] = dict(length=length, width=text_width, layers=text_layers)
+        shared: dict[str, Any] = dict(dtype=dtype, rngs=rngs)
         self.encoder = TextEncoder(vocab_size, **text, **shared)
-        self.unet = UNet(
-            cross_attention_dim=text_width, dtype=dtype, rngs=rngs, **options
-        )
+        self.unet = UNet(cross_attention_dim=text_width, **shared, **options)
 
     def __call__(self, inputs: tuple[Array, Array, Array], *, train: bool) -> Array:
         """Return the prediction `f32[B, H, W, C]` of (x_t, t, tokens `i32[B, L]`)."""

@@ -49,8 +49,7 @@ class ResBlock(nnx.Module):
     shortcut). The shortcut is a 1x1 convolution where the number of channels changes.
 
     Args:
-      in_features, out_features: numbers of channels.
-      embedding: E.
+      in_features, out_features, embedding: numbers of channels, and E.
       dropout: share of features dropped before the last convolution.
       groups, dtype, rngs: as in `UNet`.
 
@@ -98,8 +97,7 @@ class AttentionBlock(nnx.Module):
     of the tokens. The output projections are zero at first.
 
     Args:
-      features: number of channels.
-      heads: number of heads; divides `features`.
+      features, heads: numbers of channels, and of heads that divide them.
       context: width of the tokens, or None for self-attention alone.
       groups, dtype, rngs: as in `UNet`.
 
@@ -161,10 +159,10 @@ class UNet(nnx.Module):
     channels on the way down and one more on the way up; every level but the last
     halves the image. Where `attention[l]` is set each block is followed by attention.
 
-    The condition is a class id (`num_classes`), embedded and added to the embedding
-    of the timestep; or the hidden states of an encoder (`cross_attention_dim`), read
-    by cross-attention; or neither (then it is not read). Class ids run to
-    `num_classes`, which is the null condition of classifier-free guidance.
+    The condition is class ids `i32[B]` (`num_classes`), embedded and added to the
+    embedding of the timestep; or hidden states `[B, L, cross_attention_dim]`, read by
+    cross-attention; or neither (then it is not read). Class ids run to `num_classes`,
+    which is the null condition of classifier-free guidance.
 
     Args:
       num_classes: K, or None.
@@ -280,11 +278,7 @@ class UNet(nnx.Module):
         self.out = convolution(size, in_channels, init=zeros, dtype=jnp.float32)
 
     def __call__(self, inputs: tuple[Array, Array, Array], *, train: bool) -> Array:
-        """Return the prediction `f32[B, H, W, C]` of (x_t, t `i32[B]`, condition).
-
-        The condition is class ids `i32[B]`, or hidden states of the width of
-        `cross_attention_dim`, `[B, L, …]`.
-        """
+        """Return the prediction `f32[B, H, W, C]` of (x_t, t `i32[B]`, condition)."""
         x, timesteps, condition = inputs
         self._check(x, timesteps, condition)
         embedding = self.time1(timestep_embedding(timesteps, self.width))
