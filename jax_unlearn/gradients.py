@@ -212,12 +212,9 @@ def minimise(
 def mean_gradient(loss_fn: LossFn) -> Callable[..., PyTree]:
     """Transform a loss into its mean gradient over the samples of many batches.
 
-    Args:
-      loss_fn: unreduced losses; use eval mode so that batches do not interact.
-
-    Returns:
-      `(params, model_state, batches, key) -> gradients`, float32, like `params`;
-      compiled once, padding left out by the masks; InputError if there is no batch.
+    Returns `(params, model_state, batches, key) -> gradients`, float32, like `params`,
+    compiled once, padding left out by the masks; InputError if there is no batch. Use
+    eval mode so that batches do not interact.
 
     >>> from jax_unlearn.types import Aux
     >>> def loss_fn(w, state, batch, key):

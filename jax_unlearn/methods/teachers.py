@@ -151,13 +151,9 @@ def rewind(forget_errors: ArrayLike, unseen_error: float) -> int:
     would let an attack tell D_f by its high loss. D_u must have the classes of D_f, see
     `class_matched_error`.
 
-    Args:
-      forget_errors: error on D_f after each epoch, percent `[E]`; the original model
-        may be the first.
-      unseen_error: error of the last checkpoint on unseen samples, percent.
-
-    Returns:
-      The number of the checkpoint, 0..E−1, the last of equally near ones.
+    `forget_errors` are those after each epoch, percent `[E]`, of which the original's
+    may be the first, `unseen_error` is the last checkpoint's, percent. Returns the
+    number of the checkpoint, 0..E−1, the last of equally near ones.
 
     Raises:
       InputError: no checkpoint, or numbers that are not percentages.
@@ -188,13 +184,9 @@ def class_matched_error(
     100·Σ_k n_k e_k / Σ_k n_k, with e_k the share of unseen samples of class k that the
     model gets wrong. A class without unseen samples has no e_k and leaves both sums.
 
-    Args:
-      correct: whether the model is right on each unseen sample, booleans `[U]`.
-      labels: their true classes, integers `[U]`.
-      forget_counts: n_k, forget samples of each class, integers `[K]`.
-
-    Returns:
-      The error, 0..100: the `unseen_error` of `rewind`.
+    `correct` says of each unseen sample, `[U]`, whether the model is right; the labels,
+    integers `[U]`, are the true classes, n_k the `forget_counts`, integers `[K]`. The
+    error, 0..100, is the `unseen_error` of `rewind`.
 
     Raises:
       InputError: arrays that do not fit, NaN, or no unseen sample of any forgotten

@@ -153,15 +153,10 @@ def falw(
 ) -> Weighting:
     """Weight forget samples by FaLW, whatever the base objective.
 
-    Args:
-      class_counts: N_{f,k}, forget samples by class, `[K]`.
-      tau: τ ≥ 0 of the balance factor; 0 leaves it out.
-      estimator: source of the class moments; default `exact()`, Algorithm 1's.
-      shrinkage: pseudo-count of `shrink`; 0 is the paper.
-
-    Returns:
-      A `Weighting` that reads logits `[B, K]` (or losses, see `confidence`) and needs a
-      reference batch unless anchored.
+    The counts and τ are those of `class_balance`; class moments come from the
+    estimator, by default `exact()`, Algorithm 1's, and `shrinkage` is the pseudo-count
+    of `shrink`, 0 in the paper. Reads logits `[B, K]` (or losses, see `confidence`) and
+    needs a reference batch unless anchored.
 
     Raises:
       InputError: τ or shrinkage negative, counts negative or all zero.
