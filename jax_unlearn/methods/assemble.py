@@ -101,13 +101,11 @@ def assemble(
 
     def passed(state, batch, key):
         losses = tuple(map(with_data, (forget, retain), state.objective_state))
-        if (
-            forward == "merged"
-            and batch.forget is not None
-            and batch.retain is not None
-        ):
-            return _merged(losses, weigher, state, batch, key)
-        return _separate(losses, weigher, join, model_state, state, batch, key)
+        both = batch.forget is not None and batch.retain is not None
+        if forward == "merged" and both:
+            return _merged(losses, weigher, state, batch, key=key)
+        told = {"harmonizer": join, "mode": model_state}
+        return _separate(losses, weigher, state, batch, key=key, **told)
 
     return stepping(
         passed,
@@ -118,7 +116,7 @@ def assemble(
     )
 
 
-def _separate(losses, weigher, harmonizer, mode: str, state, batch, key) -> Pass:
+def _separate(losses, weigher, state, batch, *, key, harmonizer, mode) -> Pass:
     """Return the joint gradient of one pass a batch."""
     forget_key, retain_key = jax.random.split(key)
     forget, retain = losses
@@ -159,7 +157,7 @@ def _separate(losses, weigher, harmonizer, mode: str, state, batch, key) -> Pass
     return passed._replace(grads=harmonizer(*pair))
 
 
-def _merged(losses, weigher: Weigher, state, batch, key: Array) -> Pass:
+def _merged(losses, weigher: Weigher, state, batch, *, key: Array) -> Pass:
     """Return the joint gradient of one forward pass over both batches."""
     forget, retain = losses
     pair = (batch.forget, batch.retain)
