@@ -1,5 +1,6 @@
 """The command that measures: checkpoints, or arrays of outputs of any framework."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from hashlib import sha256
@@ -44,8 +45,11 @@ class Models(NamedTuple):
         target = self.rows.get(RETRAIN)
         table.start(self.request, target and target.trained, seed)
         for key, stored in self.rows.items():
-            own = key not in LABELS
-            setting, notes = (_setting(stored), stored.record) if own else (None, None)
+            setting, notes = None, None
+            if key not in LABELS:
+                notes, told = stored.record, stored.record.get("unlearning")
+                with contextlib.suppress(InputError):  # of a card that is not at hand
+                    setting = None if told is None else Unlearning.read(told)
             given = key, self.labels[key], stored.trained, setting
             table.add(*given, notes if noted else None)
 
@@ -253,15 +257,6 @@ def _models(
         if key == NULL:
             rows[ORIGINAL] = base
     return Models(subject, request, concept, rows, labels)
-
-
-def _setting(stored: Stored) -> Unlearning | None:
-    """Return how a model was unlearned; None where its card is not at hand."""
-    record = stored.record.get("unlearning")
-    try:
-        return None if record is None else Unlearning.read(record)
-    except InputError:
-        return None
 
 
 def audit_arrays(

@@ -51,9 +51,6 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """The common fields of an unlearning as `--help` groups them."""
 
-WITHOUT_STEPS = {"rho", "batch_size", "microbatch", "remat"}
-"""Of them, what methods that take no steps may read."""
-
 _KINDS = tuple(kind.name for kind in MODALITIES)
 _CHOICES = {
     "modality": _KINDS,
@@ -239,8 +236,9 @@ def _setting(groups: Any) -> Unlearning:
 
 def _unread(card: Card, kind: Modality) -> set[str]:
     """Return the common fields that a method does not read."""
-    if card.kind != "steps":
-        return {name for _, group in GROUPS.values() for name in group} - WITHOUT_STEPS
+    if card.kind != "steps":  # which may read four of them
+        common = {name for _, group in GROUPS.values() for name in group}
+        return common - {"rho", "batch_size", "microbatch", "remat"}
     unread = set() if card.schedule else {"schedule"}
     if not (card.schedule or card.joins):
         unread |= {"harmonizer", "per_leaf"}
