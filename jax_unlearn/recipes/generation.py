@@ -25,6 +25,8 @@ from jax_unlearn.recipes.recipe import (
     publish,
 )
 
+Chosen = Sequence[int] | None  # None leaves the choice to the recipe
+
 
 def methods_of(
     steps: int, *, rate: float = 1e-3, batch: int = 64
@@ -46,9 +48,6 @@ def methods_of(
         "LTU": {"method": "ltu", **slow},
     }
     return {label: Unlearning.of(**{**common, **own}) for label, own in changes.items()}
-
-
-Chosen = Sequence[int] | None  # None leaves the choice to the recipe
 
 
 def planned(recipe: Recipe, *, seeds: Chosen = None, classes: Chosen = None) -> Plan:

@@ -4,8 +4,7 @@ Fashion-MNIST at 14 x 14 and a subset of CIFAR-10 with a small ResNet are for a 
 papers' own sizes for an accelerator. A part is one request: random, a class,
 long-tailed at several γ, near or far. Every method of a part has equal trials on seeds
 kept for the search: six of a grid and two around its best for each round; where there
-is a final, the best few are tried on more seeds. Parts without a search of their own
-take the settings of the part they vary.
+is a final, the best few are tried on more seeds.
 """
 
 from collections.abc import Sequence
