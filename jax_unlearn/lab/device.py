@@ -21,8 +21,6 @@ from jax_unlearn.drivers.limits import PEAKS, cost_of
 from jax_unlearn.drivers.loop import run
 from jax_unlearn.drivers.stacking import stack, unstack
 from jax_unlearn.errors import NonFiniteError
-from jax_unlearn.lab.bench import Bench
-from jax_unlearn.lab.ensemble_models import Maker
 from jax_unlearn.lab.job import Trained, checked, execute
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.settings import Unlearning
@@ -148,23 +146,6 @@ class Device:
             and {name: 1e3 * least for name, least in cost.seconds(peak).items()},
             "compile_seconds": max(compiling, 0.0),
         }
-
-
-class DeviceMaker(Maker):
-    """Models of one request made one after another on the device."""
-
-    def __init__(self, bench: Bench, *given: Any):
-        super().__init__(*given)
-        self._trainer, self._preparer = bench.trainer, bench.preparer
-        self._execute = bench.execute
-
-    def estimate(self, *unused: Any) -> str:
-        """Measure nothing: who asks has done so."""
-        return "one after another, on the device"
-
-    def _together(self, label, jobs, keys, series) -> list[Trained]:
-        pairs = zip(jobs, keys, strict=True)
-        return [self._execute(job, None, key) for job, key in pairs]
 
 
 def samples_of(setting: Unlearning, request: Request, epochs: int) -> float:

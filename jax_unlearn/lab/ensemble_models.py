@@ -12,17 +12,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jax_unlearn.cards import Job, Transform
-from jax_unlearn.data import Dataset, Examples, Schedule
+from jax_unlearn.data import Examples, Schedule
 from jax_unlearn.drivers import ensemble, signals
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError
+from jax_unlearn.lab.bench import Bench
 from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.job import Candidates, Progress, Trained, blamed, checked
-from jax_unlearn.lab.plan import Plan
-from jax_unlearn.lab.prepare import Preparer
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.settings import Unlearning
-from jax_unlearn.lab.subject import Trainer, subject_of
 from jax_unlearn.types import Array, ModelState, Params, UnlearnBatch, UnlearnState
 
 ORIGINAL, RETRAIN = "original", "retrain"
@@ -41,20 +39,19 @@ class Maker:
 
     def __init__(
         self,
-        plan: Plan,
-        dataset: Dataset,
+        bench: Bench,
         request: Request,
         how: str,
         mesh: Mesh | None,
         progress: Progress,
     ):
-        subject = subject_of(plan.training, dataset)
-        # as in `run_ensemble`; with "auto", `estimate` decides how
+        # as in `run_ensemble`, or "alone": one after another, as the bench runs jobs;
+        # with "auto", `estimate` decides how
         self.how, self._mesh, self._progress = how, mesh, progress
-        self._setting, self._request, self._subject = plan.training, request, subject
-        self._trainer = Trainer(subject, plan.training)
-        self._preparer = Preparer(subject)
-        test = subject.modality.samples(subject.built, dataset.test)
+        self._bench, self._setting, self._request = bench, bench.plan.training, request
+        self._trainer, self._preparer = bench.trainer, bench.preparer
+        self._subject = subject = bench.subject
+        test = subject.modality.samples(subject.built, subject.dataset.test)
         parts = [_rows(subject.examples, ids) for ids in request]
         self._observed = dict(zip(PARTS, [*parts, test], strict=True))
 
@@ -123,6 +120,8 @@ class Maker:
         self, missing: dict[str, list[int]], methods: dict[str, Unlearning], size: int
     ) -> str:
         """Measure a few steps, decide how to run, and say what everything will cost."""
+        if self.how == "alone":
+            return "one after another"
         trainings = [self._training(ORIGINAL, i) for i in range(size)]
         jobs, keys = zip(*trainings, strict=True)
         every = ensemble.HOWS if self._mesh is None else ("vmap", "map")
@@ -192,6 +191,9 @@ class Maker:
         self, label: str, jobs: Sequence[Job], keys, series: Series | None
     ) -> list[Trained]:
         """Run jobs of one program, and rewind those that ask for it."""
+        if self.how == "alone":
+            pairs = zip(jobs, keys, strict=True)
+            return [self._bench.execute(job, None, key) for job, key in pairs]
         unlearner, states, schedules, keys = self._joined(jobs, keys)
         first = jobs[0]
         candidates = Candidates(jax.tree.structure([_started(job) for job in jobs]))

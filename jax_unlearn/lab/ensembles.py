@@ -22,6 +22,7 @@ from jax_unlearn.audit import ModelOutputs, PartLabels
 from jax_unlearn.data.files import read_npz
 from jax_unlearn.drivers.series import locked
 from jax_unlearn.errors import InputError
+from jax_unlearn.lab.bench import Bench
 from jax_unlearn.lab.ensemble_models import ORIGINAL, PARTS, RETRAIN, Logits, Maker
 from jax_unlearn.lab.job import Progress, Trained, silent
 from jax_unlearn.lab.modalities import modality_of
@@ -56,7 +57,7 @@ def run_ensembles(
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,  # told the cost, and damaged files
     save_every: float = SECONDS,  # 0 saves a chunk at every step
-    maker: Callable[..., Maker] = Maker,
+    bench: Bench | None = None,
 ) -> Ensembles:
     """Make N models of each role for one request, many at a time, and none twice.
 
@@ -80,7 +81,8 @@ def run_ensembles(
             way = str(data.read_json(decided))
             if mesh is not None and way == "loop":
                 way = "auto"  # the folder was begun on one device
-        makes = maker(plan, dataset, request, way, mesh, progress or silent)
+        bench = bench or Bench(plan, dataset)
+        makes = Maker(bench, request, way, mesh, progress or silent)
         found = {role: files.found(role, count) for role in files.roles}
         missing = {
             role: [number for number in range(count) if number not in made]

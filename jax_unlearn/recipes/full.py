@@ -25,7 +25,7 @@ from jax_unlearn.errors import unknown_name
 from jax_unlearn.lab import Plan, Training, Unlearning
 from jax_unlearn.lab.bench import Bench
 from jax_unlearn.lab.catalog import load
-from jax_unlearn.lab.device import Call, Device, DeviceMaker, samples_of
+from jax_unlearn.lab.device import Call, Device, samples_of
 from jax_unlearn.lab.ensembles import audit_of, run_ensembles
 from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.plan import slug
@@ -119,8 +119,8 @@ class Part:
         self,
         name: str,
         samples: float,
-        make: Callable[..., Any],
-        *given: Any,
+        make: Callable[[], Any],
+        *,
         needs: Iterable[str] = (),
         calls: Iterable[str] = (),
     ) -> Piece:
@@ -137,7 +137,7 @@ class Part:
         return Piece(
             f"{self.name}/{name}",
             seconds + compiling / (self.size["threads"] if device.whole else 1),
-            functools.partial(make, *given),
+            make,
             tuple(f"{self.name}/{need}" for need in needs),
             tuple(functools.partial(device.ahead, one) for one in own if device.whole),
         )
@@ -160,8 +160,9 @@ class Part:
     def _speed(self) -> Iterator[Piece]:
         """Yield the steps that are timed beside those of training."""
         for label in self.told["given"]:
-            given = int(not self.row(label).exists()), self.timed, label, label
-            yield self.piece(f"0/{label}", *given, calls=[label])
+            make = functools.partial(self.timed, label, label)
+            new = not self.row(label).exists()
+            yield self.piece(f"0/{label}", int(new), make, calls=[label])
 
     def _table(self) -> Iterator[Piece]:
         """Yield the models of every seed, which are measured when they are there."""
@@ -190,14 +191,16 @@ class Part:
         last: list[int] = []  # a seed, whose programs serve the others
         for seed in self.plan.seeds:
             case = bench.case(seed)
-            given = self.to_train(case, *TRAININGS, "null"), first, case
-            yield self.piece(f"{seed}/{FIRST}", *given, calls=[] if last else TRAININGS)
+            samples = self.to_train(case, *TRAININGS, "null")
+            make, calls = functools.partial(first, case), () if last else TRAININGS
+            yield self.piece(f"{seed}/{FIRST}", samples, make, calls=calls)
             for label, setting in self.plan.methods.items():
                 needs = [f"{seed}/{FIRST}", *(f"{one}/{label}" for one in last)]
                 samples = samples_of(setting, case.request, self.training.epochs)
                 samples *= not bench.has(seed, slug(label))
-                given, calls = (samples, unlearn, label, case), [] if last else [label]
-                yield self.piece(f"{seed}/{label}", *given, needs=needs, calls=calls)
+                make = functools.partial(unlearn, label, case)
+                told = {"needs": needs, "calls": () if last else (label,)}
+                yield self.piece(f"{seed}/{label}", samples, make, **told)
             last = [seed]
 
     def _models(self) -> Iterator[Piece]:
@@ -210,15 +213,14 @@ class Part:
         for count in range(CHUNK, self.size["models"] + 1, CHUNK):
             own = 0 if (last / f"{count - 1:04d}.npz").exists() else CHUNK * samples
             calls = [*TRAININGS, *methods] if count == CHUNK else []
-            name = f"0/{count} of each"
-            yield self.piece(name, own, self._audited, count, calls=calls)
+            make = functools.partial(self._audited, count)
+            yield self.piece(f"0/{count} of each", own, make, calls=calls)
 
     def _audited(self, count: int) -> None:
         """Make so many models of every kind, and audit them."""
         options = {"count": count, "chunk": CHUNK, "methods": self.plan.methods}
-        options["maker"] = functools.partial(DeviceMaker, self.bench)
         given = self.plan, self.dataset, self.folder
-        made = run_ensembles(*given, how="loop", **options)
+        made = run_ensembles(*given, how="alone", bench=self.bench, **options)
 
         def look() -> None:
             self.tell(audit=audit.to_record(audit_of(made, self.training)[0]))
@@ -236,19 +238,20 @@ class Part:
 
         for seed in self.plan.seeds:
             case, first = self.bench.case(seed), f"{seed}/original and Retrain"
-            samples = self.to_train(case, *TRAININGS)
-            yield self.piece(first, samples, trial.yardstick, seed)
+            make = functools.partial(trial.yardstick, seed)
+            yield self.piece(first, self.to_train(case, *TRAININGS), make)
             for factor in (1.0, *self.told["factors"]):
                 for label, setting in self.plan.methods.items():
                     key = "rate" if "rate" in vars(setting.options) else "learning_rate"
                     rate = float(f"{factor * setting.flat()[key]:.3g}")
-                    given = label, setting.but(**{key: rate}), key, seed
-                    if trial.known(given[1], [seed]):
-                        tried(*given)
+                    chosen = setting.but(**{key: rate})
+                    make = functools.partial(tried, label, chosen, key, seed)
+                    if trial.known(chosen, [seed]):
+                        make()
                         continue
                     samples = samples_of(setting, case.request, self.training.epochs)
-                    name, own = f"{seed}/{label}, {key} {rate:g}", (samples, tried)
-                    yield self.piece(name, *own, *given, needs=[first])
+                    name = f"{seed}/{label}, {key} {rate:g}"
+                    yield self.piece(name, samples, make, needs=[first])
 
 
 def kept(path: Path, make: Callable[[], Any]) -> Any:
@@ -299,7 +302,8 @@ def _run(recipe: Recipe, asked: Asked, every: list[Dataset], folder: Path) -> No
         trains = {part.trains: part for part in reversed(parts.values())}
         for call in [
             part.device.ahead(functools.partial(part.call, "retrain", size["steps"]))
-            for part in trains.values()
+            for name, part in trains.items()
+            if not part.row(name).exists()
         ]:
             call.result()  # steps are timed when nothing is compiled any more
         for name, part in trains.items():
@@ -313,11 +317,10 @@ def _run(recipe: Recipe, asked: Asked, every: list[Dataset], folder: Path) -> No
                 make = functools.partial(kept, folder / "speed" / "rivals.json", make)
                 pieces.append(Piece("speed/0/rivals", size["rivals"], make))
         minutes = MINUTES if asked.minutes is None else asked.minutes
-        left = 60 * minutes - (time.monotonic() - begun)
+        left = max(60 * minutes - (time.monotonic() - begun), 0.0)
         plan = budget.foreseen(pieces, left)
         screen.say(
-            f"{left:.0f} s are left of the {minutes:g} minutes. The plan, by part and "
-            "seed:"
+            f"{left:.0f} s are left of the {minutes:g} minutes. The plan by seed:"
         )
         for line in budget.lines(plan):
             screen.say(f"  {line}")
@@ -340,13 +343,15 @@ def _run(recipe: Recipe, asked: Asked, every: list[Dataset], folder: Path) -> No
             row = {"name": done.piece.name, "foreseen": done.piece.seconds}
             clock.append({**row, "seconds": done.seconds, "reason": done.reason})
             told = f"{done.seconds:.1f} s"
-            if row["name"] == "speed/0/rivals" and not done.reason:
+            if done.reason:
+                told = f"not done ({done.reason})"
+            elif row["name"] == "speed/0/rivals":
                 speed["rivals"] = done.result
             elif isinstance(done.result, Mapping):
                 told += f", {rate(done.result)}"
             save()
             if not done.reason.startswith("needs"):
-                screen.say(f"{row['name']}: {done.reason or told}")
+                screen.say(f"{row['name']}: {told}")
             if timing and row["name"] == timing[-1]:  # others would disturb the times
                 compile_ahead(False)
 
