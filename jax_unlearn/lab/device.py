@@ -42,11 +42,9 @@ class Call(NamedTuple):
 
 
 class Device:
-    """Run jobs on samples that stay on the device; a call is `lab.job.execute`.
+    """Run jobs on samples that stay on the device: no guards, rewinding or saving.
 
-    Losses are looked at when a job has ended; nothing is saved on the way, and neither
-    guards nor rewinding are known here. On CPUs, where a convolution is slow inside of
-    a loop, the job goes step by step and nothing is compiled ahead, unless `whole`.
+    On CPUs, unless `whole`, by `lab.job.execute`: convolutions are slow in loops there.
     """
 
     def __init__(self, examples: Examples, *, threads: int = 1, whole: bool = False):

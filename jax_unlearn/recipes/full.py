@@ -9,7 +9,7 @@ it ends: the same command goes on. Settings come from the search at small size b
 import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -87,32 +87,33 @@ class Part:
         self.host, self.waiting = ThreadPoolExecutor(1), []
 
     def call(self, label: str, steps: int | None = None) -> Call:
-        """Return the call of a training or a method of the first seed.
-
-        Or of its first steps. A method is prepared on a model that was not trained.
-        """
+        """Return the call of a model of the first seed, or of its first steps."""
         forget, retain = self.case.request[:2]
         ids = np.union1d(forget, retain) if label == "original" else retain
         job, key = self.bench.trainer.job(ids, seed=0)
         params, state = cast(Any, job.start)
-        at = Trained(params, state, {})
-        if label not in TRAININGS:
+        at = Trained(params, state, {})  # not trained at all
+        if label in self.plan.methods:
             job = self.bench.prepared(self.plan.methods[label], self.case, at)
         return self.device.call(job, at[:2], key, steps=steps)
+
+    def ahead(self, label: str, steps: int | None = None) -> Future[Call]:
+        """Prepare and compile a call in a thread."""
+        return self.device.ahead(functools.partial(self.call, label, steps))
 
     def row(self, label: str) -> Path:
         """Return the file of a speed on this device."""
         kind = slug(jax.devices()[0].device_kind)
         return self.size["out"] / "speed" / kind / f"{slug(label)}.json"
 
-    def timed(self, name: str, label: str) -> dict[str, Any]:
+    def timed(self, label: str) -> dict[str, Any]:
         """Return the speed of a few steps, timed where this folder does not know it."""
 
         def make() -> dict[str, Any]:
             found = self.device.speed(self.call(label, self.size["steps"]))
             return {"network": self.training.network, **found}
 
-        row = self.size["rows"][name] = kept(self.row(name), make)
+        row = self.size["rows"][label] = kept(self.row(label), make)
         return row
 
     def piece(
@@ -124,30 +125,31 @@ class Part:
         needs: Iterable[str] = (),
         calls: Iterable[str] = (),
     ) -> Piece:
-        """Return a piece with the seconds that follow from the speed of training.
-
-        `calls` are the labels of what is compiled for it, unless it is there.
-        """
+        """Return a piece; `calls` are labels of what it compiles if anything is new."""
         device, speed = self.device, self.size["rows"][self.trains]
         looked = (len(self.dataset.train.labels) + len(self.dataset.test.labels)) / 3
         seconds = (looked + samples) / speed["samples_per_second"]
         steps = self.size["steps"] if self.told["kind"] == "speed" else None
-        own = [functools.partial(self.call, one, steps) for one in calls if samples]
-        compiling = speed["compile_seconds"] * len(own)
+        ahead = [functools.partial(self.ahead, one, steps) for one in calls if samples]
+        compiling = speed["compile_seconds"] * len(ahead)
         return Piece(
             f"{self.name}/{name}",
             seconds + compiling / (self.size["threads"] if device.whole else 1),
             make,
             tuple(f"{self.name}/{need}" for need in needs),
-            tuple(functools.partial(device.ahead, one) for one in own if device.whole),
+            tuple(ahead) if device.whole else (),
         )
 
-    def to_train(self, case: Case, *keys: str) -> int:
-        """Return the samples that the models of a seed take which are not there."""
-        forget, retain = map(len, case.request[:2])
-        new = [key for key in keys if not self.bench.has(case.seed, key)]
-        more = forget if "original" in new else 0
-        return self.training.epochs * (len(new) * retain + more)
+    def samples(self, case: Case, *labels: str) -> float:
+        """Return the samples that models of a seed take, those that are there none."""
+        methods, epochs = self.plan.methods, self.training.epochs
+        forget, retain, _ = map(len, case.request)
+        found: dict[str, float] = {"original": epochs * (forget + retain)}
+        for label in labels:
+            if label in methods:
+                found[label] = samples_of(methods[label], case.request, epochs)
+        new = [one for one in labels if not self.bench.has(case.seed, slug(one))]
+        return sum(found.get(label, epochs * retain) for label in new)
 
     def measure(self, function: Callable[..., None], *given: Any) -> None:
         """Do it on the host, after all that was asked before."""
@@ -160,9 +162,9 @@ class Part:
     def _speed(self) -> Iterator[Piece]:
         """Yield the steps that are timed beside those of training."""
         for label in self.told["given"]:
-            make = functools.partial(self.timed, label, label)
-            new = not self.row(label).exists()
-            yield self.piece(f"0/{label}", int(new), make, calls=[label])
+            make = functools.partial(self.timed, label)
+            samples = int(not self.row(label).exists())
+            yield self.piece(f"0/{label}", samples, make, calls=[label])
 
     def _table(self) -> Iterator[Piece]:
         """Yield the models of every seed, which are measured when they are there."""
@@ -173,15 +175,13 @@ class Part:
             self.tell(**table.summary())
 
         def first(case):
-            models = bench.references(case)
-            originals[case.seed] = models.original
-            self.measure(table.start, case.request, models.retrained, case.seed)
-            self.measure(table.add, "retrain", "Retrain", models.retrained)
-            self.measure(
-                table.add, "original", "Original (nothing done)", models.original
-            )
+            original, retrained, null = bench.references(case)
+            originals[case.seed] = original
+            self.measure(table.start, case.request, retrained, case.seed)
+            self.measure(table.add, "retrain", "Retrain", retrained)
+            self.measure(table.add, "original", "Original (nothing done)", original)
             # before the null nothing compares
-            self.measure(add, "null", "Null (Retrain, other seed)", models.null)
+            self.measure(add, "null", "Null (Retrain, other seed)", null)
 
         def unlearn(label, case):
             setting, before = self.plan.methods[label], originals[case.seed]
@@ -191,28 +191,25 @@ class Part:
         last: list[int] = []  # a seed, whose programs serve the others
         for seed in self.plan.seeds:
             case = bench.case(seed)
-            samples = self.to_train(case, *TRAININGS, "null")
+            samples = self.samples(case, *TRAININGS, "null")
             make, calls = functools.partial(first, case), () if last else TRAININGS
             yield self.piece(f"{seed}/{FIRST}", samples, make, calls=calls)
-            for label, setting in self.plan.methods.items():
+            for label in self.plan.methods:
                 needs = [f"{seed}/{FIRST}", *(f"{one}/{label}" for one in last)]
-                samples = samples_of(setting, case.request, self.training.epochs)
-                samples *= not bench.has(seed, slug(label))
+                options = {"needs": needs, "calls": () if last else (label,)}
                 make = functools.partial(unlearn, label, case)
-                told = {"needs": needs, "calls": () if last else (label,)}
-                yield self.piece(f"{seed}/{label}", samples, make, **told)
+                samples = self.samples(case, label)
+                yield self.piece(f"{seed}/{label}", samples, make, **options)
             last = [seed]
 
     def _models(self) -> Iterator[Piece]:
         """Yield some more models of every kind at a time, and an audit of all there."""
-        request, methods = self.case.request, self.plan.methods
-        epochs = self.training.epochs
-        samples = float(epochs * (len(request.forget) + 2 * len(request.retain)))
-        samples += sum(samples_of(one, request, epochs) for one in methods.values())
-        last = self.folder / "models" / slug([*methods][-1])
+        every = [*TRAININGS, *self.plan.methods]
+        samples = CHUNK * self.samples(self.case, *every)
+        last = self.folder / "models" / slug(every[-1])
         for count in range(CHUNK, self.size["models"] + 1, CHUNK):
-            own = 0 if (last / f"{count - 1:04d}.npz").exists() else CHUNK * samples
-            calls = [*TRAININGS, *methods] if count == CHUNK else []
+            own = 0 if (last / f"{count - 1:04d}.npz").exists() else samples
+            calls = every if count == CHUNK else []
             make = functools.partial(self._audited, count)
             yield self.piece(f"0/{count} of each", own, make, calls=calls)
 
@@ -239,7 +236,7 @@ class Part:
         for seed in self.plan.seeds:
             case, first = self.bench.case(seed), f"{seed}/original and Retrain"
             make = functools.partial(trial.yardstick, seed)
-            yield self.piece(first, self.to_train(case, *TRAININGS), make)
+            yield self.piece(first, self.samples(case, *TRAININGS), make)
             for factor in (1.0, *self.told["factors"]):
                 for label, setting in self.plan.methods.items():
                     key = "rate" if "rate" in vars(setting.options) else "learning_rate"
@@ -249,8 +246,8 @@ class Part:
                     if trial.known(chosen, [seed]):
                         make()
                         continue
-                    samples = samples_of(setting, case.request, self.training.epochs)
                     name = f"{seed}/{label}, {key} {rate:g}"
+                    samples = self.samples(case, label)
                     yield self.piece(name, samples, make, needs=[first])
 
 
@@ -300,14 +297,11 @@ def _run(recipe: Recipe, asked: Asked, every: list[Dataset], folder: Path) -> No
     with locked(folder):
         before = read_json(path) if path.exists() else {}
         trains = {part.trains: part for part in reversed(parts.values())}
-        for call in [
-            part.device.ahead(functools.partial(part.call, "retrain", size["steps"]))
-            for name, part in trains.items()
-            if not part.row(name).exists()
-        ]:
+        new = [pair for pair in trains.items() if not pair[1].row(pair[0]).exists()]
+        for call in [part.ahead(name, size["steps"]) for name, part in new]:
             call.result()  # steps are timed when nothing is compiled any more
         for name, part in trains.items():
-            screen.say(f"{name}: {rate(part.timed(name, 'retrain'))}")
+            screen.say(f"{name}: {rate(part.timed(name))}")
         pieces: list[Piece] = []
         for name, part in parts.items():
             pieces += part.pieces()
