@@ -7,11 +7,12 @@ For machines that have neither tyro nor tensorflow-datasets; options as of
 import argparse
 import contextlib
 import functools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jax_unlearn.errors import InputError, unknown_name
+from jax_unlearn.errors import InputError, NonFiniteError, unknown_name
 from jax_unlearn.lab.job import silent
 from jax_unlearn.recipes import RECIPES
 from jax_unlearn.recipes.recipe import Asked, Screen
@@ -41,4 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (InputError, NonFiniteError) as error:
+        print(f"jax_unlearn.recipes: {error}", file=sys.stderr)
+        sys.exit(2)

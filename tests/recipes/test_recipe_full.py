@@ -196,3 +196,15 @@ def test_a_setting_keeps_its_ratios_to_the_training():
 def test_a_speed_is_told_in_words():
     row = {"samples_per_second": 41000.0, "share_of_peak": 0.4}
     assert full.rate(row) == "41,000 samples/s, 40.0% of the peak"
+
+
+def test_what_is_wrong_is_said_in_one_line(tmp_path):
+    path = tmp_path / "odd.npz"
+    np.savez(path, images=np.zeros(2))
+    command = [sys.executable, "-m", "jax_unlearn.recipes", "full-cifar10-small"]
+    command += ["--data", str(path), "--out", str(tmp_path / "out")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("jax_unlearn.recipes: path=")
+    assert ended.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
