@@ -260,6 +260,9 @@ def test_stored_settings_are_read_as_they_were_meant(file):
         if file.stem.startswith("generation"):
             continue
         found = Unlearning.read(record)
+        if "options" in record:  # today's form, not a flat one of before
+            assert json.loads(json.dumps(found.record())) == record
+            continue
         flat, own = found.flat(), {"method": found.method, "weighting": found.weighting}
         assert own.items() <= record.items()
         usual = Unlearning.of(**own).flat()
