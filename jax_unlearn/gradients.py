@@ -130,7 +130,7 @@ def counted(batch: Batch) -> Array:
     >>> counted(Batch(jnp.zeros(2), jnp.array([0, 1]))).tolist()
     [True, True]
     """
-    return jnp.ones(batch.labels.shape, bool) if batch.mask is None else batch.mask
+    return jnp.ones(len(batch.labels), bool) if batch.mask is None else batch.mask
 
 
 def mean_loss(losses: Array, mask: Array | None) -> Array:

@@ -102,6 +102,6 @@ def task_loss(outputs: PyTree, batch: Batch) -> Array:
             f"logits of shape {shape}: give classes as integers of shape {shape[:-1]}"
         )
     # A negative label would count from the last class; padding may hold any.
-    counts = jnp.expand_dims(counted(batch), range(counted(batch).ndim, labels.ndim))
+    counts = jnp.expand_dims(counted(batch), range(1, labels.ndim))
     wrong = (labels < 0) & jnp.broadcast_to(counts, labels.shape)
     return per_sample(cross_entropy(outputs, jnp.where(wrong, NO_CLASS, labels)))

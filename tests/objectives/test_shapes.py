@@ -117,3 +117,12 @@ def test_sfron_takes_labels_with_axes_of_their_own():
         state, info = alg.step(state, batches, KEY)
     assert info.weights.shape == (2,)
     assert np.isfinite(state.params).all()
+
+
+def test_a_mean_over_samples_counts_samples_not_their_labels():
+    model, params = output(LOGITS.shape), jnp.array(LOGITS)
+    given = ju.Batch(jnp.zeros(2), jnp.array(PIXELS))
+    loss = ju.objectives.descent(model)
+    found = ju.gradients.mean_gradient(loss)(params, (), [given], KEY)
+    expected = jax.grad(lambda params: loss(params, (), given, KEY)[0].mean())(params)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
