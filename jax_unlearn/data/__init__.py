@@ -47,6 +47,7 @@ from jax_unlearn.data.sources import digits as digits
 from jax_unlearn.data.sources import fingerprint as fingerprint
 from jax_unlearn.data.sources import from_npz as from_npz
 from jax_unlearn.data.sources import from_tfds as from_tfds
+from jax_unlearn.data.sources import with_columns as with_columns
 from jax_unlearn.data.splits import Split as Split
 from jax_unlearn.data.splits import digest as digest
 from jax_unlearn.data.splits import forget_split as forget_split

@@ -8,7 +8,7 @@ import math
 import os
 import secrets
 import zipfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -138,9 +138,9 @@ or directory); check the path
 def read_npz(
     source: str | os.PathLike[str] | IO[bytes],
     *,
-    wanted: Collection[str] | None = None,
+    wanted: Callable[[str], bool] = lambda name: True,
 ) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a `.npz` file, all or those `wanted`, or say why not."""
+    """Return the arrays of a `.npz` file whose names are wanted, or say why not."""
     try:
         with zipfile.ZipFile(source) as archive:
             members = archive.infolist()
@@ -150,7 +150,7 @@ def read_npz(
             return {
                 name: _array(archive, member)
                 for name, member in zip(names, members, strict=True)
-                if wanted is None or name in wanted
+                if wanted(name)
             }
     except Exception as error:  # NumPy and zipfile name no set of errors
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +20,9 @@ from jax_unlearn.data.splits import holdout
 from jax_unlearn.errors import InputError, unknown_name
 
 __all__ = ["Dataset", "Examples", "check_examples", "digits", "fingerprint"]
-__all__ += ["from_npz", "from_tfds"]
+__all__ += ["from_npz", "from_tfds", "with_columns"]
 
+NAMES = "class_names"
 TEST_SPLITS = ("test", "validation", "val", "valid")
 _TFDS_NAME = re.compile(r"[A-Za-z_]\w*(/[\w.\-]+)?(:[0-9.*]+)?", re.ASCII)
 
@@ -37,13 +38,18 @@ class Examples(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """A data set in memory: its two parts, K, and a name for each class."""
+    """A data set in memory: its two parts, K, and a name for each class.
+
+    `columns` are what else is known of the training samples, `[N, ...]` each and in
+    their order: neither inputs nor labels, so that no model sees them.
+    """
 
     name: str
     train: Examples
     test: Examples
     num_classes: int
     class_names: tuple[str, ...]
+    columns: Mapping[str, NDArray[Any]] = {}
 
 
 def check_examples(
@@ -141,7 +147,8 @@ def from_npz(path: str | os.PathLike[str]) -> Dataset:
 
     It holds `x_train`, `y_train`, `x_test`, `y_test` and, if wanted, `class_names`
     `[K]`. Images `[N, H, W]` get a channel axis. K is the number of class names, else
-    the largest label + 1.
+    the largest label + 1. Any other array `NAME_train` is the column NAME of the
+    training samples, such as `user_id_train [N]`.
 
     Raises:
       InputError: the file cannot be read, lacks a key, or holds unusable arrays.
@@ -160,7 +167,9 @@ def from_npz(path: str | os.PathLike[str]) -> Dataset:
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("no such file" if not path.exists() else "not a zip file")
-        arrays = read_npz(path, wanted=(*keys, "class_names"))
+        arrays = read_npz(
+            path, wanted=lambda key: key.endswith("_train") or key in (*keys, NAMES)
+        )
         if missing := [key for key in keys if key not in arrays]:
             raise ValueError(f"missing {', '.join(missing)}")
     except ValueError as error:
@@ -168,8 +177,32 @@ def from_npz(path: str | os.PathLike[str]) -> Dataset:
             f"path={path} is not a usable .npz file ({error}); write it with "
             "np.savez(path, x_train=…, y_train=…, x_test=…, y_test=…)"
         ) from error
-    values = [arrays[key] for key in keys]
-    return _dataset(path.stem, values[:2], values[2:], arrays.get("class_names"))
+    values = [arrays.pop(key) for key in keys]
+    names = arrays.pop(NAMES, None)
+    dataset = _dataset(path.stem, values[:2], values[2:], names)
+    columns = {key.removesuffix("_train"): array for key, array in arrays.items()}
+    return with_columns(dataset, columns)
+
+
+def with_columns(dataset: Dataset, columns: Mapping[str, ArrayLike]) -> Dataset:
+    """Return a data set with columns of its training samples, `[N, ...]` each.
+
+    Raises:
+      InputError: a column of another length.
+
+    >>> with_columns(digits(), {"user": np.arange(1000) // 10}).columns["user"][:12]
+    array([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1])
+    """
+    count = len(dataset.train.labels)
+    arrays = {name: np.asarray(column) for name, column in columns.items()}
+    for name, array in arrays.items():
+        if array.ndim == 0 or len(array) != count:
+            raise InputError(
+                f"{dataset.name}: column {name!r} of shape {array.shape} must have one "
+                f"value for each of the {count} training samples; cut it or leave it "
+                "out"
+            )
+    return dataset._replace(columns=arrays)
 
 
 def from_tfds(

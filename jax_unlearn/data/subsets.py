@@ -81,7 +81,7 @@ def subset(dataset: Dataset, *, train: int, test: int, seed: int = 0) -> Dataset
     >>> len(small.train.labels), len(small.test.labels)
     (100, 797)
     """
-    parts = {"train": dataset.train, "test": dataset.test}
+    parts: dict[str, Any] = {"train": dataset.train, "test": dataset.test}
     for name, count in (("train", train), ("test", test)):
         inputs, labels = parts[name]
         size = len(labels)
@@ -92,6 +92,9 @@ def subset(dataset: Dataset, *, train: int, test: int, seed: int = 0) -> Dataset
         if 0 < count < size:
             _, ids = holdout(labels, count=count, seed=seed)
             parts[name] = Examples(inputs[ids], labels[ids])
+            if name == "train":
+                columns = dataset.columns.items()
+                parts["columns"] = {key: column[ids] for key, column in columns}
     return dataset._replace(**parts)
 
 
@@ -99,6 +102,7 @@ def joined(datasets: Sequence[Dataset]) -> Dataset:
     """Return data sets of the same classes as one, called as the first, in their order.
 
     Equal test sets count once: parts of a training set may each come with the whole.
+    Columns that all of them have are joined too.
 
     Raises:
       InputError: none is given; other classes, shapes or types than the first has.
@@ -125,7 +129,14 @@ def joined(datasets: Sequence[Dataset]) -> Dataset:
     def whole(parts: Sequence[Examples]) -> Examples:
         return Examples(*map(np.concatenate, zip(*parts, strict=True)))
 
-    return first._replace(train=whole([d.train for d in datasets]), test=whole(tests))
+    common = set.intersection(*(set(d.columns) for d in datasets))
+    columns = {
+        name: np.concatenate([d.columns[name] for d in datasets])
+        for name in first.columns
+        if name in common
+    }
+    train = whole([d.train for d in datasets])
+    return first._replace(train=train, test=whole(tests), columns=columns)
 
 
 def by_distance(

@@ -21,6 +21,8 @@ from jax_unlearn.data import (
     joined,
     load_manifest,
     shrink,
+    subset,
+    with_columns,
 )
 from jax_unlearn.errors import InputError
 
@@ -132,6 +134,24 @@ def test_npz_without_names_and_with_colours(tmp_path):
     data = from_npz(str(tmp_path / "a.npz"))
     assert data.num_classes == 3
     assert data.train.inputs.dtype == np.float32
+
+
+def test_columns_of_the_training_samples_go_along(tmp_path):
+    user = np.array(list("abcd"))
+    np.savez(tmp_path / "a.npz", **_arrays(user_train=user, user_test=[1], extra=[1]))
+    data = from_npz(tmp_path / "a.npz")
+    assert data.columns["user"].tolist() == list("abcd")
+    assert list(data.columns) == ["user"]
+    assert not digits().columns
+    assert len(joined([data, data]).columns["user"]) == 8
+    assert not joined([data, data._replace(columns={})]).columns
+    assert shrink(data, 5).columns == data.columns
+    marked = with_columns(digits(), {"row": np.arange(1000)})
+    small = subset(marked, train=100, test=0)
+    kept = small.columns["row"]
+    np.testing.assert_array_equal(marked.train.inputs[kept], small.train.inputs)
+    with pytest.raises(InputError, match=r"'user' of shape \(3,\) .* 4 training"):
+        with_columns(data, {"user": np.arange(3)})
 
 
 class _Bomb:
