@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from jax_unlearn import __version__
@@ -22,18 +23,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 2 and one line where the input is at fault."""
     import tyro
 
+    from jax_unlearn.cli import config
     from jax_unlearn.cli.choices import one_line_choices
     from jax_unlearn.cli.console import write_everywhere
 
     write_everywhere()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or (arguments[0][0:1] == "-" and arguments[0] not in _HELP):
-        arguments.insert(0, "demo")
     try:
+        arguments, files = config.taken(arguments)
+        if not arguments or (arguments[0][0:1] == "-" and arguments[0] not in _HELP):
+            arguments.insert(0, config.made_by(files) or "demo")
         if arguments[0] == "--version":
             print(f"jax-unlearn {__version__}")
             return
-        arguments, known = _commands(arguments)
+        arguments, known = _commands(arguments, files)
         try:
             with signals.handled(), one_line_choices():
                 tyro.extras.subcommand_cli_from_dict(
@@ -65,14 +68,29 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 _HELP = ("-h", "--help", "--version")
+COMMANDS = (  # whose names are tables in a file of options
+    *("demo", "split", "train", "unlearn", "chain", "sample", "audit", "ensemble"),
+    *("methods", "report", "recipe", "tune"),
+)
 OF_MODALITY = ("train", "unlearn", "audit")  # commands for any kind of model
 OF_DIFFUSION = (*OF_MODALITY, "sample")  # what `generate` may stand before
 
 
-def _commands(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
+def _commands(
+    arguments: list[str], files: Sequence[Path]
+) -> tuple[list[str], dict[str, Any]]:
     """Return the words and the commands; their options follow from the words."""
-    from jax_unlearn.cli import audit, choices, commands, console, ensemble, recipe
+    from jax_unlearn.cli import (
+        audit,
+        choices,
+        commands,
+        config,
+        console,
+        ensemble,
+        recipe,
+    )
     from jax_unlearn.cli.choices import form, parsed
+    from jax_unlearn.cli.habits import option_names, with_habits
     from jax_unlearn.lab.modalities.classification.networks import Training
     from jax_unlearn.lab.modalities.diffusion.settings import Sampling
 
@@ -82,6 +100,12 @@ def _commands(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
             one_of("command", arguments[0], OF_DIFFUSION)
         if arguments[0] in OF_MODALITY and not choices.value(arguments, "--modality"):
             arguments += ["--modality", "diffusion"]
+    stated: dict[Path, dict[str, Any]] = {}
+    for file in reversed(files):  # the last one's words come first, and win
+        command, *words = arguments
+        stated[file] = config.options_in(file, command, COMMANDS)
+        placed = command in choices.UNLEARNS
+        arguments = [command, *config.merged(words, stated[file], command, placed)]
     arguments, choice = choices.chosen(arguments)
     kind, setting = choice.modality, choice.form()
     training, drawing = form(kind.training), form(Sampling)
@@ -102,4 +126,7 @@ def _commands(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
     }
     if arguments[0] not in _HELP:
         one_of("command", arguments[0], (*known, "generate"))
+    known = {name: with_habits(name, command) for name, command in known.items()}
+    for file, options in stated.items():
+        config.check_known(file, options, option_names(known[arguments[0]]))
     return arguments, known

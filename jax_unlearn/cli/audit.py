@@ -14,6 +14,7 @@ from jax_unlearn import audit as audits
 from jax_unlearn import report as reports
 from jax_unlearn.cli import console as consoles
 from jax_unlearn.cli.choices import Kind
+from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.sources import DataSource, Source, asked, refuse_existing
 from jax_unlearn.data import digest, write_atomic
 from jax_unlearn.errors import InputError, check_seed
@@ -135,7 +136,7 @@ def audit(
     plan = given_plan(f"Audit on {dataset.name}", labels, seed, dataset.num_classes)
     told = {**plan, "forgotten_sha256": digest(request.forget)}
     found = {**table.summary(), "probes": probed if probes else {}}
-    results = {**head(told, dataset), **found}
+    results = {**head(told, dataset), **asked_options(), **found}
     write_atomic(out, to_json(results), overwrite=overwrite)
     consoles.print_results(console, results)
     consoles.print_probes(console, results)
@@ -224,7 +225,7 @@ def audit_images(
         "inception": inception and {"file": inception.name, "sha256": weights},
         "methods": {k: r["unlearning"] for k, r in own if "unlearning" in r},
     }
-    text = to_json({**head(plan, dataset), **table.summary()})
+    text = to_json({**head(plan, dataset), **asked_options(), **table.summary()})
     write_atomic(out, text, overwrite=overwrite)
     results = json.loads(text)
     reports.write(results, page, overwrite=overwrite)
@@ -270,7 +271,7 @@ def audit_arrays(
     with consoles.status(console, "auditing"):
         found = audits.audit(*given, metrics=metrics, seed=seed, **options)
     plan = given_plan(f"Audit of {file.name}", np.asarray(given[2].forget), seed)
-    results = {**head(plan), "audit": audits.to_record(found)}
+    results = {**head(plan), **asked_options(), "audit": audits.to_record(found)}
     write_atomic(out, to_json(results), overwrite=True)
     consoles.print_audit(console, found)
     consoles.say(console, f"wrote {out}")

@@ -15,6 +15,7 @@ from jax_unlearn import _validate, data
 from jax_unlearn import report as reports
 from jax_unlearn.cli.choices import Kind
 from jax_unlearn.cli.console import Reporter, open_console
+from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.sources import DataSource, asked, refuse_existing
 from jax_unlearn.drivers.checkpoint import identity
 from jax_unlearn.drivers.series import Series
@@ -63,6 +64,7 @@ def split(
     trained, unseen = data.holdout(labels, fraction=unseen_fraction, seed=seed)
     how = {"fraction": fraction, "gamma": gamma, "classes": classes}
     parts = drawn_split(dataset, trained, seed=seed, kind=kind, **how)
+    parts = parts._replace(manifest={**parts.manifest, **asked_options()})
     data.save_manifest(out, parts, unseen=unseen, overwrite=overwrite)
     print(
         f"{dataset.name}: forget {len(parts.forget)}, retain {len(parts.retain)}, "
@@ -103,9 +105,13 @@ class Making:
             print(f"{self.out} is complete; nothing to resume")
             return None
         options |= {"ids": ids, "seconds": self.save_every, "resume": self.resume}
+
+        def noted(series: Series | None) -> tuple[Trained, dict[str, Any]]:
+            trained, notes = make(progress, series)
+            return trained, {**notes, **asked_options()}
+
         with Reporter(open_console(), 1) as progress:
-            given = self.out, told, functools.partial(make, progress)
-            return store.kept_model(*given, **options)
+            return store.kept_model(self.out, told, noted, **options)
 
 
 Made = Annotated[Making, tyro.conf.arg(name="")]  # its options are the command's own

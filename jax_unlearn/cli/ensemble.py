@@ -12,6 +12,7 @@ from jax_unlearn import audit as audits
 from jax_unlearn import report as reports
 from jax_unlearn._validate import at_least, one_of
 from jax_unlearn.cli.console import Reporter, open_console, print_audit, say, status
+from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.sources import DataSource
 from jax_unlearn.data import Dataset, digits, fingerprint
 from jax_unlearn.data.files import check_writable, read_json, write_atomic
@@ -120,7 +121,8 @@ def audited(
         "forgotten": found.forgotten,
     }
     record = audits.to_record(found)
-    results = {**head(told, dataset), "seconds": made.seconds, "audit": record}
+    results = {**head(told, dataset), **asked_options()}
+    results |= {"seconds": made.seconds, "audit": record}
     write_atomic(out / "results.json", to_json(results), overwrite=True)
     page = reports.write(results, out / "report.html", overwrite=True)
     print_audit(console, found)

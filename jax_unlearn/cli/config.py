@@ -1,0 +1,143 @@
+"""Options from a file: what `--config FILE` holds becomes words of the command line."""
+
+import datetime
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jax_unlearn.errors import InputError
+from jax_unlearn.lab import schema
+from jax_unlearn.lab.settings import Unlearning
+
+FLAG = "--config"
+OPTIONS, COMMAND = "options", "command"  # keys of what a record says of its making
+_EARLIER = ("unlearning", "training")  # keys of records without options
+_PLACED = {"recipe": "name"}  # options that are words without a flag
+
+
+def taken(words: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """Return the words without `--config FILE`, and the files."""
+    left, files = [], []
+    each = iter(words)
+    for word in each:
+        name, equals, value = word.partition("=")
+        if name != FLAG:
+            left.append(word)
+            continue
+        value = value if equals else next(each, "")
+        if not value or value.startswith("--"):
+            raise InputError("--config names no file; give --config FILE.toml or .json")
+        files.append(Path(value))
+    return left, files
+
+
+def made_by(files: Iterable[Path]) -> str | None:
+    """Return the command that the last file names, as records do."""
+    named = [content.get(COMMAND) for content in map(_content, files)]
+    return next((name for name in reversed(named) if isinstance(name, str)), None)
+
+
+def options_in(file: Path, command: str, commands: Iterable[str]) -> dict[str, Any]:
+    """Return the options of a command that a file holds, by their names.
+
+    A table of a command's name is read for that command alone; all other tables are
+    headings. A record holds its options under "options".
+    """
+    content = _content(file)
+    made = content.get(COMMAND)
+    if isinstance(made, str) and made != command:
+        raise InputError(
+            f"config={file} is of `jax-unlearn {made}`; give it to that command, or "
+            f"write the options of {command} to a file of their own"
+        )
+    if isinstance(content.get(OPTIONS), Mapping):
+        content = content[OPTIONS]
+    elif any(isinstance(content.get(name), Mapping) for name in _EARLIER):
+        content = _earlier(content)
+    elif isinstance(made, str):
+        content = {key: value for key, value in content.items() if key != COMMAND}
+    found: dict[str, Any] = {}
+    others = set(commands) - {command}
+
+    def flatten(table: Mapping[str, Any], top: bool) -> None:
+        for key, value in table.items():
+            if isinstance(value, Mapping):
+                if not (top and key in others):
+                    flatten(value, False)
+                continue
+            name = key.replace("_", "-")
+            if name in found:
+                raise InputError(f"config={file} gives {name!r} twice; leave one out")
+            found[name] = _checked(file, name, value)
+
+    flatten(content, True)
+    return found
+
+
+def merged(
+    words: Sequence[str], options: Mapping[str, Any], command: str, placed: bool
+) -> list[str]:
+    """Return the words with those of the options that they do not give themselves.
+
+    `placed` says whether a first word without a flag names the command's method.
+    """
+    flags = {word.partition("=")[0].replace("_", "-") for word in words if word[:2]}
+    first = words[:1] if words and not words[0].startswith("-") else []
+    place = "method" if placed else _PLACED.get(command)
+    added: list[str] = []
+    for name, value in options.items():
+        given = {f"--{name}", f"--no-{name}"} & flags or (name == place and first)
+        if given or value is None or value is False:
+            continue
+        if name == place == _PLACED.get(command):
+            first = [str(value)]
+        elif value is True:
+            added.append(f"--{name}")
+        elif isinstance(value, list):
+            added += [f"--{name}", *map(str, value)]
+        else:
+            added.append(f"--{name}={value}")
+    off = {f"--no-{name}" for name, value in options.items() if isinstance(value, bool)}
+    rest = [word for word in words[len(first) if words[:1] == first else 0 :]]
+    return [*first, *added, *(word for word in rest if word not in off)]
+
+
+def check_known(file: Path, names: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse names that are no options of a command, with the nearest ones."""
+    known = sorted(known)
+    for name in names:
+        if name in known:
+            continue
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "leave it out"
+        raise InputError(f"config={file}: {name!r} is no option here; {hint}")
+
+
+def _content(file: Path) -> Mapping[str, Any]:
+    if file.is_dir() and (file / "record.json").is_file():
+        file = file / "record.json"
+    return schema.read_file(dict[str, Any], file)
+
+
+def _earlier(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that a record of an earlier version says of itself."""
+    found = {name: record[name] for name in ("seed", "reduce") if name in record}
+    if isinstance(unlearning := record.get("unlearning"), Mapping):
+        return found | _listed(Unlearning.read(unlearning).flat())
+    return found | dict(record["training"])
+
+
+def _listed(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def _checked(file: Path, name: str, value: Any) -> Any:
+    """Return a value that words can say."""
+    for entry in value if isinstance(value, list) else (value,):
+        if isinstance(entry, list | Mapping | datetime.date | datetime.time):
+            raise InputError(
+                f"config={file}: {name}={str(entry)[:40]!r} is no number, text or "
+                "true; write it as on the command line"
+            )
+    return value

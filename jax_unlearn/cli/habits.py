@@ -1,0 +1,115 @@
+"""What all commands have: `--config`, `--json`, and a record of their options."""
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import tyro
+
+from jax_unlearn.lab.results import to_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Habits:
+    """What every command is told.
+
+    Attributes:
+      config: .toml or .json file of options by their names, or the record.json of a
+        run, to make the same again; options given here win.
+      json: write one JSON object to standard output, everything else to the errors.
+    """
+
+    config: Path | None = None
+    json: bool = False
+
+
+_RUNNING = ("out", "overwrite", "resume", "save-every", "log", "config", "json")
+"""Options that say how a run goes, not what it makes."""
+
+_ASKED: ContextVar[dict[str, Any] | None] = ContextVar("asked", default=None)
+
+
+def asked_options() -> dict[str, Any]:
+    """Return what a record says of the command that made it: `--config` reads it."""
+    return dict(_ASKED.get() or {})
+
+
+def with_habits(name: str, command: Callable[..., Any]) -> Callable[..., None]:
+    """Return a command that is told the habits too, and keeps them from the other."""
+    signature = inspect.signature(command)
+    kinds = get_type_hints(command, include_extras=True)
+
+    @functools.wraps(command)
+    def run(habits: Habits, **given: Any) -> None:
+        leaves = [
+            leaf
+            for key, value in given.items()
+            for leaf in _leaves(key, kinds.get(key, Any), value)
+        ]
+        options = {
+            key: _plain(value)
+            for key, value in leaves
+            if value is not None and key not in _RUNNING
+        }
+        told = {"command": name, "options": options}
+        token = _ASKED.set(told)
+        try:
+            if not habits.json:
+                command(**given)
+                return
+            with contextlib.redirect_stdout(sys.stderr):
+                found = command(**given)
+            print(to_json({**told, **(found or {})}), end="")
+        finally:
+            _ASKED.reset(token)
+
+    own = inspect.Parameter(
+        "habits",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=Habits(),
+        annotation=Annotated[Habits, tyro.conf.arg(name="")],
+    )
+    every = [*signature.parameters.values(), own]
+    run.__signature__ = signature.replace(parameters=every)  # type: ignore
+    if hasattr(run, "__wrapped__"):
+        del run.__wrapped__  # the parser would read the annotations there
+    run.__annotations__ = {**kinds, "habits": own.annotation}
+    return run
+
+
+def option_names(command: Callable[..., Any]) -> set[str]:
+    """Return the names of a command's options as the command line has them."""
+    kinds = get_type_hints(command, include_extras=True)
+    found = set()
+    for name in inspect.signature(command).parameters:
+        found |= {option for option, _ in _leaves(name, kinds.get(name, Any))}
+    return found
+
+
+def _leaves(name: str, kind: Any, value: Any = None) -> Iterator[tuple[str, Any]]:
+    """Yield the options that a parameter stands for, with their values."""
+    if get_origin(kind) is Annotated:
+        kind, *notes = get_args(kind)
+        named = [note.name for note in notes if getattr(note, "name", None)]
+        name = named[0] if named else name
+        yield from _leaves(name, kind, value)
+    elif dataclasses.is_dataclass(kind):
+        kinds = get_type_hints(kind, include_extras=True)
+        for field in dataclasses.fields(kind):
+            own = getattr(value, field.name, None)
+            yield from _leaves(field.name, kinds[field.name], own)
+    else:
+        yield name.replace("_", "-"), value
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON holds it."""
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value if isinstance(value, bool | int | float | str) else str(value)
