@@ -6,22 +6,27 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import jax
 from rich.console import Console
 
 from jax_unlearn import audit as audits
 from jax_unlearn import report as reports
 from jax_unlearn._validate import at_least, one_of
 from jax_unlearn.cli.console import Reporter, open_console, print_audit, say, status
-from jax_unlearn.cli.habits import asked_options
-from jax_unlearn.cli.sources import DataSource
+from jax_unlearn.cli.habits import asked_options, asked_words
+from jax_unlearn.cli.sources import DataSource, Source
 from jax_unlearn.data import Dataset, digits, fingerprint
 from jax_unlearn.data.files import check_writable, read_json, write_atomic
 from jax_unlearn.drivers.ensemble import HOWS, local_mesh
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.arrays import save_outputs
-from jax_unlearn.lab.ensembles import audit_of, run_ensembles
+from jax_unlearn.lab.ensemble_models import RETRAIN
+from jax_unlearn.lab.ensembles import Ensembles, audit_of, run_ensembles
+from jax_unlearn.lab.ensembles import join as joined
+from jax_unlearn.lab.parts import CHUNK, Complete, Part, chunk_of, keep, recorded
 from jax_unlearn.lab.plan import Plan, plan_of
 from jax_unlearn.lab.results import head, to_json
+from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import SECONDS
 from jax_unlearn.recipes.digits import digits_plan
 
@@ -29,56 +34,103 @@ from jax_unlearn.recipes.digits import digits_plan
 def ensemble(
     source: DataSource,
     run: Path | None = None,
-    models: int = 16,
+    models: int | None = None,
     methods: tuple[str, ...] | None = None,
-    chunk: int = 16,
+    chunk: int | None = None,
     how: str = "auto",
     resamples: int = 20,
+    part: str | None = None,
+    join: tuple[Path, ...] = (),
     out: Path = Path("runs/ensemble"),
     save_every: float = SECONDS,
 ) -> None:
     """Train, unlearn and audit many models of one request; go on where it stopped.
 
+    A job array makes them in parts: `--part 1/8` to `--part 8/8`, at once or one after
+    another, on one machine or many, in one folder or in several; `--join` then audits
+    the models of all parts, and names those that are missing.
+
     Args:
       source: the data; none given takes digits.
       run: folder of a run, whose plan is taken (its first seed's request); default the
         plan of the demo.
-      models: N, unlearned models of each method, and Retrains. U-LiRA needs 8.
+      models: N, unlearned models of each method, and Retrains; default 16, or as many
+        as the parts have. U-LiRA needs 8.
       methods: labels in the plan; default all of them.
       chunk: models in one program, as many as memory allows; spread over the devices
-        here if they divide it and the number of models.
-      how: "vmap", "map", "loop", or "auto": what is fastest here.
+        here if they divide it and the number of models. Default 16, of a part its
+        share. The same chunk and `how` give the same bits, whoever makes them.
+      how: "vmap", "map", "loop", or "auto": what is fastest here; of parts, "loop" on
+        CPUs and "vmap" elsewhere.
       resamples: divisions of the Retrains for the null.
+      part: "3/8" makes the third eighth of the models, and audits nothing yet.
+      join: folders of the parts, to audit what they made.
       out: folder; the models found there are not made again.
       save_every: least seconds between two saves to go on from; 0 saves every step.
     """
+    share = None if part is None else Part.of(part)
+    if share is not None and join:
+        raise InputError(f"part={part} makes models, join={join[0]} audits: give one")
     at_least("resamples", resamples, 2, "try 20")
     if methods is not None and not methods:
         raise InputError("methods=(): name one or more, or leave it out for all")
     one_of("how", how, ("auto", *HOWS))
+    if share is None:  # goes on as the parts that are there began
+        there = join or ((out,) if (out / "models").is_dir() else ())
+        shared = recorded(there)[0]
+        if shared is not None:
+            models = shared.models if models is None else models
+            methods = tuple(shared.methods) if methods is None else methods
+            chunk = shared.chunk if chunk is None else chunk
+            how = shared.how if how == "auto" else how
+    elif how == "auto":  # what is measured differs by machine
+        how = "loop" if jax.default_backend() == "cpu" else "vmap"
+    models = 16 if models is None else models
+    chunk = chunk_of(models, share) if chunk is None else chunk
     check_writable(out / "outputs.npz")
-    given = source.dataset is not None or source.data is not None
-    dataset = source.load() if given else digits()
-    if run is not None:
-        record = read_json(run / "config.json")
-        found = record.get("dataset") if isinstance(record, dict) else None
-        found = found if isinstance(found, dict) else {}
-        if found.get("fingerprint") != fingerprint(dataset):
-            raise InputError(
-                f"run={run} is of data set {found.get('name')!r}, not of these data; "
-                "give --data or --dataset of that run"
-            )
-        plan = plan_of(record, name=f"run={run}")
-    elif given:
-        raise InputError("run=None takes the demo's plan, which brings its data")
-    else:
-        plan = digits_plan()
+    plan, dataset = _planned(source, run)
     for name in methods or ():
         one_of("method", name, plan.methods)
     chosen = plan.methods if methods is None else methods
-    counts = {"models": models, "chunk": chunk, "resamples": resamples}
-    asked = open_console(), plan, dataset, out
-    audited(*asked, methods=chosen, how=how, save_every=save_every, **counts)
+    own = {name: plan.methods[name] for name in chosen}
+    console, at = open_console(), (plan, dataset)
+    if join:
+        told = {"count": models, "methods": own, "say": functools.partial(say, console)}
+        found = joined(*at, join, **told)
+    else:
+        options = {"chunk": chunk, "how": how, "save_every": save_every, "part": share}
+        found = made(console, *at, out, count=models, methods=own, **options)
+    if share is None:
+        conclude(console, *at, out, found, resamples=resamples)
+        return
+    words = asked_words("part", "join")
+    complete = Complete(share.parts, models, chunk, how, list(chosen), words)
+    keep(out, share, complete)
+    mine = share.numbers(models, chunk)
+    say(
+        console,
+        f"part {share}: models {mine[0]} to {mine[-1]} of {models} are in {out}; when "
+        f"all parts are made, audit them by: {complete.call('--join', out)}",
+    )
+
+
+def _planned(source: Source, run: Path | None) -> tuple[Plan, Dataset]:
+    """Return the plan of a run, or the demo's, and its data."""
+    given = source.dataset is not None or source.data is not None
+    dataset = source.load() if given else digits()
+    if run is None:
+        if given:
+            raise InputError("run=None takes the demo's plan, which brings its data")
+        return digits_plan(), dataset
+    record = read_json(run / "config.json")
+    found = record.get("dataset") if isinstance(record, dict) else None
+    found = found if isinstance(found, dict) else {}
+    if found.get("fingerprint") != fingerprint(dataset):
+        raise InputError(
+            f"run={run} is of data set {found.get('name')!r}, not of these data; "
+            "give --data or --dataset of that run"
+        )
+    return plan_of(record, name=f"run={run}"), dataset
 
 
 def audited(
@@ -89,28 +141,58 @@ def audited(
     *,
     methods: Iterable[str],
     models: int,
-    chunk: int = 16,
-    how: str = "auto",
     resamples: int = 20,
     **options: Any,
 ) -> None:
     """Make models for a plan's first seed as `ensemble` does, audit them, and tell."""
-    chosen = {name: plan.methods[name] for name in methods}
-    phases = -(-models // max(chunk, 1)) * (2 + len(chosen))
+    options |= {"methods": {name: plan.methods[name] for name in methods}}
+    found = made(console, plan, dataset, out, count=models, **options)
+    conclude(console, plan, dataset, out, found, resamples=resamples)
+
+
+def made(
+    console: Console,
+    plan: Plan,
+    dataset: Dataset,
+    out: Path,
+    *,
+    count: int,
+    methods: dict[str, Unlearning],
+    chunk: int = CHUNK,
+    how: str = "auto",
+    **options: Any,
+) -> Ensembles:
+    """Make models for a plan's first seed and show how it goes."""
+    part = options.get("part")
+    own = count if part is None else len(part.numbers(count, max(chunk, 1)))
+    phases = -(-own // max(chunk, 1)) * (2 + len(methods))
     with Reporter(console, phases) as progress:
-        made = run_ensembles(
+        return run_ensembles(
             plan,
             dataset,
             out,
-            count=models,
-            methods=chosen,
+            count=count,
+            methods=methods,
             chunk=chunk,
             how=how,
-            mesh=None if how == "loop" else local_mesh(math.gcd(models, chunk)),
+            mesh=None if how == "loop" else local_mesh(math.gcd(count, chunk)),
             progress=progress,
             say=functools.partial(say, console),
             **options,
         )
+
+
+def conclude(
+    console: Console,
+    plan: Plan,
+    dataset: Dataset,
+    out: Path,
+    made: Ensembles,
+    *,
+    resamples: int,
+) -> None:
+    """Audit models that were made; write outputs, results and report, and tell."""
+    models = len(next(iter(made.logits[RETRAIN].values())))
     with status(console, "auditing"):
         found, given = audit_of(made, plan.training, resamples=resamples)
     file = save_outputs(out / "outputs.npz", *given)

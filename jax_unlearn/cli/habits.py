@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import tyro
 
+from jax_unlearn.cli.config import COMMAND, OPTIONS, merged
 from jax_unlearn.lab.results import to_json
 
 
@@ -38,6 +39,14 @@ _ASKED: ContextVar[dict[str, Any] | None] = ContextVar("asked", default=None)
 def asked_options() -> dict[str, Any]:
     """Return what a record says of the command that made it: `--config` reads it."""
     return dict(_ASKED.get() or {})
+
+
+def asked_words(*without: str) -> list[str]:
+    """Return the words of the command that runs, but for some options."""
+    told = asked_options()
+    options = told.get(OPTIONS, {})
+    left = {k: v for k, v in options.items() if v != [] and k not in without}
+    return [told[COMMAND], *merged([], left, told[COMMAND], placed=False)]
 
 
 def with_habits(name: str, command: Callable[..., Any]) -> Callable[..., None]:

@@ -7,7 +7,7 @@ A file a model, `models/<role>/0007.npz`, without pickles: the logits by part,
 import io
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from jax_unlearn.lab.bench import Bench
 from jax_unlearn.lab.ensemble_models import ORIGINAL, PARTS, RETRAIN, Logits, Maker
 from jax_unlearn.lab.job import Progress, Trained, silent
 from jax_unlearn.lab.modalities import modality_of
+from jax_unlearn.lab.parts import Part, missing_parts, recorded
 from jax_unlearn.lab.plan import Plan, slugs
 from jax_unlearn.lab.requests import Request, draw_cases
 from jax_unlearn.lab.settings import Unlearning
@@ -58,11 +59,13 @@ def run_ensembles(
     say: Callable[[str], None] | None = None,  # told the cost, and damaged files
     save_every: float = SECONDS,  # 0 saves a chunk at every step
     bench: Bench | None = None,
+    part: Part | None = None,  # makes and returns its models alone
 ) -> Ensembles:
     """Make N models of each role for one request, many at a time, and none twice.
 
     Model i has seed i, of originals and of methods. An interrupted run goes on in its
-    chunk, bit for bit; with more models or methods, only missing ones are made.
+    chunk, bit for bit; with more models or methods, only missing ones are made. Parts
+    may be made at once in one folder; `join` returns the models of all of them.
     """
     for name, value in (("count", count), ("chunk", chunk)):
         at_least(name, value, 1, "try 16")
@@ -71,11 +74,12 @@ def run_ensembles(
             f"kind={plan.kind!r} follows the features of one model, and an ensemble "
             "shares one request; use random, class or long_tailed"
         )
+    own = range(count) if part is None else part.numbers(count, chunk)
     say = say or (lambda line: None)
     request = draw_cases(plan, dataset, plan.seeds[0])[0].request
     files = Files(Path(folder), plan, dataset, request, methods, say)
     decided = Path(folder) / "models" / "how.json"
-    with locked(folder):
+    with locked(folder if part is None else part.folder(Path(folder))):
         way = how
         if how == "auto" and decided.exists():
             way = str(data.read_json(decided))
@@ -83,28 +87,71 @@ def run_ensembles(
                 way = "auto"  # the folder was begun on one device
         bench = bench or Bench(plan, dataset)
         makes = Maker(bench, request, way, mesh, progress or silent)
-        found = {role: files.found(role, count) for role in files.roles}
-        missing = {
-            role: [number for number in range(count) if number not in made]
-            for role, made in found.items()
-        }
+        found = {role: files.found(role, own) for role in files.roles}
+        missing = _missing(found, own)
         if any(missing.values()):
             size = min(chunk, max(map(len, missing.values())))
-            say(f"{count} models: {makes.estimate(missing, methods, size)}")
+            say(f"{len(own)} models: {makes.estimate(missing, methods, size)}")
             if way == "auto":
                 data.write_atomic(decided, json.dumps(makes.how), overwrite=True)
         for role, begin, numbers in _chunks(files, missing, count, chunk):
             options = {"there": found[role], "seconds": save_every}
             made = files.complete(makes, role, begin, numbers, **options)
             found[role] = made | found[role]
+    return _stacked(found, own, makes, request)
+
+
+def join(
+    plan: Plan,
+    dataset: data.Dataset,
+    folders: Sequence[Path],
+    *,
+    count: int,
+    methods: dict[str, Unlearning],
+    say: Callable[[str], None],
+) -> Ensembles:
+    """Return the models that the parts in some folders made.
+
+    Raises:
+      InputError: names the parts that are missing, and the commands that make them.
+    """
+    request = draw_cases(plan, dataset, plan.seeds[0])[0].request
+    found: dict[str, dict[int, Kept]] = {}
+    for folder in folders:
+        files = Files(folder, plan, dataset, request, methods, say)
+        for role in files.roles:
+            made = found.setdefault(role, {})
+            more = [number for number in range(count) if number not in made]
+            made |= files.found(role, more)
+    missing = {role: own for role, own in _missing(found, range(count)).items() if own}
+    if missing:
+        raise missing_parts(*recorded(folders), missing, folders)
+    makes = Maker(Bench(plan, dataset), request, "alone", None, silent)
+    return _stacked(found, range(count), makes, request)
+
+
+def _missing(
+    found: Mapping[str, Mapping[int, Kept]], numbers: Sequence[int]
+) -> dict[str, list[int]]:
+    """Return the numbers of models that are not there, by role."""
+    return {role: [i for i in numbers if i not in made] for role, made in found.items()}
+
+
+def _stacked(
+    found: Mapping[str, Mapping[int, Kept]],
+    numbers: Sequence[int],
+    makes: Maker,
+    request: Request,
+) -> Ensembles:
+    """Return the models of some numbers, in their order."""
     return Ensembles(
         {
-            role: {p: np.stack([made[i][0][p] for i in range(count)]) for p in PARTS}
+            role: {p: np.stack([made[i][0][p] for i in numbers]) for p in PARTS}
             for role, made in found.items()
         },
         makes.labels,
         request,
-        {role: sum(s for _, s in made.values()) for role, made in found.items()},
+        {role: sum(made[i][1] for i in numbers) for role, made in found.items()},
     )
 
 
@@ -173,9 +220,9 @@ class Files:
         told = self.told(role, number)
         return stored(self.path(role, number), told, _read, say=self._say)
 
-    def found(self, role: str, count: int) -> dict[int, Kept]:
-        """Return what is there of the models of a role, by number."""
-        read = {number: self.read(role, number) for number in range(count)}
+    def found(self, role: str, numbers: Iterable[int]) -> dict[int, Kept]:
+        """Return what is there of some models of a role, by number."""
+        read = {number: self.read(role, number) for number in numbers}
         return {number: made for number, made in read.items() if made is not None}
 
     def write(
