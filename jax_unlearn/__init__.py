@@ -28,6 +28,7 @@ from jax_unlearn.adapters import from_stateless as from_stateless
 from jax_unlearn.drivers import checkpoint as checkpoint
 from jax_unlearn.drivers import guards as guards
 from jax_unlearn.drivers import memory as memory
+from jax_unlearn.drivers import parameters as parameters
 from jax_unlearn.drivers import resident as resident
 from jax_unlearn.drivers import sharding as sharding
 from jax_unlearn.drivers import signals as signals

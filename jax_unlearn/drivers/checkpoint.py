@@ -122,8 +122,14 @@ def read_record(path: str | os.PathLike) -> dict[str, Any]:
       InputError: missing, truncated or altered checkpoint, or one of another format.
     """
     path = Path(path).absolute()
-    if not path.is_dir():
+    if not path.exists():
         raise InputError(f"checkpoint {path} does not exist; check the path")
+    if not any((path / name).exists() for name in ("record.json", "digests.json")):
+        raise InputError(
+            f"{path} is there, but is no checkpoint of jax_unlearn; where it holds "
+            "parameters of another program, `jax-unlearn import --params "
+            f"{path.name} --network FILE.py:NAME --data DATA` makes one of them"
+        )
     found = _digests(path)
     try:
         expected = json.loads((path / "digests.json").read_text())
@@ -131,8 +137,8 @@ def read_record(path: str | os.PathLike) -> dict[str, Any]:
         wrong = sorted(set(found.items()) ^ set(expected.items()))
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise InputError(
-            f"{path} is no checkpoint of jax_unlearn, or lost its record.json or "
-            "digests.json; take another copy"
+            f"checkpoint {path} lost its record.json or digests.json, or they are "
+            "damaged; take another copy"
         ) from error
     if wrong:
         raise InputError(

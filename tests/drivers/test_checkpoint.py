@@ -119,9 +119,10 @@ def test_a_foreign_file_is_noticed(copied):
 def test_missing_checkpoint_and_other_folders(tmp_path):
     with pytest.raises(ju.InputError, match="does not exist"):
         checkpoint.load(tmp_path / "nowhere", TREE)
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(ju.InputError, match="does not exist"):
-        checkpoint.read_record(tmp_path / "file")
+    (tmp_path / "resnet.pt").write_text("x")
+    remedy = "jax-unlearn import --params resnet.pt --network FILE.py:NAME"
+    with pytest.raises(ju.InputError, match=f"is there, but is no checkpo.*{remedy}"):
+        checkpoint.read_record(tmp_path / "resnet.pt")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ju.InputError, match="is no checkpoint"):
         checkpoint.read_record(tmp_path / "empty")
