@@ -9,6 +9,7 @@ import optax
 
 from jax_unlearn import programs
 from jax_unlearn.errors import InputError
+from jax_unlearn.leaves import divided
 from jax_unlearn.meta import MetaGradInfo as MetaGradInfo
 from jax_unlearn.meta import meta_grad as meta_grad
 from jax_unlearn.types import Array, Batch, LossFn, Params, PyTree
@@ -53,7 +54,8 @@ def weighted_grad(
       where: `bool[B]`, samples that count; n is their number.
 
     Returns:
-      Gradients like `params`, zero if no sample counts, and `WeightedGradInfo`.
+      Gradients like `params`, zero if no sample counts, None for leaves that are no
+      floats; and `WeightedGradInfo`.
 
     Raises:
       ValueError: weights and losses of different shape.
@@ -66,7 +68,8 @@ def weighted_grad(
     >>> print(weighted_grad(losses_fn, jnp.float32(1), weights_fn)[0])  # (2·1 + 0·3)/2
     1.0
     """
-    losses, pullback, aux = jax.vjp(losses_fn, params, has_aux=True)
+    part, whole = divided(params)
+    losses, pullback, aux = jax.vjp(lambda p: losses_fn(whole(p)), part, has_aux=True)
     cotangent, info = _cotangent(losses, aux, weights_fn, where)
     (grads,) = pullback(cotangent.astype(losses.dtype))
     return grads, info
@@ -154,11 +157,12 @@ def sample_gradient(loss_fn: LossFn) -> Callable[..., Params]:
 
     def gradient(params, model_state, sample, key):
         alone = jax.tree.map(lambda leaf: leaf[None], sample)
+        part, whole = divided(params)
 
-        def loss(params):
-            return loss_fn(params, model_state, alone, key)[0][0]
+        def loss(part):
+            return loss_fn(whole(part), model_state, alone, key)[0][0]
 
-        return jax.grad(loss)(params)
+        return jax.grad(loss)(part)
 
     return gradient
 
@@ -226,12 +230,14 @@ def mean_gradient(loss_fn: LossFn) -> Callable[..., PyTree]:
     """
 
     def summed(params, model_state, batch: Batch, key):
-        def total(params):
-            losses, _ = loss_fn(params, model_state, batch, key)
+        part, whole = divided(params)
+
+        def total(part):
+            losses, _ = loss_fn(whole(part), model_state, batch, key)
             kept = losses if batch.mask is None else jnp.where(batch.mask, losses, 0.0)
             return jnp.sum(kept)
 
-        grads = optax.tree.cast(jax.grad(total)(params), jnp.float32)
+        grads = optax.tree.cast(jax.grad(total)(part), jnp.float32)
         return grads, jnp.sum(counted(batch))
 
     return over_batches(summed)

@@ -9,6 +9,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from jax_unlearn import _validate
+from jax_unlearn.leaves import alike, divided
 from jax_unlearn.types import Array, Params, PyTree
 
 __all__ = ["MaskedState", "SoftThresholdState", "apply_mask", "check_mask"]
@@ -31,6 +32,7 @@ def gradient_saliency(grads: PyTree, *, keep: float) -> PyTree:
     [ True  True False False]
     """
     _validate.fraction("keep", keep, "SalUn uses 0.5")
+    grads, _ = divided(grads)
     size = sum(leaf.size for leaf in jax.tree.leaves(grads))
     marked = math.ceil(round(keep * size, 6))  # 0.07·100 is 7.000000000000001
     return _largest(grads, marked)
@@ -94,8 +96,8 @@ def masked(
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params):
-        check_mask(mask, params)
-        return MaskedState(jax.tree.map(jnp.asarray, mask), inner.init(params))
+        own = check_mask(mask, params)
+        return MaskedState(jax.tree.map(jnp.asarray, own), inner.init(params))
 
     def update(updates, state, params=None, **extra_args):
         updates = apply_mask(updates, state.mask)
@@ -106,10 +108,13 @@ def masked(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def check_mask(mask: PyTree, params: Params) -> None:
-    """Refuse a mask that is not shaped like the parameters."""
+def check_mask(mask: PyTree, params: Params) -> PyTree:
+    """Return the mask of the leaves that move; refuse one of other shapes."""
     remedy = "build the mask from gradients of the same model"
-    _validate.same_shapes("the mask", mask, params, remedy)
+    part, _ = divided(params)
+    mask = alike(mask, part)
+    _validate.same_shapes("the mask", mask, part, remedy)
+    return mask
 
 
 def apply_mask(tree: PyTree, mask: PyTree) -> PyTree:

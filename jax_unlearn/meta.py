@@ -9,6 +9,7 @@ import optax
 
 from jax_unlearn import _validate
 from jax_unlearn.errors import InputError
+from jax_unlearn.leaves import divided
 from jax_unlearn.types import Array, Params
 
 __all__ = ["MetaGradInfo", "meta_grad"]
@@ -56,7 +57,7 @@ def meta_grad(
     Args:
       support_loss: `params -> (scalar, aux)`, twice differentiable.
       query_losses: `params -> (losses [N], aux)`.
-      params: pytree of floating-point arrays.
+      params: pytree of arrays; the gradient of those that are no floats is None.
       inner: any optax transformation. Adam and others with a square root need
         `eps_root > 0`: with `eps_root=0` the second-order result is NaN wherever an
         entry of ∇L_s is exactly 0. It should not be tiny either: at such an entry the
@@ -93,7 +94,9 @@ def meta_grad(
     1.5
     """
     _validate.at_least("inner_steps", inner_steps, 1)
-    evaluate = jax.value_and_grad(_checked(support_loss), has_aux=True)
+    part, whole = divided(params)
+    support = _checked(lambda part: support_loss(whole(part)))
+    evaluate = jax.value_and_grad(support, has_aux=True)
     if remat and not first_order:
         evaluate = _recomputed(evaluate)
 
@@ -104,14 +107,14 @@ def meta_grad(
             first = seen if first is None else first
             updates, state = inner.update(seen[1], state, virtual)
             virtual = optax.apply_updates(virtual, updates)
-        losses, aux = query_losses(virtual)
+        losses, aux = query_losses(whole(virtual))
         if losses.ndim != 1:
             raise InputError(
                 f"query_losses has shape {losses.shape}: return one loss a query, [N]"
             )
         return jnp.sum(losses), (first, losses, aux)
 
-    through, (first, losses, query_aux) = jax.grad(queries, has_aux=True)(params)
+    through, (first, losses, query_aux) = jax.grad(queries, has_aux=True)(part)
     (loss, support_aux), direct = first
     grads = optax.tree.add(direct, through)
     return grads, MetaGradInfo(loss, losses, support_aux, query_aux)

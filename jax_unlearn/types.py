@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jax_unlearn.leaves import apart, put_back
+
 __all__ = ["ApplyFn", "Array", "Aux", "Batch", "Harmonizer", "LossFn", "Model"]
 __all__ += ["ModelState", "Params", "PyTree", "Sample", "UnlearnBatch", "UnlearnInfo"]
 __all__ += ["UnlearnState", "Unlearner", "WeightFn", "Weighting", "copied"]
@@ -219,9 +221,10 @@ class Unlearner(NamedTuple):
     ]
 
 
-def copied(tree: PyTree) -> PyTree:
-    """Copy every leaf: what the next step would donate, or the caller keeps."""
-    return jax.tree.map(_copy, tree)
+def copied(tree: PyTree, *, frozen: bool = False) -> PyTree:
+    """Copy what the next step would donate, or the caller keeps; `frozen` parts too."""
+    rest, contents = (tree, ()) if frozen else apart(tree)
+    return put_back(jax.tree.map(_copy, rest), contents)
 
 
 def _copy(leaf: Any) -> Array:

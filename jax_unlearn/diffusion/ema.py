@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jax_unlearn.errors import InputError
+from jax_unlearn.leaves import joined
 from jax_unlearn.types import Array, Params
 
 __all__ = ["EmaState", "ema_of", "ema_params"]
@@ -62,8 +63,10 @@ def ema_params(decay: float | Array = 0.999) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-def ema_of(opt_state: Any) -> Params:
+def ema_of(opt_state: Any, params: Params | None = None) -> Params:
     """Return the moving average, float32, that a state of an optimizer holds.
+
+    Leaves that are no floats have none: they are those of `params`, None without them.
 
     Raises:
       InputError: the chain keeps no average.
@@ -80,4 +83,5 @@ def ema_of(opt_state: Any) -> Params:
             "the optimizer keeps no average of the parameters; chain "
             "ju.diffusion.ema_params(...) last"
         )
-    return averages[-1].ema
+    average = averages[-1].ema
+    return average if params is None else joined(average, params)

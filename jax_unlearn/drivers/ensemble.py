@@ -241,7 +241,7 @@ def _seconds(way: _Way, states, steps, keys, *, repeats: int = 2) -> float:
 
 def _begin(way: _Way, states, keys):
     """Return copies that may be donated, and the keys, as `_advance` wants them."""
-    states = copied(states)
+    states = copied(states, frozen=True)
     if way.how == "loop":
         return unstack(states), unstack(keys)
     return _put(states, way.mesh), _put(keys, way.mesh)

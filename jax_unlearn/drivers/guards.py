@@ -29,8 +29,9 @@ from numpy.typing import ArrayLike
 
 from jax_unlearn.drivers import sharding
 from jax_unlearn.drivers.loop import Callback, predict
-from jax_unlearn.drivers.stacking import copied
+from jax_unlearn.drivers.stacking import copied, is_key
 from jax_unlearn.errors import InputError
+from jax_unlearn.leaves import apart, put_back
 from jax_unlearn.losses import true_class_probability
 from jax_unlearn.types import Array, Batch, Model, PyTree, UnlearnInfo, UnlearnState
 
@@ -81,16 +82,18 @@ class Guard:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what a saved run needs of the guard, for `Series.carry`."""
-        good = enumerate(jax.tree.leaves(sharding.fetch(self.good)))
+        good = enumerate(jax.tree.leaves(sharding.fetch(apart(self.good)[0])))
         looked = np.array([self._looked], np.int32)
         return {"looked": looked, **{f"good/{n}": leaf for n, leaf in good}}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Undo `arrays`."""
         self._looked = int(arrays["looked"][0])
-        leaves, structure = jax.tree.flatten(self.good)
+        rest, frozen = apart(self.good)
+        leaves, structure = jax.tree.flatten(rest)
         good = (arrays[f"good/{n}"] for n in range(len(leaves)))
-        self.good = structure.unflatten(map(sharding.placed, good, leaves))
+        rest = structure.unflatten(map(sharding.placed, good, leaves))
+        self.good = put_back(rest, frozen)
 
 
 class Looks(TypedDict, total=False):
@@ -239,7 +242,7 @@ def unseen_endpoint(
 
 @jax.jit
 def _all_finite(tree: PyTree) -> Array:
-    leaves = jax.tree.leaves(tree)
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if not is_key(leaf)]
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 

@@ -11,6 +11,7 @@ from jax_unlearn import programs, types
 from jax_unlearn.drivers import sharding
 from jax_unlearn.drivers.stacking import copied, form
 from jax_unlearn.errors import InputError, NonFiniteError
+from jax_unlearn.leaves import apart, put_back
 from jax_unlearn.types import UnlearnBatch, Unlearner, UnlearnInfo, UnlearnState
 
 __all__ = ["Callback", "predict", "run", "scan_steps"]
@@ -37,7 +38,8 @@ def run(
 
     Every step is compiled once per batch structure and uses the key
     `fold_in(key, state.step)`, so a run resumed from a state with the batches that are
-    left is the uninterrupted run. The caller's state is copied, never donated.
+    left is the uninterrupted run. The caller's state is copied, never donated; what is
+    frozen in it (`ju.trainable`) is neither.
 
     Args:
       unlearner: from `ju.methods` or your own.
@@ -69,9 +71,9 @@ def run(
     chunk = (1 if jax.default_backend() == "cpu" else 32) if scan is None else scan
     if chunk < 1:
         raise InputError(f"scan={scan}: compile 1 or more steps into one program")
-    state = copied(state)
     step = sharding.in_place(unlearner.step, state)
     first = int(state.step)
+    state, frozen = apart(copied(state))
     losses: list[types.Array] = []
     labels: list[list[types.Array]] = []
     seen = checked = 0
@@ -91,16 +93,17 @@ def run(
 
     for group in _chunks(batches, chunk):
         if len(group) == 1:
-            state, info, loss = _step(step, state, group[0], key)
+            state, info, loss = _step(step, state, frozen, group[0], key)
         else:
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *group)
-            state, info, loss = _scan(step, state, stacked, key)
+            state, info, loss = _scan(step, state, frozen, stacked, key)
         seen += len(group)
         losses.append(loss)
         labels += [[part.labels for part in batch[:2] if part] for batch in group]
         if callback is not None:
-            ended = callback(first + seen, state, info)
-            if ended is state:
+            whole = put_back(state, frozen)
+            ended = callback(first + seen, whole, info)
+            if ended is whole:
                 break
             if ended is not None:
                 return ended  # rolled back: what came after it does not count
@@ -109,7 +112,7 @@ def run(
             checked = seen
     if losses:
         check()
-    return state
+    return put_back(state, frozen)
 
 
 def scan_steps(
@@ -133,11 +136,15 @@ def scan_steps(
     >>> print(state.step, infos.forget_loss.shape)
     3 (3,)
     """
+    rest, frozen = apart(state)  # not carried: a loop would hold it twice
 
-    def body(state: UnlearnState, batch: UnlearnBatch):
-        return unlearner.step(state, batch, jax.random.fold_in(key, state.step))
+    def body(rest: UnlearnState, batch: UnlearnBatch):
+        own = jax.random.fold_in(key, rest.step)
+        new, info = unlearner.step(put_back(rest, frozen), batch, own)
+        return apart(new)[0], info
 
-    return jax.lax.scan(body, state, batches)
+    rest, infos = jax.lax.scan(body, rest, batches)
+    return put_back(rest, frozen), infos
 
 
 def predict(
@@ -198,18 +205,20 @@ def _classes(labels: Sequence[types.Array]) -> str:
 
 
 @programs.jit(static_argnums=0, donate_argnums=1)
-def _step(step, state, batch, key):
-    return _watched(*step(state, batch, jax.random.fold_in(key, state.step)))
+def _step(step, state, frozen, batch, key):
+    own = jax.random.fold_in(key, state.step)
+    return _watched(*step(put_back(state, frozen), batch, own))
 
 
 @programs.jit(static_argnums=0, donate_argnums=1)
-def _scan(step, state, batches, key):
-    return _watched(*scan_steps(Unlearner(lambda *_: state, step), state, batches, key))
+def _scan(step, state, frozen, batches, key):
+    unlearner, whole = Unlearner(lambda *_: state, step), put_back(state, frozen)
+    return _watched(*scan_steps(unlearner, whole, batches, key))
 
 
 def _watched(state, info):
     """Add what is not finite as soon as anything is: an operation less for the host."""
-    return state, info, info.forget_loss + info.retain_loss + info.update_norm
+    return apart(state)[0], info, info.forget_loss + info.retain_loss + info.update_norm
 
 
 @programs.jit(static_argnums=0)

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_unlearn.errors import InputError
+from jax_unlearn.leaves import apart, put_back
 from jax_unlearn.types import Array, Model, PyTree
 
 __all__ = ["cast", "keep_products", "microbatched", "rematerialised"]
@@ -110,7 +111,7 @@ def microbatched(model: Model, size: int) -> Model:
         total = jax.tree.leaves(inputs)[0].shape[0]
         if total <= size:
             return model.apply(params, model_state, inputs, train=train, key=key)
-        if train and jax.tree.leaves(model_state):
+        if train and jax.tree.leaves(apart(model_state)[0]):
             raise InputError(
                 f"size={size} for a batch of {total}: a model with a state (BatchNorm) "
                 "would see the statistics of a part; freeze it (model_state='frozen', "
@@ -156,10 +157,12 @@ def cast(model: Model, dtype: Any = jnp.bfloat16) -> Model:
         raise InputError(f"dtype={dtype}: give a floating type, such as jnp.bfloat16")
 
     def apply(params, model_state, inputs, *, train, key=None):
-        params, inputs = _floats((params, inputs), dtype)
-        outputs, new = model.apply(params, model_state, inputs, train=train, key=key)
-        new = jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), new, model_state)
-        return _floats(outputs, jnp.float32), new
+        rest, frozen = apart(model_state)
+        params, inputs, low = _floats((params, inputs, frozen), dtype)
+        mode = {"train": train, "key": key}
+        outputs, new = model.apply(params, put_back(rest, low), inputs, **mode)
+        new = jax.tree.map(_typed, apart(new)[0], rest)
+        return _floats(outputs, jnp.float32), put_back(new, frozen)
 
     return Model(model.init, apply)
 
@@ -176,6 +179,10 @@ def _divided(leaf: Array, parts: int, size: int) -> Array:
 def _joined(leaf: Array, total: int) -> Array:
     """Undo `_divided`."""
     return jnp.moveaxis(leaf, 0, 1).reshape(-1, *leaf.shape[2:])[:total]
+
+
+def _typed(leaf: Array, old: Array) -> Array:
+    return leaf if leaf.dtype == old.dtype else leaf.astype(old.dtype)
 
 
 def _floats(tree: PyTree, dtype: Any) -> PyTree:

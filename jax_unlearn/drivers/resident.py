@@ -206,7 +206,7 @@ def run(
     if last >= total:
         raise InputError(f"id {last} of the feed is not one of the {total} samples")
     states, report = program(unlearner, epochs=epochs)(
-        copied(states), examples, feeds, keys
+        copied(states, frozen=True), examples, feeds, keys
     )
     finite = np.isfinite(np.asarray(sum(report)))
     if not finite.all():

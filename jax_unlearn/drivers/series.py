@@ -6,7 +6,9 @@ processes of one run share the folder, and save and end together; a lock keeps o
 runs out.
 """
 
+import hashlib
 import json
+import operator
 import os
 import shutil
 import sys
@@ -22,7 +24,9 @@ import numpy as np
 
 from jax_unlearn import programs
 from jax_unlearn.drivers import checkpoint, sharding, signals
+from jax_unlearn.drivers.stacking import is_key
 from jax_unlearn.errors import InputError
+from jax_unlearn.leaves import apart, put_back
 from jax_unlearn.types import PyTree
 
 __all__ = ["LOCK", "Arrays", "Companion", "Series", "locked"]
@@ -98,6 +102,7 @@ class Series:
         self._seconds, self._keep = seconds, keep
         self._say = say or (lambda line: print(line, file=sys.stderr))
         self._companions: dict[str, Companion] = {}
+        self._frozen: tuple[list[Any], str] = [], ""
         self._begun = self._saved = time.monotonic()
 
     def carry(self, name: str, companion: Companion) -> None:
@@ -133,7 +138,8 @@ class Series:
         Raises:
           InputError: it cannot be written; the states saved before are whole.
         """
-        leaves = jax.tree.leaves(state)
+        rest, frozen = apart(state)
+        leaves = jax.tree.leaves(rest)
         carried = {
             f"{name}/{key}": np.asarray(array)
             for name, companion in self._companions.items()
@@ -147,6 +153,8 @@ class Series:
             "seconds": self.spent + time.monotonic() - self._begun,
             "carried": [[k, list(a.shape), a.dtype.name] for k, a in carried.items()],
         }
+        if frozen:  # not saved: that it is the same says its digest
+            record["frozen"] = self._digest(frozen)
         path = self.folder / f"step-{step:010d}"
         checkpoint.in_first(lambda: self._remove([path]))
         checkpoint.save(path, _tree(leaves, list(carried.values())), record)
@@ -196,7 +204,13 @@ class Series:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _restored(self, path: Path, record: dict[str, Any], template: PyTree) -> Any:
-        leaves, structure = jax.tree.flatten(template)
+        rest, frozen = apart(template)
+        if record.get("frozen") != (self._digest(frozen) if frozen else None):
+            raise InputError(
+                f"{self.folder} holds a run beside other frozen parameters; begin with "
+                "those it began with, or choose another folder"
+            )
+        leaves, structure = jax.tree.flatten(rest)
         carried = record["carried"]
         shapes = [jax.ShapeDtypeStruct(s, jnp.dtype(dtype)) for _, s, dtype in carried]
         tree = checkpoint.load(path, _tree(leaves, shapes))
@@ -209,7 +223,23 @@ class Series:
         for name, companion in self._companions.items():
             companion.restore(arrays[name])
         self.spent = float(record["seconds"])
-        return structure.unflatten(map(sharding.placed, _values(tree["state"]), leaves))
+        values = map(sharding.placed, _values(tree["state"]), leaves)
+        return put_back(structure.unflatten(values), frozen)
+
+    def _digest(self, frozen: tuple[PyTree, ...]) -> str:
+        """Return the SHA-256 of frozen arrays, made once as long as they are these."""
+        leaves = jax.tree.leaves(frozen)
+        before, digest = self._frozen
+        if len(before) != len(leaves) or any(map(operator.is_not, before, leaves)):
+            total = hashlib.sha256()
+            for leaf in leaves:
+                array = sharding.fetch(
+                    jax.random.key_data(leaf) if is_key(leaf) else leaf
+                )
+                total.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+            digest = total.hexdigest()
+            self._frozen = leaves, digest
+        return digest
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from jax_unlearn.drivers.guards import first_of
 from jax_unlearn.drivers.loop import Callback, predict, run
 from jax_unlearn.drivers.series import Arrays, Series
 from jax_unlearn.errors import InputError, NonFiniteError
+from jax_unlearn.leaves import divided
 from jax_unlearn.types import Array, Model, PyTree, UnlearnBatch, UnlearnState
 
 SCATTER = 1500  # points of the weight-against-loss figure at most
@@ -242,7 +243,8 @@ def _transformed(job: Job, at: Variables) -> Trained:
         "compile": max(float(first - second), 0.0),
         "run": float(second),
     }
-    leaves = [np.asarray(leaf, np.float32) for leaf in jax.tree.leaves(found[0])]
+    moved = jax.tree.leaves(divided(found[0])[0])
+    leaves = [np.asarray(leaf, np.float32) for leaf in moved]
     if not all(np.isfinite(leaf).all() for leaf in leaves):
         raise NonFiniteError("the parameters are not finite after the step", 1)
     return Trained(found[0], found[1], seconds)

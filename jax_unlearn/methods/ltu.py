@@ -15,6 +15,7 @@ from jax_unlearn.cards import Card, Count, Job, Lab, NotNegative, Options
 from jax_unlearn.data import queried
 from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import mean_loss, meta_grad, uniform_weights, weighted_loss
+from jax_unlearn.leaves import apart, put_back
 from jax_unlearn.membership.attacks import Attack, AttackParams
 from jax_unlearn.methods.step import Pass, Weigher, stepping, weights_of, with_data
 from jax_unlearn.objectives.base import Objective
@@ -204,10 +205,11 @@ def meta_unlearn(
         g_retain, remembered = _remembering(parts, state, batch, retain_key)
         g_forget = _forgetting(parts, state, forget, forget_key)
         support = remembered.support_aux
-        first = support.aux.model_state if model_state == "sequential" else None
+        rest, frozen = apart(support.aux.model_state)
+        first = rest if model_state == "sequential" else None
         return Pass(
             join(g_forget, g_retain),
-            _mean_state(first, remembered.query_aux, queries),
+            put_back(_mean_state(first, remembered.query_aux, queries), frozen),
             support.carry,
             support.weights,
             support.aux.task_losses,
@@ -251,7 +253,7 @@ def _remembering(parts: _Parts, state, batch, key: Array):
         def one(query, key):
             losses, aux = parts.remember(params, state.model_state, query, key)
             loss, _ = weighted_loss(losses, aux, uniform_weights, where=query.mask)
-            return loss, aux.model_state
+            return loss, apart(aux.model_state)[0]
 
         return jax.vmap(one)(queries, jnp.stack(query_keys))
 

@@ -10,6 +10,7 @@ import jax
 
 from jax_unlearn import _validate
 from jax_unlearn.cards import Card, Fraction, Job, Lab, NotNegative, Options, Positive
+from jax_unlearn.leaves import alike, divided
 from jax_unlearn.types import Params
 
 __all__ = ["FRESH", "PARTIAL_RESET", "SHORT_RETRAIN", "PartialReset", "ShortRetrain"]
@@ -39,7 +40,10 @@ def partial_reset(
     """
     _validate.not_negative("shrink", shrink, "1 keeps all, 0 nothing; try 0.3")
     _validate.not_negative("perturb", perturb, "1 adds a whole new start; try 1")
-    return jax.tree.map(lambda old, new: shrink * old + perturb * new, params, fresh)
+    part, whole = divided(params)
+    fresh = alike(fresh, part)
+    mixed = jax.tree.map(lambda old, new: shrink * old + perturb * new, part, fresh)
+    return whole(mixed)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from jax_unlearn import _validate, masks, objectives, weights
 from jax_unlearn.cards import Card, Count, Job, Lab, NotNegative, Options, Positive
 from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import mean_loss
+from jax_unlearn.leaves import apart, divided, put_back
 from jax_unlearn.masks import apply_mask, check_mask
 from jax_unlearn.methods.assemble import assemble
 from jax_unlearn.methods.step import Weigher, copied, forget_gradient, real_index
@@ -128,9 +129,9 @@ def sfron(
     weigher = Weigher(model, weighting)
 
     def init(params, model_state):
-        check_mask(mask, params)
+        own = check_mask(mask, params)
         state = retaining.init(params, model_state)
-        marked = jax.tree.map(lambda m: jnp.array(m, jnp.bool_, copy=True), mask)
+        marked = jax.tree.map(lambda m: jnp.array(m, jnp.bool_, copy=True), own)
         rate = jnp.array(forget_rate, jnp.float32, copy=True)
         data = SfronData(marked, rate, state.objective_state, copied(climb.data))
         return state._replace(objective_state=data)
@@ -144,10 +145,11 @@ def sfron(
         updates = optax.tree.scale(-strength, optax.tree.cast(grads, jnp.float32))
         updates = _clipped(apply_mask(updates, data.mask), clip)
         updates = optax.tree.scale(data.forget_rate, updates)
-        updates = optax.tree.cast_like(updates, state.params)
+        part, whole = divided(state.params)
+        updates = optax.tree.cast_like(updates, part)
         follows = info.aux if model_state == "sequential" else state
         return {
-            "params": optax.apply_updates(state.params, updates),
+            "params": whole(optax.apply_updates(part, updates)),
             "model_state": follows.model_state,
             "weight_state": info.carry,
         }, {
@@ -165,12 +167,13 @@ def sfron(
         forget_key, retain_key = jax.random.split(key)
         start, data, seen = state.params, state.objective_state, {}
         if batch.forget is not None:
+            frozen = apart(state.model_state)[1]  # a branch would copy it
             moved, seen = jax.lax.cond(
                 state.step % forget_every == 0,
-                lambda: ascended(state, batch, forget_key),
-                lambda: _skipped(state, batch.forget),
+                lambda: apart(ascended(state, batch, forget_key))[0],
+                lambda: apart(_skipped(state, batch.forget))[0],
             )
-            state = state._replace(**moved)
+            state = state._replace(**put_back(moved, frozen))
         state, info = retaining.step(
             state._replace(objective_state=data.inner),
             UnlearnBatch(retain=batch.retain),
@@ -178,7 +181,7 @@ def sfron(
         )
         state = state._replace(objective_state=data)
         if seen:
-            change = optax.tree.sub(state.params, start)
+            change = optax.tree.sub(divided(state.params)[0], divided(start)[0])
             norm = optax.tree.norm(optax.tree.cast(change, jnp.float32))
             info = info._replace(update_norm=norm, **seen)
         return state, info

@@ -9,6 +9,7 @@ import optax
 
 from jax_unlearn import _validate
 from jax_unlearn.gradients import WeightedGradInfo, weighted_grad
+from jax_unlearn.leaves import divided
 from jax_unlearn.losses import cross_entropy
 from jax_unlearn.objectives.base import Objective
 from jax_unlearn.types import (
@@ -64,7 +65,7 @@ def stepping(
         return UnlearnState(
             params,
             model_state,
-            copied(optimizer.init(params)),
+            copied(optimizer.init(divided(params)[0])),
             copied(weighting.init()),
             copied(data),
             jnp.int32(0),
@@ -74,8 +75,9 @@ def stepping(
         found = passed(state, batch, key)
         # Of those that ask for it, such as a plateau's: the loss as it was looked at.
         value = jnp.float32(found.forget_loss + found.retain_loss)
+        part, whole = divided(state.params)
         updates, opt_state = minimiser.update(
-            found.grads, state.opt_state, state.params, value=value, grad=found.grads
+            found.grads, state.opt_state, part, value=value, grad=found.grads
         )
         info = UnlearnInfo(
             jnp.asarray(found.forget_loss, jnp.float32),
@@ -87,7 +89,7 @@ def stepping(
             optax.tree.norm(optax.tree.cast(updates, jnp.float32)),
         )
         new = UnlearnState(
-            cast(PyTree, optax.apply_updates(state.params, updates)),
+            whole(optax.apply_updates(part, updates)),
             state.model_state if frozen else found.model_state,
             opt_state,
             found.weight_state,

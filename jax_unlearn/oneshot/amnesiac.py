@@ -12,6 +12,7 @@ from jax_unlearn.cards import Card, Job, Lab, Options, Variables
 from jax_unlearn.drivers.loop import run
 from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import counted
+from jax_unlearn.leaves import alike, divided
 from jax_unlearn.oneshot.retraced import check_same
 from jax_unlearn.tables import row_ids
 from jax_unlearn.types import Params, PyTree, UnlearnBatch, Unlearner, UnlearnState
@@ -125,18 +126,21 @@ def amnesiac(params: Params, updates: Sequence[PyTree], touched: Any) -> Params:
             f"touched of type {which.dtype}{list(which.shape)} must be "
             f"bool[{len(updates)}]; give one truth value an update"
         )
-    chosen = [update for update, held in zip(updates, which, strict=True) if held]
+    part, whole = divided(params)
+    held = zip(updates, which, strict=True)
+    chosen = [alike(update, part) for update, touched in held if touched]
     for update in chosen:
-        _validate.same_shapes("updates", update, params)
-    total = jax.tree.map(lambda p: np.asarray(p, np.float64), params)
+        _validate.same_shapes("updates", update, part)
+    total = jax.tree.map(lambda p: np.asarray(p, np.float64), part)
     for update in chosen:
         total = jax.tree.map(np.subtract, total, update)
-    return jax.tree.map(lambda t, p: jnp.asarray(t, p.dtype), total, params)
+    return whole(jax.tree.map(lambda t, p: jnp.asarray(t, p.dtype), total, part))
 
 
 def _host(params: Params) -> PyTree:
     """Return a copy on the host in float32; the original may be donated."""
-    return jax.tree.map(lambda leaf: np.array(leaf, np.float32, copy=True), params)
+    part, _ = divided(params)
+    return jax.tree.map(lambda leaf: np.array(leaf, np.float32, copy=True), part)
 
 
 def _ids(batch: UnlearnBatch) -> np.ndarray:

@@ -20,6 +20,7 @@ from jax_unlearn.cards import Card, Count, Job, Lab, Options, Variables
 from jax_unlearn.data import take
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.gradients import counted, mean_loss
+from jax_unlearn.leaves import divided
 from jax_unlearn.oneshot.retraced import check_same
 from jax_unlearn.types import Array, Batch, LossFn, ModelState, Params
 
@@ -188,7 +189,7 @@ def deltagrad(
 
     def replay(params, path, batch, removed, *, model_state=()):
         steps, width = path.rates.shape[0], path.params.shape[1]
-        if sum(leaf.size for leaf in jax.tree.leaves(params)) != width:
+        if sum(leaf.size for leaf in jax.tree.leaves(divided(params)[0])) != width:
             raise InputError(
                 f"path.params.shape={path.params.shape} is of another model; make it "
                 "by gradient_path of these parameters"
@@ -287,11 +288,12 @@ def _check_finite(what: str, finite: np.ndarray) -> None:
 
 def _raveled(loss_fn: LossFn, params: Params, model_state: ModelState):
     """Return (the raveled parameters, their mean gradient on a batch)."""
-    flat, unravel = ravel_pytree(optax.tree.cast(params, jnp.float32))
+    part, whole = divided(params)
+    flat, unravel = ravel_pytree(optax.tree.cast(part, jnp.float32))
 
     def gradient(theta: Array, batch: Batch) -> Array:
         def mean(theta):
-            tree = optax.tree.cast_like(unravel(theta), params)
+            tree = whole(optax.tree.cast_like(unravel(theta), part))
             losses, _ = loss_fn(tree, model_state, batch, jax.random.key(0))
             return mean_loss(losses.astype(jnp.float32), counted(batch))
 
@@ -301,8 +303,9 @@ def _raveled(loss_fn: LossFn, params: Params, model_state: ModelState):
 
 
 def _like(flat: Array, params: Params) -> Params:
-    _, unravel = ravel_pytree(optax.tree.cast(params, jnp.float32))
-    return optax.tree.cast_like(unravel(flat), params)
+    part, whole = divided(params)
+    _, unravel = ravel_pytree(optax.tree.cast(part, jnp.float32))
+    return whole(optax.tree.cast_like(unravel(flat), part))
 
 
 def _positions(batch: Batch, removed: Any) -> np.ndarray:

@@ -10,6 +10,7 @@ import optax
 from jax_unlearn import _validate
 from jax_unlearn.cards import Card, Job, Lab, NotNegative, Options
 from jax_unlearn.gradients import counted, mean_loss, over_batches, sample_gradient
+from jax_unlearn.leaves import alike, divided
 from jax_unlearn.types import Array, LossFn, Params, PyTree
 
 __all__ = ["FISHER_FORGETTING", "FisherForgetting", "fisher_information"]
@@ -77,11 +78,13 @@ def fisher_information(
     def by_batch(params, model_state, batch, key):
         where = counted(batch)
 
-        def mean(params):
-            losses, _ = loss_fn(params, model_state, batch, key)
+        part, whole = divided(params)
+
+        def mean(part):
+            losses, _ = loss_fn(whole(part), model_state, batch, key)
             return mean_loss(losses.astype(jnp.float32), where)
 
-        grads = optax.tree.cast(jax.grad(mean)(params), jnp.float32)
+        grads = optax.tree.cast(jax.grad(mean)(part), jnp.float32)
         return optax.tree.mul(grads, grads), jnp.minimum(jnp.sum(where), 1)
 
     return over_batches(by_sample if per == "sample" else by_batch)
@@ -117,8 +120,10 @@ def fisher_noise(
     """
     _validate.at_least("alpha", alpha, 0)
     _validate.positive("largest", largest)
-    _validate.same_shapes("fisher", fisher, params)
-    noise = optax.tree.random_like(key, optax.tree.cast(params, jnp.float32))
+    part, whole = divided(params)
+    fisher = alike(fisher, part)
+    _validate.same_shapes("fisher", fisher, part)
+    noise = optax.tree.random_like(key, optax.tree.cast(part, jnp.float32))
     scale, floor = jnp.float32(alpha), jnp.float32(1) / jnp.float32(largest)
 
     def disturb(param, f, noise):
@@ -126,7 +131,7 @@ def fisher_noise(
         moved = param.astype(jnp.float32) + jnp.sqrt(variance) * noise
         return moved.astype(param.dtype)
 
-    return jax.tree.map(disturb, params, fisher, noise)
+    return whole(jax.tree.map(disturb, part, fisher, noise))
 
 
 @dataclasses.dataclass(frozen=True)

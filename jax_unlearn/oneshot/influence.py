@@ -24,6 +24,7 @@ from jax_unlearn import _validate, programs
 from jax_unlearn.cards import Card, Count, Job, Lab, NotNegative, Options, Variables
 from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import counted, mean_gradient
+from jax_unlearn.leaves import divided
 from jax_unlearn.types import Array, Batch, LossFn, ModelState, Params, PyTree
 
 __all__ = ["FORMS", "INFLUENCE", "Influence", "influence", "woodfisher"]
@@ -163,7 +164,8 @@ def influence(
     )
     used = _first(retain, samples)
     keys = [jax.random.fold_in(key_fisher, number) for number in range(len(used))]
-    center = optax.tree.cast(params, jnp.float32)
+    part, whole = divided(params)
+    center = optax.tree.cast(part, jnp.float32)
     along, back = _jacobian(loss_fn, params, model_state)
 
     if form == "published":
@@ -192,7 +194,7 @@ def influence(
 
         step = _conjugate_gradients(product, v, iterations, tolerance)
     moved = optax.tree.add_scale(center, alpha, step)
-    return optax.tree.cast_like(moved, params)
+    return whole(optax.tree.cast_like(moved, part))
 
 
 @jax.jit
@@ -237,21 +239,28 @@ def _first(batches: list[Batch], samples: int) -> list[Batch]:
 def _jacobian(loss_fn: LossFn, params: Params, model_state: ModelState):
     """Return the products with J = [g_i], masked rows 0: u -> J·u `[B]`, a -> Jᵀ·a."""
 
-    def losses_fn(center, batch, key):
-        cast = optax.tree.cast_like(center, params)
-        return loss_fn(cast, model_state, batch, key)[0].astype(jnp.float32)
+    def losses(variables, batch, key):
+        params, model_state = variables
+        part, whole = divided(params)
+
+        def losses_fn(center):
+            cast = whole(optax.tree.cast_like(center, part))
+            return loss_fn(cast, model_state, batch, key)[0].astype(jnp.float32)
+
+        return losses_fn
 
     @programs.jit
-    def along(center, batch, key, u):
-        _, dots = jax.jvp(lambda p: losses_fn(p, batch, key), (center,), (u,))
+    def along(variables, center, batch, key, u):
+        _, dots = jax.jvp(losses(variables, batch, key), (center,), (u,))
         return jnp.where(counted(batch), dots, 0.0)
 
     @programs.jit
-    def back(center, batch, key, a):
-        _, pullback = jax.vjp(lambda p: losses_fn(p, batch, key), center)
+    def back(variables, center, batch, key, a):
+        _, pullback = jax.vjp(losses(variables, batch, key), center)
         return pullback(jnp.where(counted(batch), a, 0.0))[0]
 
-    return along, back
+    variables = params, model_state  # arguments, no constants of the programs
+    return functools.partial(along, variables), functools.partial(back, variables)
 
 
 def _conjugate_gradients(product, v: PyTree, iterations: int, tolerance: float):

@@ -6,6 +6,7 @@ import numpy as np
 
 from jax_unlearn.cards import Lab
 from jax_unlearn.errors import InputError
+from jax_unlearn.leaves import divided
 from jax_unlearn.types import Params, PyTree
 
 __all__ = ["SAME", "check_same"]
@@ -15,8 +16,8 @@ SAME = 1e-3  # how far, relatively, a path gone again may end from the original
 
 def check_same(lab: Lab, params: Params) -> None:
     """Refuse an original that its training, gone through again, does not lead to."""
-    original = lab.original[0]
-    distance = _norm(jax.tree.map(jnp.subtract, params, original))
+    original, _ = divided(lab.original[0])
+    distance = _norm(jax.tree.map(jnp.subtract, divided(params)[0], original))
     size = _norm(original)
     if not distance <= SAME * size:
         raise InputError(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jax_unlearn import _validate
 from jax_unlearn.cards import Card, Job, Lab, Options, Positive
+from jax_unlearn.leaves import alike, divided
 from jax_unlearn.types import Array, Params, PyTree
 
 __all__ = ["SSD", "Ssd", "ssd", "ssd_selected"]
@@ -61,10 +62,11 @@ def ssd(
     [0.2 4. ]
     """
     _validate.at_least("dampening", dampening, 0)
-    _validate.same_shapes("forget_importance", forget_importance, params)
-    marked = ssd_selected(importance, forget_importance, alpha=alpha)
-    importances = importance, forget_importance
-    return _dampened(params, *importances, marked, jnp.float32(dampening))
+    part, whole = divided(params)
+    importances = alike(importance, part), alike(forget_importance, part)
+    _validate.same_shapes("forget_importance", importances[1], part)
+    marked = ssd_selected(*importances, alpha=alpha)
+    return whole(_dampened(part, *importances, marked, jnp.float32(dampening)))
 
 
 @jax.jit

@@ -13,7 +13,7 @@ from jax_unlearn.data import Examples
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.lab.modalities.diffusion import measured, networks, settings
 from jax_unlearn.lab.modality import Modality, adam, falling_rate
-from jax_unlearn.types import Array, LossFn, Unlearner
+from jax_unlearn.types import Array, LossFn, ModelState, Params, Unlearner, UnlearnState
 
 MEASURED = 512  # images on which errors, masks and attacks are measured, at most
 
@@ -144,6 +144,11 @@ def _concerned(subject: Any, ids: np.ndarray, text: str) -> Any:
     return ids[np.asarray(diffusion.mentions(tokens, network.vocabulary, text))], text
 
 
+def _averaged(state: UnlearnState) -> tuple[Params, ModelState]:
+    """Return the moving average of the parameters, in their place."""
+    return diffusion.ema_of(state.opt_state, state.params), state.model_state
+
+
 DIFFUSION = Modality(
     name="diffusion",
     key="generator",
@@ -167,7 +172,7 @@ DIFFUSION = Modality(
     samples=networks.Generator.samples,
     constants=_words,
     concerned=_concerned,
-    finish=lambda state: (diffusion.ema_of(state.opt_state), state.model_state),
+    finish=_averaged,
     measured=MEASURED,
     stateful=False,
     options=settings.Denoising,
