@@ -108,7 +108,8 @@ def _commands(
         arguments = [command, *config.merged(words, stated[file], command, placed)]
     arguments, choice = choices.chosen(arguments)
     kind, setting = choice.modality, choice.form()
-    training, drawing = form(kind.training), form(Sampling)
+    like = choices.trained_like(arguments)
+    training, drawing = form(kind.training, like), form(Sampling)
     images = parsed(audit.audit_images, judge=form(Training), sampling=drawing)
     known = {
         "demo": recipe.demo,

@@ -25,7 +25,7 @@ from jax_unlearn.lab.modalities.classification.networks import Training
 from jax_unlearn.lab.modalities.diffusion.figures import ImageTable
 from jax_unlearn.lab.modalities.diffusion.networks import sampler_of
 from jax_unlearn.lab.modalities.diffusion.settings import Judging, Sampling
-from jax_unlearn.lab.requests import Request, class_id
+from jax_unlearn.lab.requests import Asked, Request, class_id, said_of
 from jax_unlearn.lab.results import LABELS, NULL, ORIGINAL, RETRAIN, head, to_json
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import Stored, load_model
@@ -37,7 +37,7 @@ class Models(NamedTuple):
 
     subject: Subject
     request: Request
-    concept: str | None
+    named: Asked
     rows: dict[str, Stored]
     labels: dict[str, str]
 
@@ -135,6 +135,8 @@ def audit(
     labels = dataset.train.labels[request.forget]
     plan = given_plan(f"Audit on {dataset.name}", labels, seed, dataset.num_classes)
     told = {**plan, "forgotten_sha256": digest(request.forget)}
+    if record := models.named.record:
+        told |= {"request": record, "note": said_of(record)}
     found = {**table.summary(), "probes": probed if probes else {}}
     results = {**head(told, dataset), **asked_options(), **found}
     write_atomic(out, to_json(results), overwrite=overwrite)
@@ -200,7 +202,7 @@ def audit_images(
     judging = Judging(judge, sampling, per_class, per_class)
     models = _models(source, original, forget, paths)
     dataset = models.subject.dataset
-    if models.concept is not None and forget not in dataset.class_names:
+    if models.named.concept is not None and forget not in dataset.class_names:
         raise InputError(
             f"forget={forget!r}: the audit's classifier knows the classes "
             f"{', '.join(dataset.class_names)}, and no other word; name one of them, "
@@ -241,7 +243,7 @@ def _models(
         raise InputError(
             f"null={paths[NULL]} needs a Retrain to stand beside: --retrained DIR"
         )
-    base, subject, request, concept = asked(source, original, forget)
+    base, subject, request, named = asked(source, original, forget)
     rows, labels, kind = {}, dict(LABELS), base.modality.name
     for key, path in paths.items():
         if path is not None:
@@ -257,7 +259,7 @@ def _models(
                 )
         if key == NULL:
             rows[ORIGINAL] = base
-    return Models(subject, request, concept, rows, labels)
+    return Models(subject, request, named, rows, labels)
 
 
 def audit_arrays(

@@ -21,7 +21,7 @@ from jax_unlearn.drivers.checkpoint import read_record
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import catalog
 from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS, names_of
-from jax_unlearn.lab.modalities import MODALITIES, modality_named
+from jax_unlearn.lab.modalities import MODALITIES, modality_named, read_training
 from jax_unlearn.lab.modality import Modality
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import kind_of
@@ -139,10 +139,24 @@ class Choice(NamedTuple):
         return Form(Annotated[kind, tyro.conf.arg(name="")], _setting)
 
 
-def form(kind: type) -> Form:
-    """Return how a class that checks itself is parsed, in a box of its own."""
-    values = _group("", vars(kind()), kind)
+def form(kind: type, usual: Any = None) -> Form:
+    """Return how a class that checks itself is parsed, with other defaults if given."""
+    values = _group("", vars(kind() if usual is None else usual), kind)
     return Form(values, lambda given: kind(**vars(given)))
+
+
+def trained_like(words: Sequence[str]) -> Any:
+    """Return how the original that `train` names was trained; None where none is."""
+    path = value(words, "--original")
+    if (
+        words[0] != "train"
+        or path is None
+        or not (Path(path) / "record.json").is_file()
+    ):
+        return None
+    record = read_record(path)
+    told = record.get("training")
+    return None if told is None else read_training(told, kind_of(path, record))
 
 
 def parsed(command: Callable[..., None], **told: Any) -> Callable[..., None]:

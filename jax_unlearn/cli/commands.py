@@ -28,7 +28,15 @@ from jax_unlearn.lab.modalities.diffusion.figures import png_bytes
 from jax_unlearn.lab.modalities.diffusion.networks import draw, sampler_of
 from jax_unlearn.lab.modalities.diffusion.settings import Sampling
 from jax_unlearn.lab.prepare import Preparer
-from jax_unlearn.lab.requests import class_id, drawn_split, requested
+from jax_unlearn.lab.requests import (
+    class_id,
+    drawn_split,
+    left_out,
+    listed,
+    listed_split,
+    requested,
+    split_of,
+)
 from jax_unlearn.lab.results import environment
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Trainer, subject_of
@@ -37,6 +45,7 @@ from jax_unlearn.lab.subject import Trainer, subject_of
 def split(
     source: DataSource,
     out: Path = Path("split.json"),
+    ids: Path | None = None,
     kind: str = "random",
     fraction: float | None = None,
     gamma: float = 1.0,
@@ -50,6 +59,8 @@ def split(
     Args:
       source: the data.
       out: manifest to write.
+      ids: file that lists whom to forget (.csv, .json, .jsonl, .txt, .npy, .parquet;
+        with --key-column by key), instead of a draw.
       kind: "random", "class" or "long_tailed".
       fraction: share to forget; default 0.1 (all of the classes, for "class").
       gamma: imbalance of "long_tailed".
@@ -60,10 +71,18 @@ def split(
     """
     check_seed(seed)
     dataset = source.load()
-    labels = dataset.train.labels
-    trained, unseen = data.holdout(labels, fraction=unseen_fraction, seed=seed)
-    how = {"fraction": fraction, "gamma": gamma, "classes": classes}
-    parts = drawn_split(dataset, trained, seed=seed, kind=kind, **how)
+    how = {"kind": kind, "fraction": fraction, "gamma": gamma, "classes": classes}
+    held: dict[str, Any] = {"fraction": unseen_fraction, "seed": seed}
+    if ids is None:
+        trained, unseen = data.holdout(dataset.train.labels, **held)
+        parts = drawn_split(dataset, trained, seed=seed, **how)
+    elif how != {"kind": "random", "fraction": None, "gamma": 1.0, "classes": None}:
+        raise InputError(
+            f"ids={ids} says who is forgotten; leave out --kind, --fraction, --gamma "
+            "and --classes"
+        )
+    else:
+        parts, unseen = listed_split(dataset, listed(ids, dataset, source.keys), **held)
     parts = parts._replace(manifest={**parts.manifest, **asked_options()})
     data.save_manifest(out, parts, unseen=unseen, overwrite=overwrite)
     print(
@@ -123,6 +142,7 @@ def train(
     making: Made = Making(Path("original")),
     modality: Kind = "classification",
     split: Path | None = None,
+    original: Path | None = None,
     retrain: bool = False,
     forget: tuple[str, ...] = (),
     unseen_fraction: float = 0.1,
@@ -135,31 +155,43 @@ def train(
       making: what is made.
       modality: kind of model.
       split: manifest of `jax-unlearn split`; its unseen samples are held out.
-      retrain: leave the split's forget samples out: the reference of an audit.
-      forget: classes (names or numbers) to leave out: that makes Retrain, too.
-      unseen_fraction: share held out, where no split is given.
+      original: checkpoint whose training samples, held-out ones and settings are taken,
+        to train Retrain as it was trained; options given here come before its own.
+      retrain: leave out who is to be forgotten, by the split or by --forget: the
+        reference of an audit.
+      forget: to leave out, which makes Retrain, too: files that list samples (with
+        --key-column by key), or classes (names or numbers).
+      unseen_fraction: share held out, where neither split nor original is given.
     """
     del modality
     seed = check_seed(making.seed)
-    dataset = source.load()
+    dataset = source.load() if original is None else source.load_for(original)
     labels = dataset.train.labels
+    if split is not None and original is not None:
+        raise InputError(f"split={split}, original={original}: give one of them")
+    if retrain and split is None and not forget:
+        raise InputError(
+            "retrain=True needs the request: give --split FILE.json or --forget FILE"
+        )
     if split is not None:
-        parts, unseen = data.load_manifest(split, labels=labels)
+        parts, unseen = split_of(split, labels)
         ids = parts.retain if retrain else np.union1d(parts.forget, parts.retain)
-    elif retrain:
-        raise InputError("retrain=True needs the request: give --split FILE.json")
+    elif original is not None:
+        stored = store.load_model(original, dataset)
+        ids, unseen = stored.ids, stored.unseen
     else:
         ids, unseen = data.holdout(labels, fraction=unseen_fraction, seed=seed)
-    without = [class_id(name, dataset.class_names) for name in forget]
-    ids = ids[~np.isin(labels[ids], without)]
+    gone = left_out(forget, dataset, source.keys)
+    ids = np.setdiff1d(ids, gone.ids)
     if not len(ids):
         raise InputError(f"forget={forget}: nothing is left to train on")
     told = {
         "training": vars(training),
         "seed": seed,
         "retrain": retrain,
-        "reduce": source.reduce,
-        "without": without,
+        "reduce": source.reduced(original),
+        "without": gone.classes,
+        **gone.told,
     }
     trainer = Trainer(subject_of(training, dataset), training)
 
@@ -167,7 +199,7 @@ def train(
         callback = reporting(progress, "training", trainer.steps(len(ids)))
         with blamed("training", training.learning_rate):
             trained = trainer(ids, seed=seed, callback=callback, series=series)
-        return trained, {"environment": environment()}
+        return trained, {**gone.notes, "environment": environment()}
 
     made = making(make, told, subject=trainer.subject, ids=ids, unseen=unseen)
     if made is not None:
@@ -194,12 +226,13 @@ def unlearn(
       source: the data the model was trained on.
       setting: how.
       checkpoint: of `jax-unlearn train` (or of an earlier `unlearn`).
-      forget: ids to forget: .csv (one a line), .json (a list, or a split), or .npy;
-        or a class (name or number); of a model of captions, a word.
+      forget: whom: a file that lists samples by id, or with --key-column by key (.csv,
+        .tsv, .txt, .json, .jsonl, .npy, .npz, .parquet; or a split); or a class (name
+        or number); of a model of captions, a word.
       making: what is made.
     """
     seed = check_seed(making.seed)
-    stored, subject, request, concept = asked(
+    stored, subject, request, named = asked(
         source, checkpoint, forget, setting.modality
     )
     ids, steps = request.forget, []
@@ -211,7 +244,7 @@ def unlearn(
     }
 
     def make(progress: Reporter, series: Series | None) -> tuple[Trained, dict]:
-        known = {"origin": store.origin_of(stored), "concept": concept}
+        known = {"origin": store.origin_of(stored), "concept": named.concept}
         prepare, before = Preparer(subject), stored.record.get
         job = prepare(setting, request, stored.trained, seed=seed, **known)
         steps.append(job.steps)
@@ -223,6 +256,7 @@ def unlearn(
         return trained, {
             "forgotten": len(ids),
             "forgotten_as": forget,
+            **({"request": named.record} if named.record else {}),
             "reduce": before("reduce", 1),
             "from": earlier,
             **job.details,
@@ -266,8 +300,8 @@ def chain(
       source: the data the model was trained on.
       setting: how each request is served.
       checkpoint: of `jax-unlearn train`.
-      requests: one a request, in order: a file of ids (.csv, .json or .npy) or a
-        class, as for `jax-unlearn unlearn`.
+      requests: one a request, in order: a file that lists samples, or a class, as for
+        `jax-unlearn unlearn`.
       out: folder of the ledger and the models.
       seed: of the first request; each later one has the next.
       save_every: least seconds between two saves to go on from; 0 saves every step.
@@ -276,11 +310,14 @@ def chain(
     dataset = source.load_for(checkpoint)
     stored = store.load_model(checkpoint, dataset, modality=setting.modality)
     subject, origin = stored.subject(dataset), store.origin_of(stored)
-    ids = [requested(subject, stored.ids, text)[0] for text in requests]
+    held = stored.ids, stored.unseen
+    named = [requested(subject, *held, text, source.keys) for text in requests]
+    ids = [one.ids for one in named]
     start = chains.Chain(subject, stored.trained, stored.ids, stored.unseen, origin)
     blame = setting.method, setting.learning_rate, checkpoint
     with Reporter(open_console(), len(ids)) as progress, blamed(*blame):
         how = {"folder": out, "seed": seed, "save_every": save_every}
+        how["records"] = [one.record for one in named]
         served = chains.chain(start, setting, ids, progress=progress, **how)
         seconds = [done.seconds["run"] for done in served]
     record = out / chains.LEDGER

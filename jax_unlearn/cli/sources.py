@@ -13,7 +13,7 @@ from jax_unlearn.data.files import check_writable
 from jax_unlearn.drivers.checkpoint import read_record
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.catalog import load
-from jax_unlearn.lab.requests import Request, requested
+from jax_unlearn.lab.requests import Asked, Keys, Request, requested
 from jax_unlearn.lab.store import Stored, load_model
 from jax_unlearn.lab.subject import Subject
 
@@ -30,6 +30,10 @@ class Source:
       data_dir: folder of prepared tensorflow-datasets.
       download: let tensorflow-datasets download what is not prepared.
       reduce: factor by which images are made smaller first.
+      key_column: what lists of samples name them by: an array of the data (user_id: the
+        array user_id_train of an npz) or a column of a table; a key stands for all its
+        samples. Not given: lists hold positions in the training arrays.
+      skip_unknown: pass over keys that no sample has.
     """
 
     dataset: str | None = None
@@ -37,6 +41,13 @@ class Source:
     data_dir: Path | None = None
     download: bool = False
     reduce: int = 1
+    key_column: str | None = None
+    skip_unknown: bool = False
+
+    @property
+    def keys(self) -> Keys:
+        """How the samples of a list are looked up."""
+        return Keys(self.key_column, self.skip_unknown)
 
     def load(self) -> Dataset:
         """Return the data set, its images made smaller if asked for."""
@@ -61,13 +72,19 @@ class Source:
 
     def load_for(self, checkpoint: Path) -> Dataset:
         """Return the data set, its images as small as when a model was trained."""
+        return dataclasses.replace(self, reduce=self.reduced(checkpoint)).load()
+
+    def reduced(self, checkpoint: Path | None) -> int:
+        """Return the factor of a checkpoint's images; without one, that asked for."""
+        if checkpoint is None:
+            return self.reduce
         reduce = read_record(checkpoint).get("reduce", self.reduce)
         if type(reduce) is not int:
             raise InputError(
                 f"checkpoint {checkpoint}: reduce={str(reduce)[:40]!r} in its record "
                 "is no whole number; give another checkpoint"
             )
-        return dataclasses.replace(self, reduce=reduce).load()
+        return reduce
 
 
 DataSource = Annotated[Source, tyro.conf.arg(name="data")]
@@ -75,14 +92,14 @@ DataSource = Annotated[Source, tyro.conf.arg(name="data")]
 
 def asked(
     source: Source, checkpoint: Path, forget: str, modality: str | None = None
-) -> tuple[Stored, Subject, Request, str | None]:
-    """Return a model, its network and data, the request to it, and its word if any."""
+) -> tuple[Stored, Subject, Request, Asked]:
+    """Return a model, its network and data, and the request to it."""
     dataset = source.load_for(checkpoint)
     stored = load_model(checkpoint, dataset, modality=modality)
-    subject = stored.subject(dataset)
-    ids, concept = requested(subject, stored.ids, forget)
-    request = Request(ids, np.setdiff1d(stored.ids, ids), stored.unseen)
-    return stored, subject, request, concept
+    subject, held = stored.subject(dataset), (stored.ids, stored.unseen)
+    named = requested(subject, *held, forget, source.keys)
+    request = Request(named.ids, np.setdiff1d(stored.ids, named.ids), stored.unseen)
+    return stored, subject, request, named
 
 
 def free_path(base: Path) -> Path:

@@ -16,10 +16,13 @@ from jax_unlearn.data.files import write_atomic as write_atomic
 from jax_unlearn.data.gaps import Gap as Gap
 from jax_unlearn.data.gaps import distribution_gap as distribution_gap
 from jax_unlearn.data.gaps import query_gaps as query_gaps
+from jax_unlearn.data.keys import Named as Named
+from jax_unlearn.data.keys import ids_of_keys as ids_of_keys
+from jax_unlearn.data.keys import load_request as load_request
+from jax_unlearn.data.lists import load_ids as load_ids
 from jax_unlearn.data.long_tail import ClassGroups as ClassGroups
 from jax_unlearn.data.long_tail import head_mid_tail as head_mid_tail
 from jax_unlearn.data.long_tail import long_tailed_counts as long_tailed_counts
-from jax_unlearn.data.manifests import load_ids as load_ids
 from jax_unlearn.data.manifests import load_manifest as load_manifest
 from jax_unlearn.data.manifests import save_manifest as save_manifest
 from jax_unlearn.data.preprocess import Augment as Augment

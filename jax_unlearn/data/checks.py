@@ -6,7 +6,7 @@ with the name, the value and a remedy. On the host only: tracers have no values.
 
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 from jax_unlearn.errors import InputError
 
 __all__ = ["brief", "check_features", "check_ids", "check_labelled", "check_labels"]
-__all__ += ["check_real", "check_seed", "is_whole", "positions", "positive_integer"]
-__all__ += ["refuse", "whole_numbers"]
+__all__ += ["check_positions", "check_real", "check_seed", "few", "is_whole"]
+__all__ += ["positions", "positive_integer", "refuse", "refuse_all", "whole_numbers"]
+
+FEW = 5  # values that a message lists
 
 
 def is_whole(value: Any) -> bool:
@@ -132,11 +134,13 @@ def check_ids(
     *,
     num_samples: int,
     trained_ids: ArrayLike | None = None,
+    unseen_ids: ArrayLike | None = None,
 ) -> NDArray[np.int64]:
     """Return ids as sorted `i64[F]`, if they name a forget set.
 
     They are 0 to `num_samples - 1`, positions in the training arrays; `trained_ids` are
-    those the model was trained on, where these are not all.
+    those the model was trained on, where these are not all, and `unseen_ids` those held
+    out.
 
     Raises:
       InputError: no ids, an id that is no integer, negative, out of range, repeated
@@ -149,33 +153,47 @@ def check_ids(
     jax_unlearn.errors.InputError: ids[1]=12 is out of range; the 10 training samples \
     have ids 0 to 9
     """
-    array = whole_numbers(ids)
-    if array.size == 0:
-        raise InputError("ids is empty; name at least one sample to forget")
-
-    rule = "is negative; ids count from 0 at the first training sample"
-    refuse("ids", array, array < 0, rule)
-    known = f"the {num_samples} training samples have ids 0 to {num_samples - 1}"
-    refuse("ids", array, array >= num_samples, f"is out of range; {known}")
-    array = array.astype(np.int64)
-    _, first, inverse = np.unique(array, return_index=True, return_inverse=True)
-    earliest = first[inverse]
-    again = earliest != np.arange(len(array))
-    rule = f"repeats ids{earliest[again][:1]}; name each sample once"
-    refuse("ids", array, again, rule)
+    array = check_positions(ids, num_samples=num_samples)
     trained = num_samples
     if trained_ids is not None:
         trained_array = np.unique(np.asarray(trained_ids))
         trained = len(trained_array)
         rule = f"is not among the {trained} samples the model was trained on"
         remedy = "leave it out, there is nothing to forget"
-        refuse("ids", array, ~np.isin(array, trained_array), f"{rule}; {remedy}")
+        held = ": it was held out as unseen; "
+        parts = () if unseen_ids is None else ((np.isin(array, unseen_ids), held),)
+        for wrong, why in (*parts, (~np.isin(array, trained_array), "; ")):
+            refuse_all("ids", array, wrong, f"{rule}{why}{remedy}")
     if len(array) == trained:
         raise InputError(
             f"ids names all {trained} training samples; leave some to retain, or start "
             "from a fresh model"
         )
     return np.sort(array)
+
+
+def check_positions(
+    ids: ArrayLike | Iterable[int], *, num_samples: int
+) -> NDArray[np.int64]:
+    """Return positions in arrays of so many samples as `i64[F]`, each named once.
+
+    Raises:
+      InputError: no ids, an id that is no integer, negative, out of range or repeated.
+    """
+    array = whole_numbers(ids)
+    if array.size == 0:
+        raise InputError("ids is empty; name at least one sample to forget")
+    rule = "is negative; ids count from 0 at the first training sample"
+    refuse_all("ids", array, array < 0, rule)
+    known = f"the {num_samples} training samples have ids 0 to {num_samples - 1}"
+    refuse_all("ids", array, array >= num_samples, f"is out of range; {known}")
+    array = array.astype(np.int64)
+    _, first, inverse = np.unique(array, return_index=True, return_inverse=True)
+    earliest = first[inverse]
+    again = earliest != np.arange(len(array))
+    rule = f"repeats ids{earliest[again][:1]}; name each sample once"
+    refuse_all("ids", array, again, rule)
+    return array
 
 
 def whole_numbers(values: Any, name: str = "ids") -> NDArray[Any]:
@@ -220,6 +238,20 @@ def refuse(name: str, array: NDArray[Any], wrong: NDArray[np.bool_], rule: str) 
     """Refuse the first value of an array that is wrong, naming its place."""
     for place in np.flatnonzero(wrong):
         raise InputError(f"{name}[{place}]={brief(array.tolist()[place])} {rule}")
+
+
+def refuse_all(
+    name: str, array: NDArray[Any], wrong: NDArray[np.bool_], rule: str
+) -> None:
+    """Refuse the first value that is wrong, and say which others are."""
+    others = array[np.flatnonzero(wrong)[1:]].tolist()
+    refuse(name, array, wrong, f"{rule}; also {few(others)}" if others else rule)
+
+
+def few(values: Sequence[Any]) -> str:
+    """Return the first few of some values on one line, and how many more there are."""
+    shown = ", ".join(brief(value) for value in values[:FEW])
+    return shown + (f" and {len(values) - FEW} more" if len(values) > FEW else "")
 
 
 def brief(value: Any) -> str:

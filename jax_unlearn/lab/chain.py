@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jax_unlearn.data import digest
+from jax_unlearn.data.checks import few
 from jax_unlearn.drivers.series import Series, locked
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import ledger
@@ -45,6 +46,7 @@ def chain(
     preparer: Preparer | None = None,  # shares compiled steps between chains
     progress: Progress | None = None,
     save_every: float = SECONDS,
+    records: Sequence[Mapping[str, Any]] = (),  # of the lists that named the requests
 ) -> Iterator[Trained]:
     """Serve requests in turn, each from the model that the one before it left.
 
@@ -55,7 +57,9 @@ def chain(
     folder, progress = Path(folder), progress or silent
     subject, prepare = start.subject, preparer or Preparer(start.subject)
 
-    def serve(path: Path, current: Trained, request: Request, told: Any) -> Trained:
+    def serve(
+        path: Path, current: Trained, request: Request, told: Any, named: dict[str, Any]
+    ) -> Trained:
         """Return the model after a request, made or read."""
         seed, origin = told["seed"], start.origin
 
@@ -64,7 +68,7 @@ def chain(
             report = reporting(progress, path.name, job.steps)
             key, options = jax.random.key(seed), {"callback": report, "series": series}
             made = execute(job, current[:2], key, **options)
-            return made, {"forgotten": len(request.forget)}
+            return made, {"forgotten": len(request.forget), **named}
 
         return kept_model(
             path,
@@ -100,7 +104,9 @@ def chain(
                 "before": _identity(current),
             }
             request = Request(np.sort(forget), left, start.unseen)
-            current = serve(model, current, request, told)
+            record = records[number - 1] if records else {}
+            named = {"request": dict(record)} if record else {}
+            current = serve(model, current, request, told, named)
             entry = {
                 **told,
                 "method": setting.method,
@@ -110,7 +116,7 @@ def chain(
                 "after": _identity(current),
             }
             if number > len(entries):
-                ledger.append(path, entry)
+                ledger.append(path, {**entry, **named})
             elif any(entries[number - 1].get(k) != v for k, v in entry.items()):
                 raise InputError(
                     f"{path}, line {number}, is not about {model}; take another copy "
@@ -126,14 +132,14 @@ def _check(ids: np.ndarray, requests: Sequence[np.ndarray]) -> None:
     values, counts = np.unique(asked, return_counts=True)
     if (counts > 1).any():
         raise InputError(
-            f"id {values[counts > 1][0]} is asked for twice; leave it out the second "
-            "time: it is forgotten already"
+            f"id {few(values[counts > 1].tolist())} is asked for twice; leave it out "
+            "the second time: it is forgotten already"
         )
     strange = np.setdiff1d(asked, ids)
     if len(strange):
         raise InputError(
-            f"id {strange[0]} is not among the {len(ids)} the model was trained on; "
-            "leave it out"
+            f"id {few(strange.tolist())} is not among the {len(ids)} the model was "
+            "trained on; leave it out"
         )
 
 

@@ -1,5 +1,6 @@
 """Requests: who is to be forgotten, drawn for a plan."""
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jax_unlearn import data
+from jax_unlearn.data.checks import check_real
+from jax_unlearn.data.lists import LISTS
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.lab.plan import NEIGHBOURS, Plan
 
@@ -105,29 +108,147 @@ def drawn_split(dataset: data.Dataset, trained: np.ndarray, **how: Any) -> data.
     return data.to_ids(split, trained)
 
 
+class Keys(NamedTuple):
+    """How the samples of a list are looked up; no column: by position."""
+
+    column: str | None = None
+    skip_unknown: bool = False
+
+
+class Asked(NamedTuple):
+    """What a request names: ids of training samples, sorted; the word it is about."""
+
+    ids: np.ndarray
+    concept: str | None
+    record: dict[str, Any]  # of the list, see `data.load_request`; {}: no list
+
+
 def requested(
-    subject: Any, trained_ids: np.ndarray, text: str
-) -> tuple[np.ndarray, str | None]:
-    """Return the ids that a request names, and the word it is about, if any."""
+    subject: Any, trained: np.ndarray, unseen: np.ndarray, text: str, keys: Keys
+) -> Asked:
+    """Return what a request to a model names: a list, a class or a word."""
     dataset = subject.dataset
-    found = subject.modality.concerned(subject, trained_ids, text)
-    if found is None and (Path(text).suffix or Path(text).exists()):
-        size = len(dataset.train.labels)
-        asked = data.check_ids(
-            data.load_ids(text), num_samples=size, trained_ids=trained_ids
-        )
-        return asked, None
-    if found is None:
-        labels = dataset.train.labels[trained_ids]
-        found = trained_ids[labels == class_id(text, dataset.class_names)], None
-        if len(found[0]) == len(trained_ids):
-            raise InputError(f"forget={text!r} names all that the model was trained on")
-    if not len(found[0]):
+    concerned = subject.modality.concerned(subject, trained, text)
+    if concerned is not None:
+        ids, word = concerned
+        asked = Asked(ids, word, {})
+    elif is_list(text, dataset):
+        named = listed(text, dataset, keys)
+        if not keys.column:
+            size = {"num_samples": len(dataset.train.labels), "unseen_ids": unseen}
+            data.check_ids(named.ids, trained_ids=trained, **size)
+        asked = _held(named, trained, text)
+    else:
+        labels = dataset.train.labels[trained]
+        inside = labels == class_id(text, dataset.class_names)
+        asked = Asked(trained[inside], None, {})
+    if len(asked.ids) == len(trained):
+        raise InputError(f"forget={text!r} names all that the model was trained on")
+    if not len(asked.ids):
         raise InputError(
             f"forget={text!r}: this model was not trained on any image of it; there is "
             "nothing to forget"
         )
-    return found
+    return asked
+
+
+def is_list(text: str, dataset: data.Dataset) -> bool:
+    """Return whether a request is a file, and no class by its name."""
+    return text not in dataset.class_names and bool(
+        Path(text).suffix or Path(text).exists()
+    )
+
+
+def listed(path: str | Path, dataset: data.Dataset, keys: Keys) -> data.Named:
+    """Return the training samples that a file lists, see `data.load_request`."""
+    how = {"key_column": keys.column, "skip_unknown": keys.skip_unknown}
+    return data.load_request(path, dataset, **how)
+
+
+def _held(named: data.Named, trained: np.ndarray, text: str) -> Asked:
+    """Return those of the samples of keys that a model was trained on."""
+    ids = np.intersect1d(named.ids, trained)
+    left = len(named.ids) - len(ids)
+    if not len(ids):
+        raise InputError(
+            f"forget={text!r}: the model was trained on none of the {left} samples of "
+            "these keys; there is nothing to forget"
+        )
+    # samples of a key that were held out are no part of the model
+    return Asked(ids, None, {**named.record, **({"not_trained": left} if left else {})})
+
+
+def listed_split(
+    dataset: data.Dataset, named: data.Named, *, fraction: float, seed: int
+) -> tuple[data.Split, np.ndarray]:
+    """Return the split that forgets listed samples, and others held out of all."""
+    check_real("unseen_fraction", fraction, "the part to hold out, such as 0.1")
+    labels = dataset.train.labels
+    data.check_ids(named.ids, num_samples=len(labels))
+    rest = np.setdiff1d(np.arange(len(labels)), named.ids)
+    count = round(fraction * len(labels))
+    kept, unseen = data.holdout(labels[rest], count=count, seed=seed)
+    trained = np.union1d(named.ids, rest[kept])
+    inside = np.flatnonzero(np.isin(trained, named.ids))
+    classes = dataset.num_classes
+    parts = data.given_split(labels[trained], inside, num_classes=classes)
+    parts = data.to_ids(parts, trained)
+    manifest = {**parts.manifest, "request": named.record}
+    return parts._replace(manifest=manifest), rest[unseen]
+
+
+def split_of(path: Path, labels: np.ndarray) -> tuple[data.Split, np.ndarray]:
+    """Return a split and its unseen ids; of a list, say where that belongs."""
+    listing = path.suffix.lower() in LISTS
+    if path.suffix.lower() == ".json" and path.is_file():
+        listing = isinstance(data.read_json(path), list)
+    if listing and path.is_file():
+        raise InputError(
+            f"split={path} is a list of samples, no manifest of `jax-unlearn split`; "
+            f"give it as --forget {path}"
+        )
+    return data.load_manifest(path, labels=labels)
+
+
+class LeftOut(NamedTuple):
+    """Samples that a model is trained without: those of lists, and whole classes."""
+
+    ids: np.ndarray
+    classes: list[int]
+    told: dict[str, Any]  # of lists, what decides the model
+    notes: dict[str, Any]  # what its record says of them
+
+
+def left_out(texts: Sequence[str], dataset: data.Dataset, keys: Keys) -> LeftOut:
+    """Return what lists and classes, as the command line names them, leave out."""
+    lists = [text for text in texts if is_list(text, dataset)]
+    names = [text for text in texts if text not in lists]
+    classes = [class_id(name, dataset.class_names) for name in names]
+    named = [listed(text, dataset, keys) for text in lists]
+    none = np.zeros(0, np.int64)
+    ids = functools.reduce(np.union1d, [one.ids for one in named], none)
+    told = {"forgotten_sha256": data.digest(ids)} if lists else {}
+    notes = {"requests": [one.record for one in named]} if lists else {}
+    inside = np.flatnonzero(np.isin(dataset.train.labels, classes))
+    return LeftOut(np.union1d(ids, inside), classes, told, notes)
+
+
+def said_of(record: dict[str, Any]) -> str:
+    """Return in words what a list's record says: how many ids or keys, of which file.
+
+    >>> said_of(
+    ...     {"file": "del.csv", "count": 2, "key_column": "user", "sha256": "0" * 64}
+    ... )
+    'The request: 2 keys of column user, listed in del.csv (sha256 000000000000).'
+    """
+    count, column = record.get("count"), record.get("key_column")
+    what = f"{count} keys of column {column}" if column else f"{count} samples"
+    digest = str(record.get("sha256", ""))[:12]
+    missing = len(record.get("unknown", ()))
+    also = f"; {missing} of the keys name no sample" if missing else ""
+    return (
+        f"The request: {what}, listed in {record.get('file')} (sha256 {digest}){also}."
+    )
 
 
 def class_id(name: str, class_names: Sequence[str]) -> int:

@@ -81,7 +81,7 @@ def test_npy_of_any_integer_type(tmp_path, dtype):
         (".json", "[1,", "is not JSON"),
         (".npy", b"", "not a .npy"),
         (".npy", b"\x93NUMPY\x01\x00", "not a .npy"),
-        (".txt", "7\n", r"must end in .csv, .json or .npy"),
+        (".md", "7\n", r"must end in .csv, .tsv, .txt, .json"),
     ],
 )
 def test_files_that_do_not(tmp_path, suffix, content, words):
