@@ -156,6 +156,13 @@ has; leave it out
                     values[name] = card
         if not any(isinstance(values.get(name), Mapping) for name in _NESTED):
             return cls._routed(values, strict=False)
+        if isinstance(own := values.get("options"), Mapping):
+            options = catalog.method_card(values.get("method", cls.method)).options
+            told, names = (
+                _upgraded(options, {**values, **own}),
+                catalog.names_of(options),
+            )
+            values["options"] = {k: told[k] for k in told if k in own or k in names}
         if strange := sorted(set(values) - _COMMON):
             raise unknown_name("field", strange[0], _COMMON)
         return cls(**values)
@@ -166,6 +173,8 @@ has; leave it out
         given = kind.renamed(values)
         values = {**kind.defaults, **given}
         card = catalog.method_card(values.get("method", cls.method))
+        if not strict:
+            values |= (given := _upgraded(card.options, given))
         weighting = catalog.weighting_of(card, values.get("weighting", cls.weighting))
         if "steps" not in given and not _counts_steps(card):
             values["steps"] = 0
@@ -364,6 +373,11 @@ has; leave it out
 # of the method, the weighting and the modality, in this order everywhere
 _NESTED = ("options", "weighting_options", "modality_options")
 _COMMON = frozenset(catalog.names_of(Unlearning))
+
+
+def _upgraded(options: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record's flat values as today's options of its method mean them."""
+    return getattr(options, "upgraded", dict)(values)
 
 
 def _counts_steps(card: cards.Card) -> bool:

@@ -1,7 +1,8 @@
 """SFRon: now and then a masked ascent on forget, at every step a descent on retain."""
 
 import dataclasses
-from typing import Literal, NamedTuple, cast
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,7 @@ class SfronData(NamedTuple):
     """The ascent's mask and rate, and the arrays of both objectives, in the state."""
 
     mask: PyTree
-    forget_rate: Array
+    forget_rate: Array | None  # None: the optimizer's
     inner: PyTree
     climb: PyTree
 
@@ -54,7 +55,7 @@ def sfron(
     *,
     mask: PyTree,
     steps: int,
-    forget_rate: float | Array,
+    forget_rate: float | Array | None = None,
     forget_every: int = 5,
     peak: float | Array = 25.0,
     clip: float | Array = 7.0,
@@ -65,19 +66,23 @@ def sfron(
 ) -> Unlearner:
     """Climb on forget every k-th step, descend on retain every step (SFRon).
 
-    On the steps t = 0, k, 2k, … first θ ← θ + η·c(s_t·m⊙(1/n) Σ w_i ∇CE_i(θ)) over the
-    forget batch: s_t as in `sfron_strength`, m the mask, c(g) = g·min(1, C/‖g‖) over
-    the whole pytree, a zero gradient left alone. Then, on every step, `optimizer` acts
-    on the gradient of CE(D_r) at the parameters so moved; it is not masked.
+    On the steps t = 0, k, 2k, … `optimizer` first takes a step along
+    c(s_t·m⊙(−1/n) Σ w_i ∇CE_i(θ)) over the forget batch: s_t as in `sfron_strength`, m
+    the mask, c(g) = g·min(1, C/‖g‖) over the whole pytree, a zero gradient left alone.
+    Then, on every step, the same `optimizer`, with its momentum and decay, steps along
+    the gradient of CE(D_r) at the parameters so moved; that one is neither masked nor
+    clipped. So decay and the momentum of retain steps move masked weights in an ascent,
+    too. A schedule inside `optimizer` counts steps t: an ascent does not advance it.
 
     Args:
       model: the network; outputs are logits `[B, K]`.
-      optimizer: of the retain steps; published (CIFAR-10): SGD of momentum 0.9, lr 0.01
-        falling by a cosine, 1500 steps.
+      optimizer: of both kinds of step; published (CIFAR-10): SGD of momentum 0.9 and
+        decay 5e-4, lr 0.01 falling to 0 by a cosine, 1500 steps of 128 samples.
       mask: m, pytree of bool like the parameters; from `ju.masks.fisher_ratio`.
       steps: T, over which the strength falls to 0.
-      forget_rate: η of the ascent, plain SGD; published: that of `optimizer`.
-      forget_every: k ≥ 1.
+      forget_rate: None, or the rate η of ascents apart from `optimizer`, θ ← θ − η·g:
+        our choice, in which masked weights move in retain steps alone.
+      forget_every: k ≥ 1; published for diffusion models: 1.
       peak: strength at the first step.
       clip: C > 0.
       forget: what falls where the step climbs; default −CE on the true label.
@@ -97,23 +102,24 @@ def sfron(
       InputError: numbers out of range, unknown `model_state`; in the step, if there is
         no retain batch; at `init`, if the mask does not fit the parameters.
 
-    Reference: Huang et al., arXiv 2409.19732; the order of strength, mask and clip as
-    in the authors' code. There the ascent shares momentum and weight decay with the
-    retain steps, through which masked weights move; that it does not is our choice.
+    Reference: Huang et al., arXiv 2409.19732, the order of strength, mask and clip and
+    the one optimizer as in the authors' code.
 
     >>> import jax_unlearn as ju
     >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
-    >>> told = dict(mask=jnp.array(True), steps=9, forget_rate=0.1)
-    >>> alg = sfron(model, optax.sgd(0.0), **told)
+    >>> optimizer = optax.sgd(0.1, momentum=0.9)
+    >>> alg = sfron(model, optimizer, mask=jnp.array(True), steps=9)
     >>> x = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
     >>> state, info = alg.step(state, ju.UnlearnBatch(x, x), jax.random.key(0))
-    >>> print(state.params)  # 2 − 0.1·25·p_1, p_1 = 1/(1 + e²)
-    1.7020
+    >>> p = 1 / (1 + jnp.exp(jnp.array([2.0, 1.702])))  # of the other class, twice
+    >>> print(state.params, 1.702 - 0.1 * (0.9 * 25 * p[0] - p[1]))
+    1.4492 1.4492
     """
     _validate.at_least("steps", steps, 1)
     _validate.at_least("forget_every", forget_every, 1)
-    _validate.not_negative("forget_rate", forget_rate, "try 0.01")
+    if forget_rate is not None:
+        _validate.not_negative("forget_rate", forget_rate, "try 0.01")
     _validate.not_negative("peak", peak, "published: 25.0")
     _validate.positive("clip", clip, "published: 7.0")
     weighting = weights.sfron(0.5) if weighting is None else weighting
@@ -127,12 +133,15 @@ def sfron(
         model_state=model_state,
     )
     weigher = Weigher(model, weighting)
+    shared = optax.with_extra_args_support(optimizer)
 
     def init(params, model_state):
         own = check_mask(mask, params)
         state = retaining.init(params, model_state)
         marked = jax.tree.map(lambda m: jnp.array(m, jnp.bool_, copy=True), own)
-        rate = jnp.array(forget_rate, jnp.float32, copy=True)
+        rate = forget_rate
+        if rate is not None:
+            rate = jnp.array(rate, jnp.float32, copy=True)
         data = SfronData(marked, rate, state.objective_state, copied(climb.data))
         return state._replace(objective_state=data)
 
@@ -142,21 +151,29 @@ def sfron(
         loss = climb._replace(data=data.climb)
         grads, info = forget_gradient(weigher, loss, state, batch, key=key)
         strength = sfron_strength(state.step, steps=steps, peak=peak)
-        updates = optax.tree.scale(-strength, optax.tree.cast(grads, jnp.float32))
-        updates = _clipped(apply_mask(updates, data.mask), clip)
-        updates = optax.tree.scale(data.forget_rate, updates)
+        grads = optax.tree.scale(strength, optax.tree.cast(grads, jnp.float32))
+        grads = _clipped(apply_mask(grads, data.mask), clip)
+        value, opt_state = mean_loss(info.losses, batch.forget.mask), state.opt_state
         part, whole = divided(state.params)
-        updates = optax.tree.cast_like(updates, part)
+        if data.forget_rate is None:
+            grads = optax.tree.cast_like(grads, part)
+            told = {"value": value, "grad": grads}
+            updates, opt_state = shared.update(grads, opt_state, part, **told)
+            opt_state = _schedules_of(state.opt_state, opt_state)
+        else:
+            updates = optax.tree.scale(-data.forget_rate, grads)
+            updates = optax.tree.cast_like(updates, part)
         follows = info.aux if model_state == "sequential" else state
         return {
             "params": whole(optax.apply_updates(part, updates)),
             "model_state": follows.model_state,
             "weight_state": info.carry,
+            "opt_state": opt_state,
         }, {
             "weights": info.weights,
             "task_losses": info.aux.task_losses,
             "index": real_index(batch.forget),
-            "forget_loss": mean_loss(info.losses, batch.forget.mask),
+            "forget_loss": value,
         }
 
     def step(state, batch, key):
@@ -192,13 +209,28 @@ def sfron(
 def _skipped(state, forget):
     """Return what an ascent would have, of a step without one."""
     none, index = jnp.zeros(len(forget.labels), jnp.float32), forget.index
-    names = ("params", "model_state", "weight_state")
+    names = ("params", "model_state", "weight_state", "opt_state")
     return {name: getattr(state, name) for name in names}, {
         "weights": none,
         "task_losses": none,
         "index": None if index is None else jnp.full_like(index, -1),
         "forget_loss": jnp.float32(0),
     }
+
+
+def _schedules_of(before: PyTree, after: PyTree) -> PyTree:
+    """Return the optimizer's state after an update, its schedules as before it."""
+    kinds = optax.ScaleByScheduleState, optax.InjectStatefulHyperparamsState
+
+    def mended(old, new):
+        if isinstance(old, optax.ScaleByScheduleState):
+            return old
+        if not isinstance(old, optax.InjectStatefulHyperparamsState):
+            return new
+        inner = _schedules_of(old.inner_state, new.inner_state)
+        return old._replace(inner_state=inner)
+
+    return jax.tree.map(mended, before, after, is_leaf=lambda x: isinstance(x, kinds))
 
 
 def _clipped(tree: PyTree, largest: float | Array) -> PyTree:
@@ -215,30 +247,48 @@ class Sfron(Options):
 
     Attributes:
       forget_every: steps from one ascent to the next.
-      peak: strength of the first ascent, in learning rates.
+      peak: strength of the first ascent.
       ascent_clip: largest L2 norm of the ascent's gradient.
-      forget_rate: learning rate of the ascent; None: that of the retain steps.
-      fisher: whether the mask's Fisher information squares gradients by "sample" (our
-        choice) or by "batch" (the public code).
+      forget_rate: learning rate of ascents apart from the optimizer, its momentum and
+        decay; None: ascents go through the optimizer, as published.
+      constant_rate: the learning rate does not fall to 0 along a cosine, as it does in
+        the published method.
+      fisher: whether the mask's Fisher information squares gradients by "batch", as
+        published, or by "sample".
     """
 
     forget_every: Count = 5
     peak: NotNegative = 25.0
     ascent_clip: Positive = 7.0
     forget_rate: Positive | None = None
-    fisher: Literal["sample", "batch"] = "sample"
+    constant_rate: bool = False
+    fisher: Literal["sample", "batch"] = "batch"
+
+    @staticmethod
+    def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return flat values of a record, whose ascents were plain in earlier ones."""
+        if "constant_rate" in values:
+            return dict(values)
+        plain = values.get("forget_rate") or values.get("learning_rate")
+        earlier = {"constant_rate": True, "fisher": values.get("fisher", "sample")}
+        return {**values, **earlier, "forget_rate": plain}
 
 
 def _sfron(lab: Lab, options: Sfron) -> Job:
     schedule = lab.schedule("zipped")
     fisher = [lab.fisher(part, per=options.fisher) for part in ("forget", "retain")]
-    rate = options.forget_rate
+    optimizer, steps = lab.optimizer(), len(schedule)
+    if not options.constant_rate:
+        fall = optax.cosine_decay_schedule(1.0, steps)
+        # strict dtype promotion forbids a schedule of an integer
+        annealing = optax.scale_by_schedule(lambda step: fall(jnp.float32(step)))
+        optimizer = optax.chain(optimizer, annealing)
     unlearner = sfron(
         lab.model,
-        lab.optimizer(),
+        optimizer,
         mask=masks.fisher_ratio(*fisher),
-        steps=len(schedule),
-        forget_rate=lab.setting.learning_rate if rate is None else rate,
+        steps=steps,
+        forget_rate=options.forget_rate,
         forget_every=options.forget_every,
         peak=options.peak,
         clip=options.ascent_clip,

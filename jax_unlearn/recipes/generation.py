@@ -29,14 +29,15 @@ Chosen = Sequence[int] | None  # None leaves the choice to the recipe
 
 
 def methods_of(
-    steps: int, *, rate: float = 1e-3, batch: int = 64
+    steps: int, *, pixels: int, rate: float = 1e-3, batch: int = 64
 ) -> dict[str, Unlearning]:
     """Return the methods of the tables by label."""
     common: dict[str, Any] = {"modality": "diffusion", "steps": steps}
     common |= {"learning_rate": rate, "batch_size": batch}
     # lower for LTU, which adds a second-order term
     slow = {"learning_rate": 0.3 * rate, "rho": 0.3, "allow_weak": True}
-    sfron = {"forget_rate": 0.1, "peak": 5.0, "fisher": "batch"}
+    # published for losses that are sums over pixels; ours are means
+    sfron = dict.fromkeys(("clip", "ascent_clip"), 1.0 / pixels)
     changes: dict[str, dict[str, Any]] = {
         "Relabel": {},
         "SalUn": {"method": "salun"},
@@ -89,10 +90,10 @@ def _recipe(name: str, **values: Any) -> Recipe:
     return declared(name, _run, study=plan, options=("classes",), figures=_figures)
 
 
-GENERATION_DIGITS = _recipe("generation-digits", steps=100)
-GENERATION_FASHION = _recipe("generation-fashion", steps=100)
-GENERATION_CIFAR10 = _recipe("generation-cifar10", steps=100)
+GENERATION_DIGITS = _recipe("generation-digits", steps=100, pixels=8 * 8)
+GENERATION_FASHION = _recipe("generation-fashion", steps=100, pixels=14 * 14)
+GENERATION_CIFAR10 = _recipe("generation-cifar10", steps=100, pixels=16 * 16 * 3)
 RATE = 1e-4  # with the batch, that of published code (SalUn, DDPM)
 GENERATION_CIFAR10_FULL = _recipe(
-    "generation-cifar10-full", steps=1000, rate=RATE, batch=128
+    "generation-cifar10-full", steps=1000, pixels=32 * 32 * 3, rate=RATE, batch=128
 )

@@ -260,6 +260,6 @@ def _seconds(row: Mapping[str, Any]) -> str:
 
 def _otherwise_set(found: Results, settings: Mapping[str, Any]) -> list[str]:
     """Return audited methods with other settings than those."""
-    used = {k: Unlearning.of(**v) for k, v in found["plan"]["methods"].items()}
+    used = {k: Unlearning.read(v) for k, v in found["plan"]["methods"].items()}
     audited = [label for label in found["audit"]["figures"] if label in used]
     return [k for k in audited if used[k] != Unlearning.of(**settings[k])]

@@ -26,7 +26,6 @@ _STANDARD = (
     *("bad_teacher", "ssd", "ltu"),
 )
 _FIXED: dict[str, dict[str, Any]] = {
-    "sfron": {"clip": 7.0, "weighting": "uniform"},
     "bad_teacher": {"optimizer": "adam", "rho": 0.3},
     # clipped, for the second-order term can explode
     "ltu": {"rho": 0.3, "query_size": 32, "clip": 30.0, "allow_weak": True},

@@ -136,7 +136,9 @@ def test_the_options_of_one_card_are_refused_by_another(card):
             for at in (default, *defaults.values()):  # as flat records hold it
                 assert Unlearning.of(**asked, **{name: at}) == setting
             # records of earlier versions held the options of all cards
-            assert Unlearning.read({**asked, name: value}) == setting
+            today = {"constant_rate": False} if method == "sfron" else {}
+            record = {**asked, **today, name: value}
+            assert Unlearning.read(record) == setting
 
 
 def _other(card: AnyCard, name: str) -> Any:
@@ -260,18 +262,27 @@ def test_stored_settings_are_read_as_they_were_meant(file):
         if file.stem.startswith("generation"):
             continue
         found = Unlearning.read(record)
+        # SFRon's ascents were plain steps once, its mask of squares by sample
+        plain = {"forget_rate": found.learning_rate, "constant_rate": True}
+        plain["fisher"] = "sample"
         if "options" in record:  # today's form, not a flat one of before
+            if found.method == "sfron" and "constant_rate" not in record["options"]:
+                record["options"] |= plain
             assert json.loads(json.dumps(found.record())) == record
             continue
         flat, own = found.flat(), {"method": found.method, "weighting": found.weighting}
         assert own.items() <= record.items()
         usual = Unlearning.of(**own).flat()
+        if found.method == "sfron" and "constant_rate" not in record:
+            usual |= plain
         said = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
         assert flat == {name: said.get(name, usual[name]) for name in usual}
         assert said.keys() - flat.keys() <= strangers
         assert Unlearning.read(json.loads(json.dumps(found.record()))) == found
         card = found.card  # nothing that it reads was left out
         for name in (f.name for f in dataclasses.fields(card.options)):
+            if found.method == "sfron" and name in plain and name not in record:
+                continue
             assert getattr(found.options, name) == said.get(name, OWN[card][name])
 
 
@@ -293,9 +304,10 @@ MEANT = {
     "SFRon": {
         "method": "sfron",
         "forget_rate": 0.1,
+        "forget_every": 5,
         "peak": 5.0,
         "ascent_clip": 1.0,
-        "fisher": "batch",
+        "constant_rate": True,
     },
     "LTU": {
         "method": "ltu",
@@ -360,7 +372,10 @@ EARLIER = {
         ),
         (
             {"method": "sfron", "keep": 0.3},  # which it never read
-            {"method": "sfron", "ascent_clip": 3.0, "fisher": "batch", "clip": 3.0},
+            {
+                **{"method": "sfron", "ascent_clip": 3.0, "clip": 3.0, "peak": 1.0},
+                **{"forget_rate": 0.01, "forget_every": 5, "constant_rate": True},
+            },
         ),
         (
             {"method": "ltu", "keep": 0.3},
@@ -385,5 +400,5 @@ def test_options_of_today_are_not_taken_for_earlier_ones():
     esd = Unlearning.of(modality="diffusion", method="esd", guidance=2.0, keep=0.3)
     assert (esd.salient, esd.keep) == (False, 0.3)
     sfron = Unlearning.of(modality="diffusion", method="sfron", forget_every=3)
-    assert sfron.options.fisher == "sample"
+    assert (sfron.options.forget_rate, sfron.options.forget_every) == (None, 3)
     assert not Unlearning.of(modality="diffusion", method="ltu").options.allow_weak

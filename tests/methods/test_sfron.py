@@ -21,6 +21,7 @@ from toys import (
 
 import jax_unlearn as ju
 from jax_unlearn.errors import InputError
+from jax_unlearn.lab.modality import adam
 from jax_unlearn.methods.sfron import sfron, sfron_strength
 
 CLASSES, SIZE, STEPS = 3, 6, 12
@@ -106,6 +107,92 @@ def test_steps_in_float64(clip):
             close(info.forget_loss, -losses[kept].mean(), scale=5)
             np.testing.assert_array_equal(info.index, [0, 1, -1, 3, 4, -1])
     assert state.step == 3
+
+
+def published64(steps, *, every, clip, rate, decay, moments):
+    """Walk as the published classes do: one PyTorch optimizer for both kinds of step.
+
+    With moments it is Adam, as of the diffusion models; else SGD with momentum, decay.
+    """
+    w, update = np.asarray(W, np.float64), 0
+    first, second, velocity = np.zeros(w.shape), np.zeros(w.shape), np.zeros(w.shape)
+
+    def optimize(w, grad, rate):
+        nonlocal first, second, velocity, update
+        update += 1
+        grad = grad + decay * w
+        if not moments:
+            velocity = grad if update == 1 else MOMENTUM * velocity + grad
+            return w - rate * velocity
+        first = 0.9 * first + 0.1 * grad
+        second = 0.999 * second + 0.001 * grad**2
+        scale = np.sqrt(second / (1 - 0.999**update)) + 1e-8
+        return w - rate * first / (1 - 0.9**update) / scale
+
+    path = []
+    for t in range(steps):
+        falling = (1 + np.cos(np.pi * t / STEPS)) / 2
+        now = rate if moments else rate * falling
+        if t % every == 0:
+            grad = -25.0 * falling * gradient64(w, FORGET, 0.5)[0]
+            grad = grad * np.asarray(MASK)
+            grad = grad * min(1.0, clip / (np.linalg.norm(grad) + 1e-6))
+            w = optimize(w, grad, now)
+        w = optimize(w, gradient64(w, RETAIN_BATCH)[0], now)
+        path.append(w)
+    return path
+
+
+def falling_sgd(form):
+    rates = optax.cosine_decay_schedule(RATE, STEPS)
+
+    def at(step):
+        return rates(jnp.float32(step))
+
+    decayed = optax.add_decayed_weights(DECAY)
+    if form == "injected":
+        sgd = optax.inject_hyperparams(optax.sgd)(at, momentum=MOMENTUM)
+        return optax.chain(decayed, sgd)
+    return optax.chain(decayed, optax.sgd(at, momentum=MOMENTUM))
+
+
+@pytest.mark.parametrize("clip", [100.0, 3.0])
+@pytest.mark.parametrize("form", ["schedule", "injected"])
+def test_the_published_classifier_in_float64(clip, form):
+    alg = sfron(
+        LINEAR, falling_sgd(form), mask=MASK, steps=STEPS, clip=clip, forget_every=3
+    )
+    told = dict(every=3, clip=clip, rate=RATE, decay=DECAY, moments=False)
+    state, step = alg.init(W, ()), jax.jit(alg.step)
+    for expected in published64(STEPS, **told):
+        state, _ = step(state, BOTH, KEY)
+        moved = np.linalg.norm(expected - np.asarray(W, np.float64))
+        far = np.linalg.norm(np.asarray(state.params, np.float64) - expected)
+        assert far < 2e-5 * moved
+    # it is not the plain ascent at the same rate: ten times as far by momentum
+    plain = make(falling_sgd(form), clip=clip, forget_every=3, forget_rate=RATE)
+    other = ju.run(plain, plain.init(W, ()), [BOTH] * STEPS, KEY, scan=1)
+    assert np.linalg.norm(np.asarray(other.params) - expected) > 0.1 * moved
+
+
+def test_the_published_diffusion_step_in_float64():
+    optimizer = optax.chain(adam(), optax.scale_by_learning_rate(1e-2))
+    alg = sfron(LINEAR, optimizer, mask=MASK, steps=STEPS, clip=1.0, forget_every=1)
+    told = dict(every=1, clip=1.0, rate=1e-2, decay=0.0, moments=True)
+    state, step = alg.init(W, ()), jax.jit(alg.step)
+    for expected in published64(STEPS, **told):
+        state, _ = step(state, BOTH, KEY)
+        moved = np.linalg.norm(expected - np.asarray(W, np.float64))
+        far = np.linalg.norm(np.asarray(state.params, np.float64) - expected)
+        assert far < 1e-4 * moved
+
+
+def test_what_the_optimizer_freezes_stays():
+    optimizer = optax.chain(retaining(), optax.set_to_zero())
+    alg = sfron(LINEAR, optimizer, mask=MASK, steps=STEPS)
+    state, info = jax.jit(alg.step)(alg.init(W, ()), BOTH, KEY)
+    np.testing.assert_array_equal(state.params, W)
+    assert info.update_norm == 0
 
 
 def test_the_retain_loss_is_that_of_the_moved_parameters():

@@ -38,7 +38,7 @@ def small(methods, **network):
     training = dataclasses.replace(
         plan.training, timesteps=50, steps=2, batch_size=8, **network
     )
-    made = methods_of(2, rate=RATE, batch=4)
+    made = methods_of(2, pixels=64, rate=RATE, batch=4)
     return dataclasses.replace(
         plan,
         training=training,
@@ -85,7 +85,7 @@ def check(methods, folder, **network):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", methods_of(1))
+@pytest.mark.parametrize("method", methods_of(1, pixels=64))
 def test_every_method_of_the_full_recipe_runs(method, tmp_path):
     check([method], tmp_path)
 

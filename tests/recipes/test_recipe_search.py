@@ -125,7 +125,7 @@ def test_stored_settings_are_those_of_the_stored_results(study, part):
     used = pages.stored(study.name.replace("-", "_"))[part]["plan"]["methods"]
     assert set(short) <= set(used)
     for label, values in short.items():
-        assert Unlearning.of(**values) == Unlearning.of(**used[label]), label
+        assert Unlearning.of(**values) == Unlearning.read(used[label]), label
         assert told(Unlearning.of(**values)) == values
 
 

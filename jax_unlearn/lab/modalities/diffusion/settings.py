@@ -88,9 +88,11 @@ DEFAULTS: dict[str, Any] = {
     "estimator": "streaming",  # a pass over all unseen images at every step is too much
     "strategies": ("uniform", "class_skewed"),  # the others look at features
     "attacks": ("logistic", "entropy_mlp", "gaussian_ratio"),
-    "forget_rate": 0.01,
-    "peak": 1.0,
+    # SFRon's, as published but for the clip, which there is of a sum over pixels
+    "forget_every": 1,
+    "peak": 10.0,
     "ascent_clip": 1.0,
+    "constant_rate": True,
 }
 """Where the defaults of diffusion models are others."""
 
@@ -114,7 +116,8 @@ def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
     if method == "ascent":  # both gradients are halved now, before they are clipped
         told |= {"alpha": 0.5, "clip": clip / 2}
     elif method == "sfron":
-        told |= {"ascent_clip": clip, "fisher": "batch"}
+        plain = {"forget_rate": 0.01, "peak": 1.0, "forget_every": 5, **told}
+        told = {**plain, "ascent_clip": clip, "fisher": "batch", "constant_rate": True}
     elif method == "ltu":
         told["allow_weak"] = True
     if keep < 1 and method != "sfron":
