@@ -1,19 +1,19 @@
-"""Classifiers: SmallCNN, VGG-16, residual networks and a multi-layer perceptron."""
+"""Classifiers: SmallCNN, VGG-16 and a multi-layer perceptron."""
 
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 
-from jax_unlearn._validate import one_of
+from jax_unlearn import _validate
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array
 from jax_unlearn.zoo import layers
 
-__all__ = ["MLP", "VGG16", "BasicBlock", "ResNet", "ResNet18", "SmallCNN"]
+__all__ = ["MLP", "VGG16", "SmallCNN"]
 
 STAGES = ((2, 1), (2, 2), (3, 4), (3, 8), (3, 8))
 """Of VGG-16: (number of convolutions, channels in units of the width) of each stage."""
@@ -40,12 +40,16 @@ class ConvClassifier(Classifier):
     steps: tuple[str | Callable[[Array], Array], ...]
     least = 1
 
-    def features(self, x: Array, *, train: bool) -> Array:
-        """Return penultimate features `f32[B, D]` of images `x [B, H, W, C]`."""
+    def maps(self, x: Array, *, train: bool) -> Array:
+        """Return feature maps `[B, H', W', D]` of images `x [B, H, W, C]`."""
         layers.check_images(x, self.in_channels, least=self.least)
         for step in self.steps:
             x = step(x) if callable(step) else getattr(self, step)(x, train=train)
-        return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        return x
+
+    def features(self, x: Array, *, train: bool) -> Array:
+        """Return penultimate features `f32[B, D]` of images `x [B, H, W, C]`."""
+        return jnp.mean(self.maps(x, train=train), axis=(1, 2), dtype=jnp.float32)
 
 
 class SmallCNN(ConvClassifier):
@@ -97,10 +101,17 @@ class VGG16(ConvClassifier):
     Each of the five stages ends in 2x2 max-pooling, so that images have sides of 32 or
     more; what is left (1x1 for 32x32 images) is averaged. This is the CIFAR form, with
     one linear layer where the original (Simonyan & Zisserman, arXiv 1409.1556) has
-    three: 14,728,266 parameters for 10 classes.
+    three: 14,728,266 parameters for 10 classes. `hidden=(4096, 4096), pool=7` is the
+    original head: 138,365,992 for 1,000 classes. Weights of PyTorch fit both:
+    `ju.zoo.from_torch`.
 
     Args:
       width: channels of the first stage; 64 in the paper.
+      hidden: widths of linear layers with ReLU before the classifier.
+      pool: sides of what the feature maps are averaged to, whatever their size; its
+        pixels follow each other in the features.
+      dropout: share of each hidden layer's features dropped in training; 0.5 in the
+        paper.
       num_classes, in_channels, dtype, convolution, rngs: as in `SmallCNN`.
 
     >>> def logits(x):
@@ -116,12 +127,17 @@ class VGG16(ConvClassifier):
         num_classes: int,
         *,
         width: int = 64,
+        hidden: Sequence[int] = (),
+        pool: int = 1,
+        dropout: float = 0.0,
         in_channels: int = 3,
         dtype: Any = jnp.float32,
         convolution: layers.Convolution = layers.XLA,
         rngs: nnx.Rngs,
     ):
         shared: dict[str, Any] = dict(dtype=dtype, convolution=convolution, rngs=rngs)
+        _validate.at_least("pool", pool, 1, "try 7")
+        _validate.share("dropout", dropout, "try 0.5")
         self.in_channels = features = in_channels
         steps = []
         for stage, (size, multiple) in enumerate(STAGES):
@@ -133,130 +149,27 @@ class VGG16(ConvClassifier):
                 features = out
             steps.append(layers.halve)
         self.steps = tuple(steps)
+        self.pool, self.depth = pool, len(hidden)
+        features *= pool**2
+        dense = functools.partial(layers.linear, dtype=dtype, rngs=rngs)
+        for index, size in enumerate(hidden, 1):
+            layer = dense(features, size, kernel_init=layers.kaiming)
+            setattr(self, f"hidden{index}", layer)
+            features = size
+        self.dropout = layers.dropout(dropout, rngs=rngs)
         self.head = layers.classifier(features, num_classes, rngs=rngs)
 
-
-class BasicBlock(nnx.Module):
-    """relu(shortcut(x) + norm(conv(relu(norm(conv(x)))))), both convolutions 3x3.
-
-    The shortcut is the identity, or a 1x1 convolution with BatchNorm where the shape
-    changes (option B of the paper).
-
-    Args:
-      in_features, out_features: numbers of channels.
-      stride: of the first convolution and the shortcut.
-      dtype, convolution, rngs: as in `SmallCNN`.
-
-    Reference: He et al., arXiv 1512.03385.
-
-    >>> def block(x):
-    ...     return BasicBlock(4, 8, stride=2, rngs=nnx.Rngs(0))(x, train=True)
-    >>> nnx.eval_shape(block, jnp.ones((2, 8, 8, 4))).shape
-    (2, 4, 4, 8)
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        *,
-        stride: int = 1,
-        dtype: Any = jnp.float32,
-        convolution: layers.Convolution = layers.XLA,
-        rngs: nnx.Rngs,
-    ):
-        layer = functools.partial(
-            layers.ConvNorm, dtype=dtype, convolution=convolution, rngs=rngs
-        )
-        self.block1 = layer(in_features, out_features, stride=stride)
-        self.block2 = layer(out_features, out_features, relu=False)
-        same = stride == 1 and in_features == out_features
-        down = functools.partial(layer, kernel=1, stride=stride, relu=False)
-        self.shortcut = None if same else down(in_features, out_features)
-
-    def __call__(self, x: Array, *, train: bool) -> Array:
-        """Return `[B, H / stride, W / stride, out]` of `x [B, H, W, in]`."""
-        y = self.block2(self.block1(x, train=train), train=train)
-        if self.shortcut is not None:
-            x = self.shortcut(x, train=train)
-        return nnx.relu(x + y)
-
-
-class ResNet(ConvClassifier):
-    """Stem, stages of basic blocks, global mean, linear classifier.
-
-    Stage s (from 0) has `stage_sizes[s]` blocks of `width * 2**s` channels; every
-    stage but the first halves the image. `stage_sizes=(2, 2, 2, 2), width=64` is
-    ResNet-18, `(3, 4, 6, 3)` ResNet-34; `stage_sizes=(n, n, n), width=16` is the
-    CIFAR network of 6n + 2 layers (ResNet-20: n = 3), here with option B shortcuts.
-
-    Args:
-      stage_sizes: number of blocks of each stage.
-      width: channels of the first stage.
-      stem: "cifar" (3x3 convolution) or "imagenet" (7x7 of stride 2, then 3x3
-        max-pooling of stride 2).
-      num_classes, in_channels, dtype, convolution, rngs: as in `SmallCNN`.
-
-    Raises:
-      InputError: on an unknown stem or empty `stage_sizes`.
-
-    Reference: He et al., arXiv 1512.03385.
-
-    >>> def resnet20_features(x):
-    ...     model = ResNet(10, stage_sizes=(3, 3, 3), width=16, rngs=nnx.Rngs(0))
-    ...     return model.features(x, train=False)
-    >>> nnx.eval_shape(resnet20_features, jnp.ones((2, 32, 32, 3))).shape
-    (2, 64)
-    """
-
-    def __init__(
-        self,
-        num_classes: int,
-        *,
-        stage_sizes: Sequence[int],
-        width: int = 64,
-        in_channels: int = 3,
-        stem: Literal["cifar", "imagenet"] = "cifar",
-        dtype: Any = jnp.float32,
-        convolution: layers.Convolution = layers.XLA,
-        rngs: nnx.Rngs,
-    ):
-        one_of("stem", stem, ("cifar", "imagenet"))
-        if not stage_sizes or min(stage_sizes) < 1:
-            raise InputError(
-                f"stage_sizes={tuple(stage_sizes)} must be positive block counts; "
-                "try (2, 2, 2, 2)"
-            )
-        large = stem == "imagenet"
-        shared: dict[str, Any] = dict(dtype=dtype, convolution=convolution, rngs=rngs)
-        shape = {"kernel": 7, "stride": 2} if large else {"kernel": 3, "stride": 1}
-        self.in_channels = in_channels
-        self.stem = layers.ConvNorm(in_channels, width, **shape, **shared)
-        steps = ["stem", _pooled] if large else ["stem"]
-        features = width
-        for stage, size in enumerate(stage_sizes):
-            for index in range(size):
-                out, stride = width * 2**stage, 2 if stage > 0 and index == 0 else 1
-                steps.append(f"stage{stage + 1}_block{index + 1}")
-                block = BasicBlock(features, out, stride=stride, **shared)
-                setattr(self, steps[-1], block)
-                features = out
-        self.steps = tuple(steps)
-        self.head = layers.classifier(features, num_classes, rngs=rngs)
-
-
-def ResNet18(num_classes: int, **options: Any) -> ResNet:
-    """Return a ResNet-18, four stages of two basic blocks; options as in `ResNet`.
-
-    11,173,962 parameters for 10 classes with the CIFAR stem, 11,689,512 for 1,000
-    classes with the ImageNet stem.
-
-    >>> def logits(x):
-    ...     return ResNet18(10, rngs=nnx.Rngs(0))(x, train=False)
-    >>> nnx.eval_shape(logits, jnp.ones((2, 32, 32, 3)))
-    ShapeDtypeStruct(shape=(2, 10), dtype=float32)
-    """
-    return ResNet(num_classes, stage_sizes=(2, 2, 2, 2), **options)
+    def features(self, x: Array, *, train: bool) -> Array:
+        """Return penultimate features `f32[B, D]` of images `x [B, H, W, C]`."""
+        if self.pool == 1:
+            x = super().features(x, train=train)
+        else:
+            x = layers.averaged(self.maps(x, train=train), self.pool)
+            x = x.reshape(x.shape[0], -1)
+        for index in range(1, self.depth + 1):
+            x = nnx.relu(getattr(self, f"hidden{index}")(x))
+            x = self.dropout(x, deterministic=not train)
+        return x.astype(jnp.float32)
 
 
 class MLP(Classifier):
@@ -309,9 +222,3 @@ class MLP(Classifier):
         for i in range(self.depth):
             x = nnx.relu(getattr(self, f"hidden{i + 1}")(x))
         return x.astype(jnp.float32)
-
-
-def _pooled(x: Array) -> Array:
-    """Return the largest of each 3x3 pixels, two pixels apart."""
-    padding: Any = ((1, 1), (1, 1))  # the annotation of max_pool says str only
-    return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=padding)

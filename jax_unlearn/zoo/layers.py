@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from jax_unlearn._validate import at_least
@@ -20,8 +21,8 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array
 from jax_unlearn.zoo.convolution import convolve
 
-__all__ = ["XLA", "ConvNorm", "Convolution", "attention", "batch_norm"]
-__all__ += ["check_images", "classifier", "conv", "flat_normal"]
+__all__ = ["XLA", "ConvNorm", "Convolution", "attention", "averaged", "batch_norm"]
+__all__ += ["check_images", "classifier", "conv", "dropout", "flat_normal"]
 __all__ += ["group_norm", "halve", "kaiming", "linear", "linear_uniform", "normalised"]
 
 Convolution = Callable[..., Array]
@@ -69,16 +70,20 @@ def conv(
     convolution: Convolution = XLA,
     **options: Any,
 ) -> nnx.Conv:
-    """Return a square convolution padded by `kernel // 2`, in float32 unless told."""
+    """Return a square convolution, padded by `kernel // 2`, in float32 unless told."""
     return nnx.Conv(
         in_features,
         out_features,
         (kernel, kernel),
         strides=stride,
-        padding=kernel // 2,
         kernel_init=init,
         conv_general_dilated=convolution,
-        **{"use_bias": False, "dtype": jnp.float32, **options},
+        **{
+            "padding": kernel // 2,
+            "use_bias": False,
+            "dtype": jnp.float32,
+            **options,
+        },
     )
 
 
@@ -159,6 +164,37 @@ def halve(x: Array) -> Array:
     # By comparisons: the gradient of a window's largest value is slow on CPUs.
     x = jnp.maximum(x[:, :, 0], x[:, :, 1])
     return jnp.maximum(x[:, :, :, 0], x[:, :, :, 1])
+
+
+def averaged(x: Array, size: int) -> Array:
+    """Return means `f32[B, size, size, C]` of windows, as even as whole pixels allow.
+
+    Window i of n pixels reaches from ⌊i n / size⌋ to ⌈(i + 1) n / size⌉; those of an
+    image with fewer pixels overlap.
+    """
+
+    def windows(pixels: int) -> Array:
+        index = np.arange(size)[:, None]
+        start, end = index * pixels // size, -((index + 1) * pixels // -size)
+        inside = (np.arange(pixels) >= start) & (np.arange(pixels) < end)
+        return jnp.asarray(inside / (end - start), jnp.float32)
+
+    rows, columns = map(windows, x.shape[1:3])
+    exact = jax.lax.Precision.HIGHEST  # accelerators round the factors otherwise
+    x = x.astype(jnp.float32)
+    return jnp.einsum("bhwc,ih,jw->bijc", x, rows, columns, precision=exact)
+
+
+def dropout(rate: float, *, rngs: nnx.Rngs, **options: Any) -> Callable[..., Array]:
+    """Return dropout, or the identity, which has no random stream, at a rate of 0."""
+    if rate == 0:
+        return _identity
+    return nnx.Dropout(rate, rngs=rngs, **options)
+
+
+def _identity(x: Array, *, deterministic: bool) -> Array:
+    del deterministic
+    return x
 
 
 def check_images(x: Array, channels: int, *, least: int = 1) -> None:
