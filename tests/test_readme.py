@@ -1,5 +1,6 @@
 """What the README shows is true: its snippet runs, its commands exist."""
 
+import doctest
 import re
 from pathlib import Path
 
@@ -47,3 +48,12 @@ def test_links_lead_somewhere(page):
         heads = re.findall(r"^#+ (.*)$", target.read_text(), flags=re.MULTILINE)
         places = [re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in heads]
         assert not place or place in places, link
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if ">>> " in p.read_text()], ids=lambda path: path.name
+)
+def test_examples_of_pages_show_what_they_print(page):
+    found = doctest.testfile(str(page), module_relative=False)
+    assert found.attempted > 5
+    assert not found.failed

@@ -71,7 +71,7 @@ def audit(
     modality: Kind = "classification",
     seed: int = 0,
     overwrite: bool = False,
-) -> None:
+) -> dict[str, Any]:
     """Measure unlearned models: checkpoints, or arrays of outputs of any framework.
 
     Checkpoints (--original, --forget, --unlearned) stand beside the original, Retrain
@@ -107,10 +107,8 @@ def audit(
             raise InputError(
                 f"arrays={arrays} and checkpoints: give one or the other to audit"
             )
-        audit_arrays(
-            arrays, out, kind=kind, metrics=metrics, resamples=resamples, seed=seed
-        )
-        return
+        how = {"kind": kind, "metrics": metrics, "resamples": resamples, "seed": seed}
+        return audit_arrays(arrays, out, **how)
     if metrics is not None:
         raise InputError(f"metrics={list(metrics)} are of --arrays; leave them out")
     if original is None or forget is None or not unlearned:
@@ -144,6 +142,7 @@ def audit(
     consoles.print_probes(console, results)
     consoles.print_legend(console, has_target=retrained is not None)
     print(f"wrote {out}")
+    return {"out": str(out), **results}
 
 
 def audit_images(
@@ -161,7 +160,7 @@ def audit_images(
     modality: Kind = "diffusion",
     seed: int = 0,
     overwrite: bool = False,
-) -> None:
+) -> dict[str, Any]:
     """Compare diffusion models by the images they draw; write figures and a report.
 
     A classifier trained here on real images judges: UA (share of images of the
@@ -233,6 +232,7 @@ def audit_images(
     reports.write(results, page, overwrite=overwrite)
     consoles.print_generation(console, results)
     consoles.say(console, f"report: {page}")
+    return {"out": str(out), **results}
 
 
 def _models(
@@ -264,7 +264,7 @@ def _models(
 
 def audit_arrays(
     file: Path, out: Path, *, metrics: tuple[str, ...] | None, seed: int, **options: Any
-) -> None:
+) -> dict[str, Any]:
     """Audit outputs of models of any framework; the options are those of `audit`."""
     given = load_outputs(file)
     if metrics is not None:
@@ -277,6 +277,7 @@ def audit_arrays(
     write_atomic(out, to_json(results), overwrite=True)
     consoles.print_audit(console, found)
     consoles.say(console, f"wrote {out}")
+    return {"out": str(out), **results}
 
 
 def given_plan(

@@ -159,14 +159,16 @@ def trained_like(words: Sequence[str]) -> Any:
     return None if told is None else read_training(told, kind_of(path, record))
 
 
-def parsed(command: Callable[..., None], **told: Any) -> Callable[..., None]:
+def parsed(command: Callable[..., Any], **told: Any) -> Callable[..., Any]:
     """Return a command with forms for some parameters, new defaults for others."""
     forms = {name: one for name, one in told.items() if isinstance(one, Form)}
 
     @functools.wraps(command)
-    def made(**given: Any) -> None:
+    def made(**given: Any) -> Any:
         # after the parsing, so that what is refused is told like all bad input
-        command(**{k: forms[k].make(v) if k in forms else v for k, v in given.items()})
+        return command(
+            **{k: forms[k].make(v) if k in forms else v for k, v in given.items()}
+        )
 
     signature = inspect.signature(command)
     parameters = [

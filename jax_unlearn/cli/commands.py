@@ -1,21 +1,19 @@
 """The commands on files, for any kind of model: from a split to a report."""
 
-import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
 from jax_unlearn import _validate, data
 from jax_unlearn import report as reports
 from jax_unlearn.cli.choices import Kind
-from jax_unlearn.cli.console import Reporter, open_console
+from jax_unlearn.cli.console import Reporter, open_console, print_scores
 from jax_unlearn.cli.habits import asked_options
+from jax_unlearn.cli.making import Made, Making
 from jax_unlearn.cli.sources import DataSource, asked, refuse_existing
 from jax_unlearn.drivers.checkpoint import identity
 from jax_unlearn.drivers.series import Series
@@ -24,6 +22,7 @@ from jax_unlearn.lab import chain as chains
 from jax_unlearn.lab import ledger, store
 from jax_unlearn.lab.attacks import weak_attacks
 from jax_unlearn.lab.job import Trained, blamed, execute, reporting
+from jax_unlearn.lab.logs import TRAINING
 from jax_unlearn.lab.modalities.diffusion.figures import png_bytes
 from jax_unlearn.lab.modalities.diffusion.networks import draw, sampler_of
 from jax_unlearn.lab.modalities.diffusion.settings import Sampling
@@ -38,8 +37,11 @@ from jax_unlearn.lab.requests import (
     split_of,
 )
 from jax_unlearn.lab.results import environment
+from jax_unlearn.lab.scores import scores
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Trainer, subject_of
+
+ORIGINAL, UNLEARNED = Making(Path("original")), Making(Path("unlearned"))
 
 
 def split(
@@ -53,7 +55,7 @@ def split(
     unseen_fraction: float = 0.1,
     seed: int = 0,
     overwrite: bool = False,
-) -> None:
+) -> dict[str, Any]:
     """Divide the training samples into forget, retain and unseen; write a manifest.
 
     Args:
@@ -90,63 +92,23 @@ def split(
         f"unseen {len(unseen)}; forget by class {parts.manifest['forget_counts']}; "
         f"wrote {out}"
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Making:
-    """A checkpoint that a command makes, or goes on with where it was stopped.
-
-    Attributes:
-      out: checkpoint folder to make; its record.json says what was done.
-      seed: of initialisation, random labels, order, augmentation and noise.
-      resume: go on where the same command was killed or stopped.
-      save_every: least seconds between two saves to go on from; 0 saves every step.
-    """
-
-    out: Path
-    seed: int = 0
-    resume: bool = False
-    save_every: float = store.SECONDS
-
-    def __call__(
-        self,
-        make: Callable[[Reporter, Series | None], tuple[Trained, dict[str, Any]]],
-        told: dict[str, Any],
-        *,
-        ids: np.ndarray,
-        **options: Any,
-    ) -> tuple[Trained, Mapping[str, Any]] | None:
-        """Make a model and write it, see `kept_model`; None where it is complete."""
-        if not self.resume:
-            refuse_existing(self.out)
-        elif self.out.exists():
-            store.check_kept(self.out, {**told, "ids_sha256": data.digest(ids)})
-            print(f"{self.out} is complete; nothing to resume")
-            return None
-        options |= {"ids": ids, "seconds": self.save_every, "resume": self.resume}
-
-        def noted(series: Series | None) -> tuple[Trained, dict[str, Any]]:
-            trained, notes = make(progress, series)
-            return trained, {**notes, **asked_options()}
-
-        with Reporter(open_console(), 1) as progress:
-            return store.kept_model(self.out, told, noted, **options)
-
-
-Made = Annotated[Making, tyro.conf.arg(name="")]  # its options are the command's own
+    sizes = {"forget": parts.forget, "retain": parts.retain, "unseen": unseen}
+    by_class = {"forget_counts": parts.manifest["forget_counts"]}
+    sizes = {name: len(part) for name, part in sizes.items()}
+    return {"out": str(out), "samples": sizes, **by_class}
 
 
 def train(
     source: DataSource,
     training: Any,
-    making: Made = Making(Path("original")),
+    making: Made = ORIGINAL,
     modality: Kind = "classification",
     split: Path | None = None,
     original: Path | None = None,
     retrain: bool = False,
     forget: tuple[str, ...] = (),
     unseen_fraction: float = 0.1,
-) -> None:
+) -> dict[str, Any]:
     """Train a model from scratch: the original, or Retrain; write a checkpoint.
 
     Args:
@@ -197,17 +159,25 @@ def train(
 
     def make(progress: Reporter, series: Series | None) -> tuple[Trained, dict]:
         callback = reporting(progress, "training", trainer.steps(len(ids)))
-        with blamed("training", training.learning_rate):
+        with (
+            blamed("training", training.learning_rate),
+            making.logging(callback, TRAINING) as callback,
+        ):
             trained = trainer(ids, seed=seed, callback=callback, series=series)
         return trained, {**gone.notes, "environment": environment()}
 
     made = making(make, told, subject=trainer.subject, ids=ids, unseen=unseen)
-    if made is not None:
-        seconds = made[0].seconds
-        print(
-            f"trained on {len(ids)} samples of {dataset.name} in {seconds['run']:.1f} "
-            f"s (compiled in {seconds['compile']:.1f} s); wrote {making.out}"
-        )
+    if made is None:
+        return {"out": str(making.out), "complete": True}
+    trained, seconds = made[0], made[0].seconds
+    found = scores(trainer.subject, trained, {"train": ids})
+    print_scores(open_console(), found)
+    print(
+        f"trained on {len(ids)} samples of {dataset.name} in {seconds['run']:.1f} "
+        f"s (compiled in {seconds['compile']:.1f} s); wrote {making.out}"
+    )
+    told = {"samples": len(ids), "seconds": seconds, "scores": found}
+    return {"out": str(making.out), **told}
 
 
 def unlearn(
@@ -215,8 +185,8 @@ def unlearn(
     setting: Unlearning,
     checkpoint: Path,
     forget: str,
-    making: Made = Making(Path("unlearned")),
-) -> None:
+    making: Made = UNLEARNED,
+) -> dict[str, Any]:
     """Make a model forget samples, a class or a word; write a new checkpoint.
 
     What it is told depends on the method: `jax-unlearn unlearn METHOD --help` lists
@@ -232,6 +202,10 @@ def unlearn(
       making: what is made.
     """
     seed = check_seed(making.seed)
+    if making.log is not None and setting.card.kind != "steps":
+        raise InputError(
+            f"log={making.log}: {setting.method} takes no steps to log; leave it out"
+        )
     stored, subject, request, named = asked(
         source, checkpoint, forget, setting.modality
     )
@@ -250,7 +224,10 @@ def unlearn(
         steps.append(job.steps)
         callback = reporting(progress, setting.method, job.steps)
         at, key = stored.trained[:2], jax.random.key(seed)
-        with blamed(setting.method, setting.learning_rate, checkpoint):
+        with (
+            blamed(setting.method, setting.learning_rate, checkpoint),
+            making.logging(callback) as callback,
+        ):
             trained = execute(job, at, key, callback=callback, series=series)
         earlier = {"ids_sha256": before("ids_sha256"), "earlier": before("unlearning")}
         return trained, {
@@ -268,18 +245,29 @@ def unlearn(
     parts = {"ids": request.retain, "unseen": stored.unseen}
     made = making(make, told, subject=subject, run=run, **parts)
     if made is None:
-        return
+        return {"out": str(making.out), "complete": True}
     (unlearned, notes), seconds = made, made[0].seconds
     if unlearned.stopped is not None:
         step, reason = unlearned.stopped["step"], unlearned.stopped["reason"]
         print(f"stopped after step {step} of {steps[0]}: {reason}")
     for warning in weak_attacks(notes):
         print(f"jax-unlearn: warning: {warning}", file=sys.stderr)
+    sets = {"forget": ids, "retain": request.retain}
+    before, after = (scores(subject, m, sets) for m in (stored.trained, unlearned))
+    print_scores(open_console(), before, after)
     print(
         f"forgot {len(ids)} of {len(stored.ids)} samples in {seconds['run']:.1f} s "
         f"(prepared in {seconds['prepare']:.1f} s, compiled in "
         f"{seconds['compile']:.1f} s); wrote {making.out}"
     )
+    return {
+        "out": str(making.out),
+        "forgotten": len(ids),
+        "left": len(request.retain),
+        "seconds": seconds,
+        "stopped": unlearned.stopped,
+        "scores": {"before": before, "after": after},
+    }
 
 
 def chain(
@@ -290,7 +278,7 @@ def chain(
     out: Path = Path("chain"),
     seed: int = 0,
     save_every: float = store.SECONDS,
-) -> None:
+) -> dict[str, Any]:
     """Serve forget requests one after another on one model; write a ledger of them.
 
     Give the command again to go on where it was killed, or with more requests after
@@ -321,12 +309,15 @@ def chain(
         served = chains.chain(start, setting, ids, progress=progress, **how)
         seconds = [done.seconds["run"] for done in served]
     record = out / chains.LEDGER
-    for entry, spent in zip(ledger.read(record), seconds, strict=True):
+    entries = ledger.read(record)
+    for entry, spent in zip(entries, seconds, strict=True):
         print(
             f"request {entry['number']}: forgot {entry['forgotten']}, "
             f"{entry['left']} left, in {spent:.1f} s; model {entry['after'][:12]}"
         )
-    print(f"ledger {record}; the last model is {out / f'request-{len(ids)}'}")
+    last = out / f"request-{len(ids)}"
+    print(f"ledger {record}; the last model is {last}")
+    return {"ledger": str(record), "last": str(last), "requests": entries}
 
 
 def sample(
@@ -338,7 +329,7 @@ def sample(
     out: Path = Path("samples.png"),
     seed: int = 0,
     overwrite: bool = False,
-) -> None:
+) -> dict[str, Any]:
     """Draw images of a diffusion model as one grid, a row for each class or prompt.
 
     Args:
@@ -379,13 +370,14 @@ def sample(
         content = functools.partial(np.savez, images=images, asked=named)
     data.write_atomic(out, content, overwrite=overwrite)
     print(f"drew {count} images of each of {', '.join(rows)}; wrote {out}")
+    return {"out": str(out), "rows": rows, "images": len(wanted)}
 
 
 def report(
     results: Path = Path("audit.json"),
     out: Path = Path("report.html"),
     overwrite: bool = False,
-) -> None:
+) -> dict[str, Any]:
     """Draw the report of an audit or of a whole run, one self-contained page.
 
     Args:
@@ -395,3 +387,4 @@ def report(
     """
     page = reports.write(reports.load_results(results), out, overwrite=overwrite)
     print(f"wrote {page}")
+    return {"out": str(page)}

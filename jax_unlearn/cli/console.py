@@ -5,7 +5,7 @@ import io
 import sys
 import time
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -16,7 +16,7 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 
 from jax_unlearn.audit import Audit
-from jax_unlearn.lab.catalog import METHODS
+from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
 from jax_unlearn.lab.modalities import MODALITIES
 from jax_unlearn.lab.modalities.classification.figures import PROBES
 from jax_unlearn.report import Cell, Table, generation_table, main_table
@@ -140,6 +140,29 @@ def _table(
     return table
 
 
+def print_scores(
+    console: Console,
+    found: Mapping[str, Mapping[str, float]],
+    after: Mapping[str, Mapping[str, float]] | None = None,
+) -> None:
+    """Print accuracy and loss by part, of a model or before and after unlearning."""
+    parts = [part for part in found if after is None or part in after]
+    rows = []
+    for key, label, digits in (("accuracy", "accuracy %", 1), ("loss", "loss", 3)):
+        cells = [Cell(label)]
+        for part in parts:
+            if key in found[part]:
+                then = (
+                    found[part][key],
+                    *([] if after is None else [after[part][key]]),
+                )
+                cells.append(Cell(" → ".join(f"{value:.{digits}f}" for value in then)))
+        if len(cells) > 1:
+            rows.append(cells)
+    heads = ["" if after is None else "before → after", *parts]
+    _print_blocks(console, Table(heads, rows, []))
+
+
 def print_results(console: Console, results: dict[str, Any]) -> None:
     """Print the main table: every figure beside its target and the null."""
     _print_blocks(console, main_table(results))
@@ -245,7 +268,7 @@ def print_audit(console: Console, found: Audit) -> None:
     console.print(AUDIT_LEGEND, style="dim", markup=False)
 
 
-def methods() -> None:
+def methods() -> dict[str, Any]:
     """List the methods: what each needs, what it costs, where it comes from."""
     rows = [
         (
@@ -262,3 +285,12 @@ def methods() -> None:
     table = _table((*heads, "source"), rows, justify="left", overflow="fold")
     console.print(table)
     console.print(METHODS_LEGEND, style="dim", markup=False)
+    plain = ("title", "label", "kind", "reads", "cost", "source", "weighs")
+    return {
+        "methods": {
+            name: {field: getattr(card, field) for field in plain}
+            | {"models": [m.name for m in MODALITIES if set(card.roles) <= m.roles]}
+            for name, card in METHODS.items()
+        },
+        "weightings": {n: {"title": c.title} for n, c in WEIGHTINGS.items()},
+    }

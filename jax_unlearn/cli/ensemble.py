@@ -43,7 +43,7 @@ def ensemble(
     join: tuple[Path, ...] = (),
     out: Path = Path("runs/ensemble"),
     save_every: float = SECONDS,
-) -> None:
+) -> dict[str, Any]:
     """Train, unlearn and audit many models of one request; go on where it stopped.
 
     A job array makes them in parts: `--part 1/8` to `--part 8/8`, at once or one after
@@ -101,8 +101,7 @@ def ensemble(
         options = {"chunk": chunk, "how": how, "save_every": save_every, "part": share}
         found = made(console, *at, out, count=models, methods=own, **options)
     if share is None:
-        conclude(console, *at, out, found, resamples=resamples)
-        return
+        return conclude(console, *at, out, found, resamples=resamples)
     words = asked_words("part", "join")
     complete = Complete(share.parts, models, chunk, how, list(chosen), words)
     keep(out, share, complete)
@@ -112,6 +111,7 @@ def ensemble(
         f"part {share}: models {mine[0]} to {mine[-1]} of {models} are in {out}; when "
         f"all parts are made, audit them by: {complete.call('--join', out)}",
     )
+    return {"out": str(out), "part": str(share), "models": list(mine)}
 
 
 def _planned(source: Source, run: Path | None) -> tuple[Plan, Dataset]:
@@ -143,11 +143,11 @@ def audited(
     models: int,
     resamples: int = 20,
     **options: Any,
-) -> None:
+) -> dict[str, Any]:
     """Make models for a plan's first seed as `ensemble` does, audit them, and tell."""
     options |= {"methods": {name: plan.methods[name] for name in methods}}
     found = made(console, plan, dataset, out, count=models, **options)
-    conclude(console, plan, dataset, out, found, resamples=resamples)
+    return conclude(console, plan, dataset, out, found, resamples=resamples)
 
 
 def made(
@@ -190,7 +190,7 @@ def conclude(
     made: Ensembles,
     *,
     resamples: int,
-) -> None:
+) -> dict[str, Any]:
     """Audit models that were made; write outputs, results and report, and tell."""
     models = len(next(iter(made.logits[RETRAIN].values())))
     with status(console, "auditing"):
@@ -209,3 +209,4 @@ def conclude(
     page = reports.write(results, out / "report.html", overwrite=True)
     print_audit(console, found)
     say(console, f"outputs: {file}\nreport: {page}")
+    return {"out": str(out), **results}

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import tyro
@@ -29,7 +29,7 @@ def demo(
     overwrite: bool = False,
     resume: bool = False,
     save_every: float = SECONDS,
-) -> None:
+) -> dict[str, Any]:
     """Forget a long-tailed request on digits with ten methods; compare with retraining.
 
     Args:
@@ -61,6 +61,7 @@ def demo(
     consoles.print_results(console, results)
     consoles.print_legend(console)
     consoles.say(console, f"report: {page}")
+    return {"out": str(folder), **results}
 
 
 def tune(
@@ -75,7 +76,7 @@ def tune(
     folder: Path | None = None,
     out: Path = Path("settings.json"),
     overwrite: bool = False,
-) -> None:
+) -> dict[str, Any]:
     """Search the settings of a method on your data, by the distance from Retrain.
 
     On each seed a model is trained as the checkpoint's was, one without a request
@@ -132,6 +133,7 @@ def tune(
             show(f"best of {found['trials']}: {label}, {chosen}")
     write_atomic(out, text_of(found), overwrite=overwrite)
     print(f"wrote {out}")
+    return {"out": str(out), **found}
 
 
 def recipe(
@@ -146,7 +148,7 @@ def recipe(
     rivals: str | None = None,
     show: Annotated[bool, tyro.conf.arg(name="list")] = False,
     table: bool = False,
-) -> None:
+) -> dict[str, Any]:
     """Run a recipe, or go on with it: what its folder holds is not made again.
 
     Args:
@@ -168,7 +170,8 @@ def recipe(
       table: write the pages of all stored results to the folder OUT (default results)
         instead, their figures beside them.
     """
-    screen = screen_of(consoles.open_console())
+    shown: list[Results] = []
+    screen = screen_of(consoles.open_console(), shown)
     asked = Asked(screen, data, out, seeds, parts, classes, tune or None)
     asked = asked._replace(minutes=minutes, rivals=rivals)
     known = {one.name: one for one in RECIPES}
@@ -178,24 +181,31 @@ def recipe(
                 raise InputError(
                     f"{option}={value}: --table has no such option; leave it out"
                 )
-        for path in pages.write(RECIPES, out or Path("results")):
+        written = pages.write(RECIPES, out or Path("results"))
+        for path in written:
             screen.say(f"wrote {path}")
-    elif name is None or show:
+        return {"pages": [str(path) for path in written]}
+    if name is None or show:
         wide = max(len(one.name) for one in RECIPES)
         screen.say(f"{'recipe':<{wide}} {'2 cores':<8} {'accelerator':<13} what")
         for one in RECIPES:
             costs = f"{one.cpu:<8} {one.accelerator:<13}"
             screen.say(f"{one.name:<{wide}} {costs} {one.what}")
-    elif name not in known:
+        fields = ("name", "what", "cpu", "accelerator")
+        listed = [{field: getattr(one, field) for field in fields} for one in RECIPES]
+        return {"recipes": listed}
+    if name not in known:
         raise unknown_name("recipe", name, known)
-    else:
-        known[name].run(asked)
+    known[name].run(asked)
+    return {"out": str(out or Path("runs") / name), "results": shown}
 
 
-def screen_of(console: Console) -> Screen:
-    """Return what shows on a console how a recipe goes."""
+def screen_of(console: Console, shown: list[Results] | None = None) -> Screen:
+    """Return what shows on a console how a recipe goes; what is shown is kept too."""
+    kept = [] if shown is None else shown
 
     def show(found: Sequence[Results]) -> None:
+        kept.extend(found)
         drawn = [results.get("kind") == "generation" for results in found]
         for results, images in zip(found, drawn, strict=True):
             console.print(results["plan"]["title"], style="bold", markup=False)

@@ -151,6 +151,36 @@ def partial_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.partial")
 
 
+def replacement_of(path: Path, *, goes_on: bool) -> Path:
+    """Return where what is to replace a checkpoint is made; the path if there is none.
+
+    What an earlier try left there is removed, unless this one goes on with it.
+    """
+    if not path.exists():
+        if not goes_on:
+            shutil.rmtree(partial_of(path), ignore_errors=True)
+        return path
+    if not (path / "record.json").is_file():
+        raise InputError(
+            f"out={path} is no checkpoint (no record.json): it is not overwritten; "
+            "choose another --out"
+        )
+    place = path.with_name(f"{path.name}.new")
+    if not goes_on:
+        for left in (place, partial_of(place)):
+            shutil.rmtree(left, ignore_errors=True)
+    return place
+
+
+def replace_folder(old: Path, new: Path) -> None:
+    """Put a folder in the place of another, which stays until then."""
+    aside = old.with_name(f"{old.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(old, aside)
+    os.replace(new, old)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def together(path: Path) -> list[int]:
     """Return the numbers of what was being made together, to stand at a path and on."""
     file = partial_of(path) / NUMBERS

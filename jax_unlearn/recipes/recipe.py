@@ -58,7 +58,7 @@ class Screen(NamedTuple):
     progress: Callable[[int], AbstractContextManager[Progress]]  # of so many phases
     say: Callable[[str], None]  # prints a line
     show: Callable[[Sequence[Results]], None]  # prints the tables of some results
-    ensembles: Callable[..., None]  # audits many models of `(plan, dataset, out)`
+    ensembles: Callable[..., Any]  # audits many models of `(plan, dataset, out)`
 
 
 class Asked(NamedTuple):
