@@ -25,6 +25,9 @@ from jax_unlearn.adapters import from_haiku as from_haiku
 from jax_unlearn.adapters import from_linen as from_linen
 from jax_unlearn.adapters import from_nnx as from_nnx
 from jax_unlearn.adapters import from_stateless as from_stateless
+from jax_unlearn.adapters import two_classes as two_classes
+from jax_unlearn.adapters import with_outputs as with_outputs
+from jax_unlearn.contracts import check_batch as check_batch
 from jax_unlearn.drivers import checkpoint as checkpoint
 from jax_unlearn.drivers import guards as guards
 from jax_unlearn.drivers import memory as memory

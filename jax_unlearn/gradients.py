@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from jax_unlearn import programs
+from jax_unlearn.contracts import counted as counted
+from jax_unlearn.contracts import check_form, usable
 from jax_unlearn.errors import InputError
 from jax_unlearn.leaves import divided
 from jax_unlearn.meta import MetaGradInfo as MetaGradInfo
@@ -127,15 +129,6 @@ def _cotangent(losses, aux, weights_fn, where):
     return cotangent, WeightedGradInfo(losses, weights, aux, carry)
 
 
-def counted(batch: Batch) -> Array:
-    """Return which samples of a batch count, `bool[B]`: all without a mask.
-
-    >>> counted(Batch(jnp.zeros(2), jnp.array([0, 1]))).tolist()
-    [True, True]
-    """
-    return jnp.ones(len(batch.labels), bool) if batch.mask is None else batch.mask
-
-
 def mean_loss(losses: Array, mask: Array | None) -> Array:
     """Return the mean of the counted losses, 0 if none counts.
 
@@ -172,23 +165,33 @@ def over_batches(summed: Callable[..., Any]) -> Callable[..., PyTree]:
 
     Compiled once per shape of batch; batch i uses `fold_in(key, i)`.
     """
-    summed = programs.jit(summed)
+
+    @programs.jit
+    def parts(params, model_state, batch, key):
+        return summed(params, model_state, usable(batch), key)
 
     def mean(params, model_state, batches, key):
         total, count = None, 0
         for number, batch in enumerate(batches):
+            check_form(batch)
             own = jax.random.fold_in(key, number)
-            new, size = summed(params, model_state, batch, own)
+            new, size = parts(params, model_state, batch, own)
             total = new if total is None else _add(total, new)
             count = count + size
         if total is None:
             raise InputError("batches is empty: give at least one batch")
+        if not all(map(bool, jax.tree.leaves(_finite(total)))):
+            raise InputError(
+                "the gradients over the batches are not finite: check inputs and "
+                "labels by ju.check_batch(batch, num_classes=K), and the parameters"
+            )
         return _scale(1.0 / max(int(count), 1), total)
 
     return mean
 
 
 _add, _scale = jax.jit(optax.tree.add), jax.jit(optax.tree.scale)
+_finite = jax.jit(lambda tree: jax.tree.map(lambda x: jnp.isfinite(x).all(), tree))
 
 
 def minimise(

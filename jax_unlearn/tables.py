@@ -10,14 +10,20 @@ __all__ = ["NO_CLASS", "check_table", "look_up", "row_ids"]
 NO_CLASS = 2**31 - 1  # no network has it: its cross-entropy is NaN
 
 
-def look_up(table: Array, index: Array) -> Array:
-    """Return the rows of samples; an id outside gives NaN, or the class `NO_CLASS`."""
+def look_up(table: Array, index: Array, where: Array | None = None) -> Array:
+    """Return the rows of samples; an id outside gives NaN, or the class `NO_CLASS`.
+
+    Rows that `where`, `bool[B]`, does not mark are 0.
+    """
     # plain indexing would silently take the last row; of a NaN the driver tells
     floating = jnp.issubdtype(table.dtype, jnp.floating)
     fill = jnp.nan if floating else NO_CLASS
-    return table.at[index].get(
+    rows = table.at[index].get(
         mode="fill", fill_value=fill, wrap_negative_indices=False
     )
+    if where is None:
+        return rows
+    return jnp.where(jnp.expand_dims(where, range(1, rows.ndim)), rows, 0)
 
 
 def row_ids(index: Array | None, user: str, instead: str = "") -> Array:

@@ -17,6 +17,8 @@ How a network is told the mode: an argument of its call named `train`, `training
 """
 
 from jax_unlearn.adapters.common import from_stateless as from_stateless
+from jax_unlearn.adapters.common import two_classes as two_classes
+from jax_unlearn.adapters.common import with_outputs as with_outputs
 from jax_unlearn.adapters.equinox import equinox_variables as equinox_variables
 from jax_unlearn.adapters.equinox import from_equinox as from_equinox
 from jax_unlearn.adapters.flax import from_linen as from_linen

@@ -11,6 +11,7 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
 
 __all__ = ["adapted", "from_stateless", "mode_arguments", "needs_key", "strong"]
+__all__ += ["two_classes", "with_outputs"]
 
 _TRAIN = ("train", "training", "is_training")
 _EVALUATE = ("deterministic", "use_running_average", "inference")
@@ -64,6 +65,37 @@ def from_stateless(
         return apply(params, inputs), model_state
 
     return adapted(lambda key, inputs: (init(key, inputs), ()), call)
+
+
+def with_outputs(model: Model, function: Callable[[PyTree], PyTree]) -> Model:
+    """Return the model whose outputs pass through a function, logits in the end.
+
+    For networks that give a dict or a tuple, of which objectives want the logits.
+
+    >>> import jax_unlearn as ju
+    >>> pair = ju.from_stateless(lambda key, x: 2.0, lambda w, x: {"logits": w * x})
+    >>> model = with_outputs(pair, lambda outputs: outputs["logits"])
+    >>> print(model.apply(2.0, (), jnp.ones((1, 2)), train=False)[0])
+    [[2. 2.]]
+    """
+
+    def apply(params, model_state, inputs, *, train, key=None):
+        outputs, state = model.apply(params, model_state, inputs, train=train, key=key)
+        return function(outputs), state
+
+    return Model(model.init, apply)
+
+
+def two_classes(logit: Array) -> Array:
+    """Return logits `[B, 2]` of the classes 0 and 1: 0 and one sigmoid logit.
+
+    The logit is `[B]` or `[B, 1]`; softmax of the pair is its sigmoid.
+
+    >>> two_classes(jnp.array([3.0])).tolist()
+    [[0.0, 3.0]]
+    """
+    column = logit.reshape(logit.shape[0], 1)
+    return jnp.concatenate([jnp.zeros_like(column), column], axis=1)
 
 
 def strong(tree: PyTree) -> PyTree:

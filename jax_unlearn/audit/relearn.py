@@ -13,10 +13,11 @@ import optax
 from jax_unlearn import _validate, programs
 from jax_unlearn.audit import _checks
 from jax_unlearn.audit.robustness import pieces, true_labels
+from jax_unlearn.contracts import forward_pass
 from jax_unlearn.drivers.loop import run
 from jax_unlearn.errors import InputError, NonFiniteError
-from jax_unlearn.losses import cross_entropy
 from jax_unlearn.methods.finetune import finetune
+from jax_unlearn.objectives.base import task_loss
 from jax_unlearn.types import Array, Batch, Model, ModelState, Params, UnlearnBatch
 
 __all__ = ["Relearn", "relearn_steps"]
@@ -192,5 +193,5 @@ def _evaluation(model: Model, variables: tuple[Params, ModelState], samples: Bat
 
 @programs.jit(static_argnums=0)
 def _losses(apply, variables, batch):
-    outputs, _ = apply(*variables, batch.inputs, train=False)
-    return cross_entropy(outputs, batch.labels)
+    outputs, _ = forward_pass(apply, *variables, batch.inputs, train=False)
+    return task_loss(outputs, batch)

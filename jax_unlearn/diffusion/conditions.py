@@ -33,8 +33,13 @@ def conditioned(batch: Batch) -> tuple[Array, Array]:
     """
     if isinstance(batch.inputs, tuple):
         images, condition = batch.inputs
-        return images, condition
-    return batch.inputs, batch.labels
+    else:
+        images, condition = batch.inputs, batch.labels
+    integers = jnp.issubdtype(condition.dtype, jnp.integer)
+    if batch.mask is not None and integers:  # padding may hold what no network knows
+        counts = jnp.expand_dims(jnp.asarray(batch.mask), range(1, condition.ndim))
+        condition = jnp.where(counts, condition, jnp.zeros((), condition.dtype))
+    return images, condition
 
 
 def random_other(num_classes: int) -> Replace:

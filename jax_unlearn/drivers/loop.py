@@ -2,12 +2,15 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jax_unlearn import programs, types
+from jax_unlearn.contracts import check_form, forward_pass
 from jax_unlearn.drivers import sharding
 from jax_unlearn.drivers.stacking import copied, form
 from jax_unlearn.errors import InputError, NonFiniteError
@@ -91,7 +94,7 @@ def run(
         losses.clear()
         labels.clear()
 
-    for group in _chunks(batches, chunk):
+    for group in _chunks(map(_formed, batches), chunk):
         if len(group) == 1:
             state, info, loss = _step(step, state, frozen, group[0], key)
         else:
@@ -136,6 +139,7 @@ def scan_steps(
     >>> print(state.step, infos.forget_loss.shape)
     3 (3,)
     """
+    check_form(jax.tree.map(_first, batches))
     rest, frozen = apart(state)  # not carried: a loop would hold it twice
 
     def body(rest: UnlearnState, batch: UnlearnBatch):
@@ -194,6 +198,18 @@ def _chunks(batches: Iterable[UnlearnBatch], size: int) -> Iterator[list[Unlearn
             yield group
 
 
+def _formed(batch: UnlearnBatch) -> UnlearnBatch:
+    """Return the batch, if its form is right: on the host the message is ours."""
+    check_form(batch)
+    return batch
+
+
+def _first(leaf: Any) -> Any:
+    """Return the form of a leaf of the first step, or a leaf that has no steps."""
+    shape = getattr(leaf, "shape", None)
+    return SimpleNamespace(shape=shape[1:], dtype=leaf.dtype) if shape else leaf
+
+
 def _classes(labels: Sequence[types.Array]) -> str:
     """Say which classes a step had: one that the model lacks has no loss."""
     known = [part for part in labels if jnp.issubdtype(part.dtype, jnp.integer)]
@@ -223,4 +239,4 @@ def _watched(state, info):
 
 @programs.jit(static_argnums=0)
 def _forward(apply, params, model_state, inputs):
-    return apply(params, model_state, inputs, train=False)[0]
+    return forward_pass(apply, params, model_state, inputs, train=False)[0]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jax_unlearn import _validate, harmonize
+from jax_unlearn.contracts import forward_pass
 from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import counted, mean_loss, uniform_weights, weighted_grad
 from jax_unlearn.methods.step import (
@@ -167,8 +168,9 @@ def _merged(losses, weigher: Weigher, state, batch, *, key: Array) -> Pass:
     inputs = jax.tree.map(_join, pair[0].inputs, pair[1].inputs)
 
     def losses_fn(params):
-        outputs, model_state = forget.model.apply(
-            params, state.model_state, inputs, train=forget.train, key=apply_key
+        at, mode = (params, state.model_state), {"train": forget.train}
+        outputs, model_state = forward_pass(
+            forget.model.apply, *at, inputs, key=apply_key, **mode
         )
         first, second = (
             jax.tree.map(lambda leaf, own=own: _part(leaf, sizes)[own], outputs)

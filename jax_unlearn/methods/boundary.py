@@ -10,9 +10,11 @@ import optax
 
 from jax_unlearn import _validate, losses, objectives
 from jax_unlearn.cards import Card, Job, Lab, Options, Positive
+from jax_unlearn.contracts import forward_pass
 from jax_unlearn.data import as_floats
 from jax_unlearn.errors import InputError
 from jax_unlearn.methods.assemble import assemble
+from jax_unlearn.objectives.base import task_loss
 from jax_unlearn.objectives.boundary import fixed_label
 from jax_unlearn.types import Array, Aux, Model, PyTree, Unlearner, Weighting
 
@@ -126,16 +128,16 @@ def boundary_expand(
     def shadow(params, model_state, batch, key):
         """Return the losses towards the extra class."""
         read = (params["network"], model_state, batch.inputs)
-        logits, model_state = model.apply(*read, train=train, key=key)
-        hidden, _ = features.apply(*read, train=train, key=key)
+        mode = {"train": train, "key": key}
+        logits, model_state = forward_pass(model.apply, *read, **mode)
+        hidden, _ = forward_pass(features.apply, *read, **mode)
         _check_size("the model", logits, "num_classes", num_classes)
         _check_size("features", hidden, "width", width)
         neuron = params["neuron"]
         extra = hidden.astype(jnp.float32) @ neuron["kernel"] + neuron["bias"]
         wide = jnp.concatenate([logits.astype(jnp.float32), extra[:, None]], axis=1)
         towards = jnp.full(batch.labels.shape, num_classes, jnp.int32)
-        task_losses = losses.cross_entropy(logits, batch.labels)
-        aux = Aux(logits, task_losses, model_state)
+        aux = Aux(logits, task_loss(logits, batch), model_state)
         return losses.cross_entropy(wide, towards), aux
 
     inner = assemble(

@@ -10,6 +10,7 @@ import optax
 
 from jax_unlearn import _validate, masks, objectives, weights
 from jax_unlearn.cards import Card, Count, Job, Lab, NotNegative, Options, Positive
+from jax_unlearn.contracts import usable
 from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import mean_loss
 from jax_unlearn.leaves import apart, divided, put_back
@@ -177,6 +178,7 @@ def sfron(
         }
 
     def step(state, batch, key):
+        batch = usable(batch)
         if batch.retain is None:
             raise InputError(
                 "sfron reads a retain batch each step; use ju.data.zipped or every_k"

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import optax
 
 from jax_unlearn import _validate
+from jax_unlearn.contracts import forward_pass, usable
 from jax_unlearn.gradients import WeightedGradInfo, weighted_grad
 from jax_unlearn.leaves import divided
-from jax_unlearn.losses import cross_entropy
-from jax_unlearn.objectives.base import Objective
+from jax_unlearn.objectives.base import Objective, task_loss
 from jax_unlearn.types import (
     Array,
     Aux,
@@ -72,6 +72,7 @@ def stepping(
         )
 
     def step(state, batch, key):
+        batch = usable(batch)
         found = passed(state, batch, key)
         # Of those that ask for it, such as a plateau's: the loss as it was looked at.
         value = jnp.float32(found.forget_loss + found.retain_loss)
@@ -134,8 +135,9 @@ def weights_of(
             key = jax.random.fold_in(jax.random.key(0), state.step)
             _, aux = loss._replace(train=False)(*at, other, key)
             return Sample(aux.task_losses, aux.outputs, *other[1:])
-        outputs, _ = weigher.model.apply(*at, other.inputs, train=False)
-        return Sample(cross_entropy(outputs, other.labels), outputs, *other[1:])
+        apply = weigher.model.apply
+        outputs, _ = forward_pass(apply, *at, other.inputs, train=False)
+        return Sample(task_loss(outputs, other), outputs, *other[1:])
 
     def weights_fn(losses, aux):
         del losses

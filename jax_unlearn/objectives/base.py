@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from jax_unlearn.contracts import counted, forward_pass, usable
 from jax_unlearn.errors import InputError
-from jax_unlearn.gradients import counted
 from jax_unlearn.losses import cross_entropy
 from jax_unlearn.tables import NO_CLASS
 from jax_unlearn.types import Array, Aux, Batch, Model, ModelState, Params, PyTree
@@ -43,10 +43,11 @@ class Objective(NamedTuple):
         self, params: Params, model_state: ModelState, batch: Batch, key: Array
     ) -> tuple[PyTree, ModelState]:
         """Return (outputs [B, ...], the next model state) of the batch."""
+        batch = usable(batch)
         if self.forward is not None:
             return self.forward(self, (params, model_state), batch, key)
-        mode = {"train": self.train, "key": key}
-        return self.model.apply(params, model_state, batch.inputs, **mode)
+        at, mode = (params, model_state), {"train": self.train, "key": key}
+        return forward_pass(self.model.apply, *at, batch.inputs, **mode)
 
     def __call__(
         self, params: Params, model_state: ModelState, batch: Batch, key: Array
@@ -76,7 +77,8 @@ def on_logits(
     """Return the objective of a loss on logits whose task stays the true label."""
 
     def output_loss(outputs, batch, key, data):
-        task_losses = task_loss(outputs, batch)
+        task_losses, labels = task_loss(outputs, batch), _classes(outputs, batch)
+        batch = batch._replace(labels=labels)
         return per_sample(loss(outputs, batch, key, data)), task_losses
 
     return Objective(model, output_loss, data, train)
@@ -88,20 +90,44 @@ def per_sample(losses: Array) -> Array:
 
 
 def task_loss(outputs: PyTree, batch: Batch) -> Array:
-    """Return the cross-entropy on the true labels, `f32[B]`; outside 0..K - 1, NaN."""
-    shape, labels = getattr(outputs, "shape", None), batch.labels
-    if not shape or shape[-1] < 2:
-        kind = type(outputs).__name__ if shape is None else f"of shape {shape}"
+    """Return the cross-entropy on the true labels, `f32[B]`; outside 0..K - 1, NaN.
+
+    Raises:
+      InputError: outputs that are not logits, or labels that do not fit them.
+    """
+    _check_logits(outputs, batch.labels)
+    return per_sample(cross_entropy(outputs, _classes(outputs, batch)))
+
+
+def _classes(outputs: Array, batch: Batch) -> Array:
+    """Return the labels; `NO_CLASS` where a sample that counts has no class."""
+    # A negative label would count from the last class; padding may hold any.
+    labels = batch.labels
+    counts = jnp.expand_dims(counted(batch), range(1, labels.ndim))
+    valid = (labels >= 0) & (labels < outputs.shape[-1])
+    instead = jnp.where(counts, NO_CLASS, 0).astype(labels.dtype)
+    return jnp.where(valid, labels, jnp.broadcast_to(instead, labels.shape))
+
+
+def _check_logits(outputs: PyTree, labels: Array) -> None:
+    """Refuse what is not logits `[..., K]` of integer labels `[...]`."""
+    shape, dtype = getattr(outputs, "shape", None), getattr(outputs, "dtype", None)
+    wanted = "give logits [B, K], one column a class"
+    if shape is None:
         raise InputError(
-            f"the model's outputs are {kind}: give logits [B, K], one column a class "
-            "(for one sigmoid logit z: 0 and z)"
+            f"the model's outputs are {type(outputs).__name__}: {wanted}; pick them by "
+            "ju.with_outputs(model, lambda outputs: outputs[...])"
         )
-    if jnp.shape(labels) != shape[:-1] or not jnp.issubdtype(labels.dtype, jnp.integer):
+    if not shape or shape[-1] < 2 or shape == jnp.shape(labels) != ():
+        raise InputError(
+            f"the model's outputs are of shape {shape}: {wanted} (for one sigmoid "
+            "logit z: 0 and z, ju.with_outputs(model, ju.two_classes))"
+        )
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise InputError(f"the model's outputs are of type {dtype}: {wanted}, floats")
+    integers = jnp.issubdtype(labels.dtype, jnp.integer)
+    if jnp.shape(labels) != shape[:-1] or not integers:
         raise InputError(
             f"labels of shape {jnp.shape(labels)} and type {labels.dtype} do not fit "
             f"logits of shape {shape}: give classes as integers of shape {shape[:-1]}"
         )
-    # A negative label would count from the last class; padding may hold any.
-    counts = jnp.expand_dims(counted(batch), range(1, labels.ndim))
-    wrong = (labels < 0) & jnp.broadcast_to(counts, labels.shape)
-    return per_sample(cross_entropy(outputs, jnp.where(wrong, NO_CLASS, labels)))

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_unlearn import _validate, losses
+from jax_unlearn.contracts import counted, forward_pass
 from jax_unlearn.errors import InputError
 from jax_unlearn.objectives.base import Objective, on_logits
 from jax_unlearn.tables import look_up, row_ids
@@ -53,14 +54,16 @@ def boundary_labels(
             )
 
     def total(inputs: PyTree) -> Array:
-        logits, _ = model.apply(params, model_state, inputs, train=False)
+        at = params, model_state
+        logits, _ = forward_pass(model.apply, *at, inputs, train=False)
         return jnp.sum(losses.cross_entropy(logits, labels))
 
     def move(x: Array, gradient: Array) -> Array:
         return x + jnp.asarray(bound, x.dtype) * jnp.sign(gradient).astype(x.dtype)
 
     neighbours = jax.tree.map(move, inputs, jax.grad(total)(inputs))
-    logits, _ = model.apply(params, model_state, neighbours, train=False)
+    at = params, model_state
+    logits, _ = forward_pass(model.apply, *at, neighbours, train=False)
     if logits.shape[-1] < 2:
         raise InputError(
             f"the model has {logits.shape[-1]} outputs: a wrong class needs 2 or more"
@@ -97,6 +100,7 @@ def fixed_label(model: Model, table: Array) -> Objective:
     def loss(logits, batch, key, data):
         del key
         index = row_ids(batch.index, "fixed labels need")
-        return losses.cross_entropy(logits, look_up(data, index))
+        labels = look_up(data, index, counted(batch))
+        return losses.cross_entropy(logits, labels)
 
     return on_logits(model, loss, table.astype(jnp.int32))

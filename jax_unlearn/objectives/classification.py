@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from jax_unlearn import _validate, losses
+from jax_unlearn.contracts import counted, forward_pass, usable
 from jax_unlearn.membership.attacks import Attack, AttackParams, nonmember_loss
 from jax_unlearn.objectives.base import Objective, on_logits, task_loss
-from jax_unlearn.tables import check_table, look_up, row_ids
+from jax_unlearn.tables import NO_CLASS, check_table, look_up, row_ids
 from jax_unlearn.types import Array, Batch, Model, ModelState, Params
 
 __all__ = ["ascent", "descent", "distill", "draw_labels", "imitate", "nonmember"]
@@ -120,7 +121,10 @@ def random_label(
             needed = "fixed random labels need", " or use redraw=True"
             index = row_ids(batch.index, *needed)
             keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(data, index)
-        return losses.cross_entropy(logits, draw(keys, batch.labels))
+        # a sample whose own label is no class has no other one either
+        known = batch.labels != NO_CLASS
+        drawn = jnp.where(known, draw(keys, batch.labels), NO_CLASS)
+        return losses.cross_entropy(logits, drawn)
 
     return on_logits(model, loss, () if redraw else jax.random.key(seed))
 
@@ -153,7 +157,9 @@ def distill(
     def loss(logits, batch, key, data):
         del key
         params, model_state = data
-        teacher, _ = model.apply(params, model_state, batch.inputs, train=False)
+        inputs = usable(batch).inputs
+        at = params, model_state
+        teacher, _ = forward_pass(model.apply, *at, inputs, train=False)
         return losses.distillation(logits, teacher, temperature=temperature)
 
     return on_logits(model, loss, (teacher_params, teacher_state))
@@ -252,7 +258,8 @@ def transport(model: Model, targets: Array) -> Objective:
     def loss(logits, batch: Batch, key, data):
         del key
         index = row_ids(batch.index, "target tables need")
-        return losses.soft_cross_entropy(logits, look_up(data, index))
+        targets = look_up(data, index, counted(batch))
+        return losses.soft_cross_entropy(logits, targets)
 
     return on_logits(model, loss, table)
 

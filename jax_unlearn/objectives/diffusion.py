@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
 from jax_unlearn import _validate
+from jax_unlearn.contracts import forward_pass
 from jax_unlearn.diffusion.conditions import Replace, drop_condition, like
 from jax_unlearn.diffusion.denoising import Noised, noised, scaled, squared_error
 from jax_unlearn.diffusion.process import Process
@@ -309,14 +310,14 @@ def _forward(
         if corrupted is not None:
             seen = corrupted(seen, drop_key)
         apply: Any = objective.model.apply
-        prediction, new_state = apply(
-            params, model_state, seen.inputs, train=objective.train, key=apply_key
-        )
+        mode = {"train": objective.train, "key": apply_key}
+        at = params, model_state
+        prediction, new_state = forward_pass(apply, *at, seen.inputs, **mode)
 
         def predict(condition):
             inputs = (*seen.inputs[:2], condition)
-            mode = {"train": objective.train, "key": apply_key}
-            other, _ = apply(jax.lax.stop_gradient(params), model_state, inputs, **mode)
+            at = jax.lax.stop_gradient(params), model_state
+            other, _ = forward_pass(apply, *at, inputs, **mode)
             return jax.lax.stop_gradient(other)
 
         errors = squared_error(prediction, seen.target)
@@ -332,7 +333,7 @@ def _forward(
 
 def _frozen(objective: Objective, seen: Noised, condition: Array) -> Array:
     """Return the prediction of the teacher, in eval mode, detached."""
-    params, model_state = objective.data[1]
     inputs = (*seen.inputs[:2], condition)
-    prediction, _ = objective.model.apply(params, model_state, inputs, train=False)
+    teacher = objective.data[1]
+    prediction, _ = forward_pass(objective.model.apply, *teacher, inputs, train=False)
     return jax.lax.stop_gradient(prediction)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_unlearn.errors import InputError
+from jax_unlearn.tables import NO_CLASS
 from jax_unlearn.types import Array
 from jax_unlearn.zoo import layers
 
@@ -284,7 +285,9 @@ class UNet(nnx.Module):
         embedding = self.time1(timestep_embedding(timesteps, self.width))
         embedding = self.time2(nnx.silu(embedding))
         if self.reads_class:
-            embedding = embedding + self.classes(condition).astype(embedding.dtype)
+            # a negative class would be counted from the null condition
+            known = jnp.where(condition < 0, NO_CLASS, condition)
+            embedding = embedding + self.classes(known).astype(embedding.dtype)
         context = condition if self.reads_tokens else None
 
         def through(name: str, y: Array) -> Array:
