@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from jax_unlearn import programs
-from jax_unlearn.contracts import counted as counted
 from jax_unlearn.contracts import check_form, usable
+from jax_unlearn.contracts import counted as counted
 from jax_unlearn.errors import InputError
 from jax_unlearn.leaves import divided
 from jax_unlearn.meta import MetaGradInfo as MetaGradInfo

@@ -18,12 +18,17 @@ __all__ += ["true_class_probability"]
 def cross_entropy(logits: Array, labels: Array) -> Array:
     """Return ℓ = −log softmax(logits)_y `f32[...]`, whatever the logits' dtype.
 
+    A label outside 0..K − 1 has the loss NaN, and so have its gradients.
+
     >>> cross_entropy(jnp.zeros((1, 4)), jnp.array([2])).tolist()  # log 4
     [1.3863]
     """
-    return optax.softmax_cross_entropy_with_integer_labels(
-        logits.astype(jnp.float32), labels
+    known = (labels >= 0) & (labels < logits.shape[-1])
+    loss = optax.softmax_cross_entropy_with_integer_labels(
+        logits.astype(jnp.float32), jnp.where(known, labels, 0)
     )
+    # a factor, for a choice would give an unknown label the gradient 0
+    return loss * jnp.where(known, jnp.float32(1), jnp.float32(jnp.nan))
 
 
 def true_class_probability(logits: Array, labels: Array) -> Array:

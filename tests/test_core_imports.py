@@ -57,6 +57,8 @@ ALLOWED = {"jax", "optax", "chex", "numpy"}
 INSIDE = {
     "_validate",
     "cards",
+    "contracts",
+    "optimizers",
     "data",
     "diffusion",
     "types",

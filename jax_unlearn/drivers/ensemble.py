@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jax_unlearn import programs, types
+from jax_unlearn.contracts import check_form
 from jax_unlearn.drivers.sharding import automatic
 from jax_unlearn.drivers.stacking import copied
 from jax_unlearn.drivers.stacking import models_in as models_in
@@ -223,6 +224,8 @@ def _steps(
                 f"schedule {batches.index(None)} has {step} steps, others have more; "
                 "give schedules of one length"
             )
+        for batch in batches:
+            check_form(batch)
         yield batches
 
 

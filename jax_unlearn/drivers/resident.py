@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_unlearn import programs
+from jax_unlearn.contracts import check_form
 from jax_unlearn.data.batches import Schedule, without_inputs
 from jax_unlearn.data.checks import positive_integer
 from jax_unlearn.data.sources import Examples
@@ -81,6 +82,10 @@ def place(examples: Examples) -> Examples:
     >>> place(Examples(np.zeros((2, 1), np.uint8), np.arange(2))).labels.dtype
     dtype('int32')
     """
+    labels = np.asarray(examples.labels)
+    check_form(Batch(examples.inputs, labels))  # type: ignore
+    if labels.dtype.kind not in "iu":
+        raise InputError(f"labels of type {labels.dtype} must be integers, classes")
     inputs = jax.tree.map(jnp.asarray, examples.inputs)
     return Examples(inputs, jnp.asarray(examples.labels, jnp.int32))  # type: ignore
 

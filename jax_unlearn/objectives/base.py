@@ -123,7 +123,7 @@ def _check_logits(outputs: PyTree, labels: Array) -> None:
             f"the model's outputs are of shape {shape}: {wanted} (for one sigmoid "
             "logit z: 0 and z, ju.with_outputs(model, ju.two_classes))"
         )
-    if not jnp.issubdtype(dtype, jnp.floating):
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         raise InputError(f"the model's outputs are of type {dtype}: {wanted}, floats")
     integers = jnp.issubdtype(labels.dtype, jnp.integer)
     if jnp.shape(labels) != shape[:-1] or not integers:

@@ -334,6 +334,7 @@ def _forward(
 def _frozen(objective: Objective, seen: Noised, condition: Array) -> Array:
     """Return the prediction of the teacher, in eval mode, detached."""
     inputs = (*seen.inputs[:2], condition)
-    teacher = objective.data[1]
-    prediction, _ = forward_pass(objective.model.apply, *teacher, inputs, train=False)
+    params, model_state = objective.data[1]
+    apply, at = objective.model.apply, (params, model_state)
+    prediction, _ = forward_pass(apply, *at, inputs, train=False)
     return jax.lax.stop_gradient(prediction)
