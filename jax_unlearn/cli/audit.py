@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,17 @@ from jax_unlearn.data import digest, write_atomic
 from jax_unlearn.errors import InputError, check_seed
 from jax_unlearn.lab.arrays import load_outputs
 from jax_unlearn.lab.catalog import load
-from jax_unlearn.lab.modalities.classification.figures import PROBES, Table, probe
+from jax_unlearn.lab.modalities.classification.beside import (
+    FEWEST,
+    against_unseen,
+    beside_retrains,
+)
+from jax_unlearn.lab.modalities.classification.figures import (
+    PROBES,
+    Table,
+    outputs_of,
+    probe,
+)
 from jax_unlearn.lab.modalities.classification.networks import Training
 from jax_unlearn.lab.modalities.diffusion.figures import ImageTable
 from jax_unlearn.lab.modalities.diffusion.networks import sampler_of
@@ -40,6 +50,7 @@ class Models(NamedTuple):
     named: Asked
     rows: dict[str, Stored]
     labels: dict[str, str]
+    more: list[Stored]  # Retrains beside the target and the null
 
     def measure(self, table: Any, seed: int, *, noted: bool = False) -> None:
         """Add all to a table, with what their records note if asked to."""
@@ -54,13 +65,23 @@ class Models(NamedTuple):
             given = key, self.labels[key], stored.trained, setting
             table.add(*given, notes if noted else None)
 
+    def beside(self, table: Table, seed: int) -> audits.Audit | dict[str, Any]:
+        """Audit beside three Retrains or more; else beside unseen samples."""
+        given, outputs = (self.subject.dataset, self.request), dict(table.outputs)
+        again = [outputs[key] for key in (RETRAIN, NULL) if key in outputs]
+        again += [outputs_of(self.subject, stored.trained) for stored in self.more]
+        if len(again) < FEWEST:
+            return against_unseen(*given, outputs)
+        models = {k: own for k, own in outputs.items() if k not in (RETRAIN, NULL)}
+        return beside_retrains(*given, models, again, seed=seed)
+
 
 def audit(
     source: DataSource,
     original: Path | None = None,
     forget: str | None = None,
     unlearned: tuple[Path, ...] = (),
-    retrained: Path | None = None,
+    retrained: tuple[Path, ...] = (),
     null: Path | None = None,
     probes: tuple[str, ...] = (),
     arrays: Path | None = None,
@@ -83,7 +104,10 @@ def audit(
       original: checkpoint the request was made to.
       forget: ids or class that were to be forgotten, as given to `unlearn`.
       unlearned: checkpoints to audit.
-      retrained: checkpoint of `train --retrain`, the target of every figure.
+      retrained: checkpoints of `train --retrain`, each from another seed: the first is
+        the target of every figure, the second the null, as --null; from three on every
+        figure is audited beside all of them. With fewer, forget samples are compared
+        with unseen ones too.
       null: the same from another seed: how far two retrainings are apart.
       probes: of each checkpoint: "relearn" (steps until the forget set is learned
         again), "robustness" (test accuracy under PGD).
@@ -103,7 +127,7 @@ def audit(
     refuse_existing(out, overwrite=overwrite)
     check_seed(seed)
     if arrays is not None:
-        if unlearned or {original, forget, retrained, null} != {None}:
+        if unlearned or retrained or {original, forget, null} != {None}:
             raise InputError(
                 f"arrays={arrays} and checkpoints: give one or the other to audit"
             )
@@ -120,11 +144,12 @@ def audit(
     for name in probes:
         _validate.one_of("probe", name, PROBES)
     paths = {f"{n}-{path.name}": path for n, path in enumerate(unlearned)}
-    models = _models(source, original, forget, {RETRAIN: retrained, NULL: null} | paths)
+    models = read_models(source, original, forget, paths, retrained, null)
     subject, request = models.subject, models.request
-    table, console = Table(subject), consoles.open_console()
+    table, console = Table(subject, keep=True), consoles.open_console()
     with consoles.status(console, "running the models over the data"):
         models.measure(table, seed)
+        beside = models.beside(table, seed)
         probed = {
             key: probe(subject, stored.trained, request, probes, seed=seed)
             for key, stored in models.rows.items()
@@ -136,11 +161,19 @@ def audit(
     if record := models.named.record:
         told |= {"request": record, "note": said_of(record)}
     found = {**table.summary(), "probes": probed if probes else {}}
+    if isinstance(beside, audits.Audit):
+        found["audit"] = audits.to_record(beside)
+    else:
+        found["unseen"] = beside
     results = {**head(told, dataset), **asked_options(), **found}
     write_atomic(out, to_json(results), overwrite=overwrite)
     consoles.print_results(console, results)
     consoles.print_probes(console, results)
-    consoles.print_legend(console, has_target=retrained is not None)
+    consoles.print_legend(console, has_target=bool(retrained))
+    if isinstance(beside, audits.Audit):
+        consoles.print_audit(console, beside)
+    else:
+        consoles.print_unseen(console, results)
     print(f"wrote {out}")
     return {"out": str(out), **results}
 
@@ -193,13 +226,14 @@ def audit_images(
     page = out.with_suffix(".html")
     for path in (out, page):
         refuse_existing(path, overwrite=overwrite)
-    paths: dict[str, Path | None] = {RETRAIN: retrained, NULL: null}
+    paths: dict[str, Path] = {}
     for path in unlearned:
-        if path.name in (*paths, ORIGINAL):
+        if path.name in (*paths, *LABELS):
             raise InputError(f"unlearned={path}: the name {path.name!r} is taken")
         paths[path.name] = path
     judging = Judging(judge, sampling, per_class, per_class)
-    models = _models(source, original, forget, paths)
+    again = () if retrained is None else (retrained,)
+    models = read_models(source, original, forget, paths, again, null)
     dataset = models.subject.dataset
     if models.named.concept is not None and forget not in dataset.class_names:
         raise InputError(
@@ -235,31 +269,39 @@ def audit_images(
     return {"out": str(out), **results}
 
 
-def _models(
-    source: Source, original: Path, forget: str, paths: Mapping[str, Path | None]
+def read_models(
+    source: Source,
+    original: Path,
+    forget: str,
+    unlearned: Mapping[str, Path],
+    retrained: Sequence[Path] = (),
+    null: Path | None = None,
 ) -> Models:
     """Read the checkpoints of an audit; refuse what does not belong together."""
-    if paths[NULL] is not None and paths[RETRAIN] is None:
+    if null is not None and not retrained:
         raise InputError(
-            f"null={paths[NULL]} needs a Retrain to stand beside: --retrained DIR"
+            f"null={null} needs a Retrain to stand beside: --retrained DIR"
         )
+    again = [*retrained[:1], *([] if null is None else [null]), *retrained[1:]]
     base, subject, request, named = asked(source, original, forget)
-    rows, labels, kind = {}, dict(LABELS), base.modality.name
-    for key, path in paths.items():
-        if path is not None:
-            stored = load_model(path, subject.dataset, modality=kind)
-            rows[key], seen = stored, np.intersect1d(stored.ids, request.forget)
-            labels.setdefault(key, path.name)
-            if key in LABELS and ("unlearning" in stored.record or seen.size):
-                raise InputError(
-                    f"checkpoint {path} is no retraining: it was trained on "
-                    f"{seen.size} of the {len(request.forget)} forget samples or "
-                    "unlearned from a model that was; use `jax-unlearn train "
-                    "--retrain --split FILE`"
-                )
-        if key == NULL:
-            rows[ORIGINAL] = base
-    return Models(subject, request, named, rows, labels)
+    kind, dataset = base.modality.name, subject.dataset
+
+    def read(path: Path) -> Stored:
+        return load_model(path, dataset, modality=kind)
+
+    retrains = [read(path) for path in again]
+    for path, stored in zip(again, retrains, strict=True):
+        seen = np.intersect1d(stored.ids, request.forget)
+        if "unlearning" in stored.record or seen.size:
+            raise InputError(
+                f"checkpoint {path} is no retraining: it was trained on {seen.size} of "
+                f"the {len(request.forget)} forget samples or unlearned from a model "
+                "that was; use `jax-unlearn train --retrain --split FILE`"
+            )
+    rows = dict(zip((RETRAIN, NULL), retrains, strict=False)) | {ORIGINAL: base}
+    rows |= {key: read(path) for key, path in unlearned.items()}
+    labels = LABELS | {key: path.name for key, path in unlearned.items()}
+    return Models(subject, request, named, rows, labels, retrains[2:])
 
 
 def audit_arrays(

@@ -18,6 +18,7 @@ from rich.table import Table as RichTable
 from jax_unlearn.audit import Audit
 from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
 from jax_unlearn.lab.modalities import MODALITIES
+from jax_unlearn.lab.modalities.classification.beside import said_beside
 from jax_unlearn.lab.modalities.classification.figures import PROBES
 from jax_unlearn.report import Cell, Table, generation_table, main_table
 
@@ -243,6 +244,14 @@ def print_legend(console: Console, *, has_target: bool = True) -> None:
         "Avg. Gap and |p − p*| are 0, ToW is 1, for Retrain itself.",
         style="dim",
     )
+
+
+def print_unseen(console: Console, results: dict[str, Any]) -> None:
+    """Print what models make of forget samples beside samples that they never saw."""
+    say(console, "Forget samples beside samples never seen, without any Retrain:")
+    for key in results["unseen"]["models"]:
+        label = results["rows"][key]["label"]
+        say(console, f"  {label} {said_beside(results['unseen'], key)}.")
 
 
 def print_audit(console: Console, found: Audit) -> None:

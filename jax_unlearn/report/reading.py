@@ -156,6 +156,30 @@ class Row(Struct, frozen=True):
         return {name: figure for name, figure in found.items() if figure is not None}
 
 
+class Beside(Struct, frozen=True):
+    """What a model makes of forget samples beside samples that it never saw."""
+
+    auc: Share | None
+    right: schema.Percent | None
+    test: schema.Percent | None
+
+
+class Unseen(Struct, frozen=True):
+    """Forget samples beside unseen ones, or test samples in their place, by model."""
+
+    of: Literal["unseen", "test"]
+    samples: dict[Literal["forget", "unseen"], int]
+    low: Share | None
+    high: Share | None
+    models: dict[str, Beside]
+
+    def __post_init__(self):
+        check_complete(self, samples=("forget", "unseen"))
+        for key, one in self.models.items():
+            chance = one.auc is None or (self.low is not None and self.high is not None)
+            require(chance, f"models.{key}.auc without low and high of chance")
+
+
 class Results(Struct, frozen=True):
     """The results of an experiment, of an audit, or of both."""
 
@@ -164,6 +188,7 @@ class Results(Struct, frozen=True):
     audit: forms.Audit | None = None
     scatter: dict[str, Points] | None = None
     conflict: dict[str, Cosines] | None = None
+    unseen: Unseen | None = None
     plan: forms.Plan = forms.Plan()
     dataset: forms.Data = forms.Data()
     environment: forms.Machine = forms.Machine()
@@ -171,8 +196,10 @@ class Results(Struct, frozen=True):
     def __post_init__(self):
         stated = bool(self.rows) or self.audit is not None
         require(stated, "rows is missing, and so is audit")
-        for part in ("scatter", "conflict"):
-            for key in getattr(self, part) or ():
+        beside = None if self.unseen is None else self.unseen.models
+        parts = {"scatter": self.scatter, "conflict": self.conflict, "unseen": beside}
+        for part, keys in parts.items():
+            for key in keys or ():
                 require(key in self.rows, f"{part}.{key} belongs to no row")
         distances = ("groups", "by_rank", *DISTANCES) if "retrain" in self.rows else ()
         for key, row in self.rows.items():

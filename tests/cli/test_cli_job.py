@@ -127,11 +127,34 @@ def test_audit_without_retrain_says_that_there_is_no_target(job, tmp_path, capsy
         + ["--forget", str(job.split), "--unlearned", str(job.unlearned)]
         + ["--out", str(tmp_path / "audit.json")]
     )
-    assert "There is no target" in capsys.readouterr().out
-    assert (
-        "avg_gap"
-        not in json.loads((tmp_path / "audit.json").read_text())["rows"]["original"]
+    printed = capsys.readouterr().out
+    assert "There is no target" in printed
+    assert "unlearned is " in printed
+    found = json.loads((tmp_path / "audit.json").read_text())
+    assert "avg_gap" not in found["rows"]["original"]
+    assert set(found["unseen"]["models"]) == {"original", "0-unlearned"}
+    page = [
+        "--results",
+        str(tmp_path / "audit.json"),
+        "--out",
+        str(tmp_path / "p.html"),
+    ]
+    main(["report", *page])
+    assert "Without any Retrain" in (tmp_path / "p.html").read_text()
+
+
+def test_three_retrains_are_audited_together(job, tmp_path, capsys):
+    again = [str(job.retrained), str(job.null), str(job.retrained)]
+    main(
+        ["audit", "--data", str(job.data), "--original", str(job.original)]
+        + ["--forget", str(job.split), "--unlearned", str(job.unlearned)]
+        + ["--retrained", *again, "--out", str(tmp_path / "audit.json")]
     )
+    assert "Retrain 3" in capsys.readouterr().out
+    found = json.loads((tmp_path / "audit.json").read_text())
+    assert list(found["rows"]) == ["retrain", "null", "original", "0-unlearned"]
+    assert set(found["audit"]["figures"]) == {"original", "0-unlearned"}
+    assert "unseen" not in found
 
 
 def test_a_second_request_goes_on_from_the_first(job, tmp_path):

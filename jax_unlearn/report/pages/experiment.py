@@ -3,6 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from msgspec import structs
+
+from jax_unlearn.lab.modalities.classification.beside import said_beside
 from jax_unlearn.report import reading
 from jax_unlearn.report.draw import experiment as draw
 from jax_unlearn.report.settings import settings_table, shared_settings
@@ -35,9 +38,20 @@ def content(results: reading.Results) -> dict[str, Any]:
         "learned_alike": learned,
         "gaps": [(labels, [*_gaps(gaps)]) for labels, gaps in _alike(rows, "gaps")],
         "conflicts": [draw.conflict_share(c) for c in cosines],
+        "beside": beside(results),
         "settings": settings_table(rows),
         "shared": shared_settings(rows),
     }
+
+
+def beside(results: reading.Results) -> list[tuple[str, str]]:
+    """Return label and sentence of each model beside samples it never saw, if any."""
+    if results.unseen is None:
+        return []
+    found = structs.asdict(results.unseen)
+    found["models"] = {k: structs.asdict(m) for k, m in found["models"].items()}
+    keys = reading.ordered_keys(found["models"])
+    return [(results.rows[key].label, said_beside(found, key)) for key in keys]
 
 
 def drawings(results: reading.Results) -> dict[str, Any]:

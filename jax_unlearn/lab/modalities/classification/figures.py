@@ -75,10 +75,14 @@ class _Row(NamedTuple):
 
 
 class Table:
-    """Collect the figures of all models of a subject, seed by seed."""
+    """Collect the figures of all models of a subject, seed by seed.
 
-    def __init__(self, subject: Subject):
-        self._subject, self._dataset = subject, subject.dataset
+    If asked to `keep`, it holds the outputs of the models of the last seed.
+    """
+
+    def __init__(self, subject: Subject, *, keep: bool = False):
+        self._subject, self._dataset, self._keep = subject, subject.dataset, keep
+        self.outputs: dict[str, Outputs] = {}
         self._rows: dict[str, _Row] = {}
 
     def start(self, request: Request, target: Trained | None, seed: int) -> None:
@@ -101,9 +105,14 @@ class Table:
         outputs = self._target
         if outputs is None or trained is not self._retrained:
             outputs = outputs_of(self._subject, trained)
+        if self._keep:
+            self.outputs[key] = outputs
         dataset, request = self._dataset, self._request
         parts = request._asdict().items()
         sure = {part: outputs.confidence(dataset, ids) for part, ids in parts}
+        if not len(request.unseen):  # what no model was trained on is like it
+            labels = dataset.test.labels
+            sure["unseen"] = outputs.test[np.arange(len(labels)), labels]
         found = {
             "metrics": measure(outputs, dataset, request, seed=self._seed),
             "seconds": trained.seconds,
