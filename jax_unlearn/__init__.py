@@ -25,7 +25,10 @@ from jax_unlearn.adapters import from_haiku as from_haiku
 from jax_unlearn.adapters import from_linen as from_linen
 from jax_unlearn.adapters import from_nnx as from_nnx
 from jax_unlearn.adapters import from_stateless as from_stateless
+from jax_unlearn.adapters import trainable as trainable
 from jax_unlearn.adapters import two_classes as two_classes
+from jax_unlearn.adapters import variables_of as variables_of
+from jax_unlearn.adapters import whole_variables as whole_variables
 from jax_unlearn.adapters import with_outputs as with_outputs
 from jax_unlearn.contracts import check_batch as check_batch
 from jax_unlearn.drivers import checkpoint as checkpoint

@@ -1,7 +1,7 @@
 """What the adapters share: the contract of a `Model`, and mode arguments."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,17 +10,75 @@ import jax.numpy as jnp
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
 
-__all__ = ["adapted", "from_stateless", "mode_arguments", "needs_key", "strong"]
+__all__ = ["EVALUATE", "TRAIN", "adapted", "evaluating", "flag", "from_stateless"]
+__all__ += ["is_variadic", "mode_arguments", "needs_key", "refuse_idle", "strong"]
+__all__ += ["unclear"]
 __all__ += ["two_classes", "with_outputs"]
 
-_TRAIN = ("train", "training", "is_training")
-_EVALUATE = ("deterministic", "use_running_average", "inference")
+TRAIN = ("train", "training", "is_training")
+EVALUATE = ("deterministic", "use_running_average", "inference")
 
 
-def mode_arguments(function: Callable[..., Any], train: bool) -> dict[str, bool]:
-    """Return the arguments that tell a function the mode, of those that it has."""
+def mode_arguments(
+    function: Callable[..., Any], train: bool, *, told: str | None = None
+) -> dict[str, bool]:
+    """Return the arguments that tell a function the mode, of those that it has.
+
+    A name that is `told` stands for all; "not NAME" is one that gets the opposite, and
+    "" says that there is none.
+    """
     names = inspect.signature(function).parameters
-    return {n: train == (n in _TRAIN) for n in names if n in _TRAIN + _EVALUATE}
+    if told == "":
+        return {}
+    if told is None:
+        return {n: train == (n in TRAIN) for n in names if n in TRAIN + EVALUATE}
+    name, inverted = flag(told)
+    if name not in names and not is_variadic(function):
+        listed = ", ".join(n for n in names if n != "self")
+        raise InputError(
+            f"train_argument={told!r}: the call takes ({listed}); name one of these"
+        )
+    return {name: train != inverted}
+
+
+def flag(told: str) -> tuple[str, bool]:
+    """Return the name of a mode argument, and whether it gets `not train`."""
+    name = told.removeprefix("not ").strip()
+    return name, told.startswith("not ") != (name in EVALUATE)
+
+
+def is_variadic(function: Callable[..., Any]) -> bool:
+    """Return whether a function takes any named argument."""
+    parameters = inspect.signature(function).parameters.values()
+    return any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def unclear(who: str, function: Callable[..., Any]) -> InputError:
+    """Return the error of a call whose mode argument cannot be read off."""
+    return InputError(
+        f"{who}.__call__{inspect.signature(function)} does not show which argument "
+        "gets the mode: name it, such as train_argument='train' or 'deterministic'"
+    )
+
+
+def refuse_idle(who: str, others: Sequence[str]) -> None:
+    """Refuse a network whose layers evaluate in train mode too, if it may be told."""
+    if others:
+        raise InputError(
+            f"BatchNorm or Dropout of {who} would never train: no argument has a known "
+            f"name; name the one that gets the mode, such as train_argument="
+            f"{others[0]!r} ('not {others[0]}' if True means evaluation; '' if none)"
+        )
+
+
+def evaluating(who: str, maker: str) -> InputError:
+    """Return the error of a module instance of which all layers evaluate."""
+    return InputError(
+        f"all BatchNorm and Dropout layers of this {who} evaluate, by their "
+        f"constructors or since it was switched: give {maker} instead of the module, "
+        "with ju.variables_of(module) for the weights; or, if none is frozen for good, "
+        "switch the module to train mode first"
+    )
 
 
 def adapted(

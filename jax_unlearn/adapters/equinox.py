@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_unlearn.adapters.common import adapted, mode_arguments, strong
+from jax_unlearn.adapters.common import adapted, evaluating, mode_arguments, strong
+from jax_unlearn.adapters.parts import Trainable, partly
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
 
@@ -16,7 +17,12 @@ __all__ = ["equinox_variables", "from_equinox"]
 
 
 def from_equinox(
-    make: Callable[[Array], Any], *, axis_name: str = "batch", batched: bool = False
+    make: Any,
+    *,
+    axis_name: str = "batch",
+    batched: bool = False,
+    train_argument: str | None = None,
+    trainable: Trainable | None = None,
 ) -> Model:
     """Return the `Model` of an equinox module, vmapped over the batch.
 
@@ -31,13 +37,16 @@ def from_equinox(
     `eqx.nn.State`, "arrays": the module's other arrays}. The given State stays valid.
 
     `make`, `(key) -> eqx.Module`, is wrapped in `eqx.nn.make_with_state` here, and
-    traced once more for its static part. A `batched` module takes the whole batch by
-    itself: no vmap, one key a call. `equinox_variables` gives the variables of a module
-    trained elsewhere.
+    traced once more for its static part. It may be a module as well: that says how it
+    is built, and `equinox_variables` gives its weights; its model has no `init`. A
+    `batched` module takes the whole batch by itself: no vmap, one key a call. A layer
+    that is in inference mode by its constructor is so in train mode too.
+    `train_argument` names the argument of the call that gets the mode, if not found by
+    its name ("not NAME" gets `not train`); `trainable` is that of `ju.trainable`.
 
     Raises:
       InputError: when the network needs a key and has none, or has state but its call
-        has no argument named `state`.
+        has no argument named `state`; when what is given makes no equinox module.
 
     >>> import equinox as eqx, jax, jax.numpy as jnp
     >>> model = from_equinox(lambda key: eqx.nn.Linear(3, 4, key=key))
@@ -49,11 +58,18 @@ def from_equinox(
     """
     import equinox as eqx
 
-    build = eqx.nn.make_with_state(make)
+    instance = make if isinstance(make, eqx.Module) else None
+    build = None if instance is not None else eqx.nn.make_with_state(_maker(make))
+    if instance is not None and (modes := _modes(instance)) and all(modes):
+        raise evaluating("module", "the function of a key that makes it")
 
     @functools.cache
     def abstract():
-        module, state = eqx.filter_eval_shape(build, jax.random.key(0))
+        module, state = (
+            eqx.filter_eval_shape(build, jax.random.key(0))
+            if build is not None
+            else (eqx.filter_eval_shape(lambda: instance), ())
+        )
         names = inspect.signature(type(module).__call__).parameters
         if jax.tree.leaves(state) and "state" not in names:
             raise InputError(
@@ -73,6 +89,12 @@ def from_equinox(
 
     def init(key: Array, inputs: PyTree) -> tuple[Params, ModelState]:
         del inputs
+        if build is None:
+            raise InputError(
+                f"a module of {type(instance).__name__} has weights already, and draws "
+                "no new ones: take these by ju.variables_of(module), or give "
+                "from_equinox the function of a key that makes it"
+            )
         params, model_state = equinox_variables(*build(key))
         params, arrays = fitted(params, model_state["arrays"])
         return params, {**model_state, "arrays": arrays}
@@ -80,8 +102,9 @@ def from_equinox(
     def call(params, model_state, inputs, *, train, key):
         static, _, names = abstract()
         module = eqx.combine(*fitted(params, model_state["arrays"]), static)
-        module = eqx.nn.inference_mode(module, value=not train)
-        mode = mode_arguments(type(module).__call__, train)
+        if not train:
+            module = eqx.nn.inference_mode(module)
+        mode = mode_arguments(type(module).__call__, train, told=train_argument)
 
         def one(x: PyTree, state: Any, sample_key: Array | None):
             keyed = {**mode, "key": sample_key} if "key" in names else mode
@@ -104,14 +127,18 @@ def from_equinox(
     def lacks_key(error: Exception) -> bool:
         return isinstance(error, RuntimeError) and "requires a key" in str(error)
 
-    return adapted(init, call, lacks_key=lacks_key)
+    return partly(adapted(init, call, lacks_key=lacks_key), trainable)
 
 
-def equinox_variables(module: Any, state: Any) -> tuple[Params, ModelState]:
+def equinox_variables(module: Any, state: Any = None) -> tuple[Params, ModelState]:
     """Return (params, model_state) of an equinox module as `from_equinox` expects.
 
-    For the module and the state of `eqx.nn.make_with_state(make)(key)`: the floating
-    arrays, and {"state": state, "arrays": the module's other arrays}.
+    For the module and the state of `eqx.nn.make_with_state(make)(key)`, None for a
+    module without state: the floating arrays, and {"state": state, "arrays": the
+    module's other arrays}.
+
+    Raises:
+      InputError: a module with state, without it.
 
     >>> import equinox as eqx, jax
     >>> make = eqx.nn.make_with_state(lambda key: eqx.nn.Linear(3, 4, key=key))
@@ -121,9 +148,65 @@ def equinox_variables(module: Any, state: Any) -> tuple[Params, ModelState]:
     """
     import equinox as eqx
 
+    if state is None:
+        indices = jax.tree.leaves(module, is_leaf=_is_index)
+        if any(map(_is_index, indices)):
+            raise InputError(
+                f"the module of {type(module).__name__} has state: give both as "
+                "eqx.nn.make_with_state returned them, (module, state)"
+            )
+        state = eqx.nn.State({})
     dynamic = eqx.filter(module, eqx.is_array)
     params, arrays = eqx.partition(dynamic, _is_inexact)
     return strong(params), strong({"state": state, "arrays": arrays})
+
+
+def _maker(make: Any) -> Callable[[Array], Any]:
+    """Return the function of a key that makes a module."""
+    import equinox as eqx
+
+    if not callable(make):
+        raise InputError(
+            f"make={make!r} makes no module: give a function of a key that returns an "
+            "equinox module, or the module"
+        )
+
+    def build(key: Array) -> Any:
+        try:
+            named = "key" in inspect.signature(make).parameters
+        except ValueError:  # it shows no signature
+            named = False
+        try:
+            module = make(key=key) if named else make(key)
+        except TypeError as error:
+            raise InputError(
+                f"{getattr(make, '__name__', make)!r} cannot be made of a key alone "
+                f"({error}); give a function, lambda key: Network(..., key=key)"
+            ) from error
+        if not isinstance(module, eqx.Module):
+            raise InputError(
+                f"make returns a {type(module).__name__}, which is no equinox module; "
+                "give a function of a key that returns one"
+            )
+        return module
+
+    return build
+
+
+def _modes(module: Any) -> list[bool]:
+    """Return of each layer that has a mode whether it is in inference."""
+
+    def has(part: Any) -> bool:
+        return hasattr(part, "inference")
+
+    parts = filter(has, jax.tree.leaves(module, is_leaf=has))
+    return [bool(part.inference) for part in parts]
+
+
+def _is_index(leaf: Any) -> bool:
+    import equinox as eqx
+
+    return isinstance(leaf, eqx.nn.StateIndex)
 
 
 def _is_inexact(leaf: Any) -> bool:
