@@ -39,7 +39,7 @@ __all__ += ["Transform", "Variables", "WeightingCard"]
 if TYPE_CHECKING:  # the core imports nothing above it
     import numpy as np
 
-    from jax_unlearn.data import Examples, Schedule
+    from jax_unlearn.data import Examples, PixelRange, Schedule
     from jax_unlearn.drivers.guards import Guard
 
 Variables = tuple[PyTree, PyTree]
@@ -163,6 +163,7 @@ class Lab(Protocol):
     Attributes:
       model: the network; its outputs are what the objectives read.
       examples: the training samples, by id.
+      range: the range of their pixels, for what draws or moves some.
       num_classes: K.
       seed: of labels, order and draws.
       setting: the common fields (`epochs`, `batch_size`, `learning_rate`, ...).
@@ -174,6 +175,7 @@ class Lab(Protocol):
 
     model: Model
     examples: Examples
+    range: PixelRange
     num_classes: int
     seed: int
     setting: Any

@@ -14,7 +14,7 @@ from jax_unlearn.cli.choices import Kind
 from jax_unlearn.cli.console import Reporter, open_console, print_scores
 from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.making import Made, Making
-from jax_unlearn.cli.sources import DataSource, asked, refuse_existing
+from jax_unlearn.cli.sources import DataSource, asked, reading_of, refuse_existing
 from jax_unlearn.drivers.checkpoint import identity
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError, check_seed
@@ -151,7 +151,7 @@ def train(
         "training": vars(training),
         "seed": seed,
         "retrain": retrain,
-        "reduce": source.reduced(original),
+        **source.like(original).record(),
         "without": gone.classes,
         **gone.told,
     }
@@ -234,7 +234,8 @@ def unlearn(
             "forgotten": len(ids),
             "forgotten_as": forget,
             **({"request": named.record} if named.record else {}),
-            "reduce": before("reduce", 1),
+            "reduce": 1,
+            **reading_of(stored.record),
             "from": earlier,
             **job.details,
             "environment": environment(),
@@ -301,7 +302,8 @@ def chain(
     held = stored.ids, stored.unseen
     named = [requested(subject, *held, text, source.keys) for text in requests]
     ids = [one.ids for one in named]
-    start = chains.Chain(subject, stored.trained, stored.ids, stored.unseen, origin)
+    parts = stored.trained, *held, origin
+    start = chains.Chain(subject, *parts, reading_of(stored.record))
     blame = setting.method, setting.learning_rate, checkpoint
     with Reporter(open_console(), len(ids)) as progress, blamed(*blame):
         how = {"folder": out, "seed": seed, "save_every": save_every}

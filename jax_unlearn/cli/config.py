@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jax_unlearn.cli.sources import reading_of
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import schema
 from jax_unlearn.lab.settings import Unlearning
@@ -122,7 +123,8 @@ def _content(file: Path) -> Mapping[str, Any]:
 
 def _earlier(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that a record of an earlier version says of itself."""
-    found = {name: record[name] for name in ("seed", "reduce") if name in record}
+    found = reading_of(record)
+    found |= {"seed": record["seed"]} if "seed" in record else {}
     if isinstance(unlearning := record.get("unlearning"), Mapping):
         return found | _listed(Unlearning.read(unlearning).flat())
     return found | dict(record["training"])

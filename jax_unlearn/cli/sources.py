@@ -1,14 +1,18 @@
 """What the commands read and where they write: data, checkpoints, requests, folders."""
 
 import dataclasses
+import re
 import shutil
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
 
-from jax_unlearn.data import Dataset, digits, from_npz, from_tfds, shrink
+from jax_unlearn import data as sets
+from jax_unlearn.data import Dataset, digits, from_tfds, shrink
 from jax_unlearn.data.files import check_writable
 from jax_unlearn.drivers.checkpoint import read_record
 from jax_unlearn.errors import InputError
@@ -26,7 +30,12 @@ class Source:
       dataset: "digits" (shipped), a name known to tensorflow-datasets (cifar10,
         cifar100, fashion_mnist, svhn_cropped, ...), or FILE.py:NAME of a function that
         returns a `ju.data.Dataset`.
-      data: .npz file with x_train, y_train, x_test, y_test, instead of a name.
+      data: instead of a name, a file or a folder: .npz of x_train, y_train, x_test,
+        y_test or such; .csv, .tsv or .parquet; images in a folder a class; a Hugging
+        Face set of `save_to_disk`.
+      label_column: of a table or a Hugging Face set, the column of the labels.
+      exclude: columns that are no inputs; by default those called id, *_id, or such.
+      image_size: pixels a side that images in files are resized to.
       data_dir: folder of prepared tensorflow-datasets.
       download: let tensorflow-datasets download what is not prepared.
       reduce: factor by which images are made smaller first.
@@ -38,6 +47,9 @@ class Source:
 
     dataset: str | None = None
     data: Path | None = None
+    label_column: str | None = None
+    exclude: tuple[str, ...] | None = None
+    image_size: int | None = None
     data_dir: Path | None = None
     download: bool = False
     reduce: int = 1
@@ -50,41 +62,98 @@ class Source:
         return Keys(self.key_column, self.skip_unknown)
 
     def load(self) -> Dataset:
-        """Return the data set, its images made smaller if asked for."""
+        """Return the data set, its images made smaller if asked for; say its notes."""
         if (self.dataset is None) == (self.data is None):
             raise InputError(
                 f"dataset={self.dataset}, data={self.data}: give --dataset NAME or "
-                "--data FILE.npz"
+                "--data PATH"
             )
+        try:
+            whole = self._read()
+        except InputError as error:
+            raise InputError(_as_options(str(error))) from error
+        for note in whole.notes:
+            print(f"jax-unlearn: data: {note}", file=sys.stderr)
+        return whole if self.reduce == 1 else shrink(whole, self.reduce)
+
+    def _read(self) -> Dataset:
         name = str(self.dataset)
+        chosen = {key: getattr(self, key) for key in _READING}
         if self.data is not None:
-            whole = from_npz(self.data)
-        elif name == "digits":
-            whole = digits()
-        elif ".py:" not in name:
-            whole = from_tfds(name, data_dir=self.data_dir, download=self.download)
-        elif not isinstance(whole := load(name)(), Dataset):
+            return sets.load(self.data, **chosen)
+        for key, value in chosen.items():
+            if value is not None:
+                raise InputError(
+                    f"{key}={value!r} is for --data PATH, not for dataset={name}; "
+                    "leave it out"
+                )
+        if name == "digits":
+            return digits()
+        if ".py:" not in name:
+            return from_tfds(name, data_dir=self.data_dir, download=self.download)
+        if not isinstance(whole := load(name)(), Dataset):
             raise InputError(
                 f"dataset={name} returned a {type(whole).__name__}; let it return a "
                 "ju.data.Dataset"
             )
-        return whole if self.reduce == 1 else shrink(whole, self.reduce)
+        return whole
+
+    def record(self) -> dict[str, Any]:
+        """Return how the data are read, for the record of a model."""
+        chosen = {key: getattr(self, key) for key in _READING}
+        given = {key: value for key, value in chosen.items() if value is not None}
+        return {"reduce": self.reduce, **given}
 
     def load_for(self, checkpoint: Path) -> Dataset:
-        """Return the data set, its images as small as when a model was trained."""
-        return dataclasses.replace(self, reduce=self.reduced(checkpoint)).load()
+        """Return the data set, read as when a model was trained."""
+        return self.like(checkpoint).load()
 
-    def reduced(self, checkpoint: Path | None) -> int:
-        """Return the factor of a checkpoint's images; without one, that asked for."""
+    def like(self, checkpoint: Path | None) -> "Source":
+        """Return the source, read as when a model was trained, if there is one."""
         if checkpoint is None:
-            return self.reduce
-        reduce = read_record(checkpoint).get("reduce", self.reduce)
+            return self
+        told = reading_of(read_record(checkpoint))
+        reduce = told.get("reduce", self.reduce)
         if type(reduce) is not int:
             raise InputError(
                 f"checkpoint {checkpoint}: reduce={str(reduce)[:40]!r} in its record "
                 "is no whole number; give another checkpoint"
             )
-        return reduce
+        changes: dict[str, Any] = {"reduce": reduce}
+        for key, kind in _READING.items():
+            value = told.get(key)
+            if value is None or getattr(self, key) is not None:
+                continue
+            if not isinstance(value, kind):
+                raise InputError(
+                    f"checkpoint {checkpoint}: {key}={str(value)[:40]!r} in its record "
+                    "cannot be; give another checkpoint"
+                )
+            whole = tuple(map(str, value)) if isinstance(value, list) else value
+            changes[key] = whole
+        return dataclasses.replace(self, **changes)
+
+
+# what is said of files, with its type in records
+_READING: dict[str, type] = {"label_column": str, "exclude": list, "image_size": int}
+
+
+def reading_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a model's record says of how its data are read."""
+    return {key: record[key] for key in ("reduce", *_READING) if key in record}
+
+
+def _as_options(message: str) -> str:
+    """Return a message of the library in the words of the command line."""
+
+    def option(match: re.Match[str]) -> str:
+        name, value = match[1].replace("_", "-"), match[2]
+        if value.startswith("["):
+            value = value[1:-1].replace(",", "")
+        return f"--{name}" if value == "True" else f"--{name} {value}".rstrip()
+
+    names = "|".join((*_READING, "download"))
+    return re.sub(rf"\b({names})=(\[[^\]]*\]|'[^']*'|\w+)", option, message)
 
 
 DataSource = Annotated[Source, tyro.conf.arg(name="data")]

@@ -4,6 +4,9 @@ Where no source is named, the choice is ours.
 """
 
 from jax_unlearn.data import queries as queries
+from jax_unlearn.data.archives import from_npz as from_npz
+from jax_unlearn.data.arrow import from_huggingface as from_huggingface
+from jax_unlearn.data.arrow import from_table as from_table
 from jax_unlearn.data.batches import Schedule as Schedule
 from jax_unlearn.data.batches import epoch_indices as epoch_indices
 from jax_unlearn.data.batches import supervised as supervised
@@ -13,6 +16,7 @@ from jax_unlearn.data.files import check_writable as check_writable
 from jax_unlearn.data.files import read_file as read_file
 from jax_unlearn.data.files import read_json as read_json
 from jax_unlearn.data.files import write_atomic as write_atomic
+from jax_unlearn.data.folders import from_folder as from_folder
 from jax_unlearn.data.gaps import Gap as Gap
 from jax_unlearn.data.gaps import distribution_gap as distribution_gap
 from jax_unlearn.data.gaps import query_gaps as query_gaps
@@ -20,6 +24,7 @@ from jax_unlearn.data.keys import Named as Named
 from jax_unlearn.data.keys import ids_of_keys as ids_of_keys
 from jax_unlearn.data.keys import load_request as load_request
 from jax_unlearn.data.lists import load_ids as load_ids
+from jax_unlearn.data.loading import load as load
 from jax_unlearn.data.long_tail import ClassGroups as ClassGroups
 from jax_unlearn.data.long_tail import head_mid_tail as head_mid_tail
 from jax_unlearn.data.long_tail import long_tailed_counts as long_tailed_counts
@@ -34,6 +39,8 @@ from jax_unlearn.data.preprocess import random_flip as random_flip
 from jax_unlearn.data.preprocess import with_preprocessing as with_preprocessing
 from jax_unlearn.data.queries import Strategy as Strategy
 from jax_unlearn.data.queries import queried as queried
+from jax_unlearn.data.ranges import PixelRange as PixelRange
+from jax_unlearn.data.ranges import pixel_range as pixel_range
 from jax_unlearn.data.schedules import Phased as Phased
 from jax_unlearn.data.schedules import every_k as every_k
 from jax_unlearn.data.schedules import forget_only as forget_only
@@ -45,11 +52,10 @@ from jax_unlearn.data.schedules import sequential as sequential
 from jax_unlearn.data.schedules import zipped as zipped
 from jax_unlearn.data.sources import Dataset as Dataset
 from jax_unlearn.data.sources import Examples as Examples
+from jax_unlearn.data.sources import assembled as assembled
 from jax_unlearn.data.sources import check_examples as check_examples
 from jax_unlearn.data.sources import digits as digits
 from jax_unlearn.data.sources import fingerprint as fingerprint
-from jax_unlearn.data.sources import from_npz as from_npz
-from jax_unlearn.data.sources import from_tfds as from_tfds
 from jax_unlearn.data.sources import with_columns as with_columns
 from jax_unlearn.data.splits import Split as Split
 from jax_unlearn.data.splits import digest as digest
@@ -67,3 +73,4 @@ from jax_unlearn.data.subsets import joined as joined
 from jax_unlearn.data.subsets import retain_subset as retain_subset
 from jax_unlearn.data.subsets import shrink as shrink
 from jax_unlearn.data.subsets import subset as subset
+from jax_unlearn.data.tfds_sets import from_tfds as from_tfds

@@ -3,14 +3,15 @@
 Archives of arrays are read without pickles, and no memory is taken on their word.
 """
 
+import contextlib
 import json
 import math
 import os
 import secrets
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,41 +139,88 @@ or directory); check the path
 def read_npz(
     source: str | os.PathLike[str] | IO[bytes],
     *,
-    wanted: Callable[[str], bool] = lambda name: True,
+    wanted: Collection[str] | None = None,
 ) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a `.npz` file whose names are wanted, or say why not."""
+    """Return the arrays of a `.npz` file, all or those `wanted`, or say why not."""
     try:
         with zipfile.ZipFile(source) as archive:
-            members = archive.infolist()
-            names = [member.filename.removesuffix(".npy") for member in members]
-            if twice := [name for name in names if names.count(name) > 1]:
-                raise ValueError(f"{twice[0]!r} is there twice")
             return {
                 name: _array(archive, member)
-                for name, member in zip(names, members, strict=True)
-                if wanted(name)
+                for name, member in _members(archive).items()
+                if wanted is None or name in wanted
             }
-    except Exception as error:  # NumPy and zipfile name no set of errors
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(reason[:80]) from error
+    except Exception as error:
+        raise _reason(error) from error
+
+
+class Header(NamedTuple):
+    """What an array in an archive is said to be."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def npz_headers(source: str | os.PathLike[str]) -> dict[str, Header]:
+    """Return shape and type of the arrays of a `.npz` file, in its order, unread."""
+    headers = {}
+    try:
+        with zipfile.ZipFile(source) as archive:
+            for member in _members(archive).values():
+                _check_size(member)
+                with contextlib.suppress(ValueError), archive.open(member) as stream:
+                    name = member.filename.removesuffix(".npy")
+                    headers[name] = _header(member.filename, stream)
+    except Exception as error:
+        raise _reason(error) from error
+    return headers
+
+
+def _reason(error: Exception) -> ValueError:
+    """Return the error of an archive on one line: NumPy and zipfile name no set."""
+    return ValueError((" ".join(str(error).split()) or type(error).__name__)[:160])
+
+
+def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """Return what is in an archive by the names of the arrays, each there once."""
+    members: dict[str, zipfile.ZipInfo] = {}
+    for member in archive.infolist():
+        name = member.filename.removesuffix(".npy")
+        if name in members:
+            raise ValueError(f"{name!r} is there twice")
+        members[name] = member
+    return members
+
+
+def _check_size(member: zipfile.ZipInfo) -> None:
+    shrunk = member.file_size / max(member.compress_size, 1)
+    if member.file_size > BOMB_SIZE and shrunk > BOMB_RATIO:
+        raise ValueError(f"{member.filename!r} is a zip bomb")
+
+
+def _header(name: str, stream: IO[bytes]) -> Header:
+    """Read the header of an array."""
+    version = np.lib.format.read_magic(stream)
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in readers:
+        raise ValueError(f"{name!r} is of .npy version {version}")
+    shape, _, dtype = readers[version](stream)
+    return Header(shape, dtype)
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
     """Return an array, if its header declares what the member holds."""
-    shrunk = member.file_size / max(member.compress_size, 1)
-    if member.file_size > BOMB_SIZE and shrunk > BOMB_RATIO:
-        raise ValueError(f"{member.filename!r} is a zip bomb")
+    _check_size(member)
     with archive.open(member) as stream:
-        version = np.lib.format.read_magic(stream)
-        readers = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }
-        if version not in readers:
-            raise ValueError(f"{member.filename!r} is of .npy version {version}")
-        shape, _, dtype = readers[version](stream)
+        shape, dtype = _header(member.filename, stream)
         if dtype.hasobject:
-            raise ValueError("Object arrays cannot be loaded when allow_pickle=False")
+            name = member.filename.removesuffix(".npy")
+            raise ValueError(
+                f"{name!r} holds Python objects, refused by allow_pickle=False: save "
+                f"np.array({name}.tolist()), or {name}.astype(str) for text"
+            )
         if stream.tell() + math.prod(shape) * dtype.itemsize != member.file_size:
             raise ValueError(f"{member.filename!r} holds no {dtype} of shape {shape}")
     with archive.open(member) as stream:

@@ -125,11 +125,12 @@ def random_flip(key: Array, images: Array) -> Array:
     return jnp.where(flip, images[:, :, ::-1], images)
 
 
-def random_crop(padding: int) -> Augment:
+def random_crop(padding: int, *, fill: ArrayLike = 0.0) -> Augment:
     """Return the function that shifts images by up to `padding` pixels, 4 for CIFAR.
 
-    The image is padded with 0 on all sides and a window of its size is cut out of it at
-    random, for each image apart.
+    The image is padded with `fill` on all sides and a window of its size is cut out of
+    it at random, for each image apart. `fill` is what black is: a number, or one a
+    channel, `[C]`.
 
     Raises:
       InputError: `padding` is negative.
@@ -143,9 +144,16 @@ def random_crop(padding: int) -> Augment:
     if padding < 0:
         raise InputError(f"padding={padding} must not be negative; try 4")
 
+    black = not np.any(fill)
+
     def crop(key: Array, images: Array) -> Array:
         sides = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
         padded = jnp.pad(images, sides)
+        if not black:
+            inside = jnp.pad(jnp.ones(images.shape[:3], np.bool_), sides[:3])
+            edge = jnp.asarray(fill, images.dtype)
+            edge = edge.reshape((1,) * 3 + (-1,))
+            padded = jnp.where(inside[..., None], padded, edge)
         corners = jax.random.randint(key, (images.shape[0], 2), 0, 2 * padding + 1)
 
         def window(image: Array, corner: Array) -> Array:

@@ -1,30 +1,26 @@
-"""Image data sets as arrays on the host: scikit-learn digits, .npz files, TFDS.
+"""Data sets as arrays on the host: what they are, and what any source makes them of.
 
-Shapes: N images of H x W pixels and C channels, K classes.
+Shapes: N images of H x W pixels and C channels, K classes; a row of a table is an image
+of one pixel, with a channel a column.
 """
 
-import difflib
 import hashlib
-import os
-import re
-import zipfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jax_unlearn.data.files import read_npz
+from jax_unlearn.data.labels import numbered, read_classes
+from jax_unlearn.data.ranges import PixelRange, pixel_range
 from jax_unlearn.data.splits import holdout
-from jax_unlearn.errors import InputError, unknown_name
+from jax_unlearn.errors import InputError
 
-__all__ = ["Dataset", "Examples", "check_examples", "digits", "fingerprint"]
-__all__ += ["from_npz", "from_tfds", "with_columns"]
+__all__ = ["Dataset", "Examples", "assembled", "check_examples", "digits"]
+__all__ += ["fingerprint", "with_columns"]
 
-NAMES = "class_names"
-TEST_SPLITS = ("test", "validation", "val", "valid")
-_TFDS_NAME = re.compile(r"[A-Za-z_]\w*(/[\w.\-]+)?(:[0-9.*]+)?", re.ASCII)
+SHARE = 0.2  # of the samples, held out where a source has no test part
+ROW = "row"  # column of the positions in the source, where some were held out
 
 
 class Examples(NamedTuple):
@@ -41,7 +37,8 @@ class Dataset(NamedTuple):
     """A data set in memory: its two parts, K, and a name for each class.
 
     `columns` are what else is known of the training samples, `[N, ...]` each and in
-    their order: neither inputs nor labels, so that no model sees them.
+    their order: neither inputs nor labels, so that no model sees them. `notes` say, a
+    sentence each, what was done to the source when it was read.
     """
 
     name: str
@@ -50,6 +47,17 @@ class Dataset(NamedTuple):
     num_classes: int
     class_names: tuple[str, ...]
     columns: Mapping[str, NDArray[Any]] = {}
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the inputs are rows of a table, not images."""
+        return self.train.inputs.shape[1:3] == (1, 1)
+
+    @property
+    def range(self) -> PixelRange:
+        """The least and the largest pixel of the training images."""
+        return pixel_range(self.train.inputs)
 
 
 def check_examples(
@@ -86,12 +94,12 @@ def check_examples(
     if classes.ndim != 1 or len(classes) != len(images):
         raise InputError(
             f"{name}: labels of shape {classes.shape} must be one a sample, "
-            f"({len(images)},); reshape or cut them"
+            f"({len(images)},); {_fitted(classes, len(images))}"
         )
     if classes.dtype.kind not in "iu":
         raise InputError(
             f"{name}: labels[0]={classes[0]} is of type {classes.dtype}; labels must "
-            "be whole numbers: labels.astype(int)"
+            f"be whole numbers: {numbered(classes)}"
         )
     limit = 2**31 if num_classes is None else num_classes
     wrong = np.flatnonzero((classes < 0) | (classes >= limit))
@@ -113,9 +121,24 @@ def check_examples(
     elif images.dtype != np.uint8:
         raise InputError(
             f"{name}: inputs of type {images.dtype} must be uint8 (0 to 255) or "
-            "float32; use inputs.astype(np.uint8)"
+            f"float32; {_typed(images)}"
         )
     return Examples(images, classes.astype(np.int32))
+
+
+def _fitted(labels: NDArray[Any], count: int) -> str:
+    """Return what makes one label a sample of labels of another shape."""
+    if labels.ndim > 1 and len(labels) == count:
+        return f"use {numbered(labels)}"
+    return "cut inputs and labels to the same samples"
+
+
+def _typed(images: NDArray[Any]) -> str:
+    """Return what makes pixels of a wrong type ones of a right type."""
+    if images.dtype.kind not in "iub":
+        return "give pixels as numbers"
+    fits = images.dtype.kind != "b" and images.min() >= 0 and images.max() <= 255
+    return f"use inputs.astype(np.{'uint8' if fits else 'float32'})"
 
 
 def digits() -> Dataset:
@@ -142,48 +165,6 @@ def digits() -> Dataset:
     return Dataset("digits", train, test, 10, tuple("0123456789"))
 
 
-def from_npz(path: str | os.PathLike[str]) -> Dataset:
-    """Return the data set of a `.npz` file, named after it; nothing is unpickled.
-
-    It holds `x_train`, `y_train`, `x_test`, `y_test` and, if wanted, `class_names`
-    `[K]`. Images `[N, H, W]` get a channel axis. K is the number of class names, else
-    the largest label + 1. Any other array `NAME_train` is the column NAME of the
-    training samples, such as `user_id_train [N]`.
-
-    Raises:
-      InputError: the file cannot be read, lacks a key, or holds unusable arrays.
-
-    >>> import tempfile
-    >>> x, y = np.zeros((4, 2, 2), np.uint8), np.arange(4)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "tiny.npz"
-    ...     np.savez(path, x_train=x, y_train=y, x_test=x, y_test=y)
-    ...     data = from_npz(path)
-    >>> data.name, data.train.inputs.shape, data.class_names
-    ('tiny', (4, 2, 2, 1), ('0', '1', '2', '3'))
-    """
-    path = Path(path)
-    keys = ("x_train", "y_train", "x_test", "y_test")
-    try:
-        if not zipfile.is_zipfile(path):
-            raise ValueError("no such file" if not path.exists() else "not a zip file")
-        arrays = read_npz(
-            path, wanted=lambda key: key.endswith("_train") or key in (*keys, NAMES)
-        )
-        if missing := [key for key in keys if key not in arrays]:
-            raise ValueError(f"missing {', '.join(missing)}")
-    except ValueError as error:
-        raise InputError(
-            f"path={path} is not a usable .npz file ({error}); write it with "
-            "np.savez(path, x_train=…, y_train=…, x_test=…, y_test=…)"
-        ) from error
-    values = [arrays.pop(key) for key in keys]
-    names = arrays.pop(NAMES, None)
-    dataset = _dataset(path.stem, values[:2], values[2:], names)
-    columns = {key.removesuffix("_train"): array for key, array in arrays.items()}
-    return with_columns(dataset, columns)
-
-
 def with_columns(dataset: Dataset, columns: Mapping[str, ArrayLike]) -> Dataset:
     """Return a data set with columns of its training samples, `[N, ...]` each.
 
@@ -205,156 +186,134 @@ def with_columns(dataset: Dataset, columns: Mapping[str, ArrayLike]) -> Dataset:
     return dataset._replace(columns=arrays)
 
 
-def from_tfds(
+def assembled(
     name: str,
+    train: tuple[ArrayLike, ArrayLike],
+    test: tuple[ArrayLike, ArrayLike] | None = None,
     *,
-    data_dir: str | os.PathLike[str] | None = None,
-    download: bool = False,
+    class_names: ArrayLike | None = None,
+    columns: Mapping[str, ArrayLike] | None = None,
+    notes: Sequence[str] = (),
 ) -> Dataset:
-    """Return an image classification set of TensorFlow Datasets.
+    """Return the data set of two parts, of inputs and labels as they came.
 
-    Its name is `name`, `name/config` or `name/config:version`. It is read by random
-    access (`tfds.data_source`), without TensorFlow, in the order on the disk, so that
-    an id names the same image every time. All images are held in memory and must have
-    one shape. The test part is the first split there is of `test`, `validation`, `val`,
-    `valid`. `data_dir` is the folder of the prepared sets, by default that of TFDS;
-    only with `download` may the set be fetched and prepared, else no network is used.
+    Inputs are images `[N, H, W, C]`, `[N, H, W]` or `[N, C, H, W]` (where the shape
+    shows it), or rows of a table `[N, d]`; labels as in `read_classes`. Without a test
+    part a fifth of the samples, stratified, always the same, is held out as such, and
+    the column "row" says where the others were. What was done is in the notes.
 
     Raises:
-      InputError: unknown name, not prepared, prepared in a format without random
-        access, no `image` and `label` features, or unequal image shapes.
+      InputError: parts that are not usable, or unlike each other.
 
-    >>> from_tfds("no_such_set", data_dir="no/such/folder")
-    Traceback (most recent call last):
-    jax_unlearn.errors.InputError: unknown TFDS data set 'no_such_set'; known: \
-    cifar10, cifar100, fashion_mnist, mnist
+    >>> x, y = np.zeros((10, 3, 8, 8), np.uint8), ["a", "b"] * 5
+    >>> data = assembled("tiny", (x, y))
+    >>> data.train.inputs.shape, data.test.labels, data.columns["row"]
+    ((8, 8, 8, 3), array([0, 1], dtype=int32), array([0, 1, 2, 3, 4, 5, 8, 9]))
     """
-    import tensorflow_datasets as tfds
-
-    if not _TFDS_NAME.fullmatch(name):
-        raise InputError(f"name={name!r} must look like cifar10 or name/config:1.0.0")
-    builder = _tfds_builder(tfds, name, data_dir, download)
-    features, splits = dict(builder.info.features or {}), list(builder.info.splits)
-    label, image = features.get("label"), features.get("image")
-    if not (
-        isinstance(label, tfds.features.ClassLabel)
-        and isinstance(image, tfds.features.Image)
-    ):
-        raise InputError(
-            f"name={name!r} has the features {', '.join(features)}; only sets with an "
-            "'image' and a class 'label' can be used"
-        )
-    test = next((split for split in TEST_SPLITS if split in splits), None)
-    if "train" not in splits or test is None:
-        raise InputError(
-            f"name={name!r} has the splits {', '.join(splits)}; 'train' and one of "
-            f"{', '.join(TEST_SPLITS)} are needed"
-        )
-    train_part, test_part = (_tfds_arrays(builder, name, s) for s in ("train", test))
-    return _dataset(builder.name, train_part, test_part, label.names)
-
-
-def fingerprint(dataset: Dataset) -> str:
-    """Return the sha256, as hexadecimal digits, of what a model can see of a data set.
-
-    Shapes, types and bytes of the four arrays and K; not the names.
-
-    >>> fingerprint(digits()) == fingerprint(digits()._replace(name="other"))
-    True
-    """
-    state = hashlib.sha256(str(dataset.num_classes).encode())
-    for array in (*dataset.train, *dataset.test):
-        little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-        state.update(f";{little.dtype.str}{little.shape}".encode())
-        state.update(little.data)
-    return state.hexdigest()
-
-
-def _dataset(
-    name: str,
-    train: Sequence[NDArray[Any]],
-    test: Sequence[NDArray[Any]],
-    class_names: ArrayLike | None,
-) -> Dataset:
-    """Check two parts against each other and put them together."""
-    names = None
-    if class_names is not None:
-        array = np.asarray(class_names)
-        if array.ndim != 1 or array.dtype.kind != "U":
-            raise InputError(
-                f"{name}: class_names of type {array.dtype} and shape {array.shape} "
-                "must be a list of texts"
-            )
-        names = tuple(array.tolist())
-    classes = None if names is None else len(names)
+    given = [train] if test is None else [train, test]
+    inputs, told = _images([np.asarray(part[0]) for part in given])
+    names = None if class_names is None else _names(name, class_names)
+    classes = read_classes(name, [part[1] for part in given], names)
+    count = None if names is None else len(names)
     parts = []
-    for part, (inputs, labels) in (("train", train), ("test", test)):
-        inputs = inputs[..., None] if inputs.ndim == 3 else inputs
-        told = f"{name} {part}"
-        parts.append(check_examples(inputs, labels, num_classes=classes, name=told))
+    for part, images, labels in zip(
+        ("train", "test"), inputs, classes.parts, strict=False
+    ):
+        who = f"{name} {part}"
+        parts.append(check_examples(images, labels, num_classes=count, name=who))
+    said = (*notes, *told, *classes.notes)
+    columns = dict(columns or {})
+    if test is None:
+        (whole,) = parts
+        kept, held, note = set_apart(name, whole.labels)
+        full = with_columns(Dataset(name, whole, whole, 0, ()), columns).columns
+        parts = [Examples(*(array[ids] for array in whole)) for ids in (kept, held)]
+        columns = {ROW: kept, **{key: array[kept] for key, array in full.items()}}
+        said += (note,)
     forms = [f"{part.inputs.dtype}{part.inputs.shape[1:]}" for part in parts]
     if forms[0] != forms[1]:
         raise InputError(
             f"{name}: train images {forms[0]} and test images {forms[1]} must have one "
             "type and shape"
         )
-    if names is None:
-        largest = max(int(part.labels.max()) for part in parts)
-        names = tuple(map(str, range(1 + largest)))
-    return Dataset(name, parts[0], parts[1], len(names), names)
+    names = classes.names
+    found = Dataset(name, parts[0], parts[1], len(names), names, notes=said)
+    return with_columns(found, columns)
 
 
-def _tfds_builder(tfds: Any, name: str, data_dir: Any, download: bool) -> Any:
-    """Return a builder whose files are on the disk."""
-    data_dir = None if data_dir is None else os.path.expanduser(data_dir)
-    try:
-        if not download:
-            reader = tfds.core.read_only_builder
-            return reader.builder_from_files(name, data_dir=data_dir)
-        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
-        builder.download_and_prepare()
-    except tfds.core.DatasetNotFoundError as error:
-        raise _not_found(tfds, name, data_dir) from error
-    except ModuleNotFoundError as error:
-        module = re.findall(r"No module named '([\w.]+)'", str(error))
-        raise InputError(
-            f"preparing name={name!r} needs the package {' '.join(module) or error}; "
-            "pip install it once (tensorflow-cpu for tensorflow): reading needs neither"
-        ) from error
-    return builder
-
-
-def _not_found(tfds: Any, name: str, data_dir: str | None) -> InputError:
-    """Return the error for a set that is not on the disk, or nowhere at all."""
-    base = re.split("[/:]", name)[0]
-    catalogue = tfds.list_builders(with_community_datasets=False)
-    folder = Path(data_dir or tfds.core.constants.DATA_DIR)
-    prepared = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-    prepared = [p for p in prepared if _TFDS_NAME.fullmatch(p) and p != "downloads"]
-    if base not in catalogue and base not in prepared:
-        near = difflib.get_close_matches(base, catalogue, n=5, cutoff=0.6)
-        usual = ("cifar10", "cifar100", "fashion_mnist", "mnist")
-        return unknown_name("TFDS data set", base, {*near, *prepared, *usual})
-    return InputError(
-        f"name={name!r} is not prepared in data_dir={folder}; pass download=True, or "
-        f"run once: tfds build {name} --file_format=array_record"
+def set_apart(
+    name: str, labels: ArrayLike
+) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
+    """Return which samples stay, which are the test part, and the note that says so."""
+    (classes,), _, _ = read_classes(name, [labels])
+    size = len(classes)
+    if size < 2:
+        raise InputError(f"{name} has {size} samples; give 2 or more")
+    kept, held = holdout(classes, count=max(1, round(SHARE * size)), seed=0)
+    note = (
+        f"no test part: {len(held)} of {size} samples are held out as one; ids count "
+        f"the {len(kept)} others from 0, their places in the source are the column "
+        f"{ROW!r}"
     )
+    return kept, held, note
 
 
-def _tfds_arrays(builder: Any, name: str, split: str) -> list[NDArray[Any]]:
-    try:
-        source = builder.as_data_source(split=split)
-    except NotImplementedError as error:
+def fingerprint(dataset: Dataset, *, test: bool = True) -> str:
+    """Return the sha256, as hexadecimal digits, of what a model can see of a data set.
+
+    Shapes, types and bytes of the four arrays and K; not the names. Without `test`, of
+    the training arrays only.
+
+    >>> fingerprint(digits()) == fingerprint(digits()._replace(name="other"))
+    True
+    """
+    state = hashlib.sha256(str(dataset.num_classes).encode())
+    for array in (*dataset.train, *(dataset.test if test else ())):
+        little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        state.update(f";{little.dtype.str}{little.shape}".encode())
+        state.update(little.data)
+    return state.hexdigest()
+
+
+def _names(name: str, class_names: ArrayLike) -> tuple[str, ...]:
+    """Return the names of classes, if they are a list of texts."""
+    array = np.asarray(class_names)
+    if array.ndim != 1 or array.dtype.kind != "U":
         raise InputError(
-            f"name={name!r} is prepared as {builder.info.file_format.value}, which has "
-            "no random access; prepare it in another data_dir with download=True"
-        ) from error
-    examples = [source[position] for position in range(len(source))]
-    shapes = {example["image"].shape for example in examples}
-    if len(shapes) > 1:
-        raise InputError(
-            f"name={name!r} has images of {len(shapes)} shapes, such as "
-            f"{' and '.join(map(str, sorted(shapes)[:2]))}; resize them to one"
+            f"{name}: class_names of type {array.dtype} and shape {array.shape} "
+            "must be a list of texts"
         )
-    labels = np.asarray([example["label"] for example in examples], np.int64)
-    return [np.stack([example["image"] for example in examples]), labels]
+    return tuple(array.tolist())
+
+
+def _images(parts: list[NDArray[Any]]) -> tuple[list[NDArray[Any]], tuple[str, ...]]:
+    """Return inputs as images with channels last, and what was done to them."""
+    notes = []
+    first = parts[0]
+    rows = [part.ndim == 2 for part in parts]
+    if all(rows):
+        width = first.shape[1]
+        notes.append(f"inputs [N, {width}] are rows of a table of {width} numbers")
+        parts = [part[:, None, None, :] for part in parts]
+    parts = [part[..., None] if part.ndim == 3 else part for part in parts]
+    if all(map(_channels_first, parts)):
+        shape = ", ".join(map(str, first.shape[1:]))
+        notes.append(f"images [N, {shape}] have their channels first: transposed")
+        parts = [np.ascontiguousarray(part.transpose(0, 2, 3, 1)) for part in parts]
+    kinds = {part.dtype.kind for part in parts if part.size}
+    whole = kinds == {"b"} or (kinds and kinds <= {"i", "u"})
+    if whole and {part.dtype for part in parts} != {np.dtype(np.uint8)}:
+        fits = all(part.min() >= 0 and part.max() <= 255 for part in parts if part.size)
+        to = np.uint8 if fits and not all(rows) and "b" not in kinds else np.float32
+        notes.append(f"inputs of type {first.dtype} are read as {to.__name__}")
+        parts = [part.astype(to) for part in parts]
+    return parts, tuple(notes)
+
+
+def _channels_first(images: NDArray[Any]) -> bool:
+    """Whether a shape shows that the channels come before height and width."""
+    if images.ndim != 4:
+        return False
+    channels, height, width = images.shape[1:]
+    few = channels <= 4 < min(height, width)
+    return few or (channels < height == width)

@@ -185,13 +185,13 @@ def by_distance(
 
 
 def shrink(dataset: Dataset, factor: int) -> Dataset:
-    """Return the data set of `uint8` images with both sides divided by a whole factor.
+    """Return the data set of images with both sides divided by a whole factor.
 
-    Each pixel is the mean of factor × factor pixels, rounded to bytes again; the
-    name of the set says its new size.
+    Each pixel is the mean of factor × factor pixels, of bytes rounded to bytes again;
+    the name of the set says its new size.
 
     Raises:
-      InputError: a factor that does not divide the sides, or images that are no bytes.
+      InputError: a factor that does not divide the sides.
 
     >>> images = Examples(np.array([[0, 2], [4, 6]], np.uint8).reshape(1, 2, 2, 1), [0])
     >>> small = shrink(Dataset("tiny", images, images, 1, ("a",)), 2)
@@ -203,18 +203,15 @@ def shrink(dataset: Dataset, factor: int) -> Dataset:
         raise InputError(
             f"factor={factor} must divide the sides of images of {height} x {width}"
         )
-    if dataset.train.inputs.dtype != np.uint8:
-        raise InputError(
-            f"images of type {dataset.train.inputs.dtype}: shrink reads bytes"
-        )
     if factor == 1:
         return dataset
 
     def reduced(part: Examples) -> Examples:
         n, h, w, c = part.inputs.shape
         blocks = part.inputs.reshape(n, h // factor, factor, w // factor, factor, c)
-        means = np.round(blocks.mean(axis=(2, 4), dtype=np.float32))
-        return Examples(means.astype(np.uint8), part.labels)
+        means = blocks.mean(axis=(2, 4), dtype=np.float32)
+        means = np.round(means) if part.inputs.dtype == np.uint8 else means
+        return Examples(means.astype(part.inputs.dtype), part.labels)
 
     name = f"{dataset.name}-{height // factor}x{width // factor}"
     train, test = reduced(dataset.train), reduced(dataset.test)

@@ -34,6 +34,7 @@ class Chain(NamedTuple):
     ids: np.ndarray  # what it was trained on
     unseen: np.ndarray  # held out of training
     origin: Origin | None = None
+    reading: Mapping[str, Any] = {}  # how its data are read, for the records
 
 
 def chain(
@@ -68,7 +69,8 @@ def chain(
             report = reporting(progress, path.name, job.steps)
             key, options = jax.random.key(seed), {"callback": report, "series": series}
             made = execute(job, current[:2], key, **options)
-            return made, {"forgotten": len(request.forget), **named}
+            said = {"forgotten": len(request.forget), **named, **start.reading}
+            return made, said
 
         return kept_model(
             path,

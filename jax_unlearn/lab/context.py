@@ -58,6 +58,11 @@ class Context:
         return self.subject.examples
 
     @property
+    def range(self) -> data.PixelRange:
+        """The range of the training images' pixels."""
+        return self.subject.dataset.range
+
+    @property
     def num_classes(self) -> int:
         """K."""
         return self.subject.dataset.num_classes

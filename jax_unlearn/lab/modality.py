@@ -79,6 +79,8 @@ class Modality(NamedTuple):
     difficulty: Callable[[Any, str], Ranked] | None = None  # `(context, ranking)`
     # `network -> inputs` of two samples, their shapes only; None where it needs none
     example: Callable[[Any], Any] = lambda network: None
+    # `data set -> data set`: as this kind of model reads it
+    reads: Callable[[Dataset], Dataset] = lambda dataset: dataset
     # `(built, examples)`: the examples as its objectives read them
     samples: Callable[[Any, Examples], Examples] = lambda built, examples: examples
     # `context ->` what of a request its objectives hold as constants of the compiled

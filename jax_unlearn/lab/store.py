@@ -220,6 +220,19 @@ class TrainedOn(NamedTuple):
     """What a checkpoint's record says of the data set: its training samples."""
 
     train: Size
+    classes: tuple[str, ...] | None = None  # earlier versions do not say them
+    sha256: str | None = None
+
+
+def trained_on(dataset: Dataset) -> dict[str, Any]:
+    """Return what a checkpoint says of its data: names, sizes, and what was done."""
+    return {
+        "name": dataset.name,
+        "train": len(dataset.train.labels),
+        "classes": list(dataset.class_names),
+        "sha256": fingerprint(dataset, test=False),
+        **({"notes": list(dataset.notes)} if dataset.notes else {}),
+    }
 
 
 class Head(NamedTuple):
@@ -265,7 +278,7 @@ def save_model(
         {
             **own,
             kind.key: dataclasses.asdict(subject.network),
-            "dataset": {"name": dataset.name, "train": len(dataset.train.labels)},
+            "dataset": trained_on(dataset),
             "num_ids": len(ids),
             "num_unseen": len(unseen),
             "ids_sha256": digest(ids),
@@ -305,7 +318,7 @@ def load_model(
     except InputError as error:
         raise InputError(f"checkpoint {path}: {error}") from error
     if dataset is not None:
-        _check_fits(path, network, head.dataset.train, dataset)
+        _check_fits(path, network, head.dataset, kind.reads(dataset))
     built = kind.build(network)
     example = kind.example(network)
     params, state = jax.eval_shape(built.model.init, jax.random.key(0), example)
@@ -355,17 +368,26 @@ def identity(subject: Subject, ids: np.ndarray, unseen: np.ndarray) -> dict[str,
     return {"ids": digest(ids), "unseen": digest(unseen), "data": data}
 
 
-def _check_fits(path, network: Any, size: int, dataset: Dataset) -> None:
+def _check_fits(path, network: Any, told: TrainedOn, dataset: Dataset) -> None:
     name, shape = dataset.name, tuple(dataset.train.inputs.shape[1:])
     samples, flaw = len(dataset.train.labels), ""
     if shape != network.input_shape:
         flaw = f"reads images of shape {network.input_shape}, {name} has {shape}"
     elif dataset.num_classes != network.num_classes:
         flaw = f"knows {network.num_classes} classes, {name} has {dataset.num_classes}"
-    elif samples != size:
+    elif samples != told.train:
         flaw = (
-            f"was trained on a data set of {size} training samples, {name} has "
+            f"was trained on a data set of {told.train} training samples, {name} has "
             f"{samples}: ids would not match"
+        )
+    elif told.classes not in (None, tuple(dataset.class_names)):
+        pairs = zip(told.classes or (), dataset.class_names, strict=True)
+        before, now = next(pair for pair in pairs if pair[0] != pair[1])
+        flaw = f"knows the class {before!r} where {name} has {now!r}"
+    elif told.sha256 not in (None, fingerprint(dataset, test=False)):
+        flaw = (
+            f"was trained on other data of this size than {name}: an input or a label "
+            "differs, or their order"
         )
     if flaw:
         raise InputError(f"checkpoint {path} {flaw}; give the data it was trained on")

@@ -39,12 +39,13 @@ class Subject(NamedTuple):
 def subject_of(training: Any, dataset: Dataset) -> Subject:
     """Return the network that a training setting asks for, with its data."""
     modality = modality_of(training)
+    dataset = modality.reads(dataset)
     return described(modality, modality.describe(training, dataset), dataset)
 
 
 def described(modality: Modality, network: Any, dataset: Dataset) -> Subject:
     """Return the network of a description, with its data."""
-    built = modality.build(network)
+    built, dataset = modality.build(network), modality.reads(dataset)
     examples = modality.samples(built, dataset.train)
     return Subject(modality, built, dataset, examples)
 

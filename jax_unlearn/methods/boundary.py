@@ -11,7 +11,6 @@ import optax
 from jax_unlearn import _validate, losses, objectives
 from jax_unlearn.cards import Card, Job, Lab, Options, Positive
 from jax_unlearn.contracts import forward_pass
-from jax_unlearn.data import as_floats
 from jax_unlearn.errors import InputError
 from jax_unlearn.methods.assemble import assemble
 from jax_unlearn.objectives.base import task_loss
@@ -208,7 +207,7 @@ class BoundaryShrink(Options):
     """Options of boundary shrink.
 
     Attributes:
-      bound: how far its neighbours are, for pixels in 0..1.
+      bound: how far its neighbours are, as a part of the range of pixels.
     """
 
     bound: Positive = 0.1
@@ -217,9 +216,9 @@ class BoundaryShrink(Options):
 def _boundary_shrink(lab: Lab, options: BoundaryShrink) -> Job:
     forget = lab.ids("forget")
     drawn = objectives.boundary_labels(
-        lab.model,
+        lab.range.model(lab.model),
         *lab.original,
-        jnp.asarray(as_floats(lab.examples.inputs[forget])),
+        jnp.asarray(lab.range.unit(lab.examples.inputs[forget])),
         jnp.asarray(lab.labels("forget")),
         bound=options.bound,
     )

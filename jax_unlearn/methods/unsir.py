@@ -149,19 +149,17 @@ class Unsir(Options):
 
 def _unsir(lab: Lab, options: Unsir) -> Job:
     examples, labels = lab.examples, lab.labels("forget")
-    noise = unsir_noise(
-        lab.model,
+    noise = unsir_noise(  # of pixels in 0..1
+        lab.range.model(lab.model),
         *lab.original,
         jnp.asarray(labels),
         jax.random.key(lab.seed),
         shape=examples.inputs.shape[1:],
         steps=options.noise_steps,
     )
-    images = np.asarray(noise)
-    if examples.inputs.dtype == np.uint8:
-        images = np.round(255 * images).astype(np.uint8)
+    images = lab.range.own(np.asarray(noise), examples.inputs.dtype)
     widened = Examples(
-        np.concatenate([examples.inputs, images.astype(examples.inputs.dtype)]),
+        np.concatenate([examples.inputs, images]),
         np.concatenate([examples.labels, labels]),
     )
     ids = np.arange(len(examples.labels), len(widened.labels))

@@ -19,6 +19,7 @@ from jax_unlearn.data import (
     from_tfds,
     holdout,
     joined,
+    load,
     load_manifest,
     shrink,
     subset,
@@ -162,7 +163,11 @@ class _Bomb:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"y_test": None, "x_test": None}, "missing x_test, y_test"),
+        ({"y_test": None}, "'x_test' and no labels beside it; expected are x_train"),
+        (
+            {"x_train": None},
+            "missing x_train or the like; its arrays are y_train, x",
+        ),
         ({"x_train": np.array([_Bomb()], object)}, "allow_pickle=False"),
         ({"class_names": np.array([_Bomb()], object)}, "allow_pickle=False"),
         ({"class_names": [1, 2, 3, 4]}, "class_names of type int64"),
@@ -252,6 +257,27 @@ def builders():
 
     class TinyPetsTrainOnly(Base):
         SPLITS = {"train": 3}  # noqa: RUF012
+
+    class TinyPetsTestOnly(Base):
+        SPLITS = {"test": 3}  # noqa: RUF012
+
+    class TinyPetsByOtherNames(Base):
+        def _info(self):
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(
+                    {
+                        "photo": tfds.features.Image(shape=self.SHAPE),
+                        "kind": tfds.features.ClassLabel(names=["cat", "dog", "emu"]),
+                        "image": np.int64,
+                    }
+                ),
+                supervised_keys=("photo", "kind"),
+            )
+
+        def _generate_examples(self, split, count):
+            for n in range(count):
+                yield n, {"photo": _png(_pixels(split, n)), "kind": n % 3, "image": n}
 
     class TinyPetsNoLabel(Base):
         def _features(self):
@@ -344,10 +370,20 @@ def test_tfds_takes_the_test_split_first(builders, tmp_path):
     assert len(data.test.labels) == 4
 
 
+def test_tfds_supervised_keys_and_a_set_without_a_test_part(builders, tmp_path):
+    data = from_tfds("tiny_pets_by_other_names", data_dir=tmp_path, download=True)
+    _assert_tiny_pets(data._replace(name="tiny_pets"))
+    again = load(tmp_path / "tiny_pets_by_other_names" / "1.0.0")
+    assert fingerprint(again) == fingerprint(data)
+    data = from_tfds("tiny_pets_train_only", data_dir=tmp_path, download=True)
+    assert (len(data.train.labels), len(data.test.labels)) == (2, 1)
+    assert "1 of 3 samples are held out" in " ".join(data.notes)
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("tiny_pets_train_only", "has the splits train;"),
+        ("tiny_pets_test_only", "has the splits test;"),
         ("tiny_pets_no_label", "has the features image, size; only sets"),
         ("tiny_pets_unequal", r"images of 2 shapes, such as \(5, 6, 1\) and \(6, 6"),
         ("tiny_pets_needs_more", "needs the package a_package_that_is_not_there"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from toys import three_digits, trees_close
 
-from jax_unlearn.data import Examples
+from jax_unlearn.data import Examples, fingerprint
 from jax_unlearn.drivers import checkpoint
 from jax_unlearn.drivers.series import locked
 from jax_unlearn.errors import InputError
@@ -196,7 +196,9 @@ def test_a_model_comes_back_as_it_was(model):
     np.testing.assert_array_equal(stored.ids, np.arange(50))
     np.testing.assert_array_equal(stored.unseen, np.arange(50, 60))
     assert stored.record["notes"] == {"a": 1}
-    assert stored.record["dataset"] == {"name": "three", "train": 60}
+    told = {"name": "three", "train": 60, "classes": ["a", "b", "c"]}
+    told["sha256"] = fingerprint(subject.dataset, test=False)
+    assert stored.record["dataset"] == told
     assert origin_of(stored) == Origin(TRAININGS[kind], 4)
     again = stored.subject(subject.dataset)
     two = jax.tree.map(lambda leaf: leaf[:2], again.examples.inputs)

@@ -10,7 +10,7 @@ import optax
 
 from jax_unlearn import _validate, audit
 from jax_unlearn.audit import Metrics, Predictions, unlearning_metrics
-from jax_unlearn.data import Dataset, as_floats, take
+from jax_unlearn.data import Dataset, take
 from jax_unlearn.lab.job import Trained, probabilities
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.results import NULL, ORIGINAL, RETRAIN, spread
@@ -23,7 +23,7 @@ PROBES = {"relearn": "relearn steps", "robustness": "robust accuracy %"}
 
 RATE, LOSS, LIMIT = 0.03, 0.1, 500  # of relearning: SGD until the mean loss; our choice
 SGD = optax.sgd(RATE)  # one and the same, so that models share a program
-BOUND = 8 / 255  # of the attack on test images, for pixels in 0..1
+BOUND = 8 / 255  # of the attack on test images, of the range of pixels
 
 
 class Outputs(NamedTuple):
@@ -247,8 +247,16 @@ def probe(
         told = audit.relearn_steps(*at, [forget], *how, loss_below=LOSS, limit=LIMIT)
         found["relearn"] = told.steps
     if "robustness" in names:
-        pixels = as_floats(np.asarray(dataset.test.inputs))
+        scale = dataset.range
+        pixels = scale.unit(dataset.test.inputs)
+        low, high = min(0.0, float(pixels.min())), max(1.0, float(pixels.max()))
         found["robustness"] = audit.robust_accuracy(
-            *at, pixels, dataset.test.labels, bound=BOUND
+            scale.model(subject.model),
+            *at[1:],
+            pixels,
+            dataset.test.labels,
+            bound=BOUND,
+            low=low,  # test pixels may lie outside the range of the training images
+            high=high,
         )
     return found

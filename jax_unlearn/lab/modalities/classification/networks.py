@@ -3,12 +3,15 @@
 import dataclasses
 import functools
 import math
+import typing
 from typing import Annotated, Any, Literal, NamedTuple
 
+import numpy as np
 from msgspec import Meta
 
 from jax_unlearn import _validate, cards, data
 from jax_unlearn.adapters import from_nnx
+from jax_unlearn.errors import InputError
 from jax_unlearn.lab import schema
 from jax_unlearn.lab.modality import MAX_WIDTH, Dimension, Dtype
 from jax_unlearn.types import Model
@@ -27,7 +30,7 @@ class Training(cards.Options):
     """How the original model and Retrain are trained: SGD, cosine learning rate.
 
     Attributes:
-      network: name of the architecture.
+      network: name of the architecture; small_cnn is an mlp where data are a table.
       width: channels of the first block (units, for mlp); 0 takes the usual number.
       dtype: of the computation; parameters are float32.
       epochs: passes over the training samples.
@@ -63,23 +66,44 @@ class Network:
     augment: Augmentation
     num_classes: Dimension
     input_shape: Annotated[tuple[Dimension, ...], Meta(min_length=3, max_length=3)]
-    # moments of each channel of the training images, for pixels in [0, 1]
+    # moments of each channel of the training images, bytes scaled to [0, 1]
     mean: Annotated[tuple[schema.Finite, ...], Meta(min_length=1)]
     std: Annotated[tuple[schema.Positive, ...], Meta(min_length=1)]
+    # what black is, for all channels or for each: crops are filled up with it
+    black: Annotated[tuple[schema.Finite, ...], Meta(min_length=1)] = (0.0,)
 
 
 def describe(training: Training, dataset: data.Dataset) -> Network:
-    """Return the network of a training setting for a data set."""
+    """Return the network of a training setting for a data set.
+
+    Rows of a table have no neighbourhood to convolve: the usual network is then an mlp.
+    """
+    name = training.network
+    if dataset.is_table:
+        name = "mlp" if name == Training.network else name
+        wrong = {"augment": training.augment != "none"}
+        known = typing.get_args(Architecture)
+        wrong["network"] = name in known and name not in ("mlp", "linear")
+        for field in (field for field, is_wrong in wrong.items() if is_wrong):
+            raise InputError(
+                f"{field}={getattr(training, field)!r} is for images, and "
+                f"{dataset.name} is a table; leave it out"
+            )
+    scale = dataset.range
     mean, std = data.channel_stats(dataset.train.inputs)
+    # rounded as parts of the range, which is 1 but for floats of their own
+    sizes = np.broadcast_to(np.subtract(scale.high, scale.low), mean.shape).tolist()
+    moments = [*zip(mean.tolist(), std.tolist(), sizes, strict=True)]
     return Network(
-        training.network,
+        name,
         training.width,
         training.dtype,
         training.augment,
         dataset.num_classes,
         tuple(int(n) for n in dataset.train.inputs.shape[1:]),
-        tuple(round(float(m), 6) for m in mean),
-        tuple(round(max(float(s), 1e-3), 6) for s in std),
+        tuple(round(m / size, 6) * size for m, _, size in moments),
+        tuple(round(max(s / size, 1e-3), 6) * size for _, s, size in moments),
+        scale.low,
     )
 
 
@@ -121,7 +145,9 @@ def build(network: Network, *, features: bool = False) -> Model:
     augments: dict[str, data.Augment | None] = {
         "none": None,
         "flip": data.random_flip,
-        "flip_crop": data.compose(data.random_flip, data.random_crop(4)),
+        "flip_crop": data.compose(
+            data.random_flip, data.random_crop(4, fill=network.black)
+        ),
     }
     return data.with_preprocessing(
         from_nnx(module, method="features" if features else "__call__"),

@@ -9,12 +9,13 @@ import numpy as np
 import optax
 
 from jax_unlearn import diffusion, methods, objectives
-from jax_unlearn.data import Examples
+from jax_unlearn.data import Dataset, Examples
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.lab.modalities.diffusion import measured, networks, settings
 from jax_unlearn.lab.modality import Modality, adam, falling_rate
 from jax_unlearn.types import Array, LossFn, ModelState, Params, Unlearner, UnlearnState
 
+BYTES = np.dtype(np.uint8)
 MEASURED = 512  # images on which errors, masks and attacks are measured, at most
 
 
@@ -149,6 +150,22 @@ def _averaged(state: UnlearnState) -> tuple[Params, ModelState]:
     return diffusion.ema_of(state.opt_state, state.params), state.model_state
 
 
+def _bytes(dataset: Dataset) -> Dataset:
+    """Return the data set with pixels as bytes, as images are drawn and judged."""
+    if dataset.is_table:
+        raise InputError(
+            f"modality='diffusion' reads images, and {dataset.name} is a table; use "
+            "classification"
+        )
+    if dataset.train.inputs.dtype == np.uint8:
+        return dataset
+    parts = [
+        Examples(dataset.range.own(dataset.range.unit(part.inputs), BYTES), part.labels)
+        for part in (dataset.train, dataset.test)
+    ]
+    return dataset._replace(train=parts[0], test=parts[1])
+
+
 DIFFUSION = Modality(
     name="diffusion",
     key="generator",
@@ -169,6 +186,7 @@ DIFFUSION = Modality(
     observe=measured.observed,
     targets=lambda examples: np.zeros(len(examples.labels), np.int32),
     metrics=("mia_loss", "deviation", "u_lira", "rmia", "forgetting", "klom"),
+    reads=_bytes,
     samples=networks.Generator.samples,
     constants=_words,
     concerned=_concerned,

@@ -1,0 +1,357 @@
+"""Columns of a table to inputs and labels: numbers, categories, lists, images."""
+
+import datetime
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jax_unlearn.data.archives import LABELS
+from jax_unlearn.data.labels import listed, natural
+from jax_unlearn.data.pictures import stacked
+from jax_unlearn.data.sources import ROW, Dataset, assembled, set_apart
+from jax_unlearn.errors import InputError, unknown_name
+
+__all__ = ["Choice", "read"]
+
+# names of columns that say who a row is of, not what he is like
+KEYS = re.compile(r"(?:.*[\s_.-])?(?:id|uuid|guid|key)|index|row|unnamed.*|", re.I)
+CAMEL = re.compile(r".*[a-z](?:Id|ID|Key)")
+CATEGORIES = (20, 1000)  # so many are always taken, and so many at most
+Column = NDArray[Any]
+
+
+class Choice(NamedTuple):
+    """What a user says of the columns."""
+
+    label_column: str | None = None
+    exclude: Sequence[str] | None = None  # None: those named like keys
+    image_size: int | None = None
+
+
+def read(
+    name: str, train: Any, test: Any, choice: Choice, notes: Sequence[str]
+) -> Dataset:
+    """Return the data set of one or two arrow tables with the same columns."""
+    features, known = _features(train), list(train.column_names)
+    label = _label(name, known, features, choice.label_column)
+    missing = [n for n in known if test is not None and n not in test.column_names]
+    if missing not in ([], [ROW]):
+        raise InputError(f"{name}: the test part has no column {missing[0]!r}; add it")
+    if not train.num_rows or (test is not None and not test.num_rows):
+        raise InputError(f"{name}: a part has no rows; give some")
+    held = []
+    if test is None:  # before the numbers are standardised by the training rows
+        labels = _classes(name, label, _values(train[label]))
+        *ids, note = set_apart(name, labels)
+        held.append(note)
+        rows, test = ids[0], train.take(ids[1])
+        train = train.take(rows)
+        if ROW not in known:
+            train = train.append_column(ROW, [rows])
+            known.append(ROW)
+    left = _left_out(known, choice.exclude)
+    used = [n for n in known if n != label and n not in left]
+    if not used:
+        raise InputError(
+            f"{name} has no column for inputs beside the labels {label!r} and "
+            f"{', '.join(left)}; give exclude=[] with fewer columns"
+        )
+    columns = [
+        {n: _values(table[n]) for n in known if n in table.column_names}
+        for table in (train, test)
+    ]
+    said = [*notes, f"labels are the column {label!r}"]
+    arrays = _pictures(name, used, columns, features, choice, said)
+    if arrays is None:
+        if choice.image_size is not None:
+            raise InputError(
+                f"image_size={choice.image_size}: {name} has no images; leave it out"
+            )
+        arrays = _lists(name, used, columns)
+    if arrays is None:
+        arrays = _rows(name, used, columns, said)
+    if left:
+        said.append(f"no inputs, but columns: {listed(left)}")
+    names = features.get(label, {}).get("names")
+    given = [
+        (inputs, _classes(name, label, own[label]))
+        for inputs, own in zip(arrays, columns, strict=True)
+    ]
+    kept = {n: _plain(columns[0][n]) for n in known if n != label}
+    kept = {n: array for n, array in kept.items() if array is not None}
+    is_names = isinstance(names, list) and given[0][1].dtype.kind in "iu"
+    told = {"class_names": names if is_names else None, "columns": kept}
+    return assembled(name, *given, **told, notes=[*said, *held])
+
+
+def _features(table: Any) -> Mapping[str, Any]:
+    """Return what Hugging Face says of a table's columns."""
+    content = (table.schema.metadata or {}).get(b"huggingface", b"{}")
+    try:
+        found = json.loads(content)["info"]["features"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return {n: f for n, f in found.items() if isinstance(f, dict)}
+
+
+def _label(
+    name: str, known: list[str], features: Mapping[str, Any], wanted: str | None
+) -> str:
+    """Return the name of the column of labels."""
+    if wanted is not None:
+        if wanted not in known:
+            raise unknown_name(f"{name}: column", wanted, known)
+        return wanted
+    told = [n for n in known if features.get(n, {}).get("_type") == "ClassLabel"]
+    usual = [n for n in known if n.lower() in LABELS]
+    for found in (told, usual):
+        if len(found) == 1:
+            return found[0]
+    raise InputError(
+        f"{name} has the columns {listed(known)}: which of them are the labels? give "
+        f"label_column={(told or usual or known)[-1]!r}"
+    )
+
+
+def _left_out(known: list[str], exclude: Sequence[str] | None) -> list[str]:
+    """Return the columns that are no inputs."""
+    if exclude is None:
+        return [n for n in known if KEYS.fullmatch(n) or CAMEL.fullmatch(n)]
+    for one in exclude:
+        if one not in known:
+            raise unknown_name("column", one, known)
+    # the number of a row is nobody's trait
+    return [n for n in known if n in exclude or n == ROW]
+
+
+def _values(column: Any) -> Any:
+    """Return an arrow column without extension types and dictionaries, in one piece."""
+    import pyarrow as pa
+
+    column = column.combine_chunks()
+    if isinstance(column, pa.ChunkedArray):  # of no or of too many bytes
+        column = pa.concat_arrays(column.chunks)
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.storage
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column
+
+
+def _is(kind: str, column: Any) -> bool:
+    import pyarrow as pa
+
+    own, types = column.type, pa.types
+    numbers = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal)
+    checks = {
+        "number": numbers,
+        "text": (types.is_string, types.is_large_string, types.is_string_view),
+        "time": (types.is_temporal,),
+        "list": (types.is_list, types.is_large_list, types.is_fixed_size_list),
+        "bytes": (types.is_binary, types.is_large_binary),
+        "empty": (types.is_null,),
+    }
+    return any(check(own) for check in checks[kind])
+
+
+def _is_picture(column: Any, feature: Mapping[str, Any]) -> bool:
+    import pyarrow as pa
+
+    if feature.get("_type") == "Image" or _is("bytes", column):
+        return True
+    own = column.type
+    names = [own.field(i).name for i in range(own.num_fields)]
+    return pa.types.is_struct(own) and {"bytes", "path"} <= set(names)
+
+
+def _pictures(
+    name: str,
+    used: list[str],
+    columns: list[dict[str, Any]],
+    features: Mapping[str, Any],
+    choice: Choice,
+    notes: list[str],
+) -> list[NDArray[Any]] | None:
+    """Return the images of the one column of images; None where there is none."""
+    found = [n for n in used if _is_picture(columns[0][n], features.get(n, {}))]
+    if not found:
+        return None
+    _only(name, found, "images")
+    place = found[0]
+    given = [_contents(name, place, own[place].to_pylist()) for own in columns]
+    images, said = stacked((one for part in given for one in part), choice.image_size)
+    notes += said
+    return [images[: len(given[0])], images[len(given[0]) :]][: len(columns)]
+
+
+def _only(name: str, found: list[str], what: str) -> None:
+    if len(found) > 1:
+        raise InputError(
+            f"{name} has {len(found)} columns of {what}, {listed(found)}: give "
+            f"exclude={found[1:]}"
+        )
+
+
+def _contents(name: str, place: str, values: list[Any]) -> list[tuple[str, Any]]:
+    from pathlib import Path
+
+    found = []
+    for number, value in enumerate(values):
+        who = f"{name}: {place}[{number}]"
+        if isinstance(value, dict):
+            value = value.get("bytes") or value.get("path")
+        if value is None:
+            raise InputError(f"{who} has no image; drop the sample")
+        found.append((who, Path(value) if isinstance(value, str) else value))
+    return found
+
+
+def _lists(
+    name: str, used: list[str], columns: list[dict[str, Any]]
+) -> list[NDArray[Any]] | None:
+    """Return the one column of lists of numbers as arrays; None where there is none."""
+    found = [n for n in used if _is("list", columns[0][n])]
+    if not found:
+        return None
+    _only(name, found, "lists")
+    arrays = []
+    for own in columns:
+        try:
+            array = np.array(own[found[0]].to_pylist())
+        except ValueError:
+            array = np.array(None)
+        if array.dtype.kind not in "biuf":
+            raise InputError(
+                f"{name}: column {found[0]!r} has lists that are not of one length "
+                f"and of numbers; mend them, or give exclude={found}"
+            )
+        arrays.append(array)
+    return arrays
+
+
+def _rows(
+    name: str, used: list[str], columns: list[dict[str, Any]], notes: list[str]
+) -> list[NDArray[np.float32]]:
+    """Return rows `f32[N, d]` of numbers, standardised, and of categories, one-hot."""
+    blocks: list[list[NDArray[np.float32]]] = [[] for _ in columns]
+    numbers, kinds, filled, new = [], [], [], []
+    for place in used:
+        parts = [own[place] for own in columns]
+        if _is("number", parts[0]):
+            made, gaps = _standardised(name, place, parts)
+            numbers.append(place)
+        elif _is("text", parts[0]):
+            made, gaps, count, unmet = _one_hot(name, place, parts)
+            kinds.append(f"{place} ({count})")
+            new += [place] * bool(unmet)
+        elif _is("empty", parts[0]):
+            notes.append(f"column {place!r} is empty: left out")
+            continue
+        else:
+            what = "dates" if _is("time", parts[0]) else f"type {parts[0].type}"
+            raise InputError(
+                f"{name}: column {place!r} is of {what}, neither numbers nor text; "
+                f"give exclude={[place]}, or make numbers of it"
+            )
+        filled += [f"{place} ({gaps})"] * bool(gaps)
+        for block, array in zip(blocks, made, strict=True):
+            block.append(array)
+    if numbers:
+        notes.append(f"numbers, standardised: {listed(numbers)}")
+    if kinds:
+        notes.append(f"categories, one-hot: {listed(kinds)}")
+    if filled:
+        notes.append(
+            f"missing values, read as the mean or as no category: {listed(filled)}"
+        )
+    if new:
+        notes.append(f"the test part has categories of its own, all 0: {listed(new)}")
+    if not blocks[0]:
+        raise InputError(f"{name} has no column with values beside the labels")
+    return [np.concatenate(block, axis=1) for block in blocks]
+
+
+def _standardised(
+    name: str, place: str, parts: list[Any]
+) -> tuple[list[NDArray[np.float32]], int]:
+    """Return numbers `f32[N, 1]` of mean 0 and deviation 1 over the training rows."""
+    import pyarrow as pa
+
+    arrays = [
+        np.array(part.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
+        for part in parts
+    ]
+    for array in arrays:
+        for row in np.flatnonzero(np.isinf(array)):
+            raise InputError(
+                f"{name}: {place}[{row}] is infinite; mend it, or give "
+                f"exclude={[place]}"
+            )
+    gaps = sum(int(np.isnan(array).sum()) for array in arrays)
+    there = arrays[0][~np.isnan(arrays[0])]
+    mean, std = (there.mean(), there.std()) if there.size else (0.0, 1.0)
+    made = [
+        np.nan_to_num((array - mean) / (std if std > 0 else 1.0)) for array in arrays
+    ]
+    return [array[:, None].astype(np.float32) for array in made], gaps
+
+
+def _one_hot(
+    name: str, place: str, parts: list[Any]
+) -> tuple[list[NDArray[np.float32]], int, int, int]:
+    """Return texts as categories `f32[N, c]`, how many are missing, c, and new ones."""
+    texts = [part.to_pylist() for part in parts]
+    found = natural(sorted({text for text in texts[0] if text}))
+    least, most = CATEGORIES
+    limit = min(max(least, len(texts[0]) // 10), most)
+    if len(found) > limit:
+        raise InputError(
+            f"{name}: column {place!r} has {len(found)} different texts, over the "
+            f"{limit} that are read as categories; give exclude={[place]}"
+        )
+    number = {text: at for at, text in enumerate(found)}
+    gaps, unmet, made = 0, 0, []
+    for part in texts:
+        array = np.zeros((len(part), len(found)), np.float32)
+        for row, text in enumerate(part):
+            if not text:
+                gaps += 1
+            elif text in number:
+                array[row, number[text]] = 1
+            else:
+                unmet += 1
+        made.append(array)
+    return made, gaps, len(found), unmet
+
+
+def _classes(name: str, label: str, column: Any) -> NDArray[Any]:
+    """Return the labels, none of them missing."""
+    values = column.to_pylist()
+    for row, value in enumerate(values):
+        if value is None:
+            raise InputError(
+                f"{name}: {label}[{row}] is missing; drop the row or give it a class"
+            )
+    return _array(values)
+
+
+def _plain(column: Any) -> Column | None:
+    """Return a column of plain values as an array; None where it has none."""
+    if not any(_is(kind, column) for kind in ("number", "text", "time")):
+        return None
+    values = column.to_pylist()
+    if any(value is None for value in values) and not _is("number", column):
+        values = ["" if value is None else str(value) for value in values]
+    return _array([float("nan") if value is None else value for value in values])
+
+
+def _array(values: list[Any]) -> NDArray[Any]:
+    first = values[0]
+    if isinstance(first, (str, datetime.date, datetime.time)):
+        values = [str(value) for value in values]
+    array = np.array(values)
+    return array.astype(np.str_) if array.dtype == object else array
