@@ -75,13 +75,13 @@ def regun(
     1.6788
     """
     _validate.not_negative("retain_share", retain_share, "published: 0.5")
-    join = options.pop("harmonizer", None) or harmonize.add()
+    join = options.get("harmonizer") or harmonize.add()
+    options["harmonizer"] = lambda f, r: join(f, optax.tree.scale(retain_share, r))
     return assemble(
         model,
         optimizer,
         forget=objectives.reference(model, references),
         retain=objectives.descent(model) if retain is None else retain,
-        harmonizer=lambda f, r: join(f, optax.tree.scale(retain_share, r)),
         **options,
     )
 
