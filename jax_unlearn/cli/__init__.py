@@ -69,10 +69,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 _HELP = ("-h", "--help", "--version")
 COMMANDS = (  # whose names are tables in a file of options
-    *("demo", "split", "train", "unlearn", "chain", "sample", "audit", "ensemble"),
-    *("methods", "report", "recipe", "tune"),
+    *("demo", "split", "train", "unlearn", "forget", "chain", "sample", "audit"),
+    *("ensemble", "methods", "report", "recipe", "tune"),
 )
-OF_MODALITY = ("train", "unlearn", "audit")  # commands for any kind of model
+OF_MODALITY = ("train", "unlearn", "forget", "audit")  # commands for any kind of model
 OF_DIFFUSION = (*OF_MODALITY, "sample")  # what `generate` may stand before
 
 
@@ -87,7 +87,9 @@ def _commands(
         config,
         console,
         ensemble,
+        forget,
         recipe,
+        sample,
     )
     from jax_unlearn.cli.choices import form, parsed
     from jax_unlearn.cli.habits import option_names, with_habits
@@ -116,8 +118,9 @@ def _commands(
         "split": commands.split,
         "train": parsed(commands.train, training=training, modality=kind.name),
         "unlearn": parsed(commands.unlearn, setting=setting),
+        "forget": parsed(forget.forget, setting=setting),
         "chain": parsed(commands.chain, setting=setting),
-        "sample": parsed(commands.sample, sampling=drawing),
+        "sample": parsed(sample.sample, sampling=drawing),
         "audit": images if kind.name == "diffusion" else audit.audit,
         "ensemble": ensemble.ensemble,
         "methods": console.methods,

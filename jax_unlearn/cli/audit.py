@@ -52,6 +52,11 @@ class Models(NamedTuple):
     labels: dict[str, str]
     more: list[Stored]  # Retrains beside the target and the null
 
+    @property
+    def base(self) -> Stored:
+        """The original."""
+        return self.rows[ORIGINAL]
+
     def measure(self, table: Any, seed: int, *, noted: bool = False) -> None:
         """Add all to a table, with what their records note if asked to."""
         target = self.rows.get(RETRAIN)

@@ -23,10 +23,11 @@ from jax_unlearn.lab import catalog
 from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS, names_of
 from jax_unlearn.lab.modalities import MODALITIES, modality_named, read_training
 from jax_unlearn.lab.modality import Modality
+from jax_unlearn.lab.service import recommended
 from jax_unlearn.lab.settings import Unlearning
-from jax_unlearn.lab.store import kind_of
+from jax_unlearn.lab.store import kind_of, training_in
 
-UNLEARNS = ("unlearn", "chain", "tune")  # commands that take a method
+UNLEARNS = ("unlearn", "forget", "chain", "tune")  # commands that take a method
 
 GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "step": (
@@ -155,8 +156,10 @@ def trained_like(words: Sequence[str]) -> Any:
     ):
         return None
     record = read_record(path)
-    told = record.get("training")
-    return None if told is None else read_training(told, kind_of(path, record))
+    told = training_in(record)
+    if told is None:
+        return None
+    return read_training(told["training"], kind_of(path, record))
 
 
 def parsed(command: Callable[..., Any], **told: Any) -> Callable[..., Any]:
@@ -193,12 +196,16 @@ def chosen(arguments: Sequence[str]) -> tuple[list[str], Choice]:
         words = [*words[1:], "--method", words[0]]
     asked, path = value(words, "--modality"), value(words, "--checkpoint", "--original")
     # a model that is not there is missed by the command
-    if not asked and path is not None and (Path(path) / "record.json").is_file():
-        asked = kind_of(path, read_record(path)).name
+    there = path is not None and (Path(path) / "record.json").is_file()
+    record = read_record(path) if path is not None and there else {}
+    if not asked and path is not None and there:
+        asked = kind_of(path, record).name
     modality = modality_named(asked or MODALITIES[0].name)
     usual = [c.name for c in METHODS.values() if set(c.roles) <= modality.roles]
     if not usual or Unlearning.method in usual:
         usual = [Unlearning.method]
+    if command == "forget":
+        usual = [recommended(modality, record)]
     method = value(words, "--method") or usual[0]
     weighting = value(words, "--weighting") or Unlearning.weighting
     choice = Choice(modality, method, weighting, bool({"-h", "--help"} & set(words)))

@@ -351,15 +351,39 @@ def kind_of(path: str | os.PathLike, record: Mapping[str, Any]) -> Modality:
     )
 
 
-def origin_of(stored: Stored) -> Origin | None:
-    """Return how a model was trained; None where its record does not say."""
-    training, seed = stored.record.get("training"), stored.record.get("seed")
-    if training is None or seed is None:
+def origin_of(stored: Stored, *, retraced: bool = False) -> Origin | None:
+    """Return how a model was trained; None where its record does not say.
+
+    A model that was unlearned has the training of its original, whose steps cannot be
+    retraced to it.
+    """
+    told = training_in(stored.record)
+    if told is None or told.get("seed") is None:
+        return None
+    if retraced and told is not stored.record:
         return None
     try:
-        return Origin(read_training(training, stored.modality), int(seed))
+        training = read_training(told["training"], stored.modality)
+        return Origin(training, int(told["seed"]))
     except (TypeError, ValueError):
         return None  # of another version of the package
+
+
+def training_in(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return what of a record says the training, its own or its original's, if any."""
+    for told in (record, record.get("origin")):
+        if isinstance(told, Mapping) and isinstance(told.get("training"), Mapping):
+            return told
+    return None
+
+
+def passed_on(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the record of an unlearned model says of its original's training."""
+    told = training_in(record)
+    if told is None:
+        return {}
+    names = ("training", "seed", "imported")
+    return {"origin": {name: told[name] for name in names if name in told}}
 
 
 def identity(subject: Subject, ids: np.ndarray, unseen: np.ndarray) -> dict[str, str]:
