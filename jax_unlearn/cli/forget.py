@@ -165,7 +165,7 @@ def _retrain(job: Job, number: int, seed: int) -> Path:
         "training": vars(training),
         "seed": seed,
         "retrain": True,
-        "reduce": job.source.reduced(job.checkpoint),
+        **job.source.like(job.checkpoint).record(),
         "without": [],
         "forgotten_sha256": digest(request.forget),
     }
