@@ -90,6 +90,7 @@ def _commands(
         forget,
         recipe,
         sample,
+        tune,
     )
     from jax_unlearn.cli.choices import form, parsed
     from jax_unlearn.cli.habits import option_names, with_habits
@@ -102,12 +103,16 @@ def _commands(
             one_of("command", arguments[0], OF_DIFFUSION)
         if arguments[0] in OF_MODALITY and not choices.value(arguments, "--modality"):
             arguments += ["--modality", "diffusion"]
+    if arguments[0] == "tune":  # or the file's would be taken for more of them
+        arguments = choices.gathered(arguments)
     stated: dict[Path, dict[str, Any]] = {}
     for file in reversed(files):  # the last one's words come first, and win
         command, *words = arguments
         stated[file] = config.options_in(file, command, COMMANDS)
         placed = command in choices.UNLEARNS
         arguments = [command, *config.merged(words, stated[file], command, placed)]
+    if arguments[0] == "tune":  # the methods of a file too
+        arguments = choices.gathered(arguments)
     arguments, choice = choices.chosen(arguments)
     kind, setting = choice.modality, choice.form()
     like = choices.trained_like(arguments)
@@ -126,7 +131,7 @@ def _commands(
         "methods": console.methods,
         "report": commands.report,
         "recipe": recipe.recipe,
-        "tune": parsed(recipe.tune, setting=setting),
+        "tune": parsed(tune.tune, setting=setting),
     }
     if arguments[0] not in _HELP:
         one_of("command", arguments[0], (*known, "generate"))

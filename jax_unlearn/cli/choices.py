@@ -101,6 +101,7 @@ class Choice(NamedTuple):
     method: str
     weighting: str
     helping: bool = False  # whether common fields that are not read are left out
+    methods: tuple[str, ...] = ()  # of a search, which may be told several
 
     def groups(self) -> dict[str, type]:
         """Return dataclasses of the options by title, with this choice's defaults."""
@@ -113,6 +114,9 @@ class Choice(NamedTuple):
             f"{card.cost}. `jax-unlearn methods` explains that and lists all."
         )
         groups = {"method": _group(described, named, Unlearning)}
+        if self.methods:
+            every = {**named, "method": self.methods}
+            groups = {"method": _group(described, every, Unlearning)}
         weighted = f"Forget samples are weighted {own.title}."
         told = f"What only {kind} models are told."
         for title, text, options in (
@@ -123,6 +127,14 @@ class Choice(NamedTuple):
             if dataclasses.fields(options):
                 groups[title] = _group(text, vars(options), type(options))
         unread = _unread(card, self.modality) if self.helping else set()
+        for other in self.methods[1:]:
+            options = Unlearning.of(**{**named, "method": other}).options
+            known = set().union(*map(names_of, groups.values()))
+            values = {k: v for k, v in vars(options).items() if k not in known}
+            title = catalog.method_card(other).label
+            if values:
+                told = f"What only {title} is told."
+                groups[f"{title} too"] = _group(told, values, type(options))
         for title, (text, names) in GROUPS.items():
             values = {name: getattr(usual, name) for name in names}
             groups[title] = _group(text, values, Unlearning, unread)
@@ -137,7 +149,8 @@ class Choice(NamedTuple):
             named = Annotated[group, tyro.conf.arg(name=title, help=said)]
             fields.append((f"group_{number}", named, group()))
         kind = dataclasses.make_dataclass("Options", fields, frozen=True)
-        return Form(Annotated[kind, tyro.conf.arg(name="")], _setting)
+        make = _settings if self.methods else _setting
+        return Form(Annotated[kind, tyro.conf.arg(name="")], make)
 
 
 def form(kind: type, usual: Any = None) -> Form:
@@ -169,9 +182,8 @@ def parsed(command: Callable[..., Any], **told: Any) -> Callable[..., Any]:
     @functools.wraps(command)
     def made(**given: Any) -> Any:
         # after the parsing, so that what is refused is told like all bad input
-        return command(
-            **{k: forms[k].make(v) if k in forms else v for k, v in given.items()}
-        )
+        values = {k: forms[k].make(v) if k in forms else v for k, v in given.items()}
+        return command(**values)
 
     signature = inspect.signature(command)
     parameters = [
@@ -185,9 +197,35 @@ def parsed(command: Callable[..., Any], **told: Any) -> Callable[..., Any]:
     return made
 
 
+def gathered(arguments: Sequence[str]) -> list[str]:
+    """Return the words of a search, its methods, one or more, behind one option.
+
+    >>> gathered(["tune", "finetune", "salun", "--trials", "9"])
+    ['tune', '--trials', '9', '--method', 'finetune', 'salun']
+    """
+    command, *words = arguments
+    methods, rest, taking = [], [], True
+    for word in words:
+        name, equals, first = word.partition("=")
+        if name == "--method":
+            taking = True
+            methods += [first] if equals else []
+        elif word.startswith("-"):
+            taking = False
+            rest.append(word)
+        else:
+            (methods if taking else rest).append(word)
+    return [command, *rest, *(["--method", *methods] if methods else [])]
+
+
 def chosen(arguments: Sequence[str]) -> tuple[list[str], Choice]:
     """Return a command's words, the method as an option, and what they ask for."""
     command, *words = arguments
+    methods: tuple[str, ...] = ()
+    if command == "tune" and "--method" in words:
+        methods = tuple(words[words.index("--method") + 1 :])
+        if len(set(methods)) < len(methods):
+            raise InputError(f"method={list(methods)}: give each method once")
     if command in UNLEARNS and words and not words[0].startswith("-"):
         if other := value(words, "--method"):
             raise InputError(
@@ -208,7 +246,12 @@ def chosen(arguments: Sequence[str]) -> tuple[list[str], Choice]:
         usual = [recommended(modality, record)]
     method = value(words, "--method") or usual[0]
     weighting = value(words, "--weighting") or Unlearning.weighting
-    choice = Choice(modality, method, weighting, bool({"-h", "--help"} & set(words)))
+    if command == "tune":
+        methods = methods or (method,)
+        for name in methods:
+            catalog.method_card(name)
+    helping = bool({"-h", "--help"} & set(words))
+    choice = Choice(modality, method, weighting, helping, methods)
     if command in UNLEARNS:
         catalog.method_card(method)
         if weighting != "auto":
@@ -257,6 +300,22 @@ def _setting(groups: Any) -> Unlearning:
     return Unlearning.of(**dict(itertools.chain(*values)))
 
 
+def _settings(groups: Any) -> tuple[Unlearning, ...]:
+    """Return the settings of several methods: each is told what it has, if given."""
+    values = dict(itertools.chain(*(vars(g).items() for g in vars(groups).values())))
+    shared = {name: values[name] for name in ("weighting", "modality")}
+    usual = [Unlearning.of(method=m, **shared).flat() for m in values["method"]]
+    shown = {k: v for own in reversed(usual) for k, v in own.items()}
+    given = {k: v for k, v in values.items() if k in shown and v != shown[k]}
+    given = {k: v for k, v in given.items() if k not in ("method", *shared)}
+    return tuple(
+        Unlearning.of(
+            method=method, **shared, **{k: v for k, v in given.items() if k in own}
+        )
+        for method, own in zip(values["method"], usual, strict=True)
+    )
+
+
 def _unread(card: Card, kind: Modality) -> set[str]:
     """Return the common fields that a method does not read."""
     if card.kind != "steps":  # which may read four of them
@@ -282,6 +341,7 @@ def _group(
     for name, value in values.items():
         kind = kinds[name]
         if name in _CHOICES:
+            kind = tuple[str, ...] if isinstance(value, tuple) else kind
             kind = Annotated[kind, tyro.conf.arg(metavar=_listed(_CHOICES[name]))]
         if name in hidden:
             kind = Annotated[kind, tyro.conf.Suppress]
