@@ -83,20 +83,21 @@ def tune(
     """
     console = consoles.open_console()
     show = functools.partial(consoles.say, console)
+    at_least("trials", trials, 1, "try 20")
+    at_least("workers", workers, 1, "try 2")
+    check_seed(seed)
     if checkpoint is None:
         if source != Source() or setting != (Unlearning.of(),):
             raise InputError(
                 "checkpoint=None searches the settings of the demo, which brings "
                 "data and methods; give --checkpoint MODEL for your own"
             )
+        _check_folder(out)
         screen = screen_of(console)
         DEMO_DIGITS.run(Asked(screen, out=out, tune=True))
         return None
     if importlib.util.find_spec("optuna") is None:
         raise InputError(tuning.MISSING)
-    at_least("trials", trials, 1, "try 20")
-    at_least("workers", workers, 1, "try 2")
-    check_seed(seed)
     if forget is not None and (kind, fraction) != (None, None):
         raise InputError(
             f"forget={forget!r} says what requests are like; leave --kind and "
@@ -187,10 +188,12 @@ class Look:
 
 def _check_folder(out: Path) -> None:
     """Refuse a folder of something else than a search."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"out={out} is a file; name a folder")
     check_writable(out / tuning.RESULTS)
     if not out.is_dir() or not any(out.iterdir()):
         return
-    if not (out / tuning.RESULTS).is_file():
+    if not any((out / name).is_file() for name in (tuning.RESULTS, "settings.json")):
         raise InputError(
             f"out={out} holds files and no search of settings; choose another --out"
         )
