@@ -58,7 +58,7 @@ def demo(
     with consoles.status(console, "drawing the report"):
         page = reports.write(results, folder / "report.html", overwrite=resume)
     consoles.print_results(console, results)
-    consoles.print_legend(console)
+    consoles.print_legend(console, results)
     consoles.say(console, f"report: {page}")
     return {"out": str(folder), **results}
 
@@ -138,8 +138,9 @@ def screen_of(console: Console, shown: list[Results] | None = None) -> Screen:
             console.print(results["plan"]["title"], style="bold", markup=False)
             printed = consoles.print_generation if images else consoles.print_results
             printed(console, dict(results))
-        if not all(drawn):
-            consoles.print_legend(console)
+        tables = [one for one, images in zip(found, drawn, strict=True) if not images]
+        if tables:
+            consoles.print_legend(console, tables[-1])
 
     return Screen(
         progress=functools.partial(consoles.Reporter, console),
