@@ -180,7 +180,6 @@ DEVIATION = FigureCard(
     against=lambda models, others, seed: np.abs(
         models.confidence["forget"] - others.confidence["forget"]
     ).mean(),
-    bounds=(0, 1),
     group="deviation",
     tells="answers",
     detail=_thirds,

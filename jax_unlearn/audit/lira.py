@@ -213,7 +213,6 @@ LIRA_ACCURACY = FigureCard(
     against=lambda ours, others, seed: u_lira(ours.margins, others.margins, seed=seed),
     read=attrgetter("accuracy"),
     digits=1,
-    bounds=(0, 100),
     group="u_lira",
     tells="traces",
     models=8,
@@ -225,7 +224,6 @@ LIRA_AUC = LIRA_ACCURACY.like(
     "the same by rank; guessing is 0.5",
     read=attrgetter("auc"),
     digits=3,
-    bounds=(0, 1),
     detail=_drawn,
 )
 LIRA_TPR_1, LIRA_TPR_01 = (

@@ -194,7 +194,9 @@ def _of_folder(path: Path) -> Arrays:
     for kind in ("safetensors", "msgpack", "PyTorch", "npz"):
         files = [entry for entry in entries if SUFFIXES.get(entry.suffix) == kind]
         if len(files) == 1 or (files and kind == "safetensors"):
-            return _joined({file.name: read(file) for file in files}, path)
+            found = _joined({file.name: read(file) for file in files}, path)
+            told = files[0].name if len(files) == 1 else f"{len(files)} files"
+            return found._replace(format=f"{found.format}, {told}")
         if files:
             names = ", ".join(file.name for file in files[:4])
             raise InputError(

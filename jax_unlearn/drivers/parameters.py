@@ -7,6 +7,7 @@ loses nothing, or where asked to, and is then told.
 """
 
 import difflib
+import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -94,32 +95,32 @@ def load(
     notes = [f"{len(arrays)} arrays of {kind}"]
     found = _renamed(arrays)
     chosen = _matched(found, wanted, subtree)
-    if chosen.missing and from_torch is not None and torch_names.inside(found):
-        given = from_torch(
-            torch_names.state_dict(
-                {n: a for n, a in found.items() if not _is_beside(n)}
-            ),
-            params,
-            model_state,
-        )
-        found = {f"params/{n}": np.asarray(a) for n, a in named(given[0]).items()}
-        found |= {f"state/{n}": np.asarray(a) for n, a in named(given[1]).items()}
-        chosen = _matched(found, wanted, "params")
-        notes.append("names and axes of PyTorch became those of the network")
-    elif chosen.missing and torch_names.inside(found):
-        translated = torch_names.translated(found, wanted.params)
-        if not (other := _matched(translated, wanted, subtree)).missing:
-            found, chosen = translated, other
+    changes: Counter[tuple[str, str, bool]] = Counter()
+    if chosen.missing and torch_names.inside(found):
+        plain = torch_names.translated(found, wanted.params)
+        if not (other := _matched(plain, wanted, subtree)).missing:
+            found, chosen = plain, other
             notes.append(
                 "names and axes of PyTorch became those of flax; a layer that reads a "
                 "flattened image has its inputs in another order in PyTorch"
             )
+        elif from_torch is not None:
+            like = next(iter(wanted.params.values()))
+            given = {
+                name: np.asarray(_typed(f"/{name}", array, like, cast, changes))
+                for name, array in found.items()
+                if jnp.issubdtype(array.dtype, jnp.inexact) and not _is_beside(name)
+            }
+            made = from_torch(torch_names.state_dict(given), params, model_state)
+            found = {f"params/{n}": np.asarray(a) for n, a in named(made[0]).items()}
+            found |= {f"state/{n}": np.asarray(a) for n, a in named(made[1]).items()}
+            chosen = _matched(found, wanted, "params")
+            notes.append("names and axes of PyTorch became those of the network")
     _refuse_others(Path(path), found, wanted, chosen)
     if chosen.beside:
         counts = Counter(name.partition("/")[0] for name in chosen.beside)
         told = ", ".join(f"{name} ({count})" for name, count in counts.items())
         notes.append(f"not read: {told}")
-    changes: Counter[tuple[str, str, bool]] = Counter()
     leaves = {
         name: _typed(name, found[at], wanted.leaves[name], cast, changes)
         for name, at in chosen.places.items()
@@ -196,6 +197,7 @@ class _Match(NamedTuple):
     missing: list[str]  # of `_Wanted.leaves`
     others: list[str]  # in the file, among the parameters, and not expected
     beside: list[str]  # in the file, of no network
+    front: str  # before the parameters' names in the file
 
 
 def _matched(found: Named, wanted: _Wanted, subtree: str) -> _Match:
@@ -225,7 +227,7 @@ def _matched(found: Named, wanted: _Wanted, subtree: str) -> _Match:
         inside = name.startswith(front) and (np.ndim(leaf) or front)
         extra = (inside or "batch_stats" in name.split("/")) and not _is_beside(name)
         (others if extra else beside).append(name)
-    return _Match(places, missing, others, beside)
+    return _Match(places, missing, others, beside, front)
 
 
 def _front(found: Named, names: list[str], subtree: str | None) -> str:
@@ -283,20 +285,21 @@ def _refuse_others(path: Path, found: Named, wanted: _Wanted, chosen: _Match) ->
     lines, leaves = [], wanted.leaves
     shown = {name: name.partition("/")[2] for name in leaves}
     free = [name for name in found if name not in chosen.places.values()]
+    near_to = functools.partial(_nearest, front=chosen.front)
 
     def text(leaf: Any) -> str:
         return f"{tuple(np.shape(leaf))} {leaf.dtype}"
 
     first = ""
     for name in chosen.missing:
-        near = _nearest(shown[name], free)
+        near = near_to(shown[name], free)
         first = first or f"{shown[name]!r}, nearest {', '.join(map(repr, near))}"
         listed = ", ".join(f"{n} {text(found[n])}" for n in near) or "none"
         told = f"{shown[name]} {text(leaves[name])}"
         lines.append(f"expected {told}: not there; nearest: {listed}")
     other = {shown[name]: leaves[name] for name in chosen.missing or leaves}
     for name in chosen.others:
-        near = _nearest(name, list(other))
+        near = near_to(name, list(other))
         first = first or f"{name!r}, nearest {', '.join(map(repr, near))}"
         listed = ", ".join(f"{n} {text(other[n])}" for n in near) or "none"
         lines.append(f"found {name} {text(found[name])}: not expected; {listed}")
@@ -328,8 +331,12 @@ def _refuse_others(path: Path, found: Named, wanted: _Wanted, chosen: _Match) ->
     )
 
 
-def _nearest(name: str, names: list[str]) -> list[str]:
-    return difflib.get_close_matches(name, names, n=NEAREST, cutoff=0.0)
+def _nearest(name: str, names: list[str], front: str) -> list[str]:
+    """Return the names nearest to one, whatever stands before all of them."""
+    plain = {other.removeprefix(front).lower(): other for other in reversed(names)}
+    near = name.removeprefix(front).lower()
+    found = difflib.get_close_matches(near, plain, n=NEAREST, cutoff=0.0)
+    return [plain[other] for other in found]
 
 
 def _typed(

@@ -1,7 +1,9 @@
 """The cards by name, and cards of one's own by path: all the lab knows of methods."""
 
+import contextlib
 import dataclasses
 import functools
+import hashlib
 import importlib.util
 import os
 import sys
@@ -125,6 +127,7 @@ def check_strays(
 
 TRUST = "JAX_UNLEARN_RUN_FILES"
 _ran: set[str] = set()  # what this process was asked to run
+instead: list[str] = []  # the network to take in place of that of records, if given
 
 
 def check_named(path: Any) -> None:
@@ -137,24 +140,82 @@ def check_named(path: Any) -> None:
         )
 
 
-@functools.lru_cache(maxsize=64)
-def load(path: str) -> Any:
-    """Return what `FILE.py:NAME` names, given by the user; the file is run once."""
-    file, _, name = path.rpartition(":")
-    if not Path(file).is_file():
-        raise InputError(f"{path!r}: there is no file {file}; check the path")
-    own = f"_cards_of_{Path(file).stem}"
-    spec = importlib.util.spec_from_file_location(own, file)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{path!r}: {file} is no file of Python code")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[own] = module  # where dataclasses look their annotations up
+def with_network(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a record of a training, its network one that may be run."""
+    name = record.get("network")
+    if not isinstance(name, str) or ".py:" not in name:
+        return record
+    if instead:
+        return {**record, "network": instead[-1]}
+    if not trusted(name):
+        check_named(name)
+    return record
+
+
+def trust(path: str) -> None:
+    """Note for later commands of this user that a file may be run, as it is now."""
+    file, digest = _trust_file(), digest_of(path)
+    with contextlib.suppress(OSError):  # without a home each command is told anew
+        if not file.is_file() or digest not in file.read_text().split():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("a") as stream:
+                stream.write(f"{digest}\n")
+
+
+def trusted(path: str) -> bool:
+    """Return whether the user named this file, here or to an earlier command."""
+    if path in _ran or os.environ.get(TRUST) == "1":
+        return True
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        return digest_of(path) in _trust_file().read_text().split()
+    except OSError:
+        return False
+
+
+def _trust_file() -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "jax-unlearn" / "files"
+
+
+def digest_of(path: str) -> str:
+    """Return the SHA-256 of the file of `FILE.py:NAME`."""
+    file = path.rpartition(":")[0]
+    try:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    except OSError as error:
         raise InputError(
-            f"{path!r}: {file} does not run ({type(error).__name__}: {error}); mend it"
+            f"{path!r}: there is no file {file}; check the path"
         ) from error
+
+
+def load(path: str) -> Any:
+    """Return what `FILE.py:NAME` names, given by the user; the file is run once.
+
+    What stands beside the file can be imported by it.
+    """
+    file, _, name = path.rpartition(":")
+    module = _module(file, str(Path(file).resolve()), digest_of(path))
     one_of(f"name in {file}", name, dir(module))
     _ran.add(path)
     return getattr(module, name)
+
+
+@functools.lru_cache(maxsize=64)
+def _module(file: str, whole: str, digest: str) -> Any:
+    """Run a file, once for what it holds."""
+    own = f"_cards_of_{Path(file).stem}"
+    spec = importlib.util.spec_from_file_location(own, whole)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{file} is no file of Python code")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[own] = module  # where dataclasses look their annotations up
+    if (folder := str(Path(whole).parent)) not in sys.path:
+        sys.path.append(folder)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{file} does not run ({type(error).__name__}: {reason}); mend it"
+        ) from error
+    return module

@@ -28,6 +28,7 @@ class Origin(NamedTuple):
 
     training: Any
     seed: int
+    imported: bool = False  # trained elsewhere; `training` is for what begins anew
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +96,13 @@ class Context:
                 f"method={self.setting.method!r} goes through the training of the "
                 "original again, of which this checkpoint has no record; give one made "
                 "by `jax-unlearn train`"
+            )
+        card = self.setting.card
+        if self.origin.imported and card.kind != "training":
+            raise InputError(
+                f"method={card.name!r} replays the training of the original step by "
+                "step; this one was imported, its steps are not known: use another "
+                "method, or one that trains anew"
             )
         return self.origin.training
 

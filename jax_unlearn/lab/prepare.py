@@ -105,8 +105,8 @@ def check_unseen(dataset: Dataset, request: Request, setting: Unlearning) -> Non
     if compares and len(request.unseen) < 2:
         raise InputError(
             f"method={setting.method!r} compares with unseen samples, of which there "
-            f"are {len(request.unseen)}; hold some out (--unseen-fraction) or use "
-            "another method"
+            f"are {len(request.unseen)}; hold some out in training (train "
+            "--unseen-fraction, import --trained-on) or use another method"
         )
     labels = dataset.train.labels
     missing = np.setdiff1d(labels[request.forget], labels[request.unseen])

@@ -152,6 +152,21 @@ def requested(
     return asked
 
 
+def trained_on(path: Path | None, dataset: data.Dataset, keys: Keys) -> np.ndarray:
+    """Return the training samples that a file lists, sorted; without one, all."""
+    size = len(dataset.train.labels)
+    if path is None:
+        return np.arange(size)
+    ids = listed(path, dataset, keys).ids
+    if not keys.column and len(ids) < size:
+        data.check_ids(ids, num_samples=size)
+    if len(np.unique(ids)) != len(ids) or len(ids) > size:
+        raise InputError(
+            f"trained_on={path} names {len(ids)} samples, some twice; name each once"
+        )
+    return np.sort(ids)
+
+
 def is_list(text: str, dataset: data.Dataset) -> bool:
     """Return whether a request is a file, and no class by its name."""
     return text not in dataset.class_names and bool(

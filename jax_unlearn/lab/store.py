@@ -8,12 +8,11 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from msgspec import Meta
 
 from jax_unlearn.data import Dataset, digest, fingerprint, read_json, write_atomic
 from jax_unlearn.drivers import checkpoint
@@ -22,6 +21,7 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.lab import schema
 from jax_unlearn.lab.catalog import check_named
 from jax_unlearn.lab.context import Origin
+from jax_unlearn.lab.fitting import Size, TrainedOn, check_alike, check_fits
 from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.modalities import MODALITIES, modality_named, read_training
 from jax_unlearn.lab.modality import Modality
@@ -33,7 +33,6 @@ NUMBERS = "numbers.json"  # of what is made together, beside the states of its r
 
 Made = TypeVar("Made")
 Say = Callable[[str], None]
-Size = Annotated[int, Meta(ge=0, lt=2**31)]
 
 
 def kept(
@@ -216,14 +215,6 @@ def unfinished(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class TrainedOn(NamedTuple):
-    """What a checkpoint's record says of the data set: its training samples."""
-
-    train: Size
-    classes: tuple[str, ...] | None = None  # earlier versions do not say them
-    sha256: str | None = None
-
-
 def trained_on(dataset: Dataset) -> dict[str, Any]:
     """Return what a checkpoint says of its data: names, sizes, and what was done."""
     return {
@@ -271,7 +262,9 @@ def save_model(
     dataset, kind = subject.dataset, subject.modality
     own = {"modality": kind.name} if kind not in MODALITIES else {}
     tree = _tree(kind, trained.params, trained.model_state)
-    tree |= {"ids": np.asarray(ids, np.int32), "unseen": np.asarray(unseen, np.int32)}
+    parts = {"ids": np.asarray(ids, np.int32), "unseen": np.asarray(unseen, np.int32)}
+    # orbax writes no array without entries; the record says that there are none
+    tree |= {name: array for name, array in parts.items() if array.size}
     return checkpoint.save(
         path,
         tree,
@@ -299,6 +292,7 @@ def load_model(
     dataset: Dataset | None = None,
     *,
     modality: str | None = None,
+    like: Any = None,  # network of a model that it is compared with
 ) -> Stored:
     """Read a model back, checked against the data it is to be used with."""
     record = checkpoint.read_record(path)
@@ -318,13 +312,16 @@ def load_model(
     except InputError as error:
         raise InputError(f"checkpoint {path}: {error}") from error
     if dataset is not None:
-        _check_fits(path, network, head.dataset, kind.reads(dataset))
+        check_fits(path, network, head.dataset, kind.reads(dataset))
+    if like is not None:
+        check_alike(path, network, like)
     built = kind.build(network)
     example = kind.example(network)
     params, state = jax.eval_shape(built.model.init, jax.random.key(0), example)
     template = _tree(kind, params, state)
     for name, size in (("ids", head.num_ids), ("unseen", head.num_unseen)):
-        template[name] = jax.ShapeDtypeStruct((size,), np.int32)
+        if size:
+            template[name] = jax.ShapeDtypeStruct((size,), np.int32)
     # Fresh arrays, on no device in particular: what orbax returns is committed to one,
     # and every program would be compiled twice, with and without that.
     tree = jax.tree.map(
@@ -332,7 +329,8 @@ def load_model(
     )
     state = tree["model_state"] if jax.tree.leaves(state) else state
     trained = Trained(tree["params"], state, record.get("seconds", {}))
-    ids, unseen = (np.asarray(tree[name], np.int64) for name in ("ids", "unseen"))
+    held = (tree.get(name, np.zeros(0)) for name in ("ids", "unseen"))
+    ids, unseen = (np.asarray(array, np.int64) for array in held)
     return Stored(kind, built, trained, ids, unseen, record)
 
 
@@ -351,67 +349,31 @@ def kind_of(path: str | os.PathLike, record: Mapping[str, Any]) -> Modality:
     )
 
 
-def origin_of(stored: Stored, *, retraced: bool = False) -> Origin | None:
-    """Return how a model was trained; None where its record does not say.
-
-    A model that was unlearned has the training of its original, whose steps cannot be
-    retraced to it.
-    """
-    told = training_in(stored.record)
-    if told is None or told.get("seed") is None:
+def origin_of(stored: Stored) -> Origin | None:
+    """Return how a model was trained; None where its record does not say."""
+    training, seed = stored.record.get("training"), stored.record.get("seed")
+    if training is None or seed is None:
         return None
-    if retraced and told is not stored.record:
-        return None
+    imported = "imported" in stored.record
     try:
-        training = read_training(told["training"], stored.modality)
-        return Origin(training, int(told["seed"]))
+        setting = training_of(stored.record, stored.modality)
+        return Origin(setting, int(seed), imported)
     except (TypeError, ValueError):
         return None  # of another version of the package
 
 
-def training_in(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return what of a record says the training, its own or its original's, if any."""
-    for told in (record, record.get("origin")):
-        if isinstance(told, Mapping) and isinstance(told.get("training"), Mapping):
-            return told
-    return None
-
-
-def passed_on(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the record of an unlearned model says of its original's training."""
-    told = training_in(record)
-    if told is None:
-        return {}
-    names = ("training", "seed", "imported")
-    return {"origin": {name: told[name] for name in names if name in told}}
+def training_of(record: Mapping[str, Any], kind: Modality) -> Any:
+    """Return how a checkpoint's model was trained, its network's file found again."""
+    training = record["training"]
+    if ".py:" in str(training.get("network")):
+        network = kind.network.from_record(record[kind.key])
+        training = {**training, "network": network.name}
+    return read_training(training, kind)
 
 
 def identity(subject: Subject, ids: np.ndarray, unseen: np.ndarray) -> dict[str, str]:
     """Return digests of what a model in the making is made of."""
     data = fingerprint(subject.dataset)
-    return {"ids": digest(ids), "unseen": digest(unseen), "data": data}
-
-
-def _check_fits(path, network: Any, told: TrainedOn, dataset: Dataset) -> None:
-    name, shape = dataset.name, tuple(dataset.train.inputs.shape[1:])
-    samples, flaw = len(dataset.train.labels), ""
-    if shape != network.input_shape:
-        flaw = f"reads images of shape {network.input_shape}, {name} has {shape}"
-    elif dataset.num_classes != network.num_classes:
-        flaw = f"knows {network.num_classes} classes, {name} has {dataset.num_classes}"
-    elif samples != told.train:
-        flaw = (
-            f"was trained on a data set of {told.train} training samples, {name} has "
-            f"{samples}: ids would not match"
-        )
-    elif told.classes not in (None, tuple(dataset.class_names)):
-        pairs = zip(told.classes or (), dataset.class_names, strict=True)
-        before, now = next(pair for pair in pairs if pair[0] != pair[1])
-        flaw = f"knows the class {before!r} where {name} has {now!r}"
-    elif told.sha256 not in (None, fingerprint(dataset, test=False)):
-        flaw = (
-            f"was trained on other data of this size than {name}: an input or a label "
-            "differs, or their order"
-        )
-    if flaw:
-        raise InputError(f"checkpoint {path} {flaw}; give the data it was trained on")
+    network = getattr(subject.network, "sha256", "")
+    own = {"network": network} if network else {}
+    return {"ids": digest(ids), "unseen": digest(unseen), "data": data, **own}

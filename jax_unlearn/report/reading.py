@@ -8,9 +8,8 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from msgspec import Meta, Struct, field, structs
+from msgspec import Meta, Struct, field
 
-from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.data import read_json
 from jax_unlearn.lab import schema
 from jax_unlearn.lab.schema import ROUNDING, Cosine, Finite, NotNegative, Share
@@ -55,7 +54,7 @@ class Compared(Struct, frozen=True):
     """A percentage beside the null's interval around Retrain."""
 
     null_high: Finite
-    verdict: Literal["inside", "outside", ""]
+    verdict: Literal["inside", "outside"]
 
 
 class Comparison(Struct, frozen=True):
@@ -64,19 +63,9 @@ class Comparison(Struct, frozen=True):
     metrics: dict[str, Compared]
     level: Finite
     against_nothing: PairedTest | None = None
-    seeds: int = FEWEST
 
     def __post_init__(self):
         check_complete(self, metrics=PERCENTAGES)
-        if self.seeds < FEWEST:  # earlier versions made verdicts of two
-            structs.force_setattr(self, "against_nothing", None)
-            bare = {k: structs.replace(m, verdict="") for k, m in self.metrics.items()}
-            structs.force_setattr(self, "metrics", bare)
-
-    @property
-    def verdicts(self) -> set[str]:
-        """The verdicts on the percentages; none from too few seeds."""
-        return {self.metrics[name].verdict for name in PERCENTAGES} - {""}
 
 
 class Attack(Struct, frozen=True):
@@ -143,8 +132,6 @@ class Row(Struct, frozen=True):
             check_complete(self, histograms=SETS)
             counted = sum(self.histograms["forget"]) > 0
             require(counted, "histograms.forget counts no sample")
-        if self.comparison and self.comparison.seeds < FEWEST:
-            structs.force_setattr(self, "deviation_test", None)
         if self.by_rank is not None:
             numbers = [value for value in self.by_rank if value is not None]
             require(bool(numbers), "by_rank holds no number")
@@ -157,7 +144,8 @@ class Row(Struct, frozen=True):
     @property
     def is_inside(self) -> bool:
         """Whether all percentages lie inside the null's intervals."""
-        return self.comparison is not None and self.comparison.verdicts == {"inside"}
+        compared = self.comparison.metrics if self.comparison else {}
+        return {compared[n].verdict for n in PERCENTAGES if compared} == {"inside"}
 
     @property
     def spreads(self) -> dict[str, Spread]:
@@ -201,7 +189,6 @@ class Results(Struct, frozen=True):
     scatter: dict[str, Points] | None = None
     conflict: dict[str, Cosines] | None = None
     unseen: Unseen | None = None
-    advice: tuple[str, ...] = ()
     plan: forms.Plan = forms.Plan()
     dataset: forms.Data = forms.Data()
     environment: forms.Machine = forms.Machine()

@@ -206,7 +206,7 @@ COMMANDS = [
             "--out {model}": "out={model}",
             "--out {data}/x": "path={data}/x",
             "--checkpoint nowhere": "nowhere does not exist",
-            "--checkpoint {data}": "{data} does not exist",
+            "--checkpoint {data}": "{data} is there, but is no checkpoint of",
             "--checkpoint {generator}": "every class is to be forgotten",
             "--checkpoint {generator} --modality classification": "{generator} holds "
             "a diffusion model",
@@ -291,7 +291,7 @@ COMMANDS = [
             "generation-fashion --data nowhere": "path=nowhere",
         },
     ),
-    *of("tune", {"--out {data}": "out={data}", "--trials 0": "trials=0"}),
+    *of("tune", {"--out {data}": "out={data}", "--out .": "out=."}),
     *of(
         "ensemble",
         {

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab.catalog import named, names_of, options_of
+from jax_unlearn.lab.catalog import named, names_of, options_of, with_network
 from jax_unlearn.lab.modalities.classification import CLASSIFICATION
 from jax_unlearn.lab.modalities.diffusion import DIFFUSION
 from jax_unlearn.lab.modality import Modality
@@ -31,6 +31,7 @@ def read_training(record: Mapping[str, Any], modality: Modality | None = None) -
     """Return the training setting of a record, of the kind that takes its fields."""
     for kind in MODALITIES if modality is None else (modality,):
         if set(record) <= names_of(kind.training):
+            record = with_network(record)
             return options_of("training", record, kind.training)
     fields = ", ".join(sorted(map(str, record)))[:80]
     raise InputError(f"training of {fields!r} is of no kind of model known here")

@@ -1,0 +1,150 @@
+"""The commands between this library and other programs: `import` and `export`."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jax_unlearn import _validate
+from jax_unlearn.cli.console import open_console, print_scores, status
+from jax_unlearn.cli.habits import asked_options
+from jax_unlearn.cli.sources import DataSource, refuse_existing
+from jax_unlearn.drivers import formats
+from jax_unlearn.drivers.parameters import MismatchError
+from jax_unlearn.errors import InputError
+from jax_unlearn.lab import requests, store, transfer
+from jax_unlearn.lab.modalities.classification.own import same_start
+from jax_unlearn.lab.results import environment
+from jax_unlearn.lab.scores import scores
+from jax_unlearn.lab.subject import subject_of
+
+SHOWN = 200  # leaves compared on the screen
+
+
+def import_model(
+    source: DataSource,
+    training: Any,
+    params: Path,
+    out: Path = Path("original"),
+    trained_on: Path | None = None,
+    subtree: str = "",
+    cast: bool = False,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Make a checkpoint of a model that was trained elsewhere; all commands take it.
+
+    Bytes are divided by 255; --mean and --std, as its training had them, come after
+    that. A network that reads bytes as they are: --mean 0 --std 0.00392156862745098.
+
+    Args:
+      source: the data it was trained on.
+      training: its network, what that reads, and how a Retrain is to be trained.
+      params: file or folder of its parameters and batch statistics: of orbax (a tree, a
+        whole training state, a CheckpointManager), .msgpack of flax, .npz,
+        .safetensors (shards too), or a state dict of PyTorch (.pt, .pth).
+      out: checkpoint folder to make.
+      trained_on: list of the training samples it was trained on; the others are unseen.
+        Default: all, and then nothing is unseen.
+      subtree: part of the file that holds the parameters, where there are several
+        ("ema_params").
+      cast: allow conversions of number types that round.
+      overwrite: replace the checkpoint that stands there.
+    """
+    if not overwrite:
+        refuse_existing(out, overwrite=False)
+    dataset = source.load()
+    if not training.mean and not training.std:  # of the data would be a guess
+        training = dataclasses.replace(training, mean=(0.0,), std=(1.0,))
+    subject = subject_of(training, dataset)
+    size = len(dataset.train.labels)
+    ids = requests.trained_on(trained_on, dataset, source.keys)
+    try:
+        found = transfer.imported(subject, params, subtree=subtree, cast=cast)
+    except MismatchError as error:
+        for line in error.lines[:SHOWN]:
+            print(line)
+        if len(error.lines) > SHOWN:
+            print(f"and {len(error.lines) - SHOWN} more")
+        raise
+    parts = {"train": ids, "unseen": np.setdiff1d(np.arange(size), ids)}
+    with status(open_console(), "running the model over the data"):
+        right = scores(subject, found.trained, parts)
+    told = {
+        "training": vars(training),
+        **source.record(),
+        "trained_on": "all" if trained_on is None else trained_on.name,
+        "scores": right,
+        "environment": environment(),
+        **asked_options(),
+    }
+    place = store.replacement_of(out, goes_on=False) if overwrite else out
+    transfer.keep(place, subject, found, ids, told)
+    if place != out:
+        store.replace_folder(out, place)
+    print(f"read {params}: {'; '.join(found.notes)}")
+    print(transfer.fed(subject))
+    print_scores(open_console(), right)
+    accuracy = right["test"]["accuracy"]
+    if accuracy <= transfer.by_chance(dataset.test.labels):
+        print(
+            f"jax-unlearn: warning: {accuracy:.2f} % of the test samples is what "
+            "guessing reaches: check --mean, --std and the order of the classes",
+            file=sys.stderr,
+        )
+    if trained_on is None:
+        print(
+            f"taken as trained on all {size} training samples, so none is unseen; give "
+            "--trained-on FILE if it was not"
+        )
+    shown = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay")
+    how = ", ".join(f"{name} {getattr(training, name):g}" for name in shown)
+    print(
+        f"a Retrain beside it (train --retrain --original {out}) has {how}, augment "
+        f"{training.augment}: give these here as its own training had them"
+    )
+    print(f"wrote {out}")
+    return {"out": str(out), "scores": right, "notes": list(found.notes)}
+
+
+def warn_of_start(training: Any) -> None:
+    """Say that seeds would not differ, of a network that draws none of its weights."""
+    name = getattr(training, "network", "")
+    if ".py:" in name and same_start(name):
+        print(
+            f"jax-unlearn: warning: {name} takes no rngs: every seed starts from the "
+            "same parameters; let it take rngs",
+            file=sys.stderr,
+        )
+
+
+def export_model(
+    checkpoint: Path,
+    out: Path,
+    format: str | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write the parameters of a checkpoint for other programs; `import` reads them.
+
+    Arrays are named params/... and batch_stats/... or model_state/..., joined by "/" in
+    .npz, by "." in .safetensors, nested in .msgpack.
+
+    Args:
+      checkpoint: of any command here.
+      out: file to write.
+      format: "safetensors", "npz", "msgpack", or "torch-names": PyTorch's names and
+        axes, of the networks here, in the format of the file's suffix. Default: that of
+        the suffix.
+      overwrite: replace the file if it exists.
+    """
+    known = ", ".join(transfer.FORMATS)
+    kind = format or formats.SUFFIXES.get(out.suffix.lower(), "")
+    if not kind:
+        raise InputError(f"out={out}: no known suffix; give --format, one of {known}")
+    _validate.one_of("format", kind, transfer.FORMATS)
+    refuse_existing(out, overwrite=overwrite)
+    stored = store.load_model(checkpoint)
+    count = transfer.exported(stored, out, kind, overwrite=overwrite)
+    print(f"wrote {count} arrays of {checkpoint} to {out} ({kind})")
+    return {"out": str(out), "arrays": count}

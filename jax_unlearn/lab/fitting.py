@@ -1,0 +1,64 @@
+"""Whether a checkpoint's model fits the data given, and the model it stands beside."""
+
+import os
+from typing import Annotated, Any, NamedTuple
+
+from msgspec import Meta
+
+from jax_unlearn.data import Dataset, fingerprint
+from jax_unlearn.errors import InputError
+
+Size = Annotated[int, Meta(ge=0, lt=2**31)]
+
+
+class TrainedOn(NamedTuple):
+    """What a checkpoint's record says of the data set: its training samples."""
+
+    train: Size
+    classes: tuple[str, ...] | None = None  # earlier versions do not say them
+    sha256: str | None = None
+
+
+def check_alike(path: str | os.PathLike, network: Any, like: Any) -> None:
+    """Refuse a model that reads its data otherwise than one that it stands beside."""
+    own = getattr(like, "sha256", "") and {"name": "sha256"}
+    for field in ("name", "width", "mean", "std"):
+        at = dict(own or {}).get(field, field)
+        found, wanted = (getattr(which, at, None) for which in (network, like))
+        if found != wanted:
+            flag = "network" if field == "name" else field
+            values = wanted if isinstance(wanted, tuple) else (wanted,)
+            shown = getattr(like, field) if field == "name" else ""
+            told = shown or " ".join(f"{value:.9g}" for value in values)
+            raise InputError(
+                f"checkpoint {path} has another {flag} than the original, so the two "
+                f"cannot be compared; train it with --{flag} {told}"
+            )
+
+
+def check_fits(
+    path: str | os.PathLike, network: Any, told: TrainedOn, dataset: Dataset
+) -> None:
+    """Refuse data that a model was not trained on."""
+    name, shape = dataset.name, tuple(dataset.train.inputs.shape[1:])
+    samples, flaw = len(dataset.train.labels), ""
+    if shape != network.input_shape:
+        flaw = f"reads images of shape {network.input_shape}, {name} has {shape}"
+    elif dataset.num_classes != network.num_classes:
+        flaw = f"knows {network.num_classes} classes, {name} has {dataset.num_classes}"
+    elif samples != told.train:
+        flaw = (
+            f"was trained on a data set of {told.train} training samples, {name} has "
+            f"{samples}: ids would not match"
+        )
+    elif told.classes not in (None, tuple(dataset.class_names)):
+        pairs = zip(told.classes or (), dataset.class_names, strict=True)
+        before, now = next(pair for pair in pairs if pair[0] != pair[1])
+        flaw = f"knows the class {before!r} where {name} has {now!r}"
+    elif told.sha256 not in (None, fingerprint(dataset, test=False)):
+        flaw = (
+            f"was trained on other data of this size than {name}: an input or a label "
+            "differs, or their order"
+        )
+    if flaw:
+        raise InputError(f"checkpoint {path} {flaw}; give the data it was trained on")
