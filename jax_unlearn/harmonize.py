@@ -13,7 +13,7 @@ import optax
 from jax_unlearn import _validate
 from jax_unlearn.types import Array, Harmonizer, PyTree
 
-__all__ = ["add", "cosine", "one_way", "project", "two_way"]
+__all__ = ["add", "bargain", "cosine", "one_way", "project", "two_way"]
 
 
 def project(g: PyTree, onto: PyTree) -> PyTree:
@@ -96,6 +96,44 @@ def two_way(*, per_leaf: bool = False) -> Harmonizer:
             _project(g_forget, g_retain, per_leaf),
             _project(g_retain, g_forget, per_leaf),
         )
+
+    return harmonize
+
+
+def bargain(*, per_leaf: bool = False) -> Harmonizer:
+    """Let the two gradients bargain over the step (MUNBa).
+
+    G = α_r·g_r + α_f·g_f with α_i = ‖g_i‖⁻¹·√((1 − cos φ)/(sin² φ + ξ)), φ the angle
+    between them, ξ = 1e-8: the Nash solution, in which neither gains by its size.
+    Since (1 − cos φ)/sin² φ = 1/(1 + cos φ), opposed gradients grow; clip the result to
+    norm 1, as published. Where a gradient is zero: g_r + 0.1·g_f, as published for
+    coefficients that are not positive. `per_leaf` as in `one_way`.
+
+    Reference: Wu and Harandi, arXiv 2411.15537.
+
+    >>> print(bargain()(jnp.array([3.0, 0.0]), jnp.array([0.0, 2.0])))
+    [1. 1.]
+    """
+
+    def joined(g_forget: PyTree, g_retain: PyTree) -> PyTree:
+        (reach_f, forget), (reach_r, retain) = _scaled(g_forget), _scaled(g_retain)
+        norms = optax.tree.norm(forget), optax.tree.norm(retain)
+        cos = cosine(g_forget, g_retain)
+        share = jnp.sqrt((1.0 - cos) / ((1.0 - cos) * (1.0 + cos) + 1e-8))
+        good = (norms[0] > 0) & (norms[1] > 0) & (share > 0)
+        one = jnp.float32(1)
+        alpha_f = jnp.where(good, share / jnp.where(good, norms[0], one), 0.1 * reach_f)
+        alpha_r = jnp.where(good, share / jnp.where(good, norms[1], one), reach_r)
+
+        def mixed(leaf, f, r):
+            return (alpha_f * f + alpha_r * r).astype(leaf.dtype)
+
+        return jax.tree.map(mixed, g_retain, forget, retain)
+
+    def harmonize(g_forget: PyTree, g_retain: PyTree) -> PyTree:
+        if per_leaf:
+            return jax.tree.map(joined, g_forget, g_retain)
+        return joined(g_forget, g_retain)
 
     return harmonize
 

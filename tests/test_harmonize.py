@@ -187,3 +187,52 @@ def test_cosine(power):
 def test_unknown_priority():
     with pytest.raises(InputError, match="priority='both'"):
         harmonize.one_way("both")
+
+
+def bargain64(forget, retain):
+    """MUNBa's step from its description: the angle by arccos, ξ = 1e-8."""
+    sizes = np.linalg.norm(forget), np.linalg.norm(retain)
+    if not min(sizes):
+        return retain + 0.1 * forget
+    cosine = np.clip(forget @ retain / sizes[0] / sizes[1], -1, 1)
+    factor = np.sqrt((1 - cosine) / (1 - cosine**2 + 1e-8))
+    if factor <= 0:
+        return retain + 0.1 * forget
+    return factor * (forget / sizes[0] + retain / sizes[1])
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-20, 1e15])
+def test_bargain_in_float64(scale):
+    rng = np.random.default_rng(0)
+    step = jax.jit(harmonize.bargain())
+    for _ in range(20):
+        pair = [
+            jax.tree.map(
+                lambda shape: jnp.float32(rng.normal(size=shape)),
+                SHAPES,
+                is_leaf=is_shape,
+            )
+            for _ in "fr"
+        ]
+        pair[0] = jax.tree.map(lambda leaf: leaf * jnp.float32(scale), pair[0])
+        expected = bargain64(*map(flat, pair))
+        np.testing.assert_allclose(flat(step(*pair)), expected, rtol=2e-4, atol=2e-5)
+        # neither gains by its size
+        louder = jax.tree.map(lambda leaf: 8 * leaf, pair[1])
+        np.testing.assert_allclose(
+            flat(step(pair[0], louder)), flat(step(*pair)), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_bargain_without_two_gradients_and_leaf_by_leaf():
+    one = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([1.0])}
+    none = jax.tree.map(jnp.zeros_like, one)
+    both = harmonize.bargain()
+    np.testing.assert_allclose(flat(both(none, one)), flat(one), rtol=1e-6)
+    np.testing.assert_allclose(flat(both(one, none)), 0.1 * flat(one), rtol=1e-6)
+    assert (flat(both(none, none)) == 0).all()
+    other = {"a": jnp.array([-4.0, 3.0]), "b": jnp.array([2.0])}
+    apart = harmonize.bargain(per_leaf=True)(one, other)
+    for name in one:
+        alone = bargain64(*(np.asarray(g[name], np.float64) for g in (one, other)))
+        np.testing.assert_allclose(apart[name], alone, rtol=1e-4)

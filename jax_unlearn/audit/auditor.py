@@ -10,6 +10,7 @@ import numpy as np
 from jax_unlearn._validate import at_least
 from jax_unlearn.audit import _checks
 from jax_unlearn.audit.evidence import (
+    FEWEST,
     Evidence,
     FigureCard,
     ModelOutputs,
@@ -23,6 +24,7 @@ from jax_unlearn.errors import InputError, unknown_name
 
 __all__ = ["Audit", "Detail", "Figure", "audit", "audit_table", "to_record"]
 
+SMALL = 16  # Retrains, below which the divisions of them show too little spread
 POINTS = 200  # of a ROC curve in a record at most
 
 
@@ -34,7 +36,8 @@ class Figure(NamedTuple):
       std: over its models, None for a figure of a whole ensemble or a single model.
       target: Retrain's value of a level; that of the null for the others.
       null_low, null_high: where a method that is only another Retrain lies at the
-        chosen level; None with fewer than two Retrains.
+        chosen level; None with fewer than three Retrains, or where these are so far
+        apart that no value could lie outside.
       verdict: "inside" or "outside" of the null's interval; "" where there is none. A
         distance below the interval, and a closeness above it, are inside.
     """
@@ -119,12 +122,16 @@ def audit(
     """Audit unlearned models against models that never saw the forget samples.
 
     Plain arrays of outputs, of any framework. All models are of ONE request: the same
-    forget, retain, test and unseen samples. From two Retrains on every figure has a
-    null. For a level the interval is target ± t·s·√(1/N + 1/M), s the standard
-    deviation of the M Retrains. Distances between ensembles depend on their size; so
+    forget, retain, test and unseen samples. From three Retrains on every figure has a
+    null and a verdict; with fewer it has neither. For a level the interval is target ±
+    t·s·√(1/N + 1/M), s the standard deviation of the M Retrains, t Student's quantile
+    with M - 1 degrees of freedom. Distances between ensembles depend on their size; so
     value and null are both taken between h = min(N, ⌊M/2⌋) models and as many Retrains:
     the Retrains are divided at random, `resamples` times, and the interval holds the
-    middle `level` of the distances of one half from the other (our choice). "Inside"
+    middle `level` of the distances of one half from the other (our choice). Of fewer
+    than 16 Retrains the divisions repeat each other; there it is at least their mean ±
+    t·s·√(1 + 1/M), s their standard deviation. No interval leaves the bounds that the
+    figure's card states. "Inside"
     says that so many models do not tell the method from Retrain, not that they are
     equal; of many figures some fall outside by chance. `audit_table` lays them out.
 
@@ -190,10 +197,14 @@ def audit(
             pairs = [(np.arange(models.models), np.zeros(models.models, np.int64))]
         values = [_between(*_sides(models, target, p), cards, seed) for p in pairs]
         table[name] = {
-            key: _level(models.levels[key], target.levels[key], level)
+            key: _level(models.levels[key], target.levels[key], card, level)
             if card.each
             else _distance(
-                [v[key] for v in values], [v[key] for v in null], card, level
+                [v[key] for v in values],
+                [v[key] for v in null],
+                card,
+                level,
+                target.models,
             )
             for key, card in cards.items()
         }
@@ -309,29 +320,54 @@ def _between(
 
 
 def _distance(
-    values: Sequence[float], null: Sequence[float], card: FigureCard, level: float
+    values: Sequence[float],
+    null: Sequence[float],
+    card: FigureCard,
+    level: float,
+    retrained: int,
 ) -> Figure:
     """Return a figure of sets of models, with the interval of the null's draws."""
     value = float(np.mean(values))
-    if not null:
-        return Figure(value, None, float(card.kind == "closeness"), None, None, "")
+    target = float(np.mean(null) if null else card.kind == "closeness")
+    if retrained < FEWEST:
+        return Figure(value, None, target, None, None, "")
     low, high = quantiles(np.array(null), level)
+    if retrained < SMALL:
+        spread = np.std(null, ddof=1) * np.sqrt(1 + 1 / retrained)
+        reach = float(student(level, retrained) * spread)
+        low, high = min(low, target - reach), max(high, target + reach)
     beyond = {"distance": value > high, "closeness": value < low}
     outside = beyond.get(card.kind, not low <= value <= high)
-    verdict = "outside" if outside else "inside"
-    return Figure(value, None, float(np.mean(null)), low, high, verdict)
+    return Figure(value, None, target, *_judged(low, high, card, outside))
 
 
-def _level(values: np.ndarray, target: np.ndarray, level: float) -> Figure:
+def _level(
+    values: np.ndarray, target: np.ndarray, card: FigureCard, level: float
+) -> Figure:
     """Return a level with Student's interval from the spread of the Retrains."""
     mean, goal = float(values.mean()), float(target.mean())
     std = float(values.std(ddof=1)) if len(values) > 1 else None
-    if len(target) < 2:
+    if len(target) < FEWEST:
         return Figure(mean, std, goal, None, None, "")
     spread = target.std(ddof=1) * np.sqrt(1 / len(values) + 1 / len(target))
     reach = float(student(level, len(target)) * spread)
-    verdict = "inside" if abs(mean - goal) <= reach + 1e-9 else "outside"
-    return Figure(mean, std, goal, goal - reach, goal + reach, verdict)
+    outside = abs(mean - goal) > reach + 1e-9
+    return Figure(mean, std, goal, *_judged(goal - reach, goal + reach, card, outside))
+
+
+def _judged(
+    low: float, high: float, card: FigureCard, outside: bool
+) -> tuple[float | None, float | None, str]:
+    """Return the interval within the figure's bounds, and the verdict.
+
+    There is neither where nothing that the figure can be lies outside.
+    """
+    least, most = card.bounds
+    above, below = high >= most, low <= least  # nothing is there
+    empty = {"distance": above, "closeness": below}.get(card.kind, above and below)
+    if empty:
+        return None, None, ""
+    return max(low, least), min(high, most), "outside" if outside else "inside"
 
 
 def _detail(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jax_unlearn.audit import _checks
+from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.audit.metrics import Metrics, avg_gap, check_metrics, tow
 from jax_unlearn.audit.rates import student
 from jax_unlearn.errors import InputError
@@ -29,7 +30,7 @@ class MetricRow(NamedTuple):
       difference: mean of the method minus mean of Retrain.
       null_low, null_high: where `difference` of a method that only differs from Retrain
         by its seeds lies at the chosen level.
-      verdict: "inside" or "outside" that interval.
+      verdict: "inside" or "outside" that interval; "" from fewer than three seeds.
     """
 
     mean: float
@@ -107,18 +108,19 @@ def compare(
     the two-sided quantile of Student's t with S - 1 degrees of freedom. A method that
     is only another Retrain is inside with probability `level` if the figures are normal
     (our choice). "Inside" says that S seeds do not tell them apart, not that they are
-    equal; five metrics at 0.95 put one outside more often than one time in twenty.
+    equal; five metrics at 0.95 put one outside more often than one time in twenty. Two
+    seeds show one difference of two Retrains, and so no verdict is made of them.
 
     Raises:
       InputError: fewer than two seeds, sequences of different lengths, a figure
         outside 0..100, a level outside (0, 1).
 
-    >>> retrain = [Metrics(6, 94, 100, 94, 12), Metrics(4, 96, 100, 95, 14)]
-    >>> other = [Metrics(5, 95, 100, 94, 13), Metrics(5, 95, 100, 95, 13)]
-    >>> ours = [Metrics(5, 95, 99, 94, 12), Metrics(5, 95, 99, 95, 14)]
+    >>> retrain = [Metrics(ua, 100 - ua, 100, 94, 12) for ua in (6, 4, 5)]
+    >>> other = [Metrics(ua, 100 - ua, 100, 94, 12) for ua in (5, 6, 4)]
+    >>> ours = [Metrics(ua, 100 - ua, 99, 94, 12) for ua in (6, 5, 5)]
     >>> table = compare(ours, retrain, other)
-    >>> table.avg_gap_mean, table.null_avg_gap_mean
-    (0.5, 0.5)
+    >>> table.metrics["ua"]["null_high"]  # 4.30 · 1.73 / √3
+    4.30
     >>> table.metrics["ua"]["verdict"], table.metrics["ra"]["verdict"]
     ('inside', 'outside')
     """
@@ -161,9 +163,9 @@ def compare(
 def comparison_table(comparison: Comparison) -> str:
     """Lay a comparison out as a Markdown table, percentages with two decimals.
 
-    >>> rows = [Metrics(5, 95, 100, 94, 12), Metrics(6, 94, 100, 95, 14)]
+    >>> rows = [Metrics(ua, 100 - ua, 100, 94, 12) for ua in (5, 6, 7)]
     >>> print(comparison_table(compare(rows, rows, rows)).splitlines()[2])
-    | UA | 5.50 ± 0.71 | 5.50 ± 0.71 | +0.00 | [+0.00, +0.00] | inside |
+    | UA | 6.00 ± 1.00 | 6.00 ± 1.00 | +0.00 | [+0.00, +0.00] | inside |
     """
     c = comparison
     lines = [
@@ -177,7 +179,7 @@ def comparison_table(comparison: Comparison) -> str:
             f"{r['target_mean']:.2f} ± {r['target_std']:.2f}",
             f"{r['difference']:+.2f}",
             f"[{r['null_low']:+.2f}, {r['null_high']:+.2f}]",
-            r["verdict"],
+            r["verdict"] or "–",
         )
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
@@ -239,6 +241,7 @@ def _row(
     spread = _spread(null - retrained)[1]
     half = float(student(level, len(method)) * spread / np.sqrt(len(method)))
     verdict = "inside" if abs(difference) <= half + 1e-9 else "outside"
+    verdict = verdict if len(method) >= FEWEST else ""
     spreads = *_spread(method), *_spread(retrained)
     return MetricRow(*spreads, difference, 0.0 - half, half, verdict)
 

@@ -180,6 +180,7 @@ DEVIATION = FigureCard(
     against=lambda models, others, seed: np.abs(
         models.confidence["forget"] - others.confidence["forget"]
     ).mean(),
+    bounds=(0, 1),
     group="deviation",
     tells="answers",
     detail=_thirds,

@@ -4,6 +4,7 @@ Shapes: N models, n samples of a part, K classes.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -16,9 +17,17 @@ from jax_unlearn.drivers.loop import predict
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Model, PyTree
 
-__all__ = ["Evidence", "FigureCard", "ModelOutputs", "PartInputs", "PartLabels"]
+__all__ = [
+    "FEWEST",
+    "Evidence",
+    "FigureCard",
+    "ModelOutputs",
+    "PartInputs",
+    "PartLabels",
+]
 __all__ += ["groups_of", "model_outputs"]
 
+FEWEST = 3  # Retrains without which no verdict is made: two show one difference
 READ_KINDS = ("level", "distance", "closeness")
 TELLS = ("traces", "attack", "answers", "others", "gaps", "")
 PLAIN = ("label", "digits", "kind", "meaning", "group", "models", "source")
@@ -149,6 +158,7 @@ class FigureCard:
       against: `(models, others, seed) -> result`, of two sets of as many models.
       read: `result -> float`.
       digits: after the point.
+      bounds: what it cannot leave, and so no interval of it either.
       kind: "level", whose target is Retrain's value; "distance", of which more is
         farther from Retrain; "closeness", of which less is. The target of the last two
         is what two sets of Retrains have, which is neither 0 nor 1.
@@ -180,6 +190,7 @@ class FigureCard:
     against: Callable[[Evidence, Evidence, int], Any] | None = None
     read: Callable[[Any], float] = float
     digits: int = 3
+    bounds: tuple[float, float] = (-math.inf, math.inf)
     kind: str = "distance"
     group: str
     tells: str = ""

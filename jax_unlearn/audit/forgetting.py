@@ -5,6 +5,7 @@ the number of forget samples. Only the order of the values counts: the logit-sca
 confidence, the probability it comes from and the loss all give the same epsilon.
 """
 
+import math
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -264,6 +265,7 @@ FORGETTING_F = FigureCard(
     "points for each sample that no attack on the ensembles tells apart",
     against=lambda ours, others, seed: forgetting_quality(ours.margins, others.margins),
     read=attrgetter("f"),
+    bounds=(0, 1),
     kind="closeness",
     group="forgetting",
     tells="traces",
@@ -276,6 +278,7 @@ EPSILON = FORGETTING_F.like(
     "how surely the best attack on one sample tells the ensembles apart",
     read=attrgetter("median"),
     digits=2,
+    bounds=(0, math.inf),
     kind="distance",
     detail=lambda models, others, level: {
         "epsilon": example_epsilon(models.margins, others.margins)

@@ -3,6 +3,7 @@
 Example by example, the margins are put into histograms with common bins.
 """
 
+import math
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -138,6 +139,7 @@ KLOM = FigureCard(
     "klom",
     "KLoM (mean)",
     "divergence of the margins of one sample from Retrain's",
+    bounds=(0, math.inf),
     group="klom",
     models=4,
     tells="traces",

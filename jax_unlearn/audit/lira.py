@@ -213,6 +213,7 @@ LIRA_ACCURACY = FigureCard(
     against=lambda ours, others, seed: u_lira(ours.margins, others.margins, seed=seed),
     read=attrgetter("accuracy"),
     digits=1,
+    bounds=(0, 100),
     group="u_lira",
     tells="traces",
     models=8,
@@ -224,6 +225,7 @@ LIRA_AUC = LIRA_ACCURACY.like(
     "the same by rank; guessing is 0.5",
     read=attrgetter("auc"),
     digits=3,
+    bounds=(0, 1),
     detail=_drawn,
 )
 LIRA_TPR_1, LIRA_TPR_01 = (

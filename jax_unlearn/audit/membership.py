@@ -200,6 +200,7 @@ MIA = FigureCard(
         svc_mia_efficacy, *_sets(models, models.confidence), seed=seed
     ),
     digits=1,
+    bounds=(0, 100),
     kind="level",
     group="standard",
     tells="attack",

@@ -250,6 +250,7 @@ UA = FigureCard(
     "100 - accuracy on the forget set",
     alone=lambda models, seed: 100 - _accuracies(models, "forget"),
     digits=1,
+    bounds=(0, 100),
     kind="level",
     group="standard",
     tells="answers",
@@ -270,6 +271,7 @@ AVG_GAP = FigureCard(
     "mean distance from Retrain in UA, RA, TA and MIA",
     against=_mean(avg_gap),
     digits=2,
+    bounds=(0, 100),
     group="standard",
     tells="gaps",
     levels=(UA, RA, TA, MIA),
@@ -281,6 +283,7 @@ TOW = AVG_GAP.like(
     "tug of war of the three accuracies, 0 to 1",
     against=_mean(tow),
     digits=3,
+    bounds=(0, 1),
     kind="closeness",
     source="Zhao et al., arXiv 2406.01257",
 )

@@ -218,6 +218,7 @@ RMIA_AUC = FigureCard(
     "forget samples told from unseen ones, with Retrains as references",
     against=_attacks,
     read=lambda attacks: float(np.mean([a.auc for a in attacks])),
+    bounds=(0, 1),
     kind="level",
     group="rmia",
     tells="attack",
@@ -231,4 +232,5 @@ RMIA_TPR_1 = RMIA_AUC.like(
     "forget samples found while 1 % of the unseen ones are called members",
     read=lambda attacks: float(np.mean([a.tpr_1.value for a in attacks])),
     digits=2,
+    bounds=(0, 100),
 )

@@ -69,10 +69,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 _HELP = ("-h", "--help", "--version")
 COMMANDS = (  # whose names are tables in a file of options
-    *("demo", "split", "train", "unlearn", "chain", "sample", "audit", "ensemble"),
-    *("methods", "report", "recipe", "tune", "import", "export"),
+    *("demo", "split", "train", "unlearn", "forget", "chain", "sample", "audit"),
+    *("ensemble", "methods", "report", "recipe", "tune", "import", "export"),
 )
-OF_MODALITY = ("train", "unlearn", "audit")  # commands for any kind of model
+OF_MODALITY = ("train", "unlearn", "forget", "audit")  # commands for any kind of model
 OF_DIFFUSION = (*OF_MODALITY, "sample")  # what `generate` may stand before
 
 
@@ -87,8 +87,11 @@ def _commands(
         config,
         console,
         ensemble,
+        forget,
         recipe,
+        sample,
         transfer,
+        tune,
     )
     from jax_unlearn.cli.choices import form, parsed
     from jax_unlearn.cli.habits import option_names, with_habits
@@ -101,12 +104,16 @@ def _commands(
             one_of("command", arguments[0], OF_DIFFUSION)
         if arguments[0] in OF_MODALITY and not choices.value(arguments, "--modality"):
             arguments += ["--modality", "diffusion"]
+    if arguments[0] == "tune":  # or the file's would be taken for more of them
+        arguments = choices.gathered(arguments)
     stated: dict[Path, dict[str, Any]] = {}
     for file in reversed(files):  # the last one's words come first, and win
         command, *words = arguments
         stated[file] = config.options_in(file, command, COMMANDS)
         placed = command in choices.UNLEARNS
         arguments = [command, *config.merged(words, stated[file], command, placed)]
+    if arguments[0] == "tune":  # the methods of a file too
+        arguments = choices.gathered(arguments)
     arguments, choice = choices.chosen(arguments)
     kind, setting = choice.modality, choice.form()
     like = choices.trained_like(arguments)
@@ -119,14 +126,15 @@ def _commands(
         "import": parsed(transfer.import_model, training=training),
         "export": transfer.export_model,
         "unlearn": parsed(commands.unlearn, setting=setting),
+        "forget": parsed(forget.forget, setting=setting),
         "chain": parsed(commands.chain, setting=setting),
-        "sample": parsed(commands.sample, sampling=drawing),
+        "sample": parsed(sample.sample, sampling=drawing),
         "audit": images if kind.name == "diffusion" else audit.audit,
         "ensemble": ensemble.ensemble,
         "methods": console.methods,
         "report": commands.report,
         "recipe": recipe.recipe,
-        "tune": parsed(recipe.tune, setting=setting),
+        "tune": parsed(tune.tune, setting=setting),
     }
     if arguments[0] not in _HELP:
         one_of("command", arguments[0], (*known, "generate"))

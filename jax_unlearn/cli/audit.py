@@ -12,16 +12,17 @@ import numpy as np
 from jax_unlearn import _validate
 from jax_unlearn import audit as audits
 from jax_unlearn import report as reports
+from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.cli import console as consoles
 from jax_unlearn.cli.choices import Kind
 from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.sources import DataSource, Source, asked, refuse_existing
 from jax_unlearn.data import digest, write_atomic
 from jax_unlearn.errors import InputError, check_seed
+from jax_unlearn.lab import advice
 from jax_unlearn.lab.arrays import load_outputs
 from jax_unlearn.lab.catalog import load
 from jax_unlearn.lab.modalities.classification.beside import (
-    FEWEST,
     against_unseen,
     beside_retrains,
 )
@@ -51,6 +52,12 @@ class Models(NamedTuple):
     rows: dict[str, Stored]
     labels: dict[str, str]
     more: list[Stored]  # Retrains beside the target and the null
+    again: list[Path]  # of all Retrains
+
+    @property
+    def base(self) -> Stored:
+        """The original."""
+        return self.rows[ORIGINAL]
 
     def measure(self, table: Any, seed: int, *, noted: bool = False) -> None:
         """Add all to a table, with what their records note if asked to."""
@@ -74,6 +81,18 @@ class Models(NamedTuple):
             return against_unseen(*given, outputs)
         models = {k: own for k, own in outputs.items() if k not in (RETRAIN, NULL)}
         return beside_retrains(*given, models, again, seed=seed)
+
+    def advice(
+        self, found: Any, original: Path, forget: str, source: Source, *paths: Any
+    ) -> list[str]:
+        """Return what the audit says and what to do next."""
+        if isinstance(found, audits.Audit):
+            return advice.judged(found, self.labels, self.again)
+        again = [stored for k, stored in self.rows.items() if k in (RETRAIN, NULL)]
+        pairs = zip(self.again, again, strict=True)
+        retrained = [advice.Known(path, stored.record) for path, stored in pairs]
+        base = advice.Known(original, self.rows[ORIGINAL].record)
+        return advice.missing(retrained, base, forget, source.told(), *paths)
 
 
 def audit(
@@ -165,15 +184,19 @@ def audit(
         found["audit"] = audits.to_record(beside)
     else:
         found["unseen"] = beside
+    asked_for = original, forget, source
+    found["advice"] = advised = models.advice(beside, *asked_for, out, null)
     results = {**head(told, dataset), **asked_options(), **found}
     write_atomic(out, to_json(results), overwrite=overwrite)
     consoles.print_results(console, results)
     consoles.print_probes(console, results)
-    consoles.print_legend(console, has_target=bool(retrained))
+    consoles.print_legend(console, results)
     if isinstance(beside, audits.Audit):
-        consoles.print_audit(console, beside)
+        consoles.print_audit(console, beside, models.labels)
     else:
         consoles.print_unseen(console, results)
+    for line in advised:
+        consoles.say(console, line)
     print(f"wrote {out}")
     return {"out": str(out), **results}
 
@@ -301,7 +324,7 @@ def read_models(
     rows = dict(zip((RETRAIN, NULL), retrains, strict=False)) | {ORIGINAL: base}
     rows |= {key: read(path) for key, path in unlearned.items()}
     labels = LABELS | {key: path.name for key, path in unlearned.items()}
-    return Models(subject, request, named, rows, labels, retrains[2:])
+    return Models(subject, request, named, rows, labels, retrains[2:], again)
 
 
 def audit_arrays(

@@ -24,10 +24,11 @@ from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS, names_of
 from jax_unlearn.lab.modalities import MODALITIES, modality_named
 from jax_unlearn.lab.modalities.classification.networks import ARCHITECTURES
 from jax_unlearn.lab.modality import Modality
+from jax_unlearn.lab.service import recommended
 from jax_unlearn.lab.settings import Unlearning
-from jax_unlearn.lab.store import kind_of, training_of
+from jax_unlearn.lab.store import kind_of, training_in, training_of
 
-UNLEARNS = ("unlearn", "chain", "tune")  # commands that take a method
+UNLEARNS = ("unlearn", "forget", "chain", "tune")  # commands that take a method
 
 # commands that read models, whose network's file may have moved or changed since
 NETWORKED = (*UNLEARNS, "audit", "ensemble", "export", "forget")
@@ -105,6 +106,7 @@ class Choice(NamedTuple):
     method: str
     weighting: str
     helping: bool = False  # whether common fields that are not read are left out
+    methods: tuple[str, ...] = ()  # of a search, which may be told several
 
     def groups(self) -> dict[str, type]:
         """Return dataclasses of the options by title, with this choice's defaults."""
@@ -117,6 +119,9 @@ class Choice(NamedTuple):
             f"{card.cost}. `jax-unlearn methods` explains that and lists all."
         )
         groups = {"method": _group(described, named, Unlearning)}
+        if self.methods:
+            every = {**named, "method": self.methods}
+            groups = {"method": _group(described, every, Unlearning)}
         weighted = f"Forget samples are weighted {own.title}."
         told = f"What only {kind} models are told."
         for title, text, options in (
@@ -127,6 +132,14 @@ class Choice(NamedTuple):
             if dataclasses.fields(options):
                 groups[title] = _group(text, vars(options), type(options))
         unread = _unread(card, self.modality) if self.helping else set()
+        for other in self.methods[1:]:
+            options = Unlearning.of(**{**named, "method": other}).options
+            known = set().union(*map(names_of, groups.values()))
+            values = {k: v for k, v in vars(options).items() if k not in known}
+            title = catalog.method_card(other).label
+            if values:
+                told = f"What only {title} is told."
+                groups[f"{title} too"] = _group(told, values, type(options))
         for title, (text, names) in GROUPS.items():
             values = {name: getattr(usual, name) for name in names}
             groups[title] = _group(text, values, Unlearning, unread)
@@ -141,7 +154,8 @@ class Choice(NamedTuple):
             named = Annotated[group, tyro.conf.arg(name=title, help=said)]
             fields.append((f"group_{number}", named, group()))
         kind = dataclasses.make_dataclass("Options", fields, frozen=True)
-        return Form(Annotated[kind, tyro.conf.arg(name="")], _setting)
+        make = _settings if self.methods else _setting
+        return Form(Annotated[kind, tyro.conf.arg(name="")], make)
 
 
 def form(kind: type, usual: Any = None) -> Form:
@@ -162,7 +176,7 @@ def trained_like(words: Sequence[str]) -> Any:
     ):
         return None
     record = read_record(path)
-    if "training" not in record:
+    if training_in(record) is None:
         return None
     return training_of(record, kind_of(path, record))
 
@@ -174,9 +188,8 @@ def parsed(command: Callable[..., Any], **told: Any) -> Callable[..., Any]:
     @functools.wraps(command)
     def made(**given: Any) -> Any:
         # after the parsing, so that what is refused is told like all bad input
-        return command(
-            **{k: forms[k].make(v) if k in forms else v for k, v in given.items()}
-        )
+        values = {k: forms[k].make(v) if k in forms else v for k, v in given.items()}
+        return command(**values)
 
     signature = inspect.signature(command)
     parameters = [
@@ -190,6 +203,27 @@ def parsed(command: Callable[..., Any], **told: Any) -> Callable[..., Any]:
     return made
 
 
+def gathered(arguments: Sequence[str]) -> list[str]:
+    """Return the words of a search, its methods, one or more, behind one option.
+
+    >>> gathered(["tune", "finetune", "salun", "--trials", "9"])
+    ['tune', '--trials', '9', '--method', 'finetune', 'salun']
+    """
+    command, *words = arguments
+    methods, rest, taking = [], [], True
+    for word in words:
+        name, equals, first = word.partition("=")
+        if name == "--method":
+            taking = True
+            methods += [first] if equals else []
+        elif word.startswith("-"):
+            taking = False
+            rest.append(word)
+        else:
+            (methods if taking else rest).append(word)
+    return [command, *rest, *(["--method", *methods] if methods else [])]
+
+
 def chosen(arguments: Sequence[str]) -> tuple[list[str], Choice]:
     """Return a command's words, the method as an option, and what they ask for."""
     command, *words = arguments
@@ -199,6 +233,11 @@ def chosen(arguments: Sequence[str]) -> tuple[list[str], Choice]:
         catalog.load(network)
         catalog.trust(network)
         catalog.instead.append(network)
+    methods: tuple[str, ...] = ()
+    if command == "tune" and "--method" in words:
+        methods = tuple(words[words.index("--method") + 1 :])
+        if len(set(methods)) < len(methods):
+            raise InputError(f"method={list(methods)}: give each method once")
     if command in UNLEARNS and words and not words[0].startswith("-"):
         if other := value(words, "--method"):
             raise InputError(
@@ -207,15 +246,24 @@ def chosen(arguments: Sequence[str]) -> tuple[list[str], Choice]:
         words = [*words[1:], "--method", words[0]]
     asked, path = value(words, "--modality"), value(words, "--checkpoint", "--original")
     # a model that is not there is missed by the command
-    if not asked and path is not None and (Path(path) / "record.json").is_file():
-        asked = kind_of(path, read_record(path)).name
+    there = path is not None and (Path(path) / "record.json").is_file()
+    record = read_record(path) if path is not None and there else {}
+    if not asked and path is not None and there:
+        asked = kind_of(path, record).name
     modality = modality_named(asked or MODALITIES[0].name)
     usual = [c.name for c in METHODS.values() if set(c.roles) <= modality.roles]
     if not usual or Unlearning.method in usual:
         usual = [Unlearning.method]
+    if command == "forget":
+        usual = [recommended(modality, record)]
     method = value(words, "--method") or usual[0]
     weighting = value(words, "--weighting") or Unlearning.weighting
-    choice = Choice(modality, method, weighting, bool({"-h", "--help"} & set(words)))
+    if command == "tune":
+        methods = methods or (method,)
+        for name in methods:
+            catalog.method_card(name)
+    helping = bool({"-h", "--help"} & set(words))
+    choice = Choice(modality, method, weighting, helping, methods)
     if command in UNLEARNS:
         catalog.method_card(method)
         if weighting != "auto":
@@ -275,6 +323,22 @@ def _setting(groups: Any) -> Unlearning:
     return Unlearning.of(**dict(itertools.chain(*values)))
 
 
+def _settings(groups: Any) -> tuple[Unlearning, ...]:
+    """Return the settings of several methods: each is told what it has, if given."""
+    values = dict(itertools.chain(*(vars(g).items() for g in vars(groups).values())))
+    shared = {name: values[name] for name in ("weighting", "modality")}
+    usual = [Unlearning.of(method=m, **shared).flat() for m in values["method"]]
+    shown = {k: v for own in reversed(usual) for k, v in own.items()}
+    given = {k: v for k, v in values.items() if k in shown and v != shown[k]}
+    given = {k: v for k, v in given.items() if k not in ("method", *shared)}
+    return tuple(
+        Unlearning.of(
+            method=method, **shared, **{k: v for k, v in given.items() if k in own}
+        )
+        for method, own in zip(values["method"], usual, strict=True)
+    )
+
+
 def _unread(card: Card, kind: Modality) -> set[str]:
     """Return the common fields that a method does not read."""
     if card.kind != "steps":  # which may read four of them
@@ -300,6 +364,7 @@ def _group(
     for name, value in values.items():
         kind = kinds[name]
         if name in _CHOICES:
+            kind = tuple[str, ...] if isinstance(value, tuple) else kind
             kind = Annotated[kind, tyro.conf.arg(metavar=_listed(_CHOICES[name]))]
         if name in hidden:
             kind = Annotated[kind, tyro.conf.Suppress]

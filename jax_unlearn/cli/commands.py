@@ -1,20 +1,20 @@
 """The commands on files, for any kind of model: from a split to a report."""
 
-import functools
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jax_unlearn import _validate, data
+from jax_unlearn import data
 from jax_unlearn import report as reports
 from jax_unlearn.cli.choices import Kind
 from jax_unlearn.cli.console import Reporter, open_console, print_scores
 from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.making import Made, Making
-from jax_unlearn.cli.sources import DataSource, asked, reading_of, refuse_existing
+from jax_unlearn.cli.sources import DataSource, asked, reading_of
 from jax_unlearn.cli.transfer import warn_of_start
 from jax_unlearn.drivers.checkpoint import identity
 from jax_unlearn.drivers.series import Series
@@ -24,12 +24,8 @@ from jax_unlearn.lab import ledger, store
 from jax_unlearn.lab.attacks import weak_attacks
 from jax_unlearn.lab.job import Trained, blamed, execute, reporting
 from jax_unlearn.lab.logs import TRAINING
-from jax_unlearn.lab.modalities.diffusion.figures import png_bytes
-from jax_unlearn.lab.modalities.diffusion.networks import draw, sampler_of
-from jax_unlearn.lab.modalities.diffusion.settings import Sampling
 from jax_unlearn.lab.prepare import Preparer
 from jax_unlearn.lab.requests import (
-    class_id,
     drawn_split,
     left_out,
     listed,
@@ -158,6 +154,20 @@ def train(
     }
     trainer = Trainer(subject_of(training, dataset), training)
     warn_of_start(training)
+    return trained_on(trainer, making, told, gone.notes, ids=ids, unseen=unseen)
+
+
+def trained_on(
+    trainer: Trainer,
+    making: Making,
+    told: dict[str, Any],
+    notes: Mapping[str, Any],
+    *,
+    ids: np.ndarray,
+    unseen: np.ndarray,
+) -> dict[str, Any]:
+    """Train on samples, say how that went, and return it."""
+    training, seed = trainer.setting, making.seed
 
     def make(progress: Reporter, series: Series | None) -> tuple[Trained, dict]:
         callback = reporting(progress, "training", trainer.steps(len(ids)))
@@ -166,7 +176,7 @@ def train(
             making.logging(callback, TRAINING) as callback,
         ):
             trained = trainer(ids, seed=seed, callback=callback, series=series)
-        return trained, {**gone.notes, "environment": environment()}
+        return trained, {**notes, "environment": environment()}
 
     made = making(make, told, subject=trainer.subject, ids=ids, unseen=unseen)
     if made is None:
@@ -175,8 +185,9 @@ def train(
     found = scores(trainer.subject, trained, {"train": ids})
     print_scores(open_console(), found)
     print(
-        f"trained on {len(ids)} samples of {dataset.name} in {seconds['run']:.1f} "
-        f"s (compiled in {seconds['compile']:.1f} s); wrote {making.out}"
+        f"trained on {len(ids)} samples of {trainer.subject.dataset.name} in "
+        f"{seconds['run']:.1f} s (compiled in {seconds['compile']:.1f} s); wrote "
+        f"{making.out}"
     )
     told = {"samples": len(ids), "seconds": seconds, "scores": found}
     return {"out": str(making.out), **told}
@@ -220,7 +231,9 @@ def unlearn(
     }
 
     def make(progress: Reporter, series: Series | None) -> tuple[Trained, dict]:
-        known = {"origin": store.origin_of(stored), "concept": named.concept}
+        whole = setting.card.kind == "one-shot"
+        origin = store.origin_of(stored, retraced=whole)
+        known = {"origin": origin, "concept": named.concept}
         prepare, before = Preparer(subject), stored.record.get
         job = prepare(setting, request, stored.trained, seed=seed, **known)
         steps.append(job.steps)
@@ -239,6 +252,7 @@ def unlearn(
             "reduce": 1,
             **reading_of(stored.record),
             "from": earlier,
+            **store.passed_on(stored.record),
             **job.details,
             "environment": environment(),
             **({} if trained.stopped is None else {"stopped": trained.stopped}),
@@ -322,59 +336,6 @@ def chain(
     last = out / f"request-{len(ids)}"
     print(f"ledger {record}; the last model is {last}")
     return {"ledger": str(record), "last": str(last), "requests": entries}
-
-
-def sample(
-    sampling: Sampling,
-    checkpoint: Path,
-    classes: tuple[str, ...] = (),
-    prompts: tuple[str, ...] = (),
-    count: int = 8,
-    out: Path = Path("samples.png"),
-    seed: int = 0,
-    overwrite: bool = False,
-) -> dict[str, Any]:
-    """Draw images of a diffusion model as one grid, a row for each class or prompt.
-
-    Args:
-      sampling: how the images are drawn.
-      checkpoint: of `jax-unlearn train --modality diffusion`, or `unlearn`.
-      classes: names or numbers; default all.
-      prompts: of a model of captions, instead of classes.
-      count: images of each.
-      out: png file, or npz for the bare arrays (images, asked).
-      seed: of all noise.
-      overwrite: replace the file if it exists.
-    """
-    check_seed(seed)
-    stored = store.load_model(checkpoint, modality="diffusion")
-    generator = stored.built
-    sampler_of(generator, sampling)  # refused before the work
-    if out.suffix not in (".png", ".npz"):
-        raise InputError(f"out={out}: write a .png or an .npz file")
-    refuse_existing(out, overwrite=overwrite)
-    _validate.at_least("count", count, 1)
-    if prompts:
-        rows = list(prompts)
-        conditions = generator.tokens(rows)
-    else:
-        names = generator.network.class_names
-        ids = [class_id(name, names) for name in classes] or range(len(names))
-        rows = [names[i] for i in ids]
-        conditions = generator.prompts(np.asarray(list(ids)))
-    wanted = np.repeat(conditions, count, axis=0)
-    with Reporter(open_console(), 1) as progress:
-        given = generator, stored.trained, wanted, sampling
-        images = draw(*given, seed=seed, progress=progress)
-    if out.suffix == ".png":
-        grid = images.reshape(len(rows), count, *images.shape[1:])
-        content = png_bytes(grid, enlarge=max(1, 64 // images.shape[1]))
-    else:
-        named = np.repeat(np.asarray(rows), count)
-        content = functools.partial(np.savez, images=images, asked=named)
-    data.write_atomic(out, content, overwrite=overwrite)
-    print(f"drew {count} images of each of {', '.join(rows)}; wrote {out}")
-    return {"out": str(out), "rows": rows, "images": len(wanted)}
 
 
 def report(

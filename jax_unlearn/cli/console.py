@@ -5,7 +5,7 @@ import io
 import sys
 import time
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -16,12 +16,14 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 
 from jax_unlearn.audit import Audit
+from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
 from jax_unlearn.lab.modalities import MODALITIES
 from jax_unlearn.lab.modalities.classification.beside import said_beside
 from jax_unlearn.lab.modalities.classification.figures import PROBES
 from jax_unlearn.report import Cell, Table, generation_table, main_table
 
+SIGN = {"inside": "●", "outside": "○"}
 MARKS = {"inside": "[green]●[/]", "outside": "[yellow]○[/]"}
 GAP = 3  # columns of space and line between two columns of the table
 FILE_WIDTH = 120  # of what is written to a file or a pipe
@@ -36,10 +38,8 @@ METHODS_LEGEND = (
     "(--weighting): LoReUn, FaLW and others."
 )
 AUDIT_LEGEND = (
-    "In brackets: where a method that is only another Retrain lies; ● inside, ○ "
-    "outside. The target of a level (UA ... MIA, RMIA) is Retrain's value; that of a "
-    "distance is the distance between two sets of Retrains. Inside means: so many "
-    "models do not tell it from Retrain."
+    "The target of a level (UA ... MIA, RMIA) is Retrain's value; that of a distance "
+    "is the distance between two sets of Retrains."
 )
 
 
@@ -230,20 +230,29 @@ def print_probes(console: Console, results: dict[str, Any]) -> None:
     _print_blocks(console, Table(heads, rows, [*results["probes"]]))
 
 
-def print_legend(console: Console, *, has_target: bool = True) -> None:
-    """Say how to read the table."""
-    if not has_target:
+def print_legend(console: Console, results: Mapping[str, Any]) -> None:
+    """Say how to read the table; signs where there are any."""
+    rows = results["rows"]
+    if "retrain" not in rows:
         console.print(
             "There is no target: give --retrained to see how far each model is from a "
             "retrained one."
         )
         return
+    marks = {cell.mark for row in main_table(results).rows for cell in row}
+    signs = _signs(marks, " what another seed of Retrain does (null)")
     console.print(
         "UA, RA, TA and MIA have Retrain's value as their target: Δ is the distance "
-        "from it, ● inside and ○ outside what another seed of Retrain does (null). "
-        "Avg. Gap and |p − p*| are 0, ToW is 1, for Retrain itself.",
+        f"from it{signs and f', {signs}'}. Avg. Gap and |p − p*| are 0, ToW is 1, for "
+        "Retrain itself.",
         style="dim",
     )
+
+
+def _signs(marks: Iterable[str], of: str = "") -> str:
+    """Return what the signs in a table mean; "" where there are none."""
+    said = [f"{SIGN[mark]} {mark}" for mark in SIGN if mark in marks]
+    return f"{' and '.join(said)}{of}" if said else ""
 
 
 def print_unseen(console: Console, results: dict[str, Any]) -> None:
@@ -254,9 +263,12 @@ def print_unseen(console: Console, results: dict[str, Any]) -> None:
         say(console, f"  {label} {said_beside(results['unseen'], key)}.")
 
 
-def print_audit(console: Console, found: Audit) -> None:
+def print_audit(
+    console: Console, found: Audit, labels: Mapping[str, str] | None = None
+) -> None:
     """Print a whole audit: a row a figure, a column a method, the target beside."""
-    models = ", ".join(f"{name} {count}" for name, count in found.models.items())
+    shown = {name: (labels or {}).get(name, name) for name in found.figures}
+    models = ", ".join(f"{shown[name]} {n}" for name, n in found.models.items())
     say(
         console,
         f"{found.forgotten} forget samples; models: {models}, Retrain "
@@ -269,12 +281,21 @@ def print_audit(console: Console, found: Audit) -> None:
         target = f"{figures[0].target:.{card.digits}f} {interval}".rstrip()
         cells = (Cell(f.text(card.digits), mark=f.verdict) for f in figures)
         rows.append([Cell(card.label), Cell(target), *cells])
-    _print_blocks(console, Table(["figure", "target", *found.figures], rows, []), 2)
+    heads = ["figure", "target", *shown.values()]
+    _print_blocks(console, Table(heads, rows, []), 2)
     for reason in sorted(set(found.left_out.values())):
         keys = [key for key, why in found.left_out.items() if why == reason]
-        labels = ", ".join(found.cards[key].label for key in keys)
-        say(console, f"left out ({reason}): {labels}")
-    console.print(AUDIT_LEGEND, style="dim", markup=False)
+        names = ", ".join(found.cards[key].label for key in keys)
+        say(console, f"left out ({reason}): {names}")
+    marks = {cell.mark for row in rows for cell in row}
+    legend = (
+        f"In brackets: where a method that is only another Retrain lies; "
+        f"{_signs(marks)}. Inside means: so many models do not tell it from Retrain. "
+        if marks - {""}
+        else f"No verdict: {FEWEST} Retrains or more make one, there "
+        f"{'is' if found.retrained == 1 else 'are'} {found.retrained}. "
+    )
+    console.print(legend + AUDIT_LEGEND, style="dim", markup=False)
 
 
 def methods() -> dict[str, Any]:

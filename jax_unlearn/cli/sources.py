@@ -104,6 +104,12 @@ class Source:
         given = {key: value for key, value in chosen.items() if value is not None}
         return {"reduce": self.reduce, **given}
 
+    def told(self) -> dict[str, Any]:
+        """Return the options that name the data, those that were given."""
+        usual = vars(type(self)())
+        given = {k: v for k, v in vars(self).items() if v != usual[k] and v is not True}
+        return {name.replace("_", "-"): value for name, value in given.items()}
+
     def load_for(self, checkpoint: Path) -> Dataset:
         """Return the data set, read as when a model was trained."""
         return self.like(checkpoint).load()

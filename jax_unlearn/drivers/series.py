@@ -29,10 +29,14 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.leaves import apart, put_back
 from jax_unlearn.types import PyTree
 
-__all__ = ["LOCK", "Arrays", "Companion", "Series", "locked"]
+__all__ = ["LOCK", "Arrays", "Companion", "InUseError", "Series", "locked"]
 
 Arrays = dict[str, np.ndarray]
 LOCK = ".lock"
+
+
+class InUseError(InputError):
+    """A folder that another process holds."""
 
 
 class Companion(Protocol):
@@ -267,7 +271,7 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     except BlockingIOError as error:
         holder = os.pread(file, 20, 0).decode() or "unknown"
         os.close(file)
-        raise InputError(
+        raise InUseError(
             f"folder {folder} is in use by another run (process {holder}); wait for "
             "it, or choose another folder"
         ) from error

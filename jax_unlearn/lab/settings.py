@@ -67,7 +67,7 @@ class Unlearning:
 
     method: str = "random_label"
     weighting: str = "auto"
-    harmonizer: Literal["auto", "none", "one_way", "two_way"] = "auto"
+    harmonizer: Literal["auto", "none", "one_way", "two_way", "bargain"] = "auto"
     per_leaf: bool = False
     schedule: Literal["merged", "zipped", "sequential"] = "merged"
     rho: cards.Fraction = 1.0

@@ -349,22 +349,45 @@ def kind_of(path: str | os.PathLike, record: Mapping[str, Any]) -> Modality:
     )
 
 
-def origin_of(stored: Stored) -> Origin | None:
-    """Return how a model was trained; None where its record does not say."""
-    training, seed = stored.record.get("training"), stored.record.get("seed")
-    if training is None or seed is None:
+def origin_of(stored: Stored, *, retraced: bool = False) -> Origin | None:
+    """Return how a model was trained; None where its record does not say.
+
+    A model that was unlearned has the training of its original, whose steps cannot be
+    retraced to it.
+    """
+    told = training_in(stored.record)
+    if told is None or told.get("seed") is None:
         return None
-    imported = "imported" in stored.record
+    if retraced and told is not stored.record:
+        return None
+    imported = "imported" in told
     try:
-        setting = training_of(stored.record, stored.modality)
-        return Origin(setting, int(seed), imported)
+        training = training_of(stored.record, stored.modality)
+        return Origin(training, int(told["seed"]), imported)
     except (TypeError, ValueError):
         return None  # of another version of the package
 
 
+def training_in(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return what of a record says the training, its own or its original's, if any."""
+    for told in (record, record.get("origin")):
+        if isinstance(told, Mapping) and isinstance(told.get("training"), Mapping):
+            return told
+    return None
+
+
+def passed_on(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the record of an unlearned model says of its original's training."""
+    told = training_in(record)
+    if told is None:
+        return {}
+    names = ("training", "seed", "imported")
+    return {"origin": {name: told[name] for name in names if name in told}}
+
+
 def training_of(record: Mapping[str, Any], kind: Modality) -> Any:
-    """Return how a checkpoint's model was trained, its network's file found again."""
-    training = record["training"]
+    """Return how a record's model was trained, its network's file found again."""
+    training = (training_in(record) or {})["training"]
     if ".py:" in str(training.get("network")):
         network = kind.network.from_record(record[kind.key])
         training = {**training, "network": network.name}

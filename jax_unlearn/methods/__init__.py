@@ -14,9 +14,17 @@ from jax_unlearn.methods.finetune import FINETUNE, L1_SPARSE, RETRAIN
 from jax_unlearn.methods.finetune import finetune as finetune
 from jax_unlearn.methods.finetune import l1_penalty as l1_penalty
 from jax_unlearn.methods.finetune import l1_sparse as l1_sparse
+from jax_unlearn.methods.kernels import CT, MSG
+from jax_unlearn.methods.kernels import insensitive as insensitive
+from jax_unlearn.methods.kernels import reinitialised as reinitialised
+from jax_unlearn.methods.kernels import slowed as slowed
+from jax_unlearn.methods.kernels import transposed_kernels as transposed_kernels
 from jax_unlearn.methods.ltu import LTU
 from jax_unlearn.methods.ltu import ltu as ltu
 from jax_unlearn.methods.ltu import meta_unlearn as meta_unlearn
+from jax_unlearn.methods.reference import DELETE, REGUN
+from jax_unlearn.methods.reference import delete as delete
+from jax_unlearn.methods.reference import regun as regun
 from jax_unlearn.methods.relabel import (
     AMNESIAC_RELABEL,
     ENDPOINT_TRANSPORT,
@@ -46,4 +54,4 @@ from jax_unlearn.methods.unsir import unsir_noise as unsir_noise
 CARDS = (FINETUNE, GRADIENT_ASCENT, RANDOM_LABEL, SALUN, SALUN_SOFT, NEGGRAD_PLUS)
 CARDS += (L1_SPARSE, ENDPOINT_TRANSPORT, LTU, BOUNDARY_SHRINK, BOUNDARY_EXPAND, SFRON)
 CARDS += (SCRUB, BAD_TEACHER, AMNESIAC_RELABEL, UNSIR, ESD, PARTIAL_RESET)
-CARDS += (SHORT_RETRAIN, RETRAIN)
+CARDS += (SHORT_RETRAIN, RETRAIN, CT, MSG, DELETE, REGUN)

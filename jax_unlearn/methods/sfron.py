@@ -16,7 +16,13 @@ from jax_unlearn.gradients import mean_loss
 from jax_unlearn.leaves import apart, divided, put_back
 from jax_unlearn.masks import apply_mask, check_mask
 from jax_unlearn.methods.assemble import assemble
-from jax_unlearn.methods.step import Weigher, copied, forget_gradient, real_index
+from jax_unlearn.methods.step import (
+    Weigher,
+    annealed,
+    copied,
+    forget_gradient,
+    real_index,
+)
 from jax_unlearn.objectives.base import Objective
 from jax_unlearn.types import Array, Model, PyTree, UnlearnBatch, Unlearner, Weighting
 
@@ -281,10 +287,8 @@ def _sfron(lab: Lab, options: Sfron) -> Job:
     fisher = [lab.fisher(part, per=options.fisher) for part in ("forget", "retain")]
     optimizer, steps = lab.optimizer(), len(schedule)
     if not options.constant_rate:
-        fall = optax.cosine_decay_schedule(1.0, steps)
-        # strict dtype promotion forbids a schedule of an integer
-        annealing = optax.scale_by_schedule(lambda step: fall(jnp.float32(step)))
-        optimizer = optax.chain(optimizer, annealing)
+        cosine = optax.cosine_decay_schedule(1.0, steps)
+        optimizer = annealed(optimizer, cosine)
     unlearner = sfron(
         lab.model,
         optimizer,

@@ -30,7 +30,15 @@ from jax_unlearn.types import (
     copied,
 )
 
-__all__ = ["Pass", "Weigher", "copied", "forget_gradient", "real_index", "stepping"]
+__all__ = [
+    "Pass",
+    "Weigher",
+    "annealed",
+    "copied",
+    "forget_gradient",
+    "real_index",
+    "stepping",
+]
 __all__ += ["weights_of", "with_data"]
 
 
@@ -100,6 +108,15 @@ def stepping(
         return new, info
 
     return Unlearner(init, step)
+
+
+def annealed(
+    optimizer: optax.GradientTransformation, factors: optax.Schedule
+) -> optax.GradientTransformation:
+    """Let the rate of an optimizer follow a schedule of factors by the step."""
+    # strict dtype promotion forbids a schedule of an integer
+    falling = optax.scale_by_schedule(lambda step: factors(jnp.float32(step)))
+    return optax.chain(optimizer, falling)
 
 
 class Weigher(NamedTuple):

@@ -18,6 +18,7 @@ import jinja2
 
 from jax_unlearn import audit
 from jax_unlearn import report as reports
+from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.data import write_atomic
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Unlearning
@@ -223,7 +224,7 @@ def _spread(found: Mapping[str, Any] | None, digits: int) -> str:
 
 def _inside(row: Mapping[str, Any]) -> str:
     """Return how many of UA, RA, TA and MIA lie in the null's interval."""
-    if "comparison" not in row:
+    if "comparison" not in row or row["comparison"]["seeds"] < FEWEST:
         return ""
     metrics = row["comparison"]["metrics"]
     count = sum(metrics[k]["verdict"] == "inside" for k in ("ua", "ra", "ta", "mia"))

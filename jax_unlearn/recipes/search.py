@@ -11,17 +11,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-from jax_unlearn import audit
 from jax_unlearn.data import Dataset, fingerprint, read_json, write_atomic
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.lab import Bench, Plan, Unlearning
-from jax_unlearn.lab.catalog import weighting_card
-from jax_unlearn.lab.job import Trained
-from jax_unlearn.lab.modalities.classification.figures import measure, outputs_of
 from jax_unlearn.lab.results import environment, to_json
+from jax_unlearn.lab.space import grid_of as grid_of
+from jax_unlearn.lab.space import told as told
+from jax_unlearn.lab.yardstick import Distance
 
 Grids = Mapping[str, Mapping[str, Any]]
 """By method: flat values of its settings; a tuple holds the values that are tried."""
@@ -45,38 +43,8 @@ class Yardstick:
         self.case = bench.case(seed)
         self.request = self.case.request
         self.original = bench.original(seed)
-        self._goal, self._target = self._look(bench.retrained(self.case))
-
-    def distances(self, trained: Trained) -> dict[str, float]:
-        """Return Avg. Gap and mean |p - p*|, or the same of margins in their stead."""
-        whole, own = self._look(trained)
-        if isinstance(whole, audit.Metrics):
-            gap = audit.avg_gap(whole, self._goal)
-        else:
-            gap = float(np.mean(np.abs(whole - self._goal)))
-        apart = np.asarray(own, np.float64) - self._target
-        return {"avg_gap": gap, "deviation": float(np.mean(np.abs(apart)))}
-
-    def _look(self, trained: Trained) -> tuple[Any, np.ndarray]:
-        """Return what is compared of a model as a whole, and by forget sample."""
-        subject, request = self.bench.subject, self.request
-        dataset, kind = self.bench.dataset, subject.modality
-        if "logits" in kind.roles:
-            outputs = outputs_of(subject, trained)
-            whole = measure(outputs, dataset, request, seed=self.seed)
-            return whole, outputs.confidence(dataset, request.forget)
-        at, most = (trained.params, trained.model_state), kind.measured or None
-        test = kind.samples(subject.built, dataset.test)
-        margins = []
-        for examples, ids in (
-            (subject.examples, request.forget),
-            (subject.examples, request.retain),
-            (test, np.arange(len(test.labels))),
-        ):
-            part = jax.tree.map(lambda leaf, ids=ids: leaf[ids[:most]], examples)
-            logits = kind.observe(subject, at, part)
-            margins.append(audit.margins(logits, kind.targets(part)))
-        return np.array([one.mean() for one in margins]), margins[0]
+        given = bench.subject, self.request, bench.retrained(self.case), seed
+        self.distances = Distance(*given)
 
 
 class Trials:
@@ -180,22 +148,6 @@ def search(
     }
 
 
-def grid_of(setting: Unlearning) -> dict[str, Any]:
-    """Return what a search tries: what cards name of options left at their default."""
-    values, usual = setting.flat(), _usual(setting)
-    search = {**setting.card.search, **weighting_card(setting.weighting).search}
-    if setting.steps:  # they say the length, whatever the epochs
-        search.pop("epochs", None)
-    tried = {k: tuple(v) for k, v in search.items() if values[k] == usual[k]}
-    if not tried:
-        raise InputError(
-            f"method={setting.method!r}: its card names nothing to try of what you "
-            "left alone; give fewer options"
-        )
-    fixed = told(setting).items()
-    return tried | {k: (v,) if isinstance(v, tuple) else v for k, v in fixed}
-
-
 def trials(grid: Mapping[str, Any]) -> Iterator[Unlearning]:
     """Yield the settings of a grid."""
     tried = [v if isinstance(v, tuple) else (v,) for v in grid.values()]
@@ -227,19 +179,6 @@ def around(tried: Collection[float], best: float) -> tuple[float, float]:
     down = (best * under[-1]) ** 0.5 if under else best / far
     up = (best * over[0]) ** 0.5 if over else best * far
     return float(f"{down:.2g}"), float(f"{up:.2g}")
-
-
-def told(setting: Unlearning) -> dict[str, Any]:
-    """Return what has to be said of a setting: the rest has its default."""
-    usual = _usual(setting) | {"modality": Unlearning.modality}
-    always = ("method", "weighting")
-    return {k: v for k, v in setting.flat().items() if k in always or usual[k] != v}
-
-
-def _usual(setting: Unlearning) -> dict[str, Any]:
-    """Return the defaults of its method, weighting and kind of model."""
-    names = ("method", "weighting", "modality")
-    return Unlearning.of(**{name: getattr(setting, name) for name in names}).flat()
 
 
 def text_of(found: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field, structs
 
-from jax_unlearn.audit.evidence import FigureCard, groups_of
+from jax_unlearn.audit.evidence import FEWEST, FigureCard, groups_of
 from jax_unlearn.audit.figures import cards_of
 from jax_unlearn.lab import schema
 from jax_unlearn.lab.schema import ROUNDING, Cosine, FieldError, Finite, NotNegative
@@ -126,11 +126,24 @@ class Audit(Struct, frozen=True):
         return {group: [cards[key] for key in keys] for group, keys in groups}
 
     @property
+    def verdicts(self) -> set[str]:
+        """The verdicts that there are."""
+        made = {f.verdict for of in self.figures.values() for f in of.values()}
+        return made - {""}
+
+    @property
     def judged(self) -> bool:
         """Whether any figure has an interval of the null."""
-        return any(f.verdict for of in self.figures.values() for f in of.values())
+        return bool(self.verdicts)
 
     def __post_init__(self):
+        if self.retrained < FEWEST:  # earlier versions made verdicts of two
+            ends = {"null_low": None, "null_high": None, "verdict": ""}
+            bare = {
+                name: {k: structs.replace(figure, **ends) for k, figure in own.items()}
+                for name, own in self.figures.items()
+            }
+            structs.force_setattr(self, "figures", bare)
         cards, first = self.cards, next(iter(self.figures))
         known = "is no figure of this library, nor of a card in the record"
         taken = f"figures.{NULL} is no method: that name is the null's"

@@ -8,8 +8,9 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, field, structs
 
+from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.data import read_json
 from jax_unlearn.lab import schema
 from jax_unlearn.lab.schema import ROUNDING, Cosine, Finite, NotNegative, Share
@@ -54,7 +55,7 @@ class Compared(Struct, frozen=True):
     """A percentage beside the null's interval around Retrain."""
 
     null_high: Finite
-    verdict: Literal["inside", "outside"]
+    verdict: Literal["inside", "outside", ""]
 
 
 class Comparison(Struct, frozen=True):
@@ -63,9 +64,19 @@ class Comparison(Struct, frozen=True):
     metrics: dict[str, Compared]
     level: Finite
     against_nothing: PairedTest | None = None
+    seeds: int = FEWEST
 
     def __post_init__(self):
         check_complete(self, metrics=PERCENTAGES)
+        if self.seeds < FEWEST:  # earlier versions made verdicts of two
+            structs.force_setattr(self, "against_nothing", None)
+            bare = {k: structs.replace(m, verdict="") for k, m in self.metrics.items()}
+            structs.force_setattr(self, "metrics", bare)
+
+    @property
+    def verdicts(self) -> set[str]:
+        """The verdicts on the percentages; none from too few seeds."""
+        return {self.metrics[name].verdict for name in PERCENTAGES} - {""}
 
 
 class Attack(Struct, frozen=True):
@@ -132,6 +143,8 @@ class Row(Struct, frozen=True):
             check_complete(self, histograms=SETS)
             counted = sum(self.histograms["forget"]) > 0
             require(counted, "histograms.forget counts no sample")
+        if self.comparison and self.comparison.seeds < FEWEST:
+            structs.force_setattr(self, "deviation_test", None)
         if self.by_rank is not None:
             numbers = [value for value in self.by_rank if value is not None]
             require(bool(numbers), "by_rank holds no number")
@@ -144,8 +157,7 @@ class Row(Struct, frozen=True):
     @property
     def is_inside(self) -> bool:
         """Whether all percentages lie inside the null's intervals."""
-        compared = self.comparison.metrics if self.comparison else {}
-        return {compared[n].verdict for n in PERCENTAGES if compared} == {"inside"}
+        return self.comparison is not None and self.comparison.verdicts == {"inside"}
 
     @property
     def spreads(self) -> dict[str, Spread]:
@@ -189,6 +201,7 @@ class Results(Struct, frozen=True):
     scatter: dict[str, Points] | None = None
     conflict: dict[str, Cosines] | None = None
     unseen: Unseen | None = None
+    advice: tuple[str, ...] = ()
     plan: forms.Plan = forms.Plan()
     dataset: forms.Data = forms.Data()
     environment: forms.Machine = forms.Machine()

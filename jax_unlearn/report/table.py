@@ -164,9 +164,10 @@ def _percentage(rows: Mapping[str, reading.Row], key: str, name: str) -> Cell:
     if key == "retrain" or target is None:
         return Cell(spread(figure, 1))
     detail = f"Δ {number(figure.mean - target.metrics[name].mean, 1, sign=True)}"
-    compared = [one.comparison.metrics[name] for one in rows.values() if one.comparison]
-    if key == "null" and compared:
-        detail += f" (±{compared[0].null_high:.1f})"
+    made = [one.comparison for one in rows.values() if one.comparison]
+    judged = [one.metrics[name] for one in made if one.verdicts]
+    if key == "null" and judged:
+        detail += f" (±{min(judged[0].null_high, 100.0):.1f})"
     verdict = row.comparison.metrics[name].verdict if row.comparison else ""
     return Cell(spread(figure, 1), detail, verdict)
 

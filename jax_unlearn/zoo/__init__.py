@@ -24,6 +24,7 @@ from jax_unlearn.zoo.vit import ViT as ViT
 from jax_unlearn.zoo.vit import ViTBase as ViTBase
 from jax_unlearn.zoo.vit import ViTSmall as ViTSmall
 from jax_unlearn.zoo.vit import ViTTiny as ViTTiny
+from jax_unlearn.zoo.vit import usual_patch as usual_patch
 from jax_unlearn.zoo.weights import from_torch as from_torch
 from jax_unlearn.zoo.weights import resampled_positions as resampled_positions
 from jax_unlearn.zoo.weights import to_torch as to_torch

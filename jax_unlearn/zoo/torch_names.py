@@ -17,6 +17,9 @@ __all__ = ["Form", "Leaf", "forms_of", "leaves_of", "path_of"]
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 LEAVES |= {"mean": "running_mean", "var": "running_var"}
 
+OWN = r"head|hidden\d+|block[123]"
+"""Parts of `MLP` and `SmallCNN`, which PyTorch's libraries lack: their own names."""
+
 Namer = Callable[[str], str]
 """From the path of a module here, joined by "/", to the module's name in PyTorch."""
 
@@ -82,9 +85,11 @@ def forms_of(params: Params) -> list[Form]:
             Form("torchvision", _transformer(TORCHVISION)),
             Form("torchvision", _transformer(TORCHVISION | OLDER)),
         ]
+    if "head" in keys and all(re.fullmatch(OWN, key) for key in keys):
+        return [Form("own", lambda path: path.replace("/", "."))]
     raise InputError(
         "no names of PyTorch are known for this network; give the parameters of a "
-        "ResNet, VGG16 or ViT of ju.zoo"
+        "ResNet, VGG16, ViT, SmallCNN or MLP of ju.zoo"
     )
 
 

@@ -4,6 +4,7 @@ Shapes: B batch, N patches, D width.
 """
 
 import functools
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from jax_unlearn.zoo import layers
 from jax_unlearn.zoo.classifiers import Classifier
 
 __all__ = ["TransformerBlock", "ViT", "ViTBase", "ViTSmall", "ViTTiny"]
+__all__ += ["usual_patch"]
 
 EPSILON = 1e-6
 """Added to the variance by LayerNorm, as in the published networks."""
@@ -208,6 +210,20 @@ def heads_of(width: int) -> int:
     [3, 12, 2, 1]
     """
     return next(n for n in range(max(width // HEAD, 1), 0, -1) if width % n == 0)
+
+
+def usual_patch(height: int, width: int) -> int:
+    """Return a patch size for images: 16 from 128 pixels on, below it an eighth.
+
+    Or the next smaller one that divides both sides.
+
+    >>> [usual_patch(side, side) for side in (224, 96, 64, 32, 28, 8)]
+    [16, 12, 8, 4, 4, 1]
+    """
+    least = min(height, width)
+    most = 16 if least >= 128 else -(least // -8)
+    common = math.gcd(height, width)
+    return next(size for size in range(most, 0, -1) if common % size == 0)
 
 
 def ViTTiny(num_classes: int, **options: Any) -> ViT:

@@ -2,8 +2,10 @@
 
 `ResNet` has the names of torchvision, which timm shares, and of the ResNets written for
 CIFAR; `VGG16` those of torchvision and timm, and of VGGs with a small head; `ViT` those
-of timm (DeiT) and torchvision. The networks compute the same: explicit padding, 1e-5 in
-BatchNorm and 1e-6 in LayerNorm, the exact GELU, so that logits differ by rounding only.
+of timm (DeiT) and torchvision; `SmallCNN` and `MLP` their own, "block1.conv.weight".
+The networks compute the same (padding by numbers, 1e-5 in BatchNorm, 1e-6 in LayerNorm,
+the exact GELU), so that logits differ by rounding only. An `MLP` reads an image row by
+row, channels last; one of PyTorch that flattens NCHW images reads another order.
 
 What PyTorch does otherwise in training: BatchNorm keeps the running variance with
 n / (n − 1), and VGG drops features (`dropout` here).
@@ -11,7 +13,7 @@ n / (n − 1), and VGG drops features (`dropout` here).
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -30,7 +32,11 @@ EXACT = jax.lax.Precision.HIGHEST  # accelerators round the factors otherwise
 
 
 def from_torch(
-    arrays: Mapping[str, Any], params: Params, model_state: ModelState
+    arrays: Mapping[str, Any],
+    params: Params,
+    model_state: ModelState,
+    *,
+    keep_types: bool = False,
 ) -> tuple[Params, ModelState]:
     """Return (params, model_state) with the values of a PyTorch state dict.
 
@@ -41,13 +47,15 @@ def from_torch(
 
     Args:
       arrays: by the names of PyTorch; NumPy arrays, or tensors.
-      params: of a `ResNet`, `VGG16` or `ViT`, from `model.init` or
+      params: of a network named there, from `model.init` or
         `jax.eval_shape(model.init, ...)`; read for structure, shapes and dtypes.
       model_state: likewise.
+      keep_types: return NumPy arrays of the types that were given, whatever they are.
 
     Raises:
-      InputError: another network; arrays that are missing, unexpected or of another
-        shape, all of them named; a dtype that would lose digits.
+      MismatchError: arrays that are missing, unexpected or of another shape; `lines`
+        compares them one by one.
+      InputError: another network; a dtype that would lose digits.
 
     Source: He et al., arXiv 1512.03385; Simonyan & Zisserman, arXiv 1409.1556;
     Dosovitskiy et al., arXiv 2010.11929, as torchvision and timm name their parts.
@@ -72,6 +80,8 @@ def from_torch(
     def fill(path: Any, like: Any) -> Any:
         leaf = by_path[path_of(path)]
         array = arrays[leaf.name]
+        if keep_types:
+            return leaf.read(array, like)
         if not np.can_cast(array.dtype, like.dtype):
             raise InputError(
                 f"{leaf.name} is {array.dtype}, the network's parameters are "
@@ -196,33 +206,47 @@ def _without_prefix(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _check_names(arrays: dict[str, np.ndarray], leaves: list[Leaf]) -> None:
     """Refuse arrays whose names or shapes are not those of the network."""
     shapes = {leaf.name: leaf.shape for leaf in leaves}
-    missing = [name for name in shapes if name not in arrays]
-    unexpected = [name for name in arrays if name not in shapes]
-    both = [name for name in shapes if name in arrays]
-    parts = [
-        _listed(
-            f"{name} is {list(arrays[name].shape)}, the network takes "
-            f"{list(shapes[name])}{_reason(leaf, arrays[name].shape)}"
-            for leaf in leaves
-            if (name := leaf.name) in both and arrays[name].shape != shapes[name]
-        )
+    found = {name: array.shape for name, array in arrays.items()}
+    missing = [name for name in shapes if name not in found]
+    unexpected = [name for name in found if name not in shapes]
+    differing = [
+        f"{leaf.name} is {list(found[leaf.name])}, the network takes {list(leaf.shape)}"
+        f"{_reason(leaf, found[leaf.name])}"
+        for leaf in leaves
+        if found.get(leaf.name, leaf.shape) != leaf.shape
     ]
-    if missing:
-        parts.append(f"missing: {_listed(_nearest(missing, unexpected))}")
-    if unexpected:
-        parts.append(f"unexpected: {_listed(_nearest(unexpected, missing))}")
-    if any(parts):
+    differing.sort(key=lambda line: "(" not in line)  # those with a reason first
+    sizes = shapes | found
+    lines, parts = list(differing), [_listed(differing, NEAREST)]
+    for what, names, others in (
+        ("missing", missing, unexpected),
+        ("unexpected", unexpected, missing),
+    ):
+        near = {n: difflib.get_close_matches(n, others, n=NEAREST) for n in names}
+        # those first that have a name nearby, which is told of the first three
+        order = sorted(names, key=lambda name: not near[name])
+        told = [f"{n} (near {near[n][0]})" if near[n] else n for n in order[:NEAREST]]
+        if names:
+            parts.append(f"{what}: {_listed(told + order[NEAREST:])}")
+        for name in order:
+            nearest = ", ".join(f"{n} {list(sizes[n])}" for n in near[name]) or "none"
+            lines.append(f"{what} {name} {list(sizes[name])}; nearest: {nearest}")
+    if lines:
+        from jax_unlearn.drivers.parameters import MismatchError
+
         told = "; ".join(filter(None, parts))
-        raise InputError(f"{told}; give the weights of this very network")
+        raise MismatchError(
+            f"{told}; give the weights of this very network", tuple(lines)
+        )
 
 
 def _reason(leaf: Leaf, shape: tuple[int, ...]) -> str:
     """Return what another shape means, where that is known, and what to do."""
     if leaf.path == "head/kernel" and len(shape) == 2 and shape[1] == leaf.shape[1]:
+        module = leaf.name.rpartition(".")[0]
         return (
-            f" (a head for {shape[0]} classes: build the network for as many, or put "
-            "in its own head, arrays | {k: v for k, v in to_torch(params, model_state)"
-            f".items() if k.startswith({leaf.name.rpartition('.')[0]!r})}})"
+            f" (a head for {shape[0]} classes: build the network for as many, or give "
+            f"{module}.weight and {module}.bias for {leaf.shape[0]})"
         )
     if leaf.path == "stem/conv/kernel" and len(shape) == 4 and shape[2] in (3, 7):
         stem = "imagenet" if shape[2] == 7 else "cifar"
@@ -235,19 +259,7 @@ def _reason(leaf: Leaf, shape: tuple[int, ...]) -> str:
     return ""
 
 
-def _nearest(names: list[str], others: list[str]) -> list[str]:
-    """Return the names, the three nearest to one of the others first, with it."""
-    near = {}
-    for name in names:
-        for other in difflib.get_close_matches(name, others, n=1):
-            near[name] = other, difflib.SequenceMatcher(None, name, other).ratio()
-    first = sorted(near, key=lambda name: -near[name][1])[:NEAREST]
-    pairs = [f"{name} (near {near[name][0]})" for name in first]
-    return pairs + [name for name in names if name not in first]
-
-
-def _listed(words: Iterable[str]) -> str:
+def _listed(words: list[str], most: int = MANY) -> str:
     """Return words on one line, the first of many."""
-    words = list(words)
-    more = [f"and {len(words) - MANY} more"] if len(words) > MANY else []
-    return ", ".join(words[:MANY] + more)
+    more = [f"and {len(words) - most} more"] if len(words) > most else []
+    return ", ".join(words[:most] + more)

@@ -354,3 +354,62 @@ def test_the_table_has_a_row_a_figure(found):
     assert all(row.endswith("| – | – |") for row in rows)
     with pytest.raises(InputError, match="unknown method 'shiftd'; did you mean"):
         audit_table(found, "shiftd")
+
+
+def test_two_retrains_show_no_null_and_three_an_interval_within_bounds():
+    ours, theirs = models(1, 1, shift=-1.0), models(3, 3)
+    pair = ModelOutputs(*(part[:2] for part in theirs))
+    two = audit(ours, pair, LABELS).figures["unlearned"]
+    assert {figure[3:] for figure in two.values()} == {(None, None, "")}
+    three = audit(ours, theirs, LABELS).figures["unlearned"]
+    assert {figure.verdict for figure in three.values()} >= {"inside"}
+    for key, figure in three.items():
+        least, most = KINDS[key].bounds
+        if figure.null_low is None:
+            assert figure.verdict == ""
+            continue
+        assert least <= figure.null_low <= figure.null_high <= most, key
+        assert figure.null_low > least or figure.null_high < most, key
+
+
+def test_every_figure_states_its_bounds_and_keeps_them():
+    for card in KINDS.values():
+        assert card.bounds[0] == 0, card.key
+        percent = card.label.endswith("%") or card.key == "avg_gap"
+        wanted = {100} if percent else {1, np.inf}
+        assert card.bounds[1] in wanted, card.key
+    found = audit(models(1, 8), models(3, 16), LABELS, resamples=3)
+    for own in found.figures.values():
+        for key, figure in own.items():
+            least, most = KINDS[key].bounds
+            assert least <= figure.value <= most, key
+
+
+def test_where_nothing_can_lie_outside_there_is_no_verdict():
+    # one Retrain right of everything, one of nothing, one of half
+    labels = PartLabels(*(np.arange(4) % 2 for _ in range(3)))
+    right = np.eye(2)[np.arange(4) % 2] * 8
+    half = right * np.array([1, 1, -1, -1])[:, None]
+    far = ModelOutputs(*(np.stack([right, -right, half]) for _ in range(3)))
+    found = audit(ModelOutputs(*[half] * 3), far, labels, metrics=["standard"])
+    figures = found.figures["unlearned"]
+    for key in ("ua", "ra", "ta", "tow"):
+        assert figures[key][3:] == (None, None, ""), key
+    near = ModelOutputs(*(np.stack([right, right, right]) for _ in range(3)))
+    found = audit(ModelOutputs(*[half] * 3), near, labels, metrics=["standard"])
+    assert found.figures["unlearned"]["ua"].verdict == "outside"
+
+
+def test_few_retrains_are_wrong_about_another_retrain_no_more_than_stated():
+    # distances of one model from one other: three Retrains make three of them, whose
+    # largest a fourth Retrain passed in every fourth case
+    rng, wrong, trials = np.random.default_rng(5), 0, 120
+    labels = PartLabels(*(np.arange(12) % 2 for _ in range(3)))
+    for _ in range(trials):
+        ours, theirs = (
+            ModelOutputs(*(rng.normal(0, 1, (count, 12, 2)) for _ in range(3)))
+            for count in (1, 3)
+        )
+        found = audit(ours, theirs, labels, metrics=["deviation"])
+        wrong += found.figures["unlearned"]["deviation"].verdict == "outside"
+    assert wrong <= 0.09 * trials  # 5 % and the noise of so many trials

@@ -44,6 +44,7 @@ SPREAD = FigureCard(
     models=4,
     against=lambda models, others, seed: (models.margins.std(), others.margins.std()),
     read=lambda pair: min(pair) / max(pair),
+    bounds=(0, 1),
 )
 FARTHER = FigureCard(
     key="farther",
@@ -108,8 +109,10 @@ def test_it_is_in_the_record_and_on_the_terminal(found):
     assert record["cards"]["sure"] == SURE.plain()
     assert set(record["cards"]) == {*KINDS, "sure", "spread", "farther"}
     read = cards_of(record)
+    # functions and bounds are of the card, not of its record
+    functions = {"against": None, "read": float, "bounds": (-np.inf, np.inf)}
     assert read["sure"].each
-    assert read["spread"] == dataclasses.replace(SPREAD, against=None, read=float)
+    assert read["spread"] == dataclasses.replace(SPREAD, **functions)
     console = Console(width=200, record=True)
     print_audit(console, found)
     printed = console.export_text()

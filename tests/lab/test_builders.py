@@ -26,7 +26,16 @@ TRAININGS = {
 }
 SERVED = tuple(name for name in METHODS if name != "esd")  # esd: of diffusion alone
 # below; ltu in test_prepare.py, the resets in methods/test_reset.py
-OWN = ("amnesiac", "deltagrad", "retrain", "ltu", "partial_reset", "short_retrain")
+# ct asks for convolutions
+OWN = (
+    "amnesiac",
+    "deltagrad",
+    "retrain",
+    "ltu",
+    "partial_reset",
+    "short_retrain",
+    "ct",
+)
 DEEP = (  # on the mlp; the others on the linear network, which compiles faster
     *("finetune", "random_label", "endpoint_transport", "scrub", "bad_teacher"),
     *("boundary_shrink", "boundary_expand"),
@@ -159,7 +168,7 @@ def test_every_method_moves_the_parameters(worlds, method):
     assert distance(found, world.original) > 1e-4
 
 
-STEPWISE = tuple(n for n in SERVED if METHODS[n].kind != "one-shot")
+STEPWISE = tuple(n for n in SERVED if METHODS[n].kind != "one-shot" and n != "ct")
 SHARED = [
     *((name, {}) for name in STEPWISE),
     *(("gradient_ascent", {"weighting": name}) for name in WEIGHTINGS),

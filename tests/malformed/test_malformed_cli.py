@@ -291,7 +291,7 @@ COMMANDS = [
             "generation-fashion --data nowhere": "path=nowhere",
         },
     ),
-    *of("tune", {"--out {data}": "out={data}", "--out .": "out=."}),
+    *of("tune", {"--out {data}": "out={data}", "--trials 0": "trials=0"}),
     *of(
         "ensemble",
         {

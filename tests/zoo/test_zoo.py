@@ -13,6 +13,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import jax_unlearn as ju
 from jax_unlearn import zoo
 from jax_unlearn.adapters import from_nnx
 from jax_unlearn.errors import InputError
@@ -34,6 +35,24 @@ SMALL = {
         (9, 9, 3),
     ),
     "vgg": (lambda rngs, **kw: zoo.VGG16(10, width=3, rngs=rngs, **kw), (33, 33, 3)),
+    "vgg_hidden": (
+        lambda rngs, **kw: zoo.VGG16(
+            10, width=3, hidden=(9, 7), pool=2, rngs=rngs, **kw
+        ),
+        (33, 33, 3),
+    ),
+    "bottleneck": (
+        lambda rngs, **kw: zoo.ResNet(
+            10, stage_sizes=(1, 1), width=6, bottleneck=True, rngs=rngs, **kw
+        ),
+        (9, 9, 3),
+    ),
+    "vit": (
+        lambda rngs, **kw: zoo.ViT(
+            10, image_size=(9, 6), patch_size=3, width=12, depth=2, rngs=rngs, **kw
+        ),
+        (9, 6, 3),
+    ),
 }
 
 
@@ -44,7 +63,7 @@ def built(name, dtype=jnp.float32):
     rng = np.random.default_rng(0)
 
     def fill(path, leaf):  # as init does, without its seconds of compilation
-        if path[-1].key == "kernel":
+        if path[-1].key in ("kernel", "class_token", "positions"):
             std = math.sqrt(2 / (math.prod(leaf.shape[:-2]) * leaf.shape[-1]))
             return jnp.asarray(rng.normal(0, std, leaf.shape), leaf.dtype)
         value = 1 if path[-1].key in ("scale", "var") else 0
@@ -84,6 +103,9 @@ def resnet20():
     [
         (lambda rngs: zoo.ResNet18(10, rngs=rngs), 11_173_962),
         (lambda rngs: zoo.ResNet18(1000, stem="imagenet", rngs=rngs), 11_689_512),
+        (lambda rngs: zoo.ResNet34(10, rngs=rngs), 21_282_122),
+        (lambda rngs: zoo.ResNet50(10, rngs=rngs), 23_520_842),
+        (lambda rngs: zoo.ViTTiny(10, rngs=rngs), 5_362_762),
         (lambda rngs: zoo.VGG16(10, rngs=rngs), 14_728_266),
         (
             lambda rngs: zoo.ResNet(10, stage_sizes=(3, 3, 3), width=16, rngs=rngs),
@@ -101,6 +123,9 @@ def resnet20():
     ids=[
         "resnet18",
         "resnet18-imagenet",
+        "resnet34",
+        "resnet50",
+        "vit-tiny",
         "vgg16",
         "resnet20",
         "cnn",
@@ -111,12 +136,13 @@ def test_parameter_counts(make, expected):
     logits, params, state = shapes(make)
     assert count(params) == expected
     assert logits.shape == (1, *params["head"]["bias"].shape)
-    scales = [
-        leaf
+    names = {
+        jax.tree_util.keystr(path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        if jax.tree_util.keystr(path).endswith("['scale']")
-    ]
-    assert count(state) == 2 * count(scales)
+    }
+    scales = [leaf for name, leaf in names.items() if name.endswith("['scale']")]
+    # LayerNorm keeps no statistics
+    assert count(state) == (0 if "positions" in params else 2 * count(scales))
 
 
 @settings(max_examples=6, deadline=None)
@@ -148,7 +174,9 @@ def assert_all_changed(before, after):
         assert (np.asarray(old) != np.asarray(new)).any()
 
 
-@pytest.mark.parametrize("name", ["cnn", "cnn_plain", "mlp", "resnet"])
+@pytest.mark.parametrize(
+    "name", ["cnn", "cnn_plain", "mlp", "resnet", "bottleneck", "vit"]
+)
 def test_steps_use_every_layer_in_one_trace(name):
     model, params, state, x = built(name)
     chex.clear_trace_counter()
@@ -169,11 +197,12 @@ def test_steps_use_every_layer_in_one_trace(name):
     for path, grad in jax.tree_util.tree_leaves_with_path(grads):
         assert np.any(grad), path
     assert_all_changed(state, after)
-    assert bool(jax.tree.leaves(state)) == (name not in ("mlp", "cnn_plain"))
+    assert bool(jax.tree.leaves(state)) == (name not in ("mlp", "cnn_plain", "vit"))
 
 
-def test_vgg_in_train_mode():
-    model, params, state, x = built("vgg")
+@pytest.mark.parametrize("name", ["vgg", "vgg_hidden"])
+def test_vgg_in_train_mode(name):
+    model, params, state, x = built(name)
     apply = jax.jit(model.apply, static_argnames="train")
     logits, after = apply(params, state, x, train=True)
     assert logits.std(0).min() > 0  # the samples reach the head
@@ -181,7 +210,7 @@ def test_vgg_in_train_mode():
     chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
 
 
-@pytest.mark.parametrize("name", ["cnn", "mlp", "resnet"])
+@pytest.mark.parametrize("name", ["cnn", "mlp", "resnet", "bottleneck", "vit"])
 def test_bfloat16(name):
     model, params, state, x = built(name, jnp.bfloat16)
     assert {leaf.dtype for leaf in jax.tree.leaves((params, state))} == {
@@ -302,6 +331,31 @@ def test_small_cnn_learns():
     assert values[-1] < 0.05
 
 
+def vit(rngs, **options):
+    return zoo.ViT(2, **{"image_size": 8, "width": 12, "depth": 1} | options, rngs=rngs)
+
+
+@pytest.mark.parametrize("name", ["vgg_hidden", "bottleneck", "vit"])
+def test_one_step_of_unlearning(name):
+    """By logits, and by the features of boundary expand."""
+    model, params, state, x = built(name)
+    featured = from_nnx(lambda rngs: SMALL[name][0](rngs), method="features")
+    width = jax.eval_shape(
+        functools.partial(featured.apply, train=False), params, state, x
+    )[0].shape[1]
+    assert params["head"]["kernel"].shape == (width, 10)
+    part = ju.Batch(x, jnp.arange(5) % 10, jnp.arange(5))
+    batch = ju.UnlearnBatch(forget=part, retain=part, reference=part)
+    optimizer = optax.sgd(0.1)
+    told = dict(head_optimizer=optimizer, num_classes=10, width=width)
+    method = ju.methods.boundary_expand(model, featured, optimizer, **told)
+    before = method.init(params, state)
+    after, info = jax.jit(method.step)(before, batch, jax.random.key(0))
+    chex.assert_tree_all_finite((after.params, info))
+    pairs = jax.tree.map(lambda a, b: (a != b).any(), before.params, after.params)
+    assert np.mean(jax.tree.leaves(pairs)) > 0.8  # ReLU may stop some
+
+
 def apply_to(make, x):
     return jax.eval_shape(lambda x: make(nnx.Rngs(0))(x, train=False), x)
 
@@ -316,6 +370,14 @@ def apply_to(make, x):
         (lambda r: zoo.MLP(2, in_features=9, rngs=r), (2, 2, 2), "in_features=4"),
         (lambda r: zoo.ResNet18(2, stem="cifr", rngs=r), (2, 8, 8, 3), "'cifar'"),
         (lambda r: zoo.ResNet(2, stage_sizes=(), rngs=r), (2, 8, 8, 3), "stage_sizes"),
+        (lambda r: zoo.Bottleneck(4, 6, rngs=r), (2, 8, 8, 4), "out_features=6"),
+        (lambda r: zoo.VGG16(2, pool=0, rngs=r), (2, 32, 32, 3), "pool=0"),
+        (lambda r: zoo.VGG16(2, dropout=1.0, rngs=r), (2, 32, 32, 3), "dropout=1.0"),
+        (lambda r: vit(r, image_size=9), (2, 9, 9, 3), "patch_size=4 must divide"),
+        (lambda r: vit(r, patch_size=0), (2, 8, 8, 3), "patch_size=0"),
+        (lambda r: vit(r, heads=5), (2, 8, 8, 3), "heads=5 must divide width=12"),
+        (lambda r: vit(r, drop_path=2), (2, 8, 8, 3), "drop_path=2"),
+        (lambda r: vit(r), (2, 8, 12, 3), r"build the ViT with image_size=\(8, 12\)"),
     ],
 )
 def test_user_mistakes(make, x, message):

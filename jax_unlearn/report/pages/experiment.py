@@ -16,7 +16,8 @@ def content(results: reading.Results) -> dict[str, Any]:
     """Return what the template of an experiment reads, of results with rows."""
     rows, methods = results.rows, reading.methods_of(results.rows)
     counts = next(iter(rows.values())).histograms or {}
-    compared = [row.comparison.level for row in rows.values() if row.comparison]
+    made = [row.comparison for row in rows.values() if row.comparison]
+    compared = [one.level for one in made if one.verdicts]
     targeted = "retrain" in rows
     learned, cosines = _alike(rows, "attacks"), (results.conflict or {}).values()
     return {
@@ -29,6 +30,7 @@ def content(results: reading.Results) -> dict[str, Any]:
         "outcome": outcome(rows) if targeted and methods else None,
         "table": main_table(results),
         "compared": compared[0] if compared else None,
+        "verdicts": set().union(*(one.verdicts for one in made)),
         "tested": any(row.deviation_test for row in rows.values()),
         "drawings": drawings(results),
         "attacks": [

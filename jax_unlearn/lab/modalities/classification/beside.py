@@ -12,7 +12,6 @@ from jax_unlearn.lab.modalities.classification.figures import Outputs
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.membership.quality import auc_standard_error
 
-FEWEST = 3  # Retrains, from which on figures are judged
 REACH = 1.96  # standard errors of a 95 % interval
 RIGHT = 5.0  # percent of a class that goes: more is no chance; our choice
 

@@ -17,7 +17,22 @@ from jax_unlearn.lab.modality import MAX_WIDTH, Dimension, Dtype
 from jax_unlearn.types import Model
 
 Architecture = Literal[
-    "small_cnn", "mlp", "linear", "resnet8", "resnet18", "resnet20", "vgg16"
+    "small_cnn",
+    "mlp",
+    "linear",
+    "resnet8",
+    "resnet18",
+    "resnet20",
+    "resnet34",
+    "resnet50",
+    "vgg16",
+    "vit_tiny",
+    "vit_small",
+    "vit_base",
+    "resnet18_imagenet",
+    "resnet34_imagenet",
+    "resnet50_imagenet",
+    "vgg16_imagenet",
 ]
 ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
 Augmentation = Literal["none", "flip", "flip_crop"]
@@ -41,7 +56,8 @@ class Training(cards.Options):
       network: name of the architecture (small_cnn is an mlp where data are a table), or
         FILE.py:NAME of a network of your own: a ju.Model, a linen or nnx module, or a
         function (of rngs, num_classes) that returns one.
-      width: channels of the first block (units, for mlp); 0 takes the usual number.
+      width: channels of the first block (units, for mlp; of a token, for vit); 0 takes
+        the usual number.
       dtype: of the computation; parameters are float32.
       epochs: passes over the training samples.
       batch_size: samples a step.
@@ -220,12 +236,26 @@ def build(network: Network, *, features: bool = False) -> Model:
         hidden = () if network.name == "linear" else (network.width or 128,) * 2
         options |= {"in_features": math.prod(network.input_shape), "hidden": hidden}
     else:
+        height, width, _ = network.input_shape
+        large: dict[str, Any] = {"stem": "imagenet"}
+        three = {"hidden": (64 * (network.width or 64),) * 2, "pool": 7}
+        patch = zoo.usual_patch(height, width)
+        vit = functools.partial(zoo.ViT, image_size=(height, width), patch_size=patch)
         make, usual = {
             "small_cnn": (zoo.SmallCNN, 16),
             "resnet8": (functools.partial(zoo.ResNet, stage_sizes=(1, 1, 1)), 16),
             "resnet20": (functools.partial(zoo.ResNet, stage_sizes=(3, 3, 3)), 16),
             "resnet18": (zoo.ResNet18, 64),
+            "resnet34": (zoo.ResNet34, 64),
+            "resnet50": (zoo.ResNet50, 64),
+            "resnet18_imagenet": (functools.partial(zoo.ResNet18, **large), 64),
+            "resnet34_imagenet": (functools.partial(zoo.ResNet34, **large), 64),
+            "resnet50_imagenet": (functools.partial(zoo.ResNet50, **large), 64),
             "vgg16": (zoo.VGG16, 64),
+            "vgg16_imagenet": (functools.partial(zoo.VGG16, **three), 64),
+            "vit_tiny": (vit, 192),
+            "vit_small": (vit, 384),
+            "vit_base": (vit, 768),
         }[network.name]
         options["in_channels"] = network.input_shape[-1]
         options["width"] = network.width or usual

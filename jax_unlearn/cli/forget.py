@@ -1,0 +1,240 @@
+"""The command for the whole job: a request comes in, a model to serve goes out."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jax_unlearn import _validate
+from jax_unlearn.cli import audit as audits
+from jax_unlearn.cli import commands
+from jax_unlearn.cli.console import open_console, say
+from jax_unlearn.cli.habits import asked_options
+from jax_unlearn.cli.making import Making
+from jax_unlearn.cli.sources import DataSource, Source
+from jax_unlearn.data import check_writable, digest, read_json, write_atomic
+from jax_unlearn.drivers.checkpoint import identity
+from jax_unlearn.errors import MAX_SEED, InputError, check_seed
+from jax_unlearn.lab import service, store
+from jax_unlearn.lab.context import Origin
+from jax_unlearn.lab.modalities.classification.networks import Training
+from jax_unlearn.lab.modalities.diffusion.settings import Sampling
+from jax_unlearn.lab.results import RETRAIN, to_json
+from jax_unlearn.lab.settings import Unlearning
+from jax_unlearn.lab.subject import Trainer
+
+MODEL, AUDIT, REPORT, RECORD = "unlearned", "audit.json", "report.html", "record.json"
+
+
+class Job(NamedTuple):
+    """A request to be served: from where, how, and into which folder."""
+
+    source: Source
+    setting: Unlearning
+    checkpoint: Path
+    request: str
+    out: Path
+    models: audits.Models
+    origin: Origin | None
+    seed: int
+    resume: bool
+    save_every: float
+
+    def making(self, name: str, seed: int) -> Making:
+        """Return how one of its checkpoints is made."""
+        told = {"resume": self.resume, "save_every": self.save_every}
+        return Making(self.out / name, seed=seed, **told)
+
+
+def forget(
+    source: DataSource,
+    setting: Unlearning,
+    checkpoint: Path,
+    request: str,
+    out: Path = Path("served"),
+    retrained: tuple[Path, ...] = (),
+    with_retrain: int = 0,
+    budget: float | None = None,
+    per_class: int = 50,
+    seed: int = 0,
+    resume: bool = False,
+    save_every: float = store.SECONDS,
+) -> dict[str, Any]:
+    """Serve a request whole: unlearn, audit, report; say what to do with the model.
+
+    OUT/unlearned is the model, a checkpoint for all commands; beside it stand
+    audit.json, report.html and record.json. Without --method a classifier is unlearned
+    by partial reset (short training on what is left, from the original's weights,
+    shrunk) where its record says how it was trained, else by SCRUB.
+
+    Args:
+      source: the data the model was trained on.
+      setting: how; the method may be left out.
+      checkpoint: of `train` or `import`, or of an earlier request.
+      request: whom: a file that lists samples by id, or with --key-column by key, a
+        split, or a class; of a model of captions, a word.
+      out: folder to make.
+      retrained: checkpoints of `train --retrain` to audit beside; three or more make
+        every figure a verdict.
+      with_retrain: number of Retrains to train here as the record of the original
+        says, seeds after its own, into OUT/retrained-1 and on. With none, forget
+        samples are compared with unseen ones.
+      budget: share of the original's training that unlearning may cost, instead of
+        --epochs, --steps or --share.
+      per_class: images drawn of each class, of diffusion models.
+      seed: of random labels, order and noise.
+      resume: go on where the same command was killed, or with more Retrains.
+      save_every: least seconds between two saves to go on from; 0 saves every step.
+    """
+    check_seed(seed)
+    _validate.at_least("with_retrain", with_retrain, 0, "try 3")
+    _check_out(out, resume=resume)
+    models = audits.read_models(source, checkpoint, request, {}, retrained)
+    stored = models.base
+    origin = store.origin_of(stored)
+    if budget is not None:
+        told = budget, origin, models.request, stored.modality
+        setting = service.budgeted(setting, *told)
+    if with_retrain and origin is None:
+        raise InputError(
+            f"with_retrain={with_retrain}: the record of {checkpoint} does not say how "
+            "it was trained; train Retrains with `jax-unlearn train --retrain "
+            f"--original {checkpoint} --forget {request}` and give them as --retrained"
+        )
+    made_here = (models, origin, seed, resume, save_every)
+    job = Job(source, setting, checkpoint, request, out, *made_here)
+    fresh = not out.exists()
+    try:
+        return _served(job, retrained, with_retrain, per_class)
+    except BaseException:  # of what was refused nothing stays
+        if fresh and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
+        raise
+
+
+def _served(
+    job: Job, retrained: Sequence[Path], with_retrain: int, per_class: int
+) -> dict[str, Any]:
+    """Make what is missing, audit it, and say what follows."""
+    out, console = job.out, open_console()
+    model = job.making(MODEL, job.seed)
+    seeds = [_after(job.origin, number) for number in range(1, with_retrain + 1)]
+    told = {
+        "unlearning": job.setting.record(),
+        "seed": job.seed,
+        "forgotten_sha256": digest(job.models.request.forget),
+        "from": identity(job.checkpoint),
+        "retrained": [identity(path) for path in retrained],
+        "retrain_seeds": seeds,
+    }
+    record = out / RECORD
+    if record.exists():
+        before = read_json(record)
+        if store.same(before if isinstance(before, dict) else {}, told):
+            say(console, f"{out} is complete; nothing to resume")
+            say(console, str(before.get("conclusion", "")))
+            return {"out": str(out), "complete": True, **before}
+    given = job.source, job.setting, job.checkpoint, job.request
+    commands.unlearn(*given, model)
+    again = [*retrained, *(_retrain(job, n, s) for n, s in enumerate(seeds, 1))]
+    results = _audited(job, again, per_class)
+    said = _conclusion(job, results, len(again))
+    whole = {
+        "format": 1,
+        **told,
+        "forgotten_as": job.request,
+        **({"request": named} if (named := job.models.named.record) else {}),
+        "conclusion": said,
+        "files": {"model": MODEL, "audit": AUDIT, "report": REPORT},
+        **asked_options(),
+    }
+    if results is None:
+        del whole["files"]["audit"], whole["files"]["report"]
+    write_atomic(record, to_json(whole), overwrite=True)
+    say(console, f"wrote {out}: {', '.join(whole['files'].values())}, {RECORD}")
+    say(console, said)
+    return {"out": str(out), **whole, **({"results": results} if results else {})}
+
+
+def _retrain(job: Job, number: int, seed: int) -> Path:
+    """Train on what the request leaves, as the original was; return the checkpoint."""
+    models, path = job.models, job.out / f"retrained-{number}"
+    assert job.origin is not None
+    training, request = job.origin.training, models.request
+    told = {
+        "training": vars(training),
+        "seed": seed,
+        "retrain": True,
+        **job.source.like(job.checkpoint).record(),
+        "without": [],
+        "forgotten_sha256": digest(request.forget),
+    }
+    trainer = Trainer(models.subject, training)
+    notes = {"requests": [named]} if (named := models.named.record) else {}
+    ids = {"ids": request.retain, "unseen": request.unseen}
+    commands.trained_on(trainer, job.making(path.name, seed), told, notes, **ids)
+    return path
+
+
+def _after(origin: Origin | None, number: int) -> int:
+    """Return the seed of a Retrain: the original's own and those after it."""
+    return (0 if origin is None else origin.seed + number) % (MAX_SEED + 1)
+
+
+def _audited(
+    job: Job, retrained: Sequence[Path], per_class: int
+) -> dict[str, Any] | None:
+    """Audit the model and write the report; None where nothing can be audited."""
+    out, model = job.out / AUDIT, (job.out / MODEL,)
+    given = {"source": job.source, "original": job.checkpoint, "out": out}
+    given |= {"forget": job.request, "seed": job.seed, "overwrite": True}
+    if job.models.base.modality.name != "diffusion":
+        results = audits.audit(unlearned=model, retrained=tuple(retrained), **given)
+        commands.report(out, job.out / REPORT, overwrite=True)
+        return results
+    classes = job.models.subject.dataset.class_names
+    if job.models.named.concept is not None and job.request not in classes:
+        return None  # the audit's classifier knows no other words
+    target, null = (*retrained, None, None)[:2]
+    judged = {"judge": Training(), "sampling": Sampling(), "per_class": per_class}
+    pair = {"retrained": target, "null": null}
+    results = audits.audit_images(unlearned=model, **pair, **judged, **given)
+    os.replace(out.with_suffix(".html"), job.out / REPORT)
+    return results
+
+
+def _conclusion(job: Job, results: dict[str, Any] | None, retrains: int) -> str:
+    """Return what a person can do with the model now."""
+    model = job.out / MODEL
+    if results is None:
+        return (
+            f"No classifier knows the word {job.request!r}: look at images of "
+            f"`jax-unlearn sample --checkpoint {model} --prompts ...` before it serves."
+        )
+    if job.models.base.modality.name == "diffusion":
+        rows = results["rows"]
+        shares = {key: row["ua"]["mean"] for key, row in rows.items()}
+        beside = (
+            f"a Retrain's {shares[RETRAIN]:.0f} %"
+            if RETRAIN in shares
+            else "that of the class's true absence is not known without --retrained"
+        )
+        return (
+            f"Asked for {job.request!r}, {shares[MODEL]:.0f} % of the images of "
+            f"{model} are not recognised as it (before {shares['original']:.0f} %; "
+            f"{beside}): look at the grids in the report before it serves."
+        )
+    seconds = job.models.base.record.get("seconds", {}).get("run")
+    told = {"retrains": retrains, "seconds": seconds}
+    return service.conclusion(results, f"0-{MODEL}", str(model), **told)
+
+
+def _check_out(out: Path, *, resume: bool) -> None:
+    """Refuse before the work a folder that could not be made, or is another's."""
+    check_writable(out / RECORD)
+    if not out.exists():
+        return
+    if not out.is_dir() or not resume:
+        raise InputError(
+            f"out={out} exists; give --resume to go on with it, or another --out"
+        )

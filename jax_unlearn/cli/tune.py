@@ -1,0 +1,227 @@
+"""The command that searches settings on a user's own data and model."""
+
+import contextlib
+import functools
+import importlib.util
+import shlex
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jax_unlearn._validate import at_least
+from jax_unlearn.cli import console as consoles
+from jax_unlearn.cli import workers as processes
+from jax_unlearn.cli.config import merged
+from jax_unlearn.cli.habits import asked_options, asked_words
+from jax_unlearn.cli.recipe import screen_of
+from jax_unlearn.cli.sources import DataSource, Source, asked
+from jax_unlearn.data import check_writable, write_atomic
+from jax_unlearn.errors import InputError, check_seed
+from jax_unlearn.lab import Unlearning, tuning
+from jax_unlearn.lab.plan import slug
+from jax_unlearn.lab.results import to_json
+from jax_unlearn.lab.space import Space
+from jax_unlearn.lab.space import told as told_of
+from jax_unlearn.lab.store import SECONDS, load_model
+from jax_unlearn.lab.surrogates import Likeness
+from jax_unlearn.recipes.digits import DEMO_DIGITS
+from jax_unlearn.recipes.recipe import Asked
+
+
+def tune(
+    source: DataSource,
+    setting: tuple[Unlearning, ...],
+    checkpoint: Path | None = None,
+    forget: str | None = None,
+    kind: str | None = None,
+    fraction: float | None = None,
+    gamma: float = 1.0,
+    trials: int = 20,
+    seeds: tuple[int, ...] = (100, 101, 102),
+    without_retrain: bool = False,
+    workers: int = 1,
+    study: str | None = None,
+    out: Path = Path("tuned"),
+    seed: int = 0,
+    overwrite: bool = False,
+    save_every: float = SECONDS,
+) -> dict[str, Any] | None:
+    """Search the settings of methods on your data and model; equal trials for each.
+
+    On each seed a model is trained as the checkpoint's was, and one without a request
+    drawn like yours; each trial unlearns these requests, seed by seed, and is stopped
+    early where it shows no promise. Tried are ranges of the values that the method and
+    its weighting name, of options that you leave alone. No trial sees the samples of
+    --forget, the test set or the checkpoint's model; --without-retrain trains nothing:
+    it makes requests drawn like yours to that model, and compares with unseen samples.
+
+    Give the command again to go on where it was stopped, or with more --trials; give
+    it on several machines with one --study to share the work. Without a checkpoint:
+    the settings of the demo, on seeds that it does not use.
+
+    Args:
+      source: the data the model was trained on.
+      setting: what all trials share; several methods after --method.
+      checkpoint: of `jax-unlearn train` or `import`.
+      forget: the request that is to be served, as for `unlearn`: requests of as many
+        samples of each class are drawn from the others.
+      kind: without --forget: "random", "class", "long_tailed", "near" or "far".
+      fraction: share to forget; default 0.1 (the whole class, for "class").
+      gamma: imbalance of "long_tailed".
+      trials: of each method, those made before included.
+      seeds: of the models and the requests, two or more.
+      without_retrain: choose by forget against unseen samples.
+      workers: processes on this machine.
+      study: where trials are kept, to be shared: a URL such as sqlite:///FILE.db, or
+        the path of a journal; default study.journal in the folder.
+      out: folder of trials.csv, tuning.json, best.toml (for `unlearn --config`), and
+        of models.
+      seed: of the search.
+      overwrite: begin anew in a folder that holds a search.
+      save_every: least seconds between two saves of a model in the making.
+    """
+    console = consoles.open_console()
+    show = functools.partial(consoles.say, console)
+    at_least("trials", trials, 1, "try 20")
+    at_least("workers", workers, 1, "try 2")
+    check_seed(seed)
+    if checkpoint is None:
+        if source != Source() or setting != (Unlearning.of(),):
+            raise InputError(
+                "checkpoint=None searches the settings of the demo, which brings "
+                "data and methods; give --checkpoint MODEL for your own"
+            )
+        _check_folder(out)
+        screen = screen_of(console)
+        DEMO_DIGITS.run(Asked(screen, out=out, tune=True))
+        return None
+    if importlib.util.find_spec("optuna") is None:
+        raise InputError(tuning.MISSING)
+    if forget is not None and (kind, fraction) != (None, None):
+        raise InputError(
+            f"forget={forget!r} says what requests are like; leave --kind and "
+            "--fraction out"
+        )
+    for own in setting:
+        Space.of(own)  # refused before anything is read or written
+    _check_folder(out)
+    dataset = source.load_for(checkpoint)
+    method = setting[0].modality
+    if forget is None:
+        stored, request = load_model(checkpoint, dataset, modality=method), None
+        share = (1.0 if kind == "class" else 0.1) if fraction is None else fraction
+        like = Likeness(kind or "random", share, gamma)
+    else:
+        stored, _, request, named = asked(source, checkpoint, forget, method)
+        if named.concept is not None:
+            raise InputError(
+                f"forget={forget!r} is a word, and no other request is like it; leave "
+                "--forget out and say --kind and --fraction"
+            )
+        like = Likeness.like(dataset, request)
+    phases = consoles.Reporter(console, 2 * len(seeds))
+    search = tuning.Search(
+        stored,
+        dataset,
+        like,
+        request,
+        checkpoint=checkpoint,
+        seeds=seeds,
+        without_retrain=without_retrain,
+        folder=out / "models",
+        save_every=save_every,
+        progress=phases,
+    )
+    for own in setting:
+        search.check(own)
+    if overwrite and out.exists():  # after all that is refused before the work
+        shutil.rmtree(out)
+
+    from jax_unlearn.lab.trials import storage_of
+
+    place = study or str(out / tuning.JOURNAL)
+    storage = storage_of(place)
+    told = {"trials": trials, "seed": seed, "where": place}
+    studies = [tuning.study_of(search, own, storage, **told) for own in setting]
+    notes = {"study": place, "without_retrain": without_retrain}
+    if not (out / tuning.RESULTS).exists():  # whose folder this is
+        write_atomic(out / tuning.RESULTS, to_json(notes), overwrite=True)
+    look = Look(studies, show)
+    if workers > 1:
+        words = [*asked_words("workers"), "--workers=1", f"--out={out}"]
+        processes.run(words, workers, look)
+    else:
+        with contextlib.nullcontext() if without_retrain else phases:
+            for one in studies:
+                one.work(look)
+    look()
+    notes |= asked_options()
+    found = tuning.conclude(studies, out, dataset=dataset, **notes)
+    _tell(found, search.by, out, show)
+    return {"settings": {k: told_of(own) for k, (own, _) in found.items()}}
+
+
+class Look:
+    """Tell of each trial once it has ended."""
+
+    def __init__(self, studies: Sequence[tuning.Study], show: Callable[[str], None]):
+        self._studies, self._show = studies, show
+        self._shown: set[tuple[str, int]] = set()
+
+    def __call__(self) -> None:
+        """Tell of those that ended since the last call."""
+        for study in self._studies:
+            by, names = study.search.by, (*study.space.ranges, *study.space.choices)
+            for row in study.rows():
+                key = study.label, row["trial"]
+                if key in self._shown:
+                    continue
+                self._shown.add(key)
+                number = sum(label == study.label for label, _ in self._shown)
+                values = ", ".join(f"{name}={row[name]}" for name in names)
+                score = f"{by} {row[by]:.3f}" if by in row else ""
+                state = "" if row["state"] == "complete" else row["state"]
+                told = ", ".join(word for word in (score, state) if word)
+                self._show(f"{study.label} {number}/{study.wanted}: {values}: {told}")
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse a folder of something else than a search."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"out={out} is a file; name a folder")
+    check_writable(out / tuning.RESULTS)
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not any((out / name).is_file() for name in (tuning.RESULTS, "settings.json")):
+        raise InputError(
+            f"out={out} holds files and no search of settings; choose another --out"
+        )
+
+
+def _tell(
+    found: dict[str, tuple[Unlearning, dict[str, Any]]],
+    by: str,
+    out: Path,
+    show: Callable[[str], None],
+) -> None:
+    """Write the best settings as files of options; print them and the command."""
+    options = asked_options()["options"]
+    names = ("dataset", "data", "data-dir", "download", "checkpoint")
+    where = {k: v for k, v in options.items() if k in (*names, "forget")}
+    for label, (setting, row) in found.items():
+        name = f"best-{slug(label)}.toml" if len(found) > 1 else "best.toml"
+        files = {name, "best.toml"} if label == next(iter(found)) else {name}
+        for file in sorted(files):
+            config = {"config": str(out / file), **where}
+            config.setdefault("forget", "FORGET.csv")
+            words = merged([], config, "unlearn", placed=False)
+            command = shlex.join(["jax-unlearn", "unlearn", *words])
+            told = f"{by} {row[by]:.3f} on seeds of a search; {command}"
+            text = tuning.toml_of(setting, told)
+            write_atomic(out / file, text, overwrite=True)
+        values = ", ".join(f"{k}={v}" for k, v in told_of(setting).items())
+        show(f"best: {label}, {by} {row[by]:.3f}: {values}")
+        if "best.toml" in files:
+            best = command
+    show(f"trials: {out / 'trials.csv'}\nunlearn by the best: {best}")

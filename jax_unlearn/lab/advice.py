@@ -1,0 +1,146 @@
+"""What to make of an audit of checkpoints, and what to do next, in sentences."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jax_unlearn.audit import Audit
+from jax_unlearn.audit.evidence import FEWEST
+
+NAMED = 4  # figures that a sentence lists
+
+
+class Known(NamedTuple):
+    """A checkpoint on disk and its record."""
+
+    path: Path
+    record: Mapping[str, Any]
+
+    @property
+    def seconds(self) -> float:
+        """What its training took, compilation included."""
+        return sum((self.record.get("seconds") or {}).values())
+
+
+def missing(
+    retrained: Sequence[Known],
+    original: Known,
+    request: str,
+    source: Mapping[str, Any],  # options that name the data
+    out: Path,
+    null: Path | None = None,  # of the Retrains, given by that name
+) -> list[str]:
+    """Return why there is no verdict, what one costs, and the commands that make it."""
+    count, more = len(retrained), FEWEST - len(retrained)
+    given = f"{count or 'no'} Retrain{'s' * (count != 1)}"
+    like = retrained[0] if retrained else original
+    seeds = {known.record.get("seed") for known in (*retrained, original)}
+    free = [seed for seed in range(FEWEST + len(seeds)) if seed not in seeds]
+    base = like.path if retrained else like.path.with_name("retrained")
+    made: list[Path] = []
+    for seed in free[:more]:
+        made.append(free_name(base, seed, made))
+    commands = [
+        command(like, original, retrained, request, source, seed, path)
+        for seed, path in zip(free, made, strict=False)
+    ]
+    each, total = like.seconds, more * like.seconds
+    own = [str(known.path) for known in retrained if known.path != null]
+    again = ["--retrained", *own, *map(str, made), "--out", str(out), "--overwrite"]
+    cost = f"about {lasting(total)}" + (f", {lasting(each)} each" if more > 1 else "")
+    cost = f"cost{'s' * (more == 1)} {cost}"
+    return [
+        f"No verdict: {given} given, and it takes {FEWEST} to know how far two of them "
+        f"are apart. {more} more {cost}, by what {like.path} took. Make "
+        f"{'them' if more > 1 else 'it'} and audit again:",
+        *(f"  {line}" for line in commands),
+        f"  {shlex.join(['jax-unlearn', 'audit', '--config', str(out), *again])}",
+    ]
+
+
+def judged(
+    found: Audit, labels: Mapping[str, str], retrained: Sequence[Path]
+) -> list[str]:
+    """Return what the verdicts on each model say, and what one may do about it."""
+    told = []
+    for key, figures in found.figures.items():
+        names = [found.cards[k].label for k, f in figures.items() if f.verdict]
+        outside = [k for k, f in figures.items() if f.verdict == "outside"]
+        if key == "original":
+            continue
+        if not names:
+            told.append(
+                f"{labels[key]}: no verdict: {found.retrained} Retrains are so far "
+                "apart that no figure could lie outside. Audit with more Retrains, or "
+                "train longer: such models have learned little to forget."
+            )
+        elif not outside:
+            told.append(
+                f"{labels[key]}: {found.retrained} Retrains do not tell it from "
+                f"another Retrain, in any of {len(names)} figures. That is no proof: "
+                "other attacks or more Retrains may. If these figures are what you "
+                "have to show, serve it; `jax-unlearn report` writes the page to show."
+            )
+        if not outside:
+            continue
+        listed = ", ".join(found.cards[k].label for k in outside[:NAMED])
+        rest = len(outside) - NAMED
+        listed += f" and {rest} more" if rest > 0 else ""
+        chance = (1 - found.level) * len(names)
+        may = " So few may be chance: audit with more Retrains." * (
+            len(outside) <= max(chance, 1)
+        )
+        told.append(
+            f"{labels[key]}: it is told from Retrain by {listed} ({len(outside)} of "
+            f"{len(names)} figures).{may} Try another method or other settings "
+            f"(`jax-unlearn methods`, `jax-unlearn tune`), or serve {retrained[0]}, "
+            "which never saw the samples."
+        )
+    own = found.figures.get("original", {})
+    if own and not any(figure.verdict == "outside" for figure in own.values()):
+        told.append(
+            f"The original, which was trained on the samples, is not told from "
+            f"{found.retrained} Retrains either: this audit sees too little to say "
+            "that anything was forgotten. Audit with more Retrains."
+        )
+    return told
+
+
+def command(
+    like: Known,
+    original: Known,
+    retrained: Sequence[Known],
+    request: str,
+    source: Mapping[str, Any],
+    seed: int,
+    out: Path,
+) -> str:
+    """Return the command that trains another Retrain."""
+    if retrained and like.record.get("command") == "train":
+        words = ["--config", str(like.path)]
+    else:
+        words = [w for k, v in source.items() for w in (f"--{k}", str(v))]
+        words += ["--original", str(original.path), "--retrain", "--forget", request]
+    words = ["jax-unlearn", "train", *words, "--seed", str(seed), "--out", str(out)]
+    return shlex.join(words)
+
+
+def free_name(base: Path, seed: int, others: Sequence[Path] = ()) -> Path:
+    """Return a path beside another that does not exist yet, and is none of others."""
+    path = base.with_name(f"{base.name}-{seed}")
+    while path.exists() or path in others:
+        seed += 1
+        path = base.with_name(f"{base.name}-{seed}")
+    return path
+
+
+def lasting(seconds: float) -> str:
+    """Return a time in words.
+
+    >>> lasting(0.4), lasting(90), lasting(7200)
+    ('1 s', '90 s', '2.0 h')
+    """
+    if seconds < 120:
+        return f"{max(round(seconds), 1)} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,111 @@
+"""Objectives that follow the original model, but for what it knows of the sample."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jax_unlearn import losses
+from jax_unlearn.errors import InputError
+from jax_unlearn.gradients import counted
+from jax_unlearn.objectives.base import Objective, on_logits
+from jax_unlearn.tables import check_table
+from jax_unlearn.types import Array, Model, ModelState, Params
+
+__all__ = ["class_references", "other_classes", "reference"]
+
+
+def other_classes(
+    model: Model, teacher_params: Params, teacher_state: ModelState
+) -> Objective:
+    """Return KL(q ‖ p), q the teacher's probabilities without the true class (DELETE).
+
+    q_k ∝ softmax(teacher)_k for k ≠ y and q_y = 0: what the original says of the other
+    classes stays, the true one goes. The teacher, carried in `Objective.data`, runs in
+    eval mode.
+
+    Reference: DELETE, arXiv 2503.23751.
+
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> from jax_unlearn.types import Batch
+    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> batch = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    >>> objective = other_classes(model, 2.0, ())
+    >>> objective(2.0, (), batch, jax.random.key(0))[0].tolist()  # −log p_1
+    [2.1269]
+    """
+
+    def loss(logits, batch, key, data):
+        del key
+        params, model_state = data
+        teacher, _ = model.apply(params, model_state, batch.inputs, train=False)
+        own = jax.nn.one_hot(batch.labels, teacher.shape[-1], dtype=jnp.bool_)
+        others = jnp.where(own, -jnp.inf, teacher.astype(jnp.float32))
+        return losses.distillation(logits, others)
+
+    return on_logits(model, loss, (teacher_params, teacher_state))
+
+
+def class_references(
+    probabilities: ArrayLike, labels: ArrayLike, num_classes: int
+) -> Array:
+    """Return the mean prediction of unseen samples of each class, `f32[K, K]`.
+
+    Row c is (1/n_c) Σ_{u: y_u = c} q_u over predictions q `[U, K]` of the original; of
+    a class without unseen samples, the mean over all.
+
+    Raises:
+      InputError: arrays that do not fit, or no unseen sample.
+
+    >>> q = [[0.9, 0.1], [0.7, 0.3]]
+    >>> class_references(q, [0, 0], 2).tolist()
+    [[0.8, 0.2], [0.8, 0.2]]
+    """
+    q, y = np.asarray(probabilities, np.float64), np.asarray(labels)
+    if q.shape != (len(y), num_classes) or not len(y):
+        raise InputError(
+            f"probabilities.shape={q.shape} must be [U, {num_classes}] with U ≥ 1, one "
+            f"row for each of the {len(y)} labels"
+        )
+    if y.min() < 0 or y.max() >= num_classes:
+        raise InputError(
+            f"labels hold {y.min()} to {y.max()}; classes are 0 to {num_classes - 1}"
+        )
+    rows = [q[y == c] if (y == c).any() else q for c in range(num_classes)]
+    return jnp.asarray([row.mean(axis=0) for row in rows], jnp.float32)
+
+
+def reference(model: Model, references: Array) -> Objective:
+    """Return KL(q ‖ p), one q for the whole batch: unseen data of its classes (ReGUn).
+
+    q = Σ_c h_c·q_c with h_c the share of class c among the batch's samples that count
+    and q_c row c of `references` `[K, K]`, see `class_references`. Rows that are all
+    equal give one q for every batch. The nearest relative of `transport`, which has a
+    target for each sample instead, by its rank within the class.
+
+    Raises:
+      InputError: a table that is not `[K, K]`.
+
+    Reference: ReGUn, arXiv 2603.11210.
+
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> from jax_unlearn.types import Batch
+    >>> model = from_stateless(lambda key, x: 0.0, lambda w, x: w * x)
+    >>> batch = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    >>> objective = reference(model, jnp.array([[1.0, 0.0], [0.0, 1.0]]))
+    >>> objective(0.0, (), batch, jax.random.key(0))[0].tolist()  # log 2
+    [0.6931]
+    """
+    table = jnp.asarray(references, jnp.float32)
+    check_table("references", table, "[K, K]")
+
+    def loss(logits, batch, key, data):
+        del key
+        counts = counted(batch).astype(jnp.float32)
+        member = jax.nn.one_hot(batch.labels, len(data), dtype=jnp.float32)
+        histogram = counts @ member / jnp.maximum(counts.sum(), 1.0)
+        target = jnp.broadcast_to(histogram @ data, logits.shape)
+        entropy = -jnp.sum(jnp.where(target > 0, target * jnp.log(target), 0.0), -1)
+        return losses.soft_cross_entropy(logits, target) - entropy
+
+    return on_logits(model, loss, table)

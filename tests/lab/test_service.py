@@ -1,0 +1,112 @@
+"""What a budget buys, which method is recommended, and what an audit means."""
+
+import numpy as np
+import pytest
+
+from jax_unlearn.errors import InputError
+from jax_unlearn.lab import Request, Training, Unlearning
+from jax_unlearn.lab.context import Origin
+from jax_unlearn.lab.modalities import modality_named
+from jax_unlearn.lab.service import budgeted, conclusion, recommended
+
+KIND = modality_named("classification")
+DIFFUSION = modality_named("diffusion")
+# 10 epochs over 200 samples in batches of 50: 2000 gradients of samples
+ORIGIN = Origin(Training(epochs=10, batch_size=50), 0)
+ASKED = Request(np.arange(40), np.arange(40, 200), np.zeros(0, np.int64))
+
+
+@pytest.mark.parametrize(
+    ("setting", "budget", "found"),
+    [
+        ({"method": "partial_reset"}, 0.2, {"share": 0.2}),
+        ({"method": "finetune"}, 0.5, {"epochs": 6}),  # of 160
+        ({"method": "finetune", "rho": 0.5}, 0.5, {"epochs": 12}),
+        ({"method": "finetune", "batch_size": 20}, 0.04, {"steps": 4}),  # of 20
+        ({"method": "random_label"}, 0.5, {"epochs": 5}),  # of 200
+        ({"method": "gradient_ascent"}, 0.1, {"epochs": 5}),  # of 40
+        # a batch of 40 of each set a step: 4 steps an epoch
+        (
+            {"method": "random_label", "schedule": "zipped", "batch_size": 40},
+            0.5,
+            {"epochs": 3},
+        ),
+        ({"method": "salun"}, 0.5, {"epochs": 4}),  # 40 for the mask
+        ({"method": "scrub", "forget_epochs": 2}, 0.5, {"epochs": 4}),
+    ],
+)
+def test_a_budget_is_a_share_of_the_gradients(setting, budget, found):
+    setting = Unlearning.of(**setting)
+    given = budgeted(setting, budget, ORIGIN, ASKED, KIND).flat()
+    assert {name: given[name] for name in found} == found
+
+
+def test_a_budget_of_diffusion_models_is_of_steps():
+    training = DIFFUSION.training(steps=100, batch_size=50)
+    setting = Unlearning.of(modality="diffusion", batch_size=50)
+    found = budgeted(setting, 0.4, Origin(training, 0), ASKED, DIFFUSION)
+    assert found.steps == 20  # of twice 50 images
+
+
+@pytest.mark.parametrize("method", ["finetune", "scrub", "salun", "sfron"])
+@pytest.mark.parametrize("budget", [0.0001, 0.001, 0.0123])
+def test_the_least_budget_that_is_named_will_do(method, budget):
+    setting = Unlearning.of(method=method)
+    with pytest.raises(InputError, match="give --budget") as caught:
+        budgeted(setting, budget, ORIGIN, ASKED, KIND)
+    least = float(str(caught.value).partition("--budget ")[2].split()[0])
+    budgeted(setting, least, ORIGIN, ASKED, KIND)
+
+
+def test_what_has_no_length_is_refused():
+    for method in ("ssd", "fisher_forgetting"):
+        with pytest.raises(InputError, match="has no length"):
+            budgeted(Unlearning.of(method=method), 0.5, ORIGIN, ASKED, KIND)
+    with pytest.raises(InputError, match="no record"):
+        budgeted(Unlearning.of(method="finetune"), 0.5, None, ASKED, KIND)
+
+
+def test_the_method_follows_from_what_is_known():
+    known = {"training": {"epochs": 3}, "seed": 0}
+    assert recommended(KIND, known) == "partial_reset"
+    assert recommended(KIND, {"origin": known}) == "partial_reset"
+    assert recommended(KIND, {}) == "scrub"
+    assert recommended(DIFFUSION, known) == "random_label"
+
+
+def one(auc=None, right=None, test=90.0):
+    return {"auc": auc, "right": right, "test": test}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (one(0.9), one(0.5), "it has forgotten them: serve served/m"),
+        (one(0.9), one(0.8), "has not forgotten them: do not serve it"),
+        (one(0.9), one(0.2), "forgot too much"),
+        (one(0.5), one(0.5), "there was nothing to forget"),
+        (one(None, 100.0), one(None, 1.0), "it has forgotten them"),
+        (one(None, 100.0), one(None, 20.0), "has not forgotten them"),
+    ],
+)
+def test_without_retrains_the_sentence_says_what_to_do(before, after, words):
+    found = {"of": "unseen", "samples": {"forget": 9, "unseen": 9}}
+    found |= {"low": 0.4, "high": 0.6, "models": {"original": before, "m": after}}
+    said = conclusion({"unseen": found}, "m", "served/m", retrains=1, seconds=30.0)
+    assert words in said
+    assert "With 1 Retrain this is no comparison" in said
+    assert "2 more make one" in said
+    assert "about 60 s" in said
+
+
+def test_beside_retrains_the_figures_that_tell_are_named():
+    cards = {key: {"label": key.upper()} for key in "abcdef"}
+    figures = {key: {"verdict": "inside"} for key in "abcdef"}
+    audit = {"retrained": 3, "cards": cards, "figures": {"m": figures}}
+    given = {"retrains": 3}
+    assert "None of 6 figures" in conclusion({"audit": audit}, "m", "x", **given)
+    figures |= {key: {"verdict": "outside"} for key in "bcdef"}
+    said = conclusion({"audit": audit}, "m", "x", **given)
+    assert (
+        "5 of 6 figures tell the model from 3 Retrains: B, C, D, E and 1 more" in said
+    )
