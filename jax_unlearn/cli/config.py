@@ -108,7 +108,7 @@ def check_known(file: Path, names: Iterable[str], known: Iterable[str]) -> None:
     """Refuse names that are no options of a command, with the nearest ones."""
     known = sorted(known)
     for name in names:
-        if name in known:
+        if name in known or name.removeprefix("no-") in known:
             continue
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "leave it out"

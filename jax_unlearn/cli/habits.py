@@ -112,6 +112,9 @@ def _leaves(name: str, kind: Any, value: Any = None) -> Iterator[tuple[str, Any]
         kinds = get_type_hints(kind, include_extras=True)
         for field in dataclasses.fields(kind):
             own = getattr(value, field.name, None)
+            if own is False and field.default is True:  # the flag that says so
+                yield f"no-{field.name}".replace("_", "-"), True
+                continue
             yield from _leaves(field.name, kinds[field.name], own)
     else:
         yield name.replace("_", "-"), value

@@ -149,6 +149,8 @@ def tune(
         write_atomic(out / tuning.RESULTS, to_json(notes), overwrite=True)
     look = Look(studies, show)
     if workers > 1:
+        first = "" if without_retrain else "train models for the seeds, then "
+        show(f"{workers} workers {first}make trials; the study is {place}")
         words = [*asked_words("workers"), "--workers=1", f"--out={out}"]
         processes.run(words, workers, look)
     else:

@@ -1,18 +1,22 @@
 """The search of settings on a user's own data and model, of either kind."""
 
 import csv
+import dataclasses
 import json
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 from small import NETWORK, refused, small_data
 
 from jax_unlearn.cli import main, workers
+from jax_unlearn.cli.config import check_known
+from jax_unlearn.cli.habits import _leaves
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Unlearning
 from jax_unlearn.lab.space import grid_of
-from jax_unlearn.lab.tuning import Search
+from jax_unlearn.lab.tuning import Search, toml_of
 
 EPOCH = ("--epochs", "1", "--batch-size", "32")
 
@@ -151,14 +155,14 @@ def test_a_stopped_search_ends_as_an_uninterrupted_one(
 def test_workers_share_a_study_and_no_retrain_is_needed(made, tmp_path, capsys):
     """Two processes, a database, requests drawn like a class, nothing trained."""
     out, study = tmp_path / "tuned", f"sqlite:///{tmp_path / 's.db'}"
-    given = "gradient_ascent", "--without-retrain", "--forget", "1", "--trials", "4"
+    given = "gradient_ascent", "--without-retrain", "--forget", "1", "--trials", "3"
     shared = "--study", study, "--seeds", "3", "4", *EPOCH
     main(words(made, out, *given, *shared, "--workers", "2"))
     printed = capsys.readouterr().out
-    assert "GA 4/4: learning_rate=" in printed
+    assert "GA 3/3: learning_rate=" in printed
     assert "best: GA, unseen_gap" in printed
     table = rows(out)
-    assert [row["method"] for row in table] == ["GA"] * 4
+    assert [row["method"] for row in table] == ["GA"] * 3
     assert {"told_apart", "right", "lost"} < set(table[0])
     assert not (out / "models").exists()
     alone = tmp_path / "alone"
@@ -187,6 +191,23 @@ def test_a_diffusion_models_settings_are_searched_by_its_errors(made, tmp_path):
     found = json.loads((out / "tuning.json").read_text())
     setting = Unlearning.of(**found["settings"]["FT"])
     assert (setting.modality, setting.steps) == ("diffusion", 1)
+
+
+def test_a_flag_that_is_off_reaches_workers_and_files():
+    setting = Unlearning.of(method="random_label", exclude_true=False)
+    assert "no-exclude-true = true" in toml_of(setting, "")
+    known = {"exclude-true", "method"}
+    check_known(Path("best.toml"), ["no-exclude-true"], known)
+    with pytest.raises(InputError, match="'no-exclude'"):
+        check_known(Path("best.toml"), ["no-exclude"], known)
+    off = Chosen(exclude_true=False)
+    assert list(_leaves("setting", Chosen, off)) == [("no-exclude-true", True)]
+    assert list(_leaves("setting", Chosen, Chosen())) == [("exclude-true", True)]
+
+
+@dataclasses.dataclass
+class Chosen:
+    exclude_true: bool = True
 
 
 def test_what_is_given_is_not_searched():
