@@ -16,7 +16,7 @@ from jax_unlearn.cli.habits import _leaves
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Unlearning
 from jax_unlearn.lab.space import grid_of
-from jax_unlearn.lab.tuning import Search, toml_of
+from jax_unlearn.lab.tuning import Search
 
 EPOCH = ("--epochs", "1", "--batch-size", "32")
 
@@ -194,8 +194,6 @@ def test_a_diffusion_models_settings_are_searched_by_its_errors(made, tmp_path):
 
 
 def test_a_flag_that_is_off_reaches_workers_and_files():
-    setting = Unlearning.of(method="random_label", exclude_true=False)
-    assert "no-exclude-true = true" in toml_of(setting, "")
     known = {"exclude-true", "method"}
     check_known(Path("best.toml"), ["no-exclude-true"], known)
     with pytest.raises(InputError, match="'no-exclude'"):
