@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from jax_unlearn import _validate
+from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.modalities import MODALITIES
 from jax_unlearn.lab.modalities.classification.beside import (
-    FEWEST,
     said_beside,
     stands,
 )
