@@ -159,6 +159,10 @@ METHODS = {
         incompetent_state=original()[1][1],
         **teachers(),
     ),
+    "delete": lambda: methods.delete(MODEL, momentum(), **teachers()),
+    "regun": lambda: methods.regun(
+        MODEL, momentum(), references=jnp.full((CLASSES, CLASSES), 1 / 3)
+    ),
     "unsir": lambda: methods.unsir(MODEL, momentum()),
     "ltu": lambda: methods.ltu(MODEL, momentum(), **TOLD, **attacked()),
     "ltu, sequential": lambda: methods.ltu(
@@ -176,6 +180,7 @@ def test_every_method_is_tried():
     }
     functions = {"assemble", "l1_penalty", "partial_reset", "unsir_noise", "rewind"}
     functions |= {"class_matched_error", "meta_unlearn", "sfron_strength"}
+    functions |= {"insensitive", "reinitialised", "slowed", "transposed_kernels"}
     assert factories - functions <= tried, factories - functions - tried
 
 
@@ -202,6 +207,7 @@ def test_no_one_shot_function_touches_what_is_frozen():
     trained, path = path_of(part, both, model_state=state)
     replay = oneshot.deltagrad(LOSS, burn_in=2)
     fresh = MODEL.init(jax.random.key(7), FORGET.inputs)[0]
+    some = methods.insensitive(fisher("forget"), share=0.5)
     made = {
         "fisher": oneshot.fisher_noise(part, fisher("all"), KEY),
         "ssd": oneshot.ssd(part, fisher("all"), fisher("forget"), alpha=0.5),
@@ -210,6 +216,7 @@ def test_no_one_shot_function_touches_what_is_frozen():
         "amnesiac": oneshot.amnesiac(part, log.updates, [True, False]),
         "deltagrad": replay(trained, path, both, [1], model_state=state)[0],
         "reset": methods.partial_reset(part, fresh),
+        "kernels": methods.reinitialised(part, some, KEY),
     }
     for after in made.values():
         assert_kept(after, state)
