@@ -1,8 +1,9 @@
 """Ensembles: many models of one request, made here and audited."""
 
+import dataclasses
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +16,29 @@ from jax_unlearn._validate import at_least, one_of
 from jax_unlearn.cli.console import Reporter, open_console, print_audit, say, status
 from jax_unlearn.cli.habits import asked_options, asked_words
 from jax_unlearn.cli.sources import DataSource, Source
-from jax_unlearn.data import Dataset, digits, fingerprint
+from jax_unlearn.data import Dataset, check_ids, digits, fingerprint
 from jax_unlearn.data.files import check_writable, read_json, write_atomic
 from jax_unlearn.drivers.ensemble import HOWS, local_mesh
-from jax_unlearn.errors import InputError
+from jax_unlearn.errors import MAX_SEED, InputError
 from jax_unlearn.lab.arrays import save_outputs
 from jax_unlearn.lab.ensemble_models import RETRAIN
 from jax_unlearn.lab.ensembles import Ensembles, audit_of, run_ensembles
 from jax_unlearn.lab.ensembles import join as joined
 from jax_unlearn.lab.parts import CHUNK, Complete, Part, chunk_of, keep, recorded
 from jax_unlearn.lab.plan import Plan, plan_of
+from jax_unlearn.lab.requests import left_out
 from jax_unlearn.lab.results import head, to_json
+from jax_unlearn.lab.service import recommended
 from jax_unlearn.lab.settings import Unlearning
-from jax_unlearn.lab.store import SECONDS
+from jax_unlearn.lab.store import SECONDS, load_model, origin_of
 from jax_unlearn.recipes.digits import digits_plan
 
 
 def ensemble(
     source: DataSource,
     run: Path | None = None,
+    original: Path | None = None,
+    forget: str | None = None,
     models: int | None = None,
     methods: tuple[str, ...] | None = None,
     chunk: int | None = None,
@@ -54,9 +59,14 @@ def ensemble(
       source: the data; none given takes digits.
       run: folder of a run, whose plan is taken (its first seed's request); default the
         plan of the demo.
+      original: instead of a run, a checkpoint: the models are trained as its record
+        says, and as many samples held out.
+      forget: whom, instead of the plan's draw: a file that lists samples by id, or with
+        --key-column by key, a split, or a class.
       models: N, unlearned models of each method, and Retrains; default 16, or as many
         as the parts have. U-LiRA needs 8.
-      methods: labels in the plan; default all of them.
+      methods: labels in the plan; default all of them. Of an original, names of
+        methods; default what `jax-unlearn forget` takes.
       chunk: models in one program, as many as memory allows; spread over the devices
         here if they divide it and the number of models. Default 16, of a part its
         share. The same chunk and `how` give the same bits, whoever makes them.
@@ -88,7 +98,14 @@ def ensemble(
     models = 16 if models is None else models
     chunk = chunk_of(models, share) if chunk is None else chunk
     check_writable(out / "outputs.npz")
-    plan, dataset = _planned(source, run)
+    if original is None:
+        plan, dataset = _planned(source, run)
+    else:
+        plan, dataset = _like(source, original, run, forget, methods)
+    if forget is not None:
+        ids = left_out((forget,), dataset, source.keys).ids
+        check_ids(ids, num_samples=len(dataset.train.labels))
+        plan = dataclasses.replace(plan, kind="given", given=tuple(ids.tolist()))
     for name in methods or ():
         one_of("method", name, plan.methods)
     chosen = plan.methods if methods is None else methods
@@ -131,6 +148,42 @@ def _planned(source: Source, run: Path | None) -> tuple[Plan, Dataset]:
             "give --data or --dataset of that run"
         )
     return plan_of(record, name=f"run={run}"), dataset
+
+
+def _like(
+    source: Source,
+    original: Path,
+    run: Path | None,
+    forget: str | None,
+    methods: Sequence[str] | None,
+) -> tuple[Plan, Dataset]:
+    """Return the plan of models like an original, and the data."""
+    if run is not None or forget is None:
+        raise InputError(
+            f"original={original}, run={run}, forget={forget}: give an original and "
+            "--forget, or a run"
+        )
+    dataset = source.load_for(original)
+    stored = load_model(original, dataset)
+    origin, kind = origin_of(stored), stored.modality
+    if origin is None:
+        raise InputError(
+            f"original={original}: its record does not say how it was trained, so that "
+            "no models like it can be; give one of `jax-unlearn train`"
+        )
+    names = methods or (recommended(kind, stored.record),)
+    settings = {n: Unlearning.of(method=n, modality=kind.name) for n in names}
+    plan = Plan(
+        title=f"{dataset.name}: {original.name}",
+        kind="random",
+        fraction=0.1,
+        gamma=1.0,
+        unseen=len(stored.unseen) or 0.1,
+        training=origin.training,
+        methods=settings,
+        seeds=(origin.seed, (origin.seed + 1) % MAX_SEED),
+    )
+    return plan, dataset
 
 
 def audited(

@@ -39,7 +39,7 @@ class Plan:
       title: what it is called.
       kind: of the forget request: "random", "class" or "long_tailed"; "near" or "far":
         of each class those that the original model's features show nearest to, or
-        farthest from, their nearest training samples.
+        farthest from, their nearest training samples; "given": those of `given`.
       fraction: share of the training samples to forget.
       gamma: imbalance of a long-tailed request.
       unseen: number of samples held out of all training, or their share, if below 1.
@@ -51,6 +51,7 @@ class Plan:
         request a seed, as `kind` says.
       null: whether a second Retrain is trained.
       judging: how images of diffusion models are drawn and judged.
+      given: ids of the samples to forget, of the kind "given".
     """
 
     title: str
@@ -65,9 +66,15 @@ class Plan:
     classes: tuple[int, ...] = ()
     null: bool = True
     judging: Any = None
+    given: tuple[int, ...] = ()
 
     def __post_init__(self):
         slugs(self.methods)
+        if bool(self.given) != (self.kind == "given"):
+            raise InputError(
+                f"kind={self.kind!r} with {len(self.given)} given samples; the kind "
+                "'given' takes them, no other"
+            )
         for seed in self.seeds:
             check_seed(seed)
         if self.judging is not None and not (self.classes and self.seeds):
@@ -90,7 +97,12 @@ class Plan:
         """Return what JSON holds of it; `plan_of` takes it again."""
         values = {**vars(self), "training": vars(self.training)}
         values["methods"] = {k: s.record() for k, s in self.methods.items()}
-        for name in ("classes", "null", "judging"):  # only where they say something
+        for name in (
+            "classes",
+            "null",
+            "judging",
+            "given",
+        ):  # only where they say something
             if values[name] == getattr(Plan, name):
                 del values[name]
         modality = modalities.modality_of(self.training)
@@ -113,7 +125,7 @@ def plan_of(record: Any, *, name: str) -> Plan:
         if told.get("judging") is not None and kind is not None:
             told["judging"] = schema.read(kind, told["judging"], name="judging")
         told["methods"] = {k: Unlearning.read(v) for k, v in told["methods"].items()}
-        for field in ("seeds", "classes"):
+        for field in ("seeds", "classes", "given"):
             told[field] = tuple(told.get(field, ()))
         return Plan(**told)
     except (KeyError, TypeError, AttributeError, ValueError) as error:

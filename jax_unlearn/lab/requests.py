@@ -30,6 +30,9 @@ def held_out(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the ids of a seed that are trained on, and those held out of all."""
     labels, unseen = dataset.train.labels, plan.unseen
+    if plan.given:
+        count = round(unseen * len(labels)) if 0 < unseen < 1 else int(unseen)
+        return held_beside(labels, np.array(plan.given), count=count, seed=seed)
     if 0 < unseen < 1:
         return data.holdout(labels, fraction=unseen, seed=seed)
     return data.holdout(labels, count=int(unseen), seed=seed)
@@ -95,6 +98,8 @@ def draw_request(
         classes = dataset.num_classes
         split = data.given_split(given[1], chosen, kind=plan.kind, num_classes=classes)
         split = data.to_ids(split, trained)
+    elif plan.given:
+        split = split_within(dataset, trained, np.array(plan.given))
     else:
         how = {name: getattr(plan, name) for name in ("kind", "fraction", "gamma")}
         split = drawn_split(dataset, trained, seed=seed, **how)
@@ -199,17 +204,31 @@ def listed_split(
     """Return the split that forgets listed samples, and others held out of all."""
     check_real("unseen_fraction", fraction, "the part to hold out, such as 0.1")
     labels = dataset.train.labels
-    data.check_ids(named.ids, num_samples=len(labels))
-    rest = np.setdiff1d(np.arange(len(labels)), named.ids)
     count = round(fraction * len(labels))
-    kept, unseen = data.holdout(labels[rest], count=count, seed=seed)
-    trained = np.union1d(named.ids, rest[kept])
-    inside = np.flatnonzero(np.isin(trained, named.ids))
-    classes = dataset.num_classes
-    parts = data.given_split(labels[trained], inside, num_classes=classes)
-    parts = data.to_ids(parts, trained)
+    trained, unseen = held_beside(labels, named.ids, count=count, seed=seed)
+    parts = split_within(dataset, trained, named.ids)
     manifest = {**parts.manifest, "request": named.record}
-    return parts._replace(manifest=manifest), rest[unseen]
+    return parts._replace(manifest=manifest), unseen
+
+
+def held_beside(
+    labels: np.ndarray, forget: np.ndarray, *, count: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids that are trained on, those to forget included, and others."""
+    data.check_ids(forget, num_samples=len(labels))
+    rest = np.setdiff1d(np.arange(len(labels)), forget)
+    kept, unseen = data.holdout(labels[rest], count=count, seed=seed)
+    return np.union1d(forget, rest[kept]), rest[unseen]
+
+
+def split_within(
+    dataset: data.Dataset, trained: np.ndarray, forget: np.ndarray
+) -> data.Split:
+    """Return the split of the samples trained on that forgets some of them."""
+    inside = np.flatnonzero(np.isin(trained, forget))
+    labels, classes = dataset.train.labels[trained], dataset.num_classes
+    parts = data.given_split(labels, inside, num_classes=classes)
+    return data.to_ids(parts, trained)
 
 
 def split_of(path: Path, labels: np.ndarray) -> tuple[data.Split, np.ndarray]:

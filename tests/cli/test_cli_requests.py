@@ -127,6 +127,24 @@ def test_a_chain_of_keys_is_in_its_ledger(made, tmp_path, capsys):
     assert "15, 16, 17, 18, 19 is asked for twice" in twice
 
 
+def test_an_ensemble_like_the_original_forgets_a_list(made, tmp_path, capsys):
+    folder, data = made
+    asked = ["--original", folder / "original", "--forget", folder / "del.csv", *KEY]
+    few = ["--models", "2", "--how", "loop", "--resamples", "2", "--out", tmp_path]
+    run("ensemble", *data, *asked, *few, "--methods", "finetune", "partial_reset")
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["plan"]["given"] == FORGET
+    assert results["audit"]["forgotten"] == 10
+    methods = ["doing nothing", "finetune", "partial_reset"]
+    assert list(results["audit"]["figures"]) == methods
+    with np.load(tmp_path / "outputs.npz") as arrays:
+        labels = np.load(folder / "data.npz")["y_train"]
+        np.testing.assert_array_equal(arrays["labels/forget"], labels[FORGET])
+        assert len(arrays["labels/unseen"]) == 20
+    alone = ["ensemble", *data, "--original", folder / "original"]
+    assert "give an original and --forget" in refused(capsys, alone)
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
