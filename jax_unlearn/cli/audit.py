@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -164,6 +164,24 @@ def audit(
         _validate.one_of("probe", name, PROBES)
     paths = {f"{n}-{path.name}": path for n, path in enumerate(unlearned)}
     models = read_models(source, original, forget, paths, retrained, null)
+
+    def advise(found: Any) -> list[str]:
+        return models.advice(found, original, forget, source, out, null)
+
+    how = {"probes": probes, "seed": seed, "overwrite": overwrite}
+    return audited(models, out, advise, **how)
+
+
+def audited(
+    models: Models,
+    out: Path,
+    advise: Callable[[Any], list[str]],
+    *,
+    probes: Sequence[str] = (),
+    seed: int = 0,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Measure checkpoints that were read; write, print and return what was found."""
     subject, request = models.subject, models.request
     table, console = Table(subject, keep=True), consoles.open_console()
     with consoles.status(console, "running the models over the data"):
@@ -184,8 +202,7 @@ def audit(
         found["audit"] = audits.to_record(beside)
     else:
         found["unseen"] = beside
-    asked_for = original, forget, source
-    found["advice"] = advised = models.advice(beside, *asked_for, out, null)
+    found["advice"] = advised = advise(beside)
     results = {**head(told, dataset), **asked_options(), **found}
     write_atomic(out, to_json(results), overwrite=overwrite)
     consoles.print_results(console, results)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jax_unlearn import _validate
+from jax_unlearn.audit import Audit
 from jax_unlearn.cli import audit as audits
 from jax_unlearn.cli import commands
 from jax_unlearn.cli.console import open_console, say
@@ -15,7 +16,7 @@ from jax_unlearn.cli.sources import DataSource, Source
 from jax_unlearn.data import check_writable, digest, read_json, write_atomic
 from jax_unlearn.drivers.checkpoint import identity
 from jax_unlearn.errors import MAX_SEED, InputError, check_seed
-from jax_unlearn.lab import service, store
+from jax_unlearn.lab import advice, service, store
 from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.modalities.classification.networks import Training
 from jax_unlearn.lab.modalities.diffusion.settings import Sampling
@@ -23,6 +24,7 @@ from jax_unlearn.lab.results import RETRAIN, to_json
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Trainer
 
+KEY = "0-unlearned"  # of the model's row in the audit
 MODEL, AUDIT, REPORT, RECORD = "unlearned", "audit.json", "report.html", "record.json"
 
 
@@ -185,11 +187,18 @@ def _audited(
     job: Job, retrained: Sequence[Path], per_class: int
 ) -> dict[str, Any] | None:
     """Audit the model and write the report; None where nothing can be audited."""
-    out, model = job.out / AUDIT, (job.out / MODEL,)
-    given = {"source": job.source, "original": job.checkpoint, "out": out}
-    given |= {"forget": job.request, "seed": job.seed, "overwrite": True}
+    out = job.out / AUDIT
     if job.models.base.modality.name != "diffusion":
-        results = audits.audit(unlearned=model, retrained=tuple(retrained), **given)
+        asked = job.source, job.checkpoint, job.request, {KEY: job.out / MODEL}
+        models = audits.read_models(*asked, retrained)
+
+        def advise(found: Any) -> list[str]:
+            if not isinstance(found, Audit):  # the conclusion says it
+                return []
+            return advice.judged(found, models.labels, models.again)
+
+        how = {"seed": job.seed, "overwrite": True}
+        results = audits.audited(models, out, advise, **how)
         commands.report(out, job.out / REPORT, overwrite=True)
         return results
     classes = job.models.subject.dataset.class_names
@@ -197,8 +206,10 @@ def _audited(
         return None  # the audit's classifier knows no other words
     target, null = (*retrained, None, None)[:2]
     judged = {"judge": Training(), "sampling": Sampling(), "per_class": per_class}
-    pair = {"retrained": target, "null": null}
-    results = audits.audit_images(unlearned=model, **pair, **judged, **given)
+    given = {"original": job.checkpoint, "forget": job.request, "out": out}
+    given |= {"unlearned": (job.out / MODEL,), "retrained": target, "null": null}
+    given |= {"source": job.source, "seed": job.seed, "overwrite": True}
+    results = audits.audit_images(**judged, **given)
     os.replace(out.with_suffix(".html"), job.out / REPORT)
     return results
 
@@ -224,9 +235,11 @@ def _conclusion(job: Job, results: dict[str, Any] | None, retrains: int) -> str:
             f"{model} are not recognised as it (before {shares['original']:.0f} %; "
             f"{beside}): look at the grids in the report before it serves."
         )
-    seconds = job.models.base.record.get("seconds", {}).get("run")
+    if results["advice"]:
+        return " ".join(results["advice"])
+    seconds = sum((job.models.base.record.get("seconds") or {}).values()) or None
     told = {"retrains": retrains, "seconds": seconds}
-    return service.conclusion(results, f"0-{MODEL}", str(model), **told)
+    return service.conclusion(results, KEY, str(model), **told)
 
 
 def _check_out(out: Path, *, resume: bool) -> None:

@@ -9,12 +9,10 @@ from typing import Any
 from jax_unlearn import _validate
 from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.errors import InputError
+from jax_unlearn.lab.advice import lasting
 from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.modalities import MODALITIES
-from jax_unlearn.lab.modalities.classification.beside import (
-    said_beside,
-    stands,
-)
+from jax_unlearn.lab.modalities.classification.beside import said_beside, stands
 from jax_unlearn.lab.modality import Modality
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.settings import Unlearning
@@ -22,7 +20,6 @@ from jax_unlearn.lab.store import training_in
 
 RECOMMENDED = "partial_reset"  # of a classifier whose training is known
 UNTRAINED = "scrub"  # of one from elsewhere
-LISTED = 4  # figures that a sentence names
 _OPERATIONS: dict[type, Any] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -150,17 +147,16 @@ def conclusion(
     retrains: int,
     seconds: float | None = None,
 ) -> str:
-    """Return what a person can do with the model after its audit, in a few sentences.
+    """Return what a person can do with a model that was audited beside few Retrains.
 
     Args:
-      results: of the audit of classifiers.
+      results: of the audit of classifiers, beside unseen samples; `advice.judged` says
+        the same of an audit beside Retrains.
       key: of the model's row.
       model: where it stands.
       retrains: how many the audit had.
       seconds: that one more took, if that is known.
     """
-    if "audit" in results:
-        return _beside_retrains(results["audit"], key, model)
     found = results["unseen"]
     stand, said = stands(found, key), f"The model {said_beside(found, key)}."
     before = stands(found, "original")
@@ -187,27 +183,9 @@ def conclusion(
     if one is not None and first is not None:
         then += f" Test accuracy went from {first:.1f} to {one:.1f} %."
     missing = FEWEST - retrains
-    each = "" if seconds is None else f", about {missing * seconds:.0f} s of training"
+    each = "" if seconds is None else f", about {lasting(missing * seconds)}"
     have = f"{retrains or 'no'} Retrain{'' if retrains == 1 else 's'}"
     return (
         f"{said} {then} With {have} this is no comparison with retraining: {missing} "
         f"more make one (--with-retrain {FEWEST} --resume{each})."
-    )
-
-
-def _beside_retrains(audit: Mapping[str, Any], key: str, model: str) -> str:
-    figures = {k: f for k, f in audit["figures"][key].items() if f["verdict"]}
-    outside = [k for k, figure in figures.items() if figure["verdict"] == "outside"]
-    retrains = f"{audit['retrained']} Retrains"
-    if not outside:
-        return (
-            f"None of {len(figures)} figures tells the model from {retrains}: serve "
-            f"{model}."
-        )
-    names = [audit["cards"][k]["label"] for k in outside[:LISTED]]
-    more = f" and {len(outside) - LISTED} more" if len(outside) > LISTED else ""
-    return (
-        f"{len(outside)} of {len(figures)} figures tell the model from {retrains}: "
-        f"{', '.join(names)}{more}. Read them in the report before {model} serves; "
-        "nearer comes a larger --budget or another --method, and a Retrain is exact."
     )
