@@ -263,8 +263,7 @@ def save_model(
     own = {"modality": kind.name} if kind not in MODALITIES else {}
     tree = _tree(kind, trained.params, trained.model_state)
     parts = {"ids": np.asarray(ids, np.int32), "unseen": np.asarray(unseen, np.int32)}
-    # orbax writes no array without entries; the record says that there are none
-    tree |= {name: array for name, array in parts.items() if array.size}
+    tree |= {n: array for n, array in parts.items() if array.size}  # orbax has no empty
     return checkpoint.save(
         path,
         tree,
@@ -360,10 +359,9 @@ def origin_of(stored: Stored, *, retraced: bool = False) -> Origin | None:
         return None
     if retraced and told is not stored.record:
         return None
-    imported = "imported" in told
     try:
         training = training_of(stored.record, stored.modality)
-        return Origin(training, int(told["seed"]), imported)
+        return Origin(training, int(told["seed"]), "imported" in told)
     except (TypeError, ValueError):
         return None  # of another version of the package
 
@@ -397,6 +395,6 @@ def training_of(record: Mapping[str, Any], kind: Modality) -> Any:
 def identity(subject: Subject, ids: np.ndarray, unseen: np.ndarray) -> dict[str, str]:
     """Return digests of what a model in the making is made of."""
     data = fingerprint(subject.dataset)
-    network = getattr(subject.network, "sha256", "")
-    own = {"network": network} if network else {}
+    file = getattr(subject.network, "sha256", "")
+    own = {"network": file} if file else {}
     return {"ids": digest(ids), "unseen": digest(unseen), "data": data, **own}
