@@ -30,6 +30,8 @@ from jax_unlearn.adapters import two_classes as two_classes
 from jax_unlearn.adapters import variables_of as variables_of
 from jax_unlearn.adapters import whole_variables as whole_variables
 from jax_unlearn.adapters import with_outputs as with_outputs
+from jax_unlearn.averages import averaged as averaged
+from jax_unlearn.averages import ema_of as ema_of
 from jax_unlearn.contracts import check_batch as check_batch
 from jax_unlearn.drivers import checkpoint as checkpoint
 from jax_unlearn.drivers import guards as guards

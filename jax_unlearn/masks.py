@@ -1,6 +1,7 @@
 """Which weights may move: saliency masks, and optimizers that respect them."""
 
 import math
+import warnings
 from typing import NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from jax_unlearn import _validate
 from jax_unlearn.leaves import alike, divided
+from jax_unlearn.optimizers import accumulates
 from jax_unlearn.types import Array, Params, PyTree
 
 __all__ = ["MaskedState", "SoftThresholdState", "apply_mask", "check_mask"]
@@ -159,7 +161,15 @@ def soft_threshold(
 
     def init(params):
         origin = jax.tree.map(lambda p: jnp.array(p, copy=True), params)
-        return SoftThresholdState(origin, inner.init(params))
+        state = inner.init(params)
+        if accumulates(state):
+            warnings.warn(
+                "soft_threshold around optax.MultiSteps shrinks at every part of a "
+                "batch: put it inside, MultiSteps(soft_threshold(...)), or give the "
+                "method ju.memory.microbatched(model, size)",
+                stacklevel=2,
+            )
+        return SoftThresholdState(origin, state)
 
     def update(updates, state, params=None, **extra_args):
         if params is None:

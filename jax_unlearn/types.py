@@ -152,10 +152,13 @@ class Weighting(NamedTuple):
         `reference` is a function without arguments that computes the `Sample` of the
         unseen batch, so that a weighting pays for it only when used; None where the
         step has no such batch.
+      joint: whether a weight depends on the other samples of its batch, so that parts
+        of a batch, weighted apart, are not the batch.
     """
 
     init: Callable[[], PyTree]
     update: WeightFn
+    joint: bool = False
 
 
 Harmonizer = Callable[[PyTree, PyTree], PyTree]
@@ -173,6 +176,7 @@ class UnlearnState(NamedTuple):
       weight_state: state of the weighting.
       objective_state: arrays of the objectives (teacher, target tables), `()` if none.
       step: number of steps done, `i32[]`.
+      ema: moving average of the parameters, `()` if none; see `ju.ema_of`.
     """
 
     params: Params
@@ -181,6 +185,7 @@ class UnlearnState(NamedTuple):
     weight_state: PyTree
     objective_state: PyTree
     step: Array
+    ema: PyTree = ()
 
 
 class UnlearnInfo(NamedTuple):

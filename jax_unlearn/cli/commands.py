@@ -24,7 +24,7 @@ from jax_unlearn.lab import ledger, store
 from jax_unlearn.lab.attacks import weak_attacks
 from jax_unlearn.lab.job import Trained, blamed, execute, reporting
 from jax_unlearn.lab.logs import TRAINING
-from jax_unlearn.lab.prepare import Preparer
+from jax_unlearn.lab.prepare import Preparer, kept_statistics
 from jax_unlearn.lab.requests import (
     drawn_split,
     left_out,
@@ -267,7 +267,7 @@ def unlearn(
     if unlearned.stopped is not None:
         step, reason = unlearned.stopped["step"], unlearned.stopped["reason"]
         print(f"stopped after step {step} of {steps[0]}: {reason}")
-    for warning in weak_attacks(notes):
+    for warning in (*weak_attacks(notes), *kept_statistics(notes)):
         print(f"jax-unlearn: warning: {warning}", file=sys.stderr)
     sets = {"forget": ids, "retain": request.retain}
     before, after = (scores(subject, m, sets) for m in (stored.trained, unlearned))

@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jax_unlearn import programs, types
 from jax_unlearn.contracts import check_form
+from jax_unlearn.drivers.loop import watched
 from jax_unlearn.drivers.sharding import automatic
 from jax_unlearn.drivers.stacking import copied
 from jax_unlearn.drivers.stacking import models_in as models_in
@@ -124,7 +125,7 @@ def run_ensemble(
     for batches in steps:
         carried, infos = _advance(way, carried, batches, own)
         seen += 1
-        losses.append(_loss(infos))
+        losses.append(_loss(carried, infos))
         if len(losses) >= check_every:
             check()
         if callback is not None:
@@ -269,10 +270,10 @@ def _put(tree: types.PyTree, mesh: Mesh | None) -> types.PyTree:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
 
 
-def _loss(infos: UnlearnInfo | list[UnlearnInfo]) -> Any:
+def _loss(states: Any, infos: UnlearnInfo | list[UnlearnInfo]) -> Any:
     if isinstance(infos, list):
-        return [_loss(info) for info in infos]
-    return infos.forget_loss + infos.retain_loss + infos.update_norm
+        return list(map(watched, states, infos))
+    return watched(states, infos)
 
 
 @programs.jit(static_argnums=0, donate_argnums=1)

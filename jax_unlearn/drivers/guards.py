@@ -33,6 +33,7 @@ from jax_unlearn.drivers.stacking import copied, is_key
 from jax_unlearn.errors import InputError
 from jax_unlearn.leaves import apart, put_back
 from jax_unlearn.losses import true_class_probability
+from jax_unlearn.optimizers import skipped
 from jax_unlearn.types import Array, Batch, Model, PyTree, UnlearnInfo, UnlearnState
 
 __all__ = ["Guard", "Looks", "endpoint_guard", "finite_guard", "first_of"]
@@ -190,6 +191,8 @@ def finite_guard(
 
     def look(state: UnlearnState, info: UnlearnInfo) -> str | None:
         told = info.forget_loss, info.retain_loss, info.update_norm
+        if skipped(state.opt_state) is not None:  # its optimizer sees to the losses
+            told = told[2:]
         finite = bool(_all_finite((told, state.params)))
         return None if finite else "the loss or the update is not finite"
 

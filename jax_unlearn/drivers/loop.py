@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_unlearn import programs, types
+from jax_unlearn.averages import with_average
 from jax_unlearn.contracts import check_form, forward_pass
 from jax_unlearn.drivers import sharding
 from jax_unlearn.drivers.stacking import copied, form
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.leaves import apart, put_back
+from jax_unlearn.optimizers import skipped
 from jax_unlearn.types import UnlearnBatch, Unlearner, UnlearnInfo, UnlearnState
 
 __all__ = ["Callback", "predict", "run", "scan_steps"]
@@ -36,6 +38,7 @@ def run(
     callback: Callback | None = None,
     scan: int | None = None,
     check_every: int = 50,
+    ema: float | None = None,
 ) -> UnlearnState:
     """Run an unlearner over batches; return the state after the last.
 
@@ -55,11 +58,15 @@ def run(
         loop is slow there), 32 on accelerators. A chunk ends early where the structure
         or the shapes of the batches change.
       check_every: how often, in steps, losses and updates are looked at.
+      ema: decay of a moving average of the parameters, which follows every step,
+        chunks or not, and goes on with a state that has one: see `ju.averaged`.
+        `ju.ema_of(state)` reads it.
 
     Raises:
-      InputError: `scan` below 1.
+      InputError: `scan` below 1; `ema` outside [0, 1).
       NonFiniteError: a loss or an update turned NaN or infinite; names the step and
-        its classes.
+        its classes. A step that the optimizer itself left out, by
+        `optax.apply_if_finite`, is none.
 
     >>> import optax
     >>> import jax_unlearn as ju
@@ -74,6 +81,7 @@ def run(
     chunk = (1 if jax.default_backend() == "cpu" else 32) if scan is None else scan
     if chunk < 1:
         raise InputError(f"scan={scan}: compile 1 or more steps into one program")
+    unlearner, state = with_average(unlearner, state, ema)
     step = sharding.in_place(unlearner.step, state)
     first = int(state.step)
     state, frozen = apart(copied(state))
@@ -123,11 +131,14 @@ def scan_steps(
     state: UnlearnState,
     batches: UnlearnBatch,
     key: types.Array,
+    *,
+    ema: float | None = None,
 ) -> tuple[UnlearnState, UnlearnInfo]:
     """Run T steps as one `lax.scan`: the same steps as `run`, in one program.
 
     Not compiled here: call it inside `jax.jit`, `jax.vmap` over seeds or settings, …
     The leaves of the batches have a leading axis T, those of the infos returned too.
+    `ema` is that of `run`.
 
     >>> import optax
     >>> import jax_unlearn as ju
@@ -140,6 +151,7 @@ def scan_steps(
     3 (3,)
     """
     check_form(jax.tree.map(_first, batches))
+    unlearner, state = with_average(unlearner, state, ema)
     rest, frozen = apart(state)  # not carried: a loop would hold it twice
 
     def body(rest: UnlearnState, batch: UnlearnBatch):
@@ -228,13 +240,28 @@ def _step(step, state, frozen, batch, key):
 
 @programs.jit(static_argnums=0, donate_argnums=1)
 def _scan(step, state, frozen, batches, key):
-    unlearner, whole = Unlearner(lambda *_: state, step), put_back(state, frozen)
-    return _watched(*scan_steps(unlearner, whole, batches, key))
+    def body(rest, batch):
+        own = jax.random.fold_in(key, rest.step)
+        rest, *seen = _watched(*step(put_back(rest, frozen), batch, own))
+        return rest, seen
+
+    state, (infos, losses) = jax.lax.scan(body, state, batches)
+    return state, infos, losses
 
 
 def _watched(state, info):
     """Add what is not finite as soon as anything is: an operation less for the host."""
-    return apart(state)[0], info, info.forget_loss + info.retain_loss + info.update_norm
+    return apart(state)[0], info, watched(state, info)
+
+
+def watched(state: UnlearnState, info: UnlearnInfo) -> types.Array:
+    """Return a number that is not finite where a step went wrong.
+
+    A step that the optimizer left out for what was not finite has not.
+    """
+    total = info.forget_loss + info.retain_loss + info.update_norm
+    left_out = skipped(state.opt_state)
+    return total if left_out is None else jnp.where(left_out, info.update_norm, total)
 
 
 @programs.jit(static_argnums=0)

@@ -29,6 +29,7 @@ from jax_unlearn.data.checks import positive_integer
 from jax_unlearn.data.sources import Examples
 from jax_unlearn.drivers.stacking import copied, form, models_in, stack
 from jax_unlearn.errors import InputError, NonFiniteError
+from jax_unlearn.optimizers import skipped
 from jax_unlearn.types import Array, Batch, UnlearnBatch, Unlearner, UnlearnState
 
 __all__ = ["Listed", "Ready", "Report", "compiling", "listed", "place", "program"]
@@ -266,7 +267,10 @@ def _epoch(step, examples, feed, key, state, _) -> tuple[UnlearnState, Report]:
     def advance(table, state, row):
         batch = gather(table, row, examples)
         state, info = step(state, batch, jax.random.fold_in(key, state.step))
-        return state, Report(info.forget_loss, info.retain_loss, info.update_norm)
+        found = Report(info.forget_loss, info.retain_loss, info.update_norm)
+        if (left_out := skipped(state.opt_state)) is not None:  # counts as 0
+            found = jax.tree.map(lambda x: jnp.where(left_out, 0.0, x), found)
+        return state, found
 
     branches = [functools.partial(advance, table) for table in feed.tables]
 

@@ -23,11 +23,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_unlearn import programs
+from jax_unlearn.averages import begun
 from jax_unlearn.drivers import checkpoint, sharding, signals
 from jax_unlearn.drivers.stacking import is_key
 from jax_unlearn.errors import InputError
 from jax_unlearn.leaves import apart, put_back
-from jax_unlearn.types import PyTree
+from jax_unlearn.types import PyTree, UnlearnState
 
 __all__ = ["LOCK", "Arrays", "Companion", "InUseError", "Series", "locked"]
 
@@ -154,6 +155,7 @@ class Series:
             "run": self._told,
             "step": step,
             "compile": programs.in_force(),
+            **({"ema": True} if jax.tree.leaves(getattr(state, "ema", ())) else {}),
             "seconds": self.spent + time.monotonic() - self._begun,
             "carried": [[k, list(a.shape), a.dtype.name] for k, a in carried.items()],
         }
@@ -208,6 +210,8 @@ class Series:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _restored(self, path: Path, record: dict[str, Any], template: PyTree) -> Any:
+        if record.get("ema") and isinstance(template, UnlearnState):
+            template = begun(template)
         rest, frozen = apart(template)
         if record.get("frozen") != (self._digest(frozen) if frozen else None):
             raise InputError(

@@ -3,14 +3,14 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_unlearn.cards import Job
+from jax_unlearn.cards import Card, Job
 from jax_unlearn.data import Dataset, retain_subset
 from jax_unlearn.drivers import guards, memory
 from jax_unlearn.errors import InputError
@@ -19,9 +19,12 @@ from jax_unlearn.lab.job import Trained, checked
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject
+from jax_unlearn.methods.step import statistics
 from jax_unlearn.types import Batch, Model, Unlearner, UnlearnState
 
 HELD = 0.1  # of the retain samples, for the guard of utility
+FEWEST = 16  # forget samples; fewer cost over two points of accuracy by their
+# statistics alone, in the worst of six draws: tests/benchmarks/bench_statistics.py
 
 
 class Preparer:
@@ -50,6 +53,10 @@ class Preparer:
         check_unseen(dataset, request, setting)
         request = accessible(dataset, request, setting.rho, seed)
         request, held = held_back(dataset, request, setting, seed)
+        details, stated = {}, setting.freezes_statistics
+        if not stated and few_samples(setting.card, request, original):
+            details = {"statistics": {"frozen": True, "samples": len(request.forget)}}
+            setting = dataclasses.replace(setting, freeze_statistics=True)
         given = self._economical(setting), setting, request, original, origin, seed
         context = Context(self.subject, *given, self._programs, concept)
         job = setting.card.build(context, setting.options)
@@ -58,7 +65,8 @@ class Preparer:
             if setting.guarded:
                 made = functools.partial(_guards, context, held, job.steps)
                 job = job._replace(guards=made)
-        return job._replace(prepare_seconds=time.perf_counter() - start)
+        spent, details = time.perf_counter() - start, {**job.details, **details}
+        return job._replace(prepare_seconds=spent, details=details)
 
     def _economical(self, setting: Unlearning) -> Model:
         """Return the model with the memory switches of the setting, one a switch."""
@@ -79,6 +87,23 @@ class Preparer:
             first = self._steps.setdefault(_program(context, len(schedule)), unlearner)
             unlearner = unlearner._replace(step=first.step)
         return job._replace(unlearner=unlearner)
+
+
+def few_samples(card: Card, request: Request, original: Trained) -> bool:
+    """Return whether a method would take batch statistics of too small a request."""
+    takes = card.kind == "steps" and "forget" in card.reads
+    return takes and len(request.forget) < FEWEST and statistics(original.model_state)
+
+
+def kept_statistics(details: Mapping[str, Any]) -> list[str]:
+    """Return what to say of statistics that a small request leaves alone."""
+    if "statistics" not in details:
+        return []
+    samples = details["statistics"]["samples"]
+    return [
+        f"too few samples for BatchNorm statistics of their own ({samples}, fewer than "
+        f"{FEWEST}): those of the model stay as they are"
+    ]
 
 
 def accessible(dataset: Dataset, request: Request, rho: float, seed: int) -> Request:

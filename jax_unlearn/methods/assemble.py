@@ -1,7 +1,7 @@
 """Put a forget loss, a retain loss, a weighting and an optimizer together."""
 
 import math
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,12 @@ from jax_unlearn.contracts import forward_pass
 from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import counted, mean_loss, uniform_weights, weighted_grad
 from jax_unlearn.methods.step import (
+    FEWEST,
     Pass,
     Weigher,
     forget_gradient,
+    next_state,
+    steady,
     stepping,
     weights_of,
     with_data,
@@ -41,6 +44,7 @@ class Assembly(TypedDict, total=False):
     harmonizer: Harmonizer | None
     model_state: str
     forward: str
+    fewest: int
 
 
 def assemble(
@@ -53,6 +57,7 @@ def assemble(
     harmonizer: Harmonizer | None = None,
     model_state: str = "sequential",
     forward: str = "separate",
+    fewest: int = FEWEST,
 ) -> Unlearner:
     """Make an `Unlearner` of parts; every method of the library is one such call.
 
@@ -73,6 +78,10 @@ def assemble(
       forward: "separate": one pass a batch; "merged": both batches in one pass with
         joint BatchNorm statistics and one mean over all samples, (Σ w_i ∇ℓ_f,i +
         Σ ∇ℓ_r,i)/(n_f + n_r), as in FaLW's Algorithm 1.
+
+      fewest: a pass of fewer samples takes no BatchNorm statistics: it runs in eval
+        mode, and a warning says so. Those of one sample, taken 30 times, are no longer
+        those of the data. 0 takes them all the same. Padding counts where it has ids.
 
     Returns:
       An `Unlearner`; its `init` copies the parameters and the objectives' arrays.
@@ -104,8 +113,9 @@ def assemble(
         losses = tuple(map(with_data, (forget, retain), state.objective_state))
         both = batch.forget is not None and batch.retain is not None
         if forward == "merged" and both:
-            return _merged(losses, weigher, state, batch, key=key)
-        told = {"harmonizer": join, "mode": model_state}
+            told = {"key": key, "fewest": fewest}
+            return _merged(losses, weigher, state, batch, **told)
+        told = {"harmonizer": join, "mode": model_state, "fewest": fewest}
         return _separate(losses, weigher, state, batch, key=key, **told)
 
     return stepping(
@@ -117,31 +127,37 @@ def assemble(
     )
 
 
-def _separate(losses, weigher, state, batch, *, key, harmonizer, mode) -> Pass:
+def _separate(losses, weigher, state, batch, *, key, harmonizer, mode, fewest) -> Pass:
     """Return the joint gradient of one pass a batch."""
     forget_key, retain_key = jax.random.split(key)
     forget, retain = losses
     passed = Pass(None, state.model_state, state.weight_state)
     g_forget = g_retain = None
     if forget is not None and batch.forget is not None:
-        g_forget, info = forget_gradient(weigher, forget, state, batch, key=forget_key)
+        at = state.model_state
+        loss = steady(forget, at, batch.forget, fewest=fewest)
+        g_forget, info = forget_gradient(weigher, loss, state, batch, key=forget_key)
         passed = passed._replace(
             weight_state=info.carry,
             weights=info.weights,
             task_losses=info.aux.task_losses,
             forget_loss=mean_loss(info.losses, batch.forget.mask),
+            losses=info.losses,
         )
         if mode == "sequential":
-            passed = passed._replace(model_state=info.aux.model_state)
+            after = next_state(at, info.aux.model_state, batch.forget, fewest)
+            passed = passed._replace(model_state=after)
     if retain is not None and (kept := batch.retain) is not None:
+        at = passed.model_state
+        loss = steady(retain, at, kept, fewest=fewest)
         g_retain, info = weighted_grad(
-            lambda params: retain(params, passed.model_state, kept, retain_key),
+            lambda params: loss(params, at, kept, retain_key),
             state.params,
             uniform_weights,
             where=kept.mask,
         )
         passed = passed._replace(
-            model_state=info.aux.model_state,
+            model_state=next_state(at, info.aux.model_state, kept, fewest),
             retain_loss=mean_loss(info.losses, kept.mask),
         )
     if g_forget is None and g_retain is None:
@@ -158,10 +174,12 @@ def _separate(losses, weigher, state, batch, *, key, harmonizer, mode) -> Pass:
     return passed._replace(grads=harmonizer(*pair))
 
 
-def _merged(losses, weigher: Weigher, state, batch, *, key: Array) -> Pass:
+def _merged(losses, weigher: Weigher, state, batch, *, key: Array, fewest: int) -> Pass:
     """Return the joint gradient of one forward pass over both batches."""
     forget, retain = losses
     pair = (batch.forget, batch.retain)
+    trains = steady(forget, state.model_state, *pair, fewest=fewest)
+    forget = cast(Objective, trains)
     sizes = (pair[0].labels.shape[0], pair[1].labels.shape[0])
     weights_fn = weights_of(weigher, forget, state, batch)
     forget_key, retain_key, apply_key = jax.random.split(key, 3)
@@ -198,7 +216,15 @@ def _merged(losses, weigher: Weigher, state, batch, *, key: Array) -> Pass:
         info.aux.task_losses,
         mean_loss(forget_losses, pair[0].mask),
         mean_loss(retain_losses, pair[1].mask),
+        losses=forget_losses,
+        shares=_shares(where, counted(pair[0])),
     )
+
+
+def _shares(where: Array, forget: Array) -> tuple[Array, Array]:
+    """Return which parts of a mean over both batches are those of each."""
+    first = jnp.sum(forget) / jnp.maximum(jnp.sum(where), 1)
+    return first, 1 - first
 
 
 def _check_merged(forget, retain, harmonizer, model_state: str) -> None:

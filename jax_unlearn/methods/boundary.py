@@ -13,6 +13,7 @@ from jax_unlearn.cards import Card, Job, Lab, Options, Positive
 from jax_unlearn.contracts import forward_pass
 from jax_unlearn.errors import InputError
 from jax_unlearn.methods.assemble import assemble
+from jax_unlearn.methods.step import enough
 from jax_unlearn.objectives.base import task_loss
 from jax_unlearn.objectives.boundary import fixed_label
 from jax_unlearn.types import Array, Aux, Model, PyTree, Unlearner, Weighting
@@ -127,7 +128,7 @@ def boundary_expand(
     def shadow(params, model_state, batch, key):
         """Return the losses towards the extra class."""
         read = (params["network"], model_state, batch.inputs)
-        mode = {"train": train, "key": key}
+        mode = {"train": train and enough(model_state, batch), "key": key}
         logits, model_state = forward_pass(model.apply, *read, **mode)
         hidden, _ = forward_pass(features.apply, *read, **mode)
         _check_size("the model", logits, "num_classes", num_classes)
@@ -191,15 +192,21 @@ def _side_by_side(
     def init(params):
         return {name: optimizers[name].init(params[name]) for name in optimizers}
 
-    def update(updates, state, params: PyTree = None):
-        pairs = {
-            name: optimizers[name].update(updates[name], state[name], params[name])
-            for name in optimizers
-        }
+    def update(updates, state, params: PyTree = None, **told):
+        def own(name: str):
+            def along(part: PyTree) -> Array:
+                return told["value_fn"]({**params, name: part})
+
+            extra = {"grad": told["grad"][name], "value_fn": along}
+            optimizer = optax.with_extra_args_support(optimizers[name])
+            given = updates[name], state[name], params[name]
+            return optimizer.update(*given, value=told["value"], **extra)
+
+        pairs = {name: own(name) for name in optimizers}
         moves, states = ({name: pairs[name][i] for name in pairs} for i in (0, 1))
         return moves, states
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ import optax
 from jax_unlearn import _validate, objectives
 from jax_unlearn.cards import Card, Job, Lab, NotNegative, Options
 from jax_unlearn.methods.assemble import assemble
+from jax_unlearn.methods.step import FEWEST
 from jax_unlearn.types import Array, LossFn, Model, Unlearner
 
 __all__ = ["FINETUNE", "L1_SPARSE", "RETRAIN", "L1PenaltyState", "L1Sparse", "finetune"]
@@ -21,6 +22,7 @@ def finetune(
     optimizer: optax.GradientTransformation,
     *,
     model_state: str = "sequential",
+    fewest: int = FEWEST,
 ) -> Unlearner:
     """Fine-tune (FT): minimise the cross-entropy on D_r.
 
@@ -40,9 +42,8 @@ def finetune(
     >>> print(state.params)  # 2 + p_1, p_1 = 1/(1 + e²)
     2.1192
     """
-    return assemble(
-        model, optimizer, retain=objectives.descent(model), model_state=model_state
-    )
+    told = {"model_state": model_state, "fewest": fewest}
+    return assemble(model, optimizer, retain=objectives.descent(model), **told)
 
 
 def l1_sparse(

@@ -17,7 +17,15 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import mean_loss, meta_grad, uniform_weights, weighted_loss
 from jax_unlearn.leaves import apart, put_back
 from jax_unlearn.membership.attacks import Attack, AttackParams
-from jax_unlearn.methods.step import Pass, Weigher, stepping, weights_of, with_data
+from jax_unlearn.methods.step import (
+    FEWEST,
+    Pass,
+    Weigher,
+    steady,
+    stepping,
+    weights_of,
+    with_data,
+)
 from jax_unlearn.objectives.base import Objective
 from jax_unlearn.types import Array, Batch, Harmonizer, Model, Unlearner, Weighting
 from jax_unlearn.weights.combine import uniform
@@ -241,7 +249,11 @@ class _Parts(NamedTuple):
 def _remembering(parts: _Parts, state, batch, key: Array):
     """Return (g_r, what was seen on its way)."""
     forget, queries = batch.forget, _split(batch.retain, parts.queries)
+    at = state.model_state
     support = with_data(parts.relabel, state.objective_state[0])
+    support = steady(support, at, forget, fewest=FEWEST)
+    one = jax.tree.map(lambda leaf: leaf[0], queries)
+    remember = steady(parts.remember, at, one, fewest=FEWEST)
     support_key, *query_keys = jax.random.split(key, parts.queries + 1)
     weights_fn = weights_of(parts.weigher, support, state, batch)
 
@@ -251,7 +263,7 @@ def _remembering(parts: _Parts, state, batch, key: Array):
 
     def query_losses(params):
         def one(query, key):
-            losses, aux = parts.remember(params, state.model_state, query, key)
+            losses, aux = remember(params, at, query, key)
             loss, _ = weighted_loss(losses, aux, uniform_weights, where=query.mask)
             return loss, apart(aux.model_state)[0]
 

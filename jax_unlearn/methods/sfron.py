@@ -17,13 +17,18 @@ from jax_unlearn.leaves import apart, divided, put_back
 from jax_unlearn.masks import apply_mask, check_mask
 from jax_unlearn.methods.assemble import assemble
 from jax_unlearn.methods.step import (
+    FEWEST,
     Weigher,
     annealed,
     copied,
     forget_gradient,
+    kept,
+    next_state,
     real_index,
+    steady,
 )
 from jax_unlearn.objectives.base import Objective
+from jax_unlearn.optimizers import movable, skipped
 from jax_unlearn.types import Array, Model, PyTree, UnlearnBatch, Unlearner, Weighting
 
 __all__ = ["SFRON", "Sfron", "SfronData", "sfron", "sfron_strength"]
@@ -88,7 +93,8 @@ def sfron(
       mask: m, pytree of bool like the parameters; from `ju.masks.fisher_ratio`.
       steps: T, over which the strength falls to 0.
       forget_rate: None, or the rate η of ascents apart from `optimizer`, θ ← θ − η·g:
-        our choice, in which masked weights move in retain steps alone.
+        our choice, in which masked weights move in retain steps alone, and those that
+        `optimizer` never moves (`optax.multi_transform`) stay.
       forget_every: k ≥ 1; published for diffusion models: 1.
       peak: strength at the first step.
       clip: C > 0.
@@ -144,6 +150,10 @@ def sfron(
 
     def init(params, model_state):
         own = check_mask(mask, params)
+        if forget_rate is not None:  # no move that the optimizer would not make
+            moves = movable(optimizer, divided(params)[0])
+            if any(jax.tree.leaves(moves)):  # else ascents alone are wanted
+                own = jax.tree.map(lambda m, on: jnp.asarray(m) & on, own, moves)
         state = retaining.init(params, model_state)
         marked = jax.tree.map(lambda m: jnp.array(m, jnp.bool_, copy=True), own)
         rate = forget_rate
@@ -156,25 +166,38 @@ def sfron(
         """Return what an ascent changes of the state, and of the info."""
         data = state.objective_state
         loss = climb._replace(data=data.climb)
+        loss = steady(loss, state.model_state, batch.forget, fewest=FEWEST)
         grads, info = forget_gradient(weigher, loss, state, batch, key=key)
         strength = sfron_strength(state.step, steps=steps, peak=peak)
         grads = optax.tree.scale(strength, optax.tree.cast(grads, jnp.float32))
         grads = _clipped(apply_mask(grads, data.mask), clip)
         value, opt_state = mean_loss(info.losses, batch.forget.mask), state.opt_state
         part, whole = divided(state.params)
+
+        def value_fn(part: PyTree) -> Array:
+            found = loss(whole(part), state.model_state, batch.forget, key)[0]
+            return strength * mean_loss(info.weights * found, batch.forget.mask)
+
         if data.forget_rate is None:
             grads = optax.tree.cast_like(grads, part)
-            told = {"value": value, "grad": grads}
+            told = {"value": value, "grad": grads, "value_fn": value_fn}
             updates, opt_state = shared.update(grads, opt_state, part, **told)
             opt_state = _schedules_of(state.opt_state, opt_state)
         else:
             updates = optax.tree.scale(-data.forget_rate, grads)
             updates = optax.tree.cast_like(updates, part)
-        follows = info.aux if model_state == "sequential" else state
+        after = state.model_state
+        if model_state == "sequential":
+            after = next_state(after, info.aux.model_state, batch.forget, FEWEST)
+        carried = after, info.carry
+        left_out = None if data.forget_rate is not None else skipped(opt_state)
+        if left_out is not None:
+            before = state.model_state, state.weight_state
+            carried, value = kept(left_out, (before, 0.0), (carried, value))
         return {
             "params": whole(optax.apply_updates(part, updates)),
-            "model_state": follows.model_state,
-            "weight_state": info.carry,
+            "model_state": carried[0],
+            "weight_state": carried[1],
             "opt_state": opt_state,
         }, {
             "weights": info.weights,

@@ -1,5 +1,6 @@
 """What all methods share: from the gradient of a step to an `Unlearner`."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
@@ -9,9 +10,10 @@ import optax
 
 from jax_unlearn import _validate
 from jax_unlearn.contracts import forward_pass, usable
-from jax_unlearn.gradients import WeightedGradInfo, weighted_grad
-from jax_unlearn.leaves import divided
+from jax_unlearn.gradients import WeightedGradInfo, mean_loss, weighted_grad
+from jax_unlearn.leaves import apart, divided
 from jax_unlearn.objectives.base import Objective, task_loss
+from jax_unlearn.optimizers import accumulates, skipped
 from jax_unlearn.types import (
     Array,
     Aux,
@@ -30,16 +32,27 @@ from jax_unlearn.types import (
     copied,
 )
 
-__all__ = [
-    "Pass",
-    "Weigher",
-    "annealed",
-    "copied",
-    "forget_gradient",
-    "real_index",
-    "stepping",
-]
+__all__ = ["FEWEST", "Pass", "Weigher", "annealed", "copied", "enough"]
+__all__ += ["forget_gradient", "kept", "next_state", "real_index", "statistics"]
+__all__ += ["steady", "stepping"]
 __all__ += ["weights_of", "with_data"]
+
+
+FEWEST = 4  # below, over ten points are lost: tests/benchmarks/bench_statistics.py
+"""Samples of a pass below which its BatchNorm statistics are not taken."""
+
+ACCUMULATED = (
+    "optax.MultiSteps adds up gradients of batches whose weights depend on one "
+    "another, which is not the gradient of one large batch"
+)
+SHARDED = (
+    "inside shard_map weights depend on the samples of one device alone, not on the "
+    "whole batch: place it by jax.device_put and a NamedSharding, under jax.jit"
+)
+WHOLE = (
+    "for a whole batch in little memory give the method ju.memory.microbatched(model, "
+    "size)"
+)
 
 
 class Pass(NamedTuple):
@@ -53,6 +66,17 @@ class Pass(NamedTuple):
     forget_loss: Array | float = 0.0
     retain_loss: Array | float = 0.0
     conflict: Array | float = 0.0
+    losses: Array | None = None
+    shares: tuple[Array | float, Array | float] = (1.0, 1.0)
+
+    def value(self, batch: UnlearnBatch, weights: Array | None) -> Array:
+        """Return the loss that the step descends on, the weights as they are given."""
+        forget = self.forget_loss
+        if self.losses is not None and weights is not None:
+            mask = cast(Batch, batch.forget).mask
+            forget = mean_loss(weights * self.losses.astype(jnp.float32), mask)
+        first, second = self.shares
+        return jnp.float32(first * forget + second * self.retain_loss)
 
 
 def stepping(
@@ -70,10 +94,13 @@ def stepping(
 
     def init(params, model_state):
         params, model_state = copied((params, model_state))
+        opt_state = copied(optimizer.init(divided(params)[0]))
+        if weighting.joint and accumulates(opt_state):
+            warnings.warn(f"{ACCUMULATED}; {WHOLE}", stacklevel=2)
         return UnlearnState(
             params,
             model_state,
-            copied(optimizer.init(divided(params)[0])),
+            opt_state,
             copied(weighting.init()),
             copied(data),
             jnp.int32(0),
@@ -82,12 +109,24 @@ def stepping(
     def step(state, batch, key):
         batch = usable(batch)
         found = passed(state, batch, key)
-        # Of those that ask for it, such as a plateau's: the loss as it was looked at.
-        value = jnp.float32(found.forget_loss + found.retain_loss)
         part, whole = divided(state.params)
+        fixed = None if found.weights is None else jax.lax.stop_gradient(found.weights)
+
+        def value_fn(part: PyTree) -> Array:
+            moved = passed(state._replace(params=whole(part)), batch, key)
+            return moved.value(batch, fixed)
+
+        # For optimizers that ask: plateau's, those that search along a line.
+        value = found.value(batch, fixed)
+        told = {"value": value, "grad": found.grads, "value_fn": value_fn}
         updates, opt_state = minimiser.update(
-            found.grads, state.opt_state, part, value=value, grad=found.grads
+            found.grads, state.opt_state, part, **told
         )
+        if (left_out := skipped(opt_state)) is not None:  # what it saw is not carried
+            before = state.model_state, state.weight_state
+            after = found.model_state, found.weight_state
+            after = kept(left_out, before, after)
+            found = found._replace(model_state=after[0], weight_state=after[1])
         info = UnlearnInfo(
             jnp.asarray(found.forget_loss, jnp.float32),
             jnp.asarray(found.retain_loss, jnp.float32),
@@ -104,6 +143,7 @@ def stepping(
             found.weight_state,
             state.objective_state,
             state.step + 1,
+            state.ema,
         )
         return new, info
 
@@ -117,6 +157,60 @@ def annealed(
     # strict dtype promotion forbids a schedule of an integer
     falling = optax.scale_by_schedule(lambda step: factors(jnp.float32(step)))
     return optax.chain(optimizer, falling)
+
+
+def kept(left_out: Array, before: PyTree, after: PyTree) -> PyTree:
+    """Return what was before, if a step was left out."""
+
+    def chosen(old, new):
+        return new if new is old else jnp.where(left_out, old, new)
+
+    return jax.tree.map(chosen, before, after)
+
+
+def steady(
+    loss: LossFn, model_state: ModelState, *batches: Batch, fewest: int
+) -> LossFn:
+    """Return the loss of a pass; in eval mode where it has too few samples."""
+    if not isinstance(loss, Objective) or not loss.train:
+        return loss
+    train = enough(model_state, *batches, fewest=fewest)
+    return loss if train else loss._replace(train=False)
+
+
+def enough(model_state: ModelState, *batches: Batch, fewest: int = FEWEST) -> bool:
+    """Return whether a pass may take statistics, if there are any; warn if not."""
+    rows = sum(batch.labels.shape[0] for batch in batches)
+    if rows >= fewest or not statistics(model_state):
+        return True
+    warnings.warn(
+        f"a pass over {rows} samples has too few for BatchNorm statistics (fewer than "
+        f"{fewest}): they stay as they are, and are used; give larger batches, or "
+        "fewest=0 to take them all the same",
+        stacklevel=2,
+    )
+    return False
+
+
+def next_state(before: ModelState, after: ModelState, batch: Batch, fewest: int) -> Any:
+    """Return the model state after a pass, unless it had too few samples.
+
+    Padding that has ids is of real samples, which statistics may see; without ids it
+    may be anything, and the samples that count are counted.
+    """
+    if not statistics(before):
+        return after
+    if batch.labels.shape[0] < fewest:
+        return before
+    if batch.mask is None or batch.index is not None or not fewest:
+        return after
+    return kept(jnp.sum(batch.mask) < fewest, before, after)
+
+
+def statistics(model_state: ModelState) -> bool:
+    """Return whether a model state holds what training passes estimate."""
+    leaves = jax.tree.leaves(apart(model_state)[0])
+    return any(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves)
 
 
 class Weigher(NamedTuple):
@@ -158,6 +252,9 @@ def weights_of(
 
     def weights_fn(losses, aux):
         del losses
+        axes = set(jax.sharding.get_abstract_mesh().manual_axes) - {"ensemble"}
+        if weigher.weighting.joint and axes:
+            warnings.warn(f"{SHARDED}; {WHOLE}", stacklevel=2)
         sample = Sample(aux.task_losses, aux.outputs, *forget_batch[1:])
         given = None if unseen is None else reference
         return weigher.weighting.update(sample, state.weight_state, reference=given)

@@ -11,8 +11,10 @@ from jax_unlearn.types import Array, Sample, Weighting
 __all__ = ["UNIFORM", "chain", "clip", "schedule", "stateless", "uniform"]
 
 
-def stateless(weigh: Callable[[Sample], Array]) -> Weighting:
+def stateless(weigh: Callable[[Sample], Array], *, joint: bool = False) -> Weighting:
     """Make a weighting of a function of the samples alone, `Sample -> f32[B]`.
+
+    `joint`: whether a weight depends on the other samples of its batch.
 
     >>> w = stateless(lambda sample: 2.0 * sample.losses)
     >>> s = Sample(jnp.array([1.0, 3.0]), None, jnp.array([0, 1]))
@@ -24,7 +26,7 @@ def stateless(weigh: Callable[[Sample], Array]) -> Weighting:
         del reference
         return weigh(sample), state
 
-    return Weighting(lambda: (), update)
+    return Weighting(lambda: (), update, joint)
 
 
 def uniform() -> Weighting:
@@ -61,7 +63,8 @@ def chain(*weightings: Weighting) -> Weighting:
             states.append(own)
         return product, tuple(states)
 
-    return Weighting(lambda: tuple(w.init() for w in weightings), update)
+    joint = any(w.joint for w in weightings)
+    return Weighting(lambda: tuple(w.init() for w in weightings), update, joint)
 
 
 def clip(weighting: Weighting, low: float, high: float) -> Weighting:
@@ -84,7 +87,7 @@ def clip(weighting: Weighting, low: float, high: float) -> Weighting:
         weights, state = weighting.update(sample, state, reference=reference)
         return jnp.clip(weights, low, high), state
 
-    return Weighting(weighting.init, update)
+    return Weighting(weighting.init, update, weighting.joint)
 
 
 def schedule(weighting: Weighting, strength: Callable[[Array], Array]) -> Weighting:
@@ -108,7 +111,7 @@ def schedule(weighting: Weighting, strength: Callable[[Array], Array]) -> Weight
         share = jnp.asarray(strength(step), jnp.float32)
         return 1.0 + share * (weights - 1.0), (inner, step + 1)
 
-    return Weighting(lambda: (weighting.init(), jnp.int32(0)), update)
+    return Weighting(lambda: (weighting.init(), jnp.int32(0)), update, weighting.joint)
 
 
 UNIFORM = WeightingCard(

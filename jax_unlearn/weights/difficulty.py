@@ -29,7 +29,8 @@ def by_score(
     [1.0, 1.0]
     """
     softmin = Softmin(temperature, **options)
-    return stateless(lambda sample: softmin(score(sample), sample.mask))
+    told = {"joint": softmin.joint}
+    return stateless(lambda sample: softmin(score(sample), sample.mask), **told)
 
 
 def el2n(*, temperature: float | Array, **options: Any) -> Weighting:

@@ -138,10 +138,12 @@ class Estimator(NamedTuple):
     Attributes:
       init: `(num_classes) -> state`.
       update: `(reference, state) -> (ClassStats, state)`, as of a `Weighting`.
+      joint: whether the moments are those of batches, not of one whole set.
     """
 
     init: Callable[[int], PyTree]
     update: Callable[[Callable[[], Sample] | None, PyTree], tuple[ClassStats, PyTree]]
+    joint: bool = False
 
 
 def falw(
@@ -192,7 +194,7 @@ def falw(
         weights = falw_weights(confidence(sample), sample.labels, stats, balance)
         return weights, (balance, memory)
 
-    return Weighting(init, update)
+    return Weighting(init, update, source.joint)
 
 
 def confidence(sample: Sample) -> Array:
@@ -306,7 +308,7 @@ def streaming(*, decay: float = 0.9) -> Estimator:
         std = jnp.maximum(jnp.sqrt(variance), _MIN_STD)
         return ClassStats(mean, std, count), (mean, variance, norm, count)
 
-    return Estimator(init, update)
+    return Estimator(init, update, joint=True)
 
 
 def anchored(stats: ClassStats) -> Estimator:

@@ -42,6 +42,11 @@ class Softmin:
         _validate.positive("temperature", self.temperature, "try 1.0")
         _validate.choice("normalize", self.normalize, "mean_one", "none")
 
+    @property
+    def joint(self) -> bool:
+        """Whether a weight depends on the other scores of the batch."""
+        return self.normalize == "mean_one" or self.relative
+
     def __call__(self, scores: Array, where: Array | None = None) -> Array:
         """Return weights `f32[B]` of scores `[B]`, 0 where a sample does not count."""
         scores = scores.astype(jnp.float32)
@@ -128,7 +133,8 @@ def loreun(*, temperature: float | Array, **options: Any) -> Weighting:
     [1.5, 0.5]
     """
     softmin = Softmin(temperature, **options)
-    return stateless(lambda sample: softmin(sample.losses, sample.mask))
+    told = {"joint": softmin.joint}
+    return stateless(lambda sample: softmin(sample.losses, sample.mask), **told)
 
 
 def by_table(scores: Array, *, temperature: float | Array, **options: Any) -> Weighting:
@@ -155,7 +161,7 @@ def by_table(scores: Array, *, temperature: float | Array, **options: Any) -> We
         index = row_ids(sample.index, "static weights need", " or use dynamic weights")
         return softmin(look_up(state, index), sample.mask), state
 
-    return Weighting(lambda: table, update)
+    return Weighting(lambda: table, update, softmin.joint)
 
 
 def loreun_static(

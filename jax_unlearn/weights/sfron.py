@@ -44,7 +44,11 @@ def sfron(power: float | Array = 0.5) -> Weighting:
     [1.5, 0.5]
     """
     _validate.not_negative("power", power, "try 0.5")
-    return stateless(lambda s: sfron_weights(s.losses, power=power, where=s.mask))
+
+    def weigh(sample):
+        return sfron_weights(sample.losses, power=power, where=sample.mask)
+
+    return stateless(weigh, joint=True)
 
 
 @dataclasses.dataclass(frozen=True)

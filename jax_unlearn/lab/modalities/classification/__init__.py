@@ -22,7 +22,8 @@ def _optimize(
 ) -> Unlearner:
     """Return training by SGD, its rate falling along a cosine to 0."""
     rate = falling_rate(training.learning_rate, max(steps, 1))
-    return methods.finetune(built.model, optax.chain(*descent(training), rate))
+    optimizer = optax.chain(*descent(training), rate)
+    return methods.finetune(built.model, optimizer, fewest=0)
 
 
 def _objective(lab: Any, role: str, **options: Any) -> LossFn:

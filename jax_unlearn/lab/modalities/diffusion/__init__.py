@@ -147,7 +147,7 @@ def _concerned(subject: Any, ids: np.ndarray, text: str) -> Any:
 
 def _averaged(state: UnlearnState) -> tuple[Params, ModelState]:
     """Return the moving average of the parameters, in their place."""
-    return diffusion.ema_of(state.opt_state, state.params), state.model_state
+    return diffusion.ema_of(state), state.model_state
 
 
 def _bytes(dataset: Dataset) -> Dataset:
