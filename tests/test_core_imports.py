@@ -57,6 +57,7 @@ ALLOWED = {"jax", "optax", "chex", "numpy"}
 INSIDE = {
     "_validate",
     "cards",
+    "averages",
     "contracts",
     "optimizers",
     "data",
