@@ -135,6 +135,8 @@ def tune(
     )
     for own in setting:
         search.check(own)
+    if search.assumes:
+        show(search.assumes)
     if overwrite and out.exists():  # after all that is refused before the work
         shutil.rmtree(out)
 

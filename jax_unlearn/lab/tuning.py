@@ -78,20 +78,23 @@ class Search:
                 "none can be trained like it; give --without-retrain, which looks at "
                 "the model itself, or a checkpoint of `jax-unlearn train`"
             )
-        reported = stored.record.get("seed")
-        if reported in seeds:
+        reported = {stored.record.get("seed"), origin and origin.seed}
+        for own in sorted(reported.intersection(seeds)):
             raise InputError(
-                f"seeds={list(seeds)}: {reported} is the checkpoint's own, whose model "
-                "is reported; search on others"
+                f"seeds={list(seeds)}: {own} is the checkpoint's own, whose model is "
+                "reported; search on others"
             )
+        if without_retrain:
+            origin = origin_of(stored, retraced=True)
         self.seeds, self.asked = tuple(seeds), asked
         self._stored, self._origin, self._checkpoint = stored, origin, checkpoint
         unseen = stored.unseen if without_retrain else stored.unseen[:0]
         if without_retrain and not len(unseen):
             raise InputError(
-                f"without_retrain=True: no samples were held out from checkpoint="
-                f"{checkpoint} to compare with; hold some out when it is trained or "
-                "imported, or leave --without-retrain out"
+                f"without_retrain=True: checkpoint={checkpoint} was trained on all "
+                "samples, and a search may not read the test set; put samples that it "
+                "never saw among the training samples of the data, and name the others "
+                "to `import --trained-on`, or leave --without-retrain out"
             )
         forget = stored.ids[:0] if request is None else request.forget
         self.ground = ground_of(dataset, stored.ids, unseen, forget)
@@ -120,6 +123,18 @@ class Search:
         self._unshared = 0
         self.case = functools.cache(self._case)
 
+    @property
+    def assumes(self) -> str:
+        """What is to be said of the training of an imported model; "" of others."""
+        if self._bench is None or not (self._origin and self._origin.imported):
+            return ""
+        training = vars(self.plan.training).items()
+        how = ", ".join(f"{k}={v}" for k, v in training if isinstance(v, int | float))
+        return (
+            f"models are trained as `import` was told ({how}); if {self._checkpoint} "
+            "was trained otherwise, give --without-retrain"
+        )
+
     def record(self, space: Space) -> dict[str, Any]:
         """Return what a study that is gone on with agrees in."""
         found = {
@@ -138,12 +153,14 @@ class Search:
         """Refuse before the work a method that the requests do not serve."""
         card = setting.card
         self.subject.modality.serves(card, setting.weighting_card)
-        again = "training" in card.reads and self._bench is None
-        if again and (self._origin is None or card.kind == "one-shot"):
+        origin = self._origin
+        foreign = origin is None or origin.imported or self._bench is None
+        replays = "training" in card.reads and card.kind != "training"
+        if "training" in card.reads and (origin is None or (replays and foreign)):
             raise InputError(
                 f"method={setting.method!r} goes through the training of the original "
-                "again, with all of its samples, which a search without Retrain does "
-                "not read; leave --without-retrain out, or search other methods"
+                "again, which a search without Retrain, or of an imported model, does "
+                "not know; search other methods"
             )
         if self._bench is None or not self.plan.by_distance:
             request = self._request(self.seeds[0])

@@ -67,7 +67,7 @@ def test_no_trial_reads_the_request_or_the_test_set(dataset, checkpoint, without
         data = dataset if name == "own" else poisoned(dataset, forget)
         one = search(dataset, checkpoint, forget, without_retrain=without)
         if name == "poisoned":  # the counts of its classes are all that is known of it
-            stored = load_model(checkpoint, data)
+            stored = load_model(checkpoint, dataset)
             given = stored, data, one.asked, Request(forget, stored.ids, stored.unseen)
             told = {"checkpoint": checkpoint, "seeds": SEEDS}
             one = Search(*given, **told, without_retrain=without)
@@ -135,9 +135,21 @@ def test_a_model_of_unknown_training_is_searched_without_retrain(
     assert one.measure(FT, 7)["unseen_gap"] >= 0
     with pytest.raises(InputError, match="search other methods"):
         one.check(Unlearning.of(method="deltagrad"))
+    record = {"training": vars(TRAINING), "seed": 0, "imported": {}}
+    told = load_model(checkpoint, dataset)._replace(
+        record={**load_model(checkpoint, dataset).record, **record}
+    )
+    request = Request(stored.ids[:5], stored.ids[5:], stored.unseen)
+    given = told, dataset, Likeness.like(dataset, request), request
+    trained = Search(*given, checkpoint=path, seeds=SEEDS)
+    assert "trained as `import` was told (" in trained.assumes
+    assert "epochs=1" in trained.assumes
+    with pytest.raises(InputError, match="search other methods"):
+        trained.check(Unlearning.of(method="deltagrad"))
+    assert search(dataset, checkpoint, np.arange(5)).assumes == ""
     every = stored._replace(unseen=stored.unseen[:0])
     told = {"checkpoint": checkpoint, "seeds": SEEDS, "without_retrain": True}
-    with pytest.raises(InputError, match="no samples were held out"):
+    with pytest.raises(InputError, match="was trained on all samples"):
         Search(every, dataset, Likeness("random"), None, **told)
 
 
