@@ -48,6 +48,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
             *("salient", "keep"),
         ),
     ),
+    "part": ("Which part of the network moves, the rest left alone.", ("trainable",)),
     "memory": ("The same numbers in less memory.", ("microbatch", "remat")),
     "guard": (
         "When the run ends before its last step.",
@@ -341,9 +342,9 @@ def _settings(groups: Any) -> tuple[Unlearning, ...]:
 
 def _unread(card: Card, kind: Modality) -> set[str]:
     """Return the common fields that a method does not read."""
-    if card.kind != "steps":  # which may read four of them
+    if card.kind != "steps":  # which may read five of them
         common = {name for _, group in GROUPS.values() for name in group}
-        return common - {"rho", "batch_size", "microbatch", "remat"}
+        return common - {"rho", "batch_size", "microbatch", "remat", "trainable"}
     unread = set() if card.schedule else {"schedule"}
     if not (card.schedule or card.joins):
         unread |= {"harmonizer", "per_leaf"}

@@ -206,7 +206,7 @@ def _run_to_end(
     """Return the last state's model, or the one chosen of those kept."""
     unlearner, schedule = checked(job)
     finish = job.finish or (lambda state: (state.params, state.model_state))
-    candidates = Candidates(jax.tree.structure((state.params, state.model_state)))
+    candidates = Candidates(jax.tree.structure(jax.eval_shape(finish, state)))
     if series is not None:
         state = candidates.gone_on(series, state)
         callback = _saving(callback, series)

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_unlearn.cards import Card, Job
+from jax_unlearn.adapters.parts import PartState, parted, partly, whole_variables
+from jax_unlearn.cards import Card, Job, Variables
 from jax_unlearn.data import Dataset, retain_subset
 from jax_unlearn.drivers import guards, memory
 from jax_unlearn.errors import InputError
@@ -33,7 +34,8 @@ class Preparer:
     def __init__(self, subject: Subject):
         self.subject = subject
         self._steps: dict[Hashable, Unlearner] = {}
-        self._models: dict[tuple[int, bool], Model] = {}
+        self._models: dict[tuple[int, bool, str], Model] = {}
+        self._subjects: dict[str, Subject] = {}
         self._programs: dict[Hashable, Any] = {}
 
     def __call__(
@@ -57,9 +59,16 @@ class Preparer:
         if not stated and few_samples(setting.card, request, original):
             details = {"statistics": {"frozen": True, "samples": len(request.forget)}}
             setting = dataclasses.replace(setting, freeze_statistics=True)
-        given = self._economical(setting), setting, request, original, origin, seed
-        context = Context(self.subject, *given, self._programs, concept)
+        subject, part = self._divided(setting), original
+        if setting.trainable:
+            variables = parted(*original[:2], setting.trainable)
+            part = original._replace(params=variables[0], model_state=variables[1])
+        model = self._economical(subject, setting)
+        given = model, setting, request, part, origin, seed
+        context = Context(subject, *given, self._programs, concept)
         job = setting.card.build(context, setting.options)
+        if setting.trainable:
+            job = _in_part(job, setting.trainable, part)
         if job.transform is None:
             job = self._shared(job, context)
             if setting.guarded:
@@ -68,11 +77,24 @@ class Preparer:
         spent, details = time.perf_counter() - start, {**job.details, **details}
         return job._replace(prepare_seconds=spent, details=details)
 
-    def _economical(self, setting: Unlearning) -> Model:
+    def _divided(self, setting: Unlearning) -> Subject:
+        """Return the subject whose network is trained in the part that is asked for."""
+        pattern, built = setting.trainable, self.subject.built
+        if pattern and pattern not in self._subjects:
+            networks = {
+                name: partly(getattr(built, name), pattern)
+                for name in ("model", "features")
+                if hasattr(built, name)
+            }
+            own = self.subject._replace(built=built._replace(**networks))
+            self._subjects[pattern] = own
+        return self._subjects[pattern] if pattern else self.subject
+
+    def _economical(self, subject: Subject, setting: Unlearning) -> Model:
         """Return the model with the memory switches of the setting, one a switch."""
-        key = setting.microbatch, setting.remat
+        key = setting.microbatch, setting.remat, setting.trainable
         if key not in self._models:
-            model = self.subject.model
+            model = subject.model
             model = memory.rematerialised(model) if setting.remat else model
             if setting.microbatch:
                 model = memory.microbatched(model, setting.microbatch)
@@ -104,6 +126,32 @@ def kept_statistics(details: Mapping[str, Any]) -> list[str]:
         f"too few samples for BatchNorm statistics of their own ({samples}, fewer than "
         f"{FEWEST}): those of the model stay as they are"
     ]
+
+
+def _in_part(job: Job, pattern: str, original: Trained) -> Job:
+    """Return the job of a part of the parameters, which takes and gives whole ones."""
+    frozen = original.model_state.frozen
+
+    def divided(params, model_state) -> Variables:
+        if not isinstance(model_state, PartState):
+            params, model_state = parted(params, model_state, pattern)
+        # a start of its own is beside the original's frozen part, too
+        return params, model_state._replace(frozen=frozen)
+
+    if (transform := job.transform) is not None:
+        return job._replace(
+            transform=lambda *at: whole_variables(*transform(*divided(*at)))
+        )
+    unlearner, _ = checked(job)
+    finish = job.finish or (lambda state: (state.params, state.model_state))
+    rewind = job.rewind and job.rewind._replace(
+        choose=lambda found: job.rewind.choose([divided(*at) for at in found])
+    )
+    return job._replace(
+        unlearner=unlearner._replace(init=lambda *at: unlearner.init(*divided(*at))),
+        finish=lambda state: whole_variables(*finish(state)),
+        rewind=rewind,
+    )
 
 
 def accessible(dataset: Dataset, request: Request, rho: float, seed: int) -> Request:

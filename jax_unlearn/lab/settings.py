@@ -45,6 +45,8 @@ class Unlearning:
       salient: move only the salient weights, those of large forget gradients under the
         original model, whatever the method.
       keep: fraction of the weights that are salient.
+      trainable: which parameters may move: a regular expression searched for in their
+        paths, such as "head|layers_3"; "" lets all of them.
       microbatch: samples a pass through the network, for batches that memory does not
         hold; weights are normalised over the batch all the same. 0: all at once.
       remat: compute intermediate values again in the backward pass (of ltu: in the
@@ -82,6 +84,7 @@ class Unlearning:
     clip: cards.NotNegative = 0.0
     salient: bool = False
     keep: cards.Fraction = 0.5
+    trainable: str = ""
     microbatch: Whole = 0
     remat: bool = False
     guard_utility: Percent = 0.0
@@ -230,6 +233,8 @@ has; leave it out
         """Return what JSON holds of it; `read` takes it again."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values |= {name: dict(vars(values[name])) for name in _NESTED}
+        if not self.trainable:  # as earlier versions wrote it
+            del values["trainable"]
         known = ".py:" in self.method or catalog.METHODS.get(self.method) is self.card
         return values if known else {**values, "own": True}
 
@@ -244,6 +249,8 @@ has; leave it out
         {'rho': 1.0, 'selection': 10.0, 'dampening': 1.0}
         """
         card, read = self.card, {"rho": self.rho}
+        if self.trainable:
+            read["trainable"] = self.trainable
         if card.kind == "steps":
             both = {"forget", "retain"} <= set(card.reads)
             when = {
@@ -345,6 +352,11 @@ has; leave it out
                 self.rho != 1 and whole,
                 f"rho={self.rho}: {method} goes through the whole training again; "
                 "leave it at 1",
+            ),
+            (
+                self.trainable and whole,
+                f"trainable={self.trainable!r}: {method} goes through the whole "
+                "training again; leave it out",
             ),
             (
                 self.steps and not _counts_steps(card),
