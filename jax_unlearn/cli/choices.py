@@ -24,9 +24,10 @@ from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS, names_of
 from jax_unlearn.lab.modalities import MODALITIES, modality_named
 from jax_unlearn.lab.modalities.classification.networks import ARCHITECTURES
 from jax_unlearn.lab.modality import Modality
+from jax_unlearn.lab.origins import training_in, training_of
 from jax_unlearn.lab.service import recommended
 from jax_unlearn.lab.settings import Unlearning
-from jax_unlearn.lab.store import kind_of, training_in, training_of
+from jax_unlearn.lab.store import kind_of
 
 UNLEARNS = ("unlearn", "forget", "chain", "tune")  # commands that take a method
 

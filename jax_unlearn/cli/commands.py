@@ -24,6 +24,7 @@ from jax_unlearn.lab import ledger, store
 from jax_unlearn.lab.attacks import weak_attacks
 from jax_unlearn.lab.job import Trained, blamed, execute, reporting
 from jax_unlearn.lab.logs import TRAINING
+from jax_unlearn.lab.origins import passed_on
 from jax_unlearn.lab.prepare import Preparer, kept_statistics
 from jax_unlearn.lab.requests import (
     drawn_split,
@@ -252,7 +253,7 @@ def unlearn(
             "reduce": 1,
             **reading_of(stored.record),
             "from": earlier,
-            **store.passed_on(stored.record),
+            **passed_on(stored.record),
             **job.details,
             "environment": environment(),
             **({} if trained.stopped is None else {"stopped": trained.stopped}),

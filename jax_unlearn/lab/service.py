@@ -14,9 +14,9 @@ from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.modalities import MODALITIES
 from jax_unlearn.lab.modalities.classification.beside import said_beside, stands
 from jax_unlearn.lab.modality import Modality
+from jax_unlearn.lab.origins import training_in
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.settings import Unlearning
-from jax_unlearn.lab.store import training_in
 
 RECOMMENDED = "partial_reset"  # of a classifier whose training is known
 UNTRAINED = "scrub"  # of one from elsewhere

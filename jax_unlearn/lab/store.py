@@ -25,6 +25,7 @@ from jax_unlearn.lab.fitting import Size, TrainedOn, check_alike, check_fits
 from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.modalities import MODALITIES, modality_named, read_training
 from jax_unlearn.lab.modality import Modality
+from jax_unlearn.lab.origins import training_in, training_of
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject, described
 
@@ -142,7 +143,15 @@ def same(record: Mapping[str, Any], told: Mapping[str, Any]) -> bool:
     return True
 
 
-_SETTINGS = {"unlearning": Unlearning.read, "training": read_training}
+_SETTINGS: dict[str, Callable[[Any], Any]] = {
+    "unlearning": Unlearning.read,
+    "training": read_training,
+    # fields that a network did not have then are at their defaults
+    **{
+        kind.key: functools.partial(schema.read, kind.network, name=kind.key)
+        for kind in MODALITIES
+    },
+}
 
 
 def partial_of(path: Path) -> Path:
@@ -364,32 +373,6 @@ def origin_of(stored: Stored, *, retraced: bool = False) -> Origin | None:
         return Origin(training, int(told["seed"]), "imported" in told)
     except (TypeError, ValueError):
         return None  # of another version of the package
-
-
-def training_in(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return what of a record says the training, its own or its original's, if any."""
-    for told in (record, record.get("origin")):
-        if isinstance(told, Mapping) and isinstance(told.get("training"), Mapping):
-            return told
-    return None
-
-
-def passed_on(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the record of an unlearned model says of its original's training."""
-    told = training_in(record)
-    if told is None:
-        return {}
-    names = ("training", "seed", "imported")
-    return {"origin": {name: told[name] for name in names if name in told}}
-
-
-def training_of(record: Mapping[str, Any], kind: Modality) -> Any:
-    """Return how a record's model was trained, its network's file found again."""
-    training = (training_in(record) or {})["training"]
-    if ".py:" in str(training.get("network")):
-        network = kind.network.from_record(record[kind.key])
-        training = {**training, "network": network.name}
-    return read_training(training, kind)
 
 
 def identity(subject: Subject, ids: np.ndarray, unseen: np.ndarray) -> dict[str, str]:

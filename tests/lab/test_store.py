@@ -1,5 +1,6 @@
 """What is kept is read, refused, gone on with or made; models come back unchanged."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 from toys import three_digits, trees_close
 
-from jax_unlearn.data import Examples, fingerprint
+from jax_unlearn.data import Examples, digits, fingerprint
 from jax_unlearn.drivers import checkpoint
 from jax_unlearn.drivers.series import locked
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Training, Unlearning, store
 from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.job import Trained
+from jax_unlearn.lab.modalities.classification.networks import describe
 from jax_unlearn.lab.modalities.diffusion.settings import DiffusionTraining
 from jax_unlearn.lab.store import (
     identity,
@@ -262,3 +264,12 @@ def test_what_a_run_goes_on_with_is_of_its_own_samples(model):
         identity(others, ids, unseen),
     ):
         assert sum(told[name] != own[name] for name in own) == 1
+
+
+def test_networks_of_earlier_versions_are_the_same():
+    """What a description lacks that was not there yet has its default."""
+    network = dataclasses.asdict(describe(Training(network="mlp"), digits()))
+    earlier = {k: v for k, v in network.items() if k not in ("black", "sha256")}
+    told = {"network": network}
+    assert same({"network": json.loads(json.dumps(earlier))}, told)
+    assert not same({"network": {**earlier, "width": 3}}, told)
