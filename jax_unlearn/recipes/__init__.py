@@ -5,10 +5,20 @@ and an entry there and here. Its settings stand in `settings/` once they were se
 its results in `results/`; `jax-unlearn recipe --table` writes its page by `templates/`.
 """
 
-from jax_unlearn.recipes import digits, full, generation, learned, ltu, proxies, tables
+from jax_unlearn.recipes import (
+    defaults,
+    digits,
+    full,
+    generation,
+    learned,
+    ltu,
+    proxies,
+    tables,
+)
 
 RECIPES = (
     *(digits.DEMO_DIGITS, digits.FIELD_DIGITS, digits.CHAIN_DIGITS),
+    defaults.DEFAULTS_DIGITS,
     *(ltu.LTU_DIGITS, ltu.LTU_CIFAR10),
     *(generation.GENERATION_DIGITS, generation.GENERATION_FASHION),
     *(generation.GENERATION_CIFAR10, generation.GENERATION_CIFAR10_FULL),
