@@ -123,6 +123,7 @@ def export_model(
     checkpoint: Path,
     out: Path,
     format: str | None = None,
+    names: str | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write the parameters of a checkpoint for other programs; `import` reads them.
@@ -136,6 +137,8 @@ def export_model(
       format: "safetensors", "npz", "msgpack", or "torch-names": PyTorch's names and
         axes, of the networks here, in the format of the file's suffix. Default: that of
         the suffix.
+      names: of torch-names: "torchvision", "timm" or "cifar" (ResNets and VGGs written
+        for CIFAR); default what is usual for the network.
       overwrite: replace the file if it exists.
     """
     known = ", ".join(transfer.FORMATS)
@@ -145,6 +148,7 @@ def export_model(
     _validate.one_of("format", kind, transfer.FORMATS)
     refuse_existing(out, overwrite=overwrite)
     stored = store.load_model(checkpoint)
-    count = transfer.exported(stored, out, kind, overwrite=overwrite)
+    options = {"names": names, "overwrite": overwrite}
+    count = transfer.exported(stored, out, kind, **options)
     print(f"wrote {count} arrays of {checkpoint} to {out} ({kind})")
     return {"out": str(out), "arrays": count}

@@ -151,6 +151,7 @@ def _blamed(path: Path, kind: str) -> Iterator[None]:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         remedy = "write it anew"
         if kind == "PyTorch":
+            reason = type(error).__name__  # what it says is long, with its own advice
             remedy = (
                 "only tensors are read, no code: write them with "
                 "torch.save(model.state_dict(), PATH)"

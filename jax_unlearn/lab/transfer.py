@@ -88,9 +88,13 @@ def fed(subject: Subject) -> str:
     )
 
 
-def exported(stored: Stored, path: Path, kind: str, *, overwrite: bool) -> int:
+def exported(
+    stored: Stored, path: Path, kind: str, *, names: str | None, overwrite: bool
+) -> int:
     """Write a checkpoint's model for other programs; return the number of arrays."""
     params, state = stored.trained[:2]
+    if names is not None and kind != TORCH:
+        raise InputError(f"names={names!r} is for format={TORCH!r}; leave it out")
     if kind != TORCH:
         parameters.save(path, params, state, format=kind, overwrite=overwrite)
         return len(jax.tree.leaves((params, state)))
@@ -100,7 +104,7 @@ def exported(stored: Stored, path: Path, kind: str, *, overwrite: bool) -> int:
             f"format={kind!r}: {name} is no network whose names in PyTorch are known; "
             f"give one of {', '.join(formats.WRITTEN)}"
         )
-    arrays = importlib.import_module(WEIGHTS).to_torch(params, state)
+    arrays = importlib.import_module(WEIGHTS).to_torch(params, state, names=names)
     formats.write(path, arrays, overwrite=overwrite)
     return len(arrays)
 

@@ -19,7 +19,9 @@ from small import refused, small_data
 
 import jax_unlearn as ju
 from jax_unlearn.cli import main
+from jax_unlearn.drivers import formats
 from jax_unlearn.lab import store
+from jax_unlearn.zoo import weights
 
 MODELS = """
 import flax.linen as nn
@@ -393,11 +395,51 @@ def test_models_that_read_the_data_otherwise_are_not_compared(here, capsys):
     main([*audit, "--retrained", "alike"])
 
 
+@pytest.mark.parametrize("suffix", ["safetensors", "npz"])
+def test_a_state_dict_of_torch_for_a_network_here(here, capsys, suffix):
+    model = ju.from_nnx(
+        lambda rngs: ju.zoo.ResNet(
+            3, stage_sizes=(1, 1, 1), in_channels=1, width=2, rngs=rngs
+        )
+    )
+    wanted = model.init(jax.random.key(3), None)
+    names = weights.to_torch(*wanted)
+    assert "layer1.0.conv1.weight" in names
+    front = {"npz": "module.", "safetensors": ""}[suffix]
+    arrays = {front + name: np.ascontiguousarray(a) for name, a in names.items()}
+    if suffix == "npz":
+        np.savez("torch.npz", **arrays)
+    else:
+        safetensors.numpy.save_file(arrays, "torch.safetensors")
+    network = ["--network", "resnet8", "--width", "2"]
+    stored = bring(f"torch.{suffix}", network=network)
+    assert "names and axes of PyTorch became those of the network" in (
+        capsys.readouterr().out
+    )
+    same(stored.trained[:2], wanted)
+    main(
+        ["export", "--checkpoint", "original", "--format", "torch-names"]
+        + ["--out", f"back.{suffix}"]
+    )
+    back = formats.read(f"back.{suffix}").arrays
+    for name, array in names.items():
+        np.testing.assert_array_equal(back[name.replace(".", "/")], array)
+    if suffix == "npz":
+        del arrays["module.conv1.weight"]
+        np.savez("less.npz", **arrays)
+        told = ["import", *network, "--params", "less.npz", "--data", "data.npz"]
+        line = refused(capsys, [*told, "--out", "less"])
+        assert "conv1.weight" in line
+        assert not Path("less").exists()
+
+
 def test_export_refuses_what_it_cannot_write(here, capsys):
     bring()
     export = ["export", "--checkpoint", "original", "--out"]
     for words in (["w.foo"], ["w"], ["w.pt"], ["w.npz", "--format", "hdf5"]):
         assert "npz" in refused(capsys, [*export, *words])
+    line = refused(capsys, [*export, "w.npz", "--names", "timm"])
+    assert "names='timm' is for format='torch-names'; leave it out" in line
     line = refused(capsys, [*export, "w.npz", "--format", "torch-names"])
     assert "is no network whose names in PyTorch are known" in line
     Path("w.npz").write_text("mine")
