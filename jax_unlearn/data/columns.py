@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jax_unlearn.data.archives import LABELS
-from jax_unlearn.data.labels import listed, natural
+from jax_unlearn.data.labels import listed, natural, read_classes
 from jax_unlearn.data.pictures import stacked
 from jax_unlearn.data.sources import ROW, Dataset, assembled, set_apart
 from jax_unlearn.errors import InputError, unknown_name
@@ -43,15 +43,18 @@ def read(
         raise InputError(f"{name}: the test part has no column {missing[0]!r}; add it")
     if not train.num_rows or (test is not None and not test.num_rows):
         raise InputError(f"{name}: a part has no rows; give some")
-    held = []
+    names, labels, held = features.get(label, {}).get("names"), [], []
     if test is None:  # before the numbers are standardised by the training rows
-        labels = _classes(name, label, _values(train[label]))
-        *ids, note = set_apart(name, labels)
-        held.append(note)
-        rows, test = ids[0], train.take(ids[1])
-        train = train.take(rows)
+        whole = _classes(name, label, _values(train[label]))
+        numeric = isinstance(names, list) and whole.dtype.kind in "iu"
+        classes = read_classes(name, [whole], names if numeric else None)
+        names = classes.names
+        kept, apart, note = set_apart(name, classes.parts[0])
+        held += [*classes.notes, note]
+        labels = [classes.parts[0][ids] for ids in (kept, apart)]
+        train, test = train.take(kept), train.take(apart)
         if ROW not in known:
-            train = train.append_column(ROW, [rows])
+            train = train.append_column(ROW, [kept])
             known.append(ROW)
     left = _left_out(known, choice.exclude)
     used = [n for n in known if n != label and n not in left]
@@ -76,14 +79,11 @@ def read(
         arrays = _rows(name, used, columns, said)
     if left:
         said.append(f"no inputs, but columns: {listed(left)}")
-    names = features.get(label, {}).get("names")
-    given = [
-        (inputs, _classes(name, label, own[label]))
-        for inputs, own in zip(arrays, columns, strict=True)
-    ]
+    labels = labels or [_classes(name, label, own[label]) for own in columns]
     kept = {n: _plain(columns[0][n]) for n in known if n != label}
     kept = {n: array for n, array in kept.items() if array is not None}
-    is_names = isinstance(names, list) and given[0][1].dtype.kind in "iu"
+    given = zip(arrays, labels, strict=True)
+    is_names = names is not None and labels[0].dtype.kind in "iu"
     told = {"class_names": names if is_names else None, "columns": kept}
     return assembled(name, *given, **told, notes=[*said, *held])
 

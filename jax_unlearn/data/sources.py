@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jax_unlearn.data.labels import numbered, read_classes
+from jax_unlearn.data.labels import listed, numbered, read_classes
 from jax_unlearn.data.ranges import PixelRange, pixel_range
 from jax_unlearn.data.splits import holdout
 from jax_unlearn.errors import InputError
@@ -237,19 +237,21 @@ def assembled(
             "type and shape"
         )
     names = classes.names
+    there = np.unique(parts[0].labels)
+    if gone := [one for place, one in enumerate(names) if place not in there]:
+        said += (f"no training samples of the classes {listed(gone)}",)
     found = Dataset(name, parts[0], parts[1], len(names), names, notes=said)
     return with_columns(found, columns)
 
 
 def set_apart(
-    name: str, labels: ArrayLike
+    name: str, labels: NDArray[Any]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
     """Return which samples stay, which are the test part, and the note that says so."""
-    (classes,), _, _ = read_classes(name, [labels])
-    size = len(classes)
+    size = len(labels)
     if size < 2:
         raise InputError(f"{name} has {size} samples; give 2 or more")
-    kept, held = holdout(classes, count=max(1, round(SHARE * size)), seed=0)
+    kept, held = holdout(labels, count=max(1, round(SHARE * size)), seed=0)
     note = (
         f"no test part: {len(held)} of {size} samples are held out as one; ids count "
         f"the {len(kept)} others from 0, their places in the source are the column "
