@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jax_unlearn._validate import within
+from jax_unlearn.data.checks import numbered
 from jax_unlearn.errors import InputError, check_seed
 
 SUM_TOLERANCE = 1e-3
@@ -129,11 +130,13 @@ def class_labels(name: str, labels: Any, size: int, num_classes: int) -> np.ndar
     array = np.asarray(labels)
     if array.dtype.kind not in "iu":
         raise InputError(
-            f"{name}.dtype={array.dtype} is not an integer type; give class numbers"
+            f"{name}.dtype={array.dtype} is not an integer type; give class numbers, "
+            f"as the outputs' columns are: {numbered(array)}"
         )
     if array.shape != (size,):
         raise InputError(
             f"{name}.shape={array.shape} must be {(size,)}; give one label a sample"
+            + (f": {numbered(array)}" if array.ndim > 1 else "")
         )
     words = f"is outside 0..{num_classes - 1}; give labels that number the columns of "
     outside = (array < 0) | (array >= num_classes)

@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from jax_unlearn.errors import InputError
 
+BINS = "np.digitize(labels, edges)"
+
 __all__ = ["brief", "check_features", "check_ids", "check_labelled", "check_labels"]
 __all__ += ["check_positions", "check_real", "check_seed", "few", "is_whole"]
 __all__ += ["positions", "positive_integer", "refuse", "refuse_all", "whole_numbers"]
@@ -58,16 +60,35 @@ def check_labels(
     """Return labels as i64[N], and K: the largest label + 1 where it is None."""
     array = np.asarray(labels)
     if array.ndim != 1 or array.size == 0:
-        raise InputError(f"labels of shape {array.shape} must be a list of integers")
+        what = (
+            f"use {numbered(array)}" if array.ndim > 1 and array.size else "give some"
+        )
+        raise InputError(
+            f"labels of shape {array.shape} must be a list of integers; {what}"
+        )
     if array.dtype.kind not in "iu":
         raise InputError(
-            f"labels of type {array.dtype} must be integers; use labels.astype(int)"
+            f"labels of type {array.dtype} must be integers; use {numbered(array)}"
         )
     num_classes = int(array.max()) + 1 if num_classes is None else num_classes
     wrong = (array < 0) | (array >= num_classes)
     remedy = "number the classes from 0 or raise num_classes"
     refuse("labels", array, wrong, f"must be 0 to {num_classes - 1}; {remedy}")
     return array.astype(np.int64), num_classes
+
+
+def numbered(labels: NDArray[Any]) -> str:
+    """Return the code that makes labels `[N]` whole numbers from 0 on."""
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        return "labels.argmax(axis=1)"
+    kind = labels.dtype.kind
+    if labels.ndim > 1:
+        return "labels.reshape(-1)"
+    if kind == "f" and not (labels == np.round(labels)).all():
+        return BINS
+    if kind in "fb":
+        return "labels.astype(int)"
+    return "np.unique(labels, return_inverse=True)[1]"
 
 
 def check_features(

@@ -236,7 +236,7 @@ def _lists(
 def _rows(
     name: str, used: list[str], columns: list[dict[str, Any]], notes: list[str]
 ) -> list[NDArray[np.float32]]:
-    """Return rows `f32[N, d]` of numbers, standardised, and of categories, one-hot."""
+    """Return rows `f32[N, 1, 1, d]`: numbers, standardised, and categories, one-hot."""
     blocks: list[list[NDArray[np.float32]]] = [[] for _ in columns]
     numbers, kinds, filled, new = [], [], [], []
     for place in used:
@@ -272,7 +272,7 @@ def _rows(
         notes.append(f"the test part has categories of its own, all 0: {listed(new)}")
     if not blocks[0]:
         raise InputError(f"{name} has no column with values beside the labels")
-    return [np.concatenate(block, axis=1) for block in blocks]
+    return [np.concatenate(block, axis=1)[:, None, None] for block in blocks]
 
 
 def _standardised(

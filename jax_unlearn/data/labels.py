@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jax_unlearn.data.checks import brief
+from jax_unlearn.data.checks import BINS, brief
 from jax_unlearn.errors import InputError, unknown_name
 
-__all__ = ["Classes", "natural", "numbered", "read_classes"]
+__all__ = ["Classes", "listed", "natural", "read_classes"]
 
 SHOWN = 6  # classes that a note lists
-BINS = "np.digitize(labels, edges)"
 
 
 class Classes(NamedTuple):
@@ -59,20 +58,6 @@ def read_classes(
         names = names or ("False", "True")
     arrays = [_whole(name, array, notes) for array in arrays]
     return _integers(name, arrays, names, notes)
-
-
-def numbered(labels: NDArray[Any]) -> str:
-    """Return the code that makes labels `[N]` whole numbers from 0 on."""
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        return "labels.argmax(axis=1)"
-    kind = labels.dtype.kind
-    if labels.ndim > 1:
-        return "labels.reshape(-1)"
-    if kind == "f" and not (labels == np.round(labels)).all():
-        return BINS
-    if kind in "fb":
-        return "labels.astype(int)"
-    return "np.unique(labels, return_inverse=True)[1]"
 
 
 def natural(values: Sequence[str]) -> list[str]:

@@ -50,7 +50,7 @@ def load_outputs(
         arrays = read_npz(path)
     except ValueError as error:
         raise InputError(
-            f"path={path} is no .npz file of arrays ({error}); write it with "
+            f"path={path} is no .npz file of arrays ({error}); write it anew with "
             "numpy.savez"
         ) from error
     groups: dict[str, dict[str, np.ndarray]] = {}

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from jax_unlearn.data import fingerprint, load
-from jax_unlearn.data.labels import numbered
+from jax_unlearn.data.checks import numbered
 from jax_unlearn.errors import InputError
 
 SIZE = 20
