@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from jax_unlearn.data import (
     Dataset,
     digits,
-    from_npz,
     joined,
+    load,
     shrink,
     subset,
     write_atomic,
@@ -107,7 +107,7 @@ class Data(NamedTuple):
                 "x_test, y_test"
             )
         found: dict[int, list[Dataset]] = {}
-        for dataset in map(from_npz, files):
+        for dataset in map(load, files):
             found.setdefault(dataset.num_classes, []).append(dataset)
         datasets = [joined(found[classes]) for classes in sorted(found)]
         if self.train:

@@ -550,7 +550,8 @@ def test_a_hugging_face_set(tmp_path):
 
 
 def test_a_hugging_face_set_by_the_package(tmp_path):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     features = datasets.Features(
         {
             "img": datasets.Image(),
