@@ -3,7 +3,6 @@
 import dataclasses
 import re
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -73,7 +72,7 @@ class Source:
         except InputError as error:
             raise InputError(_as_options(str(error))) from error
         for note in whole.notes:
-            print(f"jax-unlearn: data: {note}", file=sys.stderr)
+            print(f"data: {note}")
         return whole if self.reduce == 1 else shrink(whole, self.reduce)
 
     def _read(self) -> Dataset:

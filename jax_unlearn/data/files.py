@@ -177,7 +177,7 @@ def npz_headers(source: str | os.PathLike[str]) -> dict[str, Header]:
 
 def _reason(error: Exception) -> ValueError:
     """Return the error of an archive on one line: NumPy and zipfile name no set."""
-    return ValueError((" ".join(str(error).split()) or type(error).__name__)[:160])
+    return ValueError((" ".join(str(error).split()) or type(error).__name__)[:200])
 
 
 def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -218,8 +218,8 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
         if dtype.hasobject:
             name = member.filename.removesuffix(".npy")
             raise ValueError(
-                f"{name!r} holds Python objects, refused by allow_pickle=False: save "
-                f"np.array({name}.tolist()), or {name}.astype(str) for text"
+                f"{name!r}: Object arrays cannot be loaded when allow_pickle=False; "
+                f"save np.array({name}.tolist()), or {name}.astype(str) for text"
             )
         if stream.tell() + math.prod(shape) * dtype.itemsize != member.file_size:
             raise ValueError(f"{member.filename!r} holds no {dtype} of shape {shape}")
