@@ -35,8 +35,6 @@ def from_torch(
     arrays: Mapping[str, Any],
     params: Params,
     model_state: ModelState,
-    *,
-    keep_types: bool = False,
 ) -> tuple[Params, ModelState]:
     """Return (params, model_state) with the values of a PyTorch state dict.
 
@@ -50,7 +48,6 @@ def from_torch(
       params: of a network named there, from `model.init` or
         `jax.eval_shape(model.init, ...)`; read for structure, shapes and dtypes.
       model_state: likewise.
-      keep_types: return NumPy arrays of the types that were given, whatever they are.
 
     Raises:
       MismatchError: arrays that are missing, unexpected or of another shape; `lines`
@@ -80,8 +77,6 @@ def from_torch(
     def fill(path: Any, like: Any) -> Any:
         leaf = by_path[path_of(path)]
         array = arrays[leaf.name]
-        if keep_types:
-            return leaf.read(array, like)
         if not np.can_cast(array.dtype, like.dtype):
             raise InputError(
                 f"{leaf.name} is {array.dtype}, the network's parameters are "
