@@ -16,7 +16,9 @@ SUMMARY = """Machine unlearning for JAX.
 
 Without a command: forget a long-tailed request on scikit-learn's digits with ten
 methods, compare each with retraining, and write a report (`jax-unlearn demo`). The
-other commands do the same job step by step on your own data."""
+other commands do the same job step by step on your own data. `--version` says which
+this is; `--print-completion bash|zsh|fish` writes what completes commands and options
+in a shell: `source <(jax-unlearn --print-completion bash)`."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -26,17 +28,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     from jax_unlearn.cli import config
     from jax_unlearn.cli.choices import one_line_choices
     from jax_unlearn.cli.console import write_everywhere
+    from jax_unlearn.cli.messages import spoken
 
     write_everywhere()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    options: set[str] = {"config"}
     try:
+        arguments = _completion(arguments)
         arguments, files = config.taken(arguments)
         if not arguments or (arguments[0][0:1] == "-" and arguments[0] not in _HELP):
             arguments.insert(0, config.made_by(files) or "demo")
         if arguments[0] == "--version":
             print(f"jax-unlearn {__version__}")
             return
-        arguments, known = _commands(arguments, files)
+        arguments, known, own = _commands(arguments, files)
+        options |= own
         try:
             with signals.handled(), one_line_choices():
                 tyro.extras.subcommand_cli_from_dict(
@@ -53,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # 128 + SIGPIPE, as of any command
     except (InputError, NonFiniteError) as error:
-        code, said = 2, " ".join(str(error).split())
+        code, said = 2, spoken(" ".join(str(error).split()), options)
     except signals.Stopped as stopped:
         code, name = 128 + stopped.signal, signal.Signals(stopped.signal).name
         said = (
@@ -67,7 +73,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
-_HELP = ("-h", "--help", "--version")
+COMPLETION, SHELLS = "--print-completion", ("bash", "zsh", "fish")
+
+
+def _completion(arguments: list[str]) -> list[str]:
+    """Return the words by which the parser writes a shell's completion, if asked."""
+    flag, _, shell = (arguments or [""])[0].partition("=")
+    if flag != COMPLETION:
+        return arguments
+    shell = shell or (arguments[1:] or [""])[0]
+    one_of("shell", shell, SHELLS)
+    return [_COMPLETION, shell]
+
+
+_COMPLETION = "--tyro-print-completion"
+_HELP = ("-h", "--help", "--version", _COMPLETION)
 COMMANDS = (  # whose names are tables in a file of options
     *("demo", "split", "train", "unlearn", "forget", "chain", "sample", "audit"),
     *("ensemble", "methods", "report", "recipe", "tune", "import", "export"),
@@ -78,8 +98,8 @@ OF_DIFFUSION = (*OF_MODALITY, "sample")  # what `generate` may stand before
 
 def _commands(
     arguments: list[str], files: Sequence[Path]
-) -> tuple[list[str], dict[str, Any]]:
-    """Return the words and the commands; their options follow from the words."""
+) -> tuple[list[str], dict[str, Any], set[str]]:
+    """Return the words, the commands, whose options follow from them, and these."""
     from jax_unlearn.cli import (
         audit,
         choices,
@@ -139,6 +159,7 @@ def _commands(
     if arguments[0] not in _HELP:
         one_of("command", arguments[0], (*known, "generate"))
     known = {name: with_habits(name, command) for name, command in known.items()}
+    own = option_names(known[arguments[0]]) if arguments[0] in known else set()
     for file, options in stated.items():
-        config.check_known(file, options, option_names(known[arguments[0]]))
-    return arguments, known
+        config.check_known(file, options, own)
+    return arguments, known, own

@@ -17,6 +17,7 @@ from rich.table import Table as RichTable
 
 from jax_unlearn.audit import Audit
 from jax_unlearn.audit.evidence import FEWEST
+from jax_unlearn.lab.advice import lasting
 from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
 from jax_unlearn.lab.modalities import MODALITIES
 from jax_unlearn.lab.modalities.classification.beside import said_beside
@@ -25,6 +26,7 @@ from jax_unlearn.report import Cell, Table, generation_table, main_table
 
 SIGN = {"inside": "●", "outside": "○"}
 MARKS = {"inside": "[green]●[/]", "outside": "[yellow]○[/]"}
+SAID_EVERY = 30.0  # seconds between two lines in a file or a pipe
 GAP = 3  # columns of space and line between two columns of the table
 FILE_WIDTH = 120  # of what is written to a file or a pipe
 SIGNS = dict(zip("·•–—−×●○←→≤≥⁄Δ", "**---x*o<><>/D", strict=True)) | {"±": "+-"}
@@ -80,16 +82,18 @@ def say(console: Console, line: str) -> None:
 
 
 class Reporter:
-    """Follow so many phases: bars on a terminal, a line a phase elsewhere."""
+    """Follow so many phases: bars on a terminal, a line now and then elsewhere."""
 
     def __init__(self, console: Console, phases: int):
         self._console, self._phases = console, phases
         self._number, self._start = 0, time.perf_counter()
+        self._name, self._first, self._began, self._said = "", 0.0, 0, 0.0
         self._bars = progress.Progress(
             progress.TextColumn("{task.description:<36}"),
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
             progress.TimeElapsedColumn(),
+            progress.TextColumn("{task.fields[left]}"),
             console=console,
             disable=not console.is_terminal,
             transient=True,
@@ -97,19 +101,22 @@ class Reporter:
 
     def __enter__(self) -> "Reporter":
         self._bars.start()
-        self._total = self._bars.add_task("all phases", total=self._phases)
-        self._phase = self._bars.add_task("starting", total=1)
+        self._total = self._bars.add_task("all phases", total=self._phases, left="")
+        self._phase = self._bars.add_task("starting", total=1, left="")
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._bars.stop()
 
     def __call__(self, phase: str, done: int, total: int) -> None:
-        """Report `done` of `total` steps; 0 begins a phase."""
+        """Report `done` of `total` steps; 0 begins a phase, whose step is compiled."""
+        now = time.perf_counter()
         if done == 0:
             self._number += 1
+            self._name, self._first, self._said = phase, 0.0, now
             self._bars.update(self._total, completed=self._number - 1)
-            self._bars.reset(self._phase, total=total, description=phase)
+            named = f"{phase}: compiling"
+            self._bars.reset(self._phase, total=total, description=named, left="")
             if not self._console.is_terminal:
                 seconds = time.perf_counter() - self._start
                 self._console.print(
@@ -117,7 +124,19 @@ class Reporter:
                     f"({seconds:.0f} s so far)",
                     markup=False,
                 )
-        self._bars.update(self._phase, completed=done)
+            return
+        if not self._first:  # the step that ends the compilation says no speed
+            self._first, self._began = now, done
+        left = ""
+        if done > self._began and done < total:
+            each = (now - self._first) / (done - self._began)
+            left = f"{lasting(each * (total - done))} left"
+        self._bars.update(
+            self._phase, completed=done, description=self._name, left=left
+        )
+        if left and not self._console.is_terminal and now - self._said > SAID_EVERY:
+            self._said = now
+            say(self._console, f"{self._name}: {done} of {total} steps, {left}")
 
 
 def status(console: Console, message: str) -> AbstractContextManager[Any]:

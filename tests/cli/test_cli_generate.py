@@ -149,7 +149,7 @@ def test_the_audit_tells_fid(made):
         ),
         (
             "sample --checkpoint original --sampling-steps 31",
-            "sampling_steps=31: this model has 30 timesteps",
+            "--sampling-steps=31: this model has 30 timesteps",
         ),
         ("sample --checkpoint original --prompts cat", "was trained on classes"),
         ("sample --checkpoint original --out x.gif", "write a .png or an .npz"),

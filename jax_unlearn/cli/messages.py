@@ -1,0 +1,55 @@
+"""Messages of the library in the words of the command line: options, not arguments."""
+
+import ast
+import re
+from collections.abc import Container
+
+_GIVEN = re.compile(
+    r"""(?<![\w.\-/'"=])          # no attribute, no part of a path or an option
+    ([a-z][a-z0-9_]*)=
+    (True\b|False\b|None\b|\((?:[^()]*)\)|\[(?:[^\[\]]*)\])?""",
+    re.VERBOSE,
+)
+_ELSE = {
+    "name": "dataset",
+    "num_train_timesteps": "timesteps",
+    "block_out_channels": "widths",
+}
+"""Options whose settings have another name in the library."""
+
+
+def spoken(text: str, options: Container[str]) -> str:
+    """Return a message whose `name=value` is `--name=value` where it is an option.
+
+    >>> spoken("give download=True, or data_dir=None", {"download", "data-dir"})
+    'give --download, or no --data-dir'
+    >>> spoken("learning_rate=0.0 must be positive; a.seed=1", {"learning-rate"})
+    '--learning-rate=0.0 must be positive; a.seed=1'
+    >>> spoken("forget=('0', '3'): nothing is left", {"forget"})
+    '--forget 0 3: nothing is left'
+    """
+
+    def option(found: re.Match[str]) -> str:
+        name, value = found[1], found[2]
+        flag = _ELSE.get(name, name).replace("_", "-")
+        if flag not in options:
+            return found[0]
+        if value is None:
+            return f"--{flag}="
+        if value == "True":
+            return f"--{flag}"
+        entries = _entries(value)
+        if entries is None:
+            return f"--{flag}={value}"
+        return " ".join((f"--{flag}", *entries)) if entries else f"no --{flag}"
+
+    return _GIVEN.sub(option, text)
+
+
+def _entries(value: str) -> list[str] | None:
+    """Return what a list or a tuple holds, none of False; None if it cannot be read."""
+    try:
+        found = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return None
+    return [str(entry) for entry in found] if isinstance(found, list | tuple) else []
