@@ -5,9 +5,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+import tyro
 
 from jax_unlearn import _validate
 from jax_unlearn import audit as audits
@@ -102,9 +103,11 @@ def audit(
     unlearned: tuple[Path, ...] = (),
     retrained: tuple[Path, ...] = (),
     null: Path | None = None,
-    probes: tuple[str, ...] = (),
+    probes: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar=f"{{{','.join(PROBES)}}} ...")
+    ] = (),
     arrays: Path | None = None,
-    kind: str = "logits",
+    kind: Annotated[str, tyro.conf.arg(metavar="{logits,probabilities}")] = "logits",
     metrics: tuple[str, ...] | None = None,
     resamples: int = 20,
     out: Path = Path("audit.json"),

@@ -76,7 +76,7 @@ Kind = Annotated[str, tyro.conf.arg(metavar=_listed(_KINDS))]
 
 
 def one_line_choices() -> tyro.constructors.ConstructorRegistry:
-    """Return the rule that leaves the check of a `Literal` to the settings."""
+    """Return the rules of a `Literal`, left to the settings, and of optional values."""
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule
@@ -91,7 +91,26 @@ def one_line_choices() -> tyro.constructors.ConstructorRegistry:
             str_from_instance=lambda value: [value],
         )
 
+    @registry.primitive_rule
+    def optional(info: Any) -> Any:
+        kinds = [kind for kind in get_args(info.type) if kind is not type(None)]
+        if len(kinds) + 1 != len(get_args(info.type)) or kinds[:1] not in _PLAIN:
+            return None
+        (kind,) = kinds
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar=kind.__name__.upper(),
+            instance_from_str=lambda words: (
+                None if words[0] == "None" else kind(words[0])
+            ),
+            is_instance=lambda value: value is None or isinstance(value, kind),
+            str_from_instance=lambda value: [str(value)],
+        )
+
     return registry
+
+
+_PLAIN = ([str], [int], [float], [Path])
 
 
 class Form(NamedTuple):

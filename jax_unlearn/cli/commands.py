@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
+import tyro
 
 from jax_unlearn import data
 from jax_unlearn import report as reports
@@ -41,12 +42,14 @@ from jax_unlearn.lab.subject import Trainer, subject_of
 
 ORIGINAL, UNLEARNED = Making(Path("original")), Making(Path("unlearned"))
 
+Drawn = Annotated[str, tyro.conf.arg(metavar="{random,class,long_tailed}")]
+
 
 def split(
     source: DataSource,
     out: Path = Path("split.json"),
     ids: Path | None = None,
-    kind: str = "random",
+    kind: Drawn = "random",
     fraction: float | None = None,
     gamma: float = 1.0,
     classes: tuple[int, ...] | None = None,

@@ -5,9 +5,10 @@ import functools
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
+import tyro
 from rich.console import Console
 
 from jax_unlearn import audit as audits
@@ -42,7 +43,7 @@ def ensemble(
     models: int | None = None,
     methods: tuple[str, ...] | None = None,
     chunk: int | None = None,
-    how: str = "auto",
+    how: Annotated[str, tyro.conf.arg(metavar=f"{{auto,{','.join(HOWS)}}}")] = "auto",
     resamples: int = 20,
     part: str | None = None,
     join: tuple[Path, ...] = (),

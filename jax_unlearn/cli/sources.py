@@ -20,6 +20,9 @@ from jax_unlearn.lab.requests import Asked, Keys, Request, requested
 from jax_unlearn.lab.store import Stored, load_model
 from jax_unlearn.lab.subject import Subject
 
+SETS = "{digits,cifar10,cifar100,fashion_mnist,svhn_cropped,NAME,FILE.py:NAME}"
+Named = Annotated[str | None, tyro.conf.arg(metavar=SETS)]
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -44,7 +47,7 @@ class Source:
       skip_unknown: pass over keys that no sample has.
     """
 
-    dataset: str | None = None
+    dataset: Named = None
     data: Path | None = None
     label_column: str | None = None
     exclude: tuple[str, ...] | None = None
