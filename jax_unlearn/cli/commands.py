@@ -15,7 +15,7 @@ from jax_unlearn.cli.choices import Kind
 from jax_unlearn.cli.console import Reporter, open_console, print_scores
 from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.making import Made, Making
-from jax_unlearn.cli.sources import DataSource, asked, reading_of, refuse_existing
+from jax_unlearn.cli.sources import DataSource, asked, reading_of
 from jax_unlearn.cli.transfer import warn_of_start
 from jax_unlearn.drivers.checkpoint import identity
 from jax_unlearn.drivers.series import Series
@@ -73,7 +73,6 @@ def split(
       overwrite: replace the manifest if it exists.
     """
     check_seed(seed)
-    refuse_existing(out, overwrite=overwrite)
     dataset = source.load()
     how = {"kind": kind, "fraction": fraction, "gamma": gamma, "classes": classes}
     held: dict[str, Any] = {"fraction": unseen_fraction, "seed": seed}
