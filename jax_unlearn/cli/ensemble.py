@@ -25,7 +25,14 @@ from jax_unlearn.lab.arrays import save_outputs
 from jax_unlearn.lab.ensemble_models import RETRAIN
 from jax_unlearn.lab.ensembles import Ensembles, audit_of, run_ensembles
 from jax_unlearn.lab.ensembles import join as joined
-from jax_unlearn.lab.parts import CHUNK, Complete, Part, chunk_of, keep, recorded
+from jax_unlearn.lab.parts import (
+    CHUNK,
+    Complete,
+    EnsemblePart,
+    chunk_of,
+    keep,
+    recorded,
+)
 from jax_unlearn.lab.plan import Plan, plan_of
 from jax_unlearn.lab.requests import left_out
 from jax_unlearn.lab.results import head, to_json
@@ -79,7 +86,7 @@ def ensemble(
       out: folder; the models found there are not made again.
       save_every: least seconds between two saves to go on from; 0 saves every step.
     """
-    share = None if part is None else Part.of(part)
+    share = None if part is None else EnsemblePart.of(part)
     if share is not None and join:
         raise InputError(f"part={part} makes models, join={join[0]} audits: give one")
     at_least("resamples", resamples, 2, "try 20")

@@ -169,7 +169,7 @@ def tune(
 class Look:
     """Tell of each trial once it has ended."""
 
-    def __init__(self, studies: Sequence[tuning.Study], show: Callable[[str], None]):
+    def __init__(self, studies: Sequence[tuning.Tuning], show: Callable[[str], None]):
         self._studies, self._show = studies, show
         self._shown: set[tuple[str, int]] = set()
 

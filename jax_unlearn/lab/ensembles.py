@@ -26,7 +26,7 @@ from jax_unlearn.lab.bench import Bench
 from jax_unlearn.lab.ensemble_models import ORIGINAL, PARTS, RETRAIN, Logits, Maker
 from jax_unlearn.lab.job import Progress, Trained, silent
 from jax_unlearn.lab.modalities import modality_of
-from jax_unlearn.lab.parts import Part, missing_parts, recorded
+from jax_unlearn.lab.parts import EnsemblePart, missing_parts, recorded
 from jax_unlearn.lab.plan import Plan, slugs
 from jax_unlearn.lab.requests import Request, draw_cases
 from jax_unlearn.lab.settings import Unlearning
@@ -59,7 +59,7 @@ def run_ensembles(
     say: Callable[[str], None] | None = None,  # told the cost, and damaged files
     save_every: float = SECONDS,  # 0 saves a chunk at every step
     bench: Bench | None = None,
-    part: Part | None = None,  # makes and returns its models alone
+    part: EnsemblePart | None = None,  # makes and returns its models alone
 ) -> Ensembles:
     """Make N models of each role for one request, many at a time, and none twice.
 

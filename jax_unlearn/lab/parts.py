@@ -24,7 +24,7 @@ CHUNK = 16  # models in one program, where nothing else is asked for
 Positive = Annotated[int, Meta(ge=1, lt=2**31)]
 
 
-class Part(NamedTuple):
+class EnsemblePart(NamedTuple):
     """The number-th of so many parts, counted from 1."""
 
     number: int
@@ -34,12 +34,12 @@ class Part(NamedTuple):
         return f"{self.number}/{self.parts}"
 
     @classmethod
-    def of(cls, text: str) -> "Part":
+    def of(cls, text: str) -> "EnsemblePart":
         """Return the part that "3/8" names.
 
-        >>> Part.of("3/8")
-        Part(number=3, parts=8)
-        >>> Part.of("9/8")
+        >>> EnsemblePart.of("3/8")
+        EnsemblePart(number=3, parts=8)
+        >>> EnsemblePart.of("9/8")
         Traceback (most recent call last):
         jax_unlearn.errors.InputError: part='9/8': name one of the parts 1/8 to 8/8
         """
@@ -61,7 +61,7 @@ class Part(NamedTuple):
     def numbers(self, count: int, chunk: int) -> list[int]:
         """Return the numbers of its models: whole chunks that follow each other.
 
-        >>> [Part(i, 3).numbers(8, 2) for i in (1, 2, 3)]
+        >>> [EnsemblePart(i, 3).numbers(8, 2) for i in (1, 2, 3)]
         [[0, 1, 2, 3], [4, 5], [6, 7]]
         """
         chunks = -(-count // chunk)
@@ -75,10 +75,14 @@ class Part(NamedTuple):
         return list(range(own[0] * chunk, min((own[-1] + 1) * chunk, count)))
 
 
-def chunk_of(count: int, part: Part | None) -> int:
+def chunk_of(count: int, part: EnsemblePart | None) -> int:
     """Return how many models a program makes: a part's share, if that is fewer.
 
-    >>> chunk_of(64, None), chunk_of(64, Part(1, 8)), chunk_of(10, Part(1, 8))
+    >>> (
+    ...     chunk_of(64, None),
+    ...     chunk_of(64, EnsemblePart(1, 8)),
+    ...     chunk_of(10, EnsemblePart(1, 8)),
+    ... )
     (16, 8, 1)
     """
     if part is None:
@@ -104,7 +108,7 @@ class Complete(NamedTuple):
         return shlex.join(["jax-unlearn", *self.words, *map(str, words)])
 
 
-def keep(out: Path, part: Part, complete: Complete) -> None:
+def keep(out: Path, part: EnsemblePart, complete: Complete) -> None:
     """Write that a part is complete."""
     text = json.dumps(complete._asdict())
     write_atomic(part.folder(out) / RECORD, text, overwrite=True)
@@ -156,7 +160,7 @@ def missing_parts(
         )
     commands, names = [], []
     for number in range(1, shared.parts + 1):
-        part = Part(number, shared.parts)
+        part = EnsemblePart(number, shared.parts)
         if set(part.numbers(shared.models, shared.chunk)) & set(numbers):
             first = folders[0]
             usual = first if len(folders) == 1 else first.with_name(f"part-{number}")

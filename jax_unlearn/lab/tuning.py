@@ -223,7 +223,7 @@ def study_of(
     trials: int,
     seed: int,
     where: object,
-) -> "Study":
+) -> "Tuning":
     """Return the study of a method, begun or gone on with."""
     from jax_unlearn.lab.trials import Spread, begun
 
@@ -233,10 +233,10 @@ def study_of(
     own = setting.weighting in ("uniform", setting.card.weighting)
     label = setting.card.label + ("" if own else f" + {setting.weighting_card.label}")
     study = begun(storage, slug(label), record, sampler, where=where)
-    return Study(label, search, space, study, sampler.count(trials))
+    return Tuning(label, search, space, study, sampler.count(trials))
 
 
-class Study(NamedTuple):
+class Tuning(NamedTuple):
     """The trials of one method."""
 
     label: str
@@ -292,7 +292,7 @@ class Study(NamedTuple):
 
 
 def conclude(
-    studies: Sequence[Study], out: Path, *, dataset: Dataset, **notes: Any
+    studies: Sequence[Tuning], out: Path, *, dataset: Dataset, **notes: Any
 ) -> dict[str, tuple[Unlearning, dict[str, Any]]]:
     """Write the tables of all trials; return what is best of each method, best first.
 
@@ -354,5 +354,5 @@ def _toml(value: Any) -> str:
     return to_json(value).strip() if isinstance(value, bool | str) else repr(value)
 
 
-__all__ = ["JOURNAL", "MISSING", "RESULTS", "Ground", "Likeness", "Search", "Study"]
+__all__ = ["JOURNAL", "MISSING", "RESULTS", "Ground", "Likeness", "Search", "Tuning"]
 __all__ += ["conclude", "study_of", "toml_of"]

@@ -12,7 +12,7 @@ from jax_unlearn.cli import main
 from jax_unlearn.data import from_npz
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan, Training, Unlearning
-from jax_unlearn.lab.parts import Part, chunk_of
+from jax_unlearn.lab.parts import EnsemblePart, chunk_of
 from jax_unlearn.lab.results import dataset_record, to_json
 
 TRAINING = Training(network="linear", epochs=1, batch_size=32)
@@ -133,9 +133,9 @@ def test_parts_of_two_ensembles_are_not_joined(planned, tmp_path, capsys):
 def test_parts_share_all_models(count, parts):
     if count < parts:
         with pytest.raises(InputError, match="ask for fewer parts"):
-            Part(1, parts).numbers(count, 1)
+            EnsemblePart(1, parts).numbers(count, 1)
         return
-    every = [Part(n, parts) for n in range(1, parts + 1)]
+    every = [EnsemblePart(n, parts) for n in range(1, parts + 1)]
     chunk = chunk_of(count, every[0])
     own = [part.numbers(count, chunk) for part in every]
     assert sorted(number for numbers in own for number in numbers) == list(range(count))
