@@ -11,11 +11,13 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Batch, ModelState, Params, PyTree, UnlearnBatch
 
-__all__ = ["check_batch", "check_form", "counted", "forward_pass", "usable"]
+__all__ = ["check_batch", "check_classes", "check_form", "counted", "forward_pass"]
+__all__ += ["usable"]
 
 AnyBatch = TypeVar("AnyBatch", Batch, UnlearnBatch)
 
@@ -57,6 +59,18 @@ def check_batch(batch: AnyBatch, *, num_classes: int | None = None) -> AnyBatch:
         ids = np.asarray(index)
         _refuse("index", ids, ids < 0, counts, "must be an id of 0 or more")
     return batch
+
+
+def check_classes(labels: Any, num_classes: int) -> None:
+    """Refuse labels that are no class of the model; traced ones have no values.
+
+    >>> check_classes(jnp.array([0, -1]), 3)
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: labels[1]=-1 must be a class of 0 to 2; number the \
+    classes from 0, or leave the sample out
+    """
+    if not isinstance(labels, Tracer):
+        check_batch(Batch((), labels), num_classes=num_classes)
 
 
 def check_form(batch: Any) -> None:

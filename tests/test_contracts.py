@@ -379,3 +379,25 @@ def test_a_measure_of_labels_that_are_no_class_is_refused():
     for measure in (ju.gradients.mean_gradient, ju.oneshot.fisher_information):
         with pytest.raises(ju.InputError, match="ju.check_batch"):
             measure(loss)(PARAMS, STATE, [wrong], KEY)
+
+
+@pytest.mark.parametrize("label", [-1, K])
+def test_objectives_that_leave_the_label_out_name_it_too(label):
+    one = GOOD._replace(labels=GOOD.labels.at[2].set(label))
+    for objective in (
+        ju.objectives.other_classes(MODEL, PARAMS, STATE),
+        ju.objectives.reference(MODEL, jnp.full((K, K), 1 / K)),
+        ju.objectives.random_label(MODEL, num_classes=K),
+    ):
+        losses, _ = objective(PARAMS, STATE, one, KEY)
+        assert np.isnan(losses).tolist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize("label", [-1, K])
+def test_labels_given_without_a_batch_are_looked_at(label):
+    labels = jnp.array([0, label])
+    with pytest.raises(ju.InputError, match=f"labels {min(label, 0)} to"):
+        ju.methods.unsir_noise(MODEL, PARAMS, STATE, labels, KEY, shape=(4,))
+    inputs = GOOD.inputs[:2]
+    with pytest.raises(ju.InputError, match=rf"labels\[1\]={label} must be a class"):
+        ju.objectives.boundary_labels(MODEL, PARAMS, STATE, inputs, labels)

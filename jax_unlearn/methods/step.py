@@ -185,8 +185,8 @@ def enough(model_state: ModelState, *batches: Batch, fewest: int = FEWEST) -> bo
         return True
     warnings.warn(
         f"a pass over {rows} samples has too few for BatchNorm statistics (fewer than "
-        f"{fewest}): they stay as they are, and are used; give larger batches, or "
-        "fewest=0 to take them all the same",
+        f"{fewest}): they stay as they are, and are used; give larger batches, or take "
+        "them all the same by ju.methods.assemble(..., fewest=0)",
         stacklevel=2,
     )
     return False

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 
 from jax_unlearn import _validate, losses, objectives, programs
 from jax_unlearn.cards import Card, Count, Job, Lab, Options
@@ -69,7 +70,14 @@ def unsir_noise(
     labels = jnp.asarray(labels, jnp.int32)
     static = {"apply": model.apply, "shape": tuple(shape), "steps": steps}
     variables = params, model_state
-    return _noise(variables, labels, key, rates=rates, bounds=bounds, **static)
+    told = {"rates": rates, "bounds": bounds, **static}
+    noise = _noise(variables, labels, key, **told)
+    if not isinstance(noise, Tracer) and not bool(jnp.isfinite(noise).all()):
+        raise InputError(
+            f"the noise for labels {labels.min()} to {labels.max()} is not finite: "
+            "give classes of the model, 0 to K - 1, and a model that has not diverged"
+        )
+    return noise
 
 
 @programs.jit(static_argnames=("apply", "shape", "steps"))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_unlearn import _validate, losses
-from jax_unlearn.contracts import counted, forward_pass
+from jax_unlearn.contracts import check_classes, counted, forward_pass
 from jax_unlearn.errors import InputError
 from jax_unlearn.objectives.base import Objective, on_logits
 from jax_unlearn.tables import look_up, row_ids
@@ -64,6 +64,7 @@ def boundary_labels(
     neighbours = jax.tree.map(move, inputs, jax.grad(total)(inputs))
     at = params, model_state
     logits, _ = forward_pass(model.apply, *at, neighbours, train=False)
+    check_classes(labels, max(logits.shape[-1], 2))
     if logits.shape[-1] < 2:
         raise InputError(
             f"the model has {logits.shape[-1]} outputs: a wrong class needs 2 or more"

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jax_unlearn import losses
+from jax_unlearn.contracts import counted, forward_pass, usable
 from jax_unlearn.errors import InputError
-from jax_unlearn.gradients import counted
 from jax_unlearn.objectives.base import Objective, on_logits
-from jax_unlearn.tables import check_table
+from jax_unlearn.tables import NO_CLASS, check_table
 from jax_unlearn.types import Array, Model, ModelState, Params
 
 __all__ = ["class_references", "other_classes", "reference"]
@@ -38,10 +38,11 @@ def other_classes(
     def loss(logits, batch, key, data):
         del key
         params, model_state = data
-        teacher, _ = model.apply(params, model_state, batch.inputs, train=False)
+        at, inputs = (params, model_state), usable(batch).inputs
+        teacher, _ = forward_pass(model.apply, *at, inputs, train=False)
         own = jax.nn.one_hot(batch.labels, teacher.shape[-1], dtype=jnp.bool_)
         others = jnp.where(own, -jnp.inf, teacher.astype(jnp.float32))
-        return losses.distillation(logits, others)
+        return _known(batch.labels) * losses.distillation(logits, others)
 
     return on_logits(model, loss, (teacher_params, teacher_state))
 
@@ -106,6 +107,12 @@ def reference(model: Model, references: Array) -> Objective:
         histogram = counts @ member / jnp.maximum(counts.sum(), 1.0)
         target = jnp.broadcast_to(histogram @ data, logits.shape)
         entropy = -jnp.sum(jnp.where(target > 0, target * jnp.log(target), 0.0), -1)
-        return losses.soft_cross_entropy(logits, target) - entropy
+        apart = losses.soft_cross_entropy(logits, target) - entropy
+        return _known(batch.labels) * apart
 
     return on_logits(model, loss, table)
+
+
+def _known(labels: Array) -> Array:
+    """Return 1, or NaN for a label that is no class of the model."""
+    return jnp.where(labels == NO_CLASS, jnp.float32(jnp.nan), jnp.float32(1))
