@@ -11,9 +11,11 @@ from small import refused, small_data
 
 from jax_unlearn import audit
 from jax_unlearn.audit.inception import inception_shapes
-from jax_unlearn.cli import main
+from jax_unlearn.cli import forget, main
 from jax_unlearn.drivers.checkpoint import read_record
 from jax_unlearn.lab.ledger import read
+from jax_unlearn.lab.modalities.classification.networks import Training
+from jax_unlearn.lab.modalities.diffusion.settings import Sampling
 from jax_unlearn.lab.store import load_model
 
 TINY = ["--widths", "4", "--attention", "0", "--timesteps", "30", "--steps", "3"]
@@ -266,3 +268,23 @@ def test_guards_of_accuracy_are_refused_on_diffusion_models(made, capsys):
     ask += ["--forget", "1", "--guard-utility", "90", "--out", made / "x"]
     assert "diffusion models have no accuracy to look at" in refused(capsys, ask)
     assert not (made / "x").exists()
+
+
+def test_a_class_is_forgotten_by_the_command_for_the_whole_job(
+    made, tmp_path, capsys, monkeypatch
+):
+    quick = functools.partial(Training, network="mlp", width=8, epochs=1)
+    monkeypatch.setattr(forget, "Training", quick)
+    few = functools.partial(Sampling, sampling_steps=2)
+    monkeypatch.setattr(forget, "Sampling", few)
+    words = ["forget", "--data", made / "data.npz", "--request", "1", "--steps", "2"]
+    words += ["--checkpoint", made / "original", "--batch-size", "8"]
+    words += ["--retrained", made / "retrained", "--per-class", "8"]
+    generate(*words, "--out", tmp_path / "served")
+    files = {path.name for path in (tmp_path / "served").iterdir()}
+    assert files == {"unlearned", "audit.json", "report.html", "record.json"}
+    record = json.loads((tmp_path / "served" / "record.json").read_text())
+    assert record["unlearning"]["method"] == "random_label"
+    assert record["conclusion"].startswith("Asked for '1', ")
+    assert "a Retrain's" in record["conclusion"]
+    assert capsys.readouterr().out.rstrip().endswith(record["conclusion"])
