@@ -144,9 +144,11 @@ def _in_part(job: Job, pattern: str, original: Trained) -> Job:
         )
     unlearner, _ = checked(job)
     finish = job.finish or (lambda state: (state.params, state.model_state))
-    rewind = job.rewind and job.rewind._replace(
-        choose=lambda found: job.rewind.choose([divided(*at) for at in found])
-    )
+    if (rewind := job.rewind) is not None:
+        choose = rewind.choose
+        rewind = rewind._replace(
+            choose=lambda found: choose([divided(*at) for at in found])
+        )
     return job._replace(
         unlearner=unlearner._replace(init=lambda *at: unlearner.init(*divided(*at))),
         finish=lambda state: whole_variables(*finish(state)),
