@@ -121,7 +121,7 @@ def test_an_audit_of_nothing(tmp_path, capsys):
     line = refused(capsys, ["audit", *out])
     assert "give all three, or --arrays FILE.npz" in line
     some = ["audit", *out, "--original", "model", "--forget", "ids.json"]
-    assert "unlearned=[]" in refused(capsys, some)
+    assert "no --unlearned" in refused(capsys, some)
     missing = ["audit", *out, "--arrays", tmp_path / "nowhere.npz"]
     assert "no such file" in refused(capsys, missing)
     assert list(tmp_path.iterdir()) == []
@@ -225,7 +225,7 @@ def test_an_ensemble_of_other_data_or_of_no_run(planned, tmp_path, capsys):
     assert "not of these data" in refused(capsys, told((other, run), out))
     assert "config.json" in refused(capsys, told((data, tmp_path), out))
     line = refused(capsys, ["ensemble", "--data", data, "--out", out])
-    assert "run=None takes the demo's plan" in line
+    assert "no --run takes the demo's plan" in line
     empty = tmp_path / "empty"
     empty.mkdir()
     record = {"dataset": dataset_record(from_npz(data))}

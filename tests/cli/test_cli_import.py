@@ -357,7 +357,7 @@ def test_bad_files_leave_nothing_behind(here, capsys):
     for options, words in (
         (["--mean", "nan"], "give one finite number a channel"),
         (["--std", "0"], "std=0.0 must be positive"),
-        (["--mean", "1", "2"], "mean=[1.0, 2.0]: give one finite number a channel"),
+        (["--mean", "1", "2"], "--mean 1.0 2.0: give one finite number a channel"),
         (["--width", "3"], "width=3: the network of my_models.py:make has its own"),
         (["--trained-on", "none.csv"], "none.csv"),
         (["--trained-on", "request.txt"], "request.txt"),
