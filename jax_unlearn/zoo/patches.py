@@ -172,9 +172,9 @@ class WhitenedCNN(ConvClassifier):
         x = self.convolve(x, kernel, (1, 1), [(0, 0), (0, 0)], dimension_numbers=axes)
         return nnx.gelu(x + bias.astype(self.dtype)[None, None, None])
 
-    def pooled(self, x: Array) -> Array:
-        """Return the maximum over the image axes, `f32[B, C]`."""
-        return jnp.max(x, axis=(1, 2)).astype(jnp.float32)
+    def features(self, x: Array, *, train: bool) -> Array:
+        """Return the maximum over the image axes `f32[B, C]` of `x [B, H, W, C]`."""
+        return jnp.max(self.maps(x, train=train), axis=(1, 2)).astype(jnp.float32)
 
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Return logits `f32[B, K]` of images `x [B, H, W, C]`."""

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import jax_unlearn as ju
 from jax_unlearn import zoo
@@ -73,6 +74,14 @@ def test_the_kernel_is_state_and_is_used():
         zoo.whitened(state, kernel[..., :8])
     with pytest.raises(ju.InputError, match="state of a WhitenedCNN"):
         zoo.whitened({}, kernel)
+
+
+def test_features_are_the_maxima_of_the_maps():
+    network = make(nnx.Rngs(0))
+    maps = network.maps(jnp.asarray(IMAGES), train=False)
+    found = network.features(jnp.asarray(IMAGES), train=False)
+    assert maps.shape[1] > 1
+    np.testing.assert_array_equal(found, np.float32(maps).max(axis=(1, 2)))
 
 
 def test_dirac_passes_the_channels_on():
