@@ -11,12 +11,13 @@ import optax
 
 from jax_unlearn import objectives
 from jax_unlearn.cards import Card, Job, Lab, NotNegative, Options
+from jax_unlearn.errors import InputError
 from jax_unlearn.masks import masked, soft_threshold
 from jax_unlearn.methods.assemble import Assembly, assemble
 from jax_unlearn.types import Array, Model, PyTree, Unlearner
 
 __all__ = ["AMNESIAC_RELABEL", "ENDPOINT_TRANSPORT", "RANDOM_LABEL", "SALUN"]
-__all__ += ["SALUN_SOFT", "EndpointTransport", "Ranking", "SalunSoft"]
+__all__ += ["SALUN_SOFT", "EndpointTransport", "Ranking", "Relabel", "SalunSoft"]
 __all__ += ["amnesiac_relabel", "endpoint_transport", "random_label", "salun"]
 __all__ += ["salun_soft"]
 
@@ -210,11 +211,33 @@ Ranking = Literal[
 
 
 @dataclasses.dataclass(frozen=True)
-class SalunSoft(Options):
+class Relabel(Options):
+    """Options of methods that relabel.
+
+    Attributes:
+      redraw: new labels at every step (SalUn's public code) instead of one a sample.
+      any_label: draw over all classes (likewise), the true one included.
+    """
+
+    redraw: bool = False
+    any_label: bool = False
+
+    @property
+    def labels(self) -> dict[str, bool]:
+        """What the objective is told: nothing where all is as usual."""
+        told = {"redraw": self.redraw, "exclude_true": not self.any_label}
+        return told if self.redraw or self.any_label else {}
+
+
+@dataclasses.dataclass(frozen=True)
+class SalunSoft(Relabel):
     """Options of SalUn-soft.
 
     Attributes:
-      threshold: soft threshold a step.
+      redraw: new labels at every step (SalUn's public code) instead of one a sample.
+      any_label: draw over all classes (likewise), the true one included.
+      threshold: soft threshold a step, the same throughout; in the public code the k-th
+        smallest |δ|, k falling over the run, and δ counted from each epoch's start.
     """
 
     threshold: NotNegative = 1e-5
@@ -234,19 +257,23 @@ class EndpointTransport(Options):
     ranking: Ranking = "confidence"
 
 
-def _random_label(lab: Lab, _: Options) -> Job:
-    return _relabelled(lab, lab.optimizer())  # in which the mask of SalUn is
+def _random_label(lab: Lab, options: Relabel) -> Job:
+    # the mask of SalUn is in the optimizer
+    return _relabelled(lab, lab.optimizer(), options)
 
 
 def _salun_soft(lab: Lab, options: SalunSoft) -> Job:
-    return _relabelled(lab, soft_threshold(lab.optimizer(), options.threshold))
+    optimizer = soft_threshold(lab.optimizer(), options.threshold)
+    return _relabelled(lab, optimizer, options)
 
 
-def _relabelled(lab: Lab, optimizer: optax.GradientTransformation) -> Job:
+def _relabelled(
+    lab: Lab, optimizer: optax.GradientTransformation, options: Relabel
+) -> Job:
     unlearner = assemble(
         lab.model,
         optimizer,
-        forget=lab.objective("relabel"),
+        forget=lab.objective("relabel", **options.labels),
         retain=lab.objective("remember"),
         **lab.joint(),
         **lab.forward(),
@@ -269,9 +296,19 @@ def _endpoint_transport(lab: Lab, options: EndpointTransport) -> Job:
     return Job.of(lab, "both", endpoint_transport, **told)
 
 
+def _check_labels(setting: Any) -> None:
+    """Refuse labels drawn otherwise where conditions take their place."""
+    if setting.modality != "classification" and setting.options.labels:
+        raise InputError(
+            f"modality={setting.modality!r} draws conditions by replace=...; leave "
+            "redraw and any_label out"
+        )
+
+
 RANDOM_LABEL = (
     Card.of(_random_label, "RL", "Random labels (RL)", "arXiv 1911.04933")
     .but(cost="E·(R + F)", roles=("relabel", "remember"), schedule=True, step_reads=())
+    .but(check=_check_labels)
     .tries(learning_rate=(0.001, 0.003, 0.01), epochs=(2, 5))
 )
 

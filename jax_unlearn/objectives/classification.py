@@ -93,13 +93,15 @@ def random_label(
       model: the network; outputs are logits `[B, K]`.
       num_classes: K ≥ 2.
       redraw: draw at every step; otherwise once, from (seed, the sample's index).
-      exclude_true: y' ≠ y, as published for RL; False draws over all K classes.
+      exclude_true: y' ≠ y; False draws over all K classes.
       seed: of the fixed labels.
 
     Raises:
       InputError: fewer than two classes; fixed labels for a batch without `index`.
 
-    Reference: Golatkar et al., arXiv 1911.04933; SalUn's RL, arXiv 2310.12508.
+    Reference: Golatkar et al., arXiv 1911.04933. One draw of another class a sample is
+    FaLW's form; SalUn's public code (arXiv 2310.12508) draws over all classes, again
+    and again: `redraw=True, exclude_true=False`.
 
     >>> from jax_unlearn.adapters import from_stateless
     >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)

@@ -485,3 +485,17 @@ def test_the_weighting_that_a_method_comes_with():
     resolved = Unlearning.of(method="sfron")
     assert Unlearning.of(**resolved.flat()) == resolved
     assert Unlearning.read(resolved.record()) == resolved
+
+
+@pytest.mark.parametrize("method", ["random_label", "salun", "salun_soft"])
+def test_labels_are_drawn_once_or_at_every_step(worlds, method):
+    world = worlds("linear")
+    at = world.original.params, world.original.model_state
+    jobs = [world.job(method, **o) for o in ({}, {"redraw": True, "any_label": True})]
+    fixed, drawn = (job.unlearner.init(*at).objective_state[0] for job in jobs)
+    assert jax.tree.leaves(fixed)  # the key of the labels
+    assert not jax.tree.leaves(drawn)
+    assert jobs[0].unlearner.step is not jobs[1].unlearner.step
+    assert distance(world.execute(jobs[0]), world.execute(jobs[1])) > 1e-4
+    with pytest.raises(InputError, match="leave redraw and any_label out"):
+        Unlearning.of(modality="diffusion", method=method, redraw=True)
