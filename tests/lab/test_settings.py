@@ -13,11 +13,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from jax_unlearn import recipes
-from jax_unlearn.cards import Card, NoOptions, WeightingCard
+from jax_unlearn.cards import Card, WeightingCard
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Unlearning
 from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
 from jax_unlearn.lab.modalities import MODALITIES, modality_named
+from jax_unlearn.methods.relabel import Relabel
 from jax_unlearn.methods.teachers import Scrub
 from jax_unlearn.weights.falw import Falw
 
@@ -183,7 +184,7 @@ def test_a_change_of_the_method_takes_its_own_defaults_and_leaves_the_rest():
         method="scrub", forget_epochs=7, weighting="falw", tau=0.4, learning_rate=0.2
     )
     found = scrub.but(method="salun", keep=0.3)
-    assert (found.method, found.keep, found.options) == ("salun", 0.3, NoOptions())
+    assert (found.method, found.keep, found.options) == ("salun", 0.3, Relabel())
     assert (found.weighting_options.tau, found.learning_rate) == (0.4, 0.2)
     assert found.but(method="scrub").options.forget_epochs == 2
     assert scrub.but(weighting="loreun").weighting_options.temperature == 1.0
@@ -268,6 +269,9 @@ def test_stored_settings_are_read_as_they_were_meant(file):
         if "options" in record:  # today's form, not a flat one of before
             if found.method == "sfron" and "constant_rate" not in record["options"]:
                 record["options"] |= plain
+            # options that it did not have then are at their defaults
+            usual = json.loads(json.dumps(vars(found.card.options())))
+            record["options"] = usual | record["options"]
             assert json.loads(json.dumps(found.record())) == record
             continue
         flat, own = found.flat(), {"method": found.method, "weighting": found.weighting}
