@@ -18,6 +18,7 @@ from jax_unlearn import membership as membership
 from jax_unlearn import methods as methods
 from jax_unlearn import objectives as objectives
 from jax_unlearn import oneshot as oneshot
+from jax_unlearn import optimizers as optimizers
 from jax_unlearn import programs as programs
 from jax_unlearn import weights as weights
 from jax_unlearn.adapters import from_equinox as from_equinox

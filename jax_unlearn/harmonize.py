@@ -5,6 +5,7 @@ taken in float32 over the whole pytree (or leaf by leaf), leaves keep their dtyp
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,8 @@ import optax
 from jax_unlearn import _validate
 from jax_unlearn.types import Array, Harmonizer, PyTree
 
-__all__ = ["add", "bargain", "cosine", "one_way", "project", "two_way"]
+__all__ = ["Separate", "Separately", "add", "bargain", "cosine", "one_way", "project"]
+__all__ += ["scaled", "separate", "two_way"]
 
 
 def project(g: PyTree, onto: PyTree) -> PyTree:
@@ -151,6 +153,44 @@ def add(forget: float = 1.0, retain: float = 1.0) -> Harmonizer:
         )
 
     return harmonize
+
+
+class Separate(NamedTuple):
+    """The two gradients of a step, not joined; None where the step has none of them."""
+
+    forget: PyTree | None
+    retain: PyTree | None
+
+
+class Separately(NamedTuple):
+    """A harmonizer that joins nothing: `Separate(forget·g_f, retain·g_r)`."""
+
+    forget: float | Array = 1.0
+    retain: float | Array = 1.0
+
+    def __call__(self, g_forget: PyTree | None, g_retain: PyTree | None) -> PyTree:
+        """Return both gradients; what is None stays None."""
+        pair = zip(self, (g_forget, g_retain), strict=True)
+        return Separate(*(g if g is None else optax.tree.scale(c, g) for c, g in pair))
+
+
+separate = Separately()
+"""Each gradient goes to an optimizer of its own, see `jax_unlearn.optimizers.dual`."""
+
+
+def scaled(
+    join: Harmonizer, *, forget: float | Array = 1.0, retain: float | Array = 1.0
+) -> Harmonizer:
+    """Multiply the gradients by factors before they are joined.
+
+    >>> print(scaled(add(), forget=0.5)(jnp.array([1.0, -1.0]), jnp.array([0.0, 2.0])))
+    [0.5 1.5]
+    """
+    if isinstance(join, Separately):
+        return Separately(forget * join.forget, retain * join.retain)
+    return lambda g_forget, g_retain: join(
+        optax.tree.scale(forget, g_forget), optax.tree.scale(retain, g_retain)
+    )
 
 
 def _project(g: PyTree, onto: PyTree, per_leaf: bool) -> PyTree:

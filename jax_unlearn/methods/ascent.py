@@ -81,19 +81,13 @@ def neggrad_plus(
     """
     _validate.within("alpha", alpha, "[0, 1]", "try 0.95")
     join = harmonize.add() if harmonizer is None else harmonizer
-
-    def scaled(g_forget, g_retain):
-        return join(
-            optax.tree.scale(1.0 - alpha, g_forget), optax.tree.scale(alpha, g_retain)
-        )
-
     return assemble(
         model,
         optimizer,
         forget=objectives.ascent(model) if forget is None else forget,
         retain=objectives.descent(model) if retain is None else retain,
         weighting=weighting,
-        harmonizer=scaled,
+        harmonizer=harmonize.scaled(join, forget=1.0 - alpha, retain=alpha),
         model_state=model_state,
     )
 

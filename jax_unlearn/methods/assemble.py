@@ -167,6 +167,8 @@ def _separate(losses, weigher, state, batch, *, key, harmonizer, mode, fewest) -
         )
     if g_forget is not None and g_retain is not None:
         passed = passed._replace(conflict=harmonize.cosine(g_forget, g_retain))
+    if isinstance(harmonizer, harmonize.Separately):
+        return passed._replace(grads=harmonizer(g_forget, g_retain))
     pair = (
         optax.tree.zeros_like(g_retain) if g_forget is None else g_forget,
         optax.tree.zeros_like(g_forget) if g_retain is None else g_retain,

@@ -76,7 +76,7 @@ def regun(
     """
     _validate.not_negative("retain_share", retain_share, "published: 0.5")
     join = options.get("harmonizer") or harmonize.add()
-    options["harmonizer"] = lambda f, r: join(f, optax.tree.scale(retain_share, r))
+    options["harmonizer"] = harmonize.scaled(join, retain=retain_share)
     return assemble(
         model,
         optimizer,
