@@ -98,7 +98,8 @@ def loreun_weights(
 ) -> Array:
     """Weight forget samples by their loss: w_i ∝ exp(−ℓ_i/τ).
 
-    A small loss means hard to forget and gets more weight. `mean_one`: w_i =
+    A small loss means hard to forget and gets more weight (two public codes of this
+    name for language models give more to a large one). `mean_one`: w_i =
     n·exp(−ℓ_i/τ)/Σ_j exp(−ℓ_j/τ). `none`: w_i = exp(−ℓ_i/τ) ≤ 1, so that the pressure
     decays as samples are forgotten.
 
