@@ -91,6 +91,7 @@ def forget(
     check_seed(seed)
     _validate.at_least("with_retrain", with_retrain, 0, "try 3")
     _check_out(out, resume=resume)
+    source = source.like(checkpoint)
     models = audits.read_models(source, checkpoint, request, {}, retrained)
     stored = models.base
     origin = store.origin_of(stored)

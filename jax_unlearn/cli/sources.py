@@ -1,6 +1,7 @@
 """What the commands read and where they write: data, checkpoints, requests, folders."""
 
 import dataclasses
+import functools
 import re
 import shutil
 from collections.abc import Mapping
@@ -65,6 +66,10 @@ class Source:
 
     def load(self) -> Dataset:
         """Return the data set, its images made smaller if asked for; say its notes."""
+        return self._loaded
+
+    @functools.cached_property  # jobs of several commands read it once
+    def _loaded(self) -> Dataset:
         if (self.dataset is None) == (self.data is None):
             raise InputError(
                 f"dataset={self.dataset}, data={self.data}: give --dataset NAME or "
@@ -109,7 +114,8 @@ class Source:
     def told(self) -> dict[str, Any]:
         """Return the options that name the data, those that were given."""
         usual = vars(type(self)())
-        given = {k: v for k, v in vars(self).items() if v != usual[k] and v is not True}
+        own = {key: getattr(self, key) for key in usual}
+        given = {k: v for k, v in own.items() if v != usual[k] and v is not True}
         return {name.replace("_", "-"): value for name, value in given.items()}
 
     def load_for(self, checkpoint: Path) -> Dataset:
@@ -139,7 +145,8 @@ class Source:
                 )
             whole = tuple(map(str, value)) if isinstance(value, list) else value
             changes[key] = whole
-        return dataclasses.replace(self, **changes)
+        same = all(getattr(self, key) == value for key, value in changes.items())
+        return self if same else dataclasses.replace(self, **changes)
 
 
 # what is said of files, with its type in records
