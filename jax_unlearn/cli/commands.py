@@ -33,6 +33,7 @@ from jax_unlearn.lab.requests import (
     listed,
     listed_split,
     requested,
+    said_of,
     split_of,
 )
 from jax_unlearn.lab.results import environment
@@ -226,6 +227,8 @@ def unlearn(
     stored, subject, request, named = asked(
         source, checkpoint, forget, setting.modality
     )
+    if {"unknown", "in_test", "not_trained"} & named.record.keys():
+        print(said_of(named.record))
     ids, steps = request.forget, []
     told = {
         "unlearning": setting.record(),

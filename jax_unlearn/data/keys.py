@@ -40,7 +40,8 @@ class Named(NamedTuple):
     Attributes:
       ids: their positions in the training arrays, sorted, `i64[F]`.
       record: JSON-able: `file`, its `sha256`, `key_column` (None: by position), how
-        many ids or keys it lists (`count`), and the first 100 `keys`.
+        many ids or keys it lists (`count`), and the first 100 `keys`, those `unknown`
+        and those that only test samples have (`in_test`).
     """
 
     ids: NDArray[np.int64]
@@ -102,10 +103,11 @@ def load_request(
     _check_sets(path, whole, keys)
     headless = bool(values.rows) and not values.headed
     options = {"file": Path(path).name, "headless": headless}
+    options |= {"test": dataset.test_columns.get(name)}
     found = _looked_up(keys, column, name, skip_unknown=skip_unknown, **options)
     record |= {"key_column": name, "keys": keys[:LISTED]}
-    if found.unknown:
-        record["unknown"] = found.unknown[:LISTED]
+    others = {"unknown": found.unknown, "in_test": found.in_test}
+    record |= {what: some[:LISTED] for what, some in others.items() if some}
     return Named(found.ids, record)
 
 
@@ -133,6 +135,7 @@ or name another column
 class _Found(NamedTuple):
     ids: NDArray[np.int64]
     unknown: list[str | int]
+    in_test: list[str | int]  # no training samples
 
 
 def _positions(values: Values, size: int) -> NDArray[np.int64]:
@@ -183,6 +186,7 @@ def _looked_up(
     file: str = "",
     headless: bool = False,
     skip_unknown: bool = False,
+    test: NDArray[Any] | None = None,
 ) -> _Found:
     """Return the samples of keys in a column, and the keys that no sample has."""
     if column.ndim == 2 and column.shape[1] == 1:
@@ -197,6 +201,10 @@ def _looked_up(
     numbers = values.dtype.kind in "iu"
     places = {value: place for place, value in enumerate(unique.tolist())}
     found = [_place(key, places, numbers) for key in keys]
+    held: dict[Any, int] = {}
+    if test is not None:
+        others = _comparable(test.reshape(len(test), -1)[:, 0], name)[0]
+        held = dict.fromkeys(others.tolist(), 0)
     of = f" of {file}" if file else ""
     first: dict[Any, int] = {}
     for number, (key, place) in enumerate(zip(keys, found, strict=True)):
@@ -206,7 +214,14 @@ def _looked_up(
             f"{_counted(len(again))}{of} named twice: {few([keys[n] for n in again])}; "
             "name each once"
         )
-    unknown = [key for key, place in zip(keys, found, strict=True) if place is None]
+    missing = [key for key, place in zip(keys, found, strict=True) if place is None]
+    in_test = [key for key in missing if _place(key, held, numbers) is not None]
+    unknown = [key for key in missing if _place(key, held, numbers) is None]
+    if len(in_test) == len(keys):
+        raise InputError(
+            f"{_counted(len(keys))}{of} in column {name!r} of the test part alone: "
+            f"{few(in_test)}; no model is trained on it, there is nothing to forget"
+        )
     if len(unknown) == len(keys):
         kind = "whole numbers" if numbers else "text"
         given = "text" if isinstance(keys[0], str) else "whole numbers"
@@ -227,7 +242,7 @@ def _looked_up(
         )
     chosen = np.zeros(len(unique), bool)
     chosen[[place for place in found if place is not None]] = True
-    return _Found(known[chosen[inverse]].astype(np.int64), unknown)
+    return _Found(known[chosen[inverse]].astype(np.int64), unknown, in_test)
 
 
 def _counted(count: int) -> str:

@@ -39,7 +39,8 @@ class Dataset(NamedTuple):
 
     `columns` are what else is known of the training samples, `[N, ...]` each and in
     their order: neither inputs nor labels, so that no model sees them. `notes` say, a
-    sentence each, what was done to the source when it was read.
+    sentence each, what was done to the source when it was read; `test_columns` are the
+    columns of the test samples, where they are known.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Dataset(NamedTuple):
     class_names: tuple[str, ...]
     columns: Mapping[str, NDArray[Any]] = {}
     notes: tuple[str, ...] = ()
+    test_columns: Mapping[str, NDArray[Any]] = {}
 
     @property
     def is_table(self) -> bool:
@@ -194,6 +196,7 @@ def assembled(
     *,
     class_names: ArrayLike | None = None,
     columns: Mapping[str, ArrayLike] | None = None,
+    test_columns: Mapping[str, NDArray[Any]] | None = None,
     notes: Sequence[str] = (),
 ) -> Dataset:
     """Return the data set of two parts, of inputs and labels as they came.
@@ -223,13 +226,16 @@ def assembled(
         who = f"{name} {part}"
         parts.append(check_examples(images, labels, num_classes=count, name=who))
     said = (*notes, *told, *classes.notes)
-    columns = dict(columns or {})
+    columns, test_columns = dict(columns or {}), dict(test_columns or {})
     if test is None:
         (whole,) = parts
         kept, held, note = set_apart(name, whole.labels)
         full = with_columns(Dataset(name, whole, whole, 0, ()), columns).columns
         parts = [Examples(*(array[ids] for array in whole)) for ids in (kept, held)]
-        columns = {ROW: kept, **{key: array[kept] for key, array in full.items()}}
+        columns, test_columns = (
+            {ROW: ids, **{key: array[ids] for key, array in full.items()}}
+            for ids in (kept, held)
+        )
         said += (note,)
     forms = [f"{part.inputs.dtype}{part.inputs.shape[1:]}" for part in parts]
     if forms[0] != forms[1]:
@@ -242,7 +248,7 @@ def assembled(
     if gone := [one for place, one in enumerate(names) if place not in there]:
         said += (f"no training samples of the classes {listed(gone)}",)
     found = Dataset(name, parts[0], parts[1], len(names), names, notes=said)
-    return with_columns(found, columns)
+    return with_columns(found._replace(test_columns=test_columns), columns)
 
 
 def set_apart(

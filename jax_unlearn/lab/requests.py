@@ -278,11 +278,13 @@ def said_of(record: dict[str, Any]) -> str:
     count, column = record.get("count"), record.get("key_column")
     what = f"{count} keys of column {column}" if column else f"{count} samples"
     digest = str(record.get("sha256", ""))[:12]
-    missing = len(record.get("unknown", ()))
-    also = f"; {missing} of the keys name no sample" if missing else ""
-    return (
-        f"The request: {what}, listed in {record.get('file')} (sha256 {digest}){also}."
-    )
+    said = f"The request: {what}, listed in {record.get('file')} (sha256 {digest})"
+    for name, whom in (("unknown", "no sample"), ("in_test", "test samples alone")):
+        if missing := len(record.get(name, ())):
+            said += f"; {missing} of the keys name {whom}"
+    if left := record.get("not_trained"):
+        said += f"; the model was not trained on {left} of their samples"
+    return f"{said}."
 
 
 def class_id(name: str, class_names: Sequence[str]) -> int:
