@@ -12,6 +12,7 @@ from jax_unlearn.data import columns as tables
 from jax_unlearn.data.archives import part_of
 from jax_unlearn.data.files import read_file, read_json
 from jax_unlearn.data.labels import listed
+from jax_unlearn.data.pictures import any_pictures
 from jax_unlearn.data.sources import ROW, Dataset
 from jax_unlearn.errors import InputError
 
@@ -37,8 +38,8 @@ def from_table(
     that are no inputs; unless given, those called id, *_id, uuid, index or key. All
     columns but the labels are in `columns`. A folder may hold train.csv and test.csv,
     or parquet files that begin so; a column "split" says train or test; else a share is
-    held out. Columns of images (bytes, as Hugging Face writes them) or of lists of
-    numbers are the inputs alone.
+    held out. Columns of images (bytes, as Hugging Face writes them, or names of
+    image files) or of lists of numbers are the inputs alone.
 
     Raises:
       InputError: a file that cannot be read, a column that is no input, or no labels.
@@ -65,7 +66,10 @@ def from_table(
     read = {
         part: _joined([_read(file) for file in some]) for part, some in parts.items()
     }
-    return _dataset(root.stem, read, label_column, exclude, image_size)
+    folder = root if root.is_dir() else root.parent
+    choice = tables.Choice(label_column, exclude, image_size, folder)
+    choice = choice._replace(pictures=root.is_dir() and any_pictures(root))
+    return _dataset(root.stem, read, choice)
 
 
 def from_huggingface(
@@ -101,7 +105,9 @@ def from_huggingface(
                 "save_to_disk"
             )
         read[part] = _joined([_read(file) for file in files])
-    return _dataset(root.resolve().name, read, label_column, exclude, image_size)
+    return _dataset(
+        root.resolve().name, read, tables.Choice(label_column, exclude, image_size)
+    )
 
 
 def table_files(root: Path) -> list[Path]:
@@ -121,13 +127,7 @@ def _part(file: Path) -> str:
     return ""
 
 
-def _dataset(
-    name: str,
-    parts: dict[str, Any],
-    label_column: str | None,
-    exclude: Sequence[str] | None,
-    image_size: int | None,
-) -> Dataset:
+def _dataset(name: str, parts: dict[str, Any], choice: tables.Choice) -> Dataset:
     """Return the data set of tables by part."""
     notes = []
     if list(parts) == ["train"]:
@@ -141,8 +141,7 @@ def _dataset(
     if left:
         notes.append(f"{listed(left)}: left out, beside train and {test}")
     given = parts["train"], parts[test] if test else None
-    chosen = tables.Choice(label_column, exclude, image_size)
-    return tables.read(name, *given, chosen, notes)
+    return tables.read(name, *given, choice, notes)
 
 
 def _split(table: Any) -> dict[str, Any]:

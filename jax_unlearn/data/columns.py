@@ -4,6 +4,7 @@ import datetime
 import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from jax_unlearn.data.archives import LABELS
 from jax_unlearn.data.labels import listed, natural, read_classes
-from jax_unlearn.data.pictures import stacked
+from jax_unlearn.data.pictures import ENDINGS, named_pictures, stacked
 from jax_unlearn.data.sources import ROW, Dataset, assembled, set_apart
 from jax_unlearn.errors import InputError, unknown_name
 
@@ -30,6 +31,8 @@ class Choice(NamedTuple):
     label_column: str | None = None
     exclude: Sequence[str] | None = None  # None: those named like keys
     image_size: int | None = None
+    folder: Path = Path()  # where files lie that a column names
+    pictures: bool = False  # whether there are images in it
 
 
 def read(
@@ -54,38 +57,71 @@ def read(
         labels = [classes.parts[0][ids] for ids in (kept, apart)]
         train, test = train.take(kept), train.take(apart)
         if ROW not in known:
-            train = train.append_column(ROW, [kept])
+            train, test = (
+                part.append_column(ROW, [ids])
+                for part, ids in ((train, kept), (test, apart))
+            )
             known.append(ROW)
     left = _left_out(known, choice.exclude)
     used = [n for n in known if n != label and n not in left]
-    if not used:
-        raise InputError(
-            f"{name} has no column for inputs beside the labels {label!r} and "
-            f"{', '.join(left)}; give exclude=[] with fewer columns"
-        )
     columns = [
         {n: _values(table[n]) for n in known if n in table.column_names}
         for table in (train, test)
     ]
     said = [*notes, f"labels are the column {label!r}"]
-    arrays = _pictures(name, used, columns, features, choice, said)
-    if arrays is None:
-        if choice.image_size is not None:
-            raise InputError(
-                f"image_size={choice.image_size}: {name} has no images; leave it out"
-            )
-        arrays = _lists(name, used, columns)
-    if arrays is None:
-        arrays = _rows(name, used, columns, said)
+    given = [n for n in known if n != label and n not in (choice.exclude or ())]
+    arrays = _pictures(name, given, columns, features, choice, said)
+    try:
+        if arrays is None:
+            arrays = _table(name, used, columns, choice, said)
+    except InputError as error:  # a column more is left out beside those that are
+        also = "".join(f"{one!r}, " for one in left if one != ROW)
+        told = str(error).replace("exclude=[", f"exclude=[{also}")
+        raise InputError(told) from error
     if left:
         said.append(f"no inputs, but columns: {listed(left)}")
     labels = labels or [_classes(name, label, own[label]) for own in columns]
-    kept = {n: _plain(columns[0][n]) for n in known if n != label}
-    kept = {n: array for n, array in kept.items() if array is not None}
+    plain, plain_test = (
+        {
+            n: array
+            for n, c in own.items()
+            if n != label and (array := _plain(c)) is not None
+        }
+        for own in columns
+    )
     given = zip(arrays, labels, strict=True)
     is_names = names is not None and labels[0].dtype.kind in "iu"
-    told = {"class_names": names if is_names else None, "columns": kept}
-    return assembled(name, *given, **told, notes=[*said, *held])
+    told = {"class_names": names if is_names else None, "columns": plain}
+    return assembled(
+        name, *given, **told, test_columns=plain_test, notes=[*said, *held]
+    )
+
+
+def _table(
+    name: str,
+    used: list[str],
+    columns: list[dict[str, Any]],
+    choice: Choice,
+    notes: list[str],
+) -> list[NDArray[Any]]:
+    """Return what is no image: the one column of lists, or rows."""
+    if choice.image_size is not None:
+        raise InputError(
+            f"image_size={choice.image_size}: {name} has no images; leave it out"
+        )
+    if choice.pictures:
+        raise InputError(
+            f"{name} has images, and no column names them; put the images of each "
+            "class in a folder of its name, or add their file names to the table: "
+            "file,label and below 1.png,cat"
+        )
+    if not used:
+        raise InputError(
+            f"{name} has no column for inputs beside labels and keys; give exclude=[] "
+            "to read the keys, or add columns"
+        )
+    arrays = _lists(name, used, columns)
+    return _rows(name, used, columns, notes) if arrays is None else arrays
 
 
 def _features(table: Any) -> Mapping[str, Any]:
@@ -163,6 +199,9 @@ def _is_picture(column: Any, feature: Mapping[str, Any]) -> bool:
 
     if feature.get("_type") == "Image" or _is("bytes", column):
         return True
+    if _is("text", column):
+        values = [value for value in column.to_pylist() if value]
+        return bool(values) and all(v.lower().endswith(ENDINGS) for v in values)
     own = column.type
     names = [own.field(i).name for i in range(own.num_fields)]
     return pa.types.is_struct(own) and {"bytes", "path"} <= set(names)
@@ -182,7 +221,12 @@ def _pictures(
         return None
     _only(name, found, "images")
     place = found[0]
-    given = [_contents(name, place, own[place].to_pylist()) for own in columns]
+    given = [
+        named_pictures(name, place, own[place].to_pylist(), choice.folder)
+        for own in columns
+    ]
+    if _is("text", columns[0][place]):
+        notes.append(f"images are the files that column {place!r} names")
     images, said = stacked((one for part in given for one in part), choice.image_size)
     notes += said
     return [images[: len(given[0])], images[len(given[0]) :]][: len(columns)]
@@ -194,20 +238,6 @@ def _only(name: str, found: list[str], what: str) -> None:
             f"{name} has {len(found)} columns of {what}, {listed(found)}: give "
             f"exclude={found[1:]}"
         )
-
-
-def _contents(name: str, place: str, values: list[Any]) -> list[tuple[str, Any]]:
-    from pathlib import Path
-
-    found = []
-    for number, value in enumerate(values):
-        who = f"{name}: {place}[{number}]"
-        if isinstance(value, dict):
-            value = value.get("bytes") or value.get("path")
-        if value is None:
-            raise InputError(f"{who} has no image; drop the sample")
-        found.append((who, Path(value) if isinstance(value, str) else value))
-    return found
 
 
 def _lists(

@@ -8,13 +8,16 @@ import numpy as np
 
 from jax_unlearn.data.archives import part_of
 from jax_unlearn.data.labels import listed, natural
-from jax_unlearn.data.pictures import ENDINGS, stacked
+from jax_unlearn.data.pictures import ENDINGS, any_pictures, stacked
 from jax_unlearn.data.sources import Dataset, assembled
 from jax_unlearn.errors import InputError
 
-__all__ = ["from_folder"]
+__all__ = ["from_folder", "in_classes"]
 
-FORM = "put the images of each class in a folder of its name: ROOT/cat/1.png"
+FORM = (
+    "put the images of each class in a folder of its name, ROOT/cat/1.png, or name "
+    "them in a table beside them, ROOT/labels.csv: file,label and below 1.png,cat"
+)
 
 
 def from_folder(
@@ -69,6 +72,14 @@ def from_folder(
         columns={"file": np.array(relative)},
         notes=[f"{len(names)} classes of images: {listed(names)}", *notes, *said],
     )
+
+
+def in_classes(root: Path) -> bool:
+    """Return whether the images of a folder lie in two folders or more, parts aside."""
+    within = [folder for folder in _folders(root) if any_pictures(folder)]
+    parts = [folder for folder in within if not part_of(folder.name)[1]]
+    deeper = [f for part in parts for f in _folders(part) if any_pictures(f)]
+    return bool(deeper) or len(within) - len(parts) > 1
 
 
 def _folders(path: Path) -> list[Path]:

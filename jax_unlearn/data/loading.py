@@ -7,8 +7,7 @@ from typing import Any
 
 from jax_unlearn.data.archives import from_npz
 from jax_unlearn.data.arrow import TABLES, from_huggingface, from_table, table_files
-from jax_unlearn.data.folders import from_folder
-from jax_unlearn.data.pictures import any_pictures
+from jax_unlearn.data.folders import from_folder, in_classes
 from jax_unlearn.data.sources import Dataset
 from jax_unlearn.data.tfds_sets import from_tfds_folder
 from jax_unlearn.errors import InputError
@@ -57,7 +56,7 @@ def load(
         if (root / "features.json").exists():
             _unused(root, chosen | {"image_size": image_size})
             return from_tfds_folder(root)
-        if table_files(root) and not any_pictures(root):
+        if table_files(root) and not in_classes(root):
             return from_table(root, **chosen, image_size=image_size)
         _unused(root, chosen)
         return from_folder(root, image_size=image_size)

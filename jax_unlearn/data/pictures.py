@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from jax_unlearn.data.checks import is_whole
 from jax_unlearn.errors import InputError
 
-__all__ = ["ENDINGS", "any_pictures", "stacked"]
+__all__ = ["ENDINGS", "any_pictures", "named_pictures", "stacked"]
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 ENDINGS += (".ppm", ".pgm", ".jfif")
@@ -61,6 +61,41 @@ def stacked(
         notes.append(f"{sum(grey)} grey images among coloured ones get three channels")
     arrays = [np.stack([a] * 3, -1) if a.ndim == 2 else a for a in arrays]
     return np.stack(arrays), notes
+
+
+def named_pictures(
+    name: str, place: str, values: list[Any], folder: Path
+) -> list[tuple[str, Any]]:
+    """Return the images of a column: their bytes, or files, each with its place."""
+    found: list[tuple[str, Any]] = []
+    lying: dict[str, list[Path]] = {}
+    for number, value in enumerate(values):
+        who = f"{name}: {place}[{number}]"
+        if isinstance(value, dict):
+            value = value.get("bytes") or value.get("path")
+        if value is None:
+            raise InputError(f"{who} has no image; drop the sample")
+        if isinstance(value, str):
+            value = _lying(who, folder, value, lying)
+        found.append((who, value))
+    return found
+
+
+def _lying(who: str, folder: Path, name: str, lying: dict[str, list[Path]]) -> Path:
+    """Return the file of a path in a folder, or of a name that one in it has."""
+    if (folder / name).exists():
+        return folder / name
+    if not lying:
+        for file in folder.rglob("*"):
+            lying.setdefault(file.name, []).append(file)
+    places = lying.get(name, [])
+    if len(places) == 1:
+        return places[0]
+    what = f"lies in {len(places)} folders" if places else "is not there"
+    raise InputError(
+        f"{who}={name!r} {what} in {folder}; give its path from there, such as "
+        "train/1.png, or drop the row"
+    )
 
 
 def any_pictures(path: Path) -> bool:

@@ -345,6 +345,26 @@ def test_folders_that_cannot_be_used(tmp_path):
         load(tmp_path / "none")
 
 
+def test_images_that_a_table_names(tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / part).mkdir()
+        names = [f"{n}.png" for n in range(4)]
+        for number, file in enumerate(names):
+            Image.new("L", (4, 4), number).save(tmp_path / part / file)
+        rows = [f"{part}/{file},{'ab'[n % 2]}" for n, file in enumerate(names)]
+        (tmp_path / f"{part}.csv").write_text("\n".join(["id,label", *rows]))
+    data = load(tmp_path)
+    assert data.train.inputs[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    assert data.class_names == ("a", "b")
+    assert data.columns["id"][0] == "train/0.png"
+    assert data.test_columns["id"][0] == "test/0.png"
+    rows = (tmp_path / "train.csv").read_text()
+    for old, words in (("train/", "lies in 2 folders"), ("train/0", "'x.png' is not")):
+        (tmp_path / "train.csv").write_text(rows.replace(old, "x" * (old[-1] == "0")))
+        with pytest.raises(InputError, match=words):
+            load(tmp_path)
+
+
 # ---- tables
 
 ROWS = """user_id,age,city,paid,label
@@ -432,6 +452,10 @@ def test_columns_that_are_no_inputs_and_the_remedy(tmp_path, column, words):
     data = load(path, exclude=["other"])
     assert data.train.inputs.shape[-1] == 1
     assert data.columns["other"].dtype.kind == "U"
+    lines = [f"{line},u{n}" for n, line in enumerate(lines)]
+    path.write_text("\n".join(["age,other,y,user_id", *lines]))
+    with pytest.raises(InputError, match=r"exclude=\['user_id', 'other'\]"):
+        load(path)  # or the users would become inputs with it
 
 
 @pytest.mark.parametrize(

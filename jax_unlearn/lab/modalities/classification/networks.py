@@ -138,6 +138,11 @@ def describe(training: Training, dataset: data.Dataset) -> Network:
     Rows of a table have no neighbourhood to convolve: the usual network is then an mlp.
     """
     name = training.network
+    if dataset.num_classes < 2:
+        raise InputError(
+            f"{dataset.name} has the classes {list(dataset.class_names)}; give "
+            "data of two or more (images in a folder a class: ROOT/cat/1.png)"
+        )
     if dataset.is_table:
         name = "mlp" if name == Training.network else name
         wrong = {"augment": training.augment != "none"}
