@@ -339,7 +339,8 @@ def read_models(
             raise InputError(
                 f"checkpoint {path} is no retraining: it was trained on {seen.size} of "
                 f"the {len(request.forget)} forget samples or unlearned from a model "
-                "that was; use `jax-unlearn train --retrain --split FILE`"
+                f"that was; use `jax-unlearn train --retrain --original {original} "
+                f"--forget {forget}` with the options of the data"
             )
     rows = dict(zip((RETRAIN, NULL), retrains, strict=False)) | {ORIGINAL: base}
     rows |= {key: read(path) for key, path in unlearned.items()}

@@ -42,7 +42,7 @@ def from_npz(path: str | os.PathLike[str]) -> Dataset:
     `train_labels`, `images` and `labels`, `data` and `target`. The arrays may have any
     form that `assembled` reads; without a test part a share is held out. K is the
     number of class names, else of the classes there are. Any other array `NAME_train`,
-    or NAME where there is one part only, is the column NAME of the training samples,
+    or NAME of the training part's length alone, is a column of the training samples,
     such as `user_id_train [N]`.
 
     Raises:
@@ -152,14 +152,18 @@ def _columns(
 ) -> tuple[dict[str, str], list[str]]:
     """Return the array of each column of the training samples, and what is left out."""
     columns, notes = {}, []
-    alone = {part for part, _ in keys} <= {"", "train"}
     shape = headers[keys["train", "labels"]].shape
+    others = [
+        headers[key].shape[:1]
+        for (part, _), key in keys.items()
+        if part in ("test", "validation")
+    ]
     for name in sorted(headers.keys() - set(keys.values())):
         part, _ = part_of(name)
         if part == "train":
             bare = name[5:] if name.lower().startswith("train") else name[:-5]
             columns[bare.strip("_-. ") or name] = name
-        elif not part and alone and headers[name].shape[:1] == shape[:1]:
+        elif not part and headers[name].shape[:1] == shape[:1] not in others:
             if headers[name].dtype.hasobject:
                 notes.append(f"{name} holds Python objects: left out")
             else:

@@ -64,12 +64,13 @@ def from_folder(
     labels = np.array([number[name] for one in files.values() for name, _ in one])
     size = len(files["train"])
     given = (images[:size], labels[:size]), (images[size:], labels[size:])
-    relative = [file.relative_to(root).as_posix() for _, file in files["train"]]
+    relative = np.array([file.relative_to(root).as_posix() for file in every])
     return assembled(
         root.resolve().name,
         *given[: len(wanted)],
         class_names=names,
-        columns={"file": np.array(relative)},
+        columns={"file": relative[:size]},
+        test_columns={"file": relative[size:]},
         notes=[f"{len(names)} classes of images: {listed(names)}", *notes, *said],
     )
 

@@ -224,12 +224,13 @@ def _looked_up(
         )
     if len(unknown) == len(keys):
         kind = "whole numbers" if numbers else "text"
-        given = "text" if isinstance(keys[0], str) else "whole numbers"
+        shown = keys[-1 if headless else 0]  # not what may be a header
+        given = "text" if isinstance(shown, str) else "whole numbers"
         sample = f" such as {brief(unique.tolist()[0])}" if len(unique) else ""
         exact = "" if numbers else ", compared exactly"
         raise InputError(
             f"none of {_counted(len(keys))}{of} is in column {name!r}: {few(unknown)}; "
-            f"they are {given} such as {brief(keys[0])}, the column holds "
+            f"they are {given} such as {brief(shown)}, the column holds "
             f"{kind}{sample}{exact}; check both, or name another column"
         )
     if unknown and not skip_unknown:

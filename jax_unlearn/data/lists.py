@@ -86,7 +86,10 @@ def positions_of(values: Values) -> NDArray[np.int64]:
             if not INTEGER.fullmatch(text):
                 first = row == rows[0] and not values.headed
                 named = text.isidentifier() and len(text) < 20
-                hint = f"; for keys headed so give --key-column {text}"
+                hint = (
+                    f" under the header id; for keys of a column {text} of the data "
+                    f"give --key-column {text}"
+                )
                 raise InputError(
                     f"path={path} row {row}: {text[:40]!r} is not one whole number; "
                     f"write one id a line{hint if first and named else ''}"
@@ -153,7 +156,8 @@ def _text(path: Path, what: str, told: str) -> str:
         return read_file(path).decode(_BOM)
     except UnicodeDecodeError as error:
         raise InputError(
-            f"path={path} is not a {told} ({error}); write one {what} a line"
+            f"path={path} is not a {told} in UTF-8 ({error}); save it as UTF-8, with "
+            f"one {what} a line"
         ) from error
 
 

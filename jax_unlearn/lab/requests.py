@@ -145,7 +145,15 @@ def requested(
         asked = _held(named, trained, text)
     else:
         labels = dataset.train.labels[trained]
-        inside = labels == class_id(text, dataset.class_names)
+        try:
+            inside = labels == class_id(text, dataset.class_names)
+        except InputError as error:
+            if keys.column is None:
+                raise
+            raise InputError(
+                f"forget={text!r} is no file and no class; list keys of column "
+                f"{keys.column!r} in a file, one a line: --forget keys.txt"
+            ) from error
         asked = Asked(trained[inside], None, {})
     if len(asked.ids) == len(trained):
         raise InputError(f"forget={text!r} names all that the model was trained on")

@@ -158,6 +158,9 @@ def test_an_ensemble_like_the_original_forgets_a_list(made, tmp_path, capsys):
         (["train", "--retrain", "--split", "ids.json"], "give it as --forget ids.json"),
         (["train", "--forget", "no.csv"], "cannot read path=no.csv"),
         (["unlearn", "--forget", "del.csv"], "2 columns"),
+        (["unlearn", "--forget", "u3", *KEY], "list keys of column 'user_id' in a"),
+        (["split", "--ids", "latin.csv", *KEY], "save it as UTF-8"),
+        (["split", "--ids", "head.csv", *KEY], "text such as 'x2', the column"),
         (["unlearn", "--forget", "unseen.txt"], "held out as unseen"),
         (["unlearn", "--forget", "held.txt", *KEY], "none of the 1 samples"),
         (["unlearn", "--forget", "some.txt", *KEY], "1 of 2 keys of some.txt"),
@@ -173,6 +176,8 @@ def test_requests_that_are_refused(made, tmp_path, capsys, monkeypatch, words, l
     (tmp_path / "none.txt").write_text("x1\nx2\n")
     (tmp_path / "some.txt").write_text("x1\nu3\n")
     (tmp_path / "ids.json").write_text("[1, 2]")
+    (tmp_path / "latin.csv").write_text("M\xfcller\n", encoding="latin-1")
+    (tmp_path / "head.csv").write_text("mail\nx1\nx2\n")
     (tmp_path / "unseen.txt").write_text(f"{unseen[0]}\n")
     small = small_data(tmp_path / "own.npz", one_train=np.arange(100))
     (tmp_path / "held.txt").write_text(f"{unseen[0]}\n")

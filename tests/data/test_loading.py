@@ -81,6 +81,9 @@ def test_a_share_is_held_out_where_there_is_no_test_part(tmp_path, names):
     np.testing.assert_array_equal(data.columns["user_id"], users[rows])
     assert "4 of 20 samples are held out" in notes_of(data)
     assert fingerprint(load(path)) == fingerprint(data)
+    tested = {"x_test": IMAGES[:8], "y_test": LABELS[:8]}
+    data = load(saved(tmp_path, x_train=IMAGES, y_train=LABELS, u=users, **tested))
+    np.testing.assert_array_equal(data.columns["u"], users)  # as long as they alone
 
 
 def test_names_that_are_not_known(tmp_path):
@@ -287,6 +290,7 @@ def test_folders_of_parts(tmp_path, part):
     assert data.class_names == ("1", "9", "10")
     assert (len(data.train.labels), data.test.labels.tolist()) == (15, [0, 0, 1, 1])
     assert data.columns["file"][0] == "train/1/0.png"
+    assert data.test_columns["file"][0] == f"{part}/1/0.png"
     assert "row" not in data.columns
 
 
