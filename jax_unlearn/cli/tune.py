@@ -211,8 +211,8 @@ def _tell(
 ) -> None:
     """Write the best settings as files of options; print them and the command."""
     options = asked_options()["options"]
-    names = ("dataset", "data", "data-dir", "download", "checkpoint")
-    where = {k: v for k, v in options.items() if k in (*names, "forget")}
+    names = ("checkpoint", "forget", *vars(Source()))
+    where = {k: v for k, v in options.items() if k.replace("-", "_") in names}
     for label, (setting, row) in found.items():
         name = f"best-{slug(label)}.toml" if len(found) > 1 else "best.toml"
         files = {name, "best.toml"} if label == next(iter(found)) else {name}

@@ -101,7 +101,7 @@ class Search:
         size = len(stored.ids) + len(stored.unseen)
         self.plan = Plan(
             title=f"Settings on {dataset.name}",
-            kind=asked.kind,
+            kind=asked.kind if asked.counts is None else "random",
             fraction=asked.fraction,
             gamma=asked.gamma,
             unseen=len(stored.unseen) / size if len(stored.unseen) else 0.1,
@@ -129,7 +129,8 @@ class Search:
         if self._bench is None or not (self._origin and self._origin.imported):
             return ""
         training = vars(self.plan.training).items()
-        how = ", ".join(f"{k}={v}" for k, v in training if isinstance(v, int | float))
+        numbers = [(k, v) for k, v in training if isinstance(v, int | float)]
+        how = ", ".join(f"{k}={v}" for k, v in numbers if k != "width" or v)
         return (
             f"models are trained as `import` was told ({how}); if {self._checkpoint} "
             "was trained otherwise, give --without-retrain"

@@ -7,6 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from small import NETWORK, refused, small_data
 
@@ -24,12 +25,14 @@ EPOCH = ("--epochs", "1", "--batch-size", "32")
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tune")
-    source = ["--data", str(small_data(folder / "data.npz"))]
+    users = np.char.add("user-", np.arange(100).astype(str))
+    file = small_data(folder / "data.npz", user_id_train=users)
+    source = ["--data", str(file)]
     tiny = ["--widths", "4", "--attention", "0", "--timesteps", "30", "--steps", "3"]
     main(["train", *source, *NETWORK, "--out", str(folder / "classifier")])
     kind = ["--modality", "diffusion", "--batch-size", "16"]
     main(["train", *source, *kind, *tiny, "--out", str(folder / "generator")])
-    (folder / "del.csv").write_text("3\n7\n20\n41\n")
+    (folder / "del.csv").write_text("user-3\nuser-7\nuser-20\nuser-41\n")
     return folder
 
 
@@ -47,7 +50,8 @@ def timeless(found):
     return [{k: v for k, v in row.items() if k != "seconds"} for row in found]
 
 
-SHARED = ("--forget", "{made}/del.csv", "--trials", "3", "--seeds", "3", "4", *EPOCH)
+LIST = "--forget", "{made}/del.csv", "--key-column", "user_id"
+SHARED = (*LIST, "--trials", "3", "--seeds", "3", "4", *EPOCH)
 
 
 @pytest.fixture(scope="module")

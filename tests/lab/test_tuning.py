@@ -161,7 +161,7 @@ def test_requests_are_drawn_like_the_one_that_is_given(dataset):
     own = ground.dataset
     assert len(own.test.labels) == 10
     assert len(ground.unseen) == 10
-    plan = Plan("", "given", 0.1, 1.0, 10, None, {}, SEEDS)
+    plan = Plan("", "random", 0.1, 1.0, 10, None, {}, SEEDS)
     drawn = [
         draw(ground, Likeness.like(dataset, request), plan, s, None) for s in SEEDS
     ]
@@ -180,7 +180,7 @@ def test_another_class_stands_for_one_that_goes(dataset):
     asked = Likeness.like(dataset, Request(forget, retain, none))
     assert asked.gone.tolist() == [False, True, False]
     ground = ground_of(dataset, trained, none, forget)
-    plan = Plan("", "given", 0.1, 1.0, 0.1, TRAINING, {}, SEEDS)
+    plan = Plan("", "random", 0.1, 1.0, 0.1, TRAINING, {}, SEEDS)
     seen = set()
     for seed in range(8):
         one = draw(ground, asked, plan, seed, None)
