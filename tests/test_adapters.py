@@ -487,6 +487,35 @@ def test_nnx_names_an_unknown_method_and_the_class(method):
         model.apply(params, state, jnp.ones((4, 3)), train=False)
 
 
+class LinenMethods(nn.Module):
+    """Methods of linen, told the mode by different names."""
+
+    def setup(self):
+        self.norm, self.dense = nn.BatchNorm(momentum=0.5), nn.Dense(2)
+
+    def features(self, x, deterministic):
+        return self.norm(x, use_running_average=deterministic)
+
+    def __call__(self, x, train):
+        return self.dense(self.features(x, not train))
+
+
+def test_linen_methods_share_parameters_and_state():
+    whole = adapters.from_linen(LinenMethods())
+    features = adapters.from_linen(LinenMethods(), method="features")
+    x = jax.random.normal(jax.random.key(0), (4, 3))
+    params, state = features.init(jax.random.key(1), x)
+    chex.assert_trees_all_equal((params, state), whole.init(jax.random.key(1), x))
+    for train in (True, False):
+        logits, after = whole.apply(params, state, x, train=train)
+        inner, same = features.apply(params, state, x, train=train)
+        expected = inner @ params["dense"]["kernel"]
+        np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+        chex.assert_trees_all_equal(after, same)
+    with pytest.raises(InputError, match="LinenMethods has no such method"):
+        adapters.from_linen(LinenMethods(), method="feature")
+
+
 def test_nnx_module_that_cannot_be_called_is_named():
     class Silent(nnx.Module):
         def __init__(self, rngs):

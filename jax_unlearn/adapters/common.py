@@ -53,6 +53,18 @@ def is_variadic(function: Callable[..., Any]) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
+def method_of(owner: Any, method: str) -> Callable[..., Any]:
+    """Return the method of a module, or of its class."""
+    function = getattr(owner, method, None)
+    if not callable(function):
+        name = (owner if isinstance(owner, type) else type(owner)).__name__
+        raise InputError(
+            f"method={method!r}: {name} has no such method; give one that it defines, "
+            "or leave it out to call the module"
+        )
+    return function
+
+
 def unclear(who: str, function: Callable[..., Any]) -> InputError:
     """Return the error of a call whose mode argument cannot be read off."""
     return InputError(

@@ -14,6 +14,7 @@ from jax_unlearn.adapters.common import (
     adapted,
     flag,
     is_variadic,
+    method_of,
     mode_arguments,
     refuse_idle,
     strong,
@@ -29,6 +30,7 @@ __all__ = ["from_linen", "linen_variables"]
 def from_linen(
     module: Any,
     *,
+    method: str = "__call__",
     rngs: Sequence[str] = ("dropout",),
     train_argument: str | None = None,
     trainable: Trainable | None = None,
@@ -45,15 +47,18 @@ def from_linen(
 
     Args:
       module: the module, not its class.
+      method: which one `apply` calls, as `"features"`; `init` is that of the whole
+        module, so models of different methods share parameters and state.
       rngs: random streams that `key` feeds, each its own; others share one.
       train_argument: the argument or field that gets the mode, if not found by its
         name; "not NAME" gets `not train`; "" says that there is none.
       trainable: which parameters methods see, see `ju.trainable`; default all.
 
     Raises:
-      InputError: what is given is no linen module; when the network needs a key and has
-        none, changes the structure, shapes or dtypes of its state, or has BatchNorm or
-        Dropout in the wrong mode, as its mode argument was not found.
+      InputError: what is given is no linen module, or has no such method; when the
+        network needs a key and has none, changes the structure, shapes or dtypes of its
+        state, or has BatchNorm or Dropout in the wrong mode, as its mode argument was
+        not found.
 
     >>> import flax.linen as nn, jax, jax.numpy as jnp
     >>> model = from_linen(nn.Dense(4))
@@ -68,8 +73,10 @@ def from_linen(
 
     if not isinstance(module, linen.Module):
         raise InputError(_no_linen(module))
-    in_mode = _switch(module, train_argument)
-    told = bool(mode_arguments(type(module).__call__, True))
+    function = method_of(type(module), method)
+    in_mode = _switch(module, function, train_argument)
+    of_whole = _switch(module, type(module).__call__, train_argument)
+    told = bool(mode_arguments(function, True))
 
     def streams(key: Array) -> dict[str, Array]:
         own = {name: jax.random.fold_in(key, i) for i, name in enumerate(rngs)}
@@ -77,7 +84,7 @@ def from_linen(
 
     def init(key: Array, inputs: PyTree) -> tuple[Params, ModelState]:
         keys = {**streams(key), "params": key}
-        made, arguments = in_mode(False)
+        made, arguments = of_whole(False)
         variables = dict(unfreeze(meta.unbox(made.init(keys, inputs, **arguments))))
         return variables.pop("params", {}), variables
 
@@ -88,6 +95,7 @@ def from_linen(
             {"params": params, **model_state},
             inputs,
             rngs=None if key is None else streams(key),
+            method=method,
             **arguments,
         )
         layers: list[tuple[str, bool]] = []
@@ -99,7 +107,7 @@ def from_linen(
             still = all(evaluates for _, evaluates in layers)
             if still and (layers or _unchanged(new, model_state)):
                 # by its constructors, unless there is an argument we do not know
-                refuse_idle(type(module).__name__, _others(module))
+                refuse_idle(type(module).__name__, _others(module, function))
         return outputs, new
 
     def lacks_key(error: Exception) -> bool:
@@ -135,9 +143,8 @@ def _plain(tree: Any) -> Any:
     return tree
 
 
-def _switch(module: Any, told: str | None):
-    """Return `train -> (module, arguments of its call)`."""
-    function = type(module).__call__
+def _switch(module: Any, function: Any, told: str | None):
+    """Return `train -> (module, arguments of its method)`."""
     fields = {f.name for f in dataclasses.fields(module)} - {"parent", "name"}
     if told:
         name, _ = flag(told)
@@ -199,9 +206,9 @@ def _unchanged(new: ModelState, old: ModelState) -> bool:
     return bool(pairs[1]) and all(a is b for a, b in zip(*pairs, strict=False))
 
 
-def _others(module: Any) -> list[str]:
+def _others(module: Any, function: Any) -> list[str]:
     """Return arguments of the call and fields that may be the mode."""
-    parameters = list(inspect.signature(type(module).__call__).parameters.values())
+    parameters = list(inspect.signature(function).parameters.values())
     found = [p.name for p in parameters[2:] if p.kind is not p.VAR_POSITIONAL]
     own = (f for f in dataclasses.fields(module) if f.name not in ("parent", "name"))
     return found + [f.name for f in own if isinstance(getattr(module, f.name), bool)]

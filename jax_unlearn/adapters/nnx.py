@@ -12,6 +12,7 @@ from jax_unlearn.adapters.common import (
     adapted,
     evaluating,
     is_variadic,
+    method_of,
     mode_arguments,
     needs_key,
     refuse_idle,
@@ -100,7 +101,7 @@ def from_nnx(
         else:
             module = nnx.eval_shape(lambda: build(nnx.Rngs(jax.random.key(0))))
             graphdef, *specs = nnx.split(module, *kinds)
-        names = inspect.signature(_bound(module, method)).parameters
+        names = inspect.signature(method_of(module, method)).parameters
         return (graphdef, *specs), "rngs" in names
 
     def init(key: Array, inputs: PyTree) -> tuple[Params, ModelState]:
@@ -112,7 +113,7 @@ def from_nnx(
                 "the class or function of rngs that makes it"
             )
         module = build(nnx.Rngs(key))
-        _bound(module, method)  # a wrong name fails here already
+        method_of(module, method)  # a wrong name fails here already
         return nnx_variables(module)
 
     def call(params, model_state, inputs, *, train, key):
@@ -123,7 +124,7 @@ def from_nnx(
         params = _fill(specs[0], params, "params")
         state = _fill(specs[3], model_state, "model_state")
         module = nnx.merge(graphdef, params, keys, counts, state)
-        function = _bound(module, method)
+        function = method_of(module, method)
         arguments: dict[str, Any] = mode_arguments(function, train, told=train_argument)
         told = bool(arguments) or train_argument == ""
         if not told and is_variadic(function):
@@ -298,17 +299,6 @@ def _others(function: Any) -> list[str]:
     parameters = list(inspect.signature(function).parameters.values())[1:]
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [p.name for p in parameters if p.kind not in kinds and p.name != "rngs"]
-
-
-def _bound(module: Any, method: str) -> Callable[..., Any]:
-    """Return the method of a module."""
-    function = getattr(module, method, None)
-    if not callable(function):
-        raise InputError(
-            f"method={method!r}: {type(module).__name__} has no such method; give one "
-            "that it defines, or leave it out to call the module"
-        )
-    return function
 
 
 def _stream_keys(spec: Any, key: Array) -> Any:

@@ -76,6 +76,18 @@ def asks(width):
     return Linen(width)
 
 
+class Seen(nn.Module):  # its features are maps, as of a convolution
+    def setup(self):
+        self.body, self.head = nn.Dense(5), nn.Dense(3)
+        self.norm = nn.BatchNorm()
+
+    def features(self, x, train: bool):
+        return nn.relu(self.norm(self.body(x), use_running_average=not train))
+
+    def __call__(self, x, train: bool):
+        return self.head(flat(self.features(x, train)))
+
+
 def nothing():
     return 5
 
@@ -234,7 +246,7 @@ def test_folders_of_orbax_and_flat_files(here, elsewhere):
         same(bring(path, out=out).trained[:2], elsewhere.variables)
 
 
-@pytest.mark.parametrize("name", ["model", "Nnx", "fixed", "ONE", "Linen"])
+@pytest.mark.parametrize("name", ["model", "Nnx", "fixed", "ONE", "Linen", "Seen"])
 def test_networks_of_every_form_train_and_come_back(here, name, capsys):
     network = ["--network", f"my_models.py:{name}"]
     main(
@@ -249,7 +261,8 @@ def test_networks_of_every_form_train_and_come_back(here, name, capsys):
     features = stored.built.features.apply(
         *stored.trained[:2], jnp.ones((2, 8, 8, 1)), train=False
     )[0]
-    assert features.shape == (2, 3 if name in ("model", "Linen") else 8)
+    width = {"model": 3, "Linen": 3, "Seen": 8 * 8 * 5}.get(name, 8)
+    assert features.shape == (2, width)
 
 
 def test_the_accuracy_shows_what_is_fed_wrongly(here, capsys):
@@ -439,7 +452,7 @@ def test_export_refuses_what_it_cannot_write(here, capsys):
     for words in (["w.foo"], ["w"], ["w.pt"], ["w.npz", "--format", "hdf5"]):
         assert "npz" in refused(capsys, [*export, *words])
     line = refused(capsys, [*export, "w.npz", "--names", "timm"])
-    assert "names='timm' is for format='torch-names'; leave it out" in line
+    assert "--names='timm' is for --format='torch-names'; leave it out" in line
     line = refused(capsys, [*export, "w.npz", "--format", "torch-names"])
     assert "is no network whose names in PyTorch are known" in line
     Path("w.npz").write_text("mine")

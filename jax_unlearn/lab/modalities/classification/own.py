@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from jax_unlearn.adapters import from_linen, from_nnx
+from jax_unlearn.adapters import from_linen, from_nnx, with_outputs
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import catalog
 from jax_unlearn.types import Model
@@ -67,27 +67,29 @@ def build(
 ) -> tuple[Model, Model]:
     """Return the model of a network's file, and that of its features.
 
-    These are what its method `features` returns, of an nnx module that has one, else
-    its logits.
+    These are what its method `features` returns, flat, of a flax module that has one,
+    else its logits.
 
     Raises:
       InputError: no such network, or one that does not run on the data's samples or has
         other outputs than a logit a class.
     """
     model, features = _models(name, num_classes)
+    if features is not model:
+        features = with_outputs(features, lambda seen: seen.reshape(len(seen), -1))
     if input_shape[:2] == (1, 1):  # of a table: its rows, without places
         model, features = _of_rows(model), _of_rows(features)
     example = jax.ShapeDtypeStruct((2, *input_shape), jax.numpy.float32)
     shape = (2, input_shape[-1]) if input_shape[:2] == (1, 1) else example.shape
     samples = f"{list(shape)} float32"
 
-    def outputs() -> Any:
+    def outputs(of: Model) -> Any:
         at = jax.eval_shape(model.init, jax.random.key(0), example)
-        apply = functools.partial(model.apply, train=False)
+        apply = functools.partial(of.apply, train=False)
         return jax.eval_shape(apply, *at, example)[0]
 
     try:
-        made = outputs()
+        made, _ = outputs(model), outputs(features)
     except Exception as error:  # whatever the user's code raises
         reason = " ".join(str(error).split())[:200]
         raise InputError(
@@ -138,7 +140,8 @@ def _models(name: str, num_classes: int) -> tuple[Model, Model]:
         return made, made
     if _is_linen(made):
         model = from_linen(made)
-        return model, model
+        has = inspect.isfunction(getattr(type(made), "features", None))
+        return model, from_linen(made, method="features") if has else model
     if not _is_nnx(made):
         raise _no_network(name, made)
     from flax import nnx
