@@ -62,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         code, said = 2, spoken(" ".join(str(error).split()), options)
     except signals.Stopped as stopped:
         code, name = 128 + stopped.signal, signal.Signals(stopped.signal).name
+        resume = ", with --resume" if "resume" in options else ""
         said = (
-            f"stopped by {name}; what was made is saved: give the command again, with "
-            "--resume where it has that"
+            f"stopped by {name}; what was made is saved: give the command again{resume}"
         )
     except KeyboardInterrupt:
         code, said = 130, "interrupted; what was written stays"
@@ -126,7 +126,9 @@ def _commands(
             arguments += ["--modality", "diffusion"]
     if arguments[0] == "tune":  # or the file's would be taken for more of them
         arguments = choices.gathered(arguments)
-    stated: dict[Path, dict[str, Any]] = {}
+    if arguments[0] == "audit":
+        arguments = ["audit", *ensemble.asked_of_parts(arguments[1:])]
+    given, stated = arguments, {}
     for file in reversed(files):  # the last one's words come first, and win
         command, *words = arguments
         stated[file] = config.options_in(file, command, COMMANDS)
@@ -162,4 +164,4 @@ def _commands(
     own = option_names(known[arguments[0]]) if arguments[0] in known else set()
     for file, options in stated.items():
         config.check_known(file, options, own)
-    return arguments, known, own
+    return config.switched(arguments, given, stated.values(), own), known, own

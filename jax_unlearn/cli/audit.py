@@ -16,6 +16,7 @@ from jax_unlearn import report as reports
 from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.cli import console as consoles
 from jax_unlearn.cli.choices import Kind
+from jax_unlearn.cli.ensemble import ensemble
 from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.sources import DataSource, Source, asked, refuse_existing
 from jax_unlearn.data import digest, write_atomic
@@ -107,6 +108,8 @@ def audit(
         tuple[str, ...], tyro.conf.arg(metavar=f"{{{','.join(PROBES)}}} ...")
     ] = (),
     arrays: Path | None = None,
+    parts: tuple[Path, ...] = (),
+    run: Path | None = None,
     kind: Annotated[str, tyro.conf.arg(metavar="{logits,probabilities}")] = "logits",
     metrics: tuple[str, ...] | None = None,
     resamples: int = 20,
@@ -119,7 +122,8 @@ def audit(
 
     Checkpoints (--original, --forget, --unlearned) stand beside the original, Retrain
     and the null. Of arrays (--arrays) there may be many models of each kind: then
-    attacks on ensembles are added. `jax-unlearn ensemble` makes such models.
+    attacks on ensembles are added. `jax-unlearn ensemble` makes such models; --parts
+    joins what its parts made, with their data and request unless others are given.
 
     Args:
       source: the data; not for arrays.
@@ -135,11 +139,13 @@ def audit(
         again), "robustness" (test accuracy under PGD).
       arrays: .npz file with `labels/PART [n]`, `retrained/PART [N, n, K]` and, of one
         method or more, `NAME/PART [N, n, K]`; PART is forget, retain, test or unseen.
+      parts: folders of `jax-unlearn ensemble --part`, to audit what all of them made.
+      run: of parts, the folder of the run whose plan they took.
       kind: what the arrays hold: "logits" or "probabilities".
       metrics: figures of the arrays, or groups of them: standard, mia, deviation,
         u_lira, rmia, forgetting, klom, or FILE.py:CARD for one of your own; default
         what the number of models allows.
-      resamples: divisions of the retrained models in the arrays, for the null.
+      resamples: divisions of the retrained models in arrays or parts, for the null.
       out: file to write, for `jax-unlearn report`.
       modality: kind of model; that of the original is found out.
       seed: of the attacks' samples.
@@ -148,6 +154,14 @@ def audit(
     del modality
     refuse_existing(out, overwrite=overwrite)
     check_seed(seed)
+    if parts:
+        if unlearned or retrained or probes or {null, arrays, metrics} != {None}:
+            raise InputError(
+                f"parts={[str(path) for path in parts]} hold all models; leave "
+                "checkpoints, --arrays, --probes and --metrics out"
+            )
+        made_as = {"run": run, "original": original, "forget": forget}
+        return ensemble(source, **made_as, resamples=resamples, join=parts, out=out)
     if arrays is not None:
         if unlearned or retrained or {original, forget, null} != {None}:
             raise InputError(
@@ -161,7 +175,7 @@ def audit(
         raise InputError(
             f"original={original}, forget={forget}, "
             f"unlearned={[str(path) for path in unlearned]}: give all three, or "
-            "--arrays FILE.npz"
+            "--arrays FILE.npz, or --parts DIR"
         )
     for name in probes:
         _validate.one_of("probe", name, PROBES)

@@ -2,7 +2,8 @@
 
 import datetime
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,27 @@ def merged(
     off = {f"--no-{name}" for name, value in options.items() if isinstance(value, bool)}
     rest = [word for word in words[len(first) if words[:1] == first else 0 :]]
     return [*first, *added, *(word for word in rest if word not in off)]
+
+
+def switched(
+    words: Sequence[str],
+    given: Sequence[str],
+    stated: Iterable[Mapping[str, Any]],
+    known: Container[str],
+) -> list[str]:
+    """Return the words with what files say of flags that are on by default.
+
+    Such a flag NAME has but one word, `--no-NAME`; what was `given` by hand wins, then
+    the file that stands first in `stated`.
+    """
+    flags = {word.partition("=")[0].replace("_", "-") for word in given}
+    off, on = [], set()
+    for name, value in ChainMap(*map(dict, stated)).items():
+        if isinstance(value, bool) and f"no-{name}" in known:
+            on.add(f"--{name}")
+            if f"--no-{name}" in flags or not (value or f"--{name}" in flags):
+                off.append(f"--no-{name}")
+    return [*(word for word in words if word not in on), *off]
 
 
 def check_known(file: Path, names: Iterable[str], known: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -60,8 +61,9 @@ def ensemble(
     """Train, unlearn and audit many models of one request; go on where it stopped.
 
     A job array makes them in parts: `--part 1/8` to `--part 8/8`, at once or one after
-    another, on one machine or many, in one folder or in several; `--join` then audits
-    the models of all parts, and names those that are missing.
+    another, on one machine or many, in one folder or in several; `jax-unlearn audit
+    --parts DIR...`, or `--join` here, then audits the models of all of them, and names
+    those that are missing.
 
     Args:
       source: the data; none given takes digits.
@@ -83,7 +85,8 @@ def ensemble(
       resamples: divisions of the Retrains for the null.
       part: "3/8" makes the third eighth of the models, and audits nothing yet.
       join: folders of the parts, to audit what they made.
-      out: folder; the models found there are not made again.
+      out: folder; the models found there are not made again. Of what is joined also a
+        .json file, which alone is written then.
       save_every: least seconds between two saves to go on from; 0 saves every step.
     """
     share = None if part is None else EnsemblePart.of(part)
@@ -105,7 +108,9 @@ def ensemble(
         how = "loop" if jax.default_backend() == "cpu" else "vmap"
     models = 16 if models is None else models
     chunk = chunk_of(models, share) if chunk is None else chunk
-    check_writable(out / "outputs.npz")
+    if not join and out.suffix == ".json":
+        raise InputError(f"out={out}: name a folder for the models")
+    check_writable(out if join and out.suffix == ".json" else out / "outputs.npz")
     if original is None:
         plan, dataset = _planned(source, run)
     else:
@@ -134,9 +139,26 @@ def ensemble(
     say(
         console,
         f"part {share}: models {mine[0]} to {mine[-1]} of {models} are in {out}; when "
-        f"all parts are made, audit them by: {complete.call('--join', out)}",
+        f"all parts are made, audit them by: jax-unlearn audit --parts {out} (and the "
+        "folders of the others, if they have their own)",
     )
     return {"out": str(out), "part": str(share), "models": list(mine)}
+
+
+def asked_of_parts(words: Sequence[str]) -> list[str]:
+    """Return the words of an audit of parts, with those that the parts were made by."""
+    if "--parts" not in words or {"-h", "--help"} & set(words):
+        return [*words]
+    after = words[words.index("--parts") + 1 :]
+    folders = list(itertools.takewhile(lambda word: word[:1] != "-", after))
+    shared = recorded([Path(folder) for folder in folders])[0]
+    given = [word.partition("=")[0].removeprefix("--") for word in words]
+    return [*([] if shared is None else shared.asked(*given)), *words]
+
+
+def _results(out: Path) -> Path:
+    """Return the file of an audit's results: itself, or one in a folder."""
+    return out if out.suffix == ".json" else out / "results.json"
 
 
 def _planned(source: Source, run: Path | None) -> tuple[Plan, Dataset]:
@@ -256,7 +278,6 @@ def conclude(
     models = len(next(iter(made.logits[RETRAIN].values())))
     with status(console, "auditing"):
         found, given = audit_of(made, plan.training, resamples=resamples)
-    file = save_outputs(out / "outputs.npz", *given)
     told = {
         **plan.record(),
         "title": f"{plan.title}: {models} models",
@@ -266,8 +287,12 @@ def conclude(
     record = audits.to_record(found)
     results = {**head(told, dataset), **asked_options()}
     results |= {"seconds": made.seconds, "audit": record}
-    write_atomic(out / "results.json", to_json(results), overwrite=True)
-    page = reports.write(results, out / "report.html", overwrite=True)
+    write_atomic(_results(out), to_json(results), overwrite=True)
     print_audit(console, found)
-    say(console, f"outputs: {file}\nreport: {page}")
+    if _results(out) == out:
+        say(console, f"wrote {out}")
+    else:
+        file = save_outputs(out / "outputs.npz", *given)
+        page = reports.write(results, out / "report.html", overwrite=True)
+        say(console, f"outputs: {file}\nreport: {page}")
     return {"out": str(out), **results}

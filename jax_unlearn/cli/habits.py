@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -78,6 +79,7 @@ def with_habits(name: str, command: Callable[..., Any]) -> Callable[..., None]:
         finally:
             _ASKED.reset(token)
 
+    run.__doc__ = _unbroken(command.__doc__ or "")
     own = inspect.Parameter(
         "habits",
         inspect.Parameter.KEYWORD_ONLY,
@@ -92,12 +94,25 @@ def with_habits(name: str, command: Callable[..., Any]) -> Callable[..., None]:
     return run
 
 
+def _unbroken(text: str) -> str:
+    """Return a docstring, each paragraph and each argument on a line; help wraps it.
+
+    >>> _unbroken("One\\ntwo.\\n\\nArgs:\\n  a: three\\n    .npz")
+    'One two.\\n\\nArgs:\\n  a: three .npz'
+    """
+    return re.sub(r"(?<=\S)\n(?:(?=\S)| {4,})", " ", inspect.cleandoc(text))
+
+
 def option_names(command: Callable[..., Any]) -> set[str]:
-    """Return the names of a command's options as the command line has them."""
+    """Return the names of a command's options as the command line has them.
+
+    A flag that is on by default is there by its name and by the word that puts it off.
+    """
     kinds = get_type_hints(command, include_extras=True)
     found = set()
     for name in inspect.signature(command).parameters:
-        found |= {option for option, _ in _leaves(name, kinds.get(name, Any))}
+        leaves = _leaves(name, kinds.get(name, Any), False)
+        found |= {form for o, _ in leaves for form in (o, o.removeprefix("no-"))}
     return found
 
 
@@ -111,7 +126,7 @@ def _leaves(name: str, kind: Any, value: Any = None) -> Iterator[tuple[str, Any]
     elif dataclasses.is_dataclass(kind):
         kinds = get_type_hints(kind, include_extras=True)
         for field in dataclasses.fields(kind):
-            own = getattr(value, field.name, None)
+            own = value if value is False else getattr(value, field.name, None)
             if own is False and field.default is True:  # the flag that says so
                 yield f"no-{field.name}".replace("_", "-"), True
                 continue

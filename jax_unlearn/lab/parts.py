@@ -107,6 +107,21 @@ class Complete(NamedTuple):
         """Return the command with some words more."""
         return shlex.join(["jax-unlearn", *self.words, *map(str, words)])
 
+    def asked(self, *without: str) -> list[str]:
+        """Return the words that name data and request, but for some options.
+
+        >>> words = ["ensemble", "--data=a.npz", "--methods", "FT", "GA", "--how=map"]
+        >>> Complete(2, 8, 4, "map", ["FT", "GA"], words).asked()
+        ['--data=a.npz']
+        """
+        left, kept = [], False
+        for word in self.words:
+            if word.startswith("--"):
+                name = word.partition("=")[0].removeprefix("--")
+                kept = name not in (*self._fields, *without)
+            left += [word] * kept
+        return left
+
 
 def keep(out: Path, part: EnsemblePart, complete: Complete) -> None:
     """Write that a part is complete."""
@@ -124,14 +139,14 @@ def recorded(folders: Sequence[Path]) -> tuple[Complete | None, dict[int, Path]]
     for folder in folders:
         if not (folder / "models").is_dir():
             raise InputError(
-                f"join={folder} holds no models; give folders of `jax-unlearn ensemble`"
+                f"{folder} holds no models; give folders of `jax-unlearn ensemble`"
             )
         for path in sorted((folder / "parts").glob(f"*/{RECORD}")):
             own = schema.read(Complete, read_json(path), name=str(path))
             same = shared is None or own[:5] == shared[:5]
             if not same:
                 raise InputError(
-                    f"join: {path} is a part of another ensemble than the part in "
+                    f"{path} is a part of another ensemble than the part in "
                     f"{next(iter(found.values()))} (parts, models, chunk, how or "
                     "methods differ); leave one of them out"
                 )
@@ -150,12 +165,12 @@ def missing_parts(
     numbers = sorted({number for own in missing.values() for number in own})
     if shared is None:
         return InputError(
-            f"join: models {_listed(numbers)} of {', '.join(missing)} are missing; "
+            f"models {_listed(numbers)} of {', '.join(missing)} are missing; "
             "give the command with --out and without --join to make them"
         )
     if numbers[-1] >= shared.models:  # more were asked for than the parts have
         return InputError(
-            f"join: models {_listed(numbers)} are not among the {shared.models} that "
+            f"models {_listed(numbers)} are not among the {shared.models} that "
             "the parts make; leave --models out"
         )
     commands, names = [], []
@@ -168,7 +183,7 @@ def missing_parts(
             commands.append(shared.call("--part", part, "--out", own))
             names.append(str(part))
     return InputError(
-        f"join: part {', '.join(names)} missing (models {_listed(numbers)}); make "
+        f"part {', '.join(names)} missing (models {_listed(numbers)}); make "
         f"{'it' if len(names) == 1 else 'them'} by: {'; '.join(commands)}"
     )
 

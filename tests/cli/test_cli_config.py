@@ -1,5 +1,6 @@
 """Options from files: TOML by hand, and the record of a run."""
 
+import dataclasses
 import inspect
 import json
 
@@ -10,6 +11,7 @@ from small import refused
 
 from jax_unlearn import cli
 from jax_unlearn.cli import config, main
+from jax_unlearn.cli.habits import option_names
 from jax_unlearn.drivers.checkpoint import read_record
 from jax_unlearn.lab.store import load_model
 
@@ -83,6 +85,26 @@ def test_a_table_is_a_heading_or_a_command_and_the_words_win(job, tmp_path, caps
     main([*off, "--config", str(file)])
     told = read_record(tmp_path / "u")["unlearning"]
     assert (told["method"], told["salient"]) == ("finetune", False)
+
+
+@dataclasses.dataclass
+class Fast:
+    fast: bool = True
+
+
+def test_a_flag_that_is_on_is_put_off_by_a_file():
+    """Such options have but one word, `--no-NAME`; words given by hand win."""
+
+    def command(own: Fast, slow: bool = False) -> None: ...
+
+    known = option_names(command)
+    assert known == {"no-fast", "fast", "slow"}
+    told = [{"fast": False, "slow": True}]
+    assert config.switched(["--slow"], [], told, known) == ["--slow", "--no-fast"]
+    assert config.switched(["--slow"], ["--fast"], told, known) == ["--slow"]
+    two = [{"fast": True}, {"fast": False}]  # the file that was named last comes first
+    assert config.switched(["--fast"], [], two, known) == []
+    assert config.switched([], ["--no-fast"], two, known) == ["--no-fast"]
 
 
 def test_every_command_takes_a_file(tmp_path, job, monkeypatch, capsys):

@@ -86,6 +86,20 @@ def test_parts_join_to_what_one_run_makes(planned, whole, tmp_path, capsys):
         np.testing.assert_array_equal(array, arrays[name], strict=True)
     assert (out / "report.html").exists()
 
+    # the same by the command that audits, whom the parts tell their data and request
+    results = tmp_path / "audit.json"
+    asked = ["audit", "--resamples", "2", "--out", str(results)]
+    line = refused(capsys, [*asked, "--parts", one / "nowhere"])
+    assert "nowhere holds no models" in line
+    line = refused(capsys, [*asked, "--probes", "relearn", "--parts", one, other])
+    assert "leave checkpoints, --arrays, --probes and --metrics out" in line
+    assert not results.exists()
+    main([*asked, "--parts", str(one), str(other)])
+    found = json.loads(results.read_text())
+    assert (found["plan"], found["audit"]) == (plan, audit)
+    assert "audit them by: jax-unlearn audit --parts" in printed
+    assert "exists" in refused(capsys, [*asked, "--parts", one, other])
+
 
 def test_a_run_of_all_goes_on_as_the_parts_began(planned, whole, tmp_path, capsys):
     given = "--models", 5, "--chunk", 2, "--how", "vmap", "--part", "2/2"

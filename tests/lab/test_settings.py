@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from jax_unlearn import recipes
@@ -70,7 +70,12 @@ def some(fields: Any, cls: type) -> st.SearchStrategy[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("method", "kind"), SERVED, ids="-".join)
-@settings(max_examples=25, deadline=None)
+@settings(
+    max_examples=25,
+    deadline=None,
+    # of one-shot methods, two of three draws name something that these do not read
+    suppress_health_check=[HealthCheck.filter_too_much],
+)
 @given(data=st.data())
 def test_every_setting_comes_back_from_what_is_kept_of_it(method, kind, data):
     weightings = ["auto"]

@@ -25,7 +25,7 @@ from jax_unlearn.lab.modalities.diffusion.settings import (
 )
 
 LONGEST = 400  # characters of a message
-FREE = {"replace"}  # text that is checked against the model's words
+FREE = {"replace", "trainable"}  # text that is checked against the model
 
 BASES = {
     "demo": "",
@@ -190,6 +190,7 @@ COMMANDS = [
     *of(
         "unlearn",
         {
+            "--trainable nonsense": "--trainable='nonsense' leaves none",
             "--method salum": "did you mean 'salun'",
             "--weighting lorun": "did you mean 'loreun'",
             "--keep 1.1": "keep=1.1",
@@ -329,6 +330,7 @@ COMMANDS = [
     *of(
         "generate unlearn",
         {
+            "--trainable nonsense": "--trainable='nonsense' leaves none",
             "--forget cat": "unknown class 'cat'",
             "--replace nonsense": "unknown replace 'nonsense'",
             "--checkpoint nowhere": "nowhere does not exist",
