@@ -62,10 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         code, said = 2, spoken(" ".join(str(error).split()), options)
     except signals.Stopped as stopped:
         code, name = 128 + stopped.signal, signal.Signals(stopped.signal).name
-        resume = ", with --resume" if "resume" in options else ""
-        said = (
-            f"stopped by {name}; what was made is saved: give the command again{resume}"
-        )
+        again = "again, with --resume" if "resume" in options else "again"
+        said = f"stopped by {name}; what was made is saved: give the command {again}"
     except KeyboardInterrupt:
         code, said = 130, "interrupted; what was written stays"
     sys.stdout.flush()

@@ -95,10 +95,10 @@ def with_habits(name: str, command: Callable[..., Any]) -> Callable[..., None]:
 
 
 def _unbroken(text: str) -> str:
-    """Return a docstring, each paragraph and each argument on a line; help wraps it.
+    r"""Return a docstring, each paragraph and each argument on a line; help wraps it.
 
-    >>> _unbroken("One\\ntwo.\\n\\nArgs:\\n  a: three\\n    .npz")
-    'One two.\\n\\nArgs:\\n  a: three .npz'
+    >>> _unbroken("One\ntwo.\n\nArgs:\n  a: three\n    .npz")
+    'One two.\n\nArgs:\n  a: three .npz'
     """
     return re.sub(r"(?<=\S)\n(?:(?=\S)| {4,})", " ", inspect.cleandoc(text))
 

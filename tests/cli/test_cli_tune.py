@@ -156,8 +156,26 @@ def test_a_stopped_search_ends_as_an_uninterrupted_one(
     )
 
 
+@pytest.mark.slow
 def test_workers_share_a_study_and_no_retrain_is_needed(made, tmp_path, capsys):
     """Two processes, a database, requests drawn like a class, nothing trained."""
+    share(made, tmp_path, capsys)
+
+
+def test_workers_one_after_another_share_a_study(made, tmp_path, capsys, monkeypatch):
+    """The same in this process: each worker is given its command once."""
+
+    def run(given, count, look):
+        for _ in range(count):
+            main(list(given))
+            look()
+
+    monkeypatch.setattr(workers, "run", run)
+    share(made, tmp_path, capsys)
+
+
+def share(made, tmp_path, capsys):
+    """Search by two workers, and alone."""
     out, study = tmp_path / "tuned", f"sqlite:///{tmp_path / 's.db'}"
     given = "gradient_ascent", "--without-retrain", "--forget", "1", "--trials", "3"
     shared = "--study", study, "--seeds", "3", "4", *EPOCH
