@@ -284,7 +284,11 @@ def _refuse_others(path: Path, found: Named, wanted: _Wanted, chosen: _Match) ->
     """Say leaf by leaf where names or shapes differ."""
     lines, leaves = [], wanted.leaves
     shown = {name: name.partition("/")[2] for name in leaves}
-    free = [name for name in found if name not in chosen.places.values()]
+    free = [
+        name
+        for name in found
+        if name not in chosen.places.values() and not _is_beside(name)
+    ]
     near_to = functools.partial(_nearest, front=chosen.front)
 
     def text(leaf: Any) -> str:
@@ -293,7 +297,8 @@ def _refuse_others(path: Path, found: Named, wanted: _Wanted, chosen: _Match) ->
     first = ""
     for name in chosen.missing:
         near = near_to(shown[name], free)
-        first = first or f"{shown[name]!r}, nearest {', '.join(map(repr, near))}"
+        named = ", ".join(map(repr, near)) or "none"
+        first = first or f"{shown[name]!r}, nearest {named}"
         listed = ", ".join(f"{n} {text(found[n])}" for n in near) or "none"
         told = f"{shown[name]} {text(leaves[name])}"
         lines.append(f"expected {told}: not there; nearest: {listed}")

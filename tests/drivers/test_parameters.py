@@ -208,8 +208,10 @@ def test_leaves_that_differ_are_compared(tmp_path):
 
 def test_the_state_is_missed(linen, tmp_path):
     model, at, _ = linen
-    np.savez(tmp_path / "p.npz", **ju.parameters.named(at[0]))
-    with pytest.raises(MismatchError, match=r"'batch_stats/BatchNorm_0/mean'"):
+    tree = {"params": at[0], "opt_state": {"mu": at[0]}}  # none of it is near
+    np.savez(tmp_path / "p.npz", **ju.parameters.named(tree))
+    told = r"'batch_stats/BatchNorm_0/mean', nearest none; give the network"
+    with pytest.raises(MismatchError, match=told):
         ju.parameters.load(tmp_path / "p.npz", *expected(model))
 
 
