@@ -293,6 +293,20 @@ PAIRS = {
         ),
         dict(weighting=weights.loreun(temperature=1.0), harmonizer=harmonize.one_way()),
     ),
+    "plain, DELETE, loreun": Pair(
+        "plain",
+        lambda model, params, state, **options: methods.delete(
+            model, momentum(), teacher_params=params, teacher_state=state, **options
+        ),
+        dict(weighting=weights.loreun(temperature=1.0)),
+    ),
+    "plain, ReGUn, margin, bargain": Pair(
+        "plain",
+        lambda model, params, state, **options: methods.regun(
+            model, momentum(), references=TARGETS[:CLASSES], **options
+        ),
+        dict(weighting=weights.margin(temperature=1.0), harmonizer=harmonize.bargain()),
+    ),
     "plain, bad teacher merged, el2n": Pair(
         "plain",
         lambda model, params, state, **options: methods.bad_teacher(
@@ -503,6 +517,7 @@ def test_the_matrix_covers_what_the_packages_export():
                 "rewind",
                 "sfron_strength",
                 "unsir_noise",
+                *("insensitive", "reinitialised", "slowed", "transposed_kernels"),
             },
         ),
         (
