@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from jax_unlearn.cli import config
     from jax_unlearn.cli.choices import one_line_choices
     from jax_unlearn.cli.console import write_everywhere
-    from jax_unlearn.cli.messages import spoken
+    from jax_unlearn.cli.messages import spoken, warnings_as_lines
 
     write_everywhere()
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments, known, own = _commands(arguments, files)
         options |= own
         try:
-            with signals.handled(), one_line_choices():
+            told = warnings_as_lines(options)
+            with signals.handled(), one_line_choices(), told:
                 tyro.extras.subcommand_cli_from_dict(
                     known,
                     prog="jax-unlearn",

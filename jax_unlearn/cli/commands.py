@@ -1,6 +1,5 @@
 """The commands on files, for any kind of model: from a split to a report."""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ from jax_unlearn.cli.choices import Kind
 from jax_unlearn.cli.console import Reporter, open_console, print_scores
 from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.making import Made, Making
+from jax_unlearn.cli.messages import warn
 from jax_unlearn.cli.sources import DataSource, asked, reading_of
 from jax_unlearn.cli.transfer import warn_of_start
 from jax_unlearn.drivers.checkpoint import identity
@@ -275,7 +275,7 @@ def unlearn(
         step, reason = unlearned.stopped["step"], unlearned.stopped["reason"]
         print(f"stopped after step {step} of {steps[0]}: {reason}")
     for warning in (*weak_attacks(notes), *kept_statistics(notes)):
-        print(f"jax-unlearn: warning: {warning}", file=sys.stderr)
+        warn(warning)
     sets = {"forget": ids, "retain": request.retain}
     before, after = (scores(subject, m, sets) for m in (stored.trained, unlearned))
     print_scores(open_console(), before, after)

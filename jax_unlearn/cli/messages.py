@@ -1,8 +1,11 @@
 """Messages of the library in the words of the command line: options, not arguments."""
 
 import ast
+import contextlib
 import re
-from collections.abc import Container
+import sys
+import warnings
+from collections.abc import Container, Iterator
 
 _GIVEN = re.compile(
     r"""(?<![\w.\-/'"=])          # no attribute, no part of a path or an option
@@ -44,6 +47,30 @@ def spoken(text: str, options: Container[str]) -> str:
         return " ".join((f"--{flag}", *entries)) if entries else f"no --{flag}"
 
     return _GIVEN.sub(option, text)
+
+
+def warn(text: object) -> None:
+    """Write a warning as one line to the errors."""
+    print(_line(text), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def warnings_as_lines(options: Container[str]) -> Iterator[None]:
+    """Let Python's warnings, of the library or below it, look like those of `warn`."""
+    before = warnings.formatwarning
+
+    def formatted(message: Warning | str, *place: object) -> str:
+        return f"{_line(spoken(str(message), options))}\n"
+
+    warnings.formatwarning = formatted
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def _line(text: object) -> str:
+    return f"jax-unlearn: warning: {' '.join(str(text).split())}"
 
 
 def _entries(value: str) -> list[str] | None:

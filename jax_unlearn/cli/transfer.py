@@ -1,7 +1,6 @@
 """The commands between this library and other programs: `import` and `export`."""
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from jax_unlearn import _validate
 from jax_unlearn.cli.console import open_console, print_scores, status
 from jax_unlearn.cli.habits import asked_options
+from jax_unlearn.cli.messages import warn
 from jax_unlearn.cli.sources import DataSource, refuse_existing
 from jax_unlearn.drivers import formats
 from jax_unlearn.drivers.parameters import MismatchError
@@ -88,10 +88,9 @@ def import_model(
     print_scores(open_console(), right)
     accuracy = right["test"]["accuracy"]
     if accuracy <= transfer.by_chance(dataset.test.labels):
-        print(
-            f"jax-unlearn: warning: {accuracy:.2f} % of the test samples is what "
-            "guessing reaches: check --mean, --std and the order of the classes",
-            file=sys.stderr,
+        warn(
+            f"{accuracy:.2f} % of the test samples is what guessing reaches: check "
+            "--mean, --std and the order of the classes"
         )
     if trained_on is None:
         print(
@@ -112,10 +111,9 @@ def warn_of_start(training: Any) -> None:
     """Say that seeds would not differ, of a network that draws none of its weights."""
     name = getattr(training, "network", "")
     if ".py:" in name and same_start(name):
-        print(
-            f"jax-unlearn: warning: {name} takes no rngs: every seed starts from the "
-            "same parameters; let it take rngs",
-            file=sys.stderr,
+        warn(
+            f"{name} takes no rngs: every seed starts from the same parameters; let it "
+            "take rngs"
         )
 
 

@@ -4,6 +4,7 @@ import ast
 import io
 import re
 import subprocess
+import warnings
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from jax_unlearn import cli
 from jax_unlearn.cli import console as consoles
 from jax_unlearn.cli import main
 from jax_unlearn.cli.habits import option_names
-from jax_unlearn.cli.messages import spoken
+from jax_unlearn.cli.messages import spoken, warnings_as_lines
 from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS, names_of
 from jax_unlearn.lab.modalities import MODALITIES
 from jax_unlearn.lab.modalities.diffusion.settings import Sampling
@@ -151,3 +152,12 @@ def test_a_pipe_has_a_line_now_and_then(monkeypatch):
     assert 2 <= len(lines) - 1 <= 5  # not one a step
     assert re.fullmatch(r"training: \d of 10 steps, \d+ (s|min) left", lines[1])
     assert "\x1b" not in text
+
+
+def test_warnings_are_one_line_of_options():
+    before = warnings.formatwarning
+    with warnings_as_lines({"batch-size"}):
+        said = UserWarning("batch_size=1 is\n  few")
+        line = warnings.formatwarning(said, UserWarning, "a.py", 1)
+    assert line == "jax-unlearn: warning: --batch-size=1 is few\n"
+    assert warnings.formatwarning is before
