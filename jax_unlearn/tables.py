@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array
 
-__all__ = ["NO_CLASS", "check_table", "look_up", "row_ids"]
+__all__ = ["NO_CLASS", "check_table", "look_up", "no_wrap", "row_ids"]
 
 NO_CLASS = 2**31 - 1  # no network has it: its cross-entropy is NaN
 
@@ -24,6 +24,11 @@ def look_up(table: Array, index: Array, where: Array | None = None) -> Array:
     if where is None:
         return rows
     return jnp.where(jnp.expand_dims(where, range(1, rows.ndim)), rows, 0)
+
+
+def no_wrap(classes: Array) -> Array:
+    """Return classes or tokens; `NO_CLASS` for those that would count from the end."""
+    return jnp.where(classes < 0, NO_CLASS, classes)
 
 
 def row_ids(index: Array | None, user: str, instead: str = "") -> Array:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jax_unlearn.errors import InputError
+from jax_unlearn.tables import look_up
 from jax_unlearn.types import Array, Batch
 
 __all__ = ["Replace", "anchor", "by_label", "check_classes", "conditioned"]
@@ -91,13 +92,14 @@ def anchor(condition: ArrayLike) -> Replace:
 def by_label(table: ArrayLike) -> Replace:
     """Return the replacement by a row of a table: what each label is to become.
 
-    The table holds class ids `[K]` or tokens `[K, L]`.
+    The table holds class ids `[K]` or tokens `[K, L]`; a label that it lacks becomes a
+    condition that no network has.
 
     >>> print(by_label([2, 0, 1])(jax.random.key(0), None, jnp.array([0, 2])))
     [2 1]
     """
     rows = np.asarray(table)
-    return lambda key, condition, labels: jnp.asarray(rows, jnp.int32)[labels]
+    return lambda key, condition, labels: look_up(jnp.asarray(rows, jnp.int32), labels)
 
 
 def like(condition: ArrayLike, given: Array) -> Array:

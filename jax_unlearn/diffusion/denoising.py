@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jax_unlearn import programs
+from jax_unlearn.contracts import counted
 from jax_unlearn.diffusion.conditions import conditioned
 from jax_unlearn.diffusion.process import Process, add_noise, target, to_model_range
 from jax_unlearn.errors import InputError
@@ -70,7 +71,7 @@ def noised(process: Process, batch: Batch, key: Array, *, draws: int = 1) -> Noi
     return Noised(
         (add_noise(process, clean, noise, times), times, _repeat(condition, draws)),
         target(process, clean, noise, times),
-        _repeat(batch.labels, draws),
+        _repeat(jnp.where(counted(batch), batch.labels, 0), draws),
         draws,
     )
 

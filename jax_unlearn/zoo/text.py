@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_unlearn.errors import InputError
+from jax_unlearn.tables import no_wrap
 from jax_unlearn.types import Array
 from jax_unlearn.zoo.layers import attention, linear
 from jax_unlearn.zoo.unet import UNet
@@ -84,7 +85,7 @@ class TextEncoder(nnx.Module):
             )
         if not jnp.issubdtype(tokens.dtype, jnp.integer):
             raise InputError(f"tokens.dtype={tokens.dtype} must be of integers")
-        x = self.words(tokens) + self.places(jnp.arange(self.length))[None]
+        x = self.words(no_wrap(tokens)) + self.places(jnp.arange(self.length))[None]
         words = tokens != 0
         alone = ~words.any(axis=1, keepdims=True)
         seen = (words | alone)[:, None, None, :]  # [B, heads, queries, keys]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_unlearn.errors import InputError
-from jax_unlearn.tables import NO_CLASS
+from jax_unlearn.tables import no_wrap
 from jax_unlearn.types import Array
 from jax_unlearn.zoo import layers
 
@@ -286,8 +286,8 @@ class UNet(nnx.Module):
         embedding = self.time2(nnx.silu(embedding))
         if self.reads_class:
             # a negative class would be counted from the null condition
-            known = jnp.where(condition < 0, NO_CLASS, condition)
-            embedding = embedding + self.classes(known).astype(embedding.dtype)
+            known = self.classes(no_wrap(condition))
+            embedding = embedding + known.astype(embedding.dtype)
         context = condition if self.reads_tokens else None
 
         def through(name: str, y: Array) -> Array:

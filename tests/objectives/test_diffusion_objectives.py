@@ -39,6 +39,16 @@ PARAMS = {
 }
 
 
+def strict(params, state, inputs, *, train, key=None):
+    """As `apply`, of classes that it knows."""
+    x, times, condition = inputs
+    known = jnp.where(condition < K, 0.0, jnp.nan).reshape(-1, 1, 1, 1)
+    return apply(params, state, (x, times, condition), train=train)[0] + known, state
+
+
+MODEL_OF_CLASSES = MODEL._replace(apply=strict)
+
+
 def batch(n=6, seed=0):
     rng = np.random.default_rng(seed)
     return Batch(
@@ -296,6 +306,19 @@ def test_a_linen_denoiser_forgets_a_condition():
         return jnp.abs(said - other).max()
 
     assert apart(made) < 0.1 * apart(params)
+
+
+@pytest.mark.parametrize("wrong", [-1, K])
+def test_a_label_that_a_table_of_conditions_lacks_is_named(wrong):
+    replace = diffusion.by_label(jnp.array([1, 2, 0]))
+    objective = objectives.relabel_condition(MODEL_OF_CLASSES, PROCESS, replace=replace)
+    images = batch().inputs
+    labels = jnp.zeros(6, jnp.int32).at[2].set(wrong)
+    pair = Batch((images, jnp.zeros(6, jnp.int32)), labels)
+    losses, _ = objective(PARAMS, (), pair, KEY)
+    assert np.isnan(losses).tolist() == [i == 2 for i in range(6)]
+    masked = pair._replace(mask=jnp.arange(6) != 2)
+    assert np.isfinite(objective(PARAMS, (), masked, KEY)[0]).all()
 
 
 @pytest.mark.parametrize("harmonizer", [ju.harmonize.one_way, ju.harmonize.two_way])

@@ -116,6 +116,24 @@ def test_bfloat16_stays_near_float32():
     assert np.abs(single - half).max() < 0.1 * np.abs(single).max()
 
 
+@pytest.mark.parametrize("wrong", [-1, 4, 99])
+def test_a_class_that_the_network_lacks_is_not_another_one(wrong):
+    model = unet()
+    params, state = made(model)
+    condition = jnp.array([1, wrong])
+    found, _ = model.apply(params, state, (X, T, condition), train=False)
+    assert np.isfinite(found[0]).all()
+    assert np.isnan(found[1]).all()
+
+
+@pytest.mark.parametrize("wrong", [-1, 7])
+def test_a_token_that_the_network_lacks_is_not_another_one(wrong):
+    encoder = TextEncoder(7, length=2, width=4, layers=0, heads=2, rngs=nnx.Rngs(0))
+    found = encoder(jnp.array([[1, 2], [1, wrong]]))
+    assert np.isfinite(found[0]).all()
+    assert np.isnan(found[1, 1]).all()
+
+
 def test_timesteps_are_embedded_as_sinusoids():
     t = np.array([0, 3, 999])
     rates = 10000.0 ** (-np.arange(4) / 4)
