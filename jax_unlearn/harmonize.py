@@ -140,19 +140,27 @@ def bargain(*, per_leaf: bool = False) -> Harmonizer:
     return harmonize
 
 
+class Sum(NamedTuple):
+    """What `add` returns: alone among harmonizers the same for a batch as for parts."""
+
+    forget: float | Array
+    retain: float | Array
+
+    def __call__(self, g_forget: PyTree, g_retain: PyTree) -> PyTree:
+        """Return the sum of the gradients times the factors."""
+        return optax.tree.add(
+            optax.tree.scale(self.forget, g_forget),
+            optax.tree.scale(self.retain, g_retain),
+        )
+
+
 def add(forget: float = 1.0, retain: float = 1.0) -> Harmonizer:
     """Add the gradients with fixed factors: G = forget·g_f + retain·g_r.
 
     >>> print(add(0.5, 1.0)(jnp.array([1.0, -1.0]), jnp.array([0.0, 2.0])))
     [0.5 1.5]
     """
-
-    def harmonize(g_forget: PyTree, g_retain: PyTree) -> PyTree:
-        return optax.tree.add(
-            optax.tree.scale(forget, g_forget), optax.tree.scale(retain, g_retain)
-        )
-
-    return harmonize
+    return Sum(forget, retain)
 
 
 class Separate(NamedTuple):
@@ -186,8 +194,8 @@ def scaled(
     >>> print(scaled(add(), forget=0.5)(jnp.array([1.0, -1.0]), jnp.array([0.0, 2.0])))
     [0.5 1.5]
     """
-    if isinstance(join, Separately):
-        return Separately(forget * join.forget, retain * join.retain)
+    if isinstance(join, Sum | Separately):
+        return type(join)(forget * join.forget, retain * join.retain)
     return lambda g_forget, g_retain: join(
         optax.tree.scale(forget, g_forget), optax.tree.scale(retain, g_retain)
     )

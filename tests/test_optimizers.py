@@ -290,6 +290,52 @@ def test_accumulated_gradients_of_joint_weights_are_told(name):
     assert JOINT[name].joint
 
 
+WHOLE = {
+    "harmonizer": ju.methods.neggrad_plus(
+        MODEL, SEVERAL, harmonizer=ju.harmonize.two_way()
+    ),
+    "harmonizer that scales": ju.methods.random_label(
+        MODEL, SEVERAL, num_classes=K, harmonizer=ju.harmonize.bargain()
+    ),
+    "target": ju.methods.regun(MODEL, SEVERAL, references=jnp.full((K, K), 1 / K)),
+    "look ahead": ju.methods.meta_unlearn(
+        MODEL,
+        SEVERAL,
+        relabel=ju.objectives.random_label(MODEL, num_classes=K),
+        remember=ju.objectives.descent(MODEL),
+        audits=[ju.objectives.ascent(MODEL)] * 2,
+        queries=1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_accumulated_steps_of_a_whole_batch_are_told(name):
+    with pytest.warns(UserWarning, match=r"MultiSteps .* ju.memory.microbatched"):
+        WHOLE[name].init(PARAMS, STATE)
+
+
+@pytest.mark.parametrize("kind", ["random_label", "neggrad_plus"])
+def test_accumulated_sums_of_both_gradients_are_those_of_the_batch(kind):
+    def made(optimizer):
+        if kind == "neggrad_plus":
+            return ju.methods.neggrad_plus(MODEL, optimizer, alpha=0.7)
+        join = ju.harmonize.add(0.3, 1.0)
+        told = {"num_classes": K, "harmonizer": join}
+        return ju.methods.random_label(MODEL, optimizer, **told)
+
+    both = ju.UnlearnBatch(batch(3, 6), batch(4, 6))
+    alg, whole = made(SEVERAL), made(optax.sgd(0.1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        state = alg.init(PARAMS, STATE)
+    for i in (0, 1):
+        half = jax.tree.map(lambda leaf, i=i: leaf[i::2], both)
+        state, _ = alg.step(state, half, KEY)
+    expected, _ = whole.step(whole.init(PARAMS, STATE), both, KEY)
+    trees_close(state.params, expected.params, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", APART)
 def test_accumulated_gradients_of_other_weights_are_those_of_the_batch(name):
     alg = ju.methods.gradient_ascent(MODEL, SEVERAL, weighting=APART[name])

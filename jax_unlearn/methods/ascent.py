@@ -2,14 +2,14 @@
 
 import dataclasses
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Unpack
 
 import optax
 
 from jax_unlearn import _validate, harmonize, objectives
 from jax_unlearn.cards import Card, Job, Lab, NotNegative, Options
-from jax_unlearn.methods.assemble import assemble
-from jax_unlearn.types import Harmonizer, LossFn, Model, Unlearner, Weighting
+from jax_unlearn.methods.assemble import Assembly, assemble
+from jax_unlearn.types import LossFn, Model, Unlearner
 
 __all__ = ["ESD", "GRADIENT_ASCENT", "NEGGRAD_PLUS", "Esd", "NegGradPlus"]
 __all__ += ["gradient_ascent", "neggrad_plus"]
@@ -18,9 +18,7 @@ __all__ += ["gradient_ascent", "neggrad_plus"]
 def gradient_ascent(
     model: Model,
     optimizer: optax.GradientTransformation,
-    *,
-    weighting: Weighting | None = None,
-    model_state: str = "sequential",
+    **options: Unpack[Assembly],
 ) -> Unlearner:
     """Ascend (GA): minimise −(1/n) Σ w_i CE over D_f, the retain set unused.
 
@@ -39,13 +37,7 @@ def gradient_ascent(
     >>> print(state.params, info.forget_loss)  # 2 − p_1, and −CE
     1.8808 -0.1269
     """
-    return assemble(
-        model,
-        optimizer,
-        forget=objectives.ascent(model),
-        weighting=weighting,
-        model_state=model_state,
-    )
+    return assemble(model, optimizer, forget=objectives.ascent(model), **options)
 
 
 def neggrad_plus(
@@ -55,9 +47,7 @@ def neggrad_plus(
     alpha: float = 0.95,
     forget: LossFn | None = None,
     retain: LossFn | None = None,
-    weighting: Weighting | None = None,
-    harmonizer: Harmonizer | None = None,
-    model_state: str = "sequential",
+    **options: Unpack[Assembly],
 ) -> Unlearner:
     """Descend on retain while ascending on forget: α·CE(D_r) − (1−α)·CE(D_f).
 
@@ -80,15 +70,14 @@ def neggrad_plus(
     2.0596
     """
     _validate.within("alpha", alpha, "[0, 1]", "try 0.95")
-    join = harmonize.add() if harmonizer is None else harmonizer
+    join = options.get("harmonizer") or harmonize.add()
+    options["harmonizer"] = harmonize.scaled(join, forget=1.0 - alpha, retain=alpha)
     return assemble(
         model,
         optimizer,
         forget=objectives.ascent(model) if forget is None else forget,
         retain=objectives.descent(model) if retain is None else retain,
-        weighting=weighting,
-        harmonizer=harmonize.scaled(join, forget=1.0 - alpha, retain=alpha),
-        model_state=model_state,
+        **options,
     )
 
 

@@ -37,6 +37,9 @@ from jax_unlearn.weights.combine import uniform
 __all__ = ["Assembly", "assemble"]
 
 
+_LINEAR = harmonize.Sum, harmonize.Separately
+
+
 class Assembly(TypedDict, total=False):
     """What most methods hand on to `assemble`, which says what it means."""
 
@@ -82,6 +85,8 @@ def assemble(
       fewest: a pass of fewer samples takes no BatchNorm statistics: it runs in eval
         mode, and a warning says so. Those of one sample, taken 30 times, are no longer
         those of the data. 0 takes them all the same. Padding counts where it has ids.
+        Requests of 4 to 15 samples still lose some points by their statistics: give
+        `model_state="frozen"`, as the command line does by itself.
 
     Returns:
       An `Unlearner`; its `init` copies the parameters and the objectives' arrays.
@@ -118,9 +123,13 @@ def assemble(
         told = {"harmonizer": join, "mode": model_state, "fewest": fewest}
         return _separate(losses, weigher, state, batch, key=key, **told)
 
+    losses = [loss for loss in (forget, retain) if loss is not None]
+    joined = len(losses) == 2 and not isinstance(join, _LINEAR)
+    joint = joined or any(getattr(loss, "joint", False) for loss in losses)
     return stepping(
         passed,
         optimizer,
+        joint=joint or weigher.weighting.joint,
         weighting=weigher.weighting,
         data=tuple(getattr(loss, "data", ()) for loss in (forget, retain)),
         model_state=model_state,

@@ -1,7 +1,7 @@
 """Boundary unlearning: push forget samples across the nearest decision boundary."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,8 @@ from jax_unlearn import _validate, losses, objectives
 from jax_unlearn.cards import Card, Job, Lab, Options, Positive
 from jax_unlearn.contracts import forward_pass
 from jax_unlearn.errors import InputError
-from jax_unlearn.methods.assemble import assemble
-from jax_unlearn.methods.step import enough
+from jax_unlearn.methods.assemble import Assembly, assemble
+from jax_unlearn.methods.step import FEWEST, enough
 from jax_unlearn.objectives.base import task_loss
 from jax_unlearn.objectives.boundary import fixed_label
 from jax_unlearn.types import Array, Aux, Model, PyTree, Unlearner, Weighting
@@ -27,8 +27,7 @@ def boundary_shrink(
     optimizer: optax.GradientTransformation,
     *,
     labels: Array,
-    weighting: Weighting | None = None,
-    model_state: str = "sequential",
+    **options: Unpack[Assembly],
 ) -> Unlearner:
     """Shrink the forgotten class (BS): minimise (1/n) Σ w_i CE(f(x_i), y'_i) over D_f.
 
@@ -51,13 +50,7 @@ def boundary_shrink(
     >>> print(state.params)  # 2 − p_0, p_0 = 1/(1 + e^-2)
     1.1192
     """
-    return assemble(
-        model,
-        optimizer,
-        forget=fixed_label(model, labels),
-        weighting=weighting,
-        model_state=model_state,
-    )
+    return assemble(model, optimizer, forget=fixed_label(model, labels), **options)
 
 
 class BoundaryExpandData(NamedTuple):
@@ -78,6 +71,7 @@ def boundary_expand(
     weighting: Weighting | None = None,
     seed: int | Array = 0,
     model_state: str = "sequential",
+    fewest: int = FEWEST,
 ) -> Unlearner:
     """Expand the boundary (BE): send D_f to an extra class that is then dropped.
 
@@ -100,6 +94,7 @@ def boundary_expand(
       weighting: looks at the K logits of the network and the true label.
       seed: of the neuron, drawn from U(−1/√D, 1/√D) like an ordinary linear layer.
       model_state: see `assemble`; the statistics after the pass of the logits count.
+      fewest: see `assemble`.
 
     Returns:
       An `Unlearner` that reads `UnlearnBatch.forget`. `update_norm` counts the neuron.
@@ -128,7 +123,8 @@ def boundary_expand(
     def shadow(params, model_state, batch, key):
         """Return the losses towards the extra class."""
         read = (params["network"], model_state, batch.inputs)
-        mode = {"train": train and enough(model_state, batch), "key": key}
+        own = train and enough(model_state, batch, fewest=fewest)
+        mode = {"train": own, "key": key}
         logits, model_state = forward_pass(model.apply, *read, **mode)
         hidden, _ = forward_pass(features.apply, *read, **mode)
         _check_size("the model", logits, "num_classes", num_classes)
@@ -146,6 +142,7 @@ def boundary_expand(
         forget=shadow,
         weighting=weighting,
         model_state=model_state,
+        fewest=fewest,
     )
 
     def split(state):

@@ -1,7 +1,7 @@
 """Methods that train on the retain set alone and let the rest fade."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,7 @@ import optax
 
 from jax_unlearn import _validate, objectives
 from jax_unlearn.cards import Card, Job, Lab, NotNegative, Options
-from jax_unlearn.methods.assemble import assemble
-from jax_unlearn.methods.step import FEWEST
+from jax_unlearn.methods.assemble import Assembly, assemble
 from jax_unlearn.types import Array, LossFn, Model, Unlearner
 
 __all__ = ["FINETUNE", "L1_SPARSE", "RETRAIN", "L1PenaltyState", "L1Sparse", "finetune"]
@@ -20,9 +19,7 @@ __all__ += ["l1_penalty", "l1_sparse"]
 def finetune(
     model: Model,
     optimizer: optax.GradientTransformation,
-    *,
-    model_state: str = "sequential",
-    fewest: int = FEWEST,
+    **options: Unpack[Assembly],
 ) -> Unlearner:
     """Fine-tune (FT): minimise the cross-entropy on D_r.
 
@@ -42,8 +39,7 @@ def finetune(
     >>> print(state.params)  # 2 + p_1, p_1 = 1/(1 + e²)
     2.1192
     """
-    told = {"model_state": model_state, "fewest": fewest}
-    return assemble(model, optimizer, retain=objectives.descent(model), **told)
+    return assemble(model, optimizer, retain=objectives.descent(model), **options)
 
 
 def l1_sparse(
@@ -53,7 +49,7 @@ def l1_sparse(
     penalty: float = 1e-4,
     steps: int,
     retain: LossFn | None = None,
-    model_state: str = "sequential",
+    **options: Unpack[Assembly],
 ) -> Unlearner:
     """Fine-tune under a fading ℓ1 penalty: CE(D_r) + γ_t‖θ‖₁, γ_t from γ to 0.
 
@@ -82,7 +78,7 @@ def l1_sparse(
         model,
         optax.chain(l1_penalty(schedule), optimizer),
         retain=objectives.descent(model) if retain is None else retain,
-        model_state=model_state,
+        **options,
     )
 
 

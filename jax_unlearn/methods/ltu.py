@@ -21,6 +21,7 @@ from jax_unlearn.methods.step import (
     FEWEST,
     Pass,
     Weigher,
+    next_state,
     steady,
     stepping,
     weights_of,
@@ -139,6 +140,7 @@ def meta_unlearn(
     weighting: Weighting | None = None,
     harmonizer: Harmonizer | None = None,
     model_state: str = "frozen",
+    fewest: int = FEWEST,
 ) -> Unlearner:
     """Learn to unlearn with objectives of your own: `ltu` of any kind of model.
 
@@ -165,6 +167,7 @@ def meta_unlearn(
         "sequential" and "retain": g_r is one of train mode, each batch with statistics
         of its own; the next state is the mean of what the support (of "sequential"
         only) and the queries, after the virtual step, make of the incoming one.
+      fewest: of the support and of each query, see `assemble`.
 
     Returns:
       An `Unlearner`, see `ltu`.
@@ -196,7 +199,7 @@ def meta_unlearn(
     meta = dict(inner_steps=inner_steps, first_order=first_order, remat=remat)
     gradient = partial(meta_grad, inner=inner or optax.sgd(0.003), **meta)
     weigher = Weigher(model, weighting or uniform())
-    parts = _Parts(relabel, remember, tuple(audits), queries, weigher, gradient)
+    parts = _Parts(relabel, remember, tuple(audits), queries, weigher, gradient, fewest)
 
     def passed(state, batch, key):
         forget, retain = batch.forget, batch.retain
@@ -213,7 +216,9 @@ def meta_unlearn(
         g_retain, remembered = _remembering(parts, state, batch, retain_key)
         g_forget = _forgetting(parts, state, forget, forget_key)
         support = remembered.support_aux
-        rest, frozen = apart(support.aux.model_state)
+        at = state.model_state
+        after = next_state(at, support.aux.model_state, forget, fewest)
+        rest, frozen = apart(after)
         first = rest if model_state == "sequential" else None
         return Pass(
             join(g_forget, g_retain),
@@ -229,6 +234,7 @@ def meta_unlearn(
     return stepping(
         passed,
         optimizer,
+        joint=True,
         weighting=weigher.weighting,
         data=tuple(objective.data for objective in (relabel, *audits)),
         model_state=model_state,
@@ -244,6 +250,7 @@ class _Parts(NamedTuple):
     queries: int
     weigher: Weigher
     gradient: Callable[..., Any]
+    fewest: int
 
 
 def _remembering(parts: _Parts, state, batch, key: Array):
@@ -251,9 +258,9 @@ def _remembering(parts: _Parts, state, batch, key: Array):
     forget, queries = batch.forget, _split(batch.retain, parts.queries)
     at = state.model_state
     support = with_data(parts.relabel, state.objective_state[0])
-    support = steady(support, at, forget, fewest=FEWEST)
+    support = steady(support, at, forget, fewest=parts.fewest)
     one = jax.tree.map(lambda leaf: leaf[0], queries)
-    remember = steady(parts.remember, at, one, fewest=FEWEST)
+    remember = steady(parts.remember, at, one, fewest=parts.fewest)
     support_key, *query_keys = jax.random.split(key, parts.queries + 1)
     weights_fn = weights_of(parts.weigher, support, state, batch)
 
@@ -265,7 +272,8 @@ def _remembering(parts: _Parts, state, batch, key: Array):
         def one(query, key):
             losses, aux = remember(params, at, query, key)
             loss, _ = weighted_loss(losses, aux, uniform_weights, where=query.mask)
-            return loss, apart(aux.model_state)[0]
+            after = next_state(at, aux.model_state, query, parts.fewest)
+            return loss, apart(after)[0]
 
         return jax.vmap(one)(queries, jnp.stack(query_keys))
 

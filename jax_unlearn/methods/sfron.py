@@ -75,6 +75,7 @@ def sfron(
     retain: Objective | None = None,
     weighting: Weighting | None = None,
     model_state: str = "sequential",
+    fewest: int = FEWEST,
 ) -> Unlearner:
     """Climb on forget every k-th step, descend on retain every step (SFRon).
 
@@ -103,6 +104,7 @@ def sfron(
       retain: default the cross-entropy; of diffusion models `ju.objectives.denoise`.
       weighting: weights of the forget samples; default `ju.weights.sfron(0.5)`.
       model_state: what happens to BatchNorm statistics, see `assemble`.
+      fewest: samples of a pass that takes them, see `assemble`.
 
     Returns:
       An `Unlearner` that reads `UnlearnBatch.retain` and, where it climbs, `.forget`: a
@@ -144,6 +146,7 @@ def sfron(
         retain=objectives.descent(model) if retain is None else retain,
         weighting=weighting,
         model_state=model_state,
+        fewest=fewest,
     )
     weigher = Weigher(model, weighting)
     shared = optax.with_extra_args_support(optimizer)
@@ -166,7 +169,7 @@ def sfron(
         """Return what an ascent changes of the state, and of the info."""
         data = state.objective_state
         loss = climb._replace(data=data.climb)
-        loss = steady(loss, state.model_state, batch.forget, fewest=FEWEST)
+        loss = steady(loss, state.model_state, batch.forget, fewest=fewest)
         grads, info = forget_gradient(weigher, loss, state, batch, key=key)
         strength = sfron_strength(state.step, steps=steps, peak=peak)
         grads = optax.tree.scale(strength, optax.tree.cast(grads, jnp.float32))
@@ -188,7 +191,7 @@ def sfron(
             updates = optax.tree.cast_like(updates, part)
         after = state.model_state
         if model_state == "sequential":
-            after = next_state(after, info.aux.model_state, batch.forget, FEWEST)
+            after = next_state(after, info.aux.model_state, batch.forget, fewest)
         carried = after, info.carry
         left_out = None if data.forget_rate is not None else skipped(opt_state)
         if left_out is not None:

@@ -42,12 +42,14 @@ FEWEST = 4  # below, over ten points are lost: tests/benchmarks/bench_statistics
 """Samples of a pass below which its BatchNorm statistics are not taken."""
 
 ACCUMULATED = (
-    "optax.MultiSteps adds up gradients of batches whose weights depend on one "
-    "another, which is not the gradient of one large batch"
+    "optax.MultiSteps adds up gradients of parts, but this step depends on its batch "
+    "as a whole (by weights, harmonizer, target or a look ahead): the result is not "
+    "that of one large batch"
 )
 SHARDED = (
-    "inside shard_map weights depend on the samples of one device alone, not on the "
-    "whole batch: place it by jax.device_put and a NamedSharding, under jax.jit"
+    "inside shard_map a step sees the samples of one device alone, but this one "
+    "depends on its batch as a whole (by weights, harmonizer, target or a look ahead): "
+    "place it by jax.device_put and a NamedSharding, under jax.jit"
 )
 WHOLE = (
     "for a whole batch in little memory give the method ju.memory.microbatched(model, "
@@ -86,8 +88,12 @@ def stepping(
     weighting: Weighting,
     data: PyTree,
     model_state: str,
+    joint: bool,
 ) -> Unlearner:
-    """Make an `Unlearner` of a step's gradient; `data` becomes `objective_state`."""
+    """Make an `Unlearner` of a step's gradient; `data` becomes `objective_state`.
+
+    `joint`: the gradient of a batch is not the mean of those of its parts.
+    """
     _validate.choice("model_state", model_state, "sequential", "retain", "frozen")
     frozen = model_state == "frozen"
     minimiser = optax.with_extra_args_support(optimizer)
@@ -95,7 +101,7 @@ def stepping(
     def init(params, model_state):
         params, model_state = copied((params, model_state))
         opt_state = copied(optimizer.init(divided(params)[0]))
-        if weighting.joint and accumulates(opt_state):
+        if joint and accumulates(opt_state):
             warnings.warn(f"{ACCUMULATED}; {WHOLE}", stacklevel=2)
         return UnlearnState(
             params,
@@ -108,6 +114,9 @@ def stepping(
 
     def step(state, batch, key):
         batch = usable(batch)
+        axes = set(jax.sharding.get_abstract_mesh().manual_axes) - {"ensemble"}
+        if joint and axes:
+            warnings.warn(f"{SHARDED}; {WHOLE}", stacklevel=2)
         found = passed(state, batch, key)
         part, whole = divided(state.params)
         fixed = None if found.weights is None else jax.lax.stop_gradient(found.weights)
@@ -185,8 +194,8 @@ def enough(model_state: ModelState, *batches: Batch, fewest: int = FEWEST) -> bo
         return True
     warnings.warn(
         f"a pass over {rows} samples has too few for BatchNorm statistics (fewer than "
-        f"{fewest}): they stay as they are, and are used; give larger batches, or take "
-        "them all the same by ju.methods.assemble(..., fewest=0)",
+        f"{fewest}): they stay as they are, and are used; give larger batches, or the "
+        "method fewest=0, which takes them all the same",
         stacklevel=2,
     )
     return False
@@ -252,9 +261,6 @@ def weights_of(
 
     def weights_fn(losses, aux):
         del losses
-        axes = set(jax.sharding.get_abstract_mesh().manual_axes) - {"ensemble"}
-        if weigher.weighting.joint and axes:
-            warnings.warn(f"{SHARDED}; {WHOLE}", stacklevel=2)
         sample = Sample(aux.task_losses, aux.outputs, *forget_batch[1:])
         given = None if unseen is None else reference
         return weigher.weighting.update(sample, state.weight_state, reference=given)

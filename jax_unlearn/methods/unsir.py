@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from jax_unlearn.cards import Card, Count, Job, Lab, Options
 from jax_unlearn.data import Examples, phases, retain_only, zipped
 from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import minimise
-from jax_unlearn.methods.assemble import assemble
+from jax_unlearn.methods.assemble import Assembly, assemble
 from jax_unlearn.types import Array, Model, ModelState, Params, Unlearner
 
 __all__ = ["UNSIR", "Unsir", "unsir", "unsir_noise"]
@@ -107,9 +108,7 @@ def _noise(variables, labels, key, *, apply, shape, steps, rates, bounds):
 def unsir(
     model: Model,
     optimizer: optax.GradientTransformation,
-    *,
-    model_state: str = "sequential",
-    forward: str = "separate",
+    **options: Unpack[Assembly],
 ) -> Unlearner:
     """Forget a class by noise (UNSIR): learn the noise as that class, then repair.
 
@@ -137,8 +136,7 @@ def unsir(
         optimizer,
         forget=objectives.descent(model),
         retain=objectives.descent(model),
-        model_state=model_state,
-        forward=forward,
+        **options,
     )
 
 

@@ -31,6 +31,7 @@ class Objective(NamedTuple):
       train: whether the forward pass is one of training.
       forward: `(objective, (params, model_state), batch, key) -> (outputs,
         model_state)`; None for the model's own pass on the inputs.
+      joint: whether a loss depends on the other samples of its batch.
     """
 
     model: Model
@@ -38,6 +39,7 @@ class Objective(NamedTuple):
     data: PyTree = ()
     train: bool = True
     forward: Callable[..., tuple[PyTree, ModelState]] | None = None
+    joint: bool = False
 
     def outputs(
         self, params: Params, model_state: ModelState, batch: Batch, key: Array

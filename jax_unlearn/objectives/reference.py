@@ -110,7 +110,7 @@ def reference(model: Model, references: Array) -> Objective:
         apart = losses.soft_cross_entropy(logits, target) - entropy
         return _known(batch.labels) * apart
 
-    return on_logits(model, loss, table)
+    return on_logits(model, loss, table)._replace(joint=True)
 
 
 def _known(labels: Array) -> Array:

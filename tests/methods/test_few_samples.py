@@ -25,7 +25,7 @@ def one_of(rows):
     return batch(0, rows)
 
 
-def methods():
+def methods(**told):
     mask = jax.tree.map(lambda p: jnp.ones(p.shape, bool), PARAMS)
     teacher = {"teacher_params": PARAMS, "teacher_state": STATE}
     attacks = [ju.membership.logistic(), ju.membership.gaussian_ratio()]
@@ -33,19 +33,21 @@ def methods():
     attacked = {"attacks": attacks, "attack_params": learned}
     relabel = {"num_classes": K}
     return {
-        "gradient_ascent": ju.methods.gradient_ascent(NET, SGD),
-        "explicitly": ju.methods.gradient_ascent(NET, SGD, model_state="sequential"),
-        "random_label": ju.methods.random_label(NET, SGD, **relabel),
-        "scrub": ju.methods.scrub(NET, SGD, **teacher),
+        "gradient_ascent": ju.methods.gradient_ascent(NET, SGD, **told),
+        "explicitly": ju.methods.gradient_ascent(
+            NET, SGD, model_state="sequential", **told
+        ),
+        "random_label": ju.methods.random_label(NET, SGD, **relabel, **told),
+        "scrub": ju.methods.scrub(NET, SGD, **teacher, **told),
         "boundary_shrink": ju.methods.boundary_shrink(
-            NET, SGD, labels=jnp.zeros(99, int)
+            NET, SGD, labels=jnp.zeros(99, int), **told
         ),
         "boundary_expand": ju.methods.boundary_expand(
-            NET, NET, SGD, head_optimizer=SGD, num_classes=K, width=K
+            NET, NET, SGD, head_optimizer=SGD, num_classes=K, width=K, **told
         ),
-        "sfron": ju.methods.sfron(NET, SGD, mask=mask, steps=9),
+        "sfron": ju.methods.sfron(NET, SGD, mask=mask, steps=9, **told),
         "ltu": ju.methods.ltu(
-            NET, SGD, queries=2, model_state="sequential", **relabel, **attacked
+            NET, SGD, queries=2, model_state="sequential", **relabel, **attacked, **told
         ),
     }
 
@@ -107,6 +109,37 @@ def test_they_are_taken_where_asked_and_shared_passes_count_together():
     step = ju.UnlearnBatch(one_of(1), MANY)
     state, _ = merged.step(merged.init(PARAMS, STATE), step, KEY)
     assert np.abs(state.model_state["mean"]).max() > 0
+
+
+TAKEN = methods(fewest=0)
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_every_method_takes_them_where_asked(name):
+    reads = name in ("sfron", "ltu")
+    step = ju.UnlearnBatch(one_of(2), batch(1, 2) if reads else None)
+    alg = TAKEN[name]
+    state, _ = jax.jit(alg.step)(alg.init(PARAMS, STATE), step, KEY)  # nor told
+    assert np.abs(state.model_state["mean"]).max() > 0
+
+
+def test_padding_without_ids_is_not_counted_by_ltu():
+    few = batch(0, 6, mask=np.arange(6) < 2)._replace(index=None)
+    many = few._replace(mask=jnp.ones(6, bool))
+    alg = ju.methods.meta_unlearn(
+        NET,
+        SGD,
+        relabel=ju.objectives.ascent(NET),
+        remember=ju.objectives.descent(NET),
+        audits=[ju.objectives.ascent(NET)._replace(train=False)] * 2,
+        queries=1,
+        model_state="sequential",
+    )
+    start, step = alg.init(PARAMS, STATE), jax.jit(alg.step)
+    for forget, retain in ((few, few), (many, few), (few, many)):
+        state, _ = step(start, ju.UnlearnBatch(forget, retain), KEY)
+        moved = float(np.abs(state.model_state["mean"] - STATE["mean"]).max())
+        assert (moved > 0) == (forget is many or retain is many)
 
 
 @pytest.mark.parametrize("ids", [True, False])
