@@ -356,6 +356,11 @@ def read_models(
                 f"that was; use `jax-unlearn train --retrain --original {original} "
                 f"--forget {forget}` with the options of the data"
             )
+        if less := np.setdiff1d(request.retain, stored.ids).size:
+            print(
+                f"{path} was trained without {less} samples more than the request "
+                "names: it is the Retrain of a larger request"
+            )
     rows = dict(zip((RETRAIN, NULL), retrains, strict=False)) | {ORIGINAL: base}
     rows |= {key: read(path) for key, path in unlearned.items()}
     labels = LABELS | {key: path.name for key, path in unlearned.items()}

@@ -21,6 +21,7 @@ __all__ = ["Choice", "read"]
 # names of columns that say who a row is of, not what he is like
 KEYS = re.compile(r"(?:.*[\s_.-])?(?:id|uuid|guid|key)|index|row|unnamed.*|", re.I)
 CAMEL = re.compile(r".*[a-z](?:Id|ID|Key)")
+NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*", re.I)
 CATEGORIES = (20, 1000)  # so many are always taken, and so many at most
 Column = NDArray[Any]
 
@@ -339,6 +340,12 @@ def _one_hot(
     least, most = CATEGORIES
     limit = min(max(least, len(texts[0]) // 10), most)
     if len(found) > limit:
+        strange = [text for text in found if not NUMBER.fullmatch(text)]
+        if 2 * len(strange) < len(found):
+            raise InputError(
+                f"{name}: column {place!r} has {listed(strange)} among its numbers; "
+                f"leave such cells empty, or give exclude={[place]}"
+            )
         raise InputError(
             f"{name}: column {place!r} has {len(found)} different texts, over the "
             f"{limit} that are read as categories; give exclude={[place]}"

@@ -84,7 +84,7 @@ def test_retrain_as_the_original_was_trained(made, tmp_path):
     assert retrained.unseen.tolist() == unseen.tolist()
 
 
-def test_lists_and_classes_are_left_out_together(made, tmp_path):
+def test_lists_and_classes_are_left_out_together(made, tmp_path, capsys):
     folder, data = made
     labels = np.load(folder / "data.npz")["y_train"]
     (tmp_path / "ids.txt").write_text("0\n1\n")
@@ -94,6 +94,10 @@ def test_lists_and_classes_are_left_out_together(made, tmp_path):
     assert not np.isin(ids, [0, 1]).any()
     assert 2 not in labels[ids]
     assert len(ids) > 50
+    told = ["--original", folder / "original", "--retrained", tmp_path / "out"]
+    told += ["--unlearned", folder / "original", "--forget", "2"]
+    run("audit", *data, *told, "--out", tmp_path / "audit.json")
+    assert "it is the Retrain of a larger request" in capsys.readouterr().out
 
 
 def test_samples_of_a_key_that_were_held_out_are_left_alone(made, tmp_path):

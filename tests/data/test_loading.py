@@ -442,12 +442,15 @@ def test_missing_labels_are_refused(tmp_path):
     [
         ("2020-01-0{}", "is of dates, neither numbers nor text; give exclude="),
         ("name{}", "different texts, over the 20 .* give exclude="),
+        ("{}.5", "has \\? among its numbers; leave such cells empty, or give exclude="),
     ],
 )
 def test_columns_that_are_no_inputs_and_the_remedy(tmp_path, column, words):
     lines = [f"{n},{column.format(n)},{n % 2}" for n in range(1, 10)]
     if "name" in column:
         lines = [f"{n},{column.format(n)},{n % 2}" for n in range(60)]
+    if "5" in column:
+        lines = [f"{n},{'?' if n == 7 else n + 0.5},{n % 2}" for n in range(60)]
     path = tmp_path / "a.csv"
     path.write_text("\n".join(["age,other,y", *lines]))
     with pytest.raises(InputError, match=words) as caught:
