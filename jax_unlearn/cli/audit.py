@@ -85,16 +85,23 @@ class Models(NamedTuple):
         return beside_retrains(*given, models, again, seed=seed)
 
     def advice(
-        self, found: Any, original: Path, forget: str, source: Source, *paths: Any
+        self,
+        found: Any,
+        original: Path,
+        forget: str,
+        source: Source,
+        out: Path,
+        null: Path | None,
     ) -> list[str]:
         """Return what the audit says and what to do next."""
         if isinstance(found, audits.Audit):
-            return advice.judged(found, self.labels, self.again)
+            page = f"`jax-unlearn report --results {out}` writes"
+            return advice.judged(found, self.labels, self.again, page)
         again = [stored for k, stored in self.rows.items() if k in (RETRAIN, NULL)]
         pairs = zip(self.again, again, strict=True)
         retrained = [advice.Known(path, stored.record) for path, stored in pairs]
         base = advice.Known(original, self.rows[ORIGINAL].record)
-        return advice.missing(retrained, base, forget, source.told(), *paths)
+        return advice.missing(retrained, base, forget, source.told(), out, null)
 
 
 def audit(
@@ -186,7 +193,10 @@ def audit(
         return models.advice(found, original, forget, source, out, null)
 
     how = {"probes": probes, "seed": seed, "overwrite": overwrite}
-    return audited(models, out, advise, **how)
+    results = audited(models, out, advise, **how)
+    for line in results["advice"]:
+        consoles.say(consoles.open_console(), line)
+    return results
 
 
 def audited(
@@ -219,7 +229,7 @@ def audited(
         found["audit"] = audits.to_record(beside)
     else:
         found["unseen"] = beside
-    found["advice"] = advised = advise(beside)
+    found["advice"] = advise(beside)
     results = {**head(told, dataset), **asked_options(), **found}
     write_atomic(out, to_json(results), overwrite=overwrite)
     consoles.print_results(console, results)
@@ -229,8 +239,6 @@ def audited(
         consoles.print_audit(console, beside, models.labels)
     else:
         consoles.print_unseen(console, results)
-    for line in advised:
-        consoles.say(console, line)
     print(f"wrote {out}")
     return {"out": str(out), **results}
 
@@ -242,7 +250,7 @@ def audit_images(
     original: Path,
     forget: str,
     unlearned: tuple[Path, ...] = (),
-    retrained: Path | None = None,
+    retrained: tuple[Path, ...] = (),
     null: Path | None = None,
     per_class: int = 50,
     inception: Path | None = None,
@@ -265,8 +273,9 @@ def audit_images(
       original: checkpoint of the original model.
       forget: class (name or number) that was to be forgotten.
       unlearned: checkpoints after unlearning.
-      retrained: of a model trained without the class: the target.
-      null: of another such model, with another seed.
+      retrained: of models trained without the class, each from another seed: the first
+        is the target, the second the null; of more nothing is drawn.
+      null: the second, by its name.
       per_class: images of each class.
       inception: weights of the standard FID's network (the file of pytorch-fid, or its
         arrays as .npz): FID of the other classes is told too. It is biased upwards
@@ -289,8 +298,7 @@ def audit_images(
             raise InputError(f"unlearned={path}: the name {path.name!r} is taken")
         paths[path.name] = path
     judging = Judging(judge, sampling, per_class, per_class)
-    again = () if retrained is None else (retrained,)
-    models = read_models(source, original, forget, paths, again, null)
+    models = read_models(source, original, forget, paths, retrained, null)
     dataset = models.subject.dataset
     if models.named.concept is not None and forget not in dataset.class_names:
         raise InputError(
@@ -317,11 +325,16 @@ def audit_images(
         "inception": inception and {"file": inception.name, "sha256": weights},
         "methods": {k: r["unlearning"] for k, r in own if "unlearning" in r},
     }
-    text = to_json({**head(plan, dataset), **asked_options(), **table.summary()})
+    found = table.summary()
+    asked_for = forgotten, original, forget
+    found["advice"] = advice.pictured(found["rows"], *asked_for)
+    text = to_json({**head(plan, dataset), **asked_options(), **found})
     write_atomic(out, text, overwrite=overwrite)
     results = json.loads(text)
     reports.write(results, page, overwrite=overwrite)
     consoles.print_generation(console, results)
+    for line in found["advice"]:
+        consoles.say(console, line)
     consoles.say(console, f"report: {page}")
     return {"out": str(out), **results}
 

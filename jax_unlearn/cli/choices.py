@@ -94,23 +94,29 @@ def one_line_choices() -> tyro.constructors.ConstructorRegistry:
     @registry.primitive_rule
     def optional(info: Any) -> Any:
         kinds = [kind for kind in get_args(info.type) if kind is not type(None)]
-        if len(kinds) + 1 != len(get_args(info.type)) or kinds[:1] not in _PLAIN:
+        if len(kinds) != 1 or len(get_args(info.type)) != 2:
             return None
-        (kind,) = kinds
+        kind = get_args(kinds[0])[0] if get_origin(kinds[0]) is Annotated else kinds[0]
+        several = get_args(kind)[1:] == (...,)
+        one = get_args(kind)[0] if several else kind
+        if one not in (str, int, float, Path):
+            return None
+        name = one.__name__.upper()
+
+        def read(words: list[str]) -> Any:
+            if words == ["None"]:
+                return None
+            return tuple(map(one, words)) if several else one(words[0])
+
         return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar=kind.__name__.upper(),
-            instance_from_str=lambda words: (
-                None if words[0] == "None" else kind(words[0])
-            ),
-            is_instance=lambda value: value is None or isinstance(value, kind),
+            nargs="*" if several else 1,
+            metavar=f"[{name} [{name} ...]]" if several else name,
+            instance_from_str=read,
+            is_instance=lambda v: v is None or isinstance(v, get_origin(kind) or kind),
             str_from_instance=lambda value: [str(value)],
         )
 
     return registry
-
-
-_PLAIN = ([str], [int], [float], [Path])
 
 
 class Form(NamedTuple):

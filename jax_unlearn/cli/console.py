@@ -249,19 +249,27 @@ def print_probes(console: Console, results: dict[str, Any]) -> None:
     _print_blocks(console, Table(heads, rows, [*results["probes"]]))
 
 
+_FIGURES = (
+    "UA: share of the forget samples got wrong; RA, TA: accuracy on retain and test "
+    "samples; MIA: share of the forget samples that an attack takes for unseen; RTE: "
+    "running time."
+)
+
+
 def print_legend(console: Console, results: Mapping[str, Any]) -> None:
     """Say how to read the table; signs where there are any."""
     rows = results["rows"]
     if "retrain" not in rows:
         console.print(
-            "There is no target: give --retrained to see how far each model is from a "
-            "retrained one."
+            f"{_FIGURES} There is no target: give --retrained to see how far each "
+            "model is from a retrained one.",
+            style="dim",
         )
         return
     marks = {cell.mark for row in main_table(results).rows for cell in row}
     signs = _signs(marks, " what another seed of Retrain does (null)")
     console.print(
-        "UA, RA, TA and MIA have Retrain's value as their target: Δ is the distance "
+        f"{_FIGURES} They have Retrain's value as their target: Δ is the distance "
         f"from it{signs and f', {signs}'}. Avg. Gap and |p − p*| are 0, ToW is 1, for "
         "Retrain itself.",
         style="dim",

@@ -1,6 +1,7 @@
 """The command for the whole job: a request comes in, a model to serve goes out."""
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from jax_unlearn.lab import advice, service, store
 from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.modalities.classification.networks import Training
 from jax_unlearn.lab.modalities.diffusion.settings import Sampling
-from jax_unlearn.lab.results import RETRAIN, to_json
+from jax_unlearn.lab.results import to_json
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Trainer
 
@@ -36,6 +37,7 @@ class Job(NamedTuple):
     checkpoint: Path
     request: str
     out: Path
+    place: Path  # where the folder is made: itself, or beside the one it replaces
     models: audits.Models
     origin: Origin | None
     seed: int
@@ -45,7 +47,7 @@ class Job(NamedTuple):
     def making(self, name: str, seed: int) -> Making:
         """Return how one of its checkpoints is made."""
         told = {"resume": self.resume, "save_every": self.save_every}
-        return Making(self.out / name, seed=seed, **told)
+        return Making(self.place / name, seed=seed, **told)
 
 
 def forget(
@@ -60,6 +62,7 @@ def forget(
     per_class: int = 50,
     seed: int = 0,
     resume: bool = False,
+    overwrite: bool = False,
     save_every: float = store.SECONDS,
 ) -> dict[str, Any]:
     """Serve a request whole: unlearn, audit, report; say what to do with the model.
@@ -86,11 +89,13 @@ def forget(
       per_class: images drawn of each class, of diffusion models.
       seed: of random labels, order and noise.
       resume: go on where the same command was killed, or with more Retrains.
+      overwrite: replace the folder that stands there, once the new one is whole.
       save_every: least seconds between two saves to go on from; 0 saves every step.
     """
     check_seed(seed)
     _validate.at_least("with_retrain", with_retrain, 0, "try 3")
-    _check_out(out, resume=resume)
+    reads = (checkpoint, *retrained)
+    place = _place(out, reads, resume=resume, overwrite=overwrite)
     source = source.like(checkpoint)
     models = audits.read_models(source, checkpoint, request, {}, retrained)
     stored = models.base
@@ -105,13 +110,13 @@ def forget(
             f"--original {checkpoint} --forget {request}` and give them as --retrained"
         )
     made_here = (models, origin, seed, resume, save_every)
-    job = Job(source, setting, checkpoint, request, out, *made_here)
-    fresh = not out.exists()
+    job = Job(source, setting, checkpoint, request, out, place, *made_here)
+    fresh = not place.exists()
     try:
         return _served(job, retrained, with_retrain, per_class)
     except BaseException:  # of what was refused nothing stays
-        if fresh and out.is_dir() and not any(out.iterdir()):
-            out.rmdir()
+        if fresh and place.is_dir() and not any(place.iterdir()):
+            place.rmdir()
         raise
 
 
@@ -130,7 +135,7 @@ def _served(
         "retrained": [identity(path) for path in retrained],
         "retrain_seeds": seeds,
     }
-    record = out / RECORD
+    record = job.place / RECORD
     if record.exists():
         before = read_json(record)
         if store.same(before if isinstance(before, dict) else {}, told):
@@ -154,6 +159,8 @@ def _served(
     if results is None:
         del whole["files"]["audit"], whole["files"]["report"]
     write_atomic(record, to_json(whole), overwrite=True)
+    if job.place != out:
+        store.replace_folder(out, job.place)
     say(console, f"wrote {out}: {', '.join(whole['files'].values())}, {RECORD}")
     say(console, said)
     return {"out": str(out), **whole, **({"results": results} if results else {})}
@@ -161,7 +168,7 @@ def _served(
 
 def _retrain(job: Job, number: int, seed: int) -> Path:
     """Train on what the request leaves, as the original was; return the checkpoint."""
-    models, path = job.models, job.out / f"retrained-{number}"
+    models, path = job.models, job.place / f"retrained-{number}"
     assert job.origin is not None
     training, request = job.origin.training, models.request
     told = {
@@ -188,30 +195,33 @@ def _audited(
     job: Job, retrained: Sequence[Path], per_class: int
 ) -> dict[str, Any] | None:
     """Audit the model and write the report; None where nothing can be audited."""
-    out = job.out / AUDIT
+    out = job.place / AUDIT
     if job.models.base.modality.name != "diffusion":
-        asked = job.source, job.checkpoint, job.request, {KEY: job.out / MODEL}
+        asked = job.source, job.checkpoint, job.request, {KEY: job.place / MODEL}
         models = audits.read_models(*asked, retrained)
+        again = [
+            job.out / path.name if path.parent == job.place else path
+            for path in models.again
+        ]
 
         def advise(found: Any) -> list[str]:
             if not isinstance(found, Audit):  # the conclusion says it
                 return []
-            return advice.judged(found, models.labels, models.again)
+            return advice.judged(found, models.labels, again, f"{job.out / REPORT} is")
 
         how = {"seed": job.seed, "overwrite": True}
         results = audits.audited(models, out, advise, **how)
-        commands.report(out, job.out / REPORT, overwrite=True)
+        commands.report(out, job.place / REPORT, overwrite=True)
         return results
     classes = job.models.subject.dataset.class_names
     if job.models.named.concept is not None and job.request not in classes:
         return None  # the audit's classifier knows no other words
-    target, null = (*retrained, None, None)[:2]
     judged = {"judge": Training(), "sampling": Sampling(), "per_class": per_class}
     given = {"original": job.checkpoint, "forget": job.request, "out": out}
-    given |= {"unlearned": (job.out / MODEL,), "retrained": target, "null": null}
+    given |= {"unlearned": (job.place / MODEL,), "retrained": tuple(retrained)}
     given |= {"source": job.source, "seed": job.seed, "overwrite": True}
     results = audits.audit_images(**judged, **given)
-    os.replace(out.with_suffix(".html"), job.out / REPORT)
+    os.replace(out.with_suffix(".html"), job.place / REPORT)
     return results
 
 
@@ -223,19 +233,6 @@ def _conclusion(job: Job, results: dict[str, Any] | None, retrains: int) -> str:
             f"No classifier knows the word {job.request!r}: look at images of "
             f"`jax-unlearn sample --checkpoint {model} --prompts ...` before it serves."
         )
-    if job.models.base.modality.name == "diffusion":
-        rows = results["rows"]
-        shares = {key: row["ua"]["mean"] for key, row in rows.items()}
-        beside = (
-            f"a Retrain's {shares[RETRAIN]:.0f} %"
-            if RETRAIN in shares
-            else "that of the class's true absence is not known without --retrained"
-        )
-        return (
-            f"Asked for {job.request!r}, {shares[MODEL]:.0f} % of the images of "
-            f"{model} are not recognised as it (before {shares['original']:.0f} %; "
-            f"{beside}): look at the grids in the report before it serves."
-        )
     if results["advice"]:
         return " ".join(results["advice"])
     seconds = sum((job.models.base.record.get("seconds") or {}).values()) or None
@@ -243,12 +240,29 @@ def _conclusion(job: Job, results: dict[str, Any] | None, retrains: int) -> str:
     return service.conclusion(results, KEY, str(model), **told)
 
 
-def _check_out(out: Path, *, resume: bool) -> None:
-    """Refuse before the work a folder that could not be made, or is another's."""
+def _place(out: Path, reads: Sequence[Path], *, resume: bool, overwrite: bool) -> Path:
+    """Return where the folder is made; refuse before the work one that is not ours."""
     check_writable(out / RECORD)
+    place = out.with_name(f"{out.name}.new")
+    if overwrite and not resume:
+        shutil.rmtree(place, ignore_errors=True)
     if not out.exists():
-        return
-    if not out.is_dir() or not resume:
+        return out
+    if not overwrite and not (out.is_dir() and resume):
         raise InputError(
-            f"out={out} exists; give --resume to go on with it, or another --out"
+            f"out={out} exists; give --resume to go on with it, --overwrite to replace "
+            "it, or another --out"
         )
+    if not overwrite:
+        return out
+    if not (out / MODEL / RECORD).is_file():
+        raise InputError(
+            f"out={out} was not made by `forget` (it holds no {MODEL}/{RECORD}): it is "
+            "not overwritten; choose another --out"
+        )
+    for path in reads:
+        if out.resolve() in path.resolve().parents:
+            raise InputError(
+                f"out={out} holds {path}, which is read; choose another --out"
+            )
+    return place

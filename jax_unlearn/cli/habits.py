@@ -34,6 +34,11 @@ class Habits:
 _RUNNING = ("out", "overwrite", "resume", "save-every", "log", "config", "json")
 """Options that say how a run goes, not what it makes."""
 
+_HINT = tyro.conf.arg(  # defaults that only say that an option is not given
+    help_behavior_hint=lambda text: (
+        "" if text in ("None", "False", "", "''") else f"(default: {text})"
+    )
+)
 _ASKED: ContextVar[dict[str, Any] | None] = ContextVar("asked", default=None)
 
 
@@ -53,7 +58,7 @@ def asked_words(*without: str) -> list[str]:
 def with_habits(name: str, command: Callable[..., Any]) -> Callable[..., None]:
     """Return a command that is told the habits too, and keeps them from the other."""
     signature = inspect.signature(command)
-    kinds = get_type_hints(command, include_extras=True)
+    kinds = _hinted(get_type_hints(command, include_extras=True))
 
     @functools.wraps(command)
     def run(habits: Habits, **given: Any) -> None:
@@ -84,7 +89,7 @@ def with_habits(name: str, command: Callable[..., Any]) -> Callable[..., None]:
         "habits",
         inspect.Parameter.KEYWORD_ONLY,
         default=Habits(),
-        annotation=Annotated[Habits, tyro.conf.arg(name="")],
+        annotation=_hinted({"": Annotated[Habits, tyro.conf.arg(name="")]})[""],
     )
     every = [*signature.parameters.values(), own]
     run.__signature__ = signature.replace(parameters=every)  # type: ignore
@@ -101,6 +106,19 @@ def _unbroken(text: str) -> str:
     'One two.\n\nArgs:\n  a: three .npz'
     """
     return re.sub(r"(?<=\S)\n(?:(?=\S)| {4,})", " ", inspect.cleandoc(text))
+
+
+def _hinted(kinds: dict[str, Any]) -> dict[str, Any]:
+    """Return types of options, those inside dataclasses too, that `--help` explains."""
+    made = {}
+    for name, kind in kinds.items():
+        plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+        if dataclasses.is_dataclass(plain):
+            plain.__annotations__ = _hinted(get_type_hints(plain, include_extras=True))
+        elif _HINT not in getattr(kind, "__metadata__", ()):
+            kind = Annotated[kind, _HINT]
+        made[name] = kind
+    return made
 
 
 def option_names(command: Callable[..., Any]) -> set[str]:

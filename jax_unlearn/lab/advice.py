@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from jax_unlearn.audit import Audit
 from jax_unlearn.audit.evidence import FEWEST
+from jax_unlearn.lab.results import LABELS, ORIGINAL, RETRAIN
 
 NAMED = 4  # figures that a sentence lists
 
@@ -60,9 +61,12 @@ def missing(
 
 
 def judged(
-    found: Audit, labels: Mapping[str, str], retrained: Sequence[Path]
+    found: Audit, labels: Mapping[str, str], retrained: Sequence[Path], page: str
 ) -> list[str]:
-    """Return what the verdicts on each model say, and what one may do about it."""
+    """Return what the verdicts on each model say, and what one may do about it.
+
+    `page` says where the page to show is, or what writes it.
+    """
     told = []
     for key, figures in found.figures.items():
         names = [found.cards[k].label for k, f in figures.items() if f.verdict]
@@ -80,7 +84,7 @@ def judged(
                 f"{labels[key]}: {found.retrained} Retrains do not tell it from "
                 f"another Retrain, in any of {len(names)} figures. That is no proof: "
                 "other attacks or more Retrains may. If these figures are what you "
-                "have to show, serve it; `jax-unlearn report` writes the page to show."
+                f"have to show, serve it; {page} the page to show."
             )
         if not outside:
             continue
@@ -104,6 +108,37 @@ def judged(
             f"{found.retrained} Retrains either: this audit sees too little to say "
             "that anything was forgotten. Audit with more Retrains."
         )
+    return told
+
+
+def pictured(
+    rows: Mapping[str, Any], forgotten: str, original: Path, request: str
+) -> list[str]:
+    """Return what drawn images say of each model; no verdict, for want of a test."""
+    told, known = [], RETRAIN in rows
+    share = {key: row["ua"]["mean"] for key, row in rows.items()}
+    others = {key: row["retained_accuracy"]["mean"] for key, row in rows.items()}
+    for key in [key for key in rows if key not in LABELS]:
+        told.append(
+            f"Asked for {forgotten!r}, {share[key]:.0f} % of the images of {key} are "
+            f"not recognised as it (before {share[ORIGINAL]:.0f} %"
+            + (f"; a Retrain's {share[RETRAIN]:.0f} %" if known else "")
+            + f"); of the other classes {others[key]:.0f} % are recognised (before "
+            + f"{others[ORIGINAL]:.0f} %"
+            + (f"; a Retrain's {others[RETRAIN]:.0f} %" if known else "")
+            + ")."
+        )
+    if not known:
+        train = ["jax-unlearn", "train", "--original", str(original), "--retrain"]
+        told.append(
+            "What a model draws that never saw the class is not known without "
+            f"--retrained: `{shlex.join([*train, '--forget', request])}`, with --data "
+            "and --out, makes one."
+        )
+    told.append(
+        "No verdict: shares of drawn images are not tested. Look at the grids in the "
+        "report before a model serves."
+    )
     return told
 
 

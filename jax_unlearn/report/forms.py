@@ -297,6 +297,7 @@ class GenerationResults(Struct, frozen=True):
     environment: Machine
     rows: Annotated[dict[str, GenerationRow], Meta(min_length=1)]
     runs: Annotated[tuple[GenerationRun, ...], Meta(min_length=1)]
+    advice: tuple[str, ...] = ()
 
     def __post_init__(self):
         check_complete(self, floor=("frechet",))

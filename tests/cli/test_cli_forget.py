@@ -90,6 +90,29 @@ def test_a_request_is_served_and_goes_on(made, tmp_path, capsys):
     assert not np.isin(left, [*FORGET, *range(5, 10)]).any()
 
 
+def test_a_folder_is_replaced_once_the_new_one_is_whole(made, tmp_path, capsys):
+    folder, words = made
+    words = [*words, "--out", tmp_path / "served"]
+    run("forget", "finetune", *words, "--epochs", "1")
+    before = record(tmp_path / "served")
+    again = ["forget", "finetune", *words, "--overwrite"]
+    assert "lower the learning rate" in refused(
+        capsys, [*again, "--learning-rate", "1e30"]
+    )
+    assert record(tmp_path / "served") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["served"]
+    run(*again, "--epochs", "2", "--with-retrain", "3")
+    told = record(tmp_path / "served")
+    assert told["unlearning"]["epochs"] == 2
+    assert ".new" not in json.dumps(told)
+    assert ".new" not in (tmp_path / "served" / "audit.json").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["served"]
+    read = ["--retrained", tmp_path / "served" / "retrained-1"]
+    assert "which is read" in refused(capsys, [*again, *read])
+    other = [*again[:-3], "--out", folder / "original", "--overwrite"]
+    assert "was not made by `forget`" in refused(capsys, other)
+
+
 def test_a_killed_job_goes_on_bit_for_bit(made, tmp_path, monkeypatch):
     _, words = made
     words = [*words, "--method", "finetune", "--epochs", "2", "--save-every", "0"]

@@ -234,8 +234,10 @@ def test_the_same_commands_serve_diffusion_models(made, capsys, monkeypatch):
         + ["--forget", "1", "--network", "mlp", "--width", "8", "--epochs", "1"]
         + ["--per-class", "2", *DRAWN, "--out", "two.json"]
     )
-    rows = json.loads((made / "two.json").read_text())["rows"]
-    assert set(rows) == {"original", "next"}
+    found = json.loads((made / "two.json").read_text())
+    assert set(found["rows"]) == {"original", "next"}
+    assert "are not recognised as it (before" in found["advice"][0]
+    assert "--original same --retrain --forget 1" in found["advice"][1]
 
 
 def test_a_chain_of_classes_on_a_diffusion_model(made, capsys, monkeypatch):
@@ -279,7 +281,10 @@ def test_a_class_is_forgotten_by_the_command_for_the_whole_job(
     monkeypatch.setattr(forget, "Sampling", few)
     words = ["forget", "--data", made / "data.npz", "--request", "1", "--steps", "2"]
     words += ["--checkpoint", made / "original", "--batch-size", "8"]
-    words += ["--retrained", made / "retrained", "--per-class", "8"]
+    words += ["--retrained", made / "retrained", made / "again", "--per-class", "8"]
+    again = ["--original", made / "original", "--retrain", "--forget", "1"]
+    again += ["--data", made / "data.npz", "--seed", "2", "--out", made / "again"]
+    main(["train", *map(str, again)])
     generate(*words, "--out", tmp_path / "served")
     files = {path.name for path in (tmp_path / "served").iterdir()}
     assert files == {"unlearned", "audit.json", "report.html", "record.json"}
@@ -287,4 +292,8 @@ def test_a_class_is_forgotten_by_the_command_for_the_whole_job(
     assert record["unlearning"]["method"] == "random_label"
     assert record["conclusion"].startswith("Asked for '1', ")
     assert "a Retrain's" in record["conclusion"]
+    assert "No verdict: shares of drawn images are not tested" in record["conclusion"]
+    rows = json.loads((tmp_path / "served" / "audit.json").read_text())["rows"]
+    assert list(rows) == ["retrain", "null", "original", "unlearned"]
+    assert "What to do next" in (tmp_path / "served" / "report.html").read_text()
     assert capsys.readouterr().out.rstrip().endswith(record["conclusion"])
