@@ -30,9 +30,8 @@ from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import kind_of
 
 UNLEARNS = ("unlearn", "forget", "chain", "tune")  # commands that take a method
-
 # commands that read models, whose network's file may have moved or changed since
-NETWORKED = (*UNLEARNS, "audit", "ensemble", "export", "forget")
+NETWORKED = (*UNLEARNS, "audit", "ensemble", "export")
 
 GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "step": (
@@ -93,10 +92,10 @@ def one_line_choices() -> tyro.constructors.ConstructorRegistry:
 
     @registry.primitive_rule
     def optional(info: Any) -> Any:
-        kinds = [kind for kind in get_args(info.type) if kind is not type(None)]
-        if len(kinds) != 1 or len(get_args(info.type)) != 2:
+        kind, *none = get_args(info.type) or (None,)
+        if none != [type(None)]:
             return None
-        kind = get_args(kinds[0])[0] if get_origin(kinds[0]) is Annotated else kinds[0]
+        kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
         several = get_args(kind)[1:] == (...,)
         one = get_args(kind)[0] if several else kind
         if one not in (str, int, float, Path):
@@ -104,15 +103,14 @@ def one_line_choices() -> tyro.constructors.ConstructorRegistry:
         name = one.__name__.upper()
 
         def read(words: list[str]) -> Any:
-            if words == ["None"]:
-                return None
-            return tuple(map(one, words)) if several else one(words[0])
+            values = None if words == ["None"] else tuple(map(one, words))
+            return values if several or values is None else values[0]
 
         return tyro.constructors.PrimitiveConstructorSpec(
             nargs="*" if several else 1,
             metavar=f"[{name} [{name} ...]]" if several else name,
             instance_from_str=read,
-            is_instance=lambda v: v is None or isinstance(v, get_origin(kind) or kind),
+            is_instance=lambda v: v is None or isinstance(v, tuple if several else one),
             str_from_instance=lambda value: [str(value)],
         )
 
