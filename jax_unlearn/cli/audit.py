@@ -85,23 +85,17 @@ class Models(NamedTuple):
         return beside_retrains(*given, models, again, seed=seed)
 
     def advice(
-        self,
-        found: Any,
-        original: Path,
-        forget: str,
-        source: Source,
-        out: Path,
-        null: Path | None,
+        self, found: Any, original: Path, forget: str, source: Source, *paths: Any
     ) -> list[str]:
         """Return what the audit says and what to do next."""
         if isinstance(found, audits.Audit):
-            page = f"`jax-unlearn report --results {out}` writes"
+            page = f"`jax-unlearn report --results {paths[0]}` writes"
             return advice.judged(found, self.labels, self.again, page)
         again = [stored for k, stored in self.rows.items() if k in (RETRAIN, NULL)]
         pairs = zip(self.again, again, strict=True)
         retrained = [advice.Known(path, stored.record) for path, stored in pairs]
         base = advice.Known(original, self.rows[ORIGINAL].record)
-        return advice.missing(retrained, base, forget, source.told(), out, null)
+        return advice.missing(retrained, base, forget, source.told(), *paths)
 
 
 def audit(

@@ -21,6 +21,7 @@ from jax_unlearn.lab import advice, service, store
 from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.modalities.classification.networks import Training
 from jax_unlearn.lab.modalities.diffusion.settings import Sampling
+from jax_unlearn.lab.requests import class_id
 from jax_unlearn.lab.results import to_json
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Trainer
@@ -214,8 +215,10 @@ def _audited(
         commands.report(out, job.place / REPORT, overwrite=True)
         return results
     classes = job.models.subject.dataset.class_names
-    if job.models.named.concept is not None and job.request not in classes:
-        return None  # the audit's classifier knows no other words
+    try:
+        class_id(job.request, classes)
+    except InputError:
+        return None  # the audit's classifier knows no other words, and no samples
     judged = {"judge": Training(), "sampling": Sampling(), "per_class": per_class}
     given = {"original": job.checkpoint, "forget": job.request, "out": out}
     given |= {"unlearned": (job.place / MODEL,), "retrained": tuple(retrained)}
@@ -230,13 +233,13 @@ def _conclusion(job: Job, results: dict[str, Any] | None, retrains: int) -> str:
     model = job.out / MODEL
     if results is None:
         return (
-            f"No classifier knows the word {job.request!r}: look at images of "
-            f"`jax-unlearn sample --checkpoint {model} --prompts ...` before it serves."
+            f"No classifier knows {job.request!r}, which is no class: look at images "
+            f"of `jax-unlearn sample --checkpoint {model}` before it serves."
         )
     if results["advice"]:
         return " ".join(results["advice"])
     seconds = sum((job.models.base.record.get("seconds") or {}).values()) or None
-    told = {"retrains": retrains, "seconds": seconds}
+    told = {"retrains": retrains, "seconds": seconds, "known": job.origin is not None}
     return service.conclusion(results, KEY, str(model), **told)
 
 

@@ -146,6 +146,7 @@ def conclusion(
     *,
     retrains: int,
     seconds: float | None = None,
+    known: bool = True,
 ) -> str:
     """Return what a person can do with a model that was audited beside few Retrains.
 
@@ -156,6 +157,7 @@ def conclusion(
       model: where it stands.
       retrains: how many the audit had.
       seconds: that one more took, if that is known.
+      known: whether the original's record says how it was trained.
     """
     found = results["unseen"]
     stand, said = stands(found, key), f"The model {said_beside(found, key)}."
@@ -170,12 +172,14 @@ def conclusion(
     elif stand == "over":
         then = (
             "It forgot too much, which gives them away: do not serve it; give a "
-            "smaller --budget or learning rate, another --method, or retrain."
+            f"smaller {'--budget' if known else 'number of epochs'} or learning rate, "
+            "another --method, or retrain."
         )
     elif stand == "remembered":
         then = (
-            "It has not forgotten them: do not serve it; give a larger --budget, "
-            "another --method, or retrain."
+            "It has not forgotten them: do not serve it; give a larger "
+            f"{'--budget' if known else 'learning rate, more epochs'}, another "
+            "--method, or retrain."
         )
     else:
         then = f"Nothing can be compared with them: look at {model} before it serves."
@@ -185,7 +189,10 @@ def conclusion(
     missing = FEWEST - retrains
     each = "" if seconds is None else f", about {lasting(missing * seconds)}"
     have = f"{retrains or 'no'} Retrain{'' if retrains == 1 else 's'}"
+    how = f"--with-retrain {FEWEST} --resume"
+    if not known:
+        how = "`train --retrain`, told how the original was trained; --retrained"
     return (
         f"{said} {then} With {have} this is no comparison with retraining: {missing} "
-        f"more make one (--with-retrain {FEWEST} --resume{each})."
+        f"more make one ({how}{each})."
     )

@@ -211,4 +211,8 @@ def test_an_original_without_a_record_of_its_training(made, tmp_path, capsys):
     line = refused(capsys, ["forget", *words, *out, "--budget", ".5"])
     assert "give --epochs or --steps" in line
     run("forget", *words, *out)
-    assert record(tmp_path / "served")["unlearning"]["method"] == "scrub"
+    told = record(tmp_path / "served")
+    assert told["unlearning"]["method"] == "scrub"
+    assert "--with-retrain" not in told["conclusion"]  # which is refused
+    assert "--budget" not in told["conclusion"]
+    assert "`train --retrain`" in told["conclusion"]
