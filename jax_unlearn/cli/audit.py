@@ -320,8 +320,7 @@ def audit_images(
         "methods": {k: r["unlearning"] for k, r in own if "unlearning" in r},
     }
     found = table.summary()
-    asked_for = forgotten, original, forget
-    found["advice"] = advice.pictured(found["rows"], *asked_for)
+    found["advice"] = advice.pictured(found["rows"], forgotten, original, forget)
     text = to_json({**head(plan, dataset), **asked_options(), **found})
     write_atomic(out, text, overwrite=overwrite)
     results = json.loads(text)
