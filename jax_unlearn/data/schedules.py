@@ -105,6 +105,8 @@ def combined(
 
     sets = [i for i in (forget_ids, retain_ids) if not isinstance(i, Passes | None)]
     flat = np.concatenate([np.ravel(ids) for ids in sets] or [[]])
+    if any(np.asarray(ids).dtype == bool for ids in sets):
+        raise InputError("ids are bools: give positions, np.flatnonzero(ids)")
     ids, counts = np.unique(flat, return_counts=True)
     if len(again := ids[counts > 1]):  # both forgotten and kept, or doubly
         raise InputError(

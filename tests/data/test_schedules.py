@@ -223,3 +223,9 @@ def test_an_id_that_comes_twice_is_refused(forget, retain):
     word = f"come more than once, the first {forget[-1]}"
     with pytest.raises(InputError, match=word):
         zipped(EXAMPLES, forget, retain, batch_size=2, epochs=1)
+
+
+def test_ids_that_are_bools_are_refused():
+    marked = np.arange(len(EXAMPLES.labels)) < 3
+    with pytest.raises(InputError, match=r"np.flatnonzero\(ids\)"):
+        zipped(EXAMPLES, marked, ~marked, batch_size=2, epochs=1)
