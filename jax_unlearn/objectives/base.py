@@ -122,8 +122,10 @@ def _check_logits(outputs: PyTree, labels: Array) -> None:
         )
     if not shape or shape[-1] < 2 or shape == jnp.shape(labels) != ():
         raise InputError(
-            f"the model's outputs are of shape {shape}: {wanted} (for one sigmoid "
-            "logit z: 0 and z, ju.with_outputs(model, ju.two_classes))"
+            f"the model's outputs are of shape {shape}, the labels of "
+            f"{jnp.shape(labels)}: {wanted} (for one sigmoid logit z: 0 and z, "
+            "ju.with_outputs(model, ju.two_classes)), and classes [B] (of one-hot "
+            "rows: labels.argmax(-1))"
         )
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         raise InputError(f"the model's outputs are of type {dtype}: {wanted}, floats")

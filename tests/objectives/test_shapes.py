@@ -54,8 +54,9 @@ def test_a_mask_of_such_samples_counts_samples():
         (
             output((2, 1)),
             np.zeros(2, int),
-            r"\(2, 1\): give logits .*one sigmoid logit",
+            r"\(2, 1\), .*: give logits .*one sigmoid logit",
         ),
+        (output((2, 3)), np.eye(3, dtype=int)[:2], r"of one-hot rows: labels.argmax"),
         (output((2, 3), lambda p: (p, p)), np.zeros(2, int), "are tuple: give logits"),
         (output((2, 3), lambda p: {"a": p}), np.zeros(2, int), "are dict: give logits"),
         (output((2, 3)), np.zeros((2, 1), int), r"labels of shape \(2, 1\)"),
