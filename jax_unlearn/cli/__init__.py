@@ -23,43 +23,17 @@ in a shell: `source <(jax-unlearn --print-completion bash)`."""
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 2 and one line where the input is at fault."""
-    import tyro
-
-    from jax_unlearn.cli import config
-    from jax_unlearn.cli.choices import one_line_choices
-    from jax_unlearn.cli.console import write_everywhere
-    from jax_unlearn.cli.messages import spoken, warnings_as_lines
-
-    write_everywhere()
-    arguments = list(sys.argv[1:] if argv is None else argv)
     options: set[str] = {"config"}
     try:
-        arguments = _completion(arguments)
-        arguments, files = config.taken(arguments)
-        if not arguments or (arguments[0][0:1] == "-" and arguments[0] not in _HELP):
-            arguments.insert(0, config.made_by(files) or "demo")
-        if arguments[0] == "--version":
-            print(f"jax-unlearn {__version__}")
-            return
-        arguments, known, own = _commands(arguments, files)
-        options |= own
-        try:
-            told = warnings_as_lines(options)
-            with signals.handled(), one_line_choices(), told:
-                tyro.extras.subcommand_cli_from_dict(
-                    known,
-                    prog="jax-unlearn",
-                    description=SUMMARY,
-                    args=arguments,
-                    config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-                )
-        finally:
-            sys.stdout.flush()
+        with signals.handled():  # from here on, imports included
+            _run(list(sys.argv[1:] if argv is None else argv), options)
         return
     except BrokenPipeError:  # who reads has closed, as `head` does: nothing to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # 128 + SIGPIPE, as of any command
     except (InputError, NonFiniteError) as error:
+        from jax_unlearn.cli.messages import spoken
+
         code, said = 2, spoken(" ".join(str(error).split()), options)
     except signals.Stopped as stopped:
         code, name = 128 + stopped.signal, signal.Signals(stopped.signal).name
@@ -70,6 +44,37 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.stdout.flush()
     print(f"jax-unlearn: {said}", file=sys.stderr)
     sys.exit(code)
+
+
+def _run(arguments: list[str], options: set[str]) -> None:
+    """Run a command; the names of its options are added once they are known."""
+    import tyro
+
+    from jax_unlearn.cli import config
+    from jax_unlearn.cli.choices import one_line_choices
+    from jax_unlearn.cli.console import write_everywhere
+    from jax_unlearn.cli.messages import warnings_as_lines
+
+    write_everywhere()
+    arguments, files = config.taken(_completion(arguments))
+    if not arguments or (arguments[0][0:1] == "-" and arguments[0] not in _HELP):
+        arguments.insert(0, config.made_by(files) or "demo")
+    if arguments[0] == "--version":
+        print(f"jax-unlearn {__version__}")
+        return
+    arguments, known, own = _commands(arguments, files)
+    options |= own
+    try:
+        with one_line_choices(), warnings_as_lines(options):
+            tyro.extras.subcommand_cli_from_dict(
+                known,
+                prog="jax-unlearn",
+                description=SUMMARY,
+                args=arguments,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+            )
+    finally:
+        sys.stdout.flush()
 
 
 COMPLETION, SHELLS = "--print-completion", ("bash", "zsh", "fish")
