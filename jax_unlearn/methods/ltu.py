@@ -21,6 +21,8 @@ from jax_unlearn.methods.step import (
     FEWEST,
     Pass,
     Weigher,
+    equal_parts,
+    mean_state,
     next_state,
     steady,
     stepping,
@@ -222,7 +224,7 @@ def meta_unlearn(
         first = rest if model_state == "sequential" else None
         return Pass(
             join(g_forget, g_retain),
-            put_back(_mean_state(first, remembered.query_aux, queries), frozen),
+            put_back(mean_state(first, remembered.query_aux, queries), frozen),
             support.carry,
             support.weights,
             support.aux.task_losses,
@@ -255,7 +257,7 @@ class _Parts(NamedTuple):
 
 def _remembering(parts: _Parts, state, batch, key: Array):
     """Return (g_r, what was seen on its way)."""
-    forget, queries = batch.forget, _split(batch.retain, parts.queries)
+    forget, queries = batch.forget, equal_parts(batch.retain, parts.queries)
     at = state.model_state
     support = with_data(parts.relabel, state.objective_state[0])
     support = steady(support, at, forget, fewest=parts.fewest)
@@ -308,30 +310,6 @@ def _forgetting(parts: _Parts, state, forget: Batch, key: Array) -> Any:
         return jnp.stack(means), None
 
     return parts.gradient(support_loss, query_losses, state.params)[0]
-
-
-def _split(retain: Batch, parts: int) -> Batch:
-    """Return the batch with a leading axis of equal parts."""
-    size = retain.labels.shape[0]
-    if size % parts or not size:
-        raise InputError(
-            f"{size} retain samples in the batch are not queries={parts} equal parts; "
-            "use ju.data.queried with as many strategies"
-        )
-    return jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), retain)
-
-
-def _mean_state(first: Any, others: Any, count: int) -> Any:
-    """Return the mean of the states of all passes; what has no mean, of the last."""
-
-    def mean(stacked, *support):
-        if not jnp.issubdtype(stacked.dtype, jnp.floating):
-            return stacked[-1]
-        total = sum(support, jnp.sum(stacked, axis=0))
-        return (total / (count + len(support))).astype(stacked.dtype)
-
-    trees = (others,) if first is None else (others, first)
-    return jax.tree.map(mean, *trees)
 
 
 Queries = Literal["uniform", "class_skewed", "feature_cluster", "hard", "nearest"]

@@ -10,6 +10,7 @@ import optax
 
 from jax_unlearn import _validate
 from jax_unlearn.contracts import forward_pass, usable
+from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import WeightedGradInfo, mean_loss, weighted_grad
 from jax_unlearn.leaves import apart, divided
 from jax_unlearn.objectives.base import Objective, task_loss
@@ -33,7 +34,8 @@ from jax_unlearn.types import (
 )
 
 __all__ = ["FEWEST", "Pass", "Weigher", "annealed", "copied", "enough"]
-__all__ += ["forget_gradient", "kept", "next_state", "real_index", "statistics"]
+__all__ += ["equal_parts", "forget_gradient", "kept", "mean_state", "next_state"]
+__all__ += ["real_index", "statistics"]
 __all__ += ["steady", "stepping"]
 __all__ += ["weights_of", "with_data"]
 
@@ -214,6 +216,30 @@ def next_state(before: ModelState, after: ModelState, batch: Batch, fewest: int)
     if batch.mask is None or batch.index is not None or not fewest:
         return after
     return kept(jnp.sum(batch.mask) < fewest, before, after)
+
+
+def equal_parts(retain: Batch, parts: int) -> Batch:
+    """Return the batch with a leading axis of equal parts."""
+    size = retain.labels.shape[0]
+    if size % parts or not size:
+        raise InputError(
+            f"{size} retain samples in the batch are not queries={parts} equal parts; "
+            "use ju.data.queried with as many strategies"
+        )
+    return jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), retain)
+
+
+def mean_state(first: Any, others: Any, count: int) -> Any:
+    """Return the mean of the states of all passes; what has no mean, of the last."""
+
+    def mean(stacked, *support):
+        if not jnp.issubdtype(stacked.dtype, jnp.floating):
+            return stacked[-1]
+        total = sum(support, jnp.sum(stacked, axis=0))
+        return (total / (count + len(support))).astype(stacked.dtype)
+
+    trees = (others,) if first is None else (others, first)
+    return jax.tree.map(mean, *trees)
 
 
 def statistics(model_state: ModelState) -> bool:
