@@ -188,8 +188,7 @@ def audit(
 
     how = {"probes": probes, "seed": seed, "overwrite": overwrite}
     results = audited(models, out, advise, **how)
-    for line in results["advice"]:
-        consoles.say(consoles.open_console(), line)
+    consoles.say(consoles.open_console(), "\n".join(results["advice"]))
     return results
 
 
@@ -272,8 +271,7 @@ def audit_images(
       null: the second, by its name.
       per_class: images of each class.
       inception: weights of the standard FID's network (the file of pytorch-fid, or its
-        arrays as .npz): FID of the other classes is told too. It is biased upwards
-        for few images: published values are of 10,000 or more.
+        arrays as .npz): FID is told too; published values are of 10,000 images.
       out: json file to write; the report stands beside it as .html.
       modality: kind of model; that of the original is found out.
       seed: of all noise.
@@ -283,8 +281,7 @@ def audit_images(
     check_seed(seed)
     if out.suffix != ".json":
         raise InputError(f"out={out}: name a .json file; the page stands beside it")
-    page = out.with_suffix(".html")
-    for path in (out, page):
+    for path in (out, page := out.with_suffix(".html")):
         refuse_existing(path, overwrite=overwrite)
     paths: dict[str, Path] = {}
     for path in unlearned:
@@ -311,11 +308,10 @@ def audit_images(
         models.measure(table, seed, noted=True)
     weights = inception and sha256(inception.read_bytes()).hexdigest()
     own = [(key, one.record) for key, one in models.rows.items() if key not in LABELS]
+    told = {"sampling": vars(sampling), "judge": vars(judge), "per_class": per_class}
     plan = {
         "title": f"{dataset.name}: forget {forgotten!r}",
-        "sampling": vars(sampling),
-        "judge": vars(judge),
-        "per_class": per_class,
+        **told,
         "inception": inception and {"file": inception.name, "sha256": weights},
         "methods": {k: r["unlearning"] for k, r in own if "unlearning" in r},
     }
@@ -326,8 +322,7 @@ def audit_images(
     results = json.loads(text)
     reports.write(results, page, overwrite=overwrite)
     consoles.print_generation(console, results)
-    for line in found["advice"]:
-        consoles.say(console, line)
+    consoles.say(console, "\n".join(found["advice"]))
     consoles.say(console, f"report: {page}")
     return {"out": str(out), **results}
 
