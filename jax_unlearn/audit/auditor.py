@@ -124,16 +124,17 @@ def audit(
     Plain arrays of outputs, of any framework. All models are of ONE request: the same
     forget, retain, test and unseen samples. From three Retrains on every figure has a
     null and a verdict; with fewer it has neither. For a level the interval is target ±
-    t·s·√(1/N + 1/M), s the standard deviation of the M Retrains, t Student's quantile
-    with M - 1 degrees of freedom. Distances between ensembles depend on their size; so
+    t·s·√(1/N + 1/M), s the standard deviation of the M Retrains (of a percentage of n
+    samples at least that of rounding, 100/(n√12)), t Student's quantile with M - 1
+    degrees of freedom. Distances between ensembles depend on their size; so
     value and null are both taken between h = min(N, ⌊M/2⌋) models and as many Retrains:
     the Retrains are divided at random, `resamples` times, and the interval holds the
     middle `level` of the distances of one half from the other (our choice). Of fewer
     than 16 Retrains the divisions repeat each other; there it is at least their mean ±
     t·s·√(1 + 1/M), s their standard deviation. No interval leaves the bounds that the
-    figure's card states. "Inside"
-    says that so many models do not tell the method from Retrain, not that they are
-    equal; of many figures some fall outside by chance. `audit_table` lays them out.
+    figure's card states. "Inside" says that so many models do not tell the method from
+    Retrain, not that they are equal; of many figures some fall outside by chance.
+    `audit_table` lays them out.
 
     Args:
       unlearned: outputs of the unlearned models, of one method or by name.
@@ -197,7 +198,7 @@ def audit(
             pairs = [(np.arange(models.models), np.zeros(models.models, np.int64))]
         values = [_between(*_sides(models, target, p), cards, seed) for p in pairs]
         table[name] = {
-            key: _level(models.levels[key], target.levels[key], card, level)
+            key: _level(models.levels[key], target, card, level)
             if card.each
             else _distance(
                 [v[key] for v in values],
@@ -342,15 +343,22 @@ def _distance(
 
 
 def _level(
-    values: np.ndarray, target: np.ndarray, card: FigureCard, level: float
+    values: np.ndarray, others: Evidence, card: FigureCard, level: float
 ) -> Figure:
-    """Return a level with Student's interval from the spread of the Retrains."""
+    """Return a level with Student's interval from the spread of the Retrains.
+
+    Where it counts n samples it moves in steps of 100/n, and a few Retrains may agree
+    by chance: their spread is at least that of rounding to a step, 100/(n√12).
+    """
+    target = others.levels[card.key]
     mean, goal = float(values.mean()), float(target.mean())
     std = float(values.std(ddof=1)) if len(values) > 1 else None
     if len(target) < FEWEST:
         return Figure(mean, std, goal, None, None, "")
-    spread = target.std(ddof=1) * np.sqrt(1 / len(values) + 1 / len(target))
+    least = 100 / len(others.labels[card.counts]) / 12**0.5 if card.counts else 0.0
+    spread = max(target.std(ddof=1), least)
     reach = float(student(level, len(target)) * spread)
+    reach *= float(np.sqrt(1 / len(values) + 1 / len(target)))
     outside = abs(mean - goal) > reach + 1e-9
     return Figure(mean, std, goal, *_judged(goal - reach, goal + reach, card, outside))
 

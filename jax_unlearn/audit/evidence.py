@@ -159,6 +159,7 @@ class FigureCard:
       read: `result -> float`.
       digits: after the point.
       bounds: what it cannot leave, and so no interval of it either.
+      counts: part whose samples a level counts, in percent; "" of any other figure.
       kind: "level", whose target is Retrain's value; "distance", of which more is
         farther from Retrain; "closeness", of which less is. The target of the last two
         is what two sets of Retrains have, which is neither 0 nor 1.
@@ -191,6 +192,7 @@ class FigureCard:
     read: Callable[[Any], float] = float
     digits: int = 3
     bounds: tuple[float, float] = (-math.inf, math.inf)
+    counts: str = ""
     kind: str = "distance"
     group: str
     tells: str = ""

@@ -201,6 +201,7 @@ MIA = FigureCard(
     ),
     digits=1,
     bounds=(0, 100),
+    counts="forget",
     kind="level",
     group="standard",
     tells="attack",

@@ -251,6 +251,7 @@ UA = FigureCard(
     alone=lambda models, seed: 100 - _accuracies(models, "forget"),
     digits=1,
     bounds=(0, 100),
+    counts="forget",
     kind="level",
     group="standard",
     tells="answers",
@@ -261,6 +262,7 @@ RA, TA = (
         f"{key.upper()} %",
         f"accuracy on the {part} set",
         alone=lambda models, seed, part=part: _accuracies(models, part),
+        counts=part,
         tells="others",
     )
     for key, part in (("ra", "retain"), ("ta", "test"))

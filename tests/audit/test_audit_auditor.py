@@ -413,3 +413,21 @@ def test_few_retrains_are_wrong_about_another_retrain_no_more_than_stated():
         found = audit(ours, theirs, labels, metrics=["deviation"])
         wrong += found.figures["unlearned"]["deviation"].verdict == "outside"
     assert wrong <= 0.09 * trials  # 5 % and the noise of so many trials
+
+
+@pytest.mark.parametrize(
+    ("wrong", "verdict"), [(1, "inside"), (12, "outside")], ids=["a step", "many"]
+)
+def test_retrains_that_agree_exactly_have_the_spread_of_rounding(wrong, verdict):
+    truth = np.arange(22) % 2
+    right = np.eye(2)[truth] * 4.0
+    labels = PartLabels(truth, truth, truth)
+    other = right.copy()
+    other[:wrong] *= -1
+    three = ModelOutputs(*(np.stack([right] * 3) for _ in range(3)))
+    one = ModelOutputs(other[None], right[None], right[None])
+    figure = audit(one, three, labels, metrics=["standard"]).figures["unlearned"]["ua"]
+    assert figure.verdict == verdict
+    quantile = 4.3027  # of Student's t with two degrees of freedom
+    reach = quantile * 100 / 22 / np.sqrt(12) * np.sqrt(1 + 1 / 3)
+    assert (figure.null_low, figure.null_high) == (0, pytest.approx(reach, rel=1e-4))
