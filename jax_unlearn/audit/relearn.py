@@ -193,5 +193,6 @@ def _evaluation(model: Model, variables: tuple[Params, ModelState], samples: Bat
 
 @programs.jit(static_argnums=0)
 def _losses(apply, variables, batch):
-    outputs, _ = forward_pass(apply, *variables, batch.inputs, train=False)
+    params, state = variables
+    outputs, _ = forward_pass(apply, params, state, batch.inputs, train=False)
     return task_loss(outputs, batch)

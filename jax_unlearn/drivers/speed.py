@@ -38,7 +38,7 @@ class FastTraining(NamedTuple):
     def unlearner(self, model: Model, steps: int) -> Unlearner:
         """Return what trains the model on `UnlearnBatch.retain` in so many steps."""
         loss = objectives.descent(model, smoothing=self.smoothing)
-        return assemble(model, self.optimizer(steps), retain=loss)
+        return assemble(model, self.optimizer(steps), retain=loss, fewest=0)
 
 
 def resnet(

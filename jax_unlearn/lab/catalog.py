@@ -211,6 +211,8 @@ def _module(file: str, whole: str, digest: str) -> Any:
     sys.modules[own] = module  # where dataclasses look their annotations up
     if (folder := str(Path(whole).parent)) not in sys.path:
         sys.path.append(folder)
+    writes = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # no folder of bytecode beside the user's file
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -218,4 +220,6 @@ def _module(file: str, whole: str, digest: str) -> Any:
         raise InputError(
             f"{file} does not run ({type(error).__name__}: {reason}); mend it"
         ) from error
+    finally:
+        sys.dont_write_bytecode = writes
     return module

@@ -248,7 +248,8 @@ has; leave it out
         >>> Unlearning.of(method="ssd").told()
         {'rho': 1.0, 'selection': 10.0, 'dampening': 1.0}
         """
-        card, read = self.card, {"rho": self.rho}
+        card = self.card
+        read: dict[str, Any] = {"rho": self.rho}
         if self.trainable:
             read["trainable"] = self.trainable
         if card.kind == "steps":

@@ -216,7 +216,7 @@ def _train(
     # Here, since methods may use membership.
     from jax_unlearn.methods.finetune import finetune
 
-    unlearner = finetune(model, optimizer)
+    unlearner = finetune(model, optimizer, fewest=0)
     first = jax.tree.map(lambda leaf: leaf[:batch_size], inputs)
 
     def one(key: Array) -> tuple[Shadows, Array]:

@@ -51,7 +51,7 @@ ACCUMULATED = (
 SHARDED = (
     "inside shard_map a step sees the samples of one device alone, but this one "
     "depends on its batch as a whole (by weights, harmonizer, target or a look ahead): "
-    "place it by jax.device_put and a NamedSharding, under jax.jit"
+    "place it by jax.device_put and a NamedSharding, under `jax.jit`"
 )
 WHOLE = (
     "for a whole batch in little memory give the method ju.memory.microbatched(model, "

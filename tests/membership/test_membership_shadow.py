@@ -65,7 +65,7 @@ def alone(key, inputs, labels):
     draw_key, init_key, train_key = jax.random.split(key, 3)
     members, rows, mask = _draw(draw_key, 15, size=8, **STEPS)
     batches = ju.Batch(inputs[rows], labels[rows], rows, mask)
-    unlearner = ju.methods.finetune(MODEL, OPTIMIZER)
+    unlearner = ju.methods.finetune(MODEL, OPTIMIZER, fewest=0)
     state = unlearner.init(*MODEL.init(init_key, inputs[:3]))
     state, _ = ju.scan_steps(
         unlearner, state, ju.UnlearnBatch(retain=batches), train_key

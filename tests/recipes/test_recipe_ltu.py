@@ -1,7 +1,5 @@
 """The LTU study: its plans, its data, its search's grids."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -15,6 +13,7 @@ from jax_unlearn.data import (
 )
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Unlearning, draw_request
+from jax_unlearn.lab.modalities import read_training
 from jax_unlearn.lab.prepare import accessible
 from jax_unlearn.recipes import ltu
 from jax_unlearn.recipes.search import trials
@@ -40,7 +39,7 @@ def test_the_study_reports_on_seeds_it_did_not_search_with_stored_settings(study
     assert found["search_seeds"] == list(study.search_seeds)
     assert not set(study.seeds) & set(study.search_seeds)
     assert len(study.seeds) >= 3
-    assert found["training"] == dataclasses.asdict(study.training)
+    assert read_training(found["training"]) == study.training
     for label, values in study.parts["main"].grid.items():
         rows = found["table"][label]
         grid = [name for name, tried in values.items() if isinstance(tried, tuple)]
