@@ -244,8 +244,8 @@ class Lab(Protocol):
         """Return `forward="merged"` where the schedule merges the batches."""
         ...
 
-    def gradient(self, part: str) -> PyTree:
-        """Return the mean gradient of the original model on a part."""
+    def gradient(self, part: str, ids: np.ndarray | None = None) -> PyTree:
+        """Return the mean gradient of the original on a part, or these ids of it."""
         ...
 
     def fisher(self, part: str, *, per: str = "sample") -> PyTree:

@@ -186,10 +186,17 @@ class Context:
         make = getattr(data, self.setting.schedule if kind == "both" else kind)
         return make(self.examples, forget, retain, **self.passes())
 
-    def batches(self, part: str, *, seed: int = 0, make: Any = None) -> list[Batch]:
-        """Return one pass over a part, in batches of the setting's size."""
+    def batches(
+        self,
+        part: str,
+        *,
+        ids: np.ndarray | None = None,
+        seed: int = 0,
+        make: Any = None,
+    ) -> list[Batch]:
+        """Return one pass over a part, or these ids of it, in the setting's batches."""
         make = make or (data.forget_only if part == "forget" else data.retain_only)
-        ids, size = self.ids(part), self.setting.batch_size
+        ids, size = self.ids(part) if ids is None else ids, self.setting.batch_size
         if self.modality.measured:
             ids = self.some(ids)
         steps = make(self.examples, ids, batch_size=size, epochs=1, seed=seed)
@@ -230,10 +237,10 @@ class Context:
         """Return how many forward passes a step has."""
         return {"forward": "merged"} if self.setting.schedule == "merged" else {}
 
-    def gradient(self, part: str) -> PyTree:
-        """Return the mean gradient of the original model on a part."""
+    def gradient(self, part: str, ids: np.ndarray | None = None) -> PyTree:
+        """Return the mean gradient of the original on a part, or these ids of it."""
         measure = self._program("gradient", mean_gradient)
-        return measure(*self.original, self.batches(part), self.key)
+        return measure(*self.original, self.batches(part, ids=ids), self.key)
 
     def fisher(self, part: str, *, per: str = "sample") -> PyTree:
         """Return the Fisher information's diagonal of the original on a part."""

@@ -13,9 +13,7 @@ import optax
 
 from jax_unlearn import _validate
 from jax_unlearn.cards import Card, Job, Lab, Options, Share
-from jax_unlearn.data import retain_only
 from jax_unlearn.errors import InputError
-from jax_unlearn.gradients import mean_gradient
 from jax_unlearn.leaves import divided
 from jax_unlearn.methods.assemble import assemble
 from jax_unlearn.methods.step import annealed
@@ -169,18 +167,13 @@ def _ct(lab: Lab, _: Options) -> Job:
 
 def _msg(lab: Lab, options: Msg) -> Job:
     params, state = lab.original
-    schedule, forget = lab.schedule("retain"), lab.gradient("forget")
+    schedule = lab.schedule("retain")
     mark_key, new_key = jax.random.split(jax.random.key(lab.seed))
     retain = lab.ids("retain")
     size = min(len(lab.ids("forget")), len(retain))
     chosen = np.asarray(jax.random.choice(mark_key, retain, (size,), replace=False))
-    passes = lab.passes(epochs=1)
-    passes = {k: passes[k] for k in ("batch_size", "epochs", "seed")}
-    batches = [b.retain for b in retain_only(lab.examples, chosen, **passes)]
-    measure = mean_gradient(lab.objective("evaluate"))
-    kept = measure(params, state, batches, mark_key)
     # sums over as many samples of each, so means do as well
-    difference = jax.tree.map(lambda r, f: r - f, kept, forget)
+    difference = optax.tree.sub(lab.gradient("retain", chosen), lab.gradient("forget"))
     mask = insensitive(difference, share=options.renewed)
     warm = max(len(schedule) // 10, 1)
     rise = optax.linear_schedule(0.0, 1.0, warm)

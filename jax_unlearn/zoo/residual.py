@@ -1,7 +1,7 @@
 """Residual networks: basic and bottleneck blocks, stems for CIFAR and ImageNet."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -33,6 +33,15 @@ class Residual(nnx.Module):
         if self.shortcut is not None:
             x = self.shortcut(x, train=train)
         return nnx.relu(x + y)
+
+
+def _shortcut(
+    layer: Callable[..., layers.ConvNorm], before: int, after: int, *, stride: int
+) -> layers.ConvNorm | None:
+    """Return None for the identity, else the 1x1 convolution of a changing shape."""
+    if stride == 1 and before == after:
+        return None
+    return layer(before, after, kernel=1, stride=stride, relu=False)
 
 
 class BasicBlock(Residual):
@@ -70,9 +79,7 @@ class BasicBlock(Residual):
         self.depth = 2
         self.block1 = layer(in_features, out_features, stride=stride)
         self.block2 = layer(out_features, out_features, relu=False)
-        same = stride == 1 and in_features == out_features
-        down = functools.partial(layer, kernel=1, stride=stride, relu=False)
-        self.shortcut = None if same else down(in_features, out_features)
+        self.shortcut = _shortcut(layer, in_features, out_features, stride=stride)
 
 
 class Bottleneck(Residual):
@@ -117,9 +124,7 @@ class Bottleneck(Residual):
         self.block1 = layer(in_features, inner, kernel=1)
         self.block2 = layer(inner, inner, stride=stride)
         self.block3 = layer(inner, out_features, kernel=1, relu=False)
-        same = stride == 1 and in_features == out_features
-        down = functools.partial(layer, kernel=1, stride=stride, relu=False)
-        self.shortcut = None if same else down(in_features, out_features)
+        self.shortcut = _shortcut(layer, in_features, out_features, stride=stride)
 
 
 class ResNet(ConvClassifier):

@@ -1,5 +1,6 @@
 """A small data set of real digits for the command line's tests."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from jax_unlearn.cli import main
 from jax_unlearn.data import digits
 
+USERS = np.array([f"u{n // 5}" for n in range(100)])  # 20 users of 5 samples
 NETWORK = ["--network", "mlp", "--width", "8", "--epochs", "2", "--batch-size", "32"]
 
 
@@ -24,6 +26,16 @@ def small_data(path: Path, **changes) -> Path:
     }
     np.savez(path, **{**arrays, **changes})
     return path
+
+
+def run(*words) -> None:
+    """Run a command."""
+    main([str(word) for word in words])
+
+
+def record(path: Path) -> dict:
+    """Return the record of a checkpoint or of a job."""
+    return json.loads((path / "record.json").read_text())
 
 
 def refused(capsys, arguments) -> str:

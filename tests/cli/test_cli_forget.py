@@ -7,24 +7,15 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from small import NETWORK, refused, small_data
+from small import NETWORK, USERS, record, refused, run, small_data
 
-from jax_unlearn.cli import commands, main
+from jax_unlearn.cli import commands
 from jax_unlearn.cli import forget as forgetting
 from jax_unlearn.data import digest, load_manifest
 from jax_unlearn.drivers import signals
 from jax_unlearn.lab.store import load_model
 
-USERS = np.array([f"u{n // 5}" for n in range(100)])  # 20 users of 5 samples
 FORGET = [*range(15, 20), *range(35, 40)]  # of u3 and u7
-
-
-def run(*words) -> None:
-    main([str(word) for word in words])
-
-
-def record(path) -> dict:
-    return json.loads((path / "record.json").read_text())
 
 
 @pytest.fixture(scope="module")

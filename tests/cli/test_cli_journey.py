@@ -5,18 +5,13 @@ import json
 import numpy as np
 import pytest
 import safetensors.numpy
-from small import small_data
+from small import run, small_data
 
-from jax_unlearn.cli import main
 from jax_unlearn.lab.store import load_model
 from jax_unlearn.zoo.weights import to_torch
 
 KIND = ["--network", "resnet8", "--width", "4"]
 LENGTH = ["--epochs", "2", "--batch-size", "32"]
-
-
-def run(*words) -> None:
-    main([str(word) for word in words])
 
 
 @pytest.fixture

@@ -4,23 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from small import NETWORK, refused, small_data
+from small import NETWORK, USERS, record, refused, run, small_data
 
-from jax_unlearn.cli import main
 from jax_unlearn.data import digest, load_manifest
 from jax_unlearn.lab.store import load_model
 
-USERS = np.array([f"u{n // 5}" for n in range(100)])  # 20 users of 5 samples
 KEY = ["--key-column", "user_id"]
 SHORT = ["--method", "finetune", "--epochs", "1"]
-
-
-def run(*words) -> None:
-    main([str(word) for word in words])
-
-
-def record(path) -> dict:
-    return json.loads((path / "record.json").read_text())
 
 
 @pytest.fixture(scope="module")

@@ -143,6 +143,20 @@ def published64(steps, *, every, clip, rate, decay, moments):
     return path
 
 
+def follow(alg, tolerance, **told):
+    """Check every step of a method; return the last parameters, and how far they are.
+
+    The tolerance is relative to the movement of the parameters.
+    """
+    state, step = alg.init(W, ()), jax.jit(alg.step)
+    for expected in published64(STEPS, **told):
+        state, _ = step(state, BOTH, KEY)
+        moved = np.linalg.norm(expected - np.asarray(W, np.float64))
+        far = np.linalg.norm(np.asarray(state.params, np.float64) - expected)
+        assert far < tolerance * moved
+    return expected, moved
+
+
 def falling_sgd(form):
     rates = optax.cosine_decay_schedule(RATE, STEPS)
 
@@ -163,12 +177,7 @@ def test_the_published_classifier_in_float64(clip, form):
         LINEAR, falling_sgd(form), mask=MASK, steps=STEPS, clip=clip, forget_every=3
     )
     told = dict(every=3, clip=clip, rate=RATE, decay=DECAY, moments=False)
-    state, step = alg.init(W, ()), jax.jit(alg.step)
-    for expected in published64(STEPS, **told):
-        state, _ = step(state, BOTH, KEY)
-        moved = np.linalg.norm(expected - np.asarray(W, np.float64))
-        far = np.linalg.norm(np.asarray(state.params, np.float64) - expected)
-        assert far < 2e-5 * moved
+    expected, moved = follow(alg, 2e-5, **told)
     # it is not the plain ascent at the same rate: ten times as far by momentum
     plain = make(falling_sgd(form), clip=clip, forget_every=3, forget_rate=RATE)
     other = ju.run(plain, plain.init(W, ()), [BOTH] * STEPS, KEY, scan=1)
@@ -179,12 +188,7 @@ def test_the_published_diffusion_step_in_float64():
     optimizer = optax.chain(adam(), optax.scale_by_learning_rate(1e-2))
     alg = sfron(LINEAR, optimizer, mask=MASK, steps=STEPS, clip=1.0, forget_every=1)
     told = dict(every=1, clip=1.0, rate=1e-2, decay=0.0, moments=True)
-    state, step = alg.init(W, ()), jax.jit(alg.step)
-    for expected in published64(STEPS, **told):
-        state, _ = step(state, BOTH, KEY)
-        moved = np.linalg.norm(expected - np.asarray(W, np.float64))
-        far = np.linalg.norm(np.asarray(state.params, np.float64) - expected)
-        assert far < 1e-4 * moved
+    follow(alg, 1e-4, **told)
 
 
 def test_what_the_optimizer_freezes_stays():
