@@ -140,7 +140,8 @@ def guided(conditional: Array, unconditional: Array, scale: float | Array) -> Ar
     """Return the guided prediction ε̂ = ε_∅ + s (ε_c − ε_∅), all `[B, ...]`.
 
     s = 1 is the plain conditional prediction, as in diffusers (`guidance_scale`); the
-    w of the paper is s − 1.
+    w of the paper is s − 1, also in SalUn's code for DDPM: (1 + w) ε_c − w ε_∅, whose
+    w = 2 is s = 3.
 
     Reference: Ho and Salimans, arXiv 2207.12598, equation 6.
 

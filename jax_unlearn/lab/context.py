@@ -217,13 +217,16 @@ class Context:
 
     def harmonizer(self) -> types.Harmonizer | None:
         """Return what joins the gradients; None is the method's own."""
-        setting = self.setting
+        setting, join = self.setting, None
         if setting.joining != "none":
-            return getattr(harmonize, setting.joining)(per_leaf=setting.per_leaf)
-        strength = getattr(setting.modality_options, "forget_strength", 1.0)
-        if strength != 1.0:
-            return harmonize.add(forget=strength)
-        return harmonize.add() if setting.card.joins else None
+            join = getattr(harmonize, setting.joining)(per_leaf=setting.per_leaf)
+        elif setting.card.joins:
+            join = harmonize.add()
+        own = getattr(setting.modality_options, "factors", None)
+        factors = own(self.subject.network.input_shape) if own else {}
+        if set(factors.values()) <= {1.0}:
+            return join
+        return harmonize.scaled(join or harmonize.add(), **factors)
 
     def joint(self) -> dict[str, Any]:
         """Return what methods of two gradients are told."""

@@ -145,6 +145,10 @@ def relabel_condition(
     `ju.diffusion.random_other`, `next_class`, `anchor` or `by_label`. The other
     arguments are those of `denoise`.
 
+    SalUn's code for DDPM adds to this mean over pixels α = 1e-3 times a retain loss
+    that is a sum over them. Both losses are means here: its α is
+    `harmonize.add(retain=α·n)` with n pixels an image, 3.07 at 32 x 32 x 3.
+
     Reference: SalUn, Fan et al., arXiv 2310.12508, equation 7, with the current model
     as in its code; concept ablation, Kumari et al., arXiv 2303.13516, with a frozen.
 

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from toys import three_digits
 
+from jax_unlearn import harmonize
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Request, Unlearning
 from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
+from jax_unlearn.lab.context import Context
 from jax_unlearn.lab.job import Trained, checked
 from jax_unlearn.lab.modalities import MODALITIES, modality_named
 from jax_unlearn.lab.modalities.diffusion.settings import DiffusionTraining
@@ -99,3 +101,26 @@ def test_what_is_forgotten_cannot_take_its_own_place(condition):
     with pytest.raises(InputError, match="replace='a' is to be forgotten itself;"):
         job(0, "a" if condition == "text" else None)
     assert job(1).steps == 2
+
+
+@pytest.mark.parametrize("harmonizer", ["none", "one_way"])
+def test_the_retain_gradient_is_weighted_in_either_unit(harmonizer):
+    setting = Unlearning.of(modality="diffusion", harmonizer=harmonizer)
+    subject = subject_of(
+        DiffusionTraining(widths=(4,), attention=(0,)), three_digits(60, 20)
+    )
+    request = Request(*np.split(np.arange(60), [20, 40]))
+
+    def joined(**options):
+        told = subject, subject.built.model, setting.but(**options), request
+        context = Context(*told, Trained({}, (), {}), None, 0)
+        join = context.harmonizer() or harmonize.add()
+        return join(np.array([1.0, -1.0], "f4"), np.array([0.0, 1.0], "f4"))
+
+    usual = joined()
+    in_means = joined(retain_strength=0.064)
+    assert not np.allclose(usual, in_means)
+    in_sums = joined(retain_strength=1e-3, retain_unit="sum")  # of 8 x 8 pixels
+    np.testing.assert_allclose(in_sums, in_means, rtol=1e-6)
+    halved = joined(forget_strength=0.5)
+    assert not np.allclose(usual, halved)

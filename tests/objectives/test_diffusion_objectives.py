@@ -15,6 +15,7 @@ from toys import trees_close
 import jax_unlearn as ju
 from jax_unlearn import diffusion, objectives
 from jax_unlearn.errors import InputError
+from jax_unlearn.lab.modalities.diffusion.settings import Denoising
 from jax_unlearn.types import Batch, Model, UnlearnBatch
 
 K, NULL = 3, 3
@@ -151,6 +152,73 @@ def test_targets_are_those_of_the_papers_and_held_fixed(kind):
     # d/da Σ_i mean (ε̂ − target)² with the target a constant
     expected = (2 * (own - wanted) * x).reshape(len(x), -1).mean(axis=1).sum()
     assert float(grads["a"]) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def salun_step(params, seen, alpha):
+    """The gradient of SalUn's code for DDPM, float64: a mean of pixels and α of sums.
+
+    Its forget loss is torch's MSELoss between the predictions under c and, held fixed,
+    under c + 1; its retain loss the sum of ‖ε − ε̂‖² over the pixels of an image.
+    """
+    forget, retain = seen
+    grads = {name: np.zeros_like(value) for name, value in params.items()}
+
+    def add(x, times, condition, upstream):
+        grads["a"] += (upstream * x).sum()
+        grads["d"] += (upstream * times.reshape(-1, 1, 1, 1)).sum()
+        np.add.at(grads["b"], condition, upstream.sum((1, 2, 3)))
+
+    def output(x, times, condition):
+        shape = (-1, 1, 1, 1)
+        by_class = params["b"][condition].reshape(shape)
+        return params["a"] * x + by_class + params["d"] * times.reshape(shape)
+
+    x, times, condition, _ = forget
+    apart = output(x, times, condition) - output(x, times, (condition + 1) % K)
+    add(x, times, condition, 2 * apart / apart.size)
+    x, times, condition, noise = retain
+    apart = output(x, times, condition) - noise
+    add(x, times, condition, alpha * 2 * apart / len(apart))
+    return grads
+
+
+def test_salun_with_a_retain_weight_of_sums_is_that_of_its_code_for_ddpm():
+    shape, alpha, rate, momentum = (2, 2, 1), 0.05, 0.02, 0.9
+    told = Denoising(retain_strength=alpha, retain_unit="sum").factors(shape)
+    alg = ju.methods.assemble(
+        MODEL,
+        optax.sgd(rate, momentum),
+        forget=make("next"),
+        retain=objectives.denoise(MODEL, PROCESS),
+        harmonizer=ju.harmonize.add(**told),
+    )
+    forget, retain = batch(5, seed=1), batch(6, seed=2)
+    at = {name: np.asarray(value, np.float64) for name, value in PARAMS.items()}
+    moved = {name: np.zeros_like(value) for name, value in at.items()}
+    state, step = alg.init(PARAMS, ()), jax.jit(alg.step)
+    for number in range(4):
+        key = jax.random.fold_in(KEY, number)
+        drawn = []
+        for part, own in zip((forget, retain), jax.random.split(key), strict=True):
+            noise_key = jax.random.split(own, 4)[0]
+            seen = diffusion.noised(PROCESS, part, noise_key)
+            drawn.append([*map(np.asarray, seen.inputs), np.asarray(seen.target)])
+        grads = salun_step(at, drawn, alpha)
+        moved = {name: momentum * moved[name] + grads[name] for name in at}
+        at = {name: at[name] - rate * moved[name] for name in at}
+        state, _ = step(state, UnlearnBatch(forget, retain), key)
+    for name, value in at.items():
+        way = np.abs(value - np.asarray(PARAMS[name], np.float64)).max()
+        error = np.abs(np.asarray(state.params[name], np.float64) - value).max()
+        assert error <= 1e-5 * way, (name, error / way)
+
+
+def test_the_published_weight_of_sums_is_three_of_means():
+    published = Denoising(retain_strength=1e-3, retain_unit="sum")
+    assert published.factors((32, 32, 3)) == {"forget": 1.0, "retain": 3.072}
+    assert Denoising(retain_strength=3.072).factors((8, 8, 1))["retain"] == 3.072
+    with pytest.raises(InputError, match="retain_unit 'pixels'; known: mean, sum"):
+        Denoising(retain_unit="pixels")  # type: ignore
 
 
 def test_gradients_agree_with_finite_differences():

@@ -14,7 +14,10 @@ from jax_unlearn.lab.modalities.diffusion import figures
 from jax_unlearn.lab.modalities.diffusion.settings import Judging
 from jax_unlearn.recipes import pages
 from jax_unlearn.recipes.generation import (
+    GENERATION_CIFAR10,
     GENERATION_CIFAR10_FULL,
+    GENERATION_DIGITS,
+    GENERATION_FASHION,
     RATE,
     methods_of,
     planned,
@@ -94,3 +97,18 @@ def test_one_method_of_the_full_recipe_runs(tmp_path, monkeypatch):
     # One level, and parts of one size: most of the time is XLA, compiling them.
     monkeypatch.setattr(figures, "MEASURED", 2)
     check(["Relabel"], tmp_path, widths=(4,), attention=(1,), layers=1)
+
+
+ALL = GENERATION_DIGITS, GENERATION_FASHION, GENERATION_CIFAR10, GENERATION_CIFAR10_FULL
+
+
+@pytest.mark.parametrize("recipe", ALL, ids=lambda recipe: recipe.name)
+def test_published_units_are_ours(recipe):
+    plan = recipe.study
+    # (1 + w) ε_c − w ε_∅ with w = 2; α = 1e-3 of a sum over 32 x 32 x 3 pixels
+    assert plan.judging.sampling.guidance_scale == 3.0
+    for label, setting in plan.methods.items():
+        relabels = label.startswith(("Relabel", "SalUn"))
+        strength = setting.modality_options.retain_strength
+        assert strength == pytest.approx(3.072 if relabels else 1.0)
+        assert setting.modality_options.retain_unit == "mean"

@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from jax_unlearn import _validate
@@ -68,7 +69,11 @@ class Denoising(Options):
         "draws" averages it over several timesteps, "raw" does neither.
       bins: number of bins.
       draws: timesteps an image and step ("draws", and what attacks look at).
-      forget_strength: factor of the forget gradient, where the two are added.
+      forget_strength: factor of the forget gradient, before the two are joined.
+      retain_strength: factor of the retain gradient, likewise.
+      retain_unit: what `retain_strength` multiplies: "mean", the loss as it is here, a
+        mean over pixels, or "sum", as in SalUn's code for DDPM, whose forget loss is a
+        mean: its 1e-3 at 32 x 32 x 3 is 1e-3·3072 = 3.07 of "mean".
     """
 
     replace: str = "random"
@@ -76,6 +81,17 @@ class Denoising(Options):
     bins: Count = 10
     draws: Count = 4
     forget_strength: NotNegative = 1.0
+    retain_strength: NotNegative = 1.0
+    retain_unit: Literal["mean", "sum"] = "mean"
+
+    def factors(self, image_shape: Sequence[int]) -> dict[str, float]:
+        """Return the factors of forget and retain gradient, for means over pixels.
+
+        >>> Denoising(retain_strength=1e-3, retain_unit="sum").factors((32, 32, 3))
+        {'forget': 1.0, 'retain': 3.072}
+        """
+        unit = math.prod(image_shape) if self.retain_unit == "sum" else 1
+        return {"forget": self.forget_strength, "retain": self.retain_strength * unit}
 
 
 DEFAULTS: dict[str, Any] = {
@@ -134,7 +150,8 @@ class Sampling(Options):
       sampler: "ddim", or "ddpm" (one step a timestep of training).
       sampling_steps: of ddim.
       eta: of ddim; 0 draws no noise on the way.
-      guidance_scale: 1 is the plain condition, as in diffusers.
+      guidance_scale: 1 is the plain condition, as in diffusers; the w of papers and of
+        SalUn's code, (1 + w) ε_c − w ε_∅, is one less: their 2.0 is 3.0 here.
       sample_batch: images at a time.
     """
 
