@@ -37,6 +37,7 @@ from jax_unlearn.audit.features import margins_from_probs as margins_from_probs
 from jax_unlearn.audit.features import modified_entropy as modified_entropy
 from jax_unlearn.audit.features import true_class_confidence as true_class_confidence
 from jax_unlearn.audit.features import true_class_loss as true_class_loss
+from jax_unlearn.audit.figures import DIVISIONS as DIVISIONS
 from jax_unlearn.audit.figures import FIGURES as FIGURES
 from jax_unlearn.audit.figures import GROUPS as GROUPS
 from jax_unlearn.audit.figures import KINDS as KINDS
@@ -52,6 +53,11 @@ from jax_unlearn.audit.generation import class_frechet as class_frechet
 from jax_unlearn.audit.generation import feature_moments as feature_moments
 from jax_unlearn.audit.generation import frechet_distance as frechet_distance
 from jax_unlearn.audit.generation import generation_metrics as generation_metrics
+from jax_unlearn.audit.groups import OF_GROUPS as OF_GROUPS
+from jax_unlearn.audit.groups import Grouped as Grouped
+from jax_unlearn.audit.groups import audit_by_group as audit_by_group
+from jax_unlearn.audit.groups import group_table as group_table
+from jax_unlearn.audit.groups import groups_record as groups_record
 from jax_unlearn.audit.inception import inception_features as inception_features
 from jax_unlearn.audit.inception import load_inception as load_inception
 from jax_unlearn.audit.klom import Klom as Klom
@@ -64,6 +70,12 @@ from jax_unlearn.audit.membership import (
 )
 from jax_unlearn.audit.membership import loss_mia_accuracy as loss_mia_accuracy
 from jax_unlearn.audit.membership import svc_mia_efficacy as svc_mia_efficacy
+from jax_unlearn.audit.memorisation import BINS as BINS
+from jax_unlearn.audit.memorisation import Division as Division
+from jax_unlearn.audit.memorisation import by_memorisation as by_memorisation
+from jax_unlearn.audit.memorisation import memorisation as memorisation
+from jax_unlearn.audit.memorisation import memorisation_bins as memorisation_bins
+from jax_unlearn.audit.memorisation import memorisation_proxy as memorisation_proxy
 from jax_unlearn.audit.metrics import Metrics as Metrics
 from jax_unlearn.audit.metrics import Predictions as Predictions
 from jax_unlearn.audit.metrics import avg_gap as avg_gap

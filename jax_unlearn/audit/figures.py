@@ -9,11 +9,12 @@ from jax_unlearn.audit.forgetting import EPSILON, FORGETTING_F
 from jax_unlearn.audit.klom import KLOM, KLOM_95
 from jax_unlearn.audit.lira import LIRA_ACCURACY, LIRA_AUC, LIRA_TPR_01, LIRA_TPR_1
 from jax_unlearn.audit.membership import MIA, MIA_ENTROPY, MIA_LOSS
+from jax_unlearn.audit.memorisation import Divider, by_memorisation
 from jax_unlearn.audit.metrics import AVG_GAP, RA, TA, TOW, TOW_MIA, UA
 from jax_unlearn.audit.rmia import RMIA_AUC, RMIA_TPR_1
 from jax_unlearn.errors import InputError, unknown_name
 
-__all__ = ["FIGURES", "GROUPS", "KINDS", "cards_of", "chosen"]
+__all__ = ["DIVISIONS", "FIGURES", "GROUPS", "KINDS", "cards_of", "chosen"]
 
 FIGURES: tuple[FigureCard, ...] = (
     *(UA, RA, TA, MIA, MIA_ENTROPY, MIA_LOSS, AVG_GAP, TOW, TOW_MIA, DEVIATION),
@@ -27,6 +28,9 @@ KINDS: dict[str, FigureCard] = {card.key: card for card in FIGURES}
 
 GROUPS: dict[str, tuple[str, ...]] = groups_of(FIGURES)
 """What can be asked for, and the figures it brings."""
+
+DIVISIONS: dict[str, Divider] = {"memorisation": by_memorisation}
+"""What can divide the forget samples into groups that are judged apart."""
 
 
 def cards_of(record: Mapping[str, Any]) -> dict[str, FigureCard]:
