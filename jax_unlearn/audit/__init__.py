@@ -41,6 +41,7 @@ from jax_unlearn.audit.figures import DIVISIONS as DIVISIONS
 from jax_unlearn.audit.figures import FIGURES as FIGURES
 from jax_unlearn.audit.figures import GROUPS as GROUPS
 from jax_unlearn.audit.figures import KINDS as KINDS
+from jax_unlearn.audit.figures import PROXIES as PROXIES
 from jax_unlearn.audit.forgetting import ForgettingQuality as ForgettingQuality
 from jax_unlearn.audit.forgetting import example_epsilon as example_epsilon
 from jax_unlearn.audit.forgetting import forgetting_null as forgetting_null
@@ -56,6 +57,7 @@ from jax_unlearn.audit.generation import generation_metrics as generation_metric
 from jax_unlearn.audit.groups import OF_GROUPS as OF_GROUPS
 from jax_unlearn.audit.groups import Grouped as Grouped
 from jax_unlearn.audit.groups import audit_by_group as audit_by_group
+from jax_unlearn.audit.groups import divided as divided
 from jax_unlearn.audit.groups import group_table as group_table
 from jax_unlearn.audit.groups import groups_record as groups_record
 from jax_unlearn.audit.inception import inception_features as inception_features
@@ -72,6 +74,7 @@ from jax_unlearn.audit.membership import loss_mia_accuracy as loss_mia_accuracy
 from jax_unlearn.audit.membership import svc_mia_efficacy as svc_mia_efficacy
 from jax_unlearn.audit.memorisation import BINS as BINS
 from jax_unlearn.audit.memorisation import Division as Division
+from jax_unlearn.audit.memorisation import by_confidence as by_confidence
 from jax_unlearn.audit.memorisation import by_memorisation as by_memorisation
 from jax_unlearn.audit.memorisation import memorisation as memorisation
 from jax_unlearn.audit.memorisation import memorisation_bins as memorisation_bins

@@ -1,6 +1,6 @@
 """The catalogue of figures: what a whole audit computes, in the order shown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jax_unlearn.audit.deviation import DEVIATION
@@ -9,12 +9,18 @@ from jax_unlearn.audit.forgetting import EPSILON, FORGETTING_F
 from jax_unlearn.audit.klom import KLOM, KLOM_95
 from jax_unlearn.audit.lira import LIRA_ACCURACY, LIRA_AUC, LIRA_TPR_01, LIRA_TPR_1
 from jax_unlearn.audit.membership import MIA, MIA_ENTROPY, MIA_LOSS
-from jax_unlearn.audit.memorisation import Divider, by_memorisation
+from jax_unlearn.audit.memorisation import (
+    Divider,
+    Division,
+    by_confidence,
+    by_memorisation,
+)
 from jax_unlearn.audit.metrics import AVG_GAP, RA, TA, TOW, TOW_MIA, UA
 from jax_unlearn.audit.rmia import RMIA_AUC, RMIA_TPR_1
 from jax_unlearn.errors import InputError, unknown_name
 
-__all__ = ["DIVISIONS", "FIGURES", "GROUPS", "KINDS", "cards_of", "chosen"]
+__all__ = ["DIVISIONS", "FIGURES", "GROUPS", "KINDS", "PROXIES", "cards_of"]
+__all__ += ["chosen"]
 
 FIGURES: tuple[FigureCard, ...] = (
     *(UA, RA, TA, MIA, MIA_ENTROPY, MIA_LOSS, AVG_GAP, TOW, TOW_MIA, DEVIATION),
@@ -31,6 +37,9 @@ GROUPS: dict[str, tuple[str, ...]] = groups_of(FIGURES)
 
 DIVISIONS: dict[str, Divider] = {"memorisation": by_memorisation}
 """What can divide the forget samples into groups that are judged apart."""
+
+PROXIES: dict[str, Callable[[Any, Any], Division]] = {"confidence": by_confidence}
+"""What divides them by the originals alone."""
 
 
 def cards_of(record: Mapping[str, Any]) -> dict[str, FigureCard]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jax_unlearn._validate import one_of
 from jax_unlearn.audit import _checks
 from jax_unlearn.audit.auditor import Audit, audit, to_record
 from jax_unlearn.audit.deviation import DEVIATION
@@ -17,6 +18,7 @@ from jax_unlearn.audit.evidence import (
     PartLabels,
     evidence,
 )
+from jax_unlearn.audit.figures import DIVISIONS, PROXIES
 from jax_unlearn.audit.forgetting import EPSILON
 from jax_unlearn.audit.klom import KLOM
 from jax_unlearn.audit.lira import LIRA_AUC, LIRA_TPR_1
@@ -24,7 +26,8 @@ from jax_unlearn.audit.memorisation import Divider, Division
 from jax_unlearn.audit.metrics import UA
 from jax_unlearn.errors import InputError, unknown_name
 
-__all__ = ["OF_GROUPS", "Grouped", "audit_by_group", "group_table", "groups_record"]
+__all__ = ["OF_GROUPS", "Grouped", "audit_by_group", "divided", "group_table"]
+__all__ += ["groups_record"]
 
 OF_GROUPS: tuple[FigureCard, ...] = (UA, DEVIATION, LIRA_AUC, LIRA_TPR_1, EPSILON, KLOM)
 """What is told of each group unless others are asked for: of the forget samples."""
@@ -128,6 +131,33 @@ def audit_by_group(
     )
 
 
+def divided(
+    names: Sequence[str],
+    given: tuple[Mapping[str, ModelOutputs], ModelOutputs, PartLabels],
+    original: ModelOutputs,
+    *,
+    kind: str = "logits",
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """Return the records of an audit by group, of divisions that have a name.
+
+    Raises:
+      InputError: as `audit_by_group`; a name of neither `DIVISIONS` nor `PROXIES`.
+    """
+    records = []
+    for name in names:
+        one_of("by", name, (*DIVISIONS, *PROXIES))
+        if name in PROXIES:
+            labels = given[2]
+            probs = evidence("original", original, labels, kind=kind).probs["forget"]
+            division = PROXIES[name](probs, np.asarray(labels.forget))
+        else:
+            division = DIVISIONS[name]
+        how = {"original": original, "kind": kind, **options}
+        records.append(groups_record(audit_by_group(*given, division, **how)))
+    return records
+
+
 def _checked(division: Division, samples: int) -> Division:
     """Return a division without its empty groups."""
     groups = {}
@@ -197,7 +227,7 @@ def group_table(found: Grouped, name: str) -> str:
 
 
 def groups_record(found: Grouped) -> dict[str, Any]:
-    """Return what results keep, JSON-able: the curves are left out.
+    """Return what results keep, JSON-able: curves and histograms are left out.
 
     >>> known = Division("all", "", {"all": np.ones(1, bool)}, np.ones(1))
     >>> groups_record(Grouped(known, {}))["scores"]
@@ -205,8 +235,9 @@ def groups_record(found: Grouped) -> dict[str, Any]:
     """
     division = found.division
     audits = {name: to_record(own) for name, own in found.audits.items()}
+    bare = {"roc": None, "epsilon": None, "groups": {}, "intervals": {}}
     for record in audits.values():
-        del record["details"]
+        record["details"] = dict.fromkeys(record["figures"], bare)
     return {
         "name": division.name,
         "meaning": division.meaning,

@@ -12,8 +12,8 @@ import numpy as np
 from jax_unlearn.audit import _checks
 from jax_unlearn.errors import InputError
 
-__all__ = ["BINS", "Divider", "Division", "by_memorisation", "memorisation"]
-__all__ += ["memorisation_bins", "memorisation_proxy"]
+__all__ = ["BINS", "Divider", "Division", "by_confidence", "by_memorisation"]
+__all__ += ["memorisation", "memorisation_bins", "memorisation_proxy"]
 
 BINS = ("low", "medium", "high")
 
@@ -152,7 +152,8 @@ def by_memorisation(
     sure = both[:, np.arange(len(labels)), labels]
     scores = memorisation(both.argmax(axis=2) == labels, inside)
     groups = memorisation_bins(scores, ties=memorisation(sure, inside))
-    told = f"{len(probs_in)} originals and {len(probs_out)} Retrains"
+    sides = ("original", len(probs_in)), ("Retrain", len(probs_out))
+    told = " and ".join(f"{n} {word}{'s' * (n > 1)}" for word, n in sides)
     return Division(
         "memorisation",
         "thirds of the forget samples by how much more often models are right of a "
@@ -160,4 +161,18 @@ def by_memorisation(
         groups,
         scores,
         len(probs_in),
+    )
+
+
+def by_confidence(probs: np.ndarray, labels: np.ndarray) -> Division:
+    """Divide forget samples by the proxy of memorisation, of one original or more."""
+    scores = memorisation_proxy(probs, labels)
+    many = "the original" if len(probs) == 1 else f"{len(probs)} originals"
+    return Division(
+        "confidence",
+        f"thirds of the forget samples by how unsure {many} of them was, highest "
+        "last: a proxy of memorisation, which takes models trained without them",
+        memorisation_bins(scores),
+        scores,
+        len(probs),
     )

@@ -110,6 +110,7 @@ def _commands(
         commands,
         config,
         console,
+        drawn,
         ensemble,
         forget,
         recipe,
@@ -144,7 +145,7 @@ def _commands(
     kind, setting = choice.modality, choice.form()
     like = choices.trained_like(arguments)
     training, drawing = form(kind.training, like), form(Sampling)
-    images = parsed(audit.audit_images, judge=form(Training), sampling=drawing)
+    images = parsed(drawn.audit_images, judge=form(Training), sampling=drawing)
     known = {
         "demo": recipe.demo,
         "split": commands.split,

@@ -1,9 +1,7 @@
 """The command that measures: checkpoints, or arrays of outputs of any framework."""
 
 import contextlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -12,11 +10,10 @@ import tyro
 
 from jax_unlearn import _validate
 from jax_unlearn import audit as audits
-from jax_unlearn import report as reports
 from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.cli import console as consoles
 from jax_unlearn.cli.choices import Kind
-from jax_unlearn.cli.ensemble import ensemble
+from jax_unlearn.cli.ensemble import DIVIDERS, By, ensemble
 from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.sources import DataSource, Source, asked, refuse_existing
 from jax_unlearn.data import digest, write_atomic
@@ -24,9 +21,11 @@ from jax_unlearn.errors import InputError, check_seed
 from jax_unlearn.lab import advice
 from jax_unlearn.lab.arrays import load_outputs
 from jax_unlearn.lab.catalog import load
+from jax_unlearn.lab.ensembles import NOTHING
 from jax_unlearn.lab.modalities.classification.beside import (
     against_unseen,
     beside_retrains,
+    stacked,
 )
 from jax_unlearn.lab.modalities.classification.figures import (
     PROBES,
@@ -34,15 +33,13 @@ from jax_unlearn.lab.modalities.classification.figures import (
     outputs_of,
     probe,
 )
-from jax_unlearn.lab.modalities.classification.networks import Training
-from jax_unlearn.lab.modalities.diffusion.figures import ImageTable
-from jax_unlearn.lab.modalities.diffusion.networks import sampler_of
-from jax_unlearn.lab.modalities.diffusion.settings import Judging, Sampling
-from jax_unlearn.lab.requests import Asked, Request, class_id, said_of
+from jax_unlearn.lab.requests import Asked, Request, said_of
 from jax_unlearn.lab.results import LABELS, NULL, ORIGINAL, RETRAIN, head, to_json
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import Stored, load_model
 from jax_unlearn.lab.subject import Subject
+
+ORIGINALS = ("original", NOTHING)  # what arrays call them
 
 
 class Models(NamedTuple):
@@ -74,15 +71,20 @@ class Models(NamedTuple):
             given = key, self.labels[key], stored.trained, setting
             table.add(*given, notes if noted else None)
 
-    def beside(self, table: Table, seed: int) -> audits.Audit | dict[str, Any]:
-        """Audit beside three Retrains or more; else beside unseen samples."""
+    def beside(
+        self, table: Table, seed: int, by: Sequence[str] = ()
+    ) -> tuple[audits.Audit | dict[str, Any], list[dict[str, Any]]]:
+        """Audit beside three Retrains or more, by group too; else beside unseen."""
         given, outputs = (self.subject.dataset, self.request), dict(table.outputs)
         again = [outputs[key] for key in (RETRAIN, NULL) if key in outputs]
         again += [outputs_of(self.subject, stored.trained) for stored in self.more]
         if len(again) < FEWEST:
-            return against_unseen(*given, outputs)
+            return against_unseen(*given, outputs), []
         models = {k: own for k, own in outputs.items() if k not in (RETRAIN, NULL)}
-        return beside_retrains(*given, models, again, seed=seed)
+        found = beside_retrains(*given, models, again, seed=seed)
+        stacks = stacked(*given, models, again)
+        how = {"kind": "probabilities", "seed": seed}
+        return found, audits.divided(by, stacks, stacks[0][ORIGINAL], **how)
 
     def advice(
         self, found: Any, original: Path, forget: str, source: Source, *paths: Any
@@ -114,6 +116,7 @@ def audit(
     kind: Annotated[str, tyro.conf.arg(metavar="{logits,probabilities}")] = "logits",
     metrics: tuple[str, ...] | None = None,
     resamples: int = 20,
+    by: By = (),
     out: Path = Path("audit.json"),
     modality: Kind = "classification",
     seed: int = 0,
@@ -147,6 +150,10 @@ def audit(
         u_lira, rmia, forgetting, klom, or FILE.py:CARD for one of your own; default
         what the number of models allows.
       resamples: divisions of the retrained models in arrays or parts, for the null.
+      by: groups of forget samples whose figures are told apart, too: "memorisation"
+        (of parts, or of arrays that hold the originals as `original/PART`; half of the
+        originals and of the Retrains divide, the others are judged), or "confidence",
+        its proxy, for which one original will do (of checkpoints, too).
       out: file to write, for `jax-unlearn report`.
       modality: kind of model; that of the original is found out.
       seed: of the attacks' samples.
@@ -155,6 +162,8 @@ def audit(
     del modality
     refuse_existing(out, overwrite=overwrite)
     check_seed(seed)
+    for name in by:
+        _validate.one_of("by", name, DIVIDERS)
     if parts:
         if unlearned or retrained or probes or {null, arrays, metrics} != {None}:
             raise InputError(
@@ -162,14 +171,15 @@ def audit(
                 "checkpoints, --arrays, --probes and --metrics out"
             )
         made_as = {"run": run, "original": original, "forget": forget}
-        return ensemble(source, **made_as, resamples=resamples, join=parts, out=out)
+        made_as |= {"resamples": resamples, "by": by}
+        return ensemble(source, **made_as, join=parts, out=out)
     if arrays is not None:
         if unlearned or retrained or {original, forget, null} != {None}:
             raise InputError(
                 f"arrays={arrays} and checkpoints: give one or the other to audit"
             )
-        how = {"kind": kind, "metrics": metrics, "resamples": resamples, "seed": seed}
-        return audit_arrays(arrays, out, **how)
+        how = {"kind": kind, "resamples": resamples, "seed": seed}
+        return audit_arrays(arrays, out, metrics=metrics, by=by, **how)
     if metrics is not None:
         raise InputError(f"metrics={list(metrics)} are of --arrays; leave them out")
     if original is None or forget is None or not unlearned:
@@ -180,13 +190,25 @@ def audit(
         )
     for name in probes:
         _validate.one_of("probe", name, PROBES)
+    for name in set(by) - set(audits.PROXIES):
+        raise InputError(
+            f"by={name!r} divides the samples by many originals, and there is one; "
+            f"give --by {' or '.join(audits.PROXIES)}, or make more: jax-unlearn "
+            f"ensemble --original {original} --forget {forget} --by {name}"
+        )
+    if len(retrained) + (null is not None) < FEWEST and by:
+        raise InputError(
+            f"by={list(by)} takes {FEWEST} Retrains or more, as other figures of a "
+            f"single model do; train them by `jax-unlearn train --retrain --original "
+            f"{original} --forget {forget} --seed N`, or leave --by out"
+        )
     paths = {f"{n}-{path.name}": path for n, path in enumerate(unlearned)}
     models = read_models(source, original, forget, paths, retrained, null)
 
     def advise(found: Any) -> list[str]:
         return models.advice(found, original, forget, source, out, null)
 
-    how = {"probes": probes, "seed": seed, "overwrite": overwrite}
+    how = {"probes": probes, "by": by, "seed": seed, "overwrite": overwrite}
     results = audited(models, out, advise, **how)
     consoles.say(consoles.open_console(), "\n".join(results["advice"]))
     return results
@@ -198,6 +220,7 @@ def audited(
     advise: Callable[[Any], list[str]],
     *,
     probes: Sequence[str] = (),
+    by: Sequence[str] = (),
     seed: int = 0,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -206,7 +229,7 @@ def audited(
     table, console = Table(subject, keep=True), consoles.open_console()
     with consoles.status(console, "running the models over the data"):
         models.measure(table, seed)
-        beside = models.beside(table, seed)
+        beside, groups = models.beside(table, seed, by)
         probed = {
             key: probe(subject, stored.trained, request, probes, seed=seed)
             for key, stored in models.rows.items()
@@ -222,6 +245,7 @@ def audited(
         found["audit"] = audits.to_record(beside)
     else:
         found["unseen"] = beside
+    found |= {"groups": groups} if by else {}
     found["advice"] = advise(beside)
     results = {**head(told, dataset), **asked_options(), **found}
     write_atomic(out, to_json(results), overwrite=overwrite)
@@ -230,100 +254,10 @@ def audited(
     consoles.print_legend(console, results)
     if isinstance(beside, audits.Audit):
         consoles.print_audit(console, beside, models.labels)
+        consoles.print_groups(console, groups, models.labels)
     else:
         consoles.print_unseen(console, results)
     print(f"wrote {out}")
-    return {"out": str(out), **results}
-
-
-def audit_images(
-    source: DataSource,
-    judge: Training,
-    sampling: Sampling,
-    original: Path,
-    forget: str,
-    unlearned: tuple[Path, ...] = (),
-    retrained: tuple[Path, ...] = (),
-    null: Path | None = None,
-    per_class: int = 50,
-    inception: Path | None = None,
-    out: Path = Path("generation.json"),
-    modality: Kind = "diffusion",
-    seed: int = 0,
-    overwrite: bool = False,
-) -> dict[str, Any]:
-    """Compare diffusion models by the images they draw; write figures and a report.
-
-    A classifier trained here on real images judges: UA (share of images of the
-    forgotten class that it does not recognise), accuracy of the other classes, and the
-    Fréchet distance of the other classes in its features. Retrain's values are the
-    target; the null is Retrain of another seed.
-
-    Args:
-      source: the data the models were trained on.
-      judge: how the classifier is trained.
-      sampling: how images are drawn, from every model alike.
-      original: checkpoint of the original model.
-      forget: class (name or number) that was to be forgotten.
-      unlearned: checkpoints after unlearning.
-      retrained: of models trained without the class, each from another seed: the first
-        is the target, the second the null; of more nothing is drawn.
-      null: the second, by its name.
-      per_class: images of each class.
-      inception: weights of the standard FID's network (the file of pytorch-fid, or its
-        arrays as .npz): FID is told too; published values are of 10,000 images.
-      out: json file to write; the report stands beside it as .html.
-      modality: kind of model; that of the original is found out.
-      seed: of all noise.
-      overwrite: replace files that exist.
-    """
-    del modality
-    check_seed(seed)
-    if out.suffix != ".json":
-        raise InputError(f"out={out}: name a .json file; the page stands beside it")
-    for path in (out, page := out.with_suffix(".html")):
-        refuse_existing(path, overwrite=overwrite)
-    paths: dict[str, Path] = {}
-    for path in unlearned:
-        if path.name in (*paths, *LABELS):
-            raise InputError(f"unlearned={path}: the name {path.name!r} is taken")
-        paths[path.name] = path
-    judging = Judging(judge, sampling, per_class, per_class)
-    models = read_models(source, original, forget, paths, retrained, null)
-    dataset = models.subject.dataset
-    if models.named.concept is not None and forget not in dataset.class_names:
-        raise InputError(
-            f"forget={forget!r}: the audit's classifier knows the classes "
-            f"{', '.join(dataset.class_names)}, and no other word; name one of them, "
-            "or look at images of `jax-unlearn sample`"
-        )
-    forgotten = dataset.class_names[class_id(forget, dataset.class_names)]
-    for stored in models.rows.values():
-        sampler_of(stored.built, sampling)
-    console = consoles.open_console()
-    phases = 1 + len(models.rows) + (inception is not None)
-    with consoles.Reporter(console, phases) as progress:
-        options = {"inception": inception, "progress": progress}
-        table = ImageTable(models.subject, judging, **options)
-        models.measure(table, seed, noted=True)
-    weights = inception and sha256(inception.read_bytes()).hexdigest()
-    own = [(key, one.record) for key, one in models.rows.items() if key not in LABELS]
-    told = {"sampling": vars(sampling), "judge": vars(judge), "per_class": per_class}
-    plan = {
-        "title": f"{dataset.name}: forget {forgotten!r}",
-        **told,
-        "inception": inception and {"file": inception.name, "sha256": weights},
-        "methods": {k: r["unlearning"] for k, r in own if "unlearning" in r},
-    }
-    found = table.summary()
-    found["advice"] = advice.pictured(found["rows"], forgotten, original, forget)
-    text = to_json({**head(plan, dataset), **asked_options(), **found})
-    write_atomic(out, text, overwrite=overwrite)
-    results = json.loads(text)
-    reports.write(results, page, overwrite=overwrite)
-    consoles.print_generation(console, results)
-    consoles.say(console, "\n".join(found["advice"]))
-    consoles.say(console, f"report: {page}")
     return {"out": str(out), **results}
 
 
@@ -369,7 +303,13 @@ def read_models(
 
 
 def audit_arrays(
-    file: Path, out: Path, *, metrics: tuple[str, ...] | None, seed: int, **options: Any
+    file: Path,
+    out: Path,
+    *,
+    metrics: tuple[str, ...] | None,
+    seed: int,
+    by: Sequence[str] = (),
+    **options: Any,
 ) -> dict[str, Any]:
     """Audit outputs of models of any framework; the options are those of `audit`."""
     given = load_outputs(file)
@@ -378,10 +318,22 @@ def audit_arrays(
     console = consoles.open_console()
     with consoles.status(console, "auditing"):
         found = audits.audit(*given, metrics=metrics, seed=seed, **options)
+        groups = []
+        if by:
+            known = [given[0][name] for name in ORIGINALS if name in given[0]]
+            if not known:
+                raise InputError(
+                    f"by={list(by)}: the originals divide the samples, and {file} "
+                    "holds none; add their outputs as original/forget, original/retain "
+                    "and original/test"
+                )
+            groups = audits.divided(by, given, known[0], seed=seed, **options)
     plan = given_plan(f"Audit of {file.name}", np.asarray(given[2].forget), seed)
     results = {**head(plan), **asked_options(), "audit": audits.to_record(found)}
+    results |= {"groups": groups} if by else {}
     write_atomic(out, to_json(results), overwrite=True)
     consoles.print_audit(console, found)
+    consoles.print_groups(console, groups)
     consoles.say(console, f"wrote {out}")
     return {"out": str(out), **results}
 

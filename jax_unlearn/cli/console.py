@@ -15,8 +15,9 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 
-from jax_unlearn.audit import Audit
+from jax_unlearn.audit import Audit, Figure
 from jax_unlearn.audit.evidence import FEWEST
+from jax_unlearn.audit.figures import cards_of
 from jax_unlearn.lab.advice import lasting
 from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
 from jax_unlearn.lab.modalities import MODALITIES
@@ -323,6 +324,32 @@ def print_audit(
         f"{'is' if found.retrained == 1 else 'are'} {found.retrained}. "
     )
     console.print(legend + AUDIT_LEGEND, style="dim", markup=False)
+
+
+def print_groups(
+    console: Console,
+    groups: Sequence[Mapping[str, Any]],
+    labels: Mapping[str, str] | None = None,
+) -> None:
+    """Print the figures by group of forget samples: a column a group, by method."""
+    for found in groups:
+        say(console, f"by {found['name']}: {found['meaning']}")
+        audits = found["audits"]
+        cards = cards_of(next(iter(audits.values())))
+        rows = []
+        for name, figures in next(iter(audits.values()))["figures"].items():
+            for key in figures:
+                cells, card = [], cards[key]
+                for own in audits.values():
+                    figure = Figure(**own["figures"][name][key])
+                    value = f"{figure.text(card.digits)} "
+                    value += f"({figure.target:.{card.digits}f})"
+                    cells.append(Cell(value, mark=figure.verdict))
+                label = (labels or {}).get(name, name)
+                rows.append([Cell(f"{label}: {card.label}"), *cells])
+        heads = [f"{group} ({own['forgotten']})" for group, own in audits.items()]
+        table = Table(["figure (target)", *heads], rows, [])
+        _print_blocks(console, table)
 
 
 def methods() -> dict[str, Any]:

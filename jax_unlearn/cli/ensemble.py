@@ -15,7 +15,14 @@ from rich.console import Console
 from jax_unlearn import audit as audits
 from jax_unlearn import report as reports
 from jax_unlearn._validate import at_least, one_of
-from jax_unlearn.cli.console import Reporter, open_console, print_audit, say, status
+from jax_unlearn.cli.console import (
+    Reporter,
+    open_console,
+    print_audit,
+    print_groups,
+    say,
+    status,
+)
 from jax_unlearn.cli.habits import asked_options, asked_words
 from jax_unlearn.cli.sources import DataSource, Source
 from jax_unlearn.data import Dataset, check_ids, digits, fingerprint
@@ -24,7 +31,7 @@ from jax_unlearn.drivers.ensemble import HOWS, local_mesh
 from jax_unlearn.errors import MAX_SEED, InputError
 from jax_unlearn.lab.arrays import save_outputs
 from jax_unlearn.lab.ensemble_models import RETRAIN
-from jax_unlearn.lab.ensembles import Ensembles, audit_of, run_ensembles
+from jax_unlearn.lab.ensembles import NOTHING, Ensembles, audit_of, run_ensembles
 from jax_unlearn.lab.ensembles import join as joined
 from jax_unlearn.lab.parts import (
     CHUNK,
@@ -42,6 +49,9 @@ from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import SECONDS, load_model, origin_of
 from jax_unlearn.recipes.digits import digits_plan
 
+DIVIDERS = (*audits.DIVISIONS, *audits.PROXIES)
+By = Annotated[tuple[str, ...], tyro.conf.arg(metavar=f"{{{','.join(DIVIDERS)}}} ...")]
+
 
 def ensemble(
     source: DataSource,
@@ -53,6 +63,7 @@ def ensemble(
     chunk: int | None = None,
     how: Annotated[str, tyro.conf.arg(metavar=f"{{auto,{','.join(HOWS)}}}")] = "auto",
     resamples: int = 20,
+    by: By = (),
     part: str | None = None,
     join: tuple[Path, ...] = (),
     out: Path = Path("runs/ensemble"),
@@ -83,6 +94,10 @@ def ensemble(
       how: "vmap", "map", "loop", or "auto": what is fastest here; of parts, "loop" on
         CPUs and "vmap" elsewhere.
       resamples: divisions of the Retrains for the null.
+      by: groups of forget samples whose figures are told apart, too: "memorisation"
+        (low, medium, high; half of the models divide, the others are judged, so give
+        --models 16 or more) or "confidence" (its proxy, of the originals alone). No
+        model is trained for it.
       part: "3/8" makes the third eighth of the models, and audits nothing yet.
       join: folders of the parts, to audit what they made.
       out: folder; the models found there are not made again. Of what is joined also a
@@ -107,7 +122,14 @@ def ensemble(
     elif how == "auto":  # what is measured differs by machine
         how = "loop" if jax.default_backend() == "cpu" else "vmap"
     models = 16 if models is None else models
+    if models < 2 and set(by) & set(audits.DIVISIONS):
+        raise InputError(
+            f"by={list(by)}, models={models}: half of the models divide the samples, "
+            "the others are judged; give --models 16"
+        )
     chunk = chunk_of(models, share) if chunk is None else chunk
+    for name in by:
+        one_of("by", name, DIVIDERS)
     if not join and out.suffix == ".json":
         raise InputError(f"out={out}: name a folder for the models")
     check_writable(out if join and out.suffix == ".json" else out / "outputs.npz")
@@ -131,7 +153,7 @@ def ensemble(
         options = {"chunk": chunk, "how": how, "save_every": save_every, "part": share}
         found = made(console, *at, out, count=models, methods=own, **options)
     if share is None:
-        return conclude(console, *at, out, found, resamples=resamples)
+        return conclude(console, *at, out, found, resamples=resamples, by=by)
     words = asked_words("part", "join")
     complete = Complete(share.parts, models, chunk, how, list(chosen), words)
     keep(out, share, complete)
@@ -273,11 +295,14 @@ def conclude(
     made: Ensembles,
     *,
     resamples: int,
+    by: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Audit models that were made; write outputs, results and report, and tell."""
     models = len(next(iter(made.logits[RETRAIN].values())))
     with status(console, "auditing"):
         found, given = audit_of(made, plan.training, resamples=resamples)
+        original = given[0][NOTHING]
+        groups = audits.divided(by, given, original, resamples=resamples)
     told = {
         **plan.record(),
         "title": f"{plan.title}: {models} models",
@@ -287,8 +312,10 @@ def conclude(
     record = audits.to_record(found)
     results = {**head(told, dataset), **asked_options()}
     results |= {"seconds": made.seconds, "audit": record}
+    results |= {"groups": groups} if by else {}
     write_atomic(_results(out), to_json(results), overwrite=True)
     print_audit(console, found)
+    print_groups(console, groups)
     if _results(out) == out:
         say(console, f"wrote {out}")
     else:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from jax_unlearn import _validate
 from jax_unlearn.audit import Audit
 from jax_unlearn.cli import audit as audits
-from jax_unlearn.cli import commands
+from jax_unlearn.cli import commands, drawn
 from jax_unlearn.cli.console import open_console, say
 from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.making import Making
@@ -223,7 +223,7 @@ def _audited(
     given = {"original": job.checkpoint, "forget": job.request, "out": out}
     given |= {"unlearned": (job.place / MODEL,), "retrained": tuple(retrained)}
     given |= {"source": job.source, "seed": job.seed, "overwrite": True}
-    results = audits.audit_images(**judged, **given)
+    results = drawn.audit_images(**judged, **given)
     os.replace(out.with_suffix(".html"), job.place / REPORT)
     return results
 

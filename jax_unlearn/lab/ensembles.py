@@ -36,6 +36,12 @@ Kept = tuple[Logits, float]
 """What is read of a model: its logits, and the seconds it took."""
 
 
+Audited = tuple[dict[str, ModelOutputs], ModelOutputs, PartLabels]
+"""Outputs by method, of the Retrains, and the labels; "doing nothing" is a method."""
+
+NOTHING = "doing nothing"  # what the originals are called there
+
+
 class Ensembles(NamedTuple):
     """What N models of each role say of one request, and what making them took."""
 
@@ -157,10 +163,10 @@ def _stacked(
 
 def audit_of(
     made: Ensembles, training: Any, *, resamples: int = 20
-) -> tuple[audit.Audit, tuple[dict[str, ModelOutputs], ModelOutputs, PartLabels]]:
+) -> tuple[audit.Audit, Audited]:
     """Audit models that were made; return that, and what was audited."""
     outputs = {role: ModelOutputs(**logits) for role, logits in made.logits.items()}
-    outputs = {"doing nothing": outputs.pop(ORIGINAL)} | outputs
+    outputs = {NOTHING: outputs.pop(ORIGINAL)} | outputs
     given = outputs, outputs.pop(RETRAIN), PartLabels(**made.labels)
     groups = modality_of(training).metrics
     figures = [c for c in audit.FIGURES if groups is None or c.group in groups]

@@ -172,6 +172,20 @@ class Audit(Struct, frozen=True):
             require(key in cards, f"left_out.{key} {known}")
 
 
+class Groups(Struct, frozen=True):
+    """Figures by group of forget samples."""
+
+    name: str
+    meaning: str
+    audits: Annotated[dict[str, Audit], Meta(min_length=1)]
+
+    def __post_init__(self):
+        first = next(iter(self.audits))
+        for group, audit in self.audits.items():
+            same = set(audit.figures) == set(self.audits[first].figures)
+            require(same, f"audits.{group} has other methods than {first}")
+
+
 class Plan(Struct, frozen=True):
     """What was asked for."""
 

@@ -201,6 +201,7 @@ class Results(Struct, frozen=True):
     scatter: dict[str, Points] | None = None
     conflict: dict[str, Cosines] | None = None
     unseen: Unseen | None = None
+    groups: tuple[forms.Groups, ...] = ()
     advice: tuple[str, ...] = ()
     plan: forms.Plan = forms.Plan()
     dataset: forms.Data = forms.Data()

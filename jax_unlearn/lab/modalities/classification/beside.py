@@ -16,15 +16,16 @@ REACH = 1.96  # standard errors of a 95 % interval
 RIGHT = 5.0  # percent of a class that goes: more is no chance; our choice
 
 
-def beside_retrains(
+Stacks = tuple[dict[str, audit.ModelOutputs], audit.ModelOutputs, audit.PartLabels]
+
+
+def stacked(
     dataset: Dataset,
     request: Request,
     models: Mapping[str, Outputs],
     retrained: Sequence[Outputs],
-    *,
-    seed: int = 0,
-) -> audit.Audit:
-    """Audit single models, by label, beside several Retrains of one request.
+) -> Stacks:
+    """Return what single models, by label, and several Retrains say of a request.
 
     Where nothing was held out, test samples take the place of unseen ones.
     """
@@ -33,17 +34,30 @@ def beside_retrains(
     held = {name: train[ids] for name, ids in parts.items()}
     labels = audit.PartLabels(**{"unseen": test, **held}, test=test)
 
-    def stacked(outputs: Sequence[Outputs]) -> audit.ModelOutputs:
+    def stack(outputs: Sequence[Outputs]) -> audit.ModelOutputs:
         own = {n: np.stack([o.train[ids] for o in outputs]) for n, ids in parts.items()}
         tested = np.stack([o.test for o in outputs])
         return audit.ModelOutputs(**{"unseen": tested, **own}, test=tested)
 
-    given = {label: stacked([outputs]) for label, outputs in models.items()}
+    given = {label: stack([outputs]) for label, outputs in models.items()}
+    return given, stack(retrained), labels
+
+
+def beside_retrains(
+    dataset: Dataset,
+    request: Request,
+    models: Mapping[str, Outputs],
+    retrained: Sequence[Outputs],
+    *,
+    seed: int = 0,
+) -> audit.Audit:
+    """Audit single models, by label, beside several Retrains of one request."""
+    given = stacked(dataset, request, models, retrained)
     # that attack holds a tenth of the losses out, and is refused where there are few
-    few = min(len(test), *map(len, parts.values())) < MIN_LOSSES
+    few = min(map(len, given[2])) < MIN_LOSSES
     cards = [c for c in audit.FIGURES if not (few and c.key == "mia_loss")]
     told = {"kind": "probabilities", "seed": seed, "figures": cards}
-    return audit.audit(given, stacked(retrained), labels, **told)
+    return audit.audit(*given, **told)
 
 
 def against_unseen(

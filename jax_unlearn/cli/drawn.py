@@ -1,0 +1,113 @@
+"""The command that compares diffusion models by the images they draw."""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from jax_unlearn import report as reports
+from jax_unlearn.cli import console as consoles
+from jax_unlearn.cli.audit import read_models
+from jax_unlearn.cli.choices import Kind
+from jax_unlearn.cli.habits import asked_options
+from jax_unlearn.cli.sources import DataSource, refuse_existing
+from jax_unlearn.data import write_atomic
+from jax_unlearn.errors import InputError, check_seed
+from jax_unlearn.lab import advice
+from jax_unlearn.lab.modalities.classification.networks import Training
+from jax_unlearn.lab.modalities.diffusion.figures import ImageTable
+from jax_unlearn.lab.modalities.diffusion.networks import sampler_of
+from jax_unlearn.lab.modalities.diffusion.settings import Judging, Sampling
+from jax_unlearn.lab.requests import class_id
+from jax_unlearn.lab.results import LABELS, head, to_json
+
+
+def audit_images(
+    source: DataSource,
+    judge: Training,
+    sampling: Sampling,
+    original: Path,
+    forget: str,
+    unlearned: tuple[Path, ...] = (),
+    retrained: tuple[Path, ...] = (),
+    null: Path | None = None,
+    per_class: int = 50,
+    inception: Path | None = None,
+    out: Path = Path("generation.json"),
+    modality: Kind = "diffusion",
+    seed: int = 0,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Compare diffusion models by the images they draw; write figures and a report.
+
+    A classifier trained here on real images judges: UA (share of images of the
+    forgotten class that it does not recognise), accuracy of the other classes, and the
+    Fréchet distance of the other classes in its features. Retrain's values are the
+    target; the null is Retrain of another seed.
+
+    Args:
+      source: the data the models were trained on.
+      judge: how the classifier is trained.
+      sampling: how images are drawn, from every model alike.
+      original: checkpoint of the original model.
+      forget: class (name or number) that was to be forgotten.
+      unlearned: checkpoints after unlearning.
+      retrained: of models trained without the class, each from another seed: the first
+        is the target, the second the null; of more nothing is drawn.
+      null: the second, by its name.
+      per_class: images of each class.
+      inception: weights of the standard FID's network (the file of pytorch-fid, or its
+        arrays as .npz): FID is told too; published values are of 10,000 images.
+      out: json file to write; the report stands beside it as .html.
+      modality: kind of model; that of the original is found out.
+      seed: of all noise.
+      overwrite: replace files that exist.
+    """
+    del modality
+    check_seed(seed)
+    if out.suffix != ".json":
+        raise InputError(f"out={out}: name a .json file; the page stands beside it")
+    for path in (out, page := out.with_suffix(".html")):
+        refuse_existing(path, overwrite=overwrite)
+    paths: dict[str, Path] = {}
+    for path in unlearned:
+        if path.name in (*paths, *LABELS):
+            raise InputError(f"unlearned={path}: the name {path.name!r} is taken")
+        paths[path.name] = path
+    judging = Judging(judge, sampling, per_class, per_class)
+    models = read_models(source, original, forget, paths, retrained, null)
+    dataset = models.subject.dataset
+    if models.named.concept is not None and forget not in dataset.class_names:
+        raise InputError(
+            f"forget={forget!r}: the audit's classifier knows the classes "
+            f"{', '.join(dataset.class_names)}, and no other word; name one of them, "
+            "or look at images of `jax-unlearn sample`"
+        )
+    forgotten = dataset.class_names[class_id(forget, dataset.class_names)]
+    for stored in models.rows.values():
+        sampler_of(stored.built, sampling)
+    console = consoles.open_console()
+    phases = 1 + len(models.rows) + (inception is not None)
+    with consoles.Reporter(console, phases) as progress:
+        options = {"inception": inception, "progress": progress}
+        table = ImageTable(models.subject, judging, **options)
+        models.measure(table, seed, noted=True)
+    weights = inception and sha256(inception.read_bytes()).hexdigest()
+    own = [(key, one.record) for key, one in models.rows.items() if key not in LABELS]
+    told = {"sampling": vars(sampling), "judge": vars(judge), "per_class": per_class}
+    plan = {
+        "title": f"{dataset.name}: forget {forgotten!r}",
+        **told,
+        "inception": inception and {"file": inception.name, "sha256": weights},
+        "methods": {k: r["unlearning"] for k, r in own if "unlearning" in r},
+    }
+    found = table.summary()
+    found["advice"] = advice.pictured(found["rows"], forgotten, original, forget)
+    text = to_json({**head(plan, dataset), **asked_options(), **found})
+    write_atomic(out, text, overwrite=overwrite)
+    results = json.loads(text)
+    reports.write(results, page, overwrite=overwrite)
+    consoles.print_generation(console, results)
+    consoles.say(console, "\n".join(found["advice"]))
+    consoles.say(console, f"report: {page}")
+    return {"out": str(out), **results}

@@ -1,0 +1,59 @@
+"""Figures by group of forget samples, as a user asks for them."""
+
+import itertools
+import json
+
+import numpy as np
+from small import refused, run
+from test_cli_audit import arrays_file, planned, told
+
+from jax_unlearn import report
+from jax_unlearn.cli import main
+
+__all__ = ["planned"]
+
+
+def test_arrays_with_originals_are_told_by_memorisation(tmp_path, capsys):
+    rng = np.random.default_rng(1)
+    sizes = {"forget": 12, "retain": 20, "test": 15}
+    own = {f"original/{k}": rng.normal(size=(4, n, 3)) for k, n in sizes.items()}
+    file, out = arrays_file(tmp_path / "a.npz", **own), tmp_path / "audit.json"
+    by = "--by", "memorisation", "confidence"
+    run("audit", "--arrays", file, *by, "--out", out, "--resamples", "3")
+    printed = capsys.readouterr().out
+    assert "by memorisation: thirds of the forget samples" in printed
+    assert "low (4)" in printed
+    results = json.loads(out.read_text())
+    first, second = results["groups"]
+    assert [first["name"], second["name"]] == ["memorisation", "confidence"]
+    assert list(first["audits"]) == ["low", "medium", "high"]
+    assert first["audits"]["low"]["retrained"] == 2  # half divides, half is judged
+    assert second["audits"]["low"]["retrained"] == 4
+    assert sorted(itertools.chain(*first["members"].values())) == list(range(12))
+    page = report.render(results)
+    assert "<h2>By memorisation</h2>" in page
+    assert "2 originals and 2 Retrains" in page
+
+
+def test_arrays_without_originals_say_what_is_missing(tmp_path, capsys):
+    file, out = arrays_file(tmp_path / "a.npz"), tmp_path / "audit.json"
+    asked = "audit", "--arrays", file, "--out", out, "--by", "memorisation"
+    assert "add their outputs as original/forget" in refused(capsys, asked)
+    assert not out.exists()
+    assert "unknown by 'size'; known: confidence, memorisation" in refused(
+        capsys, [*asked[:-1], "size"]
+    )
+
+
+def test_an_ensemble_divides_by_its_own_originals(planned, tmp_path, capsys):
+    out = tmp_path / "ensemble"
+    options = "--methods", "FT", "--resamples", "2", "--how", "loop", "--by"
+    few = told(planned, out, "--models", "1", *options, "memorisation")
+    assert "models=1: half of the models divide" in refused(capsys, few)
+    assert not out.exists()
+    main(told(planned, out, "--models", "2", *options, "memorisation"))
+    results = json.loads((out / "results.json").read_text())
+    figures = results["groups"][0]["audits"]["high"]["figures"]
+    assert set(figures) == {"doing nothing", "FT"}
+    assert "<h2>By memorisation</h2>" in (out / "report.html").read_text()
+    assert "by 1 original and 1 Retrain" in capsys.readouterr().out
