@@ -91,6 +91,7 @@ from jax_unlearn.audit.poisoning import Poisoned as Poisoned
 from jax_unlearn.audit.poisoning import gaussian_score as gaussian_score
 from jax_unlearn.audit.poisoning import gus as gus
 from jax_unlearn.audit.poisoning import poison as poison
+from jax_unlearn.audit.quantise import quantised as quantised
 from jax_unlearn.audit.rates import Rate as Rate
 from jax_unlearn.audit.rates import Roc as Roc
 from jax_unlearn.audit.rates import bootstrap_interval as bootstrap_interval
@@ -98,7 +99,9 @@ from jax_unlearn.audit.rates import clopper_pearson as clopper_pearson
 from jax_unlearn.audit.rates import roc_auc as roc_auc
 from jax_unlearn.audit.rates import roc_curve as roc_curve
 from jax_unlearn.audit.rates import tpr_at_fpr as tpr_at_fpr
+from jax_unlearn.audit.relearn import Recovery as Recovery
 from jax_unlearn.audit.relearn import Relearn as Relearn
+from jax_unlearn.audit.relearn import recovery as recovery
 from jax_unlearn.audit.relearn import relearn_steps as relearn_steps
 from jax_unlearn.audit.rmia import Rmia as Rmia
 from jax_unlearn.audit.rmia import rmia as rmia

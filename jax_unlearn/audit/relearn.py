@@ -1,4 +1,4 @@
-"""Relearn time: how fast a model learns back what it was to forget."""
+"""Relearning: how fast a model learns back what it was to forget."""
 
 import functools
 import math
@@ -20,7 +20,7 @@ from jax_unlearn.methods.finetune import finetune
 from jax_unlearn.objectives.base import task_loss
 from jax_unlearn.types import Array, Batch, Model, ModelState, Params, UnlearnBatch
 
-__all__ = ["Relearn", "relearn_steps"]
+__all__ = ["Recovery", "Relearn", "recovery", "relearn_steps"]
 
 EVALUATED = 1024  # largest number of samples a forward pass of the evaluation
 
@@ -34,6 +34,97 @@ class Relearn(NamedTuple):
     steps: int
     reached: bool
     losses: np.ndarray
+
+
+class Recovery(NamedTuple):
+    """What a model makes of the held-out forget samples as it is fine-tuned on others.
+
+    Attributes:
+      steps: after which it was looked at, 0 first, `i64[m]`.
+      right: percent of the held-out samples that it is right of, `f64[m]`.
+      losses: their mean cross-entropy, `f64[m]`.
+    """
+
+    steps: np.ndarray
+    right: np.ndarray
+    losses: np.ndarray
+
+    @property
+    def regained(self) -> float:
+        """Percentage points from before the first step to after the last."""
+        return float(self.right[-1] - self.right[0])
+
+
+def recovery(
+    model: Model,
+    params: Params,
+    model_state: ModelState,
+    batches: Iterable[UnlearnBatch | Batch],
+    held_out: Batch,
+    optimizer: optax.GradientTransformation,
+    key: Array,
+    *,
+    steps: int = 20,
+    every: int = 1,
+) -> Recovery:
+    """Fine-tune on a few samples; see how fast the *other* forget samples come back.
+
+    `batches` hold a few of the forget samples, or samples that are like the retain set
+    (a schedule or a list, gone through as often as needed); `held_out` the forget
+    samples that are none of them. What a model never knew it cannot get back so: then
+    the held-out samples gain only what the few teach of their like, which is what
+    Retrain gains. Target: Retrain's value after as many steps, by the same call with
+    equal batches, optimizer and key; null: that of a second Retrain. Above them, what
+    was forgotten lay hidden. It takes one unlearned model and two Retrains, three for
+    an interval. It is looked at before the first step, after every `every` steps and
+    after the last.
+
+    The model gives logits `[B, K]`; its parameters and state are copied, the optimizer
+    starts afresh, and training is that of `relearn_steps`.
+
+    Raises:
+      InputError: as `relearn_steps`; no held-out samples, steps or every below 1.
+      NonFiniteError: a loss or an update turned NaN or infinite.
+
+    Source: after Hu et al., arXiv 2406.13356, of language models (a little related data
+    brings back much of what they forgot); for classifiers our choice.
+
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> model = from_stateless(lambda key, x: 0.0, lambda w, x: w * x)
+    >>> few = [Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))]
+    >>> other = Batch(jnp.array([[0.0, 2.0]]), jnp.array([1]))
+    >>> given = jnp.float32(-1), (), few, other, optax.sgd(2.0), jax.random.key(0)
+    >>> found = recovery(model, *given, steps=2)
+    >>> found.steps.tolist(), found.right.tolist()
+    ([0, 1, 2], [0.0, 100.0, 100.0])
+    """
+    _checks.whole("steps", steps, 1, "try 20")
+    _checks.whole("every", every, 1, "try 1")
+    look = _evaluation(model, (params, model_state), held_out, name="held_out")
+    marks, found = [0], [_first(look(params, model_state))]
+
+    def fed() -> Iterator[UnlearnBatch]:
+        for step, batch in enumerate(_cycled(batches)):
+            if step >= steps:
+                return
+            yield UnlearnBatch(retain=_forget_batch(batch))
+
+    def watch(step, state, _) -> None:
+        if step % every and step < steps:
+            return
+        marks.append(step)
+        found.append(look(state.params, state.model_state))
+        if not math.isfinite(found[-1][0]):
+            raise NonFiniteError(
+                f"the loss on the held-out samples is not finite after step {step - 1};"
+                " lower the learning rate",
+                step - 1,
+            )
+
+    learner = _learner(model, optimizer)
+    run(learner, learner.init(params, model_state), fed(), key, callback=watch, scan=1)
+    losses, right = np.asarray(found, np.float64).T
+    return Recovery(np.asarray(marks), 100 * right, losses)
 
 
 def relearn_steps(
@@ -84,32 +175,19 @@ def relearn_steps(
     _checks.whole("limit", limit, 1, "try 1000")
     remedy = "give the loss of the original model on the forget set"
     _validate.not_negative("loss_below", loss_below, remedy)
-    if isinstance(batches, Iterator):
-        raise InputError(
-            f"batches of type {type(batches).__name__} can be gone through only once; "
-            "give a schedule or a list"
-        )
+    _check_repeatable(batches)
     samples = _forget_samples(batches) if evaluate_on is None else evaluate_on
-    mean_loss = _evaluation(model, (params, model_state), samples)
-    losses = [mean_loss(params, model_state)]
-    if not math.isfinite(losses[0]):
-        raise InputError(
-            f"the loss of the given model on the forget samples is {losses[0]}; find "
-            "out where it diverged"
-        )
+    look_at = _evaluation(model, (params, model_state), samples)
+    losses = [_first(look_at(params, model_state))[0]]
 
     def fed() -> Iterator[UnlearnBatch]:
-        while True:
-            batch = None
-            for batch in batches:
-                if losses[-1] <= loss_below or len(losses) > limit:
-                    return
-                yield UnlearnBatch(retain=_forget_batch(batch))
-            if batch is None:
-                raise InputError("batches is empty; give at least one batch")
+        for batch in _cycled(batches):
+            if losses[-1] <= loss_below or len(losses) > limit:
+                return
+            yield UnlearnBatch(retain=_forget_batch(batch))
 
     def look(step, state, _) -> None:
-        losses.append(mean_loss(state.params, state.model_state))
+        losses.append(look_at(state.params, state.model_state)[0])
         if not math.isfinite(losses[-1]):
             raise NonFiniteError(
                 f"the loss on the forget samples is not finite after step {step - 1}; "
@@ -129,6 +207,35 @@ def relearn_steps(
 
 # One learner for all models compared, so that its step compiles once.
 _learner = functools.lru_cache(maxsize=2)(finetune)
+
+
+def _first(found: tuple[float, float]) -> tuple[float, float]:
+    """Return what a model has before all steps, if its loss is finite."""
+    if not math.isfinite(found[0]):
+        raise InputError(
+            f"the loss of the given model on the forget samples is {found[0]}; find "
+            "out where it diverged"
+        )
+    return found
+
+
+def _check_repeatable(batches: Any) -> None:
+    if isinstance(batches, Iterator):
+        raise InputError(
+            f"batches of type {type(batches).__name__} can be gone through only once; "
+            "give a schedule or a list"
+        )
+
+
+def _cycled(batches: Iterable[UnlearnBatch | Batch]) -> Iterator[Any]:
+    """Yield the batches, pass after pass."""
+    _check_repeatable(batches)
+    while True:
+        batch = None
+        for batch in batches:
+            yield batch
+        if batch is None:
+            raise InputError("batches is empty; give at least one batch")
 
 
 def _forget_batch(given: Any) -> Batch:
@@ -173,26 +280,37 @@ def _rows(batch: Batch, rows: np.ndarray) -> Batch:
     return Batch(*jax.tree.map(lambda leaf: np.asarray(leaf)[rows], pair))
 
 
-def _evaluation(model: Model, variables: tuple[Params, ModelState], samples: Batch):
-    """Return `(params, model_state) -> mean loss` on samples put on the device once."""
+def _evaluation(
+    model: Model,
+    variables: tuple[Params, ModelState],
+    samples: Batch,
+    name: str = "evaluate_on",
+):
+    """Return `(params, model_state) -> (mean loss, share right)` on some samples.
+
+    They are put on the device once.
+    """
     counted = _counted(samples)
     if not counted.any():
-        raise InputError("evaluate_on holds no samples; give the forget set")
+        raise InputError(f"{name} holds no samples; give the forget set")
     y = true_labels(model, variables, samples.inputs, samples.labels)
     samples = _rows(samples._replace(labels=y), counted)
     total = counted.sum()
     parts = [_rows(samples, rows) for rows in pieces(total, EVALUATED)]
     parts = jax.tree.map(jnp.asarray, parts)
 
-    def mean_loss(*variables) -> float:
-        losses = [_losses(model.apply, variables, part) for part in parts]
-        return float(np.concatenate(jax.device_get(losses))[:total].mean(dtype=float))
+    def look(*variables) -> tuple[float, float]:
+        found = jax.device_get([_losses(model.apply, variables, p) for p in parts])
+        losses, right = (
+            np.concatenate(one)[:total] for one in zip(*found, strict=True)
+        )
+        return float(losses.mean(dtype=float)), float(right.mean())
 
-    return mean_loss
+    return look
 
 
 @programs.jit(static_argnums=0)
 def _losses(apply, variables, batch):
     params, state = variables
     outputs, _ = forward_pass(apply, params, state, batch.inputs, train=False)
-    return task_loss(outputs, batch)
+    return task_loss(outputs, batch), outputs.argmax(axis=-1) == batch.labels

@@ -215,3 +215,85 @@ def test_divergence_is_found_out():
     with pytest.raises(NonFiniteError, match="after step 0") as caught:
         relearn_steps(LINEAR, start(), (), [BATCH], wild, KEY, loss_below=0.1)
     assert caught.value.step == 0
+
+
+def test_recovery_is_that_of_a_float64_descent_on_other_samples():
+    few, (x, y) = halves(), examples(5, 8)
+    found = relearn.recovery(
+        LINEAR, start(), (), few, ju.Batch(x, y), SGD, KEY, steps=7, every=3
+    )
+    assert found.steps.tolist() == [0, 3, 6, 7]
+    w, losses, right = np.asarray(start(), np.float64), [], []
+    for step in range(8):
+        losses.append(loss64(w, x, y))
+        right.append(100 * np.mean((x @ w).argmax(1) == y))
+        b = few[step % 2]
+        error = softmax64(np.asarray(b.inputs, np.float64) @ w) - np.eye(3)[b.labels]
+        w = w - 0.5 * np.asarray(b.inputs, np.float64).T @ error / len(b.labels)
+    np.testing.assert_allclose(found.losses, np.array(losses)[[0, 3, 6, 7]], rtol=1e-5)
+    np.testing.assert_allclose(found.right, np.array(right)[[0, 3, 6, 7]])
+    assert found.regained == found.right[-1] - found.right[0]
+
+
+SCALED = ju.from_stateless(
+    lambda key, x: {"gain": jnp.float32(1), "w": jnp.zeros((16, 2))},
+    lambda p, x: p["gain"] * (x @ p["w"]),
+)
+
+
+def one_hot_samples():
+    """Sixteen samples with a feature of their own each, of two classes in turn."""
+    return np.eye(16, dtype=np.float32), (np.arange(16) % 2).astype(np.int32)
+
+
+def test_relearning_a_few_finds_what_a_small_change_hides():
+    """One scalar hides all; Retrain, which never knew, regains nothing."""
+    x, y = one_hot_samples()
+    knows = jnp.asarray(4.0 * np.eye(2)[y], jnp.float32)
+    hidden = {"gain": jnp.float32(-0.05), "w": knows}
+    retrain = {"gain": jnp.float32(1), "w": jnp.zeros((16, 2), jnp.float32)}
+    again = {**retrain, "w": retrain["w"].at[:, 1].set(0.01)}  # of another seed
+    few, held = ju.Batch(x[:4], y[:4]), ju.Batch(x[4:], y[4:])
+
+    def probe(params):
+        sgd = optax.sgd(0.05)
+        return relearn.recovery(SCALED, params, (), [few], held, sgd, KEY, steps=10)
+
+    found = {n: probe(p) for n, p in (("u", hidden), ("r", retrain), ("n", again))}
+    assert found["u"].right[0] == 0  # nothing to be seen before
+    assert found["u"].right[-1] == 100
+    # features of their own: nothing is learned of the others but by the gain
+    assert found["r"].regained == found["n"].regained == 0
+    assert np.all(np.diff(found["u"].losses) < 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"steps": 0}, "steps=0 must be a whole number from 1"),
+        ({"every": 0}, "every=0"),
+        ({"batches": []}, "batches is empty"),
+        ({"batches": iter(())}, "only once"),
+        (
+            {"held_out": ju.Batch(np.zeros((0, 4)), np.zeros(0, int))},
+            "holds no samples",
+        ),
+        ({"params": jnp.full((4, 3), jnp.nan)}, "find out where it diverged"),
+    ],
+)
+def test_recovery_refuses_what_cannot_be(change, words):
+    x, y = examples()
+    given = {"params": start(), "batches": halves(), "held_out": ju.Batch(x, y)}
+    given |= {key: change[key] for key in given if key in change}
+    how = {key: value for key, value in change.items() if key not in given}
+    at = LINEAR, given["params"], (), given["batches"], given["held_out"], SGD, KEY
+    with pytest.raises(InputError, match=words):
+        relearn.recovery(*at, **how)
+
+
+def test_recovery_that_diverges_names_the_step():
+    x, y = examples()
+    many = optax.sgd(1e38)
+    at = LINEAR, start(), (), halves(), ju.Batch(x * 1e30, y), many, KEY
+    with pytest.raises(NonFiniteError, match="not finite"):
+        relearn.recovery(*at)
