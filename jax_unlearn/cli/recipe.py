@@ -88,8 +88,10 @@ def recipe(
         near and far (forget sets); field: field, class, linear; tables: random10,
         gamma-1 and others; full: speed, random10, gamma-1, models, cifar100, trials.
       classes: of a generation recipe, to forget one at a time.
-      tune: search the settings instead, on the recipe's search seeds; writes them to
-        OUT/settings.json. A recipe that comes without settings searches them first.
+      tune: search the settings instead, on the recipe's search seeds, of all parts or
+        of `parts`; writes them to OUT/settings.json after every method. What was
+        searched of the same data by the same grid is kept. A recipe, or a row of it,
+        that comes without settings searches them first.
       minutes: of full: what fits into them is done, by priority; default 9.
       rivals: of full: FILE.py:NAME of a function that times the same steps otherwise,
         such as tests/benchmarks/torch_device.py:rivals.

@@ -55,6 +55,7 @@ class Trials:
         self.yardstick = functools.cache(functools.partial(Yardstick, bench))
         record = bench.plan.record() | {"dataset": fingerprint(bench.dataset)}
         asked = json.loads(to_json(record))
+        self.asked = asked
         self._found = {"plan": asked, "trials": {}}
         self._path = None if folder is None else folder / "trials.json"
         if self._path is not None and self._path.exists():
@@ -106,46 +107,101 @@ def search(
     rounds: int = 0,
     final: Final | None = None,
     folder: Path | None = None,
+    before: Mapping[str, Any] | None = None,
+    save: Callable[[dict[str, Any]], None] = lambda found: None,
 ) -> dict[str, Any]:
-    """Try every setting of every method and choose that of the least mean Avg. Gap."""
+    """Try every setting of every method and choose that of the least mean Avg. Gap.
+
+    What an earlier search of the same plan and grid found, `before`, is not searched
+    again; `save` is called after each method that is.
+    """
     trial = Trials(Bench(plan, dataset, folder=folder))
-    settings, table = {}, {}
-    for label, grid in grids.items():
-        varied = [name for name, values in grid.items() if isinstance(values, tuple)]
-
-        def row_of(setting, seeds=plan.seeds, label=label, varied=varied):
-            flat = setting.flat()
-            row = {name: flat[name] for name in varied} | trial(label, setting, seeds)
-            say(f"{label}: {row}")
-            return setting, row
-
-        rows = [row_of(setting) for setting in trials(grid)]
-        # no grid is chosen so well that its best never lies at its edge
-        for name in [name for name in varied if _measures(grid[name])][:1] * rounds:
-            best, _ = _ranked(label, rows)[0]
-            tried = [row[name] for _, row in rows]
-            for value in around(tried, best.flat()[name]):
-                rows.append(row_of(best.but(**{name: value})))
-        ranked = _ranked(label, rows)
-        if final is not None:  # few seeds flatter some trial by chance
-            shares = len(plan.seeds), len(final.seeds)
-            for setting, row in ranked[: final.trials]:
-                again = row_of(setting, final.seeds)[1]["avg_gap"]
-                both = row["avg_gap"], again
-                mean = None if again is None else np.average(both, weights=shares)
-                row["all_seeds"] = None if mean is None else float(mean)
-            ranked = _ranked(label, ranked[: final.trials], "all_seeds")
-        settings[label] = told(ranked[0][0])
-        table[label] = [row for _, row in rows]
-    return {
-        "settings": settings,
-        "trials": max(len(rows) for rows in table.values()),
-        "search_seeds": list(plan.seeds),
-        "final": None if final is None else final._asdict(),
-        "training": vars(plan.training),
-        "table": table,
-        "environment": environment(),
+    given = {"plan": trial.asked, "final": final and final._asdict()}
+    both = {
+        label: (before["settings"][label], before["table"][label])
+        for label, grid in grids.items()
+        if before and _alike(before, given) and _searched(before, label, grid, rounds)
     }
+
+    def found() -> dict[str, Any]:
+        done = {label: both[label] for label in grids if label in both}
+        return {
+            "settings": {label: setting for label, (setting, _) in done.items()},
+            "trials": max((len(rows) for _, rows in done.values()), default=0),
+            "search_seeds": list(plan.seeds),
+            **given,
+            "training": vars(plan.training),
+            "table": {label: rows for label, (_, rows) in done.items()},
+            "environment": environment(),
+        }
+
+    for label, grid in grids.items():
+        if label not in both:
+            both[label] = _best_of(label, grid, trial, plan, say, rounds, final)
+            save(found())
+    return found()
+
+
+def _best_of(
+    label: str,
+    grid: Mapping[str, Any],
+    trial: Trials,
+    plan: Plan,
+    say: Callable[[str], None],
+    rounds: int,
+    final: Final | None,
+) -> tuple[dict[str, Any], list[Row]]:
+    """Return the best setting of one method, and its trials."""
+    varied = _varied(grid)
+
+    def row_of(setting: Unlearning, seeds: Sequence[int] = plan.seeds):
+        flat = setting.flat()
+        row = {name: flat[name] for name in varied} | trial(label, setting, seeds)
+        say(f"{label}: {row}")
+        return setting, row
+
+    rows = [row_of(setting) for setting in trials(grid)]
+    # no grid is chosen so well that its best never lies at its edge
+    for name in [name for name in varied if _measures(grid[name])][:1] * rounds:
+        best, _ = _ranked(label, rows)[0]
+        tried = [row[name] for _, row in rows]
+        for value in around(tried, best.flat()[name]):
+            rows.append(row_of(best.but(**{name: value})))
+    ranked = _ranked(label, rows)
+    if final is not None:  # few seeds flatter some trial by chance
+        shares = len(plan.seeds), len(final.seeds)
+        for setting, row in ranked[: final.trials]:
+            again = row_of(setting, final.seeds)[1]["avg_gap"]
+            both = row["avg_gap"], again
+            mean = None if again is None else np.average(both, weights=shares)
+            row["all_seeds"] = None if mean is None else float(mean)
+        ranked = _ranked(label, ranked[: final.trials], "all_seeds")
+    return told(ranked[0][0]), [row for _, row in rows]
+
+
+def _alike(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Return whether two searches were of one request and equally thorough."""
+    one, other = (json.loads(to_json(dict(found))) for found in (before, now))
+    if "plan" not in one:  # earlier searches did not say
+        return False
+    plans = one["plan"] | {"title": ""}, other["plan"] | {"title": ""}
+    return plans[0] == plans[1] and one.get("final") == other["final"]
+
+
+def _searched(
+    before: Mapping[str, Any], label: str, grid: Mapping[str, Any], rounds: int
+) -> bool:
+    """Return whether a search was of that grid, with as many rounds after it."""
+    if label not in before["settings"]:
+        return False
+    varied, asked = _varied(grid), list(trials(grid))
+    rows = [tuple(row.get(k) for k in varied) for row in before["table"][label]]
+    first = [tuple(one.flat()[k] for k in varied) for one in asked]
+    closer = 2 * rounds if any(_measures(grid[name]) for name in varied) else 0
+    best = Unlearning.of(**before["settings"][label])
+    fixed = asked[0].but(**{name: best.flat()[name] for name in varied})
+    same = rows[: len(first)] == first and len(rows) == len(first) + closer
+    return fixed == best and same
 
 
 def trials(grid: Mapping[str, Any]) -> Iterator[Unlearning]:
@@ -153,6 +209,10 @@ def trials(grid: Mapping[str, Any]) -> Iterator[Unlearning]:
     tried = [v if isinstance(v, tuple) else (v,) for v in grid.values()]
     for values in itertools.product(*tried):
         yield Unlearning.of(**dict(zip(grid, values, strict=True)))
+
+
+def _varied(grid: Mapping[str, Any]) -> list[str]:
+    return [name for name, values in grid.items() if isinstance(values, tuple)]
 
 
 def _measures(values: Sequence[Any]) -> bool:

@@ -1,6 +1,7 @@
 """A study: requests on one data set, with settings searched on other seeds."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -71,11 +72,11 @@ class Study:
         if part not in self.parts:
             raise unknown_name("part", part, self.parts)
         asked = self.parts[part]
-        found = self.found(folder)[asked.settings or part]
-        methods = {
-            label: Unlearning.of(**found["settings"][label])
-            for label in asked.methods or asked.grid
-        }
+        found = self.found(folder).get(asked.settings or part, {"settings": {}})
+        labels = asked.methods or tuple(asked.grid)
+        if missing := [label for label in labels if label not in found["settings"]]:
+            raise self._unsearched(f"of {missing[0]!r} where {part} asks for it")
+        methods = {label: Unlearning.of(**found["settings"][label]) for label in labels}
         for more in asked.more:
             methods = more(methods)
         own = f" of {asked.settings}" if asked.settings else ""
@@ -94,11 +95,23 @@ class Study:
         say: Callable[[str], None],
         *,
         folder: Path | None = None,
+        parts: Sequence[str] = (),
+        before: Mapping[str, Any] | None = None,
+        save: Callable[[dict[str, Any]], None] = lambda found: None,
     ) -> dict[str, Any]:
-        """Return what a `search` of each part with a grid of its own finds, by part."""
-        found = {}
-        for name, part in self.parts.items():
-            if part.grid:
+        """Return what a `search` finds of parts with a grid of their own, by part.
+
+        By default of all of them. What `before`, such a return, has of the same grids
+        is kept; `save` is called with all there is after each method.
+        """
+        found = dict(before or {})
+
+        def keep(name: str, own: dict[str, Any]) -> None:
+            found[name] = own
+            save({part: found[part] for part in self.parts if part in found})
+
+        for name in parts or self.parts:
+            if (part := self.parts[name]).grid:
                 found[name] = search(
                     self._plan(part, {}, self.search_seeds),
                     dataset,
@@ -107,27 +120,47 @@ class Study:
                     rounds=self.rounds,
                     final=self.final,
                     folder=None if folder is None else folder / name,
+                    before=found.get(name),
+                    save=functools.partial(keep, name),
                 )
                 _release()
-        return found
+        return {part: found[part] for part in self.parts if part in found}
+
+    def unsearched(self, parts: Sequence[str], folder: Path | None) -> tuple[str, ...]:
+        """Return the parts of whose searches these parts lack settings."""
+        kept, lacking = self.kept(folder) or {}, []
+        for name in parts:
+            part = self.parts[name]
+            own = part.settings or name
+            settings = kept.get(own, {}).get("settings", {})
+            if not settings.keys() >= {*(part.methods or part.grid)}:
+                lacking.append(own)
+        return tuple(dict.fromkeys(lacking))
 
     def found(self, folder: Path | None = None) -> dict[str, Any]:
         """Return what a search found, by part: in a run's folder, or the package."""
         found = self.kept(folder)
         if found is None:
-            raise InputError(
-                f"{self.name} has no settings yet; search them first: "
-                f"jax-unlearn recipe {self.name} --tune"
-            )
-        # searches of a single part were once written without its name
-        return {next(iter(self.parts)): found} if "settings" in found else found
+            raise self._unsearched("yet")
+        return found
 
     def kept(self, folder: Path | None) -> dict[str, Any] | None:
         """Return the file that `found` reads, None where there is none."""
+        file = HERE.joinpath("settings", f"{self.name.replace('-', '_')}.json")
         if folder is not None and (folder / "settings.json").exists():
-            return read_json(folder / "settings.json")
-        kept = HERE.joinpath("settings", f"{self.name.replace('-', '_')}.json")
-        return json.loads(kept.read_text("utf-8")) if kept.is_file() else None
+            found = read_json(folder / "settings.json")
+        elif file.is_file():
+            found = json.loads(file.read_text("utf-8"))
+        else:
+            return None
+        # searches of a single part were once written without its name
+        return {next(iter(self.parts)): found} if "settings" in found else found
+
+    def _unsearched(self, what: str) -> InputError:
+        return InputError(
+            f"{self.name} has no settings {what}; search them first: "
+            f"jax-unlearn recipe {self.name} --tune"
+        )
 
     def _plan(
         self, part: Part, methods: Settings, seeds: tuple[int, ...], note: str = ""
@@ -157,24 +190,31 @@ def studied(name: str, parts: Mapping[str, Part], **values: Any) -> Recipe:
 
 
 def run_study(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
-    """Search the settings of a study where there are none; run its parts."""
+    """Search the settings that a study lacks, or is to search; run its parts."""
     study, screen = recipe.study, asked.screen
     check_writable(folder / "settings.json")
-    for option in ("seeds", "parts") if asked.tune else ():
-        if (value := getattr(asked, option)) is not None:
-            raise InputError(
-                f"{option}={value}: a search is of all parts, on seeds of its own; "
-                "leave it out"
-            )
-    if asked.tune or study.kept(folder) is None:
-        found = study.search(dataset, screen.say, folder=folder / "search")
-        path = write_atomic(folder / "settings.json", text_of(found), overwrite=True)
-        screen.say(f"wrote {path}")
-    if asked.tune:
-        return
+    if asked.tune and asked.seeds is not None:
+        raise InputError(
+            f"seeds={asked.seeds}: a search has seeds of its own; leave it out"
+        )
     parts = tuple(study.parts) if asked.parts is None else asked.parts
     if not parts or len(set(parts)) < len(parts):
         raise InputError(f"parts={parts}: name one or more, none of them twice")
+    for part in parts:
+        if part not in study.parts:
+            raise unknown_name("part", part, study.parts)
+    own = tuple(dict.fromkeys(study.parts[part].settings or part for part in parts))
+    path = folder / "settings.json"
+
+    def save(found: dict[str, Any]) -> None:
+        write_atomic(path, text_of(found), overwrite=True)
+
+    if lacking := own if asked.tune else study.unsearched(parts, folder):
+        known = {"before": study.kept(folder), "parts": lacking, "save": save}
+        save(study.search(dataset, screen.say, folder=folder / "search", **known))
+        screen.say(f"wrote {path}")
+    if asked.tune:
+        return
     plans = {part: study.plan(part, seeds=asked.seeds, folder=folder) for part in parts}
     results = {}
     with screen.progress(sum(map(phases, plans.values()))) as progress:

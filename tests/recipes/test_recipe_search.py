@@ -11,6 +11,7 @@ from toys import three_digits
 from jax_unlearn.data import Dataset
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan, Training, Unlearning
+from jax_unlearn.lab.results import to_json
 from jax_unlearn.recipes import RECIPES, pages
 from jax_unlearn.recipes.search import Final, around, search, told
 from jax_unlearn.recipes.study import Study
@@ -101,6 +102,43 @@ def test_the_best_trials_are_tried_on_other_seeds(tmp_path):
     assert found["settings"]["GA"]["learning_rate"] == best["learning_rate"]
     third = search(plan, data, grids, again.append, final=final, folder=tmp_path)
     assert third["table"] == found["table"]  # read, not made again
+
+
+def test_what_was_searched_by_the_same_grid_is_not_searched_again():
+    plan, data = tiny()
+    rates = {"learning_rate": (1e-4, 1e-3)}
+    grids = {
+        "GA": {"method": "gradient_ascent", "epochs": 1, **rates},
+        "RL": {"method": "random_label", "epochs": 1, **rates},
+        "FT": {"method": "finetune", "epochs": 1, "learning_rate": (1e-3,)},
+    }
+    first = search(plan, data, {k: grids[k] for k in ("RL", "GA")}, lambda line: None)
+    first = json.loads(to_json(first))
+    wanted = {
+        "FT": grids["FT"],  # new
+        "GA": {**grids["GA"], "momentum": 0.5},  # else fixed
+        "RL": grids["RL"],
+    }
+    told, saved = [], []
+    again = {"before": first, "save": saved.append}
+    found = search(plan, data, wanted, told.append, **again)
+    assert [line.split(":")[0] for line in told] == ["FT", "GA", "GA"]
+    assert found["table"]["RL"] == first["table"]["RL"]
+    assert found["settings"]["RL"] == first["settings"]["RL"]
+    assert found["settings"]["GA"]["momentum"] == 0.5
+    # the order is the grids', and a stop loses nothing that was known
+    assert [list(one["settings"]) for one in saved] == [["FT", "RL"], [*wanted]]
+    told.clear()
+    search(plan, data, {"RL": grids["RL"]}, told.append, rounds=1, before=first)
+    assert len(told) == 4  # as many rounds are asked of every method
+    told.clear()
+    other = dataclasses.replace(plan, fraction=0.3)
+    search(other, data, {"RL": grids["RL"]}, told.append, before=first)
+    assert len(told) == 2
+    told.clear()
+    earlier = {k: v for k, v in first.items() if k != "plan"}
+    search(plan, data, {"RL": grids["RL"]}, told.append, before=earlier)
+    assert len(told) == 2  # it does not say what it was of
 
 
 def test_a_method_that_always_diverges_is_named():

@@ -10,6 +10,7 @@ import pytest
 from jax_unlearn.cli.console import open_console
 from jax_unlearn.cli.recipe import screen_of
 from jax_unlearn.data import Dataset, Examples, digits
+from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan, Training, Unlearning, experiment
 from jax_unlearn.recipes import digits as chain
 from jax_unlearn.recipes import learned, pages, proxies, tables
@@ -171,6 +172,28 @@ def test_a_study_is_run_resumed_and_shown(small, file, tmp_path, capsys):
     for key, row in found["tail"]["rows"].items():
         assert again["tail"]["rows"][key]["metrics"] == row["metrics"]
     assert ": 1 steps" in capsys.readouterr().out  # read, not made again
+
+
+def test_what_lacks_settings_is_searched_before_it_runs(small, file, tmp_path, capsys):
+    kept_settings(tmp_path)
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    del settings["random10"]["settings"]["SSD"]
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    recipe = dataclasses.replace(tables.FASHION, name="small", study=small, data=Data())
+    with pytest.raises(InputError, match="'SSD' where tail .* recipe small --tune"):
+        small.plan("tail", folder=tmp_path)
+    asked = Asked(screen_of(open_console()), data=file, out=tmp_path, tune=True)
+    with pytest.raises(InputError, match="a search has seeds of its own"):
+        recipe.run(asked._replace(seeds=(0,)))
+    with pytest.raises(InputError, match="random1"):
+        recipe.run(asked._replace(parts=("random1",)))
+    recipe.run(asked._replace(parts=("tail",)))
+    assert "FT: {" in capsys.readouterr().out  # those settings name no plan
+    found = json.loads((tmp_path / "settings.json").read_text())
+    assert set(found["random10"]["settings"]) == {"FT", "SSD"}
+    recipe.run(asked)
+    assert "FT: {" not in capsys.readouterr().out
+    assert small.unsearched(("tail",), tmp_path) == ()
 
 
 def test_requests_are_served_one_after_another(monkeypatch, tmp_path, capsys):
