@@ -341,6 +341,7 @@ class Card(_Facts):
       weighs: whether it weights forget samples.
       schedule: whether forget and retain batches can be scheduled at will.
       joins: whether it always has two gradients to join.
+      phased: whether it has two gradients, though mostly one a step.
       compares: "unseen", or "unseen classes" where every forgotten class needs unseen
         samples; options may have an attribute of this name that says otherwise.
       weighting, harmonizer: what "auto" stands for.
@@ -366,6 +367,7 @@ class Card(_Facts):
     weighs: bool = True
     schedule: bool = False
     joins: bool = False
+    phased: bool = False
     by_epochs: bool = False
     weighting: str = "uniform"
     harmonizer: str = "none"

@@ -25,6 +25,7 @@ from jax_unlearn.lab.modalities import MODALITIES, modality_named
 from jax_unlearn.lab.modalities.classification.networks import ARCHITECTURES
 from jax_unlearn.lab.modality import Modality
 from jax_unlearn.lab.origins import training_in, training_of
+from jax_unlearn.lab.refusals import two_gradients
 from jax_unlearn.lab.service import recommended
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import kind_of
@@ -45,7 +46,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         "How the weights move, and which of them.",
         (
             *("optimizer", "learning_rate", "momentum", "weight_decay", "clip"),
-            *("salient", "keep"),
+            *("salient", "keep", "dual", "dual_rate", "dual_decay"),
         ),
     ),
     "part": ("Which part of the network moves, the rest left alone.", ("trainable",)),
@@ -194,11 +195,7 @@ def form(kind: type, usual: Any = None) -> Form:
 def trained_like(words: Sequence[str]) -> Any:
     """Return how the original that `train` names was trained; None where none is."""
     path = value(words, "--original")
-    if (
-        words[0] != "train"
-        or path is None
-        or not (Path(path) / "record.json").is_file()
-    ):
+    if words[0] != "train" or not path or not (Path(path) / "record.json").is_file():
         return None
     record = read_record(path)
     if training_in(record) is None:
@@ -372,6 +369,8 @@ def _unread(card: Card, kind: Modality) -> set[str]:
     unread = set() if card.schedule else {"schedule"}
     if not (card.schedule or card.joins):
         unread |= {"harmonizer", "per_leaf"}
+    if not two_gradients(card):
+        unread |= {"dual", "dual_rate", "dual_decay"}
     if card.by_epochs:
         unread |= {"steps"}
     if not kind.stateful:

@@ -20,6 +20,7 @@ from jax_unlearn.lab.modality import Modality, adam, descent
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject, Trainer
+from jax_unlearn.optimizers import dual
 from jax_unlearn.types import Array, Batch, LossFn, Model, PyTree
 
 
@@ -183,7 +184,7 @@ class Context:
         if kind in ("forget", "retain"):
             make = data.forget_only if kind == "forget" else data.retain_only
             return make(self.examples, self.ids(kind), **self.passes())
-        make = getattr(data, self.setting.schedule if kind == "both" else kind)
+        make = getattr(data, self.setting.scheduling if kind == "both" else kind)
         return make(self.examples, forget, retain, **self.passes())
 
     def batches(
@@ -204,11 +205,11 @@ class Context:
 
     def optimizer(self, *, plain: bool = False) -> optax.GradientTransformation:
         """Return the optimizer; over the salient weights if asked, and not `plain`."""
-        optimizer = optimizer_of(self.setting)
-        if plain or not self.setting.masks:
-            return optimizer
-        mask = masks.gradient_saliency(self.gradient("forget"), keep=self.setting.keep)
-        return masks.masked(optimizer, jax.block_until_ready(mask))
+        mask = None
+        if not plain and self.setting.masks:
+            keep = self.setting.keep
+            mask = masks.gradient_saliency(self.gradient("forget"), keep=keep)
+        return optimizer_of(self.setting, jax.block_until_ready(mask))
 
     def weighting(self) -> types.Weighting:
         """Return the weighting of the forget samples."""
@@ -218,7 +219,9 @@ class Context:
     def harmonizer(self) -> types.Harmonizer | None:
         """Return what joins the gradients; None is the method's own."""
         setting, join = self.setting, None
-        if setting.joining != "none":
+        if setting.dual:
+            join = harmonize.separate
+        elif setting.joining != "none":
             join = getattr(harmonize, setting.joining)(per_leaf=setting.per_leaf)
         elif setting.card.joins:
             join = harmonize.add()
@@ -238,7 +241,7 @@ class Context:
 
     def forward(self) -> dict[str, Any]:
         """Return how many forward passes a step has."""
-        return {"forward": "merged"} if self.setting.schedule == "merged" else {}
+        return {"forward": "merged"} if self.setting.scheduling == "merged" else {}
 
     def gradient(self, part: str, ids: np.ndarray | None = None) -> PyTree:
         """Return the mean gradient of the original on a part, or these ids of it."""
@@ -267,10 +270,21 @@ class Context:
         return self.programs[key]
 
 
-def optimizer_of(setting: Unlearning) -> optax.GradientTransformation:
-    """Return the optimizer of a setting: SGD with momentum, or Adam."""
+def optimizer_of(
+    setting: Unlearning, mask: PyTree = None
+) -> optax.GradientTransformation:
+    """Return the optimizer of a setting: SGD with momentum, or Adam, perhaps masked.
+
+    Beside it AdamW for the forget gradient, where each gradient has its own.
+    """
     clip = [optax.clip_by_global_norm(setting.clip)] if setting.clip > 0 else []
-    parts = descent(setting, adam() if setting.optimizer == "adam" else None)
     # the rate travels in the state, so that one compiled program serves all
     rate = optax.inject_hyperparams(optax.scale_by_learning_rate)
-    return optax.chain(*clip, *parts, rate(setting.learning_rate))
+    parts = descent(setting, adam() if setting.optimizer == "adam" else None)
+    each = [optax.chain(*clip, *parts, rate(setting.learning_rate))]
+    if setting.dual:
+        decay = optax.add_decayed_weights(setting.dual_decay)
+        each = [optax.chain(*clip, adam(), decay, rate(setting.dual_rate)), *each]
+    if mask is not None:
+        each = [masks.masked(optimizer, mask) for optimizer in each]
+    return dual(*each) if setting.dual else each[0]

@@ -132,7 +132,7 @@ def _value(node: ast.AST, values: Mapping[str, Any]) -> float:
 def steps_of_epoch(setting: Unlearning, forget: int, retain: float) -> int:
     """Return how many steps an epoch takes, by the schedule and what is read."""
     both = {"forget", "retain"} <= set(setting.card.reads)
-    merged = setting.card.schedule and setting.schedule == "merged"
+    merged = setting.card.schedule and setting.scheduling == "merged"
     samples = forget + retain if merged else retain if both else 0
     if not samples:
         samples = forget if "forget" in setting.card.reads else retain

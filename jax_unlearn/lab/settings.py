@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from jax_unlearn import _validate, cards
-from jax_unlearn.errors import InputError, unknown_name
+from jax_unlearn.errors import unknown_name
 from jax_unlearn.lab import catalog
 from jax_unlearn.lab.modalities import modality_named
+from jax_unlearn.lab.refusals import check, counts_steps
 
 Whole = Annotated[int, functools.partial(_validate.at_least, low=0)]
 Percent = Annotated[float, functools.partial(_validate.within, interval="[0, 100]")]
@@ -45,6 +46,11 @@ class Unlearning:
       salient: move only the salient weights, those of large forget gradients under the
         original model, whatever the method.
       keep: fraction of the weights that are salient.
+      dual: give the forget gradient an AdamW of its own (DualOptim), so that its
+        moments and those of the retain gradient, whose optimizer is the one above,
+        never mix; for methods of two gradients. Merged batches become sequential.
+      dual_rate: learning rate of that AdamW; published ones are searched.
+      dual_decay: its decay.
       trainable: which parameters may move: a regular expression searched for in their
         paths, such as "head|layers_3"; "" lets all of them.
       microbatch: samples a pass through the network, for batches that memory does not
@@ -84,6 +90,9 @@ class Unlearning:
     clip: cards.NotNegative = 0.0
     salient: bool = False
     keep: cards.Fraction = 0.5
+    dual: bool = False
+    dual_rate: cards.Positive = 1e-4
+    dual_decay: cards.NotNegative = 0.05
     trainable: str = ""
     microbatch: Whole = 0
     remat: bool = False
@@ -110,7 +119,7 @@ class Unlearning:
         for name, value in values.items():
             object.__setattr__(self, name, value)
         _validate.fields(self)
-        self._check_cards()
+        check(self, *vars(self)["_cards"])
         if card.check is not None:
             card.check(self)
 
@@ -179,7 +188,7 @@ has; leave it out
         if not strict:
             values |= (given := _upgraded(card.options, given))
         weighting = catalog.weighting_of(card, values.get("weighting", cls.weighting))
-        if "steps" not in given and not _counts_steps(card):
+        if "steps" not in given and not counts_steps(card):
             values["steps"] = 0
         told = {name: value for name, value in values.items() if name in _COMMON}
         known = _COMMON
@@ -208,7 +217,7 @@ has; leave it out
                 values[name] = own
         if card is not self.card:
             options["options"] = {}
-            if not _counts_steps(card):
+            if not counts_steps(card):
                 values["steps"] = 0
             if self.card.weighting == self.weighting != "uniform":
                 values["weighting"] = "auto"
@@ -233,8 +242,9 @@ has; leave it out
         """Return what JSON holds of it; `read` takes it again."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values |= {name: dict(vars(values[name])) for name in _NESTED}
-        if not self.trainable:  # as earlier versions wrote it
-            del values["trainable"]
+        for name, usual in _LATER.items():  # as earlier versions wrote it
+            if values[name] == usual:
+                del values[name]
         known = ".py:" in self.method or catalog.METHODS.get(self.method) is self.card
         return values if known else {**values, "own": True}
 
@@ -265,6 +275,7 @@ has; leave it out
                 **dict.fromkeys(("weight_decay", "clip", "freeze_statistics"), True),
                 "salient": self.salient,
                 "keep": self.masks,
+                **dict.fromkeys(("dual", "dual_rate", "dual_decay"), self.dual),
                 "microbatch": self.microbatch,
                 "remat": self.remat,
                 "guard_utility": self.guard_utility,
@@ -273,7 +284,7 @@ has; leave it out
             }
             frozen = self.freezes_statistics
             values = self._common() | {"freeze_statistics": frozen}
-            values["harmonizer"] = self.joining
+            values |= {"harmonizer": self.joining, "schedule": self.scheduling}
             read = {name: values[name] for name, wanted in when.items() if wanted}
         for options in (self.weighting_options, self.modality_options, self.options):
             own = options.told() if hasattr(options, "told") else vars(options)
@@ -293,7 +304,14 @@ has; leave it out
     @property
     def joining(self) -> str:
         """What joins the two gradients; "none" is their plain sum."""
-        return self.card.harmonizer if self.harmonizer == "auto" else self.harmonizer
+        own = "none" if self.dual else self.card.harmonizer
+        return own if self.harmonizer == "auto" else self.harmonizer
+
+    @property
+    def scheduling(self) -> str:
+        """How batches follow each other; merged ones have one gradient, dual two."""
+        merges = self.schedule == "merged"
+        return "sequential" if merges and self.dual else self.schedule
 
     @property
     def masks(self) -> bool:
@@ -325,74 +343,14 @@ has; leave it out
         }
         return max(asked, key=len)
 
-    def _check_cards(self) -> None:
-        """Refuse what the method, or this kind of model, does not read."""
-        card, weighting, kind = vars(self)["_cards"]
-        method, guards = self.method, "guard_utility, guard_endpoint"
-        own = (c.name for c in catalog.METHODS.values() if c.joins)
-        joining = " or ".join(f"method={name!r}" for name in own)
-        joins = card.joins or (self.schedule == "zipped" and card.schedule)
-        whole = card.kind == "one-shot" and "training" in card.reads
-        rewinds = getattr(self.options, "rewind", False)
-        for flaw, text in (
-            (
-                self.weighting != "uniform" and not card.weighs,
-                f"weighting={self.weighting!r}: {method} has no loss of forget samples "
-                "to weight; leave it uniform or choose another method",
-            ),
-            (
-                self.harmonizer not in ("auto", "none") and not joins,
-                f"harmonizer={self.harmonizer!r} needs {joining}, or schedule='zipped' "
-                "and a method of two gradients",
-            ),
-            (
-                self.salient and card.kind != "steps",
-                f"salient=True: {method} takes no steps to mask; leave it out",
-            ),
-            (
-                self.rho != 1 and whole,
-                f"rho={self.rho}: {method} goes through the whole training again; "
-                "leave it at 1",
-            ),
-            (
-                self.trainable and whole,
-                f"trainable={self.trainable!r}: {method} goes through the whole "
-                "training again; leave it out",
-            ),
-            (
-                self.steps and not _counts_steps(card),
-                f"steps={self.steps}: {method} does not count steps; leave it out",
-            ),
-            (
-                self.guarded and card.kind != "steps",
-                f"{guards}: {method} takes no steps to end between; leave them out",
-            ),
-            (
-                self.guarded and "logits" not in kind.roles,
-                f"{guards}: {kind.name} models have no accuracy to look at; leave them "
-                "out",
-            ),
-            (
-                self.guarded and rewinds,
-                "rewind=True chooses among all epochs, guards end before the last; "
-                "leave one of them out",
-            ),
-        ):
-            if flaw:
-                raise InputError(text)
-        kind.serves(card, weighting)
-
 
 # of the method, the weighting and the modality, in this order everywhere
 _NESTED = ("options", "weighting_options", "modality_options")
 _COMMON = frozenset(catalog.names_of(Unlearning))
+# fields that earlier versions had not, left out of records at these values
+_LATER = {"trainable": "", "dual": False, "dual_rate": 1e-4, "dual_decay": 0.05}
 
 
 def _upgraded(options: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a record's flat values as today's options of its method mean them."""
     return getattr(options, "upgraded", dict)(values)
-
-
-def _counts_steps(card: cards.Card) -> bool:
-    """Whether `steps` may stand for epochs."""
-    return card.kind == "steps" and not card.by_epochs

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jax_unlearn import _validate, masks, objectives, weights
+from jax_unlearn import _validate, harmonize, masks, objectives, weights
 from jax_unlearn.cards import Card, Count, Job, Lab, NotNegative, Options, Positive
 from jax_unlearn.contracts import usable
 from jax_unlearn.errors import InputError
@@ -74,6 +74,7 @@ def sfron(
     forget: Objective | None = None,
     retain: Objective | None = None,
     weighting: Weighting | None = None,
+    harmonizer: harmonize.Separately | None = None,
     model_state: str = "sequential",
     fewest: int = FEWEST,
 ) -> Unlearner:
@@ -103,6 +104,8 @@ def sfron(
         Of diffusion models `ju.objectives.denoise_ascent`.
       retain: default the cross-entropy; of diffusion models `ju.objectives.denoise`.
       weighting: weights of the forget samples; default `ju.weights.sfron(0.5)`.
+      harmonizer: None, or `ju.harmonize.separate` where `optimizer` is
+        `ju.optimizers.dual`: ascents and descents go through one each (DualOptim).
       model_state: what happens to BatchNorm statistics, see `assemble`.
       fewest: samples of a pass that takes them, see `assemble`.
 
@@ -114,8 +117,9 @@ def sfron(
       `update_norm` is of both moves together.
 
     Raises:
-      InputError: numbers out of range, unknown `model_state`; in the step, if there is
-        no retain batch; at `init`, if the mask does not fit the parameters.
+      InputError: numbers out of range, unknown `model_state`, a harmonizer that joins,
+        or a `forget_rate` beside one; in the step, if there is no retain batch; at
+        `init`, if the mask does not fit the parameters.
 
     Reference: Huang et al., arXiv 2409.19732, the order of strength, mask and clip and
     the one optimizer as in the authors' code.
@@ -137,6 +141,13 @@ def sfron(
         _validate.not_negative("forget_rate", forget_rate, "try 0.01")
     _validate.not_negative("peak", peak, "published: 25.0")
     _validate.positive("clip", clip, "published: 7.0")
+    if harmonizer is not None and (
+        forget_rate is not None or not isinstance(harmonizer, harmonize.Separately)
+    ):
+        raise InputError(
+            "sfron has one gradient at a time: its harmonizer is None, or "
+            "ju.harmonize.separate without forget_rate"
+        )
     weighting = weights.sfron(0.5) if weighting is None else weighting
     climb = objectives.ascent(model) if forget is None else forget
     climb = climb._replace(train=climb.train and model_state != "frozen")
@@ -145,6 +156,7 @@ def sfron(
         optimizer,
         retain=objectives.descent(model) if retain is None else retain,
         weighting=weighting,
+        harmonizer=harmonizer,
         model_state=model_state,
         fewest=fewest,
     )
@@ -184,6 +196,7 @@ def sfron(
         if data.forget_rate is None:
             grads = optax.tree.cast_like(grads, part)
             told = {"value": value, "grad": grads, "value_fn": value_fn}
+            grads = harmonizer(grads, None) if harmonizer else grads
             updates, opt_state = shared.update(grads, opt_state, part, **told)
             opt_state = _schedules_of(state.opt_state, opt_state)
         else:
@@ -327,6 +340,7 @@ def _sfron(lab: Lab, options: Sfron) -> Job:
         forget=cast(Objective, lab.objective("ascend")),
         retain=cast(Objective, lab.objective("remember")),
         weighting=lab.weighting(),
+        harmonizer=harmonize.separate if lab.setting.dual else None,
         model_state=lab.model_state,
     )
     return Job(unlearner, schedule)
@@ -336,6 +350,6 @@ SFRON = (
     Card.of(_sfron, "SFRon", source="arXiv 2409.19732")
     .but(reads=("forget", "retain", "original"), roles=("ascend", "remember"))
     .but(cost="E·R·(1 + 1/forget_every) + R + F")
-    .but(weighting="sfron", step_reads=("length",))
+    .but(weighting="sfron", phased=True, step_reads=("length",))
     .tries(learning_rate=(0.01, 0.03, 0.1), peak=(5.0, 25.0), epochs=(3,))
 )

@@ -302,8 +302,7 @@ def _scrub(lab: Lab, options: Scrub) -> Job:
         alpha=options.distill_share,
         gamma=options.task_share,
         temperature=options.teacher_temperature or 4.0,
-        weighting=lab.weighting(),
-        model_state=lab.model_state,
+        **lab.joint(),
     )
     phased = scrub_schedule(
         lab.examples,
@@ -354,7 +353,7 @@ def _bad_teacher(lab: Lab, options: BadTeacher) -> Job:
 SCRUB = (
     Card.of(_scrub, "SCRUB", "SCRUB (+R with rewind)", "arXiv 2302.09880")
     .but(reads=("forget", "retain", "original"), cost="4/3·(E·R + forget_epochs·F)")
-    .but(roles=("remember", "logits"), by_epochs=True, step_reads=())
+    .but(roles=("remember", "logits"), by_epochs=True, phased=True, step_reads=())
     .tries(learning_rate=(0.003, 0.01, 0.03), forget_epochs=(1, 2), epochs=(3,))
 )
 

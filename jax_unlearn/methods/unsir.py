@@ -174,13 +174,14 @@ def _unsir(lab: Lab, options: Unsir) -> Job:
         zipped(widened, ids, retain, **lab.passes(epochs=options.impair_epochs)),
         retain_only(examples, retain, **lab.passes(seed=lab.seed + 1)),
     )
-    unlearner = unsir(lab.model, lab.optimizer(), model_state=lab.model_state)
+    told = {"harmonizer": lab.harmonizer(), "model_state": lab.model_state}
+    unlearner = unsir(lab.model, lab.optimizer(), **told)
     return Job(unlearner, schedule)
 
 
 UNSIR = (
     Card.of(_unsir, "UNSIR", "UNSIR (for whole classes)", "arXiv 2111.08947")
     .but(cost="(E + impair_epochs)·R + noise_steps·F", roles=("remember", "logits"))
-    .but(by_epochs=True, weighs=False, step_reads=())
+    .but(by_epochs=True, weighs=False, phased=True, step_reads=())
     .tries(learning_rate=(0.003, 0.01, 0.03), epochs=(1, 2))
 )

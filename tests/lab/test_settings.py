@@ -115,6 +115,7 @@ def test_every_setting_comes_back_from_what_is_kept_of_it(method, kind, data):
         assert found.record() == setting.record()
     meant = {"harmonizer": setting.joining}
     meant |= {"freeze_statistics": setting.freezes_statistics}
+    meant |= {"schedule": setting.scheduling}
     for name, value in setting.told().items():
         assert value == meant.get(name, flat[name])
 

@@ -23,6 +23,7 @@ import jax_unlearn as ju
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.modality import adam
 from jax_unlearn.methods.sfron import sfron, sfron_strength
+from jax_unlearn.methods.step import annealed
 
 CLASSES, SIZE, STEPS = 3, 6, 12
 LINEAR = ju.from_stateless(lambda key, x: None, lambda w, x: x @ w)
@@ -189,6 +190,38 @@ def test_the_published_diffusion_step_in_float64():
     alg = sfron(LINEAR, optimizer, mask=MASK, steps=STEPS, clip=1.0, forget_every=1)
     told = dict(every=1, clip=1.0, rate=1e-2, decay=0.0, moments=True)
     follow(alg, 1e-4, **told)
+
+
+def test_an_optimizer_for_each_kind_of_step_in_float64():
+    """DualOptim over SFRon: AdamW ascends, SGD descends, both along the cosine."""
+    separate = {"forget_every": 2, "harmonizer": ju.harmonize.separate}
+    rates = optax.cosine_decay_schedule(1.0, STEPS)
+    decay, rate = optax.add_decayed_weights(0.05), optax.scale_by_learning_rate(0.02)
+    pair = ju.optimizers.dual(optax.chain(adam(), decay, rate), retaining())
+    told = {"mask": MASK, "steps": STEPS, "clip": 3.0, **separate}
+    alg = sfron(LINEAR, annealed(pair, rates), **told)
+    state, step = alg.init(W, ()), jax.jit(alg.step)
+    w, first, second, velocity, count = np.asarray(W, np.float64), 0.0, 0.0, 0.0, 0
+    for t in range(STEPS):
+        falling = (1 + np.cos(np.pi * t / STEPS)) / 2
+        if t % 2 == 0:
+            grad = -25.0 * falling * gradient64(w, FORGET, 0.5)[0] * np.asarray(MASK)
+            grad = grad * min(1.0, 3.0 / np.linalg.norm(grad))
+            count += 1
+            first = 0.9 * first + 0.1 * grad
+            second = 0.999 * second + 0.001 * grad**2
+            size = np.sqrt(second / (1 - 0.999**count)) + 1e-8
+            w = w - 0.02 * falling * (first / (1 - 0.9**count) / size + 0.05 * w)
+        grad = gradient64(w, RETAIN_BATCH)[0] + DECAY * w
+        velocity = MOMENTUM * velocity + grad
+        w = w - RATE * falling * velocity
+        state, _ = step(state, BOTH, KEY)
+        moved = np.linalg.norm(w - np.asarray(W, np.float64))
+        far = np.linalg.norm(np.asarray(state.params, np.float64) - w)
+        assert far < 1e-4 * moved
+    for harmonizer, rate in ((ju.harmonize.add(), None), (ju.harmonize.separate, 0.1)):
+        with pytest.raises(InputError, match="one gradient at a time"):
+            make(pair, harmonizer=harmonizer, forget_rate=rate)
 
 
 def test_what_the_optimizer_freezes_stays():

@@ -1,0 +1,89 @@
+"""What does not go together in a setting: one line each, with a way out."""
+
+from typing import Any
+
+from jax_unlearn.cards import Card, WeightingCard
+from jax_unlearn.errors import InputError
+from jax_unlearn.lab import catalog
+from jax_unlearn.lab.modality import Modality
+
+
+def check(setting: Any, card: Card, weighting: WeightingCard, kind: Modality) -> None:
+    """Refuse what the method, or this kind of model, does not read."""
+    method, guards = setting.method, "guard_utility, guard_endpoint"
+    own = (c.name for c in catalog.METHODS.values() if c.joins)
+    joining = " or ".join(f"method={name!r}" for name in own)
+    joins = card.joins or (setting.schedule == "zipped" and card.schedule)
+    whole = card.kind == "one-shot" and "training" in card.reads
+    rewinds = getattr(setting.options, "rewind", False)
+    for flaw, text in (
+        (
+            setting.weighting != "uniform" and not card.weighs,
+            f"weighting={setting.weighting!r}: {method} has no loss of forget samples "
+            "to weight; leave it uniform or choose another method",
+        ),
+        (
+            setting.harmonizer not in ("auto", "none") and not joins,
+            f"harmonizer={setting.harmonizer!r} needs {joining}, or schedule='zipped' "
+            "and a method of two gradients",
+        ),
+        (
+            setting.dual and not two_gradients(card),
+            f"dual=True: {method} has no two gradients to give an optimizer each; "
+            "leave it out or choose another method",
+        ),
+        (
+            setting.dual and setting.joining != "none",
+            f"dual=True: harmonizer={setting.harmonizer!r} makes one gradient of two; "
+            "leave one of them out",
+        ),
+        (
+            setting.dual and getattr(setting.options, "forget_rate", None),
+            f"dual=True: forget_rate={getattr(setting.options, 'forget_rate', 0)} is "
+            "of ascents without an optimizer; leave one of them out",
+        ),
+        (
+            setting.salient and card.kind != "steps",
+            f"salient=True: {method} takes no steps to mask; leave it out",
+        ),
+        (
+            setting.rho != 1 and whole,
+            f"rho={setting.rho}: {method} goes through the whole training again; "
+            "leave it at 1",
+        ),
+        (
+            setting.trainable and whole,
+            f"trainable={setting.trainable!r}: {method} goes through the whole "
+            "training again; leave it out",
+        ),
+        (
+            setting.steps and not counts_steps(card),
+            f"steps={setting.steps}: {method} does not count steps; leave it out",
+        ),
+        (
+            setting.guarded and card.kind != "steps",
+            f"{guards}: {method} takes no steps to end between; leave them out",
+        ),
+        (
+            setting.guarded and "logits" not in kind.roles,
+            f"{guards}: {kind.name} models have no accuracy to look at; leave them out",
+        ),
+        (
+            setting.guarded and rewinds,
+            "rewind=True chooses among all epochs, guards end before the last; "
+            "leave one of them out",
+        ),
+    ):
+        if flaw:
+            raise InputError(text)
+    kind.serves(card, weighting)
+
+
+def counts_steps(card: Card) -> bool:
+    """Whether `steps` may stand for epochs."""
+    return card.kind == "steps" and not card.by_epochs
+
+
+def two_gradients(card: Card) -> bool:
+    """Whether a method's forget and retain gradients may go to optimizers apart."""
+    return card.schedule or card.joins or card.phased
