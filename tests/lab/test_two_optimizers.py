@@ -10,7 +10,7 @@ from toys import softmax64, three_digits
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Request, Training, Unlearning
 from jax_unlearn.lab.catalog import METHODS
-from jax_unlearn.lab.job import Trained, execute
+from jax_unlearn.lab.job import Trained, checked, execute
 from jax_unlearn.lab.prepare import Preparer
 from jax_unlearn.lab.refusals import two_gradients
 from jax_unlearn.lab.subject import subject_of
@@ -51,11 +51,12 @@ def has_two(state):
 def test_every_method_of_two_gradients_has_two_optimizers(world, method):
     subject, original = world
     job = Preparer(subject)(dual(method), REQUEST, original, seed=0)
-    state = job.unlearner.init(*original[:2])
+    unlearner, schedule = checked(job)
+    state = unlearner.init(*original[:2])
     assert has_two(state.opt_state)
-    for step in (0, len(job.schedule) - 1):  # of phases, one of each
-        batch = job.schedule[step]
-        after, _ = jax.eval_shape(job.unlearner.step, state, batch, jax.random.key(0))
+    for step in (0, len(schedule) - 1):  # of phases, one of each
+        batch = schedule[step]
+        after, _ = jax.eval_shape(unlearner.step, state, batch, jax.random.key(0))
         assert jax.tree.structure(after) == jax.tree.structure(state)
 
 
@@ -100,8 +101,7 @@ def test_the_published_phases_in_float64(world):
     moments = [{"t": 0, "m": 0.0, "v": 0.0} for _ in pair]
     velocity = [np.zeros_like(p) for p in pair]
     phases = []
-    for step in range(len(job.schedule)):
-        batch = job.schedule[step]
+    for batch in checked(job)[1]:
         assert (batch.forget is None) != (batch.retain is None)
         phases.append(batch.retain is None)
         samples = batch.forget or batch.retain
@@ -132,7 +132,7 @@ def test_the_published_phases_in_float64(world):
 
 def whole(job, part):
     """Return the samples of a part, those of the first phases, as one batch."""
-    batches = [getattr(job.schedule[step], part) for step in (0, 1)]
+    batches = [getattr(checked(job)[1][step], part) for step in (0, 1)]
     return jax.tree.map(lambda *rows: np.concatenate(rows), *batches)
 
 
