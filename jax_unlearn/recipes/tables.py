@@ -24,8 +24,12 @@ _STANDARD = (
     *("finetune", "random_label", "gradient_ascent", "influence", "boundary_expand"),
     *("boundary_shrink", "l1_sparse", "salun", "neggrad_plus", "sfron", "scrub"),
     *("bad_teacher", "ssd", "ltu"),
+    *("ct", "msg", "delete", "regun", "short_retrain", "partial_reset"),
 )
 _FIXED: dict[str, dict[str, Any]] = {
+    # as much training as the longest of the others
+    "short_retrain": {"share": 0.3, "rate": (0.5, 1.0, 2.0, 3.0, 4.0, 6.0)},
+    "partial_reset": {"share": 0.3, "shrink": (0.3, 0.4, 0.6), "rate": (1.0, 2.0)},
     "bad_teacher": {"optimizer": "adam", "rho": 0.3},
     # clipped, for the second-order term can explode
     "ltu": {"rho": 0.3, "query_size": 32, "clip": 30.0, "allow_weak": True},
@@ -55,7 +59,13 @@ _TRANSPORT: Grids = {
     "Endpoint transport": _ENDPOINT,
     "Transport, no decay": {**_ENDPOINT, "weight_decay": 0.0},
 }
-METHODS: Grids = {**FIELD, **_WITH_LOREUN, **_WITH_FALW, **_TRANSPORT}
+_BARGAIN: Grids = {
+    "RL + MUNBa": {
+        **FIELD["RL"],
+        **{"harmonizer": "bargain", "schedule": "zipped", "clip": 1.0},
+    }
+}
+METHODS: Grids = {**FIELD, **_BARGAIN, **_WITH_LOREUN, **_WITH_FALW, **_TRANSPORT}
 """All methods of the tables."""
 
 
@@ -139,13 +149,14 @@ _FEWER = (
 
 _RANDOM = Part(
     *("10 % at random", "random", 0.1),
-    grid=_grid(*FIELD, *_WITH_LOREUN, *_TWO_FALW, *_TRANSPORT),
+    grid=_grid(*FIELD, *_BARGAIN, *_WITH_LOREUN, *_TWO_FALW, *_TRANSPORT),
     more=(temperatures, ranked),
     printed="salun-10",
 )
 _CLASS = _grid(
     *("FT", "l1-sparse", "NegGrad+", "SSD"),
     *("GA", "RL", "SalUn", "SFRon", "SCRUB", *_WITH_LOREUN),
+    *("CT", "MSG", "DELETE", "Short Retrain", "Partial reset", *_BARGAIN),
 )
 _NEAR, _FAR = (
     _RANDOM.like("random10", _FEWER, title=f"a {k} forget set", kind=k, seeds=FEW)

@@ -311,7 +311,7 @@ MEANT = {
     },
     "SalUn + LoReUn": {"method": "salun", "weighting": "loreun", "relative": True},
     "ESD": {"method": "esd", "guidance": 1.0},
-    "SFRon": {
+    "SFRon (plain ascent)": {
         "method": "sfron",
         "forget_rate": 0.1,
         "forget_every": 5,
