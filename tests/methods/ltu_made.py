@@ -282,6 +282,14 @@ def flat(tree):
     )
 
 
+def unflat(values):
+    """Return the parameters of these values, as `flat` has them."""
+    leaves, structure = jax.tree.flatten(PARAMS)
+    parts = np.split(values, np.cumsum([leaf.size for leaf in leaves])[:-1])
+    shaped = [v.reshape(leaf.shape) for v, leaf in zip(parts, leaves, strict=True)]
+    return structure.unflatten(shaped)
+
+
 def distance(actual, wanted):
     """Return the relative distance of a gradient from a reference that is not 0."""
     size = np.linalg.norm(wanted, axis=-1)

@@ -28,6 +28,7 @@ from ltu_made import (
     order_of,
     params_of,
     seeing,
+    unflat,
 )
 from toys import (
     batch,
@@ -84,6 +85,31 @@ def test_gradients_are_those_of_the_objectives_written_out(name):
         strict=True,
     ):
         np.testing.assert_allclose(leaf, start - move, rtol=1e-6, atol=1e-6)
+
+
+def test_steps_with_momentum_and_decay_in_float64():
+    """θ ← θ − β·m, m ← 0.9·m + g_r + (g_f without what works against g_r) + λθ."""
+    decayed = optax.add_decayed_weights(0.05)
+    sgd = optax.chain(decayed, optax.sgd(0.1, momentum=0.9))
+    alg = make(optimizer=sgd, weighting=ju.weights.uniform())
+    state, step = alg.init(PARAMS, ()), jax.jit(alg.step)
+    start = params = np.float64(flat(PARAMS))
+    memory, conflicts = 0.0, 0
+    for t in range(5):
+        batches = drawn(t)
+        state, info = step(state, batches, jax.random.fold_in(KEY, t))
+        forget, retain, _ = expected(batches, unflat(params))
+        found, ends = flat(state.params), []
+        for one in forget:  # in the order of the attacks that was drawn
+            share = min(one @ retain, 0) / (retain @ retain)
+            grad = retain + one - share * retain + 0.05 * params
+            ends.append((params - 0.1 * (0.9 * memory + grad), 0.9 * memory + grad))
+        nearest = min(ends, key=lambda end: np.linalg.norm(end[0] - found))
+        params, memory = nearest
+        conflicts += float(info.conflict) < 0
+        moved = np.linalg.norm(params - start)
+        assert np.linalg.norm(found - params) < 1e-5 * moved, t
+    assert conflicts
 
 
 def test_the_virtual_step_matters():
