@@ -307,6 +307,13 @@ PAIRS = {
         ),
         dict(weighting=weights.margin(temperature=1.0), harmonizer=harmonize.bargain()),
     ),
+    "linen, OrthoGrad, loreun": Pair(
+        "linen",
+        lambda model, params, state, **options: methods.orthograd(
+            model, momentum(), **options
+        ),
+        dict(weighting=weights.loreun(temperature=1.0)),
+    ),
     "plain, bad teacher merged, el2n": Pair(
         "plain",
         lambda model, params, state, **options: methods.bad_teacher(
@@ -517,6 +524,7 @@ def test_the_matrix_covers_what_the_packages_export():
                 "rewind",
                 "sfron_strength",
                 "unsir_noise",
+                "off_span",
                 *("insensitive", "reinitialised", "slowed", "transposed_kernels"),
             },
         ),

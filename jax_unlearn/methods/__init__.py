@@ -22,6 +22,9 @@ from jax_unlearn.methods.kernels import transposed_kernels as transposed_kernels
 from jax_unlearn.methods.ltu import LTU
 from jax_unlearn.methods.ltu import ltu as ltu
 from jax_unlearn.methods.ltu import meta_unlearn as meta_unlearn
+from jax_unlearn.methods.orthograd import ORTHOGRAD
+from jax_unlearn.methods.orthograd import off_span as off_span
+from jax_unlearn.methods.orthograd import orthograd as orthograd
 from jax_unlearn.methods.reference import DELETE, REGUN
 from jax_unlearn.methods.reference import delete as delete
 from jax_unlearn.methods.reference import regun as regun
@@ -55,3 +58,4 @@ CARDS = (FINETUNE, GRADIENT_ASCENT, RANDOM_LABEL, SALUN, SALUN_SOFT, NEGGRAD_PLU
 CARDS += (L1_SPARSE, ENDPOINT_TRANSPORT, LTU, BOUNDARY_SHRINK, BOUNDARY_EXPAND, SFRON)
 CARDS += (SCRUB, BAD_TEACHER, AMNESIAC_RELABEL, UNSIR, ESD, PARTIAL_RESET)
 CARDS += (SHORT_RETRAIN, RETRAIN, CT, MSG, DELETE, REGUN)
+CARDS += (ORTHOGRAD,)
