@@ -102,6 +102,8 @@ class Job(NamedTuple):
       transform: instead of all that, a function of the parameters.
       guards: made from the state before the first step.
       finish: what of a state is the model; default its parameters and model state.
+      key: of the run, instead of that of the seed.
+      marks: steps whose states the callback is shown, whatever else it is shown.
     """
 
     unlearner: Unlearner | None
@@ -113,6 +115,8 @@ class Job(NamedTuple):
     transform: Transform | None = None
     guards: Callable[[UnlearnState], Sequence[Guard]] | None = None
     finish: Callable[[UnlearnState], Variables] | None = None
+    key: Array | None = None
+    marks: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, lab: Lab, kind: str, method: Callable[..., Unlearner], **told) -> Job:
@@ -202,10 +206,7 @@ class Lab(Protocol):
         ...
 
     def membership(self, options: Any) -> Learned:
-        """Train attacks on retain and unseen samples, and set up queries.
-
-        An InputError where none is better than chance, and that is not allowed.
-        """
+        """Train attacks on retain and unseen samples, and set up queries."""
         ...
 
     def difficulty(self, ranking: str) -> Ranked:
@@ -275,10 +276,11 @@ class Lab(Protocol):
     def retraining(
         self, part: str, *, seed: int | None = None, share: float = 1, rate: float = 1
     ) -> tuple[Job, Array]:
-        """Return the original's training on a part, from a start, and its key.
+        """Return the training from a start, annealed within a share, and its key."""
+        ...
 
-        Annealed within a share of its steps; its peak learning rate times `rate`.
-        """
+    def rewound(self, part: str, to: float, earlier: str = "") -> Job:
+        """Return the original's training on a part from an epoch or a share on."""
         ...
 
 

@@ -1,5 +1,6 @@
 """The commands on files, for any kind of model: from a split to a report."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +22,7 @@ from jax_unlearn.drivers.checkpoint import identity
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError, check_seed
 from jax_unlearn.lab import chain as chains
-from jax_unlearn.lab import ledger, store
+from jax_unlearn.lab import ledger, rewinds, store
 from jax_unlearn.lab.attacks import weak_attacks
 from jax_unlearn.lab.job import Trained, blamed, execute, reporting
 from jax_unlearn.lab.logs import TRAINING
@@ -110,6 +111,7 @@ def train(
     retrain: bool = False,
     forget: tuple[str, ...] = (),
     unseen_fraction: float = 0.1,
+    keep_every: int = 0,
 ) -> dict[str, Any]:
     """Train a model from scratch: the original, or Retrain; write a checkpoint.
 
@@ -126,6 +128,8 @@ def train(
       forget: to leave out, which makes Retrain, too: files that list samples (with
         --key-column by key), or classes (names or numbers).
       unseen_fraction: share held out, where neither split nor original is given.
+      keep_every: epochs from one state to the next that is kept beside the model, in
+        OUT.earlier: what `unlearn --method rewind` starts from. 0 keeps none.
     """
     del modality
     seed = check_seed(making.seed)
@@ -159,7 +163,8 @@ def train(
     }
     trainer = Trainer(subject_of(training, dataset), training)
     warn_of_start(training)
-    return trained_on(trainer, making, told, gone.notes, ids=ids, unseen=unseen)
+    parts = {"ids": ids, "unseen": unseen, "keep_every": keep_every}
+    return trained_on(trainer, making, told, gone.notes, **parts)
 
 
 def trained_on(
@@ -170,17 +175,29 @@ def trained_on(
     *,
     ids: np.ndarray,
     unseen: np.ndarray,
+    keep_every: int = 0,
 ) -> dict[str, Any]:
     """Train on samples, say how that went, and return it."""
     training, seed = trainer.setting, making.seed
+    steps, epoch = trainer.steps(len(ids)), rewinds.epoch_of(training, len(ids))
+    marks: tuple[int, ...] = ()
+    if keep_every:
+        marks = rewinds.marks_of(keep_every, steps, epoch)
+        notes = {**notes, "kept": {"steps": steps, "epoch": epoch, "every": keep_every}}
+    making = dataclasses.replace(making, earlier=bool(marks))
 
     def make(progress: Reporter, series: Series | None) -> tuple[Trained, dict]:
-        callback = reporting(progress, "training", trainer.steps(len(ids)))
+        callback = reporting(progress, "training", steps)
+        if marks:
+            run = {**told, "ids_sha256": data.digest(ids)}
+            folder = rewinds.folder_of(making.place)
+            callback = rewinds.keeping(callback, folder, run, marks)
         with (
             blamed("training", training.learning_rate),
             making.logging(callback, TRAINING) as callback,
         ):
-            trained = trainer(ids, seed=seed, callback=callback, series=series)
+            options = {"callback": callback, "series": series, "marks": marks}
+            trained = trainer(ids, seed=seed, **options)
         return trained, {**notes, "environment": environment()}
 
     made = making(make, told, subject=trainer.subject, ids=ids, unseen=unseen)
@@ -194,6 +211,9 @@ def trained_on(
         f"{seconds['run']:.1f} s (compiled in {seconds['compile']:.1f} s); wrote "
         f"{making.out}"
     )
+    if marks:
+        folder, count = rewinds.folder_of(making.out), len(marks)
+        print(f"kept {count} earlier state{'s' * (count > 1)} in {folder}")
     told = {"samples": len(ids), "seconds": seconds, "scores": found}
     return {"out": str(making.out), **told}
 

@@ -19,6 +19,7 @@ from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import logs, store
 from jax_unlearn.lab.job import Trained
+from jax_unlearn.lab.rewinds import folder_of
 
 Logged = Literal["csv", "tensorboard"]
 
@@ -35,6 +36,7 @@ class Making:
       save_every: least seconds between two saves to go on from; 0 saves every step.
       log: write what each step says (losses, weights' mean, size of the update) beside
         the checkpoint: csv to OUT.log.csv, tensorboard to OUT.logs.
+      earlier: whether earlier states are kept beside it, in OUT.earlier.
     """
 
     out: Path
@@ -43,6 +45,13 @@ class Making:
     overwrite: bool = False
     save_every: float = store.SECONDS
     log: Logged | None = None
+    earlier: tyro.conf.Suppress[bool] = False
+
+    @property
+    def place(self) -> Path:
+        """Where it is made: itself, or beside the one that it replaces."""
+        replaces = self.overwrite and self.out.exists()
+        return store.beside(self.out) if replaces else self.out
 
     def __call__(
         self,
@@ -63,6 +72,7 @@ class Making:
             place = self.out
             refuse_existing(self.out, overwrite=False)
         self._check_log()
+        self._check_earlier()
         options |= {"ids": ids, "seconds": self.save_every, "resume": self.resume}
 
         def noted(series: Series | None) -> tuple[Trained, dict[str, Any]]:
@@ -73,6 +83,7 @@ class Making:
             made = store.kept_model(place, told, noted, **options)
         if place != self.out:
             store.replace_folder(self.out, place)
+            store.replace_folder(folder_of(self.out), folder_of(place))
         return made
 
     @contextlib.contextmanager
@@ -92,6 +103,20 @@ class Making:
                 return callback(step, state, info)
 
             yield both
+
+    def _check_earlier(self) -> None:
+        """Refuse to mix states of two trainings; remove those to be replaced."""
+        folder = folder_of(self.place)
+        if self.resume or not folder.exists():
+            return
+        if not self.overwrite:
+            if self.earlier:
+                raise InputError(
+                    f"{folder} holds states of another training; give --overwrite, or "
+                    "choose another --out"
+                )
+            return
+        shutil.rmtree(folder)
 
     def _check_log(self) -> None:
         """Refuse a log that could not be written; remove the one to be replaced."""

@@ -201,6 +201,21 @@ class Series:
             return self._restored(path, record, template)
         return None
 
+    def at(self, step: int, template: PyTree) -> Any:
+        """Return the state saved after a step; companions stay as they are.
+
+        Raises:
+          InputError: it is missing, damaged, or of another run.
+        """
+        path = self.folder / f"step-{step:010d}"
+        record = checkpoint.read_record(path)
+        if record.get("run") != self._told:
+            raise InputError(
+                f"{path} is of another run than asked for (setting, seed or data set); "
+                "choose another folder"
+            )
+        return self._restored(path, record, template)
+
     def paths(self) -> list[Path]:
         """Return the checkpoints, oldest first."""
         return sorted(self.folder.glob("step-*"))

@@ -20,6 +20,7 @@ from jax_unlearn.lab.job import Progress, Trained
 from jax_unlearn.lab.plan import Plan, slug
 from jax_unlearn.lab.prepare import Preparer
 from jax_unlearn.lab.requests import Case, Request, draw_cases, held_out
+from jax_unlearn.lab.rewinds import Replayed, epoch_of
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import SECONDS, check_kept, kept_model
 from jax_unlearn.lab.subject import Subject, Trainer, subject_of
@@ -76,6 +77,7 @@ class Bench:
         self.preparer = Preparer(self.subject)
         self._progress = progress or jobs.silent
         self._save_every = save_every
+        self._origins: dict[int, Origin] = {}
 
     def original(self, seed: int) -> Trained:
         """Return the model trained on all but the unseen samples."""
@@ -122,9 +124,20 @@ class Bench:
         make = self.subject.modality.table
         return make(self.subject, self.plan.judging, folder, self._progress)
 
+    def origin(self, seed: int) -> Origin:
+        """Return how the original was trained; its earlier states are made again."""
+        if seed not in self._origins:
+            ids, _ = held_out(self.plan, self.dataset, seed)
+            training = self.plan.training
+            made = functools.partial(self.trainer.job, ids, seed=seed)
+            sizes = self.trainer.steps(len(ids)), epoch_of(training, len(ids))
+            states = Replayed(made, *sizes)
+            self._origins = {seed: Origin(training, seed, earlier=states)}  # the last
+        return self._origins[seed]
+
     def prepared(self, setting: Unlearning, case: Case, original: Trained) -> Job:
         """Return what makes a model forget, not run yet."""
-        seed, origin = case.seed, Origin(self.plan.training, case.seed)
+        seed, origin = case.seed, self.origin(case.seed)
         return self.preparer(setting, case.request, original, seed=seed, origin=origin)
 
     def unlearn(

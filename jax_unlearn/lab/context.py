@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from jax_unlearn.gradients import mean_gradient
 from jax_unlearn.lab.job import Trained, probabilities
 from jax_unlearn.lab.modality import Modality, adam, descent
 from jax_unlearn.lab.requests import Request
+from jax_unlearn.lab.rewinds import Earlier, epoch_of, given, gone_on
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject, Trainer
 from jax_unlearn.optimizers import dual
@@ -30,6 +32,7 @@ class Origin(NamedTuple):
     training: Any
     seed: int
     imported: bool = False  # trained elsewhere; `training` is for what begins anew
+    earlier: Earlier | None = None  # states of that training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,6 +265,29 @@ class Context:
         trainer = Trainer(self.subject, self.training)
         own = self.origin.seed if seed is None and self.origin else seed
         return trainer.job(self.ids(part), seed=own or 0, **shortened)
+
+    def rewound(self, part: str, to: float, earlier: str = "") -> Job:
+        """Return the original's training on a part, from an earlier state of it on."""
+        job, key = self.retraining(part)
+        origin, samples = self.origin, len(self.ids("trained"))
+        assert origin is not None
+        if to == 0:
+            return job._replace(key=key)
+        states = origin.earlier
+        if earlier:
+            trainer = Trainer(self.subject, origin.training)
+            sizes = trainer.steps(samples), epoch_of(origin.training, samples)
+            states = given(Path(earlier), self.subject, self.original, *sizes)
+        if states is None:
+            raise InputError(
+                f"rewind_to={to:g}: no earlier state of the original was kept; train "
+                "it with --keep-every, name one by --earlier PATH, or give --rewind-to "
+                "0, which is Retrain"
+            )
+        job, begin = gone_on(job, key, to, states)
+        whole = job.steps
+        told = {"begins": begin, "steps": whole, "left": round(1 - begin / whole, 6)}
+        return job._replace(details={**job.details, "rewound": told})
 
     def _program(self, name: Hashable, make: Any) -> Any:
         key = name, self.model

@@ -79,9 +79,12 @@ class Device:
     ) -> Call:
         """Return the program of a job, or of its first steps, with its arguments."""
         unlearner, schedule = checked(job)
-        if steps is not None:
-            schedule = dataclasses.replace(schedule, steps=min(steps, schedule.steps))
+        key = key if job.key is None else job.key
         state = unlearner.init(*(job.start or at or ()))
+        schedule = schedule.from_step(int(state.step))
+        if steps is not None:
+            last = min(schedule.start + steps, schedule.steps)
+            schedule = dataclasses.replace(schedule, steps=last)
         feed = resident.listed(schedule, self._host)
         given = stack([state]), self._examples, stack([feed]), key[None]
         return Call(job, resident.program(unlearner, epochs=1), given)
@@ -154,7 +157,8 @@ def samples_of(setting: Unlearning, request: Request, epochs: int) -> float:
     reads, options = setting.card.reads, setting.weighting_options
     sizes = {"forget": len(request.forget), "retain": setting.rho * len(request.retain)}
     retrains = "training" in reads
-    passes: float = setting.options.share * epochs if retrains else setting.epochs
+    share = getattr(setting.options, "share", 1)
+    passes: float = share * epochs if retrains else setting.epochs
     passes += "original" in reads  # of which a table or a mask is made first
     found = passes * sum(size for part, size in sizes.items() if part in reads)
     if setting.method == "ltu":  # a gradient of a gradient

@@ -20,6 +20,7 @@ from jax_unlearn.lab.bench import Bench
 from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.job import Candidates, Progress, Trained, blamed, checked
 from jax_unlearn.lab.requests import Request
+from jax_unlearn.lab.rewinds import Replayed, epoch_of
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.types import Array, ModelState, Params, UnlearnBatch, UnlearnState
 
@@ -98,7 +99,8 @@ class Maker:
         size, series = (len(jobs), series) if setting.shares else (1, None)
         for begin in range(0, len(jobs), size):
             part = slice(begin, begin + size)
-            keys = [jax.random.key(number) for number in numbers[part]]
+            own = zip(jobs[part], numbers[part], strict=True)
+            keys = [j.key if j.key is not None else jax.random.key(n) for j, n in own]
             with _blamed(label, setting, numbers[part]):
                 found += self._together(label, jobs[part], keys, series)
         return found
@@ -168,9 +170,17 @@ class Maker:
         return self._trainer.job(ids, seed=seed)
 
     def _job(self, setting: Unlearning, original: Trained, number: int) -> Job:
-        given, origin = (setting, self._request), Origin(self._setting, number)
+        given, origin = (setting, self._request), self._origin(number)
         job = self._preparer(*given, original, seed=number, origin=origin)
         return job._replace(start=job.start or original[:2])
+
+    def _origin(self, number: int) -> Origin:
+        """Return how a model's original was trained."""
+        made = functools.partial(self._training, ORIGINAL, number)
+        samples = len(self._request.retain) + len(self._request.forget)
+        sizes = self._trainer.steps(samples), epoch_of(self._setting, samples)
+        states = Replayed(made, *sizes)
+        return Origin(self._setting, number, earlier=states)
 
     def _joined(self, jobs: Sequence[Job], keys: Sequence[Array]):
         """Return what `run_ensemble` takes, filled up for the mesh."""

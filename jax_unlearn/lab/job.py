@@ -162,6 +162,7 @@ def execute(
     if job.transform is not None:
         return _transformed(job, cast(Variables, at))
     unlearner, schedule = checked(job)
+    key = key if job.key is None else job.key
     state = unlearner.init(*cast(Variables, job.start or at))
     start = time.perf_counter()
     for first in _forms(schedule):
@@ -212,8 +213,13 @@ def _run_to_end(
         callback = _saving(callback, series)
     ends = (schedule.steps,) if job.rewind is None else job.rewind.ends
     for end in ends[len(candidates.found) :]:
-        part = dataclasses.replace(schedule, start=int(state.step), steps=end)
-        state = run(unlearner, state, part, key, callback=callback)
+        for stop in sorted({*job.marks, end}):
+            if not int(state.step) < stop <= end:
+                continue
+            part = dataclasses.replace(schedule, start=int(state.step), steps=stop)
+            state = run(unlearner, state, part, key, callback=callback)
+            if int(state.step) != stop:  # the callback ended the run
+                break
         candidates.found.append(finish(state))
     if job.rewind is None:
         return candidates.found[-1]

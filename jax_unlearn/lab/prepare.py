@@ -49,7 +49,7 @@ class Preparer:
         concept: str | None = None,  # the word a request is about, of captions
     ) -> Job:
         """Prepare what the method needs: mask, loss table, attacks, queries."""
-        start = time.perf_counter()
+        start, spared = time.perf_counter(), _spared(origin)
         dataset = self.subject.dataset
         self.subject.modality.serves(setting.card, setting.weighting_card)
         check_unseen(dataset, request, setting)
@@ -75,6 +75,7 @@ class Preparer:
                 made = functools.partial(_guards, context, held, job.steps)
                 job = job._replace(guards=made)
         spent, details = time.perf_counter() - start, {**job.details, **details}
+        spent -= _spared(origin) - spared
         return job._replace(prepare_seconds=spent, details=details)
 
     def _divided(self, setting: Unlearning) -> Subject:
@@ -106,9 +107,15 @@ class Preparer:
         unlearner, schedule = checked(job)
         jax.block_until_ready(unlearner.init(*(job.start or context.original)))
         if context.setting.shares:
-            first = self._steps.setdefault(_program(context, len(schedule)), unlearner)
+            first = self._steps.setdefault(_program(context, schedule.steps), unlearner)
             unlearner = unlearner._replace(step=first.step)
         return job._replace(unlearner=unlearner)
+
+
+def _spared(origin: Origin | None) -> float:
+    """Return the seconds that making earlier states again has taken."""
+    states = None if origin is None else origin.earlier
+    return 0.0 if states is None else states.seconds
 
 
 def few_samples(card: Card, request: Request, original: Trained) -> bool:

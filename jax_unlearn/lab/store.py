@@ -26,6 +26,7 @@ from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.modalities import MODALITIES, modality_named, read_training
 from jax_unlearn.lab.modality import Modality
 from jax_unlearn.lab.origins import training_in, training_of
+from jax_unlearn.lab.rewinds import Kept
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject, described
 
@@ -159,6 +160,11 @@ def partial_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.partial")
 
 
+def beside(path: Path) -> Path:
+    """Return where what is to replace a checkpoint is made."""
+    return path.with_name(f"{path.name}.new")
+
+
 def replacement_of(path: Path, *, goes_on: bool) -> Path:
     """Return where what is to replace a checkpoint is made; the path if there is none.
 
@@ -173,7 +179,7 @@ def replacement_of(path: Path, *, goes_on: bool) -> Path:
             f"out={path} is no checkpoint (no record.json): it is not overwritten; "
             "choose another --out"
         )
-    place = path.with_name(f"{path.name}.new")
+    place = beside(path)
     if not goes_on:
         for left in (place, partial_of(place)):
             shutil.rmtree(left, ignore_errors=True)
@@ -181,11 +187,12 @@ def replacement_of(path: Path, *, goes_on: bool) -> Path:
 
 
 def replace_folder(old: Path, new: Path) -> None:
-    """Put a folder in the place of another, which stays until then."""
+    """Put a folder, or nothing, in the place of another, which stays until then."""
     aside = old.with_name(f"{old.name}.old")
     shutil.rmtree(aside, ignore_errors=True)
-    os.replace(old, aside)
-    os.replace(new, old)
+    for path, to in ((old, aside), (new, old)):
+        if path.exists():
+            os.replace(path, to)
     shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -252,6 +259,7 @@ class Stored(NamedTuple):
     ids: np.ndarray  # it is trained on, forgotten ones left out
     unseen: np.ndarray  # held out of training
     record: dict[str, Any]
+    path: Path  # of the checkpoint
 
     def subject(self, dataset: Dataset) -> Subject:
         """Return the network with data that fit it."""
@@ -339,7 +347,7 @@ def load_model(
     trained = Trained(tree["params"], state, record.get("seconds", {}))
     held = (tree.get(name, np.zeros(0)) for name in ("ids", "unseen"))
     ids, unseen = (np.asarray(array, np.int64) for array in held)
-    return Stored(kind, built, trained, ids, unseen, record)
+    return Stored(kind, built, trained, ids, unseen, record, Path(path))
 
 
 def kind_of(path: str | os.PathLike, record: Mapping[str, Any]) -> Modality:
@@ -370,7 +378,9 @@ def origin_of(stored: Stored, *, retraced: bool = False) -> Origin | None:
         return None
     try:
         training = training_of(stored.record, stored.modality)
-        return Origin(training, int(told["seed"]), "imported" in told)
+        own = told is stored.record
+        states = Kept.beside(stored.path, stored.record) if own else None
+        return Origin(training, int(told["seed"]), "imported" in told, states)
     except (TypeError, ValueError):
         return None  # of another version of the package
 

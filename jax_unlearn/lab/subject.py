@@ -68,9 +68,14 @@ class Trainer:
         seed: int,
         callback: Callback | None = None,
         series: Series | None = None,
+        marks: tuple[int, ...] = (),
     ) -> Trained:
-        """Train on samples; the seed is of start, order, augmentation and noise."""
+        """Train on samples; the seed is of start, order, augmentation and noise.
+
+        The callback is shown the states after the steps of `marks`, whatever else.
+        """
         job, key = self.job(ids, seed=seed)
+        job = job._replace(marks=marks)
         return self._execute(job, None, key, callback=callback, series=series)
 
     def job(

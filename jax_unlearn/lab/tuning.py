@@ -195,7 +195,7 @@ class Search:
         case = Case(seed, "", request)
         retrained = self._patient(lambda: bench.retrained(case))
         measured = Distance(self.subject, request, retrained, seed)
-        return Seeded(request, original, Origin(self.plan.training, seed), measured)
+        return Seeded(request, original, bench.origin(seed), measured)
 
     def _request(self, seed: int, original: Trained | None = None) -> Request:
         dataset = self.ground.dataset

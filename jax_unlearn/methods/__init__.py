@@ -42,6 +42,7 @@ from jax_unlearn.methods.relabel import salun as salun
 from jax_unlearn.methods.relabel import salun_soft as salun_soft
 from jax_unlearn.methods.reset import PARTIAL_RESET, SHORT_RETRAIN
 from jax_unlearn.methods.reset import partial_reset as partial_reset
+from jax_unlearn.methods.rewinding import REWIND
 from jax_unlearn.methods.sfron import SFRON
 from jax_unlearn.methods.sfron import sfron as sfron
 from jax_unlearn.methods.sfron import sfron_strength as sfron_strength
@@ -58,4 +59,4 @@ CARDS = (FINETUNE, GRADIENT_ASCENT, RANDOM_LABEL, SALUN, SALUN_SOFT, NEGGRAD_PLU
 CARDS += (L1_SPARSE, ENDPOINT_TRANSPORT, LTU, BOUNDARY_SHRINK, BOUNDARY_EXPAND, SFRON)
 CARDS += (SCRUB, BAD_TEACHER, AMNESIAC_RELABEL, UNSIR, ESD, PARTIAL_RESET)
 CARDS += (SHORT_RETRAIN, RETRAIN, CT, MSG, DELETE, REGUN)
-CARDS += (ORTHOGRAD,)
+CARDS += (ORTHOGRAD, REWIND)

@@ -34,6 +34,7 @@ OWN = (
     "ltu",
     "partial_reset",
     "short_retrain",
+    "rewind",
     "ct",
 )
 DEEP = (  # on the mlp; the others on the linear network, which compiles faster
@@ -42,6 +43,7 @@ DEEP = (  # on the mlp; the others on the linear network, which compiles faster
 )
 QUICK = {
     "influence": {"samples": 20},
+    "rewind": {"rewind_to": 0},
     "unsir": {"noise_steps": 5},
     "ltu": {
         "allow_weak": True,
@@ -348,7 +350,8 @@ def test_retrain_is_the_training_without_the_forget_samples(worlds):
 
 
 @pytest.mark.parametrize(
-    "method", ["amnesiac", "deltagrad", "retrain", "short_retrain", "partial_reset"]
+    "method",
+    ["amnesiac", "deltagrad", "retrain", "short_retrain", "partial_reset", "rewind"],
 )
 def test_methods_that_go_through_the_training_need_its_record(worlds, method):
     unknown = worlds("linear")._replace(origin=None)

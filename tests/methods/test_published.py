@@ -74,6 +74,7 @@ WHERE = {  # of each card, its test; tests elsewhere are as independent
     "partial_reset": TRAIN + "test_partial_reset",
     "short_retrain": TRAIN + "test_retraining",
     "retrain": TRAIN + "test_retraining",
+    "rewind": "lab/test_rewinds.py::test_every_step_is_the_published_one_in_float64",
     "ct": TRAIN + "test_ct",
     "msg": TRAIN + "test_msg",
     "delete": HERE + "test_delete",
