@@ -335,6 +335,7 @@ class Card(_Facts):
       cost: in gradients of single samples: E epochs, F forget, R retain samples (of the
         share that may be read), T steps of the training. A forward pass counts a third.
       source: where it was published.
+      suits: a sentence on what it is good for, and what to expect of it.
       options: frozen dataclass of what only it is told; checks itself, see `Options`.
       kind: "steps": an `Unlearner` that descends step by step; "one-shot": a function
         of the parameters; "training": from a random start.
@@ -365,6 +366,7 @@ class Card(_Facts):
     reads: tuple[str, ...] = ("forget", "retain")
     cost: str = "not said"
     kind: Literal["steps", "one-shot", "training"] = "steps"
+    suits: str = ""
     roles: tuple[str, ...] = ("remember",)
     weighs: bool = True
     schedule: bool = False

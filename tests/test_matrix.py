@@ -300,6 +300,16 @@ PAIRS = {
         ),
         dict(weighting=weights.loreun(temperature=1.0)),
     ),
+    "plain, AMUN, loreun static": Pair(
+        "plain",
+        lambda model, params, state, **options: methods.amun(
+            model,
+            momentum(),
+            labels=jnp.arange(SAMPLES, dtype=jnp.int32) % CLASSES,
+            **options,
+        ),
+        dict(weighting=weights.loreun_static(TABLE, temperature=1.0)),
+    ),
     "plain, ReGUn, margin, bargain": Pair(
         "plain",
         lambda model, params, state, **options: methods.regun(

@@ -163,6 +163,7 @@ METHODS = {
     "regun": lambda: methods.regun(
         MODEL, momentum(), references=jnp.full((CLASSES, CLASSES), 1 / 3)
     ),
+    "amun": lambda: methods.amun(MODEL, momentum(), labels=TABLE),
     "unsir": lambda: methods.unsir(MODEL, momentum()),
     "ltu": lambda: methods.ltu(MODEL, momentum(), **TOLD, **attacked()),
     "ltu, sequential": lambda: methods.ltu(

@@ -25,6 +25,7 @@ from jax_unlearn.audit import _checks, robustness
 from jax_unlearn.audit.rates import Rate, rate, student
 from jax_unlearn.data.checks import positions
 from jax_unlearn.errors import InputError
+from jax_unlearn.objectives.boundary import margin_gradient
 from jax_unlearn.types import Array, Model, ModelState, Params
 
 __all__ = ["Gus", "Poisoned", "gaussian_score", "gus", "poison"]
@@ -134,7 +135,8 @@ def gaussian_score(
     ξ_i better than x_i gives a negative score; the score is 0 where the gradient is
     exactly 0 (many such samples make the test of `gus` conservative). The loss enters
     by the direction of its gradient only, which is taken from the margin (see
-    `robustness.margin_gradient`): the loss itself underflows on memorised samples.
+    `margin_gradient` of `ju.objectives.boundary`): the loss itself underflows on
+    memorised samples.
 
     Raises:
       InputError: integer inputs, noise of another shape, labels that do not fit, σ not
@@ -220,7 +222,7 @@ def gus(scores: Any, *, alternative: str = "two-sided", level: float = 0.95) -> 
 def _correlate(apply, variables, *samples):
     """Return the scores of a batch: inputs, labels, noise of standard deviation 1."""
     inputs, labels, noise = samples
-    gradient = -robustness.margin_gradient(apply, variables, inputs, labels)
+    gradient = -margin_gradient(apply, variables, inputs, labels)[0]
     gradient = gradient.reshape(gradient.shape[0], -1)
     largest = jnp.max(jnp.abs(gradient), axis=1, keepdims=True)
     # Squares of very small gradients would underflow.

@@ -16,7 +16,7 @@ from jax_unlearn import _validate, programs
 from jax_unlearn.audit import _checks
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.errors import InputError
-from jax_unlearn.membership.features import logit_confidence
+from jax_unlearn.objectives.boundary import margin_gradient
 from jax_unlearn.types import Array, Model, ModelState, Params
 
 __all__ = ["pgd", "robust_accuracy"]
@@ -125,17 +125,6 @@ def robust_accuracy(
     return float(100 * np.mean(right))
 
 
-def margin_gradient(apply: Any, variables: Any, inputs: Array, labels: Array) -> Array:
-    """Return ∇_x m of every sample, `f32[B, ...]`, m the margin log(p_y/(1 − p_y))."""
-
-    def total(x: Array) -> Array:
-        logits = apply(*variables, x, train=False)[0]
-        return jnp.sum(logit_confidence(logits, labels))
-
-    # In eval mode samples do not meet: the gradient of the sum is that of each.
-    return jax.grad(total)(inputs)
-
-
 def float_inputs(name: str, inputs: Any) -> np.ndarray:
     """Return the inputs as one host array `f32[N, ...]`, if they are floats."""
     array = np.asarray(inputs)
@@ -204,7 +193,7 @@ def _perturb(apply, variables, attack, *samples):
         return jax.random.uniform(own, inputs.shape[1:], jnp.float32, -1.0, 1.0)
 
     def step(_, moved: Array) -> Array:
-        gradient = margin_gradient(apply, variables, moved, labels)
+        gradient, _ = margin_gradient(apply, variables, moved, labels)
         return jnp.clip(moved - step_size * jnp.sign(gradient), least, most)
 
     first = inputs

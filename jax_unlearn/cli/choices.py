@@ -144,6 +144,7 @@ class Choice(NamedTuple):
             f"{card.title}, {card.source}: reads {', '.join(card.reads)}; costs "
             f"{card.cost}. `jax-unlearn methods` explains that and lists all."
         )
+        described += f" {card.suits}" if card.suits else ""
         groups = {"method": _group(described, named, Unlearning)}
         if self.methods:
             every = {**named, "method": self.methods}

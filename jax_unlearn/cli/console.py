@@ -369,7 +369,7 @@ def methods() -> dict[str, Any]:
     table = _table((*heads, "source"), rows, justify="left", overflow="fold")
     console.print(table)
     console.print(METHODS_LEGEND, style="dim", markup=False)
-    plain = ("title", "label", "kind", "reads", "cost", "source", "weighs")
+    plain = ("title", "label", "kind", "reads", "cost", "source", "weighs", "suits")
     return {
         "methods": {
             name: {field: getattr(card, field) for field in plain}

@@ -28,7 +28,7 @@ from jax_unlearn.types import UnlearnBatch
 
 __all__ = ["Options", "Pattern", "Phased", "Plan", "Shared", "combined", "every_k"]
 __all__ += ["forget_only", "merged", "phases", "retain_only", "scrub_schedule"]
-__all__ += ["sequential", "together", "zipped"]
+__all__ += ["sequential", "shares", "together", "zipped"]
 
 Pattern = Callable[[int], tuple[int | None, int | None]]
 """`step -> (number of its forget batch, of its retain batch)`, None for no batch."""
@@ -137,7 +137,7 @@ def combined(
 
 
 def forget_only(
-    examples: Examples, forget_ids: ArrayLike, **options: Unpack[Options]
+    examples: Examples, forget_ids: ArrayLike | Passes, **options: Unpack[Options]
 ) -> Schedule[UnlearnBatch]:
     """Return steps with a forget batch only; an epoch is a pass over the forget set.
 
@@ -281,12 +281,17 @@ def merged(
         raise InputError(
             f"{forget} forget_ids and {retain} retain_ids: both sets need a sample"
         )
+    sizes = shares(batch_size, forget, retain)
+    return zipped(examples, forget_ids, retain_ids, **sizes, **options)
+
+
+def shares(batch_size: int, forget: int, retain: int) -> dict[str, int]:
+    """Return how many samples of each set a batch of `merged` has, as schedules do."""
     size = min(positive_integer("batch_size", batch_size), forget + retain)
     if size < 2:
         raise InputError(f"batch_size={batch_size} must be at least 2 to hold both")
     part = min(max(round(size * forget / (forget + retain)), 1), size - 1)
-    sizes = {"forget_batch_size": part, "batch_size": size - part}
-    return zipped(examples, forget_ids, retain_ids, **sizes, **options)
+    return {"forget_batch_size": part, "batch_size": size - part}
 
 
 def phases(*schedules: Schedule[AnyBatch]) -> Schedule[AnyBatch]:

@@ -3,6 +3,8 @@
 `CARDS` is the catalogue: what every method says of itself, beside its factory.
 """
 
+from jax_unlearn.methods.adversarial import AMUN
+from jax_unlearn.methods.adversarial import amun as amun
 from jax_unlearn.methods.ascent import ESD, GRADIENT_ASCENT, NEGGRAD_PLUS
 from jax_unlearn.methods.ascent import gradient_ascent as gradient_ascent
 from jax_unlearn.methods.ascent import neggrad_plus as neggrad_plus
@@ -59,4 +61,4 @@ CARDS = (FINETUNE, GRADIENT_ASCENT, RANDOM_LABEL, SALUN, SALUN_SOFT, NEGGRAD_PLU
 CARDS += (L1_SPARSE, ENDPOINT_TRANSPORT, LTU, BOUNDARY_SHRINK, BOUNDARY_EXPAND, SFRON)
 CARDS += (SCRUB, BAD_TEACHER, AMNESIAC_RELABEL, UNSIR, ESD, PARTIAL_RESET)
 CARDS += (SHORT_RETRAIN, RETRAIN, CT, MSG, DELETE, REGUN)
-CARDS += (ORTHOGRAD, REWIND)
+CARDS += (ORTHOGRAD, REWIND, AMUN)

@@ -2,7 +2,9 @@
 
 from jax_unlearn.objectives.base import Objective as Objective
 from jax_unlearn.objectives.base import OutputLoss as OutputLoss
+from jax_unlearn.objectives.boundary import Neighbours as Neighbours
 from jax_unlearn.objectives.boundary import boundary_labels as boundary_labels
+from jax_unlearn.objectives.boundary import boundary_neighbours as boundary_neighbours
 from jax_unlearn.objectives.boundary import fixed_label as fixed_label
 from jax_unlearn.objectives.classification import ascent as ascent
 from jax_unlearn.objectives.classification import descent as descent

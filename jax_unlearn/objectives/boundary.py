@@ -1,4 +1,6 @@
-"""Labels across the nearest decision boundary, and the loss on fixed labels."""
+"""Labels and inputs across the nearest decision boundary, the loss on fixed labels."""
+
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -6,11 +8,13 @@ import jax.numpy as jnp
 from jax_unlearn import _validate, losses
 from jax_unlearn.contracts import check_classes, counted, forward_pass
 from jax_unlearn.errors import InputError
+from jax_unlearn.membership.features import logit_confidence
 from jax_unlearn.objectives.base import Objective, on_logits
 from jax_unlearn.tables import look_up, row_ids
 from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
 
-__all__ = ["boundary_labels", "fixed_label"]
+__all__ = ["Neighbours", "boundary_labels", "boundary_neighbours", "fixed_label"]
+__all__ += ["margin_gradient"]
 
 
 def boundary_labels(
@@ -46,12 +50,7 @@ def boundary_labels(
     [1 0]
     """
     _validate.not_negative("bound", bound, "try 0.1")
-    for leaf in jax.tree.leaves(inputs):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise InputError(
-                f"inputs.dtype={leaf.dtype} cannot be moved by a gradient: convert "
-                "pixels to floats in 0..1"
-            )
+    _check_floats(inputs)
 
     def total(inputs: PyTree) -> Array:
         at = params, model_state
@@ -64,6 +63,134 @@ def boundary_labels(
     neighbours = jax.tree.map(move, inputs, jax.grad(total)(inputs))
     at = params, model_state
     logits, _ = forward_pass(model.apply, *at, neighbours, train=False)
+    return _nearest_wrong(logits, labels)
+
+
+class Neighbours(NamedTuple):
+    """Inputs across the boundary `f32[B, ...]`, their wrong classes `i32[B]`.
+
+    `crossed`, `bool[B]`, says which the network gives that class, and not the true one.
+    """
+
+    inputs: Array
+    labels: Array
+    crossed: Array
+
+
+def boundary_neighbours(
+    model: Model,
+    params: Params,
+    model_state: ModelState,
+    inputs: Array,
+    labels: Array,
+    *,
+    radius: float | Array = 0.04,
+    steps: int = 50,
+    doublings: int = 16,
+    low: float = 0.0,
+    high: float = 1.0,
+) -> Neighbours:
+    """Return for each sample an input nearby that the model takes for another class.
+
+    Steps of the L2 length ε/10 along ∇CE(f(x'), y), each followed by a projection onto
+    ‖x' − x‖₂ ≤ ε and low ≤ x' ≤ high, until the class changes; where it has not after
+    `steps` of them, ε doubles and the steps go on from there, `doublings` times at
+    most. In eval mode, under the parameters given: those of the original model. What is
+    wrong already stays where it is. A sample's neighbour does not depend on its batch.
+
+    Inputs are one floating array `[B, ...]` within `low..high` (infinite for no limit),
+    the labels true classes, `i32[B]`; the first ε is `radius` > 0, in units of the
+    inputs. The class of a neighbour is the model's; of a sample that never crosses, the
+    most probable wrong one where it ended (our choice: the published search has no
+    end). The direction is that of −∇m, see `margin_gradient`.
+
+    Raises:
+      InputError: inputs that are not floats; fewer than two classes; numbers out of
+        range.
+
+    Reference: AMUN, arXiv 2503.00917, algorithm 1: 50 steps of ε/10 for pixels in 0..1,
+    the first ε 0.04; ε goes on from where it is as in the authors' code.
+
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: None, lambda w, x: w * x)
+    >>> x, y = jnp.array([[0.52, 0.48], [0.1, 0.9]]), jnp.array([0, 0])
+    >>> found = boundary_neighbours(model, jnp.float32(1), (), x, y)
+    >>> print(found.inputs[0].round(4), found.labels)  # after eight steps of ε/10
+    [0.4974 0.5026] [1 1]
+    """
+    _validate.positive("radius", radius, "published: 0.04")
+    _validate.at_least("steps", steps, 1, "published: 50")
+    _validate.at_least("doublings", doublings, 0, "try 16")
+    if not low < high:
+        raise InputError(f"low={low}, high={high}: low must be less than high")
+    _check_floats(inputs)
+    first = jnp.asarray(inputs, jnp.float32)
+    axes, at = tuple(range(1, first.ndim)), (params, model_state)
+
+    def seen(x: Array) -> tuple[Array, Array]:
+        gradient, logits = margin_gradient(model.apply, at, x, labels)
+        return -gradient, logits
+
+    def size(move: Array) -> Array:
+        return jnp.sqrt(jnp.sum(jnp.square(move), axis=axes, keepdims=True))
+
+    def step(carry):
+        count, x, (rise, logits) = carry
+        ball = radius * 2.0 ** (count // steps).astype(jnp.float32)
+        right = jnp.argmax(logits, axis=-1) == labels
+        largest = jnp.max(jnp.abs(rise), axis=axes, keepdims=True)
+        # squares of very small gradients would underflow
+        rise = rise / jnp.where(largest > 0, largest, 1.0)
+        length = size(rise)
+        move = ball / 10 * rise / jnp.where(length > 0, length, 1.0)
+        away = x + move - first
+        far = size(away)
+        away = away * jnp.minimum(1.0, ball / jnp.where(far > 0, far, ball))
+        moved = jnp.clip(first + away, low, high)
+        x = jnp.where(jnp.expand_dims(right, axes), moved, x)
+        return count + 1, x, seen(x)
+
+    def unfinished(carry):
+        count, _, (_, logits) = carry
+        right = jnp.argmax(logits, axis=-1) == labels
+        return jnp.any(right) & (count < steps * (doublings + 1))
+
+    start = jnp.int32(0), first, seen(first)
+    _, found, (_, logits) = jax.lax.while_loop(unfinished, step, start)
+    crossed = jnp.argmax(logits, axis=-1) != labels
+    return Neighbours(found, _nearest_wrong(logits, labels), crossed)
+
+
+def margin_gradient(
+    apply: Any, variables: Any, inputs: Array, labels: Array
+) -> tuple[Array, Array]:
+    """Return ∇_x m of every sample, `f32[B, ...]`, and the logits, in eval mode.
+
+    m = log(p_y/(1 − p_y)) falls where ℓ = log(1 + e^−m) rises; its gradient does not
+    vanish in float32 where the model is sure (p_y rounds to 1 from m = 17 on).
+    """
+    params, model_state = variables
+
+    def total(x: Array) -> tuple[Array, Array]:
+        logits, _ = forward_pass(apply, params, model_state, x, train=False)
+        return jnp.sum(logit_confidence(logits, labels)), logits
+
+    # in eval mode samples do not meet: the gradient of the sum is that of each
+    return jax.grad(total, has_aux=True)(inputs)
+
+
+def _check_floats(inputs: PyTree) -> None:
+    """Refuse inputs that no gradient moves."""
+    for leaf in jax.tree.leaves(inputs):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise InputError(
+                f"inputs.dtype={leaf.dtype} cannot be moved by a gradient: convert "
+                "pixels to floats in 0..1"
+            )
+
+
+def _nearest_wrong(logits: Array, labels: Array) -> Array:
+    """Return the most probable class that is not the true one, `i32[B]`."""
     check_classes(labels, max(logits.shape[-1], 2))
     if logits.shape[-1] < 2:
         raise InputError(
