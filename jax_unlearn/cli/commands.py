@@ -16,8 +16,10 @@ from jax_unlearn.cli.console import Reporter, open_console, print_scores
 from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.making import Made, Making
 from jax_unlearn.cli.messages import warn
+from jax_unlearn.cli.searched import searched
 from jax_unlearn.cli.sources import DataSource, asked, reading_of
 from jax_unlearn.cli.transfer import warn_of_start
+from jax_unlearn.data.splits import WORST
 from jax_unlearn.drivers.checkpoint import identity
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError, check_seed
@@ -44,7 +46,7 @@ from jax_unlearn.lab.subject import Trainer, subject_of
 
 ORIGINAL, UNLEARNED = Making(Path("original")), Making(Path("unlearned"))
 
-Drawn = Annotated[str, tyro.conf.arg(metavar="{random,class,long_tailed}")]
+Drawn = Annotated[str, tyro.conf.arg(metavar="{random,class,long_tailed,worst,hard}")]
 
 
 def split(
@@ -55,8 +57,11 @@ def split(
     fraction: float | None = None,
     gamma: float = 1.0,
     classes: tuple[int, ...] | None = None,
-    unseen_fraction: float = 0.1,
+    unseen_fraction: float | None = None,
     seed: int = 0,
+    original: Path | None = None,
+    unlearn: str | None = None,
+    rounds: int | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Divide the training samples into forget, retain and unseen; write a manifest.
@@ -66,19 +71,39 @@ def split(
       out: manifest to write.
       ids: file that lists whom to forget (.csv, .json, .jsonl, .txt, .npy, .parquet;
         with --key-column by key), instead of a draw.
-      kind: "random", "class" or "long_tailed".
+      kind: "random", "class" or "long_tailed"; or, of --original, the samples of which
+        unlearning leaves the most: "worst" (least loss afterwards), "hard" (least
+        beside models that never saw them).
       fraction: share to forget; default 0.1 (all of the classes, for "class").
       gamma: imbalance of "long_tailed".
       classes: to forget, for "class".
-      unseen_fraction: share held out of all training first.
+      unseen_fraction: share held out of all training first, default 0.1; with
+        --original, what it held out.
       seed: of the draws.
+      original: for "worst" and "hard", the classifier whose samples are searched.
+      unlearn: method, at its defaults, that the search unlearns by; default sign-SGD on
+        what stays, two epochs.
+      rounds: of the search, default 10; each unlearns once. It goes on where it was
+        stopped, and with more rounds; its state stands beside the manifest.
       overwrite: replace the manifest if it exists.
     """
     check_seed(seed)
-    dataset = source.load()
+    dataset = source.load() if original is None else source.load_for(original)
     how = {"kind": kind, "fraction": fraction, "gamma": gamma, "classes": classes}
-    held: dict[str, Any] = {"fraction": unseen_fraction, "seed": seed}
-    if ids is None:
+    share = 0.1 if unseen_fraction is None else unseen_fraction
+    held: dict[str, Any] = {"fraction": share, "seed": seed}
+    told = {"original": original, "unlearn": unlearn, "rounds": rounds}
+    if kind in WORST and ids is None:
+        told |= {"classes": classes, "unseen_fraction": unseen_fraction}
+        share = 0.1 if fraction is None else fraction
+        parts, unseen = searched(dataset, out, kind, share, seed, overwrite, **told)
+    elif any(value is not None for value in told.values()):
+        raise InputError(
+            f"kind={kind!r} with original={original}, unlearn={unlearn}, "
+            f"rounds={rounds}: these search a request of --kind worst or hard; give "
+            "that, or leave them out"
+        )
+    elif ids is None:
         trained, unseen = data.holdout(dataset.train.labels, **held)
         parts = drawn_split(dataset, trained, seed=seed, **how)
     elif how != {"kind": "random", "fraction": None, "gamma": 1.0, "classes": None}:

@@ -74,3 +74,6 @@ from jax_unlearn.data.subsets import retain_subset as retain_subset
 from jax_unlearn.data.subsets import shrink as shrink
 from jax_unlearn.data.subsets import subset as subset
 from jax_unlearn.data.tfds_sets import from_tfds as from_tfds
+from jax_unlearn.data.worst import Search as Search
+from jax_unlearn.data.worst import capped_simplex as capped_simplex
+from jax_unlearn.data.worst import worst_case as worst_case

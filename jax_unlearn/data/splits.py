@@ -17,12 +17,14 @@ from jax_unlearn.data.checks import check_ids, check_labels, check_real, check_s
 from jax_unlearn.data.long_tail import largest_remainder, long_tailed_counts
 from jax_unlearn.errors import InputError
 
-__all__ = ["CHOSEN", "KINDS", "MANIFEST_VERSION", "Split", "digest", "draw_per_class"]
+__all__ = ["CHOSEN", "KINDS", "MANIFEST_VERSION", "WORST", "Split", "digest"]
+__all__ += ["draw_per_class"]
 __all__ += ["forget_split", "given_split", "holdout", "ordered_digest", "random_bits"]
 __all__ += ["to_ids"]
 
 KINDS = ("random", "class", "long_tailed")
-CHOSEN = ("given", "near", "far")  # not drawn: `given_split`
+WORST = ("worst", "hard")  # searched, see `jax_unlearn.data.worst`
+CHOSEN = ("given", "near", "far", *WORST)  # not drawn: `given_split`
 MANIFEST_VERSION = 1
 
 
@@ -99,6 +101,11 @@ def forget_split(
     [0, 2, 0]
     """
     labels, num_classes = check_labels(labels, num_classes)
+    if kind in CHOSEN:
+        raise InputError(
+            f"kind={kind!r} is not drawn from labels: it looks at a model; find it by "
+            "ju.data.worst_case or ju.data.by_distance, and give it to given_split"
+        )
     one_of("kind", kind, KINDS)
     if classes is not None and kind != "class":
         raise InputError(f"classes={classes} is for kind='class', not kind={kind!r}")
@@ -139,7 +146,8 @@ def given_split(
 ) -> Split:
     """Return the split, by position, of a forget set that was chosen otherwise.
 
-    The manifest says how: "given", or "near" or "far" (of `by_distance`). `labels`
+    The manifest says how: "given", "near" or "far" (of `by_distance`), "worst" or
+    "hard" (of `worst_case`, without and with a reference). `labels`
     `[N]` are those of the training samples, `forget` `[F]` positions in them.
 
     Raises:

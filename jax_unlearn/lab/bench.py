@@ -24,6 +24,7 @@ from jax_unlearn.lab.rewinds import Replayed, epoch_of
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import SECONDS, check_kept, kept_model
 from jax_unlearn.lab.subject import Subject, Trainer, subject_of
+from jax_unlearn.lab.worst import SEARCH, Searched, worst_request
 
 RETRAIN_SEED, NULL_SEED = 1000, 2000  # offsets: no two models of a seed share a key
 
@@ -87,7 +88,7 @@ class Bench:
 
     def cases(self, seed: int) -> list[Case]:
         """Return the requests of a seed, as `draw_cases`; trains what that needs."""
-        if not self.plan.by_distance:
+        if not self.plan.by_model:
             return draw_cases(self.plan, self.dataset, seed)
         original = self.original(seed)
 
@@ -95,7 +96,14 @@ class Bench:
             inputs = self.dataset.train.inputs[ids]
             return predict(self.subject.built.features, *original[:2], inputs)
 
-        return draw_cases(self.plan, self.dataset, seed, features)
+        def search(trained: np.ndarray, unseen: np.ndarray, count: int) -> Any:
+            origin, store = Origin(self.plan.training, seed), self.folder
+            given = Searched(self.subject, original, trained, unseen, origin)
+            path = None if store is None else store / f"seed-{seed}" / SEARCH
+            how = {"seed": seed, "path": path, "progress": self._progress}
+            return worst_request(given, count, kind=self.plan.kind, **how)
+
+        return draw_cases(self.plan, self.dataset, seed, features, search)
 
     def case(self, seed: int) -> Case:
         """Return the first request of a seed, which mostly is the only one."""
@@ -122,7 +130,10 @@ class Bench:
     def table(self, folder: Path | None) -> Any:
         """Return what collects the figures of this kind of model."""
         make = self.subject.modality.table
-        return make(self.subject, self.plan.judging, folder, self._progress)
+        table = make(self.subject, self.plan.judging, folder, self._progress)
+        if self.plan.probes:
+            table.probes = self.plan.probes
+        return table
 
     def origin(self, seed: int) -> Origin:
         """Return how the original was trained; its earlier states are made again."""

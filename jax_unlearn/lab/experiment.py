@@ -50,7 +50,7 @@ def experiment(
             f"out={folder} already holds files; resume it, or choose another folder"
         )
     data.check_writable(folder / "results.json")
-    if not plan.by_distance:
+    if not plan.by_model:
         for seed in plan.seeds:  # what cannot be served is refused before any work
             for case in draw_cases(plan, dataset, seed):
                 for setting in plan.methods.values():

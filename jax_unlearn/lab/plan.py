@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
+from jax_unlearn._validate import one_of
+from jax_unlearn.data.splits import WORST
 from jax_unlearn.errors import InputError, check_seed
 from jax_unlearn.lab import modalities, schema
 from jax_unlearn.lab.catalog import check_named
@@ -39,7 +41,9 @@ class Plan:
       title: what it is called.
       kind: of the forget request: "random", "class" or "long_tailed"; "near" or "far":
         of each class those that the original model's features show nearest to, or
-        farthest from, their nearest training samples; "given": those of `given`.
+        farthest from, their nearest training samples; "worst", "hard": those of which
+        sign-SGD on the others leaves the most, see `lab.worst`; "given": those of
+        `given`.
       fraction: share of the training samples to forget.
       gamma: imbalance of a long-tailed request.
       unseen: number of samples held out of all training, or their share, if below 1.
@@ -52,6 +56,7 @@ class Plan:
       null: whether a second Retrain is trained.
       judging: how images of diffusion models are drawn and judged.
       given: ids of the samples to forget, of the kind "given".
+      probes: that every classifier is put to, see `classification.probes`.
     """
 
     title: str
@@ -67,6 +72,7 @@ class Plan:
     null: bool = True
     judging: Any = None
     given: tuple[int, ...] = ()
+    probes: tuple[str, ...] = ()
 
     def __post_init__(self):
         slugs(self.methods)
@@ -77,6 +83,13 @@ class Plan:
             )
         for seed in self.seeds:
             check_seed(seed)
+        if self.probes and not (kind := modalities.modality_of(self.training)).probes:
+            raise InputError(
+                f"probes={list(self.probes)}: {kind.name} models have none; leave them "
+                "out"
+            )
+        for name in self.probes:
+            one_of("probe", name, kind.probes)
         if self.judging is not None and not (self.classes and self.seeds):
             raise InputError(
                 f"classes={self.classes}, seeds={self.seeds}: give 1 or more of each"
@@ -93,6 +106,11 @@ class Plan:
         """Whether the request depends on the features of the original model."""
         return self.kind in ("near", "far")
 
+    @property
+    def by_model(self) -> bool:
+        """Whether the request depends on the original model in any way."""
+        return self.by_distance or self.kind in WORST
+
     def record(self) -> dict[str, Any]:
         """Return what JSON holds of it; `plan_of` takes it again."""
         values = {**vars(self), "training": vars(self.training)}
@@ -102,6 +120,7 @@ class Plan:
             "null",
             "judging",
             "given",
+            "probes",
         ):  # only where they say something
             if values[name] == getattr(Plan, name):
                 del values[name]
@@ -125,7 +144,7 @@ def plan_of(record: Any, *, name: str) -> Plan:
         if told.get("judging") is not None and kind is not None:
             told["judging"] = schema.read(kind, told["judging"], name="judging")
         told["methods"] = {k: Unlearning.read(v) for k, v in told["methods"].items()}
-        for field in ("seeds", "classes", "given"):
+        for field in ("seeds", "classes", "given", "probes"):
             told[field] = tuple(told.get(field, ()))
         return Plan(**told)
     except (KeyError, TypeError, AttributeError, ValueError) as error:

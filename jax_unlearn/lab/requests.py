@@ -10,6 +10,7 @@ import numpy as np
 from jax_unlearn import data
 from jax_unlearn.data.checks import check_real
 from jax_unlearn.data.lists import LISTS
+from jax_unlearn.data.splits import WORST
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.lab.plan import NEIGHBOURS, Plan
 
@@ -38,6 +39,10 @@ def held_out(
     return data.holdout(labels, count=int(unseen), seed=seed)
 
 
+Search = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, dict[str, Any]]]
+"""`(trained ids, unseen ids, count) -> (ids, note)`, of the worst request."""
+
+
 class Case(NamedTuple):
     """One request of a plan, to the original of a seed."""
 
@@ -52,10 +57,11 @@ def draw_cases(
     dataset: data.Dataset,
     seed: int,
     features: Callable[[np.ndarray], np.ndarray] | None = None,
+    search: Search | None = None,
 ) -> list[Case]:
     """Return the requests of a seed: one as the plan's kind says, or one a class."""
     if not plan.classes:
-        request, split = draw_request(plan, dataset, seed, features)
+        request, split = draw_request(plan, dataset, seed, features, search)
         return [Case(seed, "", request, split)]
     trained, unseen = held_out(plan, dataset, seed)
     cases, labels = [], dataset.train.labels[trained]
@@ -77,18 +83,25 @@ def draw_request(
     dataset: data.Dataset,
     seed: int,
     features: Callable[[np.ndarray], np.ndarray] | None = None,
+    search: Search | None = None,
 ) -> tuple[Request, data.Split]:
     """Return the forget request of a seed and its split, in ids of the data set.
 
     Base model and request come from one split: no forget sample was held out. The kinds
-    "near" and "far" need features, `ids [n] -> [n, d]`.
+    "near" and "far" need features, `ids [n] -> [n, d]`, "worst" and "hard" a search.
 
     Raises:
       InputError: a request that the data cannot serve.
     """
     labels = dataset.train.labels
     trained, unseen = held_out(plan, dataset, seed)
-    if plan.by_distance:
+    if plan.kind in WORST:
+        if search is None:
+            raise InputError(f"kind={plan.kind!r} needs a model to search with")
+        ids, note = search(trained, unseen, round(plan.fraction * len(trained)))
+        split = split_within(dataset, trained, ids, kind=plan.kind)
+        split = split._replace(manifest={**split.manifest, "search": note})
+    elif plan.by_distance:
         if features is None:
             raise InputError(f"kind={plan.kind!r} needs the features of a model")
         options = {"near": plan.kind == "near", "neighbours": NEIGHBOURS}
@@ -230,12 +243,16 @@ def held_beside(
 
 
 def split_within(
-    dataset: data.Dataset, trained: np.ndarray, forget: np.ndarray
+    dataset: data.Dataset,
+    trained: np.ndarray,
+    forget: np.ndarray,
+    *,
+    kind: str = "given",
 ) -> data.Split:
     """Return the split of the samples trained on that forgets some of them."""
     inside = np.flatnonzero(np.isin(trained, forget))
     labels, classes = dataset.train.labels[trained], dataset.num_classes
-    parts = data.given_split(labels, inside, num_classes=classes)
+    parts = data.given_split(labels, inside, kind=kind, num_classes=classes)
     return data.to_ids(parts, trained)
 
 

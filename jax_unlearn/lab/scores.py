@@ -39,10 +39,21 @@ def scores(
     return found
 
 
+def sample_losses(subject: Subject, trained: Trained, ids: np.ndarray) -> np.ndarray:
+    """Return a classifier's cross-entropy of training samples, `f64[n]`."""
+    inputs = jax.tree.map(lambda leaf: leaf[ids], subject.examples.inputs)
+    part = Examples(inputs, subject.examples.labels[ids])
+    seen = subject.modality.observe(subject, trained[:2], part).astype(np.float64)
+    return _losses(seen, subject.modality.targets(part))
+
+
+def _losses(seen: np.ndarray, targets: Any) -> np.ndarray:
+    return -log_softmax(seen, axis=1)[np.arange(len(seen)), np.asarray(targets)]
+
+
 def _scores(seen: np.ndarray, targets: Any, logits: bool) -> dict[str, float]:
     if not logits:  # of "right", minus the loss, against 0
         return {"loss": float(-seen[:, 0].mean())}
-    rows, targets = np.arange(len(seen)), np.asarray(targets)
-    loss = -log_softmax(seen, axis=1)[rows, targets].mean()
-    accuracy = 100 * np.mean(seen.argmax(axis=1) == targets)
+    loss = _losses(seen, targets).mean()
+    accuracy = 100 * np.mean(seen.argmax(axis=1) == np.asarray(targets))
     return {"accuracy": float(accuracy), "loss": float(loss)}

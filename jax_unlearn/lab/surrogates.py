@@ -108,7 +108,7 @@ def draw(
         trained, unseen = held_out(plan, dataset, seed)
     if asked.counts is not None:
         forget = _drawn_like(dataset, trained, asked, seed)
-    elif plan.by_distance:
+    elif plan.by_model:
         raise InputError(
             f"kind={asked.kind!r} needs models of the search's own; leave "
             "--without-retrain out, or choose random, class or long_tailed"

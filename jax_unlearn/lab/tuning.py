@@ -163,7 +163,7 @@ class Search:
                 "again, which a search without Retrain, or of an imported model, does "
                 "not know; search other methods"
             )
-        if self._bench is None or not self.plan.by_distance:
+        if self._bench is None or not self.plan.by_model:
             request = self._request(self.seeds[0])
             check_unseen(self.ground.dataset, request, setting)
 
