@@ -339,40 +339,55 @@ def _distance(
         low, high = min(low, target - reach), max(high, target + reach)
     beyond = {"distance": value > high, "closeness": value < low}
     outside = beyond.get(card.kind, not low <= value <= high)
-    return Figure(value, None, target, *_judged(low, high, card, outside))
+    return Figure(
+        value, None, target, *_judged(low, high, card.bounds, card.kind, outside)
+    )
 
 
 def _level(
     values: np.ndarray, others: Evidence, card: FigureCard, level: float
+) -> Figure:
+    samples = len(others.labels[card.counts]) if card.counts else 0
+    how = {"samples": samples, "bounds": card.bounds, "level": level}
+    return level_figure(values, others.levels[card.key], **how)
+
+
+def level_figure(
+    values: np.ndarray,
+    retrained: np.ndarray,
+    *,
+    samples: int = 0,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+    level: float = 0.95,
 ) -> Figure:
     """Return a level with Student's interval from the spread of the Retrains.
 
     Where it counts n samples it moves in steps of 100/n, and a few Retrains may agree
     by chance: their spread is at least that of rounding to a step, 100/(n√12).
     """
-    target = others.levels[card.key]
-    mean, goal = float(values.mean()), float(target.mean())
+    mean, goal = float(values.mean()), float(retrained.mean())
     std = float(values.std(ddof=1)) if len(values) > 1 else None
-    if len(target) < FEWEST:
+    if len(retrained) < FEWEST:
         return Figure(mean, std, goal, None, None, "")
-    least = 100 / len(others.labels[card.counts]) / 12**0.5 if card.counts else 0.0
-    spread = max(target.std(ddof=1), least)
-    reach = float(student(level, len(target)) * spread)
-    reach *= float(np.sqrt(1 / len(values) + 1 / len(target)))
+    least = 100 / samples / 12**0.5 if samples else 0.0
+    spread = max(retrained.std(ddof=1), least)
+    reach = float(student(level, len(retrained)) * spread)
+    reach *= float(np.sqrt(1 / len(values) + 1 / len(retrained)))
     outside = abs(mean - goal) > reach + 1e-9
-    return Figure(mean, std, goal, *_judged(goal - reach, goal + reach, card, outside))
+    ends = goal - reach, goal + reach
+    return Figure(mean, std, goal, *_judged(*ends, bounds, "level", outside))
 
 
 def _judged(
-    low: float, high: float, card: FigureCard, outside: bool
+    low: float, high: float, bounds: tuple[float, float], kind: str, outside: bool
 ) -> tuple[float | None, float | None, str]:
     """Return the interval within the figure's bounds, and the verdict.
 
     There is neither where nothing that the figure can be lies outside.
     """
-    least, most = card.bounds
+    least, most = bounds
     above, below = high >= most, low <= least  # nothing is there
-    empty = {"distance": above, "closeness": below}.get(card.kind, above and below)
+    empty = {"distance": above, "closeness": below}.get(kind, above and below)
     if empty:
         return None, None, ""
     return max(low, least), min(high, most), "outside" if outside else "inside"

@@ -149,7 +149,7 @@ def compare(
         len(retrained),
         float(level),
         {
-            field: _row(m, r, n, level)._asdict()
+            field: metric_row(m, r, n, level)._asdict()
             for field, m, r, n in zip(Metrics._fields, *columns, strict=True)
         },
         *_spread(gaps),
@@ -234,9 +234,10 @@ def paired_test(a: Any, b: Any, *, seed: int = 0) -> PairedTest:
     return PairedTest(pairs, *_spread(d), p, exact, t, t_p)
 
 
-def _row(
-    method: np.ndarray, retrained: np.ndarray, null: np.ndarray, level: float
+def metric_row(
+    method: np.ndarray, retrained: np.ndarray, null: np.ndarray, level: float = 0.95
 ) -> MetricRow:
+    """Compare a figure with Retrain's seed by seed, as `compare` says."""
     difference = float(method.mean() - retrained.mean())
     spread = _spread(null - retrained)[1]
     half = float(student(level, len(method)) * spread / np.sqrt(len(method)))

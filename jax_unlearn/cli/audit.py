@@ -28,17 +28,19 @@ from jax_unlearn.lab.modalities.classification.beside import (
     stacked,
 )
 from jax_unlearn.lab.modalities.classification.figures import (
-    PROBES,
     Table,
     outputs_of,
-    probe,
 )
+from jax_unlearn.lab.modalities.classification.probes import PROBES, judged, probe
 from jax_unlearn.lab.requests import Asked, Request, said_of
 from jax_unlearn.lab.results import LABELS, NULL, ORIGINAL, RETRAIN, head, to_json
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import Stored, load_model
 from jax_unlearn.lab.subject import Subject
 
+Probes = Annotated[
+    tuple[str, ...], tyro.conf.arg(metavar=f"{{{','.join(PROBES)}}} ...")
+]
 ORIGINALS = ("original", NOTHING)  # what arrays call them
 
 
@@ -107,9 +109,7 @@ def audit(
     unlearned: tuple[Path, ...] = (),
     retrained: tuple[Path, ...] = (),
     null: Path | None = None,
-    probes: Annotated[
-        tuple[str, ...], tyro.conf.arg(metavar=f"{{{','.join(PROBES)}}} ...")
-    ] = (),
+    probes: Probes = (),
     arrays: Path | None = None,
     parts: tuple[Path, ...] = (),
     run: Path | None = None,
@@ -139,8 +139,11 @@ def audit(
         figure is audited beside all of them. With fewer, forget samples are compared
         with unseen ones too.
       null: the same from another seed: how far two retrainings are apart.
-      probes: of each checkpoint: "relearn" (steps until the forget set is learned
-        again), "robustness" (test accuracy under PGD).
+      probes: of each checkpoint, Retrains too: "recover" (forget samples right after
+        relearning a fifth of them, of the others), "recover-retain" (after tuning on
+        retain samples), "int8", "int4" (right with rounded weights), "relearn" (steps
+        until the forget set is learned again), "robustness" (test accuracy under PGD).
+        Two Retrains make target and null, three an interval.
       arrays: .npz file with `labels/PART [n]`, `retrained/PART [N, n, K]` and, of one
         method or more, `NAME/PART [N, n, K]`; PART is forget, retain, test or unseen.
       parts: folders of `jax-unlearn ensemble --part`, to audit what all of them made.
@@ -230,10 +233,11 @@ def audited(
     with consoles.status(console, "running the models over the data"):
         models.measure(table, seed)
         beside, groups = models.beside(table, seed, by)
-        probed = {
-            key: probe(subject, stored.trained, request, probes, seed=seed)
-            for key, stored in models.rows.items()
-        }
+        probed, more = (
+            [probe(subject, one.trained, request, probes, seed=seed) for one in these]
+            for these in (models.rows.values(), models.more)
+        )
+        probed = dict(zip(models.rows, probed, strict=True))
     dataset = subject.dataset
     labels = dataset.train.labels[request.forget]
     plan = given_plan(f"Audit on {dataset.name}", labels, seed, dataset.num_classes)
@@ -241,6 +245,8 @@ def audited(
     if record := models.named.record:
         told |= {"request": record, "note": said_of(record)}
     found = {**table.summary(), "probes": probed if probes else {}}
+    if probes:
+        found["probe_figures"] = judged(probed, more, len(request.forget))
     if isinstance(beside, audits.Audit):
         found["audit"] = audits.to_record(beside)
     else:

@@ -22,7 +22,7 @@ from jax_unlearn.lab.advice import lasting
 from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
 from jax_unlearn.lab.modalities import MODALITIES
 from jax_unlearn.lab.modalities.classification.beside import said_beside
-from jax_unlearn.lab.modalities.classification.figures import PROBES
+from jax_unlearn.lab.modalities.classification.probes import PROBES
 from jax_unlearn.report import Cell, Table, generation_table, main_table
 
 SIGN = {"inside": "●", "outside": "○"}
@@ -242,12 +242,21 @@ def print_probes(console: Console, results: dict[str, Any]) -> None:
     if not results.get("probes"):
         return
     names, rows = list(next(iter(results["probes"].values()))), []
+    judged = results.get("probe_figures", {})
     for key, found in results["probes"].items():
         target = "target" if key == "retrain" else ""
-        label = Cell(results["rows"][key]["label"], target)
-        rows.append([label, *(Cell(f"{found[name]:g}") for name in names)])
-    heads = ["probe", *(PROBES[name] for name in names)]
+        cells = [Cell(results["rows"][key]["label"], target)]
+        for name in names:
+            figure = Figure(**judged[key][name]) if key in judged else None
+            verdict = "" if figure is None else figure.verdict
+            detail = "" if figure is None else figure.interval(1)
+            cells.append(Cell(f"{found[name]:.4g}", detail, verdict))
+        rows.append(cells)
+    heads = ["probe", *(PROBES[name].label for name in names)]
     _print_blocks(console, Table(heads, rows, [*results["probes"]]))
+    meanings = (f"{PROBES[name].label}: {PROBES[name].meaning}" for name in names)
+    told = "; ".join(meanings) + ". The target is Retrain's value, treated alike"
+    console.print(f"{told}; the null, another Retrain's.", style="dim", markup=False)
 
 
 _FIGURES = (

@@ -1,5 +1,6 @@
 """The demo and the recipes."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.console import Console
 from jax_unlearn import report as reports
 from jax_unlearn.cli import console as consoles
 from jax_unlearn.cli import sources
+from jax_unlearn.cli.audit import Probes
 from jax_unlearn.cli.ensemble import audited
 from jax_unlearn.data import digits
 from jax_unlearn.errors import InputError, unknown_name
@@ -28,6 +30,7 @@ def demo(
     overwrite: bool = False,
     resume: bool = False,
     save_every: float = SECONDS,
+    probes: Probes = (),
 ) -> dict[str, Any]:
     """Forget a long-tailed request on digits with ten methods; compare with retraining.
 
@@ -37,9 +40,11 @@ def demo(
       overwrite: replace the run that stands in the folder.
       resume: go on with the run in the folder, default runs/digits, where it stopped.
       save_every: least seconds between two saves to go on from; 0 saves every step.
+      probes: that every model is put to as well, as of `audit`.
     """
     console = consoles.open_console()
     plan = digits_plan() if seeds is None else digits_plan(seeds=seeds)
+    plan = dataclasses.replace(plan, probes=probes)
     if resume and overwrite:
         raise InputError("resume=True goes on with a run: leave --overwrite out")
     folder = out or Path("runs/digits")
@@ -58,6 +63,7 @@ def demo(
     with consoles.status(console, "drawing the report"):
         page = reports.write(results, folder / "report.html", overwrite=resume)
     consoles.print_results(console, results)
+    consoles.print_probes(console, results)
     consoles.print_legend(console, results)
     consoles.say(console, f"report: {page}")
     return {"out": str(folder), **results}

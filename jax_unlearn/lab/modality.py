@@ -75,6 +75,7 @@ class Modality(NamedTuple):
     observe: Callable[[Any, Variables, Examples], np.ndarray]
     targets: Callable[[Examples], np.ndarray]  # true classes of what is observed
     judging: Any = None  # class of what a plan says of drawing and judging, if any
+    probes: tuple[str, ...] = ()  # names of what presses its models for the forgotten
     metrics: tuple[str, ...] | None = None  # groups of figures it has; None: all
     difficulty: Callable[[Any, str], Ranked] | None = None  # `(context, ranking)`
     # `network -> inputs` of two samples, their shapes only; None where it needs none

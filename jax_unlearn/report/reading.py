@@ -202,6 +202,8 @@ class Results(Struct, frozen=True):
     conflict: dict[str, Cosines] | None = None
     unseen: Unseen | None = None
     groups: tuple[forms.Groups, ...] = ()
+    probes: dict[str, dict[str, Finite]] | None = None
+    probe_figures: dict[str, dict[str, forms.AuditFigure]] | None = None
     advice: tuple[str, ...] = ()
     plan: forms.Plan = forms.Plan()
     dataset: forms.Data = forms.Data()
@@ -212,6 +214,7 @@ class Results(Struct, frozen=True):
         require(stated, "rows is missing, and so is audit")
         beside = None if self.unseen is None else self.unseen.models
         parts = {"scatter": self.scatter, "conflict": self.conflict, "unseen": beside}
+        parts |= {"probes": self.probes, "probe_figures": self.probe_figures}
         for part, keys in parts.items():
             for key in keys or ():
                 require(key in self.rows, f"{part}.{key} belongs to no row")

@@ -10,11 +10,8 @@ from jax_unlearn.data import Examples, PixelRange, digits, pixel_range, subset
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Training, Unlearning
 from jax_unlearn.lab.job import execute
-from jax_unlearn.lab.modalities.classification.figures import (
-    measure,
-    outputs_of,
-    probe,
-)
+from jax_unlearn.lab.modalities.classification.figures import measure, outputs_of
+from jax_unlearn.lab.modalities.classification.probes import probe
 from jax_unlearn.lab.modalities.diffusion.settings import DiffusionTraining
 from jax_unlearn.lab.prepare import Preparer
 from jax_unlearn.lab.requests import Request

@@ -1,11 +1,12 @@
 """What the page of an experiment tells: numbers of the summary, tables, drawings."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import structs
 
 from jax_unlearn.lab.modalities.classification.beside import said_beside
+from jax_unlearn.lab.modalities.classification.probes import PROBES, Probe
 from jax_unlearn.report import reading
 from jax_unlearn.report.draw import experiment as draw
 from jax_unlearn.report.settings import settings_table, shared_settings
@@ -41,6 +42,7 @@ def content(results: reading.Results) -> dict[str, Any]:
         "gaps": [(labels, [*_gaps(gaps)]) for labels, gaps in _alike(rows, "gaps")],
         "conflicts": [draw.conflict_share(c) for c in cosines],
         "beside": beside(results),
+        "probes": probed(results),
         "settings": settings_table(rows),
         "shared": shared_settings(rows),
     }
@@ -54,6 +56,29 @@ def beside(results: reading.Results) -> list[tuple[str, str]]:
     found["models"] = {k: structs.asdict(m) for k, m in found["models"].items()}
     keys = reading.ordered_keys(found["models"])
     return [(results.rows[key].label, said_beside(found, key)) for key in keys]
+
+
+class Probed(NamedTuple):
+    """A probe, and what the model of each row gave, beside target and null."""
+
+    card: Probe
+    values: dict[str, float]
+    figures: dict[str, Any]
+
+
+def probed(results: reading.Results) -> list[Probed]:
+    """Return what probes found, if any were asked for and are known."""
+    found = results.probes or {}
+    names = [name for name in next(iter(found.values()), {}) if name in PROBES]
+    judged = results.probe_figures or {}
+    return [
+        Probed(
+            PROBES[name],
+            {key: found[key][name] for key in reading.ordered_keys(found)},
+            {key: own[name] for key, own in judged.items()},
+        )
+        for name in names
+    ]
 
 
 def drawings(results: reading.Results) -> dict[str, Any]:

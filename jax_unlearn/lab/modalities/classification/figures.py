@@ -4,26 +4,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-import optax
 
-from jax_unlearn import _validate, audit
+from jax_unlearn import audit
 from jax_unlearn.audit import Metrics, Predictions, unlearning_metrics
-from jax_unlearn.data import Dataset, take
+from jax_unlearn.data import Dataset
 from jax_unlearn.lab.job import Trained, probabilities
+from jax_unlearn.lab.modalities.classification import probes
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.results import NULL, ORIGINAL, RETRAIN, spread
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject
 
 BINS = 20  # of the confidence histograms
-PROBES = {"relearn": "relearn steps", "robustness": "robust accuracy %"}
-"""Names and what they report; the target of both is Retrain's value."""
-
-RATE, LOSS, LIMIT = 0.03, 0.1, 500  # of relearning: SGD until the mean loss; our choice
-SGD = optax.sgd(RATE)  # one and the same, so that models share a program
-BOUND = 8 / 255  # of the attack on test images, of the range of pixels
 
 
 class Outputs(NamedTuple):
@@ -83,6 +76,7 @@ class Table:
     def __init__(self, subject: Subject, *, keep: bool = False):
         self._subject, self._dataset, self._keep = subject, subject.dataset, keep
         self.outputs: dict[str, Outputs] = {}
+        self.probes: Sequence[str] = ()  # that every model is put to
         self._rows: dict[str, _Row] = {}
 
     def start(self, request: Request, target: Trained | None, seed: int) -> None:
@@ -122,6 +116,9 @@ class Table:
                 for part, confidence in sure.items()
             },
         }
+        if self.probes:
+            given = self._subject, trained, request, self.probes
+            found["probes"] = probes.probe(*given, seed=self._seed)
         if self._target is not None:
             found |= self._deviation(outputs, self._target)
         self._rows.setdefault(key, _Row(label, setting, [])).seeds.append(found)
@@ -146,10 +143,17 @@ class Table:
     def summary(self) -> dict[str, Any]:
         """Return what the results hold, JSON-able."""
         first = {key: row.seeds[0]["notes"] for key, row in self._rows.items()}
-        return {"rows": {key: self._summarize(key) for key in self._rows}} | {
-            name: {key: notes[name] for key, notes in first.items() if name in notes}
-            for name in ("scatter", "conflict")
-        }
+        put = {key: row.of("probes") for key, row in self._rows.items()}
+        return (
+            {"rows": {key: self._summarize(key) for key in self._rows}}
+            | {
+                name: {
+                    key: notes[name] for key, notes in first.items() if name in notes
+                }
+                for name in ("scatter", "conflict")
+            }
+            | (probes.over_seeds(put) if self.probes else {})
+        )
 
     def _summarize(self, key: str) -> dict[str, Any]:
         """Return one row; `report.reading.Row` says what is in it."""
@@ -225,38 +229,3 @@ def _mean_notes(notes: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
         }
         for name, fields in notes[0].items()
     }
-
-
-def probe(
-    subject: Subject,
-    trained: Trained,
-    request: Request,
-    names: Sequence[str],
-    *,
-    seed: int = 0,
-) -> dict[str, float]:
-    """Return what the probes find of a model."""
-    for name in names:
-        _validate.one_of("probe", name, PROBES)
-    at = subject.model, trained.params, trained.model_state
-    dataset = subject.dataset
-    found: dict[str, float] = {}
-    if "relearn" in names:
-        forget = take(dataset.train, request.forget)
-        how = SGD, jax.random.key(seed)
-        told = audit.relearn_steps(*at, [forget], *how, loss_below=LOSS, limit=LIMIT)
-        found["relearn"] = told.steps
-    if "robustness" in names:
-        scale = dataset.range
-        pixels = scale.unit(dataset.test.inputs)
-        low, high = min(0.0, float(pixels.min())), max(1.0, float(pixels.max()))
-        found["robustness"] = audit.robust_accuracy(
-            scale.model(subject.model),
-            *at[1:],
-            pixels,
-            dataset.test.labels,
-            bound=BOUND,
-            low=low,  # test pixels may lie outside the range of the training images
-            high=high,
-        )
-    return found
