@@ -59,13 +59,16 @@ _TRANSPORT: Grids = {
     "Endpoint transport": _ENDPOINT,
     "Transport, no decay": {**_ENDPOINT, "weight_decay": 0.0},
 }
-_BARGAIN: Grids = {
+_DUAL = {"dual": True, "dual_rate": (1e-4, 1e-3)}
+_TWO: Grids = {
     "RL + MUNBa": {
         **FIELD["RL"],
         **{"harmonizer": "bargain", "schedule": "zipped", "clip": 1.0},
-    }
+    },
+    "SalUn + DualOptim": {**FIELD["SalUn"], "epochs": 5, **_DUAL},
+    "SFRon + DualOptim": {**FIELD["SFRon"], "peak": 25.0, **_DUAL},
 }
-METHODS: Grids = {**FIELD, **_BARGAIN, **_WITH_LOREUN, **_WITH_FALW, **_TRANSPORT}
+METHODS: Grids = {**FIELD, **_TWO, **_WITH_LOREUN, **_WITH_FALW, **_TRANSPORT}
 """All methods of the tables."""
 
 
@@ -149,14 +152,14 @@ _FEWER = (
 
 _RANDOM = Part(
     *("10 % at random", "random", 0.1),
-    grid=_grid(*FIELD, *_BARGAIN, *_WITH_LOREUN, *_TWO_FALW, *_TRANSPORT),
+    grid=_grid(*FIELD, *_TWO, *_WITH_LOREUN, *_TWO_FALW, *_TRANSPORT),
     more=(temperatures, ranked),
     printed="salun-10",
 )
 _CLASS = _grid(
     *("FT", "l1-sparse", "NegGrad+", "SSD"),
     *("GA", "RL", "SalUn", "SFRon", "SCRUB", *_WITH_LOREUN),
-    *("CT", "MSG", "DELETE", "Short Retrain", "Partial reset", *_BARGAIN),
+    *("CT", "MSG", "DELETE", "Short Retrain", "Partial reset", *_TWO),
 )
 _NEAR, _FAR = (
     _RANDOM.like("random10", _FEWER, title=f"a {k} forget set", kind=k, seeds=FEW)
