@@ -67,16 +67,22 @@ class Study:
         *,
         seeds: Sequence[int] | None = None,
         folder: Path | None = None,
+        whole: bool = True,
     ) -> Plan:
-        """Return the plan of a part, with the settings that `found` finds."""
+        """Return the plan of a part, with the settings that `found` finds.
+
+        Rows that it has none of are refused, or left out where `whole` is False.
+        """
         if part not in self.parts:
             raise unknown_name("part", part, self.parts)
         asked = self.parts[part]
         found = self.found(folder).get(asked.settings or part, {"settings": {}})
         labels = asked.methods or tuple(asked.grid)
-        if missing := [label for label in labels if label not in found["settings"]]:
+        missing = [label for label in labels if label not in found["settings"]]
+        if missing and (whole or missing == [*labels]):
             raise self._unsearched(f"of {missing[0]!r} where {part} asks for it")
-        methods = {label: Unlearning.of(**found["settings"][label]) for label in labels}
+        known = [label for label in labels if label not in missing]
+        methods = {k: Unlearning.of(**found["settings"][k]) for k in known}
         for more in asked.more:
             methods = more(methods)
         own = f" of {asked.settings}" if asked.settings else ""

@@ -25,9 +25,11 @@ _STANDARD = (
     *("boundary_shrink", "l1_sparse", "salun", "neggrad_plus", "sfron", "scrub"),
     *("bad_teacher", "ssd", "ltu"),
     *("ct", "msg", "delete", "regun", "short_retrain", "partial_reset"),
+    *("amun", "orthograd", "rewind"),
 )
 _FIXED: dict[str, dict[str, Any]] = {
     # as much training as the longest of the others
+    "rewind": {"rewind_to": (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)},
     "short_retrain": {"share": 0.3, "rate": (0.5, 1.0, 2.0, 3.0, 4.0, 6.0)},
     "partial_reset": {"share": 0.3, "shrink": (0.3, 0.4, 0.6), "rate": (1.0, 2.0)},
     "bad_teacher": {"optimizer": "adam", "rho": 0.3},
@@ -247,4 +249,5 @@ def beside(recipe: Recipe, asked: Asked, folder: Path) -> tuple[Plan, Path]:
     """Return plan and folder of the part that a recipe looks at: the first one."""
     study: Study = recipe.study.study
     part = next(iter(study.parts))
-    return study.plan(part, seeds=asked.seeds, folder=folder), folder / part
+    told = {"seeds": asked.seeds, "folder": folder, "whole": False}
+    return study.plan(part, **told), folder / part

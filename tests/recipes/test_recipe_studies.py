@@ -182,6 +182,9 @@ def test_what_lacks_settings_is_searched_before_it_runs(small, file, tmp_path, c
     recipe = dataclasses.replace(tables.FASHION, name="small", study=small, data=Data())
     with pytest.raises(InputError, match="'SSD' where tail .* recipe small --tune"):
         small.plan("tail", folder=tmp_path)
+    assert [*small.plan("random10", folder=tmp_path, whole=False).methods] == ["FT"]
+    with pytest.raises(InputError, match="'SSD' where tail"):  # nothing is left
+        small.plan("tail", folder=tmp_path, whole=False)
     asked = Asked(screen_of(open_console()), data=file, out=tmp_path, tune=True)
     with pytest.raises(InputError, match="a search has seeds of its own"):
         recipe.run(asked._replace(seeds=(0,)))
