@@ -324,6 +324,17 @@ PAIRS = {
         ),
         dict(weighting=weights.loreun(temperature=1.0)),
     ),
+    "linen, certified": Pair(
+        "linen",
+        lambda model, params, state: methods.certified(
+            model,
+            momentum(),
+            sigma=0.01,
+            phase=methods.NoisySteps(3, 1.0, 1.0, 0.1, 0.5),
+            fresh_state=state,
+        ),
+        {},
+    ),
     "plain, bad teacher merged, el2n": Pair(
         "plain",
         lambda model, params, state, **options: methods.bad_teacher(
@@ -535,6 +546,8 @@ def test_the_matrix_covers_what_the_packages_export():
                 "sfron_strength",
                 "unsir_noise",
                 "off_span",
+                *("Guarantee", "guarantee_of", "noise_scale", "noisy_steps"),
+                *("renyi_of", "renyi_rate"),
                 *("insensitive", "reinitialised", "slowed", "transposed_kernels"),
             },
         ),

@@ -319,6 +319,8 @@ def unlearn(
     if unlearned.stopped is not None:
         step, reason = unlearned.stopped["step"], unlearned.stopped["reason"]
         print(f"stopped after step {step} of {steps[0]}: {reason}")
+    for line in notes.get("certificate", {}).get("says", ()):
+        print(line)
     for warning in (*weak_attacks(notes), *kept_statistics(notes)):
         warn(warning)
     sets = {"forget": ids, "retain": request.retain}

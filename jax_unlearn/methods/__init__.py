@@ -12,6 +12,15 @@ from jax_unlearn.methods.assemble import assemble as assemble
 from jax_unlearn.methods.boundary import BOUNDARY_EXPAND, BOUNDARY_SHRINK
 from jax_unlearn.methods.boundary import boundary_expand as boundary_expand
 from jax_unlearn.methods.boundary import boundary_shrink as boundary_shrink
+from jax_unlearn.methods.certified import CERTIFIED
+from jax_unlearn.methods.certified import Guarantee as Guarantee
+from jax_unlearn.methods.certified import NoisySteps as NoisySteps
+from jax_unlearn.methods.certified import certified as certified
+from jax_unlearn.methods.certified import guarantee_of as guarantee_of
+from jax_unlearn.methods.certified import noise_scale as noise_scale
+from jax_unlearn.methods.certified import noisy_steps as noisy_steps
+from jax_unlearn.methods.certified import renyi_of as renyi_of
+from jax_unlearn.methods.certified import renyi_rate as renyi_rate
 from jax_unlearn.methods.finetune import FINETUNE, L1_SPARSE, RETRAIN
 from jax_unlearn.methods.finetune import finetune as finetune
 from jax_unlearn.methods.finetune import l1_penalty as l1_penalty
@@ -61,4 +70,4 @@ CARDS = (FINETUNE, GRADIENT_ASCENT, RANDOM_LABEL, SALUN, SALUN_SOFT, NEGGRAD_PLU
 CARDS += (L1_SPARSE, ENDPOINT_TRANSPORT, LTU, BOUNDARY_SHRINK, BOUNDARY_EXPAND, SFRON)
 CARDS += (SCRUB, BAD_TEACHER, AMNESIAC_RELABEL, UNSIR, ESD, PARTIAL_RESET)
 CARDS += (SHORT_RETRAIN, RETRAIN, CT, MSG, DELETE, REGUN)
-CARDS += (ORTHOGRAD, REWIND, AMUN)
+CARDS += (ORTHOGRAD, REWIND, AMUN, CERTIFIED)

@@ -45,6 +45,7 @@ QUICK = {
     "influence": {"samples": 20},
     "rewind": {"rewind_to": 0},
     "unsir": {"noise_steps": 5},
+    "certified": {"noise_steps": 1, "epochs": 2},
     "ltu": {
         "allow_weak": True,
         "query_size": 8,

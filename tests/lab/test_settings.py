@@ -116,6 +116,8 @@ def test_every_setting_comes_back_from_what_is_kept_of_it(method, kind, data):
     meant = {"harmonizer": setting.joining}
     meant |= {"freeze_statistics": setting.freezes_statistics}
     meant |= {"schedule": setting.scheduling}
+    if hasattr(setting.options, "told"):  # what follows from the values, too
+        meant |= setting.options.told()
     for name, value in setting.told().items():
         assert value == meant.get(name, flat[name])
 
