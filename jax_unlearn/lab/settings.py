@@ -243,7 +243,7 @@ has; leave it out
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values |= {name: dict(vars(values[name])) for name in _NESTED}
         for name, usual in _LATER.items():  # as earlier versions wrote it
-            if values[name] == usual:
+            if values[name] == usual and not (self.dual and "dual" in name):
                 del values[name]
         known = ".py:" in self.method or catalog.METHODS.get(self.method) is self.card
         return values if known else {**values, "own": True}

@@ -15,7 +15,7 @@ from toys import batch, batchnorm_net, softmax64, three_digits, trees_close
 import jax_unlearn as ju
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Request, Training, Unlearning
-from jax_unlearn.lab.job import Trained, execute
+from jax_unlearn.lab.job import Trained, checked, execute
 from jax_unlearn.lab.prepare import Preparer
 from jax_unlearn.lab.subject import subject_of
 from jax_unlearn.methods import (
@@ -234,10 +234,12 @@ def test_a_setting_states_what_its_run_does():
     assert "(ε = 2, δ = 0.0001)" in found["says"][0]
     assert setting.told()["guarantee"] == "(ε = 2, δ = 0.0001) of the parameters"
     assert setting.told()["noise_steps"] == 5
-    start = job.unlearner.init(*job.start)
+    (unlearner, schedule), at = checked(job), job.start
+    assert at is not None
+    start = unlearner.init(*at)
     assert optax.tree.norm(start.params) == pytest.approx(1.0, rel=1e-5)
-    assert all(batch.forget is None for batch in job.schedule)
-    ends = [execute(job, original, jax.random.key(s)).params for s in (0, 1)]
+    assert all(batch.forget is None for batch in schedule)
+    ends = [execute(job, original[:2], jax.random.key(s)).params for s in (0, 1)]
     assert optax.tree.norm(optax.tree.sub(*ends)) > 0.01
     for values, words in (
         ({"trainable": "k"}, "what does not move"),
@@ -259,9 +261,9 @@ def test_mistakes_and_lengths():
     usual = {"model_clip": 1.0, "gradient_clip": 5.0, "rate": 0.001}
     assert noisy_steps(**usual) == 200
     assert noisy_steps(**usual, decay=500.0) == math.ceil(math.log(200) / 0.5)
-    for values in ((0, 1.0, 1.0, 0.1), (1, -1.0, 1.0, 0.1), (1, 1.0, 1.0, 0.1, 20.0)):
+    for changes in ({"steps": 0}, {"model_clip": -1.0}, {"decay": 20.0}):
         with pytest.raises(InputError):
-            renyi_rate(1.0, NoisySteps(*values))
+            renyi_rate(1.0, PHASE._replace(**changes))
     for renyi, delta in ((0.0, 1e-5), (1.0, 0.0), (1.0, 1.0)):
         with pytest.raises(InputError):
             guarantee_of(renyi, delta)
