@@ -5,7 +5,9 @@ batch or a forward pass of the wrong form, `ju.run` names the labels of a step t
 not finite, and `check_batch` looks at values before a loop of one's own.
 """
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
@@ -17,9 +19,12 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Batch, ModelState, Params, PyTree, UnlearnBatch
 
 __all__ = ["check_batch", "check_classes", "check_form", "counted", "forward_pass"]
-__all__ += ["usable"]
+__all__ += ["check_known", "known_labels", "usable"]
 
 AnyBatch = TypeVar("AnyBatch", Batch, UnlearnBatch)
+_known = contextvars.ContextVar[tuple[tuple[np.ndarray, np.ndarray], ...]](
+    "known", default=()
+)
 
 
 def check_batch(batch: AnyBatch, *, num_classes: int | None = None) -> AnyBatch:
@@ -71,6 +76,36 @@ def check_classes(labels: Any, num_classes: int) -> None:
     """
     if not isinstance(labels, Tracer):
         check_batch(Batch((), labels), num_classes=num_classes)
+
+
+@contextlib.contextmanager
+def known_labels(batches: UnlearnBatch) -> Iterator[None]:
+    """Let what is traced inside look at the labels of all steps that have values."""
+    known = []
+    for part in filter(None, batches):
+        labels = part.labels
+        mask = np.ones(labels.shape, np.bool_) if part.mask is None else part.mask
+        pair = labels, mask
+        traced = any(
+            isinstance(x, Tracer) or not getattr(x, "is_fully_addressable", True)
+            for x in pair
+        )
+        if not traced and jnp.issubdtype(labels.dtype, jnp.integer):
+            known.append((np.asarray(labels), np.asarray(mask)))
+    token = _known.set(tuple(known))
+    try:
+        yield
+    finally:
+        _known.reset(token)
+
+
+def check_known(num_classes: int) -> None:
+    """Refuse labels that are no class of the model being traced, see `known_labels`."""
+    for labels, counts in _known.get():
+        wrong = (labels < 0) | (labels >= num_classes)
+        remedy = "number the classes from 0, or leave the sample out"
+        rule = f"must be a class of 0 to {num_classes - 1}; {remedy}"
+        _refuse("labels", labels, wrong, counts, rule)
 
 
 def check_form(batch: Any) -> None:
@@ -203,7 +238,7 @@ def _refuse(
     name: str, values: np.ndarray, wrong: np.ndarray, counts: np.ndarray, rule: str
 ) -> None:
     """Refuse the first wrong value of a sample that counts."""
-    wrong &= counts.reshape(-1, *[1] * (values.ndim - 1))
+    wrong &= counts.reshape(*counts.shape, *[1] * (values.ndim - counts.ndim))
     if wrong.any():
         place = tuple(map(int, np.argwhere(wrong)[0]))
         where = ", ".join(map(str, place))

@@ -1,5 +1,7 @@
 """Contracts of batches and forward passes: the same refusals by every way in."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -247,6 +249,26 @@ def test_a_label_that_is_no_class_is_named_by_every_method(name, part, label):
     low, high = min(label, 0), max(label, 2)
     with pytest.raises(ju.NonFiniteError, match=f"labels {low} to {high} .* step 0$"):
         ju.run(alg, alg.init(PARAMS, STATE), [wrong], KEY)
+
+
+@pytest.mark.parametrize("label", [-1, K])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_scanned_steps_name_a_label_that_is_no_class(label, compiled):
+    alg, steps = ALGS["sfron"], jax.tree.map(lambda leaf: np.stack([leaf] * 2), BOTH)
+    labels = steps.forget.labels.copy()
+    labels[1, 2] = label
+    wrong = steps._replace(forget=steps.forget._replace(labels=labels))
+
+    def scanned(state, steps=wrong):
+        return ju.scan_steps(alg, state, steps, KEY)[1].retain_loss
+
+    state = alg.init(PARAMS, STATE)
+    with pytest.raises(ju.InputError, match=rf"labels\[1, 2\]={label} must be a class"):
+        (jax.jit(scanned) if compiled else scanned)(state)
+    mask = np.ones(labels.shape, bool)
+    mask[1, 2] = False  # of padding it may be anything
+    masked = wrong._replace(forget=wrong.forget._replace(mask=mask))
+    assert np.isfinite(jax.jit(functools.partial(scanned, steps=masked))(state)).all()
 
 
 def poisoned(one, rows, value):

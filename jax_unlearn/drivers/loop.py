@@ -11,7 +11,7 @@ import numpy as np
 
 from jax_unlearn import programs, types
 from jax_unlearn.averages import with_average
-from jax_unlearn.contracts import check_form, forward_pass
+from jax_unlearn.contracts import check_form, forward_pass, known_labels
 from jax_unlearn.drivers import sharding
 from jax_unlearn.drivers.stacking import copied, form
 from jax_unlearn.errors import InputError, NonFiniteError
@@ -138,7 +138,12 @@ def scan_steps(
 
     Not compiled here: call it inside `jax.jit`, `jax.vmap` over seeds or settings, …
     The leaves of the batches have a leading axis T, those of the infos returned too.
-    `ema` is that of `run`.
+    `ema` is that of `run`. Nothing here looks at losses, as `run` does: what is not
+    finite stands in the infos.
+
+    Raises:
+      InputError: a label that is no class of the model, where the batches have values:
+        not as arguments of `jax.jit`, for which `ju.check_batch` is.
 
     >>> import optax
     >>> import jax_unlearn as ju
@@ -159,7 +164,8 @@ def scan_steps(
         new, info = unlearner.step(put_back(rest, frozen), batch, own)
         return apart(new)[0], info
 
-    rest, infos = jax.lax.scan(body, rest, batches)
+    with known_labels(batches):
+        rest, infos = jax.lax.scan(body, rest, batches)
     return put_back(rest, frozen), infos
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jax_unlearn.contracts import counted, forward_pass, usable
+from jax_unlearn.contracts import check_known, counted, forward_pass, usable
 from jax_unlearn.errors import InputError
 from jax_unlearn.losses import cross_entropy
 from jax_unlearn.tables import NO_CLASS
@@ -103,6 +103,7 @@ def task_loss(outputs: PyTree, batch: Batch) -> Array:
 
 def _classes(outputs: Array, batch: Batch) -> Array:
     """Return the labels; `NO_CLASS` where a sample that counts has no class."""
+    check_known(outputs.shape[-1])
     # A negative label would count from the last class; padding may hold any.
     labels = batch.labels
     counts = jnp.expand_dims(counted(batch), range(1, labels.ndim))
