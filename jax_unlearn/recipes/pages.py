@@ -207,6 +207,9 @@ def _environment() -> jinja2.Environment:
     }
     environment.globals |= {
         "at_the_edge": at_the_edge,
+        "attack": _attack,
+        "figure": _figure,
+        "mean_gap": _mean_gap,
         "by_gamma": by_gamma,
         "otherwise_set": _otherwise_set,
         "printed": packaged("templates/published.toml"),
@@ -220,6 +223,26 @@ def _spread(found: Mapping[str, Any] | None, digits: int) -> str:
         return ""
     mean, std = found["mean"], found["std"]
     return f"{mean:.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
+
+
+def _figure(
+    found: Results, label: str, name: str, digits: int, *, spread: bool = False
+) -> str:
+    """Return a row's figure as a reading tells it: no number there is typed by hand."""
+    rows = found["rows"].items()
+    row = next(row for key, row in rows if label in (key, row.get("label")))
+    own = {"gap": "avg_gap"}.get(name, name)
+    one = row[own] if own in row else row["metrics"][own]
+    return _spread(one, digits) if spread else f"{one['mean']:.{digits}f}"
+
+
+def _attack(audit: Results, label: str, name: str, digits: int) -> str:
+    return f"{audit['figures'][label][name]['value']:.{digits}f}"
+
+
+def _mean_gap(parts: Iterable[Results], label: str) -> str:
+    gaps = [found["rows"][slug(label)]["avg_gap"]["mean"] for found in parts]
+    return f"{sum(gaps) / len(gaps):.1f}"
 
 
 def _inside(row: Mapping[str, Any]) -> str:
