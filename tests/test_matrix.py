@@ -310,6 +310,20 @@ PAIRS = {
         ),
         dict(weighting=weights.loreun_static(TABLE, temperature=1.0)),
     ),
+    "plain, LoTUS, el2n": Pair(
+        "plain",
+        lambda model, params, state, **options: methods.lotus(
+            model,
+            momentum(),
+            teacher_params=params,
+            teacher_state=state,
+            members=batches()[0].forget._replace(mask=None),
+            target=0.3,
+            every=2,
+            **options,
+        ),
+        dict(weighting=weights.el2n(temperature=1.0)),
+    ),
     "plain, ReGUn, margin, bargain": Pair(
         "plain",
         lambda model, params, state, **options: methods.regun(

@@ -164,6 +164,14 @@ METHODS = {
         MODEL, momentum(), references=jnp.full((CLASSES, CLASSES), 1 / 3)
     ),
     "amun": lambda: methods.amun(MODEL, momentum(), labels=TABLE),
+    "lotus": lambda: methods.lotus(
+        MODEL,
+        momentum(),
+        members=FORGET._replace(mask=None),
+        target=0.0,
+        every=2,
+        **teachers(),
+    ),
     "unsir": lambda: methods.unsir(MODEL, momentum()),
     "ltu": lambda: methods.ltu(MODEL, momentum(), **TOLD, **attacked()),
     "ltu, sequential": lambda: methods.ltu(
@@ -180,6 +188,7 @@ def test_every_method_is_tried():
         if callable(value) and name in methods.__dict__ and name.islower()
     }
     functions = {"assemble", "l1_penalty", "partial_reset", "unsir_noise", "rewind"}
+    functions |= {"lotus_temperature"}
     functions |= {"class_matched_error", "meta_unlearn", "sfron_strength"}
     functions |= {"insensitive", "reinitialised", "slowed", "transposed_kernels"}
     assert factories - functions <= tried, factories - functions - tried

@@ -30,6 +30,9 @@ from jax_unlearn.methods.kernels import insensitive as insensitive
 from jax_unlearn.methods.kernels import reinitialised as reinitialised
 from jax_unlearn.methods.kernels import slowed as slowed
 from jax_unlearn.methods.kernels import transposed_kernels as transposed_kernels
+from jax_unlearn.methods.lotus import LOTUS
+from jax_unlearn.methods.lotus import lotus as lotus
+from jax_unlearn.methods.lotus import lotus_temperature as lotus_temperature
 from jax_unlearn.methods.ltu import LTU
 from jax_unlearn.methods.ltu import ltu as ltu
 from jax_unlearn.methods.ltu import meta_unlearn as meta_unlearn
@@ -70,4 +73,4 @@ CARDS = (FINETUNE, GRADIENT_ASCENT, RANDOM_LABEL, SALUN, SALUN_SOFT, NEGGRAD_PLU
 CARDS += (L1_SPARSE, ENDPOINT_TRANSPORT, LTU, BOUNDARY_SHRINK, BOUNDARY_EXPAND, SFRON)
 CARDS += (SCRUB, BAD_TEACHER, AMNESIAC_RELABEL, UNSIR, ESD, PARTIAL_RESET)
 CARDS += (SHORT_RETRAIN, RETRAIN, CT, MSG, DELETE, REGUN)
-CARDS += (ORTHOGRAD, REWIND, AMUN, CERTIFIED)
+CARDS += (ORTHOGRAD, REWIND, AMUN, CERTIFIED, LOTUS)

@@ -27,5 +27,6 @@ from jax_unlearn.objectives.endpoint import quantile_match as quantile_match
 from jax_unlearn.objectives.endpoint import target_table as target_table
 from jax_unlearn.objectives.endpoint import transport_targets as transport_targets
 from jax_unlearn.objectives.reference import class_references as class_references
+from jax_unlearn.objectives.reference import gumbel as gumbel
 from jax_unlearn.objectives.reference import other_classes as other_classes
 from jax_unlearn.objectives.reference import reference as reference

@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jax_unlearn import losses
+from jax_unlearn import _validate, losses
 from jax_unlearn.contracts import counted, forward_pass, usable
 from jax_unlearn.errors import InputError
 from jax_unlearn.objectives.base import Objective, on_logits
 from jax_unlearn.tables import NO_CLASS, check_table
 from jax_unlearn.types import Array, Model, ModelState, Params
 
-__all__ = ["class_references", "other_classes", "reference"]
+__all__ = ["class_references", "gumbel", "other_classes", "reference"]
 
 
 def other_classes(
@@ -111,6 +111,52 @@ def reference(model: Model, references: Array) -> Objective:
         return _known(batch.labels) * apart
 
     return on_logits(model, loss, table)._replace(joint=True)
+
+
+def gumbel(
+    model: Model,
+    teacher_params: Params,
+    teacher_state: ModelState,
+    *,
+    temperature: float | Array | None = None,
+) -> Objective:
+    """Return the cross-entropy to a Gumbel-softmax draw of the teacher (LoTUS).
+
+    ℓ = −Σ_k t_k log p_k with t = softmax((z + g)/τ), z the teacher's logits in eval
+    mode and g standard Gumbel noise, drawn anew for each sample and step: τ → 0 is a
+    class drawn from the teacher's prediction, large τ the uniform distribution. With
+    the `temperature` None it is that class itself: t one-hot at argmax(z + g). No label
+    is used. Teacher and τ are carried in `Objective.data`.
+
+    Raises:
+      InputError: τ that is not positive.
+
+    Reference: LoTUS, arXiv 2503.18314; Gumbel-softmax: arXiv 1611.01144.
+
+    >>> from jax_unlearn.adapters import from_stateless
+    >>> from jax_unlearn.types import Batch
+    >>> model = from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> batch = Batch(jnp.array([[9.0, 0.0]]), jnp.array([1]))
+    >>> objective = gumbel(model, 2.0, ())  # the teacher is sure of class 0
+    >>> objective(0.0, (), batch, jax.random.key(0))[0].tolist()  # log 2
+    [0.6931]
+    """
+    if temperature is not None:
+        _validate.positive("temperature", temperature, "try 1")
+        temperature = jnp.asarray(temperature, jnp.float32)
+
+    def loss(logits, batch, key, data):
+        params, model_state, temperature = data
+        at, inputs = (params, model_state), usable(batch).inputs
+        teacher, _ = forward_pass(model.apply, *at, inputs, train=False)
+        noise = jax.random.gumbel(key, teacher.shape, jnp.float32)
+        noisy = jax.lax.stop_gradient(teacher).astype(jnp.float32) + noise
+        if temperature is None:
+            return losses.cross_entropy(logits, jnp.argmax(noisy, axis=-1))
+        target = jax.nn.softmax(noisy / temperature, axis=-1)
+        return losses.soft_cross_entropy(logits, target)
+
+    return on_logits(model, loss, (teacher_params, teacher_state, temperature))
 
 
 def _known(labels: Array) -> Array:
