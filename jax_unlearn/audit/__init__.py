@@ -23,12 +23,18 @@ from jax_unlearn.audit.deviation import deviation_by_group as deviation_by_group
 from jax_unlearn.audit.deviation import deviation_counts as deviation_counts
 from jax_unlearn.audit.deviation import per_sample_deviation as per_sample_deviation
 from jax_unlearn.audit.deviation import unlearning_deviation as unlearning_deviation
+from jax_unlearn.audit.difference import DifferenceAttack as DifferenceAttack
+from jax_unlearn.audit.difference import Pair as Pair
+from jax_unlearn.audit.difference import difference_attack as difference_attack
+from jax_unlearn.audit.difference import difference_features as difference_features
 from jax_unlearn.audit.evidence import Evidence as Evidence
 from jax_unlearn.audit.evidence import FigureCard as FigureCard
 from jax_unlearn.audit.evidence import ModelOutputs as ModelOutputs
 from jax_unlearn.audit.evidence import PartInputs as PartInputs
 from jax_unlearn.audit.evidence import PartLabels as PartLabels
 from jax_unlearn.audit.evidence import model_outputs as model_outputs
+from jax_unlearn.audit.exposure import Exposure as Exposure
+from jax_unlearn.audit.exposure import retain_exposure as retain_exposure
 from jax_unlearn.audit.features import accuracy as accuracy
 from jax_unlearn.audit.features import entropy as entropy
 from jax_unlearn.audit.features import interclass_confusion as interclass_confusion
@@ -108,6 +114,8 @@ from jax_unlearn.audit.rmia import rmia as rmia
 from jax_unlearn.audit.rmia import rmia_attack as rmia_attack
 from jax_unlearn.audit.robustness import pgd as pgd
 from jax_unlearn.audit.robustness import robust_accuracy as robust_accuracy
+from jax_unlearn.audit.vulnerable import Ruli as Ruli
+from jax_unlearn.audit.vulnerable import ruli_split as ruli_split
 
 
 class _Callable(types.ModuleType):

@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,94 +17,17 @@ from jax_unlearn.audit.evidence import (
     PartLabels,
     evidence,
     select,
+    within,
 )
-from jax_unlearn.audit.figures import FIGURES, KINDS, chosen
-from jax_unlearn.audit.rates import Roc, quantiles, student
+from jax_unlearn.audit.figures import FIGURES, chosen
+from jax_unlearn.audit.rates import quantiles, student
+from jax_unlearn.audit.records import Audit, Detail, Figure, audit_table, to_record
+from jax_unlearn.audit.vulnerable import held_out_split
 from jax_unlearn.errors import InputError, unknown_name
 
 __all__ = ["Audit", "Detail", "Figure", "audit", "audit_table", "to_record"]
 
 SMALL = 16  # Retrains, below which the divisions of them show too little spread
-POINTS = 200  # of a ROC curve in a record at most
-
-
-class Figure(NamedTuple):
-    """One figure of one method.
-
-    Attributes:
-      value: of the method.
-      std: over its models, None for a figure of a whole ensemble or a single model.
-      target: Retrain's value of a level; that of the null for the others.
-      null_low, null_high: where a method that is only another Retrain lies at the
-        chosen level; None with fewer than three Retrains, or where these are so far
-        apart that no value could lie outside.
-      verdict: "inside" or "outside" of the null's interval; "" where there is none. A
-        distance below the interval, and a closeness above it, are inside.
-    """
-
-    value: float
-    std: float | None
-    target: float
-    null_low: float | None
-    null_high: float | None
-    verdict: str
-
-    def text(self, digits: int) -> str:
-        """Return the value, with its spread where it has one."""
-        spread = "" if self.std is None else f" ± {self.std:.{digits}f}"
-        return f"{self.value:.{digits}f}{spread}"
-
-    def interval(self, digits: int) -> str:
-        """Return the null's interval; "" where there is none."""
-        ends = (self.null_low, self.null_high)
-        if None in ends:
-            return ""
-        return f"[{', '.join(f'{end:.{digits}f}' for end in ends)}]"
-
-
-class Detail(NamedTuple):
-    """What is drawn of one method, and of the null.
-
-    Attributes:
-      roc: of U-LiRA, None with too few models, like `epsilon`.
-      epsilon: of each forget sample, `f64[F]`.
-      groups: mean of p - p* by head, mid and tail; may be empty.
-      intervals: value and interval of U-LiRA's figures in this division: the AUC's by
-        bootstrap over samples, the rates' Clopper-Pearson's; or empty.
-    """
-
-    roc: Roc | None
-    epsilon: np.ndarray | None
-    groups: dict[str, float]
-    intervals: dict[str, tuple[float, float, float]]
-
-
-class Audit(NamedTuple):
-    """All figures of one or more methods.
-
-    Attributes:
-      figures: by method, then by key of the card.
-      details: by method; "null" is that of Retrains against others.
-      models: number of models of each method.
-      retrained: number of Retrains.
-      half: models of either side in the figures of ensembles.
-      resamples: divisions of the Retrains that the null is drawn from.
-      level: of the null's intervals.
-      forgotten: number of forget samples.
-      left_out: figures that could not be had, with the reason.
-      cards: of the figures and of those left out, by key.
-    """
-
-    figures: dict[str, dict[str, Figure]]
-    details: dict[str, Detail]
-    models: dict[str, int]
-    retrained: int
-    half: int
-    resamples: int
-    level: float
-    forgotten: int
-    left_out: dict[str, str]
-    cards: Mapping[str, FigureCard] = KINDS
 
 
 def audit(
@@ -115,6 +38,7 @@ def audit(
     kind: str = "logits",
     metrics: Sequence[str | FigureCard] | None = None,
     figures: Sequence[FigureCard] = FIGURES,
+    originals: str | ModelOutputs | None = None,
     level: float = 0.95,
     resamples: int = 20,
     seed: int = 0,
@@ -144,6 +68,10 @@ def audit(
       metrics: groups of figures by name (`ju.audit.GROUPS`), or cards of your own; None
         takes all of `figures` that the number of models allows.
       figures: cards of what there is: `(*ju.audit.FIGURES, MINE)` adds one.
+      originals: outputs of the originals, or which of `unlearned` they are: number i is
+        what model i of every method comes from, or one is what all come from. The
+        difference attack reads them, and RULI's split, made by the first third of
+        them and of the Retrains (4 or more), which are then not judged.
       level: of the intervals, in (0, 1).
       resamples: divisions for the null, 2 or more.
       seed: of the divisions and of the attacks' samples.
@@ -181,9 +109,74 @@ def audit(
                 f"{name} has parts of shape {found.shapes}, retrained {target.shapes}; "
                 "give the same samples and classes"
             )
+    before = methods.get(originals) if isinstance(originals, str) else None
+    if isinstance(originals, ModelOutputs):
+        before = checked("originals", originals)
+    elif originals is not None and before is None:
+        raise unknown_name("method", originals, methods)
+    if before is not None:
+        methods = {name: _paired(name, own, before) for name, own in methods.items()}
+        target = _coming_from(target, before)
     sizes = {name: found.models for name, found in methods.items()}
     half = min(*sizes.values(), target.models // 2)
-    cards, left_out = chosen(metrics, figures, half, target.probs)
+    split = held_out_split(before, target, seed)
+    held = 0 if split is None else split.models
+    judged = min(*sizes.values(), (target.models - held) // 2) if held else 0
+    judged = min(judged, *(size - held for size in sizes.values()))
+    cards, left_out = chosen(metrics, figures, half, target.sizes, judged)
+    ways = level, resamples, seed
+    own = {key: card for key, card in cards.items() if not card.within}
+    table, details = _tabulated(methods, target, own, half, *ways)
+    if split is not None:
+        for group in ("vulnerable", "protected"):
+            own = {key: card for key, card in cards.items() if card.within == group}
+            rest, rows = np.arange(held, target.models), getattr(split, group)
+            others = within(select(target, rest), rows)
+            models = {
+                name: within(select(found, np.arange(held, found.models)), rows)
+                for name, found in methods.items()
+            }
+            more, _ = _tabulated(models, others, own, judged, *ways)
+            table = {name: found | more[name] for name, found in table.items()}
+    settings = half, resamples, float(level), len(target.labels["forget"])
+    ordered = {
+        name: {key: found[key] for key in cards} for name, found in table.items()
+    }
+    cards |= {card.key: card for card in figures if card.key in left_out}
+    if not any(card.within and key not in left_out for key, card in cards.items()):
+        split = None
+    count = 0 if before is None else before.models
+    more = left_out, cards, split, count
+    return Audit(ordered, details, sizes, target.models, *settings, *more)
+
+
+def _paired(name: str, models: Evidence, originals: Evidence) -> Evidence:
+    """Return models beside the originals that they come from, number by number."""
+    if originals.models not in (1, models.models):
+        raise InputError(
+            f"{name} has {models.models} models and originals {originals.models}: "
+            "model i of a method comes from original i; give as many, or the one that "
+            "all come from"
+        )
+    return _coming_from(models, originals)
+
+
+def _coming_from(models: Evidence, originals: Evidence) -> Evidence:
+    """Return models beside originals, which are taken in turn."""
+    numbers = np.arange(models.models) % originals.models
+    return models._replace(before=select(originals, numbers))
+
+
+def _tabulated(
+    methods: Mapping[str, Evidence],
+    target: Evidence,
+    cards: Mapping[str, FigureCard],
+    half: int,
+    level: float,
+    resamples: int,
+    seed: int,
+) -> tuple[dict[str, dict[str, Figure]], dict[str, Detail]]:
+    """Return figures and what is drawn, by method; the null's with half a pair."""
     target = _with_levels(target, cards, seed)
     rng = _checks.generator(seed, 0)
     orders = [rng.permutation(target.models) for _ in range(resamples if half else 0)]
@@ -212,73 +205,7 @@ def audit(
         details[name] = _detail(*_sides(models, target, pairs[0]), cards, level)
     if draws:
         details["null"] = _detail(*_sides(target, target, draws[0]), cards, level)
-    settings = half, resamples, float(level), len(target.labels["forget"])
-    cards |= {card.key: card for card in figures if card.key in left_out}
-    return Audit(table, details, sizes, target.models, *settings, left_out, cards)
-
-
-def audit_table(found: Audit, name: str) -> str:
-    """Lay the figures of a method out as a Markdown table.
-
-    Raises:
-      InputError: no such method.
-
-    >>> figure = Figure(5.0, 1.0, 4.0, 3.0, 5.5, "inside")
-    >>> found = Audit({"FT": {"ua": figure}}, {}, {"FT": 8}, 8, 4, 20, 0.95, 30, {})
-    >>> print(audit_table(found, "FT").splitlines()[2])
-    | UA % | 5.0 ± 1.0 | 4.0 | [3.0, 5.5] | inside |
-    """
-    if name not in found.figures:
-        raise unknown_name("method", name, found.figures)
-    lines = [
-        "| figure | method | Retrain or null | null's interval | verdict |",
-        "|---|---|---|---|---|",
-    ]
-    for key, figure in found.figures[name].items():
-        card, digits = found.cards[key], found.cards[key].digits
-        label, target = card.label.replace("|", "\\|"), f"{figure.target:.{digits}f}"
-        cells = label, figure.text(digits), target, figure.interval(digits)
-        row = " | ".join(cell or "–" for cell in (*cells, figure.verdict))
-        lines.append(f"| {row} |")
-    return "\n".join(lines)
-
-
-def to_record(found: Audit) -> dict[str, Any]:
-    """Return an audit as JSON-able data, curves thinned to 200 points.
-
-    >>> to_record(Audit({}, {}, {}, 8, 4, 20, 0.95, 30, {}))["half"]
-    4
-    """
-
-    def plain(detail: Detail) -> dict[str, Any]:
-        roc, epsilon = detail.roc, detail.epsilon
-        return {
-            **detail._asdict(),
-            "roc": None if roc is None else _thinned(roc),
-            "epsilon": None if epsilon is None else np.round(epsilon, 4).tolist(),
-        }
-
-    return {
-        **found._asdict(),
-        "figures": {
-            name: {key: figure._asdict() for key, figure in figures.items()}
-            for name, figures in found.figures.items()
-        },
-        "details": {name: plain(detail) for name, detail in found.details.items()},
-        "cards": {key: card.plain() for key, card in found.cards.items()},
-    }
-
-
-def _thinned(roc: Roc) -> dict[str, list[float]]:
-    """Return points of a curve, evenly spaced in the logarithm of the FPR too."""
-    kept = np.arange(len(roc.fpr))
-    if len(kept) > POINTS:
-        half = POINTS // 2
-        goals = [*np.geomspace(1e-4, 1, half), *np.linspace(0, 1, half)]
-        nearest = np.searchsorted(roc.fpr, goals, side="right") - 1
-        kept = np.unique([kept[0], kept[-1], *nearest])
-    axes = {"fpr": roc.fpr, "tpr": roc.tpr}
-    return {name: values[kept].round(6).tolist() for name, values in axes.items()}
+    return table, details
 
 
 def _sides(

@@ -183,6 +183,7 @@ DEVIATION = FigureCard(
     bounds=(0, 1),
     group="deviation",
     tells="answers",
+    headline=True,
     detail=_thirds,
     source="after FaLW (ICLR 2026)",
 )

@@ -29,8 +29,8 @@ __all__ += ["groups_of", "model_outputs"]
 
 FEWEST = 3  # Retrains without which no verdict is made: two show one difference
 READ_KINDS = ("level", "distance", "closeness")
-TELLS = ("traces", "attack", "answers", "others", "gaps", "")
-PLAIN = ("label", "digits", "kind", "meaning", "group", "models", "source")
+TELLS = ("traces", "attack", "pair", "exposed", "answers", "others", "gaps", "")
+PLAIN = ("label", "digits", "kind", "meaning", "group", "models", "source", "headline")
 """What a record keeps of a card, so that a page can be made without its functions."""
 
 
@@ -64,21 +64,35 @@ class Evidence(NamedTuple):
     Attributes:
       probs: `f64[N, n, K]`.
       confidence: probability of the true class, `f64[N, n]`.
-      margins: log-odds of the true class of the forget samples, `f64[N, F]`.
+      odds: log-odds of the true class, `f64[N, n]`.
       labels: `i64[n]`.
       levels: what each model has, by key of the figure, `f64[N]`.
+      before: evidence of the original that each model comes from, or, of a Retrain, of
+        one that it stands in for; None where no originals were given.
     """
 
     probs: dict[str, np.ndarray]
     confidence: dict[str, np.ndarray]
-    margins: np.ndarray
+    odds: dict[str, np.ndarray]
     labels: dict[str, np.ndarray]
     levels: dict[str, np.ndarray]
+    before: "Evidence | None" = None
+
+    @property
+    def margins(self) -> np.ndarray:
+        """Log-odds of the true class of the forget samples, `f64[N, F]`."""
+        return self.odds["forget"]
 
     @property
     def models(self) -> int:
         """Number of models N."""
         return len(self.margins)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of samples by part, and of the originals where there are any."""
+        sizes = {part: len(labels) for part, labels in self.labels.items()}
+        return sizes | ({} if self.before is None else {"original": self.models})
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -100,8 +114,7 @@ def evidence(
     from scipy import special
 
     logits = kind == "logits"
-    probs, confidence, truth, sizes = {}, {}, {}, set()
-    odds = np.empty((0, 0))
+    probs, confidence, odds, truth, sizes = {}, {}, {}, {}, set()
     for part in PARTS:
         given, wanted = getattr(outputs, part), getattr(labels, part)
         if given is None:
@@ -123,8 +136,8 @@ def evidence(
         probs[part] = special.softmax(array, axis=2) if logits else array
         confidence[part] = probs[part][:, np.arange(samples), y]
         truth[part] = y
-        if part == "forget":
-            odds = (margins if logits else margins_from_probs)(array, y)
+        exact = logits and part == "forget"  # the others may leave a class out
+        odds[part] = margins(array, y) if exact else margins_from_probs(probs[part], y)
     if len(sizes) > 1:
         raise InputError(
             f"{name} has parts of {sorted(sizes)} models and classes; give the same "
@@ -135,11 +148,26 @@ def evidence(
 
 def select(given: Evidence, models: np.ndarray) -> Evidence:
     """Return the evidence of some of the models."""
+    stacks = (given.probs, given.confidence, given.odds, given.levels)
+    probs, confidence, odds, levels = (
+        {name: values[models] for name, values in stack.items()} for stack in stacks
+    )
+    before = None if given.before is None else select(given.before, models)
+    return Evidence(probs, confidence, odds, given.labels, levels, before)
+
+
+def within(given: Evidence, rows: np.ndarray) -> Evidence:
+    """Return the evidence of some of the forget samples."""
+
+    def cut(parts: Mapping[str, np.ndarray], axis: int) -> dict[str, np.ndarray]:
+        return {**parts, "forget": np.take(parts["forget"], rows, axis)}
+
     return given._replace(
-        probs={part: p[models] for part, p in given.probs.items()},
-        confidence={part: c[models] for part, c in given.confidence.items()},
-        margins=given.margins[models],
-        levels={key: values[models] for key, values in given.levels.items()},
+        probs=cut(given.probs, 1),
+        confidence=cut(given.confidence, 1),
+        odds=cut(given.odds, 1),
+        labels=cut(given.labels, 0),
+        before=None if given.before is None else within(given.before, rows),
     )
 
 
@@ -165,12 +193,18 @@ class FigureCard:
         is what two sets of Retrains have, which is neither 0 nor 1.
       group: what it is asked for by, together with others.
       tells: what a value outside the null's interval says in plain words: that an
-        attack on many models finds "traces", or an "attack" on one model something;
-        that models give other "answers" on the forgotten samples, or on "others"; that
-        the "gaps" of the accuracies are wide; "": no more than its label.
+        attack on many models finds "traces", or an "attack" on one model something, or
+        one on a "pair", before and after; that retain samples are more or less
+        "exposed"; that models give other "answers" on the forgotten samples, or on
+        "others"; that the "gaps" of the accuracies are wide; "": no more than its
+        label.
       models: Retrains it needs, half of them for the null, and half as many unlearned
         models; 1 where one model beside one Retrain will do.
-      reads: parts it reads beside forget, retain and test: "unseen".
+      reads: what it must have beside forget, retain and test samples: "unseen" ones,
+        the "original" that each model comes from; and parts that it needs `least` of.
+      least: samples that each part in `reads` must have.
+      headline: whether it is one of the few shown first.
+      within: group of forget samples that it is of, "vulnerable" or "protected".
       levels: cards of the levels that it is made of; `against` finds them in
         `Evidence.levels`, whether they are asked for or not.
       detail: `(models, others, level) -> fields of Detail`, what a report draws.
@@ -198,6 +232,9 @@ class FigureCard:
     tells: str = ""
     models: int = 1
     reads: tuple[str, ...] = ()
+    least: int = 1
+    headline: bool = False
+    within: str = ""
     levels: tuple["FigureCard", ...] = ()
     detail: Callable[[Evidence, Evidence, float], Mapping[str, Any]] | None = None
     source: str = ""
@@ -217,9 +254,9 @@ class FigureCard:
         return self.kind == "level" and self.models == 1
 
     def like(self, key: str, label: str, meaning: str, **changes: Any) -> Self:
-        """Return another card of the same family."""
-        words = {"key": key, "label": label, "meaning": meaning}
-        return dataclasses.replace(self, **words, **changes)
+        """Return another card of the same family, no headline unless it says so."""
+        words = {"key": key, "label": label, "meaning": meaning, "headline": False}
+        return dataclasses.replace(self, **{**words, **changes})
 
     def plain(self) -> dict[str, Any]:
         """Return all but the functions, as a record keeps it."""

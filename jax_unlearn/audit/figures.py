@@ -4,7 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jax_unlearn.audit.deviation import DEVIATION
+from jax_unlearn.audit.difference import (
+    DIFFERENCE_AUC,
+    DIFFERENCE_RETAIN_AUC,
+    DIFFERENCE_TPR_1,
+    DROP_AUC,
+    DROP_RETAIN_AUC,
+)
 from jax_unlearn.audit.evidence import FigureCard, groups_of
+from jax_unlearn.audit.exposure import RETAIN_AUC, RETAIN_TPR_1
 from jax_unlearn.audit.forgetting import EPSILON, FORGETTING_F
 from jax_unlearn.audit.klom import KLOM, KLOM_95
 from jax_unlearn.audit.lira import LIRA_ACCURACY, LIRA_AUC, LIRA_TPR_01, LIRA_TPR_1
@@ -17,15 +25,22 @@ from jax_unlearn.audit.memorisation import (
 )
 from jax_unlearn.audit.metrics import AVG_GAP, RA, TA, TOW, TOW_MIA, UA
 from jax_unlearn.audit.rmia import RMIA_AUC, RMIA_TPR_1
+from jax_unlearn.audit.vulnerable import LEAST, SPLIT
 from jax_unlearn.errors import InputError, unknown_name
 
 __all__ = ["DIVISIONS", "FIGURES", "GROUPS", "KINDS", "PROXIES", "cards_of"]
 __all__ += ["chosen"]
 
+FEW = 3  # figures that are not worth a table of their own
+
 FIGURES: tuple[FigureCard, ...] = (
     *(UA, RA, TA, MIA, MIA_ENTROPY, MIA_LOSS, AVG_GAP, TOW, TOW_MIA, DEVIATION),
     *(LIRA_ACCURACY, LIRA_AUC, LIRA_TPR_1, LIRA_TPR_01, RMIA_AUC, RMIA_TPR_1),
     *(FORGETTING_F, EPSILON, KLOM, KLOM_95),
+    *SPLIT,
+    *(RETAIN_AUC, RETAIN_TPR_1),
+    *(DROP_AUC, DROP_RETAIN_AUC),
+    *(DIFFERENCE_AUC, DIFFERENCE_TPR_1, DIFFERENCE_RETAIN_AUC),
 )
 """The cards of all figures of the library; nothing else lists them."""
 
@@ -50,24 +65,38 @@ def cards_of(record: Mapping[str, Any]) -> dict[str, FigureCard]:
     'sure %'
     """
     stored = record.get("cards") or {}
-    tells = {key: card.tells for key, card in KINDS.items()}
-    return KINDS | {
-        key: FigureCard(key=key, tells=tells.get(key, ""), **plain)
-        for key, plain in stored.items()
-    }
+    found = dict(KINDS)
+    for key, plain in stored.items():
+        given = {name: value for name, value in plain.items() if value is not None}
+        known = KINDS.get(key)  # what a record does not say
+        told = {"tells": known.tells, "headline": known.headline} if known else {}
+        found[key] = FigureCard(key=key, **{**told, **given})
+    return found
+
+
+def headlines(cards: Sequence[FigureCard]) -> list[FigureCard]:
+    """Return the few cards shown first, and one's own; none where that leaves few.
+
+    >>> [card.key for card in headlines(FIGURES)][:5]
+    ['ua', 'ra', 'ta', 'mia', 'deviation']
+    """
+    first = [card for card in cards if card.headline or card.key not in KINDS]
+    return first if len(first) + FEW < len(cards) else []
 
 
 def chosen(
     metrics: Sequence[str | FigureCard] | None,
     figures: Sequence[FigureCard],
     half: int,
-    parts: Mapping[str, Any],
+    parts: Mapping[str, int],
+    judged: int = 0,
 ) -> tuple[dict[str, FigureCard], dict[str, str]]:
     """Return the cards to compute, by key, and why others cannot be.
 
     Groups or cards may be asked for (`metrics`), of a catalogue (`figures`); `half`
-    models are compared with as many, on `parts`. Refused are unknown groups, two cards
-    of one key, and what is asked for and cannot be had.
+    models are compared with as many, on parts of so many samples, and `judged` with as
+    many beside those that divide the forget samples. Refused are unknown groups, two
+    cards of one key, and what is asked for and cannot be had.
     """
     own = [card for card in metrics or () if isinstance(card, FigureCard)]
     catalogue = {card.key: card for card in (*figures, *own)}
@@ -88,7 +117,8 @@ def chosen(
     left_out = {
         key: reason
         for key, card in catalogue.items()
-        if key in asked and (reason := _lacking(card, half, parts))
+        if key in asked
+        and (reason := _lacking(card, judged if card.within else half, parts))
     }
     for key, reason in left_out.items() if metrics is not None else ():
         raise InputError(f"metrics={asked[key]!r}: {catalogue[key].label} {reason}")
@@ -96,15 +126,22 @@ def chosen(
     return found, left_out
 
 
-def _lacking(card: FigureCard, half: int, parts: Mapping[str, Any]) -> str:
+def _lacking(card: FigureCard, half: int, parts: Mapping[str, int]) -> str:
     """Return why a figure cannot be had; "" where it can."""
+    reads = {part: each for each in (card, *card.levels) for part in each.reads}
+    if "original" in reads and "original" not in parts:
+        return "needs outputs of the original that each model comes from"
+    for part in sorted(reads.keys() - {"original"}):
+        if part not in parts:
+            return f"needs outputs on {part} samples"
+        if parts[part] < (least := reads[part].least):
+            return f"needs {least} {part} samples; there are {parts[part]}"
     need = max(card.models // 2, 1)
-    if card.models > 1 and half < need:
+    if (card.models > 1 or card.within) and half < need:
+        beside = f"beside {LEAST} originals and Retrains that divide the samples "
         return (
-            f"needs {need} unlearned models and {2 * need} Retrains or more, half of "
-            f"them for the null; {half} can be compared"
+            f"needs {beside if card.within else ''}{need} unlearned models and "
+            f"{2 * need} Retrains or more, half of "
+            f"them for the null; {max(half, 0)} can be compared"
         )
-    reads = {part for each in (card, *card.levels) for part in each.reads}
-    for part in sorted(reads - set(parts)):
-        return f"needs outputs on {part} samples"
     return ""

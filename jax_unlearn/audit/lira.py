@@ -226,6 +226,7 @@ LIRA_AUC = LIRA_ACCURACY.like(
     read=attrgetter("auc"),
     digits=3,
     bounds=(0, 1),
+    headline=True,
     detail=_drawn,
 )
 LIRA_TPR_1, LIRA_TPR_01 = (

@@ -205,6 +205,7 @@ MIA = FigureCard(
     kind="level",
     group="standard",
     tells="attack",
+    headline=True,
     source="Fan et al. (SalUn), arXiv 2310.12508",
 )
 MIA_ENTROPY = MIA.like(
@@ -220,6 +221,7 @@ MIA_LOSS = MIA_ENTROPY.like(
     "MIA (loss, accuracy) %",
     "accuracy of telling forget from unseen samples by the loss; guessing is 50",
     alone=lambda ours, seed: _each(loss_mia_accuracy, *_losses(ours), seed=seed),
-    reads=("unseen",),
+    reads=("forget", "unseen"),
+    least=MIN_LOSSES,
     source="Kurmanji et al. (SCRUB), arXiv 2302.09880",
 )

@@ -255,6 +255,7 @@ UA = FigureCard(
     kind="level",
     group="standard",
     tells="answers",
+    headline=True,
 )
 RA, TA = (
     UA.like(
@@ -264,6 +265,7 @@ RA, TA = (
         alone=lambda models, seed, part=part: _accuracies(models, part),
         counts=part,
         tells="others",
+        headline=True,
     )
     for key, part in (("ra", "retain"), ("ta", "test"))
 )

@@ -19,7 +19,7 @@ from jax_unlearn.cli.sources import DataSource, Source, asked, refuse_existing
 from jax_unlearn.data import digest, write_atomic
 from jax_unlearn.errors import InputError, check_seed
 from jax_unlearn.lab import advice
-from jax_unlearn.lab.arrays import load_outputs
+from jax_unlearn.lab.arrays import load_outputs, originals_among
 from jax_unlearn.lab.catalog import load
 from jax_unlearn.lab.ensembles import NOTHING
 from jax_unlearn.lab.modalities.classification.beside import (
@@ -117,6 +117,7 @@ def audit(
     metrics: tuple[str, ...] | None = None,
     resamples: int = 20,
     by: By = (),
+    all_figures: bool = False,
     out: Path = Path("audit.json"),
     modality: Kind = "classification",
     seed: int = 0,
@@ -150,13 +151,14 @@ def audit(
       run: of parts, the folder of the run whose plan they took.
       kind: what the arrays hold: "logits" or "probabilities".
       metrics: figures of the arrays, or groups of them: standard, mia, deviation,
-        u_lira, rmia, forgetting, klom, or FILE.py:CARD for one of your own; default
-        what the number of models allows.
+        u_lira, rmia, forgetting, klom, vulnerable, protected, retain, difference, or
+        FILE.py:CARD for one of your own; default what the number of models allows.
       resamples: divisions of the retrained models in arrays or parts, for the null.
       by: groups of forget samples whose figures are told apart, too: "memorisation"
         (of parts, or of arrays that hold the originals as `original/PART`; half of the
         originals and of the Retrains divide, the others are judged), or "confidence",
         its proxy, for which one original will do (of checkpoints, too).
+      all_figures: print all, not the headlines alone; the file holds all.
       out: file to write, for `jax-unlearn report`.
       modality: kind of model; that of the original is found out.
       seed: of the attacks' samples.
@@ -174,7 +176,7 @@ def audit(
                 "checkpoints, --arrays, --probes and --metrics out"
             )
         made_as = {"run": run, "original": original, "forget": forget}
-        made_as |= {"resamples": resamples, "by": by}
+        made_as |= {"resamples": resamples, "by": by, "all_figures": all_figures}
         return ensemble(source, **made_as, join=parts, out=out)
     if arrays is not None:
         if unlearned or retrained or {original, forget, null} != {None}:
@@ -182,7 +184,8 @@ def audit(
                 f"arrays={arrays} and checkpoints: give one or the other to audit"
             )
         how = {"kind": kind, "resamples": resamples, "seed": seed}
-        return audit_arrays(arrays, out, metrics=metrics, by=by, **how)
+        told = {"metrics": metrics, "by": by, "every": all_figures}
+        return audit_arrays(arrays, out, **told, **how)
     if metrics is not None:
         raise InputError(f"metrics={list(metrics)} are of --arrays; leave them out")
     if original is None or forget is None or not unlearned:
@@ -211,7 +214,8 @@ def audit(
     def advise(found: Any) -> list[str]:
         return models.advice(found, original, forget, source, out, null)
 
-    how = {"probes": probes, "by": by, "seed": seed, "overwrite": overwrite}
+    how = {"probes": probes, "by": by, "seed": seed, "every": all_figures}
+    how["overwrite"] = overwrite
     results = audited(models, out, advise, **how)
     consoles.say(consoles.open_console(), "\n".join(results["advice"]))
     return results
@@ -225,6 +229,7 @@ def audited(
     probes: Sequence[str] = (),
     by: Sequence[str] = (),
     seed: int = 0,
+    every: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Measure checkpoints that were read; write, print and return what was found."""
@@ -259,7 +264,7 @@ def audited(
     consoles.print_probes(console, results)
     consoles.print_legend(console, results)
     if isinstance(beside, audits.Audit):
-        consoles.print_audit(console, beside, models.labels)
+        consoles.print_audit(console, beside, models.labels, every=every)
         consoles.print_groups(console, groups, models.labels)
     else:
         consoles.print_unseen(console, results)
@@ -315,6 +320,7 @@ def audit_arrays(
     metrics: tuple[str, ...] | None,
     seed: int,
     by: Sequence[str] = (),
+    every: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
     """Audit outputs of models of any framework; the options are those of `audit`."""
@@ -323,7 +329,8 @@ def audit_arrays(
         metrics = tuple(load(name) if ".py:" in name else name for name in metrics)
     console = consoles.open_console()
     with consoles.status(console, "auditing"):
-        found = audits.audit(*given, metrics=metrics, seed=seed, **options)
+        how = {"originals": originals_among(given[0]), "metrics": metrics}
+        found = audits.audit(*given, seed=seed, **how, **options)
         groups = []
         if by:
             known = [given[0][name] for name in ORIGINALS if name in given[0]]
@@ -338,7 +345,7 @@ def audit_arrays(
     results = {**head(plan), **asked_options(), "audit": audits.to_record(found)}
     results |= {"groups": groups} if by else {}
     write_atomic(out, to_json(results), overwrite=True)
-    consoles.print_audit(console, found)
+    consoles.print_audit(console, found, every=every)
     consoles.print_groups(console, groups)
     consoles.say(console, f"wrote {out}")
     return {"out": str(out), **results}

@@ -17,10 +17,8 @@ from rich.table import Table as RichTable
 
 from jax_unlearn.audit import Audit, Figure
 from jax_unlearn.audit.evidence import FEWEST
-from jax_unlearn.audit.figures import cards_of
+from jax_unlearn.audit.figures import cards_of, headlines
 from jax_unlearn.lab.advice import lasting
-from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
-from jax_unlearn.lab.modalities import MODALITIES
 from jax_unlearn.lab.modalities.classification.beside import said_beside
 from jax_unlearn.lab.modalities.classification.probes import PROBES
 from jax_unlearn.report import Cell, Table, generation_table, main_table
@@ -33,16 +31,10 @@ FILE_WIDTH = 120  # of what is written to a file or a pipe
 SIGNS = dict(zip("·•–—−×●○←→≤≥⁄Δ", "**---x*o<><>/D", strict=True)) | {"±": "+-"}
 """What stands for signs that an encoding lacks: mostly one, which keeps tables even."""
 
-METHODS_LEGEND = (
-    "Cost in gradients of single samples: E epochs, F forget and R retain samples (of "
-    "the share that may be read, --rho), T steps of the original's training; a forward "
-    "pass alone counts a third. 'original': the original model goes on being asked, as "
-    "a teacher or for a mask; 'training': its training must be known. Weights "
-    "(--weighting): LoReUn, FaLW and others."
-)
 AUDIT_LEGEND = (
-    "The target of a level (UA ... MIA, RMIA) is Retrain's value; that of a distance "
-    "is the distance between two sets of Retrains."
+    "The target of a level (UA ... MIA, RMIA, retain, difference) is Retrain's value; "
+    "that of a distance is the distance between two sets of Retrains. No figure shows "
+    "that unlearning equals training anew, nor that other originals would end so."
 )
 
 
@@ -148,7 +140,7 @@ def status(console: Console, message: str) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def _table(
+def table_of(
     heads: Sequence[str], rows: Sequence[Sequence[str]], **columns: Any
 ) -> RichTable:
     """Return a table of markup: text in the first column, numbers in the others."""
@@ -214,7 +206,7 @@ def _print_blocks(console: Console, table: Table, leading: int = 1) -> None:
     ]
     for block in _blocks(widths, console.width, leading):
         rows = [[row[number] for number in block] for row in cells]
-        console.print(_table([heads[number] for number in block], rows, no_wrap=True))
+        console.print(table_of([heads[number] for number in block], rows, no_wrap=True))
         console.print()
 
 
@@ -301,30 +293,47 @@ def print_unseen(console: Console, results: dict[str, Any]) -> None:
 
 
 def print_audit(
-    console: Console, found: Audit, labels: Mapping[str, str] | None = None
+    console: Console,
+    found: Audit,
+    labels: Mapping[str, str] | None = None,
+    *,
+    every: bool = False,
 ) -> None:
-    """Print a whole audit: a row a figure, a column a method, the target beside."""
+    """Print an audit: a row a figure, a column a method, the target beside.
+
+    Of many figures the headlines are printed, and `every` one where asked for.
+    """
     shown = {name: (labels or {}).get(name, name) for name in found.figures}
     models = ", ".join(f"{shown[name]} {n}" for name, n in found.models.items())
+    own = f", from {found.originals} original" + "s" * (found.originals != 1)
     say(
         console,
-        f"{found.forgotten} forget samples; models: {models}, Retrain "
-        f"{found.retrained}; ensembles compare {found.half} with {found.half}.",
+        f"{found.forgotten} forget samples; models: {models}"
+        f"{own if found.originals else ''}, Retrain {found.retrained}; ensembles "
+        f"compare {found.half} with {found.half}.",
     )
-    rows = []
-    for key in next(iter(found.figures.values())):
-        card, figures = found.cards[key], [own[key] for own in found.figures.values()]
-        interval = figures[0].interval(card.digits)
-        target = f"{figures[0].target:.{card.digits}f} {interval}".rstrip()
-        cells = (Cell(f.text(card.digits), mark=f.verdict) for f in figures)
-        rows.append([Cell(card.label), Cell(target), *cells])
-    heads = ["figure", "target", *shown.values()]
-    _print_blocks(console, Table(heads, rows, []), 2)
+    keys = list(next(iter(found.figures.values())))
+    first = [card.key for card in headlines([found.cards[key] for key in keys])]
+    rest = [key for key in keys if first and key not in first]
+    for part in (first or keys, rest if every else []):
+        if part:
+            heads, rows = _audit_rows(found, shown, part)
+            _print_blocks(console, Table(heads, rows, []), 2)
+    if rest and not every:
+        beyond = sum(
+            figures[key].verdict == "outside"
+            for figures in found.figures.values()
+            for key in rest
+        )
+        of = len(rest) * len(found.figures)
+        told = f", {beyond} of {of} values outside," if beyond else ""
+        said = "are in the file; `jax-unlearn audit --all-figures` prints them"
+        say(console, f"{len(rest)} more figures{told} {said}.")
     for reason in sorted(set(found.left_out.values())):
         keys = [key for key, why in found.left_out.items() if why == reason]
         names = ", ".join(found.cards[key].label for key in keys)
         say(console, f"left out ({reason}): {names}")
-    marks = {cell.mark for row in rows for cell in row}
+    marks = {f.verdict for own in found.figures.values() for f in own.values()}
     legend = (
         f"In brackets: where a method that is only another Retrain lies; "
         f"{_signs(marks)}. Inside means: so many models do not tell it from Retrain. "
@@ -333,6 +342,20 @@ def print_audit(
         f"{'is' if found.retrained == 1 else 'are'} {found.retrained}. "
     )
     console.print(legend + AUDIT_LEGEND, style="dim", markup=False)
+
+
+def _audit_rows(
+    found: Audit, shown: Mapping[str, str], keys: Sequence[str]
+) -> tuple[list[str], list[list[Cell]]]:
+    """Return headings and rows of some figures of an audit."""
+    rows = []
+    for key in keys:
+        card, figures = found.cards[key], [own[key] for own in found.figures.values()]
+        interval = figures[0].interval(card.digits)
+        target = f"{figures[0].target:.{card.digits}f} {interval}".rstrip()
+        cells = (Cell(f.text(card.digits), mark=f.verdict) for f in figures)
+        rows.append([Cell(card.label), Cell(target), *cells])
+    return ["figure", "target", *shown.values()], rows
 
 
 def print_groups(
@@ -359,31 +382,3 @@ def print_groups(
         heads = [f"{group} ({own['forgotten']})" for group, own in audits.items()]
         table = Table(["figure (target)", *heads], rows, [])
         _print_blocks(console, table)
-
-
-def methods() -> dict[str, Any]:
-    """List the methods: what each needs, what it costs, where it comes from."""
-    rows = [
-        (
-            f"{name}\n[dim]{escape(card.title)}, {card.kind}[/]",
-            ", ".join(card.reads),
-            "yes" if card.weighs else "–",
-            ", ".join(m.name for m in MODALITIES if set(card.roles) <= m.roles),
-            escape(card.cost),
-            card.source,
-        )
-        for name, card in METHODS.items()
-    ]
-    console, heads = open_console(), ("method", "needs", "weights", "models", "cost")
-    table = _table((*heads, "source"), rows, justify="left", overflow="fold")
-    console.print(table)
-    console.print(METHODS_LEGEND, style="dim", markup=False)
-    plain = ("title", "label", "kind", "reads", "cost", "source", "weighs", "suits")
-    return {
-        "methods": {
-            name: {field: getattr(card, field) for field in plain}
-            | {"models": [m.name for m in MODALITIES if set(card.roles) <= m.roles]}
-            for name, card in METHODS.items()
-        },
-        "weightings": {n: {"title": c.title} for n, c in WEIGHTINGS.items()},
-    }

@@ -66,6 +66,7 @@ def ensemble(
     by: By = (),
     part: str | None = None,
     join: tuple[Path, ...] = (),
+    all_figures: bool = False,
     out: Path = Path("runs/ensemble"),
     save_every: float = SECONDS,
 ) -> dict[str, Any]:
@@ -100,6 +101,7 @@ def ensemble(
         model is trained for it.
       part: "3/8" makes the third eighth of the models, and audits nothing yet.
       join: folders of the parts, to audit what they made.
+      all_figures: print all, not the headlines alone; page and JSON hold all.
       out: folder; the models found there are not made again. Of what is joined also a
         .json file, which alone is written then.
       save_every: least seconds between two saves to go on from; 0 saves every step.
@@ -153,7 +155,8 @@ def ensemble(
         options = {"chunk": chunk, "how": how, "save_every": save_every, "part": share}
         found = made(console, *at, out, count=models, methods=own, **options)
     if share is None:
-        return conclude(console, *at, out, found, resamples=resamples, by=by)
+        told = {"resamples": resamples, "by": by, "every": all_figures}
+        return conclude(console, *at, out, found, **told)
     words = asked_words("part", "join")
     complete = Complete(share.parts, models, chunk, how, list(chosen), words)
     keep(out, share, complete)
@@ -296,6 +299,7 @@ def conclude(
     *,
     resamples: int,
     by: Sequence[str] = (),
+    every: bool = False,
 ) -> dict[str, Any]:
     """Audit models that were made; write outputs, results and report, and tell."""
     models = len(next(iter(made.logits[RETRAIN].values())))
@@ -314,7 +318,7 @@ def conclude(
     results |= {"seconds": made.seconds, "audit": record}
     results |= {"groups": groups} if by else {}
     write_atomic(_results(out), to_json(results), overwrite=True)
-    print_audit(console, found)
+    print_audit(console, found, every=every)
     print_groups(console, groups)
     if _results(out) == out:
         say(console, f"wrote {out}")

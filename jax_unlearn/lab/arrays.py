@@ -12,6 +12,7 @@ from jax_unlearn.data.files import read_npz, write_atomic
 from jax_unlearn.errors import InputError
 
 LABELS, RETRAINED = "labels", "retrained"
+NOTHING = "doing nothing"  # what an ensemble calls its originals
 
 
 def save_outputs(
@@ -74,3 +75,16 @@ def load_outputs(
         ModelOutputs(**retrained),
         PartLabels(**labels),
     )
+
+
+def originals_among(unlearned: Mapping[str, ModelOutputs]) -> str | None:
+    """Return which of some methods the others come from, by its name; None if none.
+
+    It has one model that all come from, or as many as each method.
+    """
+    shapes = {name: np.shape(given.forget) for name, given in unlearned.items()}
+    counts = {name: shape[0] if shape[2:] else 1 for name, shape in shapes.items()}
+    for name in ("original", "originals", NOTHING):
+        if name in counts and (counts[name] == 1 or len(set(counts.values())) == 1):
+            return name
+    return None

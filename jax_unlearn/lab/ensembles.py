@@ -22,6 +22,7 @@ from jax_unlearn.audit import ModelOutputs, PartLabels
 from jax_unlearn.data.files import read_npz
 from jax_unlearn.drivers.series import locked
 from jax_unlearn.errors import InputError
+from jax_unlearn.lab.arrays import NOTHING as NOTHING
 from jax_unlearn.lab.bench import Bench
 from jax_unlearn.lab.ensemble_models import ORIGINAL, PARTS, RETRAIN, Logits, Maker
 from jax_unlearn.lab.job import Progress, Trained, silent
@@ -38,8 +39,6 @@ Kept = tuple[Logits, float]
 
 Audited = tuple[dict[str, ModelOutputs], ModelOutputs, PartLabels]
 """Outputs by method, of the Retrains, and the labels; "doing nothing" is a method."""
-
-NOTHING = "doing nothing"  # what the originals are called there
 
 
 class Ensembles(NamedTuple):
@@ -171,7 +170,8 @@ def audit_of(
     given = outputs, outputs.pop(RETRAIN), PartLabels(**made.labels)
     groups = modality_of(training).metrics
     figures = [c for c in audit.FIGURES if groups is None or c.group in groups]
-    return audit.audit(*given, figures=figures, resamples=resamples), given
+    told = {"figures": figures, "originals": NOTHING, "resamples": resamples}
+    return audit.audit(*given, **told), given
 
 
 def _chunks(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field, structs
 
 from jax_unlearn.audit.evidence import FEWEST, FigureCard, groups_of
-from jax_unlearn.audit.figures import cards_of
+from jax_unlearn.audit.figures import cards_of, headlines
 from jax_unlearn.lab import schema
 from jax_unlearn.lab.schema import ROUNDING, Cosine, FieldError, Finite, NotNegative
 
@@ -92,6 +92,16 @@ class PlainCard(Struct, frozen=True, forbid_unknown_fields=True):
     source: str
     digits: schema.Whole
     models: Natural
+    headline: bool | None = None  # earlier versions said nothing of it
+
+
+class RuliSplit(Struct, frozen=True):
+    """Forget samples by how well the originals exposed them."""
+
+    vulnerable: Annotated[tuple[schema.Whole, ...], Meta(min_length=1)]
+    protected: Annotated[tuple[schema.Whole, ...], Meta(min_length=1)]
+    auc: Rates
+    models: Natural
 
 
 class Audit(Struct, frozen=True):
@@ -110,6 +120,8 @@ class Audit(Struct, frozen=True):
     level: Annotated[float, Meta(gt=0, lt=1)]
     left_out: dict[str, str]
     plain: dict[str, PlainCard] | None = field(name="cards", default=None)
+    split: RuliSplit | None = None
+    originals: schema.Whole = 0  # 0: not known
 
     @property
     def cards(self) -> dict[str, FigureCard]:
@@ -124,6 +136,11 @@ class Audit(Struct, frozen=True):
         shown = [card for key, card in cards.items() if key in known]
         groups = groups_of(shown).items()
         return {group: [cards[key] for key in keys] for group, keys in groups}
+
+    @property
+    def headline(self) -> list[FigureCard]:
+        """The cards of the figures shown first; none where all may be."""
+        return headlines([card for cards in self.grouped.values() for card in cards])
 
     @property
     def verdicts(self) -> set[str]:
@@ -168,6 +185,11 @@ class Audit(Struct, frozen=True):
             count = len(detail.epsilon or ())
             said = f"{at}.epsilon has {count} samples, forgotten={self.forgotten}"
             require(count in (0, self.forgotten), said)
+        if self.split is not None:
+            ids = *self.split.vulnerable, *self.split.protected
+            once = len(set(ids)) == len(ids) and max(ids) < self.forgotten
+            said = "split names a forget sample twice, or one that there is not"
+            require(once and len(self.split.auc) == self.forgotten, said)
         for key in self.left_out:
             require(key in cards, f"left_out.{key} {known}")
 

@@ -1,12 +1,13 @@
 """Methods listed, audits of arrays and of ensembles, as a user runs them."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from small import refused, small_data
 
-from jax_unlearn.audit.figures import GROUPS, KINDS
+from jax_unlearn.audit.figures import FIGURES, GROUPS, KINDS
 from jax_unlearn.cli import ensemble as cli_ensemble
 from jax_unlearn.cli import main
 from jax_unlearn.data import from_npz
@@ -66,17 +67,34 @@ def test_an_audit_of_arrays(tmp_path, capsys):
     audited = found["audit"]
     assert list(audited["figures"]) == ["near", "off [x]"]
     left_out = {"mia_loss", *GROUPS["rmia"], *GROUPS["u_lira"]}
+    for group in ("vulnerable", "protected", "difference"):  # no originals are given
+        left_out |= set(GROUPS[group])
     assert set(audited["left_out"]) == left_out
     for figures in audited["figures"].values():
         assert set(figures) == set(KINDS) - left_out
     assert audited["figures"]["near"]["ra"]["verdict"] == "inside"
     assert audited["figures"]["off [x]"]["ta"]["verdict"] == "outside"
     assert (audited["half"], audited["resamples"]) == (2, 3)
-    for words in ("near 2, off [x] 2, Retrain 4", "UA %", "KLoM (mean)", "●", "○"):
+    for words in ("near 2, off [x] 2, Retrain 4", "UA %", "●", "○"):
         assert words in printed
+    more = re.search(r"(\d+) more figures, (\d+) of \d+ values outside", printed)
+    assert more is not None
+    first = [card.key for card in FIGURES if card.headline]
+    rest = [key for key in set(KINDS) - left_out if key not in first]
+    assert int(more[1]) == len(rest)
+    assert int(more[2]) == sum(
+        figures[key]["verdict"] == "outside"
+        for figures in audited["figures"].values()
+        for key in rest
+    )
+    assert "KLoM (mean)" not in printed
     assert "needs outputs on unseen samples" in printed
     assert f"wrote {out}" in printed
 
+    main([str(a) for a in ["audit", *told, "--all-figures", "--overwrite"]])
+    printed = capsys.readouterr().out
+    assert "KLoM (mean)" in printed
+    assert "more figures" not in printed
     before = out.read_bytes()
     assert "exists; give --overwrite" in refused(capsys, ["audit", *told])
     assert out.read_bytes() == before
@@ -168,6 +186,10 @@ def test_an_ensemble_goes_on_where_it_stopped(planned, tmp_path, capsys):
     assert list(second["audit"]["figures"]) == ["doing nothing", *METHODS]
     assert second["audit"]["half"] == 1
     left_out = {*GROUPS["u_lira"], *GROUPS["forgetting"], *GROUPS["klom"]}
+    left_out |= {*GROUPS["vulnerable"], *GROUPS["protected"]}
+    assert second["audit"]["originals"] == 2
+    told_apart = second["audit"]["figures"]["doing nothing"]["drop_auc"]
+    assert told_apart["value"] == 0.5  # what did not change shows nothing
     assert set(second["audit"]["left_out"]) == left_out
     assert "GA (one epoch)" in (out / "report.html").read_text()
 

@@ -29,6 +29,18 @@ TARGETS = {
     "epsilon": (1.61, 0.19),
     "klom": (3.12, 0.24),
     "klom_95": (6.44, 0.52),
+    "retain_auc": (0.611, 0.014),
+    "retain_tpr_1": (2.31, 0.62),
+    "drop_auc": (0.872, 0.021),
+    "drop_retain_auc": (0.903, 0.018),
+    "difference_auc": (0.864, 0.023),
+    "difference_tpr_1": (24.1, 5.2),
+    "difference_retain_auc": (0.911, 0.017),
+}
+TARGETS |= {
+    f"{group}_{key}": TARGETS[key]
+    for group in ("vulnerable", "protected")
+    for key in ("ua", "deviation", "lira_auc", "lira_tpr_1", "klom")
 }
 DEFAULT = {"Original": 9.0, "FT": 2.0, "SSD": 0.4}
 

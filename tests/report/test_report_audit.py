@@ -7,7 +7,7 @@ from made_audit import made_audit
 from made_results import made_results
 from test_report_page import NO_DRAWINGS, Page, squeezed
 
-from jax_unlearn.audit.figures import GROUPS, KINDS
+from jax_unlearn.audit.figures import FIGURES, GROUPS, KINDS, headlines
 from jax_unlearn.lab import Unlearning
 from jax_unlearn.report import check_results, render
 from jax_unlearn.report.pages import _typeset as typeset
@@ -47,6 +47,28 @@ def interval(figure, key):
     return f"[{plain(figure['null_low'], key)}, {plain(figure['null_high'], key)}]"
 
 
+FIRST = [card.key for card in headlines(FIGURES)]
+SHOWN = [
+    FIRST,
+    *([key for key in keys if key not in FIRST] for keys in GROUPS.values()),
+]
+SHOWN = [keys for keys in SHOWN if keys]
+
+
+def test_few_figures_come_first_and_the_others_wait_behind_them(source):
+    assert len(FIRST) == 9
+    one = source[source.index('id="audit"') : source.index('id="limits"')]
+    first, behind = one.split("<details>")
+    assert f"{len(KINDS) - 9} more figures" in behind
+    for key in KINDS:
+        place = behind if key not in FIRST else first
+        assert typeset(KINDS[key].label) in place, key
+    assert "</details>" in behind
+    assert "details::details-content" in source  # all of them are printed
+    small = made_audit({"FT": 1.0}, keys=["ua", "klom"])
+    assert "<details>" not in render({"format": 1, "audit": small})
+
+
 def test_the_groups_hold_every_figure():
     keys = [key for group in GROUPS.values() for key in group]
     assert sorted(keys) == sorted(KINDS)
@@ -56,7 +78,7 @@ def test_the_groups_hold_every_figure():
 def test_every_number_of_the_overview_is_there(record, page):
     cells = iter(squeezed(page.text["td"]))
     names = list(record["figures"])
-    for group in GROUPS.values():
+    for group in SHOWN:
         for _ in [None, *names]:
             assert next(cells) == ""  # beside the title of the group
         for key in group:
@@ -109,7 +131,7 @@ def test_the_page_of_a_method_tells_every_figure(record, source):
     part = source[start : source.index("</section>", start)]
     rows = re.findall(r'<tr>\n<th scope="row">(.*?)</tr>', part, re.DOTALL)
     figures = record["figures"]["FT"]
-    keys = [key for group in GROUPS.values() for key in group]
+    keys = [key for group in SHOWN for key in group]
     for row, key in zip(rows, keys, strict=False):
         figure = figures[key]
         text = " ".join(re.sub(r"<[^>]*>", " ", row).split()).replace("&#39;", "'")

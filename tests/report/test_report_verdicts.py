@@ -24,10 +24,12 @@ from jax_unlearn.report.reading import Results
 SPACE = "\N{NO-BREAK SPACE}"
 PROMISES = r"\bforgotten\b|\bsafe|\bguarantee|\berased|\bcompliant|\bproven\b"
 
+KEYS = list(KINDS)[:20]  # those that many models alone make
+
 
 @pytest.fixture(scope="module")
 def inside():
-    record = made_audit({"FT": 0.0, "SSD": 0.0})
+    record = made_audit({"FT": 0.0, "SSD": 0.0}, keys=KEYS)
     figures = record["figures"].values()
     assert all(f["verdict"] == "inside" for of in figures for f in of.values())
     return record
@@ -146,12 +148,12 @@ def test_a_card_says_what_its_figure_tells(inside):
 
 
 def test_many_outside_are_counted_not_listed(inside):
-    keys = [key for key in KINDS if key not in ("ua", "tow")]
+    keys = [key for key in KEYS if key not in ("ua", "tow")]
     text = told(with_outside(inside, *keys))
     assert "2 lie inside" in text
     assert "Outside are the 18 marked ○ below." in text
     assert "right more often than Retrain" in text
-    text = told(with_outside(inside, *KINDS))
+    text = told(with_outside(inside, *KEYS))
     assert text.startswith("None of 20 figures lies inside")
     assert "marked" not in text
 
@@ -159,6 +161,31 @@ def test_many_outside_are_counted_not_listed(inside):
 def test_accuracies_may_differ_both_ways(inside):
     changed = with_outside(with_outside(inside, "ra"), "ta", up=False)
     assert "they are right more or less often than Retrain" in told(changed)
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("drop_auc", "learns {} about which samples were removed than a Retrain"),
+        ("retain_auc", "samples that stay can be told from new ones {} easily"),
+    ],
+)
+def test_attacks_on_pairs_and_on_the_retain_set_say_which_way(key, words):
+    record = made_audit({"FT": 0.0}, keys=["ua", key])
+    assert words.format("more") in told(with_outside(record, key))
+    assert words.format("less") in told(with_outside(record, key, up=False))
+
+
+def test_the_claim_that_is_made_and_the_one_that_is_not(inside):
+    said = " ".join(listed(inside))
+    assert "One claim is made, another cannot be." in said
+    assert "are or are not told from 32 Retrains" in said
+    assert "arXiv 2510.16629" in said
+    assert "originals, not one" not in said  # how many is not known
+    several = " ".join(listed(inside | {"originals": 16}))
+    assert "the models here come from 16 originals, not one" in several
+    one = " ".join(listed(inside | {"originals": 1}))
+    assert "All models here come from one original" in one
 
 
 def test_without_ensemble_attacks_it_says_little():
@@ -192,7 +219,7 @@ def test_the_summary_names_few_and_counts_many(inside):
         "gives. Outside: RA %; MIA (SVC, called non-member) %.",
         "SSD: all 20 figures lie inside what retraining with another seed gives.",
     ]
-    many = with_outside(inside, *list(KINDS)[4:14])
+    many = with_outside(inside, *KEYS[4:14])
     assert summary(many, names)[1].endswith(
         "Among those outside are attacks that find traces of the samples."
     )

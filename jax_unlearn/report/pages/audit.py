@@ -18,6 +18,10 @@ TITLES = {
     "rmia": "RMIA: Retrains as references",
     "forgetting": "Forgetting quality: the best attack on each sample",
     "klom": "KLoM: divergence of the margins",
+    "vulnerable": "RULI: samples that the originals exposed most",
+    "protected": "RULI: samples that the originals exposed least",
+    "retain": "Privacy of the retain set",
+    "difference": "Difference attack: before and after",
 }
 """What the page calls the library's groups of figures; others have their own name."""
 
@@ -31,6 +35,8 @@ class Verdict(NamedTuple):
     outside: Figures
     told: dict[str, Figures]  # the same by what their cards say that they tell
     others: str  # "more", "less", "more or less" often right there than Retrain
+    pair: str  # the same of what two models tell, before and after
+    exposed: str  # the same of how easily samples that stay are told
     ensembles: bool  # whether an attack that compares many models was tried
 
 
@@ -59,11 +65,24 @@ def content(record: Audit, rows: Mapping[str, Row]) -> dict[str, Any]:
             "drawings": drawings,
         }
         pages.append(page)
+    every = [(TITLES.get(g, g), cards) for g, cards in record.grouped.items()]
+    behind = [
+        (title, rest)
+        for title, cards in every
+        if (rest := [card for card in cards if card not in record.headline])
+    ]
     drawn = [key for key in names if record.details[key].roc is not None]
     return {
         "record": record,
         "pages": pages,
-        "groups": [(TITLES.get(g, g), cards) for g, cards in record.grouped.items()],
+        "headline": [("First to read", first)] if (first := record.headline) else every,
+        "groups": behind if first else [],
+        "behind": sum(
+            figures[card.key].verdict == "outside"
+            for figures in record.figures.values()
+            for _, cards in behind
+            for card in cards
+        ),
         "roc": draw.roc_of_all(record, names) if len(names) > 1 else None,
         "key": [(names[key], swatches[key].swatch) for key in drawn],
         "left_out": list(reasons.items()),
@@ -81,14 +100,21 @@ def verdict(record: Audit, name: str) -> Verdict:
         told.setdefault(card.tells, []).append((card, figure))
     if told.keys() - {"gaps", ""}:  # which say more than the distances of accuracies
         told.pop("gaps", None)
-    below = [figure.value < figure.target for _, figure in told.get("others", ())]
     return Verdict(
         judged=sum(bool(figure.verdict) for _, figure in figures),
         outside=outside,
         told=told,
-        others="less" if all(below) else "more or less" if any(below) else "more",
+        others=_sense(told.get("others", ())),
+        pair=_sense(told.get("pair", ())),
+        exposed=_sense(told.get("exposed", ())),
         ensembles=any(card.tells == "traces" for card, _ in figures),
     )
+
+
+def _sense(outside: Iterable[tuple[FigureCard, AuditFigure]]) -> str:
+    """Return on which side of Retrain's value figures lie: above is "more"."""
+    below = [figure.value < figure.target for _, figure in outside]
+    return "less" if all(below) else "more or less" if any(below) else "more"
 
 
 def slugs(names: Iterable[str]) -> list[str]:

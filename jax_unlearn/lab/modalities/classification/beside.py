@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from jax_unlearn import audit
-from jax_unlearn.audit.membership import MIN_LOSSES
 from jax_unlearn.data import Dataset
 from jax_unlearn.lab.modalities.classification.figures import Outputs
 from jax_unlearn.lab.requests import Request
+from jax_unlearn.lab.results import ORIGINAL
 from jax_unlearn.membership.quality import auc_standard_error
 
 REACH = 1.96  # standard errors of a 95 % interval
@@ -53,10 +53,8 @@ def beside_retrains(
 ) -> audit.Audit:
     """Audit single models, by label, beside several Retrains of one request."""
     given = stacked(dataset, request, models, retrained)
-    # that attack holds a tenth of the losses out, and is refused where there are few
-    few = min(map(len, given[2])) < MIN_LOSSES
-    cards = [c for c in audit.FIGURES if not (few and c.key == "mia_loss")]
-    told = {"kind": "probabilities", "seed": seed, "figures": cards}
+    originals = ORIGINAL if ORIGINAL in models else None
+    told = {"kind": "probabilities", "seed": seed, "originals": originals}
     return audit.audit(*given, **told)
 
 

@@ -1,0 +1,45 @@
+"""The list of methods, as the command `methods` prints it."""
+
+from typing import Any
+
+from rich.markup import escape
+
+from jax_unlearn.cli.console import open_console, table_of
+from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
+from jax_unlearn.lab.modalities import MODALITIES
+
+METHODS_LEGEND = (
+    "Cost in gradients of single samples: E epochs, F forget and R retain samples (of "
+    "the share that may be read, --rho), T steps of the original's training; a forward "
+    "pass alone counts a third. 'original': the original model goes on being asked, as "
+    "a teacher or for a mask; 'training': its training must be known. Weights "
+    "(--weighting): LoReUn, FaLW and others."
+)
+
+
+def methods() -> dict[str, Any]:
+    """List the methods: what each needs, what it costs, where it comes from."""
+    rows = [
+        (
+            f"{name}\n[dim]{escape(card.title)}, {card.kind}[/]",
+            ", ".join(card.reads),
+            "yes" if card.weighs else "–",
+            ", ".join(m.name for m in MODALITIES if set(card.roles) <= m.roles),
+            escape(card.cost),
+            card.source,
+        )
+        for name, card in METHODS.items()
+    ]
+    console, heads = open_console(), ("method", "needs", "weights", "models", "cost")
+    table = table_of((*heads, "source"), rows, justify="left", overflow="fold")
+    console.print(table)
+    console.print(METHODS_LEGEND, style="dim", markup=False)
+    plain = ("title", "label", "kind", "reads", "cost", "source", "weighs", "suits")
+    return {
+        "methods": {
+            name: {field: getattr(card, field) for field in plain}
+            | {"models": [m.name for m in MODALITIES if set(card.roles) <= m.roles]}
+            for name, card in METHODS.items()
+        },
+        "weightings": {n: {"title": c.title} for n, c in WEIGHTINGS.items()},
+    }
