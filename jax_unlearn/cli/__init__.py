@@ -112,6 +112,7 @@ def _commands(
         drawn,
         ensemble,
         forget,
+        listing,
         recipe,
         sample,
         transfer,
