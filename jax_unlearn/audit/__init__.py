@@ -3,6 +3,7 @@
 import sys
 import types
 
+from jax_unlearn.audit.alignment import gradient_alignment as gradient_alignment
 from jax_unlearn.audit.auditor import Audit as Audit
 from jax_unlearn.audit.auditor import Detail as Detail
 from jax_unlearn.audit.auditor import Figure as Figure

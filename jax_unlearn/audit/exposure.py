@@ -96,8 +96,8 @@ def retain_exposure(
     for fold in (0, 1):
         learned = [(s[half != fold], y[half != fold]) for s, y, half in sides]
         counts = [np.unique(y, return_counts=True) for _, y in learned]
-        several = [k[n >= FEWEST_OF_CLASS] for k, n in counts]
-        classes = np.intersect1d(*several)
+        first, second = (k[n >= FEWEST_OF_CLASS] for k, n in counts)
+        classes = np.intersect1d(first, second)
         fits = [_fitted(s, y, classes) for s, y in learned]
         scores = []
         for s, y, half in sides:

@@ -27,6 +27,7 @@ SIGN = {"inside": "●", "outside": "○"}
 MARKS = {"inside": "[green]●[/]", "outside": "[yellow]○[/]"}
 SAID_EVERY = 30.0  # seconds between two lines in a file or a pipe
 GAP = 3  # columns of space and line between two columns of the table
+MOST_NAMED = 6  # figures left out that are named, not their groups
 FILE_WIDTH = 120  # of what is written to a file or a pipe
 SIGNS = dict(zip("·•–—−×●○←→≤≥⁄Δ", "**---x*o<><>/D", strict=True)) | {"±": "+-"}
 """What stands for signs that an encoding lacks: mostly one, which keeps tables even."""
@@ -305,11 +306,11 @@ def print_audit(
     """
     shown = {name: (labels or {}).get(name, name) for name in found.figures}
     models = ", ".join(f"{shown[name]} {n}" for name, n in found.models.items())
-    own = f", from {found.originals} original" + "s" * (found.originals != 1)
+    own = f"; from {found.originals} original" + "s" * (found.originals != 1)
     say(
         console,
         f"{found.forgotten} forget samples; models: {models}"
-        f"{own if found.originals else ''}, Retrain {found.retrained}; ensembles "
+        f", Retrain {found.retrained}{own if found.originals else ''}; ensembles "
         f"compare {found.half} with {found.half}.",
     )
     keys = list(next(iter(found.figures.values())))
@@ -331,7 +332,11 @@ def print_audit(
         say(console, f"{len(rest)} more figures{told} {said}.")
     for reason in sorted(set(found.left_out.values())):
         keys = [key for key, why in found.left_out.items() if why == reason]
-        names = ", ".join(found.cards[key].label for key in keys)
+        cards = [found.cards[key] for key in keys]
+        names = [card.label for card in cards]
+        if len(names) > MOST_NAMED:
+            names = dict.fromkeys(card.group for card in cards)
+        names = ", ".join(names)
         say(console, f"left out ({reason}): {names}")
     marks = {f.verdict for own in found.figures.values() for f in own.values()}
     legend = (

@@ -87,13 +87,14 @@ def test_an_audit_of_arrays(tmp_path, capsys):
         for figures in audited["figures"].values()
         for key in rest
     )
-    assert "KLoM (mean)" not in printed
+    assert "\nKLoM (mean)" not in printed
+    assert "each model comes from): vulnerable, protected, difference" in printed
     assert "needs outputs on unseen samples" in printed
     assert f"wrote {out}" in printed
 
     main([str(a) for a in ["audit", *told, "--all-figures", "--overwrite"]])
     printed = capsys.readouterr().out
-    assert "KLoM (mean)" in printed
+    assert "\nKLoM (mean)" in printed
     assert "more figures" not in printed
     before = out.read_bytes()
     assert "exists; give --overwrite" in refused(capsys, ["audit", *told])
