@@ -137,11 +137,15 @@ def _lacking(card: FigureCard, half: int, parts: Mapping[str, int]) -> str:
         if parts[part] < (least := reads[part].least):
             return f"needs {least} {part} samples; there are {parts[part]}"
     need = max(card.models // 2, 1)
-    if (card.models > 1 or card.within) and half < need:
-        beside = f"beside {LEAST} originals and Retrains that divide the samples "
+    if card.within and half < need:
         return (
-            f"needs {beside if card.within else ''}{need} unlearned models and "
-            f"{2 * need} Retrains or more, half of "
-            f"them for the null; {max(half, 0)} can be compared"
+            f"needs {LEAST + need} originals and unlearned models and "
+            f"{LEAST + 2 * need} Retrains or more, {LEAST} of either to divide the "
+            f"samples; {max(half, 0)} can be compared beside those"
+        )
+    if card.models > 1 and half < need:
+        return (
+            f"needs {need} unlearned models and {2 * need} Retrains or more, half of "
+            f"them for the null; {half} can be compared"
         )
     return ""

@@ -162,8 +162,8 @@ def test_too_few_models_say_what_is_needed():
     told = {"originals": "original", "resamples": 2}
     found = audit(few, first(RETRAINED, 8), LABELS, **told)
     assert found.left_out["vulnerable_lira_auc"] == (
-        "needs beside 4 originals and Retrains that divide the samples 4 unlearned "
-        "models and 8 Retrains or more, half of them for the null; 2 can be compared"
+        "needs 8 originals and unlearned models and 12 Retrains or more, 4 of either "
+        "to divide the samples; 2 can be compared beside those"
     )
     assert "vulnerable_klom" in found.figures["exact"]
     three = {name: first(given, 3) for name, given in METHODS.items()}
