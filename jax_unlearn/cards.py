@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol,
 import optax
 
 from jax_unlearn import _validate
+from jax_unlearn.findings import Learned as Learned
+from jax_unlearn.findings import Ranked as Ranked
 from jax_unlearn.types import (
     Array,
     Batch,
@@ -134,33 +136,6 @@ class Job(NamedTuple):
         return 1 if self.schedule is None else len(self.schedule)
 
 
-class Learned(NamedTuple):
-    """Membership models of a lab, and the queries of what goes with them.
-
-    Attributes:
-      strategies: one a query batch, see `jax_unlearn.data.queries`.
-      query_size: samples of each query.
-      audits: losses of the attacks, which are to call samples unseen.
-      details: JSON-able: "attacks" by name (held-out AUC, its error, whether that is
-        better than chance), and perhaps "gaps" by strategy.
-    """
-
-    strategies: tuple[Any, ...]
-    query_size: int
-    audits: tuple[Any, ...]
-    details: dict[str, Any]
-
-
-class Ranked(NamedTuple):
-    """How easily forget samples would be predicted unseen, `[F]`, larger is easier.
-
-    `ease` is that of forget and unseen samples for a model that saw neither.
-    """
-
-    scores: np.ndarray
-    ease: tuple[np.ndarray, np.ndarray] | None = None
-
-
 class Lab(Protocol):
     """What a card's `build` may ask: one model, one request, one setting.
 
@@ -271,6 +246,14 @@ class Lab(Protocol):
 
     def loss_table(self) -> Array:
         """Return the original's loss by sample id, 0 beyond the forget set."""
+        ...
+
+    def part(self, changes: dict[str, Any], forget: Any, retain: Any, at: Any) -> Job:
+        """Return the job of another method, for a part of the request, from a model."""
+        ...
+
+    def done(self, job: Job, at: Variables, number: int) -> tuple[Variables, Any]:
+        """Run a job to its end; return its model and the seconds of its stages."""
         ...
 
     def retraining(

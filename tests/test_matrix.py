@@ -561,7 +561,7 @@ def test_the_matrix_covers_what_the_packages_export():
                 "unsir_noise",
                 "off_span",
                 *("Guarantee", "guarantee_of", "noise_scale", "noisy_steps"),
-                *("renyi_of", "renyi_rate"),
+                *("renyi_of", "renyi_rate", "memorised_parts", "rum"),
                 *("insensitive", "reinitialised", "slowed", "transposed_kernels"),
             },
         ),

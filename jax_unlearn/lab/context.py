@@ -16,7 +16,7 @@ from jax_unlearn.data import Examples, Schedule
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import mean_gradient
-from jax_unlearn.lab.job import Trained, probabilities
+from jax_unlearn.lab.job import Trained, execute, probabilities
 from jax_unlearn.lab.modality import Modality, adam, descent
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.rewinds import Earlier, epoch_of, given, gone_on
@@ -257,6 +257,30 @@ class Context:
         measure = self._program(("fisher", per), make)
         batches = self.batches(part, make=data.retain_only)
         return measure(*self.original, batches, self.key)
+
+    def part(
+        self, changes: dict[str, Any], forget: np.ndarray, retain: np.ndarray, at: Any
+    ) -> Job:
+        """Return the job of another method, for a part of the request, from a model."""
+        from jax_unlearn.lab.prepare import check_unseen, few_samples
+
+        setting = self.setting.part(changes)
+        request = self.request._replace(forget=forget, retain=retain)
+        trained = Trained(at[0], at[1], {})
+        check_unseen(self.subject.dataset, request, setting)
+        if few_samples(setting.card, request, trained):
+            setting = dataclasses.replace(setting, freeze_statistics=True)
+        own = {"setting": setting, "request": request, "trained": trained}
+        lab = dataclasses.replace(self, **own, measured={})
+        return setting.card.build(lab, setting.options)
+
+    def done(
+        self, job: Job, at: Variables, number: int
+    ) -> tuple[Variables, dict[str, float]]:
+        """Run a job to its end; return its model and the seconds of its stages."""
+        key = jax.random.fold_in(jax.random.key(self.seed), number)
+        end = execute(job, at, key)
+        return (end.params, end.model_state), end.seconds
 
     def retraining(
         self, part: str, *, seed: int | None = None, **shortened: float

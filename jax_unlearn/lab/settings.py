@@ -13,7 +13,7 @@ from jax_unlearn import _validate, cards
 from jax_unlearn.errors import unknown_name
 from jax_unlearn.lab import catalog
 from jax_unlearn.lab.modalities import modality_named
-from jax_unlearn.lab.refusals import check, counts_steps
+from jax_unlearn.lab.refusals import check, counts_steps, two_gradients
 
 Whole = Annotated[int, functools.partial(_validate.at_least, low=0)]
 Percent = Annotated[float, functools.partial(_validate.within, interval="[0, 100]")]
@@ -226,6 +226,21 @@ has; leave it out
             options["weighting_options"] = {}
         flat = [own for name, own in options.items() if name not in changes]
         return self.of(**{k: v for own in flat for k, v in own.items()} | values)
+
+    def part(self, changes: Mapping[str, Any]) -> "Unlearning":
+        """Return the setting of a method that does a part of this one's work.
+
+        Of the common fields it has those that it reads.
+        """
+        card = catalog.method_card(changes["method"])
+        changes = dict(changes)
+        if not card.weighs:
+            changes["weighting"] = "auto"
+        if not two_gradients(card):
+            changes |= {"dual": False, "harmonizer": "auto"}
+        if card.kind != "steps":
+            changes["salient"] = False
+        return self.but(**changes)
 
     def flat(self) -> dict[str, Any]:
         """Return all values by name; `of` takes them again."""

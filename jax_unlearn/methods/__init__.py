@@ -57,6 +57,9 @@ from jax_unlearn.methods.relabel import salun_soft as salun_soft
 from jax_unlearn.methods.reset import PARTIAL_RESET, SHORT_RETRAIN
 from jax_unlearn.methods.reset import partial_reset as partial_reset
 from jax_unlearn.methods.rewinding import REWIND
+from jax_unlearn.methods.rum import RUM
+from jax_unlearn.methods.rum import memorised_parts as memorised_parts
+from jax_unlearn.methods.rum import rum as rum
 from jax_unlearn.methods.sfron import SFRON
 from jax_unlearn.methods.sfron import sfron as sfron
 from jax_unlearn.methods.sfron import sfron_strength as sfron_strength
@@ -73,4 +76,4 @@ CARDS = (FINETUNE, GRADIENT_ASCENT, RANDOM_LABEL, SALUN, SALUN_SOFT, NEGGRAD_PLU
 CARDS += (L1_SPARSE, ENDPOINT_TRANSPORT, LTU, BOUNDARY_SHRINK, BOUNDARY_EXPAND, SFRON)
 CARDS += (SCRUB, BAD_TEACHER, AMNESIAC_RELABEL, UNSIR, ESD, PARTIAL_RESET)
 CARDS += (SHORT_RETRAIN, RETRAIN, CT, MSG, DELETE, REGUN)
-CARDS += (ORTHOGRAD, REWIND, AMUN, CERTIFIED, LOTUS)
+CARDS += (ORTHOGRAD, REWIND, AMUN, CERTIFIED, LOTUS, RUM)
