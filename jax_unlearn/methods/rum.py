@@ -200,7 +200,7 @@ def _rum(lab: Lab, options: Rum) -> Job:
     told = {"scores": scores, "methods": methods}
     at = rum(lab.original, forget, lab.ids("retain"), **told)
     job = jobs[chosen[-1]]
-    details = {**job.details, "parts": found}
+    details = {**job.details, "refined": found}
     if (transform := job.transform) is not None:
         return job._replace(transform=lambda *_: transform(*at), details=details)
     return job._replace(start=job.start or at, details=details)

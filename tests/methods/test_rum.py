@@ -43,6 +43,17 @@ def flat(trained):
     return np.concatenate([np.ravel(x) for x in jax.tree.leaves(trained[0])])
 
 
+def logits_of(subject, at, ids):
+    params, state = at[:2]
+    return predict(subject.model, params, state, DATA.train.inputs[ids])
+
+
+def forgotten(job):
+    """Return the ids of the samples in the forget batches of a job."""
+    batches = [batch.forget for batch in checked(job)[1] if batch.forget]
+    return {int(i) for b in batches for i in np.asarray(b.index)[np.asarray(b.mask)]}
+
+
 def test_parts_rise_and_lose_nobody():
     rng = np.random.default_rng(0)
     forget, scores = rng.permutation(100)[:20], rng.random(20)
@@ -77,14 +88,14 @@ def test_later_parts_are_retained_until_their_turn():
 def test_the_proxy_is_one_minus_the_confidence_of_the_original(world):
     subject, original = world
     job = made(world, parts=("none", "none", "gradient_ascent"))
-    logits = predict(subject.model, *original[:2], DATA.train.inputs[REQUEST.forget])
+    logits = logits_of(subject, original, REQUEST.forget)
     true = DATA.train.labels[REQUEST.forget]
     odds = np.exp(logits - logits.max(1, keepdims=True))
     sure = (odds / odds.sum(1, keepdims=True))[np.arange(48), true]
     hard = REQUEST.forget[np.argsort(1 - sure, kind="stable")[32:]]
-    ids = {int(i) for b in checked(job)[1] for i in b.forget.index[b.forget.mask]}
+    ids = forgotten(job)
     assert ids == set(hard.tolist())  # the highest part alone ascends
-    told = job.details["parts"]
+    told = job.details["refined"]
     assert [one["samples"] for one in told] == [16, 16, 16]
     assert told[0]["scores"][1] <= told[1]["scores"][0] <= told[2]["scores"][0]
     assert told[2]["scores"][1] == pytest.approx(1 - sure.min(), rel=1e-5)
@@ -98,7 +109,7 @@ def test_it_is_its_methods_one_after_the_other(world):
     job = made(world, parts=parts, **rates)
     found = ended(world, job)
     scores = audit.memorisation_proxy(
-        softmax(predict(subject.model, *original[:2], DATA.train.inputs[:48])),
+        softmax(logits_of(subject, original, REQUEST.forget)),
         DATA.train.labels[:48],
     )
     low, middle, high = memorised_parts(scores, REQUEST.forget)
@@ -118,7 +129,7 @@ def test_it_is_its_methods_one_after_the_other(world):
         at = Trained(*execute(own, at[:2], key)[:2], {})
     np.testing.assert_array_equal(flat(found), flat(at))
     assert np.abs(flat(found) - flat(original)).max() > 1e-3
-    seconds = [one.get("seconds") for one in job.details["parts"]]
+    seconds = [one.get("seconds") for one in job.details["refined"]]
     assert seconds[0]["run"] > 0
     assert seconds[1:] == [None, None]  # nothing, and the run that is timed itself
 
@@ -134,7 +145,7 @@ def test_scores_of_a_file_and_a_last_part_without_steps(world, tmp_path):
     path = tmp_path / "scores.npy"
     np.save(path, scores)
     job = made(world, parts=("finetune", "ssd"), memorised=str(path))
-    assert job.details["parts"][0]["scores"] == [0.0, 23.0]
+    assert job.details["refined"][0]["scores"] == [0.0, 23.0]
     assert job.transform is not None
     both = ended(world, job)
     assert np.isfinite(flat(both)).all()
@@ -152,10 +163,10 @@ def test_memorised_samples_are_forgotten(world):
     job = made(world, parts=parts, learning_rate=0.5, epochs=40)
     end = ended(world, job)
     subject, original = world
-    ids = np.array(sorted({int(i) for b in checked(job)[1] for i in b.forget.index}))
+    ids = np.array(sorted(forgotten(job)))
 
     def right(at, which):
-        logits = predict(subject.model, *at[:2], DATA.train.inputs[which])
+        logits = logits_of(subject, at, which)
         return (logits.argmax(1) == DATA.train.labels[which]).mean()
 
     assert right(end, ids) < right(original, ids) - 0.3
