@@ -248,6 +248,10 @@ class Lab(Protocol):
         """Return the original's loss by sample id, 0 beyond the forget set."""
         ...
 
+    def memorisation(self, part: str) -> np.ndarray:
+        """Return a guess of how much of a part's samples is memorised, `f64[n]`."""
+        ...
+
     def part(self, changes: dict[str, Any], forget: Any, retain: Any, at: Any) -> Job:
         """Return the job of another method, for a part of the request, from a model."""
         ...

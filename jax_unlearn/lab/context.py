@@ -258,6 +258,12 @@ class Context:
         batches = self.batches(part, make=data.retain_only)
         return measure(*self.original, batches, self.key)
 
+    def memorisation(self, part: str) -> np.ndarray:
+        """Return a guess of how much of a part's samples is memorised, `f64[n]`."""
+        from jax_unlearn.audit.memorisation import memorisation_proxy
+
+        return memorisation_proxy(self.probabilities(part), self.labels(part))
+
     def part(
         self, changes: dict[str, Any], forget: np.ndarray, retain: np.ndarray, at: Any
     ) -> Job:

@@ -150,9 +150,7 @@ class Rum(Options):
 def _scores(lab: Lab, path: str | None) -> np.ndarray:
     """Return the memorisation score of each forget sample."""
     if path is None:
-        from jax_unlearn.audit.memorisation import memorisation_proxy
-
-        return memorisation_proxy(lab.probabilities("forget"), lab.labels("forget"))
+        return lab.memorisation("forget")
     try:
         scores = np.load(os.fspath(Path(path)), allow_pickle=False)
     except (OSError, ValueError) as error:
