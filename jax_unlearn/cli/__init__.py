@@ -115,6 +115,7 @@ def _commands(
         listing,
         recipe,
         sample,
+        splitting,
         transfer,
         tune,
     )
@@ -148,7 +149,7 @@ def _commands(
     images = parsed(drawn.audit_images, judge=form(Training), sampling=drawing)
     known = {
         "demo": recipe.demo,
-        "split": commands.split,
+        "split": splitting.split,
         "train": parsed(commands.train, training=training, modality=kind.name),
         "import": parsed(transfer.import_model, training=training),
         "export": transfer.export_model,

@@ -3,23 +3,19 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
 from jax_unlearn import data
 from jax_unlearn import report as reports
 from jax_unlearn.cli.choices import Kind
 from jax_unlearn.cli.console import Reporter, open_console, print_scores
-from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.making import Made, Making
 from jax_unlearn.cli.messages import warn
-from jax_unlearn.cli.searched import searched
 from jax_unlearn.cli.sources import DataSource, asked, reading_of
 from jax_unlearn.cli.transfer import warn_of_start
-from jax_unlearn.data.splits import WORST
 from jax_unlearn.drivers.checkpoint import identity
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError, check_seed
@@ -31,10 +27,7 @@ from jax_unlearn.lab.logs import TRAINING
 from jax_unlearn.lab.origins import passed_on
 from jax_unlearn.lab.prepare import Preparer, kept_statistics
 from jax_unlearn.lab.requests import (
-    drawn_split,
     left_out,
-    listed,
-    listed_split,
     requested,
     said_of,
     split_of,
@@ -45,85 +38,6 @@ from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Trainer, subject_of
 
 ORIGINAL, UNLEARNED = Making(Path("original")), Making(Path("unlearned"))
-
-Drawn = Annotated[str, tyro.conf.arg(metavar="{random,class,long_tailed,worst,hard}")]
-
-
-def split(
-    source: DataSource,
-    out: Path = Path("split.json"),
-    ids: Path | None = None,
-    kind: Drawn = "random",
-    fraction: float | None = None,
-    gamma: float = 1.0,
-    classes: tuple[int, ...] | None = None,
-    unseen_fraction: float | None = None,
-    seed: int = 0,
-    original: Path | None = None,
-    unlearn: str | None = None,
-    rounds: int | None = None,
-    overwrite: bool = False,
-) -> dict[str, Any]:
-    """Divide the training samples into forget, retain and unseen; write a manifest.
-
-    Args:
-      source: the data.
-      out: manifest to write.
-      ids: file that lists whom to forget (.csv, .json, .jsonl, .txt, .npy, .parquet;
-        with --key-column by key), instead of a draw.
-      kind: "random", "class" or "long_tailed"; or, of --original, the samples of which
-        unlearning leaves the most: "worst" (least loss afterwards), "hard" (least
-        beside models that never saw them).
-      fraction: share to forget; default 0.1 (all of the classes, for "class").
-      gamma: imbalance of "long_tailed".
-      classes: to forget, for "class".
-      unseen_fraction: share held out of all training first, default 0.1; with
-        --original, what it held out.
-      seed: of the draws.
-      original: for "worst" and "hard", the classifier whose samples are searched.
-      unlearn: method, at its defaults, that the search unlearns by; default sign-SGD on
-        what stays, two epochs.
-      rounds: of the search, default 10; each unlearns once. It goes on where it was
-        stopped, and with more rounds; its state stands beside the manifest.
-      overwrite: replace the manifest if it exists.
-    """
-    check_seed(seed)
-    dataset = source.load() if original is None else source.load_for(original)
-    how = {"kind": kind, "fraction": fraction, "gamma": gamma, "classes": classes}
-    share = 0.1 if unseen_fraction is None else unseen_fraction
-    held: dict[str, Any] = {"fraction": share, "seed": seed}
-    told = {"original": original, "unlearn": unlearn, "rounds": rounds}
-    if kind in WORST and ids is None:
-        told |= {"classes": classes, "unseen_fraction": unseen_fraction}
-        share = 0.1 if fraction is None else fraction
-        parts, unseen = searched(dataset, out, kind, share, seed, overwrite, **told)
-    elif any(value is not None for value in told.values()):
-        raise InputError(
-            f"kind={kind!r} with original={original}, unlearn={unlearn}, "
-            f"rounds={rounds}: these search a request of --kind worst or hard; give "
-            "that, or leave them out"
-        )
-    elif ids is None:
-        trained, unseen = data.holdout(dataset.train.labels, **held)
-        parts = drawn_split(dataset, trained, seed=seed, **how)
-    elif how != {"kind": "random", "fraction": None, "gamma": 1.0, "classes": None}:
-        raise InputError(
-            f"ids={ids} says who is forgotten; leave out --kind, --fraction, --gamma "
-            "and --classes"
-        )
-    else:
-        parts, unseen = listed_split(dataset, listed(ids, dataset, source.keys), **held)
-    parts = parts._replace(manifest={**parts.manifest, **asked_options()})
-    data.save_manifest(out, parts, unseen=unseen, overwrite=overwrite)
-    print(
-        f"{dataset.name}: forget {len(parts.forget)}, retain {len(parts.retain)}, "
-        f"unseen {len(unseen)}; forget by class {parts.manifest['forget_counts']}; "
-        f"wrote {out}"
-    )
-    sizes = {"forget": parts.forget, "retain": parts.retain, "unseen": unseen}
-    by_class = {"forget_counts": parts.manifest["forget_counts"]}
-    sizes = {name: len(part) for name, part in sizes.items()}
-    return {"out": str(out), "samples": sizes, **by_class}
 
 
 def train(
