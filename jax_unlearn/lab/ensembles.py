@@ -75,10 +75,11 @@ def run_ensembles(
     for name, value in (("count", count), ("chunk", chunk)):
         at_least(name, value, 1, "try 16")
     if plan.by_model:
+        what = "the features of one model" if plan.by_distance else "one model"
         raise InputError(
-            f"kind={plan.kind!r} follows one model, and an ensemble shares one "
-            "request; use random, class or long_tailed, or give the split of such a "
-            "request by --forget"
+            f"kind={plan.kind!r} follows {what}, and an ensemble shares one request; "
+            "use random, class or long_tailed, or give the split of such a request by "
+            "--forget"
         )
     own = range(count) if part is None else part.numbers(count, chunk)
     say = say or (lambda line: None)

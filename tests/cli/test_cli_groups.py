@@ -57,3 +57,27 @@ def test_an_ensemble_divides_by_its_own_originals(planned, tmp_path, capsys):
     assert set(figures) == {"doing nothing", "FT"}
     assert "<h2>By memorisation</h2>" in (out / "report.html").read_text()
     assert "by 1 original and 1 Retrain" in capsys.readouterr().out
+
+
+def test_single_models_are_told_by_a_proxy_and_pressed(job, tmp_path, capsys):
+    out = tmp_path / "audit.json"
+    asked = ["audit", "--data", job.data, "--original", job.original]
+    asked += ["--forget", job.split, "--unlearned", job.unlearned, "--out", out]
+    few = [*asked, "--retrained", job.retrained, job.null]
+    assert "3 Retrains or more" in refused(capsys, [*few, "--by", "confidence"])
+    line = refused(capsys, [*few, "--by", "memorisation"])
+    assert "give --by confidence, or make more: jax-unlearn ensemble" in line
+    again = [*asked, "--retrained", job.retrained, job.null, job.retrained]
+    run(*again, "--by", "confidence", "--probes", "int4", "recover")
+    printed = capsys.readouterr().out
+    assert "by confidence: thirds of the forget samples by how unsure" in printed
+    assert "forget right, int4 %" in printed
+    assert "The target is Retrain's value, treated alike" in printed
+    results = json.loads(out.read_text())
+    figure = results["probe_figures"]["0-unlearned"]["recover"]
+    again = [results["probes"][key]["recover"] for key in ("retrain", "null")]
+    assert min(again) <= figure["target"] <= max(again)  # of all three Retrains
+    assert results["groups"][0]["audits"]["high"]["retrained"] == 3
+    page = report.render(results)
+    assert "Pressed for the forgotten" in page
+    assert "<h2>By confidence</h2>" in page
