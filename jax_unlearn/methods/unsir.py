@@ -12,7 +12,7 @@ from jax.core import Tracer
 
 from jax_unlearn import _validate, losses, objectives, programs
 from jax_unlearn.cards import Card, Count, Job, Lab, Options
-from jax_unlearn.data import Examples, phases, retain_only, zipped
+from jax_unlearn.data import Examples, merged, phases, retain_only, zipped
 from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import minimise
 from jax_unlearn.methods.assemble import Assembly, assemble
@@ -147,10 +147,13 @@ class Unsir(Options):
     Attributes:
       impair_epochs: epochs with noise, before `epochs` of repair.
       noise_steps: steps that make the noise.
+      union: noise and retain samples in one pass and under one mean, as published; else
+        (our choice) in two passes, whose means count alike.
     """
 
     impair_epochs: Count = 1
     noise_steps: Count = 40
+    union: bool = False
 
 
 def _unsir(lab: Lab, options: Unsir) -> Job:
@@ -170,12 +173,14 @@ def _unsir(lab: Lab, options: Unsir) -> Job:
     )
     ids = np.arange(len(examples.labels), len(widened.labels))
     retain = lab.ids("retain")
+    impair = merged if options.union else zipped
     schedule = phases(
-        zipped(widened, ids, retain, **lab.passes(epochs=options.impair_epochs)),
+        impair(widened, ids, retain, **lab.passes(epochs=options.impair_epochs)),
         retain_only(examples, retain, **lab.passes(seed=lab.seed + 1)),
     )
     told = {"harmonizer": lab.harmonizer(), "model_state": lab.model_state}
-    unlearner = unsir(lab.model, lab.optimizer(), **told)
+    forward = "merged" if options.union else "separate"
+    unlearner = unsir(lab.model, lab.optimizer(), forward=forward, **told)
     return Job(unlearner, schedule)
 
 

@@ -308,9 +308,9 @@ ORIGINAL = At.of(drawn(0))
 MERGED = {"schedule": "merged", "batch_size": 12}  # 4 to forget and 8 to retain
 
 
-def one(part, towards, *, sign=1.0, extra=None, weights=None):
+def one(part, towards, *, sign=1.0, extra=None, weights=None, optimizer=None):
     """Return the update along the mean gradient over one part of a step's batch."""
-    optimizer = Sgd()
+    optimizer = optimizer or Sgd()
 
     def update(t, at, batch):
         samples = getattr(batch, part)
@@ -326,9 +326,9 @@ def true(t, at, samples):
     return cross(samples.labels)
 
 
-def two(forget, retain=true, *, join=None):
+def two(forget, retain=true, *, join=None, optimizer=None):
     """Return the update by two passes, the statistics of the forget pass first."""
-    optimizer = Sgd()
+    optimizer = optimizer or Sgd()
     join = join or (lambda f, r: add((1, f), (1, r)))
 
     def update(t, at, batch):

@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from published import (
     CLASSES,
     FALWS,
@@ -18,6 +19,8 @@ from published import (
     KEY,
     MERGED,
     ORIGINAL,
+    REQUEST,
+    RETAIN,
     SALUNS,
     SEED,
     UNSEEN,
@@ -327,12 +330,25 @@ def test_boundary_expand():
     walk(job, update)
 
 
-def test_unsir():
+@pytest.mark.parametrize("union_of_both", [False, True])
+def test_unsir(union_of_both):
     """Noise up the loss by Adam; the noise learned as the class; then repair."""
-    job = job_of("unsir", noise_steps=5)
+    request = REQUEST._replace(retain=RETAIN[:30])  # parts of 4 and 6, no padding
+    job = job_of("unsir", noise_steps=5, union=union_of_both, request=request)
     parts = ["r" if b.forget is None else "n" for b in job.schedule]
-    assert "".join(parts) == "nnnn" + "rrrr" * 2
-    walk(job, two(true))
+    sgd = Sgd()
+    impair, repair = (
+        (union(true, optimizer=sgd), one("retain", true, optimizer=sgd))
+        if union_of_both
+        else (two(true, optimizer=sgd),) * 2
+    )
+    count = parts.count("n")
+    assert parts == ["n"] * count + ["r"] * (len(parts) - count)
+
+    def update(t, at, batch):
+        return (impair if t < count else repair)(t, at, batch)
+
+    walk(job, update)
 
 
 def noise64(start, labels, *, steps, penalty, rate=0.1):
