@@ -53,8 +53,9 @@ def l1_sparse(
 ) -> Unlearner:
     """Fine-tune under a fading ℓ1 penalty: CE(D_r) + γ_t‖θ‖₁, γ_t from γ to 0.
 
-    γ is the `penalty`, published 1e-4 to 5e-4; γ_t falls linearly over the `steps`. The
-    other arguments are those of `assemble`, the loss CE unless given.
+    γ is the `penalty`, published 1e-4 to 5e-4; γ_t falls linearly over the `steps` (in
+    the authors' code by the epoch). The other arguments are those of `assemble`, the
+    loss CE unless given.
 
     Raises:
       InputError: negative penalty, or steps below 1.
