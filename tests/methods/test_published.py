@@ -85,6 +85,7 @@ WHERE = {  # of each card, its test; tests elsewhere are as independent
     "amun": "methods/test_adversarial.py::test_steps_in_float64",
     "rewind": "lab/test_rewinds.py::test_every_step_is_the_published_one_in_float64",
     "fcs": "methods/test_contrastive.py::test_steps_in_float64",
+    "rum": "methods/test_rum.py::test_it_is_its_methods_one_after_the_other",
     "siss": "methods/test_siss.py::test_steps_are_those_of_the_paper",
     "lotus": "methods/test_lotus.py::test_steps_in_float64",
     "influence": "oneshot/test_oneshot_influence.py::"
