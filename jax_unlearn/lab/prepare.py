@@ -26,7 +26,7 @@ from jax_unlearn.types import Batch, Model, Unlearner, UnlearnState
 HELD = 0.1  # of the retain samples, for the guard of utility
 FEWEST = 16  # forget samples; fewer cost over two points of accuracy by their
 # statistics alone, in the worst of six draws: tests/benchmarks/bench_statistics.py
-# A request's, not a pass's, as `methods.step.FEWEST` is: schedules cut passes of 4 to 15
+# Of a request, not of a pass as `methods.step.FEWEST`: schedules cut passes of 4 to 15
 # from large requests, too, whose running statistics are over many different samples.
 
 
