@@ -17,6 +17,7 @@ from jax_unlearn.cli.habits import asked_options, asked_words
 from jax_unlearn.cli.recipe import screen_of
 from jax_unlearn.cli.sources import DataSource, Source, asked
 from jax_unlearn.data import check_writable, write_atomic
+from jax_unlearn.data.splits import WORST
 from jax_unlearn.errors import InputError, check_seed
 from jax_unlearn.lab import Unlearning, tuning
 from jax_unlearn.lab.plan import slug
@@ -102,6 +103,11 @@ def tune(
         raise InputError(
             f"forget={forget!r} says what requests are like; leave --kind and "
             "--fraction out"
+        )
+    if kind in WORST:
+        raise InputError(
+            f"kind={kind!r} is searched on one model, and a search of settings makes "
+            "many; choose random, class, long_tailed, near or far"
         )
     for own in setting:
         Space.of(own)  # refused before anything is read or written

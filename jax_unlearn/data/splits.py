@@ -101,10 +101,10 @@ def forget_split(
     [0, 2, 0]
     """
     labels, num_classes = check_labels(labels, num_classes)
-    if kind in CHOSEN:
+    if kind in WORST:
         raise InputError(
             f"kind={kind!r} is not drawn from labels: it looks at a model; find it by "
-            "ju.data.worst_case or ju.data.by_distance, and give it to given_split"
+            "ju.data.worst_case, and give it to given_split"
         )
     one_of("kind", kind, KINDS)
     if classes is not None and kind != "class":

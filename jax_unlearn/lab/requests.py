@@ -97,7 +97,11 @@ def draw_request(
     trained, unseen = held_out(plan, dataset, seed)
     if plan.kind in WORST:
         if search is None:
-            raise InputError(f"kind={plan.kind!r} needs a model to search with")
+            raise InputError(
+                f"kind={plan.kind!r} needs a model to search with; give the split that "
+                f"`jax-unlearn split --kind {plan.kind} --original MODEL` writes as "
+                "--forget"
+            )
         ids, note = search(trained, unseen, round(plan.fraction * len(trained)))
         split = split_within(dataset, trained, ids, kind=plan.kind)
         split = split._replace(manifest={**split.manifest, "search": note})
