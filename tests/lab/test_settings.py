@@ -156,7 +156,8 @@ def _other(card: AnyCard, name: str) -> Any:
     for other in CARDS:
         defaults += [OWN[other][name]] if name in OWN[other] else []
     kind = hints[name]
-    known: dict[Any, tuple[Any, ...]] = {bool: (True,), int: (3, 5), float: (0.37,)}
+    known: dict[Any, tuple[Any, ...]] = {int: (3, 5), float: (0.37,), str: ("x",)}
+    known[bool] = (True, False)
     found = known.get(kind, typing.get_args(kind))
     if typing.get_origin(kind) is tuple:
         found = (("logistic", "logistic"), ("hard",))
