@@ -62,6 +62,7 @@ OPTIMIZERS = {
         optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1))
     ),
     "soft threshold": ju.masks.soft_threshold(optax.sgd(0.1), 1e-4),
+    "falling threshold": ju.masks.falling_threshold(optax.sgd(0.1), steps=9),
     "average": optax.chain(optax.sgd(0.1), ju.diffusion.ema_params(0.9)),
     "lookahead": ju.speed.lookahead(optax.sgd(0.1), 2, every=1),
 }

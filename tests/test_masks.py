@@ -9,6 +9,7 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.flatten_util import ravel_pytree
 from toys import relaxed
 
 from jax_unlearn import masks
@@ -218,3 +219,72 @@ def test_soft_threshold_survives_donation_of_the_parameters():
     for leaf in jax.tree.leaves(params):
         leaf.delete()
     np.testing.assert_array_equal(state.origin["w"], PARAMS["w"])
+
+
+def salun_soft64(start, gradient, *, share, epochs, size, rate, momentum, decay):
+    """SalUn-soft as published, in float64: SGD, then the k-th smallest change pulls."""
+    names, total = sorted(start), epochs * size
+    theta = np.concatenate([np.float64(start[name]).ravel() for name in names])
+    moved, still = np.zeros_like(theta), []
+    for epoch in range(epochs):
+        origin = theta.copy()
+        for _ in range(size):
+            moved = momentum * moved + gradient(theta) + decay * theta
+            theta = theta - rate * moved
+            k = int(share * ((total - (epoch * size + 1)) / total * theta.size))
+            change = theta - origin
+            bound = np.sort(np.abs(change))[k - 1] if k else 0.0
+            pulled = np.where(change < -bound, theta + bound, origin)
+            theta = np.where(change > bound, theta - bound, pulled)
+            still.append(int((theta == origin).sum()))
+    return theta, still
+
+
+@pytest.mark.parametrize(("share", "epochs", "size"), [(0.5, 3, 4), (1.0, 2, 3)])
+def test_falling_threshold_is_salun_soft_as_published(share, epochs, size):
+    rng = np.random.default_rng(0)
+    start = {"b": rng.normal(size=5), "w": rng.normal(size=(4, 5))}
+    curvature, target = rng.uniform(0.1, 1, 25), rng.normal(size=25)
+    told = {"rate": 0.1, "momentum": 0.9, "decay": 5e-4}
+    expected, still = salun_soft64(
+        start,
+        lambda theta: curvature * (theta - target),
+        **{"share": share, "epochs": epochs, "size": size, **told},
+    )
+    inner = optax.chain(
+        optax.add_decayed_weights(told["decay"]), optax.sgd(told["rate"], 0.9)
+    )
+    optimizer = masks.falling_threshold(
+        inner, share=share, steps=epochs * size, epoch_steps=size
+    )
+    params = {name: jnp.float32(value) for name, value in start.items()}
+    state, found = optimizer.init(params), []
+
+    @jax.jit
+    def step(params, state):
+        flat, unravel = ravel_pytree(params)
+        grads = jnp.float32(curvature) * (flat - jnp.float32(target))
+        updates, state = optimizer.update(unravel(grads), state, params)
+        params = optax.apply_updates(params, updates)
+        there = jax.tree.map(lambda p, o: jnp.sum(p == o), params, state.origin)
+        return params, state, sum(jax.tree.leaves(there))
+
+    for _ in range(epochs * size):
+        params, state, count = step(params, state)
+        found.append(int(count))
+    got = np.float64(ravel_pytree(params)[0])
+    first = np.concatenate([np.ravel(start[name]) for name in sorted(start)])
+    assert np.abs(got - expected).max() < 1e-5 * np.abs(expected - first).max()
+    assert found == still
+    assert found[0] > found[-1]  # fewer and fewer stay
+
+
+def test_falling_threshold_refuses():
+    told = {"optimizer": optax.sgd(0.1), "steps": 3}
+    for wrong in ({"share": 0.0}, {"steps": 0}, {"epoch_steps": 0}):
+        ((name, value),) = wrong.items()
+        with pytest.raises(InputError, match=f"{name}={value}"):
+            masks.falling_threshold(**{**told, **wrong})
+    optimizer = masks.falling_threshold(**told)
+    with pytest.raises(ValueError, match="falling_threshold needs params"):
+        optimizer.update(PARAMS, optimizer.init(PARAMS))

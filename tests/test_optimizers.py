@@ -63,6 +63,7 @@ def test_which_parameters_an_optimizer_moves_is_read_off_it(name):
         optax.MultiSteps(optax.adam(0.1), 3).gradient_transformation(),
         optax.apply_if_finite(optax.sgd(0.1), 3),
         ju.masks.soft_threshold(optax.sgd(0.1), 0.1),
+        ju.masks.falling_threshold(optax.sgd(0.1), steps=9),
     ],
 )
 def test_what_may_move_is_not_taken_for_frozen(optimizer):

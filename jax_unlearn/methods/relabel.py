@@ -4,15 +4,16 @@ All read `UnlearnBatch.forget` and `.retain`.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal, Unpack
 
 import jax.numpy as jnp
 import optax
 
 from jax_unlearn import objectives
-from jax_unlearn.cards import Card, Job, Lab, NotNegative, Options
+from jax_unlearn.cards import Card, Fraction, Job, Lab, NotNegative, Options
 from jax_unlearn.errors import InputError
-from jax_unlearn.masks import masked, soft_threshold
+from jax_unlearn.masks import falling_threshold, masked, soft_threshold
 from jax_unlearn.methods.assemble import Assembly, assemble
 from jax_unlearn.types import Array, Model, PyTree, Unlearner
 
@@ -107,17 +108,22 @@ def salun_soft(
     model: Model,
     optimizer: optax.GradientTransformation,
     *,
-    threshold: float,
     num_classes: int,
+    steps: int | None = None,
+    epoch_steps: int | None = None,
+    share: float = 0.5,
+    threshold: float | None = None,
     **options: Any,
 ) -> Unlearner:
-    """Relabel under a pull to the original weights (SalUn-soft): no mask to prepare.
+    """Relabel under a pull to where weights were (SalUn-soft): no mask to prepare.
 
-    The threshold is that of `ju.masks.soft_threshold`, on the change a step; the other
-    arguments are those of `random_label`.
+    As published the k-th smallest change pulls, k falling over the run: `steps`,
+    `epoch_steps` and `share` are those of `ju.masks.falling_threshold`. With a
+    `threshold` it stays the same throughout, as of `ju.masks.soft_threshold`. The other
+    arguments are those of `random_label`; published: redraw=True, exclude_true=False.
 
     Raises:
-      InputError: negative threshold.
+      InputError: neither `steps` nor `threshold`; a number out of range.
 
     Reference: Fan et al., arXiv 2310.12508, soft-thresholding variant.
 
@@ -130,7 +136,16 @@ def salun_soft(
     >>> print(state.params)  # 2 − (p_0 − 0.5)
     1.6192
     """
-    optimizer = soft_threshold(optimizer, threshold)
+    if threshold is not None:
+        optimizer = soft_threshold(optimizer, threshold)
+    elif steps is None:
+        raise InputError(
+            "salun_soft needs steps=..., the length of the run over which its "
+            "threshold falls, or a threshold=... that stays the same"
+        )
+    else:
+        told = {"share": share, "steps": steps, "epoch_steps": epoch_steps}
+        optimizer = falling_threshold(optimizer, **told)
     return random_label(model, optimizer, num_classes=num_classes, **options)
 
 
@@ -236,11 +251,19 @@ class SalunSoft(Relabel):
     Attributes:
       redraw: new labels at every step (SalUn's public code) instead of one a sample.
       any_label: draw over all classes (likewise), the true one included.
-      threshold: soft threshold a step, the same throughout; in the public code the k-th
-        smallest |δ|, k falling over the run, and δ counted from each epoch's start.
+      held: share of the weights that the threshold leaves where they were at the start
+        of the epoch, falling to 0 over the run, as published.
+      threshold: soft threshold a step, the same throughout, on the change from the
+        original, instead.
     """
 
-    threshold: NotNegative = 1e-5
+    held: Fraction = 0.5
+    threshold: NotNegative | None = None
+
+    @staticmethod
+    def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return flat values of a record, whose threshold was fixed in earlier ones."""
+        return dict(values) if "held" in values else {"threshold": 1e-5, **values}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,7 +286,16 @@ def _random_label(lab: Lab, options: Relabel) -> Job:
 
 
 def _salun_soft(lab: Lab, options: SalunSoft) -> Job:
-    optimizer = soft_threshold(lab.optimizer(), options.threshold)
+    optimizer, schedule = lab.optimizer(), lab.schedule("both")
+    if options.threshold is not None:
+        optimizer = soft_threshold(optimizer, options.threshold)
+    else:
+        setting, steps = lab.setting, len(schedule)
+        samples = len(lab.ids("forget")) + len(lab.ids("retain"))
+        size = -(-samples // setting.batch_size) if setting.steps else None
+        told = {"share": options.held, "steps": steps}
+        told["epoch_steps"] = min(size or steps // setting.epochs, steps)
+        optimizer = falling_threshold(optimizer, **told)
     return _relabelled(lab, optimizer, options)
 
 

@@ -7,13 +7,14 @@ Sherman and Morrison add the g_i one by one,
 
 where o_i must be made anew from g_i. The public code keeps one o, started at g_1 and
 updated along itself: o never leaves the line of g_1, so that its result is v minus a
-multiple of ONE sample's gradient. Both are here: form="published" and form="exact".
+multiple of ONE sample's gradient. Both are here: form="published" and form="exact". Its
+n is 1000 whatever is used (1,002 gradients at most): "recursion" has the number used.
 """
 
 import dataclasses
 import functools
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,16 @@ import numpy as np
 import optax
 
 from jax_unlearn import _validate, programs
-from jax_unlearn.cards import Card, Count, Job, Lab, NotNegative, Options, Variables
+from jax_unlearn.cards import (
+    Card,
+    Count,
+    Job,
+    Lab,
+    NotNegative,
+    Options,
+    Positive,
+    Variables,
+)
 from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import counted, mean_gradient
 from jax_unlearn.leaves import divided
@@ -29,29 +39,38 @@ from jax_unlearn.types import Array, Batch, LossFn, ModelState, Params, PyTree
 
 __all__ = ["FORMS", "INFLUENCE", "Influence", "influence", "woodfisher"]
 
-FORMS = ("published", "exact")
+FORMS = ("published", "recursion", "exact")
+BEYOND = 2  # gradients that the public loop uses after its n-th
 _dot = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 def woodfisher(
-    v: Array, gradients: Array, *, damping: float | Array = 1.0, form: str = "published"
+    v: Array,
+    gradients: Array,
+    *,
+    damping: float | Array = 1.0,
+    form: str = "published",
+    samples: int = 1000,
 ) -> Array:
     """Apply to v the inverse of F = λI + (1/n) Σ g_i g_iᵀ, or what is published as it.
 
     form="exact": F⁻¹v = (v − Gᵀ(nλI + GGᵀ)⁻¹Gv)/λ, by Woodbury's identity.
 
-    form="published": k = v/λ, o = g_1/λ, then for i = 2, …, n
+    form="published": k = v/λ, o = g_1/λ, then for i = 2, …, N + 2, or until no more are
+    there,
 
-        k ← k − (k·g_i)/(n + o·g_i)·o,   o ← o − (o·g_i)/(n + o·g_i)·o.
+        k ← k − (k·g_i)/(N + o·g_i)·o,   o ← o − (o·g_i)/(N + o·g_i)·o,
 
-    That is v/λ − c·g_1 for a number c, whatever the other gradients: not F⁻¹v unless
-    all g_i are parallel. Where n + o·g_i = 0 the gradient is skipped.
+    with N = `samples`, 1000 in the public code, however many gradients there are.
+    form="recursion": the same over all n of them, N = n. Both are v/λ − c·g_1 for a
+    number c, whatever the other gradients: not F⁻¹v unless all g_i are parallel. Where
+    N + o·g_i = 0 the gradient is skipped.
 
     The rows of G, `f32[n, P]`, are the gradients g_i; the damping λ > 0 is 1 in the
     public code. The result is `f32[P]` as v; v/λ if n = 0.
 
     Raises:
-      InputError: unknown form, damping not positive.
+      InputError: unknown form, damping not positive, samples below 1.
       ValueError: shapes other than `[P]` and `[n, P]`.
 
     Reference: Singh and Alistarh, arXiv 2004.14340 (WoodFisher); Jia et al., arXiv
@@ -60,11 +79,16 @@ def woodfisher(
     >>> v, gradients = jnp.array([1.0, 1.0]), jnp.array([[1.0, 0.0], [1.0, 0.0]])
     >>> print(woodfisher(v, gradients, form="exact"))  # F = diag(2, 1)
     [0.5 1. ]
-    >>> print(woodfisher(v, gradients))  # 1 - 1/(2 + 1): the first one is left out
+    >>> print(
+    ...     woodfisher(v, gradients, form="recursion")
+    ... )  # 1 - 1/(2 + 1): not the first
     [0.6667 1. ]
+    >>> print(woodfisher(v, gradients, samples=9))  # 1 - 1/(9 + 1)
+    [0.9 1. ]
     """
     _validate.one_of("form", form, FORMS)
     _validate.positive("damping", damping)
+    _validate.at_least("samples", samples, 1)
     if gradients.ndim != 2 or v.shape != gradients.shape[1:]:
         raise ValueError(
             f"v.shape={v.shape} and gradients.shape={gradients.shape} must be [P] and "
@@ -74,9 +98,12 @@ def woodfisher(
     count, damping = gradients.shape[0], jnp.float32(damping)
     if count == 0:
         return v / damping
-    along = _dot(gradients, v)
     if form == "published":
-        first = _published(along, _dot(gradients, gradients[0]), damping)
+        gradients = gradients[: samples + BEYOND]
+    along = _dot(gradients, v)
+    if form != "exact":
+        fixed = samples if form == "published" else count
+        first = _published(along, _dot(gradients, gradients[0]), damping, fixed)
         return v / damping - first * gradients[0]
     gram = _dot(gradients, gradients.T)
     inner = gram + count * damping * jnp.eye(count, dtype=jnp.float32)
@@ -100,9 +127,9 @@ def influence(
 ) -> Params:
     """Take the influence of the forget samples back (IU): θ + α·F⁻¹v.
 
-    v = (1/N)[Σ_f ∇ℓ − (|D_f|/|D_r|) Σ_r ∇ℓ], N = |D_f| + |D_r|, and F⁻¹ as `woodfisher`
+    v = (1/M)[Σ_f ∇ℓ − (|D_f|/|D_r|) Σ_r ∇ℓ], M = |D_f| + |D_r|, and F⁻¹ as `woodfisher`
     has it. The form "published" is what tables of IU report; "exact" solves F·k = v by
-    conjugate gradients. Neither stores gradients of single samples: products with all
+    conjugate gradients. None stores gradients of single samples: products with all
     of them are derivatives of the batch's losses, two passes over the n samples in the
     published form, one an iteration in the exact one.
 
@@ -117,9 +144,10 @@ def influence(
         the published form subtracts a multiple of the very first.
       key: for losses that need one.
       alpha: α, searched per data set (SalUn: 1 to 20).
-      samples: number n of retain samples in F, all if there are fewer.
+      samples: number n of retain samples in F, all if there are fewer; of the form
+        "published" N, which stays the same then, and two samples more are used.
       damping: λ > 0; the public code has 1.
-      form: "published" or "exact".
+      form: "published", "recursion" or "exact".
       iterations: most iterations of the exact form.
       tolerance: of the exact form: stops when ‖v − F·k‖ ≤ tolerance·‖v‖.
 
@@ -162,13 +190,13 @@ def influence(
             gradient(params, model_state, retain, key_retain),
         ),
     )
-    used = _first(retain, samples)
+    used = _first(retain, samples + BEYOND if form == "published" else samples)
     keys = [jax.random.fold_in(key_fisher, number) for number in range(len(used))]
     part, whole = divided(params)
     center = optax.tree.cast(part, jnp.float32)
     along, back = _jacobian(loss_fn, params, model_state)
 
-    if form == "published":
+    if form != "exact":
         first = np.zeros(used[0].labels.shape, np.float32)
         first[int(np.argmax(np.asarray(used[0].mask)))] = 1.0
         direction = back(center, used[0], keys[0], jnp.asarray(first))
@@ -180,7 +208,9 @@ def influence(
             ]
             return np.concatenate(parts)
 
-        c = _published(jnp.asarray(dots(v)), jnp.asarray(dots(direction)), damping)
+        fixed = samples if form == "published" else _count(used)
+        along_both = jnp.asarray(dots(v)), jnp.asarray(dots(direction))
+        c = _published(*along_both, damping, fixed)
         step = optax.tree.add_scale(optax.tree.scale(1 / damping, v), -c, direction)
     else:
         count = _count(used)
@@ -198,10 +228,12 @@ def influence(
 
 
 @jax.jit
-def _published(v_along: Array, first_along: Array, damping: float | Array) -> Array:
+def _published(
+    v_along: Array, first_along: Array, damping: float | Array, count: int
+) -> Array:
     """Return c of k = v/λ − c·g_1 from the products of v and g_1 with all g_i."""
     # o = r·g_1 throughout, so the recursion on vectors is one on c and r
-    count, damping = jnp.float32(v_along.shape[0]), jnp.float32(damping)
+    count, damping = jnp.float32(count), jnp.float32(damping)
 
     def body(carry, dots):
         c, r = carry
@@ -291,14 +323,26 @@ class Influence(Options):
     """Options of influence unlearning.
 
     Attributes:
-      samples: gradients in the inverse Fisher matrix at most.
+      samples: gradients in the inverse Fisher matrix at most; of the form "published"
+        the number it divides by, whatever it uses.
       strength: times its step.
-      form: "published", the recursion of the public code, or "exact".
+      form: "published", the recursion of the public code with its fixed number;
+        "recursion", that of the gradients used; or "exact".
+      damping: of the Fisher matrix; 1 in the public code.
     """
 
     samples: Count = 1000
     strength: NotNegative = 1.0
-    form: Literal["published", "exact"] = "published"
+    form: Literal["published", "recursion", "exact"] = "published"
+    damping: Positive = 1.0
+
+    @staticmethod
+    def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return flat values of a record, whose recursion was of those used before."""
+        form = values.get("form", "published")
+        if "damping" in values or form != "published":
+            return dict(values)
+        return {**values, "form": "recursion"}
 
 
 def _influence(lab: Lab, options: Influence) -> Job:
@@ -313,6 +357,7 @@ def _influence(lab: Lab, options: Influence) -> Job:
             alpha=options.strength,
             samples=options.samples,
             form=options.form,
+            damping=options.damping,
         )
         return moved, model_state
 

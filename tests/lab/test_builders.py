@@ -494,6 +494,28 @@ def test_the_weighting_that_a_method_comes_with():
     assert Unlearning.read(resolved.record()) == resolved
 
 
+def test_salun_soft_falls_as_published_or_stays(worlds):
+    world = worlds("linear")
+    usual = {"learning_rate": 0.05, "epochs": 3}
+    jobs = [world.job("salun_soft", **usual, **o) for o in ({}, {"threshold": 1e-4})]
+    falling, fixed = (
+        job.unlearner.init(world.original.params, world.original.model_state)
+        for job in jobs
+    )
+    held = np.asarray(falling.opt_state.held)
+    size, steps = int(falling.opt_state.epoch_steps), len(jobs[0].schedule)
+    weights = sum(leaf.size for leaf in jax.tree.leaves(world.original.params))
+    assert size * 3 == steps
+    done = np.arange(3) * size + 1
+    assert held.tolist() == [int(0.5 * ((steps - d) / steps * weights)) for d in done]
+    assert not hasattr(fixed.opt_state, "held")
+    assert distance(world.execute(jobs[0]), world.execute(jobs[1])) > 1e-4
+    old = {"method": "salun_soft", "options": {"redraw": False, "any_label": False}}
+    assert Unlearning.read(old).options.threshold == 1e-5
+    told = Unlearning.of(method="salun_soft", held=0.3)
+    assert Unlearning.read(told.record()) == told
+
+
 @pytest.mark.parametrize("method", ["random_label", "salun", "salun_soft"])
 def test_labels_are_drawn_once_or_at_every_step(worlds, method):
     world = worlds("linear")

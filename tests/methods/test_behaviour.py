@@ -200,10 +200,11 @@ def test_salun_moves_the_marked_weights_only(legacy):
     assert legacy or leaked == 0
 
 
-def test_salun_soft_leaves_most_weights_nearly_in_place():
-    alg = ju.methods.salun_soft(
-        MODEL, optax.sgd(0.3), threshold=5e-4, num_classes=CLASSES
-    )
+@pytest.mark.parametrize(
+    "how", [{"threshold": 5e-4}, {"steps": 200, "epoch_steps": 200, "share": 0.3}]
+)
+def test_salun_soft_leaves_most_weights_nearly_in_place(how):
+    alg = ju.methods.salun_soft(MODEL, optax.sgd(0.3), num_classes=CLASSES, **how)
     soft, plain = unlearn(alg, 200), relabelled("separate")
 
     def change(params):

@@ -20,6 +20,7 @@ from oneshot_made import (
 from toys import batch, batchnorm_net
 
 import jax_unlearn as ju
+from jax_unlearn.lab import Unlearning
 from jax_unlearn.oneshot.influence import influence, woodfisher
 
 
@@ -47,9 +48,13 @@ def sherman_morrison(v, gradients, damping):
     return k
 
 
-def public(v, gradients, damping):
-    """Keep one o along itself, started at the first gradient: the public recursion."""
-    count = len(gradients)
+def public(v, gradients, damping, count=None):
+    """Keep one o along itself, started at the first gradient: the public recursion.
+
+    Its loop over an index from 0 ends after that which is the first above the count.
+    """
+    gradients = gradients if count is None else gradients[: count + 2]
+    count = len(gradients) if count is None else count
     k, o = v / damping, gradients[0] / damping
     for g in gradients[1:]:
         below = count + o @ g
@@ -75,7 +80,8 @@ def test_exact_is_the_inverse(count, size, damping):
 @pytest.mark.parametrize("damping", [1.0, 0.5])
 def test_published_is_the_public_recursion_and_not_the_inverse(damping):
     v, gradients = problem(0, 12, 5)
-    got = woodfisher(jnp.float32(v), jnp.float32(gradients), damping=damping)
+    told = {"damping": damping, "form": "recursion"}
+    got = woodfisher(jnp.float32(v), jnp.float32(gradients), **told)
     expected = public(v, gradients, damping)
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
     # it moved v along the first gradient and nowhere else
@@ -87,10 +93,35 @@ def test_published_is_the_public_recursion_and_not_the_inverse(damping):
     assert np.linalg.norm(got - truth) > 0.3 * np.linalg.norm(truth)
 
 
+@pytest.mark.parametrize("there", [300, 1000, 1500])
+def test_published_divides_by_a_thousand_and_stops_two_after_it(there):
+    v, gradients = problem(3, there, 6)
+    got = woodfisher(jnp.float32(v), jnp.float32(gradients))
+    expected = public(v, gradients, 1.0, count=1000)
+    way = np.abs(expected - v).max()
+    assert np.abs(np.float64(got) - expected).max() < 1e-4 * way
+    # by what is there it is another step, and more are not read
+    other = woodfisher(jnp.float32(v), jnp.float32(gradients), form="recursion")
+    assert (np.abs(other - got).max() > 1e-2 * way) == (there != 1000)
+    more = woodfisher(jnp.float32(v), jnp.float32(gradients[:1002]))
+    np.testing.assert_array_equal(got, more)
+
+
+def test_earlier_records_of_the_recursion_say_the_same_today():
+    options = {"samples": 1000, "strength": 10.0}
+    for form, meant in (("published", "recursion"), ("exact", "exact")):
+        record = {"method": "influence", "options": {**options, "form": form}}
+        found = Unlearning.read(record)
+        assert (found.options.form, found.options.strength) == (meant, 10.0)
+        assert Unlearning.read(found.record()) == found
+    today = Unlearning.of(method="influence")
+    assert Unlearning.read(today.record()).options.form == "published"
+
+
 def test_published_misses_one_gradient_where_all_are_parallel():
     v, gradient = problem(1, 1, 4)
     parallel = np.repeat(gradient, 50, axis=0)
-    got = woodfisher(jnp.float32(v), jnp.float32(parallel))
+    got = woodfisher(jnp.float32(v), jnp.float32(parallel), form="recursion")
     # there the recursion is right, but for the first gradient
     fisher = np.eye(4) + gradient.T @ gradient * 49 / 50
     np.testing.assert_allclose(got, np.linalg.solve(fisher, v), rtol=1e-4, atol=1e-6)
@@ -98,7 +129,7 @@ def test_published_misses_one_gradient_where_all_are_parallel():
 
 def test_edges_of_woodfisher():
     v = jnp.array([1.0, 2.0])
-    for form in ("published", "exact"):
+    for form in ("published", "recursion", "exact"):
         none = woodfisher(v, jnp.zeros((0, 2)), damping=2.0, form=form)
         assert none.tolist() == [0.5, 1.0]
         zeros = jax.jit(lambda g, form=form: woodfisher(v, g, form=form))(
@@ -106,7 +137,8 @@ def test_edges_of_woodfisher():
         )
         assert zeros.tolist() == [1.0, 2.0]
     opposite = jnp.array([[2.0, 0.0], [-1.0, 0.0]])  # n + o·g = 2 - 2
-    assert woodfisher(v, opposite).tolist() == [1.0, 2.0]
+    assert woodfisher(v, opposite, form="recursion").tolist() == [1.0, 2.0]
+    assert woodfisher(v, opposite, samples=2).tolist() == [1.0, 2.0]
     with pytest.raises(ju.InputError, match="did you mean 'exact'"):
         woodfisher(v, opposite, form="exakt")
     with pytest.raises(ju.InputError, match="damping=0"):
@@ -136,13 +168,19 @@ def single_gradients():
 
 
 @pytest.mark.parametrize(
-    ("form", "used"), [("published", 7), ("exact", 7), ("exact", 100)]
+    ("form", "used"),
+    [
+        *(("published", 7), ("published", 100)),
+        *(("recursion", 7), ("exact", 7), ("exact", 100)),
+    ],
 )
 def test_influence_takes_the_step_of_the_dense_algebra(form, used):
     lost, kept = single_gradients()
     v = (lost.sum(0) - 5 / 11 * kept.sum(0)) / 16
-    equation = {"published": public, "exact": dense}[form]
-    step = equation(v, kept[:used], 0.5)
+    if form == "published":
+        step = public(v, kept, 0.5, count=used)
+    else:
+        step = {"recursion": public, "exact": dense}[form](v, kept[:used], 0.5)
     got = influence(
         NET_LOSS,
         PARAMS,
@@ -167,14 +205,14 @@ def test_no_influence_no_step_and_low_precision():
     samples = [ju.Batch(jnp.array([2.0], jnp.bfloat16), jnp.zeros(1, jnp.int32))]
     other = [ju.Batch(jnp.array([1.0], jnp.bfloat16), jnp.zeros(1, jnp.int32))]
     w = jnp.bfloat16(1.0)
-    for form in ("published", "exact"):
+    for form in ("published", "recursion", "exact"):
         options = dict(key=KEY, form=form)
         same = influence(loss_fn, w, (), forget=samples, retain=samples, **options)
         assert same == w
         got = influence(loss_fn, w, (), forget=samples, retain=other, **options)
         assert got.dtype == jnp.bfloat16
         # v = (2 - 1)/2; F = 1 + 1; one gradient is none to the public recursion
-        assert got == {"published": 1.5, "exact": 1.25}[form]
+        assert got == {"exact": 1.25}.get(form, 1.5)
 
 
 def test_mistakes():
@@ -195,7 +233,7 @@ def test_mistakes():
         influence(NET_LOSS, PARAMS, STATE, form="exact", iterations=1, **sets)
 
 
-@pytest.mark.parametrize("form", ["published", "exact"])
+@pytest.mark.parametrize("form", ["published", "recursion", "exact"])
 def test_it_forgets_the_class_and_keeps_the_others(form):
     params = original()
     shuffled = rows(retain(), np.random.default_rng(0).permutation(160))
