@@ -34,7 +34,7 @@ class GenerationMetrics(NamedTuple):
 
     Attributes:
       ua: share of the images asked to be of a forgotten class that are not recognised
-        as that class.
+        as that class; NaN where no class is forgotten.
       retained_accuracy: share of those of other classes that are recognised.
       by_class: share recognised as the class asked for, `f64[K]`; NaN where none was.
       confusion: number of images by class asked for (rows) and recognised (columns),
@@ -74,7 +74,7 @@ def generation_metrics(
     found = labels("recognised", recognised, wanted.size)
     gone = np.asarray(forget, np.int64)
     gone = np.isin(wanted, labels("forget", gone, gone.size))
-    if not gone.any() or gone.all():
+    if (len(forget) and not gone.any()) or gone.all():
         which = "a forgotten" if not gone.any() else "another"
         raise InputError(
             f"forget={tuple(forget)}: no image of {which} class was asked for; draw "
@@ -85,7 +85,7 @@ def generation_metrics(
     total = confusion.sum(axis=1)
     share = 100.0 * np.diag(confusion) / np.maximum(total, 1)
     return GenerationMetrics(
-        float(100.0 * np.mean(found[gone] != wanted[gone])),
+        float(100.0 * np.mean(found[gone] != wanted[gone])) if gone.any() else np.nan,
         float(100.0 * np.mean(found[~gone] == wanted[~gone])),
         np.where(total > 0, share, np.nan),
         confusion,

@@ -187,8 +187,15 @@ def print_generation(console: Console, results: dict[str, Any]) -> None:
     _print_blocks(console, generation_table(results))
     standard = results["floor"].get("fid")
     fid = "" if standard is None else f"; FID of as many real images: {standard:.1f}"
+    meaning = "UA: share of the forgotten class's images not recognised as it"
+    if results["runs"][0]["class"] is None:
+        meaning = (
+            "Returned at: distance from forgotten images, noised and denoised, to what "
+            "comes back; nearer: share that comes back nearer than from Retrain; other "
+            "classes: share of drawn images recognised"
+        )
     console.print(
-        f"UA: share of the forgotten class's images not recognised as it, by a "
+        f"{meaning}, by a "
         f"classifier right on {results['judge']['accuracy']:.1f} % of real images; "
         f"Fréchet: distance in its features (as many real images: "
         f"{results['floor']['frechet']:.3f}), not FID{fid}. The target is Retrain's "

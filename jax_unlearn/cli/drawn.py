@@ -18,7 +18,7 @@ from jax_unlearn.lab.modalities.classification.networks import Training
 from jax_unlearn.lab.modalities.diffusion.figures import ImageTable
 from jax_unlearn.lab.modalities.diffusion.networks import sampler_of
 from jax_unlearn.lab.modalities.diffusion.settings import Judging, Sampling
-from jax_unlearn.lab.requests import class_id
+from jax_unlearn.lab.requests import class_id, said_of
 from jax_unlearn.lab.results import LABELS, head, to_json
 
 
@@ -50,7 +50,9 @@ def audit_images(
       judge: how the classifier is trained.
       sampling: how images are drawn, from every model alike.
       original: checkpoint of the original model.
-      forget: class (name or number) that was to be forgotten.
+      forget: class (name or number) that was to be forgotten, or a file that lists
+        single images: those are noised and denoised, and how near they come back stands
+        in the place of UA.
       unlearned: checkpoints after unlearning.
       retrained: of models trained without the class, each from another seed: the first
         is the target, the second the null; of more nothing is drawn.
@@ -83,7 +85,10 @@ def audit_images(
             f"{', '.join(dataset.class_names)}, and no other word; name one of them, "
             "or look at images of `jax-unlearn sample`"
         )
-    forgotten = dataset.class_names[class_id(forget, dataset.class_names)]
+    if models.named.record:  # a list
+        forgotten = f"{len(models.request.forget)} images"
+    else:
+        forgotten = repr(dataset.class_names[class_id(forget, dataset.class_names)])
     for stored in models.rows.values():
         sampler_of(stored.built, sampling)
     console = consoles.open_console()
@@ -96,13 +101,15 @@ def audit_images(
     own = [(key, one.record) for key, one in models.rows.items() if key not in LABELS]
     told = {"sampling": vars(sampling), "judge": vars(judge), "per_class": per_class}
     plan = {
-        "title": f"{dataset.name}: forget {forgotten!r}",
+        "title": f"{dataset.name}: forget {forgotten}",
         **told,
         "inception": inception and {"file": inception.name, "sha256": weights},
         "methods": {k: r["unlearning"] for k, r in own if "unlearning" in r},
     }
     found = table.summary()
     found["advice"] = advice.pictured(found["rows"], forgotten, original, forget)
+    if record := models.named.record:
+        plan |= {"request": record, "note": said_of(record)}
     text = to_json({**head(plan, dataset), **asked_options(), **found})
     write_atomic(out, text, overwrite=overwrite)
     results = json.loads(text)

@@ -216,9 +216,10 @@ def _audited(
         return results
     classes = job.models.subject.dataset.class_names
     try:
-        class_id(job.request, classes)
+        if not job.models.named.record:  # of a list: single images
+            class_id(job.request, classes)
     except InputError:
-        return None  # the audit's classifier knows no other words, and no samples
+        return None  # the audit's classifier knows no other words
     judged = {"judge": Training(), "sampling": Sampling(), "per_class": per_class}
     given = {"original": job.checkpoint, "forget": job.request, "out": out}
     given |= {"unlearned": (job.place / MODEL,), "retrained": tuple(retrained)}

@@ -52,4 +52,5 @@ from jax_unlearn.diffusion.samplers import ddim as ddim
 from jax_unlearn.diffusion.samplers import ddpm as ddpm
 from jax_unlearn.diffusion.samplers import generate as generate
 from jax_unlearn.diffusion.samplers import guided as guided
+from jax_unlearn.diffusion.samplers import returned as returned
 from jax_unlearn.diffusion.samplers import reverse_step as reverse_step

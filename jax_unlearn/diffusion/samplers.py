@@ -13,14 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jax_unlearn import programs
+from jax_unlearn import _validate, programs
 from jax_unlearn._validate import choice, within
-from jax_unlearn.diffusion.conditions import like
-from jax_unlearn.diffusion.process import Process, to_epsilon
+from jax_unlearn.diffusion.conditions import conditioned, like
+from jax_unlearn.diffusion.process import (
+    Process,
+    add_noise,
+    to_epsilon,
+    to_model_range,
+)
 from jax_unlearn.errors import InputError
-from jax_unlearn.types import Array, Model, ModelState, Params
+from jax_unlearn.types import Array, Batch, Model, ModelState, Params
 
-__all__ = ["Sampler", "ddim", "ddpm", "generate", "guided", "reverse_step"]
+__all__ = ["Sampler", "ddim", "ddpm", "generate", "guided", "returned", "reverse_step"]
 
 
 class Sampler(NamedTuple):
@@ -162,6 +167,7 @@ def generate(
     shape: tuple[int, ...],
     guidance_scale: float = 1.0,
     null: ArrayLike | None = None,
+    start: ArrayLike | None = None,
     batch_size: int = 256,
     scan: bool | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -175,7 +181,8 @@ def generate(
     The model, of inputs (x_t, t, condition), usually takes the moving average of its
     parameters. The conditions are class ids `[N]`, tokens `[N, L]`, …, as it reads
     them; `shape` is that of an image, (H, W, C). Any `guidance_scale` (s of `guided`)
-    but 1 costs a second pass a step, and needs the null condition. The last batch is
+    but 1 costs a second pass a step, and needs the null condition. Images begin as
+    noise, or as `start`, `[N, H, W, C]`, at the sampler's first t. The last batch is
     padded. `scan` runs all steps as one `lax.scan`; default on accelerators only,
     because on the CPU a convolution inside a loop is slow. `progress` is told (steps
     done, steps in all).
@@ -215,12 +222,12 @@ def generate(
     setting = (model.apply, sampler.process.prediction_type, sampler.clip)
     scale = jnp.float32(guidance_scale)
     images = []
-    for number, start in enumerate(starts):
-        rows = np.minimum(np.arange(start, start + size), len(asked) - 1)
+    for number, place in enumerate(starts):
+        rows = np.minimum(np.arange(place, place + size), len(asked) - 1)
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
-            key, jnp.arange(start, start + size)
+            key, jnp.arange(place, place + size)
         )
-        x = _first(keys, shape)
+        x = _first(keys, shape) if start is None else jnp.asarray(start)[rows]
         batch = (jnp.asarray(asked[rows]), keys, guide, scale)
         carried, steps = (arrays, params, model_state, batch), jnp.arange(total)
         advance, chunks = (_all_steps, [steps]) if chunked else (_one_step, steps)
@@ -232,6 +239,66 @@ def generate(
                 progress(done, len(starts) * total)
         images.append(np.asarray(x))
     return np.concatenate(images)[: len(asked)]
+
+
+def returned(
+    model: Model,
+    params: Params,
+    model_state: ModelState,
+    samples: Batch,
+    key: Array,
+    *,
+    process: Process,
+    share: float = 0.25,
+    steps: int = 12,
+    draws: int = 4,
+    batch_size: int = 256,
+) -> np.ndarray:
+    """Return how far from themselves noised images come back, `f64[N, J]`.
+
+    An image is noised to t = `share`·(T − 1) and denoised by `steps` steps of DDIM, J =
+    `draws` times; the distance is the root of the mean square over pixels of [−1, 1].
+    One that a model has memorised comes back near itself; how near it would otherwise
+    is what Retrain does of it. Noise depends on key and place alone, so that models
+    compare like with like. The samples are those of `denoising_errors`.
+
+    Raises:
+      InputError: no samples, or a number out of range.
+
+    Source: the injected noise of SISS, arXiv 2503.01034 (t = 250 of 1000), which
+    compares by SSCD, a network's features; the distance of pixels is our choice.
+
+    >>> from jax_unlearn.diffusion.process import cosine
+    >>> def apply(params, state, inputs, *, train, key=None):
+    ...     x, t, _ = inputs  # the best ε̂ where all data are the image 0
+    ...     level = cosine(9).alphas_cumprod[t].reshape(-1, 1, 1, 1)
+    ...     return x / jnp.sqrt(1 - level), ()
+    >>> model = Model(lambda key, inputs: ((), ()), apply)
+    >>> data = Batch(np.zeros((2, 2, 2, 1), np.float32), np.zeros(2, np.int32))
+    >>> found = returned(model, (), (), data, jax.random.key(0), process=cosine(9))
+    >>> found.shape, bool(found.max() < 1e-5)
+    ((2, 4), True)
+    """
+    _validate.within("share", share, "(0, 1]", "try 0.25")
+    for name, value in (("steps", steps), ("draws", draws)):
+        _validate.at_least(name, value, 1)
+    total = process.num_train_timesteps
+    every = ddim(process, min(total, round(steps / share)))
+    first = np.flatnonzero(every.timesteps <= round(share * (total - 1)))[0]
+    sampler = every._replace(
+        **{name: getattr(every, name)[first:] for name in every._fields[1:-1]}
+    )
+    images, conditions = conditioned(samples)
+    clean = to_model_range(jnp.repeat(jnp.asarray(images), draws, axis=0))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(clean)))
+    times = jnp.full(len(clean), sampler.timesteps[0], jnp.int32)
+    start = add_noise(process, clean, _first(keys, clean.shape[1:]), times)
+    told = {"sampler": sampler, "shape": clean.shape[1:], "batch_size": batch_size}
+    asked = np.repeat(np.asarray(conditions), draws, axis=0)
+    at = model, params, model_state
+    back = generate(*at, asked, key, start=start, **told)
+    apart = np.square(np.float64(back) - np.asarray(clean, np.float64))
+    return np.sqrt(apart.mean(axis=tuple(range(1, apart.ndim)))).reshape(-1, draws)
 
 
 def _sampler(process: Process, steps: np.ndarray, variances, clip) -> Sampler:

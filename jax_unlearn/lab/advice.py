@@ -116,11 +116,13 @@ def pictured(
 ) -> list[str]:
     """Return what drawn images say of each model; no verdict, for want of a test."""
     told, known = [], RETRAIN in rows
+    if "ua" not in rows[ORIGINAL]:
+        return [*_single(rows, forgotten), *_pictured_next(known, original, request)]
     share = {key: row["ua"]["mean"] for key, row in rows.items()}
     others = {key: row["retained_accuracy"]["mean"] for key, row in rows.items()}
     for key in [key for key in rows if key not in LABELS]:
         told.append(
-            f"Asked for {forgotten!r}, {share[key]:.0f} % of the images of {key} are "
+            f"Asked for {forgotten}, {share[key]:.0f} % of the images of {key} are "
             f"not recognised as it (before {share[ORIGINAL]:.0f} %"
             + (f"; a Retrain's {share[RETRAIN]:.0f} %" if known else "")
             + f"); of the other classes {others[key]:.0f} % are recognised (before "
@@ -128,10 +130,32 @@ def pictured(
             + (f"; a Retrain's {others[RETRAIN]:.0f} %" if known else "")
             + ")."
         )
+    return told + _pictured_next(known, original, request)
+
+
+def _single(rows: Mapping[str, Any], forgotten: str) -> list[str]:
+    """Return how near forgotten images come back to themselves from each model."""
+    back = {key: row["returned"]["mean"] for key, row in rows.items()}
+    known, told = RETRAIN in rows, []
+    for key in [key for key in rows if key not in LABELS]:
+        nearer = ""
+        if known:
+            share = rows[key]["nearer"]["mean"]
+            nearer = f"; a Retrain's {back[RETRAIN]:.3f}, {share:.0f} % come nearer"
+        told.append(
+            f"Noised and denoised, {forgotten} come back from {key} at a distance of "
+            f"{back[key]:.3f} (before {back[ORIGINAL]:.3f}{nearer})."
+        )
+    return told
+
+
+def _pictured_next(known: bool, original: Path, request: str) -> list[str]:
+    """Return what to do after drawn images were looked at."""
+    told = []
     if not known:
         train = ["jax-unlearn", "train", "--original", str(original), "--retrain"]
         told.append(
-            "What a model draws that never saw the class is not known without "
+            "What a model draws that never saw them is not known without "
             f"--retrained: `{shlex.join([*train, '--forget', request])}`, with --data "
             "and --out, makes one."
         )

@@ -79,10 +79,10 @@ def experiment(
 def phases(plan: Plan) -> int:
     """Return how many phases an experiment reports."""
     made = 1 + plan.null + len(plan.methods)  # Retrain, null, methods
-    if not plan.classes:
+    if plan.judging is None and not plan.classes:
         return len(plan.seeds) * (1 + made)
     # the judge, and for each class every model is made and looked at, the original too
-    return 1 + len(plan.seeds) * len(plan.classes) * 2 * (1 + made)
+    return 1 + len(plan.seeds) * max(len(plan.classes), 1) * 2 * (1 + made)
 
 
 def _one_case(bench: Bench, table: Any, folder: Path, case: Case) -> None:

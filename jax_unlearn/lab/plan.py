@@ -90,7 +90,8 @@ class Plan:
             )
         for name in self.probes:
             one_of("probe", name, kind.probes)
-        if self.judging is not None and not (self.classes and self.seeds):
+        whole = self.kind == "class" and not self.classes
+        if self.judging is not None and (whole or not self.seeds):
             raise InputError(
                 f"classes={self.classes}, seeds={self.seeds}: give 1 or more of each"
             )

@@ -63,6 +63,9 @@ from jax_unlearn.methods.rum import rum as rum
 from jax_unlearn.methods.sfron import SFRON
 from jax_unlearn.methods.sfron import sfron as sfron
 from jax_unlearn.methods.sfron import sfron_strength as sfron_strength
+from jax_unlearn.methods.siss import SISS
+from jax_unlearn.methods.siss import siss as siss
+from jax_unlearn.methods.siss import subtract as subtract
 from jax_unlearn.methods.teachers import BAD_TEACHER, SCRUB
 from jax_unlearn.methods.teachers import bad_teacher as bad_teacher
 from jax_unlearn.methods.teachers import class_matched_error as class_matched_error
@@ -76,4 +79,4 @@ CARDS = (FINETUNE, GRADIENT_ASCENT, RANDOM_LABEL, SALUN, SALUN_SOFT, NEGGRAD_PLU
 CARDS += (L1_SPARSE, ENDPOINT_TRANSPORT, LTU, BOUNDARY_SHRINK, BOUNDARY_EXPAND, SFRON)
 CARDS += (SCRUB, BAD_TEACHER, AMNESIAC_RELABEL, UNSIR, ESD, PARTIAL_RESET)
 CARDS += (SHORT_RETRAIN, RETRAIN, CT, MSG, DELETE, REGUN)
-CARDS += (ORTHOGRAD, REWIND, AMUN, CERTIFIED, LOTUS, RUM)
+CARDS += (ORTHOGRAD, REWIND, AMUN, CERTIFIED, LOTUS, RUM, SISS)

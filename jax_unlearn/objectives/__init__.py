@@ -30,3 +30,6 @@ from jax_unlearn.objectives.reference import class_references as class_reference
 from jax_unlearn.objectives.reference import gumbel as gumbel
 from jax_unlearn.objectives.reference import other_classes as other_classes
 from jax_unlearn.objectives.reference import reference as reference
+from jax_unlearn.objectives.siss import Pairs as Pairs
+from jax_unlearn.objectives.siss import importance_weights as importance_weights
+from jax_unlearn.objectives.siss import pairs as pairs

@@ -22,6 +22,7 @@ RECIPES = (
     *(ltu.LTU_DIGITS, ltu.LTU_CIFAR10),
     *(generation.GENERATION_DIGITS, generation.GENERATION_FASHION),
     *(generation.GENERATION_CIFAR10, generation.GENERATION_CIFAR10_FULL),
+    generation.IMAGES_DIGITS,
     *(tables.FASHION, tables.CIFAR10, tables.CIFAR10_FULL, tables.CIFAR10_VGG),
     *(tables.CIFAR100_FULL, tables.TINY_IMAGENET_FULL),
     *(proxies.PROXIES_FASHION, proxies.PROXIES_CIFAR10, proxies.LIRA_FASHION),

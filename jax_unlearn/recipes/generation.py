@@ -75,29 +75,44 @@ def _run(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
     publish(recipe, asked.screen, folder, {"": results})
 
 
+def images_of(steps: int) -> dict[str, Unlearning]:
+    """Return the methods that forget single images, by label."""
+    common: dict[str, Any] = {"modality": "diffusion", "steps": steps}
+    changes: dict[str, dict[str, Any]] = {
+        "SISS": {"method": "siss", "learning_rate": 3e-4},
+        "SISS, no forget term": {"method": "siss", "learning_rate": 3e-4}
+        | {"strength": 0.0},
+        "NegGrad+": {"method": "neggrad_plus", "learning_rate": 3e-4},
+    }
+    return {label: Unlearning.of(**{**common, **own}) for label, own in changes.items()}
+
+
 def _figures(found: Results) -> Drawings:
     from jax_unlearn import report as reports
 
     return {"figure": reports.generation_figure(found)}
 
 
-def _recipe(name: str, **values: Any) -> Recipe:
-    """Return the recipe whose plan stands in `recipes.toml`, of methods as told."""
+def _plan(name: str, methods: dict[str, Unlearning]) -> Plan:
+    """Return the plan that stands in `recipes.toml`, of whole classes if it has any."""
     told = packaged("recipes.toml")[name]
     own = told["plan"]
-    plan = Plan(
+    request = {"kind": "class", "fraction": 1.0, "unseen": 0.1, "seeds": (0,)}
+    return Plan(
         title=told["title"],
-        kind="class",
-        fraction=1.0,
         gamma=1.0,
-        unseen=0.1,
         training=settings.DiffusionTraining(**own["training"]),
-        methods=methods_of(**values),
-        seeds=(0,),
-        classes=own["classes"],
+        methods=methods,
+        classes=own.get("classes", ()),
         judging=schema.read(settings.Judging, own["judging"], name=name),
+        **{**request, **own.get("request", {})},
     )
-    return declared(name, _run, study=plan, options=("classes",), figures=_figures)
+
+
+def _recipe(name: str, **values: Any) -> Recipe:
+    """Return the recipe of such a plan, of classes that are forgotten in turn."""
+    plan, given = _plan(name, methods_of(**values)), {"options": ("classes",)}
+    return declared(name, _run, study=plan, figures=_figures, **given)
 
 
 GENERATION_DIGITS = _recipe("generation-digits", steps=100, pixels=8 * 8)
@@ -106,4 +121,7 @@ GENERATION_CIFAR10 = _recipe("generation-cifar10", steps=100, pixels=16 * 16 * 3
 RATE = 1e-4  # with the batch, that of published code (SalUn, DDPM)
 GENERATION_CIFAR10_FULL = _recipe(
     "generation-cifar10-full", steps=1000, pixels=32 * 32 * 3, rate=RATE, batch=128
+)
+IMAGES_DIGITS = declared(
+    "images-digits", _run, study=_plan("images-digits", images_of(100))
 )

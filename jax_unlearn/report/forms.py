@@ -260,14 +260,17 @@ class Judge(Struct, frozen=True):
 class GenerationRow(Struct, frozen=True):
     """One diffusion model, in the mean over the runs."""
 
-    ua: Amount
     retained_accuracy: Amount
     frechet: Amount
     forget_error: Amount
     retain_error: Amount
     seconds: Amount
+    ua: Amount | None = None  # of a class
     fid: Amount | None = None
     unseen_error: Amount | None = None
+    returned: Amount | None = None  # of single images
+    unseen_returned: Amount | None = None
+    nearer: Amount | None = None
 
     @property
     def figures(self) -> dict[str, Amount]:
@@ -292,14 +295,17 @@ class RunDetails(Struct, frozen=True):
 class RunRow(Struct, frozen=True):
     """One diffusion model in one run."""
 
-    ua: schema.Percent
     retained_accuracy: schema.Percent
     frechet: NotNegative
     by_class: Gapped
+    ua: schema.Percent | None = None
     fid: NotNegative | None = None
     forget_error: NotNegative | None = None
     unseen_error: NotNegative | None = None
     retain_error: NotNegative | None = None
+    returned: NotNegative | None = None
+    unseen_returned: NotNegative | None = None
+    nearer: schema.Percent | None = None
     seconds: dict[str, NotNegative] | None = None
     details: RunDetails | None = None
 
@@ -313,12 +319,13 @@ class RunRow(Struct, frozen=True):
 
 
 class GenerationRun(Struct, frozen=True):
-    """One forgotten class of one seed."""
+    """One forgotten class of one seed; or images, and no class."""
 
     seed: Finite
-    forgotten: schema.Whole = field(name="class")
+    forgotten: schema.Whole | None = field(name="class")
     rows: dict[str, RunRow]
     grids: dict[str, str] | None = None
+    forget_images: schema.Whole | None = None
 
 
 class GenerationResults(Struct, frozen=True):

@@ -16,10 +16,14 @@ GENERATION = {
     "forget_error": ("error, forget", 4),
     "unseen_error": ("error, unseen", 4),
     "retain_error": ("error, retain", 4),
+    "returned": ("returned at", 3),
+    "unseen_returned": ("unseen at", 3),
+    "nearer": ("nearer %", 1),
     "seconds": ("time s", 1),
 }
 """Figures of diffusion models: the heading, and the digits behind the point."""
-UNTARGETED = ("unseen_error", "seconds")  # told without their distance from Retrain's
+# told without their distance from Retrain's
+UNTARGETED = ("unseen_error", "unseen_returned", "seconds")
 
 
 class Cell(NamedTuple):

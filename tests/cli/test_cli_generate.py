@@ -297,3 +297,44 @@ def test_a_class_is_forgotten_by_the_command_for_the_whole_job(
     assert list(rows) == ["retrain", "null", "original", "unlearned"]
     assert "What to do next" in (tmp_path / "served" / "report.html").read_text()
     assert capsys.readouterr().out.rstrip().endswith(record["conclusion"])
+
+
+def test_single_images_are_forgotten_and_audited(made, tmp_path, capsys):
+    trained = load_model(made / "original").ids
+    ids = tmp_path / "ids.txt"
+    ids.write_text("".join(f"{number}\n" for number in trained[:2]))
+    whom = ["--data", made / "data.npz", "--forget", ids]
+    generate(
+        *("unlearn", "siss", *whom, "--checkpoint", made / "original", "--steps", "2"),
+        *("--batch-size", "8", "--mixture", "0.3", "--out", tmp_path / "siss"),
+    )
+    record = read_record(tmp_path / "siss")
+    assert record["forgotten"] == 2
+    assert record["unlearning"]["options"]["mixture"] == 0.3
+    again = ["--original", made / "original", "--retrain"]
+    generate("train", *whom, *again, "--out", tmp_path / "retrained")
+    capsys.readouterr()
+    generate(
+        *("audit", *whom, "--original", made / "original"),
+        *("--unlearned", tmp_path / "siss", "--retrained", tmp_path / "retrained"),
+        *("--network", "mlp", "--width", "8", "--epochs", "1", "--per-class", "8"),
+        *(*DRAWN, "--out", tmp_path / "found.json"),
+    )
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Noised and denoised, 2 images come back from siss at a distance of" in told
+    assert "Returned at: distance from forgotten images" in told
+    found = json.loads((tmp_path / "found.json").read_text())
+    rows = found["rows"]
+    assert rows["retrain"]["nearer"]["mean"] == 50.0
+    assert rows["siss"]["returned_gap"]["mean"] >= 0
+    assert 0 < rows["original"]["returned"]["mean"] != rows["siss"]["returned"]["mean"]
+    for row in rows.values():
+        assert "ua" not in row
+        assert 0 <= row["nearer"]["mean"] <= 100
+        assert row["unseen_returned"]["mean"] > 0
+    (run,) = found["runs"]
+    assert (run["class"], run["forget_images"]) == (None, 2)
+    assert [sum(row) for row in run["rows"]["siss"]["confusion"]] == [8, 8, 8]
+    page = (tmp_path / "found.html").read_text()
+    assert "Forget 2 images" in page
+    assert "forget single images" in page

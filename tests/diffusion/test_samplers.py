@@ -8,6 +8,7 @@ from gaussian_data import MEAN, STD, affine_ddim, best_epsilon, best_model
 
 from jax_unlearn import diffusion
 from jax_unlearn.errors import InputError
+from jax_unlearn.types import Batch, Model
 
 SHAPE = (1, 1, 1)
 KEY = jax.random.key(0)
@@ -189,3 +190,31 @@ def test_progress_counts_every_step():
 def test_bad_input_is_named(make, message):
     with pytest.raises(InputError, match=message):
         make(diffusion.cosine(20))
+
+
+def test_what_is_memorised_comes_back_and_noise_is_the_same_for_all_models():
+    process = diffusion.cosine(40)
+    rng = np.random.default_rng(0)
+    images = np.float32(rng.uniform(-1, 1, (4, 3, 3, 1)))
+
+    def apply(params, state, inputs, *, train, key=None):
+        x, times, condition = inputs  # the best ε̂ where each condition has one image
+        level = process.alphas_cumprod[times].reshape(-1, 1, 1, 1)
+        return (x - jnp.sqrt(level) * params[condition]) / jnp.sqrt(1 - level), state
+
+    model = Model(lambda key, inputs: ((), ()), apply)
+    data = Batch(images, np.arange(4, dtype=np.int32))
+    told = {"process": process, "draws": 3, "batch_size": 5}
+    key = jax.random.key(0)
+    own = diffusion.returned(model, jnp.asarray(images), (), data, key, **told)
+    assert own.shape == (4, 3)
+    assert own.max() < 1e-4
+    moved = images.copy()
+    moved[0] = 0.5 * (moved[0] + moved[1])
+    other = diffusion.returned(model, jnp.asarray(moved), (), data, key, **told)
+    away = np.sqrt(np.mean(np.square(np.float64(moved[0] - images[0]))))
+    np.testing.assert_allclose(other[0], away, rtol=1e-3)  # what it holds instead
+    np.testing.assert_array_equal(other[1:], own[1:])
+    for wrong in ({"share": 0.0}, {"steps": 0}, {"draws": 0}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            diffusion.returned(model, (), (), data, key, **{**told, **wrong})

@@ -24,7 +24,7 @@ TRAININGS = {
     "mlp": Training(network="mlp", width=6, epochs=20, batch_size=100),
     "linear": Training(network="linear", epochs=30, batch_size=128, momentum=0.0),
 }
-SERVED = tuple(name for name in METHODS if name != "esd")  # esd: of diffusion alone
+SERVED = tuple(n for n in METHODS if n not in ("esd", "siss"))  # of diffusion alone
 # below; ltu in test_prepare.py, the resets in methods/test_reset.py
 # ct asks for convolutions
 OWN = (

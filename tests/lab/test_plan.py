@@ -21,7 +21,11 @@ PLAN = Plan(
     training=Training(network="mlp", width=6, momentum=0.0),
     methods={
         # "retrain" is the name of the reference's folder
-        **{n: Unlearning.of(method=n) for n in METHODS if n not in ("retrain", "esd")},
+        **{
+            n: Unlearning.of(method=n)
+            for n in METHODS
+            if n not in ("retrain", "esd", "siss")
+        },
         "retrained": Unlearning.of(method="retrain"),
         "LTU, two attacks": Unlearning.of(
             method="ltu", attacks=("logistic", "gaussian_ratio"), strategies=("hard",)

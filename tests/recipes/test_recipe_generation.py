@@ -18,6 +18,7 @@ from jax_unlearn.recipes.generation import (
     GENERATION_CIFAR10_FULL,
     GENERATION_DIGITS,
     GENERATION_FASHION,
+    IMAGES_DIGITS,
     RATE,
     methods_of,
     planned,
@@ -112,3 +113,45 @@ def test_published_units_are_ours(recipe):
         strength = setting.modality_options.retain_strength
         assert strength == pytest.approx(3.072 if relabels else 1.0)
         assert setting.modality_options.retain_unit == "mean"
+
+
+def test_single_images_have_a_study_and_a_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "MEASURED", 2)
+    monkeypatch.setattr(figures, "RETURNED", 2)
+    whole = IMAGES_DIGITS.study
+    assert (whole.classes, len(whole.seeds), whole.kind) == ((), 3, "random")
+    assert set(whole.methods) >= {"SISS", "NegGrad+"}
+    training = dataclasses.replace(
+        whole.training, widths=(4,), timesteps=20, steps=2, batch_size=8
+    )
+    judge = Training(network="mlp", width=8, epochs=1)
+    sampling = dataclasses.replace(whole.judging.sampling, sampling_steps=2)
+    told = {"judge": judge, "sampling": sampling, "per_class": 8, "forget_images": 8}
+    plan = dataclasses.replace(
+        whole,
+        training=training,
+        judging=Judging(**told),
+        methods={"SISS": whole.methods["SISS"].but(steps=2, batch_size=4)},
+        seeds=(0,),
+    )
+    seen, counted = [], []
+
+    @contextlib.contextmanager
+    def progress(count):
+        counted.append(count)
+        yield lambda phase, done, total: seen.append(phase) if done == 0 else None
+
+    screen = Screen(progress, lambda line: None, lambda found: None, lambda *_, **__: 0)
+    recipe = dataclasses.replace(IMAGES_DIGITS, study=plan)
+    recipe.run(Asked(screen, out=tmp_path))
+    assert counted == [len(seen)] == [phases(plan)]
+    found = json.loads((tmp_path / "short.json").read_text())
+    assert found["rows"]["retrain"]["nearer"]["mean"] == 50.0
+    assert found["runs"][0]["class"] is None
+    text = pages.page_of(recipe, found).text
+    row = found["rows"]["SISS"]
+    assert f"| SISS | {row['returned']['mean']:.3f}" in text
+    again = dataclasses.replace(plan, seeds=(0, 1))  # goes on from what is kept
+    dataclasses.replace(recipe, study=again).run(Asked(screen, out=tmp_path))
+    found = json.loads((tmp_path / "short.json").read_text())
+    assert found["runs"][0]["rows"]["SISS"]["returned"] == row["returned"]["mean"]

@@ -64,6 +64,9 @@ def _objective(lab: Any, role: str, **options: Any) -> LossFn:
             *pair, replace=replacement(lab), **scaled()
         ),
         "guide": guide,
+        "pairs": lambda: objectives.pairs(
+            *pair, drop=built.network.drop, null=built.null, **options
+        ),
     }
     if role not in made:
         raise InputError(f"role={role!r}: diffusion models have {', '.join(made)}")
@@ -176,7 +179,7 @@ DIFFUSION = Modality(
     optimize=_optimize,
     steps=lambda training, samples: training.steps,
     roles=frozenset(
-        ("remember", "evaluate", "ascend", "relabel", "nonmember", "guide")
+        ("remember", "evaluate", "ascend", "relabel", "nonmember", "guide", "pairs")
     ),
     objective=_objective,
     membership=measured.learn,

@@ -28,6 +28,8 @@ from jax_unlearn.lab.subject import Subject, Trainer, subject_of
 
 TARGETED = ("ua", "retained_accuracy", "frechet", "fid")
 FIGURES = (*TARGETED, "forget_error", "unseen_error", "retain_error")
+FIGURES += ("returned", "unseen_returned", "nearer")
+RETURNED = 64  # images that are noised and denoised, at most
 HELD_OUT = 0.05  # share of the training images that the judge does not see
 MEASURED = 256  # images of a part whose errors are measured, at most
 
@@ -72,10 +74,10 @@ def train_judge(
 
 
 def moments(
-    networks: Mapping[str, Network], images: Examples, forgotten: int
+    networks: Mapping[str, Network], images: Examples, forgotten: int | None
 ) -> dict[str, audit.Moments]:
     """Return the moments of features by network, the forgotten class left out."""
-    others = images.inputs[images.labels != forgotten]
+    others = images.inputs[images.labels != (-1 if forgotten is None else forgotten)]
     _validate.at_least("images of the other classes", len(others), 2)
     made = networks.items()
     return {name: audit.feature_moments(network(others)) for name, network in made}
@@ -108,7 +110,11 @@ class ImageTable:
         train, test = self._subject.dataset.train, self._subject.dataset.test
         counts = np.bincount(train.labels[request.forget])
         self._request, self._seed = request, seed
-        self._forgotten = int(counts.argmax())  # most of the images are of it
+        most = int(counts.argmax())  # most of the images are of it
+        # where images of it stay, single ones are forgotten and no class
+        single = (train.labels[request.retain] == most).any()
+        self._forgotten = None if single else most
+        self._back: list[list[float]] | None = None  # how images return from Retrain
         if "fid" in self._networks:
             self._progress("FID: real images", 0, 1)
         self._moments = moments(self._networks, test, self._forgotten)
@@ -116,6 +122,11 @@ class ImageTable:
         run = {"seed": seed, "class": self._forgotten}
         run |= {"forget_images": len(request.forget), "rows": {}, "grids": {}}
         self._runs.append(run)
+
+    @property
+    def _gone(self) -> tuple[int, ...]:
+        """The forgotten class, if any is."""
+        return () if self._forgotten is None else (self._forgotten,)
 
     def _distances(self, images: Examples) -> dict[str, float]:
         """Return the Fréchet distances of images to real test images, by name."""
@@ -126,7 +137,7 @@ class ImageTable:
     def _real(self, train: Examples) -> Examples:
         """Return as many real images as are drawn of the other classes."""
         rng = np.random.default_rng(0)
-        others = [c for c in np.unique(train.labels) if c != self._forgotten]
+        others = np.setdiff1d(np.unique(train.labels), self._gone)
         drawn = [rng.permutation(np.flatnonzero(train.labels == c)) for c in others]
         ids = np.concatenate([some[: self._judging.per_class] for some in drawn])
         return Examples(train.inputs[ids], train.labels[ids])
@@ -156,6 +167,11 @@ class ImageTable:
                 write_atomic(keep, text + "\n", overwrite=True)
         run, row = self._runs[-1], dict(record["figures"])
         run["rows"][key], run["grids"][key] = row, record["grid"]
+        if (back := record.get("returned")) is not None:
+            if key == RETRAIN:
+                self._back = back
+            if self._back is not None:
+                row["nearer"] = _nearer(back, self._back)
         noted = {n: v for n, v in (notes or {}).items() if n in ("attacks", "stopped")}
         if noted:
             row["details"] = noted
@@ -165,7 +181,7 @@ class ImageTable:
         built, judging = self._subject.built, self._judging
         classes = np.arange(self._subject.dataset.num_classes)
         counts = judging.forget_images, judging.per_class
-        asked = np.repeat(classes, np.where(classes == self._forgotten, *counts))
+        asked = np.repeat(classes, np.where(np.isin(classes, self._gone), *counts))
         images = draw(
             built,
             trained,
@@ -178,11 +194,11 @@ class ImageTable:
         judged = audit.generation_metrics(
             np.argmax(self._judge.logits(images), axis=1).astype(np.int32),
             asked,
-            forget=(self._forgotten,),
+            forget=self._gone,
             num_classes=len(classes),
         )
         figures = {
-            "ua": judged.ua,
+            **({"ua": judged.ua} if self._gone else {}),
             "retained_accuracy": judged.retained_accuracy,
             **self._distances(Examples(images, asked.astype(np.int32))),
             "by_class": [None if np.isnan(v) else float(v) for v in judged.by_class],
@@ -191,18 +207,38 @@ class ImageTable:
             "seconds": trained.seconds,
         }
         shown = np.stack([images[asked == c][:COLUMNS] for c in classes])
-        return {"figures": figures, "grid": to_png(shown)}
+        record = {"figures": figures, "grid": to_png(shown)}
+        if self._gone:
+            return record
+        back = {name: self._returned(trained, name) for name in ("forget", "unseen")}
+        figures["returned"] = float(np.mean(back["forget"]))
+        if len(back["unseen"]):
+            figures["unseen_returned"] = float(np.mean(back["unseen"]))
+        return {**record, "returned": back["forget"].tolist()}
+
+    def _chosen(self, part: str, most: int) -> np.ndarray:
+        """Return some images of a part, the unseen ones of the forgotten classes."""
+        request, labels = self._request, self._subject.dataset.train.labels
+        ids = getattr(request, part)
+        if part == "unseen":
+            ids = ids[np.isin(labels[ids], np.unique(labels[request.forget]))]
+        return np.sort(np.random.default_rng(self._seed).permutation(ids)[:most])
+
+    def _returned(self, trained: Trained, part: str) -> np.ndarray:
+        """Return how far from themselves noised images of a part come back."""
+        ids = self._chosen(part, RETURNED)
+        if not len(ids):
+            return np.zeros((0, 1))
+        at, key = (trained.params, trained.model_state), jax.random.key(self._seed)
+        return self._subject.built.returned(at, self._subject.examples, ids, key)
 
     def _errors(self, trained: Trained) -> dict[str, float]:
         """Return the mean denoising error of some images of each part."""
-        request, labels = self._request, self._subject.dataset.train.labels
-        unseen = request.unseen[labels[request.unseen] == self._forgotten]
-        parts = {"forget": request.forget, "retain": request.retain, "unseen": unseen}
         means, at = {}, (trained.params, trained.model_state)
-        for name, ids in parts.items():
-            chosen = np.random.default_rng(self._seed).permutation(ids)[:MEASURED]
+        for name in ("forget", "retain", "unseen"):
+            chosen = self._chosen(name, MEASURED)
             if len(chosen):
-                given = at, self._subject.examples, np.sort(chosen)
+                given = at, self._subject.examples, chosen
                 key = jax.random.key(self._seed)
                 table = self._subject.built.errors(*given, key=key, draws=4)
                 means[f"{name}_error"] = float(table.errors.mean())
@@ -228,7 +264,7 @@ class ImageTable:
             if all(name in figures for figures in shown)
         }
         if all(RETRAIN in run["rows"] for run in self._runs):
-            for name in (n for n in TARGETED if n in row):
+            for name in (n for n in (*TARGETED, "returned") if n in row):
                 targets = [run["rows"][RETRAIN][name] for run in self._runs]
                 pairs = zip(shown, targets, strict=True)
                 gaps = [abs(figures[name] - target) for figures, target in pairs]
@@ -236,6 +272,16 @@ class ImageTable:
         times = [figures["seconds"] for figures in shown]
         row["seconds"] = _spread([t.get("prepare", 0) + t.get("run", 0) for t in times])
         return row
+
+
+def _nearer(own: Any, others: Any) -> float:
+    """Return the percentage of images that come nearer than of another, ties half.
+
+    >>> _nearer([[1.0, 3.0]], [[2.0, 3.0]])
+    75.0
+    """
+    first, second = np.asarray(own), np.asarray(others)
+    return float(100 * np.mean((first < second) + 0.5 * (first == second)))
 
 
 def png_bytes(images: np.ndarray, *, enlarge: int = 1) -> bytes:

@@ -19,7 +19,7 @@ from jax_unlearn.lab.job import Progress, Trained, silent
 from jax_unlearn.lab.modalities.diffusion import settings
 from jax_unlearn.lab.modalities.diffusion.settings import DiffusionTraining, Sampling
 from jax_unlearn.lab.modality import MAX_WIDTH, Dimension, Dtype
-from jax_unlearn.types import Batch, Model
+from jax_unlearn.types import Array, Batch, Model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +91,14 @@ class Generator(NamedTuple):
         return diffusion.denoising_errors(
             params=at[0], model_state=at[1], samples=Batch(inputs, labels), **options
         )
+
+    def returned(
+        self, at: Variables, examples: Examples, ids: np.ndarray, key: Array
+    ) -> np.ndarray:
+        """Return `diffusion.returned` of some images."""
+        samples = Batch(*jax.tree.map(lambda leaf: leaf[ids], tuple(examples)))
+        told = {"process": self.process}
+        return diffusion.returned(self.model, *at, samples, key, **told)
 
     def prompts(self, classes: np.ndarray) -> np.ndarray:
         """Return a condition for each class id: the id, or the plain caption."""
