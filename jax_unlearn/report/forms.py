@@ -352,7 +352,7 @@ class GenerationResults(Struct, frozen=True):
             require(told, f"rows.{key}.fid is missing")
         for n, run in enumerate(self.runs):
             outside = f"class={run.forgotten} lies outside [0, {classes - 1}]"
-            require(run.forgotten < classes, f"runs[{n}].{outside}")
+            require((run.forgotten or 0) < classes, f"runs[{n}].{outside}")
             same = set(run.rows) == set(self.rows)
             require(same, f"runs[{n}].rows has other rows than rows")
             for key, row in run.rows.items():

@@ -51,11 +51,12 @@ def drawn(key, size, drop):
 def published(params, forget, retain, draws, *, process, mixture):
     """SISS in float64, from its description: both losses and their gradients."""
     times, noise, mixed, dropped = draws
-    alpha = np.float64(process.alphas_cumprod)[times]
+    alpha = np.asarray(process.alphas_cumprod, np.float64)[times]
     gamma, sigma = (np.sqrt(v).reshape(-1, 1, 1, 1) for v in (alpha, 1 - alpha))
-    x, own = np.float64(retain.inputs), np.asarray(retain.labels)
+    x, own = np.asarray(retain.inputs, np.float64), np.asarray(retain.labels)
     row = np.arange(len(x)) % len(forget.labels)
-    a, others = np.float64(forget.inputs)[row], np.asarray(forget.labels)[row]
+    a = np.asarray(forget.inputs, np.float64)[row]
+    others = np.asarray(forget.labels)[row]
     own, others = np.where(dropped, NULL, own), np.where(dropped, NULL, others)
     taken = mixed < mixture
     x_t = np.where(taken.reshape(-1, 1, 1, 1), gamma * a, gamma * x) + sigma * noise

@@ -97,8 +97,8 @@ class Generator(NamedTuple):
     ) -> np.ndarray:
         """Return `diffusion.returned` of some images."""
         samples = Batch(*jax.tree.map(lambda leaf: leaf[ids], tuple(examples)))
-        told = {"process": self.process}
-        return diffusion.returned(self.model, *at, samples, key, **told)
+        given = (self.model, *at, samples, key)
+        return diffusion.returned(*given, process=self.process)
 
     def prompts(self, classes: np.ndarray) -> np.ndarray:
         """Return a condition for each class id: the id, or the plain caption."""
