@@ -423,7 +423,8 @@ def test_sfron_climbs_on_denoising_errors():
     assert measured(state.params) > measured(PARAMS)
 
 
-def test_ltu_meets_attacks_on_denoising_errors():
+def ltu(**options):
+    """LTU by two attacks on denoising errors, and how good the first of them is."""
     attacks = [
         a._replace(features=objectives.denoising_features)
         for a in (ju.membership.logistic(), ju.membership.gaussian_ratio())
@@ -433,7 +434,6 @@ def test_ltu_meets_attacks_on_denoising_errors():
     errors = [jnp.asarray(rng.gamma(k, 0.1, (64, 2)), jnp.float32) for k in (4.0, 8.0)]
     inside, outside = (ju.membership.Observed(e, labels) for e in errors)
     learned, infos = ju.membership.train_attacks(attacks, inside, outside, KEY)
-    assert float(infos["logistic"].auc) > 0.8
     alg = ju.methods.meta_unlearn(
         MODEL,
         optax.sgd(0.01),
@@ -444,7 +444,39 @@ def test_ltu_meets_attacks_on_denoising_errors():
             for a in attacks
         ],
         queries=2,
+        **options,
     )
+    return alg, float(infos["logistic"].auc)
+
+
+@pytest.mark.parametrize(("seed", "conflicts"), [(0, False), (1, True), (4, True)])
+def test_ltu_gives_up_what_conflicts_with_remembering(seed, conflicts):
+    data, key = UnlearnBatch(batch(6, seed), batch(8, seed + 5)), KEY
+
+    def moved(**options):
+        alg, _ = ltu(**options)
+        return jax.jit(alg.step)(alg.init(PARAMS, ()), data, key)
+
+    usual, info = moved()
+    one_way, _ = moved(harmonizer=ju.harmonize.one_way())
+    summed, _ = moved(harmonizer=ju.harmonize.add())
+    alone, _ = moved(harmonizer=lambda g_forget, g_retain: g_retain)
+    trees_close(usual.params, one_way.params)
+    changes = [
+        np.concatenate([np.ravel(s.params[n] - PARAMS[n]) for n in PARAMS])
+        for s in (usual, summed, alone)
+    ]
+    harmonized, plain, retain = (np.asarray(c, np.float64) for c in changes)
+    # never less far along the retain gradient than by that alone
+    assert harmonized @ retain >= (1 - 1e-5) * (retain @ retain)
+    assert conflicts == (float(info.conflict) < 0)
+    assert conflicts == (plain @ retain < retain @ retain)
+    assert conflicts == (np.abs(harmonized - plain).max() > 1e-7)
+
+
+def test_ltu_meets_attacks_on_denoising_errors():
+    alg, auc = ltu()
+    assert auc > 0.8
     chex.clear_trace_counter()
     step = jax.jit(chex.assert_max_traces(alg.step, 1))
     state = alg.init(PARAMS, ())

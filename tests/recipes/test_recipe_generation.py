@@ -113,6 +113,8 @@ def test_published_units_are_ours(recipe):
         strength = setting.modality_options.retain_strength
         assert strength == pytest.approx(3.072 if relabels else 1.0)
         assert setting.modality_options.retain_unit == "mean"
+    assert plan.methods["LTU"].joining == "one_way"
+    assert plan.methods["SalUn"].joining == "none"
 
 
 def test_single_images_have_a_study_and_a_page(tmp_path, monkeypatch):
