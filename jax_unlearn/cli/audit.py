@@ -143,7 +143,8 @@ def audit(
       probes: of each checkpoint, Retrains too: "recover" (forget samples right after
         relearning a fifth of them, of the others), "recover-retain" (after tuning on
         retain samples), "int8", "int4" (right with rounded weights), "relearn" (steps
-        until the forget set is learned again), "robustness" (test accuracy under PGD).
+        until the forget set is learned again), "robustness" (test accuracy under PGD),
+        "alignment" (forget told from unseen samples by weights before and after).
         Two Retrains make target and null, three an interval.
       arrays: .npz file with `labels/PART [n]`, `retrained/PART [N, n, K]` and, of one
         method or more, `NAME/PART [N, n, K]`; PART is forget, retain, test or unseen.
@@ -238,8 +239,9 @@ def audited(
     with consoles.status(console, "running the models over the data"):
         models.measure(table, seed)
         beside, groups = models.beside(table, seed, by)
+        given = {"original": models.base.trained, "seed": seed}
         probed, more = (
-            [probe(subject, one.trained, request, probes, seed=seed) for one in these]
+            [probe(subject, one.trained, request, probes, **given) for one in these]
             for these in (models.rows.values(), models.more)
         )
         probed = dict(zip(models.rows, probed, strict=True))

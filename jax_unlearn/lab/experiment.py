@@ -105,6 +105,8 @@ def references(bench: Bench, table: Any, case: Case) -> Models:
     """Begin a request's rows with Retrain, the null and the original; return them."""
     models = bench.references(case)
     table.start(case.request, models.retrained, case.seed)
+    if bench.plan.probes:
+        table.original = models.original
     trained = models.retrained, models.null, models.original
     for (key, label), model in zip(LABELS.items(), trained, strict=True):
         if model is not None:

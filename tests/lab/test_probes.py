@@ -4,6 +4,7 @@ import json
 
 import jax
 import numpy as np
+import optax
 import pytest
 from toys import three_digits
 
@@ -75,6 +76,32 @@ def test_rounded_weights_are_looked_at_and_the_model_is_left_alone(dataset):
     jax.tree.map(np.testing.assert_array_equal, params, before)
     again = probe(subject, Trained(params, state, {}), request, ALL)
     assert again == found
+
+
+def test_gradients_along_the_step_from_the_original(dataset, tmp_path):
+    made = experiment(
+        plan(probes=("alignment",), seeds=(0,)), dataset, tmp_path / "run"
+    )
+    assert made["probes"]["original"]["alignment"] == 50.0  # no step, no trace
+    assert all(0 <= own["alignment"] <= 100 for own in made["probes"].values())
+    assert made["probes"]["retrain"]["alignment"] != 50.0
+    subject = subject_of(TRAINING, dataset)
+    params, state = subject.model.init(jax.random.key(0), dataset.train.inputs[:2])
+    start = Trained(params, state, {})
+    request = Request(np.arange(10), np.arange(10, 90), np.arange(90, 100))
+    forget = dataset.train.inputs[:10], dataset.train.labels[:10]
+
+    def loss(params):
+        logits, _ = subject.model.apply(params, state, forget[0], train=False)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, forget[1])
+        return losses.mean()
+
+    ascent = jax.tree.map(lambda p, g: p + 0.1 * g, params, jax.grad(loss)(params))
+    gone = start._replace(params=ascent)
+    found = probe(subject, gone, request, ["alignment"], original=start)
+    assert found["alignment"] > 60
+    with pytest.raises(InputError, match="probe='alignment' looks at what changed"):
+        probe(subject, gone, request, ["alignment"])
 
 
 def test_single_models_stand_beside_all_retrains():

@@ -78,7 +78,10 @@ CLASSIFICATION = Modality(
         subject.model, at[0], at[1], examples.inputs
     ).astype(np.float32),
     targets=lambda examples: examples.labels,
-    probes=("relearn", "recover", "recover-retain", "int8", "int4", "robustness"),
+    probes=(
+        *("relearn", "recover", "recover-retain", "int8", "int4", "robustness"),
+        "alignment",
+    ),
     difficulty=lambda lab, ranking: RANKINGS[ranking](lab),
     example=lambda network: jax.ShapeDtypeStruct((2, *network.input_shape), np.uint8),
 )

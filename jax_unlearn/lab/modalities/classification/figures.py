@@ -77,6 +77,7 @@ class Table:
         self._subject, self._dataset, self._keep = subject, subject.dataset, keep
         self.outputs: dict[str, Outputs] = {}
         self.probes: Sequence[str] = ()  # that every model is put to
+        self.original: Trained | None = None  # of the seed, which some probes read
         self._rows: dict[str, _Row] = {}
 
     def start(self, request: Request, target: Trained | None, seed: int) -> None:
@@ -118,7 +119,8 @@ class Table:
         }
         if self.probes:
             given = self._subject, trained, request, self.probes
-            found["probes"] = probes.probe(*given, seed=self._seed)
+            told = {"original": self.original, "seed": self._seed}
+            found["probes"] = probes.probe(*given, **told)
         if self._target is not None:
             found |= self._deviation(outputs, self._target)
         self._rows.setdefault(key, _Row(label, setting, [])).seeds.append(found)

@@ -37,17 +37,20 @@ class Probe(NamedTuple):
       label: with the unit.
       meaning: what is done to every model alike, in a line.
       cost: of one model, in gradients of single samples; F forget, S test samples.
-      measure: `(subject, trained, request, seed) -> float`.
+      measure: `(subject, trained, request, seed) -> float`; of a pair, with the
+        original that the model came of as a fifth.
       bounds: what its values cannot leave.
       share: of the forget samples, which it counts in percent; 0: it counts others.
+      pair: whether it looks at what changed from the original.
     """
 
     label: str
     meaning: str
     cost: str
-    measure: Callable[[Subject, Trained, Request, int], float]
+    measure: Callable[..., float]
     bounds: tuple[float, float] = PERCENT
     share: float = 0.0
+    pair: bool = False
 
 
 def _relearn(subject: Subject, trained: Trained, request: Request, seed: int) -> float:
@@ -116,6 +119,21 @@ def _rounded(bits: int) -> Callable[[Subject, Trained, Request, int], float]:
     return measure
 
 
+def _aligned(
+    subject: Subject, trained: Trained, request: Request, seed: int, original: Trained
+) -> float:
+    """Return the AUC of forget against unseen samples, in percent."""
+    del seed
+    train, test = subject.dataset.train, subject.dataset.test
+    never = take(train, request.unseen) if len(request.unseen) else test
+    models = subject.model, original[:2], trained[:2]
+    sides = (
+        audit.gradient_alignment(*models, part.inputs, part.labels)
+        for part in (take(train, request.forget), never)
+    )
+    return 100 * audit.roc_auc(*sides)
+
+
 PROBES: dict[str, Probe] = {
     "relearn": Probe(
         "relearn steps",
@@ -159,6 +177,14 @@ PROBES: dict[str, Probe] = {
         "10 · S",
         _robust,
     ),
+    "alignment": Probe(
+        "gradient alignment AUC %",
+        "forget samples told from unseen ones by how their gradients at the original "
+        "point along the step to the model's weights; 50 is guessing",
+        "F + S",
+        _aligned,
+        pair=True,
+    ),
 }
 """By name; the target of each is Retrain's value, treated alike."""
 
@@ -169,13 +195,22 @@ def probe(
     request: Request,
     names: Sequence[str],
     *,
+    original: Trained | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Return what the probes find of a model."""
+    """Return what the probes find of a model, which came of an original."""
     for name in names:
         _validate.one_of("probe", name, PROBES)
+        if PROBES[name].pair and original is None:
+            raise InputError(
+                f"probe={name!r} looks at what changed from the original; give "
+                "original=, a trained model"
+            )
     given = subject, trained, request, seed
-    return {name: PROBES[name].measure(*given) for name in names}
+    return {
+        name: PROBES[name].measure(*given, *((original,) if PROBES[name].pair else ()))
+        for name in names
+    }
 
 
 def over_seeds(rows: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Any]:
