@@ -80,7 +80,7 @@ def test_rounded_weights_are_looked_at_and_the_model_is_left_alone(dataset):
 
 def test_gradients_along_the_step_from_the_original(dataset, tmp_path):
     made = experiment(
-        plan(probes=("alignment",), seeds=(0,)), dataset, tmp_path / "run"
+        plan(probes=("alignment",), seeds=(0, 1)), dataset, tmp_path / "run"
     )
     assert made["probes"]["original"]["alignment"] == 50.0  # no step, no trace
     assert all(0 <= own["alignment"] <= 100 for own in made["probes"].values())
