@@ -15,6 +15,7 @@ from toys import batch, relaxed
 import jax_unlearn as ju
 from jax_unlearn import membership, methods, objectives, oneshot
 from jax_unlearn.errors import InputError
+from jax_unlearn.methods.certified import NoisySteps
 
 CLASSES, KEY = 3, jax.random.key(0)
 FORGET, RETAIN, UNSEEN = (batch(n, 8, first_index=8 * n) for n in range(3))
@@ -117,6 +118,14 @@ METHODS = {
         MODEL, optax.chain(momentum(), ju.diffusion.ema_params(0.9))
     ),
     "gradient_ascent": lambda: methods.gradient_ascent(MODEL, momentum()),
+    "orthograd": lambda: methods.orthograd(MODEL, momentum()),
+    "certified": lambda: methods.certified(
+        MODEL,
+        momentum(),
+        sigma=0.1,
+        phase=NoisySteps(2, model_clip=50.0, gradient_clip=0.3, rate=0.2, decay=0.5),
+        fresh_state=original()[1][1],
+    ),
     "neggrad_plus": lambda: methods.neggrad_plus(MODEL, momentum()),
     "l1_sparse": lambda: methods.l1_sparse(MODEL, momentum(), penalty=0.1, steps=4),
     "random_label": lambda: methods.random_label(MODEL, momentum(), **TOLD),
@@ -188,7 +197,9 @@ def test_every_method_is_tried():
         if callable(value) and name in methods.__dict__ and name.islower()
     }
     functions = {"assemble", "l1_penalty", "partial_reset", "unsir_noise", "rewind"}
-    functions |= {"lotus_temperature"}
+    functions |= {"lotus_temperature", "off_span", "memorised_parts", "rum"}
+    functions |= {"guarantee_of", "noise_scale", "noisy_steps", "renyi_of"}
+    functions |= {"renyi_rate"}
     functions |= {"class_matched_error", "meta_unlearn", "sfron_strength"}
     functions |= {"insensitive", "reinitialised", "slowed", "transposed_kernels"}
     assert factories - functions <= tried, factories - functions - tried
