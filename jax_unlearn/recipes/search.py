@@ -201,7 +201,9 @@ def _searched(
     best = Unlearning.of(**before["settings"][label])
     fixed = asked[0].but(**{name: best.flat()[name] for name in varied})
     same = rows[: len(first)] == first and len(rows) == len(first) + closer
-    return fixed == best and same
+    # else what a value means has changed since
+    own = tuple(best.flat()[k] for k in varied) in rows
+    return fixed == best and same and own
 
 
 def trials(grid: Mapping[str, Any]) -> Iterator[Unlearning]:

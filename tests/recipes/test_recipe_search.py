@@ -136,6 +136,16 @@ def test_what_was_searched_by_the_same_grid_is_not_searched_again():
     search(other, data, {"RL": grids["RL"]}, told.append, before=first)
     assert len(told) == 2
     told.clear()
+    renamed = {"RL": {**first["settings"]["RL"], "learning_rate": 0.5}}  # not tried
+    search(
+        plan,
+        data,
+        {"RL": grids["RL"]},
+        told.append,
+        before=first | {"settings": renamed},
+    )
+    assert len(told) == 2
+    told.clear()
     earlier = {k: v for k, v in first.items() if k != "plan"}
     search(plan, data, {"RL": grids["RL"]}, told.append, before=earlier)
     assert len(told) == 2  # it does not say what it was of
