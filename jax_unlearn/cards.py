@@ -200,8 +200,13 @@ class Lab(Protocol):
         """Return what every schedule of `jax_unlearn.data` is told, with changes."""
         ...
 
-    def optimizer(self, *, plain: bool = False) -> optax.GradientTransformation:
-        """Return the optimizer; over the salient weights if asked, and not `plain`."""
+    def optimizer(
+        self, *, plain: bool = False, **changes: Any
+    ) -> optax.GradientTransformation:
+        """Return the optimizer; over the salient weights if asked, and not `plain`.
+
+        `changes` are other values of the setting's fields.
+        """
         ...
 
     def weighting(self) -> Weighting:

@@ -310,6 +310,17 @@ PAIRS = {
         ),
         dict(weighting=weights.loreun_static(TABLE, temperature=1.0)),
     ),
+    "plain, FCS, margin": Pair(
+        "plain",
+        lambda model, params, state, **options: methods.fcs(
+            model,
+            momentum(),
+            flatten_optimizer=momentum(),
+            contrast_optimizer=momentum(),
+            **options,
+        ),
+        dict(weighting=weights.margin(temperature=1.0)),
+    ),
     "plain, LoTUS, el2n": Pair(
         "plain",
         lambda model, params, state, **options: methods.lotus(

@@ -173,6 +173,12 @@ METHODS = {
         MODEL, momentum(), references=jnp.full((CLASSES, CLASSES), 1 / 3)
     ),
     "amun": lambda: methods.amun(MODEL, momentum(), labels=TABLE),
+    "fcs": lambda: methods.fcs(
+        MODEL,
+        momentum(),
+        flatten_optimizer=momentum(),
+        contrast_optimizer=momentum(),
+    ),
     "lotus": lambda: methods.lotus(
         MODEL,
         momentum(),

@@ -43,6 +43,7 @@ from jax_unlearn.data.ranges import PixelRange as PixelRange
 from jax_unlearn.data.ranges import pixel_range as pixel_range
 from jax_unlearn.data.schedules import Phased as Phased
 from jax_unlearn.data.schedules import every_k as every_k
+from jax_unlearn.data.schedules import fcs_schedule as fcs_schedule
 from jax_unlearn.data.schedules import forget_only as forget_only
 from jax_unlearn.data.schedules import merged as merged
 from jax_unlearn.data.schedules import phases as phases

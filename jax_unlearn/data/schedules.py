@@ -27,7 +27,14 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.types import UnlearnBatch
 
 __all__ = ["Options", "Pattern", "Phased", "Plan", "Shared", "combined", "every_k"]
-__all__ += ["forget_only", "merged", "phases", "retain_only", "scrub_schedule"]
+__all__ += [
+    "fcs_schedule",
+    "forget_only",
+    "merged",
+    "phases",
+    "retain_only",
+    "scrub_schedule",
+]
 __all__ += ["sequential", "shares", "together", "zipped"]
 
 Pattern = Callable[[int], tuple[int | None, int | None]]
@@ -212,6 +219,43 @@ def scrub_schedule(
     return combined(
         examples, forget_ids, retain_ids, _in_turn(forget_epochs), **options
     )
+
+
+def fcs_schedule(
+    examples: Examples,
+    forget_ids: ArrayLike,
+    retain_ids: ArrayLike,
+    **options: Unpack[Options],
+) -> Phased:
+    """Return FCS's rounds: a forget pass, then epochs of contrast and of retaining.
+
+    An epoch pairs forget with retain batches until either set is through, and then
+    passes over the retain set; the pairs take retain batches from a pass of their own.
+
+    Source: first place of the NeurIPS 2023 unlearning challenge.
+
+    >>> examples = Examples(np.zeros((9, 1), np.float32), np.zeros(9, np.int32))
+    >>> schedule, ends = fcs_schedule(
+    ...     examples, [0], range(1, 9), batch_size=4, epochs=2
+    ... )
+    >>> ["".join("fr"[i] for i in (0, 1) if step[i]) for step in schedule], ends
+    (['f', 'fr', 'r', 'r', 'fr', 'r', 'r'], (4, 7))
+    """
+
+    def plan(first: int, second: int):
+        pairs = min(first, second)
+
+        def pattern(step: int) -> tuple[int | None, int | None]:
+            if step < first:
+                return step, None
+            epoch, place = divmod(step - first, pairs + second)
+            if place < pairs:
+                return (epoch + 1) * first + place, 2 * epoch * second + place
+            return None, (2 * epoch + 1) * second + place - pairs
+
+        return lambda n: first + n * (pairs + second), pattern
+
+    return combined(examples, forget_ids, retain_ids, plan, **options)
 
 
 def every_k(

@@ -206,13 +206,16 @@ class Context:
         steps = make(self.examples, ids, batch_size=size, epochs=1, seed=seed)
         return [batch for step in steps if (batch := step.forget or step.retain)]
 
-    def optimizer(self, *, plain: bool = False) -> optax.GradientTransformation:
+    def optimizer(
+        self, *, plain: bool = False, **changes: Any
+    ) -> optax.GradientTransformation:
         """Return the optimizer; over the salient weights if asked, and not `plain`."""
+        setting = self.setting.but(**changes) if changes else self.setting
         mask = None
         if not plain and self.setting.masks:
             keep = self.setting.keep
             mask = masks.gradient_saliency(self.gradient("forget"), keep=keep)
-        return optimizer_of(self.setting, jax.block_until_ready(mask))
+        return optimizer_of(setting, jax.block_until_ready(mask))
 
     def weighting(self) -> types.Weighting:
         """Return the weighting of the forget samples."""

@@ -21,6 +21,8 @@ from jax_unlearn.methods.certified import noise_scale as noise_scale
 from jax_unlearn.methods.certified import noisy_steps as noisy_steps
 from jax_unlearn.methods.certified import renyi_of as renyi_of
 from jax_unlearn.methods.certified import renyi_rate as renyi_rate
+from jax_unlearn.methods.contrastive import FCS
+from jax_unlearn.methods.contrastive import fcs as fcs
 from jax_unlearn.methods.finetune import FINETUNE, L1_SPARSE, RETRAIN
 from jax_unlearn.methods.finetune import finetune as finetune
 from jax_unlearn.methods.finetune import l1_penalty as l1_penalty
@@ -79,4 +81,4 @@ CARDS = (FINETUNE, GRADIENT_ASCENT, RANDOM_LABEL, SALUN, SALUN_SOFT, NEGGRAD_PLU
 CARDS += (L1_SPARSE, ENDPOINT_TRANSPORT, LTU, BOUNDARY_SHRINK, BOUNDARY_EXPAND, SFRON)
 CARDS += (SCRUB, BAD_TEACHER, AMNESIAC_RELABEL, UNSIR, ESD, PARTIAL_RESET)
 CARDS += (SHORT_RETRAIN, RETRAIN, CT, MSG, DELETE, REGUN)
-CARDS += (ORTHOGRAD, REWIND, AMUN, CERTIFIED, LOTUS, RUM, SISS)
+CARDS += (ORTHOGRAD, REWIND, AMUN, CERTIFIED, LOTUS, RUM, SISS, FCS)

@@ -15,6 +15,8 @@ from jax_unlearn.objectives.classification import nonmember as nonmember
 from jax_unlearn.objectives.classification import random_label as random_label
 from jax_unlearn.objectives.classification import repel as repel
 from jax_unlearn.objectives.classification import transport as transport
+from jax_unlearn.objectives.contrastive import contrast as contrast
+from jax_unlearn.objectives.contrastive import uniform as uniform
 from jax_unlearn.objectives.diffusion import Denoised as Denoised
 from jax_unlearn.objectives.diffusion import denoise as denoise
 from jax_unlearn.objectives.diffusion import denoise_ascent as denoise_ascent
