@@ -25,7 +25,7 @@ _STANDARD = (
     *("boundary_shrink", "l1_sparse", "salun", "neggrad_plus", "sfron", "scrub"),
     *("bad_teacher", "ssd", "ltu"),
     *("ct", "msg", "delete", "regun", "short_retrain", "partial_reset"),
-    *("amun", "lotus", "orthograd", "certified", "rum", "rewind"),
+    *("amun", "lotus", "fcs", "orthograd", "certified", "rum", "rewind"),
 )
 _FIXED: dict[str, dict[str, Any]] = {
     # as much training as the longest of the others
