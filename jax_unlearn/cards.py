@@ -104,8 +104,8 @@ class Job(NamedTuple):
       transform: instead of all that, a function of the parameters.
       guards: made from the state before the first step.
       finish: what of a state is the model; default its parameters and model state.
-      key: of the run, instead of that of the seed.
-      marks: steps whose states the callback is shown, whatever else it is shown.
+      key: of the run, instead of the seed's.
+      marks: steps whose states the callback is shown in any case.
     """
 
     unlearner: Unlearner | None
@@ -325,14 +325,14 @@ class Card(_Facts):
         being asked, as a teacher or for a mask) and "training" (how, and with which
         seed, the original was trained).
       cost: in gradients of single samples: E epochs, F forget, R retain samples (of the
-        share that may be read), T steps of the training. A forward pass counts a third.
+        share that may be read), T passes of the training, options by name and by
+        their `costs(T)`. A forward pass counts a third.
       source: where it was published.
       suits: a sentence on what it is good for, and what to expect of it.
       options: frozen dataclass of what only it is told; checks itself, see `Options`.
       kind: "steps": an `Unlearner` that descends step by step; "one-shot": a function
         of the parameters; "training": from a random start.
-      roles: the objectives it asks the lab for; a kind of model that lacks one of them
-        does not serve it.
+      roles: objectives it asks the lab for, all of which a kind of model must have.
       weighs: whether it weights forget samples.
       schedule: whether forget and retain batches can be scheduled at will.
       joins: whether it always has two gradients to join.

@@ -115,6 +115,7 @@ def _commands(
         listing,
         recipe,
         sample,
+        sources,
         splitting,
         transfer,
         tune,
@@ -144,7 +145,7 @@ def _commands(
         arguments = choices.gathered(arguments)
     arguments, choice = choices.chosen(arguments)
     kind, setting = choice.modality, choice.form()
-    like = choices.trained_like(arguments)
+    like = sources.trained_like(arguments)
     training, drawing = form(kind.training, like), form(Sampling)
     images = parsed(drawn.audit_images, judge=form(Training), sampling=drawing)
     known = {

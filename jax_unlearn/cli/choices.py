@@ -24,8 +24,7 @@ from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS, names_of
 from jax_unlearn.lab.modalities import MODALITIES, modality_named
 from jax_unlearn.lab.modalities.classification.networks import ARCHITECTURES
 from jax_unlearn.lab.modality import Modality
-from jax_unlearn.lab.origins import training_in, training_of
-from jax_unlearn.lab.refusals import two_gradients
+from jax_unlearn.lab.refusals import LENGTHS, two_gradients, two_lengths
 from jax_unlearn.lab.service import recommended
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import kind_of
@@ -39,7 +38,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         "What a step reads, and how many there are.",
         (
             *("schedule", "rho", "epochs", "steps", "batch_size", "freeze_statistics"),
-            *("harmonizer", "per_leaf"),
+            *("budget", "harmonizer", "per_leaf"),
         ),
     ),
     "optimizer": (
@@ -193,17 +192,6 @@ def form(kind: type, usual: Any = None) -> Form:
     return Form(values, lambda given: kind(**vars(given)))
 
 
-def trained_like(words: Sequence[str]) -> Any:
-    """Return how the original that `train` names was trained; None where none is."""
-    path = value(words, "--original")
-    if words[0] != "train" or not path or not (Path(path) / "record.json").is_file():
-        return None
-    record = read_record(path)
-    if training_in(record) is None:
-        return None
-    return training_of(record, kind_of(path, record))
-
-
 def parsed(command: Callable[..., Any], **told: Any) -> Callable[..., Any]:
     """Return a command with forms for some parameters, new defaults for others."""
     forms = {name: one for name, one in told.items() if isinstance(one, Form)}
@@ -292,6 +280,10 @@ def chosen(arguments: Sequence[str]) -> tuple[list[str], Choice]:
         if weighting != "auto":
             catalog.weighting_card(weighting)
         _check_flags(words, set().union(*map(names_of, choice.groups().values())))
+        budget = value(words, "--budget")
+        for name in LENGTHS if budget is not None else ():
+            if (own := value(words, f"--{name.replace('_', '-')}")) is not None:
+                raise two_lengths(budget, name, own)
     elif command in ("train", "import"):
         _check_flags(words, names_of(modality.training))
     return [command, *words], choice
@@ -364,9 +356,16 @@ def _settings(groups: Any) -> tuple[Unlearning, ...]:
 
 def _unread(card: Card, kind: Modality) -> set[str]:
     """Return the common fields that a method does not read."""
-    if card.kind != "steps":  # which may read five of them
+    if card.kind != "steps":  # which may read six of them
         common = {name for _, group in GROUPS.values() for name in group}
-        return common - {"rho", "batch_size", "microbatch", "remat", "trainable"}
+        return common - {
+            "budget",
+            "rho",
+            "batch_size",
+            "microbatch",
+            "remat",
+            "trainable",
+        }
     unread = set() if card.schedule else {"schedule"}
     if not (card.schedule or card.joins):
         unread |= {"harmonizer", "per_leaf"}

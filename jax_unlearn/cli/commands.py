@@ -20,7 +20,7 @@ from jax_unlearn.drivers.checkpoint import identity
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError, check_seed
 from jax_unlearn.lab import chain as chains
-from jax_unlearn.lab import ledger, rewinds, store
+from jax_unlearn.lab import costs, ledger, rewinds, store
 from jax_unlearn.lab.attacks import weak_attacks
 from jax_unlearn.lab.job import Trained, blamed, execute, reporting
 from jax_unlearn.lab.logs import TRAINING
@@ -210,6 +210,7 @@ def unlearn(
             making.logging(callback) as callback,
         ):
             trained = execute(job, at, key, callback=callback, series=series)
+        cost = costs.beside(setting, origin, request, subject.modality)
         earlier = {"ids_sha256": before("ids_sha256"), "earlier": before("unlearning")}
         return trained, {
             "forgotten": len(ids),
@@ -220,6 +221,7 @@ def unlearn(
             "from": earlier,
             **passed_on(stored.record),
             **job.details,
+            **({} if cost is None else {"cost": cost}),
             "environment": environment(),
             **({} if trained.stopped is None else {"stopped": trained.stopped}),
         }
@@ -245,8 +247,12 @@ def unlearn(
         f"(prepared in {seconds['prepare']:.1f} s, compiled in "
         f"{seconds['compile']:.1f} s); wrote {making.out}"
     )
+    cost = notes.get("cost")
+    if isinstance(cost, float):
+        print(f"cost, in gradients of samples: {100 * cost:.3g} % of Retrain's")
     return {
         "out": str(making.out),
+        "cost": cost,
         "forgotten": len(ids),
         "left": len(request.retain),
         "seconds": seconds,

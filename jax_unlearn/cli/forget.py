@@ -17,7 +17,7 @@ from jax_unlearn.cli.sources import DataSource, Source
 from jax_unlearn.data import check_writable, digest, read_json, write_atomic
 from jax_unlearn.drivers.checkpoint import identity
 from jax_unlearn.errors import MAX_SEED, InputError, check_seed
-from jax_unlearn.lab import advice, service, store
+from jax_unlearn.lab import advice, costs, service, store
 from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.modalities.classification.networks import Training
 from jax_unlearn.lab.modalities.diffusion.settings import Sampling
@@ -59,7 +59,6 @@ def forget(
     out: Path = Path("served"),
     retrained: tuple[Path, ...] = (),
     with_retrain: int = 0,
-    budget: float | None = None,
     per_class: int = 50,
     seed: int = 0,
     resume: bool = False,
@@ -85,8 +84,6 @@ def forget(
       with_retrain: number of Retrains to train here as the record of the original
         says, seeds after its own, into OUT/retrained-1 and on. With none, forget
         samples are compared with unseen ones.
-      budget: share of the original's training that unlearning may cost, instead of
-        --epochs, --steps or --share.
       per_class: images drawn of each class, of diffusion models.
       seed: of random labels, order and noise.
       resume: go on where the same command was killed, or with more Retrains.
@@ -101,9 +98,7 @@ def forget(
     models = audits.read_models(source, checkpoint, request, {}, retrained)
     stored = models.base
     origin = store.origin_of(stored)
-    if budget is not None:
-        told = budget, origin, models.request, stored.modality
-        setting = service.budgeted(setting, *told)
+    setting = costs.met(setting, origin, models.request, stored.modality)
     if with_retrain and origin is None:
         raise InputError(
             f"with_retrain={with_retrain}: the record of {checkpoint} does not say how "

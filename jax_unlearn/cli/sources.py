@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,13 +12,15 @@ import numpy as np
 import tyro
 
 from jax_unlearn import data as sets
+from jax_unlearn.cli import choices
 from jax_unlearn.data import Dataset, digits, from_tfds, shrink
 from jax_unlearn.data.files import check_writable
 from jax_unlearn.drivers.checkpoint import read_record
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.catalog import load
+from jax_unlearn.lab.origins import training_in, training_of
 from jax_unlearn.lab.requests import Asked, Keys, Request, requested
-from jax_unlearn.lab.store import Stored, load_model
+from jax_unlearn.lab.store import Stored, kind_of, load_model
 from jax_unlearn.lab.subject import Subject
 
 SETS = "{digits,cifar10,cifar100,fashion_mnist,svhn_cropped,NAME,FILE.py:NAME}"
@@ -169,6 +171,17 @@ def _as_options(message: str) -> str:
 
     names = "|".join((*_READING, "download"))
     return re.sub(rf"\b({names})=(\[[^\]]*\]|'[^']*'|\w+)", option, message)
+
+
+def trained_like(words: Sequence[str]) -> Any:
+    """Return how the original that `train` names was trained; None where none is."""
+    path = choices.value(words, "--original")
+    if words[0] != "train" or not path or not (Path(path) / "record.json").is_file():
+        return None
+    record = read_record(path)
+    if training_in(record) is None:
+        return None
+    return training_of(record, kind_of(path, record))
 
 
 DataSource = Annotated[Source, tyro.conf.arg(name="data")]

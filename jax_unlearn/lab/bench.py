@@ -16,6 +16,7 @@ from jax_unlearn.drivers.loop import predict
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.lab import job as jobs
 from jax_unlearn.lab.context import Origin
+from jax_unlearn.lab.costs import beside
 from jax_unlearn.lab.job import Progress, Trained
 from jax_unlearn.lab.plan import Plan, slug
 from jax_unlearn.lab.prepare import Preparer
@@ -145,6 +146,11 @@ class Bench:
             states = Replayed(made, *sizes)
             self._origins = {seed: Origin(training, seed, earlier=states)}  # the last
         return self._origins[seed]
+
+    def cost(self, setting: Unlearning, case: Case) -> float | None:
+        """Return a method's cost as a share of Retrain's, counted; None: not known."""
+        origin = self.origin(case.seed)
+        return beside(setting, origin, case.request, self.subject.modality)
 
     def prepared(self, setting: Unlearning, case: Case, original: Trained) -> Job:
         """Return what makes a model forget, not run yet."""

@@ -11,7 +11,10 @@ from jax_unlearn import data
 from jax_unlearn.drivers.series import LOCK, locked
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.bench import Bench, Models
+from jax_unlearn.lab.context import Origin
+from jax_unlearn.lab.costs import met
 from jax_unlearn.lab.job import Progress, blamed
+from jax_unlearn.lab.modalities import modality_of
 from jax_unlearn.lab.plan import Plan, slug
 from jax_unlearn.lab.prepare import check_unseen
 from jax_unlearn.lab.requests import Case, draw_cases
@@ -55,6 +58,8 @@ def experiment(
             for case in draw_cases(plan, dataset, seed):
                 for setting in plan.methods.values():
                     check_unseen(dataset, case.request, setting)
+                    kind = modality_of(plan.training)
+                    met(setting, Origin(plan.training, seed), case.request, kind)
     runs = {"folder": folder, "originals": Path(originals or folder)}
     where: dict[str, Any] = {name: run / "checkpoints" for name, run in runs.items()}
     bench = Bench(plan, dataset, progress, save_every=save_every, **where)
@@ -96,7 +101,8 @@ def _one_case(bench: Bench, table: Any, folder: Path, case: Case) -> None:
         with blamed(f"{label} (seed {case.seed})", setting.learning_rate, last):
             done = bench.unlearn(label, setting, case, original)
         keep = _figures(bench, case, slug(label))
-        table.add(slug(label), label, done.trained, setting, done.notes, keep=keep)
+        notes = {**done.notes, "cost": bench.cost(setting, case)}
+        table.add(slug(label), label, done.trained, setting, notes, keep=keep)
     if case.part:  # a compiled step a method and class: in the end no memory is left
         jax.clear_caches()
 

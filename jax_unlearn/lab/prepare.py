@@ -15,8 +15,10 @@ from jax_unlearn.cards import Card, Job, Variables
 from jax_unlearn.data import Dataset, retain_subset
 from jax_unlearn.drivers import guards, memory
 from jax_unlearn.errors import InputError
+from jax_unlearn.lab import costs
 from jax_unlearn.lab.context import Context, Origin
 from jax_unlearn.lab.job import Trained, checked
+from jax_unlearn.lab.refusals import LENGTHS
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject
@@ -55,6 +57,7 @@ class Preparer:
         dataset = self.subject.dataset
         self.subject.modality.serves(setting.card, setting.weighting_card)
         check_unseen(dataset, request, setting)
+        setting, chosen = lengthened(setting, origin, request, self.subject)
         request = accessible(dataset, request, setting.rho, seed)
         request, held = held_back(dataset, request, setting, seed)
         details, stated = {}, setting.freezes_statistics
@@ -76,7 +79,8 @@ class Preparer:
             if setting.guarded:
                 made = functools.partial(_guards, context, held, job.steps)
                 job = job._replace(guards=made)
-        spent, details = time.perf_counter() - start, {**job.details, **details}
+        details = {**job.details, **details, **chosen}
+        spent = time.perf_counter() - start
         spent -= _spared(origin) - spared
         return job._replace(prepare_seconds=spent, details=details)
 
@@ -118,6 +122,20 @@ def _spared(origin: Origin | None) -> float:
     """Return the seconds that making earlier states again has taken."""
     states = None if origin is None else origin.earlier
     return 0.0 if states is None else states.seconds
+
+
+def lengthened(
+    setting: Unlearning, origin: Origin | None, request: Request, subject: Subject
+) -> tuple[Unlearning, dict[str, Any]]:
+    """Return a setting of the length that its budget allows, and what that is."""
+    if setting.budget is None:
+        return setting, {}
+    found = costs.met(setting, origin, request, subject.modality)
+    assert origin is not None  # else it had no budget
+    told = {"budget": setting.budget}
+    told |= {n: v for n, v in found.flat().items() if n in LENGTHS}
+    counted = costs.share_of(found, request, origin.training, subject.modality)
+    return found, {"length": told | {"cost": counted}}
 
 
 def few_samples(card: Card, request: Request, original: Trained) -> bool:
@@ -229,7 +247,7 @@ def _program(context: Context, steps: int) -> tuple[Hashable, ...]:
     setting = context.setting
     card, weighting = setting.card, setting.weighting_card
     reads = card.step_reads or ()
-    free = {"epochs", "steps", "rho", *({"learning_rate"} - {*reads})}
+    free = {"epochs", "steps", "budget", "rho", *({"learning_rate"} - {*reads})}
     values = (
         getattr(setting, field.name)
         for field in dataclasses.fields(setting)

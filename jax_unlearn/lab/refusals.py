@@ -1,5 +1,6 @@
 """What does not go together in a setting: one line each, with a way out."""
 
+import dataclasses
 from typing import Any
 
 from jax_unlearn.cards import Card, WeightingCard
@@ -10,6 +11,7 @@ from jax_unlearn.lab.modality import Modality
 
 def check(setting: Any, card: Card, weighting: WeightingCard, kind: Modality) -> None:
     """Refuse what the method, or this kind of model, does not read."""
+    _check_length(setting, kind)
     method, guards = setting.method, "guard_utility, guard_endpoint"
     own = (c.name for c in catalog.METHODS.values() if c.joins)
     joining = " or ".join(f"method={name!r}" for name in own)
@@ -77,6 +79,30 @@ def check(setting: Any, card: Card, weighting: WeightingCard, kind: Modality) ->
         if flaw:
             raise InputError(text)
     kind.serves(card, weighting)
+
+
+LENGTHS = ("epochs", "steps", "share", "rewind_to")  # what a budget chooses
+
+
+def two_lengths(budget: Any, name: str, value: Any) -> InputError:
+    """Return the error of a setting that is told its length twice."""
+    return InputError(
+        f"budget={budget}, {name}={value}: both say how long it takes; leave one of "
+        "them out"
+    )
+
+
+def _check_length(setting: Any, kind: Modality) -> None:
+    """Refuse two lengths: a budget, and one of one's own."""
+    if setting.budget is None:
+        return
+    options = {f.name: f.default for f in dataclasses.fields(setting.options)}
+    usual = {f.name: f.default for f in dataclasses.fields(setting)} | options
+    values = {**vars(setting), **vars(setting.options)}
+    for name in LENGTHS:
+        own = usual.get(name), kind.defaults.get(name)
+        if name in values and values[name] not in own:
+            raise two_lengths(setting.budget, name, values[name])
 
 
 def counts_steps(card: Card) -> bool:

@@ -36,6 +36,8 @@ class Unlearning:
       epochs: passes over that share (over the forget set for methods that read no
         other).
       steps: number of steps instead of epochs; 0: epochs say.
+      budget: instead of both, or of the method's own length, the share of Retrain's
+        cost that it may take.
       batch_size: samples a step (of each set, if zipped; of the forget set, for ltu).
       freeze_statistics: leave BatchNorm statistics as they are; ltu always does.
       optimizer: "sgd" or "adam".
@@ -81,6 +83,7 @@ class Unlearning:
     rho: cards.Fraction = 1.0
     epochs: cards.Count = 5
     steps: Whole = 0
+    budget: cards.Fraction | None = None
     batch_size: cards.Count = 64
     freeze_statistics: bool = False
     optimizer: Literal["sgd", "adam"] = "sgd"
@@ -275,8 +278,9 @@ has; leave it out
         """
         card = self.card
         read: dict[str, Any] = {"rho": self.rho}
-        if self.trainable:
-            read["trainable"] = self.trainable
+        for name in ("trainable", "budget"):
+            if value := getattr(self, name):
+                read[name] = value
         if card.kind == "steps":
             both = {"forget", "retain"} <= set(card.reads)
             when = {
@@ -363,7 +367,13 @@ has; leave it out
 _NESTED = ("options", "weighting_options", "modality_options")
 _COMMON = frozenset(catalog.names_of(Unlearning))
 # fields that earlier versions had not, left out of records at these values
-_LATER = {"trainable": "", "dual": False, "dual_rate": 1e-4, "dual_decay": 0.05}
+_LATER = {
+    "trainable": "",
+    "budget": None,
+    "dual": False,
+    "dual_rate": 1e-4,
+    "dual_decay": 0.05,
+}
 
 
 def _upgraded(options: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.catalog import weighting_card
+from jax_unlearn.lab.refusals import LENGTHS
 from jax_unlearn.lab.settings import Unlearning
 
 BEYOND = 3.0  # no range is chosen so well that its best never lies outside
@@ -23,8 +24,10 @@ def grid_of(setting: Unlearning) -> dict[str, Any]:
     """Return what a search tries: what cards name of options left at their default."""
     values, usual = setting.flat(), _usual(setting)
     search = {**setting.card.search, **weighting_card(setting.weighting).search}
-    if setting.steps:  # they say the length, whatever the epochs
+    if setting.steps or setting.budget:  # they say the length, whatever the epochs
         search.pop("epochs", None)
+    if setting.budget:
+        search = {k: v for k, v in search.items() if k not in LENGTHS}
     tried = {k: tuple(v) for k, v in search.items() if values[k] == usual[k]}
     if not tried:
         raise InputError(

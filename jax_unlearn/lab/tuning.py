@@ -22,6 +22,7 @@ from jax_unlearn.drivers.series import InUseError
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.lab.bench import Bench
 from jax_unlearn.lab.context import Origin
+from jax_unlearn.lab.costs import met
 from jax_unlearn.lab.job import Progress, Trained, execute
 from jax_unlearn.lab.plan import Plan, slug
 from jax_unlearn.lab.prepare import Preparer, check_unseen
@@ -166,6 +167,7 @@ class Search:
         if self._bench is None or not self.plan.by_model:
             request = self._request(self.seeds[0])
             check_unseen(self.ground.dataset, request, setting)
+            met(setting, origin, request, self.subject.modality)
 
     def measure(self, setting: Unlearning, seed: int) -> dict[str, float] | None:
         """Return what is measured of a setting on a seed; None where it diverges."""

@@ -120,6 +120,13 @@ class Points(Struct, frozen=True):
             require(losses == weights, said)
 
 
+class Cost(Struct, frozen=True):
+    """What making a model took, as a share of Retrain: by count, and by the clock."""
+
+    counted: Spread | None = None
+    measured: Spread | None = None
+
+
 class Row(Struct, frozen=True):
     """One model: figures over the seeds; without Retrain it has no distances."""
 
@@ -136,6 +143,7 @@ class Row(Struct, frozen=True):
     comparison: Comparison | None = None
     deviation_test: PairedTest | None = None
     learned: Learned | None = None
+    cost: Cost = Cost()
 
     def __post_init__(self):
         check_complete(self, metrics=(*PERCENTAGES, "fa"), seconds=SECONDS)

@@ -54,7 +54,9 @@ def main_table(results: Any) -> Table:
     Percentages carry their difference Δ from Retrain; the null's row adds half the
     width of its interval in brackets. Distances carry their ratio to the null's.
     Without Retrain there are no columns of distances, without several seeds none of
-    tests. Only the rows of the results are read, or of their types.
+    tests, without a known training none of costs: shares of Retrain's, counted in
+    gradients of samples, and by the clock in smaller type. Only the rows of the results
+    are read, or of their types.
 
     Raises:
       InputError: rows that lack a figure.
@@ -90,6 +92,8 @@ def _line(rows: Mapping[str, reading.Row], key: str, tested: bool) -> dict[str, 
         if tested:
             cells["|p − p*| vs. nothing"] = _test(row.deviation_test, 3)
         cells["ToW"] = _distance(rows, key, "tow", 3)
+    if any(one.cost.counted for one in rows.values()):
+        cells["Cost %"] = _cost(row.cost)
     return cells | {"RTE s": _seconds(row.seconds)}
 
 
@@ -194,6 +198,19 @@ def _test(test: reading.PairedTest | None, digits: int) -> Cell:
     said, shown = direction(test), "p < 0.001" if test.p < 0.001 else f"p {test.p:.3f}"
     detail = shown if said == "unclear" else f"{shown}, {said}"
     return Cell(number(test.mean_difference, digits, sign=True), detail)
+
+
+def _cost(cost: reading.Cost) -> Cell:
+    """Return the share of Retrain's cost, by count and by the clock."""
+    if cost.counted is None:
+        return Cell("–")
+    share, clock = 100 * cost.counted.mean, cost.measured
+    detail = "" if clock is None else f"clock {_percent(100 * clock.mean)}"
+    return Cell(_percent(share), detail)
+
+
+def _percent(share: float) -> str:
+    return number(share, 0 if share >= 9.95 or share == 0 else 1)
 
 
 def _seconds(seconds: Mapping[str, reading.Spread]) -> Cell:

@@ -189,6 +189,7 @@ class Table:
         for figure in (audit.avg_gap, audit.tow, audit.tow_mia):
             values = [figure(m, r) for m, r in zip(metrics, retrain, strict=True)]
             summary[figure.__name__] = spread(values)
+        summary["cost"] = self._cost(key, seconds)
         groups = row.of("groups")
         ranks = np.ma.masked_invalid(np.asarray(row.of("by_rank"), np.float64))
         return {
@@ -201,6 +202,20 @@ class Table:
             "by_rank": ranks.mean(axis=0).tolist(),
             **self._compare(key, retrain),
         }
+
+    def _cost(self, key: str, seconds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+        """Return what a row cost as a share of Retrain, by count and by the clock.
+
+        The clock is that of the run alone: compilation and preparation are apart.
+        """
+        usual = {RETRAIN: 1.0, NULL: 1.0, ORIGINAL: 0.0}
+        told = self._rows[key].of("notes")
+        counts = [note.get("cost", usual.get(key)) for note in told]
+        whole = [s.get("run", 0.0) for s in self._rows[RETRAIN].of("seconds")]
+        own = [0.0 if key == ORIGINAL else s.get("run", 0.0) for s in seconds]
+        clock = [s / w for s, w in zip(own, whole, strict=False) if w]
+        both = {"counted": counts, "measured": clock}
+        return {n: spread(v) for n, v in both.items() if v and None not in v}
 
     def _compare(self, key: str, retrain: Sequence[Metrics]) -> dict[str, Any]:
         """Return the comparison with null and original, given seeds for it."""
