@@ -65,13 +65,16 @@ class Models(NamedTuple):
         target = self.rows.get(RETRAIN)
         table.start(self.request, target and target.trained, seed)
         for key, stored in self.rows.items():
-            setting, notes = None, None
+            setting, notes = None, {}
             if key not in LABELS:
-                notes, told = stored.record, stored.record.get("unlearning")
+                told, spent = stored.record.get("unlearning"), stored.record.get("cost")
+                notes = dict(stored.record if noted else {})
+                if isinstance(spent, dict):
+                    notes["cost"] = spent.get("counted")
                 with contextlib.suppress(InputError):  # of a card that is not at hand
                     setting = None if told is None else Unlearning.read(told)
             given = key, self.labels[key], stored.trained, setting
-            table.add(*given, notes if noted else None)
+            table.add(*given, notes)
 
     def beside(
         self, table: Table, seed: int, by: Sequence[str] = ()

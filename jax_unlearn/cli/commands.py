@@ -210,7 +210,13 @@ def unlearn(
             making.logging(callback) as callback,
         ):
             trained = execute(job, at, key, callback=callback, series=series)
-        cost = costs.beside(setting, origin, request, subject.modality)
+        seconds, share = stored.record.get("seconds", {}), 0.0
+        if origin is not None and stored.record.get("training"):  # Retrain's, by size
+            share = seconds.get("run", 0.0) * len(request.retain) / len(stored.ids)
+        cost = {
+            "counted": costs.beside(setting, origin, request, subject.modality),
+            "measured": trained.seconds["run"] / share if share else None,
+        }
         earlier = {"ids_sha256": before("ids_sha256"), "earlier": before("unlearning")}
         return trained, {
             "forgotten": len(ids),
@@ -221,7 +227,7 @@ def unlearn(
             "from": earlier,
             **passed_on(stored.record),
             **job.details,
-            **({} if cost is None else {"cost": cost}),
+            "cost": cost,
             "environment": environment(),
             **({} if trained.stopped is None else {"stopped": trained.stopped}),
         }
@@ -247,12 +253,13 @@ def unlearn(
         f"(prepared in {seconds['prepare']:.1f} s, compiled in "
         f"{seconds['compile']:.1f} s); wrote {making.out}"
     )
-    cost = notes.get("cost")
-    if isinstance(cost, float):
-        print(f"cost, in gradients of samples: {100 * cost:.3g} % of Retrain's")
+    if (counted := notes["cost"]["counted"]) is not None:
+        clock = notes["cost"]["measured"]
+        also = "" if clock is None else f", {100 * clock:.3g} % by the clock"
+        print(f"cost: {100 * counted:.3g} % of Retrain's gradients of samples{also}")
     return {
         "out": str(making.out),
-        "cost": cost,
+        "cost": notes["cost"],
         "forgotten": len(ids),
         "left": len(request.retain),
         "seconds": seconds,
