@@ -104,8 +104,7 @@ class Job(NamedTuple):
       transform: instead of all that, a function of the parameters.
       guards: made from the state before the first step.
       finish: what of a state is the model; default its parameters and model state.
-      key: of the run, instead of the seed's.
-      marks: steps whose states the callback is shown in any case.
+      key, marks: of the run, not the seed's; steps that the callback is shown.
     """
 
     unlearner: Unlearner | None
@@ -345,8 +344,7 @@ class Card(_Facts):
       frozen: whether batch statistics always stay.
       step_reads: of "learning_rate" and "length" those that its compiled step depends
         on; all else that is not a setting travels in state and batches, so that one
-        step serves other requests, models and seeds too. None, the default, promises
-        nothing: every run compiles a step of its own, which is never wrong.
+        step serves other requests, models and seeds too. None: it promises nothing.
       search: values worth trying, by setting; the first is searched closer.
       check: `(setting)` refuses what does not go together with common fields.
 

@@ -106,6 +106,7 @@ def _commands(
     """Return the words, the commands, whose options follow from them, and these."""
     from jax_unlearn.cli import (
         audit,
+        chain,
         choices,
         commands,
         config,
@@ -156,7 +157,7 @@ def _commands(
         "export": transfer.export_model,
         "unlearn": parsed(commands.unlearn, setting=setting),
         "forget": parsed(forget.forget, setting=setting),
-        "chain": parsed(commands.chain, setting=setting),
+        "chain": parsed(chain.chain, setting=setting),
         "sample": parsed(sample.sample, sampling=drawing),
         "audit": images if kind.name == "diffusion" else audit.audit,
         "ensemble": ensemble.ensemble,

@@ -163,8 +163,9 @@ def _rewound(setting: Unlearning, share: float, origin: Origin) -> float:
 
 def _too_little(setting: Unlearning, least: float) -> InputError:
     """Return the error of a budget that is below the least that will do."""
+    least = round(least, 9)
     digit = 10.0 ** (math.floor(math.log10(least)) - 1)
-    enough = round(math.ceil(least / digit * (1 + 1e-9)) * digit, 9)
+    enough = round(math.ceil(round(least / digit, 6)) * digit, 9)
     if enough > 1:
         remedy = f"leave --budget out, or take --method {RECOMMENDED}"
     else:

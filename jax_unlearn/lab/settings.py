@@ -289,6 +289,7 @@ has; leave it out
                 "schedule": card.schedule or not both,
                 "rho": True,
                 "steps": self.steps,
+                "budget": self.budget,
                 "optimizer": self.optimizer != "sgd",
                 "momentum": self.optimizer == "sgd",
                 **dict.fromkeys(("weight_decay", "clip", "freeze_statistics"), True),
