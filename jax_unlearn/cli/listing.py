@@ -10,7 +10,7 @@ from jax_unlearn.lab.modalities import MODALITIES
 
 METHODS_LEGEND = (
     "Cost in gradients of single samples: E epochs, F forget and R retain samples (of "
-    "the share that may be read, --rho), T steps of the original's training; a forward "
+    "the share that may be read, --rho), T passes of its training; a forward "
     "pass alone counts a third. 'original': the original model goes on being asked, as "
     "a teacher or for a mask; 'training': its training must be known. Weights "
     "(--weighting): LoReUn, FaLW and others."

@@ -16,6 +16,9 @@ from jax_unlearn.lab.modalities import modality_named
 from jax_unlearn.lab.refusals import check, counts_steps, two_gradients
 
 Whole = Annotated[int, functools.partial(_validate.at_least, low=0)]
+Budget = Annotated[
+    float, lambda name, value, remedy: _validate.fraction(name, value, "try 0.2")
+]
 Percent = Annotated[float, functools.partial(_validate.within, interval="[0, 100]")]
 
 
@@ -83,7 +86,7 @@ class Unlearning:
     rho: cards.Fraction = 1.0
     epochs: cards.Count = 5
     steps: Whole = 0
-    budget: cards.Fraction | None = None
+    budget: Budget | None = None
     batch_size: cards.Count = 64
     freeze_statistics: bool = False
     optimizer: Literal["sgd", "adam"] = "sgd"

@@ -163,7 +163,7 @@ def test_a_class_is_a_request_too(made, tmp_path):
         (["--with-retrain", "-1"], "--with-retrain=-1"),
         (["--budget", "0"], "budget=0.0"),
         (["--budget", "0.5", "--method", "ssd"], "ssd has no length"),
-        (["--budget", "0.001", "--method", "finetune"], "give --budget 0.21 or more"),
+        (["--budget", "0.001", "--method", "finetune"], "give --budget 0.25 or more"),
         (["--retrained", "ORIGINAL"], "is no retraining"),
         (["--request", "nobody.txt"], "cannot read"),
         (
