@@ -28,6 +28,7 @@ from jax_unlearn.recipes.study import Study
 from jax_unlearn.recipes.tables import by_gamma
 
 LEVEL = 0.05
+MISSING = "(no such row)"  # in a reading: never in a stored page
 RESULTS = HERE.joinpath("results")
 
 
@@ -230,13 +231,17 @@ def _figure(
 ) -> str:
     """Return a row's figure as a reading tells it: no number there is typed by hand."""
     rows = found["rows"].items()
-    row = next(row for key, row in rows if label in (key, row.get("label")))
+    row = next((row for k, row in rows if label in (k, row.get("label"))), None)
+    if row is None:  # other results than those that were read
+        return MISSING
     own = {"gap": "avg_gap"}.get(name, name)
     one = row[own] if own in row else row["metrics"][own]
     return _spread(one, digits) if spread else f"{one['mean']:.{digits}f}"
 
 
 def _attack(audit: Results, label: str, name: str, digits: int) -> str:
+    if label not in audit["figures"]:
+        return MISSING
     return f"{audit['figures'][label][name]['value']:.{digits}f}"
 
 

@@ -148,6 +148,7 @@ def written(tmp_path_factory):
 @pytest.mark.parametrize("tested", STORED, ids=lambda one: one.name)
 def test_a_page_says_what_the_results_hold(written, tested):
     text = (written / f"{tested.stem}.md").read_text()
+    assert pages.MISSING not in text
     for claim in claims_of(tested.page):
         assert text.count(f"| {claim.text} |") == 1
     assert f"({tested.stem}.md)" in (written / "README.md").read_text()
