@@ -109,7 +109,7 @@ def field():
     attacked = [
         one["lira_tpr_1"]["verdict"] for k, one in told.items() if k != "doing nothing"
     ]
-    inside = {"ct", "short-retrain", "partial-reset"}
+    inside = {"ct", "short-retrain", "partial-reset", "certified"}
     return (
         all(pages._inside(rows[key]) == "4 of 4" for key in inside)
         and attacked == ["outside"] * 5
