@@ -8,6 +8,7 @@ its results in `results/`; `jax-unlearn recipe --table` writes its page by `temp
 from jax_unlearn.recipes import (
     defaults,
     digits,
+    frontier,
     full,
     generation,
     learned,
@@ -19,6 +20,7 @@ from jax_unlearn.recipes import (
 RECIPES = (
     *(digits.DEMO_DIGITS, digits.FIELD_DIGITS, digits.CHAIN_DIGITS),
     defaults.DEFAULTS_DIGITS,
+    *(frontier.DIGITS, frontier.FASHION, frontier.CIFAR10),
     *(ltu.LTU_DIGITS, ltu.LTU_CIFAR10),
     *(generation.GENERATION_DIGITS, generation.GENERATION_FASHION),
     *(generation.GENERATION_CIFAR10, generation.GENERATION_CIFAR10_FULL),

@@ -23,6 +23,7 @@ from jax_unlearn.data import write_atomic
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Unlearning
 from jax_unlearn.lab.plan import slug
+from jax_unlearn.recipes import frontier
 from jax_unlearn.recipes.recipe import HERE, Recipe, Results, packaged
 from jax_unlearn.recipes.study import Study
 from jax_unlearn.recipes.tables import by_gamma
@@ -202,6 +203,7 @@ def _environment() -> jinja2.Environment:
         "attacks": _attacks,
         "target": _target,
         "seconds": _seconds,
+        "percent": lambda share: f"{100 * share:g} %",
         "short": "{:g}".format,
         "thousands": "{:,}".format,
         "total": lambda seconds: sum(one["mean"] for one in seconds.values()),
@@ -212,6 +214,10 @@ def _environment() -> jinja2.Environment:
         "figure": _figure,
         "mean_gap": _mean_gap,
         "by_gamma": by_gamma,
+        "by_request": frontier.by_request,
+        "crossing": frontier.crossing,
+        "frontier_rows": frontier.rows_of,
+        "title_of": frontier.title_of,
         "otherwise_set": _otherwise_set,
         "printed": packaged("templates/published.toml"),
         "stored": stored,

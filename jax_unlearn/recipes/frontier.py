@@ -1,0 +1,141 @@
+"""The frontier: what forgets best at every share of Retrain's cost.
+
+A budget is a setting of every method: it fixes the length, so that all rows of a table
+cost the same share of one Retrain. A part is one request at one budget. Every method
+has six trials of its own at every budget, on seeds that no table uses; requests that
+have no search of their own (50 % at random, near, far) take the settings of 10 % at
+random at the same budget.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jax_unlearn.lab.plan import slug
+from jax_unlearn.recipes.recipe import Drawings, Results, packaged
+from jax_unlearn.recipes.study import Part, studied
+
+BUDGETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+GRID = packaged("grids/frontier.toml")
+OURS = ("Short Retrain", "Partial reset")
+"""What a budget buys as plain training on the retain set; the rest is the field."""
+
+REFERENCES = ("retrain", "null", "original")
+DIGITS_OF = {"avg_gap": 2, "deviation": 3}
+SHOWN = (*OURS, "CT", "MSG", "FT", "SalUn", "RL + FaLW (exact)")
+_REQUESTS = {
+    "random10": Part("10 % at random", "random", 0.1, grid=GRID),
+    "gamma-1": Part("30 %, long-tailed, γ = 1", "long_tailed", 0.3, grid=GRID),
+    "class": Part("a class", "class", 1.0, grid=GRID),
+    "random50": Part("50 % at random", "random", 0.5),
+    "near": Part("10 %, near", "near", 0.1),
+    "far": Part("10 %, far", "far", 0.1),
+}
+
+
+def parts() -> dict[str, Part]:
+    """Return a part for each request and budget, "random10-20" for 20 %."""
+    found = {}
+    for request, part in _REQUESTS.items():
+        for budget in BUDGETS:
+            percent = f"{100 * budget:g}"
+            title = f"{part.title}, {percent} % of Retrain's cost"
+            grid = {
+                label: {**own, "budget": budget} for label, own in part.grid.items()
+            }
+            made = part.but(title=title, grid=grid)
+            if not grid:
+                made = made.like(f"random10-{percent}", tuple(GRID))
+            found[f"{request}-{percent}"] = made
+    return found
+
+
+def by_request(found: Results) -> dict[str, dict[float, Any]]:
+    """Return results by request and budget, in the order of the study."""
+    names: dict[str, dict[float, Any]] = {}
+    for name, results in found.items():
+        request, _, percent = name.rpartition("-")
+        names.setdefault(request, {})[float(percent) / 100] = results
+    return names
+
+
+def title_of(request: str) -> str:
+    """Return what a request is called."""
+    return _REQUESTS[request].title
+
+
+def crossing(found: Mapping[float, Any], figure: str = "avg_gap") -> dict[str, Any]:
+    """Return by budget the best of the field beside short Retrain and partial reset.
+
+    "field": label, mean; "Short Retrain", "Partial reset": mean; None where a row is
+    missing. `figure` is "avg_gap" or "deviation".
+    """
+    told = {}
+    for budget, results in sorted(found.items()):
+        rows = {
+            row["label"]: row[figure]["mean"]
+            for key, row in results["rows"].items()
+            if key not in REFERENCES
+        }
+        field = {label: mean for label, mean in rows.items() if label not in OURS}
+        best = min(field, key=lambda label: field[label]) if field else None
+        own = {label: rows.get(label) for label in OURS}
+        told[budget] = {"field": (best, field[best]) if best else None, **own}
+    return told
+
+
+def rows_of(found: Mapping[float, Any]) -> list[tuple[str, list[str]]]:
+    """Return rows of a page: label, and "gap / deviation" at each budget."""
+    budgets = sorted(found)
+    labels: dict[str, str] = {}
+    for budget in budgets:
+        for key, row in found[budget]["rows"].items():
+            labels.setdefault(key, row["label"])
+    least = {
+        (budget, figure): min(
+            row[figure]["mean"]
+            for key, row in found[budget]["rows"].items()
+            if key not in REFERENCES
+        )
+        for budget in budgets
+        for figure in DIGITS_OF
+    }
+
+    def cell(budget: float, key: str) -> str:
+        rows = found[budget]["rows"]
+        if key not in rows:
+            return ""
+        words = []
+        for figure, digits in DIGITS_OF.items():
+            mean, null = rows[key][figure]["mean"], rows["null"][figure]
+            word = f"{mean:.{digits}f}"
+            if key not in REFERENCES:
+                if mean == least[budget, figure]:
+                    word = f"**{word}**"
+                if mean <= null["mean"] + (null["std"] or 0.0):
+                    word += " ●"
+            words.append(word)
+        return " / ".join(words)
+
+    order = [key for key in REFERENCES[1:] if key in labels]
+    order += [key for key in labels if key not in REFERENCES]
+    return [(labels[key], [cell(budget, key) for budget in budgets]) for key in order]
+
+
+def figures(found: Results) -> Drawings:
+    """Draw each request's frontier."""
+    from jax_unlearn.report.draw.frontier import frontier
+
+    drawn = {}
+    for request, budgets in by_request(found).items():
+        keys = {
+            row["label"] for one in budgets.values() for row in one["rows"].values()
+        }
+        shown = {label: slug(label) for label in SHOWN if label in keys}
+        if len(budgets) > 1 and shown:
+            drawn[request] = frontier(budgets, shown, name=f"frontier-{request}")
+    return drawn
+
+
+DIGITS = studied("frontier-digits", parts(), figures=figures)
+FASHION = studied("frontier-fashion", parts(), figures=figures)
+CIFAR10 = studied("frontier-cifar10", parts(), figures=figures)
