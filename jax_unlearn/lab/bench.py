@@ -50,7 +50,8 @@ class Bench:
 
     Checkpoints are kept in the folder, one a seed, and loaded where they are there, not
     made again; None keeps nothing. `originals` is such a folder of another plan, whose
-    original models are used where it has them. `save_every` are the least seconds
+    original models are used where it has them, and `retrains` one of another plan of
+    the same request, for Retrain and null. `save_every` are the least seconds
     between two saves of a model in the making, which a killed run goes on from; 0 saves
     every step. `execute` runs the jobs, by default one step after another.
 
@@ -66,6 +67,7 @@ class Bench:
         *,
         folder: Path | None = None,
         originals: Path | None = None,
+        retrains: Path | None = None,
         save_every: float = SECONDS,
         execute: Callable[..., Trained] = jobs.execute,
     ):
@@ -73,6 +75,7 @@ class Bench:
         self.dataset = dataset
         self.folder = folder
         self.originals = folder if originals is None else originals
+        self.retrains = folder if retrains is None else retrains
         self.subject: Subject = subject_of(plan.training, dataset)
         self.trainer = Trainer(self.subject, plan.training, execute)
         self.execute = execute
@@ -125,7 +128,7 @@ class Bench:
 
     def has(self, seed: int, key: str) -> bool:
         """Return whether a seed's model is kept, by the name of its folder."""
-        store = self.originals if key == "original" else self.folder
+        store = self._store(key)
         return store is not None and (store / f"seed-{seed}" / key).exists()
 
     def table(self, folder: Path | None) -> Any:
@@ -214,9 +217,13 @@ class Bench:
                 return self.trainer(ids, seed=seed, **options), {"notes": {}}
 
         told = {"training": vars(training), "seed": seed}
-        store = self.originals if key == "original" else self.folder
-        path = self._path(store, case.seed, case.part, key)
+        path = self._path(self._store(key), case.seed, case.part, key)
         return self._kept(path, label, case, told, make).trained
+
+    def _store(self, key: str) -> Path | None:
+        """Return where models of a key are kept."""
+        stores = {"original": self.originals, "retrain": self.retrains}
+        return stores.get(key, self.retrains if key == "null" else self.folder)
 
     def _path(self, store: Path | None, seed: int, part: str, key: str) -> Path | None:
         return None if store is None else store / f"seed-{seed}" / part / key

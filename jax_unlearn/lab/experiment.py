@@ -30,6 +30,7 @@ def experiment(
     progress: Progress | None = None,
     resume: bool = False,
     originals: str | os.PathLike | None = None,
+    retrains: str | os.PathLike | None = None,
     save_every: float = SECONDS,
 ) -> dict[str, Any]:
     """Run a plan and write its folder: configuration, splits, checkpoints, results.
@@ -37,7 +38,8 @@ def experiment(
     The folder is made if missing, and must hold no run, unless that is resumed: models
     found there are not made again, methods and seeds may be added, and `results.json`,
     which is returned, is written after every seed. `originals` is the folder of another
-    run, whose original models are used; `save_every` is as in `Bench`.
+    run, whose original models are used, `retrains` of one of the same request, for
+    Retrain and null; `save_every` is as in `Bench`.
 
     Raises:
       InputError: a folder that holds something else or that another process is
@@ -61,6 +63,7 @@ def experiment(
                     kind = modality_of(plan.training)
                     met(setting, Origin(plan.training, seed), case.request, kind)
     runs = {"folder": folder, "originals": Path(originals or folder)}
+    runs["retrains"] = Path(retrains or folder)
     where: dict[str, Any] = {name: run / "checkpoints" for name, run in runs.items()}
     bench = Bench(plan, dataset, progress, save_every=save_every, **where)
     told = head(plan.record(), dataset)

@@ -107,15 +107,19 @@ def search(
     rounds: int = 0,
     final: Final | None = None,
     folder: Path | None = None,
+    models: Path | None = None,
     before: Mapping[str, Any] | None = None,
     save: Callable[[dict[str, Any]], None] = lambda found: None,
 ) -> dict[str, Any]:
     """Try every setting of every method and choose that of the least mean Avg. Gap.
 
     What an earlier search of the same plan and grid found, `before`, is not searched
-    again; `save` is called after each method that is.
+    again; `save` is called after each method that is. `models` is the folder of another
+    search of the same request, whose originals and Retrains are used. A method none of
+    whose trials fits into its budget is left out.
     """
-    trial = Trials(Bench(plan, dataset, folder=folder))
+    shared = {"originals": models, "retrains": models}
+    trial = Trials(Bench(plan, dataset, folder=folder, **shared))
     given = {"plan": trial.asked, "final": final and final._asdict()}
     both = {
         label: (before["settings"][label], before["table"][label])

@@ -126,11 +126,22 @@ class Study:
                     rounds=self.rounds,
                     final=self.final,
                     folder=None if folder is None else folder / name,
+                    models=None if folder is None else folder / self.first(name),
                     before=found.get(name),
                     save=functools.partial(keep, name),
                 )
                 _release()
         return {part: found[part] for part in self.parts if part in found}
+
+    def first(self, name: str) -> str:
+        """Return the first part of the same request and training, whose models serve."""
+        told = "kind", "fraction", "gamma", "training"
+        of = [getattr(self.parts[name], field) for field in told]
+        return next(
+            other
+            for other, part in self.parts.items()
+            if [getattr(part, field) for field in told] == of
+        )
 
     def unsearched(self, parts: Sequence[str], folder: Path | None) -> tuple[str, ...]:
         """Return the parts of whose searches these parts lack settings."""
@@ -233,6 +244,7 @@ def run_study(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> N
                 progress=progress,
                 resume=True,
                 originals=folder / next(iter(study.parts)) if shared else None,
+                retrains=folder / study.first(part),
             )
             _release()
     publish(recipe, screen, folder, results)
