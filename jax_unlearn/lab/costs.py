@@ -28,6 +28,10 @@ _OPERATIONS: dict[type, Any] = {
 }
 
 
+class TooLittle(InputError):
+    """A budget in which a method cannot take a step."""
+
+
 class Count(NamedTuple):
     """Gradients of samples: those of no epoch, of each one more; steps of an epoch."""
 
@@ -110,7 +114,7 @@ def met(
 
     Raises:
       InputError: a method without a length, an original whose training nobody knows, or
-        a budget in which it cannot take a step.
+        (TooLittle) a budget in which it cannot take a step.
     """
     if (budget := setting.budget) is None:
         return setting
@@ -161,7 +165,7 @@ def _rewound(setting: Unlearning, share: float, origin: Origin) -> float:
     return min(found)
 
 
-def _too_little(setting: Unlearning, least: float) -> InputError:
+def _too_little(setting: Unlearning, least: float) -> TooLittle:
     """Return the error of a budget that is below the least that will do."""
     least = round(least, 9)
     digit = 10.0 ** (math.floor(math.log10(least)) - 1)
@@ -170,7 +174,7 @@ def _too_little(setting: Unlearning, least: float) -> InputError:
         remedy = f"leave --budget out, or take --method {RECOMMENDED}"
     else:
         remedy = f"give --budget {enough:g} or more, or --method {RECOMMENDED}"
-    return InputError(
+    return TooLittle(
         f"budget={setting.budget} is less than {setting.method} takes at least; "
         f"{remedy}"
     )

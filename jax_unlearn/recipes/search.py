@@ -16,6 +16,7 @@ import numpy as np
 from jax_unlearn.data import Dataset, fingerprint, read_json, write_atomic
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.lab import Bench, Plan, Unlearning
+from jax_unlearn.lab.costs import TooLittle
 from jax_unlearn.lab.results import environment, to_json
 from jax_unlearn.lab.space import grid_of as grid_of
 from jax_unlearn.lab.space import told as told
@@ -25,7 +26,8 @@ Grids = Mapping[str, Mapping[str, Any]]
 """By method: flat values of its settings; a tuple holds the values that are tried."""
 
 Row = dict[str, Any]
-"""A trial: the values tried, "avg_gap" and "deviation", None where it diverged."""
+"""A trial: the values tried, "avg_gap" and "deviation"; None where it diverged, or was
+given a budget in which it cannot take a step."""
 
 
 class Final(NamedTuple):
@@ -92,7 +94,7 @@ class Trials:
             asked = label, setting, case.case, case.original
             try:
                 made = self._bench.unlearn(*asked, keep=False)
-            except NonFiniteError:
+            except (NonFiniteError, TooLittle):
                 return {"avg_gap": None, "deviation": None}
             found.append(case.distances(made.trained))
         return {name: float(np.mean([f[name] for f in found])) for name in found[0]}
@@ -127,11 +129,14 @@ def search(
         if before and _alike(before, given) and _searched(before, label, grid, rounds)
     }
 
+    left_out = [label for label in (before or {}).get("left_out", ()) if label in grids]
+
     def found() -> dict[str, Any]:
         done = {label: both[label] for label in grids if label in both}
         return {
             "settings": {label: setting for label, (setting, _) in done.items()},
             "trials": max((len(rows) for _, rows in done.values()), default=0),
+            **({"left_out": left_out} if left_out else {}),
             "search_seeds": list(plan.seeds),
             **given,
             "training": vars(plan.training),
@@ -140,9 +145,14 @@ def search(
         }
 
     for label, grid in grids.items():
-        if label not in both:
-            both[label] = _best_of(label, grid, trial, plan, say, rounds, final)
-            save(found())
+        if label in both or label in left_out:
+            continue
+        best = _best_of(label, grid, trial, plan, say, rounds, final)
+        if best is None:
+            left_out.append(label)
+        else:
+            both[label] = best
+        save(found())
     return found()
 
 
@@ -154,8 +164,11 @@ def _best_of(
     say: Callable[[str], None],
     rounds: int,
     final: Final | None,
-) -> tuple[dict[str, Any], list[Row]]:
-    """Return the best setting of one method, and its trials."""
+) -> tuple[dict[str, Any], list[Row]] | None:
+    """Return the best setting of one method, and its trials.
+
+    None where it has a budget and no trial fits in.
+    """
     varied = _varied(grid)
 
     def row_of(setting: Unlearning, seeds: Sequence[int] = plan.seeds):
@@ -165,6 +178,8 @@ def _best_of(
         return setting, row
 
     rows = [row_of(setting) for setting in trials(grid)]
+    if "budget" in grid and all(row["avg_gap"] is None for _, row in rows):
+        return None
     # no grid is chosen so well that its best never lies at its edge
     for name in [name for name in varied if _measures(grid[name])][:1] * rounds:
         best, _ = _ranked(label, rows)[0]

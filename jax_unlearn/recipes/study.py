@@ -77,7 +77,8 @@ class Study:
             raise unknown_name("part", part, self.parts)
         asked = self.parts[part]
         found = self.found(folder).get(asked.settings or part, {"settings": {}})
-        labels = asked.methods or tuple(asked.grid)
+        out = found.get("left_out", ())  # of methods that the budget leaves no step
+        labels = [x for x in asked.methods or asked.grid if x not in out]
         missing = [label for label in labels if label not in found["settings"]]
         if missing and (whole or missing == [*labels]):
             raise self._unsearched(f"of {missing[0]!r} where {part} asks for it")
@@ -134,7 +135,7 @@ class Study:
         return {part: found[part] for part in self.parts if part in found}
 
     def first(self, name: str) -> str:
-        """Return the first part of the same request and training, whose models serve."""
+        """Return the first part of the same request, whose models serve all."""
         told = "kind", "fraction", "gamma", "training"
         of = [getattr(self.parts[name], field) for field in told]
         return next(
@@ -149,8 +150,9 @@ class Study:
         for name in parts:
             part = self.parts[name]
             own = part.settings or name
-            settings = kept.get(own, {}).get("settings", {})
-            if not settings.keys() >= {*(part.methods or part.grid)}:
+            found = kept.get(own, {})
+            known = {*found.get("settings", ()), *found.get("left_out", ())}
+            if not known >= {*(part.methods or part.grid)}:
                 lacking.append(own)
         return tuple(dict.fromkeys(lacking))
 
