@@ -227,7 +227,7 @@ def timeless(value):
     """Return results without what a clock said."""
     if isinstance(value, dict):
         kept = {k: timeless(v) for k, v in value.items() if "second" not in k}
-        return {k: v for k, v in kept.items() if k != "rte"}
+        return {k: v for k, v in kept.items() if k not in ("rte", "measured")}
     return [timeless(v) for v in value] if isinstance(value, list) else value
 
 
