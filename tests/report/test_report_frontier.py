@@ -1,0 +1,26 @@
+"""The figure of the frontier."""
+
+import pytest
+from made_results import made_results
+
+from jax_unlearn.errors import InputError
+from jax_unlearn.lab import Unlearning
+from jax_unlearn.report.draw.frontier import frontier as drawn
+
+
+def test_the_figure_says_its_numbers():
+    methods = {
+        "FT": Unlearning.of(method="finetune"),
+        "RL": Unlearning.of(method="random_label"),
+    }
+    found = {share: made_results(methods=methods) for share in (0.1, 0.2)}
+    rows = found[0.2]["rows"]
+    key = next(key for key, one in rows.items() if one["label"] == "FT")
+    drawing = drawn(found, {"FT": key})
+    gap = rows[key]["avg_gap"]["mean"]
+    assert f"FT at 20 %: {gap:.2f} and " in drawing.svg
+    assert "1 other methods" in drawing.svg
+    with pytest.raises(InputError, match="is no row; leave it out"):
+        drawn(found, {"GA": "no"})
+    with pytest.raises(InputError, match="a share is positive"):
+        drawn({0.0: found[0.1]}, {"FT": key})
