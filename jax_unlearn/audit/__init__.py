@@ -116,6 +116,7 @@ from jax_unlearn.audit.rmia import rmia_attack as rmia_attack
 from jax_unlearn.audit.robustness import pgd as pgd
 from jax_unlearn.audit.robustness import robust_accuracy as robust_accuracy
 from jax_unlearn.audit.vulnerable import Ruli as Ruli
+from jax_unlearn.audit.vulnerable import by_vulnerability as by_vulnerability
 from jax_unlearn.audit.vulnerable import ruli_split as ruli_split
 
 

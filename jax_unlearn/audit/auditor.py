@@ -16,8 +16,8 @@ from jax_unlearn.audit.evidence import (
     ModelOutputs,
     PartLabels,
     evidence,
+    judged,
     select,
-    within,
 )
 from jax_unlearn.audit.figures import FIGURES, chosen
 from jax_unlearn.audit.rates import quantiles, student
@@ -31,8 +31,8 @@ SMALL = 16  # Retrains, below which the divisions of them show too little spread
 
 
 def audit(
-    unlearned: Mapping[str, ModelOutputs] | ModelOutputs,
-    retrained: ModelOutputs,
+    unlearned: Mapping[str, ModelOutputs | Evidence] | ModelOutputs,
+    retrained: ModelOutputs | Evidence,
     labels: PartLabels,
     *,
     kind: str = "logits",
@@ -121,22 +121,18 @@ def audit(
     half = min(*sizes.values(), target.models // 2)
     split = held_out_split(before, target, seed)
     held = 0 if split is None else split.models
-    judged = min(*sizes.values(), (target.models - held) // 2) if held else 0
-    judged = min(judged, *(size - held for size in sizes.values()))
-    cards, left_out = chosen(metrics, figures, half, target.sizes, judged)
+    pairs = min(*sizes.values(), (target.models - held) // 2) if held else 0
+    pairs = min(pairs, *(size - held for size in sizes.values()))
+    cards, left_out = chosen(metrics, figures, half, target.sizes, pairs)
     ways = level, resamples, seed
     own = {key: card for key, card in cards.items() if not card.within}
     table, details = _tabulated(methods, target, own, half, *ways)
     if split is not None:
         for group in ("vulnerable", "protected"):
             own = {key: card for key, card in cards.items() if card.within == group}
-            rest, rows = np.arange(held, target.models), getattr(split, group)
-            others = within(select(target, rest), rows)
-            models = {
-                name: within(select(found, np.arange(held, found.models)), rows)
-                for name, found in methods.items()
-            }
-            more, _ = _tabulated(models, others, own, judged, *ways)
+            rest = held, getattr(split, group)
+            models = {name: judged(found, *rest) for name, found in methods.items()}
+            more, _ = _tabulated(models, judged(target, *rest), own, pairs, *ways)
             table = {name: found | more[name] for name, found in table.items()}
     settings = half, resamples, float(level), len(target.labels["forget"])
     ordered = {

@@ -107,9 +107,15 @@ class Evidence(NamedTuple):
 
 
 def evidence(
-    name: str, outputs: ModelOutputs, labels: PartLabels, *, kind: str = "logits"
+    name: str,
+    outputs: "ModelOutputs | Evidence",
+    labels: PartLabels,
+    *,
+    kind: str = "logits",
 ) -> Evidence:
     """Check the outputs of models, called `name`, and derive what the metrics read."""
+    if isinstance(outputs, Evidence):
+        return outputs
     choice("kind", kind, "logits", "probabilities")
     from scipy import special
 
@@ -169,6 +175,11 @@ def within(given: Evidence, rows: np.ndarray) -> Evidence:
         labels=cut(given.labels, 0),
         before=None if given.before is None else within(given.before, rows),
     )
+
+
+def judged(given: Evidence, held: int, rows: np.ndarray) -> Evidence:
+    """Return the models after those that divided, on some of the forget samples."""
+    return within(select(given, np.arange(held, given.models)), rows)
 
 
 @dataclasses.dataclass(frozen=True)

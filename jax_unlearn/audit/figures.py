@@ -25,7 +25,7 @@ from jax_unlearn.audit.memorisation import (
 )
 from jax_unlearn.audit.metrics import AVG_GAP, RA, TA, TOW, TOW_MIA, UA
 from jax_unlearn.audit.rmia import RMIA_AUC, RMIA_TPR_1
-from jax_unlearn.audit.vulnerable import LEAST, SPLIT
+from jax_unlearn.audit.vulnerable import LEAST, SPLIT, by_vulnerability
 from jax_unlearn.errors import InputError, unknown_name
 
 __all__ = ["DIVISIONS", "FIGURES", "GROUPS", "KINDS", "PROXIES", "cards_of"]
@@ -50,8 +50,14 @@ KINDS: dict[str, FigureCard] = {card.key: card for card in FIGURES}
 GROUPS: dict[str, tuple[str, ...]] = groups_of(FIGURES)
 """What can be asked for, and the figures it brings."""
 
-DIVISIONS: dict[str, Divider] = {"memorisation": by_memorisation}
+DIVISIONS: dict[str, Divider] = {
+    "memorisation": by_memorisation,
+    "vulnerability": by_vulnerability,
+}
 """What can divide the forget samples into groups that are judged apart."""
+
+NEEDS = {"memorisation": 2, "vulnerability": 2 * LEAST}
+"""Originals and Retrains, half of which divide."""
 
 PROXIES: dict[str, Callable[[Any, Any], Division]] = {"confidence": by_confidence}
 """What divides them by the originals alone."""

@@ -3,6 +3,7 @@
 Shapes: N models, n samples of a part, F forget samples, K classes.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,12 +14,14 @@ from jax_unlearn.audit import _checks
 from jax_unlearn.audit.auditor import Audit, audit, to_record
 from jax_unlearn.audit.deviation import DEVIATION
 from jax_unlearn.audit.evidence import (
+    Evidence,
     FigureCard,
     ModelOutputs,
     PartLabels,
     evidence,
+    judged,
 )
-from jax_unlearn.audit.figures import DIVISIONS, PROXIES
+from jax_unlearn.audit.figures import DIVISIONS, NEEDS, PROXIES
 from jax_unlearn.audit.forgetting import EPSILON
 from jax_unlearn.audit.klom import KLOM
 from jax_unlearn.audit.lira import LIRA_AUC, LIRA_TPR_1
@@ -93,7 +96,10 @@ def audit_by_group(
     """
     if isinstance(unlearned, ModelOutputs):
         unlearned = {"unlearned": unlearned}
-    forget = np.asarray(labels.forget)
+    checked = functools.partial(evidence, labels=labels, kind=kind)
+    target = checked("retrained", retrained)
+    methods = {name: checked(name, given) for name, given in unlearned.items()}
+    forget, divides = np.asarray(labels.forget), False
     if isinstance(division, Division):
         known = division
     else:
@@ -102,27 +108,27 @@ def audit_by_group(
                 "original=None: the samples are divided by the originals beside the "
                 "Retrains; give the originals' outputs too"
             )
-        own, others = (
-            evidence(name, given, labels, kind=kind).probs["forget"]
-            for name, given in (("original", original), ("retrained", retrained))
-        )
-        if min(len(own), len(others)) < 2:
+        before, divides = checked("original", original), True
+        if min(before.models, target.models) < 2:
             raise InputError(
-                f"{len(own)} originals and {len(others)} Retrains: half of each divide "
-                "the samples; give 2 or more, 16 for U-LiRA"
+                f"{before.models} originals and {target.models} Retrains: half of each "
+                "divide the samples; give 2 or more, 16 for U-LiRA"
             )
-        known = division(own[: len(own) // 2], others[: len(others) // 2], forget)
-        retrained = _second_half(retrained)
-        unlearned = {name: _second_half(given) for name, given in unlearned.items()}
+        sides = (one.probs["forget"][: one.models // 2] for one in (before, target))
+        known = division(*sides, forget)
     known = _checked(known, len(forget))
+
+    def rest(given: Evidence, rows: np.ndarray) -> Evidence:
+        held = given.models // 2 if divides else 0
+        return judged(given, held, np.flatnonzero(rows))
+
     return Grouped(
         known,
         {
             name: audit(
-                {k: _restricted(given, rows) for k, given in unlearned.items()},
-                _restricted(retrained, rows),
-                labels._replace(forget=forget[rows]),
-                kind=kind,
+                {key: rest(own, rows) for key, own in methods.items()},
+                rest(target, rows),
+                labels,
                 figures=figures,
                 **options,
             )
@@ -147,6 +153,8 @@ def divided(
     records = []
     for name in names:
         one_of("by", name, (*DIVISIONS, *PROXIES))
+        counts = (np.asarray(one.forget) for one in (original, given[1]))
+        check_divided(name, min(len(a) if a.ndim == 3 else 1 for a in counts))
         if name in PROXIES:
             labels = given[2]
             probs = evidence("original", original, labels, kind=kind).probs["forget"]
@@ -156,6 +164,16 @@ def divided(
         how = {"original": original, "kind": kind, **options}
         records.append(groups_record(audit_by_group(*given, division, **how)))
     return records
+
+
+def check_divided(name: str, models: int) -> None:
+    """Refuse a division that so many originals and Retrains cannot make."""
+    if models < (need := NEEDS.get(name, 1)):
+        raise InputError(
+            f"by={name!r}, models={models}: half of the models divide the samples, the "
+            f"others are judged; it takes {need} originals and Retrains, and U-LiRA "
+            "16: give --models 16, or outputs of as many"
+        )
 
 
 def _checked(division: Division, samples: int) -> Division:
@@ -175,22 +193,6 @@ def _checked(division: Division, samples: int) -> Division:
     words = f"groups of {division.name!r}; give each sample to one"
     _checks.refuse("samples", twice, twice > 1, words)
     return division._replace(groups=groups)
-
-
-def _second_half(given: ModelOutputs) -> ModelOutputs:
-    """Return the models that divided nothing; a single one is returned as it is."""
-
-    def half(part: Any) -> Any:
-        array = None if part is None else np.asarray(part)
-        if array is None or array.ndim != 3:
-            return array
-        return array[len(array) // 2 :]
-
-    return ModelOutputs(*map(half, given))
-
-
-def _restricted(given: ModelOutputs, rows: np.ndarray) -> ModelOutputs:
-    return given._replace(forget=np.asarray(given.forget)[..., rows, :])
 
 
 def group_table(found: Grouped, name: str) -> str:

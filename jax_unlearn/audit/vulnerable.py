@@ -14,12 +14,14 @@ from jax_unlearn._validate import within
 from jax_unlearn.audit import _checks
 from jax_unlearn.audit.deviation import DEVIATION
 from jax_unlearn.audit.evidence import Evidence, FigureCard
+from jax_unlearn.audit.features import margins_from_probs
 from jax_unlearn.audit.klom import KLOM
 from jax_unlearn.audit.lira import LIRA_AUC, LIRA_TPR_1, u_lira
+from jax_unlearn.audit.memorisation import Division
 from jax_unlearn.audit.metrics import UA
 from jax_unlearn.errors import InputError
 
-__all__ = ["SPLIT", "Ruli", "held_out_split", "ruli_split"]
+__all__ = ["SPLIT", "Ruli", "by_vulnerability", "held_out_split", "ruli_split"]
 
 LEAST = 4  # models of a kind that divide: two folds of two
 SHARE = 1 / 3  # of the forget samples in either group
@@ -80,6 +82,28 @@ def ruli_split(
     order = np.lexsort((u.mean(axis=0) - r.mean(axis=0), auc))
     count = max(int(share * len(order)), 1)
     return Ruli(np.sort(order[-count:]), np.sort(order[:count]), auc, len(u))
+
+
+def by_vulnerability(
+    probs_in: np.ndarray, probs_out: np.ndarray, labels: np.ndarray
+) -> Division:
+    """Divide forget samples as `ruli_split` does: protected, between, vulnerable."""
+    count = min(len(probs_in), len(probs_out))
+    sides = (margins_from_probs(p[:count], labels) for p in (probs_in, probs_out))
+    found = ruli_split(*sides)
+    rows = np.arange(len(labels))
+    protected, vulnerable = (
+        np.isin(rows, own) for own in (found.protected, found.vulnerable)
+    )
+    middle = ~(protected | vulnerable)
+    return Division(
+        "vulnerability",
+        f"thirds of the forget samples by how well U-LiRA tells {count} originals from "
+        f"{count} Retrains on them (RULI)",
+        {"protected": protected, "between": middle, "vulnerable": vulnerable},
+        found.auc,
+        count,
+    )
 
 
 def held_out_split(

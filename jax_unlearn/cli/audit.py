@@ -159,9 +159,10 @@ def audit(
         FILE.py:CARD for one of your own; default what the number of models allows.
       resamples: divisions of the retrained models in arrays or parts, for the null.
       by: groups of forget samples whose figures are told apart, too: "memorisation"
-        (of parts, or of arrays that hold the originals as `original/PART`; half of the
-        originals and of the Retrains divide, the others are judged), or "confidence",
-        its proxy, for which one original will do (of checkpoints, too).
+        or "vulnerability" (of parts, or of arrays that hold the originals as
+        `original/PART`; half of the originals and of the Retrains divide, the others
+        are judged), or "confidence", a proxy of the first, for which one original will
+        do (of checkpoints, too).
       all_figures: print all, not the headlines alone; the file holds all.
       out: file to write, for `jax-unlearn report`.
       modality: kind of model; that of the original is found out.

@@ -15,6 +15,7 @@ from rich.console import Console
 from jax_unlearn import audit as audits
 from jax_unlearn import report as reports
 from jax_unlearn._validate import at_least, one_of
+from jax_unlearn.audit.groups import check_divided
 from jax_unlearn.cli.console import (
     Reporter,
     open_console,
@@ -31,7 +32,13 @@ from jax_unlearn.drivers.ensemble import HOWS, local_mesh
 from jax_unlearn.errors import MAX_SEED, InputError
 from jax_unlearn.lab.arrays import save_outputs
 from jax_unlearn.lab.ensemble_models import RETRAIN
-from jax_unlearn.lab.ensembles import NOTHING, Ensembles, audit_of, run_ensembles
+from jax_unlearn.lab.ensembles import (
+    NOTHING,
+    Ensembles,
+    audit_of,
+    figures_of,
+    run_ensembles,
+)
 from jax_unlearn.lab.ensembles import join as joined
 from jax_unlearn.lab.parts import (
     CHUNK,
@@ -96,8 +103,9 @@ def ensemble(
         CPUs and "vmap" elsewhere.
       resamples: divisions of the Retrains for the null.
       by: groups of forget samples whose figures are told apart, too: "memorisation"
-        (low, medium, high; half of the models divide, the others are judged, so give
-        --models 16 or more) or "confidence" (its proxy, of the originals alone). No
+        (low, medium, high) or "vulnerability" (RULI's, by U-LiRA on the originals; of
+        both half of the models divide, the others are judged, so give --models 16 or
+        more), or "confidence" (the proxy of memorisation, of the originals alone). No
         model is trained for it.
       part: "3/8" makes the third eighth of the models, and audits nothing yet.
       join: folders of the parts, to audit what they made.
@@ -124,14 +132,10 @@ def ensemble(
     elif how == "auto":  # what is measured differs by machine
         how = "loop" if jax.default_backend() == "cpu" else "vmap"
     models = 16 if models is None else models
-    if models < 2 and set(by) & set(audits.DIVISIONS):
-        raise InputError(
-            f"by={list(by)}, models={models}: half of the models divide the samples, "
-            "the others are judged; give --models 16"
-        )
     chunk = chunk_of(models, share) if chunk is None else chunk
     for name in by:
         one_of("by", name, DIVIDERS)
+        check_divided(name, models)
     if not join and out.suffix == ".json":
         raise InputError(f"out={out}: name a folder for the models")
     check_writable(out if join and out.suffix == ".json" else out / "outputs.npz")
@@ -306,7 +310,8 @@ def conclude(
     with status(console, "auditing"):
         found, given = audit_of(made, plan.training, resamples=resamples)
         original = given[0][NOTHING]
-        groups = audits.divided(by, given, original, resamples=resamples)
+        how = {"figures": figures_of(plan.training, audits.OF_GROUPS)}
+        groups = audits.divided(by, given, original, resamples=resamples, **how)
     told = {
         **plan.record(),
         "title": f"{plan.title}: {models} models",

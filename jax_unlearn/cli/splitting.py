@@ -34,7 +34,7 @@ def split(
     ids: Path | None = None,
     kind: Drawn = "random",
     fraction: float | None = None,
-    gamma: float = 1.0,
+    gamma: float | None = None,
     classes: tuple[int, ...] | None = None,
     unseen_fraction: float | None = None,
     seed: int = 0,
@@ -54,7 +54,7 @@ def split(
         unlearning leaves the most: "worst" (least loss afterwards), "hard" (least
         beside models that never saw them).
       fraction: share to forget; default 0.1 (all of the classes, for "class").
-      gamma: imbalance of "long_tailed".
+      gamma: imbalance of "long_tailed", default 1.
       classes: to forget, for "class".
       unseen_fraction: share held out of all training first, default 0.1; with
         --original, what it held out.
@@ -67,8 +67,9 @@ def split(
       overwrite: replace the manifest if it exists.
     """
     check_seed(seed)
+    law = imbalance(gamma, "ids" if ids is not None else kind)
     dataset = source.load() if original is None else source.load_for(original)
-    how = {"kind": kind, "fraction": fraction, "gamma": gamma, "classes": classes}
+    how = {"kind": kind, "fraction": fraction, "classes": classes}
     share = 0.1 if unseen_fraction is None else unseen_fraction
     held: dict[str, Any] = {"fraction": share, "seed": seed}
     told = {"original": original, "unlearn": unlearn, "rounds": rounds}
@@ -84,11 +85,11 @@ def split(
         )
     elif ids is None:
         trained, unseen = data.holdout(dataset.train.labels, **held)
-        parts = drawn_split(dataset, trained, seed=seed, **how)
-    elif how != {"kind": "random", "fraction": None, "gamma": 1.0, "classes": None}:
+        parts = drawn_split(dataset, trained, seed=seed, gamma=law, **how)
+    elif how != {"kind": "random", "fraction": None, "classes": None}:
         raise InputError(
-            f"ids={ids} says who is forgotten; leave out --kind, --fraction, --gamma "
-            "and --classes"
+            f"ids={ids} says who is forgotten; leave out --kind, --fraction and "
+            "--classes"
         )
     else:
         parts, unseen = listed_split(dataset, listed(ids, dataset, source.keys), **held)
@@ -103,6 +104,16 @@ def split(
     by_class = {"forget_counts": parts.manifest["forget_counts"]}
     sizes = {name: len(part) for name, part in sizes.items()}
     return {"out": str(out), "samples": sizes, **by_class}
+
+
+def imbalance(gamma: float | None, kind: str) -> float:
+    """Return the imbalance of a long-tailed draw; refuse one of any other request."""
+    if gamma is not None and kind != "long_tailed":
+        raise InputError(
+            f"gamma={gamma:g} is the imbalance of kind='long_tailed', and this request "
+            f"is of {kind!r}; give --kind long_tailed, or leave --gamma out"
+        )
+    return 1.0 if gamma is None else gamma
 
 
 def searched(

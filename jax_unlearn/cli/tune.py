@@ -16,6 +16,7 @@ from jax_unlearn.cli.config import merged
 from jax_unlearn.cli.habits import asked_options, asked_words
 from jax_unlearn.cli.recipe import screen_of
 from jax_unlearn.cli.sources import DataSource, Source, asked
+from jax_unlearn.cli.splitting import imbalance
 from jax_unlearn.data import check_writable, write_atomic
 from jax_unlearn.data.splits import WORST
 from jax_unlearn.errors import InputError, check_seed
@@ -37,7 +38,7 @@ def tune(
     forget: str | None = None,
     kind: str | None = None,
     fraction: float | None = None,
-    gamma: float = 1.0,
+    gamma: float | None = None,
     trials: int = 20,
     seeds: tuple[int, ...] = (100, 101, 102),
     without_retrain: bool = False,
@@ -69,7 +70,7 @@ def tune(
         samples of each class are drawn from the others.
       kind: without --forget: "random", "class", "long_tailed", "near" or "far".
       fraction: share to forget; default 0.1 (the whole class, for "class").
-      gamma: imbalance of "long_tailed".
+      gamma: imbalance of "long_tailed", default 1.
       trials: of each method, those made before included.
       seeds: of the models and the requests, two or more.
       without_retrain: choose by forget against unseen samples.
@@ -109,6 +110,7 @@ def tune(
             f"kind={kind!r} is searched on one model, and a search of settings makes "
             "many; choose random, class, long_tailed, near or far"
         )
+    law = imbalance(gamma, kind or ("random" if forget is None else "forget"))
     for own in setting:
         Space.of(own)  # refused before anything is read or written
     _check_folder(out)
@@ -117,7 +119,7 @@ def tune(
     if forget is None:
         stored, request = load_model(checkpoint, dataset, modality=method), None
         share = (1.0 if kind == "class" else 0.1) if fraction is None else fraction
-        like = Likeness(kind or "random", share, gamma)
+        like = Likeness(kind or "random", share, law)
     else:
         stored, _, request, named = asked(source, checkpoint, forget, method)
         if named.concept is not None:

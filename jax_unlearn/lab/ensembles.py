@@ -169,10 +169,23 @@ def audit_of(
     outputs = {role: ModelOutputs(**logits) for role, logits in made.logits.items()}
     outputs = {NOTHING: outputs.pop(ORIGINAL)} | outputs
     given = outputs, outputs.pop(RETRAIN), PartLabels(**made.labels)
-    groups = modality_of(training).metrics
-    figures = [c for c in audit.FIGURES if groups is None or c.group in groups]
+    figures = figures_of(training, audit.FIGURES)
     told = {"figures": figures, "originals": NOTHING, "resamples": resamples}
     return audit.audit(*given, **told), given
+
+
+def figures_of(
+    training: Any, catalogue: Sequence[audit.FigureCard]
+) -> list[audit.FigureCard]:
+    """Return the figures of a catalogue that a kind of model has.
+
+    >>> from jax_unlearn.lab.modalities import modality_named
+    >>> training = modality_named("diffusion").training()
+    >>> [card.key for card in figures_of(training, audit.OF_GROUPS)][:2]
+    ['deviation', 'lira_auc']
+    """
+    names = modality_of(training).metrics
+    return [c for c in catalogue if names is None or {c.key, c.group} & {*names}]
 
 
 def _chunks(

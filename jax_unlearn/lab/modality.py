@@ -76,7 +76,9 @@ class Modality(NamedTuple):
     targets: Callable[[Examples], np.ndarray]  # true classes of what is observed
     judging: Any = None  # class of what a plan says of drawing and judging, if any
     probes: tuple[str, ...] = ()  # names of what presses its models for the forgotten
-    metrics: tuple[str, ...] | None = None  # groups of figures it has; None: all
+    metrics: tuple[str, ...] | None = (
+        None  # figures it has, or groups of them; None: all
+    )
     difficulty: Callable[[Any, str], Ranked] | None = None  # `(context, ranking)`
     # `network -> inputs` of two samples, their shapes only; None where it needs none
     example: Callable[[Any], Any] = lambda network: None

@@ -124,6 +124,26 @@ def test_models_divide_the_samples_by_what_they_memorise(world):
     assert record["audits"]["high"]["figures"]["half"]["deviation"]["value"] > 0
 
 
+def test_models_divide_the_samples_by_what_they_expose(world):
+    given = {"half": world["half"]}, world["retrained"], world["labels"]
+    (found,) = audit.divided(["vulnerability"], given, world["original"], resamples=3)
+    assert list(found["audits"]) == ["protected", "between", "vulnerable"]
+    assert found["models"] == 8
+    vulnerable = found["members"]["vulnerable"]
+    assert sorted(vulnerable) == np.flatnonzero(HARD).tolist()
+    probs = [
+        audit.evidence.evidence("m", m, given[2]).margins[:8]
+        for m in (world["original"], world["retrained"])
+    ]
+    exact = audit.ruli_split(*probs)  # one division, whoever asks for it
+    assert exact.vulnerable.tolist() == vulnerable
+    own = found["audits"]["vulnerable"]["figures"]["half"]["lira_auc"]
+    assert own["verdict"] == "outside"
+    few = [ModelOutputs(*(part[:6] for part in m[:3])) for m in (given[0]["half"],) * 2]
+    with pytest.raises(InputError, match="takes 8 originals and Retrains"):
+        audit.divided(["vulnerability"], (given[0], few[0], given[2]), few[1])
+
+
 def test_dividing_and_judging_by_the_same_models_would_be_unfair():
     """Of pure noise, even an equal model would be an outlier."""
     rng, labels = np.random.default_rng(3), _labels()

@@ -143,6 +143,14 @@ def test_a_request_that_cannot_be_met(job, tmp_path, capsys):
     assert not (tmp_path / "split.json").exists()
 
 
+@pytest.mark.parametrize("kind", ["random", "worst", "class"])
+def test_an_imbalance_that_nothing_reads_is_refused(job, tmp_path, capsys, kind):
+    arguments = ["split", "--data", job.data, "--out", tmp_path / "s.json"]
+    line = refused(capsys, [*arguments, "--kind", kind, "--gamma", "2"])
+    assert "gamma=2 is the imbalance of kind='long_tailed', and this" in line
+    assert f"'{kind}'; give --kind long_tailed, or leave --gamma out" in line
+
+
 def test_data_of_another_shape_or_other_classes(job, tmp_path, capsys):
     wide = small_data(
         tmp_path / "wide.npz",

@@ -40,8 +40,9 @@ def test_arrays_without_originals_say_what_is_missing(tmp_path, capsys):
     asked = "audit", "--arrays", file, "--out", out, "--by", "memorisation"
     assert "add their outputs as original/forget" in refused(capsys, asked)
     assert not out.exists()
-    assert "unknown by 'size'; known: confidence, memorisation" in refused(
-        capsys, [*asked[:-1], "size"]
+    assert (
+        "unknown by 'size'; known: confidence, memorisation, vulnerability"
+        in refused(capsys, [*asked[:-1], "size"])
     )
 
 

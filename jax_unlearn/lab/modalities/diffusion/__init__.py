@@ -16,6 +16,17 @@ from jax_unlearn.lab.modality import Modality, adam, falling_rate
 from jax_unlearn.types import Array, LossFn, ModelState, Params, Unlearner, UnlearnState
 
 BYTES = np.dtype(np.uint8)
+FIGURES = (
+    *("mia_loss", "deviation", "u_lira", "rmia", "forgetting", "klom"),
+    *("retain", "difference"),
+    # of RULI's groups all but UA: there is no answer that could be wrong
+    *(
+        f"{group}_{key}"
+        for group in ("vulnerable", "protected")
+        for key in ("deviation", "lira_auc", "lira_tpr_1", "klom")
+    ),
+)
+"""Figures of an audit, or groups of them, that denoising errors can serve."""
 MEASURED = 512  # images on which errors, masks and attacks are measured, at most
 
 
@@ -188,7 +199,7 @@ DIFFUSION = Modality(
     judging=settings.Judging,
     observe=measured.observed,
     targets=lambda examples: np.zeros(len(examples.labels), np.int32),
-    metrics=("mia_loss", "deviation", "u_lira", "rmia", "forgetting", "klom"),
+    metrics=FIGURES,
     reads=_bytes,
     samples=networks.Generator.samples,
     constants=_words,
