@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from toys import three_digits
 
-from jax_unlearn import harmonize
+from jax_unlearn import audit, harmonize
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Request, Unlearning
 from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
@@ -124,3 +124,9 @@ def test_the_retain_gradient_is_weighted_in_either_unit(harmonizer):
     np.testing.assert_allclose(in_sums, in_means, rtol=1e-6)
     halved = joined(forget_strength=0.5)
     assert not np.allclose(usual, halved)
+
+
+def test_figures_that_a_kind_of_model_names_exist():
+    known = {card.key for card in audit.FIGURES} | set(audit.GROUPS)
+    for kind in MODALITIES:
+        assert set(kind.metrics or ()) <= known
