@@ -112,7 +112,8 @@ def field():
     inside = {"ct", "short-retrain", "partial-reset", "certified"}
     return (
         all(pages._inside(rows[key]) == "4 of 4" for key in inside)
-        and attacked == ["outside"] * 5
+        and attacked == ["outside"] * 8
+        and min(told, key=lambda k: told[k]["lira_tpr_1"]["value"]) == "Partial reset"
     )
 
 
