@@ -90,7 +90,7 @@ def test_the_help_follows_weighting_and_modality(boxes):
     assert "constant. (default: 0.001)" in text  # where that of diffusion differs
     found, _ = boxes("chain", "ssd")
     assert found["ssd options"] == {"--selection", "--dampening"}
-    assert found["step options"] == {"--rho", "--batch-size"}
+    assert found["step options"] == {"--rho", "--batch-size", "--budget"}
     assert "optimizer options" not in found
     assert "--timesteps" in boxes("generate", "train")[0]["training options"]
     assert "--network" in boxes("train")[0]["training options"]
