@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 __all__ = ["MANY", "MAX_SEED", "InputError", "NonFiniteError", "check_seed"]
-__all__ += ["unknown_name"]
+__all__ += ["one_line", "unknown_name"]
 
 MAX_SEED = 2**31 - 1  # what jax, NumPy and scikit-learn all take
 MANY = 12  # names, more than a line can list beside a suggestion
@@ -29,6 +29,11 @@ class NonFiniteError(ArithmeticError):
     def __init__(self, message: str, step: int):
         super().__init__(message)
         self.step = step
+
+
+def one_line(error: Exception, most: int = 200) -> str:
+    """Return what an error says on one line, cut short, or its type if nothing."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:most]
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:

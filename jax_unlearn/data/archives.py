@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jax_unlearn.data.files import Header, npz_headers, read_npz
+from jax_unlearn.data.files import Header, npz_headers, read_as, read_npz
 from jax_unlearn.data.labels import listed
 from jax_unlearn.data.sources import Dataset, assembled
 from jax_unlearn.errors import InputError
@@ -61,7 +61,9 @@ def from_npz(path: str | os.PathLike[str]) -> Dataset:
     path = Path(path)
     if not path.exists():
         raise InputError(f"path={path}: no such file; check the path")
-    try:
+    form = "x_train=…, y_train=…, x_test=…, y_test=…"
+    remedy = f"write it anew with np.savez(path, {form})"
+    with read_as(path, "a usable .npz file", remedy):
         if not zipfile.is_zipfile(path):
             raise ValueError("not a zip file")
         headers = npz_headers(path)
@@ -69,13 +71,6 @@ def from_npz(path: str | os.PathLike[str]) -> Dataset:
         columns, notes = _columns(keys, headers)
         names = keys.get(("", "names"), "")
         arrays = read_npz(path, wanted={*keys.values(), *columns.values()})
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(
-            f"path={path} is not a usable .npz file ({error}); write it anew with "
-            "np.savez(path, x_train=…, y_train=…, x_test=…, y_test=…)"
-        ) from error
     parts = {
         part: (arrays[key], arrays[keys[part, "labels"]])
         for (part, role), key in keys.items()

@@ -14,7 +14,7 @@ from jax_unlearn.data.files import read_file, read_json
 from jax_unlearn.data.labels import listed
 from jax_unlearn.data.pictures import any_pictures
 from jax_unlearn.data.sources import ROW, Dataset
-from jax_unlearn.errors import InputError
+from jax_unlearn.errors import InputError, one_line
 
 __all__ = ["TABLES", "from_huggingface", "from_table"]
 
@@ -167,7 +167,8 @@ def _joined(parts: Sequence[Any]) -> Any:
         return pa.concat_tables(parts)
     except pa.ArrowInvalid as error:
         raise InputError(
-            f"files of one part differ in their columns ({_line(error)}); give one file"
+            f"files of one part differ in their columns ({one_line(error)}); give one "
+            "file"
         ) from error
 
 
@@ -189,8 +190,8 @@ def _read(path: Path) -> Any:
                 return pa.ipc.open_file(source).read_all()
     except (pa.ArrowException, OSError) as error:
         raise InputError(
-            f"path={path} cannot be read as {suffix[1:]} ({_line(error)}); write the "
-            "file anew"
+            f"path={path} cannot be read as {suffix[1:]} ({one_line(error)}); write "
+            "the file anew"
         ) from error
 
 
@@ -241,7 +242,3 @@ def _number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:120]

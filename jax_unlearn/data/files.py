@@ -9,16 +9,17 @@ import math
 import os
 import secrets
 import zipfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jax_unlearn.errors import InputError
+from jax_unlearn.errors import InputError, one_line
 
-__all__ = ["check_writable", "read_file", "read_json", "read_npz", "write_atomic"]
+__all__ = ["check_writable", "read_as", "read_file", "read_json", "read_npz"]
+__all__ += ["write_atomic"]
 
 BOMB_RATIO, BOMB_SIZE = 200, 2**28  # arrays that were measured shrink 100-fold at most
 
@@ -115,6 +116,23 @@ or directory); check the path
         ) from error
 
 
+@contextlib.contextmanager
+def read_as(path: str | os.PathLike[str], form: str, remedy: str) -> Iterator[None]:
+    """Refuse a file that the body cannot read as one of a form, on one line.
+
+    Whatever a reader raises is meant: most libraries name no set of errors for a broken
+    file. An `InputError` passes as it is.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"path={path} is not {form} ({one_line(error)}); {remedy}"
+        ) from error
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Return the value of a JSON file.
 
@@ -126,20 +144,12 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     jax_unlearn.errors.InputError: cannot read path=no/such/file.json (No such file \
 or directory); check the path
     """
-    content = read_file(path)
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"path={path} is not JSON ({reason}); write the file anew"
-        ) from error
+    with read_as(path, "JSON", "write the file anew"):
+        return json.loads(read_file(path))
 
 
 def read_npz(
-    source: str | os.PathLike[str] | IO[bytes],
-    *,
-    wanted: Collection[str] | None = None,
+    source: str | os.PathLike[str] | IO[bytes], *, wanted: Collection[str] | None = None
 ) -> dict[str, NDArray[Any]]:
     """Return the arrays of a `.npz` file, all or those `wanted`, or say why not."""
     try:
@@ -150,7 +160,7 @@ def read_npz(
                 if wanted is None or name in wanted
             }
     except Exception as error:
-        raise _reason(error) from error
+        raise ValueError(one_line(error)) from error
 
 
 class Header(NamedTuple):
@@ -171,13 +181,8 @@ def npz_headers(source: str | os.PathLike[str]) -> dict[str, Header]:
                     name = member.filename.removesuffix(".npy")
                     headers[name] = _header(member.filename, stream)
     except Exception as error:
-        raise _reason(error) from error
+        raise ValueError(one_line(error)) from error
     return headers
-
-
-def _reason(error: Exception) -> ValueError:
-    """Return the error of an archive on one line: NumPy and zipfile name no set."""
-    return ValueError((" ".join(str(error).split()) or type(error).__name__)[:200])
 
 
 def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:

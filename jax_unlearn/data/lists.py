@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jax_unlearn.data.checks import brief, few, is_whole, refuse, whole_numbers
-from jax_unlearn.data.files import read_file, read_json, read_npz
+from jax_unlearn.data.files import read_as, read_file, read_json, read_npz
 from jax_unlearn.errors import InputError
 
 __all__ = ["INTEGER", "LISTS", "Values", "as_text", "check_apart", "keys_of"]
@@ -26,7 +26,6 @@ __all__ += ["load_ids", "positions_of", "read_values"]
 INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _COLUMNS = ("id", "index")  # what heads a column of ids or keys, whatever it is called
 _JSON_KEYS = ("forget", "ids")
-_BOM = "utf-8-sig"
 
 
 class Values(NamedTuple):
@@ -152,13 +151,9 @@ def read_values(
 
 
 def _text(path: Path, what: str, told: str) -> str:
-    try:
-        return read_file(path).decode(_BOM)
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"path={path} is not a {told} in UTF-8 ({error}); save it as UTF-8, with "
-            f"one {what} a line"
-        ) from error
+    remedy = f"save it as UTF-8, with one {what} a line"
+    with read_as(path, f"a {told} in UTF-8", remedy):
+        return read_file(path).decode("utf-8-sig")
 
 
 def _from_csv(path: Path, column: str | None, what: str, sep: str = ",") -> Values:
@@ -166,14 +161,9 @@ def _from_csv(path: Path, column: str | None, what: str, sep: str = ",") -> Valu
     first = next((line for line in text.splitlines() if line.strip()), "")
     if sep == "," and sep not in first:  # as spreadsheets of some countries write it
         sep = next((other for other in ";\t" if other in first), sep)
-    try:
-        lines = list(
-            csv.reader(io.StringIO(text, newline=""), delimiter=sep, strict=True)
-        )
-    except csv.Error as error:
-        raise InputError(
-            f"path={path} is not a CSV text file ({error}); write one {what} a line"
-        ) from error
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=sep, strict=True)
+    with read_as(path, "a CSV text file", f"write one {what} a line"):
+        lines = list(rows)
     comments = path.suffix.lower() == ".tsv"
     table = [
         (number, row)
@@ -264,13 +254,8 @@ def _from_jsonl(path: Path, column: str | None, what: str) -> Values:
     entries = []
     for number, line in enumerate(_text(path, what, "text file").splitlines(), 1):
         if line.strip():
-            try:
+            with read_as(f"{path} line {number}", "JSON", f"write one {what} a line"):
                 entries.append(json.loads(line))
-            except (ValueError, RecursionError) as error:
-                raise InputError(
-                    f"path={path} line {number} is not JSON ({error}); write one "
-                    f"{what} a line"
-                ) from error
     if not entries:
         raise InputError(f"path={path} holds no {what}s; write one {what} a line")
     return Values(path, _fields(path, entries, column))
@@ -294,27 +279,15 @@ def _fields(path: Path, entries: list[Any], column: str | None) -> list[Any]:
 
 def _from_npy(path: Path, column: str | None, what: str) -> Values:
     del column, what
-    stream = io.BytesIO(read_file(path))
-    try:
-        array = np.lib.format.read_array(stream, allow_pickle=False)
-    except Exception as error:  # NumPy names no set of errors for a broken file
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"path={path} is not a .npy file of integers ({reason[:80]}); write it "
-            "with np.save(path, ids)"
-        ) from error
-    return Values(path, array)
+    with read_as(path, "a .npy file of integers", "write it with np.save(path, ids)"):
+        stream = io.BytesIO(read_file(path))
+        return Values(path, np.lib.format.read_array(stream, allow_pickle=False))
 
 
 def _from_npz(path: Path, column: str | None, what: str) -> Values:
     del what
-    try:
+    with read_as(path, "a usable .npz file", "write it with np.savez(path, ids=ids)"):
         arrays = read_npz(io.BytesIO(read_file(path)))
-    except ValueError as error:
-        raise InputError(
-            f"path={path} is not a usable .npz file ({error}); write it with "
-            "np.savez(path, ids=ids)"
-        ) from error
     lone = len(arrays) == 1
     place = None if lone else _place(path, list(arrays), column, "", lone=False)
     return Values(path, list(arrays.values())[place or 0])
@@ -328,18 +301,11 @@ def _from_parquet(path: Path, column: str | None, what: str) -> Values:
             f"path={path}: reading .parquet needs pyarrow; pip install pyarrow, or "
             "write the list as .csv"
         ) from error
-    content = io.BytesIO(read_file(path))
-    try:
-        table = parquet.read_table(content)
+    with read_as(path, "a .parquet file", f"write one column of {what}s"):
+        table = parquet.read_table(io.BytesIO(read_file(path)))
         names = [n for n in table.column_names if not n.startswith("__index_level_")]
         if not names:
             raise ValueError("no columns")
-    except Exception as error:  # pyarrow names no set of errors for a broken file
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"path={path} is not a .parquet file ({reason[:80]}); write one column of "
-            f"{what}s"
-        ) from error
     place = _place(path, names, column, "", lone=len(names) == 1)
     return Values(path, table.column(names[place or 0]).to_pylist())
 

@@ -19,7 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jax_unlearn.drivers.stacking import is_key
-from jax_unlearn.errors import InputError
+from jax_unlearn.errors import InputError, one_line
 from jax_unlearn.types import PyTree
 
 __all__ = ["identity", "in_first", "largest", "load", "read_record", "save"]
@@ -64,7 +64,7 @@ def save(path: str | os.PathLike, tree: PyTree, record: dict[str, Any]) -> Path:
             checkpointer.save(partial / "arrays", jax.tree.map(_stored, tree))
         in_first(lambda: _complete(partial, path, text))
     except (OSError, ValueError, RuntimeError) as error:  # orbax's and the system's
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        reason = getattr(error, "strerror", None) or one_line(error)
         raise InputError(
             f"cannot write checkpoint {path}: {reason[:200]}; free some space or "
             "choose another folder"
@@ -220,10 +220,9 @@ def _orbax(path: Path, read: Callable[..., Any], *more: Any) -> Any:
     try:
         return read(path / "arrays", *more)
     except Exception as error:  # orbax names no set of errors
-        reason = " ".join(str(error).split())[:80]
         raise InputError(
             f"checkpoint {path}: its arrays cannot be read ({type(error).__name__}: "
-            f"{reason}); take another copy"
+            f"{one_line(error, 80)}); take another copy"
         ) from error
 
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_unlearn.data.files import read_file, read_json, read_npz, write_atomic
-from jax_unlearn.errors import InputError
+from jax_unlearn.errors import InputError, one_line
 
 __all__ = ["SUFFIXES", "WRITTEN", "Arrays", "digest", "name_of", "read", "write"]
 
@@ -148,7 +148,7 @@ def _blamed(path: Path, kind: str) -> Iterator[None]:
             f"here: `pip install {package}`, or turn it into .npz where it is installed"
         ) from error
     except Exception as error:  # the formats' libraries name no set of errors
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = one_line(error, 120)
         remedy = "write it anew"
         if kind == "PyTorch":
             reason = type(error).__name__  # what it says is long, with its own advice

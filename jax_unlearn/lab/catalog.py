@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from jax_unlearn import methods, oneshot, weights
 from jax_unlearn._validate import one_of
 from jax_unlearn.cards import Card, WeightingCard
-from jax_unlearn.errors import InputError, unknown_name
+from jax_unlearn.errors import InputError, one_line, unknown_name
 
 AnyCard = TypeVar("AnyCard", Card, WeightingCard)
 
@@ -216,9 +216,8 @@ def _module(file: str, whole: str, digest: str) -> Any:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        reason = " ".join(str(error).split())
         raise InputError(
-            f"{file} does not run ({type(error).__name__}: {reason}); mend it"
+            f"{file} does not run ({type(error).__name__}: {one_line(error)}); mend it"
         ) from error
     finally:
         sys.dont_write_bytecode = writes

@@ -75,14 +75,8 @@ def read_file(
     if suffix == ".json":
         value = files.read_json(path)
     else:
-        content = files.read_file(path)
-        try:
-            value = tomllib.loads(content.decode())
-        except (ValueError, RecursionError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(
-                f"path={path} is not TOML ({reason}); write the file anew"
-            ) from error
+        with files.read_as(path, "TOML", "write the file anew"):
+            value = tomllib.loads(files.read_file(path).decode())
     return read(kind, value, name=f"path={path}:", lenient=lenient, remedy=remedy)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from jax_unlearn.adapters import from_linen, from_nnx, with_outputs
-from jax_unlearn.errors import InputError
+from jax_unlearn.errors import InputError, one_line
 from jax_unlearn.lab import catalog
 from jax_unlearn.types import Model
 
@@ -91,10 +91,9 @@ def build(
     try:
         made, _ = outputs(model), outputs(features)
     except Exception as error:  # whatever the user's code raises
-        reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"network={name!r} does not run on samples of shape {samples} "
-            f"({type(error).__name__}: {reason}); mend it, or give other data"
+            f"({type(error).__name__}: {one_line(error)}); mend it, or give other data"
         ) from error
     if getattr(made, "shape", None) != (2, num_classes):
         shape = getattr(made, "shape", type(made).__name__)
@@ -181,9 +180,9 @@ def _called(name: str, made: Any, num_classes: int, **given: Any) -> Any:
     try:
         return made(**asked)
     except Exception as error:  # whatever the user's code raises
-        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"network={name!r} fails ({type(error).__name__}: {reason}); mend it"
+            f"network={name!r} fails ({type(error).__name__}: {one_line(error)}); mend "
+            "it"
         ) from error
 
 
