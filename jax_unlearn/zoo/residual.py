@@ -1,7 +1,7 @@
 """Residual networks: basic and bottleneck blocks, stems for CIFAR and ImageNet."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -18,12 +18,36 @@ __all__ = ["BasicBlock", "Bottleneck", "ResNet", "ResNet18", "ResNet34", "ResNet
 EXPANSION = 4
 """Channels of a bottleneck's output, in those of its inner convolutions."""
 
+Layer = tuple[int, int, dict[str, Any]]
+
 
 class Residual(nnx.Module):
     """A block whose layers `block1`, `block2`, … are added to a shortcut."""
 
-    depth: int
-    shortcut: layers.ConvNorm | None
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        stride: int = 1,
+        dtype: Any = jnp.float32,
+        convolution: layers.Convolution = layers.XLA,
+        rngs: nnx.Rngs,
+    ):
+        make = functools.partial(
+            layers.ConvNorm, dtype=dtype, convolution=convolution, rngs=rngs
+        )
+        sizes = self._layers(in_features, out_features, stride)
+        self.depth = len(sizes)
+        for number, (before, after, options) in enumerate(sizes, 1):
+            setattr(self, f"block{number}", make(before, after, **options))
+        ends, options = (in_features, out_features), {"stride": stride, "relu": False}
+        same = stride == 1 and in_features == out_features
+        self.shortcut = None if same else make(*ends, kernel=1, **options)
+
+    def _layers(self, before: int, after: int, stride: int) -> list[Layer]:
+        """Return channels before and after each convolution, and its options."""
+        raise NotImplementedError
 
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Return `[B, H / stride, W / stride, out]` of `x [B, H, W, in]`."""
@@ -33,15 +57,6 @@ class Residual(nnx.Module):
         if self.shortcut is not None:
             x = self.shortcut(x, train=train)
         return nnx.relu(x + y)
-
-
-def _shortcut(
-    layer: Callable[..., layers.ConvNorm], before: int, after: int, *, stride: int
-) -> layers.ConvNorm | None:
-    """Return None for the identity, else the 1x1 convolution of a changing shape."""
-    if stride == 1 and before == after:
-        return None
-    return layer(before, after, kernel=1, stride=stride, relu=False)
 
 
 class BasicBlock(Residual):
@@ -63,23 +78,8 @@ class BasicBlock(Residual):
     (2, 4, 4, 8)
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        *,
-        stride: int = 1,
-        dtype: Any = jnp.float32,
-        convolution: layers.Convolution = layers.XLA,
-        rngs: nnx.Rngs,
-    ):
-        layer = functools.partial(
-            layers.ConvNorm, dtype=dtype, convolution=convolution, rngs=rngs
-        )
-        self.depth = 2
-        self.block1 = layer(in_features, out_features, stride=stride)
-        self.block2 = layer(out_features, out_features, relu=False)
-        self.shortcut = _shortcut(layer, in_features, out_features, stride=stride)
+    def _layers(self, before: int, after: int, stride: int) -> list[Layer]:
+        return [(before, after, {"stride": stride}), (after, after, {"relu": False})]
 
 
 class Bottleneck(Residual):
@@ -102,29 +102,15 @@ class Bottleneck(Residual):
     (2, 4, 4, 16)
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        *,
-        stride: int = 1,
-        dtype: Any = jnp.float32,
-        convolution: layers.Convolution = layers.XLA,
-        rngs: nnx.Rngs,
-    ):
-        if out_features % EXPANSION:
-            raise InputError(
-                f"out_features={out_features} must be a multiple of {EXPANSION}"
-            )
-        layer = functools.partial(
-            layers.ConvNorm, dtype=dtype, convolution=convolution, rngs=rngs
-        )
-        inner = out_features // EXPANSION
-        self.depth = 3
-        self.block1 = layer(in_features, inner, kernel=1)
-        self.block2 = layer(inner, inner, stride=stride)
-        self.block3 = layer(inner, out_features, kernel=1, relu=False)
-        self.shortcut = _shortcut(layer, in_features, out_features, stride=stride)
+    def _layers(self, before: int, after: int, stride: int) -> list[Layer]:
+        if after % EXPANSION:
+            raise InputError(f"out_features={after} must be a multiple of {EXPANSION}")
+        inner = after // EXPANSION
+        return [
+            (before, inner, {"kernel": 1}),
+            (inner, inner, {"stride": stride}),
+            (inner, after, {"kernel": 1, "relu": False}),
+        ]
 
 
 class ResNet(ConvClassifier):
