@@ -23,7 +23,40 @@ KEYS = re.compile(r"(?:.*[\s_.-])?(?:id|uuid|guid|key)|index|row|unnamed.*|", re
 CAMEL = re.compile(r".*[a-z](?:Id|ID|Key)")
 NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*", re.I)
 CATEGORIES = (20, 1000)  # so many are always taken, and so many at most
+TYPES = {  # of arrow, by what they are read as
+    "number": ("integer", "floating", "boolean", "decimal"),
+    "text": ("string", "large_string", "string_view"),
+    "time": ("temporal",),
+    "list": ("list", "large_list", "fixed_size_list"),
+    "bytes": ("binary", "large_binary"),
+    "empty": ("null",),
+}
 Column = NDArray[Any]
+Arrays = list[NDArray[Any]]
+
+
+class Parts(NamedTuple):
+    """The columns of the training part, and of the test part if there is one."""
+
+    name: str
+    columns: list[dict[str, Any]]
+    features: Mapping[str, Any]  # what Hugging Face says of the columns
+    choice: "Choice"
+    notes: list[str]
+
+    def of(self, kind: str, used: list[str]) -> str | None:
+        """Return the one column of a kind; None where there is none."""
+        own = self.columns[0]
+        if kind == "images":
+            found = [n for n in used if _is_picture(own[n], self.features.get(n, {}))]
+        else:
+            found = [n for n in used if _is("list", own[n])]
+        if len(found) > 1:
+            raise InputError(
+                f"{self.name} has {len(found)} columns of {kind}, {listed(found)}: "
+                f"give exclude={found[1:]}"
+            )
+        return found[0] if found else None
 
 
 class Choice(NamedTuple):
@@ -71,10 +104,11 @@ def read(
     ]
     said = [*notes, f"labels are the column {label!r}"]
     given = [n for n in known if n != label and n not in (choice.exclude or ())]
-    arrays = _pictures(name, given, columns, features, choice, said)
+    both = Parts(name, columns, features, choice, said)
+    arrays = _pictures(both, given)
     try:
         if arrays is None:
-            arrays = _table(name, used, columns, choice, said)
+            arrays = _table(both, used)
     except InputError as error:  # a column more is left out beside those that are
         also = "".join(f"{one!r}, " for one in left if one != ROW)
         told = str(error).replace("exclude=[", f"exclude=[{also}")
@@ -98,14 +132,9 @@ def read(
     )
 
 
-def _table(
-    name: str,
-    used: list[str],
-    columns: list[dict[str, Any]],
-    choice: Choice,
-    notes: list[str],
-) -> list[NDArray[Any]]:
+def _table(parts: Parts, used: list[str]) -> Arrays:
     """Return what is no image: the one column of lists, or rows."""
+    name, choice = parts.name, parts.choice
     if choice.image_size is not None:
         raise InputError(
             f"image_size={choice.image_size}: {name} has no images; leave it out"
@@ -121,8 +150,8 @@ def _table(
             f"{name} has no column for inputs beside labels and keys; give exclude=[] "
             "to read the keys, or add columns"
         )
-    arrays = _lists(name, used, columns)
-    return _rows(name, used, columns, notes) if arrays is None else arrays
+    place = parts.of("lists", used)
+    return _rows(parts, used) if place is None else _lists(parts, place)
 
 
 def _features(table: Any) -> Mapping[str, Any]:
@@ -180,19 +209,9 @@ def _values(column: Any) -> Any:
 
 
 def _is(kind: str, column: Any) -> bool:
-    import pyarrow as pa
+    from pyarrow import types
 
-    own, types = column.type, pa.types
-    numbers = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal)
-    checks = {
-        "number": numbers,
-        "text": (types.is_string, types.is_large_string, types.is_string_view),
-        "time": (types.is_temporal,),
-        "list": (types.is_list, types.is_large_list, types.is_fixed_size_list),
-        "bytes": (types.is_binary, types.is_large_binary),
-        "empty": (types.is_null,),
-    }
-    return any(check(own) for check in checks[kind])
+    return any(getattr(types, f"is_{own}")(column.type) for own in TYPES[kind])
 
 
 def _is_picture(column: Any, feature: Mapping[str, Any]) -> bool:
@@ -208,67 +227,45 @@ def _is_picture(column: Any, feature: Mapping[str, Any]) -> bool:
     return pa.types.is_struct(own) and {"bytes", "path"} <= set(names)
 
 
-def _pictures(
-    name: str,
-    used: list[str],
-    columns: list[dict[str, Any]],
-    features: Mapping[str, Any],
-    choice: Choice,
-    notes: list[str],
-) -> list[NDArray[Any]] | None:
+def _pictures(parts: Parts, used: list[str]) -> Arrays | None:
     """Return the images of the one column of images; None where there is none."""
-    found = [n for n in used if _is_picture(columns[0][n], features.get(n, {}))]
-    if not found:
+    place = parts.of("images", used)
+    if place is None:
         return None
-    _only(name, found, "images")
-    place = found[0]
     given = [
-        named_pictures(name, place, own[place].to_pylist(), choice.folder)
-        for own in columns
+        named_pictures(parts.name, place, own[place].to_pylist(), parts.choice.folder)
+        for own in parts.columns
     ]
-    if _is("text", columns[0][place]):
-        notes.append(f"images are the files that column {place!r} names")
-    images, said = stacked((one for part in given for one in part), choice.image_size)
-    notes += said
-    return [images[: len(given[0])], images[len(given[0]) :]][: len(columns)]
+    if _is("text", parts.columns[0][place]):
+        parts.notes.append(f"images are the files that column {place!r} names")
+    every = (one for part in given for one in part)
+    images, said = stacked(every, parts.choice.image_size)
+    parts.notes.extend(said)
+    size = len(given[0])
+    return [images[:size], images[size:]][: len(given)]
 
 
-def _only(name: str, found: list[str], what: str) -> None:
-    if len(found) > 1:
-        raise InputError(
-            f"{name} has {len(found)} columns of {what}, {listed(found)}: give "
-            f"exclude={found[1:]}"
-        )
-
-
-def _lists(
-    name: str, used: list[str], columns: list[dict[str, Any]]
-) -> list[NDArray[Any]] | None:
-    """Return the one column of lists of numbers as arrays; None where there is none."""
-    found = [n for n in used if _is("list", columns[0][n])]
-    if not found:
-        return None
-    _only(name, found, "lists")
+def _lists(parts: Parts, place: str) -> Arrays:
+    """Return a column of lists of numbers as arrays."""
     arrays = []
-    for own in columns:
+    for own in parts.columns:
         try:
-            array = np.array(own[found[0]].to_pylist())
+            array = np.array(own[place].to_pylist())
         except ValueError:
             array = np.array(None)
         if array.dtype.kind not in "biuf":
             raise InputError(
-                f"{name}: column {found[0]!r} has lists that are not of one length "
-                f"and of numbers; mend them, or give exclude={found}"
+                f"{parts.name}: column {place!r} has lists that are not of one length "
+                f"and of numbers; mend them, or give exclude={[place]}"
             )
         arrays.append(array)
     return arrays
 
 
-def _rows(
-    name: str, used: list[str], columns: list[dict[str, Any]], notes: list[str]
-) -> list[NDArray[np.float32]]:
+def _rows(both: Parts, used: list[str]) -> Arrays:
     """Return rows `f32[N, 1, 1, d]`: numbers, standardised, and categories, one-hot."""
-    blocks: list[list[NDArray[np.float32]]] = [[] for _ in columns]
+    name, columns, notes = both.name, both.columns, both.notes
+    blocks: list[Arrays] = [[] for _ in columns]
     numbers, kinds, filled, new = [], [], [], []
     for place in used:
         parts = [own[place] for own in columns]
@@ -291,24 +288,19 @@ def _rows(
         filled += [f"{place} ({gaps})"] * bool(gaps)
         for block, array in zip(blocks, made, strict=True):
             block.append(array)
-    if numbers:
-        notes.append(f"numbers, standardised: {listed(numbers)}")
-    if kinds:
-        notes.append(f"categories, one-hot: {listed(kinds)}")
-    if filled:
-        notes.append(
-            f"missing values, read as the mean or as no category: {listed(filled)}"
-        )
-    if new:
-        notes.append(f"the test part has categories of its own, all 0: {listed(new)}")
+    for what, some in (
+        ("numbers, standardised", numbers),
+        ("categories, one-hot", kinds),
+        ("missing values, read as the mean or as no category", filled),
+        ("the test part has categories of its own, all 0", new),
+    ):
+        notes += [f"{what}: {listed(some)}"] if some else []
     if not blocks[0]:
         raise InputError(f"{name} has no column with values beside the labels")
     return [np.concatenate(block, axis=1)[:, None, None] for block in blocks]
 
 
-def _standardised(
-    name: str, place: str, parts: list[Any]
-) -> tuple[list[NDArray[np.float32]], int]:
+def _standardised(name: str, place: str, parts: list[Any]) -> tuple[Arrays, int]:
     """Return numbers `f32[N, 1]` of mean 0 and deviation 1 over the training rows."""
     import pyarrow as pa
 
@@ -331,9 +323,7 @@ def _standardised(
     return [array[:, None].astype(np.float32) for array in made], gaps
 
 
-def _one_hot(
-    name: str, place: str, parts: list[Any]
-) -> tuple[list[NDArray[np.float32]], int, int, int]:
+def _one_hot(name: str, place: str, parts: list[Any]) -> tuple[Arrays, int, int, int]:
     """Return texts as categories `f32[N, c]`, how many are missing, c, and new ones."""
     texts = [part.to_pylist() for part in parts]
     found = natural(sorted({text for text in texts[0] if text}))
