@@ -18,7 +18,7 @@ from jax_unlearn.lab.modalities import modality_of
 from jax_unlearn.lab.plan import Plan, slug
 from jax_unlearn.lab.prepare import check_unseen
 from jax_unlearn.lab.requests import Case, draw_cases
-from jax_unlearn.lab.results import LABELS, head, to_json
+from jax_unlearn.lab.results import LABELS, difference, head, to_json
 from jax_unlearn.lab.store import SECONDS
 
 
@@ -140,7 +140,7 @@ def _check_resumed(folder: Path, told: dict[str, Any]) -> None:
     if found != wanted:
         raise InputError(
             f"out={folder} holds a run of other data, training or request (its "
-            f"{_difference('', found, wanted)}); choose another folder"
+            f"{difference(found, wanted)}); choose another folder"
         )
 
 
@@ -151,12 +151,3 @@ def _fixed(record: Any) -> dict[str, Any]:
     names = ("kind", "fraction", "gamma", "unseen", "training", "judging")
     told = {name: plan.get(name) if isinstance(plan, dict) else None for name in names}
     return {"dataset": record.get("dataset"), **told}
-
-
-def _difference(name: str, before: Any, now: Any) -> str:
-    """Return the first value of a record that is another now, by its dotted path."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in now:
-            if before.get(key) != now[key]:
-                return _difference(f"{name}.{key}", before.get(key), now[key])
-    return f"{name[1:]} is {str(before)[:40]}"

@@ -55,6 +55,15 @@ def to_json(value: Any) -> str:
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
+def difference(before: Any, now: Any, name: str = "") -> str:
+    """Say the first value of a record that is another now, by its dotted path."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted({*before, *now}):
+            if before.get(key) != now.get(key):
+                return difference(before.get(key), now.get(key), f"{name}.{key}")
+    return f"{name[1:]} was {str(before)[:40]}, is {str(now)[:40]}"
+
+
 def spread(values: Sequence[float], each: str = "per_seed") -> dict[str, Any]:
     """Return the values with mean and sample deviation (None for a single one)."""
     numbers = [float(v) for v in values]

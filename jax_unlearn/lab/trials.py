@@ -32,8 +32,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import qmc
 
-from jax_unlearn.errors import InputError
-from jax_unlearn.lab.results import to_json
+from jax_unlearn.errors import InputError, one_line
+from jax_unlearn.lab.results import difference, to_json
 from jax_unlearn.lab.space import Space
 
 STARTS = 10  # trials that are spread evenly, before any is chosen by those before it
@@ -62,10 +62,10 @@ def storage_of(study: str | Path) -> BaseStorage:
         _mend(path)
         return JournalStorage(JournalFileBackend(str(path)))
     except Exception as error:  # of drivers, of the network, of other formats
-        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"study={study} cannot be opened ({type(error).__name__}: {reason}); give "
-            "sqlite:///FILE.db, another URL of SQLAlchemy, or the path of a journal"
+            f"study={study} cannot be opened ({type(error).__name__}: "
+            f"{one_line(error)}); give sqlite:///FILE.db, another URL of SQLAlchemy, "
+            "or the path of a journal"
         ) from error
 
 
@@ -224,19 +224,10 @@ def begun(
     elif found != wanted:
         raise InputError(
             f"{where} holds a search of {name} with other settings "
-            f"({_difference('', found, wanted)}); give those again, or choose another "
+            f"({difference(found, wanted)}); give those again, or choose another "
             "--out and --study"
         )
     return study
-
-
-def _difference(name: str, before: Any, now: Any) -> str:
-    """Say the first value of a record that is another now."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted({*before, *now}):
-            if before.get(key) != now.get(key):
-                return _difference(f"{name}.{key}", before.get(key), now.get(key))
-    return f"{name[1:]} was {str(before)[:40]}, is {str(now)[:40]}"
 
 
 def work(
