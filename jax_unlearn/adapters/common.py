@@ -11,9 +11,8 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
 
 __all__ = ["EVALUATE", "TRAIN", "adapted", "evaluating", "flag", "from_stateless"]
-__all__ += ["is_variadic", "mode_arguments", "needs_key", "refuse_idle", "strong"]
-__all__ += ["unclear"]
-__all__ += ["two_classes", "with_outputs"]
+__all__ += ["has_weights", "is_variadic", "mode_arguments", "needs_key"]
+__all__ += ["refuse_idle", "strong", "two_classes", "unclear", "with_outputs"]
 
 TRAIN = ("train", "training", "is_training")
 EVALUATE = ("deterministic", "use_running_average", "inference")
@@ -114,8 +113,7 @@ def adapted(
 
 
 def from_stateless(
-    init: Callable[[Array, PyTree], Params],
-    apply: Callable[[Params, PyTree], PyTree],
+    init: Callable[[Array, PyTree], Params], apply: Callable[[Params, PyTree], PyTree]
 ) -> Model:
     """Return the `Model` of two plain functions without state or randomness.
 
@@ -171,6 +169,14 @@ def two_classes(logit: Array) -> Array:
 def strong(tree: PyTree) -> PyTree:
     """Return the tree as arrays without weak types, which make a step trace twice."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.asarray(leaf).dtype), tree)
+
+
+def has_weights(instance: Any, call: str, make: str) -> InputError:
+    """Return the error of a module that is to draw weights, which it has already."""
+    return InputError(
+        f"a module of {type(instance).__name__} has weights already, and draws no new "
+        f"ones: take these by ju.variables_of(module), or give {call} the {make}"
+    )
 
 
 def needs_key(train: bool) -> InputError:

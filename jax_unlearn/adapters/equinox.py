@@ -8,12 +8,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_unlearn.adapters.common import adapted, evaluating, mode_arguments, strong
+from jax_unlearn.adapters.common import (
+    adapted,
+    evaluating,
+    has_weights,
+    mode_arguments,
+    strong,
+)
 from jax_unlearn.adapters.parts import Trainable, partly
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
 
 __all__ = ["equinox_variables", "from_equinox"]
+
+MAKER = "function of a key that makes it"
 
 
 def from_equinox(
@@ -61,7 +69,7 @@ def from_equinox(
     instance = make if isinstance(make, eqx.Module) else None
     build = None if instance is not None else eqx.nn.make_with_state(_maker(make))
     if instance is not None and (modes := _modes(instance)) and all(modes):
-        raise evaluating("module", "the function of a key that makes it")
+        raise evaluating("module", f"the {MAKER}")
 
     @functools.cache
     def abstract():
@@ -90,11 +98,7 @@ def from_equinox(
     def init(key: Array, inputs: PyTree) -> tuple[Params, ModelState]:
         del inputs
         if build is None:
-            raise InputError(
-                f"a module of {type(instance).__name__} has weights already, and draws "
-                "no new ones: take these by ju.variables_of(module), or give "
-                "from_equinox the function of a key that makes it"
-            )
+            raise has_weights(instance, "from_equinox", MAKER)
         params, model_state = equinox_variables(*build(key))
         params, arrays = fitted(params, model_state["arrays"])
         return params, {**model_state, "arrays": arrays}

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax_unlearn.adapters.common import (
     adapted,
     evaluating,
+    has_weights,
     is_variadic,
     method_of,
     mode_arguments,
@@ -25,6 +26,8 @@ from jax_unlearn.leaves import name_of
 from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
 
 __all__ = ["from_nnx", "nnx_variables"]
+
+MAKER = "class or function of rngs that makes it"
 
 
 def from_nnx(
@@ -87,10 +90,8 @@ def from_nnx(
     kinds = (nnx.Param, nnx.RngKey, nnx.RngCount, ...)
     instance = make if isinstance(make, nnx.Module) else None
     build: Any = _builder(make) if instance is None else None
-    if instance is not None:
-        modes = _modes(instance)
-        if modes and all(modes):
-            raise evaluating("module", "the class or function of rngs that makes it")
+    if instance is not None and (modes := _modes(instance)) and all(modes):
+        raise evaluating("module", f"the {MAKER}")
 
     @functools.cache
     def abstract():
@@ -107,11 +108,7 @@ def from_nnx(
     def init(key: Array, inputs: PyTree) -> tuple[Params, ModelState]:
         del inputs
         if build is None:
-            raise InputError(
-                f"a module of {type(instance).__name__} has weights already, and draws "
-                "no new ones: take these by ju.variables_of(module), or give from_nnx "
-                "the class or function of rngs that makes it"
-            )
+            raise has_weights(instance, "from_nnx", MAKER)
         module = build(nnx.Rngs(key))
         method_of(module, method)  # a wrong name fails here already
         return nnx_variables(module)

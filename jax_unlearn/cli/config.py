@@ -148,12 +148,9 @@ def _earlier(record: Mapping[str, Any]) -> dict[str, Any]:
     found = reading_of(record)
     found |= {"seed": record["seed"]} if "seed" in record else {}
     if isinstance(unlearning := record.get("unlearning"), Mapping):
-        return found | _listed(Unlearning.read(unlearning).flat())
+        flat = Unlearning.read(unlearning).flat().items()
+        return found | {k: list(v) if isinstance(v, tuple) else v for k, v in flat}
     return found | dict(record["training"])
-
-
-def _listed(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 def _checked(file: Path, name: str, value: Any) -> Any:

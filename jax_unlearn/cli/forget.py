@@ -122,7 +122,8 @@ def _served(
     """Make what is missing, audit it, and say what follows."""
     out, console = job.out, open_console()
     model = job.making(MODEL, job.seed)
-    seeds = [_after(job.origin, number) for number in range(1, with_retrain + 1)]
+    own = 0 if job.origin is None else job.origin.seed  # Retrains have those after it
+    seeds = [(own + n) % (MAX_SEED + 1) for n in range(1, with_retrain + 1)]
     told = {
         "unlearning": job.setting.record(),
         "seed": job.seed,
@@ -177,14 +178,9 @@ def _retrain(job: Job, number: int, seed: int) -> Path:
     }
     trainer = Trainer(models.subject, training)
     notes = {"requests": [named]} if (named := models.named.record) else {}
-    ids = {"ids": request.retain, "unseen": request.unseen}
-    commands.trained_on(trainer, job.making(path.name, seed), told, notes, **ids)
+    given = trainer, job.making(path.name, seed), told, notes
+    commands.trained_on(*given, ids=request.retain, unseen=request.unseen)
     return path
-
-
-def _after(origin: Origin | None, number: int) -> int:
-    """Return the seed of a Retrain: the original's own and those after it."""
-    return (0 if origin is None else origin.seed + number) % (MAX_SEED + 1)
 
 
 def _audited(

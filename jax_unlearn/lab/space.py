@@ -1,7 +1,7 @@
 """What a search of settings tries: cards name values, which span ranges."""
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 from jax_unlearn.errors import InputError
@@ -102,18 +102,13 @@ class Space(NamedTuple):
             if not span.whole:
                 return None
             values[name] = tuple(range(int(span.low), int(span.high) + 1))
-        rows = map(dict, _product(values))
+        rows = (dict(zip(values, r, strict=True)) for r in product(*values.values()))
         return sorted(rows, key=lambda row: row != self.first)  # stable
 
     def record(self) -> dict[str, Any]:
         """Return what JSON holds of it."""
         found = self._asdict() | {"base": self.base.record()}
         return found | {"ranges": {k: tuple(v) for k, v in self.ranges.items()}}
-
-
-def _product(values: Mapping[str, Sequence[Any]]) -> Iterator[Iterator[tuple]]:
-    for row in itertools.product(*values.values()):
-        yield zip(values, row, strict=True)
 
 
 def _span(base: Unlearning, name: str, values: Sequence[Any]) -> Range | None:

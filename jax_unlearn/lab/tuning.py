@@ -8,6 +8,7 @@ beside a Retrain of each seed, or off forget against unseen samples.
 import csv
 import functools
 import io
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -347,14 +348,9 @@ def toml_of(setting: Unlearning, comment: str) -> str:
         key = name.replace("_", "-")
         if value is False:  # flags that are on by default
             key, value = f"no-{key}", True
-        lines.append(f"{key} = {_toml(value)}")
+        # numbers, text, truth values and lists of them are written as in JSON
+        lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
     return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_toml, value))}]"
-    return to_json(value).strip() if isinstance(value, bool | str) else repr(value)
 
 
 __all__ = ["JOURNAL", "MISSING", "RESULTS", "Ground", "Likeness", "Search", "Tuning"]
