@@ -27,10 +27,7 @@ from jax_unlearn.lab.modalities.classification.beside import (
     beside_retrains,
     stacked,
 )
-from jax_unlearn.lab.modalities.classification.figures import (
-    Table,
-    outputs_of,
-)
+from jax_unlearn.lab.modalities.classification.figures import Table, outputs_of
 from jax_unlearn.lab.modalities.classification.probes import PROBES, judged, probe
 from jax_unlearn.lab.requests import Asked, Request, said_of
 from jax_unlearn.lab.results import LABELS, NULL, ORIGINAL, RETRAIN, head, to_json

@@ -25,11 +25,7 @@ from jax_unlearn.lab.job import Trained, blamed, execute, reporting
 from jax_unlearn.lab.logs import TRAINING
 from jax_unlearn.lab.origins import passed_on
 from jax_unlearn.lab.prepare import Preparer, kept_statistics
-from jax_unlearn.lab.requests import (
-    left_out,
-    said_of,
-    split_of,
-)
+from jax_unlearn.lab.requests import left_out, said_of, split_of
 from jax_unlearn.lab.results import environment
 from jax_unlearn.lab.scores import scores
 from jax_unlearn.lab.settings import Unlearning

@@ -135,10 +135,7 @@ def _text(name: str, array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _texts(
-    name: str,
-    arrays: list[NDArray[Any]],
-    names: Sequence[str] | None,
-    notes: list[str],
+    name: str, arrays: list[NDArray[Any]], names: Sequence[str] | None, notes: list[str]
 ) -> Classes:
     found = natural(
         sorted({text for array in arrays for text in array.ravel().tolist()})

@@ -83,10 +83,7 @@ class LazyInputs:
 
 
 def from_source(
-    source: Source,
-    labels: ArrayLike,
-    *,
-    decode: Callable[[Any], PyTree] | None = None,
+    source: Source, labels: ArrayLike, *, decode: Callable[[Any], PyTree] | None = None
 ) -> Examples:
     """Return the records of a source as samples whose inputs stay where they are.
 

@@ -19,10 +19,7 @@ _TFDS_NAME = re.compile(r"[A-Za-z_]\w*(/[\w.\-]+)?(:[0-9.*]+)?", re.ASCII)
 
 
 def from_tfds(
-    name: str,
-    *,
-    data_dir: str | os.PathLike[str] | None = None,
-    download: bool = False,
+    name: str, *, data_dir: str | os.PathLike[str] | None = None, download: bool = False
 ) -> Dataset:
     """Return an image classification set of TensorFlow Datasets.
 

@@ -16,9 +16,7 @@ __all__ += ["gradient_ascent", "neggrad_plus"]
 
 
 def gradient_ascent(
-    model: Model,
-    optimizer: optax.GradientTransformation,
-    **options: Unpack[Assembly],
+    model: Model, optimizer: optax.GradientTransformation, **options: Unpack[Assembly]
 ) -> Unlearner:
     """Ascend (GA): minimise −(1/n) Σ w_i CE over D_f, the retain set unused.
 

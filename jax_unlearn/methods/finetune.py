@@ -17,9 +17,7 @@ __all__ += ["l1_penalty", "l1_sparse"]
 
 
 def finetune(
-    model: Model,
-    optimizer: optax.GradientTransformation,
-    **options: Unpack[Assembly],
+    model: Model, optimizer: optax.GradientTransformation, **options: Unpack[Assembly]
 ) -> Unlearner:
     """Fine-tune (FT): minimise the cross-entropy on D_r.
 

@@ -106,9 +106,7 @@ def _noise(variables, labels, key, *, apply, shape, steps, rates, bounds):
 
 
 def unsir(
-    model: Model,
-    optimizer: optax.GradientTransformation,
-    **options: Unpack[Assembly],
+    model: Model, optimizer: optax.GradientTransformation, **options: Unpack[Assembly]
 ) -> Unlearner:
     """Forget a class by noise (UNSIR): learn the noise as that class, then repair.
 

@@ -13,15 +13,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from jax_unlearn.data import (
-    Dataset,
-    digits,
-    joined,
-    load,
-    shrink,
-    subset,
-    write_atomic,
-)
+from jax_unlearn.data import Dataset, digits, joined, load, shrink, subset, write_atomic
 from jax_unlearn.drivers.series import locked
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan

@@ -78,12 +78,7 @@ def conv(
         strides=stride,
         kernel_init=init,
         conv_general_dilated=convolution,
-        **{
-            "padding": kernel // 2,
-            "use_bias": False,
-            "dtype": jnp.float32,
-            **options,
-        },
+        **{"padding": kernel // 2, "use_bias": False, "dtype": jnp.float32, **options},
     )
 
 

@@ -32,9 +32,7 @@ EXACT = jax.lax.Precision.HIGHEST  # accelerators round the factors otherwise
 
 
 def from_torch(
-    arrays: Mapping[str, Any],
-    params: Params,
-    model_state: ModelState,
+    arrays: Mapping[str, Any], params: Params, model_state: ModelState
 ) -> tuple[Params, ModelState]:
     """Return (params, model_state) with the values of a PyTorch state dict.
 

@@ -6,13 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from collectives import (
-    Chip,
-    Collective,
-    counted,
-    efficiency,
-    ring_seconds,
-)
+from collectives import Chip, Collective, counted, efficiency, ring_seconds
 from toys import batch, mlp
 
 import jax_unlearn as ju

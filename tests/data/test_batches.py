@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from jax_unlearn.data import (
-    Examples,
-    Schedule,
-    epoch_indices,
-    supervised,
-    take,
-)
+from jax_unlearn.data import Examples, Schedule, epoch_indices, supervised, take
 from jax_unlearn.data.batches import reference_batches
 from jax_unlearn.errors import InputError
 

@@ -22,13 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jax_unlearn import audit
-from jax_unlearn.data import (
-    check_ids,
-    from_npz,
-    load_ids,
-    load_manifest,
-    read_json,
-)
+from jax_unlearn.data import check_ids, from_npz, load_ids, load_manifest, read_json
 from jax_unlearn.data.files import read_npz
 from jax_unlearn.drivers import checkpoint
 from jax_unlearn.errors import InputError

@@ -7,11 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from toys import (
-    batch,
-    mlp,
-    softmax64,
-)
+from toys import batch, mlp, softmax64
 
 import jax_unlearn as ju
 from jax_unlearn import membership

@@ -7,15 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_behaviour import (
-    FORGET,
-    MODEL,
-    RETAIN,
-    accuracy,
-    confidence,
-    original,
-    part,
-)
+from test_behaviour import FORGET, MODEL, RETAIN, accuracy, confidence, original, part
 from toys import batch, batchnorm_net, close, softmax64, three_digits, trees_close
 
 import jax_unlearn as ju

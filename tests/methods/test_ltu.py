@@ -30,12 +30,7 @@ from ltu_made import (
     seeing,
     unflat,
 )
-from toys import (
-    batch,
-    close,
-    forms,
-    trees_close,
-)
+from toys import batch, close, forms, trees_close
 
 import jax_unlearn as ju
 

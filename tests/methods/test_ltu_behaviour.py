@@ -8,15 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from ltu_made import CLASSES, COUNT, KEY, PAIR, check_losses, losses_of, make, moved
-from toys import (
-    batch,
-    batchnorm_net,
-    blobs,
-    forms,
-    relaxed,
-    softmax64,
-    trees_close,
-)
+from toys import batch, batchnorm_net, blobs, forms, relaxed, softmax64, trees_close
 
 import jax_unlearn as ju
 from jax_unlearn import membership

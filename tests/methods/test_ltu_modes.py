@@ -24,13 +24,7 @@ from ltu_made import (
     moved,
     seeing,
 )
-from toys import (
-    batch,
-    batchnorm_net,
-    forms,
-    next_statistics,
-    trees_close,
-)
+from toys import batch, batchnorm_net, forms, next_statistics, trees_close
 
 import jax_unlearn as ju
 from jax_unlearn.errors import InputError

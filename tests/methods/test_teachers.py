@@ -16,12 +16,7 @@ import jax_unlearn as ju
 from jax_unlearn.data import Examples, merged
 from jax_unlearn.data.schedules import scrub_schedule
 from jax_unlearn.errors import InputError
-from jax_unlearn.methods.teachers import (
-    bad_teacher,
-    class_matched_error,
-    rewind,
-    scrub,
-)
+from jax_unlearn.methods.teachers import bad_teacher, class_matched_error, rewind, scrub
 from jax_unlearn.objectives import imitate, repel
 
 CLASSES = 3

@@ -45,10 +45,7 @@ of a run
 
 
 def write(
-    results: Mapping[str, Any],
-    path: str | os.PathLike[str],
-    *,
-    overwrite: bool = False,
+    results: Mapping[str, Any], path: str | os.PathLike[str], *, overwrite: bool = False
 ) -> Path:
     """Write the report of results to a path, whole or not at all, and return the path.
 
