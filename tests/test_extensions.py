@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from toys import small_plan
 
 from jax_unlearn.cli import main
 from jax_unlearn.data import Dataset
@@ -259,16 +260,9 @@ def plan(mine, **methods) -> Plan:
     own = Unlearning.of(
         method=f"{mine}:METHOD", weighting=f"{mine}:WEIGHTING", push=0.3, **quick
     )
-    return Plan(
-        title="Mine",
-        kind="random",
-        fraction=0.2,
-        gamma=1.0,
-        unseen=20,
-        training=Training(network="linear", epochs=1, batch_size=60),
-        methods={"Shove": own, **methods},
-        seeds=(0, 1),
-    )
+    training = Training(network="linear", epochs=1, batch_size=60)
+    methods = {"Shove": own, **methods}
+    return small_plan(title="Mine", training=training, methods=methods)
 
 
 def test_a_method_a_weighting_and_a_data_set_of_a_file_on_the_command_line(
@@ -353,20 +347,9 @@ def test_a_modality_of_a_file_trains_unlearns_and_compares(mine, data, tmp_path)
     main(["unlearn", "neggrad_plus", *source, *told, *more])
     stored = load_model(tmp_path / "forgot")
     assert stored.modality.name == name
-    asked = Plan(
-        title="Regression",
-        kind="random",
-        fraction=0.2,
-        gamma=1.0,
-        unseen=20,
-        training=kind.training(),
-        methods={
-            "GA": Unlearning.of(
-                method="gradient_ascent", modality=name, epochs=1, learning_rate=0.1
-            )
-        },
-        seeds=(0, 1),
-    )
+    ascent = {"method": "gradient_ascent", "epochs": 1, "learning_rate": 0.1}
+    methods = {"GA": Unlearning.of(modality=name, **ascent)}
+    asked = small_plan(title="Regression", training=kind.training(), methods=methods)
     rows = experiment(asked, data, tmp_path / "run")["rows"]
     assert set(rows) == {"retrain", "null", "original", "ga"}
     assert np.mean(rows["ga"]) > np.mean(rows["original"])

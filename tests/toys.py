@@ -50,6 +50,23 @@ def three_digits(train: int, test: int) -> Dataset:
     return Dataset("three", *parts, 3, ("a", "b", "c"))
 
 
+def small_plan(**changes):
+    """Return the plan of a small experiment: random requests on two seeds."""
+    from jax_unlearn.lab import Plan, Training
+
+    usual = {
+        "title": "small",
+        "kind": "random",
+        "fraction": 0.2,
+        "gamma": 1.0,
+        "unseen": 20,
+        "training": Training(network="mlp", width=8, epochs=1),
+        "methods": {},
+        "seeds": (0, 1),
+    }
+    return Plan(**{**usual, **changes})
+
+
 def forms(tree):
     """Return what a compiled program is keyed on."""
     leaves, structure = jax.tree.flatten(tree)

@@ -33,6 +33,15 @@ def run(*words) -> None:
     main([str(word) for word in words])
 
 
+def unlearn(job, out, *options):
+    """Return the words that unlearn the request of a job."""
+    return [
+        *("unlearn", *options, "--data", str(job.data), "--epochs", "1"),
+        *("--checkpoint", str(job.original), "--forget", str(job.split)),
+        *("--out", str(out)),
+    ]
+
+
 def record(path: Path) -> dict:
     """Return the record of a checkpoint or of a job."""
     return json.loads((path / "record.json").read_text())

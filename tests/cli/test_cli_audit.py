@@ -6,13 +6,14 @@ import re
 import numpy as np
 import pytest
 from small import refused, small_data
+from toys import small_plan
 
 from jax_unlearn.audit.figures import FIGURES, GROUPS, KINDS
 from jax_unlearn.cli import ensemble as cli_ensemble
 from jax_unlearn.cli import main
 from jax_unlearn.data import from_npz
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab import Plan, Training, Unlearning, catalog
+from jax_unlearn.lab import Training, Unlearning, catalog
 from jax_unlearn.lab.arrays import load_outputs
 from jax_unlearn.lab.results import dataset_record, to_json
 
@@ -21,16 +22,8 @@ METHODS = {
     "FT": Unlearning.of(method="finetune", epochs=1, batch_size=64),
     "GA (one epoch)": Unlearning.of(method="gradient_ascent", epochs=1, batch_size=64),
 }
-PLAN = Plan(
-    title="Small",
-    kind="random",
-    fraction=0.2,
-    gamma=1.0,
-    unseen=20,
-    training=Training(network="mlp", width=6, epochs=1, batch_size=64),
-    methods=METHODS,
-    seeds=(0, 1),
-)
+TRAINING = Training(network="mlp", width=6, epochs=1, batch_size=64)
+PLAN = small_plan(title="Small", training=TRAINING, methods=METHODS)
 
 
 def arrays_file(path, **changes):

@@ -8,7 +8,7 @@ import re
 import jax
 import numpy as np
 import pytest
-from small import refused
+from small import refused, unlearn
 
 from jax_unlearn.cli import choices, main
 from jax_unlearn.drivers.checkpoint import read_record
@@ -112,14 +112,6 @@ def test_no_two_options_of_a_command_have_one_name(modality):
         assert defaults.make(defaults.values()).method == method
         made += 1
     assert made > 30
-
-
-def unlearn(job, out, *options):
-    return [
-        *("unlearn", *options, "--data", str(job.data), "--epochs", "1"),
-        *("--checkpoint", str(job.original), "--forget", str(job.split)),
-        *("--out", str(out)),
-    ]
 
 
 def test_a_method_is_named_by_its_place_or_by_its_option(job, tmp_path):

@@ -7,21 +7,13 @@ import json
 import jax
 import numpy as np
 import pytest
-from small import refused
+from small import refused, unlearn
 
 from jax_unlearn import cli
 from jax_unlearn.cli import config, main
 from jax_unlearn.cli.habits import option_names
 from jax_unlearn.drivers.checkpoint import read_record
 from jax_unlearn.lab.store import load_model
-
-
-def unlearn(job, out, *options):
-    return [
-        *("unlearn", *options, "--data", str(job.data), "--epochs", "1"),
-        *("--checkpoint", str(job.original), "--forget", str(job.split)),
-        *("--out", str(out)),
-    ]
 
 
 def test_the_record_of_a_run_makes_the_same_again(job, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small import NETWORK, refused
+from small import NETWORK, refused, unlearn
 
 from jax_unlearn.cli import main
 from jax_unlearn.data import from_npz
@@ -16,14 +16,6 @@ from jax_unlearn.lab import store
 from jax_unlearn.lab.catalog import METHODS
 from jax_unlearn.lab.job import probabilities
 from jax_unlearn.lab.store import load_model
-
-
-def unlearn(job, out, *options):
-    return [
-        *("unlearn", *options, "--data", str(job.data), "--epochs", "1"),
-        *("--checkpoint", str(job.original), "--forget", str(job.split)),
-        *("--out", str(out)),
-    ]
 
 
 def train(job, out, *options):

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 from small import refused, run, small_data
-from toys import three_digits
+from toys import small_plan, three_digits
 
 from jax_unlearn.data import load_manifest
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab import Plan, Training, Unlearning, experiment
+from jax_unlearn.lab import Training, Unlearning, experiment
 from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.requests import draw_request
 from jax_unlearn.lab.subject import Trainer, subject_of
@@ -89,17 +89,9 @@ def test_a_method_may_be_what_the_search_unlearns_by(given):
 
 
 def test_an_experiment_draws_the_worst_of_each_original(tmp_path):
-    plan = Plan(
-        title="worst",
-        kind="worst",
-        fraction=0.1,
-        gamma=1.0,
-        unseen=20,
-        training=Training(network="linear", epochs=1, batch_size=64),
-        methods={},
-        seeds=(0, 1),
-        null=False,
-    )
+    training = Training(network="linear", epochs=1, batch_size=64)
+    asked = {"kind": "worst", "fraction": 0.1, "null": False}
+    plan = small_plan(title="worst", training=training, **asked)
     dataset = three_digits(100, 20)
     with pytest.raises(InputError, match="needs a model to search with"):
         draw_request(plan, dataset, 0)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
-from toys import three_digits
+from toys import small_plan, three_digits
 
 from jax_unlearn.data import Dataset
 from jax_unlearn.drivers.loop import predict
@@ -28,17 +28,8 @@ TRAINING = Training(network="mlp", width=6, epochs=2, batch_size=32)
 
 
 def plan(**changes) -> Plan:
-    settings = {
-        "title": "small",
-        "kind": "random",
-        "fraction": 0.2,
-        "gamma": 1.0,
-        "unseen": 40,
-        "training": TRAINING,
-        "methods": {},
-        "seeds": (3, 4),
-    }
-    return Plan(**{**settings, **changes})
+    settings = {"unseen": 40, "training": TRAINING, "seeds": (3, 4)}
+    return small_plan(**{**settings, **changes})
 
 
 @pytest.fixture(scope="module")

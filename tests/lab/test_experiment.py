@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from toys import small_plan
 
 from jax_unlearn import report
 from jax_unlearn.data import Dataset, Examples, digits, load_manifest
@@ -23,16 +24,14 @@ METHODS = {
 
 def plan(**changes) -> Plan:
     settings = {
-        "title": "small",
         "kind": "long_tailed",
         "fraction": 0.3,
-        "gamma": 1.0,
         "unseen": 60,
         "training": Training(network="mlp", width=8, epochs=3, batch_size=32),
         "methods": METHODS,
         "seeds": SEEDS,
     }
-    return Plan(**{**settings, **changes})
+    return small_plan(**{**settings, **changes})
 
 
 @pytest.fixture(scope="module")

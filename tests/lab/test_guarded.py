@@ -3,26 +3,18 @@
 import jax
 import numpy as np
 import pytest
-from toys import trees_close
+from toys import small_plan, trees_close
 
 from jax_unlearn.data import digits
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab import Plan, Training, Unlearning
+from jax_unlearn.lab import Training, Unlearning
 from jax_unlearn.lab.bench import Bench
 from jax_unlearn.lab.prepare import held_back
 
 DATA = digits()
-PLAN = Plan(
-    title="guarded",
-    kind="random",
-    fraction=0.1,
-    gamma=1.0,
-    unseen=400,
-    training=Training(network="mlp", width=16, epochs=6),
-    methods={},
-    seeds=(0, 1),
-)
+TRAINING = Training(network="mlp", width=16, epochs=6)
+PLAN = small_plan(title="guarded", fraction=0.1, unseen=400, training=TRAINING)
 ASCENT = Unlearning.of(
     method="gradient_ascent", epochs=20, batch_size=30, learning_rate=0.1, clip=1.0
 )

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import three_digits
+from toys import small_plan, three_digits
 
 import jax_unlearn as ju
 from jax_unlearn.cards import Card, Job, Lab, WeightingCard
@@ -189,16 +189,7 @@ def test_a_weighting_says_whether_its_step_may_be_shared(shared):
 
 
 def plan(**methods) -> Plan:
-    return Plan(
-        title="own",
-        kind="random",
-        fraction=0.2,
-        gamma=1.0,
-        unseen=10,
-        training=TRAINING,
-        methods=methods,
-        seeds=(0, 1),
-    )
+    return small_plan(title="own", unseen=10, training=TRAINING, methods=methods)
 
 
 BOTH = pytest.mark.parametrize(

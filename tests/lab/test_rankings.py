@@ -7,25 +7,17 @@ import jax
 import numpy as np
 import pytest
 from sklearn.ensemble import ExtraTreesClassifier
+from toys import small_plan
 
 from jax_unlearn.data import digits
-from jax_unlearn.lab import Plan, Training, Unlearning
+from jax_unlearn.lab import Unlearning
 from jax_unlearn.lab.bench import Bench
 from jax_unlearn.lab.context import Context
 from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.modalities.classification.difficulty import LEAF, RANKINGS, TREES
 from jax_unlearn.methods.relabel import Ranking
 
-PLAN = Plan(
-    title="small",
-    kind="random",
-    fraction=0.1,
-    gamma=1.0,
-    unseen=200,
-    training=Training(network="mlp", width=8, epochs=1),
-    methods={},
-    seeds=(0, 1),
-)
+PLAN = small_plan(fraction=0.1, unseen=200)
 NAMES = get_args(Ranking)
 SETTING = Unlearning.of(method="endpoint_transport", epochs=1, batch_size=64)
 

@@ -20,13 +20,14 @@ from bad_files import BAD_IDS
 from good_files import altered, outputs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from toys import small_plan
 
 from jax_unlearn import audit
 from jax_unlearn.data import check_ids, from_npz, load_ids, load_manifest, read_json
 from jax_unlearn.data.files import read_npz
 from jax_unlearn.drivers import checkpoint
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab import Plan, Training, Unlearning
+from jax_unlearn.lab import Training, Unlearning
 from jax_unlearn.lab.arrays import load_outputs
 from jax_unlearn.lab.ensembles import Files as EnsembleFiles
 from jax_unlearn.lab.plan import plan_of, slug
@@ -198,13 +199,12 @@ def replaced(document: Any, at: tuple, value: Any) -> Any:
     return copy
 
 
-@pytest.mark.parametrize("kind", ["split", "ids of a split", "results", "audit"])
-def test_a_document_with_one_value_changed(kind, good, tmp_path):
-    name, file, load = LOADERS[kind]
-    document = json.loads(getattr(good, name).read_text())
-    where, path = places(document), tmp_path / file
+def changed(source: Path, path: Path, load: Callable, times: int) -> None:
+    """Change one value of a document at a time; what is refused is refused clearly."""
+    document = json.loads(source.read_text())
+    where = places(document)
 
-    @bounded(80)
+    @bounded(times)
     @given(st.sampled_from(where), JSON)
     def change(at, value):
         path.write_text(json.dumps(replaced(document, at, value)))
@@ -216,21 +216,15 @@ def test_a_document_with_one_value_changed(kind, good, tmp_path):
     change()
 
 
+@pytest.mark.parametrize("kind", ["split", "ids of a split", "results", "audit"])
+def test_a_document_with_one_value_changed(kind, good, tmp_path):
+    name, file, load = LOADERS[kind]
+    changed(getattr(good, name), tmp_path / file, load, 80)
+
+
 @pytest.mark.parametrize("name", ["results", "audit", "generation"])
 def test_results_that_are_read_can_be_drawn(name, good, tmp_path):
-    document = json.loads(getattr(good, name).read_text())
-    where, path = places(document), tmp_path / "x.json"
-
-    @bounded(25)
-    @given(st.sampled_from(where), JSON)
-    def change(at, value):
-        path.write_text(json.dumps(replaced(document, at, value)))
-        try:
-            _report(path)
-        except InputError as error:
-            clear(error, path)
-
-    change()
+    changed(getattr(good, name), tmp_path / "x.json", _report, 25)
 
 
 class Payload:
@@ -532,16 +526,7 @@ def test_arrays_that_are_not_what_orbax_wrote():
 
 
 def ensemble(folder: Path, dataset, say) -> EnsembleFiles:
-    plan = Plan(
-        title="small",
-        kind="random",
-        fraction=0.2,
-        gamma=1.0,
-        unseen=10,
-        training=Training(network="mlp", width=4, epochs=1),
-        methods={},
-        seeds=(0, 1),
-    )
+    plan = small_plan(unseen=10, training=Training(network="mlp", width=4, epochs=1))
     ids = np.arange(60)
     request = Request(ids[:10], ids[10:50], ids[50:])
     return EnsembleFiles(folder, plan, dataset, request, {"RL": Unlearning.of()}, say)

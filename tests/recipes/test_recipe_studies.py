@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from toys import small_plan
 
 from jax_unlearn.cli.console import open_console
 from jax_unlearn.cli.recipe import screen_of
 from jax_unlearn.data import Dataset, Examples, digits
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab import Plan, Training, Unlearning, experiment
+from jax_unlearn.lab import Training, Unlearning, experiment
 from jax_unlearn.recipes import digits as chain
 from jax_unlearn.recipes import learned, pages, proxies, tables
 from jax_unlearn.recipes.recipe import Asked, Data
@@ -21,11 +22,8 @@ DATA = digits()
 PARTS = ((DATA.train, 500), (DATA.test, 150))  # of a file: attacks look at all of it
 LOREUN = {"weighting": "loreun", "relative": True}
 RL = Unlearning.of(epochs=2, learning_rate=0.03)
-PLAN = Plan(
-    title="small",
-    kind="random",
+PLAN = small_plan(
     fraction=0.1,
-    gamma=1.0,
     unseen=400,
     training=Training(network="mlp", width=16, epochs=4),
     methods={
@@ -34,7 +32,6 @@ PLAN = Plan(
         "RL + LoReUn (dynamic)": RL.but(**LOREUN),
         "SalUn + LoReUn (dynamic)": RL.but(method="salun", **LOREUN),
     },
-    seeds=(0, 1),
 )
 
 
