@@ -17,8 +17,9 @@ from jax_unlearn.errors import InputError
 BINS = "np.digitize(labels, edges)"
 
 __all__ = ["brief", "check_features", "check_ids", "check_labelled", "check_labels"]
-__all__ += ["check_positions", "check_real", "check_seed", "few", "is_whole"]
-__all__ += ["positions", "positive_integer", "refuse", "refuse_all", "whole_numbers"]
+__all__ += ["check_positions", "check_real", "check_seed", "few", "integers"]
+__all__ += ["is_whole", "positions", "positive_integer", "refuse", "refuse_all"]
+__all__ += ["whole_numbers"]
 
 FEW = 5  # values that a message lists
 
@@ -134,14 +135,20 @@ def check_labelled(
     return matrix, classes
 
 
-def positions(name: str, ids: ArrayLike, count: int) -> NDArray[np.int64]:
-    """Return ids `[F]` of 0 to count - 1, sorted; one may come twice."""
-    array = np.asarray(ids)
+def integers(name: str, values: ArrayLike) -> NDArray[Any]:
+    """Return a list of integers, one or more, of any type of them."""
+    array = np.asarray(values)
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
         raise InputError(
             f"{name} of shape {array.shape} and type {array.dtype} must be a list of "
             "at least one integer"
         )
+    return array
+
+
+def positions(name: str, ids: ArrayLike, count: int) -> NDArray[np.int64]:
+    """Return ids `[F]` of 0 to count - 1, sorted; one may come twice."""
+    array = integers(name, ids)
     wrong = array[(array < 0) | (array >= count)]
     if len(wrong):
         raise InputError(

@@ -24,6 +24,7 @@ from jax_unlearn.cards import (
     Rewind,
 )
 from jax_unlearn.data import scrub_schedule
+from jax_unlearn.data.checks import integers
 from jax_unlearn.errors import InputError
 from jax_unlearn.methods.assemble import Assembly, assemble
 from jax_unlearn.types import Model, ModelState, Params, Unlearner
@@ -245,12 +246,7 @@ def _percentages(name: str, values: ArrayLike) -> NDArray[np.float64]:
 
 def _whole(name: str, values: ArrayLike) -> NDArray[np.int64]:
     """Return a list of integers of 0 or more."""
-    array = np.asarray(values)
-    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
-        raise InputError(
-            f"{name} of shape {array.shape} and type {array.dtype} must be a list of "
-            "at least one integer"
-        )
+    array = integers(name, values)
     if array.min() < 0:
         raise InputError(f"{name} holds {array.min()}; give integers of 0 or more")
     return array.astype(np.int64)
