@@ -15,7 +15,7 @@ from toys import batch, relaxed
 import jax_unlearn as ju
 from jax_unlearn import membership, methods, objectives, oneshot
 from jax_unlearn.errors import InputError
-from jax_unlearn.methods.certified import NoisySteps
+from jax_unlearn.methods.accountant import NoisySteps
 
 CLASSES, KEY = 3, jax.random.key(0)
 FORGET, RETAIN, UNSEEN = (batch(n, 8, first_index=8 * n) for n in range(3))

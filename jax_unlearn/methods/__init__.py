@@ -3,6 +3,13 @@
 `CARDS` is the catalogue: what every method says of itself, beside its factory.
 """
 
+from jax_unlearn.methods.accountant import Guarantee as Guarantee
+from jax_unlearn.methods.accountant import NoisySteps as NoisySteps
+from jax_unlearn.methods.accountant import guarantee_of as guarantee_of
+from jax_unlearn.methods.accountant import noise_scale as noise_scale
+from jax_unlearn.methods.accountant import noisy_steps as noisy_steps
+from jax_unlearn.methods.accountant import renyi_of as renyi_of
+from jax_unlearn.methods.accountant import renyi_rate as renyi_rate
 from jax_unlearn.methods.adversarial import AMUN
 from jax_unlearn.methods.adversarial import amun as amun
 from jax_unlearn.methods.ascent import ESD, GRADIENT_ASCENT, NEGGRAD_PLUS
@@ -13,14 +20,7 @@ from jax_unlearn.methods.boundary import BOUNDARY_EXPAND, BOUNDARY_SHRINK
 from jax_unlearn.methods.boundary import boundary_expand as boundary_expand
 from jax_unlearn.methods.boundary import boundary_shrink as boundary_shrink
 from jax_unlearn.methods.certified import CERTIFIED
-from jax_unlearn.methods.certified import Guarantee as Guarantee
-from jax_unlearn.methods.certified import NoisySteps as NoisySteps
 from jax_unlearn.methods.certified import certified as certified
-from jax_unlearn.methods.certified import guarantee_of as guarantee_of
-from jax_unlearn.methods.certified import noise_scale as noise_scale
-from jax_unlearn.methods.certified import noisy_steps as noisy_steps
-from jax_unlearn.methods.certified import renyi_of as renyi_of
-from jax_unlearn.methods.certified import renyi_rate as renyi_rate
 from jax_unlearn.methods.contrastive import FCS
 from jax_unlearn.methods.contrastive import fcs as fcs
 from jax_unlearn.methods.finetune import FINETUNE, L1_SPARSE, RETRAIN
