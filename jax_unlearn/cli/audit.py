@@ -68,6 +68,8 @@ class Models(NamedTuple):
                 notes = dict(stored.record if noted else {})
                 if isinstance(spent, dict):
                     notes["cost"] = spent.get("counted")
+                if (proof := stored.record.get("certificate")) is not None:
+                    notes["certificate"] = proof
                 with contextlib.suppress(InputError):  # of a card that is not at hand
                     setting = None if told is None else Unlearning.read(told)
             given = key, self.labels[key], stored.trained, setting

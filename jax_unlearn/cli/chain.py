@@ -59,6 +59,8 @@ def chain(
             f"request {entry['number']}: forgot {entry['forgotten']}, "
             f"{entry['left']} left, in {spent:.1f} s; model {entry['after'][:12]}"
         )
+        for line in entry.get("certificate", {}).get("says", ()):
+            print(line)
     last = out / f"request-{len(ids)}"
     print(f"ledger {record}; the last model is {last}")
     return {"ledger": str(record), "last": str(last), "requests": entries}

@@ -60,8 +60,8 @@ def chain(
 
     def serve(
         path: Path, current: Trained, request: Request, told: Any, named: dict[str, Any]
-    ) -> Trained:
-        """Return the model after a request, made or read."""
+    ) -> tuple[Trained, Mapping[str, Any]]:
+        """Return the model after a request, made or read, and its record."""
         seed, origin = told["seed"], start.origin
 
         def make(series: Series | None) -> tuple[Trained, dict[str, Any]]:
@@ -70,7 +70,7 @@ def chain(
             key, options = jax.random.key(seed), {"callback": report, "series": series}
             made = execute(job, current[:2], key, **options)
             said = {"forgotten": len(request.forget), **named, **start.reading}
-            return made, said
+            return made, {**said, **job.details}
 
         return kept_model(
             path,
@@ -81,7 +81,7 @@ def chain(
             unseen=request.unseen,
             seconds=save_every,
             report=functools.partial(progress, path.name),
-        )[0]
+        )
 
     with locked(folder):
         path = folder / LEDGER
@@ -108,7 +108,8 @@ def chain(
             request = Request(np.sort(forget), left, start.unseen)
             record = records[number - 1] if records else {}
             named = {"request": dict(record)} if record else {}
-            current = serve(model, current, request, told, named)
+            current, made = serve(model, current, request, told, named)
+            proof = {k: made[k] for k in ("certificate",) if k in made}
             entry = {
                 **told,
                 "method": setting.method,
@@ -118,7 +119,7 @@ def chain(
                 "after": _identity(current),
             }
             if number > len(entries):
-                ledger.append(path, {**entry, **named})
+                ledger.append(path, {**entry, **named, **proof})
             elif any(entries[number - 1].get(k) != v for k, v in entry.items()):
                 raise InputError(
                     f"{path}, line {number}, is not about {model}; take another copy "

@@ -144,6 +144,7 @@ class Row(Struct, frozen=True):
     deviation_test: PairedTest | None = None
     learned: Learned | None = None
     cost: Cost = Cost()
+    certificate: tuple[str, ...] = ()  # in sentences
 
     def __post_init__(self):
         check_complete(self, metrics=(*PERCENTAGES, "fa"), seconds=SECONDS)

@@ -121,6 +121,43 @@ def test_audit_and_report(job, tmp_path, capsys):
     assert "unlearned" in page.read_text()
 
 
+def test_a_certificate_is_printed_kept_and_on_the_page(job, tmp_path, capsys):
+    how = ["--data", str(job.data), "--method", "certified", "--epsilon", "3"]
+    how += ["--noise-steps", "1", "--epochs", "2", "--batch-size", "32"]
+    original, out = ["--checkpoint", str(job.original)], tmp_path / "out"
+    whom, audited = ["--forget", str(job.split)], tmp_path / "audit.json"
+    main(["unlearn", *how, *original, *whom, "--out", str(out)])
+    printed = capsys.readouterr().out
+    found = json.loads((out / "record.json").read_text())["certificate"]
+    assert 0 < found["epsilon"] <= 3
+    assert "certificate: (ε = 3, δ = 1e-05)" in printed
+    assert all(line in printed for line in found["says"])
+    main(
+        ["audit", "--data", str(job.data), "--original", str(job.original), *whom]
+        + ["--unlearned", str(out), str(job.unlearned), "--out", str(audited)]
+    )
+    rows = json.loads(audited.read_text())["rows"]
+    assert rows["0-out"]["certificate"] == found["says"]
+    assert "certificate" not in rows["1-unlearned"]
+    page = tmp_path / "report.html"
+    main(["report", "--results", str(audited), "--out", str(page)])
+    assert page.read_text().count("certificate: (ε = 3, δ = 1e-05)") == 1
+    ids = load_model(job.original).ids.tolist()
+    for name, own in (("a.json", ids[:3]), ("b.json", ids[3:5])):
+        (tmp_path / name).write_text(json.dumps(own))
+    asked = [str(tmp_path / name) for name in ("a.json", "b.json")]
+    chain = tmp_path / "chain"
+    capsys.readouterr()
+    main(["chain", *how, *original, "--requests", *asked, "--out", str(chain)])
+    assert capsys.readouterr().out.count(found["says"][0]) == 2
+    lines = (chain / "ledger.jsonl").read_text().splitlines()
+    for number, line in enumerate(lines, start=1):
+        entry = json.loads(line)["certificate"]
+        stored = json.loads((chain / f"request-{number}" / "record.json").read_text())
+        assert entry == stored["certificate"]
+        assert entry["says"] == found["says"]
+
+
 def test_audit_without_retrain_says_that_there_is_no_target(job, tmp_path, capsys):
     main(
         ["audit", "--data", str(job.data), "--original", str(job.original)]

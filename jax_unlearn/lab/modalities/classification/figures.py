@@ -183,6 +183,8 @@ class Table:
                 name: _mean_notes([told[name] for told in notes])
                 for name in ("attacks", "gaps")
             }
+        if "certificate" in notes[0]:
+            summary["certificate"] = notes[0]["certificate"]["says"]
         if RETRAIN not in self._rows:
             return summary
         retrain = self._rows[RETRAIN].of("metrics")[: len(metrics)]
