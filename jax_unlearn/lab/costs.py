@@ -11,6 +11,8 @@ import operator
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jax_unlearn import _validate
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.context import Origin
@@ -18,6 +20,7 @@ from jax_unlearn.lab.modality import Modality
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.rewinds import Kept, epoch_of
 from jax_unlearn.lab.settings import Unlearning
+from jax_unlearn.methods.rum import NOTHING, Rum
 
 RECOMMENDED = "partial_reset"  # of a classifier whose training is known
 _OPERATIONS: dict[type, Any] = {
@@ -54,6 +57,8 @@ def passes_of(training: Any, samples: int, modality: Modality) -> float:
 
 def count_of(setting: Unlearning, request: Request, passes: float) -> Count:
     """Return what a setting costs for a request, Retrain making so many passes."""
+    if isinstance(setting.options, Rum):
+        return _count_of_parts(setting, setting.options, request, passes)
     forget, retain = len(request.forget), setting.rho * len(request.retain)
     none, one = (cost(setting, e, forget, retain, passes) for e in (0, 1))
     steps, epoch = steps_of_epoch(setting, forget, retain), one - none
@@ -69,6 +74,25 @@ def count_of(setting: Unlearning, request: Request, passes: float) -> Count:
         epoch += steps * ride / (3 * every) if how else 0.0
         none += forget if setting.salient and not setting.card.salient else 0
     return Count(none, epoch, steps)
+
+
+def _count_of_parts(
+    setting: Unlearning, options: Rum, request: Request, passes: float
+) -> Count:
+    """Return the sum of what the methods of RUM's parts cost, and of the scores."""
+    parts = np.array_split(request.forget, len(options.parts))
+    fixed, epoch = 0.0 if options.memorised else len(request.forget) / 3, 0.0
+    for number, name in enumerate(options.parts):
+        if name == NOTHING:
+            continue
+        own = setting.part(options.changes(number))
+        retain = np.concatenate([request.retain, *parts[number + 1 :]])
+        asked = request._replace(forget=parts[number], retain=retain)
+        one = count_of(own, asked, passes)
+        given = options.part_epochs is not None
+        fixed += one.of(own) if given else one.fixed
+        epoch += 0.0 if given else one.epoch
+    return Count(fixed, epoch, 1)
 
 
 def share_of(
@@ -143,6 +167,11 @@ def met(
             return setting.but(share=budget if fits else steps / total, **free)
         return setting.but(rewind_to=_rewound(setting, steps / total, origin), **free)
     count, whole = count_of(setting, request, passes), passes * retain
+    if not count.epoch:
+        raise InputError(
+            f"budget={budget}: {method} as told here has no length to choose; leave "
+            "--budget out"
+        )
     epochs = (budget * whole - count.fixed) / count.epoch + 1e-9
     whole_ones = card.by_epochs or int(epochs % 1 * count.steps) == 0
     if epochs >= 1 and whole_ones and not setting.steps:

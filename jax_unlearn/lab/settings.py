@@ -239,7 +239,7 @@ has; leave it out
         Of the common fields it has those that it reads.
         """
         card = catalog.method_card(changes["method"])
-        changes = dict(changes)
+        changes = {"budget": None, **changes}  # that of the whole is met by then
         if not card.weighs:
             changes["weighting"] = "auto"
         if not two_gradients(card):

@@ -212,6 +212,11 @@ def _check(setting: Any) -> None:
             f"{name}: rum is several runs, of which it would see the last alone; leave "
             "it out"
         )
+    if setting.budget is not None and setting.options.part_epochs is not None:
+        raise InputError(
+            f"budget={setting.budget}, part_epochs={setting.options.part_epochs}: both "
+            "say how long it takes; leave one of them out"
+        )
     for number, name in enumerate(setting.options.parts):
         if name == "rum":
             raise InputError("parts: rum is no method of a part of itself; name others")
@@ -222,7 +227,12 @@ def _check(setting: Any) -> None:
 RUM = (
     Card.of(_rum, "RUM", "By memorisation, part by part (RUM)", "arXiv 2406.01257")
     .but(reads=("forget", "retain", "original"), by_epochs=True, schedule=True)
-    .but(cost="E·(2·R + 2/3·F) + F: of the parts none, finetune and salun")
+    .but(cost="E·(2·R + 2/3·F) + 2/3·F: of the parts none, finetune and salun")
     .but(roles=("remember", "logits"), check=_check)
+    .but(
+        suits="Good for mixed requests: force only where a sample was memorised; it "
+        "depends on its parts' rates, so search those first, and on the scores, of "
+        "which the proxy says little once all confidences are near one."
+    )
     .tries(learning_rate=(0.003, 0.01, 0.03), epochs=(2, 5))
 )

@@ -108,6 +108,35 @@ def test_retrain_costs_one_and_doing_less_costs_less(world):
     assert exact - plain == pytest.approx(steps * 30 / 3 / 1700)
 
 
+def test_rum_costs_what_its_methods_cost_on_their_parts(world):
+    kind, origin = world[0].modality, world[2]
+
+    def count(**told):  # parts of 14, 13 and 13 samples; scores by a forward pass
+        setting = Unlearning.of(method="rum", **told)
+        return costs.share_of(setting, REQUEST, TRAINING, kind) * 2000
+
+    scores, tuned = 40 / 3, 3 * (200 + 13)
+    assert count(epochs=3) == pytest.approx(scores + 2 * tuned + 13)
+    alone = {"parts": ("none", "none", "gradient_ascent"), "epochs": 3}
+    assert count(**alone) == pytest.approx(scores + 3 * 13)
+    assert count(**alone, memorised="scores.npy") == pytest.approx(3 * 13)
+    mixed = {"parts": ("ssd", "partial_reset", "none"), "share": 0.3, "epochs": 3}
+    reset = 0.3 * 10 * (200 + 13)  # not of the first part, whose turn is over
+    once = 200 + 26 + 2 * 14
+    assert count(**mixed) == pytest.approx(scores + once + reset)
+    own = {"parts": ("finetune", "none", "finetune"), "part_epochs": (2, 9, 1)}
+    assert count(**own) == pytest.approx(scores + 2 * 226 + 200)
+    setting = Unlearning.of(method="rum", budget=0.5)
+    found = costs.met(setting, origin, REQUEST, kind)
+    assert found.epochs == 2
+    assert costs.share_of(found, REQUEST, TRAINING, kind) <= 0.5
+    with pytest.raises(InputError, match="part_epochs=.*leave one of them out"):
+        Unlearning.of(method="rum", **own, budget=0.5)
+    still = {"parts": ("ssd", "none", "fisher_forgetting"), "budget": 0.5}
+    with pytest.raises(InputError, match="has no length to choose"):
+        costs.met(Unlearning.of(method="rum", **still), origin, REQUEST, kind)
+
+
 def kept(*steps: int) -> Kept:
     return Kept(Path("o.earlier"), {}, 120, 12, steps)
 
