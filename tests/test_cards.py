@@ -17,7 +17,10 @@ from jax_unlearn.cards import (
     Share,
     WeightingCard,
 )
+from jax_unlearn.cli import choices, listing
 from jax_unlearn.errors import InputError
+from jax_unlearn.lab.catalog import METHODS
+from jax_unlearn.lab.modalities import MODALITIES
 from jax_unlearn.methods import CARDS
 from jax_unlearn.methods.ltu import Ltu
 
@@ -107,3 +110,20 @@ def test_names_of_cards_are_their_own():
     names = [card.name for card in CARDS]
     assert len(set(names)) == len(names)
     assert len({card.label for card in CARDS}) == len(names)
+
+
+def test_every_method_says_what_it_is_good_for_in_words_of_its_own(capsys):
+    said = {name: card.suits for name, card in METHODS.items()}
+    assert len(set(said.values())) == len(said) == len(METHODS)  # none inherited
+    for name, words in said.items():
+        assert len(words) > 50, name
+        assert words.endswith("."), name
+    listed = listing.methods()["methods"]
+    assert {name: one["suits"] for name, one in listed.items()} == said
+    shown = "".join(capsys.readouterr().out.split())
+    for name, words in said.items():
+        kind = next(m for m in MODALITIES if set(METHODS[name].roles) <= m.roles)
+        groups = choices.Choice(kind, name, "auto").groups()
+        assert words in groups["method"].__doc__  # `unlearn METHOD --help`
+        for word in words.split():  # cells break lines
+            assert word in shown

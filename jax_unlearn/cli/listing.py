@@ -18,7 +18,7 @@ METHODS_LEGEND = (
 
 
 def methods() -> dict[str, Any]:
-    """List the methods: what each needs, what it costs, where it comes from."""
+    """List the methods: what each needs, costs and is good for, and its source."""
     rows = [
         (
             f"{name}\n[dim]{escape(card.title)}, {card.kind}[/]",
@@ -33,6 +33,9 @@ def methods() -> dict[str, Any]:
     console, heads = open_console(), ("method", "needs", "weights", "models", "cost")
     table = table_of((*heads, "source"), rows, justify="left", overflow="fold")
     console.print(table)
+    rows = [(name, escape(card.suits)) for name, card in METHODS.items()]
+    heads = ("method", "what it is good for, what to expect")
+    console.print(table_of(heads, rows, justify="left", overflow="fold"))
     console.print(METHODS_LEGEND, style="dim", markup=False)
     plain = ("title", "label", "kind", "reads", "cost", "source", "weighs", "suits")
     return {

@@ -121,12 +121,20 @@ def _esd(lab: Lab, options: Esd) -> Job:
 GRADIENT_ASCENT = (
     Card.of(_gradient_ascent, "GA", "Gradient ascent (GA)", "arXiv 2109.13398")
     .but(reads=("forget",), cost="E·F", roles=("ascend",), step_reads=())
+    .but(
+        suits="Good for a few samples where no retain set may be read; it has no end "
+        "of its own, so small rates and few epochs, or the model is ruined."
+    )
     .tries(learning_rate=(0.0001, 0.0003, 0.001), epochs=(3, 8))
 )
 
 NEGGRAD_PLUS = (
     Card.of(_neggrad_plus, "NegGrad+", source="arXiv 2302.09880")
     .but(cost="E·(R + F)", roles=("ascend", "remember"), schedule=True, step_reads=())
+    .but(
+        suits="Good for a first try where both sets may be read: the descent holds "
+        "what the ascent damages; a larger alpha is safer and forgets less."
+    )
     .tries(learning_rate=(0.003, 0.01, 0.03), alpha=(0.95, 0.99), epochs=(3,))
 )
 
@@ -134,4 +142,8 @@ ESD = (
     Card.of(_esd, "ESD", "Negative guidance (ESD)", "arXiv 2303.07345")
     .but(reads=("forget", "retain", "original"), cost="5/3·E·F + E·R")
     .but(roles=("guide", "remember"), schedule=True, step_reads=())
+    .but(
+        suits="Good for one condition of a diffusion model, a class or a word: it "
+        "guides away from it and leaves the rest of the network near where it was."
+    )
 )

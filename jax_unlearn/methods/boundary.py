@@ -250,6 +250,10 @@ def _boundary_expand(lab: Lab, _: Options) -> Job:
 BOUNDARY_SHRINK = (
     Card.of(_boundary_shrink, "BS", "Boundary shrink (BS)", "arXiv 2303.11570")
     .but(reads=("forget", "original"), cost="E·F + F", roles=("logits",), step_reads=())
+    .but(
+        suits="Good for a whole class without the retain set: its samples go to the "
+        "nearest other class; few epochs, for nothing holds the others."
+    )
     .tries(learning_rate=(0.0001, 0.0003, 0.001), epochs=(3, 8))
 )
 
@@ -257,4 +261,9 @@ BOUNDARY_EXPAND = (
     Card.of(_boundary_expand, "BE", "Boundary expand (BE)", "arXiv 2303.11570")
     .but(reads=("forget",), cost="E·F", roles=("logits", "features"), step_reads=())
     .but(search=BOUNDARY_SHRINK.search)
+    .but(
+        suits="Good for a whole class without retain set or original: its samples go "
+        "to a class of their own, which is then cut off; expect weaker forgetting than "
+        "by shrinking."
+    )
 )

@@ -191,6 +191,11 @@ def _msg(lab: Lab, options: Msg) -> Job:
 CT = (
     Card.of(_ct, "CT", "Convolution transpose (CT)", "arXiv 2410.01276")
     .but(reads=("retain",), cost="E·R", weighs=False, step_reads=("length",))
+    .but(
+        suits="Good for convolutions, no forget set needed: transposed kernels must be "
+        "learned again, which costs utility unless the rate is that of training; a "
+        "network without kernels to turn is only fine-tuned."
+    )
     .tries(learning_rate=(0.03, 0.1, 0.2), epochs=(3, 8))
 )
 
@@ -198,5 +203,10 @@ MSG = (
     Card.of(_msg, "MSG", "Mask by small gradients (MSG)", "arXiv 2410.01276")
     .but(reads=("forget", "retain", "original"), cost="E·R + 2·F", weighs=False)
     .but(roles=("remember", "evaluate"), step_reads=("length",))
+    .but(
+        suits="Good for random samples where many retain epochs can be paid: the "
+        "weights that matter least to what stays are drawn anew; too few epochs leave "
+        "that damage in the accuracy."
+    )
     .tries(learning_rate=(0.03, 0.1, 0.2), renewed=(0.3, 0.5), epochs=(5,))
 )

@@ -120,6 +120,11 @@ def _regun(lab: Lab, options: Regun) -> Job:
 DELETE = (
     Card.of(_delete, "DELETE", source="arXiv 2503.23751")
     .but(reads=("forget", "original"), cost="4/3·E·F", roles=("logits",), step_reads=())
+    .but(
+        suits="Good for whole classes without the retain set: it removes the true "
+        "class and keeps the original's odds of all others; random samples lose more "
+        "than retraining takes."
+    )
     .tries(learning_rate=(0.001, 0.003, 0.01), epochs=(5, 20))
 )
 
@@ -127,5 +132,10 @@ REGUN = (
     Card.of(_regun, "ReGUn", source="arXiv 2603.11210")
     .but(reads=("forget", "retain", "unseen", "original"), cost="E·(R + F)")
     .but(roles=("remember", "logits"), joins=True, compares="unseen", step_reads=())
+    .but(
+        suits="Good for random samples where unseen ones of their classes are at hand: "
+        "forget outputs go towards those; beside endpoint transport it is milder and "
+        "asks for more epochs."
+    )
     .tries(learning_rate=(0.003, 0.01, 0.03), epochs=(3, 8))
 )

@@ -341,6 +341,11 @@ RANDOM_LABEL = (
     Card.of(_random_label, "RL", "Random labels (RL)", "arXiv 1911.04933")
     .but(cost="E·(R + F)", roles=("relabel", "remember"), schedule=True, step_reads=())
     .but(check=_check_labels)
+    .but(
+        suits="Good for whole classes; random samples it forgets too well, below the "
+        "confidence that retraining leaves them, which gives them away: search its "
+        "rate."
+    )
     .tries(learning_rate=(0.001, 0.003, 0.01), epochs=(2, 5))
 )
 
@@ -348,21 +353,40 @@ SALUN = (
     RANDOM_LABEL.but(name="salun", label="SalUn", title="SalUn", salient=True)
     .but(source="arXiv 2310.12508", reads=("forget", "retain", "original"))
     .but(cost="E·(R + F) + F")
+    .but(
+        suits="Good for whole classes, and diffusion models: random labels on the "
+        "weights that the forget set moves most, which spares the rest; random samples "
+        "as with random labels."
+    )
 )
 
-SALUN_SOFT = RANDOM_LABEL.but(
-    name="salun_soft", label="SalUn-soft", title="SalUn-soft"
-).but(source="arXiv 2310.12508", build=_salun_soft, options=SalunSoft)
+SALUN_SOFT = (
+    RANDOM_LABEL.but(name="salun_soft", label="SalUn-soft", title="SalUn-soft")
+    .but(source="arXiv 2310.12508", build=_salun_soft, options=SalunSoft)
+    .but(
+        suits="Good where no mask is to be chosen beforehand: random labels whose "
+        "small moves are cut to none at each step; expect what SalUn gives."
+    )
+)
 
 ENDPOINT_TRANSPORT = (
     Card.of(_endpoint_transport, "Endpoint transport")
     .but(reads=("forget", "retain", "unseen", "original"), compares="unseen classes")
     .but(cost="E·(R + F)", roles=("remember", "logits"), schedule=True, step_reads=())
+    .but(
+        suits="Good for random and long-tailed samples: it moves their outputs to "
+        "those of unseen samples alike, not to chance; it needs unseen samples of "
+        "their classes."
+    )
     .tries(learning_rate=(0.03, 0.1, 0.2), epochs=(3, 8))
 )
 
 AMNESIAC_RELABEL = (
     RANDOM_LABEL.but(name="amnesiac_relabel", label="Amnesiac (relabel)")
     .but(title="Amnesiac, relabelled", source="arXiv 2010.10981")
+    .but(
+        suits="Good for a class, in an epoch or so of Adam; expect the excess of "
+        "random labels on random samples."
+    )
     .tries(learning_rate=(1e-4, 3e-4, 1e-3), epochs=(1, 3), optimizer=("adam",))
 )

@@ -94,11 +94,20 @@ SHORT_RETRAIN = (
     Card.of(_short_retrain, "Short Retrain")
     .but(reads=("retain", "training"), cost="share·T·R", kind="training", weighs=False)
     .but(step_reads=("length",))
+    .but(
+        suits="Good where some utility may go: training anew, cut short, holds nothing "
+        "of the forget set; the smaller the share, the worse the model."
+    )
     .tries(share=(0.1, 0.2, 0.3), rate=(1.0, 2.0))
 )
 
 PARTIAL_RESET = (
     SHORT_RETRAIN.but(name="partial_reset", build=_partial_reset, options=PartialReset)
     .but(label="Partial reset", title="Partial reset")
+    .but(
+        suits="Good as the first choice where the original's training is known: "
+        "nothing to search, and near retraining for a part of its cost; what the "
+        "shrunk weights still hold fades with a larger share."
+    )
     .tries(share=(0.1, 0.2, 0.3), shrink=(0.3, 0.4, 0.6), rate=(1.0, 2.0))
 )

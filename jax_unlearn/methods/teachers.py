@@ -350,6 +350,11 @@ SCRUB = (
     Card.of(_scrub, "SCRUB", "SCRUB (+R with rewind)", "arXiv 2302.09880")
     .but(reads=("forget", "retain", "original"), cost="4/3·(E·R + forget_epochs·F)")
     .but(roles=("remember", "logits"), by_epochs=True, phased=True, step_reads=())
+    .but(
+        suits="Good where nobody knows how the original was trained: it ascends, then "
+        "repairs beside the original; look at the audit, for its strength fits one "
+        "kind of request at a time."
+    )
     .tries(learning_rate=(0.003, 0.01, 0.03), forget_epochs=(1, 2), epochs=(3,))
 )
 
@@ -357,6 +362,10 @@ BAD_TEACHER = (
     Card.of(_bad_teacher, "Bad Teacher", source="arXiv 2205.08096")
     .but(reads=("forget", "retain", "original"), cost="4/3·E·(R + F)")
     .but(roles=("remember", "logits"), schedule=True, step_reads=())
+    .but(
+        suits="Good for whole classes, quickly: outputs become those of an untrained "
+        "network; single samples stand out afterwards by too little confidence."
+    )
     .tries(
         learning_rate=(1e-4, 3e-4, 1e-3), epochs=(1, 3), optimizer=("adam",), rho=(0.3,)
     )

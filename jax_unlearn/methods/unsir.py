@@ -186,5 +186,9 @@ UNSIR = (
     Card.of(_unsir, "UNSIR", "UNSIR (for whole classes)", "arXiv 2111.08947")
     .but(cost="(E + impair_epochs)·R + noise_steps·F", roles=("remember", "logits"))
     .but(by_epochs=True, weighs=False, phased=True, step_reads=())
+    .but(
+        suits="Good for whole classes only: learned noise impairs them in an epoch, "
+        "another repairs the rest; no use for random samples."
+    )
     .tries(learning_rate=(0.003, 0.01, 0.03), epochs=(1, 2))
 )

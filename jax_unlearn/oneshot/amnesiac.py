@@ -168,4 +168,8 @@ AMNESIAC = (
     .but(source="arXiv 2010.10981", reads=("forget", "training"), kind="one-shot")
     .but(cost="0; every update of the training is kept (here: trained again)")
     .but(weighs=False)
+    .but(
+        suits="Good where few batches of the training held forget samples and every "
+        "update was kept; with many, subtracting them ruins the model."
+    )
 )

@@ -385,4 +385,8 @@ DELTAGRAD = (
     .but(source="arXiv 2006.14755", reads=("forget", "retain", "training"))
     .but(cost="T·F + (T/period + burn_in)·R; the path of the training is kept")
     .but(kind="one-shot", roles=("evaluate", "logits"), weighs=False)
+    .but(
+        suits="Good for linear networks of full batches, where it nearly is "
+        "retraining; for no others."
+    )
 )

@@ -154,8 +154,14 @@ def _fisher_forgetting(lab: Lab, options: FisherForgetting) -> Job:
 
 
 FISHER_FORGETTING = (
-    Card.of(_fisher_forgetting, "Fisher", "Fisher forgetting", "arXiv 1911.04933")
+    Card.of(_fisher_forgetting, "Fisher", "Fisher forgetting, its equation alone")
+    .but(source="arXiv 1911.04933")
     .but(reads=("retain",), cost="R")
     .but(kind="one-shot", roles=("evaluate",), weighs=False)
+    .but(
+        suits="Good as a baseline in one shot: noise where the retain set is "
+        "indifferent; it forgets samples and utility alike, so search the noise by "
+        "powers of ten."
+    )
     .tries(noise=(1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3))
 )

@@ -121,5 +121,10 @@ def _ssd(lab: Lab, options: Ssd) -> Job:
 SSD = (
     Card.of(_ssd, "SSD", "Selective synaptic dampening (SSD)", "arXiv 2308.07707")
     .but(cost="R + 2·F", kind="one-shot", roles=("evaluate",), weighs=False)
+    .but(
+        suits="Good for whole classes in seconds, without steps: weights that matter "
+        "to them alone are dampened; random samples share theirs with all others: "
+        "expect little or damage."
+    )
     .tries(selection=(1.0, 3.0, 10.0), dampening=(0.3, 1.0))
 )
