@@ -45,6 +45,14 @@ FEATURES = ju.from_linen(Net(features=True), trainable=WHICH)
 LOSS = objectives.descent(MODEL)._replace(train=False)
 
 
+def _noise(params, state, inputs, *, train, key=None):
+    logits, state = MODEL.apply(params, state, inputs[0], train=train, key=key)
+    return jnp.resize(logits, inputs[0].shape), state
+
+
+DENOISER = MODEL._replace(apply=_noise)
+
+
 @functools.cache
 def original():
     """Return the whole variables and the divided ones."""
@@ -187,6 +195,7 @@ METHODS = {
         every=2,
         **teachers(),
     ),
+    "siss": lambda: methods.siss(DENOISER, momentum(), process=ju.diffusion.cosine(9)),
     "unsir": lambda: methods.unsir(MODEL, momentum()),
     "ltu": lambda: methods.ltu(MODEL, momentum(), **TOLD, **attacked()),
     "ltu, sequential": lambda: methods.ltu(
@@ -205,7 +214,7 @@ def test_every_method_is_tried():
     functions = {"assemble", "l1_penalty", "partial_reset", "unsir_noise", "rewind"}
     functions |= {"lotus_temperature", "off_span", "memorised_parts", "rum"}
     functions |= {"guarantee_of", "noise_scale", "noisy_steps", "renyi_of"}
-    functions |= {"renyi_rate"}
+    functions |= {"renyi_rate", "subtract"}
     functions |= {"class_matched_error", "meta_unlearn", "sfron_strength"}
     functions |= {"insensitive", "reinitialised", "slowed", "transposed_kernels"}
     assert factories - functions <= tried, factories - functions - tried
