@@ -13,7 +13,7 @@ from jax_unlearn import audit as audits
 from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.cli import console as consoles
 from jax_unlearn.cli.choices import Kind
-from jax_unlearn.cli.ensemble import DIVIDERS, By, ensemble
+from jax_unlearn.cli.ensemble import DIVIDERS, By, Probes, ensemble
 from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.sources import DataSource, Source, asked, refuse_existing
 from jax_unlearn.data import digest, write_atomic
@@ -35,9 +35,6 @@ from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import Stored, load_model
 from jax_unlearn.lab.subject import Subject
 
-Probes = Annotated[
-    tuple[str, ...], tyro.conf.arg(metavar=f"{{{','.join(PROBES)}}} ...")
-]
 ORIGINALS = ("original", NOTHING)  # what arrays call them
 
 
@@ -174,18 +171,24 @@ def audit(
     for name in by:
         _validate.one_of("by", name, DIVIDERS)
     if parts:
-        if unlearned or retrained or probes or {null, arrays, metrics} != {None}:
+        if unlearned or retrained or {null, arrays, metrics} != {None}:
             raise InputError(
                 f"parts={[str(path) for path in parts]} hold all models; leave "
-                "checkpoints, --arrays, --probes and --metrics out"
+                "checkpoints, --arrays and --metrics out"
             )
         made_as = {"run": run, "original": original, "forget": forget}
         made_as |= {"resamples": resamples, "by": by, "all_figures": all_figures}
+        made_as["probes"] = probes
         return ensemble(source, **made_as, join=parts, out=out)
     if arrays is not None:
         if unlearned or retrained or {original, forget, null} != {None}:
             raise InputError(
                 f"arrays={arrays} and checkpoints: give one or the other to audit"
+            )
+        if probes:
+            raise InputError(
+                f"probes={list(probes)} take parameters, and {arrays} holds outputs; "
+                "leave --probes out, or audit checkpoints"
             )
         how = {"kind": kind, "resamples": resamples, "seed": seed}
         told = {"metrics": metrics, "by": by, "every": all_figures}

@@ -40,6 +40,7 @@ from jax_unlearn.lab.ensembles import (
     run_ensembles,
 )
 from jax_unlearn.lab.ensembles import join as joined
+from jax_unlearn.lab.modalities.classification.probes import PROBES
 from jax_unlearn.lab.parts import (
     CHUNK,
     Complete,
@@ -57,6 +58,9 @@ from jax_unlearn.lab.store import SECONDS, load_model, origin_of
 from jax_unlearn.recipes.digits import digits_plan
 
 DIVIDERS = (*audits.DIVISIONS, *audits.PROXIES)
+Probes = Annotated[
+    tuple[str, ...], tyro.conf.arg(metavar=f"{{{','.join(PROBES)}}} ...")
+]
 By = Annotated[tuple[str, ...], tyro.conf.arg(metavar=f"{{{','.join(DIVIDERS)}}} ...")]
 
 
@@ -71,6 +75,7 @@ def ensemble(
     how: Annotated[str, tyro.conf.arg(metavar=f"{{auto,{','.join(HOWS)}}}")] = "auto",
     resamples: int = 20,
     by: By = (),
+    probes: Probes = (),
     part: str | None = None,
     join: tuple[Path, ...] = (),
     all_figures: bool = False,
@@ -107,6 +112,8 @@ def ensemble(
         both half of the models divide, the others are judged, so give --models 16 or
         more), or "confidence" (the proxy of memorisation, of the originals alone). No
         model is trained for it.
+      probes: that every model is put to as it is made, as of `audit`: their means stand
+        beside those of the Retrains. Models that were made without are made again.
       part: "3/8" makes the third eighth of the models, and audits nothing yet.
       join: folders of the parts, to audit what they made.
       all_figures: print all, not the headlines alone; page and JSON hold all.
@@ -143,6 +150,7 @@ def ensemble(
         plan, dataset = _planned(source, run)
     else:
         plan, dataset = _like(source, original, run, forget, methods)
+    plan = dataclasses.replace(plan, probes=probes)
     if forget is not None:
         ids = left_out((forget,), dataset, source.keys).ids
         check_ids(ids, num_samples=len(dataset.train.labels))

@@ -19,6 +19,7 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.lab.bench import Bench
 from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.job import Candidates, Progress, Trained, blamed, checked
+from jax_unlearn.lab.modalities.classification.probes import probe
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.rewinds import Replayed, epoch_of
 from jax_unlearn.lab.settings import Unlearning
@@ -118,6 +119,13 @@ class Maker:
         ends = np.cumsum([len(examples.labels) for examples in parts])
         return dict(zip(PARTS, np.split(logits, ends[:-1]), strict=True))
 
+    def probes(
+        self, names: Sequence[str], trained: Trained, original: Trained
+    ) -> dict[str, float]:
+        """Return what probes find of a model, all models treated alike."""
+        given = self._subject, trained, self._request, names
+        return probe(*given, original=original, seed=self._bench.plan.seeds[0])
+
     def estimate(
         self, missing: dict[str, list[int]], methods: dict[str, Unlearning], size: int
     ) -> str:
@@ -134,7 +142,7 @@ class Maker:
         steps = len(missing[ORIGINAL]) * jobs[0].steps
         steps += len(missing[RETRAIN]) * self._trainer.steps(retain)
         training, unlearning = steps * seconds[self.how], 0.0
-        unknown = []
+        unknown = ["probes"] if self._bench.plan.probes else []
         for label, setting in methods.items():
             if not missing[label]:
                 continue

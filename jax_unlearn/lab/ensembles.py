@@ -1,9 +1,11 @@
 """Ensembles of a plan: N originals, retrained and unlearned models of one request.
 
 A file a model, `models/<role>/0007.npz`, without pickles: the logits by part,
-`f32[n, K]`; of an original its arrays too; and a JSON record as bytes.
+`f32[n, K]`; of an original its arrays too; and a JSON record as bytes, with what
+probes found of the model, for which its parameters are needed.
 """
 
+import dataclasses
 import io
 import json
 import time
@@ -27,14 +29,20 @@ from jax_unlearn.lab.bench import Bench
 from jax_unlearn.lab.ensemble_models import ORIGINAL, PARTS, RETRAIN, Logits, Maker
 from jax_unlearn.lab.job import Progress, Trained, silent
 from jax_unlearn.lab.modalities import modality_of
+from jax_unlearn.lab.modalities.classification.probes import with_probes
 from jax_unlearn.lab.parts import EnsemblePart, missing_parts, recorded
 from jax_unlearn.lab.plan import Plan, slugs
 from jax_unlearn.lab.requests import Request, draw_cases
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import SECONDS, stored, together, unfinished
 
-Kept = tuple[Logits, float]
-"""What is read of a model: its logits, and the seconds it took."""
+
+class Kept(NamedTuple):
+    """What is read of a model: its logits, the seconds it took, what probes found."""
+
+    logits: Logits
+    seconds: float
+    probes: dict[str, float]
 
 
 Audited = tuple[dict[str, ModelOutputs], ModelOutputs, PartLabels]
@@ -48,6 +56,7 @@ class Ensembles(NamedTuple):
     labels: dict[str, np.ndarray]  # `i32[n]` by part
     request: Request
     seconds: dict[str, float]
+    probes: dict[str, dict[str, np.ndarray]] = {}  # noqa: RUF012 - by role, name: `f64[N]`
 
 
 def run_ensembles(
@@ -69,7 +78,8 @@ def run_ensembles(
     """Make N models of each role for one request, many at a time, and none twice.
 
     Model i has seed i, of originals and of methods. An interrupted run goes on in its
-    chunk, bit for bit; with more models or methods, only missing ones are made. Parts
+    chunk, bit for bit; with more models or methods, only missing ones are made; models
+    made without a probe of the plan's are made again for it, but for originals. Parts
     may be made at once in one folder; `join` returns the models of all of them.
     """
     for name, value in (("count", count), ("chunk", chunk)):
@@ -104,7 +114,7 @@ def run_ensembles(
         for role, begin, numbers in _chunks(files, missing, count, chunk):
             options = {"there": found[role], "seconds": save_every}
             made = files.complete(makes, role, begin, numbers, **options)
-            found[role] = made | found[role]
+            found[role] |= made
     return _stacked(found, own, makes, request)
 
 
@@ -131,6 +141,14 @@ def join(
             more = [number for number in range(count) if number not in made]
             made |= files.found(role, more)
     missing = {role: own for role, own in _missing(found, range(count)).items() if own}
+    if missing and plan.probes:
+        bare, how = dataclasses.replace(plan, probes=()), {"methods": methods}
+        join(bare, dataset, folders, count=count, say=say, **how)  # all are there
+        raise InputError(
+            f"probes={list(plan.probes)} are put to models when they are made, and "
+            f"these were made without; give --probes {' '.join(plan.probes)} to the "
+            "commands of the parts once more"
+        )
     if missing:
         raise missing_parts(*recorded(folders), missing, folders)
     makes = Maker(Bench(plan, dataset), request, "alone", None, silent)
@@ -151,14 +169,21 @@ def _stacked(
     request: Request,
 ) -> Ensembles:
     """Return the models of some numbers, in their order."""
+    own = {role: [made[i] for i in numbers] for role, made in found.items()}
+    every = [model.probes for models in own.values() for model in models]
+    names = [name for name in every[0] if all(name in probes for probes in every)]
     return Ensembles(
         {
-            role: {p: np.stack([made[i][0][p] for i in numbers]) for p in PARTS}
-            for role, made in found.items()
+            role: {p: np.stack([model.logits[p] for model in models]) for p in PARTS}
+            for role, models in own.items()
         },
         makes.labels,
         request,
-        {role: sum(made[i][1] for i in numbers) for role, made in found.items()},
+        {role: sum(model.seconds for model in models) for role, models in own.items()},
+        {
+            role: {name: np.array([m.probes[name] for m in models]) for name in names}
+            for role, models in own.items()
+        },
     )
 
 
@@ -171,7 +196,11 @@ def audit_of(
     given = outputs, outputs.pop(RETRAIN), PartLabels(**made.labels)
     figures = figures_of(training, audit.FIGURES)
     told = {"figures": figures, "originals": NOTHING, "resamples": resamples}
-    return audit.audit(*given, **told), given
+    found, probes = audit.audit(*given, **told), dict(made.probes)
+    if probes:
+        probes[NOTHING] = probes.pop(ORIGINAL)
+        found = with_probes(found, probes, probes[RETRAIN])
+    return found, given
 
 
 def figures_of(
@@ -218,6 +247,7 @@ class Files:
     ):
         self.roles = {ORIGINAL: ORIGINAL, RETRAIN: RETRAIN, **slugs(methods)}
         self._folder, self._methods, self._say = folder, methods, say
+        self._probes = plan.probes
         self._told = {
             "format": 1,
             "data": data.fingerprint(dataset),
@@ -242,17 +272,17 @@ class Files:
         return stored(self.path(role, number), told, _read, say=self._say)
 
     def found(self, role: str, numbers: Iterable[int]) -> dict[int, Kept]:
-        """Return what is there of some models of a role, by number."""
+        """Return what is there of some models of a role, by number, probes included."""
         read = {number: self.read(role, number) for number in numbers}
-        return {number: made for number, made in read.items() if made is not None}
+        asked = {*self._probes}
+        return {n: m for n, m in read.items() if m and asked <= m.probes.keys()}
 
-    def write(
-        self, role: str, number: int, model: Trained, logits: Logits, seconds: float
-    ) -> None:
+    def write(self, role: str, number: int, model: Trained, kept: Kept) -> None:
         """Write what is kept of a model."""
-        record = {"told": self.told(role, number), "seconds": seconds}
+        record = {"told": self.told(role, number), "seconds": kept.seconds}
+        record |= {"probes": kept.probes} if kept.probes else {}
         text = np.frombuffer(json.dumps(record).encode(), np.uint8)
-        arrays = dict(logits)
+        arrays = dict(kept.logits)
         if role == ORIGINAL:
             leaves = enumerate(jax.tree.leaves(model[:2]))
             arrays |= {f"array-{i}": np.asarray(leaf) for i, leaf in leaves}
@@ -283,26 +313,41 @@ class Files:
         told = self.told(role, numbers[0])
         told |= {"numbers": list(numbers), "how": maker.how}
         options, start = {"seconds": seconds, "say": self._say}, time.perf_counter()
+        earlier = {i: self.read(role, i) for i in numbers} if self._probes else {}
         with unfinished(self.path(role, begin), told, **options) as series:
             if role in self._methods:
                 before = [self.original(i, maker.blank) for i in numbers]
                 given = role, self._methods[role], before, numbers
                 models = maker.unlearn(*given, series=series)
+            elif role == ORIGINAL and earlier and all(earlier.values()):
+                models = [self.original(i, maker.blank) for i in numbers]
             else:
                 models = maker.train(role, numbers, series)
             pairs = list(zip(numbers, models, strict=True))
             logits = {i: maker.logits(role, i, model) for i, model in pairs}
             share = (time.perf_counter() - start + series.spent) / len(numbers)
+            found = {}
             for i, model in pairs:
-                if i not in there:
-                    self.write(role, i, model, logits[i], share)
-        return {i: (own, share) for i, own in logits.items()}
+                if i in there:
+                    found[i] = there[i]
+                    continue
+                known = earlier.get(i) or Kept(logits[i], share, {})
+                more = [name for name in self._probes if name not in known.probes]
+                if more:
+                    own = role == ORIGINAL
+                    before = model if own else self.original(i, maker.blank)
+                    probes = known.probes | maker.probes(more, model, before)
+                    known = known._replace(probes=probes)
+                found[i] = known
+                self.write(role, i, model, found[i])
+        return found
 
 
 def _read(path: Path) -> tuple[Mapping[str, Any], Kept]:
     record, arrays = _unpack(data.read_file(path))
     logits = {part: arrays[part] for part in PARTS}
-    return record["told"], (logits, float(record["seconds"]))
+    kept = logits, float(record["seconds"]), record.get("probes", {})
+    return record["told"], Kept(*kept)
 
 
 def _unpack(content: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

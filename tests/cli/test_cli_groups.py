@@ -82,3 +82,42 @@ def test_single_models_are_told_by_a_proxy_and_pressed(job, tmp_path, capsys):
     page = report.render(results)
     assert "Pressed for the forgotten" in page
     assert "<h2>By confidence</h2>" in page
+
+
+def test_models_of_an_ensemble_are_pressed_as_they_are_made(planned, tmp_path, capsys):
+    out = tmp_path / "ensemble"
+    options = "--models", "3", "--methods", "FT", "--resamples", "2", "--how", "loop"
+    asked = told(planned, out, *options)
+    main(asked)
+    assert (
+        "int4" not in json.loads((out / "results.json").read_text())["audit"]["cards"]
+    )
+    logits = {path: np.load(path)["forget"] for path in out.rglob("models/*/*.npz")}
+    capsys.readouterr()
+    main([*asked, "--probes", "int4", "alignment"])  # made again, all but originals
+    assert "forget right, int4 %" in capsys.readouterr().out
+    results = json.loads((out / "results.json").read_text())
+    for path, before in logits.items():
+        np.testing.assert_array_equal(np.load(path)["forget"], before)
+    figures = results["audit"]["figures"]
+    kept = []
+    for path in sorted((out / "models" / "retrain").glob("*.npz")):
+        record = json.loads(np.load(path)["record"].tobytes())
+        kept.append(record["probes"]["int4"])
+    assert len(kept) == 3
+    for own in figures.values():
+        assert own["int4"]["target"] == np.mean(kept)
+        assert own["int4"]["verdict"] in ("inside", "outside")
+    assert figures["doing nothing"]["alignment"]["value"] == 50.0  # no step, no trace
+    assert figures["FT"]["alignment"]["value"] != 50.0
+    page = report.render(results)
+    assert "gradient alignment AUC" in page
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("models/*/*.npz")}
+    main(asked)  # what is there is shown, and nothing is made again
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+    assert json.loads((out / "results.json").read_text())["audit"] == results["audit"]
+    line = refused(capsys, [*asked, "--probes", "int3"])
+    assert "unknown probe 'int3'" in line
+    joined = told(planned, tmp_path / "x", "--join", out, "--probes", "int8")
+    line = refused(capsys, [*joined, *options[:4]])
+    assert "give --probes int8 to the commands" in line

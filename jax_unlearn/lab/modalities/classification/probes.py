@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from jax_unlearn import _validate, audit
-from jax_unlearn.audit import Figure
+from jax_unlearn.audit import Audit, Figure, FigureCard
 from jax_unlearn.audit.auditor import level_figure
 from jax_unlearn.audit.comparison import metric_row
 from jax_unlearn.audit.evidence import FEWEST
@@ -240,6 +240,40 @@ def over_seeds(rows: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, A
             figure = Figure(float(values.mean()), std, goal, *ends)
             figures.setdefault(key, {})[name] = figure._asdict()
     return {"probes": told, "probe_figures": figures}
+
+
+def with_probes(
+    found: Audit,
+    probes: Mapping[str, Mapping[str, np.ndarray]],
+    retrained: Mapping[str, np.ndarray],
+) -> Audit:
+    """Add to an audit what probes found of each model, `f64[N]`, as levels.
+
+    Target and interval are from what they found of each Retrain, as of any level.
+    """
+
+    def figure(name: str, values: np.ndarray) -> Figure:
+        how = {"samples": round(PROBES[name].share * found.forgotten)}
+        how |= {"bounds": PROBES[name].bounds, "level": found.level}
+        return level_figure(values, retrained[name], **how)
+
+    cards = {
+        name: FigureCard(
+            name,
+            PROBES[name].label,
+            PROBES[name].meaning,
+            kind="level",
+            group="probes",
+            digits=1,
+            bounds=PROBES[name].bounds,
+        )
+        for name in retrained
+    }
+    figures = {
+        method: own | {name: figure(name, probes[method][name]) for name in cards}
+        for method, own in found.figures.items()
+    }
+    return found._replace(figures=figures, cards={**found.cards, **cards})
 
 
 def judged(
