@@ -114,8 +114,10 @@ def audit_by_group(
                 f"{before.models} originals and {target.models} Retrains: half of each "
                 "divide the samples; give 2 or more, 16 for U-LiRA"
             )
-        sides = (one.probs["forget"][: one.models // 2] for one in (before, target))
-        known = division(*sides, forget)
+        seen, never = (
+            one.probs["forget"][: one.models // 2] for one in (before, target)
+        )
+        known = division(seen, never, forget)
     known = _checked(known, len(forget))
 
     def rest(given: Evidence, rows: np.ndarray) -> Evidence:

@@ -318,8 +318,9 @@ def conclude(
     with status(console, "auditing"):
         found, given = audit_of(made, plan.training, resamples=resamples)
         original = given[0][NOTHING]
-        how = {"figures": figures_of(plan.training, audits.OF_GROUPS)}
-        groups = audits.divided(by, given, original, resamples=resamples, **how)
+        shown = figures_of(plan.training, audits.OF_GROUPS)
+        how = {"figures": shown, "resamples": resamples}
+        groups = audits.divided(by, given, original, kind="logits", **how)
     told = {
         **plan.record(),
         "title": f"{plan.title}: {models} models",

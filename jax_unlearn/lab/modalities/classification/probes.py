@@ -253,9 +253,13 @@ def with_probes(
     """
 
     def figure(name: str, values: np.ndarray) -> Figure:
-        how = {"samples": round(PROBES[name].share * found.forgotten)}
-        how |= {"bounds": PROBES[name].bounds, "level": found.level}
-        return level_figure(values, retrained[name], **how)
+        return level_figure(
+            values,
+            retrained[name],
+            samples=round(PROBES[name].share * found.forgotten),
+            bounds=PROBES[name].bounds,
+            level=found.level,
+        )
 
     cards = {
         name: FigureCard(
