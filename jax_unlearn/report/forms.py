@@ -111,7 +111,6 @@ class Audit(Struct, frozen=True):
         dict[str, Annotated[dict[str, AuditFigure], Meta(min_length=1)]],
         Meta(min_length=1),
     ]
-    details: dict[str, Detail]
     models: dict[str, Natural]
     retrained: Natural
     half: schema.Whole
@@ -122,6 +121,7 @@ class Audit(Struct, frozen=True):
     plain: dict[str, PlainCard] | None = field(name="cards", default=None)
     split: RuliSplit | None = None
     originals: schema.Whole = 0  # 0: not known
+    details: dict[str, Detail] = {}
 
     @property
     def cards(self) -> dict[str, FigureCard]:
@@ -161,6 +161,9 @@ class Audit(Struct, frozen=True):
                 for name, own in self.figures.items()
             }
             structs.force_setattr(self, "figures", bare)
+        if not self.details:
+            bare = dict.fromkeys((*self.figures, NULL), Detail(None, None, {}))
+            structs.force_setattr(self, "details", bare)
         cards, first = self.cards, next(iter(self.figures))
         known = "is no figure of this library, nor of a card in the record"
         taken = f"figures.{NULL} is no method: that name is the null's"
