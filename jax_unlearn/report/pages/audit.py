@@ -22,7 +22,6 @@ TITLES = {
     "protected": "RULI: samples that the originals exposed least",
     "retain": "Privacy of the retain set",
     "difference": "Difference attack: before and after",
-    "probes": "Pressed for the forgotten",
 }
 """What the page calls the library's groups of figures; others have their own name."""
 

@@ -267,7 +267,7 @@ def with_probes(
             PROBES[name].label,
             PROBES[name].meaning,
             kind="level",
-            group="probes",
+            group="Pressed for the forgotten",
             digits=1,
             bounds=PROBES[name].bounds,
         )
