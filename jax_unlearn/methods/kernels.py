@@ -193,8 +193,8 @@ CT = (
     .but(reads=("retain",), cost="E·R", weighs=False, step_reads=("length",))
     .but(
         suits="Good for convolutions, no forget set needed: transposed kernels must be "
-        "learned again, which costs utility unless the rate is that of training; a "
-        "network without kernels to turn is only fine-tuned."
+        "learned again, which costs utility unless the rate is that of training; "
+        "refused by networks without kernels to turn."
     )
     .tries(learning_rate=(0.03, 0.1, 0.2), epochs=(3, 8))
 )

@@ -122,8 +122,8 @@ DELETE = (
     .but(reads=("forget", "original"), cost="4/3·E·F", roles=("logits",), step_reads=())
     .but(
         suits="Good for whole classes without the retain set: it removes the true "
-        "class and keeps the original's odds of all others; random samples lose more "
-        "than retraining takes."
+        "class and keeps the original's odds of all others; asked for random samples "
+        "at the usual rate it costs the others their accuracy: search a smaller one."
     )
     .tries(learning_rate=(0.001, 0.003, 0.01), epochs=(5, 20))
 )
@@ -134,8 +134,8 @@ REGUN = (
     .but(roles=("remember", "logits"), joins=True, compares="unseen", step_reads=())
     .but(
         suits="Good for random samples where unseen ones of their classes are at hand: "
-        "forget outputs go towards those; beside endpoint transport it is milder and "
-        "asks for more epochs."
+        "forget outputs go towards those. At the usual rate it can cost a small "
+        "network its accuracy on the retain set; search a smaller one."
     )
     .tries(learning_rate=(0.003, 0.01, 0.03), epochs=(3, 8))
 )
