@@ -168,7 +168,7 @@ def soft_threshold(
     def update(updates, state, params=None, **extra_args):
         told = updates, state.inner, params, extra_args
         moved, new = _moved(inner, told, "soft_threshold")
-        updates = _pulled(moved, updates, params, state.origin, threshold)
+        updates = _pulled(moved, params, state.origin, threshold)
         return updates, SoftThresholdState(state.origin, new)
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -252,7 +252,7 @@ def falling_threshold(
         held = state.held[jnp.minimum(epoch, len(state.held) - 1)]
         smallest = jnp.sort(jnp.abs(change))[jnp.maximum(held - 1, 0)]
         threshold = jnp.where(held > 0, smallest, 0)
-        updates = _pulled(moved, updates, params, origin, threshold)
+        updates = _pulled(moved, params, origin, threshold)
         carried = state._replace(origin=origin, count=state.count + 1, inner=new)
         return updates, carried
 
@@ -282,14 +282,12 @@ def _moved(inner, told: tuple, name: str) -> tuple[Params, PyTree]:
     return optax.tree.add(params, updates), new
 
 
-def _pulled(
-    moved: Params, updates: PyTree, params: Params, origin: Params, threshold
-) -> PyTree:
+def _pulled(moved: Params, params: Params, origin: Params, threshold) -> PyTree:
     """Return the updates that end |δ| − t from the origin, δ the move without t."""
 
-    def pulled(moved, update, param, origin):
+    def pulled(moved, param, origin):
         change = moved - origin
         size = jnp.maximum(jnp.abs(change) - jnp.asarray(threshold, change.dtype), 0)
-        return (origin + jnp.sign(change) * size - param).astype(update.dtype)
+        return (origin + jnp.sign(change) * size - param).astype(param.dtype)
 
-    return jax.tree.map(pulled, moved, updates, params, origin)
+    return jax.tree.map(pulled, moved, params, origin)

@@ -573,6 +573,7 @@ def test_the_matrix_covers_what_the_packages_export():
                 "off_span",
                 *("Guarantee", "guarantee_of", "noise_scale", "noisy_steps"),
                 *("renyi_of", "renyi_rate", "memorised_parts", "rum"),
+                *("siss", "subtract", "lotus_temperature"),  # siss: of diffusion
                 *("insensitive", "reinitialised", "slowed", "transposed_kernels"),
             },
         ),

@@ -65,6 +65,8 @@ def gradient_alignment(
     import jax.numpy as jnp
     import optax
 
+    from jax_unlearn import programs
+
     count = len(labels)
     for leaf in jax.tree.leaves(inputs):
         if len(leaf) != count:
@@ -109,7 +111,7 @@ def gradient_alignment(
         safe = jnp.where(lengths > 0, lengths, 1.0)
         return jnp.where(lengths > 0, inner(gradient, step) / safe, 0.0)
 
-    cosines = jax.jit(jax.vmap(cosine))
+    cosines = programs.jit(jax.vmap(cosine))
     truth, found = jnp.asarray(labels, jnp.int32), []
     for begin in range(0, count, batch_size):
         # the last batch is filled up, so that one program serves all

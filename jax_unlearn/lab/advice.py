@@ -96,8 +96,9 @@ def judged(
             len(outside) <= max(chance, 1)
         )
         told.append(
-            f"{labels[key]}: it is told from Retrain by {listed} ({len(outside)} of "
-            f"{len(names)} figures).{may} Try another method or other settings "
+            f"{labels[key]}: {found.retrained} Retrains tell it from another by "
+            f"{listed} ({len(outside)} of {len(names)} figures).{may} Try another "
+            "method or other settings "
             f"(`jax-unlearn methods`, `jax-unlearn tune`), or serve {retrained[0]}, "
             "which never saw the samples."
         )

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jax_unlearn import _validate, objectives
+from jax_unlearn import _validate, objectives, programs
 from jax_unlearn.cards import (
     Card,
     Count,
@@ -285,7 +285,7 @@ def _certified(lab: Lab, options: Certified) -> Job:
             "more --epochs, or fewer --noise-steps"
         )
     key = jax.random.fold_in(jax.random.key(lab.seed), 1)
-    params, state = jax.jit(lab.model.init)(key, lab.examples.inputs[:2])
+    params, state = programs.jit(lab.model.init)(key, lab.examples.inputs[:2])
     unlearner = certified(
         lab.model,
         lab.optimizer(),

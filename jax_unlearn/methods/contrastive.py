@@ -216,7 +216,7 @@ def _fcs(lab: Lab, options: Fcs) -> Job:
 
 
 FCS = (
-    Card.of(_fcs, "FCS", "Contrastive rounds (FCS)", "NeurIPS 2023 challenge")
+    Card.of(_fcs, "FCS", "Contrastive rounds (FCS)", "NeurIPS 2023")
     .but(cost="F + E·(R + 4/3·F)", roles=("remember", "logits"), by_epochs=True)
     .but(
         suits="Good for random samples where the retain set may be read several times: "

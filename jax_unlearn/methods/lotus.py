@@ -123,8 +123,7 @@ def lotus(
     _validate.at_least("every", every, 1, "give the steps of an epoch")
     _validate.not_negative("alpha", alpha, "published: 8")
     _validate.not_negative("tolerance", tolerance, "published: 0.01")
-    count = len(members.labels)
-    if not count:
+    if not len(members.labels):
         raise InputError("members hold no sample: give the forget set")
     if members.mask is not None:
         raise InputError("members have a mask: give the forget samples without padding")
@@ -158,7 +157,8 @@ def lotus(
             right = jnp.argmax(logits, axis=-1) == part.labels
             return jnp.sum(right & counted(part))
 
-        accuracy = jnp.sum(jax.lax.map(hits, data.members)).astype(jnp.float32) / count
+        right = jnp.sum(jax.lax.map(hits, data.members)).astype(jnp.float32)
+        accuracy = right / jnp.sum(counted(data.members)).astype(jnp.float32)
         low = accuracy - data.target <= -tolerance
         heat = lotus_temperature(accuracy, data.target, alpha=alpha)
         return heat, data.stopped | low

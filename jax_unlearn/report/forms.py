@@ -275,6 +275,9 @@ class GenerationRow(Struct, frozen=True):
     unseen_returned: Amount | None = None
     nearer: Amount | None = None
 
+    def __post_init__(self):
+        require((self.ua, self.returned) != (None, None), "ua is missing")
+
     @property
     def figures(self) -> dict[str, Amount]:
         """The figures that it has, by name."""
@@ -311,6 +314,9 @@ class RunRow(Struct, frozen=True):
     nearer: schema.Percent | None = None
     seconds: dict[str, NotNegative] | None = None
     details: RunDetails | None = None
+
+    def __post_init__(self):
+        require((self.ua, self.returned) != (None, None), "ua is missing")
 
     @property
     def figures(self) -> dict[str, Amount]:

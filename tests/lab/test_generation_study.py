@@ -105,7 +105,7 @@ def test_a_study_is_whole_and_goes_on_where_it_stood(data, study, folder, tmp_pa
         path: path.stat().st_mtime_ns for path in models_and_figures(tmp_path)
     }
     other = dataclasses.replace(PLAN.judging, per_class=9)
-    with pytest.raises(InputError, match="request .its judging.per_class is 8.;"):
+    with pytest.raises(InputError, match="judging.per_class was 8, is 9.;"):
         again(dataclasses.replace(PLAN, judging=other))
     changed = dataclasses.replace(PLAN, methods=relabel(steps=3, batch_size=8))
     with pytest.raises(InputError, match="relabel was made with another setting"):

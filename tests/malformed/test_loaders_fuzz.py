@@ -30,6 +30,7 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Training, Unlearning
 from jax_unlearn.lab.arrays import load_outputs
 from jax_unlearn.lab.ensembles import Files as EnsembleFiles
+from jax_unlearn.lab.ensembles import Kept
 from jax_unlearn.lab.plan import plan_of, slug
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.store import load_model
@@ -538,12 +539,11 @@ def test_damaged_models_of_an_ensemble_are_made_again(good, tmp_path):
     logits = {part: np.zeros((3, 3), np.float32) for part in ("forget", "retain")}
     logits |= {part: np.zeros((2, 3), np.float32) for part in ("unseen", "test")}
     model: Any = None  # of which only an original's is kept
-    files.write("retrain", 0, model, logits, 1.5)
+    files.write("retrain", 0, model, Kept(logits, 1.5, {"int8": 0.5}))
     found = files.read("retrain", 0)
     assert found is not None
-    kept, seconds = found
-    assert seconds == 1.5
-    assert set(kept) == {"forget", "retain", "unseen", "test"}
+    assert (found.seconds, found.probes) == (1.5, {"int8": 0.5})
+    assert set(found.logits) == {"forget", "retain", "unseen", "test"}
     path = tmp_path / "models" / "retrain" / "0000.npz"
     content = path.read_bytes()
     marker = tmp_path / "marker"

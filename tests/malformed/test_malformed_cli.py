@@ -25,7 +25,7 @@ from jax_unlearn.lab.modalities.diffusion.settings import (
 )
 
 LONGEST = 400  # characters of a message
-FREE = {"replace", "trainable"}  # text that is checked against the model
+FREE = {"earlier", "replace", "trainable"}  # text that is checked against the model
 
 BASES = {
     "demo": "",
@@ -191,6 +191,7 @@ COMMANDS = [
         "unlearn",
         {
             "--trainable nonsense": "--trainable='nonsense' leaves none",
+            "--method rewind --earlier nonsense": "--earlier=nonsense",
             "--method salum": "did you mean 'salun'",
             "--weighting lorun": "did you mean 'loreun'",
             "--keep 1.1": "keep=1.1",
@@ -273,7 +274,6 @@ COMMANDS = [
             "field-digits --parts field field": "parts=('field', 'field')",
             "field-digits --seeds": "seeds=[]",
             "field-digits --seeds -1 0": "seed=-1",
-            "field-digits --tune --parts field": "parts=('field',)",
             "field-digits --tune --out {data}": "path={data}/settings.json",
             "field-digits --out {data}": "path={data}/settings.json",
             "ltu-digits --parts x": "unknown part 'x'",

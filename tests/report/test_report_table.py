@@ -21,6 +21,7 @@ COMPARED = [
     "|p − p*|",
     "|p − p*| vs. nothing",
     "ToW",
+    "Cost %",
     "RTE s",
 ]
 

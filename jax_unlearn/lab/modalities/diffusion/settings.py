@@ -151,7 +151,7 @@ class Sampling(Options):
       sampling_steps: of ddim.
       eta: of ddim; 0 draws no noise on the way.
       guidance_scale: 1 is the plain condition, as in diffusers; the w of papers and of
-        SalUn's code, (1 + w) ε_c − w ε_∅, is one less: their 2.0 is 3.0 here.
+        SalUn's code, (1 + w) ε_c − w ε, is one less: their 2.0 is 3.0 here.
       sample_batch: images at a time.
     """
 
