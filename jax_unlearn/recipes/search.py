@@ -120,8 +120,8 @@ def search(
     search of the same request, whose originals and Retrains are used. A method none of
     whose trials fits into its budget is left out.
     """
-    shared = {"originals": models, "retrains": models}
-    trial = Trials(Bench(plan, dataset, folder=folder, **shared))
+    bench = Bench(plan, dataset, folder=folder, originals=models, retrains=models)
+    trial = Trials(bench)
     given = {"plan": trial.asked, "final": final and final._asdict()}
     both = {
         label: (before["settings"][label], before["table"][label])
