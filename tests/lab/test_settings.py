@@ -20,6 +20,7 @@ from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
 from jax_unlearn.lab.modalities import MODALITIES, modality_named
 from jax_unlearn.methods.relabel import Relabel
 from jax_unlearn.methods.teachers import Scrub
+from jax_unlearn.recipes import generation
 from jax_unlearn.weights.falw import Falw
 
 AnyCard = Card | WeightingCard
@@ -344,7 +345,14 @@ MEANT = {
 }
 
 
-@pytest.mark.parametrize("name", ["digits", "fashion", "cifar10"])
+def test_stored_settings_of_diffusion_models_of_digits_are_todays():
+    (file,) = (file for file in STORED if file.stem == "generation_digits")
+    stored = json.loads(file.read_text())["plan"]["methods"]
+    own = generation.GENERATION_DIGITS.study.methods
+    assert {label: Unlearning.read(told) for label, told in stored.items()} == own
+
+
+@pytest.mark.parametrize("name", ["fashion", "cifar10"])
 def test_stored_settings_of_diffusion_models_are_read_as_they_were_meant(name):
     (file,) = (file for file in STORED if file.stem == f"generation_{name}")
     stored = json.loads(file.read_text())["plan"]["methods"]
