@@ -63,13 +63,13 @@ def title_of(request: str) -> str:
     return _REQUESTS[request].title
 
 
-def crossing(found: Mapping[float, Any], figure: str = "avg_gap") -> dict[str, Any]:
+def crossing(found: Mapping[float, Any], figure: str = "avg_gap") -> dict[float, Any]:
     """Return by budget the best of the field beside short Retrain and partial reset.
 
     "field": label, mean; "Short Retrain", "Partial reset": mean; None where a row is
     missing. `figure` is "avg_gap" or "deviation".
     """
-    told = {}
+    told: dict[float, Any] = {}
     for budget, results in sorted(found.items()):
         rows = {
             row["label"]: row[figure]["mean"]

@@ -1,6 +1,7 @@
 """The frontier's parts, tables and figure; and what a study shares and leaves out."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from jax_unlearn.recipes.study import Part, Study
 TRAINING = Training(network="linear", epochs=4, batch_size=64)
 
 
-def row(label, gap, deviation=0.1, **more):
+def row(label: str, gap: float, deviation=0.1, **more):
     metrics = {name: spread([50.0, 50.0]) for name in ("ua", "ra", "ta", "mia")}
     seconds = {name: spread([0.1, 0.1]) for name in ("prepare", "compile", "run")}
     figures = {"avg_gap": spread([gap, gap]), "tow": spread([0.9, 0.9])}
@@ -33,7 +34,7 @@ def results(**gaps):
     return {"rows": rows}
 
 
-FOUND = {
+FOUND: dict[float, Any] = {
     0.1: results(ft=("FT", 8.0), ga=("GA", 6.0), reset=("Partial reset", 3.0)),
     0.2: results(ft=("FT", 0.9), reset=("Partial reset", 2.0)),
 }
