@@ -222,8 +222,8 @@ class Bench:
 
     def _store(self, key: str) -> Path | None:
         """Return where models of a key are kept."""
-        stores = {"original": self.originals, "retrain": self.retrains}
-        return stores.get(key, self.retrains if key == "null" else self.folder)
+        stores = dict.fromkeys(("retrain", "null"), self.retrains)
+        return {**stores, "original": self.originals}.get(key, self.folder)
 
     def _path(self, store: Path | None, seed: int, part: str, key: str) -> Path | None:
         return None if store is None else store / f"seed-{seed}" / part / key

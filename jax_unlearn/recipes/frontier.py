@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jax_unlearn.lab.plan import slug
+from jax_unlearn.lab.results import LABELS
 from jax_unlearn.recipes.recipe import Drawings, Results, packaged
 from jax_unlearn.recipes.study import Part, studied
 
@@ -19,7 +20,6 @@ GRID = packaged("grids/frontier.toml")
 OURS = ("Short Retrain", "Partial reset")
 """What a budget buys as plain training on the retain set; the rest is the field."""
 
-REFERENCES = ("retrain", "null", "original")
 DIGITS_OF = {"avg_gap": 2, "deviation": 3}
 SHOWN = (*OURS, "CT", "MSG", "FT", "SalUn", "RL + FaLW (exact)")
 _REQUESTS = {
@@ -74,7 +74,7 @@ def crossing(found: Mapping[float, Any], figure: str = "avg_gap") -> dict[float,
         rows = {
             row["label"]: row[figure]["mean"]
             for key, row in results["rows"].items()
-            if key not in REFERENCES
+            if key not in LABELS
         }
         field = {label: mean for label, mean in rows.items() if label not in OURS}
         best = min(field, key=lambda label: field[label]) if field else None
@@ -94,7 +94,7 @@ def rows_of(found: Mapping[float, Any]) -> list[tuple[str, list[str]]]:
         (budget, figure): min(
             row[figure]["mean"]
             for key, row in found[budget]["rows"].items()
-            if key not in REFERENCES
+            if key not in LABELS
         )
         for budget in budgets
         for figure in DIGITS_OF
@@ -108,7 +108,7 @@ def rows_of(found: Mapping[float, Any]) -> list[tuple[str, list[str]]]:
         for figure, digits in DIGITS_OF.items():
             mean, null = rows[key][figure]["mean"], rows["null"][figure]
             word = f"{mean:.{digits}f}"
-            if key not in REFERENCES:
+            if key not in LABELS:
                 if mean == least[budget, figure]:
                     word = f"**{word}**"
                 if mean <= null["mean"] + (null["std"] or 0.0):
@@ -116,8 +116,8 @@ def rows_of(found: Mapping[float, Any]) -> list[tuple[str, list[str]]]:
             words.append(word)
         return " / ".join(words)
 
-    order = [key for key in REFERENCES[1:] if key in labels]
-    order += [key for key in labels if key not in REFERENCES]
+    order = [key for key in LABELS if key in labels and key != "retrain"]
+    order += [key for key in labels if key not in LABELS]
     return [(labels[key], [cell(budget, key) for budget in budgets]) for key in order]
 
 

@@ -82,7 +82,7 @@ results}
         original = rows[budgets[-1]].get("original")
         if original is not None:  # what is worse than doing nothing needs no room
             top = 1.35 * getattr(original, figure).mean
-            axes.set_ylim(0, max(top, axes.get_ylim()[0] + 1e-6))
+            axes.set_ylim(0, top or None)
     told = [
         f"{label} at {100 * budget:g} %: "
         + " and ".join(
