@@ -276,12 +276,14 @@ def print_legend(console: Console, results: Mapping[str, Any]) -> None:
             style="dim",
         )
         return
-    marks = {cell.mark for row in main_table(results).rows for cell in row}
+    table = main_table(results)
+    marks = {cell.mark for row in table.rows for cell in row}
+    cost = " Cost: share of Retrain's, counted in gradients of samples."
     signs = _signs(marks, " what another seed of Retrain does (null)")
     console.print(
         f"{_FIGURES} They have Retrain's value as their target: Δ is the distance "
         f"from it{signs and f', {signs}'}. Avg. Gap and |p − p*| are 0, ToW is 1, for "
-        "Retrain itself.",
+        f"Retrain itself.{cost if 'Cost %' in table.columns else ''}",
         style="dim",
     )
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from made_results import made_results
 
 from jax_unlearn.lab import Unlearning
-from jax_unlearn.report import Cell, check_results, main_table
+from jax_unlearn.report import Cell, check_results, main_table, render
 from jax_unlearn.report.reading import PairedTest, Spread
 from jax_unlearn.report.table import direction, gap_test, number, spread
 
@@ -178,3 +178,13 @@ def test_numbers_are_rounded_and_never_minus_nothing(value, digits):
 
 def test_spread_of_one_value_is_its_mean():
     assert spread(Spread(-1.25, None, (-1.25,)), 2) == "−1.25"
+
+
+def test_the_page_says_what_every_column_is():
+    results = made_results(seeds=2)
+    page = render(results)
+    glossary = page[page.index('<dl class="glossary">') :]
+    glossary = glossary[: glossary.index("</dl>")]
+    for column in main_table(results).columns[1:]:
+        word = column.removesuffix(" %").removesuffix(" s").partition(" vs.")[0]
+        assert word in glossary, column
