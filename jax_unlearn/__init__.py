@@ -63,6 +63,17 @@ from jax_unlearn.types import UnlearnInfo as UnlearnInfo
 from jax_unlearn.types import UnlearnState as UnlearnState
 from jax_unlearn.types import Weighting as Weighting
 
+__all__ = ["Aux", "Batch", "InputError", "LossFn", "Model", "NonFiniteError", "Sample"]
+__all__ += ["Series", "UnlearnBatch", "UnlearnInfo", "UnlearnState", "Unlearner"]
+__all__ += ["Weighting", "audit", "averaged", "check_batch", "checkpoint", "data"]
+__all__ += ["diffusion", "ema_of", "from_equinox", "from_haiku", "from_linen"]
+__all__ += ["from_nnx", "from_stateless", "gradients", "guards", "harmonize", "losses"]
+__all__ += ["masks", "membership", "memory", "methods", "objectives", "oneshot"]
+__all__ += ["optimizers", "parameters", "predict", "programs", "resident", "run"]
+__all__ += ["run_ensemble", "scan_steps", "sharding", "signals", "speed", "stack"]
+__all__ += ["step_seconds", "trainable", "two_classes", "unstack", "variables_of"]
+__all__ += ["weights", "whole_variables", "with_outputs", "zoo"]
+
 __version__ = "0.1.0"
 stopping = signals
 

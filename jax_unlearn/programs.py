@@ -28,6 +28,9 @@ from jax.extend import core
 
 from jax_unlearn.errors import InputError, unknown_name
 
+__all__ = ["CHOICES", "LEAST", "REDUCTIONS", "VARIABLE", "Program", "choice"]
+__all__ += ["in_force", "in_parts", "jit", "largest_convolution", "parts", "using"]
+
 VARIABLE = "JAX_UNLEARN_COMPILE"
 CHOICES = ("rule", "xla", "reductions")
 

@@ -36,3 +36,8 @@ from jax_unlearn.adapters.parts import PartState as PartState
 from jax_unlearn.adapters.parts import trainable as trainable
 from jax_unlearn.adapters.parts import whole_variables as whole_variables
 from jax_unlearn.adapters.variables import variables_of as variables_of
+
+__all__ = ["PartState", "equinox_variables", "from_equinox", "from_haiku", "from_linen"]
+__all__ += ["from_nnx", "from_stateless", "linen_variables", "nnx_variables"]
+__all__ += ["trainable", "two_classes", "variables_of", "whole_variables"]
+__all__ += ["with_outputs"]

@@ -119,6 +119,32 @@ from jax_unlearn.audit.vulnerable import Ruli as Ruli
 from jax_unlearn.audit.vulnerable import by_vulnerability as by_vulnerability
 from jax_unlearn.audit.vulnerable import ruli_split as ruli_split
 
+__all__ = ["BINS", "DIVISIONS", "FIGURES", "GROUPS", "KINDS", "OF_GROUPS", "PROXIES"]
+__all__ += ["Audit", "ClassDeviation", "Comparison", "Detail", "DeviationCounts"]
+__all__ += ["DifferenceAttack", "Division", "Evidence", "Exposure", "Figure"]
+__all__ += ["FigureCard", "ForgettingQuality", "GenerationMetrics", "GroupDeviation"]
+__all__ += ["Grouped", "Gus", "Klom", "MetricRow", "Metrics", "ModelOutputs", "Moments"]
+__all__ += ["Pair", "PairedTest", "PartInputs", "PartLabels", "Poisoned", "Predictions"]
+__all__ += ["Rate", "Recovery", "Relearn", "Rmia", "Roc", "Ruli", "ULira", "accuracy"]
+__all__ += ["audit", "audit_by_group", "audit_table", "avg_gap", "bootstrap_interval"]
+__all__ += ["by_confidence", "by_memorisation", "by_vulnerability", "check_metrics"]
+__all__ += ["class_frechet", "clopper_pearson", "compare", "comparison_table"]
+__all__ += ["deviation_by_class", "deviation_by_group", "deviation_counts"]
+__all__ += ["difference_attack", "difference_features", "divided", "entropy"]
+__all__ += ["entropy_mia_member_rate", "example_epsilon", "feature_moments"]
+__all__ += ["forgetting_null", "forgetting_points", "forgetting_quality"]
+__all__ += ["forgetting_score", "frechet_distance", "gaussian_score"]
+__all__ += ["generation_metrics", "gradient_alignment", "group_table", "groups_record"]
+__all__ += ["gus", "inception_features", "interclass_confusion", "klom", "klom_null"]
+__all__ += ["load_inception", "loss_mia_accuracy", "margins", "margins_from_probs"]
+__all__ += ["memorisation", "memorisation_bins", "memorisation_proxy", "model_outputs"]
+__all__ += ["modified_entropy", "paired_test", "per_sample_deviation", "pgd", "poison"]
+__all__ += ["quantised", "recovery", "relearn_steps", "retain_exposure", "rmia"]
+__all__ += ["rmia_attack", "robust_accuracy", "roc_auc", "roc_curve", "ruli_split"]
+__all__ += ["svc_mia_efficacy", "to_record", "tow", "tow_mia", "tpr_at_fpr"]
+__all__ += ["true_class_confidence", "true_class_loss", "u_lira"]
+__all__ += ["unlearning_deviation", "unlearning_metrics"]
+
 
 class _Callable(types.ModuleType):
     """A package that is also a function: `ju.audit(...)` is `ju.audit.audit(...)`."""

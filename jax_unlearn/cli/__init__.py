@@ -12,6 +12,8 @@ from jax_unlearn._validate import one_of
 from jax_unlearn.drivers import signals
 from jax_unlearn.errors import InputError, NonFiniteError
 
+__all__ = ["COMMANDS", "OF_DIFFUSION", "OF_MODALITY", "SUMMARY", "main"]
+
 SUMMARY = """Machine unlearning for JAX.
 
 Without a command: forget a long-tailed request on scikit-learn's digits with ten

@@ -35,6 +35,8 @@ from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import Stored, load_model
 from jax_unlearn.lab.subject import Subject
 
+__all__ = ["Models", "audit", "audit_arrays", "audited", "given_plan", "read_models"]
+
 ORIGINALS = ("original", NOTHING)  # what arrays call them
 
 

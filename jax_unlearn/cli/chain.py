@@ -12,6 +12,8 @@ from jax_unlearn.lab.job import blamed
 from jax_unlearn.lab.requests import requested
 from jax_unlearn.lab.settings import Unlearning
 
+__all__ = ["chain"]
+
 
 def chain(
     source: DataSource,

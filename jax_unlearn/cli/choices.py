@@ -29,6 +29,9 @@ from jax_unlearn.lab.service import recommended
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import kind_of
 
+__all__ = ["GROUPS", "UNLEARNS", "Choice", "Form", "Kind", "chosen", "form", "gathered"]
+__all__ += ["one_line_choices", "parsed", "value", "without"]
+
 UNLEARNS = ("unlearn", "forget", "chain", "tune")  # commands that take a method
 # commands that read models, whose network's file may have moved or changed since
 NETWORKED = (*UNLEARNS, "audit", "ensemble", "export")
@@ -357,15 +360,8 @@ def _settings(groups: Any) -> tuple[Unlearning, ...]:
 def _unread(card: Card, kind: Modality) -> set[str]:
     """Return the common fields that a method does not read."""
     if card.kind != "steps":  # which may read six of them
-        common = {name for _, group in GROUPS.values() for name in group}
-        return common - {
-            "budget",
-            "rho",
-            "batch_size",
-            "microbatch",
-            "remat",
-            "trainable",
-        }
+        read = {"budget", "rho", "batch_size", "microbatch", "remat", "trainable"}
+        return {name for _, group in GROUPS.values() for name in group} - read
     unread = set() if card.schedule else {"schedule"}
     if not (card.schedule or card.joins):
         unread |= {"harmonizer", "per_leaf"}

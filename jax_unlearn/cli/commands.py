@@ -31,6 +31,8 @@ from jax_unlearn.lab.scores import scores
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Trainer, subject_of
 
+__all__ = ["report", "train", "trained_on", "unlearn"]
+
 ORIGINAL, UNLEARNED = Making(Path("original")), Making(Path("unlearned"))
 
 

@@ -12,6 +12,8 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.lab import schema
 from jax_unlearn.lab.settings import Unlearning
 
+__all__ = ["check_known", "made_by", "merged", "options_in", "switched", "taken"]
+
 FLAG = "--config"
 OPTIONS, COMMAND = "options", "command"  # keys of what a record says of its making
 _EARLIER = ("unlearning", "training")  # keys of records without options

@@ -23,6 +23,11 @@ from jax_unlearn.lab.modalities.classification.beside import said_beside
 from jax_unlearn.lab.modalities.classification.probes import PROBES
 from jax_unlearn.report import Cell, Table, generation_table, main_table
 
+__all__ = ["SIGNS", "Reporter", "open_console", "print_audit", "print_generation"]
+__all__ += ["print_groups", "print_legend", "print_probes", "print_results"]
+__all__ += ["print_scores", "print_unseen", "say", "status", "table_of"]
+__all__ += ["write_everywhere"]
+
 SIGN = {"inside": "●", "outside": "○"}
 MARKS = {"inside": "[green]●[/]", "outside": "[yellow]○[/]"}
 SAID_EVERY = 30.0  # seconds between two lines in a file or a pipe
@@ -166,10 +171,7 @@ def print_scores(
         cells = [Cell(label)]
         for part in parts:
             if key in found[part]:
-                then = (
-                    found[part][key],
-                    *([] if after is None else [after[part][key]]),
-                )
+                then = [one[part][key] for one in (found, after) if one is not None]
                 cells.append(Cell(" → ".join(f"{value:.{digits}f}" for value in then)))
         if len(cells) > 1:
             rows.append(cells)

@@ -21,6 +21,8 @@ from jax_unlearn.lab.modalities.diffusion.settings import Judging, Sampling
 from jax_unlearn.lab.requests import class_id, said_of
 from jax_unlearn.lab.results import LABELS, head, to_json
 
+__all__ = ["audit_images"]
+
 
 def audit_images(
     source: DataSource,

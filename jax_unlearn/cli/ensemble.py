@@ -57,6 +57,9 @@ from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import SECONDS, load_model, origin_of
 from jax_unlearn.recipes.digits import digits_plan
 
+__all__ = ["DIVIDERS", "By", "Probes", "asked_of_parts", "audited", "conclude"]
+__all__ += ["ensemble", "made"]
+
 DIVIDERS = (*audits.DIVISIONS, *audits.PROXIES)
 Probes = Annotated[
     tuple[str, ...], tyro.conf.arg(metavar=f"{{{','.join(PROBES)}}} ...")

@@ -26,6 +26,8 @@ from jax_unlearn.lab.results import to_json
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Trainer
 
+__all__ = ["Job", "forget"]
+
 KEY = "0-unlearned"  # of the model's row in the audit
 MODEL, AUDIT, REPORT, RECORD = "unlearned", "audit.json", "report.html", "record.json"
 

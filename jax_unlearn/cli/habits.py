@@ -16,6 +16,8 @@ import tyro
 from jax_unlearn.cli.config import COMMAND, OPTIONS, merged
 from jax_unlearn.lab.results import to_json
 
+__all__ = ["Habits", "asked_options", "asked_words", "option_names", "with_habits"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Habits:

@@ -8,6 +8,8 @@ from jax_unlearn.cli.console import open_console, table_of
 from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
 from jax_unlearn.lab.modalities import MODALITIES
 
+__all__ = ["methods"]
+
 METHODS_LEGEND = (
     "Cost in gradients of single samples: E epochs, F forget and R retain samples (of "
     "the share that may be read, --rho), T passes of its training; a forward "

@@ -21,6 +21,8 @@ from jax_unlearn.lab import logs, store
 from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.rewinds import folder_of
 
+__all__ = ["Made", "Making"]
+
 Logged = Literal["csv", "tensorboard"]
 
 

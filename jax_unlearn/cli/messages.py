@@ -7,6 +7,8 @@ import sys
 import warnings
 from collections.abc import Container, Iterator
 
+__all__ = ["spoken", "warn", "warnings_as_lines"]
+
 _GIVEN = re.compile(
     r"""(?<![\w.\-/'"=])          # no attribute, no part of a path or an option
     ([a-z][a-z0-9_]*)=

@@ -23,6 +23,8 @@ from jax_unlearn.recipes import RECIPES, pages
 from jax_unlearn.recipes.digits import digits_plan
 from jax_unlearn.recipes.recipe import Asked, Results, Screen
 
+__all__ = ["demo", "recipe", "screen_of"]
+
 
 def demo(
     out: Path | None = None,

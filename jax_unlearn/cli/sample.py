@@ -16,6 +16,8 @@ from jax_unlearn.lab.modalities.diffusion.networks import draw, sampler_of
 from jax_unlearn.lab.modalities.diffusion.settings import Sampling
 from jax_unlearn.lab.requests import class_id
 
+__all__ = ["sample"]
+
 
 def sample(
     sampling: Sampling,

@@ -23,6 +23,9 @@ from jax_unlearn.lab.requests import Asked, Keys, Request, requested
 from jax_unlearn.lab.store import Stored, kind_of, load_model
 from jax_unlearn.lab.subject import Subject
 
+__all__ = ["DataSource", "Source", "asked", "clear_run", "free_path", "reading_of"]
+__all__ += ["refuse_existing", "trained_like"]
+
 SETS = "{digits,cifar10,cifar100,fashion_mnist,svhn_cropped,NAME,FILE.py:NAME}"
 Named = Annotated[str | None, tyro.conf.arg(metavar=SETS)]
 

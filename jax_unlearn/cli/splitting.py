@@ -20,6 +20,8 @@ from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import load_model, origin_of
 from jax_unlearn.lab.worst import ROUNDS, Searched, cost, worst_request
 
+__all__ = ["imbalance", "searched", "split"]
+
 Drawn = Annotated[str, tyro.conf.arg(metavar="{random,class,long_tailed,worst,hard}")]
 
 

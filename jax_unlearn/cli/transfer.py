@@ -20,6 +20,8 @@ from jax_unlearn.lab.results import environment
 from jax_unlearn.lab.scores import scores
 from jax_unlearn.lab.subject import subject_of
 
+__all__ = ["export_model", "import_model", "warn_of_start"]
+
 SHOWN = 200  # leaves compared on the screen
 
 

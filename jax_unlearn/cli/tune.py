@@ -30,6 +30,8 @@ from jax_unlearn.lab.surrogates import Likeness
 from jax_unlearn.recipes.digits import DEMO_DIGITS
 from jax_unlearn.recipes.recipe import Asked
 
+__all__ = ["Look", "tune"]
+
 
 def tune(
     source: DataSource,

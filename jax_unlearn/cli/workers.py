@@ -13,6 +13,8 @@ import jax
 
 from jax_unlearn.errors import InputError
 
+__all__ = ["run"]
+
 POLL, PATIENCE = 0.5, 20.0  # seconds between two looks, and of a worker to end in
 
 

@@ -78,3 +78,19 @@ from jax_unlearn.data.tfds_sets import from_tfds as from_tfds
 from jax_unlearn.data.worst import Search as Search
 from jax_unlearn.data.worst import capped_simplex as capped_simplex
 from jax_unlearn.data.worst import worst_case as worst_case
+
+__all__ = ["Augment", "ClassGroups", "Dataset", "Examples", "Gap", "Named", "Phased"]
+__all__ += ["PixelRange", "Schedule", "Search", "Split", "Strategy", "Stream"]
+__all__ += ["as_floats", "assembled", "by_distance", "capped_simplex", "channel_stats"]
+__all__ += ["check_examples", "check_ids", "check_writable", "compose"]
+__all__ += ["confuse_classes", "digest", "digits", "distribution_gap", "epoch_indices"]
+__all__ += ["every_k", "fcs_schedule", "fingerprint", "forget_only", "forget_split"]
+__all__ += ["from_folder", "from_huggingface", "from_npz", "from_source", "from_table"]
+__all__ += ["from_tfds", "given_split", "head_mid_tail", "holdout", "ids_of_keys"]
+__all__ += ["joined", "load", "load_ids", "load_manifest", "load_request"]
+__all__ += ["long_tailed_counts", "merged", "phases", "pixel_range", "queried"]
+__all__ += ["queries", "query_gaps", "random_crop", "random_flip", "read_file"]
+__all__ += ["read_json", "read_labels", "retain_only", "retain_subset", "save_manifest"]
+__all__ += ["scrub_schedule", "sequential", "shrink", "streamed", "subset"]
+__all__ += ["supervised", "take", "to_ids", "with_columns", "with_preprocessing"]
+__all__ += ["worst_case", "write_atomic", "zipped"]

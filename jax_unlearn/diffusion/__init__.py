@@ -54,3 +54,13 @@ from jax_unlearn.diffusion.samplers import generate as generate
 from jax_unlearn.diffusion.samplers import guided as guided
 from jax_unlearn.diffusion.samplers import returned as returned
 from jax_unlearn.diffusion.samplers import reverse_step as reverse_step
+
+__all__ = ["EmaState", "ErrorTable", "Noised", "Process", "Replace", "Sampler"]
+__all__ += ["Vocabulary", "add_noise", "all_words", "anchor", "by_label", "caption"]
+__all__ += ["captions_of", "check_classes", "check_timesteps", "conditioned", "cosine"]
+__all__ += ["ddim", "ddpm", "denoising_errors", "detokenize", "drop_condition"]
+__all__ += ["ema_of", "ema_params", "from_betas", "generate", "guided", "linear"]
+__all__ += ["mentions", "next_class", "noised", "null_tokens", "random_other"]
+__all__ += ["replace_word", "returned", "reverse_step", "scaled", "squared_error"]
+__all__ += ["target", "thresholds", "timestep_scale", "to_epsilon", "to_image"]
+__all__ += ["to_model_range", "to_pixels", "tokenize", "vocabulary", "word_of"]

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+__all__ = ["Done", "Piece", "foreseen", "lines", "spend"]
+
 
 class Piece(NamedTuple):
     """Something to do, the seconds foreseen for it, and the pieces that it needs.

@@ -25,6 +25,9 @@ from jax_unlearn.drivers.stacking import unstack as unstack
 from jax_unlearn.errors import InputError, NonFiniteError, unknown_name
 from jax_unlearn.types import UnlearnBatch, Unlearner, UnlearnInfo, UnlearnState
 
+__all__ = ["AXIS", "HOWS", "EnsembleCallback", "local_mesh", "models_in"]
+__all__ += ["run_ensemble", "stack", "step_seconds", "unstack"]
+
 AXIS = "ensemble"
 HOWS = ("vmap", "map", "loop")
 

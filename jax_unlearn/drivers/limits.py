@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend.core import jaxprs_in_params
 
+__all__ = ["PEAKS", "Cost", "Peak", "cost_of"]
+
 
 class Peak(NamedTuple):
     """What one device does at most, and who says so."""

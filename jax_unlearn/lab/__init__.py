@@ -7,3 +7,6 @@ from jax_unlearn.lab.plan import Plan as Plan
 from jax_unlearn.lab.requests import Request as Request
 from jax_unlearn.lab.requests import draw_request as draw_request
 from jax_unlearn.lab.settings import Unlearning as Unlearning
+
+__all__ = ["Bench", "Plan", "Request", "Training", "Unlearning", "draw_request"]
+__all__ += ["experiment"]

@@ -9,6 +9,8 @@ from jax_unlearn.audit import Audit
 from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.lab.results import LABELS, ORIGINAL, RETRAIN
 
+__all__ = ["Known", "command", "free_name", "judged", "lasting", "missing", "pictured"]
+
 NAMED = 4  # figures that a sentence lists
 
 

@@ -11,6 +11,8 @@ from jax_unlearn.audit.evidence import PARTS, ModelOutputs, PartLabels
 from jax_unlearn.data.files import read_npz, write_atomic
 from jax_unlearn.errors import InputError
 
+__all__ = ["NOTHING", "load_outputs", "originals_among", "save_outputs"]
+
 LABELS, RETRAINED = "labels", "retrained"
 NOTHING = "doing nothing"  # what an ensemble calls its originals
 

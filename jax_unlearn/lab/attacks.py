@@ -6,6 +6,8 @@ from typing import Any
 from jax_unlearn import membership
 from jax_unlearn.errors import InputError
 
+__all__ = ["checked_attacks", "chosen", "weak_attacks"]
+
 
 def checked_attacks(infos: Mapping[str, Any], options: Any) -> dict[str, Any]:
     """Return what records say of attacks, refused where all are weak."""

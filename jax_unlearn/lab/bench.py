@@ -27,6 +27,8 @@ from jax_unlearn.lab.store import SECONDS, check_kept, kept_model
 from jax_unlearn.lab.subject import Subject, Trainer, subject_of
 from jax_unlearn.lab.worst import SEARCH, Searched, worst_request
 
+__all__ = ["Bench", "Models", "Unlearned"]
+
 RETRAIN_SEED, NULL_SEED = 1000, 2000  # offsets: no two models of a seed share a key
 
 

@@ -16,6 +16,11 @@ from jax_unlearn._validate import one_of
 from jax_unlearn.cards import Card, WeightingCard
 from jax_unlearn.errors import InputError, one_line, unknown_name
 
+__all__ = ["METHODS", "TRUST", "WEIGHTINGS", "check_named", "check_options"]
+__all__ += ["check_strays", "digest_of", "instead", "load", "method_card", "named"]
+__all__ += ["names_of", "options_of", "trust", "trusted", "weighting_card"]
+__all__ += ["weighting_of", "with_network"]
+
 AnyCard = TypeVar("AnyCard", Card, WeightingCard)
 
 METHODS: dict[str, Card] = {

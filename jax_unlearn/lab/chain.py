@@ -23,6 +23,8 @@ from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import SECONDS, kept_model
 from jax_unlearn.lab.subject import Subject
 
+__all__ = ["LEDGER", "Chain", "chain"]
+
 LEDGER = "ledger.jsonl"
 
 

@@ -25,6 +25,8 @@ from jax_unlearn.lab.subject import Subject, Trainer
 from jax_unlearn.optimizers import dual
 from jax_unlearn.types import Array, Batch, LossFn, Model, PyTree
 
+__all__ = ["Context", "Origin", "optimizer_of"]
+
 
 class Origin(NamedTuple):
     """How a model was trained, for methods that go through its training again."""

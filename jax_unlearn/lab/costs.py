@@ -22,6 +22,9 @@ from jax_unlearn.lab.rewinds import Kept, epoch_of
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.methods.rum import NOTHING, Rum
 
+__all__ = ["RECOMMENDED", "Count", "TooLittle", "beside", "budgeted", "cost"]
+__all__ += ["count_of", "met", "passes_of", "share_of", "steps_of_epoch"]
+
 RECOMMENDED = "partial_reset"  # of a classifier whose training is known
 _OPERATIONS: dict[type, Any] = {
     ast.Add: operator.add,

@@ -26,6 +26,8 @@ from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.types import Array
 
+__all__ = ["Call", "Device", "samples_of"]
+
 
 class Call(NamedTuple):
     """A job, its program, and what that is called with."""

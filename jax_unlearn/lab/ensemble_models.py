@@ -25,6 +25,8 @@ from jax_unlearn.lab.rewinds import Replayed, epoch_of
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.types import Array, ModelState, Params, UnlearnBatch, UnlearnState
 
+__all__ = ["PARTS", "RETRAIN_SEED", "Logits", "Maker", "span"]
+
 ORIGINAL, RETRAIN = "original", "retrain"
 PARTS = ("forget", "retain", "unseen", "test")
 RETRAIN_SEED = 1_000_000  # offset: no retrained model has the seed of an original

@@ -36,6 +36,9 @@ from jax_unlearn.lab.requests import Request, draw_cases
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import SECONDS, stored, together, unfinished
 
+__all__ = ["NOTHING", "Audited", "Ensembles", "Files", "Kept", "audit_of", "figures_of"]
+__all__ += ["join", "run_ensembles"]
+
 
 class Kept(NamedTuple):
     """What is read of a model: its logits, the seconds it took, what probes found."""

@@ -21,6 +21,8 @@ from jax_unlearn.lab.requests import Case, draw_cases
 from jax_unlearn.lab.results import LABELS, difference, head, to_json
 from jax_unlearn.lab.store import SECONDS
 
+__all__ = ["experiment", "phases", "references"]
+
 
 def experiment(
     plan: Plan,

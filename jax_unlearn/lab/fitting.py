@@ -8,6 +8,8 @@ from msgspec import Meta
 from jax_unlearn.data import Dataset, fingerprint
 from jax_unlearn.errors import InputError
 
+__all__ = ["Size", "TrainedOn", "check_alike", "check_fits"]
+
 Size = Annotated[int, Meta(ge=0, lt=2**31)]
 
 

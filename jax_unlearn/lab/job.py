@@ -21,6 +21,9 @@ from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.leaves import divided
 from jax_unlearn.types import Array, Model, PyTree, UnlearnBatch, UnlearnState
 
+__all__ = ["Candidates", "Infos", "Progress", "Trained", "blamed", "checked", "execute"]
+__all__ += ["probabilities", "reporting", "silent"]
+
 SCATTER = 1500  # points of the weight-against-loss figure at most
 FIELDS = ("weights", "task_losses", "index", "conflict")
 

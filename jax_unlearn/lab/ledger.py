@@ -15,6 +15,8 @@ from typing import Any
 
 from jax_unlearn.errors import InputError
 
+__all__ = ["append", "read"]
+
 FIRST = "0" * 64  # what the first line has instead of the digest of one before
 OWN = ("number", "time", "previous")
 

@@ -11,6 +11,9 @@ import numpy as np
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import UnlearnInfo, UnlearnState
 
+__all__ = ["COLUMNS", "KINDS", "TRAINING", "StepLog", "check_kind", "log_path"]
+__all__ += ["writer"]
+
 COLUMNS = ("forget_loss", "retain_loss", "weights_mean", "conflict", "update_norm")
 TRAINING = ("loss", "update_norm")
 KINDS = ("csv", "tensorboard")

@@ -13,6 +13,9 @@ from jax_unlearn.data import Dataset, Examples
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, LossFn, Unlearner, UnlearnState
 
+__all__ = ["MAX_WIDTH", "Dimension", "Dtype", "Modality", "adam", "descent"]
+__all__ += ["falling_rate"]
+
 Dtype = Literal["float32", "bfloat16"]
 MAX_WIDTH = 65536  # XLA aborts the process on sizes that no memory holds
 Dimension = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]

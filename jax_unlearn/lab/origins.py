@@ -6,6 +6,8 @@ from typing import Any
 from jax_unlearn.lab.modalities import read_training
 from jax_unlearn.lab.modality import Modality
 
+__all__ = ["passed_on", "training_in", "training_of"]
+
 
 def training_in(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return what of a record says the training, its own or its original's, if any."""

@@ -18,6 +18,9 @@ from jax_unlearn.data import read_json, write_atomic
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import schema
 
+__all__ = ["CHUNK", "Complete", "EnsemblePart", "chunk_of", "keep", "missing_parts"]
+__all__ += ["recorded"]
+
 RECORD = "part.json"  # of a part that is complete, in its folder of `parts`
 CHUNK = 16  # models in one program, where nothing else is asked for
 

@@ -11,6 +11,8 @@ from jax_unlearn.lab import modalities, schema
 from jax_unlearn.lab.catalog import check_named
 from jax_unlearn.lab.settings import Unlearning
 
+__all__ = ["NEIGHBOURS", "Plan", "plan_of", "slug", "slugs"]
+
 NEIGHBOURS = 10  # of the distance by which the kinds "near" and "far" choose
 
 

@@ -25,6 +25,9 @@ from jax_unlearn.lab.subject import Subject
 from jax_unlearn.methods.step import statistics
 from jax_unlearn.types import Batch, Model, Unlearner, UnlearnState
 
+__all__ = ["Preparer", "accessible", "check_unseen", "few_samples", "held_back"]
+__all__ += ["kept_statistics", "lengthened"]
+
 HELD = 0.1  # of the retain samples, for the guard of utility
 FEWEST = 16  # forget samples; fewer cost over two points of accuracy by their
 # statistics alone, in the worst of six draws: tests/benchmarks/bench_statistics.py

@@ -8,6 +8,8 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.lab import catalog
 from jax_unlearn.lab.modality import Modality
 
+__all__ = ["LENGTHS", "check", "counts_steps", "two_gradients", "two_lengths"]
+
 
 def check(setting: Any, card: Card, weighting: WeightingCard, kind: Modality) -> None:
     """Refuse what the method, or this kind of model, does not read."""

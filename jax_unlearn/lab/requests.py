@@ -14,6 +14,11 @@ from jax_unlearn.data.splits import WORST
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.lab.plan import NEIGHBOURS, Plan
 
+__all__ = ["Asked", "Case", "Keys", "LeftOut", "Request", "Search", "class_id"]
+__all__ += ["draw_cases", "draw_request", "drawn_split", "held_beside", "held_out"]
+__all__ += ["is_list", "left_out", "listed", "listed_split", "requested", "said_of"]
+__all__ += ["split_of", "split_within", "trained_on"]
+
 
 class Request(NamedTuple):
     """Who is to be forgotten, of whom: disjoint sorted ids of training samples.

@@ -12,6 +12,9 @@ import numpy as np
 
 from jax_unlearn.data import Dataset, fingerprint
 
+__all__ = ["LABELS", "dataset_record", "difference", "environment", "head", "spread"]
+__all__ += ["to_json"]
+
 RETRAIN, NULL, ORIGINAL = "retrain", "null", "original"  # keys of the reference rows
 LABELS = {
     RETRAIN: "Retrain",

@@ -25,6 +25,10 @@ import msgspec
 from jax_unlearn.data import files
 from jax_unlearn.errors import InputError
 
+__all__ = ["ROUNDING", "TRAIN_ANEW", "WORDS", "Cosine", "FieldError", "Finite"]
+__all__ += ["NotNegative", "Percent", "Positive", "Share", "Whole", "json_schema"]
+__all__ += ["read", "read_file"]
+
 Kind = TypeVar("Kind")
 
 TRAIN_ANEW = "train it anew with this version"  # remedy for a checkpoint's record

@@ -11,6 +11,8 @@ from jax_unlearn.data import Examples
 from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.subject import Subject
 
+__all__ = ["sample_losses", "scores"]
+
 TEST = "test"  # the part that is no list of training ids
 
 

@@ -13,6 +13,8 @@ from jax_unlearn.lab.modality import Modality
 from jax_unlearn.lab.origins import training_in
 from jax_unlearn.lab.settings import Unlearning
 
+__all__ = ["budgeted", "conclusion", "recommended"]
+
 UNTRAINED = "scrub"  # of one from elsewhere
 
 

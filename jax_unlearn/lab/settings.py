@@ -15,6 +15,8 @@ from jax_unlearn.lab import catalog
 from jax_unlearn.lab.modalities import modality_named
 from jax_unlearn.lab.refusals import check, counts_steps, two_gradients
 
+__all__ = ["Unlearning"]
+
 Whole = Annotated[int, functools.partial(_validate.at_least, low=0)]
 Budget = Annotated[
     float, lambda name, value, remedy: _validate.fraction(name, value, "try 0.2")

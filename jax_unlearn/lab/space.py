@@ -9,6 +9,8 @@ from jax_unlearn.lab.catalog import weighting_card
 from jax_unlearn.lab.refusals import LENGTHS
 from jax_unlearn.lab.settings import Unlearning
 
+__all__ = ["Range", "Space", "grid_of", "told"]
+
 BEYOND = 3.0  # no range is chosen so well that its best never lies outside
 
 

@@ -30,6 +30,11 @@ from jax_unlearn.lab.rewinds import Kept
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject, described
 
+__all__ = ["SECONDS", "Head", "Stored", "beside", "check_kept", "identity", "kept"]
+__all__ += ["kept_model", "kind_of", "load_model", "origin_of", "partial_of"]
+__all__ += ["replace_folder", "replacement_of", "same", "save_model", "stored"]
+__all__ += ["together", "trained_on", "unfinished"]
+
 SECONDS = 30.0  # between two saves: far more than a save takes
 NUMBERS = "numbers.json"  # of what is made together, beside the states of its run
 

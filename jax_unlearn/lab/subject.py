@@ -16,6 +16,8 @@ from jax_unlearn.lab.modalities import modality_of
 from jax_unlearn.lab.modality import Modality
 from jax_unlearn.types import Array, Model, Unlearner
 
+__all__ = ["Subject", "Trainer", "described", "subject_of"]
+
 
 class Subject(NamedTuple):
     """A network and its data."""

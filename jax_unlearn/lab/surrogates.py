@@ -15,6 +15,8 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.lab.plan import Plan
 from jax_unlearn.lab.requests import Request, draw_request, drawn_split, held_out
 
+__all__ = ["Ground", "Likeness", "draw", "ground_of"]
+
 HELD = 0.1  # of the samples that may be read: the search's test set
 
 

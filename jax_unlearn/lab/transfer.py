@@ -14,6 +14,8 @@ from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.store import Stored, save_model
 from jax_unlearn.lab.subject import Subject
 
+__all__ = ["FORMATS", "Imported", "by_chance", "exported", "fed", "imported", "keep"]
+
 WEIGHTS = "jax_unlearn.zoo.weights"  # names of PyTorch for the networks here
 TORCH = "torch-names"
 FORMATS = (*formats.WRITTEN, TORCH)

@@ -36,6 +36,9 @@ from jax_unlearn.errors import InputError, one_line
 from jax_unlearn.lab.results import difference, to_json
 from jax_unlearn.lab.space import Space
 
+__all__ = ["ENDED", "Found", "Spread", "begun", "distributions", "seeds_of"]
+__all__ += ["storage_of", "values_of", "work"]
+
 STARTS = 10  # trials that are spread evenly, before any is chosen by those before it
 BEAT, GRACE = 10.0, 120.0  # seconds between signs of life; without one: it is dead
 POLL = 0.5  # seconds between two looks at what others make

@@ -24,6 +24,8 @@ from jax_unlearn.lab.scores import sample_losses
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject, Trainer
 
+__all__ = ["SEARCH", "Searched", "cost", "worst_request"]
+
 ROUNDS, EPOCHS, RATE, BATCH = 10, 2, 1e-3, 128
 """Of the search; epochs and rate of sign-SGD are those of the published example."""
 

@@ -13,6 +13,8 @@ from jax_unlearn.lab.modalities.classification.figures import measure, outputs_o
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.subject import Subject
 
+__all__ = ["Distance", "ForgetAgainstUnseen", "Unseen"]
+
 
 class Distance:
     """How far models of one request are from its Retrain."""

@@ -34,3 +34,12 @@ from jax_unlearn.membership.training import assess as assess
 from jax_unlearn.membership.training import train_attack as train_attack
 from jax_unlearn.membership.training import train_attacks as train_attacks
 from jax_unlearn.membership.training import train_shadow_attack as train_shadow_attack
+
+__all__ = ["Attack", "AttackInfo", "AttackParams", "Dense", "Gaussians", "Observed"]
+__all__ += ["Shadows", "assess", "auc", "auc_standard_error", "better_than_chance"]
+__all__ += ["check_attacks", "confidence_features", "default_attacks", "entropy"]
+__all__ += ["entropy_features", "entropy_mlp", "gaussian_ratio", "logistic"]
+__all__ += ["logit_confidence", "logit_confidence_features", "modified_entropy"]
+__all__ += ["nonmember_loss", "pool", "shadow_observations", "softmax_mlp"]
+__all__ += ["sorted_softmax", "stack", "train_attack", "train_attacks"]
+__all__ += ["train_shadow_attack", "train_shadows"]

@@ -27,6 +27,10 @@ from jax_unlearn.membership.features import (
 )
 from jax_unlearn.types import Array, PyTree
 
+__all__ = ["VARIANCE_FLOOR", "Attack", "AttackParams", "Dense", "Gaussians"]
+__all__ += ["default_attacks", "entropy_mlp", "gaussian_ratio", "logistic"]
+__all__ += ["nonmember_loss", "softmax_mlp", "standardise"]
+
 VARIANCE_FLOOR = 1e-4
 """Least variance of a Gaussian, in variances of the training feature (our choice): of
 groups whose features coincide, ratio and gradient stay finite."""

@@ -17,6 +17,10 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.losses import cross_entropy, margin, true_class_probability
 from jax_unlearn.types import Array
 
+__all__ = ["FeatureFn", "confidence_features", "entropy", "entropy_features"]
+__all__ += ["logit_confidence", "logit_confidence_features", "modified_entropy"]
+__all__ += ["sorted_softmax", "stack"]
+
 FeatureFn = Callable[[Array, Array], Array]
 """`(logits [..., K], labels [...]) -> f32[...]`, or `f32[..., d]` for a set φ."""
 

@@ -13,6 +13,9 @@ from jax_unlearn import _validate
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array
 
+__all__ = ["AttackInfo", "auc", "auc_standard_error", "better_than_chance"]
+__all__ += ["check_attacks"]
+
 
 class AttackInfo(NamedTuple):
     """How well an attack does on samples it was not trained on.

@@ -18,6 +18,8 @@ from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.membership.training import Observed
 from jax_unlearn.types import Array, Batch, Model, PyTree, UnlearnBatch
 
+__all__ = ["Shadows", "pool", "shadow_observations", "train_shadows"]
+
 
 class Shadows(NamedTuple):
     """S trained models and what each was trained on.

@@ -20,6 +20,8 @@ from jax_unlearn.membership.attacks import Attack, AttackParams, standardise
 from jax_unlearn.membership.quality import AttackInfo, auc, auc_standard_error
 from jax_unlearn.types import Array
 
+__all__ = ["Observed", "assess", "train_attack", "train_attacks", "train_shadow_attack"]
+
 
 class Observed(NamedTuple):
     """Outputs of a model on some samples: logits `[N, K]`, true classes `i32[N]`."""

@@ -77,6 +77,17 @@ from jax_unlearn.methods.unsir import UNSIR
 from jax_unlearn.methods.unsir import unsir as unsir
 from jax_unlearn.methods.unsir import unsir_noise as unsir_noise
 
+__all__ = ["CARDS", "Guarantee", "NoisySteps", "amnesiac_relabel", "amun", "assemble"]
+__all__ += ["bad_teacher", "boundary_expand", "boundary_shrink", "certified"]
+__all__ += ["class_matched_error", "delete", "endpoint_transport", "fcs", "finetune"]
+__all__ += ["gradient_ascent", "guarantee_of", "insensitive", "l1_penalty", "l1_sparse"]
+__all__ += ["lotus", "lotus_temperature", "ltu", "memorised_parts", "meta_unlearn"]
+__all__ += ["neggrad_plus", "noise_scale", "noisy_steps", "off_span", "orthograd"]
+__all__ += ["partial_reset", "random_label", "regun", "reinitialised", "renyi_of"]
+__all__ += ["renyi_rate", "rewind", "rum", "salun", "salun_soft", "scrub", "sfron"]
+__all__ += ["sfron_strength", "siss", "slowed", "subtract", "transposed_kernels"]
+__all__ += ["unsir", "unsir_noise"]
+
 CARDS = (FINETUNE, GRADIENT_ASCENT, RANDOM_LABEL, SALUN, SALUN_SOFT, NEGGRAD_PLUS)
 CARDS += (L1_SPARSE, ENDPOINT_TRANSPORT, LTU, BOUNDARY_SHRINK, BOUNDARY_EXPAND, SFRON)
 CARDS += (SCRUB, BAD_TEACHER, AMNESIAC_RELABEL, UNSIR, ESD, PARTIAL_RESET)

@@ -35,3 +35,12 @@ from jax_unlearn.objectives.reference import reference as reference
 from jax_unlearn.objectives.siss import Pairs as Pairs
 from jax_unlearn.objectives.siss import importance_weights as importance_weights
 from jax_unlearn.objectives.siss import pairs as pairs
+
+__all__ = ["Denoised", "Neighbours", "Objective", "OutputLoss", "Pairs", "ascent"]
+__all__ += ["boundary_labels", "boundary_neighbours", "class_references", "contrast"]
+__all__ += ["denoise", "denoise_ascent", "denoising_features", "denoising_nonmember"]
+__all__ += ["density_ratio", "descent", "distill", "draw_labels", "fixed_label"]
+__all__ += ["gumbel", "imitate", "importance_weights", "negative_guidance", "nonmember"]
+__all__ += ["other_classes", "pairs", "quantile_match", "random_label", "reference"]
+__all__ += ["relabel_condition", "repel", "target_table", "transport"]
+__all__ += ["transport_targets", "uniform"]

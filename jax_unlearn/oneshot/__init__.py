@@ -19,5 +19,9 @@ from jax_unlearn.oneshot.ssd import SSD
 from jax_unlearn.oneshot.ssd import ssd as ssd
 from jax_unlearn.oneshot.ssd import ssd_selected as ssd_selected
 
+__all__ = ["CARDS", "DeltaGradInfo", "Path", "UpdateLog", "amnesiac", "deltagrad"]
+__all__ += ["fisher_information", "fisher_noise", "gradient_path", "influence"]
+__all__ += ["lbfgs_product", "ssd", "ssd_selected", "woodfisher"]
+
 CARDS = (INFLUENCE, SSD, FISHER_FORGETTING, AMNESIAC, DELTAGRAD)
 """What every one-shot method says of itself."""

@@ -17,6 +17,8 @@ from jax_unlearn.recipes import (
     tables,
 )
 
+__all__ = ["RECIPES"]
+
 RECIPES = (
     *(digits.DEMO_DIGITS, digits.FIELD_DIGITS, digits.CHAIN_DIGITS),
     defaults.DEFAULTS_DIGITS,

@@ -13,6 +13,8 @@ from jax_unlearn.lab.catalog import METHODS
 from jax_unlearn.lab.experiment import phases
 from jax_unlearn.recipes.recipe import Asked, Recipe, declared, packaged, publish
 
+__all__ = ["DEFAULTS_DIGITS", "plans"]
+
 _TOLD = packaged("recipes.toml")["defaults-digits"]
 _REQUESTS = {
     "long-tailed": ("30 %, long-tailed", "long_tailed", 0.3),

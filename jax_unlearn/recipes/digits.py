@@ -35,6 +35,8 @@ from jax_unlearn.recipes.recipe import (
 )
 from jax_unlearn.recipes.study import Part, studied
 
+__all__ = ["CHAIN_DIGITS", "DEMO_DIGITS", "FIELD_DIGITS", "chain_plan", "digits_plan"]
+
 _GRIDS = packaged("grids/digits.toml")
 _LONG_TAILED = Part("forget 30 %, long-tailed", "long_tailed", 0.3)
 _LINEAR = Training(

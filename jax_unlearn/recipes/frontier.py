@@ -15,6 +15,9 @@ from jax_unlearn.lab.results import LABELS
 from jax_unlearn.recipes.recipe import Drawings, Results, packaged
 from jax_unlearn.recipes.study import Part, studied
 
+__all__ = ["BUDGETS", "CIFAR10", "DIGITS", "FASHION", "OURS", "by_request", "crossing"]
+__all__ += ["figures", "parts", "rows_of", "title_of"]
+
 BUDGETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 GRID = packaged("grids/frontier.toml")
 OURS = ("Short Retrain", "Partial reset")

@@ -35,6 +35,8 @@ from jax_unlearn.recipes.recipe import Asked, Recipe, declared, packaged, shorte
 from jax_unlearn.recipes.search import Trials
 from jax_unlearn.recipes.tables import CIFAR10
 
+__all__ = ["Part", "kept", "rate", "scaled"]
+
 MINUTES = 9.0
 CHUNK = 8  # models of each kind that are made before these are audited
 FIRST = "original, Retrain and null"  # a piece of a seed

@@ -27,6 +27,10 @@ from jax_unlearn.recipes.recipe import (
     publish,
 )
 
+__all__ = ["GENERATION_CIFAR10", "GENERATION_CIFAR10_FULL", "GENERATION_DIGITS"]
+__all__ += ["GENERATION_FASHION", "IMAGES_DIGITS", "RATE", "images_of", "methods_of"]
+__all__ += ["planned"]
+
 Chosen = Sequence[int] | None  # None leaves the choice to the recipe
 
 

@@ -33,6 +33,10 @@ from jax_unlearn.recipes.search import Yardstick
 from jax_unlearn.recipes.tables import CIFAR10, FASHION, beside, look
 from jax_unlearn.types import Array, Model
 
+__all__ = ["GRID", "LEARNED_CIFAR10", "LEARNED_FASHION", "OUTER", "PASSES", "RATES"]
+__all__ += ["Carry", "Choice", "Learner", "Problem", "Weigh", "distance", "free"]
+__all__ += ["learned_study", "loreun", "problem_of", "step_of", "uniform"]
+
 STEPS, THROUGH = 60, 30  # of a run; the last ones, differentiated
 BATCH = 64  # of each of the two sets
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)

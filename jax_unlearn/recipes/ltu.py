@@ -14,6 +14,9 @@ from jax_unlearn.methods.ltu import ATTACKS
 from jax_unlearn.recipes.recipe import Drawings, Recipe, Results, packaged
 from jax_unlearn.recipes.study import Part, Settings, studied
 
+__all__ = ["LTU_CIFAR10", "LTU_DIGITS", "RHO", "RHOS", "at_rho", "figures"]
+__all__ += ["steps_per_epoch", "variants"]
+
 RHO = 0.3
 RHOS = (0.05, 0.1, 0.3, 0.5, 1.0)
 SWEPT = ("FT", "RL", "LTU")

@@ -28,6 +28,9 @@ from jax_unlearn.recipes.recipe import HERE, Recipe, Results, packaged
 from jax_unlearn.recipes.study import Study
 from jax_unlearn.recipes.tables import by_gamma
 
+__all__ = ["FIGURES", "MISSING", "RESULTS", "Claim", "Page", "Verdict", "at_the_edge"]
+__all__ += ["claims_of", "judge", "p_text", "page_of", "stored", "write"]
+
 LEVEL = 0.05
 MISSING = "(no such row)"  # in a reading: never in a stored page
 RESULTS = HERE.joinpath("results")

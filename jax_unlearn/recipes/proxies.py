@@ -28,6 +28,9 @@ from jax_unlearn.objectives import transport_targets
 from jax_unlearn.recipes.recipe import Asked, Recipe, seed_by_seed, spreads
 from jax_unlearn.recipes.tables import CIFAR10, FASHION, beside, look
 
+__all__ = ["BOUNDS", "LIRA_FASHION", "PROXIES_CIFAR10", "PROXIES_FASHION"]
+__all__ += ["proxies_study"]
+
 UNLEARNED = ("RL", "SalUn", "RL + LoReUn (dynamic)", "SalUn + LoReUn (dynamic)")
 IMAGES, STEPS = 500, 10  # of the attack
 BOUNDS = {"8/255": 8 / 255, "2/255": 2 / 255}

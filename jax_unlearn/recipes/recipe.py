@@ -20,6 +20,10 @@ from jax_unlearn.lab import Plan
 from jax_unlearn.lab.job import Progress
 from jax_unlearn.lab.results import environment, spread, to_json
 
+__all__ = ["HERE", "Asked", "Data", "Drawings", "Recipe", "Results", "Screen"]
+__all__ += ["declared", "keep", "packaged", "publish", "seed_by_seed", "shortened"]
+__all__ += ["spreads"]
+
 if TYPE_CHECKING:
     from jax_unlearn.report import Drawing
 

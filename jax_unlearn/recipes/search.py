@@ -22,6 +22,9 @@ from jax_unlearn.lab.space import grid_of as grid_of
 from jax_unlearn.lab.space import told as told
 from jax_unlearn.lab.yardstick import Distance
 
+__all__ = ["Final", "Grids", "Row", "Trials", "Yardstick", "around", "grid_of"]
+__all__ += ["search", "text_of", "told", "trials"]
+
 Grids = Mapping[str, Mapping[str, Any]]
 """By method: flat values of its settings; a tuple holds the values that are tried."""
 

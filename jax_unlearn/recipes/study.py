@@ -16,6 +16,8 @@ from jax_unlearn.lab.experiment import phases
 from jax_unlearn.recipes.recipe import HERE, Asked, Recipe, declared, packaged, publish
 from jax_unlearn.recipes.search import Final, Grids, search, text_of
 
+__all__ = ["Part", "Settings", "Study", "run_study", "studied"]
+
 Settings = dict[str, Unlearning]
 """By label, in the order of the rows."""
 

@@ -18,6 +18,10 @@ from jax_unlearn.recipes.recipe import Asked, Drawings, Recipe, Results, declare
 from jax_unlearn.recipes.search import Grids
 from jax_unlearn.recipes.study import Part, Settings, Study, studied
 
+__all__ = ["CIFAR10", "CIFAR10_FULL", "CIFAR10_VGG", "CIFAR100_FULL", "FASHION"]
+__all__ += ["FIELD", "METHODS", "TINY_IMAGENET_FULL", "beside", "by_gamma", "figures"]
+__all__ += ["look", "ranked", "referenced", "temperatures", "unbalanced"]
+
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)
 
 _STANDARD = (

@@ -15,3 +15,7 @@ from jax_unlearn.report.table import Cell as Cell
 from jax_unlearn.report.table import Table as Table
 from jax_unlearn.report.table import generation_table as generation_table
 from jax_unlearn.report.table import main_table as main_table
+
+__all__ = ["Cell", "Drawing", "Table", "ablation_bars", "check_results", "gamma_sweep"]
+__all__ += ["generation_figure", "generation_table", "load_results", "main_table"]
+__all__ += ["near_far", "render", "rho_sweep", "standalone", "write"]

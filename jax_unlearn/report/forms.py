@@ -13,6 +13,12 @@ from jax_unlearn.audit.figures import cards_of, headlines
 from jax_unlearn.lab import schema
 from jax_unlearn.lab.schema import ROUNDING, Cosine, FieldError, Finite, NotNegative
 
+__all__ = ["NULL", "THIRDS", "Amount", "Audit", "AuditFigure", "Counts", "Data"]
+__all__ += ["Detail", "Gapped", "GenerationResults", "GenerationRow", "GenerationRun"]
+__all__ += ["Groups", "Judge", "Machine", "Numbers", "PlainCard", "Plan", "Roc"]
+__all__ += ["RuliSplit", "RunAttack", "RunDetails", "RunRow", "Settings", "Third"]
+__all__ += ["check_complete", "require"]
+
 NULL = "null"  # the detail of Retrains against others
 THIRDS = ("head", "mid", "tail")
 PNG = b"\x89PNG\r\n\x1a\n"

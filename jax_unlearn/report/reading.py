@@ -18,6 +18,11 @@ from jax_unlearn.report import forms
 from jax_unlearn.report.forms import Counts, Numbers, check_complete, require
 from jax_unlearn.report.settings import is_known
 
+__all__ = ["NULL_QUERIES", "PERCENTAGES", "REFERENCES", "SETS", "Attack", "Beside"]
+__all__ += ["Compared", "Comparison", "Cost", "Gap", "Learned", "PairedTest", "Points"]
+__all__ += ["Results", "Row", "Spread", "Unseen", "check_results", "load_results"]
+__all__ += ["methods_of", "ordered_keys", "read_rows"]
+
 REFERENCES = ("retrain", "null", "original")  # keys of the rows that come first
 NULL_QUERIES = "support"  # the row of gaps that stands for no difference
 PERCENTAGES = ("ua", "ra", "ta", "mia")

@@ -10,6 +10,9 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
 from jax_unlearn.lab.settings import Unlearning
 
+__all__ = ["COMMON", "OPTIONS", "OWN", "about", "is_known", "pairs", "settings_table"]
+__all__ += ["shared_settings", "show", "told"]
+
 COMMON = ("method", "weighting", "epochs", "batch_size", "learning_rate")  # columns
 APART = 5  # settings of its own, from which on a method is told apart from the others
 

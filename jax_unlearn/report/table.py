@@ -7,6 +7,9 @@ from jax_unlearn.lab.results import LABELS
 from jax_unlearn.report import reading
 from jax_unlearn.report.forms import Amount, GenerationRow, RunRow
 
+__all__ = ["GENERATION", "Cell", "Table", "direction", "gap_test", "generation_label"]
+__all__ += ["generation_table", "main_table", "number", "spread", "tabulated"]
+
 LEVEL = 0.05  # below it a paired test counts as clear
 GENERATION = {
     "ua": ("UA %", 1),

@@ -35,5 +35,12 @@ from jax_unlearn.weights.sfron import SFRON
 from jax_unlearn.weights.sfron import sfron as sfron
 from jax_unlearn.weights.sfron import sfron_weights as sfron_weights
 
+__all__ = ["CARDS", "ClassStats", "Estimator", "Softmin", "anchored", "by_score"]
+__all__ += ["by_table", "chain", "class_balance", "class_stats", "clip", "confidence"]
+__all__ += ["el2n", "every", "exact", "falw", "falw_weights", "gradient_norms"]
+__all__ += ["loreun", "loreun_static", "loreun_weights", "margin", "schedule", "sfron"]
+__all__ += ["sfron_weights", "shrink", "softmin_weights", "stateless", "streaming"]
+__all__ += ["uniform"]
+
 CARDS = (UNIFORM, LOREUN, LOREUN_STATIC, FALW, SFRON, EL2N, MARGIN)
 """What every weighting says of itself."""

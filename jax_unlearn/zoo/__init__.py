@@ -28,3 +28,9 @@ from jax_unlearn.zoo.vit import usual_patch as usual_patch
 from jax_unlearn.zoo.weights import from_torch as from_torch
 from jax_unlearn.zoo.weights import resampled_positions as resampled_positions
 from jax_unlearn.zoo.weights import to_torch as to_torch
+
+__all__ = ["MLP", "VGG16", "AttentionBlock", "BasicBlock", "Bottleneck", "ResBlock"]
+__all__ += ["ResNet", "ResNet18", "ResNet34", "ResNet50", "SmallCNN", "TextEncoder"]
+__all__ += ["TextUNet", "TransformerBlock", "UNet", "ViT", "ViTBase", "ViTSmall"]
+__all__ += ["ViTTiny", "WhitenedCNN", "from_torch", "in_parts", "resampled_positions"]
+__all__ += ["timestep_embedding", "to_torch", "usual_patch", "whitened", "whitening"]

@@ -15,6 +15,8 @@ from jax.custom_derivatives import SymbolicZero
 
 from jax_unlearn import programs
 
+__all__ = ["PIXELS", "convolve", "in_parts"]
+
 Array = jax.Array
 
 PIXELS = 4096

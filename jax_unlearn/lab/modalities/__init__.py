@@ -9,6 +9,8 @@ from jax_unlearn.lab.modalities.classification import CLASSIFICATION
 from jax_unlearn.lab.modalities.diffusion import DIFFUSION
 from jax_unlearn.lab.modality import Modality
 
+__all__ = ["MODALITIES", "modality_named", "modality_of", "read_training"]
+
 MODALITIES = (CLASSIFICATION, DIFFUSION)
 
 

@@ -10,6 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup, escape
 
+__all__ = ["BELOW", "LINE", "LONGEST", "SIZE", "WIDTH", "Drawing", "Entry"]
+__all__ += ["drawing_of", "flow", "ladder", "panels", "standalone", "style"]
+__all__ += ["under_legend", "width_of"]
+
 # Colours by which a drawing says which of the page's variables is meant. The series
 # are those of Okabe and Ito, safe for the colour-blind.
 INK, MUTED, GRID = "#010203", "#040506", "#070809"

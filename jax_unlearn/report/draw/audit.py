@@ -14,6 +14,9 @@ from jax_unlearn.report.draw import BLUE, GREEN, Drawing
 from jax_unlearn.report.forms import NULL, Audit, AuditFigure, Roc
 from jax_unlearn.report.table import number
 
+__all__ = ["Look", "epsilon_bins", "epsilon_of_one", "looks", "on_axes", "place"]
+__all__ += ["rate_at", "roc_of_all", "roc_of_one", "shares", "strip"]
+
 PANEL, LARGE = (3.5, 2.9), (5.2, 3.9)  # inches
 LEAST_RATE = 1e-3  # at the left of a ROC curve
 BINS = 24  # of the finite epsilons

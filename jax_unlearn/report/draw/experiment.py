@@ -10,6 +10,9 @@ from jax_unlearn.report.draw import BLUE, GREEN, INK, MUTED, RED, Drawing
 from jax_unlearn.report.forms import THIRDS
 from jax_unlearn.report.table import number
 
+__all__ = ["CONFLICTS", "confidences", "conflict_by_step", "conflict_share"]
+__all__ += ["deviation_by_class", "gap_against_deviation", "weights_against_losses"]
+
 LOWEST_LOSS = 1e-5  # losses are recorded to five digits
 CONFLICTS = 12  # panels of the conflict at most
 MANY = 500  # steps, beyond which the curve of the conflict is a raster

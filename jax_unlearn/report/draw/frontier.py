@@ -13,6 +13,8 @@ from jax_unlearn.report.draw.studies import COLOURS, DISTANCES, MARKERS
 from jax_unlearn.report.reading import REFERENCES, Row, read_rows
 from jax_unlearn.report.table import number
 
+__all__ = ["frontier"]
+
 _THIN: Any = {"color": MUTED, "linewidth": 0.7, "alpha": 0.55, "zorder": 1}
 
 

@@ -19,6 +19,9 @@ from jax_unlearn.report.forms import GenerationRow
 from jax_unlearn.report.reading import Row, ordered_keys, read_rows
 from jax_unlearn.report.table import GENERATION, generation_label, number
 
+__all__ = ["COLOURS", "DISTANCES", "MARKERS", "ablation_bars", "gamma_sweep"]
+__all__ += ["generation_figure", "near_far", "rho_sweep"]
+
 Column = tuple[str, str, int]  # name of a figure, heading, digits
 DISTANCES: tuple[Column, ...] = (
     ("avg_gap", "Avg. Gap (percentage points)", 2),

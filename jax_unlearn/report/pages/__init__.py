@@ -19,6 +19,8 @@ from jax_unlearn.report.pages import audit, experiment
 from jax_unlearn.report.reading import check_results, methods_of
 from jax_unlearn.report.settings import pairs, show
 
+__all__ = ["environment", "render", "write"]
+
 
 def render(results: Mapping[str, Any]) -> str:
     """Return the report of an experiment or an audit as HTML.

@@ -10,6 +10,8 @@ from jax_unlearn.report.forms import Audit, AuditFigure
 from jax_unlearn.report.reading import Row
 from jax_unlearn.report.settings import about, settings_table
 
+__all__ = ["TITLES", "Verdict", "content", "method_settings", "slugs", "verdict"]
+
 TITLES = {
     "standard": "Accuracies, MIA and distances",
     "mia": "Two more membership attacks",

@@ -12,6 +12,8 @@ from jax_unlearn.report.draw import experiment as draw
 from jax_unlearn.report.settings import settings_table, shared_settings
 from jax_unlearn.report.table import direction, gap_test, main_table, number
 
+__all__ = ["Probed", "beside", "content", "drawings", "outcome", "plain", "probed"]
+
 
 def content(results: reading.Results) -> dict[str, Any]:
     """Return what the template of an experiment reads, of results with rows."""

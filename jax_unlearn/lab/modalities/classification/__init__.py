@@ -16,6 +16,8 @@ from jax_unlearn.lab.modalities.classification.difficulty import RANKINGS
 from jax_unlearn.lab.modality import Modality, descent, falling_rate
 from jax_unlearn.types import Array, LossFn, Unlearner
 
+__all__ = ["CLASSIFICATION"]
+
 
 def _optimize(
     built: networks.Classifier, training: networks.Training, steps: int

@@ -19,6 +19,8 @@ from jax_unlearn.membership import Observed
 from jax_unlearn.methods.ltu import ATTACKS, Ltu
 from jax_unlearn.types import Model
 
+__all__ = ["learn"]
+
 CLUSTERS = 8  # of the strategy "feature_cluster"
 SHADOW_EPOCHS, SHADOW_RATE = 20, 0.05  # how shadow models are trained; our choice
 

@@ -12,6 +12,8 @@ from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.results import ORIGINAL
 from jax_unlearn.membership.quality import auc_standard_error
 
+__all__ = ["against_unseen", "beside_retrains", "said_beside", "stacked", "stands"]
+
 REACH = 1.96  # standard errors of a 95 % interval
 RIGHT = 5.0  # percent of a class that goes: more is no chance; our choice
 

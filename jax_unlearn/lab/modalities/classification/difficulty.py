@@ -21,6 +21,9 @@ from jax_unlearn.data import as_floats
 from jax_unlearn.types import Batch
 from jax_unlearn.weights import gradient_norms
 
+__all__ = ["RANKINGS", "confidence", "el2n", "gradient_norm", "margin", "neighbours"]
+__all__ += ["reference"]
+
 NEIGHBOURS = 10  # retain samples asked for their labels
 TREES, LEAF = 200, 2  # of the reference model, and least samples in a leaf
 

@@ -16,6 +16,8 @@ from jax_unlearn.lab.results import NULL, ORIGINAL, RETRAIN, spread
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject
 
+__all__ = ["Outputs", "Table", "measure", "outputs_of"]
+
 BINS = 20  # of the confidence histograms
 
 

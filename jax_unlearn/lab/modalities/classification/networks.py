@@ -16,6 +16,9 @@ from jax_unlearn.lab.modalities.classification import own
 from jax_unlearn.lab.modality import MAX_WIDTH, Dimension, Dtype
 from jax_unlearn.types import Model
 
+__all__ = ["ARCHITECTURES", "Classifier", "Network", "Training", "build"]
+__all__ += ["check_network", "describe"]
+
 Architecture = Literal[
     "small_cnn",
     "mlp",

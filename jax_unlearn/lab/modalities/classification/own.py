@@ -17,6 +17,8 @@ from jax_unlearn.errors import InputError, one_line
 from jax_unlearn.lab import catalog
 from jax_unlearn.types import Model
 
+__all__ = ["build", "described", "is_own", "placed", "same_start"]
+
 GIVEN = "rngs", "num_classes"  # what a function may ask for
 
 

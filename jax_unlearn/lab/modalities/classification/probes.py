@@ -23,6 +23,8 @@ from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.results import NULL, RETRAIN
 from jax_unlearn.lab.subject import Subject
 
+__all__ = ["PROBES", "Probe", "judged", "over_seeds", "probe", "with_probes"]
+
 RATE, LOSS, LIMIT = 0.03, 0.1, 500  # of relearning: SGD until the mean loss; our choice
 SGD = optax.sgd(RATE)  # one and the same, so that models share a program
 BOUND = 8 / 255  # of the attack on test images, of the range of pixels

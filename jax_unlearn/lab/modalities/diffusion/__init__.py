@@ -15,6 +15,8 @@ from jax_unlearn.lab.modalities.diffusion import measured, networks, settings
 from jax_unlearn.lab.modality import Modality, adam, falling_rate
 from jax_unlearn.types import Array, LossFn, ModelState, Params, Unlearner, UnlearnState
 
+__all__ = ["BYTES", "DIFFUSION", "FIGURES", "MEASURED", "replacement"]
+
 BYTES = np.dtype(np.uint8)
 FIGURES = (
     *("mia_loss", "deviation", "u_lira", "rmia", "forgetting", "klom"),

@@ -26,6 +26,9 @@ from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import kept_model
 from jax_unlearn.lab.subject import Subject, Trainer, subject_of
 
+__all__ = ["ImageTable", "Judge", "Network", "moments", "png_bytes", "to_png"]
+__all__ += ["train_judge"]
+
 TARGETED = ("ua", "retained_accuracy", "frechet", "fid")
 FIGURES = (*TARGETED, "forget_error", "unseen_error", "retain_error")
 FIGURES += ("returned", "unseen_returned", "nearer")

@@ -16,6 +16,8 @@ from jax_unlearn.membership import Observed
 from jax_unlearn.methods.ltu import Ltu
 from jax_unlearn.types import Array
 
+__all__ = ["errors_of", "learn", "loss_table", "observed", "timestep_scale"]
+
 DRAWS = 8  # timesteps an image, for attacks on many models
 
 

@@ -21,6 +21,8 @@ from jax_unlearn.lab.modalities.diffusion.settings import DiffusionTraining, Sam
 from jax_unlearn.lab.modality import MAX_WIDTH, Dimension, Dtype
 from jax_unlearn.types import Array, Batch, Model
 
+__all__ = ["DiffusionNetwork", "Generator", "build", "describe", "draw", "sampler_of"]
+
 
 @dataclasses.dataclass(frozen=True)
 class DiffusionNetwork:

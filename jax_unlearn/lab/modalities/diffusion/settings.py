@@ -12,6 +12,9 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.lab.modalities.classification.networks import Training
 from jax_unlearn.lab.modality import Dtype
 
+__all__ = ["COLUMNS", "DEFAULTS", "Condition", "Denoising", "DiffusionTraining"]
+__all__ += ["Judging", "Noise", "Prediction", "Sampling", "renamed"]
+
 COLUMNS = 8  # images of each class in a report
 
 Condition = Literal["class", "text"]
