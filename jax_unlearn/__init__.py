@@ -12,6 +12,7 @@ from jax_unlearn import data as data
 from jax_unlearn import diffusion as diffusion
 from jax_unlearn import gradients as gradients
 from jax_unlearn import harmonize as harmonize
+from jax_unlearn import language as language
 from jax_unlearn import losses as losses
 from jax_unlearn import masks as masks
 from jax_unlearn import membership as membership
@@ -67,12 +68,12 @@ __all__ = ["Aux", "Batch", "InputError", "LossFn", "Model", "NonFiniteError", "S
 __all__ += ["Series", "UnlearnBatch", "UnlearnInfo", "UnlearnState", "Unlearner"]
 __all__ += ["Weighting", "audit", "averaged", "check_batch", "checkpoint", "data"]
 __all__ += ["diffusion", "ema_of", "from_equinox", "from_haiku", "from_linen"]
-__all__ += ["from_nnx", "from_stateless", "gradients", "guards", "harmonize", "losses"]
-__all__ += ["masks", "membership", "memory", "methods", "objectives", "oneshot"]
-__all__ += ["optimizers", "parameters", "predict", "programs", "resident", "run"]
-__all__ += ["run_ensemble", "scan_steps", "sharding", "signals", "speed", "stack"]
-__all__ += ["step_seconds", "trainable", "two_classes", "unstack", "variables_of"]
-__all__ += ["weights", "whole_variables", "with_outputs", "zoo"]
+__all__ += ["from_nnx", "from_stateless", "gradients", "guards", "harmonize"]
+__all__ += ["language", "losses", "masks", "membership", "memory", "methods"]
+__all__ += ["objectives", "oneshot", "optimizers", "parameters", "predict", "programs"]
+__all__ += ["resident", "run", "run_ensemble", "scan_steps", "sharding", "signals"]
+__all__ += ["speed", "stack", "step_seconds", "trainable", "two_classes", "unstack"]
+__all__ += ["variables_of", "weights", "whole_variables", "with_outputs", "zoo"]
 
 __version__ = "0.1.0"
 stopping = signals

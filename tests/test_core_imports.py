@@ -62,6 +62,7 @@ INSIDE = {
     "optimizers",
     "data",
     "diffusion",
+    "language",
     "types",
     "errors",
     "losses",

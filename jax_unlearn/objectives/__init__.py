@@ -28,6 +28,9 @@ from jax_unlearn.objectives.endpoint import density_ratio as density_ratio
 from jax_unlearn.objectives.endpoint import quantile_match as quantile_match
 from jax_unlearn.objectives.endpoint import target_table as target_table
 from jax_unlearn.objectives.endpoint import transport_targets as transport_targets
+from jax_unlearn.objectives.language import TokenWeight as TokenWeight
+from jax_unlearn.objectives.language import next_token as next_token
+from jax_unlearn.objectives.language import next_token_ascent as next_token_ascent
 from jax_unlearn.objectives.reference import class_references as class_references
 from jax_unlearn.objectives.reference import gumbel as gumbel
 from jax_unlearn.objectives.reference import other_classes as other_classes
@@ -36,11 +39,12 @@ from jax_unlearn.objectives.siss import Pairs as Pairs
 from jax_unlearn.objectives.siss import importance_weights as importance_weights
 from jax_unlearn.objectives.siss import pairs as pairs
 
-__all__ = ["Denoised", "Neighbours", "Objective", "OutputLoss", "Pairs", "ascent"]
-__all__ += ["boundary_labels", "boundary_neighbours", "class_references", "contrast"]
-__all__ += ["denoise", "denoise_ascent", "denoising_features", "denoising_nonmember"]
-__all__ += ["density_ratio", "descent", "distill", "draw_labels", "fixed_label"]
-__all__ += ["gumbel", "imitate", "importance_weights", "negative_guidance", "nonmember"]
+__all__ = ["Denoised", "Neighbours", "Objective", "OutputLoss", "Pairs", "TokenWeight"]
+__all__ += ["ascent", "boundary_labels", "boundary_neighbours", "class_references"]
+__all__ += ["contrast", "denoise", "denoise_ascent", "denoising_features"]
+__all__ += ["denoising_nonmember", "density_ratio", "descent", "distill", "draw_labels"]
+__all__ += ["fixed_label", "gumbel", "imitate", "importance_weights"]
+__all__ += ["negative_guidance", "next_token", "next_token_ascent", "nonmember"]
 __all__ += ["other_classes", "pairs", "quantile_match", "random_label", "reference"]
 __all__ += ["relabel_condition", "repel", "target_table", "transport"]
 __all__ += ["transport_targets", "uniform"]
