@@ -53,6 +53,8 @@ from jax_unlearn.drivers.stacking import stack as stack
 from jax_unlearn.drivers.stacking import unstack as unstack
 from jax_unlearn.errors import InputError as InputError
 from jax_unlearn.errors import NonFiniteError as NonFiniteError
+from jax_unlearn.side_by_side import SideBySide as SideBySide
+from jax_unlearn.side_by_side import compare as compare
 from jax_unlearn.types import Aux as Aux
 from jax_unlearn.types import Batch as Batch
 from jax_unlearn.types import LossFn as LossFn

@@ -14,6 +14,7 @@ from jax_unlearn.errors import unknown_name
 __all__ = ["Audit", "Detail", "Figure", "audit_table", "to_record"]
 
 POINTS = 200  # of a ROC curve in a record at most
+SIGN = {"inside": "●", "outside": "○"}  # of verdicts, in tables of text
 
 
 class Figure(NamedTuple):

@@ -18,6 +18,7 @@ from rich.table import Table as RichTable
 from jax_unlearn.audit import Audit, Figure
 from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.audit.figures import cards_of, headlines
+from jax_unlearn.audit.records import SIGN
 from jax_unlearn.lab.advice import lasting
 from jax_unlearn.lab.modalities.classification.beside import said_beside
 from jax_unlearn.lab.modalities.classification.probes import PROBES
@@ -28,7 +29,6 @@ __all__ += ["print_groups", "print_legend", "print_probes", "print_results"]
 __all__ += ["print_scores", "print_unseen", "say", "status", "table_of"]
 __all__ += ["write_everywhere"]
 
-SIGN = {"inside": "●", "outside": "○"}
 MARKS = {"inside": "[green]●[/]", "outside": "[yellow]○[/]"}
 SAID_EVERY = 30.0  # seconds between two lines in a file or a pipe
 GAP = 3  # columns of space and line between two columns of the table
