@@ -146,3 +146,28 @@ def test_equations_do_not_know_methods():
 def test_unknown_attributes_are_attribute_errors():
     with pytest.raises(AttributeError, match="no attribute 'salun'"):
         _ = jax_unlearn.salun
+
+
+def test_help_is_light():
+    program = """
+import json, sys
+import jax, optax, chex, numpy
+before = set(sys.modules)
+from jax_unlearn.cli import main
+try:
+    main(["unlearn", "--help"])
+except SystemExit:
+    pass
+print("\\n" + json.dumps(sorted(set(sys.modules) - before)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT.parent,
+    )
+    brought = set(json.loads(done.stdout.splitlines()[-1]))
+    assert "tyro" in brought  # the help was made
+    slow = {"matplotlib", "optuna", "pandas", "pyarrow", "scipy.stats", "sklearn"}
+    assert not brought & slow

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from jax_unlearn import audit
 from jax_unlearn.cards import Ranked
@@ -86,6 +85,8 @@ def _one_seed(bench: Bench, seed: int) -> dict[str, dict[str, Any]]:
 
 def _correlations(score: np.ndarray, said: dict[str, np.ndarray]) -> dict[str, float]:
     """Return Spearman's ρ of a score with p* and with each model's |p - p*|."""
+    from scipy.stats import spearmanr
+
     target = said["Retrain"]
 
     def with_(values: np.ndarray) -> float:

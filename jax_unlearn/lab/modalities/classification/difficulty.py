@@ -11,9 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.stats import rankdata
-from sklearn.ensemble import ExtraTreesClassifier
-from sklearn.neighbors import NearestNeighbors
 
 from jax_unlearn import losses, objectives, programs
 from jax_unlearn.cards import Ranked
@@ -54,6 +51,8 @@ def gradient_norm(lab: Any) -> Ranked:
 
 def neighbours(lab: Any) -> Ranked:
     """Return the share of a class among the retain samples of the nearest features."""
+    from sklearn.neighbors import NearestNeighbors
+
     forget, retain = lab.request.forget, lab.request.retain
     seen, kept = (lab.features(ids).astype(np.float64) for ids in (forget, retain))
     count = min(NEIGHBOURS, len(retain))
@@ -66,6 +65,9 @@ def neighbours(lab: Any) -> Ranked:
 
 def reference(lab: Any) -> Ranked:
     """Return the sum of two ranks in the class: by the original and by other trees."""
+    from scipy.stats import rankdata
+    from sklearn.ensemble import ExtraTreesClassifier
+
     retain, forget = lab.request.retain, lab.request.forget
 
     def flat(ids: np.ndarray) -> np.ndarray:
