@@ -4,6 +4,12 @@ from jax_unlearn.zoo.classifiers import MLP as MLP
 from jax_unlearn.zoo.classifiers import VGG16 as VGG16
 from jax_unlearn.zoo.classifiers import SmallCNN as SmallCNN
 from jax_unlearn.zoo.convolution import in_parts as in_parts
+from jax_unlearn.zoo.decoder import Continuation as Continuation
+from jax_unlearn.zoo.decoder import Decoder as Decoder
+from jax_unlearn.zoo.decoder import empty_cache as empty_cache
+from jax_unlearn.zoo.decoder_config import DecoderConfig as DecoderConfig
+from jax_unlearn.zoo.decoder_config import RopeScaling as RopeScaling
+from jax_unlearn.zoo.decoder_config import decoder_config as decoder_config
 from jax_unlearn.zoo.patches import WhitenedCNN as WhitenedCNN
 from jax_unlearn.zoo.patches import whitened as whitened
 from jax_unlearn.zoo.patches import whitening as whitening

@@ -23,7 +23,8 @@ from jax_unlearn.zoo.convolution import convolve
 
 __all__ = ["XLA", "ConvNorm", "Convolution", "attention", "averaged", "batch_norm"]
 __all__ += ["check_images", "classifier", "conv", "dropout", "flat_normal"]
-__all__ += ["group_norm", "halve", "kaiming", "linear", "linear_uniform", "normalised"]
+__all__ += ["group_norm", "grouped_attention", "halve", "kaiming", "linear"]
+__all__ += ["linear_uniform", "normalised"]
 
 Convolution = Callable[..., Array]
 """As `jax.lax.conv_general_dilated`, which it is unless told otherwise."""
@@ -114,6 +115,32 @@ def attention(
 
     y = jax.nn.dot_product_attention(cut(query), cut(key), cut(value), mask=mask)
     return y.reshape(query.shape).astype(query.dtype)
+
+
+def grouped_attention(
+    query: Array,
+    key: Array,
+    value: Array,
+    *,
+    mask: Array,
+    scale: float,
+    cap: float | None = None,
+) -> Array:
+    """Return softmax(cap·tanh(s q kᵀ / cap)) v, `[B, T, H, d]`, computed in float32.
+
+    Keys and values `[B, S, G, d]` serve H / G heads of queries each; `mask` is
+    `bool[B, T, S]`. Without a cap the scores are s q kᵀ.
+    """
+    batch, length, heads, size = query.shape
+    q, k, v = (x.astype(jnp.float32) for x in (query, key, value))
+    q = q.reshape(batch, length, k.shape[2], -1, size) * scale
+    scores = jnp.einsum("btghd,bsgd->bghts", q, k)
+    if cap is not None:
+        scores = jnp.tanh(scores / cap) * cap
+    lowest = jnp.finfo(jnp.float32).min  # −inf would make the gradient NaN
+    shares = jax.nn.softmax(jnp.where(mask[:, None, None], scores, lowest))
+    y = jnp.einsum("bghts,bsgd->btghd", shares, v)
+    return y.reshape(batch, length, heads, size).astype(query.dtype)
 
 
 class ConvNorm(nnx.Module):
