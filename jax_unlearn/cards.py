@@ -248,11 +248,8 @@ class Lab(Protocol):
         """Return the original's probability of the true class of a part's samples."""
         ...
 
-    def loss_table(self, **told: Any) -> Array:
-        """Return the original's loss by sample id, 0 beyond the forget set.
-
-        `total=True`: of whole texts, not by token (language).
-        """
+    def loss_table(self) -> Array:
+        """Return the original's loss by sample id, 0 beyond the forget set."""
         ...
 
     def memorisation(self, part: str) -> np.ndarray:
@@ -381,19 +378,15 @@ class WeightingCard(_Facts):
     Attributes:
       name, label, title, source, options, search: as of `Card`.
       build: `(lab, options) -> Weighting`.
-      reads: "losses", "logits" where losses alone do not do, or "tokens", the losses
-        of a text's tokens.
+      reads: "losses", or "logits" where losses alone do not do.
       compares: as of `Card`.
       reference: `(options) -> "" | "batches" | "whole"`: whether unseen samples ride
         along with the steps, in batches or all at once.
       shared: whether what it takes from the lab travels in its state, so that a
         compiled step serves other requests too. The default promises nothing, see
         `Card.step_reads`.
-      tokens: `(options) -> ` weights of the tokens of a text, which objectives of
-        language models take; None where it weights whole samples.
     """
 
-    reads: Literal["losses", "logits", "tokens"] = "losses"
-    tokens: Callable[[Any], Callable[[Array, Array], Array]] | None = None
+    reads: Literal["losses", "logits"] = "losses"
     reference: Callable[[Any], str] = lambda options: ""
     shared: bool = False

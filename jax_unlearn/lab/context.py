@@ -135,9 +135,9 @@ class Context:
         """Train membership attacks and set up queries."""
         return self.modality.membership(self, options)
 
-    def loss_table(self, **told: Any) -> Array:
+    def loss_table(self) -> Array:
         """Return the original's loss by sample id, 0 beyond the forget set."""
-        return self.modality.loss_table(self, **told)
+        return self.modality.loss_table(self)
 
     def difficulty(self, ranking: str) -> Ranked:
         """Return how easily each forget sample would be predicted unseen."""

@@ -32,6 +32,7 @@ from jax_unlearn.recipes.recipe import (
     keep,
     packaged,
     seed_by_seed,
+    shortened,
 )
 from jax_unlearn.recipes.study import Part, studied
 
@@ -107,7 +108,7 @@ def _run(_recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
             },
         )
     screen.show([results])
-    keep(screen, folder / "short.json", results)
+    keep(screen, folder / "short.json", shortened(results))
 
 
 def _one_seed(

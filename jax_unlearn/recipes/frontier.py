@@ -12,7 +12,7 @@ from typing import Any
 
 from jax_unlearn.lab.plan import slug
 from jax_unlearn.lab.results import LABELS
-from jax_unlearn.recipes.recipe import Drawings, Results, packaged
+from jax_unlearn.recipes.recipe import Drawings, Results, packaged, shortened
 from jax_unlearn.recipes.study import Part, studied
 
 __all__ = ["BUDGETS", "CIFAR10", "DIGITS", "FASHION", "OURS", "by_request", "crossing"]
@@ -139,6 +139,22 @@ def figures(found: Results) -> Drawings:
     return drawn
 
 
-DIGITS = studied("frontier-digits", parts(), figures=figures)
-FASHION = studied("frontier-fashion", parts(), figures=figures)
-CIFAR10 = studied("frontier-cifar10", parts(), figures=figures)
+def stored(value: Any) -> Any:
+    """Return results as they are kept: 42 tables in six digits, without their tests."""
+    if isinstance(value, Mapping):
+        return {
+            name: stored(one)
+            for name, one in shortened(value).items()
+            if name not in _UNREAD
+        }
+    if isinstance(value, list):
+        return [stored(one) for one in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+_UNREAD = {"comparison", "conflict", "deviation_test", "groups", "by_rank", "setting"}
+
+DIGITS, FASHION, CIFAR10 = (
+    studied(f"frontier-{data}", parts(), figures=figures, stored=stored)
+    for data in ("digits", "fashion", "cifar10")
+)

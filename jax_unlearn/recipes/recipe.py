@@ -132,6 +132,7 @@ class Recipe:
     study: Any = None  # what `start` runs; or another recipe, whose models it looks at
     figures: Callable[[Results], Drawings] = lambda found: {}
     page: str = "tables"  # template of its page
+    stored: Callable[[Any], Any] = lambda found: shortened(found)  # in its file
 
     @property
     def stem(self) -> str:
@@ -175,12 +176,13 @@ def publish(
         text = reports.standalone(drawing)
         path = write_atomic(folder / f"{name}.svg", text, overwrite=True)
         screen.say(f"figure: {path}")
-    keep(screen, folder / ("short.json" if "" in found else "results.json"), own)
+    path = folder / ("short.json" if "" in found else "results.json")
+    keep(screen, path, recipe.stored(own))
 
 
 def keep(screen: Screen, path: Path, results: Results) -> None:
-    """Write results without what is only drawn."""
-    text = json.dumps(shortened(results), allow_nan=False) + "\n"
+    """Write results as they are stored, see `shortened`."""
+    text = json.dumps(results, allow_nan=False) + "\n"
     screen.say(f"results: {write_atomic(path, text, overwrite=True)}")
 
 
