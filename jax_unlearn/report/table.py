@@ -1,5 +1,6 @@
 """The main tables of results as plain strings, shared by the terminal and the page."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -7,8 +8,9 @@ from jax_unlearn.lab.results import LABELS
 from jax_unlearn.report import reading
 from jax_unlearn.report.forms import Amount, GenerationRow, RunRow
 
-__all__ = ["GENERATION", "Cell", "Table", "direction", "gap_test", "generation_label"]
-__all__ += ["generation_table", "main_table", "number", "spread", "tabulated"]
+__all__ = ["GENERATION", "OUTSIDE", "Cell", "Ordered", "Table", "direction"]
+__all__ += ["gap_test", "generation_label", "generation_table", "main_table"]
+__all__ += ["number", "ordered", "spread", "tabulated"]
 
 LEVEL = 0.05  # below it a paired test counts as clear
 GENERATION = {
@@ -25,6 +27,12 @@ GENERATION = {
     "seconds": ("time s", 1),
 }
 """Figures of diffusion models: the heading, and the digits behind the point."""
+OUTSIDE = "figures outside"
+FIRST = {"Avg. Gap", "UA %", "TA %", "other classes %", "Fréchet", "returned at"}
+FIRST |= {"nearer %", "Cost %", OUTSIDE}  # columns shown first; the rest is folded
+FEW = 7  # columns that need no fold
+SMALLEST = {"Gap vs. nothing", "|p − p*| vs. nothing", "Cost %", "RTE s", "time s"}
+SMALLEST |= {OUTSIDE}  # columns sorted by value, not by the distance from Retrain
 # told without their distance from Retrain's
 UNTARGETED = ("unseen_error", "unseen_returned", "seconds")
 
@@ -98,6 +106,59 @@ def _line(rows: Mapping[str, reading.Row], key: str, tested: bool) -> dict[str, 
     if any(one.cost.counted for one in rows.values()):
         cells["Cost %"] = _cost(row.cost)
     return cells | {"RTE s": _seconds(row.seconds)}
+
+
+class Ordered(NamedTuple):
+    """A table with its methods best first, and by what each cell is sorted."""
+
+    table: Table
+    order: dict[str, list[float | None]]  # by key, a number a column
+    sorted_by: str  # a column; "" where the rows stand as they came
+
+    @property
+    def parts(self) -> list[list[int]]:
+        """The columns shown first, and the folded ones behind the model's name."""
+        every = range(1, len(self.table.columns))
+        if len(every) < FEW:
+            return [[0, *every]]
+        first = [n for n in every if self.table.columns[n] in FIRST]
+        return [[0, *first], [0, *(n for n in every if n not in first)]]
+
+
+def ordered(table: Table, by: str) -> Ordered:
+    """Return the table with its methods nearest to Retrain in a column first.
+
+    >>> rows = [[Cell("Retrain"), Cell("9")], [Cell("a"), Cell("5")]]
+    >>> table = Table(["Model", "UA %"], [*rows, [Cell("b"), Cell("8.5")]], [])
+    >>> made = ordered(table._replace(keys=["retrain", "a", "b"]), "UA %")
+    >>> made.table.keys, made.order["a"]
+    (['retrain', 'b', 'a'], [None, 4.0])
+    """
+    values = {
+        key: [_leading(cell.value) for cell in row]
+        for key, row in zip(table.keys, table.rows, strict=True)
+    }
+    target = values.get("retrain") or [None] * len(table.columns)
+    for row in values.values():
+        for n, name in enumerate(table.columns):
+            value, aim = row[n], target[n]
+            near = not (n == 0 or name in SMALLEST or value is None or aim is None)
+            row[n] = None if n == 0 else abs(value - aim) if near else value
+    if by not in table.columns:
+        return Ordered(table, values, "")
+    place = table.columns.index(by)
+    first = [key for key in table.keys if key in reading.REFERENCES]
+    rest = reading.methods_of(table.keys)
+    rest.sort(key=lambda key: (values[key][place] is None, values[key][place] or 0.0))
+    rows = dict(zip(table.keys, table.rows, strict=True))
+    keys = first + rest
+    return Ordered(Table(table.columns, [rows[key] for key in keys], keys), values, by)
+
+
+def _leading(text: str) -> float | None:
+    """Return the number that a cell begins with."""
+    number = re.match(r"[+−]?[\d.]+", text)
+    return float(number[0].replace("−", "-")) if number else None
 
 
 def generation_table(results: Any) -> Table:

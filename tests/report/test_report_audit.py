@@ -5,7 +5,7 @@ import re
 import pytest
 from made_audit import made_audit
 from made_results import made_results
-from test_report_page import NO_DRAWINGS, Page, squeezed
+from test_report_page import NO_DRAWINGS, Page, check_alone, squeezed
 
 from jax_unlearn.audit.figures import FIGURES, GROUPS, KINDS, headlines
 from jax_unlearn.lab import Unlearning
@@ -75,7 +75,9 @@ def test_the_groups_hold_every_figure():
     assert set(audit.TITLES) == set(GROUPS)
 
 
-def test_every_number_of_the_overview_is_there(record, page):
+def test_every_number_of_the_overview_is_there(record, source):
+    overview = source[source.index('<section id="audit">') :]
+    page = Page(overview[: overview.index("</section>") + 10])
     cells = iter(squeezed(page.text["td"]))
     names = list(record["figures"])
     for group in SHOWN:
@@ -113,7 +115,8 @@ def test_no_number_is_called_better(source):
 
 
 def test_each_method_has_a_page_and_a_link(record, source, page):
-    links = [v for v in page.values("href") if v.startswith("#method")]
+    contents = source[source.index("<nav") : source.index("</nav>") + 6]
+    links = [v for v in Page(contents).values("href") if v.startswith("#method")]
     assert links == ["#method-original", "#method-ft", "#method-ssd"]
     sections = [a for tag, a in page.attributes if tag == "section" and "class" in a]
     assert [a["id"] for a in sections if a["class"] == "page"] == [v[1:] for v in links]
@@ -158,8 +161,8 @@ def test_the_page_of_a_method_tells_every_figure(record, source):
 
 
 def test_nothing_is_fetched_or_run(source, page):
-    assert not {"script", "link", "iframe", "object", "base", "img"} & set(page.tags)
-    assert not re.findall(r"https?:|@import|@font-face", source)
+    assert "img" not in page.tags
+    check_alone(source, page)
     ids = page.values("id")
     for name in re.findall(r"url\(([^)]*)\)", source):
         assert name[0] == "#"
@@ -168,7 +171,12 @@ def test_nothing_is_fetched_or_run(source, page):
 
 def test_an_audit_alone_has_only_its_own_sections(page):
     assert page.text["h1"] == ["Unlearning audit"]
-    assert page.text["h2"][:-3] == [
+    heads = [text.strip() for text in page.text["h2"]]
+    assert heads[:-3] == [
+        "1 of 3 methods cannot be told from retraining",
+        "What to do next",
+        "Results",
+        "In words",
         "All figures of the audit",
         "How well the models can be told from Retrain",
         "What these numbers can and cannot prove",
@@ -191,14 +199,19 @@ def test_rows_and_audit_stand_on_one_page(monkeypatch):
     )
     page = Page(both)
     heads = page.text["h2"]
-    assert heads[:3] == ["Results", "How to read this", "All figures of the audit"]
+    assert heads[2:6] == [
+        "Results",
+        "In words",
+        "How to read this",
+        "All figures of the audit",
+    ]
     assert heads[-4:] == ["Where the numbers come from", "FT", "SSD", "new"]
     assert "#results" in page.values("href")
     assert "#sources" in page.values("href")
     assert heads.count("FT") == 1
     source = render(results)
     alone = Page(source)
-    assert alone.text["h2"] == heads[:2] + ["Where the numbers come from"]
+    assert alone.text["h2"][2:] == heads[2:5] + ["Where the numbers come from"]
     assert "nav" not in alone.tags
     assert 'class="page"' not in source
 
@@ -234,7 +247,7 @@ def test_names_of_users_are_escaped():
     made = made_audit({nasty: 3.0, "FT": 1.0}, keys=["ua", "lira_auc", "epsilon"])
     made["left_out"]["klom"] = nasty
     page = Page(render({"format": 1, "audit": made}))
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 1
     assert nasty in page.text["h2"]
     assert any(nasty in text for text in page.text["th"])
     assert any(nasty in value for value in page.values("aria-label"))

@@ -63,6 +63,7 @@ class Drawing(NamedTuple):
     title: str
     svg: Markup
     detail: str = ""
+    picked: bool = False  # one of several methods' that a page shows one at a time
 
 
 class Entry(NamedTuple):

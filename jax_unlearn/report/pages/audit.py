@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 from jax_unlearn.audit.evidence import FigureCard
 from jax_unlearn.report.draw import audit as draw
 from jax_unlearn.report.forms import Audit, AuditFigure
+from jax_unlearn.report.pages import headline
 from jax_unlearn.report.reading import Row
 from jax_unlearn.report.settings import about, settings_table
+from jax_unlearn.report.table import OUTSIDE, Cell, Table, number, ordered
 
 __all__ = ["TITLES", "Verdict", "content", "method_settings", "slugs", "verdict"]
 
@@ -27,6 +29,7 @@ TITLES = {
 }
 """What the page calls the library's groups of figures; others have their own name."""
 
+COLUMNS = 9  # figures of the table of methods
 Figures = list[tuple[FigureCard, AuditFigure]]
 
 
@@ -73,10 +76,13 @@ def content(record: Audit, rows: Mapping[str, Row]) -> dict[str, Any]:
         for title, cards in every
         if (rest := [card for card in cards if card not in record.headline])
     ]
+    judged = headline.of_audit(record, names, (page["slug"] for page in pages))
     drawn = [key for key in names if record.details[key].roc is not None]
     return {
         "record": record,
         "pages": pages,
+        "judged": judged,
+        "table": ordered(_table(record, names), OUTSIDE) if not rows else None,
         "headline": [("First to read", first)] if (first := record.headline) else every,
         "groups": behind if first else [],
         "behind": sum(
@@ -90,6 +96,41 @@ def content(record: Audit, rows: Mapping[str, Row]) -> dict[str, Any]:
         "left_out": list(reasons.items()),
         "strip": draw.strip,
     }
+
+
+def _table(record: Audit, names: Mapping[str, str]) -> Table:
+    """Return the table of an audit without rows: a row a method, figures first to read.
+
+    The first row is what Retrains show.
+    """
+    every = [card for cards in record.grouped.values() for card in cards]
+    cards = (record.headline or every)[:COLUMNS]
+    figures = next(iter(record.figures.values()))
+    columns, target = ["Model"], [Cell("Retrain", "target")]
+    if record.judged:
+        columns, target = [*columns, OUTSIDE], [*target, Cell("–")]
+    columns += [card.label for card in cards]
+    target += [_target(card, figures[card.key]) for card in cards]
+    rows = {"retrain": target}
+    for key, figures in record.figures.items():
+        rows[key] = [Cell(names[key])]
+        if record.judged:
+            judged = sum(bool(figure.verdict) for figure in figures.values())
+            rows[key].append(Cell(str(headline.outside(record, key)), f"of {judged}"))
+        for card in cards:
+            figure = figures[card.key]
+            text = f"Δ {number(figure.value - figure.target, card.digits, sign=True)}"
+            cell = Cell(number(figure.value, card.digits), text, figure.verdict)
+            rows[key].append(cell)
+    return Table(columns, [*rows.values()], [*rows])
+
+
+def _target(card: FigureCard, figure: AuditFigure) -> Cell:
+    low, high = figure.null_low, figure.null_high
+    ends = [number(end, card.digits) for end in (low, high) if end is not None]
+    return Cell(
+        number(figure.target, card.digits), (ends and f"[{', '.join(ends)}]") or ""
+    )
 
 
 def verdict(record: Audit, name: str) -> Verdict:

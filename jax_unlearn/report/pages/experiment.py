@@ -9,8 +9,9 @@ from jax_unlearn.lab.modalities.classification.beside import said_beside
 from jax_unlearn.lab.modalities.classification.probes import PROBES, Probe
 from jax_unlearn.report import reading
 from jax_unlearn.report.draw import experiment as draw
+from jax_unlearn.report.pages import headline
 from jax_unlearn.report.settings import settings_table, shared_settings
-from jax_unlearn.report.table import direction, gap_test, main_table, number
+from jax_unlearn.report.table import direction, gap_test, main_table, number, ordered
 
 __all__ = ["Probed", "beside", "content", "drawings", "outcome", "plain", "probed"]
 
@@ -31,7 +32,9 @@ def content(results: reading.Results) -> dict[str, Any]:
         "forgotten": round(sum(counts["forget"]) / results.seeds),
         "retained": round(sum(counts["retain"]) / results.seeds),
         "outcome": outcome(rows) if targeted and methods else None,
-        "table": main_table(results),
+        "table": ordered(main_table(results), "Avg. Gap"),
+        "headline": headline.of_rows(rows, results.seeds),
+        "best": rows[headline.best_first(rows)[0]].label if methods else "",
         "compared": compared[0] if compared else None,
         "verdicts": set().union(*(one.verdicts for one in made)),
         "tested": any(row.deviation_test for row in rows.values()),
@@ -97,10 +100,9 @@ def drawings(results: reading.Results) -> dict[str, Any]:
 
 def outcome(rows: Mapping[str, reading.Row]) -> dict[str, Any]:
     """Return how the methods ended beside Retrain: the key of the best, labels else."""
-    keys = reading.methods_of(rows)
-    methods = [rows[key] for key in keys]
+    methods = [rows[key] for key in reading.methods_of(rows)]
     return {
-        "best": min(keys, key=lambda key: getattr(rows[key].avg_gap, "mean", 0.0)),
+        "best": headline.best_first(rows)[0],
         "within": [row.label for row in methods if row.is_inside],
         "gap": _directions([(row.label, gap_test(row)) for row in methods]),
         "deviation": _directions([(row.label, row.deviation_test) for row in methods]),

@@ -1,0 +1,144 @@
+"""The card at the head of a page: which models can be told from retrained ones."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from jax_unlearn.lab.arrays import NOTHING
+from jax_unlearn.lab.results import ORIGINAL
+from jax_unlearn.report import reading
+from jax_unlearn.report.forms import Audit, AuditFigure
+from jax_unlearn.report.table import number
+
+__all__ = ["LOSS", "MEANINGS", "STATES", "UNTOUCHED", "Headline", "Judged", "Outside"]
+__all__ += ["best_first", "of_audit", "of_rows", "outside"]
+
+STATES = ("alike", "told", "damaged", "unknown")
+UNTOUCHED = {ORIGINAL, NOTHING}  # the original, by its name in audits and ensembles
+LOSS = 1.0  # percentage points: an accuracy of 99.8 beside 100.0 ± 0.0 is no damage
+MEANINGS = {
+    "ua": "share of the samples to forget that the model gets wrong",
+    "ra": "accuracy on the samples that stay",
+    "ta": "accuracy on test samples, new to every model",
+    "mia": "share of the samples to forget that a membership attack takes for unseen",
+}
+
+
+class Outside(NamedTuple):
+    """A figure outside the null's interval: its name, what it is, how far it lies."""
+
+    name: str
+    meaning: str
+    gap: str
+
+
+class Judged(NamedTuple):
+    """A model, one of `STATES`, and the figures that tell it from Retrain."""
+
+    key: str
+    label: str
+    state: str
+    outside: list[Outside]
+    slug: str = ""  # of its section, if it has one
+
+
+class Headline(NamedTuple):
+    """The models by state, best first; what they were judged by."""
+
+    groups: dict[str, list[Judged]]
+    blind: bool  # doing nothing is not told from retraining either
+    figures: list[tuple[str, str]]  # names and meanings
+    retrained: int
+    models: int  # of each method; 0: it differs
+
+    @property
+    def every(self) -> list[Judged]:
+        """All models that are judged, or that would be."""
+        return [one for models in self.groups.values() for one in models]
+
+    @property
+    def states(self) -> dict[str, str]:
+        """The state of each model, by its key."""
+        return {one.key: one.state for one in self.every}
+
+
+def of_rows(rows: Mapping[str, reading.Row], seeds: int) -> Headline:
+    """Return the headline of an experiment, judged by its four percentages."""
+    judged = [_of_row(rows, key) for key in best_first(rows)]
+    figures = [(name.upper(), MEANINGS[name]) for name in reading.PERCENTAGES]
+    blind = "original" in rows and rows["original"].is_inside
+    retrained = seeds if "retrain" in rows else 0
+    return Headline(_grouped(judged), blind, figures, retrained, seeds)
+
+
+def best_first(rows: Mapping[str, reading.Row]) -> list[str]:
+    """Return the keys of the methods, that of the smallest Avg. Gap first."""
+    keys = reading.methods_of(rows)
+    return sorted(keys, key=lambda key: getattr(rows[key].avg_gap, "mean", 0.0))
+
+
+def of_audit(
+    record: Audit, labels: Mapping[str, str], links: Iterable[str]
+) -> Headline:
+    """Return the headline of an audit, judged by all figures that have an interval."""
+    slugs = dict(zip(record.figures, links, strict=True))
+    judged = [
+        _of_figures(record, key, labels[key], slugs[key])
+        for key in sorted(record.figures, key=lambda key: outside(record, key))
+        if key not in UNTOUCHED or len(record.figures) == 1
+    ]
+    blind = any(
+        not outside(record, key)
+        and any(f.verdict for f in record.figures[key].values())
+        for key in UNTOUCHED.intersection(record.figures)
+    )
+    cards = [card for cards in record.grouped.values() for card in cards]
+    figures = [(card.label, card.meaning) for card in record.headline or cards]
+    counts = {record.models[key] for key in record.figures}
+    models = counts.pop() if len(counts) == 1 else 0
+    return Headline(_grouped(judged), blind, figures, record.retrained, models)
+
+
+def outside(record: Audit, key: str) -> int:
+    """Return how many figures of a method lie outside the null's intervals."""
+    return sum(f.verdict == "outside" for f in record.figures[key].values())
+
+
+def _grouped(judged: Iterable[Judged]) -> dict[str, list[Judged]]:
+    found: dict[str, list[Judged]] = {state: [] for state in STATES}
+    for one in judged:
+        found[one.state].append(one)
+    return {state: models for state, models in found.items() if models}
+
+
+def _of_row(rows: Mapping[str, reading.Row], key: str) -> Judged:
+    row, told, lost = rows[key], [], False
+    if row.comparison is None or not row.comparison.verdicts:
+        return Judged(key, row.label, "unknown", [])
+    for name in reading.PERCENTAGES:
+        if row.comparison.metrics[name].verdict == "outside":
+            gap = row.metrics[name].mean - rows["retrain"].metrics[name].mean
+            lost |= name in ("ra", "ta") and gap <= -LOSS
+            far = number(gap, 1, sign=True)
+            told.append(Outside(name.upper(), MEANINGS[name], far))
+    return Judged(key, row.label, _state(told, lost), told)
+
+
+def _of_figures(record: Audit, key: str, label: str, slug: str) -> Judged:
+    figures, told, lost = record.figures[key], [], False
+    if not any(figure.verdict for figure in figures.values()):
+        return Judged(key, label, "unknown", [], slug)
+    for name, figure in figures.items():
+        if figure.verdict == "outside":
+            card = record.cards[name]
+            lost |= card.tells == "others" and _below(figure)
+            gap = number(figure.value - figure.target, card.digits, sign=True)
+            told.append(Outside(card.label, card.meaning, gap))
+    return Judged(key, label, _state(told, lost), told, slug)
+
+
+def _below(figure: AuditFigure) -> bool:
+    return figure.value <= figure.target - LOSS
+
+
+def _state(told: list[Outside], lost: bool) -> str:
+    return "damaged" if lost else "told" if told else "alike"
