@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from jax_unlearn import audit as audit
+from jax_unlearn import cards as cards
 from jax_unlearn import data as data
 from jax_unlearn import diffusion as diffusion
 from jax_unlearn import gradients as gradients
@@ -67,15 +68,16 @@ from jax_unlearn.types import UnlearnState as UnlearnState
 from jax_unlearn.types import Weighting as Weighting
 
 __all__ = ["Aux", "Batch", "InputError", "LossFn", "Model", "NonFiniteError", "Sample"]
-__all__ += ["Series", "UnlearnBatch", "UnlearnInfo", "UnlearnState", "Unlearner"]
-__all__ += ["Weighting", "audit", "averaged", "check_batch", "checkpoint", "data"]
-__all__ += ["diffusion", "ema_of", "from_equinox", "from_haiku", "from_linen"]
-__all__ += ["from_nnx", "from_stateless", "gradients", "guards", "harmonize"]
-__all__ += ["language", "losses", "masks", "membership", "memory", "methods"]
-__all__ += ["objectives", "oneshot", "optimizers", "parameters", "predict", "programs"]
-__all__ += ["resident", "run", "run_ensemble", "scan_steps", "sharding", "signals"]
-__all__ += ["speed", "stack", "step_seconds", "trainable", "two_classes", "unstack"]
-__all__ += ["variables_of", "weights", "whole_variables", "with_outputs", "zoo"]
+__all__ += ["Series", "SideBySide", "UnlearnBatch", "UnlearnInfo", "UnlearnState"]
+__all__ += ["Unlearner", "Weighting", "audit", "averaged", "cards", "check_batch"]
+__all__ += ["checkpoint", "compare", "data", "diffusion", "ema_of", "from_equinox"]
+__all__ += ["from_haiku", "from_linen", "from_nnx", "from_stateless", "gradients"]
+__all__ += ["guards", "harmonize", "language", "losses", "masks", "membership"]
+__all__ += ["memory", "methods", "objectives", "oneshot", "optimizers", "parameters"]
+__all__ += ["predict", "programs", "resident", "run", "run_ensemble", "scan_steps"]
+__all__ += ["sharding", "signals", "speed", "stack", "step_seconds", "trainable"]
+__all__ += ["two_classes", "unstack", "variables_of", "weights", "whole_variables"]
+__all__ += ["with_outputs", "zoo"]
 
 __version__ = "0.1.0"
 stopping = signals
