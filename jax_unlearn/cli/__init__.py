@@ -120,6 +120,7 @@ def _commands(
         sample,
         sources,
         splitting,
+        texts,
         transfer,
         tune,
     )
@@ -151,6 +152,7 @@ def _commands(
     like = sources.trained_like(arguments)
     training, drawing = form(kind.training, like), form(Sampling)
     images = parsed(drawn.audit_images, judge=form(Training), sampling=drawing)
+    audits = {"diffusion": images, "language": texts.audit_texts}
     known = {
         "demo": recipe.demo,
         "split": splitting.split,
@@ -161,7 +163,7 @@ def _commands(
         "forget": parsed(forget.forget, setting=setting),
         "chain": parsed(chain.chain, setting=setting),
         "sample": parsed(sample.sample, sampling=drawing),
-        "audit": images if kind.name == "diffusion" else audit.audit,
+        "audit": audits.get(kind.name, audit.audit),
         "ensemble": ensemble.ensemble,
         "methods": listing.methods,
         "report": commands.report,

@@ -268,6 +268,7 @@ def chosen(arguments: Sequence[str]) -> tuple[list[str], Choice]:
     usual = [c.name for c in METHODS.values() if set(c.roles) <= modality.roles]
     if not usual or Unlearning.method in usual:
         usual = [Unlearning.method]
+    usual = [modality.defaults.get("method", usual[0])]
     if command == "forget":
         usual = [recommended(modality, record)]
     method = value(words, "--method") or usual[0]

@@ -23,6 +23,7 @@ from jax_unlearn.lab import costs, rewinds, store
 from jax_unlearn.lab.attacks import weak_attacks
 from jax_unlearn.lab.job import Trained, blamed, execute, reporting
 from jax_unlearn.lab.logs import TRAINING
+from jax_unlearn.lab.modalities import modality_named
 from jax_unlearn.lab.origins import passed_on
 from jax_unlearn.lab.prepare import Preparer, kept_statistics
 from jax_unlearn.lab.requests import left_out, said_of, split_of
@@ -30,6 +31,7 @@ from jax_unlearn.lab.results import environment
 from jax_unlearn.lab.scores import scores
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Trainer, subject_of
+from jax_unlearn.language.texts import hiding
 
 __all__ = ["report", "train", "trained_on", "unlearn"]
 
@@ -66,8 +68,8 @@ def train(
       keep_every: epochs from one state to the next that is kept beside the model, in
         OUT.earlier: what `unlearn --method rewind` starts from. 0 keeps none.
     """
-    del modality
-    seed = check_seed(making.seed)
+    seed, kind = check_seed(making.seed), modality_named(modality)
+    source = dataclasses.replace(source, texts=source.texts or kind.texts)
     dataset = source.load() if original is None else source.load_for(original)
     labels = dataset.train.labels
     if split is not None and original is not None:
@@ -88,6 +90,8 @@ def train(
     ids = np.setdiff1d(ids, gone.ids)
     if not len(ids):
         raise InputError(f"forget={forget}: nothing is left to train on")
+    left = np.setdiff1d(ids if split is None else parts.retain, gone.ids)
+    dataset = hiding(dataset, left)
     told = {
         "training": vars(training),
         "seed": seed,

@@ -23,9 +23,16 @@ from jax_unlearn.lab.advice import lasting
 from jax_unlearn.lab.modalities.classification.beside import said_beside
 from jax_unlearn.lab.modalities.classification.probes import PROBES
 from jax_unlearn.report import Cell, Table, generation_table, main_table
+from jax_unlearn.report.language import language_table
 
 __all__ = ["SIGNS", "Reporter", "open_console", "print_audit", "print_generation"]
-__all__ += ["print_groups", "print_legend", "print_probes", "print_results"]
+__all__ += [
+    "print_groups",
+    "print_language",
+    "print_legend",
+    "print_probes",
+    "print_results",
+]
 __all__ += ["print_scores", "print_unseen", "say", "status", "table_of"]
 __all__ += ["write_everywhere"]
 
@@ -202,6 +209,23 @@ def print_generation(console: Console, results: dict[str, Any]) -> None:
         f"Fréchet: distance in its features (as many real images: "
         f"{results['floor']['frechet']:.3f}), not FID{fid}. The target is Retrain's "
         "value, Δ the distance from it; the null is Retrain of another seed.",
+        style="dim",
+    )
+
+
+def print_language(console: Console, results: dict[str, Any]) -> None:
+    """Print the table of language models, and how to read it."""
+    _print_blocks(console, language_table(results))
+    known = "retrain" in results["rows"]
+    target = (
+        "The target is Retrain's value, Δ the distance from it; the null is Retrain of "
+        "another seed."
+        if known
+        else "Without Retrain no figure has a target."
+    )
+    console.print(
+        "p: e to minus the mean loss of an answer's tokens; AUC: how often a forget "
+        f"text has less loss than an unseen one. {target}",
         style="dim",
     )
 

@@ -22,6 +22,7 @@ from jax_unlearn.lab.origins import training_in, training_of
 from jax_unlearn.lab.requests import Asked, Keys, Request, requested
 from jax_unlearn.lab.store import Stored, kind_of, load_model
 from jax_unlearn.lab.subject import Subject
+from jax_unlearn.language.texts import read_texts, text_dataset
 
 __all__ = ["DataSource", "Source", "asked", "clear_run", "free_path", "reading_of"]
 __all__ += ["refuse_existing", "trained_like"]
@@ -51,6 +52,9 @@ class Source:
         array user_id_train of an npz) or a column of a table; a key stands for all its
         samples. Not given: lists hold positions in the training arrays.
       skip_unknown: pass over keys that no sample has.
+      question_column: of texts, the column of the questions; by default question.
+      answer_column: of the answers; by default answer.
+      texts: read files as texts, as language models do by themselves (for `split`).
     """
 
     dataset: Named = None
@@ -63,6 +67,9 @@ class Source:
     reduce: int = 1
     key_column: str | None = None
     skip_unknown: bool = False
+    question_column: str | None = None
+    answer_column: str | None = None
+    texts: bool = False
 
     @property
     def keys(self) -> Keys:
@@ -91,6 +98,18 @@ class Source:
     def _read(self) -> Dataset:
         name = str(self.dataset)
         chosen = {key: getattr(self, key) for key in _READING}
+        named = {n: chosen.pop(f"{n}_column") for n in ("question", "answer")}
+        if self.data is not None and self.texts:
+            for key in ("exclude", "image_size"):
+                if chosen[key] is not None:
+                    raise InputError(f"{key}={chosen[key]}: not of texts; leave it out")
+            given = {n: value for n, value in named.items() if value}
+            return text_dataset(read_texts(self.data, topic=self.label_column, **given))
+        for key, value in named.items():
+            if value is not None:
+                raise InputError(
+                    f"{key}_column={value!r} is of texts; give --modality language"
+                )
         if self.data is not None:
             return sets.load(self.data, **chosen)
         for key, value in chosen.items():
@@ -131,7 +150,8 @@ class Source:
         """Return the source, read as when a model was trained, if there is one."""
         if checkpoint is None:
             return self
-        told = reading_of(read_record(checkpoint))
+        record = read_record(checkpoint)
+        told = reading_of(record)
         reduce = told.get("reduce", self.reduce)
         if type(reduce) is not int:
             raise InputError(
@@ -139,6 +159,7 @@ class Source:
                 "is no whole number; give another checkpoint"
             )
         changes: dict[str, Any] = {"reduce": reduce}
+        changes["texts"] = kind_of(checkpoint, record).texts
         for key, kind in _READING.items():
             value = told.get(key)
             if value is None or getattr(self, key) is not None:
@@ -155,7 +176,13 @@ class Source:
 
 
 # what is said of files, with its type in records
-_READING: dict[str, type] = {"label_column": str, "exclude": list, "image_size": int}
+_READING: dict[str, type] = {
+    "label_column": str,
+    "exclude": list,
+    "image_size": int,
+    "question_column": str,
+    "answer_column": str,
+}
 
 
 def reading_of(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,7 +211,8 @@ def trained_like(words: Sequence[str]) -> Any:
     record = read_record(path)
     if training_in(record) is None:
         return None
-    return training_of(record, kind_of(path, record))
+    kind = kind_of(path, record)
+    return kind.beside(training_of(record, kind), path)
 
 
 DataSource = Annotated[Source, tyro.conf.arg(name="data")]

@@ -14,6 +14,7 @@ from jax_unlearn.errors import InputError
 
 __all__ = ["load"]
 
+TEXTS = (".jsonl", ".ndjson", ".json", ".txt", ".xz", ".gz")
 KINDS = (
     ".npz, .csv, .tsv or .parquet, or a folder of images (ROOT/CLASS/1.png), of tables "
     "(train.csv, test.csv) or of a Hugging Face set"
@@ -50,6 +51,11 @@ def load(
     if not root.exists():
         raise InputError(f"path={root}: no such file or folder; check the path")
     suffix = root.suffix.lower()
+    if root.is_file() and suffix in TEXTS:
+        from jax_unlearn.language.texts import read_texts, text_dataset
+
+        _unused(root, {"exclude": exclude, "image_size": image_size})
+        return text_dataset(read_texts(root, topic=label_column))
     if root.is_dir():
         if any((root / name).exists() for name in HUGGING_FACE):
             return from_huggingface(root, **chosen, image_size=image_size)

@@ -58,6 +58,11 @@ class Dataset(NamedTuple):
         return self.train.inputs.shape[1:3] == (1, 1)
 
     @property
+    def is_text(self) -> bool:
+        """Whether the inputs are texts, see `ju.language.text_dataset`."""
+        return self.train.inputs.dtype == object
+
+    @property
     def range(self) -> PixelRange:
         """The least and the largest pixel of the training images."""
         return pixel_range(self.train.inputs)
@@ -278,6 +283,10 @@ def fingerprint(dataset: Dataset, *, test: bool = True) -> str:
     """
     state = hashlib.sha256(str(dataset.num_classes).encode())
     for array in (*dataset.train, *(dataset.test if test else ())):
+        if array.dtype == object:  # texts: each with its length
+            for text in array.ravel().tolist():
+                state.update(f";{len(content := text.encode())}:".encode() + content)
+            continue
         little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         state.update(f";{little.dtype.str}{little.shape}".encode())
         state.update(little.data)

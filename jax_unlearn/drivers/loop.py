@@ -203,7 +203,11 @@ def predict(
         rows = np.minimum(np.arange(start, start + size), total - 1)
         part = jax.tree.map(lambda leaf, rows=rows: leaf[rows], inputs)
         parts.append(_forward(model.apply, params, model_state, part))
-    return np.concatenate(sharding.fetch(parts))[:total]
+
+    def joined(*leaves: np.ndarray) -> np.ndarray:
+        return np.concatenate(leaves)[:total]
+
+    return jax.tree.map(joined, *sharding.fetch(parts))
 
 
 def _chunks(batches: Iterable[UnlearnBatch], size: int) -> Iterator[list[UnlearnBatch]]:

@@ -23,6 +23,13 @@ class TrainedOn(NamedTuple):
 
 def check_alike(path: str | os.PathLike, network: Any, like: Any) -> None:
     """Refuse a model that reads its data otherwise than one that it stands beside."""
+    if unlike := getattr(network, "unlike", None):
+        if flaw := unlike(like):
+            raise InputError(
+                f"checkpoint {path} has {flaw[0]} than the original, so the two cannot "
+                f"be compared; {flaw[1]}"
+            )
+        return
     own = getattr(like, "sha256", "") and {"name": "sha256"}
     for field in ("name", "width", "mean", "std"):
         at = dict(own or {}).get(field, field)

@@ -95,7 +95,15 @@ class Modality(NamedTuple):
     # `(subject, trained ids, text) -> (ids, word)` of a request in words of its own
     concerned: Callable[[Any, Any, str], Any] = lambda subject, ids, text: None
     finish: Callable[[UnlearnState], Variables] | None = None  # `state ->` its model
+    # `(subject, training, key, inputs of two samples) -> variables` that training
+    # begins from; None: those of the model's `init`
+    start: Callable[..., Variables] | None = None
+    # `(training, path of the checkpoint) -> training` of a model beside one of it
+    beside: Callable[[Any, Any], Any] = lambda training, path: training
+    # `(subject, training, schedule) -> schedule`: the batches of a training laid out
+    layout: Callable[[Any, Any, Any], Any] = lambda subject, training, steps: steps
     measured: int = 0  # samples of a part that masks and attacks look at; 0: all
+    texts: bool = False  # whether its data are texts
     stateful: bool = True  # whether its models have a state that checkpoints hold
     options: type = NoOptions  # what an unlearning setting says of it alone
     defaults: Mapping[str, Any] = {}  # fields and options whose defaults differ, flat

@@ -13,6 +13,7 @@ from jax_unlearn.data.lists import LISTS
 from jax_unlearn.data.splits import WORST
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.lab.plan import NEIGHBOURS, Plan
+from jax_unlearn.language.texts import TOPIC
 
 __all__ = ["Asked", "Case", "Keys", "LeftOut", "Request", "Search", "class_id"]
 __all__ += ["draw_cases", "draw_request", "drawn_split", "held_beside", "held_out"]
@@ -130,7 +131,12 @@ def draw_request(
 
 def drawn_split(dataset: data.Dataset, trained: np.ndarray, **how: Any) -> data.Split:
     """Return `forget_split` of the samples trained on, in ids of the data set."""
-    labels = dataset.train.labels[trained]
+    labels, kind = dataset.train.labels[trained], how.get("kind")
+    if dataset.is_text and kind != "random" and TOPIC not in dataset.columns:
+        raise InputError(
+            f"kind={kind!r} goes by topics, and {dataset.name} has none; give its rows "
+            "a topic, or name the column of topics: --label-column NAME"
+        )
     split = data.forget_split(labels, num_classes=dataset.num_classes, **how)
     return data.to_ids(split, trained)
 

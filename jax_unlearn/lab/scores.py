@@ -37,7 +37,10 @@ def scores(
         inputs = jax.tree.map(lambda leaf, ids=ids: leaf[ids], examples.inputs)
         part = Examples(inputs, examples.labels[ids])
         seen = kind.observe(subject, trained[:2], part).astype(np.float64)
-        found[name] = _scores(seen, kind.targets(part), "logits" in kind.roles)
+        graded = "logits" in kind.roles or kind.texts
+        found[name] = _scores(seen, kind.targets(part), graded)
+        if kind.texts:  # "right" against 0 says what the probability is
+            found[name] = {"loss": found[name]["loss"]}
     return found
 
 

@@ -383,6 +383,7 @@ def origin_of(stored: Stored, *, retraced: bool = False) -> Origin | None:
         return None
     try:
         training = training_of(stored.record, stored.modality)
+        training = stored.modality.beside(training, stored.path)
         own = told is stored.record
         states = Kept.beside(stored.path, stored.record) if own else None
         return Origin(training, int(told["seed"]), "imported" in told, states)

@@ -90,12 +90,16 @@ class Trainer:
         steps = math.ceil(share * self.steps(len(ids)) - 1e-9)
         options = {"batch_size": setting.batch_size, "steps": steps, "seed": seed}
         schedule = retain_only(examples, ids, **options)
+        schedule = kind.layout(subject, setting, schedule)
         if (steps, rate) not in self._unlearners:
             peak = rate * setting.learning_rate
             told = dataclasses.replace(setting, learning_rate=peak)
             self._unlearners[steps, rate] = kind.optimize(subject.built, told, steps)
         init_key, run_key = jax.random.split(jax.random.key(seed))
         two = jax.tree.map(lambda leaf: leaf[:2], examples.inputs)
-        start = jax.jit(subject.model.init)(init_key, two)
+        if kind.start is None:
+            start = jax.jit(subject.model.init)(init_key, two)
+        else:
+            start = kind.start(subject, setting, init_key, two)
         unlearner = self._unlearners[steps, rate]
         return Job(unlearner, schedule, start=start, finish=kind.finish), run_key

@@ -1,10 +1,24 @@
 """Language models: texts, tokens, checkpoints."""
 
 from jax_unlearn.language.model import decoder as decoder
+from jax_unlearn.language.packing import pack as pack
 from jax_unlearn.language.text import Scored as Scored
 from jax_unlearn.language.text import Text as Text
 from jax_unlearn.language.text import answered as answered
 from jax_unlearn.language.text import scored as scored
 from jax_unlearn.language.text import text_losses as text_losses
+from jax_unlearn.language.texts import Texts as Texts
+from jax_unlearn.language.texts import read_texts as read_texts
+from jax_unlearn.language.texts import text_dataset as text_dataset
+from jax_unlearn.language.tokens import Encoded as Encoded
+from jax_unlearn.language.tokens import Tokenizer as Tokenizer
+from jax_unlearn.language.tokens import encode as encode
+from jax_unlearn.language.tokens import encode_prompts as encode_prompts
+from jax_unlearn.language.tokens import load_tokenizer as load_tokenizer
+from jax_unlearn.language.tokens import save_tokenizer as save_tokenizer
+from jax_unlearn.language.tokens import train_tokenizer as train_tokenizer
 
-__all__ = ["Scored", "Text", "answered", "decoder", "scored", "text_losses"]
+__all__ = ["Encoded", "Scored", "Text", "Texts", "Tokenizer", "answered", "decoder"]
+__all__ += ["encode", "encode_prompts", "load_tokenizer", "pack", "read_texts"]
+__all__ += ["save_tokenizer", "scored", "text_dataset", "text_losses"]
+__all__ += ["train_tokenizer"]

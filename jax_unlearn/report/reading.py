@@ -268,9 +268,7 @@ file or directory); check the path
     return results
 
 
-def check_results(
-    results: Any, *, name: str = "results"
-) -> Results | forms.GenerationResults:
+def check_results(results: Any, *, name: str = "results") -> Any:
     """Return results by their types; refuse those that no report can be made of.
 
     Results are what `results.json` holds, or what this function returned; a message
@@ -284,10 +282,13 @@ def check_results(
     jax_unlearn.errors.InputError: results.rows={} must be an object of length >= 1; \
 give the results.json of a run
     """
-    if isinstance(results, forms.GenerationResults):
+    from jax_unlearn.report.language import LanguageResults
+
+    if isinstance(results, forms.GenerationResults | LanguageResults):
         return results
-    generated = isinstance(results, Mapping) and results.get("kind") == "generation"
-    kind = forms.GenerationResults if generated else Results
+    told = results.get("kind") if isinstance(results, Mapping) else None
+    known = {"generation": forms.GenerationResults, "language": LanguageResults}
+    kind = known.get(told, Results) if isinstance(told, str) else Results
     return schema.read(kind, results, name=name, lenient=True, remedy=REMEDY)
 
 

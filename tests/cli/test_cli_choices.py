@@ -71,7 +71,7 @@ def test_the_help_of_a_method_shows_its_options_and_the_common_ones(boxes):
     assert not every & {"--schedule", "--steps", "--harmonizer", "--per-leaf"}
     assert "SCRUB (+R with rewind), arXiv 2302.09880" in text
     assert "--optimizer {sgd,adam}" in text
-    assert "--modality {classification,diffusion}" in text
+    assert "--modality {classification,diffusion,language}" in text
     assert "{auto,uniform,loreun," in text
     assert "FILE.py:CARD}" in text
     assert "α, weight of the teacher on the retain set. (default: 0.001)" in text

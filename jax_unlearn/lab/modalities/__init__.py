@@ -7,11 +7,12 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.lab.catalog import named, names_of, options_of, with_network
 from jax_unlearn.lab.modalities.classification import CLASSIFICATION
 from jax_unlearn.lab.modalities.diffusion import DIFFUSION
+from jax_unlearn.lab.modalities.language import LANGUAGE
 from jax_unlearn.lab.modality import Modality
 
 __all__ = ["MODALITIES", "modality_named", "modality_of", "read_training"]
 
-MODALITIES = (CLASSIFICATION, DIFFUSION)
+MODALITIES = (CLASSIFICATION, DIFFUSION, LANGUAGE)
 
 
 def modality_named(name: str) -> Modality:

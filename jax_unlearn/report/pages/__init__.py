@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 from jax_unlearn.data import write_atomic
 from jax_unlearn.report import table
 from jax_unlearn.report.forms import GenerationResults
+from jax_unlearn.report.language import LanguageResults, language_table
 from jax_unlearn.report.pages import audit, experiment, headline
 from jax_unlearn.report.reading import check_results, methods_of
 from jax_unlearn.report.settings import pairs, show
@@ -54,6 +55,16 @@ of a run
     checked = check_results(results)
     if isinstance(checked, GenerationResults):
         return environment().get_template("generation.html").render(_generated(checked))
+    if isinstance(checked, LanguageResults):
+        methods = {key: row.setting or {} for key, row in checked.rows.items()}
+        told = {
+            "results": checked,
+            "table": table.ordered(language_table(checked), ""),
+            "settings": _settings(
+                {checked.rows[k].label: methods[k] for k in methods_of(checked.rows)}
+            ),
+        }
+        return environment().get_template("language.html").render(told)
     content: dict[str, Any] = {"results": checked, "rows": {}, "audit": None}
     if checked.rows:
         content |= experiment.content(checked)
@@ -81,14 +92,6 @@ of a run
 
 def _generated(results: GenerationResults) -> dict[str, Any]:
     """Return what the page of diffusion models reads."""
-    methods = results.plan.methods or {}
-    names = dict.fromkeys(name for own in methods.values() for name in own)
-    values = {n: {repr(own.get(n)) for own in methods.values()} for n in names}
-    differ = [name for name in names if len(methods) == 1 or len(values[name]) > 1]
-    settings = [
-        [label, *(show(own.get(name)) for name in differ)]
-        for label, own in methods.items()
-    ]
     single = results.runs[0].forgotten is None
     by = "returned at" if single else "UA %"
     by = by if "retrain" in results.rows else ""
@@ -97,9 +100,23 @@ def _generated(results: GenerationResults) -> dict[str, Any]:
         "table": table.ordered(table.generation_table(results), by),
         "tables": [table.ordered(table.tabulated(r.rows), by) for r in results.runs],
         "drawn": ["original", "retrain", "null", *methods_of(results.rows)],
-        "settings": ([name.replace("_", " ") for name in differ], settings),
+        "settings": _settings(results.plan.methods or {}),
         "label": table.generation_label,
     }
+
+
+def _settings(
+    methods: Mapping[str, Mapping[str, Any]],
+) -> tuple[list[str], list[list[str]]]:
+    """Return what methods differ in: the names of the settings, and a row a method."""
+    names = dict.fromkeys(name for own in methods.values() for name in own)
+    values = {n: {repr(own.get(n)) for own in methods.values()} for n in names}
+    differ = [name for name in names if len(methods) == 1 or len(values[name]) > 1]
+    rows = [
+        [label, *(show(own.get(name)) for name in differ)]
+        for label, own in methods.items()
+    ]
+    return [name.replace("_", " ") for name in differ], rows
 
 
 @functools.cache

@@ -141,6 +141,11 @@ def describe(training: Training, dataset: data.Dataset) -> Network:
     Rows of a table have no neighbourhood to convolve: the usual network is then an mlp.
     """
     name = training.network
+    if dataset.is_text:
+        raise InputError(
+            f"{dataset.name} holds texts, which classifiers do not read; give "
+            "--modality language"
+        )
     if dataset.num_classes < 2:
         raise InputError(
             f"{dataset.name} has the classes {list(dataset.class_names)}; give "

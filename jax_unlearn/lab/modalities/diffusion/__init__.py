@@ -168,10 +168,13 @@ def _averaged(state: UnlearnState) -> tuple[Params, ModelState]:
 
 def _bytes(dataset: Dataset) -> Dataset:
     """Return the data set with pixels as bytes, as images are drawn and judged."""
-    if dataset.is_table:
+    if dataset.is_table or dataset.is_text:
+        what, instead = ("a table", "classification")
+        if dataset.is_text:
+            what, instead = "a set of texts", "language"
         raise InputError(
-            f"modality='diffusion' reads images, and {dataset.name} is a table; use "
-            "classification"
+            f"modality='diffusion' reads images, and {dataset.name} is {what}; use "
+            f"{instead}"
         )
     if dataset.train.inputs.dtype == np.uint8:
         return dataset

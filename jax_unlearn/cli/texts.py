@@ -1,0 +1,142 @@
+"""The commands of language models: their audit, answers, and scores of texts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jax_unlearn import audit as audits
+from jax_unlearn.audit.evidence import FEWEST
+from jax_unlearn.cli import console as consoles
+from jax_unlearn.cli.audit import Models, given_plan, read_models
+from jax_unlearn.cli.choices import Kind
+from jax_unlearn.cli.habits import asked_options
+from jax_unlearn.cli.sources import DataSource, refuse_existing
+from jax_unlearn.data import digest, write_atomic
+from jax_unlearn.errors import check_seed
+from jax_unlearn.lab.ensembles import figures_of
+from jax_unlearn.lab.modalities.language.figures import TextTable, part_of
+from jax_unlearn.lab.requests import said_of
+from jax_unlearn.lab.results import NULL, ORIGINAL, RETRAIN, head, to_json
+from jax_unlearn.language.texts import read_texts, text_dataset
+
+
+def audit_texts(
+    source: DataSource,
+    original: Path,
+    forget: str,
+    unlearned: tuple[Path, ...] = (),
+    retrained: tuple[Path, ...] = (),
+    null: Path | None = None,
+    other: Path | None = None,
+    all_figures: bool = False,
+    out: Path = Path("audit.json"),
+    modality: Kind = "language",
+    seed: int = 0,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Measure language models by the losses of texts, beside Retrain and the null.
+
+    Args:
+      source: the texts the models were trained on.
+      original: checkpoint the request was made to.
+      forget: what was to be forgotten, as given to `unlearn`.
+      unlearned: checkpoints to audit.
+      retrained: checkpoints of `train --retrain`, each from another seed: the first is
+        the target of every figure, the second the null; from three on figures of
+        membership are audited beside all of them.
+      null: the second, by its name.
+      other: texts of another source, of which the perplexity is told.
+      all_figures: print all, not the headlines alone; the file holds all.
+      out: file to write, for `jax-unlearn report`.
+      modality: kind of model; that of the original is found out.
+      seed: of the attacks' samples.
+      overwrite: replace the file if it exists.
+    """
+    del modality
+    refuse_existing(out, overwrite=overwrite)
+    check_seed(seed)
+    paths = {f"{n}-{path.name}": path for n, path in enumerate(unlearned)}
+    models = read_models(source, original, forget, paths, retrained, null)
+
+    def advise(found: Any) -> list[str]:
+        return models.advice(found, original, forget, source, out, null)
+
+    how = {"seed": seed, "every": all_figures, "overwrite": overwrite, "other": other}
+    results = audited(models, out, advise, **how)
+    consoles.say(consoles.open_console(), "\n".join(results["advice"]))
+    return results
+
+
+def audited(
+    models: Models,
+    out: Path,
+    advise: Any,
+    *,
+    seed: int = 0,
+    every: bool = False,
+    overwrite: bool = False,
+    other: Path | None = None,
+) -> dict[str, Any]:
+    """Measure checkpoints that were read; write, print and return what was found."""
+    subject, request = models.subject, models.request
+    console, more = consoles.open_console(), None
+    if other is not None:
+        more = subject.built.samples(text_dataset(read_texts(other)).train)
+    table = TextTable(subject, other=more)
+    with consoles.status(console, "running the models over the texts"):
+        models.measure(table, seed)
+        beside = beside_retrains(models, seed)
+    dataset = subject.dataset
+    labels = dataset.train.labels[request.forget]
+    plan = given_plan(f"Audit on {dataset.name}", labels, seed, dataset.num_classes)
+    told = {**plan, "forgotten_sha256": digest(request.forget)}
+    if record := models.named.record:
+        told |= {"request": record, "note": said_of(record)}
+    found = table.summary()
+    if beside is not None:
+        found["audit"] = audits.to_record(beside)
+    found["advice"] = advise(beside)
+    results = {**head(told, dataset), **asked_options(), **found}
+    text = to_json(results)
+    write_atomic(out, text, overwrite=overwrite)
+    consoles.print_language(console, json.loads(text))
+    if beside is not None:
+        consoles.print_audit(console, beside, models.labels, every=every)
+    print(f"wrote {out}")
+    return {"out": str(out), **results}
+
+
+def beside_retrains(models: Models, seed: int) -> audits.Audit | None:
+    """Audit single models beside three Retrains or more by logit p of every text."""
+    subject, request = models.subject, models.request
+    rows = models.rows
+    again = [rows[key] for key in (RETRAIN, NULL) if key in rows] + models.more
+    if len(again) < FEWEST:
+        return None
+    parts = {name: ids for name, ids in request._asdict().items() if len(ids)}
+    kind, examples = subject.modality, subject.examples
+
+    def stack(stored: list[Any]) -> audits.ModelOutputs:
+        made = {
+            name: np.stack(
+                [
+                    kind.observe(subject, one.trained[:2], part_of(examples, ids))
+                    for one in stored
+                ]
+            )
+            for name, ids in parts.items()
+        }
+        return audits.ModelOutputs(
+            **{"test": made.get("unseen", made["retain"]), **made}
+        )
+
+    given = {k: stack([one]) for k, one in rows.items() if k not in (RETRAIN, NULL)}
+    zeros = {name: np.zeros(len(ids), np.int32) for name, ids in parts.items()}
+    labels = audits.PartLabels(
+        **{"test": zeros.get("unseen", zeros["retain"]), **zeros}
+    )
+    figures = figures_of(kind.training(), audits.FIGURES)
+    told = {"figures": figures, "originals": ORIGINAL, "seed": seed}
+    return audits.audit(given, stack(again), labels, **told)

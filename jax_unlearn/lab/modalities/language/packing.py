@@ -1,0 +1,77 @@
+"""Training rows in which several texts stand, and the weights training begins from."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_unlearn.cards import Variables
+from jax_unlearn.data import Schedule
+from jax_unlearn.data.batches import without_inputs
+from jax_unlearn.drivers import checkpoint
+from jax_unlearn.errors import InputError
+from jax_unlearn.language.packing import pack, rows_of
+from jax_unlearn.language.text import Text
+from jax_unlearn.types import Batch, UnlearnBatch
+
+
+def packed(
+    schedule: Schedule[UnlearnBatch], text: Text, length: int
+) -> Schedule[UnlearnBatch]:
+    """Return the retain batches of a schedule, their texts packed into rows.
+
+    All steps have as many rows as the fullest needs, so that one program serves them.
+    The mean over the tokens of a step is the same as without.
+    """
+    longest = np.asarray(text.tokens).shape[1]
+    if not length or length < longest:
+        return schedule
+    lengths = np.asarray(text.real).sum(axis=1)
+
+    @functools.lru_cache(maxsize=1)
+    def rows() -> int:
+        most = 1
+        with without_inputs():
+            for step in range(schedule.steps):
+                batch = _retain(schedule.batch(step))
+                own = lengths[np.asarray(batch.index)[np.asarray(batch.mask)]]
+                most = max(most, 1 + int(rows_of(own, length).max(initial=0)))
+        return most
+
+    def batch(step: int) -> UnlearnBatch:
+        found = schedule.batch(step)
+        retain = _retain(found)
+        real = np.asarray(retain.mask)
+        given = jax.tree.map(lambda leaf: np.asarray(leaf)[real], retain.inputs)
+        made = pack(given, length=length, rows=rows())
+        used = np.asarray(made.real).any(axis=1)
+        labels = np.zeros(len(used), np.int32)
+        return found._replace(retain=Batch(made, labels, None, used))  # type: ignore
+
+    return dataclasses.replace(schedule, batch=batch)
+
+
+def _retain(batch: UnlearnBatch) -> Batch:
+    if batch.retain is None or batch.retain.index is None:
+        raise ValueError("only batches of ids can be packed")
+    return batch.retain
+
+
+def weights_of(path: str, network: Any) -> Variables:
+    """Return the parameters of a checkpoint or of a Hugging Face folder."""
+    if (Path(path) / "record.json").is_file():
+        if checkpoint.identity(path) != network.sha256:
+            raise InputError(
+                f"start={path} is not the model that this training began from; put "
+                "that one back"
+            )
+        from jax_unlearn.lab.store import load_model
+
+        return load_model(path).trained[:2]
+    from jax_unlearn.lab.modalities.language.foreign import weights_in
+
+    return jax.tree.map(jnp.asarray, weights_in(path))

@@ -1,0 +1,112 @@
+"""What language models are told: how to train, and how to forget."""
+
+import dataclasses
+import functools
+from typing import Annotated, Any
+
+from jax_unlearn import _validate
+from jax_unlearn.cards import Count, NotNegative, Options, Positive
+from jax_unlearn.errors import InputError
+from jax_unlearn.lab.modality import MAX_WIDTH, Dtype
+
+Whole = Annotated[int, functools.partial(_validate.at_least, low=0)]
+Size = Annotated[int, functools.partial(_validate.within, interval=f"[1, {MAX_WIDTH}]")]
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageTraining(Options):
+    """How a language model is trained: AdamW, clipped, warmed up, then along a cosine.
+
+    Attributes:
+      start: whose weights, network and tokenizer training begins from: a checkpoint of
+        a language model, or a Hugging Face folder; none: weights drawn by the seed.
+        Base texts first, then yours: as language models are trained.
+      tokenizer: a Hugging Face folder, a tokenizer.json, or a checkpoint whose
+        tokenizer is taken; none: that of `start`, or a byte-level BPE trained on the
+        texts, without those of the request and those held out.
+      vocabulary: tokens of a BPE that is trained.
+      family: form of a network that is built here: llama, qwen2, qwen3, gemma, gemma2,
+        gpt2, mistral.
+      width: of a token.
+      layers: blocks.
+      heads: of the attention.
+      kv_heads: heads of keys and values; 0: as many.
+      hidden: units of the feed-forward part; 0: the family's usual number.
+      dtype: of the computation; parameters are float32.
+      length: most tokens of a text, longer ones are refused; 0: the longest's.
+      packed: tokens of a row in training, in which several texts stand side by side,
+        none attending to another; 0: a text a row, padded.
+      epochs: passes over the texts.
+      batch_size: texts a step.
+      learning_rate: the peak.
+      warmup: share of the steps in which the rate rises.
+      weight_decay: decoupled, of AdamW.
+      clip: largest norm of the gradient; 0 does not clip.
+
+    >>> LanguageTraining(warmup=2.0)
+    Traceback (most recent call last):
+    jax_unlearn.errors.InputError: warmup=2.0 must lie in [0, 1)
+    """
+
+    start: str = ""
+    tokenizer: str = ""
+    vocabulary: Count = 2048
+    family: str = "llama"
+    width: Size = 128
+    layers: Size = 4
+    heads: Size = 4
+    kv_heads: Whole = 0
+    hidden: Whole = 0
+    dtype: Dtype = "float32"
+    length: Whole = 0
+    packed: Whole = 256
+    epochs: Count = 15
+    batch_size: Count = 16
+    learning_rate: Positive = 2e-3
+    warmup: Annotated[
+        float, lambda name, value, remedy: _validate.within(name, value, "[0, 1)")
+    ] = 0.05
+    weight_decay: NotNegative = 0.01
+    clip: NotNegative = 1.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.heads and self.width % self.heads:
+            raise InputError(
+                f"width={self.width}: heads={self.heads} must divide it; try --heads "
+                f"{_divisor(self.width, self.heads)}"
+            )
+
+
+def _divisor(width: int, heads: int) -> int:
+    """Return the largest divisor of a width up to a number."""
+    return next(n for n in range(min(heads, width), 0, -1) if width % n == 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Language(Options):
+    """What an unlearning of a language model is told beside its method.
+
+    Attributes:
+      reduction: of the losses of a text's tokens in the forget loss: "sequence" their
+        mean, "sum", or "token", whose mean over a batch is that over its tokens.
+    """
+
+    reduction: str = "sequence"
+
+    def __post_init__(self):
+        super().__post_init__()
+        _validate.choice("reduction", self.reduction, "sequence", "sum", "token")
+
+
+DEFAULTS: dict[str, Any] = {
+    "method": "neggrad_plus",
+    "schedule": "zipped",
+    "optimizer": "adam",
+    "learning_rate": 1e-4,
+    "weight_decay": 0.0,
+    "batch_size": 16,
+    "clip": 1.0,
+    "alpha": 0.5,
+}
+"""Where the defaults of language models are others."""
