@@ -97,6 +97,7 @@ _HELP = ("-h", "--help", "--version", _COMPLETION)
 COMMANDS = (  # whose names are tables in a file of options
     *("demo", "split", "train", "unlearn", "forget", "chain", "sample", "audit"),
     *("ensemble", "methods", "report", "recipe", "tune", "import", "export"),
+    *("ask", "score"),
 )
 OF_MODALITY = ("train", "unlearn", "forget", "audit")  # commands for any kind of model
 OF_DIFFUSION = (*OF_MODALITY, "sample")  # what `generate` may stand before
@@ -107,6 +108,7 @@ def _commands(
 ) -> tuple[list[str], dict[str, Any], set[str]]:
     """Return the words, the commands, whose options follow from them, and these."""
     from jax_unlearn.cli import (
+        asking,
         audit,
         chain,
         choices,
@@ -169,6 +171,8 @@ def _commands(
         "report": commands.report,
         "recipe": recipe.recipe,
         "tune": parsed(tune.tune, setting=setting),
+        "ask": asking.ask,
+        "score": asking.score,
     }
     if arguments[0] not in _HELP:
         one_of("command", arguments[0], (*known, "generate"))

@@ -30,7 +30,7 @@ from jax_unlearn.lab.requests import left_out, said_of, split_of
 from jax_unlearn.lab.results import environment
 from jax_unlearn.lab.scores import scores
 from jax_unlearn.lab.settings import Unlearning
-from jax_unlearn.lab.subject import Trainer, subject_of
+from jax_unlearn.lab.subject import Trainer, described, subject_of
 from jax_unlearn.language.texts import hiding
 
 __all__ = ["report", "train", "trained_on", "unlearn"]
@@ -100,10 +100,30 @@ def train(
         "without": gone.classes,
         **gone.told,
     }
-    trainer = Trainer(subject_of(training, dataset), training)
+    if original is not None and kind.texts and not training.start:
+        subject = like_original(stored, training, dataset)
+    else:
+        subject = subject_of(training, dataset)
+    trainer = Trainer(subject, training)
     warn_of_start(training)
     parts = {"ids": ids, "unseen": unseen, "keep_every": keep_every}
     return trained_on(trainer, making, told, gone.notes, **parts)
+
+
+def like_original(stored: store.Stored, training: Any, dataset: data.Dataset) -> Any:
+    """Return the network of an original of texts, for a training beside it."""
+    origin = store.origin_of(stored)
+    names = ("family", "width", "layers", "heads", "kv_heads", "hidden", "dtype")
+    for name in names if origin is not None else ():
+        value, own = getattr(training, name), getattr(origin.training, name)
+        if value != own:
+            flag = name.replace("_", "-")
+            raise InputError(
+                f"{name}={value}: beside an original a model has its network, of "
+                f"{own}; leave --{flag} out, or --original"
+            )
+    network = dataclasses.replace(stored.built.network, sha256="")
+    return described(stored.modality, network, dataset)
 
 
 def trained_on(

@@ -10,6 +10,7 @@ from jax_unlearn import _validate
 from jax_unlearn.audit import Audit
 from jax_unlearn.cli import audit as audits
 from jax_unlearn.cli import commands, drawn
+from jax_unlearn.cli import texts as texts_cli
 from jax_unlearn.cli.console import open_console, say
 from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.making import Making
@@ -204,7 +205,8 @@ def _audited(
             return advice.judged(found, models.labels, again, f"{job.out / REPORT} is")
 
         how = {"seed": job.seed, "overwrite": True}
-        results = audits.audited(models, out, advise, **how)
+        texts = job.models.base.modality.texts
+        results = (texts_cli if texts else audits).audited(models, out, advise, **how)
         commands.report(out, job.place / REPORT, overwrite=True)
         return results
     classes = job.models.subject.dataset.class_names
@@ -232,6 +234,10 @@ def _conclusion(job: Job, results: dict[str, Any] | None, retrains: int) -> str:
         )
     if results["advice"]:
         return " ".join(results["advice"])
+    if "unseen" not in results:
+        return (
+            f"No text was held out to compare with: look at {model} before it serves."
+        )
     seconds = sum((job.models.base.record.get("seconds") or {}).values()) or None
     told = {"retrains": retrains, "seconds": seconds, "known": job.origin is not None}
     return service.conclusion(results, KEY, str(model), **told)

@@ -143,12 +143,15 @@ def screen_of(console: Console, shown: list[Results] | None = None) -> Screen:
 
     def show(found: Sequence[Results]) -> None:
         kept.extend(found)
-        drawn = [results.get("kind") == "generation" for results in found]
-        for results, images in zip(found, drawn, strict=True):
+        printers = {
+            "generation": consoles.print_generation,
+            "language": consoles.print_language,
+        }
+        for results in found:
             console.print(results["plan"]["title"], style="bold", markup=False)
-            printed = consoles.print_generation if images else consoles.print_results
-            printed(console, dict(results))
-        tables = [one for one, images in zip(found, drawn, strict=True) if not images]
+            kind = str(results.get("kind"))
+            printers.get(kind, consoles.print_results)(console, dict(results))
+        tables = [one for one in found if one.get("kind") not in printers]
         if tables:
             consoles.print_legend(console, tables[-1])
 

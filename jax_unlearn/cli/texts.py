@@ -16,10 +16,16 @@ from jax_unlearn.cli.sources import DataSource, refuse_existing
 from jax_unlearn.data import digest, write_atomic
 from jax_unlearn.errors import check_seed
 from jax_unlearn.lab.ensembles import figures_of
-from jax_unlearn.lab.modalities.language.figures import TextTable, part_of
+from jax_unlearn.lab.modalities.language.figures import (
+    TextTable,
+    against_unseen,
+    part_of,
+)
 from jax_unlearn.lab.requests import said_of
 from jax_unlearn.lab.results import NULL, ORIGINAL, RETRAIN, head, to_json
 from jax_unlearn.language.texts import read_texts, text_dataset
+
+__all__ = ["audit_texts", "audited", "beside_retrains"]
 
 
 def audit_texts(
@@ -97,6 +103,8 @@ def audited(
     found = table.summary()
     if beside is not None:
         found["audit"] = audits.to_record(beside)
+    elif (unseen := against_unseen(table.seen)) is not None:
+        found["unseen"] = unseen
     found["advice"] = advise(beside)
     results = {**head(told, dataset), **asked_options(), **found}
     text = to_json(results)

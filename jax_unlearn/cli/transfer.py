@@ -10,15 +10,17 @@ from jax_unlearn import _validate
 from jax_unlearn.cli.console import open_console, print_scores, status
 from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.messages import warn
-from jax_unlearn.cli.sources import DataSource, refuse_existing
+from jax_unlearn.cli.sources import DataSource, Source, refuse_existing
 from jax_unlearn.drivers import formats
 from jax_unlearn.drivers.parameters import MismatchError
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import requests, store, transfer
+from jax_unlearn.lab.job import Trained
+from jax_unlearn.lab.modalities import modality_of
 from jax_unlearn.lab.modalities.classification.own import same_start
 from jax_unlearn.lab.results import environment
 from jax_unlearn.lab.scores import scores
-from jax_unlearn.lab.subject import subject_of
+from jax_unlearn.lab.subject import described, subject_of
 
 __all__ = ["export_model", "import_model", "warn_of_start"]
 
@@ -56,7 +58,13 @@ def import_model(
     """
     if not overwrite:
         refuse_existing(out, overwrite=False)
+    if (kind := modality_of(training)).texts:
+        source = dataclasses.replace(source, texts=True)
     dataset = source.load()
+    if kind.texts:
+        ids = requests.trained_on(trained_on, dataset, source.keys)
+        how = {"listed": trained_on, "overwrite": overwrite}
+        return _import_texts(source, training, params, out, ids, **how)
     if not training.mean and not training.std:  # of the data would be a guess
         training = dataclasses.replace(training, mean=(0.0,), std=(1.0,))
     subject = subject_of(training, dataset)
@@ -109,6 +117,56 @@ def import_model(
     return {"out": str(out), "scores": right, "notes": list(found.notes)}
 
 
+def _import_texts(
+    source: Source,
+    training: Any,
+    params: Path,
+    out: Path,
+    ids: np.ndarray,
+    *,
+    listed: Path | None,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Make a checkpoint of a language model in a Hugging Face folder."""
+    from jax_unlearn.lab.modalities.language.packing import digest_of, weights_of
+
+    own = dataclasses.replace(training, start=str(params))
+    subject = subject_of(own, source.load())
+    at = weights_of(own.start, subject.network)
+    record = {"file": params.name, "sha256": subject.network.sha256}
+    # what a Retrain begins from is no model that saw the texts
+    before = digest_of(training.start) if training.start else ""
+    network = dataclasses.replace(subject.network, sha256=before)
+    subject = described(subject.modality, network, subject.dataset)
+    found = transfer.Imported(Trained(*at, {}), (), record)
+    size = len(subject.dataset.train.labels)
+    parts = {"train": ids, "unseen": np.setdiff1d(np.arange(size), ids)}
+    with status(open_console(), "running the model over the texts"):
+        losses = scores(subject, found.trained, parts)
+    told = {
+        "training": vars(training),
+        **source.record(),
+        "trained_on": "all" if listed is None else listed.name,
+        "scores": losses,
+        "environment": environment(),
+        **asked_options(),
+    }
+    place = store.replacement_of(out, goes_on=False) if overwrite else out
+    transfer.keep(place, subject, found, ids, told)
+    if place != out:
+        store.replace_folder(out, place)
+    print_scores(open_console(), losses)
+    print(
+        f"a {subject.network.config.family} of {subject.network.config.vocab_size} "
+        f"tokens; texts have up to {subject.network.length}"
+    )
+    begins = f"goes on from {training.start}" if before else "begins from nothing"
+    remedy = "" if before else "; give --start, the model that this one was tuned from"
+    print(f"a Retrain beside it (train --retrain --original {out}) {begins}{remedy}")
+    print(f"wrote {out}")
+    return {"out": str(out), "scores": losses}
+
+
 def warn_of_start(training: Any) -> None:
     """Say that seeds would not differ, of a network that draws none of its weights."""
     name = getattr(training, "network", "")
@@ -135,14 +193,21 @@ def export_model(
       checkpoint: of any command here.
       out: file to write.
       format: "safetensors", "npz", "msgpack", or "torch-names": PyTorch's names and
-        axes, of the networks here, in the format of the file's suffix. Default: that of
-        the suffix.
+        axes, of the networks here, in the format of the file's suffix; of a language
+        model "huggingface", a folder that transformers reads. Default: that of the
+        suffix; without one, a folder.
       names: of torch-names: "torchvision", "timm" or "cifar" (ResNets and VGGs written
         for CIFAR); default what is usual for the network.
       overwrite: replace the file if it exists.
     """
     known = ", ".join(transfer.FORMATS)
     kind = format or formats.SUFFIXES.get(out.suffix.lower(), "")
+    if not kind and checkpoint.is_dir() and not out.suffix:
+        kind = transfer.HUGGING_FACE
+    if kind == transfer.HUGGING_FACE:
+        count = transfer.exported_folder(store.load_model(checkpoint), out, overwrite)
+        print(f"wrote {count} arrays of {checkpoint} and its tokenizer to {out}")
+        return {"out": str(out), "arrays": count}
     if not kind:
         raise InputError(f"out={out}: no known suffix; give --format, one of {known}")
     _validate.one_of("format", kind, transfer.FORMATS)

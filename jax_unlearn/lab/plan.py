@@ -58,6 +58,8 @@ class Plan:
       null: whether a second Retrain is trained.
       judging: how images of diffusion models are drawn and judged.
       given: ids of the samples to forget, of the kind "given".
+      held: ids of the samples held out of all training, of that kind; none: `unseen`
+        of the others at random.
       probes: that every classifier is put to, see `classification.probes`.
     """
 
@@ -74,6 +76,7 @@ class Plan:
     null: bool = True
     judging: Any = None
     given: tuple[int, ...] = ()
+    held: tuple[int, ...] = ()
     probes: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -85,7 +88,8 @@ class Plan:
             )
         for seed in self.seeds:
             check_seed(seed)
-        if self.probes and not (kind := modalities.modality_of(self.training)).probes:
+        kind = modalities.modality_of(self.training)
+        if self.probes and not kind.probes:
             raise InputError(
                 f"probes={list(self.probes)}: {kind.name} models have none; leave them "
                 "out"
@@ -98,7 +102,7 @@ class Plan:
                 f"classes={self.classes}, seeds={self.seeds}: give 1 or more of each"
             )
         few = len(self.seeds) < 2 or len(set(self.seeds)) < len(self.seeds)
-        if self.judging is None and few:
+        if self.judging is None and few and not kind.texts:
             raise InputError(
                 f"seeds={list(self.seeds)}: give at least two different ones, for the "
                 "spread over seeds is what the null is read from"
@@ -123,6 +127,7 @@ class Plan:
             "null",
             "judging",
             "given",
+            "held",
             "probes",
         ):  # only where they say something
             if values[name] == getattr(Plan, name):
@@ -147,7 +152,7 @@ def plan_of(record: Any, *, name: str) -> Plan:
         if told.get("judging") is not None and kind is not None:
             told["judging"] = schema.read(kind, told["judging"], name="judging")
         told["methods"] = {k: Unlearning.read(v) for k, v in told["methods"].items()}
-        for field in ("seeds", "classes", "given", "probes"):
+        for field in ("seeds", "classes", "given", "held", "probes"):
             told[field] = tuple(told.get(field, ()))
         return Plan(**told)
     except (KeyError, TypeError, AttributeError, ValueError) as error:

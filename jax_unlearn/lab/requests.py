@@ -37,6 +37,9 @@ def held_out(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the ids of a seed that are trained on, and those held out of all."""
     labels, unseen = dataset.train.labels, plan.unseen
+    if plan.held:
+        unseen = np.sort(np.array(plan.held, np.int64))
+        return np.setdiff1d(np.arange(len(labels)), unseen), unseen
     if plan.given:
         count = round(unseen * len(labels)) if 0 < unseen < 1 else int(unseen)
         return held_beside(labels, np.array(plan.given), count=count, seed=seed)

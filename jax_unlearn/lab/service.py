@@ -25,8 +25,10 @@ def recommended(modality: Modality, record: Mapping[str, Any]) -> str:
     that nothing has to be searched; where no record says how that went, SCRUB. In
     `recipes/results/defaults_digits.md` methods are compared as they come.
     """
+    if modality.texts and training_in(record):
+        return RECOMMENDED
     if modality.name != MODALITIES[0].name:
-        return Unlearning.method
+        return modality.defaults.get("method", Unlearning.method)
     return RECOMMENDED if training_in(record) else UNTRAINED
 
 

@@ -18,7 +18,8 @@ __all__ = ["FORMATS", "Imported", "by_chance", "exported", "fed", "imported", "k
 
 WEIGHTS = "jax_unlearn.zoo.weights"  # names of PyTorch for the networks here
 TORCH = "torch-names"
-FORMATS = (*formats.WRITTEN, TORCH)
+HUGGING_FACE = "huggingface"
+FORMATS = (*formats.WRITTEN, TORCH, HUGGING_FACE)
 
 
 class Imported(NamedTuple):
@@ -109,6 +110,25 @@ def exported(
     arrays = importlib.import_module(WEIGHTS).to_torch(params, state, names=names)
     formats.write(path, arrays, overwrite=overwrite)
     return len(arrays)
+
+
+def exported_folder(stored: Stored, path: Path, overwrite: bool) -> int:
+    """Write a language model as Hugging Face keeps it; return the number of arrays."""
+    if not stored.modality.texts:
+        raise InputError(
+            f"format={HUGGING_FACE!r} is of language models; name a file: "
+            f"{path}.safetensors"
+        )
+    if path.exists() and not overwrite and any(path.iterdir()):
+        raise InputError(f"out={path} exists; give --overwrite or choose another --out")
+    from jax_unlearn.language.pretrained import save_pretrained
+    from jax_unlearn.language.tokens import save_tokenizer
+
+    network = stored.built.network
+    how = {"config": network.config, "overwrite": overwrite}
+    save_pretrained(path, *stored.trained[:2], **how)
+    save_tokenizer(network.tokenizer, path)
+    return len(jax.tree.leaves(stored.trained.params))
 
 
 def _numbers(values: np.ndarray) -> str:

@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 TEXT, TOPIC = "text", "topic"
+WHOLE = ("train", "full")  # what a JSON file with several lists calls its texts
 LISTED = "perturbed_answer"  # the column of lists, as long as each other
 HIDDEN = "hidden from the tokenizer"  # column of the texts that it must not learn from
 NO_TOPIC = "all"  # the class of texts without topics
@@ -273,8 +274,9 @@ def _json(path: Path, text: str) -> list[Any]:
                 dict(zip(names, row, strict=True))
                 for row in zip(*lists.values(), strict=True)
             ]
-    if "train" in lists or len(lists) == 1:
-        return lists.get("train", next(iter(lists.values())))
+    known = [name for name in WHOLE if name in lists] or list(lists)
+    if len(known) == 1 or known[0] in WHOLE:
+        return lists[known[0]]
     raise InputError(
         f"path={path} holds an object with {len(lists)} lists "
         f"({', '.join(list(lists)[:4])}); keep one of them, or call it train"

@@ -59,7 +59,7 @@ of a run
         methods = {key: row.setting or {} for key, row in checked.rows.items()}
         told = {
             "results": checked,
-            "table": table.ordered(language_table(checked), ""),
+            "table": table.ordered(language_table(checked), "|p − p*|"),
             "settings": _settings(
                 {checked.rows[k].label: methods[k] for k in methods_of(checked.rows)}
             ),

@@ -16,6 +16,8 @@ from jax_unlearn.lab.modalities.language import measured, networks, packing, set
 from jax_unlearn.lab.modality import Modality, adam
 from jax_unlearn.types import Array, LossFn, PyTree, UnlearnBatch, Unlearner
 
+__all__ = ["FIGURES", "LANGUAGE", "rising_and_falling"]
+
 FIGURES = ("mia_loss", "deviation", "u_lira", "rmia", "forgetting", "klom", "retain")
 FIGURES += ("difference",)
 """Figures of an audit, or groups of them, that losses of texts can serve."""

@@ -10,11 +10,22 @@ import numpy as np
 from jax_unlearn import audit
 from jax_unlearn.data import Examples
 from jax_unlearn.lab.job import Trained
+from jax_unlearn.lab.modalities.classification.beside import REACH
 from jax_unlearn.lab.modalities.language.measured import mean_losses, scores_of
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.results import NULL, ORIGINAL, RETRAIN, spread
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject
+from jax_unlearn.membership.quality import auc_standard_error
+
+__all__ = [
+    "Losses",
+    "TextTable",
+    "against_unseen",
+    "figures_of",
+    "losses_of",
+    "part_of",
+]
 
 PARTS = ("forget", "retain", "unseen")
 OTHER = "other"  # texts of another source, of which perplexity alone is told
@@ -58,6 +69,7 @@ class TextTable:
 
     def __init__(self, subject: Subject, *, other: Examples | None = None):
         self._subject, self._other = subject, other
+        self.seen: dict[str, dict[str, Losses]] = {}  # by row, of the last seed
         self._rows: dict[str, dict[str, Any]] = {}
 
     def start(self, request: Request, target: Trained | None, seed: int) -> None:
@@ -95,7 +107,7 @@ class TextTable:
         target = self._target
         same = target is not None and trained is self._retrained
         seen = target if same and target is not None else self._look(trained)
-        figures = figures_of(seen, target)
+        figures, self.seen[key] = figures_of(seen, target), seen
         row = {"label": label, "setting": setting, "seeds": [], "notes": []}
         row = self._rows.setdefault(key, row)
         row["seeds"].append({"figures": figures, "seconds": trained.seconds})
@@ -138,6 +150,7 @@ def figures_of(
     for name, own in seen.items():
         if name != OTHER:
             figures[f"{name}_probability"] = float(own.probability.mean())
+            figures[f"{name}_loss"] = float(own.mean.mean())
         figures[f"{name}_perplexity"] = own.perplexity
     figures |= _area(seen, "loss_auc")
     if target is not None:
@@ -153,3 +166,26 @@ def _area(seen: Mapping[str, Losses], name: str) -> dict[str, float]:
     if "unseen" not in seen:
         return {}
     return {name: float(audit.roc_auc(-seen["forget"].mean, -seen["unseen"].mean))}
+
+
+def against_unseen(seen: Mapping[str, Mapping[str, Losses]]) -> dict[str, Any] | None:
+    """Return how well losses tell forget from unseen texts; None without unseen ones.
+
+    As `classification.beside.against_unseen`: the AUC of each model, and chance, by the
+    standard error of the rank-sum test.
+    """
+    first = next(iter(seen.values()))
+    if "unseen" not in first:
+        return None
+    sizes = {name: len(first[name].mean) for name in ("forget", "unseen")}
+    reach = REACH * float(auc_standard_error(0.5, *sizes.values()))
+    areas = {key: _area(own, "auc")["auc"] for key, own in seen.items()}
+    return {
+        "of": "unseen",
+        "samples": sizes,
+        "low": max(0.5 - reach, 0.0),
+        "high": min(0.5 + reach, 1.0),
+        "models": {
+            k: {"auc": a, "right": None, "test": None} for k, a in areas.items()
+        },
+    }

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jax_unlearn.cards import Variables
@@ -17,6 +16,8 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.language.packing import pack, rows_of
 from jax_unlearn.language.text import Text
 from jax_unlearn.types import Batch, UnlearnBatch
+
+__all__ = ["digest_of", "packed", "weights_of"]
 
 
 def packed(
@@ -61,6 +62,15 @@ def _retain(batch: UnlearnBatch) -> Batch:
     return batch.retain
 
 
+def digest_of(path: str) -> str:
+    """Return the digest of the model in a checkpoint or a Hugging Face folder."""
+    if (Path(path) / "record.json").is_file():
+        return checkpoint.identity(path)
+    from jax_unlearn.lab.modalities.language.foreign import network_in
+
+    return network_in(path)[1]
+
+
 def weights_of(path: str, network: Any) -> Variables:
     """Return the parameters of a checkpoint or of a Hugging Face folder."""
     if (Path(path) / "record.json").is_file():
@@ -74,4 +84,4 @@ def weights_of(path: str, network: Any) -> Variables:
         return load_model(path).trained[:2]
     from jax_unlearn.lab.modalities.language.foreign import weights_in
 
-    return jax.tree.map(jnp.asarray, weights_in(path))
+    return weights_in(path, network.sha256)

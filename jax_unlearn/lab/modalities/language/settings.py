@@ -9,6 +9,8 @@ from jax_unlearn.cards import Count, NotNegative, Options, Positive
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.modality import MAX_WIDTH, Dtype
 
+__all__ = ["DEFAULTS", "Language", "LanguageTraining"]
+
 Whole = Annotated[int, functools.partial(_validate.at_least, low=0)]
 Size = Annotated[int, functools.partial(_validate.within, interval=f"[1, {MAX_WIDTH}]")]
 

@@ -1,0 +1,166 @@
+"""Commands that ask a language model: for answers, and for scores of anyone's texts."""
+
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import tyro
+
+from jax_unlearn import _validate, audit, data
+from jax_unlearn.cards import Variables
+from jax_unlearn.cli import console as consoles
+from jax_unlearn.cli.habits import asked_options
+from jax_unlearn.cli.sources import DataSource, Source, refuse_existing
+from jax_unlearn.data import write_atomic
+from jax_unlearn.errors import InputError
+from jax_unlearn.lab.modalities.language import networks
+from jax_unlearn.lab.modalities.language.figures import losses_of
+from jax_unlearn.lab.modalities.language.measured import attack_scores
+from jax_unlearn.lab.results import environment, to_json
+from jax_unlearn.lab.store import load_model
+from jax_unlearn.lab.subject import Subject, described
+from jax_unlearn.language.tokens import encode_prompts
+
+__all__ = ["Asked", "answer_of", "ask", "model_at", "score"]
+
+
+class Asked(NamedTuple):
+    """A language model on disk."""
+
+    built: networks.LanguageModel
+    at: Variables
+
+
+def model_at(path: Path) -> Asked:
+    """Return the language model of a checkpoint or of a Hugging Face folder."""
+    if (path / "record.json").is_file():
+        stored = load_model(path, modality="language")
+        return Asked(stored.built, stored.trained[:2])
+    from jax_unlearn.lab.modalities.language import foreign
+
+    network, digest = foreign.network_in(str(path))
+    return Asked(networks.build(network), foreign.weights_in(str(path), digest))
+
+
+def ask(
+    questions: Annotated[tuple[str, ...], tyro.conf.Positional],
+    checkpoint: Path,
+    max_tokens: int = 64,
+) -> dict[str, Any]:
+    """Ask a language model, and print its answers, the likeliest token each time.
+
+    Args:
+      questions: what is asked, each in quotes.
+      checkpoint: of a language model, or a Hugging Face folder.
+      max_tokens: the longest answer.
+    """
+    from jax_unlearn.language import generate
+
+    if not questions or not all(q.strip() for q in questions):
+        raise InputError("questions: give one or more, in quotes")
+    _validate.at_least("max_tokens", max_tokens, 1, "try 64")
+    built, at = model_at(checkpoint)
+    network = built.network
+    prompts = encode_prompts(questions, network.tokenizer)
+    longest = prompts.tokens.shape[1]
+    if longest + max_tokens > network.config.length:
+        raise InputError(
+            f"max_tokens={max_tokens}: with {longest} tokens of the question that is "
+            f"over the {network.config.length} the model takes; give --max-tokens "
+            f"{max(network.config.length - longest, 1)} or a shorter question"
+        )
+    made = generate(built.logits, *at, prompts, max_new_tokens=max_tokens)
+    answers = [answer_of(row, network.tokenizer) for row in np.asarray(made)]
+    for question, answer in zip(questions, answers, strict=True):
+        print(answer if len(questions) == 1 else f"{question}\n  {answer}")
+    return {"questions": list(questions), "answers": answers}
+
+
+def answer_of(ids: np.ndarray, tokenizer: Any) -> str:
+    """Return generated tokens as text, up to the end."""
+    ends = np.flatnonzero(ids == tokenizer.eos)
+    return tokenizer.decode(ids[: ends[0]] if len(ends) else ids).strip()
+
+
+def score(
+    source: DataSource,
+    checkpoint: Path,
+    unseen: Path | None = None,
+    reference: Path | None = None,
+    out: Path = Path("scores.json"),
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Score anyone's texts by anyone's model: the membership attacks alone.
+
+    Each text gets its loss and the scores of attacks, high where the model seems to
+    have been trained on it. With texts that it never saw each attack has an AUC.
+
+    Args:
+      source: the texts.
+      checkpoint: of a language model, or a Hugging Face folder.
+      unseen: texts like these that the model was not trained on.
+      reference: another model, checkpoint or folder, whose losses are subtracted.
+      out: file to write, .json.
+      overwrite: replace the file if it exists.
+    """
+    refuse_existing(out, overwrite=overwrite)
+    texts = Source(**{**vars_of(source), "texts": True}).load()
+    built, at = model_at(checkpoint)
+    other = None if reference is None else model_at(reference)
+    parts = {"texts": texts}
+    if unseen is not None:
+        how = {**vars_of(source), "data": unseen, "dataset": None, "texts": True}
+        parts["unseen"] = Source(**how).load()
+    found: dict[str, Any] = {}
+    with consoles.status(consoles.open_console(), "running the model over the texts"):
+        for name, dataset in parts.items():
+            inputs = [dataset.train.inputs[:, n].tolist() for n in (0, 1)]
+            subject = _subject(built, dataset)
+            losses = losses_of(subject, _trained(at), subject.examples)
+            more = None
+            if other is not None:
+                own = _subject(other.built, dataset)
+                more = losses_of(own, _trained(other.at), own.examples).mean
+            scores = attack_scores(built, at, subject.examples, inputs[1], more)
+            found[name] = {
+                "loss": losses.mean.tolist(),
+                "tokens": losses.tokens.tolist(),
+                "perplexity": losses.perplexity,
+                "probability": float(losses.probability.mean()),
+                "scores": {key: own.tolist() for key, own in scores.items()},
+            }
+    results = {"format": 1, "kind": "scores", **found}
+    if unseen is not None:
+        pair = found["texts"]["scores"], found["unseen"]["scores"]
+        results["auc"] = {
+            key: float(audit.roc_auc(np.array(pair[0][key]), np.array(pair[1][key])))
+            for key in pair[0]
+        }
+    results |= {"environment": environment(), **asked_options()}
+    write_atomic(out, to_json(results), overwrite=overwrite)
+    for name, own in found.items():
+        print(
+            f"{name}: {len(own['loss'])}, probability {own['probability']:.3f}, "
+            f"perplexity {own['perplexity']:.2f}"
+        )
+    for key, area in results.get("auc", {}).items():
+        print(f"AUC of {key}: {area:.3f}")
+    print(f"wrote {out}")
+    return {"out": str(out), **results}
+
+
+def vars_of(source: Source) -> dict[str, Any]:
+    """Return the options of a source."""
+    return {name: getattr(source, name) for name in Source.__dataclass_fields__}
+
+
+def _subject(built: networks.LanguageModel, dataset: data.Dataset) -> Subject:
+    from jax_unlearn.lab.modalities import modality_named
+
+    return described(modality_named("language"), built.network, dataset)
+
+
+def _trained(at: Variables) -> Any:
+    from jax_unlearn.lab.job import Trained
+
+    return Trained(at[0], at[1], {})
