@@ -29,6 +29,7 @@ GENERATION = {
 """Figures of diffusion models: the heading, and the digits behind the point."""
 OUTSIDE = "figures outside"
 FIRST = {"Avg. Gap", "UA %", "TA %", "other classes %", "Fréchet", "returned at"}
+FIRST |= {"p forget", "|AUC − AUC*|", "p retain"}  # of language models
 FIRST |= {"nearer %", "Cost %", OUTSIDE}  # columns shown first; the rest is folded
 FEW = 7  # columns that need no fold
 SMALLEST = {"Gap vs. nothing", "|p − p*| vs. nothing", "Cost %", "RTE s", "time s"}
