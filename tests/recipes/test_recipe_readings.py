@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jax_unlearn.recipes import RECIPES, pages
+from jax_unlearn.recipes import RECIPES, frontier, pages
 from jax_unlearn.recipes.recipe import HERE
 
 ROOT = Path(__file__).parents[2]
@@ -130,6 +130,30 @@ def field():
     )
 
 
+def budgets():
+    """Also what stands under the picture of README."""
+    for found in frontier.by_request(pages.stored("frontier_digits")).values():
+        for budget, one in found.items():
+            gap, null = gaps(one), one["rows"]["null"]
+            if budget >= 0.2 and not set(frontier.OURS) & {
+                one["rows"][key]["label"]
+                for key in gap
+                if gap[key] == min(gap.values())
+            }:
+                return False
+            near = [
+                all(
+                    row[figure]["mean"] <= null[figure]["mean"] + null[figure]["std"]
+                    for figure in ("avg_gap", "deviation")
+                )
+                for key, row in one["rows"].items()
+                if key in gap
+            ]
+            if budget <= 0.05 and any(near):
+                return False
+    return True
+
+
 def chain():
     found = gaps(pages.stored("chain_digits"))
     return found["ft-chain"] <= found["ft-at-once"]
@@ -211,6 +235,7 @@ def drawn():
 CLAIMS = {
     "demo_digits": demo,
     "field_digits": field,
+    "frontier_digits": budgets,
     "chain_digits": chain,
     "ltu_digits": ltu,
     "tables_fashion": papers,
