@@ -2,6 +2,10 @@
 
 from jax_unlearn.language.model import decoder as decoder
 from jax_unlearn.language.packing import pack as pack
+from jax_unlearn.language.pretrained import Pretrained as Pretrained
+from jax_unlearn.language.pretrained import load_pretrained as load_pretrained
+from jax_unlearn.language.pretrained import read_config as read_config
+from jax_unlearn.language.pretrained import save_pretrained as save_pretrained
 from jax_unlearn.language.text import Scored as Scored
 from jax_unlearn.language.text import Text as Text
 from jax_unlearn.language.text import answered as answered
@@ -18,7 +22,7 @@ from jax_unlearn.language.tokens import load_tokenizer as load_tokenizer
 from jax_unlearn.language.tokens import save_tokenizer as save_tokenizer
 from jax_unlearn.language.tokens import train_tokenizer as train_tokenizer
 
-__all__ = ["Encoded", "Scored", "Text", "Texts", "Tokenizer", "answered", "decoder"]
-__all__ += ["encode", "encode_prompts", "load_tokenizer", "pack", "read_texts"]
-__all__ += ["save_tokenizer", "scored", "text_dataset", "text_losses"]
-__all__ += ["train_tokenizer"]
+__all__ = ["Encoded", "Pretrained", "Scored", "Text", "Texts", "Tokenizer", "answered"]
+__all__ += ["decoder", "encode", "encode_prompts", "load_pretrained", "load_tokenizer"]
+__all__ += ["pack", "read_config", "read_texts", "save_pretrained", "save_tokenizer"]
+__all__ += ["scored", "text_dataset", "text_losses", "train_tokenizer"]
