@@ -1,5 +1,9 @@
 """Language models: texts, tokens, checkpoints."""
 
+from jax_unlearn.language.generate import generate as generate
+from jax_unlearn.language.lora import lora as lora
+from jax_unlearn.language.lora import lora_variables as lora_variables
+from jax_unlearn.language.lora import merge_lora as merge_lora
 from jax_unlearn.language.model import decoder as decoder
 from jax_unlearn.language.packing import pack as pack
 from jax_unlearn.language.pretrained import Pretrained as Pretrained
@@ -23,6 +27,7 @@ from jax_unlearn.language.tokens import save_tokenizer as save_tokenizer
 from jax_unlearn.language.tokens import train_tokenizer as train_tokenizer
 
 __all__ = ["Encoded", "Pretrained", "Scored", "Text", "Texts", "Tokenizer", "answered"]
-__all__ += ["decoder", "encode", "encode_prompts", "load_pretrained", "load_tokenizer"]
-__all__ += ["pack", "read_config", "read_texts", "save_pretrained", "save_tokenizer"]
-__all__ += ["scored", "text_dataset", "text_losses", "train_tokenizer"]
+__all__ += ["decoder", "encode", "encode_prompts", "generate", "load_pretrained"]
+__all__ += ["load_tokenizer", "lora", "lora_variables", "merge_lora", "pack"]
+__all__ += ["read_config", "read_texts", "save_pretrained", "save_tokenizer", "scored"]
+__all__ += ["text_dataset", "text_losses", "train_tokenizer"]

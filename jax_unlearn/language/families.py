@@ -79,7 +79,7 @@ def config_of(record: Mapping[str, Any], source: str) -> "DecoderConfig":
             "checkpoint they were made of"
         )
     names = GPT2 if family == "gpt2" else LLAMA
-    options = {ours: record.get(theirs) for ours, theirs in names.items()}
+    options: dict[str, Any] = {ours: record.get(o) for ours, o in names.items()}
     defaults = {"epsilon": 1e-6, **DEFAULTS.get(family, {})}
     options = {k: defaults.get(k) if v is None else v for k, v in options.items()}
     missing = [names[k] for k in NEEDED if options[k] is None]

@@ -132,7 +132,7 @@ def load_pretrained(
             place = places[name_of(path)]
             tensor = tensors[place.name]
 
-            def part(index: tuple[slice, ...]) -> np.ndarray:
+            def part(index: Any) -> np.ndarray:
                 return _read(tensor, place, index, leaf.shape).astype(leaf.dtype)
 
             if spots is None:

@@ -4,9 +4,9 @@ from jax_unlearn.zoo.classifiers import MLP as MLP
 from jax_unlearn.zoo.classifiers import VGG16 as VGG16
 from jax_unlearn.zoo.classifiers import SmallCNN as SmallCNN
 from jax_unlearn.zoo.convolution import in_parts as in_parts
+from jax_unlearn.zoo.decoder import Adapted as Adapted
 from jax_unlearn.zoo.decoder import Continuation as Continuation
 from jax_unlearn.zoo.decoder import Decoder as Decoder
-from jax_unlearn.zoo.decoder import empty_cache as empty_cache
 from jax_unlearn.zoo.decoder_config import DecoderConfig as DecoderConfig
 from jax_unlearn.zoo.decoder_config import RopeScaling as RopeScaling
 from jax_unlearn.zoo.decoder_config import decoder_config as decoder_config
@@ -35,6 +35,7 @@ from jax_unlearn.zoo.weights import from_torch as from_torch
 from jax_unlearn.zoo.weights import resampled_positions as resampled_positions
 from jax_unlearn.zoo.weights import to_torch as to_torch
 
+<<<<<<< HEAD
 __all__ = ["MLP", "VGG16", "AttentionBlock", "BasicBlock", "Bottleneck", "Continuation"]
 __all__ += ["Decoder", "DecoderConfig", "ResBlock", "ResNet", "ResNet18", "ResNet34"]
 __all__ += ["ResNet50", "RopeScaling", "SmallCNN", "TextEncoder", "TextUNet"]
@@ -42,3 +43,18 @@ __all__ += ["TransformerBlock", "UNet", "ViT", "ViTBase", "ViTSmall", "ViTTiny"]
 __all__ += ["WhitenedCNN", "decoder_config", "empty_cache", "from_torch", "in_parts"]
 __all__ += ["resampled_positions", "timestep_embedding", "to_torch", "usual_patch"]
 __all__ += ["whitened", "whitening"]
+=======
+__all__ = ["MLP", "VGG16", "AttentionBlock", "BasicBlock", "Bottleneck", "ResBlock"]
+__all__ += ["ResNet", "ResNet18", "ResNet34", "ResNet50", "SmallCNN", "TextEncoder"]
+__all__ += ["TextUNet", "TransformerBlock", "UNet", "ViT", "ViTBase", "ViTSmall"]
+__all__ += ["ViTTiny", "WhitenedCNN", "from_torch", "in_parts", "resampled_positions"]
+__all__ += ["Adapted", "Continuation", "Decoder", "DecoderConfig", "RopeScaling"]
+__all__ += [
+    "decoder_config",
+    "timestep_embedding",
+    "to_torch",
+    "usual_patch",
+    "whitened",
+    "whitening",
+]
+>>>>>>> 794dd16 (Generate with a cache in one program; train adapters beside a frozen base)

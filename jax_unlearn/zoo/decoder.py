@@ -21,7 +21,7 @@ from jax_unlearn.types import Array
 from jax_unlearn.zoo import layers
 from jax_unlearn.zoo.decoder_config import DecoderConfig, frequencies
 
-__all__ = ["Continuation", "Decoder", "empty_cache"]
+__all__ = ["Adapted", "Continuation", "Decoder"]
 
 LOGITS = 2**25
 """Logits that `score` holds at once unless told: 128 MB."""
@@ -29,29 +29,42 @@ LOGITS = 2**25
 Cache = tuple[tuple[Array, Array], ...]
 """Keys and values `[B, S, G, head_dim]` of each layer."""
 
+Low = dict[str, Any]
+"""What is added to the linear maps of a module, by name: see `Adapted`."""
+
+Inputs = Any
+"""A `Text`, tokens `i32[B, T]`, a `Continuation`, or one of these `Adapted`."""
+
 
 class Continuation(NamedTuple):
     """Tokens that follow those whose keys and values are known: what generation reads.
+
+    A decoder gives (logits `f32[B, V]` after the last of them, the cache with them).
 
     Attributes:
       tokens: the next t tokens of each text, `i32[B, t]`.
       at: their place in the row, `i32[]`.
       real: which of the row's places hold no padding, future ones too, `bool[B, S]`.
-      cache: keys and values so far, see `empty_cache`.
+      cache: keys and values so far; None where the texts begin.
     """
 
     tokens: Array
     at: Array
     real: Array
-    cache: Cache
+    cache: Cache | None = None
 
 
-def empty_cache(
-    config: DecoderConfig, batch: int, length: int, dtype: Any = jnp.float32
-) -> Cache:
-    """Return the cache of texts that have not begun."""
-    shape = batch, length, config.key_heads, config.head_size
-    return tuple((jnp.zeros(shape, dtype),) * 2 for _ in range(config.layers))
+class Adapted(NamedTuple):
+    """Inputs, and what is added to linear maps on the way: y = W x + B A x.
+
+    Attributes:
+      inputs: a `Text`, tokens, or a `Continuation`.
+      adapters: by module, as in the parameters: `{"layer0": {"mlp": {"up": {"a": Aᵀ,
+        "b": Bᵀ}}}}`, `f32[in, r]` and `f32[r, out]`.
+    """
+
+    inputs: Any
+    adapters: dict[str, Any]
 
 
 class Norm(nnx.Module):
@@ -96,7 +109,7 @@ class Attention(nnx.Module):
         self.key_norm = norm() if config.qk_norm else None
 
     def __call__(
-        self, x: Array, turns: Any, mask: Array, cache: Any = None, at: Any = None
+        self, x: Array, low: Low, turns: Any, mask: Array, cache: Any, at: Any
     ) -> tuple[Array, tuple[Array, Array]]:
         """Return `[B, T, D]` of `x [B, T, D]`, and all keys and values."""
 
@@ -104,17 +117,18 @@ class Attention(nnx.Module):
             y = y.reshape(*y.shape[:2], -1, self.config.head_size)
             return y if norm is None else norm(y).astype(y.dtype)
 
-        query = turned(cut(self.query(x), self.query_norm), turns)
-        key = turned(cut(self.key(x), self.key_norm), turns)
-        value = cut(self.value(x))
+        mapped = functools.partial(_mapped, self, low)
+        query = turned(cut(mapped("query", x), self.query_norm), turns)
+        key = turned(cut(mapped("key", x), self.key_norm), turns)
+        value = cut(mapped("value", x))
         if cache is not None:
             key, value = (
                 jax.lax.dynamic_update_slice(old, new.astype(old.dtype), (0, at, 0, 0))
                 for old, new in zip(cache, (key, value), strict=True)
             )
-        options = dict(scale=self.config.score_scale, cap=self.config.attention_cap)
-        y = layers.grouped_attention(query, key, value, mask=mask, **options)
-        return self.out(y.reshape(*y.shape[:2], -1)), (key, value)
+        scale, cap = self.config.score_scale, self.config.attention_cap
+        y = layers.grouped_attention(query, key, value, mask=mask, scale=scale, cap=cap)
+        return mapped("out", y.reshape(*y.shape[:2], -1)), (key, value)
 
 
 class Mlp(nnx.Module):
@@ -129,12 +143,13 @@ class Mlp(nnx.Module):
         depth = 1 / math.sqrt(2 * config.layers)
         self.down = dense(config.hidden_size, config.width, gain=depth)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, low: Low) -> Array:
         """Return `[B, T, D]` of `x [B, T, D]`."""
-        up = self.up(x)
+        mapped = functools.partial(_mapped, self, low)
+        up = mapped("up", x)
         if not hasattr(self, "gate"):
-            return self.down(_activated(up, self.activation))
-        return self.down(_activated(self.gate(x), self.activation) * up)
+            return mapped("down", _activated(up, self.activation))
+        return mapped("down", _activated(mapped("gate", x), self.activation) * up)
 
 
 class Block(nnx.Module):
@@ -147,11 +162,12 @@ class Block(nnx.Module):
         self.after1 = norm() if config.post_norms else None
         self.after2 = norm() if config.post_norms else None
 
-    def __call__(self, x: Array, *context: Any) -> tuple[Array, Any]:
+    def __call__(self, x: Array, low: Low, *context: Any) -> tuple[Array, Any]:
         """Return `f32[B, T, D]`, and all keys and values."""
-        y, cache = self.attention(self.norm1(x), *context)
+        own = low.get("attention", {})
+        y, cache = self.attention(self.norm1(x), own, *context)
         x = x + (y if self.after1 is None else self.after1(y)).astype(x.dtype)
-        y = self.mlp(self.norm2(x))
+        y = self.mlp(self.norm2(x), low.get("mlp", {}))
         return x + (y if self.after2 is None else self.after2(y)).astype(x.dtype), cache
 
 
@@ -215,31 +231,31 @@ class Decoder(nnx.Module):
                 config.width, config.vocab_size, use_bias=False, **options
             )
 
-    def __call__(self, inputs: Text | Array | Continuation) -> Any:
-        """Return logits `f32[B, T, V]`; of a `Continuation`, (logits, cache)."""
+    def __call__(self, inputs: Inputs) -> Any:
+        """Return logits `f32[B, T, V]`."""
+        inputs, low = _parts(inputs)
         if isinstance(inputs, Continuation):
-            return self._continued(inputs)
-        return self._logits(
-            self.norm(self._states(as_text(inputs), self.config.layers))
-        )
+            return self._continued(inputs, low)
+        return self._logits(self.norm(self._states(as_text(inputs), low)))
 
-    def hidden(self, inputs: Text | Array | Continuation) -> Any:
+    def hidden(self, inputs: Inputs) -> Any:
         """Return the states `f32[B, T, D]` after block `layer`, or the last norm."""
+        inputs, low = _parts(inputs)
         if isinstance(inputs, Continuation):
-            return self._continued(inputs)
+            return self._continued(inputs, low)
         if self.layer is None:
-            return self.norm(self._states(as_text(inputs), self.config.layers))
-        return self._states(as_text(inputs), self.layer + 1)
+            return self.norm(self._states(as_text(inputs), low))
+        return self._states(as_text(inputs), low, self.layer + 1)
 
-    def score(self, inputs: Text | Array | Continuation) -> Any:
+    def score(self, inputs: Inputs) -> Any:
         """Return the `Scored` of a text, from the logits of a chunk at a time."""
+        inputs, low = _parts(inputs)
         if isinstance(inputs, Continuation):
-            return self._continued(inputs)
+            return self._continued(inputs, low)
         text = as_text(inputs)
-        states = self.norm(self._states(text, self.config.layers))
+        states = self.norm(self._states(text, low))
         batch, length = text.tokens.shape
-        chunk = max(1, LOGITS // (batch * self.config.vocab_size))
-        chunk = min(chunk if self.chunk is None else self.chunk, length - 1)
+        chunk = chunk_of(self.config, batch, length, self.chunk)
         if chunk >= length - 1:
             return scored(self._logits(states), text)
         counted = answered(text)
@@ -256,33 +272,35 @@ class Decoder(nnx.Module):
         nll = jnp.moveaxis(nll, 0, 1).reshape(batch, -1)[:, : length - 1]
         return Scored(nll, counted)
 
-    def _states(self, text: Text, count: int) -> Array:
-        """Return the states `f32[B, T, D]` after the first `count` blocks."""
+    def _states(self, text: Text, low: Low, count: int | None = None) -> Array:
+        """Return the states `f32[B, T, D]` after the first blocks, or all."""
         own = segments_of(text)
         same = (own[:, :, None] == own[:, None, :]) & (own > 0)[:, None, :]
         place = jnp.arange(own.shape[1])
         mask = same & (place[:, None] >= place[None, :])[None]
-        positions = jnp.maximum(mask.sum(axis=2, dtype=jnp.int32) - 1, 0)
         tokens = jnp.where(own > 0, text.tokens, 0)  # padding may hold anything
-        return self._run(tokens, positions, mask, place, count)[0]
+        return self._run(tokens, low, mask, place, count=count)[0]
 
-    def _continued(self, inputs: Continuation) -> tuple[Array, Cache]:
-        """Return the logits of the next tokens, and the cache with these."""
+    def _continued(self, inputs: Continuation, low: Low) -> tuple[Array, Cache]:
+        """Return the logits after the last token, and the cache with the new ones."""
         tokens, at, real, cache = inputs
+        if cache is None:
+            shape = *real.shape, self.config.key_heads, self.config.head_size
+            empty = jnp.zeros(shape, self.dtype)
+            cache = ((empty, empty),) * self.config.layers
         own = at + jnp.arange(tokens.shape[1])
         place = jnp.arange(real.shape[1])
         mask = real[:, None, :] & (own[:, None] >= place[None, :])[None]
-        positions = jnp.maximum(mask.sum(axis=2, dtype=jnp.int32) - 1, 0)
         here = jax.lax.dynamic_slice_in_dim(real, at, tokens.shape[1], axis=1)
         tokens = jnp.where(here, tokens, 0)
-        x, cache = self._run(
-            tokens, positions, mask, own, self.config.layers, cache=cache, at=at
-        )
-        return self._logits(self.norm(x)), cache
+        x, cache = self._run(tokens, low, mask, own, cache=cache, at=at)
+        return self._logits(self.norm(x[:, -1:]))[:, 0], cache
 
-    def _run(self, tokens, positions, mask, own, count, *, cache=None, at=None):
+    def _run(self, tokens, low, mask, own, *, count=None, cache=None, at=None):
         """Run the first blocks; `own` are the places of the queries in their row."""
         config = self.config
+        # how many tokens of its text are before it
+        positions = jnp.maximum(mask.sum(axis=2, dtype=jnp.int32) - 1, 0)
         x = self.embedding(tokens).astype(jnp.float32)
         if config.scaled_embedding:
             x = x * jnp.sqrt(jnp.float32(config.width))
@@ -303,12 +321,12 @@ class Decoder(nnx.Module):
         if config.window is not None:
             near = mask & (own[:, None] - places[None, :] < config.window)[None]
         caches = []
-        for index in range(count):
+        for index in range(config.layers if count is None else count):
             block = getattr(self, f"layer{index}")
             seen = mask if config.window_of(index) is None else near
             past = None if cache is None else cache[index]
             run = _rematerialised(block) if self.remat else block
-            x, pair = run(x, turns, seen, past, at)
+            x, pair = run(x, low.get(f"layer{index}", {}), turns, seen, past, at)
             caches.append(pair)
         return x, tuple(caches)
 
@@ -337,6 +355,13 @@ def as_text(inputs: Text | Array) -> Text:
     return inputs
 
 
+def chunk_of(config: DecoderConfig, batch: int, length: int, chunk: int | None) -> int:
+    """Return of how many positions of each row `score` holds the logits."""
+    if chunk is None:
+        chunk = max(1, LOGITS // (batch * config.vocab_size))
+    return min(chunk, length - 1)
+
+
 def segments_of(text: Text) -> Array:
     """Return of which text of its row each token is, 0 for padding, `i32[B, T]`."""
     own = text.segments
@@ -360,6 +385,20 @@ def turned(x: Array, turns: tuple[Array, Array] | None) -> Array:
     one, two = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     one, two = one * cosine - two * sine, two * cosine + one * sine
     return jnp.concatenate([one, two], axis=-1).astype(x.dtype)
+
+
+def _parts(inputs: Inputs) -> tuple[Any, Low]:
+    """Return the inputs without adapters, and these."""
+    return inputs if isinstance(inputs, Adapted) else (inputs, {})
+
+
+def _mapped(module: Any, low: Low, name: str, x: Array) -> Array:
+    """Return what a linear map of a module gives, with its adapter if it has one."""
+    y = getattr(module, name)(x)
+    if name not in low:
+        return y
+    a, b = low[name]["a"], low[name]["b"]
+    return y + (x.astype(jnp.float32) @ a @ b).astype(y.dtype)
 
 
 def _chunks(part: Array, chunk: int) -> Array:
