@@ -35,26 +35,18 @@ from jax_unlearn.zoo.weights import from_torch as from_torch
 from jax_unlearn.zoo.weights import resampled_positions as resampled_positions
 from jax_unlearn.zoo.weights import to_torch as to_torch
 
-<<<<<<< HEAD
-__all__ = ["MLP", "VGG16", "AttentionBlock", "BasicBlock", "Bottleneck", "Continuation"]
+__all__ = [
+    "MLP",
+    "VGG16",
+    "Adapted",
+    "AttentionBlock",
+    "BasicBlock",
+    "Bottleneck",
+    "Continuation",
+]
 __all__ += ["Decoder", "DecoderConfig", "ResBlock", "ResNet", "ResNet18", "ResNet34"]
 __all__ += ["ResNet50", "RopeScaling", "SmallCNN", "TextEncoder", "TextUNet"]
 __all__ += ["TransformerBlock", "UNet", "ViT", "ViTBase", "ViTSmall", "ViTTiny"]
-__all__ += ["WhitenedCNN", "decoder_config", "empty_cache", "from_torch", "in_parts"]
+__all__ += ["WhitenedCNN", "decoder_config", "from_torch", "in_parts"]
 __all__ += ["resampled_positions", "timestep_embedding", "to_torch", "usual_patch"]
 __all__ += ["whitened", "whitening"]
-=======
-__all__ = ["MLP", "VGG16", "AttentionBlock", "BasicBlock", "Bottleneck", "ResBlock"]
-__all__ += ["ResNet", "ResNet18", "ResNet34", "ResNet50", "SmallCNN", "TextEncoder"]
-__all__ += ["TextUNet", "TransformerBlock", "UNet", "ViT", "ViTBase", "ViTSmall"]
-__all__ += ["ViTTiny", "WhitenedCNN", "from_torch", "in_parts", "resampled_positions"]
-__all__ += ["Adapted", "Continuation", "Decoder", "DecoderConfig", "RopeScaling"]
-__all__ += [
-    "decoder_config",
-    "timestep_embedding",
-    "to_torch",
-    "usual_patch",
-    "whitened",
-    "whitening",
-]
->>>>>>> 794dd16 (Generate with a cache in one program; train adapters beside a frozen base)

@@ -84,7 +84,7 @@ def test_training_moves_the_adapters_alone_and_copies_no_base():
     size = sum(x.size for x in jax.tree.leaves(after))
     assert sum(x.size for x in jax.tree.leaves(end.opt_state)) < 2.1 * size
     nll = apply(MODEL)(after, end.model_state)
-    assert nll.mean() < 0.9 * apply(BASE)(*variables()).mean()
+    assert nll.mean() < apply(BASE)(*variables()).mean() - 0.2
     params, plain = merge_lora(after, end.model_state)
     np.testing.assert_allclose(apply(BASE)(params, plain), nll, atol=2e-5)
     assert jax.tree.structure(params) == jax.tree.structure(variables()[0])
