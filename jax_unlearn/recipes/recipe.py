@@ -78,6 +78,7 @@ class Data(NamedTuple):
     test: int = 0
     shrink: int = 1  # how many times smaller the images are made
     given: bool = True  # in a file; else the data are scikit-learn's digits
+    texts: bool = False  # questions and answers, not images
 
     def load(self, files: Path | Sequence[Path] | None, name: str) -> Dataset:
         """Return the data of the files; refuse what is missing or not needed."""
@@ -98,10 +99,9 @@ class Data(NamedTuple):
                 raise InputError(f"data={files[0]}: {name} brings its own data")
             return [digits()]
         if not files:
-            raise InputError(
-                f"data=None: {name!r} needs --data FILE.npz with x_train, y_train, "
-                "x_test, y_test"
-            )
+            form = "FILE.npz with x_train, y_train, x_test, y_test"
+            form = "FILE.json of TOFU's questions and answers" if self.texts else form
+            raise InputError(f"data=None: {name!r} needs --data {form}")
         found: dict[int, list[Dataset]] = {}
         for dataset in map(load, files):
             found.setdefault(dataset.num_classes, []).append(dataset)
@@ -109,6 +109,8 @@ class Data(NamedTuple):
         if self.train:
             sizes = {"train": self.train, "test": self.test}
             datasets = [subset(dataset, **sizes) for dataset in datasets]
+        if self.shrink == 1:
+            return datasets
         return [shrink(dataset, self.shrink) for dataset in datasets]
 
 
