@@ -5,6 +5,7 @@ docstrings, and compared with the page.
 """
 
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from jax_unlearn.cli import COMMANDS
 from jax_unlearn.lab.catalog import METHODS
 from jax_unlearn.lab.modalities import MODALITIES
 
-ROOM = Path(__file__).parent.parent / "jax_unlearn"
+ROOT = Path(__file__).parent.parent
 
 
 def table(heads, rows):
@@ -123,19 +124,34 @@ def commands():
     return table(["command", "what it does"], rows)
 
 
+def machines():
+    """Return what each stored benchmark ran on."""
+    rows = []
+    for path in sorted((ROOT / "tests/benchmarks/results").glob("*.json")):
+        found = json.loads(path.read_text("utf-8"))
+        versions = found.get("versions", {"jax": found.get("jax", "")})
+        told = ", ".join(f"{k} {v}" for k, v in versions.items() if k in SHOWN and v)
+        processor = found.get("processor", "none: counted")
+        link = f"[{path.name}](results/{path.name})"
+        rows.append((link, processor, found.get("threads", ""), told))
+    return table(["result", "processor", "threads", "versions"], rows)
+
+
+SHOWN = ("jax", "torch")
 TABLES = {
-    "methods": (methods, "methods"),
-    "suits": (suits, "methods"),
-    "weightings": (weightings, "weights"),
-    "figures": (figures, "audit"),
-    "commands": (commands, "cli"),
+    "methods": (methods, "jax_unlearn/methods"),
+    "suits": (suits, "jax_unlearn/methods"),
+    "weightings": (weightings, "jax_unlearn/weights"),
+    "figures": (figures, "jax_unlearn/audit"),
+    "commands": (commands, "jax_unlearn/cli"),
+    "machines": (machines, "tests/benchmarks"),
 }
 
 
 def page_with(name):
     """Return a page, and what it is with the table as the code makes it."""
     make, room = TABLES[name]
-    page = ROOM / room / "README.md"
+    page = ROOT / room / "README.md"
     text = page.read_text("utf-8")
     first, last = f"<!-- {name} -->", f"<!-- end of {name} -->"
     assert text.count(first) == text.count(last) == 1, f"{page} lacks {first} or {last}"
