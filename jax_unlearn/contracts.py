@@ -19,10 +19,10 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Batch, ModelState, Params, PyTree, UnlearnBatch
 
 __all__ = ["check_batch", "check_classes", "check_form", "counted", "forward_pass"]
-__all__ += ["check_known", "known_labels", "usable"]
+__all__ += ["check_known", "known_labels", "labels_of", "usable"]
 
 AnyBatch = TypeVar("AnyBatch", Batch, UnlearnBatch)
-_known = contextvars.ContextVar[tuple[tuple[np.ndarray, np.ndarray], ...]](
+_known = contextvars.ContextVar[tuple[tuple[str, np.ndarray, np.ndarray], ...]](
     "known", default=()
 )
 
@@ -82,7 +82,9 @@ def check_classes(labels: Any, num_classes: int) -> None:
 def known_labels(batches: UnlearnBatch) -> Iterator[None]:
     """Let what is traced inside look at the labels of all steps that have values."""
     known = []
-    for part in filter(None, batches):
+    for name, part in zip(batches._fields, batches, strict=True):
+        if part is None:
+            continue
         labels = part.labels
         mask = np.ones(labels.shape, np.bool_) if part.mask is None else part.mask
         pair = labels, mask
@@ -91,7 +93,7 @@ def known_labels(batches: UnlearnBatch) -> Iterator[None]:
             for x in pair
         )
         if not traced and jnp.issubdtype(labels.dtype, jnp.integer):
-            known.append((np.asarray(labels), np.asarray(mask)))
+            known.append((name, np.asarray(labels), np.asarray(mask)))
     token = _known.set(tuple(known))
     try:
         yield
@@ -101,11 +103,17 @@ def known_labels(batches: UnlearnBatch) -> Iterator[None]:
 
 def check_known(num_classes: int) -> None:
     """Refuse labels that are no class of the model being traced, see `known_labels`."""
-    for labels, counts in _known.get():
+    for _, labels, counts in _known.get():
         wrong = (labels < 0) | (labels >= num_classes)
         remedy = "number the classes from 0, or leave the sample out"
         rule = f"must be a class of 0 to {num_classes - 1}; {remedy}"
         _refuse("labels", labels, wrong, counts, rule)
+
+
+def labels_of(part: str) -> np.ndarray | None:
+    """Return the labels of a part of the steps being traced, if they have values."""
+    found = [labels[counts] for name, labels, counts in _known.get() if name == part]
+    return np.unique(np.concatenate(found)) if found else None
 
 
 def check_form(batch: Any) -> None:

@@ -3,6 +3,7 @@
 import sys
 import types
 
+from jax_unlearn.audit import language as language
 from jax_unlearn.audit.alignment import gradient_alignment as gradient_alignment
 from jax_unlearn.audit.auditor import Audit as Audit
 from jax_unlearn.audit.auditor import Detail as Detail
@@ -119,11 +120,11 @@ from jax_unlearn.audit.vulnerable import Ruli as Ruli
 from jax_unlearn.audit.vulnerable import by_vulnerability as by_vulnerability
 from jax_unlearn.audit.vulnerable import ruli_split as ruli_split
 
-__all__ = ["BINS", "DIVISIONS", "FIGURES", "GROUPS", "KINDS", "OF_GROUPS", "PROXIES"]
-__all__ += ["Audit", "ClassDeviation", "Comparison", "Detail", "DeviationCounts"]
-__all__ += ["DifferenceAttack", "Division", "Evidence", "Exposure", "Figure"]
-__all__ += ["FigureCard", "ForgettingQuality", "GenerationMetrics", "GroupDeviation"]
-__all__ += ["Grouped", "Gus", "Klom", "MetricRow", "Metrics", "ModelOutputs", "Moments"]
+__all__ = ["BINS", "DIVISIONS", "Audit", "ClassDeviation", "Comparison", "Detail"]
+__all__ += ["DeviationCounts", "DifferenceAttack", "Division", "Evidence", "Exposure"]
+__all__ += ["FIGURES", "GROUPS", "Figure", "FigureCard", "ForgettingQuality"]
+__all__ += ["KINDS", "GenerationMetrics", "GroupDeviation", "Grouped", "Gus", "Klom"]
+__all__ += ["OF_GROUPS", "PROXIES", "MetricRow", "Metrics", "ModelOutputs", "Moments"]
 __all__ += ["Pair", "PairedTest", "PartInputs", "PartLabels", "Poisoned", "Predictions"]
 __all__ += ["Rate", "Recovery", "Relearn", "Rmia", "Roc", "Ruli", "ULira", "accuracy"]
 __all__ += ["audit", "audit_by_group", "audit_table", "avg_gap", "bootstrap_interval"]
@@ -136,14 +137,14 @@ __all__ += ["forgetting_null", "forgetting_points", "forgetting_quality"]
 __all__ += ["forgetting_score", "frechet_distance", "gaussian_score"]
 __all__ += ["generation_metrics", "gradient_alignment", "group_table", "groups_record"]
 __all__ += ["gus", "inception_features", "interclass_confusion", "klom", "klom_null"]
-__all__ += ["load_inception", "loss_mia_accuracy", "margins", "margins_from_probs"]
-__all__ += ["memorisation", "memorisation_bins", "memorisation_proxy", "model_outputs"]
-__all__ += ["modified_entropy", "paired_test", "per_sample_deviation", "pgd", "poison"]
-__all__ += ["quantised", "recovery", "relearn_steps", "retain_exposure", "rmia"]
-__all__ += ["rmia_attack", "robust_accuracy", "roc_auc", "roc_curve", "ruli_split"]
-__all__ += ["svc_mia_efficacy", "to_record", "tow", "tow_mia", "tpr_at_fpr"]
-__all__ += ["true_class_confidence", "true_class_loss", "u_lira"]
-__all__ += ["unlearning_deviation", "unlearning_metrics"]
+__all__ += ["language", "load_inception", "loss_mia_accuracy", "margins"]
+__all__ += ["margins_from_probs", "memorisation", "memorisation_bins"]
+__all__ += ["memorisation_proxy", "model_outputs", "modified_entropy", "paired_test"]
+__all__ += ["per_sample_deviation", "pgd", "poison", "quantised", "recovery"]
+__all__ += ["relearn_steps", "retain_exposure", "rmia", "rmia_attack"]
+__all__ += ["robust_accuracy", "roc_auc", "roc_curve", "ruli_split", "svc_mia_efficacy"]
+__all__ += ["to_record", "tow", "tow_mia", "tpr_at_fpr", "true_class_confidence"]
+__all__ += ["true_class_loss", "u_lira", "unlearning_deviation", "unlearning_metrics"]
 
 
 class _Callable(types.ModuleType):

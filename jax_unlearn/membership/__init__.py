@@ -20,6 +20,10 @@ from jax_unlearn.membership.features import (
 from jax_unlearn.membership.features import modified_entropy as modified_entropy
 from jax_unlearn.membership.features import sorted_softmax as sorted_softmax
 from jax_unlearn.membership.features import stack as stack
+from jax_unlearn.membership.language import likelihood_features as likelihood_features
+from jax_unlearn.membership.language import odds_features as odds_features
+from jax_unlearn.membership.language import quantile_features as quantile_features
+from jax_unlearn.membership.language import token_attacks as token_attacks
 from jax_unlearn.membership.quality import AttackInfo as AttackInfo
 from jax_unlearn.membership.quality import auc as auc
 from jax_unlearn.membership.quality import auc_standard_error as auc_standard_error
@@ -38,8 +42,9 @@ from jax_unlearn.membership.training import train_shadow_attack as train_shadow_
 __all__ = ["Attack", "AttackInfo", "AttackParams", "Dense", "Gaussians", "Observed"]
 __all__ += ["Shadows", "assess", "auc", "auc_standard_error", "better_than_chance"]
 __all__ += ["check_attacks", "confidence_features", "default_attacks", "entropy"]
-__all__ += ["entropy_features", "entropy_mlp", "gaussian_ratio", "logistic"]
-__all__ += ["logit_confidence", "logit_confidence_features", "modified_entropy"]
-__all__ += ["nonmember_loss", "pool", "shadow_observations", "softmax_mlp"]
-__all__ += ["sorted_softmax", "stack", "train_attack", "train_attacks"]
+__all__ += ["entropy_features", "entropy_mlp", "gaussian_ratio", "likelihood_features"]
+__all__ += ["logistic", "logit_confidence", "logit_confidence_features"]
+__all__ += ["modified_entropy", "nonmember_loss", "odds_features", "pool"]
+__all__ += ["quantile_features", "shadow_observations", "softmax_mlp", "sorted_softmax"]
+__all__ += ["stack", "token_attacks", "train_attack", "train_attacks"]
 __all__ += ["train_shadow_attack", "train_shadows"]

@@ -24,7 +24,10 @@ __all__ = ["Observed", "assess", "train_attack", "train_attacks", "train_shadow_
 
 
 class Observed(NamedTuple):
-    """Outputs of a model on some samples: logits `[N, K]`, true classes `i32[N]`."""
+    """Outputs of a model on some samples: logits `[N, K]`, true classes `i32[N]`.
+
+    Of language models a `ju.language.Scored` in place of the logits.
+    """
 
     logits: Array
     labels: Array
@@ -125,7 +128,7 @@ def train_attacks(
             f"attacks={names}: give one or more, each with its own name "
             "(attack._replace(name=...))"
         )
-    _check_counts(members.logits, nonmembers.logits)
+    _check_counts(*(jax.tree.leaves(o.logits)[0] for o in (members, nonmembers)))
     params, infos = {}, {}
     for i, attack in enumerate(attacks):
         features, own = jax.jit(attack.features), jax.random.fold_in(key, i)
@@ -159,7 +162,7 @@ def assess(
     >>> print(assess(logistic(), *found).members)
     4
     """
-    _check_counts(members.logits, nonmembers.logits)
+    _check_counts(*(jax.tree.leaves(o.logits)[0] for o in (members, nonmembers)))
     inside = attack.score(params, attack.features(*members))
     outside = attack.score(params, attack.features(*nonmembers))
     return _quality(inside, outside, trained.train_loss)

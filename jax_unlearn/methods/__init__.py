@@ -32,6 +32,7 @@ from jax_unlearn.methods.kernels import insensitive as insensitive
 from jax_unlearn.methods.kernels import reinitialised as reinitialised
 from jax_unlearn.methods.kernels import slowed as slowed
 from jax_unlearn.methods.kernels import transposed_kernels as transposed_kernels
+from jax_unlearn.methods.language import LANGUAGE_CARDS
 from jax_unlearn.methods.lotus import LOTUS
 from jax_unlearn.methods.lotus import lotus as lotus
 from jax_unlearn.methods.lotus import lotus_temperature as lotus_temperature
@@ -41,6 +42,9 @@ from jax_unlearn.methods.ltu import meta_unlearn as meta_unlearn
 from jax_unlearn.methods.orthograd import ORTHOGRAD
 from jax_unlearn.methods.orthograd import off_span as off_span
 from jax_unlearn.methods.orthograd import orthograd as orthograd
+from jax_unlearn.methods.pdu import PDU
+from jax_unlearn.methods.pdu import multiplier as multiplier
+from jax_unlearn.methods.pdu import pdu as pdu
 from jax_unlearn.methods.reference import DELETE, REGUN
 from jax_unlearn.methods.reference import delete as delete
 from jax_unlearn.methods.reference import regun as regun
@@ -82,14 +86,15 @@ __all__ += ["bad_teacher", "boundary_expand", "boundary_shrink", "certified"]
 __all__ += ["class_matched_error", "delete", "endpoint_transport", "fcs", "finetune"]
 __all__ += ["gradient_ascent", "guarantee_of", "insensitive", "l1_penalty", "l1_sparse"]
 __all__ += ["lotus", "lotus_temperature", "ltu", "memorised_parts", "meta_unlearn"]
-__all__ += ["neggrad_plus", "noise_scale", "noisy_steps", "off_span", "orthograd"]
-__all__ += ["partial_reset", "random_label", "regun", "reinitialised", "renyi_of"]
-__all__ += ["renyi_rate", "rewind", "rum", "salun", "salun_soft", "scrub", "sfron"]
-__all__ += ["sfron_strength", "siss", "slowed", "subtract", "transposed_kernels"]
-__all__ += ["unsir", "unsir_noise"]
+__all__ += ["multiplier", "neggrad_plus", "noise_scale", "noisy_steps", "off_span"]
+__all__ += ["orthograd", "partial_reset", "pdu", "random_label", "regun"]
+__all__ += ["reinitialised", "renyi_of", "renyi_rate", "rewind", "rum", "salun"]
+__all__ += ["salun_soft", "scrub", "sfron", "sfron_strength", "siss", "slowed"]
+__all__ += ["subtract", "transposed_kernels", "unsir", "unsir_noise"]
 
 CARDS = (FINETUNE, GRADIENT_ASCENT, RANDOM_LABEL, SALUN, SALUN_SOFT, NEGGRAD_PLUS)
 CARDS += (L1_SPARSE, ENDPOINT_TRANSPORT, LTU, BOUNDARY_SHRINK, BOUNDARY_EXPAND, SFRON)
 CARDS += (SCRUB, BAD_TEACHER, AMNESIAC_RELABEL, UNSIR, ESD, PARTIAL_RESET)
 CARDS += (SHORT_RETRAIN, RETRAIN, CT, MSG, DELETE, REGUN)
-CARDS += (ORTHOGRAD, REWIND, AMUN, CERTIFIED, LOTUS, RUM, SISS, FCS)
+CARDS += (ORTHOGRAD, REWIND, AMUN, CERTIFIED, LOTUS, RUM, SISS, FCS, PDU)
+CARDS += LANGUAGE_CARDS

@@ -34,7 +34,7 @@ from jax_unlearn.types import (
 )
 from jax_unlearn.weights.combine import uniform
 
-__all__ = ["Assembly", "assemble"]
+__all__ = ["Assembly", "assemble", "separate_pass"]
 
 
 _LINEAR = harmonize.Sum, harmonize.Separately
@@ -121,7 +121,7 @@ def assemble(
             told = {"key": key, "fewest": fewest}
             return _merged(losses, weigher, state, batch, **told)
         told = {"harmonizer": join, "mode": model_state, "fewest": fewest}
-        return _separate(losses, weigher, state, batch, key=key, **told)
+        return separate_pass(losses, weigher, state, batch, key=key, **told)
 
     losses = [loss for loss in (forget, retain) if loss is not None]
     joined = len(losses) == 2 and not isinstance(join, _LINEAR)
@@ -136,7 +136,9 @@ def assemble(
     )
 
 
-def _separate(losses, weigher, state, batch, *, key, harmonizer, mode, fewest) -> Pass:
+def separate_pass(
+    losses, weigher, state, batch, *, key, harmonizer, mode, fewest
+) -> Pass:
     """Return the joint gradient of one pass a batch."""
     forget_key, retain_key = jax.random.split(key)
     forget, retain = losses

@@ -3,48 +3,51 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple, cast, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from jax_unlearn import _validate, harmonize, objectives
 from jax_unlearn.cards import Card, Count, Job, Lab, NotNegative, Options
 from jax_unlearn.data import queried
 from jax_unlearn.errors import InputError
-from jax_unlearn.gradients import mean_loss, meta_grad, uniform_weights, weighted_loss
+from jax_unlearn.gradients import mean_loss, meta_grad
 from jax_unlearn.leaves import apart, put_back
 from jax_unlearn.membership.attacks import Attack, AttackParams
+from jax_unlearn.methods.ltu_gradients import Parts, forgetting, remembering
 from jax_unlearn.methods.step import (
     FEWEST,
     Pass,
     Weigher,
-    equal_parts,
     mean_state,
     next_state,
-    steady,
     stepping,
-    weights_of,
-    with_data,
 )
 from jax_unlearn.objectives.base import Objective
-from jax_unlearn.types import Array, Batch, Harmonizer, Model, Unlearner, Weighting
+from jax_unlearn.types import Array, Harmonizer, Model, Unlearner, Weighting
 from jax_unlearn.weights.combine import uniform
 
 __all__ = ["ATTACKS", "LTU", "STRATEGIES", "Attacks", "Ltu", "Queries", "ltu"]
 __all__ += ["meta_unlearn"]
 
 
+Feedback = Callable[[Model, Attack, AttackParams], Objective]
+"""`(model, attack, what it has learned) -> loss of being taken for a member`."""
+
+
 def ltu(
     model: Model,
     optimizer: optax.GradientTransformation,
     *,
-    num_classes: int,
+    num_classes: int | None = None,
     queries: int,
     attacks: Sequence[Attack],
     attack_params: Mapping[str, AttackParams],
+    remember: Objective | None = None,
+    feedback: Feedback | None = None,
+    task: Objective | None = None,
     redraw: bool = False,
     seed: int | Array = 0,
     **options: Any,
@@ -66,13 +69,21 @@ def ltu(
     BatchNorm statistics of skewed queries are those of no data the model will meet.
 
     Args:
-      model: the network; outputs are logits `[B, K]`.
+      model: the network; outputs are logits `[B, K]`, unless the three objectives
+        below say otherwise.
       optimizer: of the outer step; `ju.masks.masked` moves only salient weights.
-      num_classes: K.
+      num_classes: K, of the random labels; left out where `remember` takes their place.
       queries: N, see `meta_unlearn`.
       attacks: two or more membership attacks of different names.
       attack_params: what they have learned, by name, as from
         `ju.membership.train_attacks`.
+      remember: the support loss in place of random labels: of language models
+        `ju.objectives.alternative` of refusals or other answers.
+      feedback: `(model, attack, its parameters) -> Objective`, the loss of being taken
+        for a member; default `ju.objectives.nonmember`, of language models
+        `ju.objectives.token_nonmember`.
+      task: the query loss on retain samples; default the cross-entropy, of language
+        models `ju.objectives.next_token`.
       redraw: new random labels at every step instead of one draw a sample.
       seed: of the fixed labels.
       **options: what else `meta_unlearn` takes.
@@ -83,7 +94,8 @@ def ltu(
       query loss after the virtual step, `conflict` the cosine between g_f and g_r.
 
     Raises:
-      InputError: as `meta_unlearn`; a name of an attack twice or without parameters.
+      InputError: as `meta_unlearn`; a name of an attack twice or without parameters;
+        both `num_classes` and `remember`, or neither.
 
     Reference: LTU, arXiv 2407.10494, equations 1 to 4. Which losses the attacks make,
     the division of the forget batch and the defaults are our choice.
@@ -112,16 +124,24 @@ def ltu(
             f"attack_params lacks {missing[0]!r}: pass what "
             "membership.train_attacks returned for these attacks"
         )
-    relabel = objectives.random_label(
-        model, num_classes=num_classes, redraw=redraw, seed=seed
-    )
-    audits = [objectives.nonmember(model, a, attack_params[a.name]) for a in attacks]
+    if (num_classes is None) == (remember is None):
+        raise InputError(
+            f"num_classes={num_classes} and {'no' if remember is None else 'a'} "
+            "remember: give the number of classes for random labels, or remember, an "
+            "objective in their place"
+        )
+    if remember is None:
+        assert num_classes is not None
+        remember = objectives.random_label(
+            model, num_classes=num_classes, redraw=redraw, seed=seed
+        )
+    judge = objectives.nonmember if feedback is None else feedback
     return meta_unlearn(
         model,
         optimizer,
-        relabel=relabel,
-        remember=objectives.descent(model),
-        audits=audits,
+        relabel=remember,
+        remember=objectives.descent(model) if task is None else task,
+        audits=[judge(model, a, attack_params[a.name]) for a in attacks],
         queries=queries,
         **options,
     )
@@ -201,7 +221,7 @@ def meta_unlearn(
     meta = dict(inner_steps=inner_steps, first_order=first_order, remat=remat)
     gradient = partial(meta_grad, inner=inner or optax.sgd(0.003), **meta)
     weigher = Weigher(model, weighting or uniform())
-    parts = _Parts(relabel, remember, tuple(audits), queries, weigher, gradient, fewest)
+    parts = Parts(relabel, remember, tuple(audits), queries, weigher, gradient, fewest)
 
     def passed(state, batch, key):
         forget, retain = batch.forget, batch.retain
@@ -215,8 +235,8 @@ def meta_unlearn(
                 f"{len(audits)} attacks: each needs one to look at; enlarge the batch"
             )
         forget_key, retain_key = jax.random.split(key)
-        g_retain, remembered = _remembering(parts, state, batch, retain_key)
-        g_forget = _forgetting(parts, state, forget, forget_key)
+        g_retain, remembered = remembering(parts, state, batch, retain_key)
+        g_forget = forgetting(parts, state, forget, forget_key)
         support = remembered.support_aux
         at = state.model_state
         after = next_state(at, support.aux.model_state, forget, fewest)
@@ -241,75 +261,6 @@ def meta_unlearn(
         data=tuple(objective.data for objective in (relabel, *audits)),
         model_state=model_state,
     )
-
-
-class _Parts(NamedTuple):
-    """What `meta_unlearn` was given, defaults filled in."""
-
-    relabel: Objective
-    remember: Objective
-    audits: tuple[Objective, ...]
-    queries: int
-    weigher: Weigher
-    gradient: Callable[..., Any]
-    fewest: int
-
-
-def _remembering(parts: _Parts, state, batch, key: Array):
-    """Return (g_r, what was seen on its way)."""
-    forget, queries = batch.forget, equal_parts(batch.retain, parts.queries)
-    at = state.model_state
-    support = with_data(parts.relabel, state.objective_state[0])
-    support = steady(support, at, forget, fewest=parts.fewest)
-    one = jax.tree.map(lambda leaf: leaf[0], queries)
-    remember = steady(parts.remember, at, one, fewest=parts.fewest)
-    support_key, *query_keys = jax.random.split(key, parts.queries + 1)
-    weights_fn = weights_of(parts.weigher, support, state, batch)
-
-    def support_loss(params):
-        losses, aux = support(params, state.model_state, forget, support_key)
-        return weighted_loss(losses, aux, weights_fn, where=forget.mask)
-
-    def query_losses(params):
-        def one(query, key):
-            losses, aux = remember(params, at, query, key)
-            loss, _ = weighted_loss(losses, aux, uniform_weights, where=query.mask)
-            after = next_state(at, aux.model_state, query, parts.fewest)
-            return loss, apart(after)[0]
-
-        return jax.vmap(one)(queries, jnp.stack(query_keys))
-
-    return parts.gradient(support_loss, query_losses, state.params)
-
-
-def _forgetting(parts: _Parts, state, forget: Batch, key: Array) -> Any:
-    """Return g_f: each attack judges a part of the forget batch."""
-    judges = list(map(with_data, parts.audits, state.objective_state[1:]))
-    order_key, support_key, query_key = jax.random.split(key, 3)
-    order = jax.random.permutation(order_key, len(judges))
-    part = np.arange(forget.labels.shape[0]) % len(judges)
-    first = jax.tree.map(lambda leaf: leaf[np.flatnonzero(part == 0)], forget)
-    rest = jax.tree.map(lambda leaf: leaf[np.flatnonzero(part > 0)], forget)
-    owner = order[part[part > 0]]  # which attack looks at which query sample
-
-    def judged(params, batch, key):
-        """Return the losses of all attacks from one forward pass, `[attacks, B]`."""
-        seen, _ = judges[0].outputs(params, state.model_state, batch, key)
-        return jnp.stack([j.output_loss(seen, batch, key, j.data)[0] for j in judges])
-
-    def support_loss(params):
-        losses = judged(params, first, support_key)[order[0]]
-        return weighted_loss(losses, None, uniform_weights, where=first.mask)[0], None
-
-    def query_losses(params):
-        losses = judged(params, rest, query_key)
-        own = jnp.take_along_axis(losses, owner[None], axis=0)[0]
-        rows = [np.flatnonzero(part[part > 0] == i) for i in range(1, len(judges))]
-        masks = [None if rest.mask is None else rest.mask[r] for r in rows]
-        means = [mean_loss(own[r], m) for r, m in zip(rows, masks, strict=True)]
-        return jnp.stack(means), None
-
-    return parts.gradient(support_loss, query_losses, state.params)[0]
 
 
 Queries = Literal["uniform", "class_skewed", "feature_cluster", "hard", "nearest"]

@@ -283,6 +283,13 @@ def weights_of(
             return Sample(aux.task_losses, aux.outputs, *other[1:])
         apply = weigher.model.apply
         outputs, _ = forward_pass(apply, *at, other.inputs, train=False)
+        if jnp.ndim(outputs) > 2 and jnp.ndim(other.labels) == 1:
+            raise InputError(
+                f"the reference batch has outputs of shape {outputs.shape} and one "
+                "label a sample, so its losses are not known: give texts as "
+                "ju.language.Text to an objective that scores their tokens, such as "
+                "ju.objectives.next_token_ascent"
+            )
         return Sample(task_loss(outputs, other), outputs, *other[1:])
 
     def weights_fn(losses, aux):

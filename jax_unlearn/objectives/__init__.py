@@ -1,5 +1,9 @@
 """Loss functions: what is minimised on forget and retain samples."""
 
+from jax_unlearn.objectives.alternatives import Answers as Answers
+from jax_unlearn.objectives.alternatives import alternative as alternative
+from jax_unlearn.objectives.alternatives import dpo as dpo
+from jax_unlearn.objectives.alternatives import token_nonmember as token_nonmember
 from jax_unlearn.objectives.base import Objective as Objective
 from jax_unlearn.objectives.base import OutputLoss as OutputLoss
 from jax_unlearn.objectives.boundary import Neighbours as Neighbours
@@ -39,12 +43,14 @@ from jax_unlearn.objectives.siss import Pairs as Pairs
 from jax_unlearn.objectives.siss import importance_weights as importance_weights
 from jax_unlearn.objectives.siss import pairs as pairs
 
-__all__ = ["Denoised", "Neighbours", "Objective", "OutputLoss", "Pairs", "TokenWeight"]
-__all__ += ["ascent", "boundary_labels", "boundary_neighbours", "class_references"]
-__all__ += ["contrast", "denoise", "denoise_ascent", "denoising_features"]
-__all__ += ["denoising_nonmember", "density_ratio", "descent", "distill", "draw_labels"]
-__all__ += ["fixed_label", "gumbel", "imitate", "importance_weights"]
-__all__ += ["negative_guidance", "next_token", "next_token_ascent", "nonmember"]
-__all__ += ["other_classes", "pairs", "quantile_match", "random_label", "reference"]
-__all__ += ["relabel_condition", "repel", "target_table", "transport"]
-__all__ += ["transport_targets", "uniform"]
+__all__ = ["Answers", "Denoised", "Neighbours", "Objective", "OutputLoss", "Pairs"]
+__all__ += ["TokenWeight", "alternative", "ascent", "boundary_labels"]
+__all__ += ["boundary_neighbours", "class_references", "contrast", "denoise"]
+__all__ += ["denoise_ascent", "denoising_features", "denoising_nonmember"]
+__all__ += ["density_ratio", "descent", "distill", "dpo", "draw_labels", "fixed_label"]
+__all__ += ["gumbel", "hold_hidden", "imitate", "importance_weights", "kl_to_teacher"]
+__all__ += ["max_entropy", "negative_guidance", "next_token", "next_token_ascent"]
+__all__ += ["nonmember", "npo", "other_classes", "pairs", "pdu_forget"]
+__all__ += ["quantile_match", "random_label", "reduced", "reference"]
+__all__ += ["relabel_condition", "repel", "rmu", "simnpo", "target_table"]
+__all__ += ["token_nonmember", "transport", "transport_targets", "undial", "uniform"]

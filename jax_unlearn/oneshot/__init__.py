@@ -18,10 +18,12 @@ from jax_unlearn.oneshot.influence import woodfisher as woodfisher
 from jax_unlearn.oneshot.ssd import SSD
 from jax_unlearn.oneshot.ssd import ssd as ssd
 from jax_unlearn.oneshot.ssd import ssd_selected as ssd_selected
+from jax_unlearn.oneshot.task_vector import TASK_VECTOR
+from jax_unlearn.oneshot.task_vector import task_vector as task_vector
 
 __all__ = ["CARDS", "DeltaGradInfo", "Path", "UpdateLog", "amnesiac", "deltagrad"]
 __all__ += ["fisher_information", "fisher_noise", "gradient_path", "influence"]
-__all__ += ["lbfgs_product", "ssd", "ssd_selected", "woodfisher"]
+__all__ += ["lbfgs_product", "ssd", "ssd_selected", "task_vector", "woodfisher"]
 
-CARDS = (INFLUENCE, SSD, FISHER_FORGETTING, AMNESIAC, DELTAGRAD)
+CARDS = (INFLUENCE, SSD, FISHER_FORGETTING, AMNESIAC, DELTAGRAD, TASK_VECTOR)
 """What every one-shot method says of itself."""

@@ -1,10 +1,10 @@
 """FaLW: weights by how far a sample's confidence stands from that of unseen data."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,124 +12,23 @@ from jax.core import Tracer
 
 from jax_unlearn import _validate
 from jax_unlearn.cards import Count, Lab, NotNegative, Options, Share, WeightingCard
+from jax_unlearn.contracts import labels_of
 from jax_unlearn.errors import InputError
 from jax_unlearn.losses import true_class_probability
+from jax_unlearn.tables import look_up, row_ids
 from jax_unlearn.types import Array, PyTree, Sample, Weighting
+from jax_unlearn.weights.moments import (
+    MIN_STD,
+    ClassStats,
+    class_balance,
+    class_stats,
+    falw_weights,
+    shrink,
+)
 
 __all__ = ["FALW", "ClassStats", "Estimator", "Falw", "anchored", "class_balance"]
 __all__ += ["class_stats", "confidence", "every", "exact", "falw", "falw_weights"]
 __all__ += ["reference_stats", "shrink", "streaming"]
-
-_MIN_STD = 1e-8  # Algorithm 1's floor: a class of one sample has no spread
-
-
-class ClassStats(NamedTuple):
-    """Moments of the true-class probability of unseen samples, by class.
-
-    Attributes:
-      mean: μ_c, `f32[K]`; 0 for absent classes.
-      std: σ_c, population form, at least 1e-8, `f32[K]`.
-      count: samples (of streaming moments, those in memory), `f32[K]`; 0 = absent.
-    """
-
-    mean: Array
-    std: Array
-    count: Array
-
-
-def class_stats(
-    probs_true: Array, labels: Array, num_classes: int, *, where: Array | None = None
-) -> ClassStats:
-    """Return mean and population standard deviation of the confidence by class.
-
-    Of true-class probabilities `[N]` and classes, integers `[N]`, those samples count
-    that `where`, `bool[N]`, marks.
-
-    Reference: FaLW, arXiv 2601.18650, Algorithm 1 (the floor 1e-8 included).
-
-    >>> stats = class_stats(jnp.array([0.2, 0.4, 0.9]), jnp.array([0, 0, 2]), 3)
-    >>> print(stats.mean, stats.std.round(4), stats.count)  # 1e-8 shows as 0
-    [0.3 0.  0.9] [0.1 0.  0. ] [2. 0. 1.]
-    """
-    chex.assert_equal_shape([probs_true, labels])
-    probs = probs_true.astype(jnp.float32)
-    counted = jnp.ones(probs.shape, jnp.bool_) if where is None else where
-
-    def by_class(values: Array) -> Array:
-        values = jnp.where(counted, values, 0.0)
-        return jnp.zeros(num_classes, jnp.float32).at[labels].add(values)
-
-    count = by_class(jnp.ones_like(probs))
-    share = jnp.maximum(count, 1.0)
-    mean = by_class(probs) / share
-    variance = by_class(jnp.square(probs - mean[labels])) / share
-    return ClassStats(mean, jnp.maximum(jnp.sqrt(variance), _MIN_STD), count)
-
-
-def shrink(stats: ClassStats, *, pseudo_count: float | Array) -> ClassStats:
-    """Pull the moments of small classes toward those of all classes together.
-
-    With s = n_c/(n_c + κ): μ_c ← s·μ_c + (1−s)·μ and likewise the variances, μ and σ²
-    the count-weighted moments of the pooled samples. κ = 0 changes nothing.
-
-    Source: our choice.
-
-    >>> stats = ClassStats(jnp.array([0.2, 0.8]), jnp.full(2, 0.1), jnp.ones(2))
-    >>> shrink(stats, pseudo_count=1.0).mean.tolist()  # half way to 0.5
-    [0.35, 0.65]
-    """
-    count = stats.count
-    total = jnp.sum(count)
-    total = jnp.where(total > 0, total, 1.0)
-    pooled_mean = jnp.sum(count * stats.mean) / total
-    offset = jnp.square(stats.mean - pooled_mean)
-    pooled_var = jnp.sum(count * (jnp.square(stats.std) + offset)) / total
-    share = count / jnp.maximum(count + pseudo_count, 1e-8)
-    mean = share * stats.mean + (1 - share) * pooled_mean
-    variance = share * jnp.square(stats.std) + (1 - share) * pooled_var
-    return ClassStats(mean, jnp.maximum(jnp.sqrt(variance), _MIN_STD), count)
-
-
-def class_balance(counts: Array, *, tau: float | Array) -> Array:
-    """Return the balance factor B_k = (N_f/(C·N_{f,k}))^τ.
-
-    The `counts`, `[K]`, are N_{f,k}, forget samples by class, and C = K. B, `f32[K]`,
-    is 1 for classes without forget samples; τ = 0 switches the factor off (B = 1).
-
-    Reference: FaLW, arXiv 2601.18650, equation 6; τ tuned in [0.1, 0.2].
-
-    >>> class_balance(jnp.array([30, 10, 0, 0]), tau=1.0).tolist()
-    [0.3333, 1.0, 1.0, 1.0]
-    """
-    counts = jnp.asarray(counts).astype(jnp.float32)
-    ratio = jnp.sum(counts) / (counts.shape[0] * jnp.maximum(counts, 1.0))
-    return jnp.where(counts > 0, ratio ** jnp.asarray(tau, jnp.float32), 1.0)
-
-
-def falw_weights(
-    probs_true: Array, labels: Array, stats: ClassStats, balance: Array
-) -> Array:
-    """Return w_i = 1 + sign(z_i)·tanh(|z_i|)^{1/B_i}, z_i = (p_i − μ_c)/σ_c.
-
-    w → 2 for a sample still far more confident than unseen data, 1 at their mean, → 0
-    far below. For B > 1 the slope at z = 0 is infinite: never differentiate it.
-
-    p_i, `[B]`, are the true-class probabilities of samples of the classes c, integers
-    `[B]`; the moments are of unseen data, the balance is B_k, `[K]`. Weights, `f32[B]`,
-    are in [0, 2]; 1 for classes absent from `stats` (count 0).
-
-    Reference: FaLW, arXiv 2601.18650, equations 5 to 7.
-
-    >>> stats = ClassStats(jnp.array([0.5]), jnp.array([0.2]), jnp.array([10.0]))
-    >>> p = jnp.array([0.6, 0.5, 0.4])  # z = 0.5, 0, −0.5
-    >>> falw_weights(p, jnp.array([0, 0, 0]), stats, jnp.array([1.0])).tolist()
-    [1.462, 1.0, 0.538]
-    """
-    chex.assert_equal_shape([probs_true, labels])
-    chex.assert_equal_shape([stats.mean, stats.std, stats.count, balance])
-    z = (probs_true.astype(jnp.float32) - stats.mean[labels]) / stats.std[labels]
-    strength = jnp.tanh(jnp.abs(z)) ** (1.0 / balance[labels])
-    return jnp.where(stats.count[labels] > 0, 1.0 + jnp.sign(z) * strength, 1.0)
 
 
 class Estimator(NamedTuple):
@@ -152,6 +51,8 @@ def falw(
     tau: float = 0.15,
     estimator: Estimator | None = None,
     shrinkage: float = 0.0,
+    groups: Array | Literal["pooled"] | None = None,
+    statistic: Literal["confidence", "nll"] = "confidence",
 ) -> Weighting:
     """Weight forget samples by FaLW, whatever the base objective.
 
@@ -160,8 +61,18 @@ def falw(
     of `shrink`, 0 in the paper. Reads logits `[B, K]` (or losses, see `confidence`) and
     needs a reference batch unless anchored.
 
+    A class without reference samples has no moments, and weight 1: where no class of
+    the forget samples occurs in the reference every weight is 1, and a warning says so
+    (under `ju.run` and `ju.scan_steps`, or with `anchored` moments). So it is with a
+    class forgotten whole, and with authors of texts. `groups` are another division for
+    the moments, while the balance stays by class: "pooled", one group of all, or a
+    group by id of the sample, `i32[N]` from 0, such as thirds of the length.
+    `statistic="nll"` measures z on −ℓ instead of p = e^{−ℓ}, which a model that knows
+    the texts by heart holds near 1.
+
     Raises:
-      InputError: τ or shrinkage negative, counts negative or all zero.
+      InputError: τ or shrinkage negative, counts negative or all zero, an unknown
+        statistic, groups that are no table.
 
     Reference: FaLW, arXiv 2601.18650, Algorithm 1.
 
@@ -182,19 +93,85 @@ def falw(
             )
     source = exact() if estimator is None else estimator
 
+    number, table, grouped = _groups(groups)
+
+    def seen(sample: Sample) -> Sample:
+        """Return a sample as the moments see it: its group, and the statistic."""
+        if statistic == "nll":
+            sample = sample._replace(outputs=_Told(-sample.losses))
+        if not grouped:
+            return sample
+        if table is None:
+            return sample._replace(labels=jnp.zeros_like(sample.labels))
+        index = row_ids(sample.index, "groups of FaLW need")
+        return sample._replace(labels=look_up(table, index, sample.mask))
+
     def init():
         balance = class_balance(class_counts, tau=tau)
-        return balance, source.init(balance.shape[0])
+        memory = source.init(number if grouped else balance.shape[0])
+        fixed = isinstance(memory, ClassStats)  # anchored moments
+        known = not isinstance(class_counts, Tracer)
+        if fixed and known and not grouped and not isinstance(memory.count, Tracer):
+            present = (np.asarray(part) > 0 for part in (class_counts, memory.count))
+            _warn_unlike(*map(np.flatnonzero, present))
+        return balance, memory
 
     def update(sample: Sample, state, *, reference=None):
         balance, memory = state
-        stats, memory = source.update(reference, memory)
+        if not grouped and reference is not None:
+            _warn_unlike(labels_of("forget"), labels_of("reference"))
+        given = None if reference is None else lambda: seen(reference())
+        stats, memory = source.update(given, memory)
         if not isinstance(shrinkage, int | float) or shrinkage > 0:
             stats = shrink(stats, pseudo_count=shrinkage)
-        weights = falw_weights(confidence(sample), sample.labels, stats, balance)
+        own = seen(sample)
+        if grouped:  # a row a sample, since balance and moments count other things
+            stats = ClassStats(*(leaf[own.labels] for leaf in stats))
+            rows = jnp.arange(own.labels.shape[0])
+            balanced = balance[sample.labels]
+            return falw_weights(confidence(own), rows, stats, balanced), (
+                balance,
+                memory,
+            )
+        weights = falw_weights(confidence(own), sample.labels, stats, balance)
         return weights, (balance, memory)
 
     return Weighting(init, update, source.joint)
+
+
+class _Told(NamedTuple):
+    """Outputs that are the statistic itself."""
+
+    values: Array
+
+
+def _groups(groups: Any) -> tuple[int, Array | None, bool]:
+    """Return (number of groups, group by sample id, whether there are any)."""
+    if groups is None:
+        return 0, None, False
+    if isinstance(groups, str):
+        _validate.choice("groups", groups, "pooled")
+        return 1, None, True
+    table = np.asarray(groups)
+    if table.ndim != 1 or not table.size or table.dtype.kind not in "iu":
+        raise InputError(
+            f"groups of shape {table.shape} and type {table.dtype} must be integers "
+            "[N], one for each sample id, or 'pooled'"
+        )
+    if table.min() < 0:
+        raise InputError(f"groups hold {table.min()}; number them from 0")
+    return int(table.max()) + 1, jnp.asarray(table, jnp.int32), True
+
+
+def _warn_unlike(forget: np.ndarray | None, reference: np.ndarray | None) -> None:
+    """Warn where no class of the forget samples has moments."""
+    if forget is None or reference is None or np.isin(forget, reference).any():
+        return
+    warnings.warn(
+        "FaLW: no class of the forget samples occurs among the reference samples, so "
+        "every weight is 1; give unseen samples of those classes, or groups='pooled'",
+        stacklevel=2,
+    )
 
 
 def confidence(sample: Sample) -> Array:
@@ -209,6 +186,8 @@ def confidence(sample: Sample) -> Array:
     [1.0]
     """
     outputs = sample.outputs
+    if isinstance(outputs, _Told):
+        return outputs.values.astype(jnp.float32)
     if isinstance(outputs, jax.Array) and outputs.ndim == 2:
         return true_class_probability(outputs, sample.labels)
     return jnp.exp(-sample.losses.astype(jnp.float32))
@@ -305,7 +284,7 @@ def streaming(*, decay: float = 0.9) -> Estimator:
             spread = variance + share * jnp.square(offset)
             variance = (1 - share) * spread + share * jnp.square(batch.std)
             mean = mean + share * offset
-        std = jnp.maximum(jnp.sqrt(variance), _MIN_STD)
+        std = jnp.maximum(jnp.sqrt(variance), MIN_STD)
         return ClassStats(mean, std, count), (mean, variance, norm, count)
 
     return Estimator(init, update, joint=True)
@@ -344,25 +323,44 @@ class Falw(Options):
         the original model once ("anchored").
       every: steps between two estimates, for "every".
       decay: memory of "streaming".
+      groups: moments by class, or of all unseen samples together ("pooled"), which
+        need be of no forgotten class.
+      statistic: what is compared with unseen samples: the confidence, or the loss.
     """
 
     tau: NotNegative = 0.15
     estimator: Literal["exact", "every", "streaming", "anchored"] = "exact"
     every: Count = 4
     decay: Share = 0.9
+    groups: Literal["classes", "pooled"] = "classes"
+    statistic: Literal["confidence", "nll"] = "confidence"
+
+    @property
+    def compares(self) -> str:
+        """What the moments are of."""
+        return "unseen" if self.groups == "pooled" else "unseen classes"
 
     def told(self) -> dict[str, object]:
         """Return what the estimator reads."""
         own = {"every": ("every",), "streaming": ("decay",)}.get(self.estimator, ())
-        return {name: getattr(self, name) for name in ("tau", "estimator", *own)}
+        names = ["tau", "estimator", *own]
+        for name in ("groups", "statistic"):  # said where they are others than usual
+            if getattr(self, name) != getattr(Falw, name):
+                names.append(name)
+        return {name: getattr(self, name) for name in names}
 
 
 def _falw(lab: Lab, options: Falw) -> Weighting:
     counts = jnp.bincount(jnp.asarray(lab.labels("forget")), length=lab.num_classes)
 
+    pooled = options.groups == "pooled"
+
     def original() -> Estimator:
-        true, labels = lab.confidence("unseen"), jnp.asarray(lab.labels("unseen"))
-        return anchored(class_stats(jnp.asarray(true), labels, lab.num_classes))
+        given = jnp.asarray(lab.confidence("unseen"))
+        given = jnp.log(given) if options.statistic == "nll" else given
+        labels = jnp.asarray(lab.labels("unseen"))
+        labels = jnp.zeros_like(labels) if pooled else labels
+        return anchored(class_stats(given, labels, 1 if pooled else lab.num_classes))
 
     made = {
         "exact": exact,
@@ -370,7 +368,13 @@ def _falw(lab: Lab, options: Falw) -> Weighting:
         "streaming": lambda: streaming(decay=options.decay),
         "anchored": original,
     }
-    return falw(counts, tau=options.tau, estimator=made[options.estimator]())
+    return falw(
+        counts,
+        tau=options.tau,
+        estimator=made[options.estimator](),
+        groups="pooled" if pooled else None,
+        statistic=options.statistic,
+    )
 
 
 def _reference(options: Falw) -> str:
