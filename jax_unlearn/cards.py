@@ -248,8 +248,11 @@ class Lab(Protocol):
         """Return the original's probability of the true class of a part's samples."""
         ...
 
-    def loss_table(self) -> Array:
-        """Return the original's loss by sample id, 0 beyond the forget set."""
+    def loss_table(self, **told: Any) -> Array:
+        """Return the original's loss by sample id, 0 beyond the forget set.
+
+        `total=True`: of whole texts, not by token (language).
+        """
         ...
 
     def memorisation(self, part: str) -> np.ndarray:
@@ -378,15 +381,19 @@ class WeightingCard(_Facts):
     Attributes:
       name, label, title, source, options, search: as of `Card`.
       build: `(lab, options) -> Weighting`.
-      reads: "losses", or "logits" where losses alone do not do.
+      reads: "losses", "logits" where losses alone do not do, or "tokens", the losses
+        of a text's tokens.
       compares: as of `Card`.
       reference: `(options) -> "" | "batches" | "whole"`: whether unseen samples ride
         along with the steps, in batches or all at once.
       shared: whether what it takes from the lab travels in its state, so that a
         compiled step serves other requests too. The default promises nothing, see
         `Card.step_reads`.
+      tokens: `(options) -> ` weights of the tokens of a text, which objectives of
+        language models take; None where it weights whole samples.
     """
 
-    reads: Literal["losses", "logits"] = "losses"
+    reads: Literal["losses", "logits", "tokens"] = "losses"
+    tokens: Callable[[Any], Callable[[Array, Array], Array]] | None = None
     reference: Callable[[Any], str] = lambda options: ""
     shared: bool = False

@@ -135,9 +135,9 @@ class Context:
         """Train membership attacks and set up queries."""
         return self.modality.membership(self, options)
 
-    def loss_table(self) -> Array:
+    def loss_table(self, **told: Any) -> Array:
         """Return the original's loss by sample id, 0 beyond the forget set."""
-        return self.modality.loss_table(self)
+        return self.modality.loss_table(self, **told)
 
     def difficulty(self, ranking: str) -> Ranked:
         """Return how easily each forget sample would be predicted unseen."""
@@ -164,7 +164,16 @@ class Context:
         return probabilities(self.model, self.trained, inputs)
 
     def confidence(self, part: str) -> np.ndarray:
-        """Return the original model's probability of the true class, `[n]`."""
+        """Return the original model's probability of the true class, `[n]`.
+
+        Of texts, e^{−ℓ̄}.
+        """
+        if self.modality.texts:
+            ids = self.ids(part)
+            inputs = jax.tree.map(lambda leaf: leaf[ids], self.examples.inputs)
+            given = Examples(inputs, self.examples.labels[ids])
+            seen = self.modality.observe(self.subject, self.original, given)
+            return 1 / (1 + np.exp(seen[:, 1] - seen[:, 0]))
         labels = self.labels(part)
         return self.probabilities(part)[np.arange(len(labels)), labels]
 

@@ -69,7 +69,7 @@ class Modality(NamedTuple):
     roles: frozenset[str]  # its objectives; "logits", "features": what its outputs are
     objective: Callable[..., LossFn]  # `(context, role, **options)`
     membership: Callable[[Any, Any], Learned]  # `(context, options)`, to attack by
-    loss_table: Callable[[Any], Array]  # `context -> losses by sample id`
+    loss_table: Callable[..., Array]  # `context -> losses by sample id`
     # `(subject, judging, folder, progress) -> table` of figures: it has `start`, `add`
     # and `summary`, see `lab.modalities.classification.figures.Table`
     table: Callable[..., Any]

@@ -93,7 +93,7 @@ class Preparer:
         if pattern and pattern not in self._subjects:
             networks = {
                 name: partly(getattr(built, name), pattern)
-                for name in ("model", "features")
+                for name in ("model", "features", "logits")
                 if hasattr(built, name)
             }
             own = self.subject._replace(built=built._replace(**networks))

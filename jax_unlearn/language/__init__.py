@@ -1,5 +1,12 @@
 """Language models: texts, tokens, checkpoints."""
 
+from jax_unlearn.language.equations import ceu_loss as ceu_loss
+from jax_unlearn.language.equations import entropy_gap as entropy_gap
+from jax_unlearn.language.equations import flatness as flatness
+from jax_unlearn.language.equations import preference_loss as preference_loss
+from jax_unlearn.language.equations import simnpo_loss as simnpo_loss
+from jax_unlearn.language.equations import steering_loss as steering_loss
+from jax_unlearn.language.equations import undial_loss as undial_loss
 from jax_unlearn.language.generate import generate as generate
 from jax_unlearn.language.lora import lora as lora
 from jax_unlearn.language.lora import lora_variables as lora_variables
@@ -27,7 +34,9 @@ from jax_unlearn.language.tokens import save_tokenizer as save_tokenizer
 from jax_unlearn.language.tokens import train_tokenizer as train_tokenizer
 
 __all__ = ["Encoded", "Pretrained", "Scored", "Text", "Texts", "Tokenizer", "answered"]
-__all__ += ["decoder", "encode", "encode_prompts", "generate", "load_pretrained"]
-__all__ += ["load_tokenizer", "lora", "lora_variables", "merge_lora", "pack"]
-__all__ += ["read_config", "read_texts", "save_pretrained", "save_tokenizer", "scored"]
-__all__ += ["text_dataset", "text_losses", "train_tokenizer"]
+__all__ += ["ceu_loss", "decoder", "encode", "encode_prompts", "entropy_gap"]
+__all__ += ["flatness", "generate", "load_pretrained", "load_tokenizer", "lora"]
+__all__ += ["lora_variables", "merge_lora", "pack", "preference_loss", "read_config"]
+__all__ += ["read_texts", "save_pretrained", "save_tokenizer", "scored", "simnpo_loss"]
+__all__ += ["steering_loss", "text_dataset", "text_losses", "train_tokenizer"]
+__all__ += ["undial_loss"]

@@ -32,9 +32,12 @@ from jax_unlearn.objectives.endpoint import density_ratio as density_ratio
 from jax_unlearn.objectives.endpoint import quantile_match as quantile_match
 from jax_unlearn.objectives.endpoint import target_table as target_table
 from jax_unlearn.objectives.endpoint import transport_targets as transport_targets
-from jax_unlearn.objectives.language import TokenWeight as TokenWeight
+from jax_unlearn.objectives.language import Teacher as Teacher
 from jax_unlearn.objectives.language import next_token as next_token
 from jax_unlearn.objectives.language import next_token_ascent as next_token_ascent
+from jax_unlearn.objectives.language import npo as npo
+from jax_unlearn.objectives.language import reduced as reduced
+from jax_unlearn.objectives.language import simnpo as simnpo
 from jax_unlearn.objectives.reference import class_references as class_references
 from jax_unlearn.objectives.reference import gumbel as gumbel
 from jax_unlearn.objectives.reference import other_classes as other_classes
@@ -42,15 +45,23 @@ from jax_unlearn.objectives.reference import reference as reference
 from jax_unlearn.objectives.siss import Pairs as Pairs
 from jax_unlearn.objectives.siss import importance_weights as importance_weights
 from jax_unlearn.objectives.siss import pairs as pairs
+from jax_unlearn.objectives.tokens import Judged as Judged
+from jax_unlearn.objectives.tokens import ceu as ceu
+from jax_unlearn.objectives.tokens import hold_hidden as hold_hidden
+from jax_unlearn.objectives.tokens import kl_to_teacher as kl_to_teacher
+from jax_unlearn.objectives.tokens import max_entropy as max_entropy
+from jax_unlearn.objectives.tokens import pdu_forget as pdu_forget
+from jax_unlearn.objectives.tokens import rmu as rmu
+from jax_unlearn.objectives.tokens import undial as undial
 
-__all__ = ["Answers", "Denoised", "Neighbours", "Objective", "OutputLoss", "Pairs"]
-__all__ += ["TokenWeight", "alternative", "ascent", "boundary_labels"]
-__all__ += ["boundary_neighbours", "class_references", "contrast", "denoise"]
-__all__ += ["denoise_ascent", "denoising_features", "denoising_nonmember"]
-__all__ += ["density_ratio", "descent", "distill", "dpo", "draw_labels", "fixed_label"]
-__all__ += ["gumbel", "hold_hidden", "imitate", "importance_weights", "kl_to_teacher"]
-__all__ += ["max_entropy", "negative_guidance", "next_token", "next_token_ascent"]
-__all__ += ["nonmember", "npo", "other_classes", "pairs", "pdu_forget"]
-__all__ += ["quantile_match", "random_label", "reduced", "reference"]
-__all__ += ["relabel_condition", "repel", "rmu", "simnpo", "target_table"]
+__all__ = ["Answers", "Denoised", "Judged", "Neighbours", "Objective", "OutputLoss"]
+__all__ += ["Pairs", "Teacher", "TokenWeight", "alternative", "ascent"]
+__all__ += ["boundary_labels", "boundary_neighbours", "ceu", "class_references"]
+__all__ += ["contrast", "denoise", "denoise_ascent", "denoising_features"]
+__all__ += ["denoising_nonmember", "density_ratio", "descent", "distill", "dpo"]
+__all__ += ["draw_labels", "fixed_label", "gumbel", "hold_hidden", "imitate"]
+__all__ += ["importance_weights", "kl_to_teacher", "max_entropy", "negative_guidance"]
+__all__ += ["next_token", "next_token_ascent", "nonmember", "npo", "other_classes"]
+__all__ += ["pairs", "pdu_forget", "quantile_match", "random_label", "reduced"]
+__all__ += ["reference", "relabel_condition", "repel", "rmu", "simnpo", "target_table"]
 __all__ += ["token_nonmember", "transport", "transport_targets", "undial", "uniform"]

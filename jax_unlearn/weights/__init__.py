@@ -24,6 +24,15 @@ from jax_unlearn.weights.falw import falw as falw
 from jax_unlearn.weights.falw import falw_weights as falw_weights
 from jax_unlearn.weights.falw import shrink as shrink
 from jax_unlearn.weights.falw import streaming as streaming
+from jax_unlearn.weights.language import BY_LENGTH, LOREUN_TOKENS, NPO, SIMNPO, WGA
+from jax_unlearn.weights.language import TokenWeight as TokenWeight
+from jax_unlearn.weights.language import by_length as by_length
+from jax_unlearn.weights.language import loreun_tokens as loreun_tokens
+from jax_unlearn.weights.language import npo as npo
+from jax_unlearn.weights.language import npo_weights as npo_weights
+from jax_unlearn.weights.language import satimp as satimp
+from jax_unlearn.weights.language import simnpo as simnpo
+from jax_unlearn.weights.language import wga as wga
 from jax_unlearn.weights.loreun import LOREUN, LOREUN_STATIC
 from jax_unlearn.weights.loreun import Softmin as Softmin
 from jax_unlearn.weights.loreun import by_table as by_table
@@ -35,12 +44,14 @@ from jax_unlearn.weights.sfron import SFRON
 from jax_unlearn.weights.sfron import sfron as sfron
 from jax_unlearn.weights.sfron import sfron_weights as sfron_weights
 
-__all__ = ["CARDS", "ClassStats", "Estimator", "Softmin", "anchored", "by_score"]
-__all__ += ["by_table", "chain", "class_balance", "class_stats", "clip", "confidence"]
-__all__ += ["el2n", "every", "exact", "falw", "falw_weights", "gradient_norms"]
-__all__ += ["loreun", "loreun_static", "loreun_weights", "margin", "schedule", "sfron"]
-__all__ += ["sfron_weights", "shrink", "softmin_weights", "stateless", "streaming"]
-__all__ += ["uniform"]
+__all__ = ["CARDS", "ClassStats", "Estimator", "Softmin", "TokenWeight", "anchored"]
+__all__ += ["by_length", "by_score", "by_table", "chain", "class_balance"]
+__all__ += ["class_stats", "clip", "confidence", "el2n", "every", "exact", "falw"]
+__all__ += ["falw_weights", "gradient_norms", "loreun", "loreun_static"]
+__all__ += ["loreun_tokens", "loreun_weights", "margin", "npo", "npo_weights", "satimp"]
+__all__ += ["schedule", "sfron", "sfron_weights", "shrink", "simnpo", "softmin_weights"]
+__all__ += ["stateless", "streaming", "uniform", "wga"]
 
 CARDS = (UNIFORM, LOREUN, LOREUN_STATIC, FALW, SFRON, EL2N, MARGIN)
+CARDS += (NPO, SIMNPO, WGA, LOREUN_TOKENS, BY_LENGTH)
 """What every weighting says of itself."""

@@ -9,12 +9,18 @@ import numpy as np
 import optax
 
 from jax_unlearn import methods, objectives
-from jax_unlearn.cards import Learned, Variables
+from jax_unlearn.cards import Variables
 from jax_unlearn.data import Schedule
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab.modalities.language import measured, networks, packing, settings
+from jax_unlearn.lab.modalities.language import (
+    measured,
+    networks,
+    packing,
+    roles,
+    settings,
+)
 from jax_unlearn.lab.modality import Modality, adam
-from jax_unlearn.types import Array, LossFn, PyTree, UnlearnBatch, Unlearner
+from jax_unlearn.types import Array, PyTree, UnlearnBatch, Unlearner
 
 __all__ = ["FIGURES", "LANGUAGE", "rising_and_falling"]
 
@@ -44,28 +50,6 @@ def _optimize(
     optimizer = optax.chain(*clip, adam(), decay, rate)
     loss = objectives.next_token(built.model, reduction="token")
     return methods.assemble(built.model, optimizer, retain=loss)
-
-
-def _objective(lab: Any, role: str, **options: Any) -> LossFn:
-    how = {"reduction": lab.setting.modality_options.reduction}
-    made = {
-        "remember": lambda: objectives.next_token(lab.model, **how),
-        "evaluate": lambda: objectives.next_token(lab.model, **how)._replace(
-            train=False
-        ),
-        "ascend": lambda: objectives.next_token_ascent(lab.model, **how),
-    }
-    if role not in made:
-        raise InputError(f"role={role!r}: language models have {', '.join(made)}")
-    return made[role]()
-
-
-def _membership(lab: Any, options: Any) -> Learned:
-    del options
-    raise InputError(
-        f"method={lab.setting.method!r} learns attacks on outputs that language models "
-        "do not have; choose another method"
-    )
 
 
 def _concerned(subject: Any, ids: np.ndarray, text: str) -> Any:
@@ -125,9 +109,9 @@ LANGUAGE = Modality(
     steps=lambda training, samples: (
         training.epochs * -(-samples // min(training.batch_size, samples))
     ),
-    roles=frozenset(("remember", "evaluate", "ascend")),
-    objective=_objective,
-    membership=_membership,
+    roles=roles.ROLES,
+    objective=roles.objective,
+    membership=roles.learn,
     loss_table=measured.loss_table,
     table=_table,
     observe=measured.observed,

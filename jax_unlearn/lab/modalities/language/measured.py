@@ -50,13 +50,16 @@ def observed(subject: Any, at: Variables, examples: Examples) -> np.ndarray:
     return np.stack([logit, np.zeros_like(logit)], axis=1).astype(np.float32)
 
 
-def loss_table(lab: Any) -> Array:
-    """Return the original's ℓ̄ by text, 0 beyond the forget set."""
+def loss_table(lab: Any, *, total: bool = False) -> Array:
+    """Return the original's ℓ̄ by text, or S (`total`), 0 beyond the forget set."""
     forget = lab.ids("forget")
     inputs = jax.tree.map(lambda leaf: leaf[forget], lab.examples.inputs)
     part = Examples(inputs, lab.examples.labels[forget])
     means = np.zeros(len(lab.examples.labels), np.float32)
-    means[forget] = mean_losses(scores_of(lab.subject.model, lab.original, part))
+    found = scores_of(lab.subject.model, lab.original, part)
+    means[forget] = mean_losses(found)
+    if total:
+        means[forget] *= np.asarray(found.counted).sum(axis=1)
     return jnp.asarray(means)
 
 

@@ -110,5 +110,6 @@ DEFAULTS: dict[str, Any] = {
     "batch_size": 16,
     "clip": 1.0,
     "alpha": 0.5,
+    "groups": "pooled",  # no unseen text is of a forgotten author
 }
 """Where the defaults of language models are others."""
