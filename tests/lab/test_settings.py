@@ -132,7 +132,9 @@ TODAY |= {"influence": {"damping": 1.0}}
 def test_the_options_of_one_card_are_refused_by_another(card):
     method = card.name if isinstance(card, Card) else "random_label"
     weighting = card.name if isinstance(card, WeightingCard) else "auto"
-    kind = "diffusion" if method in ("esd", "siss") else "classification"
+    kind = next(kind for name, kind in SERVED if name == method)
+    if getattr(card, "reads", "") == "tokens":
+        kind = "language"
     asked = {"method": method, "weighting": weighting, "modality": kind}
     setting = Unlearning.of(**asked)
     own = {*setting.flat()}

@@ -101,7 +101,22 @@ WHERE = {  # of each card, its test; tests elsewhere are as independent
     "weights.sfron": WEIGHTS + "test_weightings",
     "el2n": WEIGHTS + "test_weightings",
     "margin": WEIGHTS + "test_weightings",
+    "pdu": "methods/test_language_methods.py::"
+    "test_pdu_raises_the_price_of_a_retain_loss_above_its_bound",
+    "task_vector": "methods/test_language_methods.py::"
+    "test_task_vector_goes_as_far_the_other_way",
 }
+TEXTS = "objectives/test_language_objectives.py::"
+LANGUAGE = "grad_diff", "kl_min", "idk_nll", "dpo", "idk_dpo", "altpo", "npo", "simnpo"
+LANGUAGE += "wga", "satimp", "ceu", "undial", "max_entropy", "rmu"
+WHERE |= dict.fromkeys(
+    LANGUAGE, TEXTS + "test_each_objective_is_what_its_description_says"
+)
+WHERE |= dict.fromkeys(
+    ("npo_weights", "simnpo_weights", "wga_weights", "by_length"),
+    TEXTS + "test_npo_simnpo_and_wga_are_weighted_ascents",
+)
+WHERE["loreun_tokens"] = TEXTS + "test_token_weights_have_mean_one_within_each_text"
 
 
 def place_of(card):
