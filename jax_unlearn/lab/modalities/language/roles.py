@@ -17,6 +17,7 @@ from jax_unlearn.drivers import memory
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.attacks import checked_attacks, chosen
 from jax_unlearn.lab.modalities.language.measured import mean_losses, scores_of
+from jax_unlearn.language import tokens
 from jax_unlearn.language.refusals import REFUSALS
 from jax_unlearn.language.text import Scored, Text
 from jax_unlearn.membership import Observed
@@ -137,8 +138,8 @@ def _reduction(lab: Any) -> dict[str, str]:
 def _token_weight(lab: Any) -> Any:
     """Return the weights of tokens that the weighting asked for has, if any."""
     setting = lab.setting
-    tokens = setting.weighting_card.tokens
-    return None if tokens is None else tokens(setting.weighting_options)
+    weigh = setting.weighting_card.tokens
+    return None if weigh is None else weigh(setting.weighting_options)
 
 
 def _teacher(lab: Any) -> objectives.Teacher:
@@ -189,9 +190,15 @@ def _other_answers(lab: Any, source: str) -> Text:
         for q, own in zip(questions, answers, strict=True)
         for answer in own[:several]
     ]
-    inputs = np.array(pairs, dtype=object)
-    given = Examples(inputs, np.zeros(len(pairs), np.int32))
-    text = lab.subject.built.samples(given).inputs
+    network = lab.subject.network
+    given = tuple(zip(*pairs, strict=True))
+    # longer than the texts trained on, perhaps, as far as the network reads
+    text, sizes = tokens.encode(*given, network.tokenizer)
+    if (longest := int(sizes.max())) > network.config.length:
+        raise InputError(
+            f"alternatives={source!r}: the longest has {longest} tokens with its "
+            f"question, and the model reads {network.config.length}; shorten it"
+        )
     total = len(lab.examples.labels)
 
     def by_id(leaf: Any) -> Any:
@@ -259,8 +266,8 @@ def learn(lab: Any, options: Ltu) -> Learned:
         ids = lab.ids(part)
         found = scores_of(lab.subject.model, lab.original, _part(lab, ids))
         means[part] = mean_losses(found)
-        tokens = Scored(jnp.asarray(found.nll), jnp.asarray(found.counted))
-        seen.append(Observed(tokens, jnp.asarray(lab.examples.labels[ids])))  # type: ignore[arg-type]
+        scores = Scored(jnp.asarray(found.nll), jnp.asarray(found.counted))
+        seen.append(Observed(scores, jnp.asarray(lab.examples.labels[ids])))  # type: ignore[arg-type]
     labels = lab.labels("retain")
     near = {"clusters": min(CLUSTERS, len(labels)), "seed": lab.seed}
     words = _words(lab)
