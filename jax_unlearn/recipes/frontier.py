@@ -3,8 +3,8 @@
 A budget is a setting of every method: it fixes the length, so that all rows of a table
 cost the same share of one Retrain. A part is one request at one budget. Every method
 has six trials of its own at every budget, on seeds that no table uses; requests that
-have no search of their own (50 % at random, near, far) take the settings of 10 % at
-random at the same budget.
+have no search of their own (near, far) take the settings of 10 % at random at the same
+budget.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ _REQUESTS = {
     "random10": Part("10 % at random", "random", 0.1, grid=GRID),
     "gamma-1": Part("30 %, long-tailed, γ = 1", "long_tailed", 0.3, grid=GRID),
     "class": Part("a class", "class", 1.0, grid=GRID),
-    "random50": Part("50 % at random", "random", 0.5),
+    "random50": Part("50 % at random", "random", 0.5, grid=GRID),
     "near": Part("10 %, near", "near", 0.1),
     "far": Part("10 %, far", "far", 0.1),
 }
