@@ -16,7 +16,7 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.harmonize import Separate
 from jax_unlearn.types import Array, Params, PyTree
 
-__all__ = ["DualState", "accumulates", "dual", "movable", "skipped"]
+__all__ = ["DualState", "accumulates", "applied", "dual", "movable", "skipped"]
 
 _KINDS = (optax.ApplyIfFiniteState, optax.MultiStepsState, optax.ZeroNansState)
 
@@ -26,6 +26,25 @@ class DualState(NamedTuple):
 
     forget: PyTree
     retain: PyTree
+
+
+def applied(params: Params, updates: PyTree) -> Params:
+    """Return the updated parameters, each in its own dtype.
+
+    As `optax.apply_updates`, but for updates of another dtype also where jax promotes
+    strictly: of float32 for weights of bfloat16, the sum is taken in float32.
+
+    >>> applied(jnp.ones(1, jnp.bfloat16), jnp.full(1, -0.25, jnp.float32))
+    Array([0.75], dtype=bfloat16)
+    """
+
+    def moved(param: Any, update: Any) -> Any:
+        if param is None or update is None or param.dtype == update.dtype:
+            return optax.apply_updates(param, update)
+        both = param.astype(jnp.float32) + update.astype(jnp.float32)
+        return both.astype(param.dtype)
+
+    return jax.tree.map(moved, params, updates, is_leaf=lambda leaf: leaf is None)
 
 
 def dual(

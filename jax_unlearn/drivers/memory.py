@@ -20,16 +20,18 @@ the whole batch, however small the parts it is run in.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jax_unlearn.errors import InputError
 from jax_unlearn.leaves import apart, put_back
 from jax_unlearn.types import Array, Model, PyTree
 
-__all__ = ["cast", "keep_products", "microbatched", "rematerialised"]
+__all__ = ["MasterState", "cast", "keep_products", "master", "microbatched"]
+__all__ += ["rematerialised"]
 
 Policy = Callable[..., Any]
 """As `jax.checkpoint` takes it: which intermediate values are kept."""
@@ -165,6 +167,88 @@ def cast(model: Model, dtype: Any = jnp.bfloat16) -> Model:
         return _floats(outputs, jnp.float32), put_back(new, frozen)
 
     return Model(model.init, apply)
+
+
+class MasterState(NamedTuple):
+    """State of `master`.
+
+    Attributes:
+      masters: the parameters in float32; None for those that are so already.
+      inner: state of the optimizer, in float32.
+    """
+
+    masters: PyTree
+    inner: PyTree
+
+
+def master(
+    optimizer: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+    """Let an optimizer move float32 copies of parameters that have fewer digits.
+
+    bfloat16 has 8 bits: a step smaller than 1/512 of a weight rounds to nothing, and at
+    the rates of fine-tuning most steps are. Here the optimizer sees gradients and
+    parameters in float32 and its steps add up there; the parameters are the masters,
+    rounded. A weight that something else has moved (a saliency mask, a reset) is taken
+    as it is. Costs 4 bytes a parameter, and float32 moments; `plan` counts both.
+
+    Raises:
+      InputError: in the update, if the parameters are not given.
+
+    Source: Micikevicius et al., arXiv 1710.03740, section 3.1.
+
+    >>> params = jnp.ones(1, jnp.bfloat16)
+    >>> from jax_unlearn.optimizers import applied
+    >>> optimizer = master(optax.sgd(1e-3))
+    >>> state = optimizer.init(params)
+    >>> for _ in range(8):
+    ...     gradient = jnp.ones(1, jnp.bfloat16)
+    ...     updates, state = optimizer.update(gradient, state, params)
+    ...     params = applied(params, updates)
+    >>> print(state.masters, params.astype(float))  # by itself bfloat16 stays at 1
+    [0.992] [0.9921875]
+    """
+    inner = optax.with_extra_args_support(optimizer)
+
+    def low(leaf: Array) -> bool:
+        return jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.dtype.itemsize < 4
+
+    def widened(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: x.astype(jnp.float32) if low(x) else x, tree)
+
+    def init(params):
+        wide = widened(params)
+        masters = jax.tree.map(lambda p, w: w if low(p) else None, params, wide)
+        return MasterState(masters, inner.init(wide))
+
+    def update(updates, state, params=None, **extra):
+        if params is None:
+            raise InputError(
+                "master: params=None; give update(gradients, state, params)"
+            )
+
+        def current(own: Array | None, param: Array) -> Array:
+            if own is None:
+                return param
+            same = own.astype(param.dtype) == param
+            return jnp.where(same, own, param.astype(jnp.float32))
+
+        def step(param: Array, old: Array, move: Array) -> Array:
+            if not low(param):
+                return move
+            rounded = (old + move).astype(param.dtype).astype(jnp.float32)
+            return rounded - param.astype(jnp.float32)
+
+        none = {"is_leaf": lambda leaf: leaf is None}
+        wide = jax.tree.map(current, state.masters, params, **none)
+        told = {k: widened(v) if k == "grad" else v for k, v in extra.items()}
+        moves, own = inner.update(widened(updates), state.inner, wide, **told)
+        masters = jax.tree.map(
+            lambda p, old, move: old + move if low(p) else None, params, wide, moves
+        )
+        return jax.tree.map(step, params, wide, moves), MasterState(masters, own)
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _divided(leaf: Array, parts: int, size: int) -> Array:

@@ -15,6 +15,8 @@ from jax_unlearn.language.lora import lora_variables as lora_variables
 from jax_unlearn.language.lora import merge_lora as merge_lora
 from jax_unlearn.language.model import decoder as decoder
 from jax_unlearn.language.packing import pack as pack
+from jax_unlearn.language.plan import MemoryPlan as MemoryPlan
+from jax_unlearn.language.plan import plan as plan
 from jax_unlearn.language.pretrained import Pretrained as Pretrained
 from jax_unlearn.language.pretrained import load_pretrained as load_pretrained
 from jax_unlearn.language.pretrained import read_config as read_config
@@ -37,11 +39,11 @@ from jax_unlearn.language.tokens import load_tokenizer as load_tokenizer
 from jax_unlearn.language.tokens import save_tokenizer as save_tokenizer
 from jax_unlearn.language.tokens import train_tokenizer as train_tokenizer
 
-__all__ = ["REFUSALS", "Encoded", "Pretrained", "Scored", "Text", "Texts", "Tokenizer"]
-__all__ += ["answered", "ceu_loss", "contrasted", "contrasted_logits", "decoder"]
-__all__ += ["encode", "encode_prompts", "entropy_gap", "flatness", "generate"]
-__all__ += ["load_pretrained", "load_tokenizer", "lora", "lora_variables", "merge_lora"]
-__all__ += ["pack", "preference_loss", "read_config", "read_texts", "reference_nll"]
-__all__ += ["save_pretrained", "save_tokenizer", "scored", "simnpo_loss"]
-__all__ += ["steering_loss", "text_dataset", "text_losses", "train_tokenizer"]
-__all__ += ["undial_loss"]
+__all__ = ["Encoded", "MemoryPlan", "Pretrained", "REFUSALS", "Scored", "Text"]
+__all__ += ["Texts", "Tokenizer", "answered", "ceu_loss", "contrasted"]
+__all__ += ["contrasted_logits", "decoder", "encode", "encode_prompts", "entropy_gap"]
+__all__ += ["flatness", "generate", "load_pretrained", "load_tokenizer", "lora"]
+__all__ += ["lora_variables", "merge_lora", "pack", "plan", "preference_loss"]
+__all__ += ["read_config", "read_texts", "reference_nll", "save_pretrained"]
+__all__ += ["save_tokenizer", "scored", "simnpo_loss", "steering_loss", "text_dataset"]
+__all__ += ["text_losses", "train_tokenizer", "undial_loss"]

@@ -28,7 +28,7 @@ from jax_unlearn.methods.step import (
     steady,
 )
 from jax_unlearn.objectives.base import Objective
-from jax_unlearn.optimizers import movable, skipped
+from jax_unlearn.optimizers import applied, movable, skipped
 from jax_unlearn.types import Array, Model, PyTree, UnlearnBatch, Unlearner, Weighting
 
 __all__ = ["SFRON", "Sfron", "SfronData", "sfron", "sfron_strength"]
@@ -211,7 +211,7 @@ def sfron(
             before = state.model_state, state.weight_state
             carried, value = kept(left_out, (before, 0.0), (carried, value))
         return {
-            "params": whole(optax.apply_updates(part, updates)),
+            "params": whole(applied(part, updates)),
             "model_state": carried[0],
             "weight_state": carried[1],
             "opt_state": opt_state,

@@ -14,7 +14,7 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import WeightedGradInfo, mean_loss, weighted_grad
 from jax_unlearn.leaves import apart, divided
 from jax_unlearn.objectives.base import Objective, task_loss
-from jax_unlearn.optimizers import accumulates, skipped
+from jax_unlearn.optimizers import accumulates, applied, skipped
 from jax_unlearn.types import (
     Array,
     Aux,
@@ -148,7 +148,7 @@ def stepping(
             optax.tree.norm(optax.tree.cast(updates, jnp.float32)),
         )
         new = UnlearnState(
-            whole(optax.apply_updates(part, updates)),
+            whole(applied(part, updates)),
             state.model_state if frozen else found.model_state,
             opt_state,
             found.weight_state,

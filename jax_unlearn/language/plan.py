@@ -1,0 +1,176 @@
+"""How much memory a decoder takes to train, before anything of it is loaded."""
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jax_unlearn import _validate
+from jax_unlearn.language.lora import LINEAR, lora
+from jax_unlearn.language.model import decoder
+
+if TYPE_CHECKING:
+    from jax_unlearn.zoo import DecoderConfig
+
+__all__ = ["MemoryPlan", "plan"]
+
+
+class MemoryPlan(NamedTuple):
+    """Bytes on each device, by what holds them.
+
+    Attributes:
+      weights: the parameters, and those of frozen models beside them.
+      gradients: of what is trained.
+      moments: the optimizer's.
+      masters: float32 copies of what is trained, see `ju.memory.master`.
+      activations: what the forward pass keeps for the backward pass.
+      logits: of a chunk of tokens, their softmax and their gradient.
+      parameters: how many the model has.
+      trained: how many of them, or of its adapters, are trained.
+    """
+
+    weights: int
+    gradients: int
+    moments: int
+    masters: int
+    activations: int
+    logits: int
+    parameters: int
+    trained: int
+
+    @property
+    def total(self) -> int:
+        """The sum of all parts, in bytes."""
+        return sum(self[:6])
+
+    def fits(self, card: float, *, share: float = 0.9) -> bool:
+        """Return whether it fits a card of so many bytes, of which a share is ours."""
+        return self.total <= share * card
+
+    def lines(self, card: float | None = None) -> list[str]:
+        """Return the plan as lines of text, and what to change where it does not fit.
+
+        >>> MemoryPlan(16, 0, 0, 0, 0, 10**9, 8, 8).lines(2e9)[-2:]
+        ['in all        1.00 GB', 'fits a card of 2.0 GB']
+        """
+        parts = zip(self._fields[:6], self[:6], strict=True)
+        rows = [f"{name:<12}{size / 1e9:>7.2f} GB" for name, size in parts if size]
+        rows.append(f"{'in all':<12}{self.total / 1e9:>7.2f} GB")
+        if card is None:
+            return rows
+        if self.fits(card):
+            return [*rows, f"fits a card of {card / 1e9:.1f} GB"]
+        return [*rows, f"too much for a card of {card / 1e9:.1f} GB: {self._remedy()}"]
+
+    def _remedy(self) -> str:
+        """Return what to change first: the largest part that can be made smaller."""
+        state = self.gradients + self.moments + self.masters
+        if max(self.activations, self.logits) > max(state, self.weights):
+            if self.logits > self.activations:
+                return "score chunks of tokens (chunk=64), or take a smaller batch"
+            return "compute blocks anew (remat=True), or take a smaller batch"
+        if state > self.weights:
+            return "train adapters (rank=16), or keep moments in bfloat16"
+        return "part the weights over several cards, or take dtype=bfloat16"
+
+
+def plan(
+    config: "DecoderConfig",
+    *,
+    batch: int,
+    length: int,
+    dtype: Any = jnp.float32,
+    rank: int | None = None,
+    match: str = LINEAR,
+    moments: int = 2,
+    moment_dtype: Any = jnp.float32,
+    masters: bool | None = None,
+    gradients: int = 1,
+    references: int = 0,
+    remat: bool = False,
+    chunk: int | None = None,
+    devices: int = 1,
+) -> MemoryPlan:
+    """Return the memory of a training step, counted from shapes alone.
+
+    Weights, gradients, moments and masters are exact. Activations and logits are those
+    of XLA for a step of `decoder(config, outputs="scored")` within a quarter, measured
+    on small models (`tests/language/test_plan.py`): of each token a layer keeps
+    6 D + 4 (H + G) d + 3 F + 9/4 H T numbers, of each logit in a chunk there are three.
+
+    Args:
+      config: of the model.
+      batch: texts of a step.
+      length: tokens of a text, T.
+      dtype: of the parameters, and of the products.
+      rank: of adapters, which are float32 and alone are trained; None trains all.
+      match: which linear maps have adapters, as in `lora`.
+      moments: numbers an optimizer keeps of each weight: Adam 2, momentum 1, SGD 0.
+      moment_dtype: theirs.
+      masters: float32 copies; by default where weights of fewer digits are trained.
+      gradients: how many are held at once; 2 where a method joins those of forget and
+        retain texts.
+      references: frozen models beside it (the teacher of NPO without a table).
+      remat: as in `decoder`.
+      chunk: as in `decoder`.
+      devices: over which all is parted evenly, texts and weights alike.
+
+    Raises:
+      InputError: a number that is not positive.
+
+    >>> import jax_unlearn as ju
+    >>> sizes = dict(width=4096, layers=32, heads=32, kv_heads=8, hidden=14336)
+    >>> config = ju.zoo.decoder_config("llama", 128256, **sizes)
+    >>> options = dict(batch=8, length=512, dtype=jnp.bfloat16, remat=True)
+    >>> for line in plan(config, rank=16, **options).lines(141e9):
+    ...     print(line)
+    weights       16.23 GB
+    gradients      0.17 GB
+    moments        0.34 GB
+    activations    4.53 GB
+    logits         0.39 GB
+    in all        21.66 GB
+    fits a card of 141.0 GB
+    """
+    from jax_unlearn.zoo.decoder import chunk_of
+
+    for name, number in {"batch": batch, "length": length, "devices": devices}.items():
+        _validate.at_least(name, number, 1, "see ju.language.plan")
+    for name, number in {"moments": moments, "references": references}.items():
+        _validate.at_least(name, number, 0, "see ju.language.plan")
+    _validate.at_least("gradients", gradients, 1, "1, or 2 with forget and retain")
+    size = jnp.dtype(dtype).itemsize
+    model = decoder(config, param_dtype=dtype)
+    key = jax.random.key(0)
+    whole = _count(jax.eval_shape(model.init, key, None)[0])
+    trained, own = whole, size
+    if rank is not None:
+        low = lora(model, rank=rank, match=match)
+        trained, own = _count(jax.eval_shape(low.init, key, None)[0]), 4
+    if masters is None:
+        masters = own < 4
+    weights = whole * size * (1 + references) + (0 if rank is None else 4 * trained)
+    products = min(size, 4)
+    heads = (config.heads + config.key_heads) * config.head_size
+    attention = 4 * heads * 4 + 9 * config.heads * length
+    layer = 6 * config.width * 4 + 3 * config.hidden_size * products + attention
+    outside = 5 * config.width * 4 + 3 * config.hidden_size * products
+    kept = config.layers * layer
+    if remat:  # inputs of the blocks, and one block at a time
+        kept = config.layers * config.width * 4 + layer
+    rows = chunk_of(config, batch, length, chunk)
+    parts = {
+        "weights": weights,
+        "gradients": gradients * trained * own,
+        "moments": moments * trained * jnp.dtype(moment_dtype).itemsize,
+        "masters": 4 * trained if masters else 0,
+        "activations": batch * length * (kept + outside),
+        "logits": 3 * 4 * batch * rows * config.vocab_size,
+    }
+    parts = {name: -(-value // devices) for name, value in parts.items()}
+    return MemoryPlan(**parts, parameters=whole, trained=trained)
+
+
+def _count(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
