@@ -39,7 +39,7 @@ from jax_unlearn.language.tokens import load_tokenizer as load_tokenizer
 from jax_unlearn.language.tokens import save_tokenizer as save_tokenizer
 from jax_unlearn.language.tokens import train_tokenizer as train_tokenizer
 
-__all__ = ["Encoded", "MemoryPlan", "Pretrained", "REFUSALS", "Scored", "Text"]
+__all__ = ["REFUSALS", "Encoded", "MemoryPlan", "Pretrained", "Scored", "Text"]
 __all__ += ["Texts", "Tokenizer", "answered", "ceu_loss", "contrasted"]
 __all__ += ["contrasted_logits", "decoder", "encode", "encode_prompts", "entropy_gap"]
 __all__ += ["flatness", "generate", "load_pretrained", "load_tokenizer", "lora"]
