@@ -263,6 +263,12 @@ class Lab(Protocol):
         """Return the job of another method, for a part of the request, from a model."""
         ...
 
+    def choice(
+        self, budget: float, *, asked: bool = True
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return a method for the request, with what it is told; and why."""
+        ...
+
     def done(self, job: Job, at: Variables, number: int) -> tuple[Variables, Any]:
         """Run a job to its end; return its model and the seconds of its stages."""
         ...

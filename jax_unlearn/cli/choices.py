@@ -25,9 +25,9 @@ from jax_unlearn.lab.modalities import MODALITIES, modality_named
 from jax_unlearn.lab.modalities.classification.networks import ARCHITECTURES
 from jax_unlearn.lab.modality import Modality
 from jax_unlearn.lab.refusals import LENGTHS, two_gradients, two_lengths
-from jax_unlearn.lab.service import recommended
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import kind_of
+from jax_unlearn.methods.auto import AUTO
 
 __all__ = ["GROUPS", "UNLEARNS", "Choice", "Form", "Kind", "chosen", "form", "gathered"]
 __all__ += ["one_line_choices", "parsed", "value", "without"]
@@ -270,7 +270,7 @@ def chosen(arguments: Sequence[str]) -> tuple[list[str], Choice]:
         usual = [Unlearning.method]
     usual = [modality.defaults.get("method", usual[0])]
     if command == "forget":
-        usual = [recommended(modality, record)]
+        usual = [AUTO.name]
     method = value(words, "--method") or usual[0]
     weighting = value(words, "--weighting") or Unlearning.weighting
     if command == "tune":

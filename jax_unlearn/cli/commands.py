@@ -233,8 +233,10 @@ def unlearn(
         seconds, share = stored.record.get("seconds", {}), 0.0
         if origin is not None and stored.record.get("training"):  # Retrain's, by size
             share = seconds.get("run", 0.0) * len(request.retain) / len(stored.ids)
+        counted = costs.beside(setting, origin, request, subject.modality)
+        chosen = job.details.get("chosen", {})
         cost = {
-            "counted": costs.beside(setting, origin, request, subject.modality),
+            "counted": chosen.get("cost", counted),
             "measured": trained.seconds["run"] / share if share else None,
         }
         earlier = {"ids_sha256": before("ids_sha256"), "earlier": before("unlearning")}
@@ -261,6 +263,8 @@ def unlearn(
     if unlearned.stopped is not None:
         step, reason = unlearned.stopped["step"], unlearned.stopped["reason"]
         print(f"stopped after step {step} of {steps[0]}: {reason}")
+    for line in notes.get("chosen", {}).get("why", ()):
+        print(f"{setting.method}: {line}")
     for line in notes.get("certificate", {}).get("says", ()):
         print(line)
     for warning in (*weak_attacks(notes), *kept_statistics(notes)):
@@ -280,6 +284,7 @@ def unlearn(
     return {
         "out": str(making.out),
         "cost": notes["cost"],
+        **({"chosen": notes["chosen"]} if "chosen" in notes else {}),
         "forgotten": len(ids),
         "left": len(request.retain),
         "seconds": seconds,

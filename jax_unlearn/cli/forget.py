@@ -71,9 +71,9 @@ def forget(
     """Serve a request whole: unlearn, audit, report; say what to do with the model.
 
     OUT/unlearned is the model, a checkpoint for all commands; beside it stand
-    audit.json, report.html and record.json. Without --method a classifier is unlearned
-    by partial reset (short training on what is left, from the original's weights,
-    shrunk) where its record says how it was trained, else by SCRUB.
+    audit.json, report.html and record.json. Without --method it is --method auto: what
+    was nearest to retraining for such a request at --budget, given what there is; why
+    is printed and recorded.
 
     Args:
       source: the data the model was trained on.
@@ -144,6 +144,7 @@ def _served(
             return {"out": str(out), "complete": True, **before}
     given = job.source, job.setting, job.checkpoint, job.request
     commands.unlearn(*given, model)
+    chosen = read_json(model.out / "record.json").get("chosen")
     again = [*retrained, *(_retrain(job, n, s) for n, s in enumerate(seeds, 1))]
     results = _audited(job, again, per_class)
     said = _conclusion(job, results, len(again))
@@ -151,6 +152,7 @@ def _served(
         "format": 1,
         **told,
         "forgotten_as": job.request,
+        **({"chosen": chosen} if chosen else {}),
         **({"request": named} if (named := job.models.named.record) else {}),
         "conclusion": said,
         "files": {"model": MODEL, "audit": AUDIT, "report": REPORT},

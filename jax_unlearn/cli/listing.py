@@ -6,6 +6,8 @@ from rich.markup import escape
 
 from jax_unlearn.cli.console import open_console, table_of
 from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
+from jax_unlearn.lab.choose import LEGEND, table
+from jax_unlearn.lab.choose import rows as rows_of_the_chooser
 from jax_unlearn.lab.modalities import MODALITIES
 
 __all__ = ["methods"]
@@ -33,12 +35,18 @@ def methods() -> dict[str, Any]:
         for name, card in METHODS.items()
     ]
     console, heads = open_console(), ("method", "needs", "weights", "models", "cost")
-    table = table_of((*heads, "source"), rows, justify="left", overflow="fold")
-    console.print(table)
+    listed = table_of((*heads, "source"), rows, justify="left", overflow="fold")
+    console.print(listed)
     rows = [(name, escape(card.suits)) for name, card in METHODS.items()]
     heads = ("method", "what it is good for, what to expect")
     console.print(table_of(heads, rows, justify="left", overflow="fold"))
     console.print(METHODS_LEGEND, style="dim", markup=False)
+    found = rows_of_the_chooser()
+    heads, cells = table(found)
+    console.print("\nWhat to run, by what is to be forgotten and what you have")
+    cells = [[escape(cell.replace("; ", "\n")) for cell in row] for row in cells]
+    console.print(table_of(heads, cells, justify="left", overflow="fold"))
+    console.print(f"{LEGEND} `--method auto` takes them.", style="dim", markup=False)
     plain = ("title", "label", "kind", "reads", "cost", "source", "weighs", "suits")
     return {
         "methods": {
@@ -46,5 +54,6 @@ def methods() -> dict[str, Any]:
             | {"models": [m.name for m in MODALITIES if set(card.roles) <= m.roles]}
             for name, card in METHODS.items()
         },
+        "chooser": [row._asdict() for row in found],
         "weightings": {n: {"title": c.title} for n, c in WEIGHTINGS.items()},
     }

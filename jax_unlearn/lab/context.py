@@ -284,7 +284,7 @@ class Context:
         """Return the job of another method, for a part of the request, from a model."""
         from jax_unlearn.lab.prepare import check_unseen, few_samples
 
-        setting = self.setting.part(changes)
+        setting = self._lengthened(self.setting.part(changes))
         request = self.request._replace(forget=forget, retain=retain)
         trained = Trained(at[0], at[1], {})
         check_unseen(self.subject.dataset, request, setting)
@@ -293,6 +293,48 @@ class Context:
         own = {"setting": setting, "request": request, "trained": trained}
         lab = dataclasses.replace(self, **own, measured={})
         return setting.card.build(lab, setting.options)
+
+    def choice(
+        self, budget: float, *, asked: bool = True
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return a method for the request, with what it is told; and why, for records.
+
+        It costs no more than the budget where it was asked for and the original's
+        training is known.
+        """
+        from jax_unlearn.lab import choose, costs
+
+        origin, rho = self.origin, self.setting.rho
+        known = {"budget": budget, "rho": rho, "earlier": origin and origin.earlier}
+        if origin is not None:
+            known["rate"] = getattr(origin.training, "learning_rate", None)
+        labels = self.subject.dataset.train.labels
+        name, own, why = choose.choice(self.request, labels, self.modality, **known)
+        changes = {**own, "method": name}
+        if origin is None:
+            return changes, {"method": name, "setting": own, "why": why}
+        if asked or "logits" in self.modality.roles:
+            changes["budget"] = min(budget / rho, 1.0)
+        try:
+            setting = self._lengthened(self.setting.part(changes))
+        except costs.TooLittle as error:
+            name, own, changes = choose.FIRST, {}, {"method": choose.FIRST}
+            setting = self._lengthened(self.setting.part({**changes, "budget": budget}))
+            why = [*why, f"but {error}"]
+        told = {"method": name, "setting": own, "why": why}
+        given = self.request, origin.training, self.modality
+        cost = costs.share_of(setting.but(rho=1.0), *given)
+        if name != choose.FIRST and cost is not None:
+            told["cost"] = cost * rho
+        return changes, told
+
+    def _lengthened(self, setting: Unlearning) -> Unlearning:
+        """Return a setting of the length that a budget of its own allows."""
+        from jax_unlearn.lab.costs import met
+
+        whole = setting.but(rho=1.0)  # the request is what may be read
+        found = met(whole, self.origin, self.request, self.modality)
+        return setting if found is whole else found.but(rho=setting.rho)
 
     def done(
         self, job: Job, at: Variables, number: int

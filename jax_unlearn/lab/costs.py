@@ -156,7 +156,8 @@ def met(
     if origin is None:
         raise InputError(
             f"budget={budget} is a share of the original's training, of which the "
-            "checkpoint has no record; give --epochs or --steps instead"
+            "checkpoint has no record; "
+            + ("leave --budget out" if length else "give --epochs or --steps instead")
         )
     retain = len(request.retain)
     passes = passes_of(origin.training, retain, modality)

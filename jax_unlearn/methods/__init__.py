@@ -16,6 +16,9 @@ from jax_unlearn.methods.ascent import ESD, GRADIENT_ASCENT, NEGGRAD_PLUS
 from jax_unlearn.methods.ascent import gradient_ascent as gradient_ascent
 from jax_unlearn.methods.ascent import neggrad_plus as neggrad_plus
 from jax_unlearn.methods.assemble import assemble as assemble
+from jax_unlearn.methods.auto import AUTO
+from jax_unlearn.methods.auto import auto as auto
+from jax_unlearn.methods.auto import shrinkage as shrinkage
 from jax_unlearn.methods.boundary import BOUNDARY_EXPAND, BOUNDARY_SHRINK
 from jax_unlearn.methods.boundary import boundary_expand as boundary_expand
 from jax_unlearn.methods.boundary import boundary_shrink as boundary_shrink
@@ -82,6 +85,7 @@ from jax_unlearn.methods.unsir import unsir as unsir
 from jax_unlearn.methods.unsir import unsir_noise as unsir_noise
 
 __all__ = ["CARDS", "Guarantee", "NoisySteps", "amnesiac_relabel", "amun", "assemble"]
+__all__ += ["auto", "shrinkage"]
 __all__ += ["bad_teacher", "boundary_expand", "boundary_shrink", "certified"]
 __all__ += ["class_matched_error", "delete", "endpoint_transport", "fcs", "finetune"]
 __all__ += ["gradient_ascent", "guarantee_of", "insensitive", "l1_penalty", "l1_sparse"]
@@ -96,5 +100,5 @@ CARDS = (FINETUNE, GRADIENT_ASCENT, RANDOM_LABEL, SALUN, SALUN_SOFT, NEGGRAD_PLU
 CARDS += (L1_SPARSE, ENDPOINT_TRANSPORT, LTU, BOUNDARY_SHRINK, BOUNDARY_EXPAND, SFRON)
 CARDS += (SCRUB, BAD_TEACHER, AMNESIAC_RELABEL, UNSIR, ESD, PARTIAL_RESET)
 CARDS += (SHORT_RETRAIN, RETRAIN, CT, MSG, DELETE, REGUN)
-CARDS += (ORTHOGRAD, REWIND, AMUN, CERTIFIED, LOTUS, RUM, SISS, FCS, PDU)
+CARDS += (ORTHOGRAD, REWIND, AMUN, CERTIFIED, LOTUS, RUM, SISS, FCS, PDU, AUTO)
 CARDS += LANGUAGE_CARDS

@@ -6,6 +6,7 @@ its results in `results/`; `jax-unlearn recipe --table` writes its page by `temp
 """
 
 from jax_unlearn.recipes import (
+    choice,
     defaults,
     digits,
     frontier,
@@ -22,7 +23,7 @@ __all__ = ["RECIPES"]
 
 RECIPES = (
     *(digits.DEMO_DIGITS, digits.FIELD_DIGITS, digits.CHAIN_DIGITS),
-    defaults.DEFAULTS_DIGITS,
+    *(defaults.DEFAULTS_DIGITS, choice.CHOICE_DIGITS),
     *(frontier.DIGITS, frontier.FASHION, frontier.CIFAR10),
     *(ltu.LTU_DIGITS, ltu.LTU_CIFAR10),
     *(generation.GENERATION_DIGITS, generation.GENERATION_FASHION),

@@ -23,7 +23,7 @@ from jax_unlearn.data import write_atomic
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Unlearning
 from jax_unlearn.lab.plan import slug
-from jax_unlearn.recipes import frontier
+from jax_unlearn.recipes import choice, chooser, frontier
 from jax_unlearn.recipes.recipe import HERE, Recipe, Results, packaged
 from jax_unlearn.recipes.study import Study
 from jax_unlearn.recipes.tables import by_gamma
@@ -177,8 +177,19 @@ def write(recipes: Iterable[Recipe], out: Path) -> list[Path]:
     texts = {"README.md": index}
     for page in pages:
         texts |= {f"{page.recipe.stem}.md": page.text, **page.figures}
+    rows = chooser.rows_of({stem: stored(stem) for stem in chooser.SOURCES})
+    heading = "# What to run: the nearest to Retrain by budget, request and data"
+    texts["chooser.md"] = f"{heading}\n\n{chooser.markdown(rows)}"
+    placed = {out / file: text for file, text in texts.items()}
+    own, readme = Path(str(RESULTS)), Path(str(HERE)).parents[1] / "README.md"
+    inside = out.resolve() == own.resolve()  # the repository's own, with its README
+    placed[(own.parent if inside else out) / chooser.FILE] = chooser.text_of(rows)
+    if inside and readme.is_file():
+        placed[readme] = chooser.between(readme.read_text("utf-8"), rows)
     return [
-        write_atomic(out / file, text, overwrite=True) for file, text in texts.items()
+        write_atomic(path, text, overwrite=True)
+        for path, text in placed.items()
+        if not (path == readme and text == readme.read_text("utf-8"))
     ]
 
 
@@ -217,6 +228,7 @@ def _environment() -> jinja2.Environment:
         "figure": _figure,
         "mean_gap": _mean_gap,
         "by_gamma": by_gamma,
+        "choice_rules": choice.RULES,
         "by_request": frontier.by_request,
         "crossing": frontier.crossing,
         "frontier_rows": frontier.rows_of,

@@ -41,7 +41,11 @@ def test_a_request_is_served_and_goes_on(made, tmp_path, capsys):
     files = {"unlearned", "audit.json", "report.html", "record.json"}
     assert {path.name for path in out.iterdir()} == files
     told = record(out)
-    assert told["unlearning"]["method"] == "partial_reset"
+    assert told["unlearning"]["method"] == "auto"
+    assert told["chosen"]["method"] == "partial_reset"
+    assert told["chosen"] == record(out / "unlearned")["chosen"]
+    for line in told["chosen"]["why"]:
+        assert f"auto: {line}" in printed
     assert told["request"]["keys"] == ["u3", "u7"]
     assert told["forgotten_sha256"] == digest(FORGET)
     assert told["conclusion"].startswith("The model is ")
@@ -200,10 +204,11 @@ def test_an_original_without_a_record_of_its_training(made, tmp_path, capsys):
     line = refused(capsys, ["forget", *words, *out, "--with-retrain", "1"])
     assert "does not say how it was trained" in line
     line = refused(capsys, ["forget", *words, *out, "--budget", ".5"])
-    assert "give --epochs or --steps" in line
-    run("forget", *words, *out)
+    assert "leave --budget out" in line
+    run("forget", *words, *out, "--epochs", "2")
     told = record(tmp_path / "served")
-    assert told["unlearning"]["method"] == "scrub"
+    assert told["chosen"]["method"] == "scrub"
+    assert "no record says how the original was trained" in told["chosen"]["why"][0]
     assert "--with-retrain" not in told["conclusion"]  # which is refused
     assert "--budget" not in told["conclusion"]
     assert "`train --retrain`" in told["conclusion"]

@@ -46,7 +46,7 @@ def test_from_a_deletion_list_to_a_model_to_serve(company, capsys):
     run("forget", *asked, *served, "--out", "served")
     told = json.loads((folder / "served" / "record.json").read_text())
     assert told["request"]["keys"] == ["003", "017"]
-    assert told["unlearning"]["method"] == "partial_reset"  # of the stated training
+    assert told["chosen"]["method"] == "partial_reset"  # of the stated training
     assert capsys.readouterr().out.rstrip().endswith(told["conclusion"])
     gone = np.flatnonzero(np.isin(users, ["003", "017"]))
     left = load_model(folder / "served" / "unlearned").ids

@@ -1,0 +1,207 @@
+"""Which method serves a request, by its budget and by what there is to work with.
+
+What was nearest to Retrain in the studies stands in `recipes/chooser.json`, which
+`jax-unlearn recipe --table` makes from their results; nothing here names a winner.
+"""
+
+import functools
+import importlib.resources
+import json
+import math
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jax_unlearn.lab.catalog import METHODS
+from jax_unlearn.lab.modality import Modality
+from jax_unlearn.lab.requests import Request
+
+FIRST = "partial_reset"  # where the training of the original is known
+UNKNOWN = "scrub"  # where it is not, and no study says better
+# of other kinds of model, the first whose objectives they have
+OTHERS = ("random_label", "neggrad_plus", "gradient_ascent")
+LITTLE = 0.5  # share of the retain set below which partial reset learns too little anew
+HALF = 0.3  # of the training samples: nearer to a half than to a tenth
+UNEVEN = 0.05  # total variation between the classes of the request and of the training
+
+RECORD, UNSEEN, EARLIER = "record", "unseen", "earlier"
+UNTRAINED, PART, ALONE = "untrained", "part", "alone"
+HAVE = {
+    RECORD: "all that stays, and how it was trained",
+    UNSEEN: "unseen samples too",
+    EARLIER: "earlier checkpoints too",
+    UNTRAINED: "all that stays, not how it was trained",
+    PART: "a part of what stays",
+    ALONE: "the forget set alone",
+}
+"""What one may have, by the words of the chooser."""
+
+
+REQUESTS = {
+    "random10": "10 % at random",
+    "random50": "50 % at random",
+    "gamma-1": "30 %, long-tailed",
+    "class": "a class",
+    "near": "10 %, alike",
+    "far": "10 %, unlike others",
+}
+"""The requests of the studies, as the chooser calls them."""
+
+LEGEND = (
+    "The nearest to Retrain of the methods of the frontier, by share of Retrain's "
+    "cost: half by Avg. Gap, half by |p − p*|, each in nulls; partial reset stays "
+    "where none is clearly nearer. Nearest is not near: see the page of the study."
+)
+
+
+class Row(NamedTuple):
+    """What was nearest to Retrain, for a request at a budget."""
+
+    request: str
+    budget: float  # 0: of any
+    have: str
+    method: str  # name of its card
+    label: str  # of its row in the study
+    setting: Mapping[str, Any]  # without the length
+    distance: float  # in nulls: 1 is as near as another Retrain
+    study: str
+    rate: float = 0.1  # peak learning rate of the study's originals
+
+
+class Choice(NamedTuple):
+    """A method, what it is told, and why."""
+
+    method: str
+    setting: dict[str, Any]
+    why: list[str]
+
+
+@functools.cache
+def rows() -> tuple[Row, ...]:
+    """Return what the studies found, as the package has it; empty if it has none."""
+    file = importlib.resources.files("jax_unlearn").joinpath("recipes/chooser.json")
+    if not file.is_file():
+        return ()
+    return tuple(Row(**row) for row in json.loads(file.read_text("utf-8"))["rows"])
+
+
+def kind_of(request: Request, labels: np.ndarray) -> str:
+    """Return which of the studies' requests one is most like.
+
+    "class": all samples of some classes; "gamma-1": classes are asked for unevenly;
+    "random50", "random10": evenly, much or little. Labels are those of all samples.
+    """
+    own, trained = labels[request.forget], np.union1d(request.forget, request.retain)
+    if not np.isin(own, labels[request.retain]).any():
+        return "class"
+    classes = int(labels.max()) + 1
+    asked, all_of = (
+        np.bincount(one, minlength=classes) / len(one) for one in (own, labels[trained])
+    )
+    chance = np.sqrt(all_of * (1 - all_of) / len(own)).sum() / 2
+    if np.abs(asked - all_of).sum() / 2 > UNEVEN + 1.5 * chance:
+        return "gamma-1"
+    return "random50" if len(own) > HALF * len(trained) else "random10"
+
+
+def choice(
+    request: Request,
+    labels: np.ndarray,
+    kind: Modality,
+    *,
+    budget: float,
+    rho: float = 1.0,
+    rate: float | None = None,
+    earlier: object = None,
+) -> Choice:
+    """Return the method that serves a request.
+
+    Args:
+      request: who is to be forgotten, of whom.
+      labels: of all training samples.
+      kind: of the model.
+      budget: share of Retrain's cost.
+      rho: share of the retain set that may be read.
+      rate: peak learning rate of the original's training; None where no record says.
+      earlier: states of that training, if some are there.
+    """
+    if kind.name != "classification":
+        name = next(n for n in OTHERS if set(METHODS[n].roles) <= kind.roles)
+        said = f"{METHODS[name].title}: no study compares methods of {kind.name} models"
+        return Choice(name, {}, [said])
+    extra = {UNSEEN: len(request.unseen) > 1, EARLIER: earlier is not None}
+    have = [RECORD, *(name for name, there in extra.items() if there)]
+    have = [PART] if rho < LITTLE else have if rate is not None else [UNTRAINED]
+    found = best(kind_of(request, labels), budget, have)
+    usual = FIRST if RECORD in have else UNKNOWN
+    name = found.method if found else usual
+    said = f"{METHODS[name].title}{_near(found)}"
+    if rate is None:
+        said += "; no record says how the original was trained"
+        return Choice(name, {}, [said])
+    own = dict(found.setting) if found else {}
+    if found and own.get("optimizer", "sgd") == "sgd" and "learning_rate" in own:
+        own["learning_rate"] *= rate / found.rate
+    return Choice(name, own, [said])
+
+
+def best(request: str, budget: float, have: Collection[str]) -> Row | None:
+    """Return what was nearest at the nearest budget; None where nothing was studied."""
+
+    def order(row: Row) -> tuple[float, float]:
+        far = abs(math.log(row.budget / budget)) if row.budget else 0.0
+        return round(far, 6), row.distance
+
+    own = [row for row in rows() if row.have in have and row.request == request]
+    return min(own, key=order, default=None)
+
+
+def _near(found: Row | None) -> str:
+    """Return where a method was nearest, as the end of a sentence."""
+    if found is None:
+        return ""
+    at = f" at {100 * found.budget:g} % of Retrain's cost" if found.budget else ""
+    return (
+        f": nearest to Retrain for such a request{at}, given {HAVE[found.have]} "
+        f"({found.study}: {found.distance:.1f} times as far as another Retrain)"
+    )
+
+
+def table(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
+    """Return heads and cells: a request a row, a column for what one has.
+
+    A cell names the nearest method by budget, alike neighbours joined.
+    """
+    rows = list(rows)
+    haves = [h for h in HAVE if any(row.have == h for row in rows)]
+    names = [n for n in REQUESTS if any(row.request == n for row in rows)]
+    cells = [
+        [
+            REQUESTS[name],
+            *(
+                _cell([r for r in rows if (r.request, r.have) == (name, have)])
+                for have in haves
+            ),
+        ]
+        for name in names
+    ]
+    return ["to forget", *(HAVE[have] for have in haves)], cells
+
+
+def _cell(rows: list[Row]) -> str:
+    """Return the methods of one cell, by ranges of budgets."""
+    runs: list[list[Row]] = []
+    for row in sorted(rows, key=lambda row: row.budget):
+        if runs and runs[-1][-1].label == row.label:
+            runs[-1].append(row)
+        else:
+            runs.append([row])
+    if len(runs) == 1:
+        return runs[0][0].label
+    return "; ".join(f"{_range(run)} {run[0].label}" for run in runs)
+
+
+def _range(run: list[Row]) -> str:
+    low, high = (f"{100 * row.budget:g}" for row in (run[0], run[-1]))
+    return f"{low} %:" if low == high else f"{low} to {high} %:"

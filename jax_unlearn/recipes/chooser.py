@@ -1,0 +1,200 @@
+"""The chooser: what was nearest to Retrain, by request, budget and what there is.
+
+Made from the stored results of the studies by `jax-unlearn recipe --table`: the rows
+that `ju.methods.auto` reads (`chooser.json`, in the package), and the table that
+`jax-unlearn methods` and README show.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from jax_unlearn import audit
+from jax_unlearn.lab import Unlearning
+from jax_unlearn.lab.choose import (
+    ALONE,
+    EARLIER,
+    FIRST,
+    LEGEND,
+    RECORD,
+    UNSEEN,
+    UNTRAINED,
+    Row,
+    table,
+)
+from jax_unlearn.lab.plan import slug
+from jax_unlearn.lab.results import LABELS
+from jax_unlearn.lab.space import told
+from jax_unlearn.recipes import frontier
+from jax_unlearn.recipes.recipe import Results
+
+FILE, LEVEL = "chooser.json", 0.05
+BEGIN, END = "<!-- chooser -->", "<!-- end of chooser -->"
+STUDIES = ("frontier_digits", "frontier_fashion", "frontier_cifar10")
+COME = "defaults_digits"  # methods as they come, for models that nobody can search
+SOURCES = (*STUDIES, COME)
+_REQUESTS = {"long-tailed": "gamma-1", "random": "random10", "class": "class"}
+LEAST = {"avg_gap": 0.5, "deviation": 0.01}
+"""Of a null in the unit of distances: nearer than that two Retrains are alike."""
+
+
+class Seen(NamedTuple):
+    """A row of a study."""
+
+    label: str
+    setting: Unlearning
+    distances: np.ndarray  # a seed each, in nulls
+
+    @property
+    def mean(self) -> float:
+        """Its distance from Retrain, in nulls."""
+        return float(self.distances.mean())
+
+
+def seen_in(results: Results) -> list[Seen]:
+    """Return the rows of results with their distance from Retrain.
+
+    Half of the Avg. Gap and half of the deviation by sample, each in units of the
+    null's mean: 1 is as far as another Retrain.
+    """
+    rows, found = results["rows"], []
+    nulls = {k: max(rows["null"][k]["mean"], low) for k, low in LEAST.items()}
+    for key, row in rows.items():
+        setting = results["plan"]["methods"].get(row["label"])
+        if key in LABELS or setting is None:
+            continue
+        own = [np.asarray(row[k]["per_seed"]) / null for k, null in nulls.items()]
+        found.append(Seen(row["label"], Unlearning.read(setting), sum(own) / len(own)))
+    return found
+
+
+def compares(setting: Unlearning) -> bool:
+    """Return whether a setting looks at unseen samples."""
+    reads = "unseen" in setting.card.reads or bool(setting.compares)
+    weighting = setting.weighting_card
+    return reads or bool(weighting.reference(setting.weighting_options))
+
+
+def possible(setting: Unlearning, have: str) -> bool:
+    """Return whether what one has is enough for a setting."""
+    reads = setting.card.reads
+    if have == ALONE:
+        return not {"retain", "training"} & {*reads} and not compares(setting)
+    if compares(setting) and have != UNSEEN:
+        return False
+    if have == UNTRAINED:
+        return "training" not in reads
+    return have == EARLIER or setting.method != "rewind"
+
+
+def nearest(rows: Iterable[Seen], have: str) -> Seen | None:
+    """Return the row that is nearest to Retrain of those that are possible.
+
+    Partial reset stays where none is clearly nearer (p < 0.05, paired over the seeds):
+    its rates follow from the original's training, those of others were searched.
+    """
+    own = [row for row in rows if possible(row.setting, have)]
+    best = min(own, key=lambda row: row.mean, default=None)
+    usual = next((row for row in own if row.setting.method == FIRST), None)
+    if best is None or usual is None or best is usual:
+        return best
+    test = audit.paired_test(best.distances, usual.distances)
+    p = test.permutation_p if test.t_p is None else test.t_p
+    return best if p < LEVEL and test.mean_difference < 0 else usual
+
+
+def rows_of(stored: Mapping[str, Results]) -> list[Row]:
+    """Return the chooser's rows, of the stored results by the name of their file."""
+    cells: dict[tuple[str, float], list[tuple[str, float, list[Seen]]]] = {}
+    for study in STUDIES:
+        for request, budgets in frontier.by_request(stored.get(study, {})).items():
+            for budget, results in budgets.items():
+                rate = results["plan"]["training"]["learning_rate"]
+                one = study, rate, seen_in(results)
+                cells.setdefault((request, budget), []).append(one)
+    rows = []
+    for (request, budget), studies in sorted(cells.items()):
+        seen = _together([own for *_, own in studies])
+        names = ", ".join(name.replace("_", "-") for name, *_ in studies)
+        for have in (RECORD, UNSEEN, EARLIER, ALONE):
+            if (best := nearest(seen, have)) is not None:
+                given = request, budget, have, best, names, studies[0][1]
+                rows.append(_row(*given))
+    return rows + _as_they_come(stored.get(COME, {}))
+
+
+def _as_they_come(found: Mapping[str, Results]) -> list[Row]:
+    """Return the rows for models that nobody knows the training of.
+
+    One method serves every request: that of the least mean Avg. Gap over all of them,
+    since as they come most leave one kind of request as it was.
+    """
+    if not found:
+        return []
+    parts = {part: seen_in(own) for part, own in found.items()}
+    gaps: dict[str, list[float]] = {}
+    for part, own in parts.items():
+        for row in own:
+            if possible(row.setting, UNTRAINED):
+                gap = found[part]["rows"][slug(row.label)]["avg_gap"]["mean"]
+                gaps.setdefault(row.label, []).append(gap)
+    best = min(gaps, key=lambda label: float(np.mean(gaps[label])))
+    name = COME.replace("_", "-")
+    return [
+        _row(_REQUESTS[part], 0.0, UNTRAINED, row, name, 0.1)
+        for part, own in parts.items()
+        for row in own
+        if row.label == best and part in _REQUESTS
+    ]
+
+
+def _together(studies: list[list[Seen]]) -> list[Seen]:
+    """Return the rows that all studies have, their seeds side by side."""
+    others = [{row.label: row for row in own} for own in studies[1:]]
+    return [
+        row._replace(
+            distances=np.concatenate(
+                [row.distances, *(own[row.label].distances for own in others)]
+            )
+        )
+        for row in studies[0]
+        if all(row.label in own for own in others)
+    ]
+
+
+def _row(
+    request: str, budget: float, have: str, best: Seen, study: str, rate: float
+) -> Row:
+    """Return a cell of the chooser; partial reset and what comes as it is say less."""
+    length = ("method", "budget", "epochs", "steps", "share")
+    setting = {k: v for k, v in told(best.setting).items() if k not in length}
+    if best.setting.weighting == best.setting.card.weighting:
+        del setting["weighting"]
+    own = {} if have == UNTRAINED or best.setting.method == FIRST else setting
+    named = best.setting.method, best.label, own
+    return Row(request, budget, have, *named, round(best.mean, 2), study, rate)
+
+
+def text_of(rows: Iterable[Row]) -> str:
+    """Return the rows as the package keeps them, a row a line."""
+    lines = ",\n".join(json.dumps(row._asdict(), ensure_ascii=False) for row in rows)
+    return f'{{"format": 1, "rows": [\n{lines}\n]}}\n'
+
+
+def markdown(rows: Iterable[Row]) -> str:
+    """Return the table as README shows it, and what its cells mean."""
+    heads, cells = table(rows)
+    lines = [heads, ["---"] * len(heads), *cells]
+    drawn = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return f"{drawn}\n{LEGEND}\n"
+
+
+def between(text: str, rows: Iterable[Row]) -> str:
+    """Return a document with the table between its two marks, if it has them."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        return text
+    return f"{before}{begin}\n{markdown(rows)}{end}{after}"
