@@ -235,9 +235,10 @@ def unlearn(
             share = seconds.get("run", 0.0) * len(request.retain) / len(stored.ids)
         counted = costs.beside(setting, origin, request, subject.modality)
         chosen = job.details.get("chosen", {})
+        spent = trained.seconds["run"] + sum(chosen.get("seconds", ()))  # attempts
         cost = {
             "counted": chosen.get("cost", counted),
-            "measured": trained.seconds["run"] / share if share else None,
+            "measured": spent / share if share else None,
         }
         earlier = {"ids_sha256": before("ids_sha256"), "earlier": before("unlearning")}
         return trained, {

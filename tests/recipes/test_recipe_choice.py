@@ -80,7 +80,8 @@ def stored(**gaps):
 
 
 def figures(label, gap):
-    spread = {"mean": gap, "per_seed": [gap + 0.01 * n for n in SEEDS]}
+    own = gap + 0.01 * np.random.default_rng(len(label)).normal(size=5)
+    spread = {"mean": float(own.mean()), "per_seed": own.tolist()}
     return {"label": label, "avg_gap": spread, "deviation": spread}
 
 
@@ -94,7 +95,7 @@ def test_rows_and_table_follow_the_results():
     assert own[0.01].setting == {"learning_rate": 0.3}
     assert own[0.01].rate == 0.2
     assert own[0.2].setting == {}
-    assert own[0.2].distance == pytest.approx(1.02)
+    assert own[0.2].distance == pytest.approx(1.0, abs=0.02)
     text = chooser.markdown(rows)
     assert "| 10 %, alike | 1 to 2 %: FT; 20 %: Partial reset |" in text
     marked = f"a\n{chooser.BEGIN}\nold\n{chooser.END}\nb\n"
