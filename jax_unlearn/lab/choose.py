@@ -171,21 +171,18 @@ def _near(found: Row | None) -> str:
 def table(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
     """Return heads and cells: a request a row, a column for what one has.
 
-    A cell names the nearest method by budget, alike neighbours joined.
+    A cell names the nearest method by budget, alike neighbours joined; "as before" is
+    what the first column says.
     """
     rows = list(rows)
     haves = [h for h in HAVE if any(row.have == h for row in rows)]
-    names = [n for n in REQUESTS if any(row.request == n for row in rows)]
-    cells = [
-        [
-            REQUESTS[name],
-            *(
-                _cell([r for r in rows if (r.request, r.have) == (name, have)])
-                for have in haves
-            ),
-        ]
-        for name in names
-    ]
+    cells = []
+    for name, title in REQUESTS.items():
+        own = [row for row in rows if row.request == name]
+        found = [_cell([row for row in own if row.have == have]) for have in haves]
+        more = ["as before" if cell == found[0] else cell for cell in found[1:]]
+        if own:
+            cells.append([title, found[0], *more])
     return ["to forget", *(HAVE[have] for have in haves)], cells
 
 

@@ -21,6 +21,7 @@ USUAL = 0.3  # share of Retrain's cost where none is asked for, as of partial re
 MARGIN = 0.03  # of accuracy on unseen samples, below the best
 RETAINED = 0.01  # of accuracy on retain samples, below the original's
 NEAR = 0.05  # of λ: closer no accuracy tells two apart
+MOST = 1000  # samples of a part that an accuracy is measured on
 FEWEST = 34  # unseen samples, of which one is the margin
 # of `shrinkage`: from budgets of .1, .2 and .4 on search seeds of digits, and from one
 # seed of Fashion-MNIST
@@ -235,10 +236,15 @@ def _auto(lab: Lab, options: Auto) -> Job:
 
     each = budget / (options.attempts if several else 1)
     gap = max(seen["retain"] - seen["unseen"], 0.0) if len(unseen) >= FEWEST else GAP
-    given = {"budget": budget, "first": shrinkage(each, gap=gap)}
-    if several:
-        given |= {"accuracy": accuracy, "attempts": options.attempts}
-    chosen = auto(lab.original[0], fresh, train, **given)
+    chosen = auto(
+        lab.original[0],
+        fresh,
+        train,
+        budget=budget,
+        accuracy=accuracy if several else None,
+        attempts=options.attempts,
+        first=shrinkage(each, gap=gap),
+    )
     told["setting"] = {"shrink": round(chosen.shrink, 4), "share": chosen.share}
     details = {**job.details, "chosen": told}
     if not several:
@@ -256,9 +262,10 @@ def _auto(lab: Lab, options: Auto) -> Job:
 
 def _look(lab: Lab, part: str) -> Callable[[Variables], float]:
     """Return what tells the accuracy on a part's samples of classes that stay."""
-    ids, labels = lab.ids(part), lab.labels(part)
-    ids = ids[np.isin(labels, lab.labels("retain"))]
-    labels = labels[np.isin(labels, lab.labels("retain"))]
+    stays = np.isin(lab.labels(part), lab.labels("retain"))
+    ids, labels = lab.ids(part)[stays], lab.labels(part)[stays]
+    some = np.random.default_rng(lab.seed).permutation(len(ids))[:MOST]
+    ids, labels = ids[some], labels[some]
 
     def accuracy(at: Variables) -> float:
         if not len(ids):

@@ -75,16 +75,16 @@ class Look:
         labels = self._train.labels[forget], self._train.labels[unseen]
         own, others = (self._logit(trained, ids) for ids in (forget, unseen))
         ease = [_share(self._logit(shadow, ids)) for ids in (forget, unseen)]
-        several = [
+        mine, theirs = (
             self._logit(trained, ids, SHIFTS) - self._logit(shadow, ids, SHIFTS)
             for ids in (forget, unseen)
-        ]
+        )
         return {
             "accuracy": self._right(trained, unseen),
             "retained": self._right(trained, self._request.retain),
             "plain": _excess(own, others, *labels),
             "matched": _excess(own, others, *labels, ease=ease),
-            "augmented": _excess(*several, *labels),
+            "augmented": _excess(mine, theirs, *labels),
         }
 
     def _right(self, trained: Trained, ids: np.ndarray) -> float:

@@ -66,7 +66,8 @@ def seen_in(results: Results) -> list[Seen]:
         if key in LABELS or setting is None:
             continue
         own = [np.asarray(row[k]["per_seed"]) / null for k, null in nulls.items()]
-        found.append(Seen(row["label"], Unlearning.read(setting), sum(own) / len(own)))
+        mean = np.mean(own, axis=0)
+        found.append(Seen(row["label"], Unlearning.read(setting), mean))
     return found
 
 
