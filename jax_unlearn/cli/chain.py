@@ -61,6 +61,8 @@ def chain(
             f"request {entry['number']}: forgot {entry['forgotten']}, "
             f"{entry['left']} left, in {spent:.1f} s; model {entry['after'][:12]}"
         )
+        for line in entry.get("chosen", {}).get("why", ()):
+            print(f"auto: {line}")
         for line in entry.get("certificate", {}).get("says", ()):
             print(line)
     last = out / f"request-{len(ids)}"

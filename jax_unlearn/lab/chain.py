@@ -111,7 +111,7 @@ def chain(
             record = records[number - 1] if records else {}
             named = {"request": dict(record)} if record else {}
             current, made = serve(model, current, request, told, named)
-            proof = {k: made[k] for k in ("certificate",) if k in made}
+            proof = {k: made[k] for k in ("certificate", "chosen") if k in made}
             entry = {
                 **told,
                 "method": setting.method,

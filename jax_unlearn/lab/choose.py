@@ -134,6 +134,8 @@ def choice(
     have = [RECORD, *(name for name, there in extra.items() if there)]
     have = [PART] if rho < LITTLE else have if rate is not None else [UNTRAINED]
     found = best(kind_of(request, labels), budget, have)
+    if found is None and PART in have:  # one request was studied
+        found = best("random10", budget, have)
     usual = FIRST if RECORD in have else UNKNOWN
     name = found.method if found else usual
     said = f"{METHODS[name].title}{_near(found)}"

@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 
 from jax_unlearn.data import Dataset, check_writable
-from jax_unlearn.lab import Bench, Plan, Training, Unlearning
+from jax_unlearn.lab import Bench, Plan, Training, Unlearning, experiment
+from jax_unlearn.lab.choose import PART
+from jax_unlearn.lab.experiment import phases
 from jax_unlearn.lab.job import Trained, probabilities
 from jax_unlearn.lab.results import spread
 from jax_unlearn.membership.quality import auc_standard_error
-from jax_unlearn.methods.auto import MARGIN, RETAINED, shrinkage
+from jax_unlearn.methods.auto import MARGIN, RETAINED, TOP, shrinkage
 from jax_unlearn.objectives.endpoint import density_ratio
+from jax_unlearn.recipes.frontier import DIGITS
 from jax_unlearn.recipes.recipe import (
     Asked,
     Recipe,
@@ -37,6 +40,8 @@ _REQUESTS = {
     "long-tailed": ("30 %, long-tailed", "long_tailed", 0.3),
     "random": ("10 %, at random", "random", 0.1),
 }
+RHO = 0.1  # share of the retain set that may be read, where it is scarce
+SCARCE = ("FT", "NegGrad+", "SCRUB", "SalUn", "RL + MUNBa", "CT", "MSG", "DELETE", "BS")
 SHIFTS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))  # pixels, of augmentations
 CHANCE = 1.0  # standard errors of an AUC within which nothing is told
 
@@ -297,6 +302,31 @@ def _gather(found: list[Any]) -> dict[str, Any]:
     }
 
 
+def scarce(seeds: tuple[int, ...] | None = None) -> Plan:
+    """Return the plan of methods that may read a tenth of the retain set alone.
+
+    The request is 10 % at random, the settings those that the frontier's search found
+    for it at a fifth of Retrain's cost; partial reset goes through its whole length.
+    """
+    told, found = _TOLD["plan"], DIGITS.study.found()["random10-20"]["settings"]
+    methods = {k: {**found[k], "rho": RHO} for k in SCARCE}
+    reset = {"method": "partial_reset", "share": 1.0, "shrink": TOP, "rho": RHO}
+    return Plan(
+        title=f"Digits: 10 %, at random, a share of {RHO:g} of the retain set",
+        kind="random",
+        fraction=0.1,
+        gamma=1.0,
+        unseen=told["unseen"],
+        training=Training(**told["training"]),
+        methods={
+            k: Unlearning.of(**own)
+            for k, own in {**methods, "Partial reset": reset}.items()
+        },
+        seeds=told["scarce_seeds"] if seeds is None else seeds,
+        note="Settings of frontier-digits.",
+    )
+
+
 def _run(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
     """Measure every kind of request, seed by seed."""
     check_writable(folder / "results.json")
@@ -304,12 +334,15 @@ def _run(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
     asked_for = plans(asked.seeds)
     steps = 3 + len(BUDGETS) * len(GRID)
     count = sum(steps * len(plan.seeds) for plan in asked_for.values())
-    with asked.screen.progress(count) as progress:
+    few = scarce(asked.seeds)
+    with asked.screen.progress(count + phases(few)) as progress:
         for part, plan in asked_for.items():
             bench = Bench(plan, dataset, progress)
             path = folder / part / "choice.json"
             one = functools.partial(_one, bench)
             results[part] = seed_by_seed(plan, path, one, _gather)
+        told = {"progress": progress, "resume": True}
+        results[PART] = experiment(few, dataset, folder / PART, **told)
     keep(asked.screen, folder / "results.json", results)
 
 

@@ -18,6 +18,7 @@ from jax_unlearn.lab.choose import (
     EARLIER,
     FIRST,
     LEGEND,
+    PART,
     RECORD,
     UNSEEN,
     UNTRAINED,
@@ -34,7 +35,8 @@ FILE, LEVEL = "chooser.json", 0.05
 BEGIN, END = "<!-- chooser -->", "<!-- end of chooser -->"
 STUDIES = ("frontier_digits", "frontier_fashion", "frontier_cifar10")
 COME = "defaults_digits"  # methods as they come, for models that nobody can search
-SOURCES = (*STUDIES, COME)
+CHOICE = "choice_digits"  # where a part of the retain set is all there is
+SOURCES = (*STUDIES, COME, CHOICE)
 _REQUESTS = {"long-tailed": "gamma-1", "random": "random10", "class": "class"}
 LEAST = {"avg_gap": 0.5, "deviation": 0.01}
 """Of a null in the unit of distances: nearer than that two Retrains are alike."""
@@ -123,6 +125,11 @@ def rows_of(stored: Mapping[str, Results]) -> list[Row]:
             if (best := nearest(seen, have)) is not None:
                 given = request, budget, have, best, names, studies[0][1]
                 rows.append(_row(*given))
+    if (few := stored.get(CHOICE, {}).get(PART)) is not None:
+        best = nearest(seen_in(few), PART)
+        if best is not None:
+            name = CHOICE.replace("_", "-")
+            rows.append(_row("random10", 0.2, PART, best, name, 0.1))
     return rows + _as_they_come(stored.get(COME, {}))
 
 
@@ -169,7 +176,7 @@ def _row(
     request: str, budget: float, have: str, best: Seen, study: str, rate: float
 ) -> Row:
     """Return a cell of the chooser; partial reset and what comes as it is say less."""
-    length = ("method", "budget", "epochs", "steps", "share")
+    length = ("method", "budget", "epochs", "steps", "share", "rho")
     setting = {k: v for k, v in told(best.setting).items() if k not in length}
     if best.setting.weighting == best.setting.card.weighting:
         del setting["weighting"]
