@@ -16,11 +16,11 @@ import numpy as np
 from jax_unlearn.lab.catalog import METHODS
 from jax_unlearn.lab.modality import Modality
 from jax_unlearn.lab.requests import Request
+from jax_unlearn.lab.settings import Unlearning
+from jax_unlearn.methods.auto import shrinkage
 
 FIRST = "partial_reset"  # where the training of the original is known
 UNKNOWN = "scrub"  # where it is not, and no study says better
-# of other kinds of model, the first whose objectives they have
-OTHERS = ("random_label", "neggrad_plus", "gradient_ascent")
 LITTLE = 0.5  # share of the retain set below which partial reset learns too little anew
 HALF = 0.3  # of the training samples: nearer to a half than to a tenth
 UNEVEN = 0.05  # total variation between the classes of the request and of the training
@@ -127,9 +127,13 @@ def choice(
       earlier: states of that training, if some are there.
     """
     if kind.name != "classification":
-        name = next(n for n in OTHERS if set(METHODS[n].roles) <= kind.roles)
-        said = f"{METHODS[name].title}: no study compares methods of {kind.name} models"
-        return Choice(name, {}, [said])
+        said = f"no study compares methods of {kind.name} models"
+        if kind.texts and rate is not None:
+            shrink = round(shrinkage(budget), 4)
+            why = f"{METHODS[FIRST].title}, λ = {shrink:.2f} by the budget: {said}"
+            return Choice(FIRST, {"shrink": shrink}, [why])
+        name = kind.defaults.get("method", Unlearning.method)
+        return Choice(name, {}, [f"{METHODS[name].title}: {said}"])
     extra = {UNSEEN: len(request.unseen) > 1, EARLIER: earlier is not None}
     have = [RECORD, *(name for name, there in extra.items() if there)]
     have = [PART] if rho < LITTLE else have if rate is not None else [UNTRAINED]

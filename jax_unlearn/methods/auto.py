@@ -194,9 +194,9 @@ def _auto(lab: Lab, options: Auto) -> Job:
     changes, told = lab.choice(share, asked=options.share is not None)
     why = told["why"]
     part = lab.ids("forget"), lab.ids("retain"), lab.original
-    if changes["method"] != "partial_reset":
+    if changes["method"] != "partial_reset" or "shrink" in changes:
         if options.attempts > 1:
-            why.append("attempts are of partial reset: one was made")
+            why.append("attempts are of classifiers' partial reset: one was made")
         job = lab.part(changes, *part)
         return job._replace(details={**job.details, "chosen": told})
     unseen, several = lab.ids("unseen"), options.attempts > 1
