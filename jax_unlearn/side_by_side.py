@@ -21,7 +21,7 @@ __all__ = ["SideBySide", "compare"]
 SHOWN = ("ua", "ra", "ta", "mia", "avg_gap", "deviation")
 RETRAIN, NULL, ORIGINAL = "Retrain (target)", "Null (another Retrain)", "Original"
 REFERENCES = (RETRAIN, NULL, ORIGINAL)
-INTERVAL = "another Retrain lies in"
+INTERVAL = "Retrains lie in"
 COST = "share of the cost of training Retrain"
 NAMED = 4  # figures that a sentence lists
 SHORT = {"mia": "MIA %"}  # headings where the figure's label is long
@@ -58,8 +58,7 @@ class SideBySide:
     @property
     def columns(self) -> list[str]:
         """The headings."""
-        cards = self.cards.items()
-        heads = ["model", *(SHORT.get(key, card.label) for key, card in cards)]
+        heads = ["model", *map(_label, self.cards.values())]
         return heads + ["cost %"] * bool(self.cost)
 
     @property
@@ -70,9 +69,9 @@ class SideBySide:
         ends = {
             tuple(own[k].interval(c.digits) if k in own else "" for k, c in cards)
             for name, own in self.figures.items()
-            if name != RETRAIN
+            if name not in REFERENCES
         }
-        if len(ends) == 1 and any(*ends):  # other where models are more or fewer
+        if len(ends) == 1 and any(*ends):  # others where models are more or fewer
             rows.insert(1, [INTERVAL, *ends.pop()] + [""] * bool(self.cost))
         return rows
 
@@ -309,6 +308,11 @@ def _had(
     return {key: card for key, card in cards.items() if key in known}
 
 
+def _label(card: FigureCard) -> str:
+    """Return a heading."""
+    return SHORT.get(card.key, card.label)
+
+
 def _text(figure: Figure, digits: int) -> str:
     """Return a figure with the sign of its verdict."""
     sign = SIGN.get(figure.verdict, "")
@@ -331,7 +335,7 @@ def _reading(
             continue
         verdicts = [(k, f.verdict) for k, f in own.items() if f.verdict]
         outside = [
-            cards[key].label for key, verdict in verdicts if verdict == "outside"
+            _label(cards[key]) for key, verdict in verdicts if verdict == "outside"
         ]
         told = _beside_nothing(own, figures.get(ORIGINAL, {}), cards)
         if outside:
@@ -358,7 +362,7 @@ def _reading(
     signs = {f.verdict for own in found.figures.values() for f in own.values()}
     if signs - {""}:
         named = " and ".join(f"{SIGN[v]} {v}" for v in SIGN if v in signs)
-        said.append(f"{named} the interval in which another Retrain lies.")
+        said.append(f"{named} the interval in which as many Retrains lie.")
     return said
 
 
@@ -368,7 +372,7 @@ def _beside_nothing(
     cards: Mapping[str, FigureCard],
 ) -> list[str]:
     """Say whether a model is nearer to Retrain than doing nothing, by each distance."""
-    told = []
+    told: dict[str, list[str]] = {}
     for key in nothing:
         card = cards[key]
         if card.kind == "level":
@@ -376,10 +380,8 @@ def _beside_nothing(
         value, before = (round(f[key].value, card.digits) for f in (own, nothing))
         nearer = (value < before) == (card.kind == "distance")
         word = (
-            "as far as"
-            if value == before
-            else f"{'nearer' if nearer else 'farther'} than"
+            "as far as" if value == before else ("farther than", "nearer than")[nearer]
         )
         ends = f"{value:.{card.digits}f} against {before:.{card.digits}f}"
-        told.append(f"{word} doing nothing by {card.label} ({ends})")
-    return told
+        told.setdefault(word, []).append(f"{card.label} ({ends})")
+    return [f"{word} doing nothing by {', '.join(by)}" for word, by in told.items()]

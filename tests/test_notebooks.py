@@ -1,36 +1,160 @@
-"""Every notebook runs from a clean kernel, at a size that only shows that it does."""
+"""Every notebook runs at a small size, and its last words are true of what it shows."""
 
-from pathlib import Path
+import itertools
+import re
 
 import nbclient
 import nbformat
 import pytest
 
-FOLDER = Path(__file__).parent.parent / "notebooks"
-TINY = {"EPOCHS": 1, "WIDTH": 4}
-# Where a notebook has that parameter with that value.
-FEWER = {
-    "MODELS = 16": "MODELS = 8",
-    "FORGET = 0.3": "FORGET = 0.1",
-    "UNLEARN_EPOCHS = 2": "UNLEARN_EPOCHS = 1",
-    "\nSTEPS = 40": "\nSTEPS = 4",
-    "\nSTEPS = 100": "\nSTEPS = 4",
-    "SAMPLING_STEPS = 20": "SAMPLING_STEPS = 2",
-    "LIMIT = 200": "LIMIT = 5",
+import notebooks
+
+# What parameters are in these tests, where a notebook has them.
+SMALL = {
+    "EPOCHS": 1,
+    "WIDTH": 4,
+    "MODELS": 1,
+    "RETRAINS": 3,
+    "UNLEARN_EPOCHS": 1,
+    "TIMESTEPS": 20,
+    "SAMPLING_STEPS": 2,
+    "LIMIT": 3,
+    "USERS": 20,
+    "STEPS": 6,
 }
+OWN = {"04": {"MODELS": 8}}
+# Commands in the kernel that is there, not in processes of their own.
+COMMANDS = """
+def _commands(script):
+    import os
+    import shlex
+
+    from jax_unlearn.cli import main
+
+    for line in script.replace("\\\\\\n", " ").strip().splitlines():
+        name, *words = shlex.split(os.path.expandvars(line))
+        if name != "jax-unlearn" or ">" in words:
+            continue
+        try:
+            main(words)
+        except SystemExit as end:
+            assert not end.code, line
+"""
+PATHS = notebooks.paths()
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda p: p.stem)
-def test_notebook_runs_at_tiny_size(path):
-    notebook = nbformat.read(path, as_version=4)
-    (parameters,) = (
-        cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    """Return what runs all notebooks in one kernel, each of which finds it empty."""
+    folder = tmp_path_factory.mktemp("notebooks")
+    where = {"resources": {"metadata": {"path": str(folder)}}}
+    how = {"timeout": 300, "kernel_name": "python3", **where}
+    client = nbclient.NotebookClient(nbformat.v4.new_notebook(), **how)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "programs"))
+        client.execute(cleanup_kc=False)
+    yield client
+    client._cleanup_kernel()
+
+
+def parameters(notebook):
+    """Return the one cell of parameters."""
+    cells = notebook.cells
+    (found,) = (c for c in cells if "parameters" in c.metadata.get("tags", ()))
+    return found
+
+
+def codes(notebook):
+    """Return the cells of code."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def printed(notebook):
+    """Return all text that a notebook shows."""
+    told = []
+    for cell in codes(notebook):
+        for output in cell.outputs:
+            data = output.get("data", {})
+            told += [output.get("text", ""), data.get("text/plain", "")]
+            told += [data.get("text/markdown", "")]
+    return "\n".join(told)
+
+
+@pytest.fixture(params=PATHS, ids=lambda path: path.stem)
+def path(request):
+    """Return the path of a notebook."""
+    return request.param
+
+
+@pytest.fixture
+def notebook(path):
+    """Return a notebook as it is stored."""
+    return nbformat.read(path, as_version=4)
+
+
+def test_the_eight_are_there():
+    assert [path.name[:2] for path in PATHS] == [f"{n:02}" for n in range(1, 9)]
+
+
+def test_it_runs_at_small_size(path, notebook, client):
+    given = parameters(notebook)
+    names = re.findall(r"^(\w+) = ", given.source, flags=re.MULTILINE)
+    small = {**SMALL, **OWN.get(path.name[:2], {})}
+    smaller = [f"{name} = {small[name]}" for name in names if name in small]
+    assert smaller
+    given.source = "\n".join([given.source, *smaller])
+    for cell in codes(notebook):
+        if cell.source.startswith("%%bash\n"):
+            cell.source = f"_commands({cell.source.removeprefix('%%bash')!r})"
+    begin = nbformat.v4.new_code_cell("%reset -f\n" + COMMANDS)
+    notebook.cells.insert(0, begin)
+    client.nb = notebook
+    client.reset_execution_trackers()
+    client.execute(cleanup_kc=False)
+    assert all(cell.execution_count for cell in codes(notebook))
+
+
+def test_its_head_says_where_it_opens_and_how_long_it_takes(path, notebook):
+    first, setup = notebook.cells[:2]
+    assert first.source.startswith(notebooks.badge(path) + "\n\n# ")
+    told = re.findall(
+        r"\*Running time: [\d.]+ (?:seconds|minutes) of .*\*", first.source
     )
-    assert all(f"{name} = " in parameters.source for name in TINY)
-    for value, less in FEWER.items():
-        parameters.source = parameters.source.replace(value, less)
-    parameters.source += "".join(f"\n{name} = {value}" for name, value in TINY.items())
-    client = nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3")
-    client.execute()
-    codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert all(cell.execution_count for cell in codes)
+    assert len(told) == 1
+    assert f"git+{notebooks.SOURCE}\n" in setup.source
+    assert notebook.metadata["kernelspec"] == notebooks.KERNEL
+
+
+def test_its_outputs_are_kept_without_warnings(notebook):
+    assert all(cell.execution_count for cell in codes(notebook))
+    outputs = [output for cell in codes(notebook) for output in cell.outputs]
+    assert outputs
+    for output in outputs:
+        assert output.output_type != "error"
+        assert output.get("name") != "stderr"
+    assert "Warning" not in printed(notebook)
+    assert "/tmp/" not in printed(notebook)
+
+
+def test_its_links_lead_somewhere_from_colab_too(notebook):
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            for link in re.findall(r"\]\(([^)\s]+)\)", cell.source):
+                assert link.startswith("https://"), link
+                _, own, file = link.partition(f"{notebooks.SOURCE}/blob/main/")
+                assert not own or (notebooks.ROOT / file).exists(), link
+
+
+def test_every_figure_has_words_and_the_last_ones_are_true(notebook):
+    cells = notebook.cells
+    for cell, after in itertools.pairwise(cells):
+        outputs = cell.get("outputs", ())
+        if any("image/png" in output.get("data", {}) for output in outputs):
+            assert after.cell_type == "markdown"
+    *_, last = cells
+    title, words = last.source.rsplit("## Conclusion\n", 1)
+    del title
+    assert len(words.split()) > 40
+    said = printed(notebook)
+    for number in re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)", words):
+        assert number in said, number

@@ -76,10 +76,11 @@ def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
 
 def open_console() -> Console:
     """Return the terminal as it is, or a file or pipe of at least `FILE_WIDTH`."""
-    console = Console()
-    if console.is_terminal:
-        return console
-    return Console(width=max(console.width, FILE_WIDTH))
+    if sys.stdout.isatty():
+        return Console()
+    # notebooks set FORCE_COLOR, which would draw bars line by line into their cells
+    plain = Console(force_terminal=False)
+    return Console(force_terminal=False, width=max(plain.width, FILE_WIDTH))
 
 
 def say(console: Console, line: str) -> None:
