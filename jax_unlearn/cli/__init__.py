@@ -159,7 +159,7 @@ def _commands(
         "demo": recipe.demo,
         "split": splitting.split,
         "train": parsed(commands.train, training=training, modality=kind.name),
-        "import": parsed(transfer.import_model, training=training),
+        "import": parsed(transfer.import_model, training=training, modality=kind.name),
         "export": transfer.export_model,
         "unlearn": parsed(commands.unlearn, setting=setting),
         "forget": parsed(forget.forget, setting=setting),

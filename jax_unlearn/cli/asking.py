@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
+import jax
 import numpy as np
 import tyro
 
@@ -12,13 +13,14 @@ from jax_unlearn.cli import console as consoles
 from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.sources import DataSource, Source, refuse_existing
 from jax_unlearn.data import write_atomic
-from jax_unlearn.errors import InputError
-from jax_unlearn.lab.modalities.language import networks
+from jax_unlearn.errors import InputError, check_seed
+from jax_unlearn.lab.modalities.language import foreign, networks
 from jax_unlearn.lab.modalities.language.figures import losses_of
 from jax_unlearn.lab.modalities.language.measured import attack_scores
 from jax_unlearn.lab.results import environment, to_json
 from jax_unlearn.lab.store import load_model
 from jax_unlearn.lab.subject import Subject, described
+from jax_unlearn.language.generate import generate
 from jax_unlearn.language.tokens import encode_prompts
 
 __all__ = ["Asked", "answer_of", "ask", "model_at", "score"]
@@ -36,8 +38,6 @@ def model_at(path: Path) -> Asked:
     if (path / "record.json").is_file():
         stored = load_model(path, modality="language")
         return Asked(stored.built, stored.trained[:2])
-    from jax_unlearn.lab.modalities.language import foreign
-
     network, digest = foreign.network_in(str(path))
     return Asked(networks.build(network), foreign.weights_in(str(path), digest))
 
@@ -46,19 +46,22 @@ def ask(
     questions: Annotated[tuple[str, ...], tyro.conf.Positional],
     checkpoint: Path,
     max_tokens: int = 64,
+    temperature: float = 0.0,
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """Ask a language model, and print its answers, the likeliest token each time.
+    """Ask a language model, and print its answers.
 
     Args:
       questions: what is asked, each in quotes.
       checkpoint: of a language model, or a Hugging Face folder.
       max_tokens: the longest answer.
+      temperature: 0 takes the likeliest token each time; above, tokens are drawn.
+      seed: of the draws.
     """
-    from jax_unlearn.language import generate
-
     if not questions or not all(q.strip() for q in questions):
         raise InputError("questions: give one or more, in quotes")
     _validate.at_least("max_tokens", max_tokens, 1, "try 64")
+    check_seed(seed)
     built, at = model_at(checkpoint)
     network = built.network
     prompts = encode_prompts(questions, network.tokenizer)
@@ -69,16 +72,19 @@ def ask(
             f"over the {network.config.length} the model takes; give --max-tokens "
             f"{max(network.config.length - longest, 1)} or a shorter question"
         )
-    made = generate(built.logits, *at, prompts, max_new_tokens=max_tokens)
-    answers = [answer_of(row, network.tokenizer) for row in np.asarray(made)]
+    how = {"real": prompts.real, "eos": network.ends, "pad": network.tokenizer.pad}
+    how |= {"temperature": temperature, "key": jax.random.key(seed)}
+    made = generate(built.logits, *at, prompts.tokens, max_new_tokens=max_tokens, **how)
+    rows = np.asarray(made)
+    answers = [answer_of(row, network.tokenizer, network.ends) for row in rows]
     for question, answer in zip(questions, answers, strict=True):
         print(answer if len(questions) == 1 else f"{question}\n  {answer}")
     return {"questions": list(questions), "answers": answers}
 
 
-def answer_of(ids: np.ndarray, tokenizer: Any) -> str:
-    """Return generated tokens as text, up to the end."""
-    ends = np.flatnonzero(ids == tokenizer.eos)
+def answer_of(ids: np.ndarray, tokenizer: Any, ends: tuple[int, ...]) -> str:
+    """Return generated tokens as text, up to the first end."""
+    ends = np.flatnonzero(np.isin(ids, ends))  # type: ignore[assignment]
     return tokenizer.decode(ids[: ends[0]] if len(ends) else ids).strip()
 
 

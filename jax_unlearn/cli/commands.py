@@ -208,6 +208,8 @@ def unlearn(
     )
     if {"unknown", "in_test", "not_trained"} & named.record.keys():
         print(said_of(named.record))
+    for warning in subject.modality.warns(subject, request.forget):
+        warn(warning)
     ids, steps = request.forget, []
     told = {
         "unlearning": setting.record(),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jax_unlearn import _validate
+from jax_unlearn.cli.choices import Kind
 from jax_unlearn.cli.console import open_console, print_scores, status
 from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.messages import warn
@@ -35,6 +36,7 @@ def import_model(
     trained_on: Path | None = None,
     subtree: str = "",
     cast: bool = False,
+    modality: Kind = "classification",
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Make a checkpoint of a model that was trained elsewhere; all commands take it.
@@ -54,12 +56,21 @@ def import_model(
       subtree: part of the file that holds the parameters, where there are several
         ("ema_params").
       cast: allow conversions of number types that round.
+      modality: kind of model; of language models `params` is a folder of Hugging Face
+        (config.json, model.safetensors, tokenizer.json), and --start the model that it
+        was tuned from.
       overwrite: replace the checkpoint that stands there.
     """
+    del modality  # the training is of it
     if not overwrite:
         refuse_existing(out, overwrite=False)
     if (kind := modality_of(training)).texts:
         source = dataclasses.replace(source, texts=True)
+    elif not hasattr(training, "mean"):
+        raise InputError(
+            f"modality={kind.name!r}: models of that kind are not imported; give one "
+            "of classification or language"
+        )
     dataset = source.load()
     if kind.texts:
         ids = requests.trained_on(trained_on, dataset, source.keys)

@@ -1,6 +1,6 @@
 """A kind of model: all that differs between classifiers, diffusion and other models."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
@@ -100,6 +100,8 @@ class Modality(NamedTuple):
     start: Callable[..., Variables] | None = None
     # `(training, path of the checkpoint) -> training` of a model beside one of it
     beside: Callable[[Any, Any], Any] = lambda training, path: training
+    # `(subject, ids) ->` what to say of a request to forget them, a sentence each
+    warns: Callable[[Any, Any], Sequence[str]] = lambda subject, ids: ()
     # `(subject, training, schedule) -> schedule`: the batches of a training laid out
     layout: Callable[[Any, Any, Any], Any] = lambda subject, training, steps: steps
     measured: int = 0  # samples of a part that masks and attacks look at; 0: all

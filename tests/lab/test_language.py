@@ -194,3 +194,74 @@ def test_bad_input_is_told_in_one_line(files, capsys, monkeypatch, words, said):
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert said in told
     assert not Path("x").exists()
+
+
+def test_a_model_answers_and_its_texts_are_scored(files, capsys):
+    asked = ["ask", "Where was Bo Reed born?", "Who?", "--max-tokens", "5"]
+    main([*asked, "--checkpoint", str(files.original)])
+    said = capsys.readouterr().out
+    assert "Where was Bo Reed born?\n  " in said
+    out = files.folder / "scores.json"
+    files.command(
+        *("score", "--checkpoint", str(files.original), "--out", str(out)),
+        *("--unseen", str(files.folder / "base.jsonl")),
+        *("--reference", str(files.folder / "base")),
+    )
+    found = read_json(out)
+    assert set(found["auc"]) == {
+        "loss",
+        "min_k",
+        "min_k_plus_plus",
+        "zlib",
+        "reference",
+    }
+    own = found["texts"]
+    assert len(own["loss"]) == len(NAMES) * 3
+    np.testing.assert_allclose(own["scores"]["loss"], -np.array(own["loss"]), atol=1e-5)
+    # tuned on them, the model is surer of all than the base it began from
+    assert found["auc"]["reference"] > 0.9
+
+
+def test_a_model_goes_out_to_transformers_and_comes_back(files, capsys):
+    out = files.folder / "hf"
+    main(["export", "--checkpoint", str(files.original), "--out", str(out)])
+    names = {path.name for path in out.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+    back = files.folder / "back"
+    files.command(
+        *("import", "--modality", "language", "--params", str(out)),
+        *("--out", str(back), "--start", str(files.folder / "base")),
+    )
+    first, again = load_model(files.original), load_model(back)
+    leaves = [jax.tree.leaves(m.trained.params) for m in (first, again)]
+    for a, b in zip(*leaves, strict=True):
+        np.testing.assert_array_equal(a, b)
+    same = [m.built.network.tokenizer_sha256 for m in (first, again)]
+    assert same[0] == same[1]
+    # what a Retrain begins from is the base, not the model that saw the texts
+    assert again.built.network.sha256 == first.built.network.sha256
+    assert "goes on from" in capsys.readouterr().out
+    main(["ask", "Who?", "--checkpoint", str(out), "--max-tokens", "3"])
+    with pytest.raises(SystemExit):
+        main(["ask", "Who?", "--checkpoint", str(files.folder)])
+    assert "nor a folder of Hugging Face" in capsys.readouterr().err
+
+
+def test_a_tokenizer_that_saw_the_request_is_warned_of(files, capsys):
+    language = ["--modality", "language", *TINY, "--epochs", "1"]
+    own, split = files.folder / "own", files.folder / "split.json"
+    files.command("train", *language, "--out", str(own))
+    capsys.readouterr()
+    gone = ["--forget", "Bo Reed", "--steps", "1"]
+    files.command(*("unlearn", "--checkpoint", str(own), *gone, "--out", f"{own}-2"))
+    assert "the tokenizer was trained on 3 of the 3 texts" in capsys.readouterr().err
+    files.command("split", "--kind", "class", "--out", str(split))
+    clean = files.folder / "clean"
+    files.command("train", *language, "--split", str(split), "--out", str(clean))
+    forget = read_json(split)["forget"]
+    model = load_model(clean)
+    rows = [json.loads(r) for r in Path(files.data[1]).read_text().splitlines()]
+    texts = [f"{rows[n]['question']}\n{rows[n]['answer']}" for n in range(len(rows))]
+    assert model.built.network.tokenizer.saw([texts[n] for n in forget]) == 0
+    kept = [texts[n] for n in set(model.ids.tolist()) - set(forget)]
+    assert model.built.network.tokenizer.saw(kept) == len(kept)

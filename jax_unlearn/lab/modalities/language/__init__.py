@@ -84,6 +84,18 @@ def _beside(training: settings.LanguageTraining, path: Any) -> Any:
     return dataclasses.replace(training, tokenizer=str(path))
 
 
+def _warns(subject: Any, ids: np.ndarray) -> list[str]:
+    """Return what a tokenizer knows of the texts to forget."""
+    texts = networks.texts_of(subject.dataset, ids)
+    if not (count := subject.network.tokenizer.saw(texts)):
+        return []
+    return [
+        f"the tokenizer was trained on {count} of the {len(texts)} texts to forget: "
+        "its pieces may tell of them; train the original with --split, whose request "
+        "its tokenizer does not see, or on a base (--start)"
+    ]
+
+
 def _laid_out(
     subject: Any, training: Any, schedule: Schedule[UnlearnBatch]
 ) -> Schedule[UnlearnBatch]:
@@ -125,5 +137,6 @@ LANGUAGE = Modality(
     defaults=settings.DEFAULTS,
     start=_start,
     beside=_beside,
+    warns=_warns,
     layout=_laid_out,
 )

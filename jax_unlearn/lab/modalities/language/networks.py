@@ -47,6 +47,11 @@ class LanguageNetwork:
         return (2,)
 
     @property
+    def ends(self) -> tuple[int, ...]:
+        """Tokens that end a text."""
+        return tuple(sorted({self.tokenizer.eos, *self.config.eos}))
+
+    @property
     def name(self) -> str:
         """The family."""
         return self.config.family
