@@ -8,6 +8,7 @@ import numpy as np
 import tyro
 
 from jax_unlearn import _validate, audit, data
+from jax_unlearn.audit.language import mean_nll, perplexity, probability
 from jax_unlearn.cards import Variables
 from jax_unlearn.cli import console as consoles
 from jax_unlearn.cli.habits import asked_options
@@ -15,15 +16,14 @@ from jax_unlearn.cli.sources import DataSource, Source, refuse_existing
 from jax_unlearn.data import write_atomic
 from jax_unlearn.errors import InputError, check_seed
 from jax_unlearn.lab.modalities.language import foreign, networks
-from jax_unlearn.lab.modalities.language.figures import losses_of
-from jax_unlearn.lab.modalities.language.measured import attack_scores
+from jax_unlearn.lab.modalities.language.measured import attack_scores, scores_of
 from jax_unlearn.lab.results import environment, to_json
 from jax_unlearn.lab.store import load_model
 from jax_unlearn.lab.subject import Subject, described
 from jax_unlearn.language.generate import generate
-from jax_unlearn.language.tokens import encode_prompts
+from jax_unlearn.language.tokens import encode_prompts, until_end
 
-__all__ = ["Asked", "answer_of", "ask", "model_at", "score"]
+__all__ = ["Asked", "ask", "model_at", "score"]
 
 
 class Asked(NamedTuple):
@@ -76,16 +76,12 @@ def ask(
     how |= {"temperature": temperature, "key": jax.random.key(seed)}
     made = generate(built.logits, *at, prompts.tokens, max_new_tokens=max_tokens, **how)
     rows = np.asarray(made)
-    answers = [answer_of(row, network.tokenizer, network.ends) for row in rows]
+    answers = [
+        network.tokenizer.decode(until_end(row, network.ends)).strip() for row in rows
+    ]
     for question, answer in zip(questions, answers, strict=True):
         print(answer if len(questions) == 1 else f"{question}\n  {answer}")
     return {"questions": list(questions), "answers": answers}
-
-
-def answer_of(ids: np.ndarray, tokenizer: Any, ends: tuple[int, ...]) -> str:
-    """Return generated tokens as text, up to the first end."""
-    ends = np.flatnonzero(np.isin(ids, ends))  # type: ignore[assignment]
-    return tokenizer.decode(ids[: ends[0]] if len(ends) else ids).strip()
 
 
 def score(
@@ -122,17 +118,16 @@ def score(
         for name, dataset in parts.items():
             inputs = [dataset.train.inputs[:, n].tolist() for n in (0, 1)]
             subject = _subject(built, dataset)
-            losses = losses_of(subject, _trained(at), subject.examples)
-            more = None
+            nll, more = _losses(built, at, subject.examples), None
             if other is not None:
                 own = _subject(other.built, dataset)
-                more = losses_of(own, _trained(other.at), own.examples).mean
+                more = _losses(*other, own.examples)
             scores = attack_scores(built, at, subject.examples, inputs[1], more)
             found[name] = {
-                "loss": losses.mean.tolist(),
-                "tokens": losses.tokens.tolist(),
-                "perplexity": losses.perplexity,
-                "probability": float(losses.probability.mean()),
+                "loss": mean_nll(nll).tolist(),
+                "tokens": [len(row) for row in nll],
+                "perplexity": perplexity(nll),
+                "probability": float(probability(nll).mean()),
                 "scores": {key: own.tolist() for key, own in scores.items()},
             }
     results = {"format": 1, "kind": "scores", **found}
@@ -166,7 +161,8 @@ def _subject(built: networks.LanguageModel, dataset: data.Dataset) -> Subject:
     return described(modality_named("language"), built.network, dataset)
 
 
-def _trained(at: Variables) -> Any:
-    from jax_unlearn.lab.job import Trained
-
-    return Trained(at[0], at[1], {})
+def _losses(built: Any, at: Variables, examples: Any) -> list[np.ndarray]:
+    """Return the losses of the tokens of texts, ragged."""
+    found = scores_of(built.model, at, examples)
+    pairs = zip(np.asarray(found.nll), np.asarray(found.counted), strict=True)
+    return [row[of] for row, of in pairs]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jax_unlearn import _validate
 from jax_unlearn import audit as audits
 from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.cli import console as consoles
@@ -36,6 +37,7 @@ def audit_texts(
     retrained: tuple[Path, ...] = (),
     null: Path | None = None,
     other: Path | None = None,
+    answers: int = 0,
     all_figures: bool = False,
     out: Path = Path("audit.json"),
     modality: Kind = "language",
@@ -54,6 +56,8 @@ def audit_texts(
         membership are audited beside all of them.
       null: the second, by its name.
       other: texts of another source, of which the perplexity is told.
+      answers: longest answer, in tokens, to the questions of forgotten texts and of as
+        many retained ones, for ROUGE-L; 0 asks none.
       all_figures: print all, not the headlines alone; the file holds all.
       out: file to write, for `jax-unlearn report`.
       modality: kind of model; that of the original is found out.
@@ -63,6 +67,7 @@ def audit_texts(
     del modality
     refuse_existing(out, overwrite=overwrite)
     check_seed(seed)
+    _validate.at_least("answers", answers, 0, "try 64")
     paths = {f"{n}-{path.name}": path for n, path in enumerate(unlearned)}
     models = read_models(source, original, forget, paths, retrained, null)
 
@@ -70,6 +75,7 @@ def audit_texts(
         return models.advice(found, original, forget, source, out, null)
 
     how = {"seed": seed, "every": all_figures, "overwrite": overwrite, "other": other}
+    how["answers"] = answers
     results = audited(models, out, advise, **how)
     consoles.say(consoles.open_console(), "\n".join(results["advice"]))
     return results
@@ -84,13 +90,14 @@ def audited(
     every: bool = False,
     overwrite: bool = False,
     other: Path | None = None,
+    answers: int = 0,
 ) -> dict[str, Any]:
     """Measure checkpoints that were read; write, print and return what was found."""
     subject, request = models.subject, models.request
     console, more = consoles.open_console(), None
     if other is not None:
         more = subject.built.samples(text_dataset(read_texts(other)).train)
-    table = TextTable(subject, other=more)
+    table = TextTable(subject, other=more, answers=answers)
     with consoles.status(console, "running the models over the texts"):
         models.measure(table, seed)
         beside = beside_retrains(models, seed)

@@ -24,6 +24,7 @@ from jax_unlearn.language.text import Text
 
 __all__ = ["Encoded", "Tokenizer", "digest_of", "encode", "encode_prompts"]
 __all__ += ["load_tokenizer", "prompt_and_text", "save_tokenizer", "train_tokenizer"]
+__all__ += ["until_end"]
 
 PAD, END = "<|pad|>", "<|end|>"
 SMALLEST = 258  # all bytes, padding and end
@@ -314,6 +315,16 @@ def encode_prompts(questions: Sequence[str], tokenizer: Tokenizer) -> Text:
         tokens[place, length - len(row) :] = row
     real = np.arange(length) >= length - np.array([[len(row)] for row in rows])
     return Text(tokens, np.zeros_like(real), None, real)  # type: ignore[arg-type]
+
+
+def until_end(ids: NDArray[Any], ends: Sequence[int]) -> NDArray[Any]:
+    """Return generated tokens up to the first that ends a text.
+
+    >>> until_end(np.array([5, 1, 0]), (1,))
+    array([5])
+    """
+    places = np.flatnonzero(np.isin(ids, ends))
+    return ids[: places[0]] if len(places) else ids
 
 
 def _padded(

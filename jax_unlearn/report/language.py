@@ -15,16 +15,27 @@ __all__ = ["FIGURES", "LanguageResults", "LanguageRow", "language_table"]
 FIGURES = {
     "forget_probability": ("p forget", 3),
     "deviation": ("|p − p*|", 3),
-    "loss_auc": ("AUC", 3),
+    "auc_loss": ("AUC", 3),
     "auc_gap": ("|AUC − AUC*|", 3),
     "retain_probability": ("p retain", 3),
     "forget_perplexity": ("perplexity, forget", 1),
     "retain_perplexity": ("retain", 1),
     "unseen_perplexity": ("unseen", 1),
     "other_perplexity": ("other texts", 1),
+    "auc_min_k": ("AUC Min-K", 3),
+    "auc_min_k_plus_plus": ("AUC Min-K++", 3),
+    "auc_zlib": ("AUC zlib", 3),
+    "forget_extraction": ("extraction", 3),
+    "forget_memorization": ("memorization", 3),
+    "forget_rouge": ("ROUGE forget", 3),
+    "retain_rouge": ("ROUGE retain", 3),
+    "forget_truth_geometric": ("truth ratio", 3),
+    "ks_distance": ("KS distance", 3),
+    "ks_p_value": ("forget quality", 3),
+    "privleak": ("PrivLeak", 1),
 }
 """Figures that the table shows: the heading, and the digits behind the point."""
-DISTANCES = ("deviation", "auc_gap")  # from Retrain, whose own are 0
+DISTANCES = ("deviation", "auc_gap", "ks_distance")  # from Retrain, whose own are 0
 
 
 class Measured(Struct, frozen=True):

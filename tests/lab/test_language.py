@@ -162,7 +162,7 @@ def test_requests_are_topics_text_or_ids(files, request_, count):
         (["unlearn", "--forget", "Nobody"], "no file, no topic, and in none of the"),
         (["unlearn", "--forget", "Where"], "names all that the model was trained on"),
         (["unlearn", "--forget", "bad.csv"], "99"),
-        (["unlearn", "--method", "salun"], "which language models do not have"),
+        (["unlearn", "--method", "esd"], "which language models do not have"),
         (["train", "--length", "4"], "texts are longer, the longest has"),
         (["train", "--vocabulary", "9"], "vocabulary=9 must be at least 258"),
         (["train", "--heads", "5"], "heads=5 must divide it; try --heads 4"),

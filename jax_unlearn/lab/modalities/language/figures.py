@@ -7,55 +7,36 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jax_unlearn import audit
+from jax_unlearn.audit.language import (
+    TextOutputs,
+    attack_auc,
+    language_figures,
+    mean_nll,
+)
+from jax_unlearn.cards import Variables
 from jax_unlearn.data import Examples
 from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.modalities.classification.beside import REACH
-from jax_unlearn.lab.modalities.language.measured import mean_losses, scores_of
+from jax_unlearn.lab.modalities.language.measured import (
+    mean_losses,
+    scores_of,
+    token_statistics,
+)
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.results import NULL, ORIGINAL, RETRAIN, spread
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject
+from jax_unlearn.language.generate import generate
+from jax_unlearn.language.tokens import encode, encode_prompts, until_end
 from jax_unlearn.membership.quality import auc_standard_error
 
-__all__ = [
-    "Losses",
-    "TextTable",
-    "against_unseen",
-    "figures_of",
-    "losses_of",
-    "part_of",
-]
+__all__ = ["Seen", "TextTable", "against_unseen", "figures_of", "part_of", "seen_by"]
 
 PARTS = ("forget", "retain", "unseen")
 OTHER = "other"  # texts of another source, of which perplexity alone is told
+ALTERNATIVES = ("paraphrased_answer", "perturbed_answer")  # columns for truth ratios
+ASKED = 16  # questions answered at a time
 SOME = 800  # retain texts that are looked at, evenly spaced
-
-
-class Losses(NamedTuple):
-    """What a model says of the texts of a part: ℓ̄ and S of each, and its tokens."""
-
-    mean: np.ndarray
-    total: np.ndarray
-    tokens: np.ndarray
-
-    @property
-    def probability(self) -> np.ndarray:
-        """p = e^{−ℓ̄} of each text."""
-        return np.exp(-self.mean)
-
-    @property
-    def perplexity(self) -> float:
-        """Exp of the mean loss of all tokens."""
-        return float(np.exp(min(self.total.sum() / self.tokens.sum(), 700.0)))
-
-
-def losses_of(subject: Subject, trained: Trained, examples: Examples) -> Losses:
-    """Return what a model says of some texts."""
-    found = scores_of(subject.model, trained[:2], examples)
-    counted = np.asarray(found.counted)
-    total = np.where(counted, np.asarray(found.nll, np.float64), 0.0).sum(axis=1)
-    return Losses(mean_losses(found), total, counted.sum(axis=1))
 
 
 def part_of(examples: Examples, ids: np.ndarray) -> Examples:
@@ -64,12 +45,41 @@ def part_of(examples: Examples, ids: np.ndarray) -> Examples:
     return Examples(inputs, examples.labels[ids])
 
 
+class Seen(NamedTuple):
+    """What a model says of the texts of a request, by part, and their true answers."""
+
+    outputs: TextOutputs
+    texts: dict[str, list[str]]
+
+    def losses(self, part: str) -> np.ndarray:
+        """Return ℓ̄ of each text of a part."""
+        return mean_nll(self.outputs.nll[part])
+
+
+def seen_by(
+    built: Any, at: Variables, parts: Mapping[str, Examples]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return losses, right tokens and moments of the tokens of texts, ragged."""
+    nll, right, moments = {}, {}, {}
+    for name, part in parts.items():
+        found = token_statistics(built.logits, at, part)
+
+        def own(values: np.ndarray, counted: np.ndarray = found.counted) -> list:
+            return [row[of] for row, of in zip(values, counted, strict=True)]
+
+        nll[name], right[name] = own(found.nll), own(found.right)
+        moments[name] = own(found.mean), own(found.std)
+    return nll, right, moments
+
+
 class TextTable:
     """Collect the figures of all models of a subject, seed by seed."""
 
-    def __init__(self, subject: Subject, *, other: Examples | None = None):
-        self._subject, self._other = subject, other
-        self.seen: dict[str, dict[str, Losses]] = {}  # by row, of the last seed
+    def __init__(
+        self, subject: Subject, *, other: Examples | None = None, answers: int = 0
+    ):
+        self._subject, self._other, self._answers = subject, other, answers
+        self.seen: dict[str, Seen] = {}  # by row, of the last seed
         self._rows: dict[str, dict[str, Any]] = {}
 
     def start(self, request: Request, target: Trained | None, seed: int) -> None:
@@ -78,19 +88,72 @@ class TextTable:
         self._request, self._retrained = request, target
         self._target = None if target is None else self._look(target)
 
-    def _look(self, trained: Trained) -> dict[str, Losses]:
+    def _look(self, trained: Trained) -> Seen:
         """Return what a model says of each part that has texts."""
-        examples, found = self._subject.examples, {}
-        for name in PARTS:
-            ids = getattr(self._request, name)
-            if name == "retain" and len(ids) > SOME:
-                ids = ids[np.linspace(0, len(ids) - 1, SOME).astype(int)]
-            if len(ids):
-                part = part_of(examples, ids)
-                found[name] = losses_of(self._subject, trained, part)
+        subject, at = self._subject, trained[:2]
+        ids = {name: getattr(self._request, name) for name in PARTS}
+        if len(kept := ids["retain"]) > SOME:
+            ids["retain"] = kept[np.linspace(0, len(kept) - 1, SOME).astype(int)]
+        ids = {name: own for name, own in ids.items() if len(own)}
+        parts = {name: part_of(subject.examples, own) for name, own in ids.items()}
+        rows = subject.dataset.train.inputs
+        texts = {name: rows[own, 1].tolist() for name, own in ids.items()}
         if self._other is not None:
-            found[OTHER] = losses_of(self._subject, trained, self._other)
-        return found
+            parts[OTHER] = self._other
+        outputs = TextOutputs(*seen_by(subject.built, at, parts))
+        outputs = outputs._replace(**self._alternatives(at, ids["forget"]))
+        if self._answers:
+            told = {}
+            for name in ("forget", "retain"):
+                chosen = ids[name][: len(ids["forget"])]
+                told[name] = self._answered(at, rows[chosen, 0].tolist())
+                texts[name] = (
+                    rows[chosen, 1].tolist() if name == "retain" else texts[name]
+                )
+            outputs = outputs._replace(answers=told)
+        return Seen(outputs, texts)
+
+    def _answered(self, at: Variables, questions: list[str]) -> list[str]:
+        """Return what a model answers, the likeliest token each time."""
+        network, built = self._subject.network, self._subject.built
+        found: list[str] = []
+        prompts = encode_prompts(questions, network.tokenizer)
+        how = {"max_new_tokens": self._answers, "pad": network.tokenizer.pad}
+        how["eos"] = network.ends
+        for begin in range(0, len(questions), ASKED):
+            rows = np.arange(begin, begin + ASKED) % len(questions)  # one program
+            given = prompts.tokens[rows]
+            made = generate(built.logits, *at, given, real=prompts.real[rows], **how)
+            found += [
+                network.tokenizer.decode(until_end(row, network.ends))
+                for row in np.asarray(made)
+            ]
+        return found[: len(questions)]
+
+    def _alternatives(self, at: Variables, forget: np.ndarray) -> dict[str, Any]:
+        """Return losses of other words and wrong answers, where the data have them."""
+        dataset = self._subject.dataset
+        known = [dataset.columns.get(name) for name in ALTERNATIVES]
+        if any(own is None for own in known):
+            return {}
+        right, wrong = (np.asarray(own)[forget].tolist() for own in known)
+        if not all(isinstance(own, str) for own in right) or not all(wrong):
+            return {}
+        questions = dataset.train.inputs[forget, 0].tolist()
+        other = [text for own in wrong for text in own]
+        asked = [q for q, own in zip(questions, wrong, strict=True) for _ in own]
+        losses = [self._losses(at, questions, right), self._losses(at, asked, other)]
+        return {
+            "paraphrased": {"forget": losses[0]},
+            "wrong": {"forget": losses[1].reshape(len(questions), -1)},
+        }
+
+    def _losses(self, at: Variables, questions: list, answers: list) -> np.ndarray:
+        tokenizer = self._subject.network.tokenizer
+        text = encode(questions, answers, tokenizer).text
+        labels = np.zeros(len(answers), np.int32)
+        part = Examples(text, labels)  # type: ignore[arg-type]
+        return mean_losses(scores_of(self._subject.model, at, part))
 
     def add(
         self,
@@ -137,49 +200,35 @@ class TextTable:
         }
 
 
-def figures_of(
-    seen: Mapping[str, Losses], target: Mapping[str, Losses] | None
-) -> dict[str, float]:
+def figures_of(seen: Seen, target: Seen | None) -> dict[str, float]:
     """Return the figures of a model by name, those beside Retrain where there is one.
 
-    For each part: the mean probability e^{−ℓ̄} and the perplexity exp(ΣS/Σn).
-    `loss_auc`: P(forget has less loss than unseen), membership by the loss alone.
-    `deviation`: mean |p − p*| over the forget texts, p* Retrain's.
+    Those of `ju.audit.language.language_figures`; `auc_gap` is the distance of the AUC
+    of the loss from Retrain's.
     """
-    figures = {}
-    for name, own in seen.items():
-        if name != OTHER:
-            figures[f"{name}_probability"] = float(own.probability.mean())
-            figures[f"{name}_loss"] = float(own.mean.mean())
-        figures[f"{name}_perplexity"] = own.perplexity
-    figures |= _area(seen, "loss_auc")
-    if target is not None:
-        pair = seen["forget"].probability, target["forget"].probability
-        figures["deviation"] = float(np.abs(pair[0] - pair[1]).mean())
-        if "loss_auc" in figures:
-            own = _area(target, "loss_auc")["loss_auc"]
-            figures["auc_gap"] = abs(figures["loss_auc"] - own)
-    return figures
+    beside = None if target is None else target.outputs
+    figures = language_figures(seen.outputs, texts=seen.texts, retrained=beside)
+    if target is not None and "auc_loss" in figures:
+        own = language_figures(TextOutputs(target.outputs.nll))
+        figures["auc_gap"] = abs(figures["auc_loss"] - own["auc_loss"])
+    return {name: float(value) for name, value in figures.items()}
 
 
-def _area(seen: Mapping[str, Losses], name: str) -> dict[str, float]:
-    if "unseen" not in seen:
-        return {}
-    return {name: float(audit.roc_auc(-seen["forget"].mean, -seen["unseen"].mean))}
-
-
-def against_unseen(seen: Mapping[str, Mapping[str, Losses]]) -> dict[str, Any] | None:
+def against_unseen(seen: Mapping[str, Seen]) -> dict[str, Any] | None:
     """Return how well losses tell forget from unseen texts; None without unseen ones.
 
     As `classification.beside.against_unseen`: the AUC of each model, and chance, by the
     standard error of the rank-sum test.
     """
     first = next(iter(seen.values()))
-    if "unseen" not in first:
+    if "unseen" not in first.outputs.nll:
         return None
-    sizes = {name: len(first[name].mean) for name in ("forget", "unseen")}
+    sizes = {name: len(first.outputs.nll[name]) for name in ("forget", "unseen")}
     reach = REACH * float(auc_standard_error(0.5, *sizes.values()))
-    areas = {key: _area(own, "auc")["auc"] for key, own in seen.items()}
+    areas = {
+        key: attack_auc(*(-own.losses(part) for part in sizes))
+        for key, own in seen.items()
+    }
     return {
         "of": "unseen",
         "samples": sizes,

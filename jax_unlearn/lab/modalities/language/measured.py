@@ -1,7 +1,6 @@
 """What is measured on a language model: losses of texts."""
 
 import functools
-import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_unlearn.audit import language
 from jax_unlearn.cards import Variables
 from jax_unlearn.data import Examples
 from jax_unlearn.drivers.loop import predict
@@ -102,44 +102,28 @@ def _with_statistics(model: Model) -> Model:
     return Model(model.init, apply)
 
 
-SHARE = 0.4  # of the tokens, the least likely ones, that Min-K looks at
-
-
 def attack_scores(
     built: Any,
     at: Variables,
     examples: Examples,
     answers: Sequence[str],
-    reference: np.ndarray | None = None,
+    reference: Any = None,
 ) -> dict[str, np.ndarray]:
     """Return the scores of membership attacks by name, `f64[n]` each, high for members.
 
-    `loss` −ℓ̄; `min_k` the mean of the lowest 40 % of log p; `min_k_plus_plus` the same
-    of (log p − μ)/σ; `zlib` −ℓ̄ over the compressed size; `reference` ℓ̄ of another model
-    less ℓ̄.
-
-    Reference: Shi et al., arXiv 2310.16789; Zhang et al., arXiv 2404.02936; Carlini et
-    al., arXiv 2012.07805.
+    See `ju.audit.language`; `reference` are losses of another model.
     """
     found = token_statistics(built.logits, at, examples)
-    logp = -np.asarray(found.nll, np.float64)
-    counted = np.asarray(found.counted)
-    plus = (logp - np.asarray(found.mean)) / np.asarray(found.std)
-    loss = mean_losses(Scored(found.nll, found.counted))  # type: ignore[arg-type]
-    sizes = np.array([len(zlib.compress(text.encode())) for text in answers])
+    nll, mean, std = (
+        [row[of] for row, of in zip(values, found.counted, strict=True)]
+        for values in (found.nll, found.mean, found.std)
+    )
     scores = {
-        "loss": -loss,
-        "min_k": _lowest(logp, counted),
-        "min_k_plus_plus": _lowest(plus, counted),
-        "zlib": -loss / sizes,
+        "loss": language.loss_score(nll),
+        "min_k": language.min_k(nll),
+        "min_k_plus_plus": language.min_k_plus_plus(nll, mean, std),
+        "zlib": language.zlib_ratio(nll, answers),
     }
-    return scores if reference is None else {**scores, "reference": reference - loss}
-
-
-def _lowest(values: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """Return the mean of the lowest share of each text's values."""
-    means = []
-    for row, own in zip(values, counted, strict=True):
-        kept = np.sort(row[own])
-        means.append(kept[: max(1, int(SHARE * len(kept)))].mean())
-    return np.array(means)
+    if reference is not None:
+        scores["reference"] = language.reference_score(nll, reference)
+    return scores

@@ -87,7 +87,7 @@ class LanguageModel(NamedTuple):
         if isinstance(examples.inputs, Text):
             return examples
         network = self.network
-        size = network.length
+        size = network.config.length
         questions, answers = examples.inputs[:, 0], examples.inputs[:, 1]
         text = _encoded(tuple(questions), tuple(answers), network.tokenizer, size)
         if len(text.tokens) and text.tokens.max() >= network.config.vocab_size:
