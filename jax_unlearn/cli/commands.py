@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jax_unlearn import data
+from jax_unlearn import _validate, data
 from jax_unlearn import report as reports
 from jax_unlearn.cli.choices import Kind
 from jax_unlearn.cli.console import Reporter, open_console, print_scores
@@ -23,7 +23,8 @@ from jax_unlearn.lab import costs, rewinds, store
 from jax_unlearn.lab.attacks import weak_attacks
 from jax_unlearn.lab.job import Trained, blamed, execute, reporting
 from jax_unlearn.lab.logs import TRAINING
-from jax_unlearn.lab.modalities import modality_named
+from jax_unlearn.lab.modalities import modality_named, modality_of
+from jax_unlearn.lab.modalities.language.networks import config_of
 from jax_unlearn.lab.origins import passed_on
 from jax_unlearn.lab.prepare import Preparer, kept_statistics
 from jax_unlearn.lab.requests import left_out, said_of, split_of
@@ -49,6 +50,8 @@ def train(
     forget: tuple[str, ...] = (),
     unseen_fraction: float = 0.1,
     keep_every: int = 0,
+    plan: bool = False,
+    card: float = 0.0,
 ) -> dict[str, Any]:
     """Train a model from scratch: the original, or Retrain; write a checkpoint.
 
@@ -67,7 +70,11 @@ def train(
       unseen_fraction: share held out, where neither split nor original is given.
       keep_every: epochs from one state to the next that is kept beside the model, in
         OUT.earlier: what `unlearn --method rewind` starts from. 0 keeps none.
+      plan: of a language model, print the memory that training takes, and load nothing.
+      card: gigabytes of the accelerator that the plan is for; 0: of the one here.
     """
+    if plan:
+        return planned(training, card)
     seed, kind = check_seed(making.seed), modality_named(modality)
     source = dataclasses.replace(source, texts=source.texts or kind.texts)
     dataset = source.load() if original is None else source.load_for(original)
@@ -108,6 +115,23 @@ def train(
     warn_of_start(training)
     parts = {"ids": ids, "unseen": unseen, "keep_every": keep_every}
     return trained_on(trainer, making, told, gone.notes, **parts)
+
+
+def planned(training: Any, card: float) -> dict[str, Any]:
+    """Print how much memory a training takes, by what holds it."""
+    from jax_unlearn.language.plan import plan
+
+    if not modality_of(training).texts:
+        raise InputError("plan=True is of language models; give --modality language")
+    _validate.not_negative("card", card, "gigabytes, such as 80")
+    length = training.length or training.packed or 512
+    made = plan(config_of(training), batch=training.batch_size, length=length)
+    if not card and (told := jax.devices()[0].memory_stats()):
+        card = told.get("bytes_limit", 0) / 1e9
+    lines = made.lines(1e9 * card if card else None)
+    print(f"{made.parameters:,} parameters, {training.batch_size} rows of {length}")
+    print("\n".join(lines))
+    return {"bytes": made._asdict(), "total": made.total, "lines": lines}
 
 
 def like_original(stored: store.Stored, training: Any, dataset: data.Dataset) -> Any:

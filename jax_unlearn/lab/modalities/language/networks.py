@@ -142,7 +142,7 @@ def describe(training: LanguageTraining, dataset: Dataset) -> LanguageNetwork:
             )
         length = min(length, config.length)
     else:
-        config = _config(training, tokenizer, length)
+        config = _config(training, tokenizer.size, length, tokenizer)
     return LanguageNetwork(
         config,
         tokenizer,
@@ -154,8 +154,22 @@ def describe(training: LanguageTraining, dataset: Dataset) -> LanguageNetwork:
     )
 
 
+def config_of(training: LanguageTraining) -> DecoderConfig:
+    """Return the sizes of a training's network, nothing of it loaded."""
+    if not training.start:
+        return _config(training, training.vocabulary, training.length)
+    if (Path(training.start) / "record.json").is_file():
+        return _recorded(training.start).config
+    from jax_unlearn.language.pretrained import read_config
+
+    return read_config(training.start)
+
+
 def _config(
-    training: LanguageTraining, tokenizer: Tokenizer, length: int
+    training: LanguageTraining,
+    size: int,
+    length: int,
+    tokenizer: Tokenizer | None = None,
 ) -> DecoderConfig:
     """Return the sizes that a training asks for."""
     sizes: dict[str, Any] = {
@@ -166,10 +180,10 @@ def _config(
         "hidden": training.hidden or None,
         "length": max(2048, length, training.packed),
         "tied": True,
-        "eos": (tokenizer.eos,),
-        "pad": tokenizer.pad,
     }
-    return decoder_config(training.family, tokenizer.size, **sizes)
+    if tokenizer is not None:
+        sizes |= {"eos": (tokenizer.eos,), "pad": tokenizer.pad}
+    return decoder_config(training.family, size, **sizes)
 
 
 def _readable(dataset: Dataset) -> list[str]:
@@ -227,5 +241,5 @@ def build(network: LanguageNetwork) -> LanguageModel:
     return LanguageModel(scored, decoder(network.config, **how), network)
 
 
-__all__ = ["KEY", "LanguageModel", "LanguageNetwork", "build", "describe"]
+__all__ = ["KEY", "LanguageModel", "LanguageNetwork", "build", "config_of", "describe"]
 __all__ += ["texts_of", "tokenizer_of"]
