@@ -138,8 +138,9 @@ def like_original(stored: store.Stored, training: Any, dataset: data.Dataset) ->
     """Return the network of an original of texts, for a training beside it."""
     origin = store.origin_of(stored)
     names = ("family", "width", "layers", "heads", "kv_heads", "hidden", "dtype")
-    for name in names if origin is not None else ():
-        value, own = getattr(training, name), getattr(origin.training, name)
+    before = training if origin is None else origin.training
+    for name in names:
+        value, own = getattr(training, name), getattr(before, name)
         if value != own:
             flag = name.replace("_", "-")
             raise InputError(

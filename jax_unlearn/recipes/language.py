@@ -245,14 +245,16 @@ def _seed(
     at = folder / part / f"seed-{seed}"
     originals = folder / "main" / f"seed-{seed}" if part != "main" else None
     there = originals is not None and originals.is_dir()
-    how = {"originals": originals} if there else {}
+    how: dict[str, Any] = {"originals": originals} if there else {}
     if part == "ablation" and there:  # the same request
         how["retrains"] = originals
     with screen.progress(phases(plan)) as progress:
         results = experiment(
             plan, texts.main, at, progress=progress, resume=True, **how
         )
-    lengths = encode(*texts.main.train.inputs.T, subject.network.tokenizer).lengths
+    inputs = texts.main.train.inputs
+    pair = inputs[:, 0].tolist(), inputs[:, 1].tolist()
+    lengths = encode(pair[0], pair[1], subject.network.tokenizer).lengths
     kept = np.setdiff1d(np.arange(len(lengths)), [*texts.forget, *texts.unseen])
     ratio = float(lengths[texts.forget].mean() / lengths[kept].mean())
     return {**results, "vocabulary": subject.network.tokenizer.size, "lengths": ratio}

@@ -265,3 +265,16 @@ def test_a_tokenizer_that_saw_the_request_is_warned_of(files, capsys):
     assert model.built.network.tokenizer.saw([texts[n] for n in forget]) == 0
     kept = [texts[n] for n in set(model.ids.tolist()) - set(forget)]
     assert model.built.network.tokenizer.saw(kept) == len(kept)
+
+
+def test_memory_is_planned_before_anything_is_loaded(files, capsys):
+    absent = ["--data", "absent.jsonl", "--plan"]
+    main(["train", "--modality", "language", *absent, *TINY, "--card", "80"])
+    said = capsys.readouterr().out
+    assert "fits a card of 80.0 GB" in said
+    start = ["--start", str(files.original)]
+    main(["train", "--modality", "language", *absent, *start])
+    assert "in all" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["train", *absent])
+    assert "give --modality language" in capsys.readouterr().err

@@ -118,12 +118,13 @@ class TextTable:
         network, built = self._subject.network, self._subject.built
         found: list[str] = []
         prompts = encode_prompts(questions, network.tokenizer)
-        how = {"max_new_tokens": self._answers, "pad": network.tokenizer.pad}
-        how["eos"] = network.ends
+        how: dict[str, Any] = {"pad": network.tokenizer.pad, "eos": network.ends}
+        how["max_new_tokens"] = self._answers
+        real = np.asarray(prompts.real)
         for begin in range(0, len(questions), ASKED):
             rows = np.arange(begin, begin + ASKED) % len(questions)  # one program
             given = prompts.tokens[rows]
-            made = generate(built.logits, *at, given, real=prompts.real[rows], **how)
+            made = generate(built.logits, *at, given, real=real[rows], **how)
             found += [
                 network.tokenizer.decode(until_end(row, network.ends))
                 for row in np.asarray(made)

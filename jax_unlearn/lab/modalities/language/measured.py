@@ -88,8 +88,9 @@ def token_statistics(
 
 @functools.lru_cache(maxsize=8)
 def _with_statistics(model: Model) -> Model:
-    def apply(params, state, text: Text, *, train: bool, key: Any = None):
-        logits, state = model.apply(params, state, text, train=train, key=key)
+    def apply(params, model_state, inputs, *, train: bool, key: Any = None):
+        text: Text = inputs
+        logits, state = model.apply(params, model_state, text, train=train, key=key)
         found = scored(logits, text)
         logp = jax.nn.log_softmax(logits[:, :-1].astype(jnp.float32))
         p = jnp.exp(logp)
@@ -97,7 +98,8 @@ def _with_statistics(model: Model) -> Model:
         square = jnp.sum(p * jnp.square(logp), axis=-1) - jnp.square(mean)
         std = jnp.sqrt(jnp.maximum(square, 1e-6))
         right = jnp.argmax(logp, axis=-1) == text.tokens[:, 1:]
-        return TokenStatistics(found.nll, found.counted, mean, std, right), state
+        told: Any = (found.nll, found.counted, mean, std, right)
+        return TokenStatistics(*told), state
 
     return Model(model.init, apply)
 

@@ -5,6 +5,7 @@ import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jax_unlearn.data import Dataset, Examples
@@ -109,7 +110,7 @@ def _encoded(
     found = tokens.encode(questions, answers, tokenizer, length=size)
     longest = int(found.lengths.max(initial=1))
     kept = min(-(-longest // MULTIPLE) * MULTIPLE, size)
-    return Text(*(leaf if leaf is None else leaf[:, :kept] for leaf in found.text))
+    return jax.tree.map(lambda leaf: leaf[:, :kept], found.text)
 
 
 def describe(training: LanguageTraining, dataset: Dataset) -> LanguageNetwork:
@@ -125,7 +126,8 @@ def describe(training: LanguageTraining, dataset: Dataset) -> LanguageNetwork:
         tokenizer = tokenizer_of(training.tokenizer)
     if tokenizer is None:
         tokenizer = tokens.train_tokenizer(_readable(dataset), size=training.vocabulary)
-    lengths = tokens.encode(*dataset.train.inputs.T, tokenizer, length=training.length)
+    pair = dataset.train.inputs[:, 0].tolist(), dataset.train.inputs[:, 1].tolist()
+    lengths = tokens.encode(pair[0], pair[1], tokenizer, length=training.length)
     longest = int(lengths.lengths.max())
     length = training.length or -(-longest // MULTIPLE) * MULTIPLE
     if start is not None:
@@ -236,9 +238,9 @@ def build(network: LanguageNetwork) -> LanguageModel:
     """Return the model; equal descriptions share one, and so its compiled programs."""
     from jax_unlearn.language.model import decoder
 
-    how = {"dtype": np.dtype(network.dtype)}
-    scored = decoder(network.config, outputs="scored", **how)
-    return LanguageModel(scored, decoder(network.config, **how), network)
+    config, dtype = network.config, np.dtype(network.dtype)
+    scored = decoder(config, outputs="scored", dtype=dtype)
+    return LanguageModel(scored, decoder(config, dtype=dtype), network)
 
 
 __all__ = ["KEY", "LanguageModel", "LanguageNetwork", "build", "config_of", "describe"]

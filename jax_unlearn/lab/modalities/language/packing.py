@@ -49,8 +49,8 @@ def packed(
         real = np.asarray(retain.mask)
         given = jax.tree.map(lambda leaf: np.asarray(leaf)[real], retain.inputs)
         made = pack(given, length=length, rows=rows())
-        used = np.asarray(made.real).any(axis=1)
-        labels = np.zeros(len(used), np.int32)
+        used = (np.asarray(made.segments) > 0).any(axis=1)
+        labels = np.zeros(np.shape(used), np.int32)
         return found._replace(retain=Batch(made, labels, None, used))  # type: ignore
 
     return dataclasses.replace(schedule, batch=batch)
