@@ -307,3 +307,9 @@ def ordered_keys(rows: Iterable[str]) -> list[str]:
 def methods_of(rows: Iterable[str]) -> list[str]:
     """Return the keys of the rows that are methods."""
     return [key for key in rows if key not in REFERENCES]
+
+
+def best_first(rows: Mapping[str, Row]) -> list[str]:
+    """Return the keys of the methods, that of the smallest Avg. Gap first."""
+    keys = methods_of(rows)
+    return sorted(keys, key=lambda key: getattr(rows[key].avg_gap, "mean", 0.0))

@@ -30,7 +30,8 @@ GENERATION = {
 OUTSIDE = "figures outside"
 FIRST = {"Avg. Gap", "UA %", "TA %", "other classes %", "Fréchet", "returned at"}
 FIRST |= {"p forget", "|AUC − AUC*|", "p retain"}  # of language models
-FIRST |= {"nearer %", "Cost %", OUTSIDE}  # columns shown first; the rest is folded
+FIRST |= {"nearer %", "Cost %", OUTSIDE, "|p - p*|", "U-LiRA AUC"}
+"""Columns shown first; where there are more than a few, the rest is folded."""
 FEW = 7  # columns that need no fold
 SMALLEST = {"Gap vs. nothing", "|p − p*| vs. nothing", "Cost %", "RTE s", "time s"}
 SMALLEST |= {OUTSIDE}  # columns sorted by value, not by the distance from Retrain
@@ -122,7 +123,8 @@ class Ordered(NamedTuple):
         every = range(1, len(self.table.columns))
         if len(every) < FEW:
             return [[0, *every]]
-        first = [n for n in every if self.table.columns[n] in FIRST]
+        shown = FIRST | {self.sorted_by}
+        first = [n for n in every if self.table.columns[n] in shown]
         return [[0, *first], [0, *(n for n in every if n not in first)]]
 
 
@@ -142,9 +144,11 @@ def ordered(table: Table, by: str) -> Ordered:
     target = values.get("retrain") or [None] * len(table.columns)
     for row in values.values():
         for n, name in enumerate(table.columns):
-            value, aim = row[n], target[n]
-            near = not (n == 0 or name in SMALLEST or value is None or aim is None)
-            row[n] = None if n == 0 else abs(value - aim) if near else value
+            value, aim = row[n], None if name in SMALLEST else target[n]
+            if n == 0:
+                row[n] = None
+            elif value is not None and aim is not None:
+                row[n] = abs(value - aim)
     if by not in table.columns:
         return Ordered(table, values, "")
     place = table.columns.index(by)

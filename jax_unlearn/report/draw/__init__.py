@@ -41,7 +41,7 @@ _STYLE: Any = {
     "svg.hashsalt": "jax_unlearn",
     "font.family": "DejaVu Sans",
     "font.size": SIZE,
-    "figure.dpi": 160,  # of the rasters inside
+    "figure.dpi": 110,  # of the rasters inside
     "axes.linewidth": 0.7,
     "axes.grid": True,
     "axes.axisbelow": True,
@@ -53,7 +53,9 @@ _STYLE: Any = {
     **dict.fromkeys(("text.color", "axes.labelcolor"), INK),
     **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), INK),
     **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), MUTED),
-    **dict.fromkeys(("xtick.major.size", "ytick.major.size", "axes.labelpad"), 2.5),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 0.0),
+    **dict.fromkeys(("xtick.major.pad", "ytick.major.pad"), 6.0),
+    "axes.labelpad": 2.5,
 }
 
 
@@ -87,16 +89,19 @@ def style() -> Iterator[None]:
 
 
 def panels(
-    *shares: float, size: tuple[float, float] = (3.5, 2.25), log: str = ""
+    *shares: float,
+    size: tuple[float, float] = (3.5, 2.25),
+    log: str = "",
+    below: float = 0.0,  # more inches, for long labels
 ) -> list[Any]:
     """Return axes side by side on a common vertical scale; "x", "y" or "xy" are log."""
     from matplotlib.figure import Figure  # that pyplot does not know
     from matplotlib.ticker import LogLocator
 
-    (width, height), gap = size, 0.1  # inches
+    (width, height), gap = (size[0], size[1] + below), 0.1  # inches
     # the same in every drawing, so that panels line up and no layout is searched for
-    left, right, bottom, top = 0.57, 0.12, 0.4, 0.08
-    figure, found = Figure(figsize=size), []
+    left, right, bottom, top = 0.57, 0.12, 0.4 + below, 0.08
+    figure, found = Figure(figsize=(width, height)), []
     room = width - left - right - gap * (len(shares) - 1)
     for share in shares:
         wide = room * share / sum(shares)
@@ -119,9 +124,19 @@ def panels(
 
 
 def drawing_of(
-    figure: Any, *, name: str, alt: str, title: str = "", detail: str = ""
+    figure: Any,
+    *,
+    name: str,
+    alt: str,
+    title: str = "",
+    detail: str = "",
+    hits: Sequence[str] = (),
+    picked: bool = False,
 ) -> Drawing:
-    """Return a figure made under `style`; its identifiers begin with a unique name."""
+    """Return a figure made under `style`; its identifiers begin with a unique name.
+
+    `hits` are the numbers that a pointer over a place shows, as of `hover`.
+    """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     stream = io.StringIO()
@@ -135,14 +150,64 @@ def drawing_of(
     text = re.sub(r'font-family: [^;"]*;?| transform="rotate\(-0 [^"]*"', "", text)
     text = re.sub(r"<[^>]*>", _shorten, text)
     text = re.sub(r"(?<=base64,)\s+", "", text)
-    text = re.sub(r"\s+", " ", text).replace("> <", "><")
+    text = _compact(re.sub(r"\s+", " ", text).replace("> <", "><"), name, picked)
     for colour, (variable, _) in _VARIABLES.items():
         text = text.replace(colour, variable)
     box = re.search(r'viewBox="[^"]*"', text)
     assert box is not None  # matplotlib writes one
-    body = text[text.index(">") + 1 :]
+    body = text[text.index(">") + 1 :].replace("</svg>", "".join(hits) + "</svg>")
     svg = Markup(f'<svg role="img" aria-label="{escape(alt)}" {box[0]}>{body}')
-    return Drawing(title, svg, detail)
+    return Drawing(title, svg, detail, picked)
+
+
+def hover(axes: Any, edges: Sequence[float], texts: Sequence[str]) -> list[str]:
+    """Return strips of the axes, between edges along x, that tell a text each."""
+    box = axes.figure.get_window_extent()
+    ends = axes.transData.transform([(edge, 0.0) for edge in edges])[:, 0]
+    ends = np.clip(ends, axes.bbox.x0, axes.bbox.x1) * 72 / axes.figure.dpi
+    low, high = axes.bbox.y0, axes.bbox.y1
+    top, height = ((box.height - high) * 72 / axes.figure.dpi, high - low)
+    place = f'y="{top:.1f}" height="{height * 72 / axes.figure.dpi:.1f}"'
+    return [
+        f'<rect class="hit" fill="transparent" x="{x:.1f}" width="{end - x:.1f}" '
+        f"{place}><title>{escape(text)}</title></rect>"
+        for x, end, text in zip(ends[:-1], ends[1:], texts, strict=True)
+        if end > x
+    ]
+
+
+def _shared(found: re.Match[str]) -> str:
+    clip, uses, look = found[1] or "", found[2], found[3]
+    alike = uses.count(look) == uses.count("<use ")
+    return f"<g{clip}{look}>{uses.replace(look, '')}</g>" if alike else found[0]
+
+
+def _compact(text: str, name: str, many: bool) -> str:
+    """Return an SVG without what nobody sees: frames, tick marks, empty groups."""
+    text = re.sub(r'<path d="[^"]*" style="fill: none"/>', "", text)
+    grid = rf'<path d="([^"]*)" [^>]*stroke: {GRID}[^>]*/>'
+    lines = re.findall(grid, text)
+    text = re.sub(grid, "", text)
+    if many:  # the style of markers that are alike, once for all of them
+        marked = r'<g( clip-path="[^"]*")?>((?:<use [^>]*?( style="[^"]*")/>)+)</g>'
+        text = re.sub(marked, _shared, text)
+    before = ""
+    while before != text:
+        before, text = text, re.sub(r"<g(?: [^>]*)?></g>|<g/>|<defs></defs>", "", text)
+    for n, old in enumerate(dict.fromkeys(re.findall(r'\bid="([^"]*)"', text))):
+        text = re.sub(rf'(id="|href="#|url\(#){old}(?=[")])', rf"\g<1>{name}-{n}", text)
+    parts, kept, depth = re.split(r"(<g>|<g [^>]*>|</g>)", text), [], []
+    for part in parts:  # groups that say nothing
+        if part.startswith("<g"):
+            depth.append(part != "<g>")
+        if part == "<g>" or (part == "</g>" and not depth.pop()):
+            continue
+        kept.append(part)
+    look = f'style="fill: none; stroke: {GRID}; stroke-width: 0.6"'
+    path = f'<path d="{"".join(lines)}" {look}/>' if lines else ""
+    text = "".join(kept)
+    start = text.index(">") + 1
+    return text[:start] + path + text[start:]
 
 
 def standalone(drawing: Drawing) -> str:

@@ -1,6 +1,7 @@
 """Drawings of an experiment: two distances; then a panel for each model."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ __all__ += ["deviation_by_class", "gap_against_deviation", "weights_against_loss
 
 LOWEST_LOSS = 1e-5  # losses are recorded to five digits
 CONFLICTS = 12  # panels of the conflict at most
+DRAWN = 32  # methods that have panels at most, so that a page stays below 1 MB
+NAMED = 12  # classes whose names have room on an axis
 MANY = 500  # steps, beyond which the curve of the conflict is a raster
 ZERO: Any = {"color": INK, "linewidth": 0.9}  # of the line where nothing differs
 COLOURS = {"retrain": INK, "null": GREEN, "original": RED}
@@ -93,9 +96,20 @@ def deviation_by_class(results: reading.Results) -> list[Drawing]:
     ranks = [enumerate(row.by_rank or (), 1) for row in rows.values()]
     classes = max(n for of in ranks for n, value in of if value is not None)
     look: Any = {"ms": 3, "marker": "o" if classes <= 20 else ""}
+    names = _class_names(results, classes)
+    ticks: Any = {"xticks": _rank_ticks(classes)}
+    below, rank = 0.0, "class, from head to tail (rank)"
+    if names and classes <= NAMED:
+        short = all(len(name) <= 3 for name, _ in names)
+        texts = [f"{n[:10]}\n{m}" if short else f"{n[:10]} ({m})" for n, m in names]
+        ticks = {"xticks": range(1, classes + 1), "xticklabels": texts}
+        below, rank = 0.14, "class, samples to forget"
+        if not short:  # upright, in place of the label of the axis
+            below, rank = max(map(draw.width_of, texts)), ""
     drawings = []
-    for key in reading.methods_of(rows) or [key for key in rows if key != "retrain"]:
-        left, *thirds = draw.panels(*(1.9, 1) if rows[key].groups else (1.9,))
+    for key in methods_drawn(rows) or [key for key in rows if key != "retrain"]:
+        shares = (1.9, 1) if rows[key].groups else (1.9,)
+        left, *thirds = draw.panels(*shares, below=below)
         for axes in (left, *thirds):
             axes.axhline(0, **ZERO)
         looks = {"null": (GREEN, ":", 1.4), "original": (RED, "--", 1.4)}
@@ -107,14 +121,48 @@ def deviation_by_class(results: reading.Results) -> list[Drawing]:
                 left.plot(at, values, dash, color=colour, linewidth=width, **look)
                 for axes in thirds:
                     _draw_thirds(axes, rows[line], colour, line == key)
-        left.set(xlim=(0.5, classes + 0.5), xticks=_rank_ticks(classes))
-        left.set(xlabel="class, from head to tail (rank)", ylabel="p − p*")
+        left.set(xlim=(0.5, classes + 0.5), **ticks)
+        left.set(xlabel=rank, ylabel="p − p*")
+        if below > 0.14:
+            left.tick_params("x", labelrotation=90)
         left.set_ylim(_with_margin(ends))
         for axes in thirds:
             axes.set(xlim=(-0.6, 2.6), xticks=range(3), xticklabels=THIRDS)
+        told = [_class_told(rows, key, names, n) for n in range(classes)]
+        hits = draw.hover(left, np.arange(classes + 1) + 0.5, told)
         words = {"name": f"deviation{len(drawings)}", "alt": _deviation_alt(rows[key])}
-        drawings.append(draw.drawing_of(left.figure, title=rows[key].label, **words))
+        words |= {"title": rows[key].label, "hits": hits, "picked": True}
+        drawings.append(draw.drawing_of(left.figure, **words))
     return drawings
+
+
+def methods_drawn(rows: Mapping[str, reading.Row]) -> list[str]:
+    """Return the methods that have panels: those nearest to Retrain."""
+    drawn = set(reading.best_first(rows)[:DRAWN])
+    return [key for key in reading.methods_of(rows) if key in drawn]
+
+
+def _class_names(results: reading.Results, classes: int) -> list[tuple[str, int]]:
+    """Return names and counts by rank, where all seeds have the same classes there."""
+    names, counts = results.dataset.classes or (), results.plan.forget_counts or ()
+    if results.seeds > 1 or not names or len(names) != len(counts):
+        return []
+    order = np.argsort(-np.array(counts), kind="stable")[:classes]
+    return [(names[n], counts[n]) for n in order]
+
+
+def _class_told(
+    rows: Mapping[str, reading.Row], key: str, names: Sequence[Any], rank: int
+) -> str:
+    """Return the numbers of a class, by its name or rank."""
+    who = "class {}, {} to forget".format(*names[rank]) if names else f"rank {rank + 1}"
+    found = []
+    for other in dict.fromkeys((key, "original", "null")):
+        value = (rows[other].by_rank or ())[rank] if other in rows else None
+        if value is not None:
+            label = rows[other].label if other == key else other
+            found.append(f"{label} {number(value, 3, sign=True)}")
+    return f"{who}: {', '.join(found)}"
 
 
 def _draw_thirds(axes: Any, row: reading.Row, colour: str, strong: bool) -> None:
@@ -165,7 +213,8 @@ DENSITIES: Any = (
 @draw.style()
 def confidences(results: reading.Results) -> list[Drawing]:
     """Draw histograms of the confidence in the true class, one panel a model."""
-    keys = [key for key in reading.ordered_keys(results.rows) if key != "null"]
+    drawn = {"retrain", "original", *methods_drawn(results.rows)}
+    keys = [key for key in reading.ordered_keys(results.rows) if key in drawn]
     shown = {key: results.rows[key] for key in keys}
     densities = {
         key: {part: _density(counts) for part, counts in (row.histograms or {}).items()}
@@ -194,9 +243,23 @@ def confidences(results: reading.Results) -> list[Drawing]:
                 axes.stairs(heights, edges, baseline=floor, **look)
         axes.set(xlim=(0, 1), ylim=(low, high), ylabel="density, log scale")
         axes.set_xlabel("confidence in the true class (probability)")
-        words = {"title": row.label, "name": f"confidence{n}"}
+        hits = draw.hover(axes, *_shares_told(sets))
+        words = {"title": row.label, "name": f"confidence{n}", "hits": hits}
+        words["picked"] = key not in reading.REFERENCES
         drawings.append(draw.drawing_of(axes.figure, **words, alt=alt))
     return drawings
+
+
+def _shares_told(sets: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[str]]:
+    """Return the edges of the bins, and what share of each set lies in each."""
+    edges = np.linspace(0, 1, len(sets["forget"]) + 1)
+    alike = {k: 100 * d / len(d) for k, d in sets.items() if len(d) == len(edges) - 1}
+    texts = [
+        f"{low:.2f} to {high:.2f}: "
+        + ", ".join(f"{part} {share[n]:.1f} %" for part, share in alike.items())
+        for n, (low, high) in enumerate(itertools.pairwise(edges))
+    ]
+    return edges, texts
 
 
 def _density(counts: Sequence[float]) -> np.ndarray:
@@ -209,7 +272,9 @@ def _density(counts: Sequence[float]) -> np.ndarray:
 def weights_against_losses(results: reading.Results) -> list[Drawing]:
     """Draw weight against loss, early and late in a run, a panel a weighting method."""
     drawings = []
-    for n, (key, points) in enumerate((results.scatter or {}).items()):
+    drawn = {*methods_drawn(results.rows), *reading.REFERENCES}
+    scatter = {k: p for k, p in (results.scatter or {}).items() if k in drawn}
+    for n, (key, points) in enumerate(scatter.items()):
         label, said = results.rows[key].label, []
         (axes,) = draw.panels(1, log="x")
         for part, losses, weights, colour, marker in (
@@ -224,7 +289,7 @@ def weights_against_losses(results: reading.Results) -> list[Drawing]:
             said.append(f"{part}: weights {least} to {most}, median loss {middle}")
         axes.set(xlabel="loss of the sample (nats), log scale", ylabel="weight")
         alt = f"Weight against loss of {label}: {'; '.join(said)}"
-        words = {"title": label, "name": f"weight{n}"}
+        words = {"title": label, "name": f"weight{n}", "picked": True}
         drawings.append(draw.drawing_of(axes.figure, **words, alt=alt))
     return drawings
 
@@ -256,6 +321,7 @@ def conflict_by_step(results: reading.Results) -> list[Drawing]:
         axes.set(xlim=(1 - pad, count + pad), ylim=limits)
         axes.set(xlabel="step", ylabel="cos(g_f, g_r)")
         words = {"title": label, "detail": detail, "name": f"conflict{n}"}
+        words["picked"] = True
         alt = f"Cosine of the two gradients of {label}: {detail}"
         drawings.append(draw.drawing_of(axes.figure, **words, alt=alt))
     return drawings

@@ -124,15 +124,16 @@ def environment() -> Any:
     """Return the templates of the page, with what they write numbers by."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    loader = PackageLoader("jax_unlearn.report")
     environment = Environment(
-        loader=PackageLoader("jax_unlearn.report"),
+        loader=loader,
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     # The browser runs the script of the page and none that a name or note smuggles in.
-    text = environment.loader.get_source(environment, "script.html")[0].strip()
+    text = loader.get_source(environment, "script.html")[0].strip()
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     script = {"text": Markup(text), "digest": f"sha256-{digest}"}
     environment.globals["script"] = script
@@ -166,7 +167,7 @@ def _pairs(settings: Mapping[str, Any] | None) -> list[str]:
 def _termed(heading: str) -> Markup:
     """Return a heading, an abbreviation with what it means."""
     meaning = TERMS.get(heading, "")
-    text = escape(heading)
+    text = escape(heading.replace(" - ", " − "))
     return Markup(f'<abbr title="{escape(meaning)}">{text}</abbr>') if meaning else text
 
 

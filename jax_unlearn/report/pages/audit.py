@@ -128,9 +128,8 @@ def _table(record: Audit, names: Mapping[str, str]) -> Table:
 def _target(card: FigureCard, figure: AuditFigure) -> Cell:
     low, high = figure.null_low, figure.null_high
     ends = [number(end, card.digits) for end in (low, high) if end is not None]
-    return Cell(
-        number(figure.target, card.digits), (ends and f"[{', '.join(ends)}]") or ""
-    )
+    said = f"[{', '.join(ends)}]" if ends else ""
+    return Cell(number(figure.target, card.digits), said)
 
 
 def verdict(record: Audit, name: str) -> Verdict:

@@ -34,11 +34,12 @@ def content(results: reading.Results) -> dict[str, Any]:
         "outcome": outcome(rows) if targeted and methods else None,
         "table": ordered(main_table(results), "Avg. Gap"),
         "headline": headline.of_rows(rows, results.seeds),
-        "best": rows[headline.best_first(rows)[0]].label if methods else "",
+        "best": rows[reading.best_first(rows)[0]].label if methods else "",
         "compared": compared[0] if compared else None,
         "verdicts": set().union(*(one.verdicts for one in made)),
         "tested": any(row.deviation_test for row in rows.values()),
         "drawings": drawings(results),
+        "drawn": len(draw.methods_drawn(rows)),
         "attacks": [
             (labels, [_attack(name, a) for name, a in attacks.items()])
             for labels, attacks in learned
@@ -102,7 +103,7 @@ def outcome(rows: Mapping[str, reading.Row]) -> dict[str, Any]:
     """Return how the methods ended beside Retrain: the key of the best, labels else."""
     methods = [rows[key] for key in reading.methods_of(rows)]
     return {
-        "best": headline.best_first(rows)[0],
+        "best": reading.best_first(rows)[0],
         "within": [row.label for row in methods if row.is_inside],
         "gap": _directions([(row.label, gap_test(row)) for row in methods]),
         "deviation": _directions([(row.label, row.deviation_test) for row in methods]),

@@ -10,7 +10,7 @@ from jax_unlearn.report.forms import Audit, AuditFigure
 from jax_unlearn.report.table import number
 
 __all__ = ["LOSS", "MEANINGS", "STATES", "UNTOUCHED", "Headline", "Judged", "Outside"]
-__all__ += ["best_first", "of_audit", "of_rows", "outside"]
+__all__ += ["of_audit", "of_rows", "outside"]
 
 STATES = ("alike", "told", "damaged", "unknown")
 UNTOUCHED = {ORIGINAL, NOTHING}  # the original, by its name in audits and ensembles
@@ -63,17 +63,11 @@ class Headline(NamedTuple):
 
 def of_rows(rows: Mapping[str, reading.Row], seeds: int) -> Headline:
     """Return the headline of an experiment, judged by its four percentages."""
-    judged = [_of_row(rows, key) for key in best_first(rows)]
+    judged = [_of_row(rows, key) for key in reading.best_first(rows)]
     figures = [(name.upper(), MEANINGS[name]) for name in reading.PERCENTAGES]
     blind = "original" in rows and rows["original"].is_inside
     retrained = seeds if "retrain" in rows else 0
     return Headline(_grouped(judged), blind, figures, retrained, seeds)
-
-
-def best_first(rows: Mapping[str, reading.Row]) -> list[str]:
-    """Return the keys of the methods, that of the smallest Avg. Gap first."""
-    keys = reading.methods_of(rows)
-    return sorted(keys, key=lambda key: getattr(rows[key].avg_gap, "mean", 0.0))
 
 
 def of_audit(
