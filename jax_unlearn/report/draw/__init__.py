@@ -160,7 +160,7 @@ def drawing_of(
     return Drawing(title, svg, detail, picked)
 
 
-def hover(axes: Any, edges: Sequence[float], texts: Sequence[str]) -> list[str]:
+def hover(axes: Any, edges: Any, texts: Sequence[str]) -> list[str]:
     """Return strips of the axes, between edges along x, that tell a text each."""
     box = axes.figure.get_window_extent()
     ends = axes.transData.transform([(edge, 0.0) for edge in edges])[:, 0]

@@ -130,8 +130,8 @@ def deviation_by_class(results: reading.Results) -> list[Drawing]:
             axes.set(xlim=(-0.6, 2.6), xticks=range(3), xticklabels=THIRDS)
         told = [_class_told(rows, key, names, n) for n in range(classes)]
         hits = draw.hover(left, np.arange(classes + 1) + 0.5, told)
-        words = {"name": f"deviation{len(drawings)}", "alt": _deviation_alt(rows[key])}
-        words |= {"title": rows[key].label, "hits": hits, "picked": True}
+        words: Any = {"name": f"deviation{len(drawings)}", "title": rows[key].label}
+        words |= {"alt": _deviation_alt(rows[key]), "hits": hits, "picked": True}
         drawings.append(draw.drawing_of(left.figure, **words))
     return drawings
 
@@ -144,8 +144,8 @@ def methods_drawn(rows: Mapping[str, reading.Row]) -> list[str]:
 
 def _class_names(results: reading.Results, classes: int) -> list[tuple[str, int]]:
     """Return names and counts by rank, where all seeds have the same classes there."""
-    names, counts = results.dataset.classes or (), results.plan.forget_counts or ()
-    if results.seeds > 1 or not names or len(names) != len(counts):
+    names, counts = results.dataset.classes, results.plan.forget_counts
+    if results.seeds > 1 or not names or not counts or len(names) != len(counts):
         return []
     order = np.argsort(-np.array(counts), kind="stable")[:classes]
     return [(names[n], counts[n]) for n in order]
@@ -244,7 +244,7 @@ def confidences(results: reading.Results) -> list[Drawing]:
         axes.set(xlim=(0, 1), ylim=(low, high), ylabel="density, log scale")
         axes.set_xlabel("confidence in the true class (probability)")
         hits = draw.hover(axes, *_shares_told(sets))
-        words = {"title": row.label, "name": f"confidence{n}", "hits": hits}
+        words: Any = {"title": row.label, "name": f"confidence{n}", "hits": hits}
         words["picked"] = key not in reading.REFERENCES
         drawings.append(draw.drawing_of(axes.figure, **words, alt=alt))
     return drawings
@@ -289,7 +289,7 @@ def weights_against_losses(results: reading.Results) -> list[Drawing]:
             said.append(f"{part}: weights {least} to {most}, median loss {middle}")
         axes.set(xlabel="loss of the sample (nats), log scale", ylabel="weight")
         alt = f"Weight against loss of {label}: {'; '.join(said)}"
-        words = {"title": label, "name": f"weight{n}", "picked": True}
+        words: Any = {"title": label, "name": f"weight{n}", "picked": True}
         drawings.append(draw.drawing_of(axes.figure, **words, alt=alt))
     return drawings
 
@@ -320,7 +320,7 @@ def conflict_by_step(results: reading.Results) -> list[Drawing]:
         pad = max(0.02 * count, 0.5)
         axes.set(xlim=(1 - pad, count + pad), ylim=limits)
         axes.set(xlabel="step", ylabel="cos(g_f, g_r)")
-        words = {"title": label, "detail": detail, "name": f"conflict{n}"}
+        words: Any = {"title": label, "detail": detail, "name": f"conflict{n}"}
         words["picked"] = True
         alt = f"Cosine of the two gradients of {label}: {detail}"
         drawings.append(draw.drawing_of(axes.figure, **words, alt=alt))
