@@ -34,7 +34,7 @@ def demo(
     save_every: float = SECONDS,
     probes: Probes = (),
 ) -> dict[str, Any]:
-    """Forget a long-tailed request on digits with ten methods; compare with retraining.
+    """Forget a long-tailed request on digits by twelve methods; compare with Retrain.
 
     Args:
       out: folder of the run; default runs/digits, or the first free of runs/digits-2, …

@@ -8,8 +8,9 @@ budget.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from jax_unlearn.audit import paired_test
 from jax_unlearn.lab.plan import slug
 from jax_unlearn.lab.results import LABELS
 from jax_unlearn.recipes.recipe import Drawings, Results, packaged, shortened
@@ -23,6 +24,7 @@ GRID = packaged("grids/frontier.toml")
 OURS = ("Short Retrain", "Partial reset")
 """What a budget buys as plain training on the retain set; the rest is the field."""
 
+LEVEL = 0.05
 DIGITS_OF = {"avg_gap": 2, "deviation": 3}
 SHOWN = (*OURS, "CT", "MSG", "FT", "SalUn", "RL + FaLW (exact)")
 _REQUESTS = {
@@ -56,9 +58,14 @@ def by_request(found: Results) -> dict[str, dict[float, Any]]:
     """Return results by request and budget, in the order of the study."""
     names: dict[str, dict[float, Any]] = {}
     for name, results in found.items():
-        request, _, percent = name.rpartition("-")
-        names.setdefault(request, {})[float(percent) / 100] = results
+        request = name.rpartition("-")[0]
+        names.setdefault(request, {})[budget_of(name)] = results
     return names
+
+
+def budget_of(part: str) -> float:
+    """Return the budget of a part, a share of Retrain's cost."""
+    return float(part.rpartition("-")[2]) / 100
 
 
 def title_of(request: str) -> str:
@@ -74,15 +81,64 @@ def crossing(found: Mapping[float, Any], figure: str = "avg_gap") -> dict[float,
     """
     told: dict[float, Any] = {}
     for budget, results in sorted(found.items()):
-        rows = {
-            row["label"]: row[figure]["mean"]
-            for key, row in results["rows"].items()
-            if key not in LABELS
-        }
+        rows = means_of(results, figure)
         field = {label: mean for label, mean in rows.items() if label not in OURS}
         best = min(field, key=lambda label: field[label]) if field else None
         own = {label: rows.get(label) for label in OURS}
         told[budget] = {"field": (best, field[best]) if best else None, **own}
+    return told
+
+
+def means_of(results: Mapping[str, Any], figure: str) -> dict[str, float]:
+    """Return a distance of every method, by its label."""
+    return {
+        row["label"]: row[figure]["mean"]
+        for key, row in results["rows"].items()
+        if key not in LABELS
+    }
+
+
+def from_on(found: Mapping[float, Any], label: str, figure: str) -> float | None:
+    """Return the least budget from which on a row is nearer than all of the field."""
+    first = None
+    for budget, told in sorted(crossing(found, figure).items(), reverse=True):
+        own, field = told[label], told["field"]
+        if own is None or (field and field[1] <= own):
+            break
+        first = budget
+    return first
+
+
+class Winner(NamedTuple):
+    """The nearest of all rows, and who else is not clearly farther."""
+
+    label: str
+    mean: float
+    inside: bool  # the null: its mean and one standard deviation
+    beside: tuple[str, ...]  # p >= 0.05, paired over the seeds
+
+
+def winners(found: Mapping[float, Any], figure: str = "avg_gap") -> dict[float, Winner]:
+    """Return the nearest row at each budget."""
+    told = {}
+    for budget, results in sorted(found.items()):
+        rows = {
+            row["label"]: row[figure]
+            for key, row in results["rows"].items()
+            if key not in LABELS
+        }
+        best = min(rows, key=lambda label: rows[label]["mean"])
+        close = []
+        for label, row in rows.items():
+            if label != best:
+                test = paired_test(row["per_seed"], rows[best]["per_seed"])
+                p = test.permutation_p if test.t_p is None else test.t_p
+                if p >= LEVEL:
+                    close.append((row["mean"], label))
+        null = results["rows"]["null"][figure]
+        inside = rows[best]["mean"] <= null["mean"] + (null["std"] or 0.0)
+        others = tuple(label for _, label in sorted(close))
+        told[budget] = Winner(best, rows[best]["mean"], inside, others)
     return told
 
 

@@ -6,12 +6,13 @@ another, holds where that is so in every pair with p < 0.05 (paired over the see
 corrected for how many there are), and holds partly where it is so in some pair.
 """
 
+import fnmatch
 import functools
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any, NamedTuple
 
 import jinja2
@@ -23,7 +24,7 @@ from jax_unlearn.data import write_atomic
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Unlearning
 from jax_unlearn.lab.plan import slug
-from jax_unlearn.recipes import choice, chooser, frontier
+from jax_unlearn.recipes import choice, chooser, frontier, ideas
 from jax_unlearn.recipes.recipe import HERE, Recipe, Results, packaged
 from jax_unlearn.recipes.study import Study
 from jax_unlearn.recipes.tables import by_gamma
@@ -99,9 +100,12 @@ def claims_of(page: str) -> tuple[Claim, ...]:
 
 
 def judge(claim: Claim, results: Results) -> Verdict:
-    """Return what results, by part, say of a claim; pairs they lack are left out."""
+    """Return what results, by part, say of a claim; pairs they lack are left out.
+
+    "*" stands for any part, or for the end of its name, and for every other method.
+    """
     signs, detail = [], []
-    for part, smaller, larger in claim.pairs:
+    for part, smaller, larger in _matched(claim.pairs, results):
         try:
             both = [FIGURES[claim.figure](results[part], x) for x in (smaller, larger)]
         except KeyError:
@@ -117,6 +121,28 @@ def judge(claim: Claim, results: Results) -> Verdict:
     partly = "holds partly" if clear else "does not hold"
     word = "holds" if clear == len(signs) else partly
     return Verdict(word, clear, against, tuple(detail))
+
+
+def _matched(pairs: Iterable[Sequence[str]], results: Results) -> Iterator[Any]:
+    """Yield pairs with parts and rows of the results where they say "*"."""
+    for part, smaller, larger in pairs:
+        own = fnmatch.filter(results, part) if "*" in part else [part]
+        for name in own:
+            others = [larger]
+            if larger == "*":
+                rows = [*frontier.means_of(results[name], "avg_gap")]
+                others = [row for row in rows if row not in (smaller, *frontier.OURS)]
+            yield from ((name, smaller, other) for other in others)
+
+
+def _by_budget(claim: Claim, results: Results) -> dict[float, Verdict]:
+    """Return what results say of a claim at each budget of the frontier."""
+    budgets = sorted({b for one in frontier.by_request(results).values() for b in one})
+    told = {}
+    for budget in budgets:
+        names = [name for name in results if frontier.budget_of(name) == budget]
+        told[budget] = judge(claim, {name: results[name] for name in names})
+    return told
 
 
 def _p(test: Mapping[str, Any]) -> float:
@@ -217,6 +243,8 @@ def _environment() -> jinja2.Environment:
         "attacks": _attacks,
         "target": _target,
         "seconds": _seconds,
+        "cost": _cost,
+        "versus": _versus,
         "percent": lambda share: f"{100 * share:g} %",
         "short": "{:g}".format,
         "thousands": "{:,}".format,
@@ -233,6 +261,12 @@ def _environment() -> jinja2.Environment:
         "crossing": frontier.crossing,
         "frontier_rows": frontier.rows_of,
         "title_of": frontier.title_of,
+        "trial": _trial,
+        "winners": frontier.winners,
+        "by_budget": _by_budget,
+        "tried": ideas.tried,
+        "from_on": frontier.from_on,
+        "mean": mean,
         "otherwise_set": _otherwise_set,
         "printed": packaged("templates/published.toml"),
         "stored": stored,
@@ -306,6 +340,27 @@ def _seconds(row: Mapping[str, Any]) -> str:
     """Return the median of the seconds to prepare, and of those to run."""
     times = {name: found["per_seed"] for name, found in row["seconds"].items()}
     return f"{median(times['prepare']) + median(times['run']):.1f}"
+
+
+def _versus(rows: Mapping[str, Any], one: str, other: str, figure: str) -> str:
+    """Return p of a paired test of two rows, as pages tell it; "" without one."""
+    if one not in rows or other not in rows:
+        return MISSING
+    pair = [rows[key][figure]["per_seed"] for key in (one, other)]
+    return p_text(_p(audit.paired_test(*pair)._asdict()))
+
+
+def _trial(searched: Mapping[str, Any], label: str, **values: Any) -> str:
+    """Return the Avg. Gap of a trial of a search, as a reading tells it."""
+    rows = searched["table"].get(label, ())
+    same = [r for r in rows if all(r.get(k) == v for k, v in values.items())]
+    return f"{same[0]['avg_gap']:.1f}" if same else MISSING
+
+
+def _cost(row: Mapping[str, Any]) -> str:
+    """Return the share of Retrain's cost that was counted, in percent."""
+    counted = row.get("cost", {}).get("counted")
+    return f"{100 * counted['mean']:.0f} %" if counted else ""
 
 
 def _otherwise_set(found: Results, settings: Mapping[str, Any]) -> list[str]:

@@ -157,7 +157,11 @@ class Recipe:
 def declared(name: str, start: Any, **values: Any) -> Recipe:
     """Return the recipe of which `recipes.toml` says the rest."""
     told = packaged("recipes.toml")[name]
-    told = {key: value for key, value in told.items() if key not in ("study", "plan")}
+    told = {
+        key: value
+        for key, value in told.items()
+        if key not in ("study", "plan", "ideas")
+    }
     if "data" in told:
         told["data"] = Data(**told["data"])
     return Recipe(name=name, start=start, **told, **values)

@@ -17,7 +17,7 @@ from jax_unlearn.recipes.search import around, grid_of, told, trials
 
 
 def test_plans():
-    assert len(digits_plan().methods) == 10
+    assert len(digits_plan().methods) == 12
     methods = ["FT", "RL", "RL + LoReUn (dynamic)", "SalUn"]
     assert sorted(chain_plan().methods) == methods
     assert planned(GENERATION_DIGITS).classes == (0, 3, 7)

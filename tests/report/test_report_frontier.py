@@ -3,6 +3,7 @@
 import pytest
 from made_results import made_results
 
+from jax_unlearn import report
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Unlearning
 from jax_unlearn.report.draw.frontier import frontier as drawn
@@ -24,3 +25,29 @@ def test_the_figure_says_its_numbers():
         drawn(found, {"GA": "no"})
     with pytest.raises(InputError, match="a share is positive"):
         drawn({0.0: found[0.1]}, {"FT": key})
+
+
+@pytest.mark.parametrize(
+    ("gap", "share", "said"),
+    [
+        (0.0, 0.2, "FT is nearer to Retrain for no more"),
+        (0.0, 0.4, "no method is nearer to Retrain for no more"),
+        (99.0, 0.2, "no method is nearer to Retrain for no more"),
+    ],
+)
+def test_the_page_says_what_the_same_time_buys(gap, share, said):
+    methods = {
+        "Short Retrain": Unlearning.of(method="short_retrain"),
+        "FT": Unlearning.of(method="finetune"),
+    }
+    results = made_results(seeds=2, methods=methods)
+    rows = {row["label"]: row for row in results["rows"].values()}
+    for label, cost in {"Short Retrain": 0.3, "FT": share}.items():
+        spread = {"mean": cost, "std": 0.0, "per_seed": [cost, cost]}
+        rows[label]["cost"] = {"counted": spread}
+    rows["FT"]["avg_gap"]["mean"] = gap
+    text = " ".join(report.render(results).split())
+    assert "training anew cut short" in text
+    assert said in text
+    del rows["Short Retrain"]["cost"]
+    assert "What computing time buys" not in report.render(results)

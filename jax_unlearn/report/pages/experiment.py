@@ -15,6 +15,8 @@ from jax_unlearn.report.table import direction, gap_test, main_table, number, or
 
 __all__ = ["Probed", "beside", "content", "drawings", "outcome", "plain", "probed"]
 
+SHORT_RETRAIN = "short_retrain"  # the method that a budget is to be read against
+
 
 def content(results: reading.Results) -> dict[str, Any]:
     """Return what the template of an experiment reads, of results with rows."""
@@ -35,6 +37,7 @@ def content(results: reading.Results) -> dict[str, Any]:
         "table": ordered(main_table(results), "Avg. Gap"),
         "headline": headline.of_rows(rows, results.seeds),
         "best": rows[reading.best_first(rows)[0]].label if methods else "",
+        "short": cheaper(rows) if targeted else None,
         "compared": compared[0] if compared else None,
         "verdicts": set().union(*(one.verdicts for one in made)),
         "tested": any(row.deviation_test for row in rows.values()),
@@ -108,6 +111,26 @@ def outcome(rows: Mapping[str, reading.Row]) -> dict[str, Any]:
         "gap": _directions([(row.label, gap_test(row)) for row in methods]),
         "deviation": _directions([(row.label, row.deviation_test) for row in methods]),
     }
+
+
+def cheaper(rows: Mapping[str, reading.Row]) -> dict[str, Any] | None:
+    """Return who is nearer than short Retrain at no more cost, where it has a row.
+
+    Its cost would have bought the same training, cut short: the row to read first.
+    """
+    costed = [
+        (row, row.cost.counted.mean, row.avg_gap.mean)
+        for key in reading.methods_of(rows)
+        if (row := rows[key]).cost.counted and row.avg_gap
+    ]
+    named = [
+        one for one in costed if (one[0].setting or {}).get("method") == SHORT_RETRAIN
+    ]
+    if not named or len(costed) < 2:
+        return None
+    short, cost, gap = min(named, key=lambda one: one[2])
+    nearer = [row.label for row, c, g in costed if g < gap and c <= cost * (1 + 1e-6)]
+    return {"row": short, "cost": cost, "nearer": nearer}
 
 
 def _directions(
