@@ -96,7 +96,10 @@ def test_three_retrains_make_a_verdict_and_an_interval():
     assert "● inside" in text
     html = table._repr_html_()
     assert '<td class="inside">' in html
-    assert '<th title="100 - accuracy on the forget set">UA %</th>' in html
+    assert (
+        '<th title="share of the forget samples got wrong: 100 - accuracy">UA %</th>'
+        in html
+    )
     assert html.count("<tr") == 7
 
 

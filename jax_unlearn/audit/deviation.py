@@ -176,7 +176,7 @@ def _thirds(models: Evidence, others: Evidence, level: float) -> dict[str, Any]:
 DEVIATION = FigureCard(
     "deviation",
     "|p - p*|",
-    "mean over the forget samples of how far the confidence is from Retrain's",
+    "mean distance of the confidence in each forget sample from Retrain's",
     against=lambda models, others, seed: np.abs(
         models.confidence["forget"] - others.confidence["forget"]
     ).mean(),

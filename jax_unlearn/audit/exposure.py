@@ -151,7 +151,7 @@ def _exposures(models: Evidence, seed: int) -> Iterator[Exposure]:
 RETAIN_AUC = FigureCard(
     "retain_auc",
     "retain LiRA AUC",
-    "retain samples told from samples never seen; more than Retrain's: exposed",
+    "retain samples told from unseen ones; above Retrain's value they are exposed",
     alone=lambda models, seed: [found.auc for found in _exposures(models, seed)],
     bounds=(0, 1),
     kind="level",

@@ -262,7 +262,7 @@ def _largest(u: np.ndarray, r: np.ndarray, table: np.ndarray) -> np.ndarray:
 FORGETTING_F = FigureCard(
     "forgetting_f",
     "forgetting quality F",
-    "points for each sample that no attack on the ensembles tells apart",
+    "points for samples on which no attack tells the ensembles apart; at most 1",
     against=lambda ours, others, seed: forgetting_quality(ours.margins, others.margins),
     read=attrgetter("f"),
     bounds=(0, 1),
@@ -275,7 +275,7 @@ FORGETTING_F = FigureCard(
 EPSILON = FORGETTING_F.like(
     "epsilon",
     "median epsilon",
-    "how surely the best attack on one sample tells the ensembles apart",
+    "median over the samples of how surely the best attack tells the ensembles apart",
     read=attrgetter("median"),
     digits=2,
     bounds=(0, math.inf),

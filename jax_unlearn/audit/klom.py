@@ -138,7 +138,7 @@ def _shares(values: np.ndarray, edges: np.ndarray, floor: float) -> np.ndarray:
 KLOM = FigureCard(
     "klom",
     "KLoM (mean)",
-    "divergence of the margins of one sample from Retrain's",
+    "mean over the samples of how far their margins diverge from Retrain's",
     bounds=(0, math.inf),
     group="klom",
     models=4,
@@ -150,6 +150,6 @@ KLOM = FigureCard(
 KLOM_95 = KLOM.like(
     "klom_95",
     "KLoM (95 % of samples)",
-    "the same, its upper end",
+    "the same, at the 95th percentile of the samples",
     read=attrgetter("quantile_95"),
 )

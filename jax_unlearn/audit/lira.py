@@ -209,7 +209,7 @@ def _drawn(models: Evidence, others: Evidence, level: float) -> dict[str, Any]:
 LIRA_ACCURACY = FigureCard(
     "lira_accuracy",
     "U-LiRA accuracy %",
-    "models told from Retrain sample by sample; guessing is 50",
+    "how often one sample's output tells a model from Retrain; guessing is 50",
     against=lambda ours, others, seed: u_lira(ours.margins, others.margins, seed=seed),
     read=attrgetter("accuracy"),
     digits=1,
@@ -222,7 +222,7 @@ LIRA_ACCURACY = FigureCard(
 LIRA_AUC = LIRA_ACCURACY.like(
     "lira_auc",
     "U-LiRA AUC",
-    "the same by rank; guessing is 0.5",
+    "the same attack by the ranks of its scores; guessing is 0.5",
     read=attrgetter("auc"),
     digits=3,
     bounds=(0, 1),
@@ -233,7 +233,7 @@ LIRA_TPR_1, LIRA_TPR_01 = (
     LIRA_ACCURACY.like(
         f"lira_{field}",
         f"U-LiRA TPR at {percent} % FPR, %",
-        f"traces found while {percent} % of Retrain's are called traces",
+        f"traces of samples found while {percent} % of Retrain's are called so",
         read=attrgetter(f"{field}.value"),
         digits=2,
     )

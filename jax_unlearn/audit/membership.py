@@ -195,7 +195,7 @@ def _losses(models: Evidence) -> Iterator[np.ndarray]:
 MIA = FigureCard(
     "mia",
     "MIA (SVC, called non-member) %",
-    "forget samples that an SVC on the confidence calls non-members",
+    "share of the forget samples that an SVC on the confidence calls non-members",
     alone=lambda models, seed: _each(
         svc_mia_efficacy, *_sets(models, models.confidence), seed=seed
     ),

@@ -247,7 +247,7 @@ def _mean(distance: Callable[[Metrics, Metrics], float]) -> Callable[..., float]
 UA = FigureCard(
     "ua",
     "UA %",
-    "100 - accuracy on the forget set",
+    "share of the forget samples got wrong: 100 - accuracy",
     alone=lambda models, seed: 100 - _accuracies(models, "forget"),
     digits=1,
     bounds=(0, 100),
@@ -284,7 +284,7 @@ AVG_GAP = FigureCard(
 TOW = AVG_GAP.like(
     "tow",
     "ToW",
-    "tug of war of the three accuracies, 0 to 1",
+    "tug of war: product of 1 - distance from Retrain over the three accuracies",
     against=_mean(tow),
     digits=3,
     bounds=(0, 1),
@@ -292,5 +292,5 @@ TOW = AVG_GAP.like(
     source="Zhao et al., arXiv 2406.01257",
 )
 TOW_MIA = TOW.like(
-    "tow_mia", "ToW-MIA", "the same with the MIA for UA", against=_mean(tow_mia)
+    "tow_mia", "ToW-MIA", "the same with the MIA in place of UA", against=_mean(tow_mia)
 )

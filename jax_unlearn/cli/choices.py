@@ -38,23 +38,26 @@ NETWORKED = (*UNLEARNS, "audit", "ensemble", "export")
 
 GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "step": (
-        "What a step reads, and how many there are.",
+        "What a step reads, and the number of steps.",
         (
             *("schedule", "rho", "epochs", "steps", "batch_size", "freeze_statistics"),
             *("budget", "harmonizer", "per_leaf"),
         ),
     ),
     "optimizer": (
-        "How the weights move, and which of them.",
+        "How the weights are updated, and which of them.",
         (
             *("optimizer", "learning_rate", "momentum", "weight_decay", "clip"),
             *("salient", "keep", "dual", "dual_rate", "dual_decay"),
         ),
     ),
-    "part": ("Which part of the network moves, the rest left alone.", ("trainable",)),
-    "memory": ("The same numbers in less memory.", ("microbatch", "remat")),
+    "part": (
+        "Which part of the network is trained; the rest stays as it is.",
+        ("trainable",),
+    ),
+    "memory": ("Less memory, with the same results.", ("microbatch", "remat")),
     "guard": (
-        "When the run ends before its last step.",
+        "When to stop before the last step.",
         ("guard_utility", "guard_endpoint", "guard_every", "guard_roll_back"),
     ),
 }
@@ -152,9 +155,9 @@ class Choice(NamedTuple):
             every = {**named, "method": self.methods}
             groups = {"method": _group(described, every, Unlearning)}
         weighted = f"Forget samples are weighted {own.title}."
-        told = f"What only {kind} models are told."
+        told = f"Options of {kind} models alone."
         for title, text, options in (
-            (card.name, f"What only {card.label} is told.", usual.options),
+            (card.name, f"Options of {card.label} alone.", usual.options),
             (f"weighting {own.name}", weighted, usual.weighting_options),
             (f"{kind} model", told, usual.modality_options),
         ):
@@ -167,7 +170,7 @@ class Choice(NamedTuple):
             values = {k: v for k, v in vars(options).items() if k not in known}
             title = catalog.method_card(other).label
             if values:
-                told = f"What only {title} is told."
+                told = f"Options of {title} alone."
                 groups[f"{title} too"] = _group(told, values, type(options))
         for title, (text, names) in GROUPS.items():
             values = {name: getattr(usual, name) for name in names}

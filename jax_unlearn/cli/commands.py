@@ -211,14 +211,14 @@ def unlearn(
 ) -> dict[str, Any]:
     """Make a model forget samples, a class or a word; write a new checkpoint.
 
-    What it is told depends on the method: `jax-unlearn unlearn METHOD --help` lists
+    The options depend on the method: `jax-unlearn unlearn METHOD --help` lists
     it, `jax-unlearn methods` lists the methods.
 
     Args:
       source: the data the model was trained on.
       setting: how.
       checkpoint: of `jax-unlearn train` (or of an earlier `unlearn`).
-      forget: whom: a file that lists samples by id, or with --key-column by key (.csv,
+      forget: a file that lists the samples by id, or with --key-column by key (.csv,
         .tsv, .txt, .json, .jsonl, .npy, .npz, .parquet; or a split); or a class (name
         or number); of a model of captions, a word.
       making: what is made.

@@ -79,10 +79,10 @@ def forget(
       source: the data the model was trained on.
       setting: how; the method may be left out.
       checkpoint: of `train` or `import`, or of an earlier request.
-      request: whom: a file that lists samples by id, or with --key-column by key, a
+      request: a file that lists the samples by id, or with --key-column by key, a
         split, or a class; of a model of captions, a word.
       out: folder to make.
-      retrained: checkpoints of `train --retrain` to audit beside; three or more make
+      retrained: checkpoints of `train --retrain` to audit beside; three or more give
         every figure a verdict.
       with_retrain: number of Retrains to train here as the record of the original
         says, seeds after its own, into OUT/retrained-1 and on. With none, forget

@@ -36,8 +36,8 @@ class Making:
       resume: go on where the same command was killed or stopped.
       overwrite: replace the checkpoint that stands there, once the new one is whole.
       save_every: least seconds between two saves to go on from; 0 saves every step.
-      log: write what each step says (losses, weights' mean, size of the update) beside
-        the checkpoint: csv to OUT.log.csv, tensorboard to OUT.logs.
+      log: write the figures of each step (losses, mean weight, size of the update)
+        beside the checkpoint: csv to OUT.log.csv, tensorboard to OUT.logs.
       earlier: whether earlier states are kept beside it, in OUT.earlier.
     """
 

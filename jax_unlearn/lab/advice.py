@@ -98,8 +98,8 @@ def judged(
             len(outside) <= max(chance, 1)
         )
         told.append(
-            f"{labels[key]}: {found.retrained} Retrains tell it from another by "
-            f"{listed} ({len(outside)} of {len(names)} figures).{may} Try another "
+            f"{labels[key]}: {found.retrained} Retrains tell it from another Retrain "
+            f"by {listed} ({len(outside)} of {len(names)} figures).{may} Try another "
             "method or other settings "
             f"(`jax-unlearn methods`, `jax-unlearn tune`), or serve {retrained[0]}, "
             "which never saw the samples."
@@ -107,9 +107,9 @@ def judged(
     own = found.figures.get("original", {})
     if own and not any(figure.verdict == "outside" for figure in own.values()):
         told.append(
-            f"The original, which was trained on the samples, is not told from "
-            f"{found.retrained} Retrains either: this audit sees too little to say "
-            "that anything was forgotten. Audit with more Retrains."
+            "The original, which was trained on the samples, cannot be told from "
+            f"{found.retrained} Retrains either: this audit is too weak to show that "
+            "anything was forgotten. Audit with more Retrains."
         )
     return told
 
@@ -158,7 +158,7 @@ def _pictured_next(known: bool, original: Path, request: str) -> list[str]:
     if not known:
         train = ["jax-unlearn", "train", "--original", str(original), "--retrain"]
         told.append(
-            "What a model draws that never saw them is not known without "
+            "What a model that never saw them draws is not known without "
             f"--retrained: `{shlex.join([*train, '--forget', request])}`, with --data "
             "and --out, makes one."
         )

@@ -1,4 +1,4 @@
-"""A log of the steps of a run: a callback that writes what each step says of itself."""
+"""A log of the steps of a run: a callback that writes the figures of each step."""
 
 import csv
 import time

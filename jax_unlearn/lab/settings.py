@@ -31,7 +31,7 @@ class Unlearning:
     Attributes:
       method: name or card of the method, or `FILE.py:NAME` for a card of your own.
       weighting: of the forget samples, likewise; "auto": the method's own.
-      harmonizer: what becomes of gradients that disagree (methods of two gradients, or
+      harmonizer: how conflicting gradients are joined (methods of two gradients, or
         zipped schedule); "auto": the method's own.
       per_leaf: look for conflicts leaf by leaf, not over the whole gradient.
       schedule: "merged": batches of the union in one forward pass; "zipped": a forget
@@ -40,7 +40,7 @@ class Unlearning:
       rho: share of the retain set that the method may read.
       epochs: passes over that share (over the forget set for methods that read no
         other).
-      steps: number of steps instead of epochs; 0: epochs say.
+      steps: number of steps instead of epochs; 0: as many as the epochs have.
       budget: instead of both, or of the method's own length, the share of Retrain's
         cost that it may take.
       batch_size: samples a step (of each set, if zipped; of the forget set, for ltu).
@@ -66,14 +66,14 @@ class Unlearning:
         second-order step too), to save memory; changes no result.
       guard_utility: percent; the run stops where the accuracy on a tenth of the retain
         samples, kept from it for that, is under it. 0 does not look.
-      guard_endpoint: stop where the forget samples are no surer than unseen ones.
+      guard_endpoint: stop once the model is no surer of forget than of unseen samples.
       guard_every: steps from one look of the guards to the next.
       guard_roll_back: end with the last state that passed, not with the one that did
         not.
-      options: what only the method is told, of its card's class; None: its defaults.
-      weighting_options: what only the weighting is told.
+      options: options of the method alone, of its card's class; None: its defaults.
+      weighting_options: options of the weighting alone.
       modality: the kind of model.
-      modality_options: what only that kind of model is told.
+      modality_options: options of that kind of model alone.
 
     >>> Unlearning(keep=2.0)
     Traceback (most recent call last):

@@ -166,7 +166,7 @@ L1_SPARSE = (
     .but(
         suits="Good where a network has weights to spare: fine-tuning that also "
         "prunes, so that memorised samples fade; at its default penalty little more "
-        "than fine- tuning."
+        "than fine-tuning."
     )
     .tries(learning_rate=(0.03, 0.1, 0.2), penalty=(1e-4, 1e-3), epochs=(5,))
 )
