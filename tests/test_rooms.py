@@ -61,7 +61,7 @@ def weightings():
         (
             f"`{card.name}`: {card.label}",
             card.title,
-            {"losses": "losses", "logits": "outputs"}[card.reads]
+            {"logits": "outputs"}.get(card.reads, card.reads)
             + (", unseen samples of every forgotten class" if card.compares else ""),
             linked(card.source),
         )
