@@ -55,7 +55,7 @@ from jax_unlearn.objectives.tokens import rmu as rmu
 from jax_unlearn.objectives.tokens import undial as undial
 
 __all__ = ["Answers", "Denoised", "Judged", "Neighbours", "Objective", "OutputLoss"]
-__all__ += ["Pairs", "Teacher", "TokenWeight", "alternative", "ascent"]
+__all__ += ["Pairs", "Teacher", "alternative", "ascent"]
 __all__ += ["boundary_labels", "boundary_neighbours", "ceu", "class_references"]
 __all__ += ["contrast", "denoise", "denoise_ascent", "denoising_features"]
 __all__ += ["denoising_nonmember", "density_ratio", "descent", "distill", "dpo"]
