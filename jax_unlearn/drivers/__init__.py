@@ -2,3 +2,5 @@
 
 Where no source is named, the choice is ours.
 """
+
+__all__ = []

@@ -19,6 +19,9 @@ from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.methods.auto import shrinkage
 
+__all__ = ["FIRST", "HAVE", "LEGEND", "REQUESTS", "Choice", "Row", "best", "choice"]
+__all__ += ["kind_of", "rows", "table"]
+
 FIRST = "partial_reset"  # where the training of the original is known
 UNKNOWN = "scrub"  # where it is not, and no study says better
 LITTLE = 0.5  # share of the retain set below which partial reset learns too little anew

@@ -33,6 +33,9 @@ from jax_unlearn.recipes.recipe import (
 )
 from jax_unlearn.recipes.search import Yardstick
 
+__all__ = ["BUDGETS", "CHOICE_DIGITS", "GRID", "RULES", "Look", "Run", "by_accuracy"]
+__all__ += ["by_attack", "chosen", "nearest", "plans", "scarce"]
+
 _TOLD = packaged("recipes.toml")["choice-digits"]
 BUDGETS = (0.1, 0.2, 0.4)
 GRID = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9)

@@ -31,6 +31,9 @@ from jax_unlearn.lab.space import told
 from jax_unlearn.recipes import frontier
 from jax_unlearn.recipes.recipe import Results
 
+__all__ = ["LEAST", "SOURCES", "Seen", "between", "compares", "markdown", "nearest"]
+__all__ += ["possible", "rows_of", "seen_in", "text_of"]
+
 FILE, LEVEL = "chooser.json", 0.05
 BEGIN, END = "<!-- chooser -->", "<!-- end of chooser -->"
 STUDIES = ("frontier_digits", "frontier_fashion", "frontier_cifar10")
