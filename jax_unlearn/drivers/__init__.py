@@ -2,5 +2,3 @@
 
 Where no source is named, the choice is ours.
 """
-
-__all__ = []

@@ -142,14 +142,19 @@ def field():
 
 def budgets():
     """Also what stands under the picture of README."""
-    for found in frontier.by_request(pages.stored("frontier_digits")).values():
+    for request, found in frontier.by_request(pages.stored("frontier_digits")).items():
         for budget, one in found.items():
             gap, null = gaps(one), one["rows"]["null"]
-            if budget >= 0.2 and not set(frontier.OURS) & {
-                one["rows"][key]["label"]
-                for key in gap
-                if gap[key] == min(gap.values())
-            }:
+            if (
+                request != "near"
+                and budget >= 0.2
+                and not set(frontier.OURS)
+                & {
+                    one["rows"][key]["label"]
+                    for key in gap
+                    if gap[key] == min(gap.values())
+                }
+            ):
                 return False
             near = [
                 all(
@@ -159,7 +164,9 @@ def budgets():
                 for key, row in one["rows"].items()
                 if key in gap
             ]
-            if budget <= 0.05 and any(near):
+            if request == "near" and sum(near) < 5:
+                return False
+            if request != "near" and budget <= 0.05 and any(near):
                 return False
     return True
 
