@@ -19,12 +19,14 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Batch, ModelState, Params, PyTree, UnlearnBatch
 
 __all__ = ["check_batch", "check_classes", "check_form", "counted", "forward_pass"]
-__all__ += ["check_known", "known_labels", "labels_of", "usable"]
+__all__ += ["check_known", "known_labels", "known_reference", "reference_classes"]
+__all__ += ["usable"]
 
 AnyBatch = TypeVar("AnyBatch", Batch, UnlearnBatch)
-_known = contextvars.ContextVar[tuple[tuple[str, np.ndarray, np.ndarray], ...]](
+_known = contextvars.ContextVar[tuple[tuple[np.ndarray, np.ndarray], ...]](
     "known", default=()
 )
+_reference = contextvars.ContextVar[np.ndarray | None]("reference", default=None)
 
 
 def check_batch(batch: AnyBatch, *, num_classes: int | None = None) -> AnyBatch:
@@ -82,18 +84,10 @@ def check_classes(labels: Any, num_classes: int) -> None:
 def known_labels(batches: UnlearnBatch) -> Iterator[None]:
     """Let what is traced inside look at the labels of all steps that have values."""
     known = []
-    for name, part in zip(batches._fields, batches, strict=True):
-        if part is None:
-            continue
-        labels = part.labels
-        mask = np.ones(labels.shape, np.bool_) if part.mask is None else part.mask
-        pair = labels, mask
-        traced = any(
-            isinstance(x, Tracer) or not getattr(x, "is_fully_addressable", True)
-            for x in pair
-        )
-        if not traced and jnp.issubdtype(labels.dtype, jnp.integer):
-            known.append((name, np.asarray(labels), np.asarray(mask)))
+    for part in filter(None, batches):
+        found = _values(part)
+        if found is not None and jnp.issubdtype(found[0].dtype, jnp.integer):
+            known.append(found)
     token = _known.set(tuple(known))
     try:
         yield
@@ -101,19 +95,40 @@ def known_labels(batches: UnlearnBatch) -> Iterator[None]:
         _known.reset(token)
 
 
+@contextlib.contextmanager
+def known_reference(batch: UnlearnBatch) -> Iterator[None]:
+    """Let what is traced inside look at the classes of the unseen samples."""
+    found = None if batch.reference is None else _values(batch.reference)
+    token = _reference.set(None if found is None else np.unique(found[0][found[1]]))
+    try:
+        yield
+    finally:
+        _reference.reset(token)
+
+
+def reference_classes() -> np.ndarray | None:
+    """Return the classes of the unseen samples of what is traced, if known."""
+    return _reference.get()
+
+
+def _values(part: Batch) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return labels and mask on the host, unless they are traced or elsewhere."""
+    labels = part.labels
+    mask = np.ones(labels.shape, np.bool_) if part.mask is None else part.mask
+    traced = any(
+        isinstance(x, Tracer) or not getattr(x, "is_fully_addressable", True)
+        for x in (labels, mask)
+    )
+    return None if traced else (np.asarray(labels), np.asarray(mask))
+
+
 def check_known(num_classes: int) -> None:
     """Refuse labels that are no class of the model being traced, see `known_labels`."""
-    for _, labels, counts in _known.get():
+    for labels, counts in _known.get():
         wrong = (labels < 0) | (labels >= num_classes)
         remedy = "number the classes from 0, or leave the sample out"
         rule = f"must be a class of 0 to {num_classes - 1}; {remedy}"
         _refuse("labels", labels, wrong, counts, rule)
-
-
-def labels_of(part: str) -> np.ndarray | None:
-    """Return the labels of a part of the steps being traced, if they have values."""
-    found = [labels[counts] for name, labels, counts in _known.get() if name == part]
-    return np.unique(np.concatenate(found)) if found else None
 
 
 def check_form(batch: Any) -> None:

@@ -1,5 +1,6 @@
 """Drivers: run an unlearner over batches, by a Python loop or by scan."""
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import SimpleNamespace
@@ -11,7 +12,12 @@ import numpy as np
 
 from jax_unlearn import programs, types
 from jax_unlearn.averages import with_average
-from jax_unlearn.contracts import check_form, forward_pass, known_labels
+from jax_unlearn.contracts import (
+    check_form,
+    forward_pass,
+    known_labels,
+    known_reference,
+)
 from jax_unlearn.drivers import sharding
 from jax_unlearn.drivers.stacking import copied, form
 from jax_unlearn.errors import InputError, NonFiniteError
@@ -103,11 +109,13 @@ def run(
         labels.clear()
 
     for group in _chunks(map(_formed, batches), chunk):
-        if len(group) == 1:
-            state, info, loss = _step(step, state, frozen, group[0], key)
-        else:
-            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *group)
-            state, info, loss = _scan(step, state, frozen, stacked, key)
+        # steps are traced at the first batch: no later one is fetched for its labels
+        with contextlib.nullcontext() if seen else known_reference(group[0]):
+            if len(group) == 1:
+                state, info, loss = _step(step, state, frozen, group[0], key)
+            else:
+                stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *group)
+                state, info, loss = _scan(step, state, frozen, stacked, key)
         seen += len(group)
         losses.append(loss)
         labels += [[part.labels for part in batch[:2] if part] for batch in group]
@@ -164,7 +172,7 @@ def scan_steps(
         new, info = unlearner.step(put_back(rest, frozen), batch, own)
         return apart(new)[0], info
 
-    with known_labels(batches):
+    with known_labels(batches), known_reference(batches):
         rest, infos = jax.lax.scan(body, rest, batches)
     return put_back(rest, frozen), infos
 

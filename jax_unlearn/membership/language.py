@@ -67,7 +67,7 @@ def quantile_features(tokens: Any, labels: Array | None = None) -> Array:
     at = last[..., None] * jnp.broadcast_to(share, (*number.shape, QUANTILES))
     low = jnp.floor(at).astype(jnp.int32)
     high = jnp.minimum(low + 1, jnp.maximum(last, 0.0).astype(jnp.int32)[..., None])
-    rest = at - low
+    rest = at - low.astype(jnp.float32)
     below, above = (jnp.take_along_axis(ordered, i, axis=-1) for i in (low, high))
     return (1.0 - rest) * below + rest * above
 

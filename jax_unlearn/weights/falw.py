@@ -12,7 +12,7 @@ from jax.core import Tracer
 
 from jax_unlearn import _validate
 from jax_unlearn.cards import Count, Lab, NotNegative, Options, Share, WeightingCard
-from jax_unlearn.contracts import labels_of
+from jax_unlearn.contracts import reference_classes
 from jax_unlearn.errors import InputError
 from jax_unlearn.losses import true_class_probability
 from jax_unlearn.tables import look_up, row_ids
@@ -63,7 +63,7 @@ def falw(
 
     A class without reference samples has no moments, and weight 1: where no class of
     the forget samples occurs in the reference every weight is 1, and a warning says so
-    (under `ju.run` and `ju.scan_steps`, or with `anchored` moments). So it is with a
+    (of whole reference sets under `ju.run`, or of `anchored` moments). So it is with a
     class forgotten whole, and with authors of texts. `groups` are another division for
     the moments, while the balance stays by class: "pooled", one group of all, or a
     group by id of the sample, `i32[N]` from 0, such as thirds of the length.
@@ -95,6 +95,9 @@ def falw(
     source = exact() if estimator is None else estimator
 
     number, table, grouped = _groups(groups)
+    forgotten = None  # classes that must have moments, where they are known
+    if not grouped and not isinstance(class_counts, Tracer):
+        forgotten = np.flatnonzero(np.asarray(class_counts) > 0)
 
     def seen(sample: Sample) -> Sample:
         """Return a sample as the moments see it: its group, and the statistic."""
@@ -111,16 +114,14 @@ def falw(
         balance = class_balance(class_counts, tau=tau)
         memory = source.init(number if grouped else balance.shape[0])
         fixed = isinstance(memory, ClassStats)  # anchored moments
-        known = not isinstance(class_counts, Tracer)
-        if fixed and known and not grouped and not isinstance(memory.count, Tracer):
-            present = (np.asarray(part) > 0 for part in (class_counts, memory.count))
-            _warn_unlike(*map(np.flatnonzero, present))
+        if fixed and forgotten is not None and not isinstance(memory.count, Tracer):
+            _warn_unlike(forgotten, np.flatnonzero(np.asarray(memory.count) > 0))
         return balance, memory
 
     def update(sample: Sample, state, *, reference=None):
         balance, memory = state
-        if not grouped and reference is not None:
-            _warn_unlike(labels_of("forget"), labels_of("reference"))
+        if forgotten is not None and not source.joint and reference is not None:
+            _warn_unlike(forgotten, reference_classes())
         given = None if reference is None else lambda: seen(reference())
         stats, memory = source.update(given, memory)
         if not isinstance(shrinkage, int | float) or shrinkage > 0:
@@ -164,9 +165,9 @@ def _groups(groups: Any) -> tuple[int, Array | None, bool]:
     return int(table.max()) + 1, jnp.asarray(table, jnp.int32), True
 
 
-def _warn_unlike(forget: np.ndarray | None, reference: np.ndarray | None) -> None:
+def _warn_unlike(forget: np.ndarray, reference: np.ndarray | None) -> None:
     """Warn where no class of the forget samples has moments."""
-    if forget is None or reference is None or np.isin(forget, reference).any():
+    if reference is None or np.isin(forget, reference).any():
         return
     warnings.warn(
         "FaLW: no class of the forget samples occurs among the reference samples, so "
