@@ -367,7 +367,7 @@ def test_packed_rows_have_the_losses_of_their_texts():
     )
     single = texts(((2, 1), (1, 4), (3, 1)))
     batch = ju.Batch(packed, jnp.zeros(1, jnp.int32))
-    loss = jax.jit(objectives.next_token(MODEL, reduction="token"))
+    loss = jax.jit(objectives.next_token(MODEL, reduction="token").__call__)
     whole, _ = loss(PARAMS, {}, batch, KEY)
     each = BATCH._replace(inputs=Text(TEXT.tokens, *single[1:]))
     apart, _ = loss(PARAMS, {}, each, KEY)
@@ -378,7 +378,10 @@ def test_several_alternatives_are_drawn_with_their_references():
     several = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf[::-1]], 1), OTHER)
     table = np.stack([OTHER_REFERENCE, OTHER_REFERENCE[::-1]], 1)
     drawn = objectives.dpo(MODEL, REFERENCE, several, alternative_reference=table)
-    drawn, by_teacher = map(jax.jit, (drawn, objectives.dpo(MODEL, TEACHER, several)))
+    drawn, by_teacher = (
+        jax.jit(each.__call__)
+        for each in (drawn, objectives.dpo(MODEL, TEACHER, several))
+    )
     seen = set()
     for seed in range(4):
         key = jax.random.key(seed)
