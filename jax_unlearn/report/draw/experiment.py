@@ -16,7 +16,7 @@ __all__ += ["deviation_by_class", "gap_against_deviation", "weights_against_loss
 
 LOWEST_LOSS = 1e-5  # losses are recorded to five digits
 CONFLICTS = 12  # panels of the conflict at most
-DRAWN = 32  # methods that have panels at most, so that a page stays below 1 MB
+DRAWN = 24  # methods that have panels at most, so that a page stays below 1 MB
 NAMED = 12  # classes whose names have room on an axis
 MANY = 500  # steps, beyond which the curve of the conflict is a raster
 ZERO: Any = {"color": INK, "linewidth": 0.9}  # of the line where nothing differs
