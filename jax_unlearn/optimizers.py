@@ -39,7 +39,9 @@ def applied(params: Params, updates: PyTree) -> Params:
     """
 
     def moved(param: Any, update: Any) -> Any:
-        if param is None or update is None or param.dtype == update.dtype:
+        if param is None:
+            return None
+        if param.dtype == update.dtype:
             return optax.apply_updates(param, update)
         both = param.astype(jnp.float32) + update.astype(jnp.float32)
         return both.astype(param.dtype)

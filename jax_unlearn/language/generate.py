@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jax_unlearn import _validate
 from jax_unlearn.errors import InputError
@@ -167,11 +168,12 @@ def _continuation(*parts: Any) -> Any:
     return Continuation(*parts)
 
 
-def _check_tokens(model, params, model_state, tokens, real, cache) -> None:
+def _check_tokens(model, params, model_state, tokens: Any, real: Any, cache) -> None:
     """Refuse prompts that are empty, or hold what the vocabulary lacks."""
-    if isinstance(tokens, jax.core.Tracer) or isinstance(real, jax.core.Tracer):
+    if isinstance(tokens, Tracer) or isinstance(real, Tracer):
         return
     tokens, mask = np.asarray(tokens), np.asarray(real)
+    first, one = jnp.asarray(tokens[:1]), jnp.asarray(mask[:1])
     empty = np.flatnonzero(~mask.any(axis=1))
     if not tokens.size or len(empty):
         row = int(empty[0]) if len(empty) else 0
@@ -179,9 +181,9 @@ def _check_tokens(model, params, model_state, tokens, real, cache) -> None:
             f"prompt {row} is empty; begin it with the token that begins a text"
         )
     if cache:
-        inputs = _continuation(tokens[:1, :1], jnp.int32(0), real[:1])
+        inputs = _continuation(first[:, :1], jnp.int32(0), one)
     else:
-        inputs = Text(tokens[:1], mask[:1])
+        inputs = Text(first, one)
     run = functools.partial(model.apply, train=False)
     outputs = jax.eval_shape(run, params, model_state, inputs)[0]
     size = (outputs[0] if cache else outputs).shape[-1]

@@ -57,7 +57,7 @@ def lora(
     def init(key: Array, inputs: Any) -> tuple[Params, ModelState]:
         own, drawn = jax.random.split(key)
         params, state = model.init(own, inputs)
-        options = dict(rank=rank, alpha=alpha, match=match)
+        options: dict[str, Any] = dict(rank=rank, alpha=alpha, match=match)
         return _with_adapters(params, state, key=drawn, **options)
 
     def apply(params, model_state, inputs, *, train, key=None):
@@ -90,7 +90,7 @@ def lora_variables(
     _check(rank, alpha)
     key = jax.random.key(0) if key is None else key
     whole = whole_variables(params, model_state)
-    options = dict(rank=rank, alpha=alpha, match=match)
+    options: dict[str, Any] = dict(rank=rank, alpha=alpha, match=match)
     return parted(*_with_adapters(*whole, key=key, **options), TRAINED)
 
 
