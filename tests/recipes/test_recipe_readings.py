@@ -23,6 +23,7 @@ STORED = {one.stem: one for one in RECIPES if pages.stored(one.stem)}
 # numbers that no stored result holds: settings, searches, other machines and versions,
 # and targets that a reading explains
 TYPED = {
+    "choice_digits": "0.1 0.2 0.4",
     "demo_digits": "0.3",
     "ensemble_digits": "0.17 0.45 0.5 62.7 103.1 146.9",
     "field_digits": "10.8 2.0 1.4",
