@@ -48,9 +48,10 @@ def reference_nll(
             "of it"
         )
 
-    def apply(params, state, part, *, train, key=None):
-        outputs, state = model.apply(params, state, part, train=train, key=key)
-        return scored(outputs, part), state
+    def apply(params, model_state, inputs, *, train, key=None):
+        mode = {"train": train, "key": key}
+        outputs, after = model.apply(params, model_state, inputs, **mode)
+        return scored(outputs, inputs), after
 
     host = jax.tree.map(np.asarray, text)
     scoring = Model(model.init, apply)

@@ -11,7 +11,7 @@ A reference is what the original says: S_o by id of the text, `f32[N]`
 beside the model and takes its memory once more. Both give the same steps.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -234,8 +234,8 @@ def reference_of(
 def scored_pass(model: Model, at, text: Text, key: Array, *, train: bool):
     """Return (Scored, model state) of a forward pass over texts."""
     answered(text)  # refuses other inputs before the model meets them
-    mode = {"train": train, "key": key} if train else {"train": False}
-    outputs, model_state = forward_pass(model.apply, *at, text, **mode)
+    mode: dict[str, Any] = {"train": train, "key": key} if train else {"train": False}
+    outputs, model_state = forward_pass(model.apply, at[0], at[1], text, **mode)
     return scored(outputs, text), model_state
 
 

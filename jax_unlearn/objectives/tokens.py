@@ -257,7 +257,9 @@ def hold_hidden(
     """
 
     def by_token(states, batch, data):
-        before, _ = forward_pass(hidden.apply, *data, batch.inputs, train=False)
+        before, _ = forward_pass(
+            hidden.apply, data[0], data[1], batch.inputs, train=False
+        )
         before = jax.lax.stop_gradient(before)[:, :-1]
         return equations.steering_loss(states, before)
 
@@ -276,7 +278,9 @@ def _on_logits(
     def forward(objective: Objective, at, batch: Batch, key: Array):
         answered(batch.inputs)
         mode = {"train": objective.train, "key": key}
-        logits, after = forward_pass(objective.model.apply, *at, batch.inputs, **mode)
+        logits, after = forward_pass(
+            objective.model.apply, at[0], at[1], batch.inputs, **mode
+        )
         _check_logits(logits)
         return Judged(*scored(logits, batch.inputs), logits), after
 
@@ -293,7 +297,7 @@ def _on_states(
         fixed = jax.lax.stop_gradient(at[0]), at[1]
         tokens, _ = scored_pass(objective.model, fixed, batch.inputs, key, train=False)
         mode = {"train": objective.train, "key": key}
-        states, after = forward_pass(hidden.apply, *at, batch.inputs, **mode)
+        states, after = forward_pass(hidden.apply, at[0], at[1], batch.inputs, **mode)
         shape = getattr(states, "shape", None)
         if shape is None or shape[:-1] != batch.inputs.tokens.shape:
             kind = type(states).__name__ if shape is None else f"of shape {shape}"

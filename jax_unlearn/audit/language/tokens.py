@@ -17,7 +17,7 @@ from jax_unlearn.errors import InputError
 __all__ = ["Ragged", "choice_probability", "exact_memorization"]
 __all__ += ["extraction_strength", "mean_nll", "perplexity", "probability", "ragged"]
 
-Ragged = Sequence[ArrayLike] | Any
+Ragged = Any
 """N arrays of a number a token, or a `ju.language.Scored`."""
 
 

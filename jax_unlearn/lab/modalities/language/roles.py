@@ -40,7 +40,10 @@ def objective(lab: Any, role: str, **options: Any) -> LossFn:
 
 
 def _ascend(lab: Any, token_weight: Any = None) -> LossFn:
-    told = {"token_weight": token_weight or _token_weight(lab), **_reduction(lab)}
+    told: dict[str, Any] = {
+        "token_weight": token_weight or _token_weight(lab),
+        **_reduction(lab),
+    }
     return objectives.next_token_ascent(lab.model, **told)
 
 
@@ -85,7 +88,7 @@ def _dpo(lab: Any, *, beta: float, alternatives: str) -> LossFn:
 
 
 def _rmu(lab: Any, *, layer: int, coefficient: float) -> LossFn:
-    told = {"coefficient": coefficient, "key": jax.random.key(lab.seed)}
+    told: dict[str, Any] = {"coefficient": coefficient, "key": jax.random.key(lab.seed)}
     return objectives.rmu(lab.model, _hidden(lab, layer), **told, **_reduction(lab))
 
 
@@ -191,9 +194,9 @@ def _other_answers(lab: Any, source: str) -> Text:
         for answer in own[:several]
     ]
     network = lab.subject.network
-    given = tuple(zip(*pairs, strict=True))
+    asked, told = zip(*pairs, strict=True)
     # longer than the texts trained on, perhaps, as far as the network reads
-    text, sizes = tokens.encode(*given, network.tokenizer)
+    text, sizes = tokens.encode(asked, told, network.tokenizer)
     if (longest := int(sizes.max())) > network.config.length:
         raise InputError(
             f"alternatives={source!r}: the longest has {longest} tokens with its "
@@ -242,9 +245,19 @@ def _drawn(lab: Any, questions: np.ndarray) -> list[list[str]]:
     text = lab.examples.inputs
     longest = int(np.asarray(text.targets)[lab.ids("forget")].sum(axis=1).max())
     whole = lab.subject.network.length - prompts.tokens.shape[1]
-    told = {"max_new_tokens": max(min(longest, whole), 1), "temperature": 1.0}
+    told: dict[str, Any] = {
+        "max_new_tokens": max(min(longest, whole), 1),
+        "temperature": 1.0,
+    }
     told |= {"real": prompts.real, "eos": tokenizer.eos, "pad": tokenizer.pad}
-    found = generate(built.logits, *lab.original, prompts.tokens, key=lab.key, **told)
+    found = generate(
+        built.logits,
+        lab.original[0],
+        lab.original[1],
+        prompts.tokens,
+        key=lab.key,
+        **told,
+    )
     answers = []
     for row in np.asarray(found):
         ends = np.flatnonzero(row == tokenizer.eos)
