@@ -32,6 +32,9 @@ from jax_unlearn.lab.results import dataset_record, environment, to_json
 from jax_unlearn.recipes.recipe import Asked, Recipe, declared, packaged
 from jax_unlearn.recipes.resets import IDEAS, PLAIN, Idea, setting_of
 
+__all__ = ["IDEAS_DIGITS", "IDEAS_FASHION", "Trials", "around", "compared", "parts"]
+__all__ += ["run_part", "summary", "tried", "write"]
+
 SEARCH_SEEDS, FRESH_SEEDS = (100, 101, 102, 103), (300, 301, 302, 303, 304)
 BUDGETS = (0.05, 0.1, 0.2)
 REQUESTS = {"random10": ("random", 0.1), "gamma-1": ("long_tailed", 0.3)}

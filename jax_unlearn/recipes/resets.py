@@ -23,6 +23,8 @@ from jax_unlearn.methods.reset import FRESH, PARTIAL_RESET, PartialReset
 from jax_unlearn.objectives.base import on_logits
 from jax_unlearn.types import Array, Model, PyTree, Unlearner
 
+__all__ = ["IDEAS", "PLAIN", "Idea", "Tried", "annealed", "depths", "setting_of"]
+
 LONGEST = 4096  # steps: as long is the table of rates, whatever the run
 PLAIN = "Partial reset"
 
@@ -196,9 +198,8 @@ def _fresh(lab: Any) -> Variables:
 
 
 def _paths(params: PyTree) -> list[str]:
-    return [
-        jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(params)
-    ]
+    found = jax.tree_util.tree_leaves_with_path(params)
+    return [jax.tree_util.keystr(path) for path, _ in found]
 
 
 def depths(params: PyTree) -> list[float]:
