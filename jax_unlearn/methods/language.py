@@ -17,11 +17,9 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.masks import masked
 from jax_unlearn.methods.assemble import assemble
 from jax_unlearn.methods.language_options import (
-    Generated,
     Halves,
     Powered,
     Preferred,
-    Refused,
     Saturated,
     Shares,
     Sharp,
@@ -95,7 +93,20 @@ def _idk_nll(lab: Lab, options: Halves) -> Job:
 
 
 def _dpo(lab: Lab, options: Preferred) -> Job:
-    told = {"beta": options.beta, "alternatives": options.alternatives}
+    return _preferring(lab, options, options.alternatives)
+
+
+def _idk_dpo(lab: Lab, options: Sharp) -> Job:
+    return _preferring(lab, options, "refusals")
+
+
+def _altpo(lab: Lab, options: Sharp) -> Job:
+    return _preferring(lab, options, "generated")
+
+
+def _preferring(lab: Lab, options: Sharp, alternatives: str) -> Job:
+    """Return the job of DPO with answers of a source."""
+    told = {"beta": options.beta, "alternatives": alternatives}
     return joined(lab, lab.objective("dpo", **told), "next_token", options)
 
 
@@ -202,7 +213,8 @@ IDK_DPO = DPO.but(
     label="IdkDPO",
     title="Preference for refusals (IdkDPO)",
     source="arXiv 2401.06121",
-    options=Refused,
+    build=_idk_dpo,
+    options=Sharp,
     suits="Good where the model should refuse, and go no further from the original "
     "than it takes.",
 )
@@ -212,7 +224,8 @@ ALTPO = DPO.but(
     label="AltPO",
     title="Alternate preference (AltPO)",
     source="arXiv 2409.13474",
-    options=Generated,
+    build=_altpo,
+    options=Sharp,
     suits="Good where answers should stay plausible: the model's own other answers are "
     "preferred to the true one; two epochs are published.",
 )

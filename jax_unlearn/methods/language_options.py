@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from jax_unlearn import _validate
 from jax_unlearn.cards import NotNegative, Options, Positive
 
-__all__ = ["Generated", "Halves", "Powered", "Preferred", "Refused", "Saturated"]
-__all__ += ["Shares", "Sharp", "Simple", "Skipping", "Steered", "Undone"]
+__all__ = ["Halves", "Powered", "Preferred", "Saturated", "Shares", "Sharp", "Simple"]
+__all__ += ["Skipping", "Steered", "Undone"]
 
 Number = Annotated[int, functools.partial(_validate.at_least, low=0)]
 
@@ -69,34 +69,6 @@ class Preferred(Sharp):
     """
 
     alternatives: Source = "column"
-
-
-@dataclasses.dataclass(frozen=True)
-class Refused(Preferred):
-    """Options of IdkDPO.
-
-    Attributes:
-      forget_share: γ, factor of the forget loss.
-      retain_share: α, factor of the retain loss; 0 reads no retain texts.
-      beta: β; towards 0 it is a difference of losses.
-      alternatives: answers to be preferred: see DPO.
-    """
-
-    alternatives: Source = "refusals"
-
-
-@dataclasses.dataclass(frozen=True)
-class Generated(Preferred):
-    """Options of AltPO.
-
-    Attributes:
-      forget_share: γ, factor of the forget loss.
-      retain_share: α, factor of the retain loss, published 1 to 5.
-      beta: β, published 0.05 to 0.5.
-      alternatives: answers to be preferred: see DPO.
-    """
-
-    alternatives: Source = "generated"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -162,7 +162,7 @@ def ks_quality(unlearned: ArrayLike, retrained: ArrayLike) -> KsQuality:
         raise InputError("empty truth ratios; give those of the forget texts")
     from scipy import stats
 
-    found = stats.ks_2samp(first, second)
+    found: Any = stats.ks_2samp(first, second)
     return KsQuality(float(found.statistic), float(found.pvalue))
 
 

@@ -98,8 +98,9 @@ def _logged(entry: Any, where: str) -> Logged:
         value = next((v for v in value.values() if isinstance(v, int | float)), None)
     if value is None:
         value = entry.get("auc")
-    usable = isinstance(value, int | float) and math.isfinite(value)
-    return Logged(float(value) if usable else None, rows, parts)
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        value = None
+    return Logged(None if value is None else float(value), rows, parts)
 
 
 def _number(row: Any) -> float | None:

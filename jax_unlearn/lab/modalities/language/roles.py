@@ -89,7 +89,8 @@ def _dpo(lab: Any, *, beta: float, alternatives: str) -> LossFn:
 
 def _rmu(lab: Any, *, layer: int, coefficient: float) -> LossFn:
     told: dict[str, Any] = {"coefficient": coefficient, "key": jax.random.key(lab.seed)}
-    return objectives.rmu(lab.model, _hidden(lab, layer), **told, **_reduction(lab))
+    told |= _reduction(lab)
+    return objectives.rmu(lab.model, _hidden(lab, layer), **told)
 
 
 def _hold(lab: Any, *, layer: int) -> LossFn:
@@ -134,7 +135,7 @@ ROLES = frozenset((*_MADE, "nonmember", "tokens"))
 """What methods and weightings may ask of a language model."""
 
 
-def _reduction(lab: Any) -> dict[str, str]:
+def _reduction(lab: Any) -> dict[str, Any]:
     return {"reduction": lab.setting.modality_options.reduction}
 
 
