@@ -284,7 +284,7 @@ def fingerprint(dataset: Dataset, *, test: bool = True) -> str:
     state = hashlib.sha256(str(dataset.num_classes).encode())
     for array in (*dataset.train, *(dataset.test if test else ())):
         if array.dtype == object:  # texts: each with its length
-            for text in array.ravel().tolist():
+            for text in map(str, array.ravel()):
                 state.update(f";{len(content := text.encode())}:".encode() + content)
             continue
         little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))

@@ -231,7 +231,7 @@ def _auto(lab: Lab, options: Auto) -> Job:
         spent.append(seconds["run"])
         return end
 
-    def accuracy(at: Variables) -> tuple[float, float]:
+    def accuracy(at: Any) -> tuple[float, float]:
         return parts["unseen"](at), parts["retain"](at) - seen["retain"]
 
     each = budget / (options.attempts if several else 1)

@@ -184,11 +184,11 @@ def summary(trials: Trials) -> dict[str, Any]:
         for figure in FIGURES[:2]:
             row[figure] = trials.values(name, text, figure, SEARCH_SEEDS)
         try:
-            row["fresh"] = {
+            fresh: dict[str, Any] = {
                 figure: trials.values(name, text, figure, FRESH_SEEDS)
                 for figure in FIGURES
             }
-            row["fresh"]["score"] = trials.score(name, text, FRESH_SEEDS)
+            row["fresh"] = {**fresh, "score": trials.score(name, text, FRESH_SEEDS)}
         except KeyError:
             row.pop("fresh", None)
         rows[name] = row
