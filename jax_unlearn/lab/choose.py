@@ -54,7 +54,8 @@ REQUESTS = {
 LEGEND = (
     "The nearest to Retrain of the methods of the frontier, by share of Retrain's "
     "cost: half by Avg. Gap, half by |p − p*|, each in nulls; partial reset stays "
-    "where none is clearly nearer. Nearest is not near: see the page of the study."
+    "where none is nearer clearly, or by a null. Nearest is not near: see the page of "
+    "the study."
 )
 
 

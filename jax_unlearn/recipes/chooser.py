@@ -43,6 +43,7 @@ SOURCES = (*STUDIES, COME, CHOICE)
 _REQUESTS = {"long-tailed": "gamma-1", "random": "random10", "class": "class"}
 LEAST = {"avg_gap": 0.5, "deviation": 0.01}
 """Of a null in the unit of distances: nearer than that two Retrains are alike."""
+NULL = 1.0  # distances are counted in nulls
 
 
 class Seen(NamedTuple):
@@ -98,8 +99,9 @@ def possible(setting: Unlearning, have: str) -> bool:
 def nearest(rows: Iterable[Seen], have: str) -> Seen | None:
     """Return the row that is nearest to Retrain of those that are possible.
 
-    Partial reset stays where none is clearly nearer (p < 0.05, paired over the seeds):
-    its rates follow from the original's training, those of others were searched.
+    Partial reset stays where none is clearly nearer (p < 0.05, paired over the seeds)
+    nor nearer by a null on the mean: its rates follow from the original's training,
+    those of others were searched.
     """
     own = [row for row in rows if possible(row.setting, have)]
     best = min(own, key=lambda row: row.mean, default=None)
@@ -108,7 +110,8 @@ def nearest(rows: Iterable[Seen], have: str) -> Seen | None:
         return best
     test = audit.paired_test(best.distances, usual.distances)
     p = test.permutation_p if test.t_p is None else test.t_p
-    return best if p < LEVEL and test.mean_difference < 0 else usual
+    clearly = p < LEVEL and test.mean_difference < 0
+    return best if clearly or usual.mean - best.mean > NULL else usual
 
 
 def rows_of(stored: Mapping[str, Results]) -> list[Row]:
