@@ -51,6 +51,25 @@ def test_one_attempt_takes_the_whole_budget_and_looks_at_nothing():
     assert auto(*PARAMS, train, budget=0.2, first=0.7).shrink == 0.7
 
 
+@pytest.mark.parametrize("budget", [0.05, 0.2, 0.4])
+def test_it_starts_as_partial_reset_does_in_float64(budget):
+    """λ θ_o + θ_fresh, λ = .22 log₂(⅔ / b) + 2 · .05 in [0, .9]."""
+    draws = np.random.default_rng(0)
+    old, fresh = draws.normal(size=(2, 5))
+    begun = []
+    auto(
+        {"w": jnp.asarray(old, jnp.float32)},
+        {"w": jnp.asarray(fresh, jnp.float32)},
+        lambda params, share: begun.append((params["w"], share)),
+        budget=budget,
+        first=shrinkage(budget, gap=0.05),
+    )
+    shrink = np.clip(0.22 * np.log2(2 / 3 / budget) + 0.1, 0, 0.9)
+    ((params, share),) = begun
+    assert share == budget
+    np.testing.assert_allclose(params, shrink * old + fresh, rtol=2e-5)
+
+
 @pytest.mark.parametrize("attempts", [2, 3, 6])
 @pytest.mark.parametrize("needed", [0.0, 0.3, 0.62, 0.9])
 def test_attempts_share_the_budget_and_end_at_the_smallest_that_loses_nothing(

@@ -76,6 +76,7 @@ WHERE = {  # of each card, its test; tests elsewhere are as independent
     "esd": "objectives/test_diffusion_objectives.py::"
     "test_targets_are_those_of_the_papers_and_held_fixed",
     "partial_reset": TRAIN + "test_partial_reset",
+    "auto": "methods/test_auto.py::test_it_starts_as_partial_reset_does_in_float64",
     "short_retrain": TRAIN + "test_retraining",
     "retrain": TRAIN + "test_retraining",
     "ct": TRAIN + "test_ct",

@@ -11,8 +11,9 @@ from scipy import stats
 
 from jax_unlearn.cli.recipe import recipe
 from jax_unlearn.errors import InputError
-from jax_unlearn.recipes import RECIPES, ltu, pages, tables
+from jax_unlearn.recipes import RECIPES, chooser, ltu, pages, tables
 from jax_unlearn.recipes.pages import FIGURES, Claim, claims_of, judge
+from jax_unlearn.recipes.recipe import HERE
 from jax_unlearn.recipes.search import told, trials
 from jax_unlearn.recipes.study import Study
 
@@ -158,6 +159,9 @@ def test_a_page_says_what_the_results_hold(written, tested):
     found = pages.stored(tested.stem)
     if "format" in found and tested.page != "chain":
         return  # other kinds of tables; their figures are in the stored page
+    if tested.page == "choice":
+        check_choice(text, found)
+        return
     tables = list(found.values()) if "format" not in found else [found]
     if tested.page == "full":  # whose other parts are speeds, attacks and trials
         tables = [part for part in tables if "plan" in part and "rows" in part]
@@ -190,7 +194,26 @@ def check_frontier(text, results):
         assert f"{gap:.2f} / {deviation:.3f}" in [c.strip(" |") for c in cells], key
 
 
+def check_choice(text, found):
+    """Find both distances of every rule, in a row of its budget."""
+    asked = [part for name, part in found.items() if name != "part"]
+    assert asked
+    for part in asked:
+        for budget, rules in part["rules"].items():
+            start = f"| {100 * float(budget):g} % |"
+            lines = [x for x in text.splitlines() if x.startswith(start)]
+            for row in rules.values():
+                cells = (
+                    f"{row['avg_gap']['mean']:.2f}",
+                    f"{row['deviation']['mean']:.3f}",
+                )
+                assert any(all(f"| {c}" in x for c in cells) for x in lines), budget
+
+
 def test_the_stored_pages_are_those_that_are_written(written):
+    packaged = written / chooser.FILE
+    assert packaged.read_text() == HERE.joinpath(chooser.FILE).read_text()
+    packaged.unlink()
     for path in written.iterdir():
         stored = pages.RESULTS.joinpath(path.name)
         assert stored.is_file(), f"{path.name} is not stored"
