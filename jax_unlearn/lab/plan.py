@@ -9,6 +9,7 @@ from jax_unlearn.data.splits import WORST
 from jax_unlearn.errors import InputError, check_seed
 from jax_unlearn.lab import modalities, schema
 from jax_unlearn.lab.catalog import check_named
+from jax_unlearn.lab.modalities import CLASSIFICATION
 from jax_unlearn.lab.settings import Unlearning
 
 __all__ = ["NEIGHBOURS", "Plan", "plan_of", "slug", "slugs"]
@@ -88,7 +89,9 @@ class Plan:
             )
         for seed in self.seeds:
             check_seed(seed)
-        kind = modalities.modality_of(self.training)
+        # of a model trained elsewhere nobody may know the training
+        known = self.training is not None
+        kind = modalities.modality_of(self.training) if known else CLASSIFICATION
         if self.probes and not kind.probes:
             raise InputError(
                 f"probes={list(self.probes)}: {kind.name} models have none; leave them "

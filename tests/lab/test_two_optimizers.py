@@ -11,6 +11,7 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Request, Training, Unlearning
 from jax_unlearn.lab.catalog import METHODS
 from jax_unlearn.lab.job import Trained, checked, execute
+from jax_unlearn.lab.modalities.classification import CLASSIFICATION
 from jax_unlearn.lab.prepare import Preparer
 from jax_unlearn.lab.refusals import two_gradients
 from jax_unlearn.lab.subject import subject_of
@@ -22,7 +23,9 @@ REQUEST = Request(IDS[:24], IDS[24:60], IDS[60:])
 SERVED = [
     name
     for name, card in METHODS.items()
-    if two_gradients(card) and name not in ("esd", "ltu")  # slow, and of diffusion
+    if two_gradients(card)
+    and name not in ("esd", "ltu")  # slow, and of diffusion
+    and set(card.roles) <= CLASSIFICATION.roles
 ]
 ALPHA, RATE, RETAIN_RATE = 0.9, 0.003, 0.05
 
