@@ -173,9 +173,9 @@ class Lab(Protocol):
     def objective(self, role: str, **options: Any) -> LossFn:
         """Return the loss of a role.
 
-        "remember": as in training; "evaluate": the same in eval mode; "ascend": its
-        negative; "relabel": towards a wrong label or condition; "guide": away from the
-        condition (diffusion). An InputError where this kind of model has none.
+        "remember": as in training; "evaluate": so in eval mode; "ascend": its negative;
+        "relabel": to a wrong label or condition; "guide": away from it (diffusion).
+        An InputError where this kind of model has none.
         """
         ...
 
@@ -249,10 +249,7 @@ class Lab(Protocol):
         ...
 
     def loss_table(self, **told: Any) -> Array:
-        """Return the original's loss by sample id, 0 beyond the forget set.
-
-        `total=True`: of whole texts, not by token (language).
-        """
+        """Return the original's losses by id, else 0; `total=True`: of whole texts."""
         ...
 
     def memorisation(self, part: str) -> np.ndarray:
@@ -355,7 +352,7 @@ class Card(_Facts):
         on; all else that is not a setting travels in state and batches, so that one
         step serves other requests, models and seeds too. None: it promises nothing.
       search: values worth trying, by setting; the first is searched closer.
-      check: `(setting)` refuses what does not go together with common fields.
+      check: `(setting)` refuses what does not go with common fields.
 
     >>> card = Card("shove", "Shove", "Shove them away", lambda lab, options: ...)
     >>> card.but(reads=("forget",)).tries(epochs=(1, 3)).search
@@ -392,11 +389,9 @@ class WeightingCard(_Facts):
       compares: as of `Card`.
       reference: `(options) -> "" | "batches" | "whole"`: whether unseen samples ride
         along with the steps, in batches or all at once.
-      shared: whether what it takes from the lab travels in its state, so that a
-        compiled step serves other requests too. The default promises nothing, see
-        `Card.step_reads`.
-      tokens: `(options) -> ` weights of the tokens of a text, which objectives of
-        language models take; None where it weights whole samples.
+      shared: whether what it takes from the lab travels in its state, so that one
+        step serves other requests; no promise by default, see `Card.step_reads`.
+      tokens: `(options) -> ` weights of a text's tokens; None: of whole samples.
     """
 
     reads: Literal["losses", "logits", "tokens"] = "losses"

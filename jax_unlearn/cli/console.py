@@ -1,10 +1,7 @@
 """What a person sees while it runs: a bar or a line for every phase, then tables."""
 
-import codecs
-import io
 import sys
 import time
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -19,6 +16,8 @@ from jax_unlearn.audit import Audit, Figure
 from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.audit.figures import cards_of, headlines
 from jax_unlearn.audit.records import SIGN
+from jax_unlearn.cli.signs import SIGNS as SIGNS
+from jax_unlearn.cli.signs import write_everywhere as write_everywhere
 from jax_unlearn.lab.advice import lasting
 from jax_unlearn.lab.modalities.classification.beside import said_beside
 from jax_unlearn.lab.modalities.classification.probes import PROBES
@@ -41,37 +40,12 @@ SAID_EVERY = 30.0  # seconds between two lines in a file or a pipe
 GAP = 3  # columns of space and line between two columns of the table
 MOST_NAMED = 6  # figures left out that are named, not their groups
 FILE_WIDTH = 120  # of what is written to a file or a pipe
-SIGNS = dict(zip("·•–—−×●○←→≤≥⁄Δ", "**---x*o<><>/D", strict=True)) | {"±": "+-"}
-"""What stands for signs that an encoding lacks: mostly one, which keeps tables even."""
 
 AUDIT_LEGEND = (
     "The target of a level (UA ... MIA, RMIA, retain, difference) is Retrain's value; "
     "that of a distance is the distance between two sets of Retrains. No figure shows "
     "that unlearning equals training anew, nor that other originals would end so."
 )
-
-
-def write_everywhere() -> None:
-    """Let standard output and errors write what their encoding lacks in plain signs."""
-    codecs.register_error("plain", _plain)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="plain")
-
-
-def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Return what stands for a sign that cannot be encoded, and where to go on."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    sign, end = error.object[error.start], error.start + 1
-    if "\udc80" <= sign <= "\udcff":  # a byte of a file's name
-        return bytes([ord(sign) - 0xDC00]), end
-    parts = unicodedata.normalize("NFKD", sign)
-    text = "".join(SIGNS.get(c, c) for c in parts if not unicodedata.combining(c))
-    if not text.isascii():
-        words = unicodedata.name(text[0], "").lower().split()
-        text = words[-1] if "greek" in words else "?"
-    return text, end
 
 
 def open_console() -> Console:

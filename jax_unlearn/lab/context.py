@@ -164,10 +164,7 @@ class Context:
         return probabilities(self.model, self.trained, inputs)
 
     def confidence(self, part: str) -> np.ndarray:
-        """Return the original model's probability of the true class, `[n]`.
-
-        Of texts, e^{−ℓ̄}.
-        """
+        """Return the original's probability of the true class; of texts, e^{−ℓ̄}."""
         if self.modality.texts:
             ids = self.ids(part)
             inputs = jax.tree.map(lambda leaf: leaf[ids], self.examples.inputs)

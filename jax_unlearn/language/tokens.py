@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from jax_unlearn.data.checks import few
 from jax_unlearn.data.files import read_json, write_atomic
 from jax_unlearn.errors import InputError, one_line
+from jax_unlearn.language.chat import SETTINGS, chat_template, render
 from jax_unlearn.language.text import Text
 
 __all__ = ["Encoded", "Tokenizer", "digest_of", "encode", "encode_prompts"]
@@ -29,7 +30,7 @@ __all__ += ["until_end"]
 PAD, END = "<|pad|>", "<|end|>"
 SMALLEST = 258  # all bytes, padding and end
 MOST = 100_000  # texts whose digests a tokenizer keeps
-FILE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
+FILE = "tokenizer.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +196,7 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
             i for i, t in made.get_added_tokens_decoder().items() if t.special
         } - {eos, ids.get("bos_token")}
         pad = min(others) if others else eos
-    template = _template(file, told)
+    template = chat_template(file, told)
     bos = ids.get("bos_token")
     begins = bos is not None and not template and _begins(made, bos)
     given = tuple(sorted(marks.items()))
@@ -231,8 +232,9 @@ def prompt_and_text(
         return f"{question}\n", f"{question}\n{answer}"
     asked = {"role": "user", "content": question}
     said = {"role": "assistant", "content": answer}
-    prompt = _render(tokenizer, [asked], add_generation_prompt=True)
-    whole = _render(tokenizer, [asked, said], add_generation_prompt=False)
+    written = functools.partial(render, tokenizer.template, tokenizer.marks)
+    prompt = written([asked], add_generation_prompt=True)
+    whole = written([asked, said], add_generation_prompt=False)
     if not whole.startswith(prompt):  # a template that opens the answer otherwise
         place = whole.rfind(answer)
         if place < 0:
@@ -347,48 +349,6 @@ def _until_end(
         if of[place] and offsets[place][0] >= end and token in special:
             of[place + 1 :] = [False] * (len(of) - place - 1)
             return
-
-
-def _render(tokenizer: Tokenizer, messages: list[dict[str, str]], **more: Any) -> str:
-    """Return a chat as its template writes it, run in a sandbox."""
-    from jinja2.exceptions import TemplateError
-
-    try:
-        template = _compiled(tokenizer.template)
-        return template.render(messages=messages, **dict(tokenizer.marks), **more)
-    except TemplateError as error:
-        raise InputError(
-            f"the chat template does not run ({one_line(error)}); mend chat_template "
-            f"in {SETTINGS}"
-        ) from error
-
-
-@functools.lru_cache(maxsize=8)
-def _compiled(template: str) -> Any:
-    from datetime import datetime
-
-    from jinja2.exceptions import TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def refused(message: str) -> None:
-        raise TemplateError(message)
-
-    made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    made.globals["raise_exception"] = refused
-    # templates that write today's date would code a text otherwise every day
-    made.globals["strftime_now"] = datetime(2024, 7, 26).strftime
-    return made.from_string(template)
-
-
-def _template(file: Path, told: dict[str, Any]) -> str:
-    apart = file.with_name("chat_template.jinja")
-    if apart.exists():
-        return apart.read_text(encoding="utf-8")
-    template = told.get("chat_template") or ""
-    if isinstance(template, list):  # several by name
-        named = {t.get("name"): t.get("template") for t in template}
-        template = named.get("default") or next(iter(named.values()), "")
-    return str(template)
 
 
 def _mark(value: Any) -> str:
