@@ -51,10 +51,15 @@ def check_fits(
     """Refuse data that a model was not trained on."""
     name, shape = dataset.name, tuple(dataset.train.inputs.shape[1:])
     samples, flaw = len(dataset.train.labels), ""
+    what, group, groups = "images", "class", "classes"
+    if hasattr(network, "tokenizer"):
+        what, group, groups = "texts", "topic", "topics"
+    elif len(network.input_shape) == 1:
+        what = "rows"
     if shape != network.input_shape:
-        flaw = f"reads images of shape {network.input_shape}, {name} has {shape}"
+        flaw = f"reads {what} of shape {network.input_shape}, {name} has {shape}"
     elif dataset.num_classes != network.num_classes:
-        flaw = f"knows {network.num_classes} classes, {name} has {dataset.num_classes}"
+        flaw = f"knows {network.num_classes} {groups}, {name} has {dataset.num_classes}"
     elif samples != told.train:
         flaw = (
             f"was trained on a data set of {told.train} training samples, {name} has "
@@ -63,7 +68,7 @@ def check_fits(
     elif told.classes not in (None, tuple(dataset.class_names)):
         pairs = zip(told.classes or (), dataset.class_names, strict=True)
         before, now = next(pair for pair in pairs if pair[0] != pair[1])
-        flaw = f"knows the class {before!r} where {name} has {now!r}"
+        flaw = f"knows the {group} {before!r} where {name} has {now!r}"
     elif told.sha256 not in (None, fingerprint(dataset, test=False)):
         flaw = (
             f"was trained on other data of this size than {name}: an input or a label "

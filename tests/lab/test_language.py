@@ -196,6 +196,20 @@ def test_bad_input_is_told_in_one_line(files, capsys, monkeypatch, words, said):
     assert not Path("x").exists()
 
 
+def test_other_data_than_a_models_are_called_texts_and_topics(files, capsys):
+    fewer = corpus(files.folder / "fewer.jsonl", NAMES[:3], 0)
+    renamed = corpus(files.folder / "renamed.jsonl", (*NAMES[:3], "Ed Ray"), 0)
+    for given, said in (
+        (["--data", str(fewer)], "knows 4 topics, fewer.jsonl has 3"),
+        (["--data", str(renamed)], "knows the topic 'Di Fox' where renamed.jsonl has"),
+        (["--dataset", "digits"], "reads texts of shape (2,), digits has (8, 8, 1)"),
+    ):
+        asked = ["--checkpoint", str(files.original), "--forget", "Ann Low"]
+        with pytest.raises(SystemExit):
+            main(["unlearn", *asked, *given, "--out", str(files.folder / "x")])
+        assert said in capsys.readouterr().err
+
+
 def test_a_model_answers_and_its_texts_are_scored(files, capsys):
     asked = ["ask", "Where was Bo Reed born?", "Who?", "--max-tokens", "5"]
     main([*asked, "--checkpoint", str(files.original)])
