@@ -197,6 +197,12 @@ METHODS = {
     ),
     "siss": lambda: methods.siss(DENOISER, momentum(), process=ju.diffusion.cosine(9)),
     "unsir": lambda: methods.unsir(MODEL, momentum()),
+    "pdu": lambda: methods.pdu(
+        MODEL,
+        momentum(),
+        forget=ju.objectives.ascent(MODEL),
+        retain=ju.objectives.descent(MODEL),
+    ),
     "ltu": lambda: methods.ltu(MODEL, momentum(), **TOLD, **attacked()),
     "ltu, sequential": lambda: methods.ltu(
         MODEL, momentum(), model_state="sequential", **TOLD, **attacked()
@@ -214,7 +220,7 @@ def test_every_method_is_tried():
     functions = {"assemble", "l1_penalty", "partial_reset", "unsir_noise", "rewind"}
     functions |= {"lotus_temperature", "off_span", "memorised_parts", "rum"}
     functions |= {"guarantee_of", "noise_scale", "noisy_steps", "renyi_of"}
-    functions |= {"renyi_rate", "subtract"}
+    functions |= {"renyi_rate", "subtract", "auto", "multiplier", "shrinkage"}
     functions |= {"class_matched_error", "meta_unlearn", "sfron_strength"}
     functions |= {"insensitive", "reinitialised", "slowed", "transposed_kernels"}
     assert factories - functions <= tried, factories - functions - tried

@@ -162,7 +162,7 @@ def ordered(table: Table, by: str) -> Ordered:
 
 def _leading(text: str) -> float | None:
     """Return the number that a cell begins with."""
-    number = re.match(r"[+−]?[\d.]+", text)
+    number = re.match(r"[+−]?\d+(\.\d+)?", text)
     return float(number[0].replace("−", "-")) if number else None
 
 
