@@ -574,6 +574,7 @@ def test_the_matrix_covers_what_the_packages_export():
                 *("Guarantee", "guarantee_of", "noise_scale", "noisy_steps"),
                 *("renyi_of", "renyi_rate", "memorised_parts", "rum"),
                 *("siss", "subtract", "lotus_temperature"),  # siss: of diffusion
+                *("auto", "shrinkage", "pdu", "multiplier"),  # pdu: of texts
                 *("insensitive", "reinitialised", "slowed", "transposed_kernels"),
             },
         ),
@@ -595,6 +596,9 @@ def test_the_matrix_covers_what_the_packages_export():
                 "sfron_weights",
                 "shrink",
                 "softmin_weights",
+                # of texts: test_language_objectives.py
+                *("by_length", "loreun_tokens", "npo", "npo_weights"),
+                *("satimp", "simnpo", "wga"),
                 "stateless",
                 "uniform",
             },
