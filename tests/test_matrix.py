@@ -598,7 +598,7 @@ def test_the_matrix_covers_what_the_packages_export():
                 "softmin_weights",
                 # of texts: test_language_objectives.py
                 *("by_length", "loreun_tokens", "npo", "npo_weights"),
-                *("satimp", "simnpo", "wga"),
+                *("satimp", "simnpo", "wga", "TokenWeight"),
                 "stateless",
                 "uniform",
             },
