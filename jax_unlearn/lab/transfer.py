@@ -117,7 +117,7 @@ def exported_folder(stored: Stored, path: Path, overwrite: bool) -> int:
     if not stored.modality.texts:
         raise InputError(
             f"format={HUGGING_FACE!r} is of language models; name a file: "
-            f"{path}.safetensors"
+            f"{path}.safetensors, .npz or .msgpack"
         )
     if path.exists() and not overwrite and any(path.iterdir()):
         raise InputError(f"out={path} exists; give --overwrite or choose another --out")
