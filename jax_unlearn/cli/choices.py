@@ -272,8 +272,8 @@ def chosen(arguments: Sequence[str]) -> tuple[list[str], Choice]:
     if not usual or Unlearning.method in usual:
         usual = [Unlearning.method]
     usual = [modality.defaults.get("method", usual[0])]
-    if command == "forget":
-        usual = [AUTO.name]
+    if command == "forget" and (modality.texts or "logits" in modality.roles):
+        usual = [AUTO.name]  # no study has asked what suits the others
     method = value(words, "--method") or usual[0]
     weighting = value(words, "--weighting") or Unlearning.weighting
     if command == "tune":

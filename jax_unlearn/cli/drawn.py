@@ -21,7 +21,7 @@ from jax_unlearn.lab.modalities.diffusion.settings import Judging, Sampling
 from jax_unlearn.lab.requests import class_id, said_of
 from jax_unlearn.lab.results import LABELS, head, to_json
 
-__all__ = ["audit_images"]
+__all__ = ["audit_images", "audited"]
 
 
 def audit_images(
@@ -68,6 +68,30 @@ def audit_images(
       overwrite: replace files that exist.
     """
     del modality
+    results = audited(**locals())
+    console = consoles.open_console()
+    consoles.say(console, "\n".join(results["advice"]))
+    consoles.say(console, f"report: {out.with_suffix('.html')}")
+    return results
+
+
+def audited(
+    source: DataSource,
+    judge: Training,
+    sampling: Sampling,
+    original: Path,
+    *,
+    forget: str,
+    unlearned: tuple[Path, ...],
+    retrained: tuple[Path, ...],
+    per_class: int,
+    out: Path,
+    seed: int,
+    overwrite: bool,
+    null: Path | None = None,
+    inception: Path | None = None,
+) -> dict[str, Any]:
+    """Audit the models of `audit_images`; print the table, write figures and a page."""
     check_seed(seed)
     if out.suffix != ".json":
         raise InputError(f"out={out}: name a .json file; the page stands beside it")
@@ -117,6 +141,4 @@ def audit_images(
     results = json.loads(text)
     reports.write(results, page, overwrite=overwrite)
     consoles.print_generation(console, results)
-    consoles.say(console, "\n".join(found["advice"]))
-    consoles.say(console, f"report: {page}")
     return {"out": str(out), **results}

@@ -221,7 +221,7 @@ def _audited(
     given = {"original": job.checkpoint, "forget": job.request, "out": out}
     given |= {"unlearned": (job.place / MODEL,), "retrained": tuple(retrained)}
     given |= {"source": job.source, "seed": job.seed, "overwrite": True}
-    results = drawn.audit_images(**judged, **given)
+    results = drawn.audited(**judged, **given)
     os.replace(out.with_suffix(".html"), job.place / REPORT)
     return results
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jax_unlearn import _validate
+from jax_unlearn import _validate, programs
 from jax_unlearn.errors import InputError
 from jax_unlearn.language.text import Text
 from jax_unlearn.types import Array, Model, ModelState, Params
@@ -98,7 +98,7 @@ def generate(
 
 
 @functools.partial(
-    jax.jit, static_argnames=("apply", "count", "ends", "cache", "greedy", "whole")
+    programs.jit, static_argnames=("apply", "count", "ends", "cache", "greedy", "whole")
 )
 def _generated(
     params, state, tokens, real, pad, rates, key, *, apply, count, ends, cache, **mode
