@@ -141,7 +141,7 @@ def ordered(table: Table, by: str) -> Ordered:
         key: [_leading(cell.value) for cell in row]
         for key, row in zip(table.keys, table.rows, strict=True)
     }
-    target = values.get("retrain") or [None] * len(table.columns)
+    target = [*(values.get("retrain") or [None] * len(table.columns))]
     for row in values.values():
         for n, name in enumerate(table.columns):
             value, aim = row[n], None if name in SMALLEST else target[n]

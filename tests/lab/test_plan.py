@@ -9,6 +9,7 @@ import pytest
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan, Training, Unlearning
 from jax_unlearn.lab.catalog import METHODS
+from jax_unlearn.lab.modalities.classification import CLASSIFICATION
 from jax_unlearn.lab.plan import plan_of
 from jax_unlearn.recipes.digits import digits_plan
 
@@ -23,8 +24,8 @@ PLAN = Plan(
         # "retrain" is the name of the reference's folder
         **{
             n: Unlearning.of(method=n)
-            for n in METHODS
-            if n not in ("retrain", "esd", "siss")
+            for n, card in METHODS.items()
+            if n != "retrain" and set(card.roles) <= CLASSIFICATION.roles
         },
         "retrained": Unlearning.of(method="retrain"),
         "LTU, two attacks": Unlearning.of(
