@@ -56,6 +56,16 @@ class Models(NamedTuple):
         """The original."""
         return self.rows[ORIGINAL]
 
+    def plan(self, seed: int) -> dict[str, Any]:
+        """Return what results say of the request that was given."""
+        dataset, forget = self.subject.dataset, self.request.forget
+        given = f"Audit on {dataset.name}", dataset.train.labels[forget], seed
+        told = given_plan(*given, dataset.num_classes)
+        told["forgotten_sha256"] = digest(forget)
+        if record := self.named.record:
+            told |= {"request": record, "note": said_of(record)}
+        return told
+
     def measure(self, table: Any, seed: int, *, noted: bool = False) -> None:
         """Add all to a table, with what their records note if asked to."""
         target = self.rows.get(RETRAIN)
@@ -253,12 +263,6 @@ def audited(
             for these in (models.rows.values(), models.more)
         )
         probed = dict(zip(models.rows, probed, strict=True))
-    dataset = subject.dataset
-    labels = dataset.train.labels[request.forget]
-    plan = given_plan(f"Audit on {dataset.name}", labels, seed, dataset.num_classes)
-    told = {**plan, "forgotten_sha256": digest(request.forget)}
-    if record := models.named.record:
-        told |= {"request": record, "note": said_of(record)}
     found = {**table.summary(), "probes": probed if probes else {}}
     if probes:
         found["probe_figures"] = judged(probed, more, len(request.forget))
@@ -268,7 +272,8 @@ def audited(
         found["unseen"] = beside
     found |= {"groups": groups} if by else {}
     found["advice"] = advise(beside)
-    results = {**head(told, dataset), **asked_options(), **found}
+    plan = head(models.plan(seed), subject.dataset)
+    results = {**plan, **asked_options(), **found}
     write_atomic(out, to_json(results), overwrite=overwrite)
     consoles.print_results(console, results)
     consoles.print_probes(console, results)

@@ -10,11 +10,11 @@ from jax_unlearn import _validate
 from jax_unlearn import audit as audits
 from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.cli import console as consoles
-from jax_unlearn.cli.audit import Models, given_plan, read_models
+from jax_unlearn.cli.audit import Models, read_models
 from jax_unlearn.cli.choices import Kind
 from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.sources import DataSource, refuse_existing
-from jax_unlearn.data import digest, write_atomic
+from jax_unlearn.data import write_atomic
 from jax_unlearn.errors import check_seed
 from jax_unlearn.lab.ensembles import figures_of
 from jax_unlearn.lab.modalities.language.figures import (
@@ -22,7 +22,6 @@ from jax_unlearn.lab.modalities.language.figures import (
     against_unseen,
     part_of,
 )
-from jax_unlearn.lab.requests import said_of
 from jax_unlearn.lab.results import NULL, ORIGINAL, RETRAIN, head, to_json
 from jax_unlearn.language.texts import read_texts, text_dataset
 
@@ -93,7 +92,7 @@ def audited(
     answers: int = 0,
 ) -> dict[str, Any]:
     """Measure checkpoints that were read; write, print and return what was found."""
-    subject, request = models.subject, models.request
+    subject = models.subject
     console, more = consoles.open_console(), None
     if other is not None:
         more = subject.built.samples(text_dataset(read_texts(other)).train)
@@ -101,19 +100,14 @@ def audited(
     with consoles.status(console, "running the models over the texts"):
         models.measure(table, seed)
         beside = beside_retrains(models, seed)
-    dataset = subject.dataset
-    labels = dataset.train.labels[request.forget]
-    plan = given_plan(f"Audit on {dataset.name}", labels, seed, dataset.num_classes)
-    told = {**plan, "forgotten_sha256": digest(request.forget)}
-    if record := models.named.record:
-        told |= {"request": record, "note": said_of(record)}
     found = table.summary()
     if beside is not None:
         found["audit"] = audits.to_record(beside)
     elif (unseen := against_unseen(table.seen)) is not None:
         found["unseen"] = unseen
     found["advice"] = advise(beside)
-    results = {**head(told, dataset), **asked_options(), **found}
+    plan = head(models.plan(seed), subject.dataset)
+    results = {**plan, **asked_options(), **found}
     text = to_json(results)
     write_atomic(out, text, overwrite=overwrite)
     consoles.print_language(console, json.loads(text))

@@ -12,6 +12,7 @@ from jax_unlearn.cli.console import open_console, print_scores, status
 from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.messages import warn
 from jax_unlearn.cli.sources import DataSource, Source, refuse_existing
+from jax_unlearn.data import Dataset
 from jax_unlearn.drivers import formats
 from jax_unlearn.drivers.parameters import MismatchError
 from jax_unlearn.errors import InputError
@@ -21,7 +22,7 @@ from jax_unlearn.lab.modalities import modality_of
 from jax_unlearn.lab.modalities.classification.own import same_start
 from jax_unlearn.lab.results import environment
 from jax_unlearn.lab.scores import scores
-from jax_unlearn.lab.subject import described, subject_of
+from jax_unlearn.lab.subject import Subject, described, subject_of
 
 __all__ = ["export_model", "import_model", "warn_of_start"]
 
@@ -75,7 +76,7 @@ def import_model(
     if kind.texts:
         ids = requests.trained_on(trained_on, dataset, source.keys)
         how = {"listed": trained_on, "overwrite": overwrite}
-        return _import_texts(source, training, params, out, ids, **how)
+        return _import_texts(source, dataset, training, params, out, ids, **how)
     if not training.mean and not training.std:  # of the data would be a guess
         training = dataclasses.replace(training, mean=(0.0,), std=(1.0,))
     subject = subject_of(training, dataset)
@@ -92,18 +93,8 @@ def import_model(
     parts = {"train": ids, "unseen": np.setdiff1d(np.arange(size), ids)}
     with status(open_console(), "running the model over the data"):
         right = scores(subject, found.trained, parts)
-    told = {
-        "training": vars(training),
-        **source.record(),
-        "trained_on": "all" if trained_on is None else trained_on.name,
-        "scores": right,
-        "environment": environment(),
-        **asked_options(),
-    }
-    place = store.replacement_of(out, goes_on=False) if overwrite else out
-    transfer.keep(place, subject, found, ids, told)
-    if place != out:
-        store.replace_folder(out, place)
+    told = {"training": vars(training), **source.record(), "scores": right}
+    _keep(out, subject, found, ids, told, listed=trained_on, overwrite=overwrite)
     print(f"read {params}: {'; '.join(found.notes)}")
     print(transfer.fed(subject))
     print_scores(open_console(), right)
@@ -130,6 +121,7 @@ def import_model(
 
 def _import_texts(
     source: Source,
+    dataset: Dataset,
     training: Any,
     params: Path,
     out: Path,
@@ -142,7 +134,7 @@ def _import_texts(
     from jax_unlearn.lab.modalities.language.packing import digest_of, weights_of
 
     own = dataclasses.replace(training, start=str(params))
-    subject = subject_of(own, source.load())
+    subject = subject_of(own, dataset)
     at = weights_of(own.start, subject.network)
     record = {"file": params.name, "sha256": subject.network.sha256}
     # what a Retrain begins from is no model that saw the texts
@@ -154,18 +146,8 @@ def _import_texts(
     parts = {"train": ids, "unseen": np.setdiff1d(np.arange(size), ids)}
     with status(open_console(), "running the model over the texts"):
         losses = scores(subject, found.trained, parts)
-    told = {
-        "training": vars(training),
-        **source.record(),
-        "trained_on": "all" if listed is None else listed.name,
-        "scores": losses,
-        "environment": environment(),
-        **asked_options(),
-    }
-    place = store.replacement_of(out, goes_on=False) if overwrite else out
-    transfer.keep(place, subject, found, ids, told)
-    if place != out:
-        store.replace_folder(out, place)
+    told = {"training": vars(training), **source.record(), "scores": losses}
+    _keep(out, subject, found, ids, told, listed=listed, overwrite=overwrite)
     print_scores(open_console(), losses)
     print(
         f"a {subject.network.config.family} of {subject.network.config.vocab_size} "
@@ -176,6 +158,25 @@ def _import_texts(
     print(f"a Retrain beside it (train --retrain --original {out}) {begins}{remedy}")
     print(f"wrote {out}")
     return {"out": str(out), "scores": losses}
+
+
+def _keep(
+    out: Path,
+    subject: Subject,
+    found: transfer.Imported,
+    ids: np.ndarray,
+    told: dict[str, Any],
+    *,
+    listed: Path | None,
+    overwrite: bool,
+) -> None:
+    """Write the checkpoint of what was read; one that stands there goes last."""
+    trained_on = "all" if listed is None else listed.name
+    told |= {"trained_on": trained_on, "environment": environment(), **asked_options()}
+    place = store.replacement_of(out, goes_on=False) if overwrite else out
+    transfer.keep(place, subject, found, ids, told)
+    if place != out:
+        store.replace_folder(out, place)
 
 
 def warn_of_start(training: Any) -> None:
