@@ -96,8 +96,9 @@ def plan(
 
     Weights, gradients, moments and masters are exact. Activations and logits are those
     of XLA for a step of `decoder(config, outputs="scored")` within a quarter, measured
-    on small models (`tests/language/test_language_plan.py`): of each token a layer keeps
-    6 D + 4 (H + G) d + 3 F + 9/4 H T numbers, of each logit in a chunk there are three.
+    on small models (`tests/language/test_language_plan.py`): of each token a layer
+    keeps 6 D + 4 (H + G) d + 3 F + 9/4 H T numbers, of each logit in a chunk there are
+    three.
 
     Args:
       config: of the model.
