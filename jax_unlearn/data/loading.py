@@ -7,7 +7,7 @@ from typing import Any
 
 from jax_unlearn.data.archives import from_npz
 from jax_unlearn.data.arrow import TABLES, from_huggingface, from_table, table_files
-from jax_unlearn.data.folders import from_folder, in_classes
+from jax_unlearn.data.pictures import from_folder, in_classes
 from jax_unlearn.data.sources import Dataset
 from jax_unlearn.data.tfds_sets import from_tfds_folder
 from jax_unlearn.errors import InputError

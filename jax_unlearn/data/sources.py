@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from jax_unlearn.data.checks import numbered
 from jax_unlearn.data.labels import listed, read_classes
-from jax_unlearn.data.ranges import PixelRange, pixel_range
+from jax_unlearn.data.preprocess import PixelRange, pixel_range
 from jax_unlearn.data.splits import holdout
 from jax_unlearn.errors import InputError
 
