@@ -17,7 +17,7 @@ from jax_unlearn.cards import (
     Share,
     WeightingCard,
 )
-from jax_unlearn.cli import choices, listing
+from jax_unlearn.cli import choices, recipe
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.catalog import METHODS
 from jax_unlearn.lab.modalities import MODALITIES
@@ -118,7 +118,7 @@ def test_every_method_says_what_it_is_good_for_in_words_of_its_own(capsys):
     for name, words in said.items():
         assert len(words) > 50, name
         assert words.endswith("."), name
-    listed = listing.methods()["methods"]
+    listed = recipe.methods()["methods"]
     assert {name: one["suits"] for name, one in listed.items()} == said
     shown = "".join(capsys.readouterr().out.split())
     for name, words in said.items():

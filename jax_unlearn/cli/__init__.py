@@ -54,8 +54,7 @@ def _run(arguments: list[str], options: set[str]) -> None:
 
     from jax_unlearn.cli import config
     from jax_unlearn.cli.choices import one_line_choices
-    from jax_unlearn.cli.console import write_everywhere
-    from jax_unlearn.cli.messages import warnings_as_lines
+    from jax_unlearn.cli.messages import warnings_as_lines, write_everywhere
 
     write_everywhere()
     arguments, files = config.taken(_completion(arguments))
@@ -110,16 +109,13 @@ def _commands(
     from jax_unlearn.cli import (
         asking,
         audit,
-        chain,
         choices,
         commands,
         config,
         drawn,
         ensemble,
         forget,
-        listing,
         recipe,
-        sample,
         sources,
         splitting,
         texts,
@@ -163,11 +159,11 @@ def _commands(
         "export": transfer.export_model,
         "unlearn": parsed(commands.unlearn, setting=setting),
         "forget": parsed(forget.forget, setting=setting),
-        "chain": parsed(chain.chain, setting=setting),
-        "sample": parsed(sample.sample, sampling=drawing),
+        "chain": parsed(forget.chain, setting=setting),
+        "sample": parsed(drawn.sample, sampling=drawing),
         "audit": audits.get(kind.name, audit.audit),
         "ensemble": ensemble.ensemble,
-        "methods": listing.methods,
+        "methods": recipe.methods,
         "report": commands.report,
         "recipe": recipe.recipe,
         "tune": parsed(tune.tune, setting=setting),

@@ -16,24 +16,16 @@ from jax_unlearn.audit import Audit, Figure
 from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.audit.figures import cards_of, headlines
 from jax_unlearn.audit.records import SIGN
-from jax_unlearn.cli.signs import SIGNS as SIGNS
-from jax_unlearn.cli.signs import write_everywhere as write_everywhere
 from jax_unlearn.lab.advice import lasting
 from jax_unlearn.lab.modalities.classification.beside import said_beside
 from jax_unlearn.lab.modalities.classification.probes import PROBES
 from jax_unlearn.report import Cell, Table, generation_table, main_table
 from jax_unlearn.report.language import language_table
 
-__all__ = ["SIGNS", "Reporter", "open_console", "print_audit", "print_generation"]
-__all__ += [
-    "print_groups",
-    "print_language",
-    "print_legend",
-    "print_probes",
-    "print_results",
-]
-__all__ += ["print_scores", "print_unseen", "say", "status", "table_of"]
-__all__ += ["write_everywhere"]
+__all__ = ["Reporter", "open_console", "print_audit", "print_generation"]
+__all__ += ["print_groups", "print_language", "print_legend", "print_probes"]
+__all__ += ["print_results", "print_scores", "print_unseen", "say", "status"]
+__all__ += ["table_of"]
 
 MARKS = {"inside": "[green]●[/]", "outside": "[yellow]○[/]"}
 SAID_EVERY = 30.0  # seconds between two lines in a file or a pipe

@@ -1,4 +1,4 @@
-"""The command for the whole job: a request comes in, a model to serve goes out."""
+"""The commands that serve requests: one from model to page, or a chain of them."""
 
 import os
 import shutil
@@ -11,23 +11,25 @@ from jax_unlearn.audit import Audit
 from jax_unlearn.cli import audit as audits
 from jax_unlearn.cli import commands, drawn
 from jax_unlearn.cli import texts as texts_cli
-from jax_unlearn.cli.console import open_console, say
+from jax_unlearn.cli.console import Reporter, open_console, say
 from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.making import Making
-from jax_unlearn.cli.sources import DataSource, Source
+from jax_unlearn.cli.sources import DataSource, Source, reading_of
 from jax_unlearn.data import check_writable, digest, read_json, write_atomic
 from jax_unlearn.drivers.checkpoint import identity
 from jax_unlearn.errors import MAX_SEED, InputError, check_seed
-from jax_unlearn.lab import advice, costs, service, store
+from jax_unlearn.lab import advice, costs, ledger, service, store
+from jax_unlearn.lab import chain as chains
 from jax_unlearn.lab.context import Origin
+from jax_unlearn.lab.job import blamed
 from jax_unlearn.lab.modalities.classification.networks import Training
 from jax_unlearn.lab.modalities.diffusion.settings import Sampling
-from jax_unlearn.lab.requests import class_id
+from jax_unlearn.lab.requests import class_id, requested
 from jax_unlearn.lab.results import to_json
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Trainer
 
-__all__ = ["Job", "forget"]
+__all__ = ["Job", "chain", "forget"]
 
 KEY = "0-unlearned"  # of the model's row in the audit
 MODEL, AUDIT, REPORT, RECORD = "unlearned", "audit.json", "report.html", "record.json"
@@ -271,3 +273,58 @@ def _place(out: Path, reads: Sequence[Path], *, resume: bool, overwrite: bool) -
                 f"out={out} holds {path}, which is read; choose another --out"
             )
     return place
+
+
+def chain(
+    source: DataSource,
+    setting: Unlearning,
+    checkpoint: Path,
+    requests: tuple[str, ...],
+    out: Path = Path("chain"),
+    seed: int = 0,
+    save_every: float = store.SECONDS,
+) -> dict[str, Any]:
+    """Serve forget requests one after another on one model; write a ledger of them.
+
+    Give the command again to go on where it was killed, or with more requests after
+    those that were served. OUT/request-N is the model after the N-th.
+
+    Args:
+      source: the data the model was trained on.
+      setting: how each request is served.
+      checkpoint: of `jax-unlearn train`.
+      requests: one a request, in order: a file that lists samples, or a class, as for
+        `jax-unlearn unlearn`.
+      out: folder of the ledger and the models.
+      seed: of the first request; each later one has the next.
+      save_every: least seconds between two saves to go on from; 0 saves every step.
+    """
+    check_seed(seed)
+    dataset = source.load_for(checkpoint)
+    stored = store.load_model(checkpoint, dataset, modality=setting.modality)
+    subject, origin = stored.subject(dataset), store.origin_of(stored)
+    held = stored.ids, stored.unseen
+    named = [requested(subject, *held, text, source.keys) for text in requests]
+    ids = [one.ids for one in named]
+    parts = stored.trained, *held, origin
+    start = chains.Chain(subject, *parts, reading_of(stored.record))
+    blame = setting.method, setting.learning_rate, checkpoint
+    with Reporter(open_console(), len(ids)) as progress, blamed(*blame):
+        how = {"folder": out, "seed": seed, "save_every": save_every}
+        how["records"] = [one.record for one in named]
+        served = chains.chain(start, setting, ids, progress=progress, **how)
+        seconds = [done.seconds["run"] for done in served]
+    record = out / chains.LEDGER
+    entries = ledger.read(record)
+    for entry, spent in zip(entries, seconds, strict=True):
+        print(
+            f"request {entry['number']}: forgot {entry['forgotten']}, "
+            f"{entry['left']} left, in {spent:.1f} s; model {entry['after'][:12]}"
+        )
+        for line in entry.get("chosen", {}).get("why", ()):
+            print(f"auto: {line}")
+        for line in entry.get("certificate", {}).get("says", ()):
+            print(line)
+    last = out / f"request-{len(ids)}"
+    print(f"ledger {record}; the last model is {last}")
+    return {"ledger": str(record), "last": str(last), "requests": entries}

@@ -1,4 +1,4 @@
-"""The demo and the recipes."""
+"""The demo, the recipes, and the list of methods with what the studies say of them."""
 
 import dataclasses
 import functools
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import jax
 import tyro
 from rich.console import Console
+from rich.markup import escape
 
 from jax_unlearn import report as reports
 from jax_unlearn.cli import console as consoles
@@ -17,13 +18,15 @@ from jax_unlearn.cli.audit import Probes
 from jax_unlearn.cli.ensemble import audited
 from jax_unlearn.data import digits
 from jax_unlearn.errors import InputError, unknown_name
-from jax_unlearn.lab import experiment
+from jax_unlearn.lab import choose, experiment
+from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
+from jax_unlearn.lab.modalities import MODALITIES
 from jax_unlearn.lab.store import SECONDS
 from jax_unlearn.recipes import RECIPES, pages
 from jax_unlearn.recipes.digits import digits_plan
 from jax_unlearn.recipes.recipe import Asked, Results, Screen
 
-__all__ = ["demo", "recipe", "screen_of"]
+__all__ = ["demo", "methods", "recipe", "screen_of"]
 
 
 def demo(
@@ -161,3 +164,56 @@ def screen_of(console: Console, shown: list[Results] | None = None) -> Screen:
         show=show,
         ensembles=functools.partial(audited, console),
     )
+
+
+METHODS_LEGEND = (
+    "Cost in gradients of single samples: E epochs, F forget and R retain samples (of "
+    "the share that may be read, --rho), T passes of its training; a forward "
+    "pass alone counts a third. 'original': the original model goes on being asked, as "
+    "a teacher or for a mask; 'training': its training must be known. Weights "
+    "(--weighting): LoReUn, FaLW and others."
+)
+
+
+def methods() -> dict[str, Any]:
+    """List the methods: what each needs, costs and is good for, and its source."""
+    kinds = {
+        name: [m.name for m in MODALITIES if set(card.roles) <= m.roles]
+        for name, card in METHODS.items()
+    }
+    rows = [
+        (
+            f"{name}\n[dim]{escape(card.title)}, {card.kind}[/]",
+            ", ".join(card.reads),
+            "yes" if card.weighs else "–",
+            ", ".join(kinds[name]),
+            escape(card.cost),
+            card.source,
+        )
+        for name, card in METHODS.items()
+    ]
+    console = consoles.open_console()
+    listed = functools.partial(consoles.table_of, justify="left", overflow="fold")
+    heads = ("method", "needs", "weights", "models", "cost", "source")
+    console.print(listed(heads, rows))
+    rows = [(name, escape(card.suits)) for name, card in METHODS.items()]
+    console.print(listed(("method", "what it is good for, what to expect"), rows))
+    console.print(METHODS_LEGEND, style="dim", markup=False)
+    found = choose.rows()
+    heads, cells = choose.table(found)
+    console.print("\nWhat to run, by what is to be forgotten and what you have")
+    cells = [[escape(cell.replace("; ", "\n")) for cell in row] for row in cells]
+    console.print(listed(heads, cells))
+    console.print(
+        f"{choose.LEGEND} `--method auto` takes them.", style="dim", markup=False
+    )
+    plain = ("title", "label", "kind", "reads", "cost", "source", "weighs", "suits")
+    return {
+        "methods": {
+            name: {field: getattr(card, field) for field in plain}
+            | {"models": kinds[name]}
+            for name, card in METHODS.items()
+        },
+        "chooser": [row._asdict() for row in found],
+        "weightings": {n: {"title": c.title} for n, c in WEIGHTINGS.items()},
+    }

@@ -1,17 +1,24 @@
-"""The command that searches settings on a user's own data and model."""
+"""The command that searches settings on a user's own data and model, by workers too."""
 
 import contextlib
 import functools
 import importlib.util
+import os
 import shlex
 import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jax_unlearn._validate import at_least
 from jax_unlearn.cli import console as consoles
-from jax_unlearn.cli import workers as processes
 from jax_unlearn.cli.config import merged
 from jax_unlearn.cli.habits import asked_options, asked_words
 from jax_unlearn.cli.recipe import screen_of
@@ -30,7 +37,7 @@ from jax_unlearn.lab.surrogates import Likeness
 from jax_unlearn.recipes.digits import DEMO_DIGITS
 from jax_unlearn.recipes.recipe import Asked
 
-__all__ = ["Look", "tune"]
+__all__ = ["Look", "run_workers", "tune"]
 
 
 def tune(
@@ -164,7 +171,7 @@ def tune(
         first = "" if without_retrain else "train models for the seeds, then "
         show(f"{workers} workers {first}make trials; the study is {place}")
         words = [*asked_words("workers"), "--workers=1", f"--out={out}"]
-        processes.run(words, workers, look)
+        run_workers(words, workers, look)
     else:
         with contextlib.nullcontext() if without_retrain else phases:
             for one in studies:
@@ -239,3 +246,71 @@ def _tell(
         if "best.toml" in files:
             best = command
     show(f"trials: {out / 'trials.csv'}\nunlearn by the best: {best}")
+
+
+POLL, PATIENCE = 0.5, 20.0  # seconds between two looks, and of a worker to end in
+
+
+def run_workers(words: Sequence[str], count: int, look: Callable[[], Any]) -> None:
+    """Run a command in so many processes; `look` is called while they run.
+
+    Raises:
+      InputError: one of them failed; the others are ended, and it is said what it said.
+    """
+    environments = [_environment(number, count) for number in range(count)]
+    command = [sys.executable, "-m", "jax_unlearn", *words]
+    with tempfile.TemporaryFile("w+") as said:
+        options: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": said}
+        made: list[subprocess.Popen] = []
+        try:
+            for own in environments:
+                made.append(subprocess.Popen(command, env=own, **options))
+            while any(one.poll() is None for one in made):
+                look()
+                if any(one.poll() for one in made):
+                    break
+                time.sleep(POLL)
+            failed = next((one for one in made if one.poll()), None)
+        finally:
+            _end(made)
+        if failed is not None:
+            said.seek(0)
+            lines = said.read().strip().splitlines() or ["it said nothing"]
+            flaw = lines[-1].removeprefix("jax-unlearn: ")
+            raise InputError(f"a worker ended with status {failed.returncode}: {flaw}")
+
+
+def _end(made: Sequence[subprocess.Popen]) -> None:
+    """End the processes that still run, and let them save what they have."""
+    running = [one for one in made if one.poll() is None]
+    for one in running:
+        one.send_signal(signal.SIGTERM)
+    for one in running:
+        try:
+            one.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            one.kill()
+            one.wait()
+
+
+def _environment(number: int, count: int) -> dict[str, str]:
+    """Return the environment of a worker, with its share of the accelerators."""
+    # who starts the workers computes nothing, and is to leave them the memory
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    found = dict(os.environ)
+    if jax.default_backend() == "tpu" and count > 1:
+        raise InputError(
+            f"workers={count}: a TPU serves one process; give --workers 1 here, and "
+            "the same command with --study on other machines"
+        )
+    if jax.default_backend() == "gpu":
+        devices = len(jax.local_devices())
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(
+            map(str, range(devices))
+        )
+        names = seen.split(",")
+        found["CUDA_VISIBLE_DEVICES"] = names[number % len(names)]
+        sharing = -(-count // len(names))
+        found["XLA_PYTHON_CLIENT_PREALLOCATE"] = "true"
+        found["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.85 / sharing:.3f}"
+    return found

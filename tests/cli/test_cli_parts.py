@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jax_unlearn.cli.choices import chosen
 from jax_unlearn.cli.console import _blocks
-from jax_unlearn.cli.signs import _plain
+from jax_unlearn.cli.messages import _plain
 from jax_unlearn.cli.sources import free_path
 
 

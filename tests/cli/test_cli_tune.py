@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from small import NETWORK, refused, small_data
 
-from jax_unlearn.cli import main, workers
+from jax_unlearn.cli import main, tune
 from jax_unlearn.cli.config import check_known
 from jax_unlearn.cli.habits import _leaves
 from jax_unlearn.errors import InputError
@@ -170,7 +170,7 @@ def test_workers_one_after_another_share_a_study(made, tmp_path, capsys, monkeyp
             main(list(given))
             look()
 
-    monkeypatch.setattr(workers, "run", run)
+    monkeypatch.setattr(tune, "run_workers", run)
     share(made, tmp_path, capsys)
 
 
@@ -196,10 +196,10 @@ def test_a_worker_that_fails_says_why(monkeypatch, tmp_path):
     stands = tmp_path / "python"
     stands.write_text("#!/bin/sh\necho jax-unlearn: $4 is at fault >&2; exit 2\n")
     stands.chmod(0o755)
-    monkeypatch.setattr(workers, "POLL", 0.01)
-    monkeypatch.setattr(workers.sys, "executable", str(stands))
+    monkeypatch.setattr(tune, "POLL", 0.01)
+    monkeypatch.setattr(tune.sys, "executable", str(stands))
     with pytest.raises(InputError, match="with status 2: method is at fault"):
-        workers.run(["tune", "method"], 2, lambda: None)
+        tune.run_workers(["tune", "method"], 2, lambda: None)
 
 
 def test_a_diffusion_models_settings_are_searched_by_its_errors(made, tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jax_unlearn.cli import listing
+from jax_unlearn.cli import recipe
 from jax_unlearn.lab import Unlearning
 from jax_unlearn.lab.choose import ALONE, EARLIER, HAVE, RECORD, UNSEEN, UNTRAINED
 from jax_unlearn.recipes import choice, chooser, pages
@@ -105,7 +105,7 @@ def test_rows_and_table_follow_the_results():
 
 
 def test_the_list_of_methods_shows_the_chooser(capsys):
-    found = listing.methods()
+    found = recipe.methods()
     shown = " ".join(capsys.readouterr().out.split())
     assert "What to run, by what is to be forgotten and what you have" in shown
     for row in found["chooser"]:
