@@ -29,9 +29,8 @@ from jax_unlearn.lab.origins import passed_on
 from jax_unlearn.lab.prepare import Preparer, kept_statistics
 from jax_unlearn.lab.requests import left_out, said_of, split_of
 from jax_unlearn.lab.results import environment
-from jax_unlearn.lab.scores import scores
 from jax_unlearn.lab.settings import Unlearning
-from jax_unlearn.lab.subject import Trainer, described, subject_of
+from jax_unlearn.lab.subject import Trainer, described, scores, subject_of
 from jax_unlearn.language.texts import hiding
 
 __all__ = ["report", "train", "trained_on", "unlearn"]

@@ -20,7 +20,6 @@ from jax_unlearn.lab.ensembles import figures_of
 from jax_unlearn.lab.modalities.language.figures import (
     TextTable,
     against_unseen,
-    part_of,
 )
 from jax_unlearn.lab.results import NULL, ORIGINAL, RETRAIN, head, to_json
 from jax_unlearn.language.texts import read_texts, text_dataset
@@ -131,7 +130,7 @@ def beside_retrains(models: Models, seed: int) -> audits.Audit | None:
         made = {
             name: np.stack(
                 [
-                    kind.observe(subject, one.trained[:2], part_of(examples, ids))
+                    kind.observe(subject, one.trained[:2], examples.at(ids))
                     for one in stored
                 ]
             )

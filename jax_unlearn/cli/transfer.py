@@ -21,8 +21,7 @@ from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.modalities import modality_of
 from jax_unlearn.lab.modalities.classification.own import same_start
 from jax_unlearn.lab.results import environment
-from jax_unlearn.lab.scores import scores
-from jax_unlearn.lab.subject import Subject, described, subject_of
+from jax_unlearn.lab.subject import Subject, described, scores, subject_of
 
 __all__ = ["export_model", "import_model", "warn_of_start"]
 

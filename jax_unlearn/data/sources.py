@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -32,6 +33,15 @@ class Examples(NamedTuple):
 
     inputs: NDArray[Any]
     labels: NDArray[np.int32]
+
+    def at(self, ids: Any) -> "Examples":
+        """Return the samples of some ids, or of a slice; inputs may be a pytree.
+
+        >>> Examples(np.eye(2), np.arange(2)).at([1]).labels
+        array([1])
+        """
+        inputs = jax.tree.map(lambda leaf: leaf[ids], self.inputs)
+        return Examples(inputs, self.labels[ids])
 
 
 class Dataset(NamedTuple):
@@ -236,7 +246,7 @@ def assembled(
         (whole,) = parts
         kept, held, note = set_apart(name, whole.labels)
         full = with_columns(Dataset(name, whole, whole, 0, ()), columns).columns
-        parts = [Examples(*(array[ids] for array in whole)) for ids in (kept, held)]
+        parts = [whole.at(ids) for ids in (kept, held)]
         columns, test_columns = (
             {ROW: ids, **{key: array[ids] for key, array in full.items()}}
             for ids in (kept, held)

@@ -83,7 +83,7 @@ def subset(dataset: Dataset, *, train: int, test: int, seed: int = 0) -> Dataset
     """
     parts: dict[str, Any] = {"train": dataset.train, "test": dataset.test}
     for name, count in (("train", train), ("test", test)):
-        inputs, labels = parts[name]
+        labels = parts[name].labels
         size = len(labels)
         if not 0 <= count <= size:
             raise InputError(
@@ -91,7 +91,7 @@ def subset(dataset: Dataset, *, train: int, test: int, seed: int = 0) -> Dataset
             )
         if 0 < count < size:
             _, ids = holdout(labels, count=count, seed=seed)
-            parts[name] = Examples(inputs[ids], labels[ids])
+            parts[name] = parts[name].at(ids)
             if name == "train":
                 columns = dataset.columns.items()
                 parts["columns"] = {key: column[ids] for key, column in columns}

@@ -166,9 +166,7 @@ class Context:
     def confidence(self, part: str) -> np.ndarray:
         """Return the original's probability of the true class; of texts, e^{−ℓ̄}."""
         if self.modality.texts:
-            ids = self.ids(part)
-            inputs = jax.tree.map(lambda leaf: leaf[ids], self.examples.inputs)
-            given = Examples(inputs, self.examples.labels[ids])
+            given = self.examples.at(self.ids(part))
             seen = self.modality.observe(self.subject, self.original, given)
             return 1 / (1 + np.exp(seen[:, 1] - seen[:, 0]))
         labels = self.labels(part)

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jax_unlearn.cards import Job, Transform
-from jax_unlearn.data import Examples, Schedule
+from jax_unlearn.data import Schedule
 from jax_unlearn.drivers import ensemble, signals
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError
@@ -56,7 +56,7 @@ class Maker:
         self._trainer, self._preparer = bench.trainer, bench.preparer
         self._subject = subject = bench.subject
         test = subject.modality.samples(subject.built, subject.dataset.test)
-        parts = [_rows(subject.examples, ids) for ids in request]
+        parts = [subject.examples.at(ids) for ids in request]
         self._observed = dict(zip(PARTS, [*parts, test], strict=True))
 
     @property
@@ -286,10 +286,6 @@ def _models(states: UnlearnState, count: int, finish: Any) -> list[Trained]:
 
 def _started(job: Job) -> Trained:
     return Trained(*cast(Start, job.start), {})
-
-
-def _rows(examples: Examples, ids: np.ndarray) -> Examples:
-    return Examples(*jax.tree.map(lambda leaf: leaf[ids], tuple(examples)))
 
 
 def _blamed(role: str, setting: Any, numbers: Sequence[int]):

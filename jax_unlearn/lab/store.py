@@ -21,11 +21,17 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.lab import schema
 from jax_unlearn.lab.catalog import check_named
 from jax_unlearn.lab.context import Origin
-from jax_unlearn.lab.fitting import Size, TrainedOn, check_alike, check_fits
 from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.modalities import MODALITIES, modality_named, read_training
 from jax_unlearn.lab.modality import Modality
-from jax_unlearn.lab.origins import training_in, training_of
+from jax_unlearn.lab.origins import (
+    Size,
+    TrainedOn,
+    check_alike,
+    check_fits,
+    training_in,
+    training_of,
+)
 from jax_unlearn.lab.rewinds import Kept
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject, described

@@ -33,8 +33,14 @@ from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.space import Space, told
 from jax_unlearn.lab.store import SECONDS, Stored, origin_of
 from jax_unlearn.lab.subject import Subject
-from jax_unlearn.lab.surrogates import Ground, Likeness, draw, ground_of
-from jax_unlearn.lab.yardstick import Distance, ForgetAgainstUnseen
+from jax_unlearn.lab.surrogates import (
+    Distance,
+    ForgetAgainstUnseen,
+    Ground,
+    Likeness,
+    draw,
+    ground_of,
+)
 
 RESULTS, JOURNAL = "tuning.json", "study.journal"
 MISSING = 'the search needs the package optuna: pip install "jax-unlearn[tune]"'

@@ -20,9 +20,8 @@ from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.job import Progress, Trained, execute, silent
 from jax_unlearn.lab.prepare import Preparer
 from jax_unlearn.lab.requests import Request
-from jax_unlearn.lab.scores import sample_losses
 from jax_unlearn.lab.settings import Unlearning
-from jax_unlearn.lab.subject import Subject, Trainer
+from jax_unlearn.lab.subject import Subject, Trainer, sample_losses
 
 __all__ = ["SEARCH", "Searched", "cost", "worst_request"]
 

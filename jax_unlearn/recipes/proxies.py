@@ -21,8 +21,8 @@ from jax_unlearn.lab import Plan
 from jax_unlearn.lab.bench import Bench
 from jax_unlearn.lab.context import Context
 from jax_unlearn.lab.job import Progress, Trained
-from jax_unlearn.lab.modalities.classification.difficulty import RANKINGS
 from jax_unlearn.lab.modalities.classification.figures import outputs_of
+from jax_unlearn.lab.modalities.classification.measured import RANKINGS
 from jax_unlearn.objectives import transport_targets
 from jax_unlearn.recipes.recipe import Asked, Recipe, seed_by_seed, spreads
 from jax_unlearn.recipes.tables import CIFAR10, FASHION, beside, look

@@ -20,7 +20,7 @@ from jax_unlearn.lab.costs import TooLittle
 from jax_unlearn.lab.results import environment, to_json
 from jax_unlearn.lab.space import grid_of as grid_of
 from jax_unlearn.lab.space import told as told
-from jax_unlearn.lab.yardstick import Distance
+from jax_unlearn.lab.surrogates import Distance
 
 __all__ = ["Final", "Grids", "Row", "Trials", "Yardstick", "around", "grid_of"]
 __all__ += ["search", "text_of", "told", "trials"]

@@ -14,7 +14,7 @@ from jax_unlearn.lab import Unlearning
 from jax_unlearn.lab.bench import Bench
 from jax_unlearn.lab.context import Context
 from jax_unlearn.lab.job import Trained
-from jax_unlearn.lab.modalities.classification.difficulty import LEAF, RANKINGS, TREES
+from jax_unlearn.lab.modalities.classification.measured import LEAF, RANKINGS, TREES
 from jax_unlearn.methods.relabel import Ranking
 
 PLAN = small_plan(fraction=0.1, unseen=200)

@@ -13,9 +13,15 @@ from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.store import load_model, save_model
 from jax_unlearn.lab.subject import Trainer, subject_of
-from jax_unlearn.lab.surrogates import Likeness, draw, ground_of
+from jax_unlearn.lab.surrogates import (
+    Distance,
+    ForgetAgainstUnseen,
+    Likeness,
+    Unseen,
+    draw,
+    ground_of,
+)
 from jax_unlearn.lab.tuning import Search
-from jax_unlearn.lab.yardstick import Distance, ForgetAgainstUnseen, Unseen
 
 TRAINING = Training(network="linear", epochs=1, batch_size=32)
 FT = Unlearning.of(method="finetune", epochs=1, batch_size=32, learning_rate=0.1)

@@ -11,8 +11,7 @@ from jax_unlearn import methods, objectives
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.modalities.classification import networks
-from jax_unlearn.lab.modalities.classification.attacks import learn
-from jax_unlearn.lab.modalities.classification.difficulty import RANKINGS
+from jax_unlearn.lab.modalities.classification.measured import RANKINGS, learn
 from jax_unlearn.lab.modality import Modality, descent, falling_rate
 from jax_unlearn.types import Array, LossFn, Unlearner
 

@@ -153,11 +153,10 @@ def _table(subject: Any, judging: Any, folder: Any, progress: Any) -> Any:
 
 def _concerned(subject: Any, ids: np.ndarray, text: str) -> Any:
     """Return the images whose captions have a word, and the word."""
-    network, train = subject.network, subject.dataset.train
+    network = subject.network
     if network.condition == "class" or Path(text).exists():
         return None
-    part = Examples(train.inputs[ids], train.labels[ids])
-    tokens = subject.built.captions(part)
+    tokens = subject.built.captions(subject.dataset.train.at(ids))
     return ids[np.asarray(diffusion.mentions(tokens, network.vocabulary, text))], text
 
 

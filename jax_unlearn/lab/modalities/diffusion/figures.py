@@ -143,7 +143,7 @@ class ImageTable:
         others = np.setdiff1d(np.unique(train.labels), self._gone)
         drawn = [rng.permutation(np.flatnonzero(train.labels == c)) for c in others]
         ids = np.concatenate([some[: self._judging.per_class] for some in drawn])
-        return Examples(train.inputs[ids], train.labels[ids])
+        return train.at(ids)
 
     def add(
         self,

@@ -88,18 +88,16 @@ class Generator(NamedTuple):
         self, at: Variables, examples: Examples, ids: np.ndarray, **options: Any
     ) -> diffusion.ErrorTable:
         """Return `diffusion.denoising_errors` of some images; options as there."""
-        inputs, labels = jax.tree.map(lambda leaf: leaf[ids], tuple(examples))
         options = {"model": self.model, "process": self.process, **options}
         return diffusion.denoising_errors(
-            params=at[0], model_state=at[1], samples=Batch(inputs, labels), **options
+            params=at[0], model_state=at[1], samples=Batch(*examples.at(ids)), **options
         )
 
     def returned(
         self, at: Variables, examples: Examples, ids: np.ndarray, key: Array
     ) -> np.ndarray:
         """Return `diffusion.returned` of some images."""
-        samples = Batch(*jax.tree.map(lambda leaf: leaf[ids], tuple(examples)))
-        given = (self.model, *at, samples, key)
+        given = (self.model, *at, Batch(*examples.at(ids)), key)
         return diffusion.returned(*given, process=self.process)
 
     def prompts(self, classes: np.ndarray) -> np.ndarray:

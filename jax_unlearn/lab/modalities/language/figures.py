@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from jax_unlearn.audit.language import (
@@ -30,19 +29,13 @@ from jax_unlearn.language.generate import generate
 from jax_unlearn.language.tokens import encode, encode_prompts, until_end
 from jax_unlearn.membership.quality import auc_standard_error
 
-__all__ = ["Seen", "TextTable", "against_unseen", "figures_of", "part_of", "seen_by"]
+__all__ = ["Seen", "TextTable", "against_unseen", "figures_of", "seen_by"]
 
 PARTS = ("forget", "retain", "unseen")
 OTHER = "other"  # texts of another source, of which perplexity alone is told
 ALTERNATIVES = ("paraphrased_answer", "perturbed_answer")  # columns for truth ratios
 ASKED = 16  # questions answered at a time
 SOME = 800  # retain texts that are looked at, evenly spaced
-
-
-def part_of(examples: Examples, ids: np.ndarray) -> Examples:
-    """Return some of the texts."""
-    inputs = jax.tree.map(lambda leaf: leaf[ids], examples.inputs)
-    return Examples(inputs, examples.labels[ids])
 
 
 class Seen(NamedTuple):
@@ -95,7 +88,7 @@ class TextTable:
         if len(kept := ids["retain"]) > SOME:
             ids["retain"] = kept[np.linspace(0, len(kept) - 1, SOME).astype(int)]
         ids = {name: own for name, own in ids.items() if len(own)}
-        parts = {name: part_of(subject.examples, own) for name, own in ids.items()}
+        parts = {name: subject.examples.at(own) for name, own in ids.items()}
         rows = subject.dataset.train.inputs
         texts = {name: rows[own, 1].tolist() for name, own in ids.items()}
         if self._other is not None:

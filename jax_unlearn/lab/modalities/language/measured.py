@@ -53,10 +53,8 @@ def observed(subject: Any, at: Variables, examples: Examples) -> np.ndarray:
 def loss_table(lab: Any, *, total: bool = False) -> Array:
     """Return the original's ℓ̄ by text, or S (`total`), 0 beyond the forget set."""
     forget = lab.ids("forget")
-    inputs = jax.tree.map(lambda leaf: leaf[forget], lab.examples.inputs)
-    part = Examples(inputs, lab.examples.labels[forget])
     means = np.zeros(len(lab.examples.labels), np.float32)
-    found = scores_of(lab.subject.model, lab.original, part)
+    found = scores_of(lab.subject.model, lab.original, lab.examples.at(forget))
     means[forget] = mean_losses(found)
     if total:
         means[forget] *= np.asarray(found.counted).sum(axis=1)

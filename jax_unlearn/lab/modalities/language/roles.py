@@ -278,7 +278,7 @@ def learn(lab: Any, options: Ltu) -> Learned:
     seen, means = [], {}
     for part in ("retain", "unseen"):
         ids = lab.ids(part)
-        found = scores_of(lab.subject.model, lab.original, _part(lab, ids))
+        found = scores_of(lab.subject.model, lab.original, lab.examples.at(ids))
         means[part] = mean_losses(found)
         scores = Scored(jnp.asarray(found.nll), jnp.asarray(found.counted))
         seen.append(Observed(scores, jnp.asarray(lab.examples.labels[ids])))  # type: ignore[arg-type]
@@ -314,11 +314,6 @@ def learn(lab: Any, options: Ltu) -> Learned:
     )
     size = min(options.query_size, len(labels))
     return Learned(tuple(strategies), size, audits, checked_attacks(infos, options))
-
-
-def _part(lab: Any, ids: np.ndarray) -> Examples:
-    inputs = jax.tree.map(lambda leaf: leaf[ids], lab.examples.inputs)
-    return Examples(inputs, lab.examples.labels[ids])
 
 
 def _words(lab: Any) -> Callable[[str], np.ndarray]:
