@@ -89,15 +89,16 @@ class Generator(NamedTuple):
     ) -> diffusion.ErrorTable:
         """Return `diffusion.denoising_errors` of some images; options as there."""
         options = {"model": self.model, "process": self.process, **options}
-        return diffusion.denoising_errors(
-            params=at[0], model_state=at[1], samples=Batch(*examples.at(ids)), **options
-        )
+        options |= {"params": at[0], "model_state": at[1]}
+        chosen: Any = examples.at(ids)
+        return diffusion.denoising_errors(samples=Batch(*chosen), **options)
 
     def returned(
         self, at: Variables, examples: Examples, ids: np.ndarray, key: Array
     ) -> np.ndarray:
         """Return `diffusion.returned` of some images."""
-        given = (self.model, *at, Batch(*examples.at(ids)), key)
+        chosen: Any = examples.at(ids)
+        given = (self.model, *at, Batch(*chosen), key)
         return diffusion.returned(*given, process=self.process)
 
     def prompts(self, classes: np.ndarray) -> np.ndarray:
