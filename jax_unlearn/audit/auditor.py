@@ -19,7 +19,7 @@ from jax_unlearn.audit.evidence import (
     judged,
     select,
 )
-from jax_unlearn.audit.figures import FIGURES, chosen
+from jax_unlearn.audit.figures import FIGURES, KINDS, chosen
 from jax_unlearn.audit.rates import quantiles, student
 from jax_unlearn.audit.records import Audit, Detail, Figure, audit_table, to_record
 from jax_unlearn.audit.vulnerable import held_out_split
@@ -27,6 +27,7 @@ from jax_unlearn.errors import InputError, unknown_name
 
 __all__ = ["Audit", "Detail", "Figure", "audit", "audit_table", "to_record"]
 
+TABLED = ("ua", "ra", "ta", "mia", "avg_gap", "tow", "deviation")  # in any table
 SMALL = 16  # Retrains, below which the divisions of them show too little spread
 
 
@@ -144,6 +145,46 @@ def audit(
     count = 0 if before is None else before.models
     more = left_out, cards, split, count
     return Audit(ordered, details, sizes, target.models, *settings, *more)
+
+
+def alone(
+    models: Mapping[str, ModelOutputs],
+    labels: PartLabels,
+    *,
+    original: str,
+    target: str | None = None,
+    null: str | None = None,
+    seed: int = 0,
+) -> tuple[dict[str, dict[str, float]], dict[str, FigureCard], dict[str, str]]:
+    """Return what attacks find on single models, beside one Retrain, two or none.
+
+    Of probabilities by name; all models come from the `original` among them. The value
+    of the Retrain that is called `target` is the target of a level, that of another
+    (`null`) shows how far two are apart; a distance is each model's from the target.
+    What tables of models hold anyway is not repeated.
+
+    Returns the figures by model, the cards of these and of those left out, and why.
+    """
+    found = {k: evidence(k, m, labels, kind="probabilities") for k, m in models.items()}
+    found = {k: _coming_from(own, found[original]) for k, own in found.items()}
+    asked = [card for card in FIGURES if card.key not in TABLED]
+    half, sizes = int(null is not None), found[original].sizes
+    cards, left_out = chosen(None, asked, half, sizes)
+    if target is None:
+        far = [key for key, card in cards.items() if not card.each]
+        left_out |= dict.fromkeys(far, "needs a Retrain")
+        cards = {key: card for key, card in cards.items() if key not in far}
+    goal = None if target is None else _with_levels(found[target], cards, seed)
+    figures = {}
+    for name, own in found.items():
+        own = _with_levels(own, cards, seed)
+        far = {} if goal is None or name == target else _between(own, goal, cards, seed)
+        figures[name] = {
+            key: float(own.levels[key][0]) if card.each else far[key]
+            for key, card in cards.items()
+            if card.each or key in far
+        }
+    return figures, cards | {key: KINDS[key] for key in left_out}, left_out
 
 
 def _paired(name: str, models: Evidence, originals: Evidence) -> Evidence:

@@ -1,6 +1,6 @@
 """The catalogue of figures: what a whole audit computes, in the order shown."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from jax_unlearn.audit.deviation import DEVIATION
@@ -29,7 +29,7 @@ from jax_unlearn.audit.vulnerable import LEAST, SPLIT, by_vulnerability
 from jax_unlearn.errors import InputError, unknown_name
 
 __all__ = ["DIVISIONS", "FIGURES", "GROUPS", "KINDS", "PROXIES", "cards_of"]
-__all__ += ["chosen"]
+__all__ += ["chosen", "headlines", "needed", "unmet"]
 
 FEW = 3  # figures that are not worth a table of their own
 
@@ -142,16 +142,49 @@ def _lacking(card: FigureCard, half: int, parts: Mapping[str, int]) -> str:
             return f"needs outputs on {part} samples"
         if parts[part] < (least := reads[part].least):
             return f"needs {least} {part} samples; there are {parts[part]}"
-    need = max(card.models // 2, 1)
+    need, (own, retrained) = max(card.models // 2, 1), needed(card)
     if card.within and half < need:
         return (
-            f"needs {LEAST + need} originals and unlearned models and "
-            f"{LEAST + 2 * need} Retrains or more, {LEAST} of either to divide the "
-            f"samples; {max(half, 0)} can be compared beside those"
+            f"needs {own} originals and unlearned models and {retrained} Retrains or "
+            f"more, {LEAST} of either to divide the samples; {max(half, 0)} can be "
+            "compared beside those"
         )
     if card.models > 1 and half < need:
         return (
-            f"needs {need} unlearned models and {2 * need} Retrains or more, half of "
+            f"needs {own} unlearned models and {retrained} Retrains or more, half of "
             f"them for the null; {half} can be compared"
         )
     return ""
+
+
+def needed(card: FigureCard) -> tuple[int, int]:
+    """Return how many unlearned models and how many Retrains a figure takes.
+
+    >>> needed(LIRA_AUC), needed(RA)
+    ((4, 8), (1, 1))
+    """
+    need, divide = max(card.models // 2, 1), LEAST if card.within else 0
+    many = card.models > 1 or divide
+    return divide + need, divide + (2 * need if many else 1)
+
+
+def unmet(cards: Iterable[FigureCard], retrained: int) -> str:
+    """Return which groups of figures take more models than one and some Retrains.
+
+    >>> unmet([RA, KLOM, LIRA_AUC], 2)
+    'klom from 2 unlearned models and 4 Retrains on, u_lira from 4 and 8'
+    """
+    groups: dict[tuple[int, int], dict[str, None]] = {}
+    for card in cards:
+        own, least = needed(card)
+        if (card.models > 1 or card.within) and (own > 1 or least > retrained):
+            groups.setdefault((own, least), {})[card.group] = None
+    said, shown, words = [], set(), (" unlearned models", " Retrains on")
+    for (own, least), names in sorted(groups.items()):
+        fresh = [name for name in names if name not in shown]
+        shown |= set(fresh)
+        if fresh:
+            many = words[0][: -1 if own == 1 else None]
+            said.append(f"{', '.join(fresh)} from {own}{many} and {least}{words[1]}")
+            words = "", ""
+    return ", ".join(said)

@@ -12,6 +12,12 @@ from jax_unlearn import _validate
 from jax_unlearn import audit as audits
 from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.cli import console as consoles
+from jax_unlearn.cli.attacks import (
+    print_alone,
+    print_audit,
+    print_groups,
+    print_unseen,
+)
 from jax_unlearn.cli.choices import Kind
 from jax_unlearn.cli.ensemble import DIVIDERS, By, Probes, ensemble
 from jax_unlearn.cli.habits import asked_options
@@ -24,6 +30,7 @@ from jax_unlearn.lab.catalog import load
 from jax_unlearn.lab.ensembles import NOTHING
 from jax_unlearn.lab.modalities.classification.beside import (
     against_unseen,
+    attacked,
     beside_retrains,
     stacked,
 )
@@ -270,6 +277,9 @@ def audited(
         found["audit"] = audits.to_record(beside)
     else:
         found["unseen"] = beside
+        found["alone"] = attacked(
+            subject.dataset, request, dict(table.outputs), seed=seed
+        )
     found |= {"groups": groups} if by else {}
     found["advice"] = advise(beside)
     plan = head(models.plan(seed), subject.dataset)
@@ -279,10 +289,11 @@ def audited(
     consoles.print_probes(console, results)
     consoles.print_legend(console, results)
     if isinstance(beside, audits.Audit):
-        consoles.print_audit(console, beside, models.labels, every=every)
-        consoles.print_groups(console, groups, models.labels)
+        print_audit(console, beside, models.labels, every=every)
+        print_groups(console, groups, models.labels)
     else:
-        consoles.print_unseen(console, results)
+        print_unseen(console, results)
+        print_alone(console, results, every=every)
     print(f"wrote {out}")
     return {"out": str(out), **results}
 
@@ -360,8 +371,8 @@ def audit_arrays(
     results = {**head(plan), **asked_options(), "audit": audits.to_record(found)}
     results |= {"groups": groups} if by else {}
     write_atomic(out, to_json(results), overwrite=True)
-    consoles.print_audit(console, found, every=every)
-    consoles.print_groups(console, groups)
+    print_audit(console, found, every=every)
+    print_groups(console, groups)
     consoles.say(console, f"wrote {out}")
     return {"out": str(out), **results}
 

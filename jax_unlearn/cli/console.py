@@ -12,32 +12,21 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 
-from jax_unlearn.audit import Audit, Figure
-from jax_unlearn.audit.evidence import FEWEST
-from jax_unlearn.audit.figures import cards_of, headlines
+from jax_unlearn.audit import Figure
 from jax_unlearn.audit.records import SIGN
 from jax_unlearn.lab.advice import lasting
-from jax_unlearn.lab.modalities.classification.beside import said_beside
 from jax_unlearn.lab.modalities.classification.probes import PROBES
 from jax_unlearn.report import Cell, Table, generation_table, main_table
 from jax_unlearn.report.language import language_table
 
-__all__ = ["Reporter", "open_console", "print_audit", "print_generation"]
-__all__ += ["print_groups", "print_language", "print_legend", "print_probes"]
-__all__ += ["print_results", "print_scores", "print_unseen", "say", "status"]
-__all__ += ["table_of"]
+__all__ = ["Reporter", "open_console", "print_blocks", "print_generation"]
+__all__ += ["print_language", "print_legend", "print_probes", "print_results"]
+__all__ += ["print_scores", "say", "signs_of", "status", "table_of"]
 
 MARKS = {"inside": "[green]●[/]", "outside": "[yellow]○[/]"}
 SAID_EVERY = 30.0  # seconds between two lines in a file or a pipe
 GAP = 3  # columns of space and line between two columns of the table
-MOST_NAMED = 6  # figures left out that are named, not their groups
 FILE_WIDTH = 120  # of what is written to a file or a pipe
-
-AUDIT_LEGEND = (
-    "The target of a level (UA ... MIA, RMIA, retain, difference) is Retrain's value; "
-    "that of a distance is the distance between two sets of Retrains. No figure shows "
-    "that unlearning equals training anew, nor that other originals would end so."
-)
 
 
 def open_console() -> Console:
@@ -150,17 +139,17 @@ def print_scores(
         if len(cells) > 1:
             rows.append(cells)
     heads = ["" if after is None else "before → after", *parts]
-    _print_blocks(console, Table(heads, rows, []))
+    print_blocks(console, Table(heads, rows, []))
 
 
 def print_results(console: Console, results: dict[str, Any]) -> None:
     """Print the main table: every figure beside its target and the null."""
-    _print_blocks(console, main_table(results))
+    print_blocks(console, main_table(results))
 
 
 def print_generation(console: Console, results: dict[str, Any]) -> None:
     """Print the table of generated images, and how to read it."""
-    _print_blocks(console, generation_table(results))
+    print_blocks(console, generation_table(results))
     standard = results["floor"].get("fid")
     fid = "" if standard is None else f"; FID of as many real images: {standard:.1f}"
     meaning = "UA: share of the forgotten class's images not recognised as it"
@@ -182,7 +171,7 @@ def print_generation(console: Console, results: dict[str, Any]) -> None:
 
 def print_language(console: Console, results: dict[str, Any]) -> None:
     """Print the table of language models, and how to read it."""
-    _print_blocks(console, language_table(results))
+    print_blocks(console, language_table(results))
     known = "retrain" in results["rows"]
     target = (
         "The target is Retrain's value, Δ the distance from it; the null is Retrain of "
@@ -197,7 +186,7 @@ def print_language(console: Console, results: dict[str, Any]) -> None:
     )
 
 
-def _print_blocks(console: Console, table: Table, leading: int = 1) -> None:
+def print_blocks(console: Console, table: Table, leading: int = 1) -> None:
     """Print a table in as many blocks as a narrow console needs, none cut short."""
     cells = [[_markup(cell) for cell in row] for row in table.rows]
     heads = [escape(column) for column in table.columns]
@@ -246,7 +235,7 @@ def print_probes(console: Console, results: dict[str, Any]) -> None:
             cells.append(Cell(f"{found[name]:.4g}", detail, verdict))
         rows.append(cells)
     heads = ["probe", *(PROBES[name].label for name in names)]
-    _print_blocks(console, Table(heads, rows, [*results["probes"]]))
+    print_blocks(console, Table(heads, rows, [*results["probes"]]))
     meanings = (f"{PROBES[name].label}: {PROBES[name].meaning}" for name in names)
     told = "; ".join(meanings) + ". The target is Retrain's value, treated alike"
     console.print(f"{told}; the null, another Retrain's.", style="dim", markup=False)
@@ -272,7 +261,7 @@ def print_legend(console: Console, results: Mapping[str, Any]) -> None:
     table = main_table(results)
     marks = {cell.mark for row in table.rows for cell in row}
     cost = " Cost: share of Retrain's, counted in gradients of samples."
-    signs = _signs(marks, " what another seed of Retrain does (null)")
+    signs = signs_of(marks, " what another seed of Retrain does (null)")
     console.print(
         f"{_FIGURES} They have Retrain's value as their target: Δ is the distance "
         f"from it{signs and f', {signs}'}. Avg. Gap and |p − p*| are 0, ToW is 1, for "
@@ -281,111 +270,7 @@ def print_legend(console: Console, results: Mapping[str, Any]) -> None:
     )
 
 
-def _signs(marks: Iterable[str], of: str = "") -> str:
+def signs_of(marks: Iterable[str], of: str = "") -> str:
     """Return what the signs in a table mean; "" where there are none."""
     said = [f"{SIGN[mark]} {mark}" for mark in SIGN if mark in marks]
     return f"{' and '.join(said)}{of}" if said else ""
-
-
-def print_unseen(console: Console, results: dict[str, Any]) -> None:
-    """Print what models make of forget samples beside samples that they never saw."""
-    say(console, "Forget samples beside samples never seen, without any Retrain:")
-    for key in results["unseen"]["models"]:
-        label = results["rows"][key]["label"]
-        say(console, f"  {label} {said_beside(results['unseen'], key)}.")
-
-
-def print_audit(
-    console: Console,
-    found: Audit,
-    labels: Mapping[str, str] | None = None,
-    *,
-    every: bool = False,
-) -> None:
-    """Print an audit: a row a figure, a column a method, the target beside.
-
-    Of many figures the headlines are printed, and `every` one where asked for.
-    """
-    shown = {name: (labels or {}).get(name, name) for name in found.figures}
-    models = ", ".join(f"{shown[name]} {n}" for name, n in found.models.items())
-    own = f"; from {found.originals} original" + "s" * (found.originals != 1)
-    say(
-        console,
-        f"{found.forgotten} forget samples; models: {models}"
-        f", Retrain {found.retrained}{own if found.originals else ''}; ensembles "
-        f"compare {found.half} with {found.half}.",
-    )
-    keys = list(next(iter(found.figures.values())))
-    first = [card.key for card in headlines([found.cards[key] for key in keys])]
-    rest = [key for key in keys if first and key not in first]
-    for part in (first or keys, rest if every else []):
-        if part:
-            heads, rows = _audit_rows(found, shown, part)
-            _print_blocks(console, Table(heads, rows, []), 2)
-    if rest and not every:
-        beyond = sum(
-            figures[key].verdict == "outside"
-            for figures in found.figures.values()
-            for key in rest
-        )
-        of = len(rest) * len(found.figures)
-        told = f", {beyond} of {of} values outside," if beyond else ""
-        said = "are in the file; `jax-unlearn audit --all-figures` prints them"
-        say(console, f"{len(rest)} more figures{told} {said}.")
-    for reason in sorted(set(found.left_out.values())):
-        keys = [key for key, why in found.left_out.items() if why == reason]
-        cards = [found.cards[key] for key in keys]
-        names = [card.label for card in cards]
-        if len(names) > MOST_NAMED:
-            names = dict.fromkeys(card.group for card in cards)
-        names = ", ".join(names)
-        say(console, f"left out ({reason}): {names}")
-    marks = {f.verdict for own in found.figures.values() for f in own.values()}
-    legend = (
-        f"In brackets: where a method that is only another Retrain lies; "
-        f"{_signs(marks)}. Inside means: so many models do not tell it from Retrain. "
-        if marks - {""}
-        else f"No verdict: {FEWEST} Retrains or more make one, there "
-        f"{'is' if found.retrained == 1 else 'are'} {found.retrained}. "
-    )
-    console.print(legend + AUDIT_LEGEND, style="dim", markup=False)
-
-
-def _audit_rows(
-    found: Audit, shown: Mapping[str, str], keys: Sequence[str]
-) -> tuple[list[str], list[list[Cell]]]:
-    """Return headings and rows of some figures of an audit."""
-    rows = []
-    for key in keys:
-        card, figures = found.cards[key], [own[key] for own in found.figures.values()]
-        interval = figures[0].interval(card.digits)
-        target = f"{figures[0].target:.{card.digits}f} {interval}".rstrip()
-        cells = (Cell(f.text(card.digits), mark=f.verdict) for f in figures)
-        rows.append([Cell(card.label), Cell(target), *cells])
-    return ["figure", "target", *shown.values()], rows
-
-
-def print_groups(
-    console: Console,
-    groups: Sequence[Mapping[str, Any]],
-    labels: Mapping[str, str] | None = None,
-) -> None:
-    """Print the figures by group of forget samples: a column a group, by method."""
-    for found in groups:
-        say(console, f"by {found['name']}: {found['meaning']}")
-        audits = found["audits"]
-        cards = cards_of(next(iter(audits.values())))
-        rows = []
-        for name, figures in next(iter(audits.values()))["figures"].items():
-            for key in figures:
-                cells, card = [], cards[key]
-                for own in audits.values():
-                    figure = Figure(**own["figures"][name][key])
-                    value = f"{figure.text(card.digits)} "
-                    value += f"({figure.target:.{card.digits}f})"
-                    cells.append(Cell(value, mark=figure.verdict))
-                label = (labels or {}).get(name, name)
-                rows.append([Cell(f"{label}: {card.label}"), *cells])
-        heads = [f"{group} ({own['forgotten']})" for group, own in audits.items()]
-        table = Table(["figure (target)", *heads], rows, [])
-        _print_blocks(console, table)

@@ -16,11 +16,10 @@ from jax_unlearn import audit as audits
 from jax_unlearn import report as reports
 from jax_unlearn._validate import at_least, one_of
 from jax_unlearn.audit.groups import check_divided
+from jax_unlearn.cli.attacks import print_audit, print_groups
 from jax_unlearn.cli.console import (
     Reporter,
     open_console,
-    print_audit,
-    print_groups,
     say,
     status,
 )

@@ -10,6 +10,7 @@ from jax_unlearn import _validate
 from jax_unlearn import audit as audits
 from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.cli import console as consoles
+from jax_unlearn.cli.attacks import print_audit
 from jax_unlearn.cli.audit import Models, read_models
 from jax_unlearn.cli.choices import Kind
 from jax_unlearn.cli.habits import asked_options
@@ -111,7 +112,7 @@ def audited(
     write_atomic(out, text, overwrite=overwrite)
     consoles.print_language(console, json.loads(text))
     if beside is not None:
-        consoles.print_audit(console, beside, models.labels, every=every)
+        print_audit(console, beside, models.labels, every=every)
     print(f"wrote {out}")
     return {"out": str(out), **results}
 

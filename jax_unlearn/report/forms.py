@@ -3,7 +3,7 @@
 import base64
 import binascii
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field, structs
@@ -17,7 +17,7 @@ __all__ = ["NULL", "THIRDS", "Amount", "Audit", "AuditFigure", "Counts", "Data"]
 __all__ += ["Detail", "Gapped", "GenerationResults", "GenerationRow", "GenerationRun"]
 __all__ += ["Groups", "Judge", "Machine", "Numbers", "PlainCard", "Plan", "Roc"]
 __all__ += ["RuliSplit", "RunAttack", "RunDetails", "RunRow", "Settings", "Third"]
-__all__ += ["check_complete", "require"]
+__all__ += ["Alone", "check_complete", "reasons", "require"]
 
 NULL = "null"  # the detail of Retrains against others
 THIRDS = ("head", "mid", "tail")
@@ -108,6 +108,34 @@ class RuliSplit(Struct, frozen=True):
     protected: Annotated[tuple[schema.Whole, ...], Meta(min_length=1)]
     auc: Rates
     models: Natural
+
+
+def reasons(
+    left_out: Mapping[str, str], cards: Mapping[str, FigureCard]
+) -> list[tuple[str, list[str]]]:
+    """Return each reason why figures are left out, and their labels."""
+    found: dict[str, list[str]] = {}
+    for key, why in left_out.items():
+        found.setdefault(why, []).append(cards[key].label)
+    return list(found.items())
+
+
+class Alone(Struct, frozen=True):
+    """What attacks find on single models, as `attacked` writes it."""
+
+    figures: dict[str, dict[str, Finite]]
+    plain: dict[str, PlainCard] = field(name="cards")
+    left_out: dict[str, str] = {}
+
+    @property
+    def cards(self) -> dict[str, FigureCard]:
+        """The cards of the figures, and of those left out."""
+        plain = {key: structs.asdict(card) for key, card in self.plain.items()}
+        return cards_of({"cards": plain})
+
+    def __post_init__(self):
+        for key in (*self.left_out, *itertools.chain(*self.figures.values())):
+            require(key in self.plain, f"cards.{key} is missing")
 
 
 class Audit(Struct, frozen=True):

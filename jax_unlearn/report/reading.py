@@ -215,6 +215,7 @@ class Results(Struct, frozen=True):
     scatter: dict[str, Points] | None = None
     conflict: dict[str, Cosines] | None = None
     unseen: Unseen | None = None
+    alone: forms.Alone | None = None
     groups: tuple[forms.Groups, ...] = ()
     probes: dict[str, dict[str, Finite]] | None = None
     probe_figures: dict[str, dict[str, forms.AuditFigure]] | None = None
@@ -228,6 +229,7 @@ class Results(Struct, frozen=True):
         require(stated, "rows is missing, and so is audit")
         beside = None if self.unseen is None else self.unseen.models
         parts = {"scatter": self.scatter, "conflict": self.conflict, "unseen": beside}
+        parts["alone"] = None if self.alone is None else self.alone.figures
         parts |= {"probes": self.probes, "probe_figures": self.probe_figures}
         for part, keys in parts.items():
             for key in keys or ():

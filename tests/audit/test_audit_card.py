@@ -21,7 +21,7 @@ from jax_unlearn import report
 from jax_unlearn.audit import FIGURES, GROUPS, KINDS, FigureCard, ModelOutputs
 from jax_unlearn.audit.figures import cards_of, chosen
 from jax_unlearn.audit.lira import LIRA_AUC
-from jax_unlearn.cli.console import print_audit
+from jax_unlearn.cli.attacks import print_audit
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.results import to_json
 
@@ -230,7 +230,7 @@ def test_cards_that_cannot_be_used(card, said):
 def test_every_card_of_the_library_is_whole():
     assert len(KINDS) == len(FIGURES)
     parts = ("forget", "retain", "test", "unseen", "original")
-    sizes = dict.fromkeys(parts, 10)
+    sizes: dict[str, int] = dict.fromkeys(parts, 10)
     cards, left_out = chosen(None, FIGURES, 4, sizes, 4)
     assert list(cards.values()) == list(FIGURES)
     assert left_out == {}

@@ -274,3 +274,49 @@ def test_an_unknown_probe_is_refused(job, tmp_path, capsys):
     told = ["audit", "--original", job.original, "--forget", job.split]
     told += ["--unlearned", job.unlearned, "--probes", "gus"]
     assert "probe" in refused(capsys, [*told, "--out", tmp_path / "audit.json"])
+
+
+@pytest.mark.parametrize("given", [0, 1, 2])
+def test_attacks_on_single_models_beside_few_retrains(job, tmp_path, capsys, given):
+    out, again = tmp_path / "audit.json", [job.retrained, job.null][:given]
+    told = ["audit", "--data", job.data, "--original", job.original]
+    told += ["--forget", job.split, "--unlearned", job.unlearned, "--out", out]
+    told += ["--retrained", *again] if again else []
+    main([str(word) for word in told])
+    printed, found = capsys.readouterr().out, json.loads(out.read_text())
+    rows = ["retrain", "null"][:given] + ["original", "0-unlearned"]
+    figures = found["alone"]["figures"]
+    assert list(figures) == rows
+    single = {*GROUPS["retain"], *GROUPS["difference"], *GROUPS["mia"]}
+    for key, own in figures.items():
+        distances = {"tow_mia"} if given and key != "retrain" else set()
+        if given == 2 and key != "retrain":
+            distances |= set(GROUPS["rmia"])
+        assert set(own) == single | distances, key
+    # the same figures as the library's own attack gives on the same outputs
+    again = [str(job.retrained), str(job.null), str(job.retrained)]
+    whole = ["audit", *told[1:9], "--retrained", *again, "--out", tmp_path / "a.json"]
+    if given == 2:
+        main([str(word) for word in whole])
+        audited = json.loads((tmp_path / "a.json").read_text())["audit"]["figures"]
+        for key in single:
+            assert figures["0-unlearned"][key] == audited["0-unlearned"][key]["value"]
+        capsys.readouterr()
+    head = next(line for line in printed.splitlines() if line.startswith("attack "))
+    assert "retain LiRA AUC" in head
+    assert "difference attack AUC" in head
+    words = " ".join(printed.split())
+    assert "Each needs one unlearned model and its original" in words
+    assert ("There is no target: a Retrain is" in words) == (given == 0)
+    (line,) = [x for x in printed.splitlines() if x.startswith("More models give")]
+    assert "u_lira from 4 and 8" in line
+    assert "vulnerable, protected from 5 and 6" in line
+    assert ("rmia" in line) == (given < 2)
+
+    page = tmp_path / "page.html"
+    main(["report", "--results", str(out), "--out", str(page)])
+    text = page.read_text()
+    assert "Told by one model, or by two" in text
+    value = figures["0-unlearned"]["difference_auc"]
+    assert f"{value:.3f}" in text
+    assert line.split(";")[0] in text

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from jax_unlearn.audit.evidence import FigureCard
 from jax_unlearn.report.draw import audit as draw
-from jax_unlearn.report.forms import Audit, AuditFigure
+from jax_unlearn.report.forms import Audit, AuditFigure, reasons
 from jax_unlearn.report.pages import headline
 from jax_unlearn.report.reading import Row
 from jax_unlearn.report.settings import about, settings_table
@@ -49,9 +49,6 @@ def content(record: Audit, rows: Mapping[str, Row]) -> dict[str, Any]:
     """Return what the templates of an audit read; an experiment's rows may be empty."""
     names = {key: rows[key].label if key in rows else key for key in record.figures}
     swatches = draw.looks(list(names))
-    reasons: dict[str, list[str]] = {}
-    for key, why in record.left_out.items():
-        reasons.setdefault(why, []).append(key)
     pages = []
     for n, (key, slug) in enumerate(zip(names, slugs(names.values()), strict=True)):
         detail, drawings = record.details[key], []  # of curve and epsilon, if any
@@ -93,7 +90,7 @@ def content(record: Audit, rows: Mapping[str, Row]) -> dict[str, Any]:
         ),
         "roc": draw.roc_of_all(record, names) if len(names) > 1 else None,
         "key": [(names[key], swatches[key].swatch) for key in drawn],
-        "left_out": list(reasons.items()),
+        "left_out": reasons(record.left_out, record.cards),
         "strip": draw.strip,
     }
 

@@ -5,10 +5,17 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from jax_unlearn.lab.modalities.classification.beside import said_beside
+from jax_unlearn.audit import FigureCard
+from jax_unlearn.lab.modalities.classification.beside import (
+    alone_lacks,
+    alone_misses,
+    alone_needs,
+    said_beside,
+)
 from jax_unlearn.lab.modalities.classification.probes import PROBES, Probe
 from jax_unlearn.report import reading
 from jax_unlearn.report.draw import experiment as draw
+from jax_unlearn.report.forms import reasons
 from jax_unlearn.report.pages import headline
 from jax_unlearn.report.settings import settings_table, shared_settings
 from jax_unlearn.report.table import direction, gap_test, main_table, number, ordered
@@ -52,6 +59,7 @@ def content(results: reading.Results) -> dict[str, Any]:
         "conflicts": [draw.conflict_share(c) for c in cosines],
         "beside": beside(results),
         "probes": probed(results),
+        "alone": attacked(results),
         "settings": settings_table(rows),
         "shared": shared_settings(rows),
     }
@@ -68,11 +76,16 @@ def beside(results: reading.Results) -> list[tuple[str, str]]:
 
 
 class Probed(NamedTuple):
-    """A probe, and what the model of each row gave, beside target and null."""
+    """A probe or an attack, and what each row gave, beside target and null."""
 
-    card: Probe
+    card: Probe | FigureCard
     values: dict[str, float]
     figures: dict[str, Any]
+
+    @property
+    def digits(self) -> int:
+        """After the point."""
+        return getattr(self.card, "digits", 1)
 
 
 def probed(results: reading.Results) -> list[Probed]:
@@ -88,6 +101,27 @@ def probed(results: reading.Results) -> list[Probed]:
         )
         for name in names
     ]
+
+
+def attacked(results: reading.Results) -> dict[str, Any] | None:
+    """Return what attacks found on single models, headlines apart, and what is not."""
+    found = results.alone
+    if found is None:
+        return None
+    keys, plain = reading.ordered_keys(found.figures), structs.asdict(found)
+    shown: tuple[list[Probed], list[Probed]] = [], []
+    for key in [key for key in found.plain if key not in found.left_out]:
+        own = {k: found.figures[k][key] for k in keys if key in found.figures[k]}
+        card = found.cards[key]
+        shown[not card.headline].append(Probed(card, own, {}))
+    return {
+        "keys": keys,
+        "shown": shown[0],
+        "behind": shown[1],
+        "left_out": reasons(alone_lacks(plain), found.cards),
+        "missing": alone_misses(plain),
+        "needs": alone_needs(results.rows),
+    }
 
 
 def drawings(results: reading.Results) -> dict[str, Any]:

@@ -1,18 +1,21 @@
 """What models say beside several Retrains, and beside samples that they never saw."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jax_unlearn import audit
+from jax_unlearn.audit.auditor import alone
+from jax_unlearn.audit.figures import KINDS, unmet
 from jax_unlearn.data import Dataset
 from jax_unlearn.lab.modalities.classification.figures import Outputs
 from jax_unlearn.lab.requests import Request
-from jax_unlearn.lab.results import ORIGINAL
+from jax_unlearn.lab.results import NULL, ORIGINAL, RETRAIN
 from jax_unlearn.membership.quality import auc_standard_error
 
-__all__ = ["against_unseen", "beside_retrains", "said_beside", "stacked", "stands"]
+__all__ = ["against_unseen", "alone_lacks", "alone_misses", "alone_needs", "attacked"]
+__all__ += ["beside_retrains", "said_beside", "stacked", "stands"]
 
 REACH = 1.96  # standard errors of a 95 % interval
 RIGHT = 5.0  # percent of a class that goes: more is no chance; our choice
@@ -58,6 +61,67 @@ def beside_retrains(
     originals = ORIGINAL if ORIGINAL in models else None
     told = {"kind": "probabilities", "seed": seed, "originals": originals}
     return audit.audit(*given, **told)
+
+
+def attacked(
+    dataset: Dataset,
+    request: Request,
+    models: Mapping[str, Outputs],
+    *,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return what attacks find on single models by key, with fewer than three Retrains.
+
+    JSON-able: "figures" by model and key of the figure, "cards" by key, and why others
+    are "left_out".
+    """
+    stacks, _, labels = stacked(dataset, request, models, [models[ORIGINAL]])
+    known = {"target": RETRAIN, "null": NULL}
+    given = {name: key for name, key in known.items() if key in models}
+    how = {"original": ORIGINAL, "seed": seed, **given}
+    figures, cards, left_out = alone(stacks, labels, **how)
+    plain = {key: card.plain() for key, card in cards.items()}
+    return {"figures": figures, "cards": plain, "left_out": left_out}
+
+
+def alone_needs(rows: Collection[str]) -> str:
+    """Return what figures of single models are read beside, and what is missing.
+
+    >>> alone_needs(["retrain", "original"])[-69:]
+    'A second Retrain is the null, from three on there is an interval too.'
+    """
+    least = "Each needs one unlearned model and its original"
+    if RETRAIN not in rows:
+        return (
+            f"{least}. There is no target: a Retrain is the target, a second the null, "
+            "from three on there is an interval too."
+        )
+    said = f"{least}, and a Retrain, whose value is the target, not 0.5"
+    if NULL not in rows:
+        return (
+            f"{said}. A second Retrain is the null, from three on there is an interval "
+            "too."
+        )
+    return (
+        f"{said}; the null is another Retrain's. From three on there is an interval "
+        "too."
+    )
+
+
+def alone_lacks(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return the figures left out for another reason than too few models."""
+    few = {key for key, card in KINDS.items() if card.models > 1 or card.within}
+    return {key: why for key, why in found["left_out"].items() if key not in few}
+
+
+def alone_misses(found: Mapping[str, Any]) -> str:
+    """Return the line that says which figures take more models; "" where none do."""
+    retrained = len({RETRAIN, NULL} & set(found["figures"]))
+    said = unmet([KINDS[key] for key in found["left_out"]], retrained)
+    return said and (
+        f"More models give more figures: {said} (vulnerable and protected from as "
+        "many originals); `jax-unlearn ensemble` trains and audits them."
+    )
 
 
 def against_unseen(
