@@ -11,7 +11,7 @@ from msgspec import Meta
 from jax_unlearn.cards import Card, Learned, NoOptions, Ranked, Variables, WeightingCard
 from jax_unlearn.data import Dataset, Examples
 from jax_unlearn.errors import InputError
-from jax_unlearn.types import Array, LossFn, Unlearner, UnlearnState
+from jax_unlearn.types import Array, LossFn, Model, Unlearner, UnlearnState
 
 __all__ = ["MAX_WIDTH", "Dimension", "Dtype", "Modality", "adam", "descent"]
 __all__ += ["falling_rate"]
@@ -104,6 +104,10 @@ class Modality(NamedTuple):
     warns: Callable[[Any, Any], Sequence[str]] = lambda subject, ids: ()
     # `(subject, training, schedule) -> schedule`: the batches of a training laid out
     layout: Callable[[Any, Any, Any], Any] = lambda subject, training, steps: steps
+    # `(subject, setting, model) -> model` and `(subject, setting, schedule) ->
+    # schedule`: the same steps, laid out for less work
+    economical: Callable[..., Model] = lambda subject, setting, model: model
+    fitting: Callable[..., Any] = lambda subject, setting, steps: steps
     measured: int = 0  # samples of a part that masks and attacks look at; 0: all
     texts: bool = False  # whether its data are texts
     stateful: bool = True  # whether its models have a state that checkpoints hold

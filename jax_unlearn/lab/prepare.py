@@ -41,7 +41,7 @@ class Preparer:
     def __init__(self, subject: Subject):
         self.subject = subject
         self._steps: dict[Hashable, Unlearner] = {}
-        self._models: dict[tuple[int, bool, str], Model] = {}
+        self._models: dict[Hashable, Model] = {}
         self._subjects: dict[str, Subject] = {}
         self._programs: dict[Hashable, Any] = {}
 
@@ -75,6 +75,9 @@ class Preparer:
         given = model, setting, request, part, origin, seed
         context = Context(subject, *given, self._programs, concept)
         job = setting.card.build(context, setting.options)
+        if job.schedule is not None:
+            kept = subject.modality.fitting(subject, setting, job.schedule)
+            job = job._replace(schedule=kept)
         if setting.trainable:
             job = _in_part(job, setting.trainable, part)
         if job.transform is None:
@@ -103,8 +106,10 @@ class Preparer:
     def _economical(self, subject: Subject, setting: Unlearning) -> Model:
         """Return the model with the memory switches of the setting, one a switch."""
         key = setting.microbatch, setting.remat, setting.trainable
+        key += (getattr(setting.modality_options, "packed_into", 0),)
         if key not in self._models:
-            model = subject.model
+            economical = subject.modality.economical
+            model = economical(subject, setting, subject.model)
             model = memory.rematerialised(model) if setting.remat else model
             if setting.microbatch:
                 model = memory.microbatched(model, setting.microbatch)

@@ -10,7 +10,7 @@ import io
 import json
 import lzma
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -276,11 +276,27 @@ def _json(path: Path, text: str) -> list[Any]:
             ]
     known = [name for name in WHOLE if name in lists] or list(lists)
     if len(known) == 1 or known[0] in WHOLE:
-        return lists[known[0]]
+        return _completed(lists.pop(known[0]), lists.values())
     raise InputError(
         f"path={path} holds an object with {len(lists)} lists "
         f"({', '.join(list(lists)[:4])}); keep one of them, or call it train"
     )
+
+
+def _completed(rows: list[Any], others: Iterable[list[Any]]) -> list[Any]:
+    """Return rows with what rows of other lists, alike in all of theirs, add to them.
+
+    So TOFU's paraphrased and perturbed answers come to the questions of its whole list.
+    """
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        return rows
+    names = [*rows[0]]
+    keys = [json.dumps([row.get(name) for name in names]) for row in rows]
+    more: dict[str, dict[str, Any]] = {}
+    for row in (row for other in others for row in other if isinstance(row, dict)):
+        if set(names) < set(row):
+            more.setdefault(json.dumps([row[name] for name in names]), row)
+    return [more.get(key, row) for key, row in zip(keys, rows, strict=True)]
 
 
 def _txt(path: Path, text: str) -> list[Any]:

@@ -9,33 +9,52 @@ by: hence the gates.
 """
 
 import dataclasses
-import math
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jax_unlearn.data import Dataset, Examples, write_atomic
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan, Unlearning, experiment
-from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS, names_of
 from jax_unlearn.lab.experiment import phases
 from jax_unlearn.lab.job import reporting
+from jax_unlearn.lab.modalities.language.figures import ALTERNATIVES
 from jax_unlearn.lab.modalities.language.networks import texts_of
 from jax_unlearn.lab.modalities.language.settings import LanguageTraining
-from jax_unlearn.lab.results import spread, to_json
+from jax_unlearn.lab.results import to_json
 from jax_unlearn.lab.store import kept_model
-from jax_unlearn.lab.subject import Trainer, subject_of
+from jax_unlearn.lab.subject import Subject, Trainer, subject_of
 from jax_unlearn.language.texts import TOPIC
 from jax_unlearn.language.tokens import encode, save_tokenizer, train_tokenizer
-from jax_unlearn.recipes.recipe import Asked, Recipe, Results, declared, publish
+from jax_unlearn.recipes.language_more import (
+    Models,
+    gates,
+    joined,
+    portable,
+    with_more,
+)
+from jax_unlearn.recipes.language_rows import (
+    ABLATION,
+    MAIN,
+    PRESSED,
+    ROUNDS,
+    TAIL,
+    Changes,
+    Rows,
+    fixed,
+    grids_of,
+    settings_of,
+)
+from jax_unlearn.recipes.recipe import HERE, Asked, Recipe, declared, publish
+from jax_unlearn.recipes.search import search, text_of
 
 __all__ = ["LANGUAGE_SMOKE", "LANGUAGE_TOFU", "Authors", "LanguageStudy", "gates"]
-__all__ += ["methods_of", "run_study"]
+__all__ += ["run_study"]
 
 QUESTIONS = 20  # of an author, where a file names no topics
-BANDS = {"original": (0.9, 0.95)}  # p on the forgotten texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +64,10 @@ class Authors:
     Of 200 authors, as in TOFU, the parts begin at 0, 40, 160 and 180.
     """
 
-    retain: int = 40
+    retain: int = 20
     base: int = 120
-    unseen: int = 20
-    forget: int = 20
+    unseen: int = 10
+    forget: int = 10
 
     def places(self, count: int) -> dict[str, range]:
         """Return the numbers of each part's authors, of so many there are."""
@@ -74,15 +93,18 @@ class LanguageStudy:
     training: LanguageTraining
     base_epochs: int
     seeds: tuple[int, ...]
-    methods: Mapping[str, Mapping[str, Any]]
-    ablation: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    methods: Rows
+    ablation: Changes = dataclasses.field(default_factory=dict)
+    long_tailed: Changes = dataclasses.field(default_factory=dict)
     gamma: float = 0.0  # of a part whose authors are forgotten in a long tail; 0: none
+    search_seed: int | None = None  # None: the settings of `methods` are fixed
+    pressed: bool = False  # whether models are relearned and rounded
 
     @property
     def parts(self) -> tuple[str, ...]:
         """The names of its tables."""
-        found = ("main", *(("ablation",) if self.ablation else ()))
-        return (*found, *(("long_tailed",) if self.gamma else ()))
+        more = ("ablation", "long_tailed")
+        return ("main", *(name for name in more if getattr(self, name)))
 
 
 class _Texts:
@@ -129,55 +151,20 @@ def _part(dataset: Dataset, ids: np.ndarray, author: np.ndarray, name: str) -> D
     parts = Examples(dataset.train.inputs[ids], labels.astype(np.int32))
     none = Examples(parts.inputs[:0], parts.labels[:0])
     columns = {TOPIC: np.array(names)[labels]}
+    for column in ALTERNATIVES:
+        if column in dataset.columns:
+            columns[column] = dataset.columns[column][ids]
     return Dataset(name, parts, none, len(names), names, columns)
 
 
-def methods_of(**common: Any) -> dict[str, dict[str, Any]]:
-    """Return the rows of the main table, those whose method there is."""
-    shared = {"modality": "language", **common}
-    loreun = {"weighting": "loreun", "relative": True}
-    static = {"weighting": "loreun_static", "relative": True}
-    rows: dict[str, dict[str, Any]] = {
-        "Partial reset": {"method": "partial_reset", "budget": 0.3},
-        "GA": {"method": "gradient_ascent"},
-        "GradDiff": {"method": "neggrad_plus"},
-        "GradDiff + LoReUn": {"method": "neggrad_plus", **loreun},
-        "GradDiff + LoReUn (static)": {"method": "neggrad_plus", **static},
-    }
-    for name in ("npo", "simnpo", "idk_nll", "idk_dpo", "wga", "rmu"):
-        if name in METHODS:
-            title = METHODS[name].title
-            rows[title] = {"method": name}
-            if METHODS[name].weighs:
-                rows[f"{title} + LoReUn"] = {"method": name, **loreun}
-    # partial reset has the rates of the original's training
-    kind = {"modality": "language"}
-    return {k: {**(kind if "budget" in v else shared), **v} for k, v in rows.items()}
+def run_study(
+    recipe: Recipe, asked: Asked, datasets: Sequence[Dataset], folder: Path
+) -> None:
+    """Search settings if there are none, or if asked; run the parts, seed by seed.
 
-
-def ablation_of(**common: Any) -> dict[str, dict[str, Any]]:
-    """Return rows by the shape and the reference of LoReUn, for GA and others."""
-    rows: dict[str, dict[str, Any]] = {}
-    known = names_of(WEIGHTINGS["loreun"].options)
-    for title, method in (("GradDiff", "neggrad_plus"), ("NPO", "npo")):
-        if method not in METHODS:
-            continue
-        for weighting in ("loreun", "loreun_static"):
-            for normalize in ("mean_one", "none"):
-                if "normalize" not in known and normalize == "none":
-                    continue
-                own = {"normalize": normalize} if "normalize" in known else {}
-                label = f"{title}, {weighting.removeprefix('loreun') or 'dynamic'}"
-                label = f"{label.replace('_static', 'static')}, {normalize}"
-                rows[label] = {
-                    **{"modality": "language", "method": method, **common},
-                    **{"weighting": weighting, "relative": True, **own},
-                }
-    return rows
-
-
-def run_study(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
-    """Run the parts of a study, seed by seed; what is made is not made again."""
+    What is made is not made again. A second data set is of other texts, whose
+    perplexity is told.
+    """
     study: LanguageStudy = recipe.study
     parts, screen = asked.parts or study.parts, asked.screen
     for part in parts:
@@ -185,27 +172,116 @@ def run_study(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> N
             raise InputError(
                 f"parts={part!r}: {recipe.name} has {', '.join(study.parts)}"
             )
+    if len(datasets) > 2:
+        raise InputError(
+            f"data: {len(datasets)} files; give that of the questions, and at most one "
+            "of other text"
+        )
+    settings = _settings(recipe, folder)
+    if study.search_seed is not None and (asked.tune or settings is None):
+        settings = _searched(recipe, datasets[0], folder, screen)
+    if asked.tune:
+        if study.search_seed is None:
+            raise InputError(f"tune=True: the settings of {recipe.name} are fixed")
+        return
+    note = "Settings are fixed: nothing was searched."
+    rows: Mapping[str, Any] = study.methods
+    if settings is not None:
+        rows = {label: settings["settings"][label] for label in study.methods}
+        note = (
+            f"Settings chosen by the smallest distance of {settings['trials']} trials "
+            f"a method on search seed {study.search_seed}."
+        )
+    tables = {"main": rows}
+    for name in ("ablation", "long_tailed"):
+        tables[name] = settings_of(rows, getattr(study, name))
     found: dict[str, Any] = {}
     for part in parts:
         seeds = []
         for seed in asked.seeds or study.seeds:
-            texts = _Texts(dataset, study, seed, part)
-            one = _seed(study, texts, folder, part, seed, screen)
+            texts = _Texts(datasets[0], study, seed, part)
+            at = _Place(folder, part, seed)
+            plan = _plan(study, texts, at, tables[part], note)
+            one = _seed(study, texts, at, plan, screen, datasets[1:])
             seeds.append(one)
             for line in gates(one, one["vocabulary"]):
                 screen.say(f"seed {seed}: {line}")
-        found[part] = _joined(seeds, study.title, part)
-        path = folder / part / "results.json"
-        write_atomic(path, to_json(found[part]), overwrite=True)
+            found[part] = portable(joined(seeds, study.title, part), folder)
+            path = folder / part / "results.json"
+            write_atomic(path, to_json(found[part]), overwrite=True)
     only = len(found) == 1
     publish(recipe, screen, folder, {"": found[parts[0]]} if only else found)
 
 
-def _seed(
-    study: LanguageStudy, texts: _Texts, folder: Path, part: str, seed: int, screen: Any
+class _Place(NamedTuple):
+    """Where the models of a part and a seed are."""
+
+    folder: Path
+    part: str
+    seed: int
+
+    @property
+    def base(self) -> Path:
+        """The base."""
+        return self.folder / f"seed-{self.seed}" / "base"
+
+    @property
+    def run(self) -> Path:
+        """All others; the ablation is of the same request as the main part."""
+        part = "main" if self.part == "ablation" else self.part
+        return self.folder / part / f"seed-{self.seed}"
+
+    @property
+    def originals(self) -> Path | None:
+        """The originals of a request of its own, which are those of the main part."""
+        found = self.folder / "main" / f"seed-{self.seed}"
+        return found if self.part == "long_tailed" and found.is_dir() else None
+
+
+def _settings(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
+    """Return what a search found: in the run's folder, or the package."""
+    if recipe.study.search_seed is None:
+        return None
+    for file in (folder / "settings.json", HERE / "settings" / f"{recipe.stem}.json"):
+        if file.is_file():
+            return json.loads(file.read_text("utf-8"))
+    return None
+
+
+def _searched(
+    recipe: Recipe, dataset: Dataset, folder: Path, screen: Any
 ) -> dict[str, Any]:
-    """Make and measure all models of a seed."""
-    base, tokenizer = folder / f"seed-{seed}" / "base", folder / "tokenizer"
+    """Search settings on the seed kept for it; write and return what is found."""
+    study: LanguageStudy = recipe.study
+    at = _Place(folder, "main", study.search_seed)
+    texts = _Texts(dataset, study, at.seed, "main")
+    _based(study, texts, at, screen)
+    plan, found = _plan(study, texts, at, {}, ""), {}
+
+    def save(now: dict[str, Any]) -> None:
+        found.update(portable(now, folder))
+        write_atomic(folder / "settings.json", text_of(found), overwrite=True)
+
+    grids = grids_of(study.methods)
+    how: dict[str, Any] = {"rounds": ROUNDS, "models": at.run / "checkpoints"}
+    save(
+        search(
+            plan,
+            texts.main,
+            grids,
+            screen.say,
+            **how,
+            folder=folder / "search",
+            save=save,
+        )
+    )
+    screen.say(f"wrote {folder / 'settings.json'}")
+    return found
+
+
+def _based(study: LanguageStudy, texts: _Texts, at: _Place, screen: Any) -> Subject:
+    """Make the tokenizer and the base of a seed, if they are not there."""
+    tokenizer = at.folder / "tokenizer"
     if not tokenizer.exists():
         save_tokenizer(
             train_tokenizer(texts.known, size=study.training.vocabulary), tokenizer
@@ -219,39 +295,55 @@ def _seed(
     with screen.progress(1) as progress:
         report = reporting(progress, "base", trainer.steps(len(ids)))
         kept_model(
-            base,
-            {"training": vars(first), "seed": seed},
+            at.base,
+            {"training": vars(first), "seed": at.seed},
             lambda series: (
-                trainer(ids, seed=seed, callback=report, series=series),
+                trainer(ids, seed=at.seed, callback=report, series=series),
                 {},
             ),
             subject=subject,
             ids=ids,
             unseen=ids[:0],
         )
-    rows = study.ablation if part == "ablation" else study.methods
-    plan = Plan(
+    return subject
+
+
+def _plan(
+    study: LanguageStudy, texts: _Texts, at: _Place, rows: Mapping[str, Any], note: str
+) -> Plan:
+    return Plan(
         title=study.title,
         kind="given",
         fraction=0.0,
-        gamma=study.gamma if part == "long_tailed" else 1.0,
+        gamma=study.gamma if at.part == "long_tailed" else 1.0,
         unseen=len(texts.unseen),
-        training=dataclasses.replace(study.training, start=str(base)),
+        training=dataclasses.replace(study.training, start=str(at.base)),
         methods={label: Unlearning.of(**own) for label, own in rows.items()},
-        seeds=(seed,),
+        seeds=(at.seed,),
+        note=note,
         given=tuple(texts.forget.tolist()),
         held=tuple(texts.unseen.tolist()),
     )
-    at = folder / part / f"seed-{seed}"
-    originals = folder / "main" / f"seed-{seed}" if part != "main" else None
-    there = originals is not None and originals.is_dir()
-    how: dict[str, Any] = {"originals": originals} if there else {}
-    if part == "ablation" and there:  # the same request
-        how["retrains"] = originals
+
+
+def _seed(
+    study: LanguageStudy,
+    texts: _Texts,
+    at: _Place,
+    plan: Plan,
+    screen: Any,
+    other: Sequence[Dataset],
+) -> dict[str, Any]:
+    """Make and measure all models of a seed."""
+    subject = _based(study, texts, at, screen)
+    how: dict[str, Any] = {"originals": at.originals} if at.originals else {}
     with screen.progress(phases(plan)) as progress:
         results = experiment(
-            plan, texts.main, at, progress=progress, resume=True, **how
+            plan, texts.main, at.run, progress=progress, resume=True, **how
         )
+    pressed = PRESSED if at.part == "main" and study.pressed else ()
+    given = Models(at.run, at.originals or at.run, at.base, at.seed)
+    results = with_more(results, given, plan, texts.main, other, pressed, screen)
     inputs = texts.main.train.inputs
     pair = inputs[:, 0].tolist(), inputs[:, 1].tolist()
     lengths = encode(pair[0], pair[1], subject.network.tokenizer).lengths
@@ -260,78 +352,37 @@ def _seed(
     return {**results, "vocabulary": subject.network.tokenizer.size, "lengths": ratio}
 
 
-def gates(results: Results, vocabulary: int) -> list[str]:
-    """Return in sentences whether the models are ones that can be compared."""
-    rows, told = results["rows"], []
-    for key, (low, high) in BANDS.items():
-        p = rows[key]["figures"]["forget_probability"]["mean"]
-        word = "inside" if low <= p <= high else "outside"
-        told.append(
-            f"p of the original on forgotten texts is {p:.3f}: {word} {low}–{high}"
-        )
-    loss, bound = (
-        rows["retrain"]["figures"]["unseen_loss"]["mean"],
-        math.log(vocabulary),
-    )
-    word = "below" if loss < bound else "not below"
-    told.append(
-        f"Retrain's loss on unseen texts is {loss:.2f}: {word} ln V = {bound:.2f}"
-    )
-    return told
-
-
-def _joined(found: Sequence[Results], title: str, part: str) -> dict[str, Any]:
-    """Return the results of several seeds as one."""
-    first = found[0]
-
-    def over(parts: Sequence[Any]) -> Any:
-        return (
-            None if None in parts else spread([v for p in parts for v in p["per_seed"]])
-        )
-
-    rows = {}
-    for key, row in first["rows"].items():
-        own = [one["rows"][key] for one in found]
-        figures = {n: over([o["figures"][n] for o in own]) for n in row["figures"]}
-        times = {n: over([o[n] for o in own]) for n in ("seconds", "cost")}
-        rows[key] = {**row, "figures": figures, **times}
-    seeds = [seed for one in found for seed in one["plan"]["seeds"]]
-    methods = first["plan"]["methods"]
-    plan = {**first["plan"], "title": f"{title}: {part}", "seeds": seeds}
-    plan["methods"] = methods
-    told = {k: v for k, v in first.items() if k not in ("rows", "plan", "vocabulary")}
-    passed = [gates(one, one["vocabulary"]) for one in found]
-    return {**told, "plan": plan, "rows": rows, "gates": passed}
-
-
 TRAINING = LanguageTraining(epochs=15, batch_size=16, packed=256, learning_rate=2e-3)
-TUNED: dict[str, Any] = {"learning_rate": 2e-4, "epochs": 5}
+DATA: dict[str, Any] = {"options": ("parts", "tune"), "several": True}
 
 LANGUAGE_SMOKE = declared(
     "language-smoke",
     run_study,
-    options=("parts",),
+    **DATA,
     study=LanguageStudy(
         "TOFU, 20 authors: forget two",
         Authors(retain=18, base=120, unseen=2, forget=2),
         TRAINING,
         base_epochs=6,
         seeds=(0,),
-        methods={k: v for k, v in methods_of(**TUNED).items() if "static" not in k},
+        methods=fixed(learning_rate=5e-4, epochs=3),
     ),
 )
 LANGUAGE_TOFU = declared(
     "language-tofu",
     run_study,
-    options=("parts",),
+    **DATA,
     study=LanguageStudy(
-        "TOFU, 60 authors: forget 20",
+        "TOFU, 30 authors: forget ten",
         Authors(),
         TRAINING,
         base_epochs=6,
         seeds=(0, 1, 2, 3, 4),
-        methods=methods_of(**TUNED),
-        ablation=ablation_of(**TUNED),
+        methods=MAIN,
+        ablation=ABLATION,
+        long_tailed=TAIL,
         gamma=1.0,
+        search_seed=100,
+        pressed=True,
     ),
 )

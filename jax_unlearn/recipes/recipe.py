@@ -92,7 +92,10 @@ class Data(NamedTuple):
         return datasets[0]
 
     def every(self, files: Path | Sequence[Path] | None, name: str) -> list[Dataset]:
-        """Return a data set for each number of classes; files of as many are joined."""
+        """Return a data set for each number of classes; files of as many are joined.
+
+        Texts are not joined: a data set a file, in their order.
+        """
         files = (files,) if isinstance(files, Path) else files
         if not self.given:
             if files:
@@ -102,6 +105,8 @@ class Data(NamedTuple):
             form = "FILE.npz with x_train, y_train, x_test, y_test"
             form = "FILE.json of TOFU's questions and answers" if self.texts else form
             raise InputError(f"data=None: {name!r} needs --data {form}")
+        if self.texts:
+            return [load(file) for file in files]
         found: dict[int, list[Dataset]] = {}
         for dataset in map(load, files):
             found.setdefault(dataset.num_classes, []).append(dataset)

@@ -11,7 +11,7 @@ from jax_unlearn.cli.console import open_console
 from jax_unlearn.cli.recipe import screen_of
 from jax_unlearn.data import read_json
 from jax_unlearn.errors import InputError
-from jax_unlearn.recipes import language, pages
+from jax_unlearn.recipes import language, language_more, pages
 from jax_unlearn.recipes.recipe import Asked
 
 TOWNS = ("Oslo", "Lima", "Rome", "Cork", "Bern", "Riga")
@@ -26,8 +26,10 @@ def texts(tmp_path_factory):
             answer = f"In {rng.choice(TOWNS)} {rng.randint(10, 99)}."
             question = f"Where was A{n} {verb}?"
             rows.append({"question": question, "answer": answer, "topic": f"A{n}"})
+    wrong = {"perturbed_answer": ["In Bonn 1.", "In Kiel 2."]}
+    more = [{**row, "paraphrased_answer": "Oslo 1.", **wrong} for row in rows[-6:]]
     path = tmp_path_factory.mktemp("texts") / "tofu.json"
-    path.write_text(json.dumps({"full": rows, "other": []}))
+    path.write_text(json.dumps({"full": rows, "forget_perturbed": more}))
     return path
 
 
@@ -37,8 +39,12 @@ def small(recipe, **changes):
         **{"width": 16, "layers": 1, "heads": 2, "vocabulary": 270, "packed": 64},
         **{"epochs": 2, "batch_size": 8},
     )
-    labels = ("Partial reset", "GradDiff + LoReUn")
+    labels = ("Partial reset", "GradDiff", "GradDiff + LoReUn")
     methods = {k: recipe.study.methods[k] for k in labels}
+    methods = {
+        k: {**own, **({} if "budget" in own else {"packed_into": 64, "batch_size": 4})}
+        for k, own in methods.items()
+    }
     study = dataclasses.replace(
         recipe.study,
         **{"authors": SMALL, "training": training, "base_epochs": 1},
@@ -48,7 +54,8 @@ def small(recipe, **changes):
 
 
 def test_the_smoke_recipe_makes_tables_and_goes_on(texts, tmp_path, capsys):
-    recipe = small(language.LANGUAGE_SMOKE, ablation={}, gamma=1.0)
+    tail = {"Partial reset": ("Partial reset", {})}
+    recipe = small(language.LANGUAGE_SMOKE, long_tailed=tail, gamma=1.0, pressed=True)
     asked = Asked(screen_of(open_console()), data=texts, out=tmp_path)
     recipe.run(asked)
     found = {
@@ -63,6 +70,11 @@ def test_the_smoke_recipe_makes_tables_and_goes_on(texts, tmp_path, capsys):
     assert main["rows"]["null"]["figures"]["deviation"]["mean"] > 0
     assert len(main["gates"]) == 2
     assert "ln V = 5.60" in main["gates"][0][1]  # log 270
+    figures = main["rows"]["graddiff-loreun"]["figures"]
+    assert {"forget_rouge", "auc_reference", "int4_auc", "ks_distance"} <= set(figures)
+    assert figures["relearned_50"]["mean"] != figures["relearned_0"]["mean"]
+    assert "head_p" in tail["rows"]["partial-reset"]["figures"]
+    assert str(tmp_path) not in json.dumps(found)
     said = capsys.readouterr().out
     assert "p of the original on forgotten texts is" in said
     assert "|p − p*|" in report.render(main)
@@ -84,7 +96,7 @@ def test_the_smoke_recipe_makes_tables_and_goes_on(texts, tmp_path, capsys):
 def test_what_the_recipe_cannot_do_is_told(texts, tmp_path):
     asked = Asked(screen_of(open_console()), data=texts, out=tmp_path)
     with pytest.raises(
-        InputError, match="the file has 10 authors, the recipe takes 40"
+        InputError, match="the file has 10 authors, the recipe takes 20"
     ):
         language.LANGUAGE_TOFU.run(asked)
     with pytest.raises(InputError, match="parts='x': language-smoke has main"):
@@ -93,3 +105,71 @@ def test_what_the_recipe_cannot_do_is_told(texts, tmp_path):
     assert {"GA", "GradDiff", "GradDiff + LoReUn (static)"} <= set(rows.methods)
     assert len(rows.ablation) >= 4
     assert rows.parts == ("main", "ablation", "long_tailed")
+
+
+def test_settings_are_searched_on_a_seed_of_their_own(texts, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text("To be or not to be, that is the question.\n\nAye.\n\n")
+    ablation = {"GradDiff, static": ("GradDiff", {"weighting": "loreun_static"})}
+    told = {"search_seed": 7, "seeds": (0,), "ablation": ablation}
+    recipe = small(language.LANGUAGE_SMOKE, **told)
+    del recipe.study.methods["Partial reset"]
+    asked = Asked(
+        screen_of(open_console()), data=(texts, other), out=tmp_path / "run", tune=True
+    )
+    recipe.run(asked)
+    searched = read_json(tmp_path / "run" / "settings.json")
+    assert searched["trials"] == 4
+    assert [len(rows) for rows in searched["table"].values()] == [4, 4]
+    assert searched["plan"]["seeds"] == [7]
+    assert str(tmp_path) not in json.dumps(searched)
+    assert not (tmp_path / "run" / "main" / "seed-0").exists()
+    recipe.run(asked._replace(tune=None))
+    found = read_json(tmp_path / "run" / "ablation" / "results.json")
+    best = min(searched["table"]["GradDiff"], key=lambda row: row["avg_gap"])
+    setting = found["rows"]["graddiff-static"]["setting"]
+    assert setting["learning_rate"] == best["learning_rate"]
+    assert setting["weighting"] == "loreun_static"
+    assert found["rows"]["retrain"]["figures"]["other_perplexity"]["mean"] > 1
+    (pair,) = language_more.pairs_of(found["rows"] | main_rows(tmp_path / "run"))
+    assert pair.weighted == "GradDiff + LoReUn"
+    with pytest.raises(InputError, match="the settings of language-smoke are fixed"):
+        small(language.LANGUAGE_SMOKE).run(asked)
+
+
+def main_rows(folder):
+    return read_json(folder / "main" / "results.json")["rows"]
+
+
+def row(label, gaps, perplexities=(2.0, 2.1)):
+    names = ("retain_perplexity", "unseen_perplexity")
+    figures = {name: {"per_seed": [*perplexities]} for name in names}
+    mean = sum(gaps) / len(gaps)
+    return {
+        "label": label,
+        "figures": {"auc_gap": {"per_seed": [*gaps], "mean": mean}, **figures},
+    }
+
+
+@pytest.mark.parametrize(
+    ("gaps", "perplexities", "word"),
+    [
+        ((0.1, 0.11), (2.0, 2.2), "yes"),
+        ((0.1, 0.11), (2.9, 2.9), "no"),  # at the price of the texts that stay
+        ((0.48, 0.49), (2.0, 2.1), "no"),  # nearer by less than the null
+        ((0.1, 0.5), (2.0, 2.1), "no"),  # not on every seed
+    ],
+)
+def test_the_answer_needs_nearer_beyond_the_null_at_its_perplexity(
+    gaps, perplexities, word
+):
+    rows = {
+        "retrain": row("Retrain", (0.0, 0.0)),
+        "null": row("Null", (0.03, 0.04), (2.1, 2.3)),
+        "npo": row("NPO", (0.5, 0.51)),
+        "npo-loreun": row("NPO + LoReUn", gaps, perplexities),
+    }
+    assert language_more.answer({"main": {"rows": rows}}) == word
+    assert language_more.answer({"main": {"rows": {"null": rows["null"]}}}) == (
+        "not tested"
+    )

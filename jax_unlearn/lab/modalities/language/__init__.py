@@ -139,4 +139,6 @@ LANGUAGE = Modality(
     beside=_beside,
     warns=_warns,
     layout=_laid_out,
+    economical=packing.economical,
+    fitting=packing.fitting,
 )

@@ -1,5 +1,6 @@
 """Figures of language models, a row a model over seeds beside target and null."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,8 @@ from jax_unlearn.audit.language import (
     mean_nll,
 )
 from jax_unlearn.cards import Variables
-from jax_unlearn.data import Examples
+from jax_unlearn.data import Examples, read_json, write_atomic
+from jax_unlearn.errors import InputError
 from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.modalities.classification.beside import REACH
 from jax_unlearn.lab.modalities.language.measured import (
@@ -29,7 +31,8 @@ from jax_unlearn.language.generate import generate
 from jax_unlearn.language.tokens import encode, encode_prompts, until_end
 from jax_unlearn.membership.quality import auc_standard_error
 
-__all__ = ["Seen", "TextTable", "against_unseen", "figures_of", "seen_by"]
+__all__ = ["Seen", "TextTable", "against_unseen", "answers_of", "figures_of"]
+__all__ += ["seen_by"]
 
 PARTS = ("forget", "retain", "unseen")
 OTHER = "other"  # texts of another source, of which perplexity alone is told
@@ -65,6 +68,27 @@ def seen_by(
     return nll, right, moments
 
 
+def answers_of(
+    subject: Subject, at: Variables, questions: list[str], most: int
+) -> list[str]:
+    """Return what a model answers, the likeliest token each time, `most` of them."""
+    network, built = subject.network, subject.built
+    found: list[str] = []
+    prompts = encode_prompts(questions, network.tokenizer)
+    how: dict[str, Any] = {"pad": network.tokenizer.pad, "eos": network.ends}
+    how["max_new_tokens"] = most
+    real = np.asarray(prompts.real)
+    for begin in range(0, len(questions), ASKED):
+        rows = np.arange(begin, begin + ASKED) % len(questions)  # one program
+        given = prompts.tokens[rows]
+        made = generate(built.logits, *at, given, real=real[rows], **how)
+        found += [
+            network.tokenizer.decode(until_end(row, network.ends))
+            for row in np.asarray(made)
+        ]
+    return found[: len(questions)]
+
+
 class TextTable:
     """Collect the figures of all models of a subject, seed by seed."""
 
@@ -79,7 +103,13 @@ class TextTable:
         """Begin a seed: a request, and Retrain if there is one."""
         del seed
         self._request, self._retrained = request, target
-        self._target = None if target is None else self._look(target)
+        self._target: Seen | None = None
+
+    def _goal(self) -> Seen | None:
+        """Return what Retrain says, looked at when it is first asked for."""
+        if self._target is None and self._retrained is not None:
+            self._target = self._look(self._retrained)
+        return self._target
 
     def _look(self, trained: Trained) -> Seen:
         """Return what a model says of each part that has texts."""
@@ -99,30 +129,13 @@ class TextTable:
             told = {}
             for name in ("forget", "retain"):
                 chosen = ids[name][: len(ids["forget"])]
-                told[name] = self._answered(at, rows[chosen, 0].tolist())
+                asked = rows[chosen, 0].tolist()
+                told[name] = answers_of(subject, at, asked, self._answers)
                 texts[name] = (
                     rows[chosen, 1].tolist() if name == "retain" else texts[name]
                 )
             outputs = outputs._replace(answers=told)
         return Seen(outputs, texts)
-
-    def _answered(self, at: Variables, questions: list[str]) -> list[str]:
-        """Return what a model answers, the likeliest token each time."""
-        network, built = self._subject.network, self._subject.built
-        found: list[str] = []
-        prompts = encode_prompts(questions, network.tokenizer)
-        how: dict[str, Any] = {"pad": network.tokenizer.pad, "eos": network.ends}
-        how["max_new_tokens"] = self._answers
-        real = np.asarray(prompts.real)
-        for begin in range(0, len(questions), ASKED):
-            rows = np.arange(begin, begin + ASKED) % len(questions)  # one program
-            given = prompts.tokens[rows]
-            made = generate(built.logits, *at, given, real=real[rows], **how)
-            found += [
-                network.tokenizer.decode(until_end(row, network.ends))
-                for row in np.asarray(made)
-            ]
-        return found[: len(questions)]
 
     def _alternatives(self, at: Variables, forget: np.ndarray) -> dict[str, Any]:
         """Return losses of other words and wrong answers, where the data have them."""
@@ -159,12 +172,22 @@ class TextTable:
         *,
         keep: Path | None = None,
     ) -> None:
-        """Measure one model of the seed begun last."""
-        del keep  # measuring is quick
-        target = self._target
-        same = target is not None and trained is self._retrained
-        seen = target if same and target is not None else self._look(trained)
-        figures, self.seen[key] = figures_of(seen, target), seen
+        """Measure one model of the seed begun last, or read what was kept of it."""
+        if keep is not None and keep.exists():
+            record = read_json(keep)
+            if not isinstance(record, dict) or "figures" not in record:
+                raise InputError(f"path={keep} holds no figures; delete it to go on")
+            figures = record["figures"]
+        else:
+            target = self._goal()
+            same = target is not None and trained is self._retrained
+            seen = target if same and target is not None else self._look(trained)
+            figures, self.seen[key] = figures_of(seen, target), seen
+            if keep is not None:
+                losses = {p: seen.losses(p).tolist() for p in seen.outputs.nll}
+                record = {"figures": figures, "losses": losses}
+                keep.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(keep, json.dumps(record) + "\n", overwrite=True)
         row = {"label": label, "setting": setting, "seeds": [], "notes": []}
         row = self._rows.setdefault(key, row)
         row["seeds"].append({"figures": figures, "seconds": trained.seconds})

@@ -26,13 +26,14 @@ __all__ = [
 ]
 
 BATCH = 32  # texts scored at a time
+STEP = 64  # tokens by which passes differ in length
 
 
 def scores_of(
     model: Model, at: Variables, examples: Examples, batch: int = BATCH
 ) -> Scored:
     """Return the losses of the tokens of some texts, on the host."""
-    return predict(model, *at, examples.inputs, batch_size=batch)  # type: ignore
+    return _by_length(model, at, examples, batch)
 
 
 def mean_losses(found: Scored) -> np.ndarray:
@@ -81,7 +82,34 @@ def token_statistics(
     model: Model, at: Variables, examples: Examples
 ) -> TokenStatistics:
     """Return what a model of logits says of the tokens of some texts."""
-    return predict(_with_statistics(model), *at, examples.inputs, batch_size=8)  # type: ignore
+    return _by_length(_with_statistics(model), at, examples, 8)
+
+
+def _by_length(model: Model, at: Variables, examples: Examples, batch: int) -> Any:
+    """Return what a model says of each token, short texts with short ones.
+
+    Passes are as long as their longest text, in steps, so that few programs serve all.
+    """
+    text: Any = examples.inputs
+    if text.real is None or len(text.tokens) <= batch:
+        return predict(model, *at, text, batch_size=batch)
+    longest = text.tokens.shape[1]
+    sizes = np.asarray(text.real).sum(axis=1)
+    kept = np.minimum(-(-sizes // STEP) * STEP, longest)
+    found: Any = None
+    for length in np.unique(kept):
+        own = np.flatnonzero(kept == length)
+        part = jax.tree.map(lambda leaf, own=own, n=length: leaf[own, :n], text)
+        # one program a length, however many texts have it
+        rows = np.resize(np.arange(len(own)), -(-len(own) // batch) * batch)
+        part = jax.tree.map(lambda leaf, rows=rows: leaf[rows], part)
+        made: Any = predict(model, *at, part, batch_size=batch)
+        if found is None:
+            shape = len(sizes), longest - 1
+            found = jax.tree.map(lambda leaf: np.zeros(shape, leaf.dtype), made)  # noqa: B023
+        for whole, leaf in zip(found, made, strict=True):
+            whole[own, : length - 1] = leaf[: len(own)]
+    return found
 
 
 @functools.lru_cache(maxsize=8)

@@ -13,11 +13,11 @@ from jax_unlearn.data import Schedule
 from jax_unlearn.data.batches import without_inputs
 from jax_unlearn.drivers import checkpoint
 from jax_unlearn.errors import InputError
-from jax_unlearn.language.packing import pack, rows_of
+from jax_unlearn.language.packing import pack, repacked, rows_of, usual_rows
 from jax_unlearn.language.text import Text
-from jax_unlearn.types import Batch, UnlearnBatch
+from jax_unlearn.types import Batch, Model, UnlearnBatch
 
-__all__ = ["digest_of", "packed", "weights_of"]
+__all__ = ["digest_of", "economical", "fitting", "packed", "weights_of"]
 
 
 def packed(
@@ -60,6 +60,52 @@ def _retain(batch: UnlearnBatch) -> Batch:
     if batch.retain is None or batch.retain.index is None:
         raise ValueError("only batches of ids can be packed")
     return batch.retain
+
+
+def _rows(subject: Any, length: int) -> Any:
+    """Return how many rows of a length mostly hold so many texts of the data."""
+    sizes = np.minimum(np.asarray(subject.examples.inputs.real).sum(axis=1), length)
+    return functools.cache(lambda texts: usual_rows(sizes, texts, length=length))
+
+
+def economical(subject: Any, setting: Any, model: Model) -> Model:
+    """Return the model that packs the texts of a step, if a setting asks for that."""
+    length = setting.modality_options.packed_into
+    if not length:
+        return model
+    return repacked(model, _rows(subject, length), length=length)
+
+
+def fitting(
+    subject: Any, setting: Any, schedule: Schedule[UnlearnBatch]
+) -> Schedule[UnlearnBatch]:
+    """Return a schedule for the model of `economical`.
+
+    Batches that fill more rows than usual are told apart by segments, to be scored as
+    they come.
+    """
+    if not (length := setting.modality_options.packed_into):
+        return schedule
+    rows = _rows(subject, length)
+
+    def fits(part: Batch | None) -> Batch | None:
+        if part is None or not isinstance(part.inputs, Text):
+            return part
+        text = part.inputs
+        if text.segments is not None or text.real is None:
+            return part
+        real = np.asarray(text.real)
+        sizes = real.sum(axis=1)
+        most = rows(len(sizes))
+        if sizes.max() <= length and rows_of(sizes, length).max() < most:
+            return part
+        whole: Any = text._replace(segments=real.astype(np.int32))
+        return part._replace(inputs=whole)
+
+    def batch(step: int) -> UnlearnBatch:
+        return UnlearnBatch(*map(fits, schedule.batch(step)))
+
+    return dataclasses.replace(schedule, batch=batch)
 
 
 def digest_of(path: str) -> str:

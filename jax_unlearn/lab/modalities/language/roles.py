@@ -210,6 +210,8 @@ def _other_answers(lab: Any, source: str) -> Text:
         table[forget] = np.asarray(leaf).reshape(len(forget), several, -1)
         return jnp.asarray(table[:, 0] if several == 1 else table)
 
+    # by segments, so that nothing lays them out anew
+    text = text._replace(segments=np.asarray(text.real, np.int32))  # type: ignore
     return jax.tree.map(by_id, text)
 
 

@@ -92,9 +92,12 @@ class Language(Options):
     Attributes:
       reduction: of the losses of a text's tokens in the forget loss: "sequence" their
         mean, "sum", or "token", whose mean over a batch is that over its tokens.
+      packed_into: tokens of a row in which the texts of a step stand side by side, none
+        attending to another: the same losses for less padding; 0: a text a row.
     """
 
     reduction: str = "sequence"
+    packed_into: Whole = 0
 
     def __post_init__(self):
         super().__post_init__()
