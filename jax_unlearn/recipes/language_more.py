@@ -289,15 +289,15 @@ class Pair(NamedTuple):
     inside: bool
 
 
-def pairs_of(rows: Mapping[str, Any]) -> Iterator[Pair]:
+def pairs_of(rows: Mapping[str, Any], mark: str = " + LoReUn") -> Iterator[Pair]:
     """Yield the rows with LoReUn's weights beside those without.
 
-    A row called "METHOD + LoReUn ..." is beside "METHOD", and "METHOD, SHAPE" too.
+    A row called "METHOD + LoReUn ..." is beside "METHOD"; another mark is ", ".
     """
     by_label = {row["label"]: (key, row) for key, row in rows.items()}
     null = rows["null"]["figures"]["auc_gap"]["mean"]
     for label, (key, row) in by_label.items():
-        plain = label.partition(" + LoReUn")[0].partition(", ")[0]
+        plain = label.partition(mark)[0]
         if plain == label or plain not in by_label:
             continue
         both = [

@@ -24,7 +24,7 @@ from jax_unlearn.data import write_atomic
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Unlearning
 from jax_unlearn.lab.plan import slug
-from jax_unlearn.recipes import choice, chooser, frontier, ideas
+from jax_unlearn.recipes import choice, chooser, frontier, ideas, language_more
 from jax_unlearn.recipes.recipe import HERE, Recipe, Results, packaged
 from jax_unlearn.recipes.study import Study
 from jax_unlearn.recipes.tables import by_gamma
@@ -33,6 +33,7 @@ __all__ = ["FIGURES", "MISSING", "RESULTS", "Claim", "Page", "Verdict", "at_the_
 __all__ += ["claims_of", "judge", "p_text", "page_of", "stored", "write"]
 
 LEVEL = 0.05
+_CHOSEN = {"learning_rate": "rate", "shrink": "λ", "rate": "rate times"}
 MISSING = "(no such row)"  # in a reading: never in a stored page
 RESULTS = HERE.joinpath("results")
 
@@ -183,6 +184,8 @@ def page_of(recipe: Recipe, found: Results) -> Page:
     given = {"recipe": recipe, "found": found, "claims": claims, "figures": files}
     if isinstance(recipe.study, Study):
         given["searched"] = recipe.study.found()
+    elif (file := HERE.joinpath("settings", f"{recipe.stem}.json")).is_file():
+        given["searched"] = json.loads(file.read_text("utf-8"))
     return Page(
         recipe,
         _environment().get_template(f"{recipe.page}.md").render(**given),
@@ -245,6 +248,12 @@ def _environment() -> jinja2.Environment:
         "seconds": _seconds,
         "cost": _cost,
         "versus": _versus,
+        "apart": _apart,
+        "chosen": lambda told: ", ".join(
+            f"{_CHOSEN[name]} {told[name]:g}" for name in _CHOSEN if name in told
+        ),
+        "combined": lambda rows, more: {**rows, **more},
+        "told_p": p_text,
         "percent": lambda share: f"{100 * share:g} %",
         "short": "{:g}".format,
         "thousands": "{:,}".format,
@@ -252,6 +261,9 @@ def _environment() -> jinja2.Environment:
     }
     environment.globals |= {
         "at_the_edge": at_the_edge,
+        "answer_of": language_more.answer,
+        "asked": language_more.ASKED,
+        "pairs_of": language_more.pairs_of,
         "attack": _attack,
         "figure": _figure,
         "mean_gap": _mean_gap,
@@ -321,6 +333,12 @@ def _ordered(rows: Results, nearest: bool = False) -> list[tuple[str, Any]]:
     if nearest:
         methods.sort(key=lambda key: rows[key]["avg_gap"]["mean"])
     return [(key, rows[key]) for key in (*first, *methods)]
+
+
+def _apart(rows: Results, key: str, name: str, digits: int) -> str:
+    """Return the mean distance of a figure from Retrain's, seed by seed."""
+    sides = (rows[one]["figures"][name]["per_seed"] for one in (key, "retrain"))
+    return f"{mean(abs(a - b) for a, b in zip(*sides, strict=True)):.{digits}f}"
 
 
 def _attacks(found: Results) -> list[tuple[Any, list[Any]]]:
