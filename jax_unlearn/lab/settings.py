@@ -363,7 +363,7 @@ has; leave it out
         """What it compares with: "", "unseen", or "unseen classes" of every class."""
         asked = {
             getattr(self.options, "compares", self.card.compares),
-            self.weighting_card.compares,
+            getattr(self.weighting_options, "compares", self.weighting_card.compares),
             "unseen classes" if self.guard_endpoint else "",
         }
         return max(asked, key=len)

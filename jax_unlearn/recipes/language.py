@@ -365,7 +365,7 @@ LANGUAGE_SMOKE = declared(
         TRAINING,
         base_epochs=6,
         seeds=(0,),
-        methods=fixed(learning_rate=5e-4, epochs=3),
+        methods=fixed(learning_rate=3e-4),
     ),
 )
 LANGUAGE_TOFU = declared(
