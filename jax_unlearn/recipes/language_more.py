@@ -280,7 +280,8 @@ def _by_group(
     """Return the mean p of the texts of much, middling and little asked authors."""
     ranked = np.argsort(-counts, kind="stable")[: int((counts > 0).sum())]
     parts = zip(GROUPS, np.array_split(ranked, 3), strict=True)
-    return {f"{name}_p": float(p[np.isin(labels, own)].mean()) for name, own in parts}
+    found = {name: p[np.isin(labels, own)] for name, own in parts if len(own)}
+    return {f"{name}_p": float(values.mean()) for name, values in found.items()}
 
 
 class Pair(NamedTuple):
