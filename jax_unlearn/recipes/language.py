@@ -253,6 +253,7 @@ def _searched(
 ) -> dict[str, Any]:
     """Search settings on the seed kept for it; write and return what is found."""
     study: LanguageStudy = recipe.study
+    assert study.search_seed is not None
     at = _Place(folder, "main", study.search_seed)
     texts = _Texts(dataset, study, at.seed, "main")
     _based(study, texts, at, screen)

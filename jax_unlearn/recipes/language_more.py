@@ -257,9 +257,10 @@ class _Look:
         examples = self._subject.examples
         parts = np.array_split(few, -(-count // BATCH))
         batches = [take(examples, own) for own in parts]
-        given = self._subject.model, *at, batches, take(examples, held), RELEARNING
-        key = jax.random.key(self._seed)
-        found = audit.recovery(*given, key, steps=STEPS[-1], every=STEPS[0])
+        model, key = self._subject.model, jax.random.key(self._seed)
+        given = batches, take(examples, held), RELEARNING, key
+        how = {"steps": STEPS[-1], "every": STEPS[0]}
+        found = audit.recovery(model, at[0], at[1], *given, **how)
         shares = dict(zip(found.steps.tolist(), found.right.tolist(), strict=True))
         return {f"relearned_{n}": shares[n] / 100 for n in (0, *STEPS)}
 

@@ -1,6 +1,7 @@
 """Texts of a step side by side: the same losses, weights and steps for less padding."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +21,11 @@ CONFIG = ju.zoo.DecoderConfig(48, width=16, layers=1, heads=2)
 SIZES = (9, 3, 4, 20, 2)  # the last is beside the longest in a row of 24
 
 
-def texts(sizes, longest=20):
+def texts(sizes, longest=20) -> Any:
     rng, real = np.random.default_rng(0), np.arange(longest) < np.array(sizes)[:, None]
     tokens = rng.integers(1, 48, real.shape).astype(np.int32)
-    return Text(tokens, real & (np.arange(longest) > 0), None, real)
+    told: Any = tokens, real & (np.arange(longest) > 0), None, real
+    return Text(*told)
 
 
 @pytest.fixture(scope="module")
