@@ -263,6 +263,7 @@ def _environment() -> jinja2.Environment:
         "at_the_edge": at_the_edge,
         "answer_of": language_more.answer,
         "asked": language_more.ASKED,
+        "inside_of": language_more.inside,
         "pairs_of": language_more.pairs_of,
         "attack": _attack,
         "figure": _figure,

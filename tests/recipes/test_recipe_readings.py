@@ -30,6 +30,7 @@ TYPED = {
     "generation_cifar10": "0.4",
     "generation_digits": "0.43 0.51",
     "generation_fashion": "0.45 0.51",
+    "language_tofu": "0.05",
     "ltu_cifar10": "0.1 0.05 0.3",
     "ltu_digits": "0.05 0.3 0.01 0.003",
     "tables_cifar10": "0.1 0.22 0.28 0.18",
