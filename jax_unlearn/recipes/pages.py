@@ -33,7 +33,6 @@ __all__ = ["FIGURES", "MISSING", "RESULTS", "Claim", "Page", "Verdict", "at_the_
 __all__ += ["claims_of", "judge", "p_text", "page_of", "stored", "write"]
 
 LEVEL = 0.05
-_CHOSEN = {"learning_rate": "rate", "shrink": "λ", "rate": "rate times"}
 MISSING = "(no such row)"  # in a reading: never in a stored page
 RESULTS = HERE.joinpath("results")
 
@@ -249,9 +248,7 @@ def _environment() -> jinja2.Environment:
         "cost": _cost,
         "versus": _versus,
         "apart": _apart,
-        "chosen": lambda told: ", ".join(
-            f"{_CHOSEN[name]} {told[name]:g}" for name in _CHOSEN if name in told
-        ),
+        "chosen": _chosen,
         "combined": lambda rows, more: {**rows, **more},
         "told_p": p_text,
         "percent": lambda share: f"{100 * share:g} %",
@@ -340,6 +337,15 @@ def _apart(rows: Results, key: str, name: str, digits: int) -> str:
     """Return the mean distance of a figure from Retrain's, seed by seed."""
     sides = (rows[one]["figures"][name]["per_seed"] for one in (key, "retrain"))
     return f"{mean(abs(a - b) for a, b in zip(*sides, strict=True)):.{digits}f}"
+
+
+def _chosen(setting: Mapping[str, Any]) -> str:
+    """Return what a search of language models chooses of a setting."""
+    own = Unlearning.read(setting).flat()
+    if own["budget"]:  # trained as the original was
+        words = {"shrink": "λ", "rate": "rate times"}
+        return ", ".join(f"{word} {own[k]:g}" for k, word in words.items() if k in own)
+    return f"rate {own['learning_rate']:g}"
 
 
 def _attacks(found: Results) -> list[tuple[Any, list[Any]]]:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import random
 
+import numpy as np
 import pytest
 
 from jax_unlearn import report
@@ -178,3 +179,16 @@ def test_the_answer_needs_nearer_beyond_the_null_at_its_perplexity(
     assert language_more.answer({"main": {"rows": {"null": rows["null"]}}}) == (
         "not tested"
     )
+
+
+def test_the_stored_smoke_experiment_passes_its_gates():
+    rows = pages.stored("language_smoke")["rows"]
+
+    def mean(key, name):
+        return rows[key]["figures"][name]["mean"]
+
+    assert 0.9 <= mean("original", "forget_probability") <= 0.95
+    assert mean("retrain", "forget_probability") < 0.05
+    assert mean("retrain", "unseen_loss") < np.log(2048)
+    assert mean("null", "auc_gap") < 0.1 * mean("original", "auc_gap")
+    assert mean("graddiff", "auc_gap") < 0.5 * mean("original", "auc_gap")
