@@ -31,6 +31,7 @@ from jax_unlearn.language.texts import TOPIC
 from jax_unlearn.language.tokens import encode, save_tokenizer, train_tokenizer
 from jax_unlearn.recipes.language_more import (
     Models,
+    Pressed,
     gates,
     joined,
     portable,
@@ -99,6 +100,7 @@ class LanguageStudy:
     gamma: float = 0.0  # of a part whose authors are forgotten in a long tail; 0: none
     search_seed: int | None = None  # None: the settings of `methods` are fixed
     pressed: bool = False  # whether models are relearned and rounded
+    fewer: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -127,7 +129,11 @@ class _Texts:
             forget = _tail(forget, author, study.gamma, seed)
         main = np.concatenate([ids["retain"], ids["forget"], ids["unseen"]])
         self.base = _part(dataset, ids["base"], author, "base")
-        self.main = _part(dataset, main, author, dataset.name)
+        told = dataset
+        if part != "main":  # truth ratios take as long as unlearning
+            kept = {k: v for k, v in dataset.columns.items() if k not in ALTERNATIVES}
+            told = dataset._replace(columns=kept)
+        self.main = _part(told, main, author, dataset.name)
         self.forget = np.flatnonzero(np.isin(main, forget))
         self.unseen = np.flatnonzero(np.isin(main, ids["unseen"]))
         self.known = texts_of(dataset, np.union1d(ids["base"], ids["retain"]))
@@ -198,7 +204,7 @@ def run_study(
     found: dict[str, Any] = {}
     for part in parts:
         seeds = []
-        for seed in asked.seeds or study.seeds:
+        for seed in asked.seeds or study.fewer.get(part, study.seeds):
             texts = _Texts(datasets[0], study, seed, part)
             at = _Place(folder, part, seed)
             plan = _plan(study, texts, at, tables[part], note)
@@ -342,9 +348,10 @@ def _seed(
         results = experiment(
             plan, texts.main, at.run, progress=progress, resume=True, **how
         )
-    pressed = PRESSED if at.part == "main" and study.pressed else ()
     given = Models(at.run, at.originals or at.run, at.base, at.seed)
-    results = with_more(results, given, plan, texts.main, other, pressed, screen)
+    main = at.part == "main"
+    asked = Pressed(PRESSED if study.pressed else (), other) if main else None
+    results = with_more(results, given, plan, texts.main, asked, screen)
     inputs = texts.main.train.inputs
     pair = inputs[:, 0].tolist(), inputs[:, 1].tolist()
     lengths = encode(pair[0], pair[1], subject.network.tokenizer).lengths
@@ -385,5 +392,6 @@ LANGUAGE_TOFU = declared(
         gamma=1.0,
         search_seed=100,
         pressed=True,
+        fewer={"long_tailed": (0, 1, 2)},
     ),
 )

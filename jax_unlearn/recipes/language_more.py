@@ -60,13 +60,24 @@ class Models(NamedTuple):
         return self.run / name / f"seed-{self.seed}" / f"{key}.json"
 
 
+class Pressed(NamedTuple):
+    """What is asked of the models of the main part alone.
+
+    Attributes:
+      rows: keys of those that are relearned and rounded.
+      other: data sets of other text, none or one.
+    """
+
+    rows: Sequence[str]
+    other: Sequence[Dataset]
+
+
 def with_more(
     results: dict[str, Any],
     models: Models,
     plan: Plan,
     dataset: Dataset,
-    other: Sequence[Dataset],
-    pressed: Sequence[str],
+    asked: Pressed | None,
     screen: Any,
 ) -> dict[str, Any]:
     """Return the results of a seed with all that is measured beside its table."""
@@ -74,16 +85,20 @@ def with_more(
     ids = {"forget": np.array(plan.given), "unseen": np.array(plan.held)}
     everything = np.arange(len(dataset.train.labels))
     ids["retain"] = np.setdiff1d(everything, [*plan.given, *plan.held])
+    other = asked.other if asked else ()
     texts = _Other(subject, other[0]) if other else None
     look = _Look(subject, ids, texts, models.seed)
     base = _kept(models.kept("figures", "base"), lambda: look.losses(models.base))
     rows, counts = results["rows"], np.bincount(dataset.train.labels[ids["forget"]])
     for number, (key, row) in enumerate(rows.items()):
-        screen.say(f"seed {models.seed}, {number + 1} of {len(rows)}: {row['label']}")
+        if asked:
+            place = f"{number + 1} of {len(rows)}"
+            screen.say(f"seed {models.seed}, {place}: {row['label']}")
         path = models.kept("more", key)
         found = read_json(path) if path.exists() else {}
         at = _Lazy(models.path(key))
-        for name, measure in look.measures(key in pressed).items():
+        wanted = look.measures(key in asked.rows) if asked else {}
+        for name, measure in wanted.items():
             if name not in found:
                 found |= {name: measure(at())}
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -173,25 +173,34 @@ class TextTable:
         keep: Path | None = None,
     ) -> None:
         """Measure one model of the seed begun last, or read what was kept of it."""
+        record = None
         if keep is not None and keep.exists():
             record = read_json(keep)
             if not isinstance(record, dict) or "figures" not in record:
                 raise InputError(f"path={keep} holds no figures; delete it to go on")
-            figures = record["figures"]
-        else:
-            target = self._goal()
-            same = target is not None and trained is self._retrained
-            seen = target if same and target is not None else self._look(trained)
-            figures, self.seen[key] = figures_of(seen, target), seen
+            tells = {*ALTERNATIVES} <= {*self._subject.dataset.columns}
+            if tells and not record.get("alternatives"):  # they came since
+                record = None
+        if record is None:
+            record = self._record(key, trained)
             if keep is not None:
-                losses = {p: seen.losses(p).tolist() for p in seen.outputs.nll}
-                record = {"figures": figures, "losses": losses}
                 keep.parent.mkdir(parents=True, exist_ok=True)
                 write_atomic(keep, json.dumps(record) + "\n", overwrite=True)
+        figures = record["figures"]
         row = {"label": label, "setting": setting, "seeds": [], "notes": []}
         row = self._rows.setdefault(key, row)
         row["seeds"].append({"figures": figures, "seconds": trained.seconds})
         row["notes"].append(dict(notes or {}))
+
+    def _record(self, key: str, trained: Trained) -> dict[str, Any]:
+        """Return figures of a model, and the mean losses of the texts by part."""
+        target = self._goal()
+        same = target is not None and trained is self._retrained
+        seen = target if same and target is not None else self._look(trained)
+        figures, self.seen[key] = figures_of(seen, target), seen
+        losses = {part: seen.losses(part).tolist() for part in seen.outputs.nll}
+        other = bool(seen.outputs.paraphrased)
+        return {"figures": figures, "losses": losses, "alternatives": other}
 
     def summary(self) -> dict[str, Any]:
         """Return what the results hold, JSON-able."""
