@@ -1,6 +1,7 @@
 """The commands on files, for any kind of model: from a split to a report."""
 
 import dataclasses
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -234,6 +235,18 @@ def unlearn(
         print(said_of(named.record))
     for warning in subject.modality.warns(subject, request.forget):
         warn(warning)
+    origin = store.origin_of(stored)
+    expected = costs.beside(setting, origin, request, subject.modality)
+    if expected is not None and expected > 1:
+        words = ["--original", str(checkpoint), "--retrain", "--forget", forget]
+        anew = shlex.join(["jax-unlearn", "train", *words])
+        shorter = costs.affordable(setting, origin, request, subject.modality)
+        warn(
+            f"{setting.method} as told here costs {100 * expected:.0f} % of what it "
+            "takes to train anew on what stays, which forgets for certain: "
+            + (f"give --budget {shorter:g} as its length, or " if shorter else "")
+            + f"take `{anew}`, with --data and --out"
+        )
     ids, steps = request.forget, []
     told = {
         "unlearning": setting.record(),
@@ -245,7 +258,7 @@ def unlearn(
     def make(progress: Reporter, series: Series | None) -> tuple[Trained, dict]:
         whole = setting.card.kind == "one-shot"
         origin = store.origin_of(stored, retraced=whole)
-        known = {"origin": origin, "concept": named.concept}
+        known = {"origin": origin, "concept": named.concept, "series": series}
         prepare, before = Preparer(subject), stored.record.get
         job = prepare(setting, request, stored.trained, seed=seed, **known)
         steps.append(job.steps)

@@ -175,11 +175,13 @@ def ensemble(
     complete = Complete(share.parts, models, chunk, how, list(chosen), words)
     keep(out, share, complete)
     mine = share.numbers(models, chunk)
+    are = f"models {mine[0]} to {mine[-1]} of {models} are"
+    are = are if len(mine) > 1 else f"model {mine[0]} of {models} is"
     say(
         console,
-        f"part {share}: models {mine[0]} to {mine[-1]} of {models} are in {out}; when "
-        f"all parts are made, audit them by: jax-unlearn audit --parts {out} (and the "
-        "folders of the others, if they have their own)",
+        f"part {share}: {are} in {out}; when all parts are made, audit them by: "
+        f"jax-unlearn audit --parts {out} (and the folders of the others, if they have "
+        "their own)",
     )
     return {"out": str(out), "part": str(share), "models": list(mine)}
 
@@ -325,7 +327,7 @@ def conclude(
         groups = audits.divided(by, given, original, kind="logits", **how)
     told = {
         **plan.record(),
-        "title": f"{plan.title}: {models} models",
+        "title": f"{plan.title}: {models} model{'s' * (models != 1)}",
         "seeds": [plan.seeds[0]],
         "forgotten": found.forgotten,
     }

@@ -102,9 +102,10 @@ class Series:
                 f"seconds={seconds}, keep={keep}: wait 0 or more, keep 1 or more"
             )
         self.folder = Path(folder)
+        self.seconds = seconds
         self.spent = 0.0  # seconds of the run before this process
         self._told = json.loads(json.dumps(told))
-        self._seconds, self._keep = seconds, keep
+        self._keep = keep
         self._say = say or (lambda line: print(line, file=sys.stderr))
         self._companions: dict[str, Companion] = {}
         self._frozen: tuple[list[Any], str] = [], ""
@@ -135,7 +136,7 @@ class Series:
     def due(self) -> bool:
         """Return whether `callback` would save now."""
         waited = time.monotonic() - self._saved
-        return signals.pending() is not None or waited >= self._seconds
+        return signals.pending() is not None or waited >= self.seconds
 
     def save(self, step: int, state: PyTree) -> Path:
         """Save a state now and delete the oldest; return its checkpoint.

@@ -14,6 +14,7 @@ from jax_unlearn import data, harmonize, masks, oneshot, types
 from jax_unlearn.cards import Job, Learned, Ranked, Variables
 from jax_unlearn.data import Examples, Schedule
 from jax_unlearn.drivers.loop import predict
+from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import mean_gradient
 from jax_unlearn.lab.job import Trained, execute, probabilities
@@ -53,6 +54,8 @@ class Context:
     concept: str | None = None  # what the request is about, where that is a word
     # what was measured of this request, by name
     measured: dict[str, Any] = dataclasses.field(default_factory=dict)
+    # of the run, if it is kept as it goes on: there stand the jobs that are `done`
+    series: Series | None = None
 
     @property
     def modality(self) -> Modality:
@@ -334,10 +337,25 @@ class Context:
     def done(
         self, job: Job, at: Variables, number: int
     ) -> tuple[Variables, dict[str, float]]:
-        """Run a job to its end; return its model and the seconds of its stages."""
+        """Run a job to its end; return its model and the seconds of its stages.
+
+        In a run that is kept as it goes on, a job is made once, and gone on with.
+        """
+        from jax_unlearn.lab import store
+
         key = jax.random.fold_in(jax.random.key(self.seed), number)
-        end = execute(job, at, key)
-        return (end.params, end.model_state), end.seconds
+        found, seconds = self.series, store.SECONDS
+        path = None if found is None else found.folder / f"{store.DONE}-{number}"
+        end, record = store.kept_model(
+            path,
+            {"unlearning": self.setting.record(), "seed": self.seed, "done": number},
+            lambda series: (execute(job, at, key, series=series), {}),
+            subject=self.subject,
+            ids=self.request.retain,
+            unseen=self.request.unseen,
+            seconds=seconds if found is None else found.seconds,
+        )
+        return (end.params, end.model_state), record.get("seconds", end.seconds)
 
     def retraining(
         self, part: str, *, seed: int | None = None, **shortened: float

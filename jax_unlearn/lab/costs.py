@@ -22,8 +22,8 @@ from jax_unlearn.lab.rewinds import Kept, epoch_of
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.methods.rum import NOTHING, Rum
 
-__all__ = ["RECOMMENDED", "Count", "TooLittle", "beside", "budgeted", "cost"]
-__all__ += ["count_of", "met", "passes_of", "share_of", "steps_of_epoch"]
+__all__ = ["RECOMMENDED", "Count", "TooLittle", "affordable", "beside", "budgeted"]
+__all__ += ["cost", "count_of", "met", "passes_of", "share_of", "steps_of_epoch"]
 
 RECOMMENDED = "partial_reset"  # of a classifier whose training is known
 _OPERATIONS: dict[type, Any] = {
@@ -184,6 +184,24 @@ def met(
         least = count.fixed + count.epoch / (1 if card.by_epochs else count.steps)
         raise _too_little(setting, least / whole)
     return setting.but(steps=int(epochs * count.steps), **free)
+
+
+def affordable(
+    setting: Unlearning, origin: Origin | None, request: Request, modality: Modality
+) -> float | None:
+    """Return a budget below Retrain's cost that a method can keep; None: it has none.
+
+    The first of 0.3, 0.5 and 0.9 in which it takes a step.
+    """
+    length = {"steps": 0, "epochs": Unlearning.epochs}
+    for budget in (0.3, 0.5, 0.9):
+        try:
+            own = setting.but(budget=budget, **length)
+            met(own, origin, request, modality)
+            return budget
+        except InputError:
+            continue
+    return None
 
 
 def _rewound(setting: Unlearning, share: float, origin: Origin) -> float:

@@ -111,7 +111,8 @@ def run_ensembles(
         missing = _missing(found, own)
         if any(missing.values()):
             size = min(chunk, max(map(len, missing.values())))
-            say(f"{len(own)} models: {makes.estimate(missing, methods, size)}")
+            named = f"{len(own)} model{'s' * (len(own) != 1)}"
+            say(f"{named}: {makes.estimate(missing, methods, size)}")
             if way == "auto":
                 data.write_atomic(decided, json.dumps(makes.how), overwrite=True)
         for role, begin, numbers in _chunks(files, missing, count, chunk):
@@ -191,13 +192,17 @@ def _stacked(
 
 
 def audit_of(
-    made: Ensembles, training: Any, *, resamples: int = 20
+    made: Ensembles,
+    training: Any,
+    *,
+    resamples: int = 20,
+    catalogue: Sequence[audit.FigureCard] = audit.FIGURES,
 ) -> tuple[audit.Audit, Audited]:
     """Audit models that were made; return that, and what was audited."""
     outputs = {role: ModelOutputs(**logits) for role, logits in made.logits.items()}
     outputs = {NOTHING: outputs.pop(ORIGINAL)} | outputs
     given = outputs, outputs.pop(RETRAIN), PartLabels(**made.labels)
-    figures = figures_of(training, audit.FIGURES)
+    figures = figures_of(training, catalogue)
     told = {"figures": figures, "originals": NOTHING, "resamples": resamples}
     found, probes = audit.audit(*given, **told), dict(made.probes)
     if probes:

@@ -14,6 +14,7 @@ from jax_unlearn.adapters.parts import PartState, parted, partly, whole_variable
 from jax_unlearn.cards import Card, Job, Variables
 from jax_unlearn.data import Dataset, retain_subset
 from jax_unlearn.drivers import guards, memory
+from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import costs
 from jax_unlearn.lab.context import Context, Origin
@@ -54,6 +55,7 @@ class Preparer:
         seed: int,  # of random labels and order
         origin: Origin | None = None,
         concept: str | None = None,  # the word a request is about, of captions
+        series: Series | None = None,  # of the run, to keep what is run beforehand
     ) -> Job:
         """Prepare what the method needs: mask, loss table, attacks, queries."""
         start, spared = time.perf_counter(), _spared(origin)
@@ -73,7 +75,7 @@ class Preparer:
             part = original._replace(params=variables[0], model_state=variables[1])
         model = self._economical(subject, setting)
         given = model, setting, request, part, origin, seed
-        context = Context(subject, *given, self._programs, concept)
+        context = Context(subject, *given, self._programs, concept, series=series)
         job = setting.card.build(context, setting.options)
         if job.schedule is not None:
             kept = subject.modality.fitting(subject, setting, job.schedule)

@@ -42,6 +42,7 @@ __all__ += ["replace_folder", "replacement_of", "same", "save_model", "stored"]
 __all__ += ["together", "trained_on", "unfinished"]
 
 SECONDS = 30.0  # between two saves: far more than a save takes
+DONE = "done"  # models of jobs that a run in the making had to run first
 NUMBERS = "numbers.json"  # of what is made together, beside the states of its run
 
 Made = TypeVar("Made")
@@ -226,7 +227,7 @@ def unfinished(
     folder = partial_of(path)
     with locked(folder):
         series = Series(folder, dict(told), seconds=seconds, say=say)
-        if not resume and series.paths():
+        if not resume and (series.paths() or [*folder.glob(f"{DONE}-*")]):
             raise InputError(
                 f"{folder} holds an interrupted run; give --resume to go on with it, "
                 "or remove it"

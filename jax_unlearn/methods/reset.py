@@ -20,13 +20,18 @@ FRESH = 3000  # offset of seeds: no start, order or draw of the original comes a
 
 
 def partial_reset(
-    params: Params, fresh: Params, *, shrink: float = 0.3, perturb: float = 1.0
+    params: Params,
+    fresh: Params,
+    *,
+    shrink: float = 0.3,
+    perturb: float | None = 1.0,
 ) -> Params:
     """Return parameters that keep a part of what they hold, before training goes on.
 
     θ ← λ θ + κ θ_fresh, with λ = `shrink`, κ = `perturb` and θ_fresh a new
     initialisation of the same structure, shapes and dtypes. λ = 1, κ = 0 is a warm
-    restart, which forgets nothing; λ = 0, κ = 1 a start from scratch.
+    restart, which forgets nothing; λ = 0, κ = 1 a start from scratch. A κ of None is
+    1 − λ, at least 0: a point between both.
 
     Raises:
       InputError: λ or κ is negative or not finite.
@@ -37,8 +42,12 @@ def partial_reset(
     >>> import jax.numpy as jnp
     >>> partial_reset({"w": jnp.array([2.0])}, {"w": jnp.array([1.0])}, shrink=0.25)
     {'w': Array([1.5], dtype=float32)}
+    >>> told = {"shrink": 0.25, "perturb": None}
+    >>> partial_reset({"w": jnp.array([2.0])}, {"w": jnp.array([1.0])}, **told)
+    {'w': Array([1.25], dtype=float32)}
     """
     _validate.not_negative("shrink", shrink, "1 keeps all, 0 nothing; try 0.3")
+    perturb = max(1 - shrink, 0.0) if perturb is None else perturb
     _validate.not_negative("perturb", perturb, "1 adds a whole new start; try 1")
     part, whole = divided(params)
     fresh = alike(fresh, part)
@@ -67,12 +76,13 @@ class PartialReset(ShortRetrain):
       share: of Retrain's steps, within which the schedule is annealed.
       rate: peak learning rate, in units of the original training's.
       shrink: λ of the original's parameters; 1 keeps all, 0 nothing.
-      perturb: κ of the new ones; 1 adds a whole new start.
+      perturb: κ of the new ones; 1 adds a whole new start, none 1 − λ (0 beyond
+        λ = 1), which is nearer at budgets of a tenth and less.
     """
 
     rate: Positive = 2.0
     shrink: NotNegative = 0.3
-    perturb: NotNegative = 1.0
+    perturb: NotNegative | None = 1.0
 
 
 def _short_retrain(lab: Lab, options: ShortRetrain) -> Job:

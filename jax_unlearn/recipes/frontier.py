@@ -20,8 +20,18 @@ __all__ = ["BUDGETS", "CIFAR10", "DIGITS", "FASHION", "OURS", "by_request", "cro
 __all__ += ["figures", "parts", "rows_of", "title_of"]
 
 BUDGETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
-GRID = packaged("grids/frontier.toml")
-OURS = ("Short Retrain", "Partial reset")
+CONVEX = "Partial reset (convex)"
+"""Of κ = 1 − λ: between the original's parameters and new ones."""
+
+GRID = {
+    **packaged("grids/frontier.toml"),
+    CONVEX: {
+        "method": "partial_reset",
+        "perturb": None,
+        "shrink": (0.2, 0.4, 0.6, 0.75, 0.9, 0.97),
+    },
+}
+OURS = ("Short Retrain", "Partial reset", CONVEX)
 """What a budget buys as plain training on the retain set; the rest is the field."""
 
 LEVEL = 0.05

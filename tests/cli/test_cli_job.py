@@ -1,6 +1,7 @@
 """The job on files, step by step, as a user runs it."""
 
 import json
+import re
 
 import jax
 import numpy as np
@@ -31,6 +32,18 @@ def test_unlearning_moves_the_model_and_records_what_was_done(job):
     assert record["environment"]["versions"]["jax"] == jax.__version__
     np.testing.assert_array_equal(after.ids, split.retain)
     np.testing.assert_array_equal(after.unseen, unseen)
+
+
+def test_what_costs_more_than_training_anew_is_told(job, tmp_path, capsys):
+    given = ["--data", str(job.data), "--checkpoint", str(job.original)]
+    given += ["--forget", str(job.split), "--method", "random_label"]
+    main(["unlearn", *given, "--epochs", "30", "--out", str(tmp_path / "dear")])
+    told = capsys.readouterr()
+    assert "% of what it takes to train anew" in told.err
+    assert f"--original {job.original} --retrain --forget {job.split}`" in told.err
+    budget = re.search(r"give (--budget [\d.]+) as its length", told.err)[1].split()
+    main(["unlearn", *given, *budget, "--out", str(tmp_path / "cheap")])
+    assert "train anew" not in capsys.readouterr().err
 
 
 def test_retrain_never_saw_the_forget_set(job):

@@ -6,8 +6,9 @@ import pytest
 from toys import three_digits
 
 from jax_unlearn.data import forget_split
+from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab import Request, Training, Unlearning, choose
+from jax_unlearn.lab import Request, Training, Unlearning, choose, context
 from jax_unlearn.lab.choose import HAVE, Row, best, choice, kind_of
 from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.job import Trained, execute
@@ -117,8 +118,9 @@ def made(world, **told):
     subject, request, original, origin = world
     origin = told.pop("origin", origin)
     request = told.pop("request", request)
+    given = {"seed": 1, "origin": origin, "series": told.pop("series", None)}
     setting = Unlearning.of(method="auto", **told)
-    job = Preparer(subject)(setting, request, original, seed=1, origin=origin)
+    job = Preparer(subject)(setting, request, original, **given)
     return job, execute(job, original[:2], jax.random.key(1))
 
 
@@ -149,6 +151,31 @@ def test_attempts_stay_within_the_budget_and_tell_their_interval(world):
     assert isinstance(found, Trained)
     with pytest.raises(InputError, match="fewer than attempts"):
         made(world, budget=0.02, attempts=3)
+
+
+def test_attempts_of_a_killed_run_are_not_made_again(world, tmp_path, monkeypatch):
+    real, runs = context.execute, []
+
+    def killed(*given, **told):
+        runs.append(told["series"])
+        if len(runs) == 3:
+            raise KeyboardInterrupt
+        return real(*given, **told)
+
+    told = {"budget": 0.5, "attempts": 3, "series": Series(tmp_path / "run", {})}
+    monkeypatch.setattr(context, "execute", killed)
+    with pytest.raises(KeyboardInterrupt):
+        made(world, **told)
+    assert len(runs) == 3
+    assert None not in runs
+    _, again = made(world, **told)
+    assert len(runs) == 4  # the third alone
+    _, once = made(world, budget=0.5, attempts=3)
+    for one, other in zip(*map(jax.tree.leaves, (again[0], once[0])), strict=True):
+        np.testing.assert_array_equal(one, other)
+    other = Series(tmp_path / "run", {})
+    with pytest.raises(InputError, match="another setting"):
+        made(world, budget=0.4, attempts=3, series=other)
 
 
 def test_few_unseen_samples_judge_nothing(world):

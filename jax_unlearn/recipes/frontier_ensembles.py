@@ -1,0 +1,204 @@
+"""Many models along the frontier: what attacks find, under-training or memory.
+
+At three budgets, 32 models of each kind of one request: originals, Retrains, and each
+of some methods from originals of their own. The methods are those of the frontier's
+figure, those that FaLW's, LoReUn's and LTU's claims are about, and whoever of the field
+was nearest there; their settings are those of the frontier's results.
+
+Short Retrain reads nothing that it is to forget. What U-LiRA tells it from Retrain by
+is that it was trained less; it is run at every budget, so that each method has a short
+Retrain of the same accuracy on test samples beside it. U-LiRA on samples that no model
+was trained on says the same without a short Retrain.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jax_unlearn import audit
+from jax_unlearn.data import Dataset, check_writable
+from jax_unlearn.errors import InputError, unknown_name
+from jax_unlearn.lab import Bench, Unlearning
+from jax_unlearn.lab.ensembles import Ensembles, audit_of, run_ensembles
+from jax_unlearn.lab.parts import CHUNK
+from jax_unlearn.lab.plan import plan_of, slug
+from jax_unlearn.lab.results import head
+from jax_unlearn.recipes import frontier
+from jax_unlearn.recipes.recipe import HERE, Asked, Recipe, Results, declared, keep
+
+__all__ = ["BUDGETS", "ENSEMBLES_DIGITS", "FIGURES", "MODELS", "Trace", "best_of"]
+__all__ += ["measured", "methods_of", "named", "traces"]
+
+BUDGETS = (0.05, 0.2, 0.5)
+REQUESTS = ("random10", "gamma-1")
+MODELS = 32
+FIGURES = ("ta", "lira_auc", "lira_tpr_1", "klom", "forgetting_f", "deviation")
+SHORT = frontier.OURS[0]
+ATTACKED = (*frontier.SHOWN, "RL", "RL + LoReUn (dynamic)", "RL + FaLW (anchored)")
+ATTACKED += ("LTU",)
+TOLD = 0.02  # of an AUC beyond the null's: less says nothing of where it comes from
+
+
+def best_of(results: Results) -> tuple[str, ...]:
+    """Return whoever of the field is nearest to Retrain, by either distance."""
+    found = []
+    for figure in frontier.DIGITS_OF:
+        rows = frontier.means_of(results, figure)
+        field = {label: rows[label] for label in rows if label not in frontier.OURS}
+        found.append(min(field, key=lambda label: field[label]))
+    return tuple(dict.fromkeys(found))
+
+
+def named(label: str, budget: float) -> str:
+    """Return what a method is called at a budget."""
+    return f"{label}, {100 * budget:g} %"
+
+
+def methods_of(found: Results, request: str) -> dict[str, Unlearning]:
+    """Return the settings of a request's methods, by `named`, from stored results."""
+    told = {}
+    for budget, results in sorted(frontier.by_request(found)[request].items()):
+        known = results["plan"]["methods"]
+        both = (*ATTACKED, *best_of(results)) if budget in BUDGETS else (SHORT,)
+        for label in dict.fromkeys(both):
+            if label in known and slug(label) in results["rows"]:
+                told[named(label, budget)] = Unlearning.read(known[label])
+    return told
+
+
+def measured(made: Ensembles, training: Any, *, resamples: int = 20) -> dict[str, Any]:
+    """Return what attacks say of the models by role, and of "null", Retrains halved.
+
+    "figures" are an audit's; "unseen" is U-LiRA's AUC on samples that no model was
+    trained on; "bias" the mean of p − p* on the forget samples, above 0 where more is
+    remembered than Retrain knows.
+    """
+    cards = [card for card in audit.FIGURES if card.key in FIGURES]
+    whole, (outputs, retrained, labels) = audit_of(
+        made, training, catalogue=cards, resamples=resamples
+    )
+    half = len(retrained.forget) // 2
+    parts = {"null": (slice(half), slice(half, None))}
+    rows = {}
+    for role in ("null", *outputs):
+        one = retrained if role == "null" else outputs[role]
+        mine, theirs = parts.get(role, (slice(None), slice(None)))
+        row: dict[str, Any] = {}
+        for part in ("forget", "unseen"):
+            own = audit.margins(getattr(one, part)[mine], getattr(labels, part))
+            other = audit.margins(
+                getattr(retrained, part)[theirs], getattr(labels, part)
+            )
+            row[part] = audit.u_lira(own, other).auc
+            if part == "forget":
+                sure = 1 / (1 + np.exp(-own)), 1 / (1 + np.exp(-other))
+                row["bias"] = float(np.mean(sure[0]) - np.mean(sure[1]))
+        rows[role] = row
+    return {"rows": rows, "audit": audit.to_record(whole)}
+
+
+class Trace(NamedTuple):
+    """What U-LiRA finds of a method, and whence."""
+
+    label: str
+    found: float  # AUC on forget samples
+    short: float | None  # AUC of a short Retrain of the same test accuracy
+    unseen: float  # AUC on samples that nobody was trained on
+    share: float | None  # of what is found: short Retrain's; None: nothing is found
+    bias: float  # p − p*
+    ta: float
+
+
+def traces(results: Results, budget: float) -> list[Trace]:
+    """Return the traces that methods of a budget leave, the least first.
+
+    A short Retrain of the same accuracy lies between those of two budgets, linearly;
+    beyond the last of them the nearest stands for it.
+    """
+    rows, figures = results["rows"], results["audit"]["figures"]
+
+    def value(role: str, key: str) -> float:
+        return float(figures[role][key]["value"])
+
+    short = sorted(
+        (value(role, "ta"), rows[role]["forget"])
+        for role in rows
+        if role.startswith(f"{SHORT},")
+    )
+    chance, found = rows["null"]["forget"], []
+    for role, row in rows.items():
+        label, _, at = role.rpartition(", ")
+        if at != named("", budget).removeprefix(", "):
+            continue
+        ta, own = value(role, "ta"), row["forget"]
+        level = float(np.interp(ta, *map(np.asarray, zip(*short, strict=True))))
+        told = own - chance > TOLD
+        share = (
+            float(np.clip((level - chance) / (own - chance), 0, 1)) if told else None
+        )
+        found.append(Trace(label, own, level, row["unseen"], share, row["bias"], ta))
+    return sorted(found, key=lambda one: one.found)
+
+
+def _part(
+    name: str, frontiers: Results, asked: Asked, dataset: Dataset, folder: Path
+) -> dict[str, Any]:
+    """Make the models of a request, a budget at a time, and measure them."""
+    first = f"{name}-{100 * BUDGETS[0]:g}"
+    plan = dataclasses.replace(plan_of(frontiers[first], name=first), methods={})
+    bench, told = Bench(plan, dataset), {}
+    for label, setting in methods_of(frontiers, name).items():
+        told.setdefault(label.rpartition(", ")[2], {})[label] = setting
+    results: dict[str, Any] = head(plan.record(), dataset)
+    results |= {"models": MODELS, "rows": {}, "seconds": {}}
+    # one after another: on a CPU convolutions of many models at once are slow
+    how = "loop" if jax.default_backend() == "cpu" else "auto"
+    phases = sum(2 + len(methods) for methods in told.values()) * (MODELS // CHUNK)
+    with asked.screen.progress(phases) as progress:
+        for budget, methods in told.items():
+            given = {"count": MODELS, "methods": methods, "chunk": CHUNK, "how": how}
+            given |= {"progress": progress, "say": asked.screen.say, "bench": bench}
+            made = run_ensembles(plan, dataset, folder / name, **given)
+            found = measured(made, plan.training)
+            known = results.get("audit", found["audit"])
+            known["figures"] |= found["audit"]["figures"]
+            results["rows"] |= found["rows"]
+            results["seconds"] |= made.seconds
+            results["audit"] = known
+            asked.screen.say(f"{name}, {budget}: {len(methods)} methods")
+            # programs take memory mappings, of which there are few
+            jax.clear_caches()
+    return results
+
+
+def _run(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
+    """Run the requests asked for, by default all that the frontier's results have."""
+    if asked.seeds is not None:
+        raise InputError(
+            f"seeds={asked.seeds}: {recipe.name} has its own; leave it out"
+        )
+    path = HERE.joinpath("results", f"{recipe.study.stem}.json")
+    if not path.is_file():
+        raise InputError(
+            f"{recipe.name} takes the settings that {recipe.study.name} found, and no "
+            "results of it are here; give the command in a copy of the repository"
+        )
+    frontiers = json.loads(path.read_text("utf-8"))
+    known = [name for name in REQUESTS if name in frontier.by_request(frontiers)]
+    for name in asked.parts or ():
+        if name not in known:
+            raise unknown_name("part", name, known)
+    check_writable(folder / "short.json")
+    made = {}
+    for name in asked.parts or known:
+        made[name] = _part(name, frontiers, asked, dataset, folder)
+        keep(asked.screen, folder / "short.json", frontier.stored(made))
+
+
+ENSEMBLES_DIGITS = declared(
+    "frontier-ensembles", _run, options=("parts",), study=frontier.DIGITS
+)
