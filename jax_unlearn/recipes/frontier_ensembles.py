@@ -13,6 +13,7 @@ was trained on says the same without a short Retrain.
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,15 +21,15 @@ import jax
 import numpy as np
 
 from jax_unlearn import audit
-from jax_unlearn.data import Dataset, check_writable
+from jax_unlearn.data import Dataset, check_writable, write_atomic
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.lab import Bench, Unlearning
 from jax_unlearn.lab.ensembles import Ensembles, audit_of, run_ensembles
 from jax_unlearn.lab.parts import CHUNK
 from jax_unlearn.lab.plan import plan_of, slug
-from jax_unlearn.lab.results import head
+from jax_unlearn.lab.results import head, to_json
 from jax_unlearn.recipes import frontier
-from jax_unlearn.recipes.recipe import HERE, Asked, Recipe, Results, declared, keep
+from jax_unlearn.recipes.recipe import HERE, Asked, Recipe, Results, declared
 
 __all__ = ["BUDGETS", "ENSEMBLES_DIGITS", "FIGURES", "MODELS", "Trace", "best_of"]
 __all__ += ["measured", "methods_of", "named", "traces"]
@@ -146,8 +147,8 @@ def traces(results: Results, budget: float) -> list[Trace]:
 
 def _part(
     name: str, frontiers: Results, asked: Asked, dataset: Dataset, folder: Path
-) -> dict[str, Any]:
-    """Make the models of a request, a budget at a time, and measure them."""
+) -> Iterator[dict[str, Any]]:
+    """Make the models of a request, and yield what is measured after each budget."""
     first = f"{name}-{100 * BUDGETS[0]:g}"
     plan = dataclasses.replace(plan_of(frontiers[first], name=first), methods={})
     bench, told = Bench(plan, dataset), {}
@@ -172,7 +173,7 @@ def _part(
             asked.screen.say(f"{name}, {budget}: {len(methods)} methods")
             # programs take memory mappings, of which there are few
             jax.clear_caches()
-    return results
+            yield results
 
 
 def _run(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
@@ -195,8 +196,11 @@ def _run(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
     check_writable(folder / "short.json")
     made = {}
     for name in asked.parts or known:
-        made[name] = _part(name, frontiers, asked, dataset, folder)
-        keep(asked.screen, folder / "short.json", frontier.stored(made))
+        for results in _part(name, frontiers, asked, dataset, folder):
+            text = to_json(frontier.stored(made | {name: results}))
+            write_atomic(folder / "short.json", text, overwrite=True)
+        made[name] = results
+    asked.screen.say(f"results: {folder / 'short.json'}")
 
 
 ENSEMBLES_DIGITS = declared(

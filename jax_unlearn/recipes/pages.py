@@ -24,7 +24,14 @@ from jax_unlearn.data import write_atomic
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Unlearning
 from jax_unlearn.lab.plan import slug
-from jax_unlearn.recipes import choice, chooser, frontier, ideas, language_more
+from jax_unlearn.recipes import (
+    choice,
+    chooser,
+    frontier,
+    frontier_ensembles,
+    ideas,
+    language_more,
+)
 from jax_unlearn.recipes.recipe import HERE, Recipe, Results, packaged
 from jax_unlearn.recipes.study import Study
 from jax_unlearn.recipes.tables import by_gamma
@@ -274,6 +281,7 @@ def _environment() -> jinja2.Environment:
         "trial": _trial,
         "winners": frontier.winners,
         "by_budget": _by_budget,
+        "traces": frontier_ensembles.traces,
         "tried": ideas.tried,
         "from_on": frontier.from_on,
         "mean": mean,
