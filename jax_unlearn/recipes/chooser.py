@@ -32,7 +32,7 @@ from jax_unlearn.recipes import frontier
 from jax_unlearn.recipes.recipe import Results
 
 __all__ = ["LEAST", "SOURCES", "Seen", "between", "compares", "markdown", "nearest"]
-__all__ += ["possible", "rows_of", "seen_in", "text_of"]
+__all__ += ["possible", "rows_of", "seen_in", "text_of", "usual_of"]
 
 FILE, LEVEL = "chooser.json", 0.05
 BEGIN, END = "<!-- chooser -->", "<!-- end of chooser -->"
@@ -96,22 +96,46 @@ def possible(setting: Unlearning, have: str) -> bool:
     return have == EARLIER or setting.method != "rewind"
 
 
-def nearest(rows: Iterable[Seen], have: str) -> Seen | None:
+def nearest(
+    rows: Iterable[Seen], have: str, usual: str = frontier.OURS[1]
+) -> Seen | None:
     """Return the row that is nearest to Retrain of those that are possible.
 
     Partial reset stays where none is clearly nearer (p < 0.05, paired over the seeds)
     nor nearer by a null on the mean: its rates follow from the original's training,
-    those of others were searched.
+    those of others were searched. `usual` is the label of its κ, see `usual_of`.
     """
     own = [row for row in rows if possible(row.setting, have)]
     best = min(own, key=lambda row: row.mean, default=None)
-    usual = next((row for row in own if row.setting.method == FIRST), None)
-    if best is None or usual is None or best is usual:
+    kept = next((row for row in own if row.label == usual), None)
+    if best is None or kept is None or best is kept:
         return best
-    test = audit.paired_test(best.distances, usual.distances)
+    clearly = _clearly(best.distances, kept.distances)
+    return best if clearly or kept.mean - best.mean > NULL else kept
+
+
+def usual_of(cells: Iterable[Iterable[Seen]]) -> str:
+    """Return which partial reset is the usual one at a budget, by all its requests.
+
+    That of κ = 1, unless κ = 1 − λ is clearly nearer, paired over requests and seeds.
+    """
+    plain, convex = frontier.OURS[1:]
+    pairs = []
+    for rows in cells:
+        known = {row.label: row.distances for row in rows}
+        if {plain, convex} <= known.keys():
+            pairs.append((known[convex], known[plain]))
+    if not pairs:
+        return plain
+    both = (np.concatenate(one) for one in zip(*pairs, strict=True))
+    return convex if _clearly(*both) else plain
+
+
+def _clearly(one: np.ndarray, other: np.ndarray) -> bool:
+    """Return whether distances are clearly smaller than others."""
+    test = audit.paired_test(one, other)
     p = test.permutation_p if test.t_p is None else test.t_p
-    clearly = p < LEVEL and test.mean_difference < 0
-    return best if clearly or usual.mean - best.mean > NULL else usual
+    return p < LEVEL and test.mean_difference < 0
 
 
 def rows_of(stored: Mapping[str, Results]) -> list[Row]:
@@ -124,11 +148,17 @@ def rows_of(stored: Mapping[str, Results]) -> list[Row]:
                 one = study, rate, seen_in(results)
                 cells.setdefault((request, budget), []).append(one)
     rows = []
+    seen_at = {at: _together([own for *_, own in s]) for at, s in cells.items()}
+    budgets = {budget for _, budget in cells}
+    usual = {
+        budget: usual_of(seen for (_, b), seen in seen_at.items() if b == budget)
+        for budget in budgets
+    }
     for (request, budget), studies in sorted(cells.items()):
-        seen = _together([own for *_, own in studies])
+        seen = seen_at[request, budget]
         names = ", ".join(name.replace("_", "-") for name, *_ in studies)
         for have in (RECORD, UNSEEN, EARLIER, ALONE):
-            if (best := nearest(seen, have)) is not None:
+            if (best := nearest(seen, have, usual[budget])) is not None:
                 given = request, budget, have, best, names, studies[0][1]
                 rows.append(_row(*given))
     if (few := stored.get(CHOICE, {}).get(PART)) is not None:
@@ -186,7 +216,8 @@ def _row(
     setting = {k: v for k, v in told(best.setting).items() if k not in length}
     if best.setting.weighting == best.setting.card.weighting:
         del setting["weighting"]
-    own = {} if have == UNTRAINED or best.setting.method == FIRST else setting
+    by_budget = best.setting.method == FIRST and "perturb" not in setting
+    own = {} if have == UNTRAINED or by_budget else setting
     named = best.setting.method, best.label, own
     return Row(request, budget, have, *named, round(best.mean, 2), study, rate)
 

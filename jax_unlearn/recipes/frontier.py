@@ -17,7 +17,7 @@ from jax_unlearn.recipes.recipe import Drawings, Results, packaged, shortened
 from jax_unlearn.recipes.study import Part, studied
 
 __all__ = ["BUDGETS", "CIFAR10", "DIGITS", "FASHION", "OURS", "by_request", "crossing"]
-__all__ += ["figures", "parts", "rows_of", "title_of"]
+__all__ += ["CONVEX", "figures", "parts", "reached", "rows_of", "title_of"]
 
 BUDGETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 CONVEX = "Partial reset (convex)"
@@ -117,6 +117,23 @@ def from_on(found: Mapping[float, Any], label: str, figure: str) -> float | None
             break
         first = budget
     return first
+
+
+def reached(found: Mapping[float, Any], figure: str = "avg_gap") -> dict[float, str]:
+    """Return how near the goal ours are, by budget.
+
+    "ahead": one of them is nearer than all of the field, "inside": and inside the null;
+    "inside, behind"; or "behind".
+    """
+    told = {}
+    for budget, one in crossing(found, figure).items():
+        own = [one[label] for label in OURS if one[label] is not None]
+        null = found[budget]["rows"]["null"][figure]
+        inside = min(own) <= null["mean"] + (null["std"] or 0.0)
+        ahead = one["field"] is None or min(own) < one["field"][1]
+        words = {(True, True): "inside", (True, False): "inside, behind"}
+        told[budget] = words.get((inside, ahead), "ahead" if ahead else "behind")
+    return told
 
 
 class Winner(NamedTuple):

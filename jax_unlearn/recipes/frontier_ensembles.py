@@ -136,7 +136,7 @@ def traces(results: Results, budget: float) -> list[Trace]:
         if at != named("", budget).removeprefix(", "):
             continue
         ta, own = value(role, "ta"), row["forget"]
-        level = float(np.interp(ta, *map(np.asarray, zip(*short, strict=True))))
+        level = float(np.interp(ta, [t for t, _ in short], [auc for _, auc in short]))
         told = own - chance > TOLD
         share = (
             float(np.clip((level - chance) / (own - chance), 0, 1)) if told else None

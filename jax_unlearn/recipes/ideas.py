@@ -32,12 +32,14 @@ from jax_unlearn.lab.results import dataset_record, environment, to_json
 from jax_unlearn.recipes.recipe import Asked, Recipe, declared, packaged
 from jax_unlearn.recipes.resets import IDEAS, PLAIN, Idea, setting_of
 
-__all__ = ["IDEAS_DIGITS", "IDEAS_FASHION", "Trials", "around", "compared", "parts"]
-__all__ += ["run_part", "summary", "tried", "write"]
+__all__ = ["IDEAS_DIGITS", "IDEAS_FASHION", "Trials", "around", "compared"]
+__all__ += ["confirmed", "parts", "run_part", "summary", "tried", "write"]
 
 SEARCH_SEEDS, FRESH_SEEDS = (100, 101, 102, 103), (300, 301, 302, 303, 304)
 BUDGETS = (0.05, 0.1, 0.2)
 REQUESTS = {"random10": ("random", 0.1), "gamma-1": ("long_tailed", 0.3)}
+LONGER = (0.3, 0.5)  # where short Retrain was nearer, long-tailed: is it λ?
+OF_LONGER = ("finer λ", "λ = 0: short Retrain")
 LEVEL = 0.05
 FIGURES = ("avg_gap", "deviation", "ua", "ra", "ta", "mia")
 
@@ -125,11 +127,9 @@ class Trials:
 
 def parts() -> dict[str, tuple[str, float]]:
     """Return request and budget by the name of a part, the largest budget first."""
-    return {
-        f"{request}-{100 * budget:g}": (request, budget)
-        for budget in sorted(BUDGETS, reverse=True)
-        for request in REQUESTS
-    }
+    asked = [(one, b) for b in sorted(BUDGETS, reverse=True) for one in REQUESTS]
+    asked += [("gamma-1", budget) for budget in LONGER]
+    return {f"{request}-{100 * b:g}": (request, b) for request, b in asked}
 
 
 def around(best: Mapping[str, Any], idea: Idea) -> Iterator[dict[str, Any]]:
@@ -140,7 +140,10 @@ def around(best: Mapping[str, Any], idea: Idea) -> Iterator[dict[str, Any]]:
         own = {**best, "shrink": shrink}
         if tied:
             own["perturb"] = round(1 - shrink, 2)
-        yield from ({**own, **changes} for changes in idea.tried)
+        for changes in idea.tried:
+            if tied and "shrink" in changes and "perturb" not in changes:
+                changes = {**changes, "perturb": round(1 - changes["shrink"], 2)}
+            yield {**own, **changes}
 
 
 def run_part(trials: Trials, budget: float, say: Callable[[str], None]) -> None:
@@ -156,7 +159,8 @@ def run_part(trials: Trials, budget: float, say: Callable[[str], None]) -> None:
             trials(PLAIN, {"share": budget, **options}, seed)
     text, least = tell(PLAIN, SEARCH_SEEDS)
     best, better = json.loads(text), {PLAIN: text}
-    for name, idea in IDEAS.items():
+    ideas = OF_LONGER if budget in LONGER else IDEAS
+    for name, idea in ((name, IDEAS[name]) for name in ideas):
         for options in around(best, idea):
             for seed in SEARCH_SEEDS:
                 trials(name, options, seed)
@@ -304,6 +308,17 @@ def tried(found: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         return text.replace("-", "−")
 
     return [(name, [cell(part.get(name)) for part in parts]) for name in IDEAS]
+
+
+def confirmed(found: Mapping[str, Any], sign: int = -1) -> list[str]:
+    """Return the ideas that fresh seeds say are clearly nearer (or, 1, farther)."""
+    told = []
+    for name, part in found["parts"].items():
+        for idea, one in compared(part).items():
+            if "p" in one and one["p"] < LEVEL and sign * one["fresh"] > 0:
+                text = f"{idea} at {name} ({one['fresh']:+.2f}, p {one['p']:.2f})"
+                told.append(text.replace("-0", "−0").replace("(-", "(−"))
+    return told
 
 
 IDEAS_DIGITS = declared("frontier-ideas", _run, options=("parts",))

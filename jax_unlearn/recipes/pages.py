@@ -212,6 +212,8 @@ def write(recipes: Iterable[Recipe], out: Path) -> list[Path]:
     texts = {"README.md": index}
     for page in pages:
         texts |= {f"{page.recipe.stem}.md": page.text, **page.figures}
+    if any(page.recipe.page == "frontier" for page in pages):
+        texts["frontier.md"] = whole_frontier(pages)
     rows = chooser.rows_of({stem: stored(stem) for stem in chooser.SOURCES})
     heading = "# What to run: the nearest to Retrain by budget, request and data"
     texts["chooser.md"] = f"{heading}\n\n{chooser.markdown(rows)}"
@@ -226,6 +228,16 @@ def write(recipes: Iterable[Recipe], out: Path) -> list[Path]:
         for path, text in placed.items()
         if not (path == readme and text == readme.read_text("utf-8"))
     ]
+
+
+def whole_frontier(pages: Iterable[Page]) -> str:
+    """Return the one page of the frontier, over all data sets that have results."""
+    own = [page for page in pages if page.recipe.page == "frontier"]
+    runs = [(page.recipe, stored(page.recipe.stem), page.figures) for page in own]
+    verdicts = zip(*(page.verdicts for page in own), strict=True)
+    claims = list(zip(claims_of("frontier"), verdicts, strict=True))
+    page = _environment().get_template("frontier_whole.md")
+    return page.render(runs=runs, claims=claims)
 
 
 def stored(stem: str) -> dict[str, Any]:
@@ -283,7 +295,10 @@ def _environment() -> jinja2.Environment:
         "by_budget": _by_budget,
         "traces": frontier_ensembles.traces,
         "tried": ideas.tried,
+        "confirmed": ideas.confirmed,
         "from_on": frontier.from_on,
+        "ours": frontier.OURS,
+        "reached": frontier.reached,
         "mean": mean,
         "otherwise_set": _otherwise_set,
         "printed": packaged("templates/published.toml"),

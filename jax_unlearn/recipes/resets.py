@@ -21,11 +21,12 @@ from jax_unlearn.methods.assemble import assemble
 from jax_unlearn.methods.kernels import insensitive
 from jax_unlearn.methods.reset import FRESH, PARTIAL_RESET, PartialReset
 from jax_unlearn.objectives.base import on_logits
+from jax_unlearn.recipes.rates import LONGEST, annealed, tabled
+from jax_unlearn.recipes.reset_shares import learned
 from jax_unlearn.types import Array, Model, PyTree, Unlearner
 
 __all__ = ["IDEAS", "PLAIN", "Idea", "Tried", "annealed", "depths", "setting_of"]
 
-LONGEST = 4096  # steps: as long is the table of rates, whatever the run
 PLAIN = "Partial reset"
 
 
@@ -48,31 +49,6 @@ class Tried(PartialReset):
     warm: NotNegative = 0.0
 
 
-class Table(NamedTuple):
-    """Rates by step, `f32[LONGEST]`, and the number of steps, `i32[]`."""
-
-    rates: Array
-    count: Array
-
-
-def tabled(rates: np.ndarray) -> optax.GradientTransformation:
-    """Descend by a rate of each step, which the state holds: one program serves all."""
-    padded = np.zeros(LONGEST, np.float32)
-    padded[: len(rates)] = rates
-
-    def init(params: PyTree) -> Table:
-        del params
-        return Table(jnp.asarray(padded), jnp.int32(0))
-
-    def update(updates: PyTree, state: Any, params: PyTree = None):
-        del params
-        rate = state.rates[state.count]
-        down = jax.tree.map(lambda g: -rate.astype(g.dtype) * g, updates)
-        return down, state._replace(count=state.count + 1)
-
-    return optax.GradientTransformation(init, update)
-
-
 class Parts(NamedTuple):
     """What an idea may make otherwise; the defaults are those of partial reset."""
 
@@ -83,14 +59,6 @@ class Parts(NamedTuple):
     data: Any = ()
     average: float = 0.0  # decay of the moving average that is the result; 0: none
     momentum: PyTree = None  # at the first step
-
-
-def annealed(peak: float, steps: int, warm: float = 0.0, end: float = 0.0) -> Any:
-    """Return rates that rise to a peak and fall along a cosine to a part of it."""
-    rise = int(warm * steps)
-    fall = np.arange(steps - rise) / max(steps - rise, 1)
-    cosine = end + (1 - end) * 0.5 * (1 + np.cos(np.pi * fall))
-    return peak * np.concatenate([(np.arange(rise) + 1) / (rise + 1), cosine])
 
 
 @functools.lru_cache(maxsize=32)
@@ -261,6 +229,17 @@ def by_gradient(lab: Any, options: Tried) -> Parts:
     return _mixed(lab, options, cast(Any, pairs))
 
 
+def by_meta_gradient(lab: Any, options: Tried) -> Parts:
+    """Return: λ of every leaf learned by LTU's meta-gradient, in steps of s."""
+    fresh, _ = _fresh(lab)
+    told = {"shrink": options.shrink, "perturb": options.perturb}
+    kept, spent = learned(lab, fresh, rate=options.strength, **told)
+    parts = _mixed(lab, options, [(keep, options.perturb) for keep in kept])
+    steps = max(len(parts.rates) - spent, 1)
+    peak = options.rate * lab.training.learning_rate
+    return parts._replace(rates=annealed(peak, steps, options.warm))
+
+
 def distilled(lab: Any, options: Tried) -> Parts:
     """Return: a part s, falling to 0, of the loss on D_r distils θ_o (T = 2)."""
     parts = plain(lab, options)
@@ -347,6 +326,8 @@ def _strengths(*values: float, **more: Any) -> tuple[Mapping[str, Any], ...]:
     return tuple({"strength": value, **more} for value in values)
 
 
+_FINER = tuple({"shrink": λ} for λ in (0.1, 0.2, 0.38, 0.52, 0.68, 0.82))
+_ANEW = tuple({"shrink": 0.0, "perturb": 1.0, "rate": rate} for rate in (1.0, 2.0, 4.0))
 _RL = {"method": "random_label"}
 _LTU = {"method": "ltu", "query_size": 16, "clip": 30.0, "allow_weak": True}
 IDEAS: dict[str, Idea] = {
@@ -355,6 +336,9 @@ IDEAS: dict[str, Idea] = {
     "larger batches": Idea(plain, ({"batch": 128},), SAME),
     "longer warm-up": Idea(plain, ({"warm": 0.15}, {"warm": 0.4}), SAME),
     "κ alone": Idea(plain, ({"perturb": 0.3}, {"perturb": 1.5}), SAME),
+    "finer λ": Idea(plain, _FINER, SAME),
+    "λ = 0: short Retrain": Idea(plain, _ANEW, SAME),
+    "λ learned (LTU)": Idea(by_meta_gradient, _strengths(0.05, 0.2)),
     "λ falling by layer": Idea(by_layer(-1.0), _strengths(0.3, 0.8)),
     "λ rising by layer": Idea(by_layer(1.0), _strengths(0.3, 0.8)),
     "normalisation kept": Idea(of_leaves("norm", 1.0, 0.0), ({},)),

@@ -41,8 +41,8 @@ def test_what_costs_more_than_training_anew_is_told(job, tmp_path, capsys):
     told = capsys.readouterr()
     assert "% of what it takes to train anew" in told.err
     assert f"--original {job.original} --retrain --forget {job.split}`" in told.err
-    budget = re.search(r"give (--budget [\d.]+) as its length", told.err)[1].split()
-    main(["unlearn", *given, *budget, "--out", str(tmp_path / "cheap")])
+    budget = re.findall(r"give (--budget) ([\d.]+) as its length", told.err)
+    main(["unlearn", *given, *budget[0], "--out", str(tmp_path / "cheap")])
     assert "train anew" not in capsys.readouterr().err
 
 
