@@ -307,6 +307,8 @@ class Context:
         if origin is not None:
             known["rate"] = getattr(origin.training, "learning_rate", None)
         labels = self.subject.dataset.train.labels
+        if "logits" in self.modality.roles and hasattr(self.subject.built, "features"):
+            known["features"] = self.features
         name, own, why = choose.choice(self.request, labels, self.modality, **known)
         changes = {**own, "method": name}
         if origin is None:

@@ -76,7 +76,7 @@ def measured(made: Ensembles, training: Any, *, resamples: int = 20) -> dict[str
 
     "figures" are an audit's; "unseen" is U-LiRA's AUC on samples that no model was
     trained on; "bias" the mean of p − p* on the forget samples, above 0 where more is
-    remembered than Retrain knows.
+    remembered than Retrain knows; "models" how many there are.
     """
     cards = [card for card in audit.FIGURES if card.key in FIGURES]
     whole, (outputs, retrained, labels) = audit_of(
@@ -88,7 +88,7 @@ def measured(made: Ensembles, training: Any, *, resamples: int = 20) -> dict[str
     for role in ("null", *outputs):
         one = retrained if role == "null" else outputs[role]
         mine, theirs = parts.get(role, (slice(None), slice(None)))
-        row: dict[str, Any] = {}
+        row: dict[str, Any] = {"models": len(one.forget)}
         for part in ("forget", "unseen"):
             own = audit.margins(getattr(one, part)[mine], getattr(labels, part))
             other = audit.margins(
@@ -112,6 +112,7 @@ class Trace(NamedTuple):
     share: float | None  # of what is found: short Retrain's; None: nothing is found
     bias: float  # p − p*
     ta: float
+    models: int
 
 
 def traces(results: Results, budget: float) -> list[Trace]:
@@ -141,7 +142,8 @@ def traces(results: Results, budget: float) -> list[Trace]:
         share = (
             float(np.clip((level - chance) / (own - chance), 0, 1)) if told else None
         )
-        found.append(Trace(label, own, level, row["unseen"], share, row["bias"], ta))
+        told = label, own, level, row["unseen"], share, row["bias"], ta, row["models"]
+        found.append(Trace(*told))
     return sorted(found, key=lambda one: one.found)
 
 

@@ -95,6 +95,31 @@ def test_without_a_study_the_usual_is_taken_and_said(monkeypatch):
     assert "diffusion" in found.why[0]
 
 
+def test_requests_like_or_unlike_all_others_are_told_by_their_features(monkeypatch):
+    rows = (
+        row("record", "partial_reset"),
+        row("record", "gradient_ascent", request="near"),
+        row("record", "msg", request="far"),
+    )
+    monkeypatch.setattr(choose, "rows", lambda: rows)
+    request = asked(kind="random", fraction=0.1)
+    draws = np.random.default_rng(0).normal(size=(600, 4))
+    spread = {"near": 0.01, "random": 1.0, "far": 20.0}
+    methods = {"near": "gradient_ascent", "random": "partial_reset", "far": "msg"}
+    for name, scale in spread.items():
+        features = draws.copy()
+        features[request.forget] *= scale
+        told = {"budget": 0.2, "rate": 0.1, "features": features.__getitem__}
+        found = choice(request, LABELS, KIND, **told)
+        assert found.method == methods[name]
+        assert ("by its features" in found.why[0]) == (name != "random")
+    few = request._replace(forget=request.forget[:5])  # say nothing
+    features[few.forget] *= 20
+    assert choice(few, LABELS, KIND, **told).method == "partial_reset"
+    del told["features"]
+    assert choice(request, LABELS, KIND, **told).method == "partial_reset"
+
+
 def test_the_package_has_the_rows_of_the_studies():
     for one in choose.rows():
         assert one.have in HAVE

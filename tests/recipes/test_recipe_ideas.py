@@ -11,7 +11,7 @@ import pytest
 from jax_unlearn.data import digits
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Bench, Plan, Training
-from jax_unlearn.recipes import ideas, pages, resets
+from jax_unlearn.recipes import ideas, pages, reset_shares, resets
 from jax_unlearn.recipes.recipe import Asked, Screen
 
 TRAINING = Training(network="small_cnn", width=2, epochs=8, batch_size=128)
@@ -90,8 +90,10 @@ def test_every_idea_runs_at_the_same_cost(bench, idea):
         assert job.start is not None  # where partial reset has ended
         assert 1 <= job.steps <= 32  # a tenth or a quarter of eight passes
         return
-    job = job_of(bench, idea, **changes)
-    steps = 4 * -(-540 // changes.get("batch", 128))  # half of eight passes
+    spent = reset_shares.COST * reset_shares.STEPS if "learned" in idea else 0
+    share = 1.0 if spent else 0.5  # λ is paid for first
+    job = job_of(bench, idea, **{"share": share, **changes})
+    steps = 8 * share * -(-540 // changes.get("batch", 128)) - spent  # of eight passes
     assert job.steps == steps // (2 if "unseen" in idea else 1)
     if idea in ("distilling on unseen", "EMA", "distilling on D_r"):
         case, original = bench.case(100), bench.original(100)
