@@ -12,7 +12,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 from typing import Any, NamedTuple
 
 import jinja2
@@ -25,6 +25,7 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Unlearning
 from jax_unlearn.lab.plan import slug
 from jax_unlearn.recipes import (
+    cells,
     choice,
     chooser,
     frontier,
@@ -32,6 +33,7 @@ from jax_unlearn.recipes import (
     ideas,
     language_more,
 )
+from jax_unlearn.recipes.cells import MISSING as MISSING
 from jax_unlearn.recipes.recipe import HERE, Recipe, Results, packaged
 from jax_unlearn.recipes.study import Study
 from jax_unlearn.recipes.tables import by_gamma
@@ -40,7 +42,6 @@ __all__ = ["FIGURES", "MISSING", "RESULTS", "Claim", "Page", "Verdict", "at_the_
 __all__ += ["claims_of", "judge", "p_text", "page_of", "stored", "write"]
 
 LEVEL = 0.05
-MISSING = "(no such row)"  # in a reading: never in a stored page
 RESULTS = HERE.joinpath("results")
 
 
@@ -260,11 +261,11 @@ def _environment() -> jinja2.Environment:
         "bars": lambda text: text.replace("|", "\\|"),
         "p": lambda test: p_text(_p(test)) if test else "",
         "inside": _inside,
-        "ordered": _ordered,
-        "attacks": _attacks,
-        "target": _target,
-        "seconds": _seconds,
-        "cost": _cost,
+        "ordered": cells.ordered,
+        "attacks": cells.attacks,
+        "target": cells.target,
+        "seconds": cells.seconds,
+        "cost": cells.cost,
         "versus": _versus,
         "apart": _apart,
         "chosen": _chosen,
@@ -290,7 +291,7 @@ def _environment() -> jinja2.Environment:
         "crossing": frontier.crossing,
         "frontier_rows": frontier.rows_of,
         "title_of": frontier.title_of,
-        "trial": _trial,
+        "trial": cells.trial,
         "winners": frontier.winners,
         "by_budget": _by_budget,
         "traces": frontier_ensembles.traces,
@@ -300,7 +301,7 @@ def _environment() -> jinja2.Environment:
         "ours": frontier.OURS,
         "reached": frontier.reached,
         "mean": mean,
-        "otherwise_set": _otherwise_set,
+        "otherwise_set": cells.otherwise_set,
         "printed": packaged("templates/published.toml"),
         "stored": stored,
     }
@@ -347,15 +348,6 @@ def _inside(row: Mapping[str, Any]) -> str:
     return f"{count} of 4"
 
 
-def _ordered(rows: Results, nearest: bool = False) -> list[tuple[str, Any]]:
-    """Return the references, then the methods, perhaps the nearest first."""
-    first = [key for key in ("retrain", "null", "original") if key in rows]
-    methods = [key for key in rows if key not in first]
-    if nearest:
-        methods.sort(key=lambda key: rows[key]["avg_gap"]["mean"])
-    return [(key, rows[key]) for key in (*first, *methods)]
-
-
 def _apart(rows: Results, key: str, name: str, digits: int) -> str:
     """Return the mean distance of a figure from Retrain's, seed by seed."""
     sides = (rows[one]["figures"][name]["per_seed"] for one in (key, "retrain"))
@@ -371,48 +363,9 @@ def _chosen(setting: Mapping[str, Any]) -> str:
     return f"rate {own['learning_rate']:g}"
 
 
-def _attacks(found: Results) -> list[tuple[Any, list[Any]]]:
-    """Return the figures of an audit that all methods have: kind, one a method."""
-    methods = found["figures"].values()
-    told = [(k, [one.get(key) for one in methods]) for key, k in audit.KINDS.items()]
-    return [(kind, values) for kind, values in told if None not in values]
-
-
-def _target(figure: Mapping[str, Any], digits: int) -> str:
-    low, high = figure["null_low"], figure["null_high"]
-    value = f"{figure['target']:.{digits}f}"
-    return value if low is None else f"{value} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def _seconds(row: Mapping[str, Any]) -> str:
-    """Return the median of the seconds to prepare, and of those to run."""
-    times = {name: found["per_seed"] for name, found in row["seconds"].items()}
-    return f"{median(times['prepare']) + median(times['run']):.1f}"
-
-
 def _versus(rows: Mapping[str, Any], one: str, other: str, figure: str) -> str:
     """Return p of a paired test of two rows, as pages tell it; "" without one."""
     if one not in rows or other not in rows:
         return MISSING
     pair = [rows[key][figure]["per_seed"] for key in (one, other)]
     return p_text(_p(audit.paired_test(*pair)._asdict()))
-
-
-def _trial(searched: Mapping[str, Any], label: str, **values: Any) -> str:
-    """Return the Avg. Gap of a trial of a search, as a reading tells it."""
-    rows = searched["table"].get(label, ())
-    same = [r for r in rows if all(r.get(k) == v for k, v in values.items())]
-    return f"{same[0]['avg_gap']:.1f}" if same else MISSING
-
-
-def _cost(row: Mapping[str, Any]) -> str:
-    """Return the share of Retrain's cost that was counted, in percent."""
-    counted = row.get("cost", {}).get("counted")
-    return f"{100 * counted['mean']:.0f} %" if counted else ""
-
-
-def _otherwise_set(found: Results, settings: Mapping[str, Any]) -> list[str]:
-    """Return audited methods with other settings than those."""
-    used = {k: Unlearning.read(v) for k, v in found["plan"]["methods"].items()}
-    audited = [label for label in found["audit"]["figures"] if label in used]
-    return [k for k in audited if used[k] != Unlearning.of(**settings[k])]

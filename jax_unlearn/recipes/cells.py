@@ -1,0 +1,63 @@
+"""Cells of the pages: what templates print of a row, a figure or a search."""
+
+from collections.abc import Mapping
+from statistics import median
+from typing import Any
+
+from jax_unlearn import audit
+from jax_unlearn.lab import Unlearning
+from jax_unlearn.recipes.recipe import Results
+
+__all__ = ["MISSING", "attacks", "cost", "ordered", "otherwise_set", "seconds"]
+__all__ += ["target", "trial"]
+
+MISSING = "(no such row)"  # in a reading: never in a stored page
+
+
+def ordered(rows: Results, nearest: bool = False) -> list[tuple[str, Any]]:
+    """Return the references, then the methods, perhaps the nearest first."""
+    first = [key for key in ("retrain", "null", "original") if key in rows]
+    methods = [key for key in rows if key not in first]
+    if nearest:
+        methods.sort(key=lambda key: rows[key]["avg_gap"]["mean"])
+    return [(key, rows[key]) for key in (*first, *methods)]
+
+
+def attacks(found: Results) -> list[tuple[Any, list[Any]]]:
+    """Return the figures of an audit that all methods have: kind, one a method."""
+    methods = found["figures"].values()
+    told = [(k, [one.get(key) for one in methods]) for key, k in audit.KINDS.items()]
+    return [(kind, values) for kind, values in told if None not in values]
+
+
+def target(figure: Mapping[str, Any], digits: int) -> str:
+    """Return a target with the interval of its null, where it has one."""
+    low, high = figure["null_low"], figure["null_high"]
+    value = f"{figure['target']:.{digits}f}"
+    return value if low is None else f"{value} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def seconds(row: Mapping[str, Any]) -> str:
+    """Return the median of the seconds to prepare, and of those to run."""
+    times = {name: found["per_seed"] for name, found in row["seconds"].items()}
+    return f"{median(times['prepare']) + median(times['run']):.1f}"
+
+
+def trial(searched: Mapping[str, Any], label: str, **values: Any) -> str:
+    """Return the Avg. Gap of a trial of a search, as a reading tells it."""
+    rows = searched["table"].get(label, ())
+    same = [r for r in rows if all(r.get(k) == v for k, v in values.items())]
+    return f"{same[0]['avg_gap']:.1f}" if same else MISSING
+
+
+def cost(row: Mapping[str, Any]) -> str:
+    """Return the share of Retrain's cost that was counted, in percent."""
+    counted = row.get("cost", {}).get("counted")
+    return f"{100 * counted['mean']:.0f} %" if counted else ""
+
+
+def otherwise_set(found: Results, settings: Mapping[str, Any]) -> list[str]:
+    """Return audited methods with other settings than those."""
+    used = {k: Unlearning.read(v) for k, v in found["plan"]["methods"].items()}
+    audited = [label for label in found["audit"]["figures"] if label in used]
+    return [k for k in audited if used[k] != Unlearning.of(**settings[k])]
