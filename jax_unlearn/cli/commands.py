@@ -21,11 +21,11 @@ from jax_unlearn.drivers.checkpoint import identity
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError, check_seed
 from jax_unlearn.lab import costs, rewinds, store
-from jax_unlearn.lab.attacks import weak_attacks
 from jax_unlearn.lab.job import Trained, blamed, execute, reporting
 from jax_unlearn.lab.logs import TRAINING
 from jax_unlearn.lab.modalities import modality_named, modality_of
 from jax_unlearn.lab.modalities.language.networks import config_of
+from jax_unlearn.lab.modality import weak_attacks
 from jax_unlearn.lab.origins import passed_on
 from jax_unlearn.lab.prepare import Preparer, kept_statistics
 from jax_unlearn.lab.requests import left_out, said_of, split_of

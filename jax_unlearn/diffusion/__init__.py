@@ -6,6 +6,9 @@ What is minimised is in `jax_unlearn.objectives`. Where no source is named, the 
 is ours.
 """
 
+from jax_unlearn.averages import EmaState as EmaState
+from jax_unlearn.averages import ema_of as ema_of
+from jax_unlearn.averages import ema_params as ema_params
 from jax_unlearn.diffusion.captions import Vocabulary as Vocabulary
 from jax_unlearn.diffusion.captions import all_words as all_words
 from jax_unlearn.diffusion.captions import caption as caption
@@ -33,9 +36,6 @@ from jax_unlearn.diffusion.denoising import noised as noised
 from jax_unlearn.diffusion.denoising import scaled as scaled
 from jax_unlearn.diffusion.denoising import squared_error as squared_error
 from jax_unlearn.diffusion.denoising import timestep_scale as timestep_scale
-from jax_unlearn.diffusion.ema import EmaState as EmaState
-from jax_unlearn.diffusion.ema import ema_of as ema_of
-from jax_unlearn.diffusion.ema import ema_params as ema_params
 from jax_unlearn.diffusion.process import Process as Process
 from jax_unlearn.diffusion.process import add_noise as add_noise
 from jax_unlearn.diffusion.process import check_timesteps as check_timesteps

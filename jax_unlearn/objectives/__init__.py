@@ -11,6 +11,7 @@ from jax_unlearn.objectives.boundary import boundary_labels as boundary_labels
 from jax_unlearn.objectives.boundary import boundary_neighbours as boundary_neighbours
 from jax_unlearn.objectives.boundary import fixed_label as fixed_label
 from jax_unlearn.objectives.classification import ascent as ascent
+from jax_unlearn.objectives.classification import contrast as contrast
 from jax_unlearn.objectives.classification import descent as descent
 from jax_unlearn.objectives.classification import distill as distill
 from jax_unlearn.objectives.classification import draw_labels as draw_labels
@@ -19,8 +20,7 @@ from jax_unlearn.objectives.classification import nonmember as nonmember
 from jax_unlearn.objectives.classification import random_label as random_label
 from jax_unlearn.objectives.classification import repel as repel
 from jax_unlearn.objectives.classification import transport as transport
-from jax_unlearn.objectives.contrastive import contrast as contrast
-from jax_unlearn.objectives.contrastive import uniform as uniform
+from jax_unlearn.objectives.classification import uniform as uniform
 from jax_unlearn.objectives.diffusion import Denoised as Denoised
 from jax_unlearn.objectives.diffusion import denoise as denoise
 from jax_unlearn.objectives.diffusion import denoise_ascent as denoise_ascent

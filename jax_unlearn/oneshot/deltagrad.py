@@ -21,7 +21,7 @@ from jax_unlearn.data import take
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.gradients import counted, mean_loss
 from jax_unlearn.leaves import divided
-from jax_unlearn.oneshot.retraced import check_same
+from jax_unlearn.oneshot.amnesiac import check_same
 from jax_unlearn.types import Array, Batch, LossFn, ModelState, Params
 
 __all__ = ["DELTAGRAD", "DeltaGrad", "DeltaGradInfo", "Path", "deltagrad"]

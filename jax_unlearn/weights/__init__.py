@@ -33,16 +33,15 @@ from jax_unlearn.weights.language import npo_weights as npo_weights
 from jax_unlearn.weights.language import satimp as satimp
 from jax_unlearn.weights.language import simnpo as simnpo
 from jax_unlearn.weights.language import wga as wga
-from jax_unlearn.weights.loreun import LOREUN, LOREUN_STATIC
+from jax_unlearn.weights.loreun import LOREUN, LOREUN_STATIC, SFRON
 from jax_unlearn.weights.loreun import Softmin as Softmin
 from jax_unlearn.weights.loreun import by_table as by_table
 from jax_unlearn.weights.loreun import loreun as loreun
 from jax_unlearn.weights.loreun import loreun_static as loreun_static
 from jax_unlearn.weights.loreun import loreun_weights as loreun_weights
+from jax_unlearn.weights.loreun import sfron as sfron
+from jax_unlearn.weights.loreun import sfron_weights as sfron_weights
 from jax_unlearn.weights.loreun import softmin_weights as softmin_weights
-from jax_unlearn.weights.sfron import SFRON
-from jax_unlearn.weights.sfron import sfron as sfron
-from jax_unlearn.weights.sfron import sfron_weights as sfron_weights
 
 __all__ = ["CARDS", "ClassStats", "Estimator", "Softmin", "TokenWeight", "anchored"]
 __all__ += ["by_length", "by_score", "by_table", "chain", "class_balance"]

@@ -12,7 +12,15 @@ import pytest
 from jax_unlearn import membership
 from jax_unlearn.data import digits
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab import Training, Unlearning, attacks, catalog, ledger, plan, schema
+from jax_unlearn.lab import (
+    Training,
+    Unlearning,
+    catalog,
+    ledger,
+    modality,
+    plan,
+    schema,
+)
 from jax_unlearn.lab.context import optimizer_of
 from jax_unlearn.lab.ensemble_models import span
 from jax_unlearn.lab.modalities import modality_named
@@ -27,7 +35,7 @@ from jax_unlearn.methods.ltu import Ltu
 
 def test_weak_attacks_are_warned_of():
     weak = {"logistic": {"auc": 0.5, "better_than_chance": False}}
-    assert attacks.weak_attacks({"attacks": weak}) == [
+    assert modality.weak_attacks({"attacks": weak}) == [
         "attack 'logistic' is no better than chance (AUC 0.500): it gives no feedback"
     ]
 
@@ -35,7 +43,7 @@ def test_weak_attacks_are_warned_of():
 def test_repeated_names_are_counted():
     known = {"logistic": membership.logistic}
     options = Ltu(attacks=("logistic", "logistic"))
-    found = attacks.chosen(None, options, attacks=known)[0]
+    found = modality.chosen(None, options, attacks=known)[0]
     assert [attack.name for attack in found] == ["logistic", "logistic 2"]
 
 

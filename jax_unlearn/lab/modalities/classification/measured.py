@@ -18,8 +18,7 @@ from jax_unlearn import losses, membership, objectives, programs
 from jax_unlearn.cards import Learned, Ranked, Variables
 from jax_unlearn.data import as_floats, queries, query_gaps
 from jax_unlearn.drivers.loop import predict
-from jax_unlearn.lab.attacks import checked_attacks, chosen
-from jax_unlearn.lab.modality import falling_rate
+from jax_unlearn.lab.modality import checked_attacks, chosen, falling_rate
 from jax_unlearn.losses import true_class_probability
 from jax_unlearn.membership import Observed
 from jax_unlearn.methods.ltu import ATTACKS, Ltu

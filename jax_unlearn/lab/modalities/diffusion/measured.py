@@ -11,7 +11,7 @@ from jax_unlearn import diffusion, membership, objectives
 from jax_unlearn.cards import Learned, Variables
 from jax_unlearn.data import Examples, queries
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab.attacks import checked_attacks, chosen
+from jax_unlearn.lab.modality import checked_attacks, chosen
 from jax_unlearn.membership import Observed
 from jax_unlearn.methods.ltu import Ltu
 from jax_unlearn.types import Array

@@ -15,8 +15,8 @@ from jax_unlearn.cards import Learned
 from jax_unlearn.data import Examples, queries
 from jax_unlearn.drivers import memory
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab.attacks import checked_attacks, chosen
 from jax_unlearn.lab.modalities.language.measured import mean_losses, scores_of
+from jax_unlearn.lab.modality import checked_attacks, chosen
 from jax_unlearn.language import tokens
 from jax_unlearn.language.refusals import REFUSALS
 from jax_unlearn.language.text import Scored, Text
