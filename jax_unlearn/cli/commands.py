@@ -28,7 +28,7 @@ from jax_unlearn.lab.modalities.language.networks import config_of
 from jax_unlearn.lab.modality import weak_attacks
 from jax_unlearn.lab.origins import passed_on
 from jax_unlearn.lab.prepare import Preparer, kept_statistics
-from jax_unlearn.lab.requests import left_out, said_of, split_of
+from jax_unlearn.lab.requests import left_out, said_of, set_aside, split_of
 from jax_unlearn.lab.results import environment
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Trainer, described, scores, subject_of
@@ -67,7 +67,8 @@ def train(
         reference of an audit.
       forget: to leave out, which makes Retrain, too: files that list samples (with
         --key-column by key), or classes (names or numbers).
-      unseen_fraction: share held out, where neither split nor original is given.
+      unseen_fraction: share held out, where neither split nor original is given; 0:
+        none, and what compares with unseen samples says so.
       keep_every: epochs from one state to the next that is kept beside the model, in
         OUT.earlier: what `unlearn --method rewind` starts from. 0 keeps none.
       plan: of a language model, print the memory that training takes, and load nothing.
@@ -92,7 +93,7 @@ def train(
         stored = store.load_model(original, dataset)
         ids, unseen = stored.ids, stored.unseen
     else:
-        ids, unseen = data.holdout(labels, fraction=unseen_fraction, seed=seed)
+        ids, unseen = set_aside(labels, unseen_fraction, seed)
     gone = left_out(forget, dataset, source.keys)
     ids = np.setdiff1d(ids, gone.ids)
     if not len(ids):

@@ -15,7 +15,13 @@ from jax_unlearn.cli.sources import DataSource, refuse_existing
 from jax_unlearn.data.checks import check_real
 from jax_unlearn.data.splits import WORST
 from jax_unlearn.errors import InputError, check_seed
-from jax_unlearn.lab.requests import drawn_split, listed, listed_split, split_within
+from jax_unlearn.lab.requests import (
+    drawn_split,
+    listed,
+    listed_split,
+    set_aside,
+    split_within,
+)
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import load_model, origin_of
 from jax_unlearn.lab.worst import ROUNDS, Searched, cost, worst_request
@@ -81,7 +87,7 @@ def split(
             "that, or leave them out"
         )
     elif ids is None:
-        trained, unseen = data.holdout(dataset.train.labels, **held)
+        trained, unseen = set_aside(dataset.train.labels, share, seed)
         parts = drawn_split(dataset, trained, seed=seed, gamma=law, **how)
     elif how != {"kind": "random", "fraction": None, "classes": None}:
         raise InputError(

@@ -18,7 +18,7 @@ from jax_unlearn.language.texts import TOPIC
 __all__ = ["Asked", "Case", "Keys", "LeftOut", "Request", "Search", "class_id"]
 __all__ += ["draw_cases", "draw_request", "drawn_split", "held_beside", "held_out"]
 __all__ += ["is_list", "left_out", "listed", "listed_split", "requested", "said_of"]
-__all__ += ["split_of", "split_within", "trained_on"]
+__all__ += ["set_aside", "split_of", "split_within", "trained_on"]
 
 
 class Request(NamedTuple):
@@ -46,6 +46,15 @@ def held_out(
     if 0 < unseen < 1:
         return data.holdout(labels, fraction=unseen, seed=seed)
     return data.holdout(labels, count=int(unseen), seed=seed)
+
+
+def set_aside(
+    labels: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids that are trained on, and a share held out, none of 0."""
+    if fraction == 0:
+        return np.arange(len(labels)), np.zeros(0, np.int64)
+    return data.holdout(labels, fraction=fraction, seed=seed)
 
 
 Search = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, dict[str, Any]]]
@@ -256,6 +265,8 @@ def held_beside(
     """Return the ids that are trained on, those to forget included, and others."""
     data.check_ids(forget, num_samples=len(labels))
     rest = np.setdiff1d(np.arange(len(labels)), forget)
+    if not count:
+        return np.arange(len(labels)), rest[:0]
     kept, unseen = data.holdout(labels[rest], count=count, seed=seed)
     return np.union1d(forget, rest[kept]), rest[unseen]
 
