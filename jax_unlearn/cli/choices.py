@@ -268,13 +268,12 @@ def chosen(arguments: Sequence[str]) -> tuple[list[str], Choice]:
     if not asked and path is not None and there:
         asked = kind_of(path, record).name
     modality = modality_named(asked or MODALITIES[0].name)
-    usual = [c.name for c in METHODS.values() if set(c.roles) <= modality.roles]
-    if not usual or Unlearning.method in usual:
-        usual = [Unlearning.method]
-    usual = [modality.defaults.get("method", usual[0])]
+    served = [c.name for c in METHODS.values() if set(c.roles) <= modality.roles]
+    usual = Unlearning.method if Unlearning.method in served else [*served, None][0]
+    usual = modality.defaults.get("method", usual or Unlearning.method)
     if command == "forget" and (modality.texts or "logits" in modality.roles):
-        usual = [AUTO.name]  # no study has asked what suits the others
-    method = value(words, "--method") or usual[0]
+        usual = AUTO.name  # no study has asked what suits the others
+    method = value(words, "--method") or usual
     weighting = value(words, "--weighting") or Unlearning.weighting
     if command == "tune":
         methods = methods or (method,)
@@ -394,6 +393,8 @@ def _group(
             kind = Annotated[kind, tyro.conf.Suppress]
         fields.append((name, kind, dataclasses.field(default=value)))
     made = dataclasses.make_dataclass(of.__name__, fields, frozen=True)
-    described = (of.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]
+    # of two that describe a field the parser reads the last, the class's own
+    told = ((c.__doc__ or "").partition("Attributes:\n")[2] for c in of.__mro__[::-1])
+    described = "\n".join(text.partition("\n\n")[0] for text in told)
     made.__doc__ = f"{text}\n\nAttributes:\n{described}\n"
     return made

@@ -28,12 +28,7 @@ class Shares(Options):
 
 @dataclasses.dataclass(frozen=True)
 class Halves(Shares):
-    """Options of IdkNLL, whose mean is over forget and retain texts together.
-
-    Attributes:
-      forget_share: γ, factor of the forget loss.
-      retain_share: α, factor of the retain loss; 0 reads no retain texts.
-    """
+    """Options of IdkNLL, whose mean is over forget and retain texts together."""
 
     forget_share: NotNegative = 0.5
     retain_share: NotNegative = 0.5
@@ -44,8 +39,6 @@ class Sharp(Shares):
     """Options of NPO.
 
     Attributes:
-      forget_share: γ, factor of the forget loss.
-      retain_share: α, factor of the retain loss; 0 reads no retain texts.
       beta: β; towards 0 it is ascent.
     """
 
@@ -60,8 +53,6 @@ class Preferred(Sharp):
     """Options of DPO.
 
     Attributes:
-      forget_share: γ, factor of the forget loss.
-      retain_share: α, factor of the retain loss; 0 reads no retain texts.
       beta: β; towards 0 it is a difference of losses.
       alternatives: answers to be preferred: of the data's column alternative_answer or
         perturbed_answer ("column"), refusals of the library ("refusals"), or drawn from
@@ -76,8 +67,6 @@ class Simple(Shares):
     """Options of SimNPO.
 
     Attributes:
-      forget_share: γ, factor of the forget loss.
-      retain_share: α, factor of the retain loss; 0 reads no retain texts.
       beta: β, published 2.5 to 4.5.
       delta: δ, the loss by token at which the pull is half gone: the paper's γ/β.
     """
@@ -92,8 +81,6 @@ class Powered(Shares):
     """Options of WGA.
 
     Attributes:
-      forget_share: γ, factor of the forget loss.
-      retain_share: α, factor of the retain loss; 0 reads no retain texts.
       beta: β, the power of a token's probability.
     """
 
@@ -107,7 +94,6 @@ class Saturated(Shares):
     Attributes:
       forget_share: γ, factor of the forget loss: 0.1 in the published configuration,
         whose class says 1 and 0.1 the other way round.
-      retain_share: α, factor of the retain loss; 0 reads no retain texts.
       saturation: β₁, the power of p.
       importance: β₂, the power of 1 − p.
     """
@@ -122,8 +108,6 @@ class Skipping(Shares):
     """Options of CE-U.
 
     Attributes:
-      forget_share: γ, factor of the forget loss.
-      retain_share: α, factor of the retain loss; 0 reads no retain texts.
       skip: first answer tokens that are left out.
     """
 
@@ -135,7 +119,6 @@ class Undone(Shares):
     """Options of UNDIAL.
 
     Attributes:
-      forget_share: γ, factor of the forget loss.
       retain_share: α, factor of the retain loss, published 0: no retain texts are read.
       strength: β, how far the true token's logit is lowered.
     """
@@ -149,7 +132,6 @@ class Steered(Shares):
     """Options of RMU.
 
     Attributes:
-      forget_share: γ, factor of the forget loss.
       retain_share: α, factor of the retain loss; WMDP: 1200.
       layer: whose hidden states are led away, from 0; a smaller model takes its last.
       coefficient: c, length of the direction; WMDP: 6.5.
