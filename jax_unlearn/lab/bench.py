@@ -29,6 +29,7 @@ from jax_unlearn.lab.worst import SEARCH, Searched, worst_request
 
 __all__ = ["Bench", "Models", "Unlearned"]
 
+ORIGINS = 3  # seeds whose states made again are held: a search's take turns
 RETRAIN_SEED, NULL_SEED = 1000, 2000  # offsets: no two models of a seed share a key
 
 
@@ -149,7 +150,8 @@ class Bench:
             made = functools.partial(self.trainer.job, ids, seed=seed)
             sizes = self.trainer.steps(len(ids)), epoch_of(training, len(ids))
             states = Replayed(made, *sizes)
-            self._origins = {seed: Origin(training, seed, earlier=states)}  # the last
+            held = dict([*self._origins.items()][1 - ORIGINS :])
+            self._origins = {**held, seed: Origin(training, seed, earlier=states)}
         return self._origins[seed]
 
     def cost(self, setting: Unlearning, case: Case) -> float | None:

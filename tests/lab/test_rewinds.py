@@ -154,6 +154,8 @@ def test_an_experiment_makes_the_states_of_its_own_originals():
     bench = Bench(plan, DATA)
     case = bench.case(3)
     original = bench.original(3)
+    held = bench.origin(3), bench.origin(4)
+    assert held == (bench.origin(3), bench.origin(4))  # a search's seeds take turns
     made = bench.unlearn("R2D", methods["R2D"], case, original)
     assert made.notes["rewound"]["left"] == pytest.approx(0.4)
     assert made.trained.seconds["prepare"] < 1.0  # what a kept state would spare

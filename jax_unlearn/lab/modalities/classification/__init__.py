@@ -1,5 +1,6 @@
 """Classifiers: labels as targets, logits as outputs."""
 
+import functools
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from jax_unlearn.types import Array, LossFn, Unlearner
 __all__ = ["CLASSIFICATION"]
 
 
+@functools.lru_cache(maxsize=16)  # equal trainings share their compiled steps
 def _optimize(
     built: networks.Classifier, training: networks.Training, steps: int
 ) -> Unlearner:

@@ -1,5 +1,6 @@
 """Diffusion models: denoising as the task, conditions that are relabelled."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,15 @@ from jax_unlearn.data import Dataset, Examples
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.lab.modalities.diffusion import measured, networks, settings
 from jax_unlearn.lab.modality import Modality, adam, falling_rate
-from jax_unlearn.types import Array, LossFn, ModelState, Params, Unlearner, UnlearnState
+from jax_unlearn.types import (
+    Array,
+    LossFn,
+    Model,
+    ModelState,
+    Params,
+    Unlearner,
+    UnlearnState,
+)
 
 __all__ = ["BYTES", "DIFFUSION", "FIGURES", "MEASURED", "replacement"]
 
@@ -36,16 +45,26 @@ def _optimize(
     built: networks.Generator, training: settings.DiffusionTraining, steps: int
 ) -> Unlearner:
     """Return training by Adam, clipped, with a moving average of the parameters."""
+    return _trained(built.model, built.network, training, steps)
+
+
+@functools.lru_cache(maxsize=16)  # equal trainings share their compiled steps
+def _trained(
+    model: Model,
+    network: networks.DiffusionNetwork,
+    training: settings.DiffusionTraining,
+    steps: int,
+) -> Unlearner:
+    built = networks.build(network)
     optimizer = optax.chain(
         optax.clip_by_global_norm(training.clip),
         adam(),
         falling_rate(training.learning_rate, steps),
         diffusion.ema_params(training.ema),
     )
-    loss = objectives.denoise(
-        built.model, built.process, drop=training.drop, null=built.null
-    )
-    return methods.assemble(built.model, optimizer, retain=loss)
+    noise = {"drop": training.drop, "null": built.null}
+    loss = objectives.denoise(model, built.process, **noise)
+    return methods.assemble(model, optimizer, retain=loss)
 
 
 def _objective(lab: Any, role: str, **options: Any) -> LossFn:

@@ -1,6 +1,7 @@
 """Diffusion models by description, in memory and on disk."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -135,8 +136,9 @@ def describe(training: DiffusionTraining, dataset: Dataset) -> DiffusionNetwork:
     )
 
 
+@functools.lru_cache(maxsize=16)
 def build(network: DiffusionNetwork) -> Generator:
-    """Return the diffusion model of a description."""
+    """Return the model; equal descriptions share one, and so its compiled programs."""
     from jax_unlearn import zoo
 
     options: dict[str, Any] = {
