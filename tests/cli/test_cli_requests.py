@@ -60,6 +60,20 @@ def test_unlearning_by_key_and_its_audit_name_the_request(made, tmp_path, capsys
     assert "listed in del.csv" in (tmp_path / "report.html").read_text()
 
 
+def test_of_a_share_of_0_nothing_is_held_out(made, tmp_path, capsys):
+    (folder, data), none = made, ["--unseen-fraction", "0"]
+    for words in (["--fraction", "0.2"], ["--ids", folder / "del.csv", *KEY]):
+        out = ["--overwrite", "--out", tmp_path / "split.json"]
+        run("split", *data, *none, *words, *out)
+        parts, unseen = load_manifest(tmp_path / "split.json")
+        assert (len(parts.forget) + len(parts.retain), len(unseen)) == (100, 0)
+    run("train", *data, *none, *NETWORK, "--out", tmp_path / "whole")
+    assert record(tmp_path / "whole")["num_unseen"] == 0
+    words = ["unlearn", "random_label", "--weighting", "falw", "--forget", "1", *data]
+    words += ["--checkpoint", tmp_path / "whole", "--out", tmp_path / "x"]
+    assert "compares with unseen samples" in refused(capsys, words)
+
+
 def test_retrain_as_the_original_was_trained(made, tmp_path):
     folder, data = made
     asked = ["--retrain", "--forget", folder / "del.csv", *KEY, "--seed", "1"]
