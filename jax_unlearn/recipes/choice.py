@@ -21,6 +21,7 @@ from jax_unlearn.lab.results import spread
 from jax_unlearn.membership.quality import auc_standard_error
 from jax_unlearn.methods.auto import MARGIN, RETAINED, TOP, shrinkage
 from jax_unlearn.objectives.endpoint import density_ratio
+from jax_unlearn.recipes.defaults import drawn
 from jax_unlearn.recipes.frontier import DIGITS
 from jax_unlearn.recipes.recipe import (
     Asked,
@@ -39,10 +40,6 @@ __all__ += ["by_attack", "chosen", "nearest", "plans", "scarce"]
 _TOLD = packaged("recipes.toml")["choice-digits"]
 BUDGETS = (0.1, 0.2, 0.4)
 GRID = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
-_REQUESTS = {
-    "long-tailed": ("30 %, long-tailed", "long_tailed", 0.3),
-    "random": ("10 %, at random", "random", 0.1),
-}
 RHO = 0.1  # share of the retain set that may be read, where it is scarce
 SCARCE = ("FT", "NegGrad+", "SCRUB", "SalUn", "RL + MUNBa", "CT", "MSG", "DELETE", "BS")
 SHIFTS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))  # pixels, of augmentations
@@ -54,20 +51,7 @@ Run = Mapping[str, Any]
 
 def plans(seeds: tuple[int, ...] | None = None) -> dict[str, Plan]:
     """Return the plan of each kind of request."""
-    told = _TOLD["plan"]
-    return {
-        part: Plan(
-            title=f"Digits: {title}",
-            kind=kind,
-            fraction=fraction,
-            gamma=1.0,
-            unseen=told["unseen"],
-            training=Training(**told["training"]),
-            methods={},
-            seeds=told["seeds"] if seeds is None else seeds,
-        )
-        for part, (title, kind, fraction) in _REQUESTS.items()
-    }
+    return drawn(_TOLD["plan"], seeds, ("long-tailed", "random"))
 
 
 class Look:

@@ -5,7 +5,9 @@ uses a method. So every method runs with its defaults, on three kinds of request
 originals of the default job: 30 % long-tailed, 10 % at random, and a whole class.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jax_unlearn.data import Dataset, check_writable
 from jax_unlearn.lab import Plan, Training, Unlearning, experiment
@@ -13,7 +15,7 @@ from jax_unlearn.lab.catalog import METHODS
 from jax_unlearn.lab.experiment import phases
 from jax_unlearn.recipes.recipe import Asked, Recipe, declared, packaged, publish
 
-__all__ = ["DEFAULTS_DIGITS", "plans"]
+__all__ = ["DEFAULTS_DIGITS", "drawn", "plans"]
 
 _TOLD = packaged("recipes.toml")["defaults-digits"]
 _REQUESTS = {
@@ -30,21 +32,30 @@ _METHODS = (
 
 def plans(seeds: tuple[int, ...] | None = None) -> dict[str, Plan]:
     """Return the plan of each kind of request, by default with seeds 0 to 4."""
-    told = _TOLD["plan"]
     methods = {METHODS[m].label: Unlearning.of(method=m) for m in _METHODS}
+    note = "No setting was searched: all have their defaults."
+    return drawn(_TOLD["plan"], seeds, methods=methods, note=note)
+
+
+def drawn(
+    told: Mapping[str, Any],
+    seeds: tuple[int, ...] | None,
+    parts: Sequence[str] = tuple(_REQUESTS),
+    **more: Any,
+) -> dict[str, Plan]:
+    """Return a plan on digits for each of some kinds of request; without methods."""
     return {
         part: Plan(
-            title=f"Digits: {title}",
-            kind=kind,
-            fraction=fraction,
+            title=f"Digits: {_REQUESTS[part][0]}",
+            kind=_REQUESTS[part][1],
+            fraction=_REQUESTS[part][2],
             gamma=1.0,
             unseen=told["unseen"],
             training=Training(**told["training"]),
-            methods=methods,
             seeds=told["seeds"] if seeds is None else seeds,
-            note="No setting was searched: all have their defaults.",
+            **{"methods": {}, **more},
         )
-        for part, (title, kind, fraction) in _REQUESTS.items()
+        for part in parts
     }
 
 
