@@ -42,7 +42,8 @@ from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import Stored, load_model
 from jax_unlearn.lab.subject import Subject
 
-__all__ = ["Models", "audit", "audit_arrays", "audited", "given_plan", "read_models"]
+__all__ = ["Models", "advised", "audit", "audit_arrays", "audited", "given_plan"]
+__all__ += ["read_models"]
 
 ORIGINALS = ("original", NOTHING)  # what arrays call them
 
@@ -234,15 +235,20 @@ def audit(
             f"single model do; train them by `jax-unlearn train --retrain --original "
             f"{original} --forget {forget} --seed N`, or leave --by out"
         )
+    how = {"probes": probes, "by": by, "seed": seed, "every": all_figures}
+    given = source, original, forget, unlearned, retrained, null
+    return advised(audited, out, *given, overwrite=overwrite, **how)
+
+
+def advised(
+    audited: Callable[..., dict[str, Any]], out: Path, *asked: Any, **how: Any
+) -> dict[str, Any]:
+    """Read the checkpoints asked for, measure them, and say what follows."""
+    source, original, forget, unlearned, retrained, null = asked
     paths = {f"{n}-{path.name}": path for n, path in enumerate(unlearned)}
     models = read_models(source, original, forget, paths, retrained, null)
-
-    def advise(found: Any) -> list[str]:
-        return models.advice(found, original, forget, source, out, null)
-
-    how = {"probes": probes, "by": by, "seed": seed, "every": all_figures}
-    how["overwrite"] = overwrite
-    results = audited(models, out, advise, **how)
+    given = original, forget, source, out, null
+    results = audited(models, out, lambda found: models.advice(found, *given), **how)
     consoles.say(consoles.open_console(), "\n".join(results["advice"]))
     return results
 

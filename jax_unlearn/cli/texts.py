@@ -11,7 +11,7 @@ from jax_unlearn import audit as audits
 from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.cli import console as consoles
 from jax_unlearn.cli.attacks import print_audit
-from jax_unlearn.cli.audit import Models, read_models
+from jax_unlearn.cli.audit import Models, advised
 from jax_unlearn.cli.choices import Kind
 from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.sources import DataSource, refuse_existing
@@ -67,17 +67,9 @@ def audit_texts(
     refuse_existing(out, overwrite=overwrite)
     check_seed(seed)
     _validate.at_least("answers", answers, 0, "try 64")
-    paths = {f"{n}-{path.name}": path for n, path in enumerate(unlearned)}
-    models = read_models(source, original, forget, paths, retrained, null)
-
-    def advise(found: Any) -> list[str]:
-        return models.advice(found, original, forget, source, out, null)
-
     how = {"seed": seed, "every": all_figures, "overwrite": overwrite, "other": other}
-    how["answers"] = answers
-    results = audited(models, out, advise, **how)
-    consoles.say(consoles.open_console(), "\n".join(results["advice"]))
-    return results
+    given = source, original, forget, unlearned, retrained, null
+    return advised(audited, out, *given, answers=answers, **how)
 
 
 def audited(
