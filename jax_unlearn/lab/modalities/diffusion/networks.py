@@ -122,6 +122,13 @@ class Generator(NamedTuple):
 
 def describe(training: DiffusionTraining, dataset: Dataset) -> DiffusionNetwork:
     """Return the network of a training setting for a data set."""
+    sides, step = dataset.train.inputs.shape[1:3], 2 ** (len(training.widths) - 1)
+    if any(side % step for side in sides):  # before anything is compiled
+        raise InputError(
+            f"widths={list(training.widths)}: so many levels need images whose sides "
+            f"are multiples of {step}, {dataset.name} has {sides[0]} x {sides[1]}; "
+            "give fewer"
+        )
     fields = (field.name for field in dataclasses.fields(DiffusionNetwork))
     told = {name: getattr(training, name) for name in fields if hasattr(training, name)}
     told |= {name: tuple(told[name]) for name in ("widths", "attention")}
