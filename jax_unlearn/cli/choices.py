@@ -269,8 +269,8 @@ def chosen(arguments: Sequence[str]) -> tuple[list[str], Choice]:
         asked = kind_of(path, record).name
     modality = modality_named(asked or MODALITIES[0].name)
     served = [c.name for c in METHODS.values() if set(c.roles) <= modality.roles]
-    usual = Unlearning.method if Unlearning.method in served else [*served, None][0]
-    usual = modality.defaults.get("method", usual or Unlearning.method)
+    first = Unlearning.method if Unlearning.method in served else next(iter(served), "")
+    usual = modality.defaults.get("method", first or Unlearning.method)
     if command == "forget" and (modality.texts or "logits" in modality.roles):
         usual = AUTO.name  # no study has asked what suits the others
     method = value(words, "--method") or usual

@@ -44,6 +44,7 @@ def drawn(
     **more: Any,
 ) -> dict[str, Plan]:
     """Return a plan on digits for each of some kinds of request; without methods."""
+    options: dict[str, Any] = {"methods": {}, **more}
     return {
         part: Plan(
             title=f"Digits: {_REQUESTS[part][0]}",
@@ -53,7 +54,7 @@ def drawn(
             unseen=told["unseen"],
             training=Training(**told["training"]),
             seeds=told["seeds"] if seeds is None else seeds,
-            **{"methods": {}, **more},
+            **options,
         )
         for part in parts
     }

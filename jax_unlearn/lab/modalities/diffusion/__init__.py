@@ -62,7 +62,7 @@ def _trained(
         falling_rate(training.learning_rate, steps),
         diffusion.ema_params(training.ema),
     )
-    noise = {"drop": training.drop, "null": built.null}
+    noise: dict[str, Any] = {"drop": training.drop, "null": built.null}
     loss = objectives.denoise(model, built.process, **noise)
     return methods.assemble(model, optimizer, retain=loss)
 
