@@ -56,6 +56,7 @@ from jax_unlearn.errors import InputError as InputError
 from jax_unlearn.errors import NonFiniteError as NonFiniteError
 from jax_unlearn.side_by_side import SideBySide as SideBySide
 from jax_unlearn.side_by_side import compare as compare
+from jax_unlearn.trainer import fit as fit
 from jax_unlearn.types import Aux as Aux
 from jax_unlearn.types import Batch as Batch
 from jax_unlearn.types import LossFn as LossFn
@@ -70,8 +71,15 @@ from jax_unlearn.types import Weighting as Weighting
 __all__ = ["Aux", "Batch", "InputError", "LossFn", "Model", "NonFiniteError", "Sample"]
 __all__ += ["Series", "SideBySide", "UnlearnBatch", "UnlearnInfo", "UnlearnState"]
 __all__ += ["Unlearner", "Weighting", "audit", "averaged", "cards", "check_batch"]
-__all__ += ["checkpoint", "compare", "data", "diffusion", "ema_of", "from_equinox"]
-__all__ += ["from_haiku", "from_linen", "from_nnx", "from_stateless", "gradients"]
+__all__ += ["checkpoint", "compare", "data", "diffusion", "ema_of", "fit"]
+__all__ += [
+    "from_equinox",
+    "from_haiku",
+    "from_linen",
+    "from_nnx",
+    "from_stateless",
+    "gradients",
+]
 __all__ += ["guards", "harmonize", "language", "losses", "masks", "membership"]
 __all__ += ["memory", "methods", "objectives", "oneshot", "optimizers", "parameters"]
 __all__ += ["predict", "programs", "resident", "run", "run_ensemble", "scan_steps"]

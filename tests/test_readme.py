@@ -54,7 +54,10 @@ def test_the_two_commands_are_shown():
 
 
 def test_it_is_short():
-    assert len(README.splitlines()) <= 170
+    assert len(README.splitlines()) <= 155
+    (snippet,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    code = [line for line in snippet.splitlines()[1:] if line]
+    assert len(code) <= 10  # behind the import
 
 
 def test_extras_and_versions_are_those_of_the_project():

@@ -6,35 +6,102 @@ from msgspec import Meta, Struct
 
 from jax_unlearn.lab import schema
 from jax_unlearn.lab.schema import Finite, NotNegative
-from jax_unlearn.report import forms
+from jax_unlearn.report import forms, reading
 from jax_unlearn.report.forms import require
 from jax_unlearn.report.table import Cell, Table, number, spread
 
 __all__ = ["FIGURES", "LanguageResults", "LanguageRow", "language_table"]
 
 FIGURES = {
-    "forget_probability": ("p forget", 3),
-    "deviation": ("|p − p*|", 3),
-    "auc_loss": ("AUC", 3),
-    "auc_gap": ("|AUC − AUC*|", 3),
-    "retain_probability": ("p retain", 3),
-    "forget_perplexity": ("perplexity, forget", 1),
-    "retain_perplexity": ("retain", 1),
-    "unseen_perplexity": ("unseen", 1),
-    "other_perplexity": ("other texts", 1),
-    "auc_min_k": ("AUC Min-K", 3),
-    "auc_min_k_plus_plus": ("AUC Min-K++", 3),
-    "auc_zlib": ("AUC zlib", 3),
-    "forget_extraction": ("extraction", 3),
-    "forget_memorization": ("memorization", 3),
-    "forget_rouge": ("ROUGE forget", 3),
-    "retain_rouge": ("ROUGE retain", 3),
-    "forget_truth_geometric": ("truth ratio", 3),
-    "ks_distance": ("KS distance", 3),
-    "ks_p_value": ("forget quality", 3),
-    "privleak": ("PrivLeak", 1),
+    "forget_probability": (
+        "p forget",
+        3,
+        "how sure the model is of the texts to forget: the probability of a token, in "
+        "the geometric mean over an answer, then in the mean over the texts",
+    ),
+    "deviation": (
+        "|p − p*|",
+        3,
+        "distance from Retrain's p, text by text, in the mean over the texts to "
+        "forget; 0 for Retrain itself",
+    ),
+    "auc_loss": (
+        "AUC",
+        3,
+        "how often a text to forget has less loss than an unseen one, the simplest "
+        "membership attack: 0.5 where the loss tells nothing",
+    ),
+    "auc_gap": ("|AUC − AUC*|", 3, "distance of the AUC from Retrain's"),
+    "retain_probability": (
+        "p retain",
+        3,
+        "the same as p forget, of the texts that stay",
+    ),
+    "forget_perplexity": (
+        "perplexity, forget",
+        1,
+        "e to the mean loss of the tokens of the texts to forget: among so many "
+        "equally likely tokens the model chooses",
+    ),
+    "retain_perplexity": ("perplexity, retain", 1, "of the texts that stay"),
+    "unseen_perplexity": ("perplexity, unseen", 1, "of texts that no model saw"),
+    "other_perplexity": ("perplexity, other", 1, "of texts of another source"),
+    "auc_min_k": (
+        "AUC Min-K",
+        3,
+        "AUC of the attack that looks at the least likely tokens of a text",
+    ),
+    "auc_min_k_plus_plus": (
+        "AUC Min-K++",
+        3,
+        "the same, each token measured by what the model expected there",
+    ),
+    "auc_zlib": (
+        "AUC zlib",
+        3,
+        "AUC of the loss, measured by how far a text can be compressed",
+    ),
+    "forget_extraction": (
+        "extraction",
+        3,
+        "share of an answer, up to its end, that the model completes by itself",
+    ),
+    "forget_memorization": (
+        "memorization",
+        3,
+        "share of the tokens of the texts to forget that are the model's first choice",
+    ),
+    "forget_rouge": (
+        "ROUGE forget",
+        3,
+        "share of the words of the true answer that the model's own answer holds, in "
+        "their order (ROUGE-L), of the texts to forget",
+    ),
+    "retain_rouge": ("ROUGE retain", 3, "the same, of texts that stay"),
+    "forget_truth_geometric": (
+        "truth ratio",
+        3,
+        "how alike the true and wrong answers are to the model: 1 where it prefers "
+        "neither, 0 where it is sure",
+    ),
+    "ks_distance": (
+        "KS distance",
+        3,
+        "how far the truth ratios lie from Retrain's (Kolmogorov and Smirnov): 0 for "
+        "the same, 1 where none overlap",
+    ),
+    "ks_p_value": (
+        "forget quality",
+        3,
+        "p-value of that distance: small where chance alone would seldom make it",
+    ),
+    "privleak": (
+        "PrivLeak",
+        1,
+        "how far the AUC of Min-K lies from Retrain's, in percent of Retrain's",
+    ),
 }
-"""Figures that the table shows: the heading, and the digits behind the point."""
+"""Figures that the table shows: the heading, the digits behind the point, a meaning."""
 DISTANCES = ("deviation", "auc_gap", "ks_distance")  # from Retrain, whose own are 0
 
 
@@ -66,6 +133,8 @@ class LanguageResults(Struct, frozen=True):
     dataset: forms.Data = forms.Data()
     environment: forms.Machine = forms.Machine()
     audit: forms.Audit | None = None
+    unseen: reading.Unseen | None = None
+    groups: tuple[forms.Groups, ...] = ()
     advice: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -87,8 +156,6 @@ def language_table(results: Any) -> Table:
     (['Model', 'p forget', '|p − p*|', 'time s'], Cell(value='0.200', \
 detail='1.0 × null', mark=''))
     """
-    from jax_unlearn.report import reading
-
     rows = reading.read_rows(results, LanguageRow)
     keys = reading.ordered_keys(rows)
     names = [n for n in FIGURES if any(n in row.figures for row in rows.values())]

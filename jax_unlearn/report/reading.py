@@ -6,8 +6,9 @@ defaults, so that every stored file of this format is read.
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
+import numpy as np
 from msgspec import Meta, Struct, field, structs
 
 from jax_unlearn.audit.evidence import FEWEST
@@ -20,7 +21,15 @@ from jax_unlearn.report.settings import is_known
 
 __all__ = ["NULL_QUERIES", "PERCENTAGES", "REFERENCES", "SETS", "Attack", "Beside"]
 __all__ += ["Compared", "Comparison", "Cost", "Gap", "Learned", "PairedTest", "Points"]
-__all__ += ["Results", "Row", "Spread", "Unseen", "check_results", "load_results"]
+__all__ += [
+    "Rank",
+    "Results",
+    "Row",
+    "Spread",
+    "Unseen",
+    "check_results",
+    "load_results",
+]
 __all__ += ["methods_of", "ordered_keys", "read_rows"]
 
 REFERENCES = ("retrain", "null", "original")  # keys of the rows that come first
@@ -206,6 +215,13 @@ class Unseen(Struct, frozen=True):
             require(chance, f"models.{key}.auc without low and high of chance")
 
 
+class Rank(NamedTuple):
+    """A rank of the classes: which stand there in some seed, their mean count."""
+
+    names: list[str]
+    count: int
+
+
 class Results(Struct, frozen=True):
     """The results of an experiment, of an audit, or of both."""
 
@@ -216,6 +232,7 @@ class Results(Struct, frozen=True):
     conflict: dict[str, Cosines] | None = None
     unseen: Unseen | None = None
     alone: forms.Alone | None = None
+    forget_counts: tuple[tuple[schema.Whole, ...], ...] = ()  # by class, a seed each
     groups: tuple[forms.Groups, ...] = ()
     probes: dict[str, dict[str, Finite]] | None = None
     probe_figures: dict[str, dict[str, forms.AuditFigure]] | None = None
@@ -246,6 +263,24 @@ class Results(Struct, frozen=True):
         lengths = sorted({len(row.by_rank or ()) for row in self.rows.values()})
         alike = not distances or len(lengths) == 1
         require(alike, f"rows: by_rank is of different lengths {lengths}")
+
+    @property
+    def ranked(self) -> list[Rank]:
+        """What stands at each rank, that of most forget samples first.
+
+        Files of earlier versions may tell nothing of it: of them there is no rank here.
+        """
+        named, given = self.dataset.classes or (), self.plan.forget_counts
+        every = self.forget_counts or ((given,) if given else ())
+        if not every or {len(one) for one in every} != {len(named)}:
+            return []
+        counts = np.array(every)
+        order = np.argsort(-counts, axis=1, kind="stable")
+        means = np.take_along_axis(counts, order, axis=1).mean(axis=0)
+        return [
+            Rank([named[n] for n in dict.fromkeys(column)], round(mean))
+            for column, mean in zip(order.T.tolist(), means.tolist(), strict=True)
+        ]
 
     @property
     def seeds(self) -> int:

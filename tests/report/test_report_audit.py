@@ -176,7 +176,6 @@ def test_an_audit_alone_has_only_its_own_sections(page):
         "1 of 3 methods cannot be told from retraining",
         "What to do next",
         "Results",
-        "In words",
         "All figures of the audit",
         "How well the models can be told from Retrain",
         "What these numbers can and cannot prove",

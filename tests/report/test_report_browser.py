@@ -132,16 +132,44 @@ def test_nothing_done_that_is_not_told_is_warned_of():
 
 
 def test_classes_are_named_on_the_axis_where_they_are_known():
-    made = made_results(seeds=1)
-    made["plan"]["forget_counts"] = [30, 2, 9, 1, 8, 4]
+    made, counts = made_results(seeds=2), [30, 2, 9, 1, 8, 4]
+    made["forget_counts"] = [counts, [n + 2 for n in counts]]
+    (drawing,) = panels.deviation_by_class(typed(made))
+    assert "class 0 (31)" in drawing.svg  # the mean over the seeds
+    assert "<title>class class 2, 10 to forget: FT " in drawing.svg
+    made["forget_counts"][1] = counts[::-1]  # other classes at each rank
+    (drawing,) = panels.deviation_by_class(typed(made))
+    assert re.search("#1<.*30<", drawing.svg)
+    who = "rank 1 (class class 0 or class 5, by seed), 30 to forget: FT "
+    assert f"<title>{who}" in drawing.svg
+    made["forget_counts"] = []  # of an earlier version
+    (drawing,) = panels.deviation_by_class(typed(made))
+    assert "class 0" not in drawing.svg
+    assert "<title>rank 1: FT " in drawing.svg
+    del made["forget_counts"]  # as an audit of an earlier version has them
+    made["plan"]["forget_counts"] = counts
     (drawing,) = panels.deviation_by_class(typed(made))
     assert "class 0 (30)" in drawing.svg
-    assert "<title>class class 2, 9 to forget: FT " in drawing.svg
-    several = made_results(seeds=2)
-    several["plan"]["forget_counts"] = [30, 2, 9, 1, 8, 4]
-    (drawing,) = panels.deviation_by_class(typed(several))
-    assert "class 0" not in drawing.svg  # another at each seed
-    assert "<title>rank 1: FT " in drawing.svg
+
+
+def test_drawings_tell_their_numbers():
+    methods = METHODS | {"LTU": Unlearning.of(method="ltu", epochs=3)}
+    made = typed(made_results(seeds=1, methods=methods))
+    gap = panels.gap_against_deviation(made).svg
+    row = made.rows["m0"]
+    assert row.avg_gap
+    assert row.deviation
+    told = f"FT {row.avg_gap.mean:.2f} and {row.deviation.mean:.3f}"
+    assert f"<title>{told}</title>" in gap
+    assert gap.count('class="hit"') == len(made.rows)
+    (weights,) = panels.weights_against_losses(made)
+    points = (made.scatter or {})["m2"]
+    counts = re.findall(r"first quarter: (\d+) samples", weights.svg)
+    assert sum(map(int, counts)) == len(points.first_losses)
+    (conflict,) = panels.conflict_by_step(made)
+    first = (made.conflict or {})["m3"][0]
+    said = f"{first:+.2f}".replace("-", "−")
+    assert f"<title>step 1: cosine {said}</title>" in conflict.svg
 
 
 def test_a_page_of_many_methods_stays_small(results):

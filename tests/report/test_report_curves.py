@@ -55,6 +55,11 @@ def test_a_roc_curve_lies_where_its_rates_say(record):
     roc = {"fpr": [0.0, 0.01, 0.1, 1.0], "tpr": [0.0, 0.1, 1.0, 1.0]}
     changed["details"]["FT"]["roc"] = roc
     drawing = curves.roc_of_one(typed(changed), "FT", "FT", "a")
+    told = re.findall(r"at ([\d.]+) % false.*?FT ([\d.]+) %", drawing.svg)
+    rates = {float(x): float(y) for x, y in told}  # as a pointer is told them
+    assert len(rates) > 15
+    for x, y in rates.items():
+        assert y == (0 if x < 1 else 10 if x < 10 else 100)
     (line,) = paths(drawing, "--blue")
     (guess,) = (
         p
@@ -120,6 +125,9 @@ def test_a_histogram_is_as_high_as_its_shares(record):
     bars = [a for a, b in itertools.pairwise(high) if a == b > 0]
     unit = (null[:, 1].max() - null[:, 1].min()) / 100
     assert np.array(bars) / unit == pytest.approx([75, 25], rel=0.01)
+    told = re.findall("(?<=samples, this method )[^ ]*", drawing.svg)
+    assert [text for text in told if text != "0.0"] == ["75.0", "25.0"]
+    assert drawing.svg.count("null 100.0 %") == 1
 
 
 def test_samples_always_told_apart_stand_apart():

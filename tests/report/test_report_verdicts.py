@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import html
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -63,18 +62,6 @@ def told(record):
     """Return what the page of a method says of it."""
     template = environment().get_template("verdicts.html").module
     return plain(template.verdict(typed(record), audit.verdict(typed(record), "FT")))
-
-
-def summary(record, names):
-    """Return the paragraphs of the summary."""
-    checked = typed(record)
-    pages = [
-        SimpleNamespace(label=label, verdict=audit.verdict(checked, name))
-        for name, label in names.items()
-    ]
-    template = environment().get_template("audit_summary.html")
-    source = template.render(audit={"record": checked, "pages": pages})
-    return [plain(text) for text in re.findall("<p>.*?</p>", source, re.DOTALL)]
 
 
 def listed(record):
@@ -202,28 +189,7 @@ def test_without_ensemble_attacks_it_says_little():
 def test_one_retrain_gives_no_verdict():
     record = made_audit({"FT": 2.0}, keys=["ua"], null=False)
     assert told(record).startswith("Nothing can be called inside or outside")
-    said = " ".join(summary(record, {"FT": "FT"}))
-    assert "There is only one Retrain" in said
-    assert "FT:" not in said
     assert "how far it is from that model, figure by figure." in listed(record)
-
-
-def test_the_summary_names_few_and_counts_many(inside):
-    changed = with_outside(inside, "ra", "mia")
-    names = {"FT": "Fine-tune", "SSD": "SSD"}
-    said = summary(changed, names)
-    assert "can a model that 40 samples were removed from" in said[0]
-    assert "from the spread of 32 Retrains or from 20 divisions" in said[0]
-    assert said[1:3] == [
-        "Fine-tune: of 20 figures 18 lie inside what retraining with another seed "
-        "gives. Outside: RA %; MIA (SVC, called non-member) %.",
-        "SSD: all 20 figures lie inside what retraining with another seed gives.",
-    ]
-    many = with_outside(inside, *KEYS[4:14])
-    assert summary(many, names)[1].endswith(
-        "Among those outside are attacks that find traces of the samples."
-    )
-    assert summary(changed, names)[-1].startswith("None of this shows that")
 
 
 def test_the_limits_count_what_chance_puts_outside(inside):
@@ -252,8 +218,7 @@ def test_no_verdict_promises_anything(strengths, seed):
     record["figures"]["FT"] = {k: figure(k, s, rng) for k, s in strengths.items()}
     said = told(record)
     assert 2 <= len(re.findall(r"(?<!Avg)[.](?= |$)", said)) <= 4
-    text = " ".join([said, *summary(record, {"FT": "FT"})])
-    assert not re.findall(PROMISES, text.lower())
+    assert not re.findall(PROMISES, said.lower())
     outside = [f for f in record["figures"]["FT"].values() if f["verdict"] == "outside"]
-    assert ("In plain words: with this many" in text) == (not outside)
-    assert "- " not in text
+    assert ("In plain words: with this many" in said) == (not outside)
+    assert "- " not in said

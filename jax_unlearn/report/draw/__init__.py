@@ -11,13 +11,15 @@ import numpy as np
 from markupsafe import Markup, escape
 
 __all__ = ["BELOW", "LINE", "LONGEST", "SIZE", "WIDTH", "Drawing", "Entry"]
-__all__ += ["drawing_of", "flow", "ladder", "panels", "standalone", "style"]
+__all__ += ["drawing_of", "flow", "hover", "ladder", "panels", "pointed"]
+__all__ += ["standalone", "style"]
 __all__ += ["under_legend", "width_of"]
 
 # Colours by which a drawing says which of the page's variables is meant. The series
 # are those of Okabe and Ito, safe for the colour-blind.
 INK, MUTED, GRID = "#010203", "#040506", "#070809"
 BLUE, RED, GREEN, PURPLE, AMBER = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"
+SKY, BROWN = "#56b4e9", "#8c564b"  # where the others do not do
 _VARIABLES = {
     INK: ("var(--ink)", "#1c2127"),
     MUTED: ("var(--muted)", "#5b6570"),
@@ -27,6 +29,8 @@ _VARIABLES = {
     GREEN: ("var(--green)", "#00805d"),
     PURPLE: ("var(--purple)", "#a8478c"),
     AMBER: ("var(--amber)", "#a87900"),
+    SKY: ("var(--sky)", "#4aa3d8"),
+    BROWN: ("var(--brown)", "#7a4a2b"),
 }
 """The page's variable for each, and the colour in a drawing without a page."""
 
@@ -135,7 +139,7 @@ def drawing_of(
 ) -> Drawing:
     """Return a figure made under `style`; its identifiers begin with a unique name.
 
-    `hits` are the numbers that a pointer over a place shows, as of `hover`.
+    `hits` are the numbers that a pointer over a place shows: of `hover`, `pointed`.
     """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
@@ -173,6 +177,16 @@ def hover(axes: Any, edges: Any, texts: Sequence[str]) -> list[str]:
         f"{place}><title>{escape(text)}</title></rect>"
         for x, end, text in zip(ends[:-1], ends[1:], texts, strict=True)
         if end > x
+    ]
+
+
+def pointed(axes: Any, places: Any, texts: Sequence[str]) -> list[str]:
+    """Return discs about places of the axes that tell a text each."""
+    scale, height = 72 / axes.figure.dpi, axes.figure.get_window_extent().height
+    return [
+        f'<circle class="hit" fill="transparent" cx="{x * scale:.1f}" '
+        f'cy="{(height - y) * scale:.1f}" r="7"><title>{escape(text)}</title></circle>'
+        for (x, y), text in zip(axes.transData.transform(places), texts, strict=True)
     ]
 
 

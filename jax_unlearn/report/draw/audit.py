@@ -20,6 +20,7 @@ __all__ += ["rate_at", "roc_of_all", "roc_of_one", "shares", "strip"]
 PANEL, LARGE = (3.5, 2.9), (5.2, 3.9)  # inches
 LEAST_RATE = 1e-3  # at the left of a ROC curve
 BINS = 24  # of the finite epsilons
+STRIPS = 20  # places of a ROC curve that tell their numbers
 STRIP, BAND = (112.0, 14.0), (44.0, 68.0)  # points; where the null's interval is drawn
 
 
@@ -84,19 +85,33 @@ def _roc(
     low = min(max(LEAST_RATE, 1 / trials), 0.1)
     (axes,) = draw.panels(1, size=size, log="xy")
     axes.plot([low, 1], [low, 1], color=draw.MUTED, linewidth=0.9)
-    said = []
+    said, drawn = [], {}
     for who, look in {NULL: Look(GREEN, ":", 1.9, ""), **curves}.items():
         roc = record.details[who].roc if who in record.details else None
         if roc is not None:
             line: Any = {"color": look.colour, "linewidth": look.width}
             axes.plot(*on_axes(roc, low), look.dash, drawstyle="steps-post", **line)
             rate = number(100 * rate_at(roc, 0.01), 1)
+            drawn[labels.get(who, "null")] = roc
             said.append(f"{labels.get(who, 'null')} {rate} %")
     axes.set(xlim=(low, 1.06), ylim=(low, 1.06))
     axes.set_xlabel("false positives among Retrain's (share, log scale)")
     axes.set_ylabel("traces found (share, log scale)")
+    edges = np.geomspace(low, 1.06, STRIPS + 1)
+    texts = [
+        _rates_told(drawn, float(rate)) for rate in np.sqrt(edges[1:] * edges[:-1])
+    ]
+    words: Any = {"name": name, "hits": draw.hover(axes, edges, texts)}
     about = "ROC curves of U-LiRA; traces found at 1 % false positives"
-    return draw.drawing_of(axes.figure, name=name, alt=f"{about}: {', '.join(said)}")
+    return draw.drawing_of(axes.figure, **words, alt=f"{about}: {', '.join(said)}")
+
+
+def _rates_told(drawn: Mapping[str, Roc], rate: float) -> str:
+    """Return what each curve finds at so many false positives, the most first."""
+    found = {label: 100 * rate_at(roc, rate) for label, roc in drawn.items()}
+    order = sorted(found, key=lambda label: -found[label])
+    told = ", ".join(f"{label} {number(found[label], 1)} %" for label in order)
+    return f"at {100 * rate:.2g} % false positives, traces found: {told}"
 
 
 def rate_at(roc: Roc, fpr: float) -> float:
@@ -151,7 +166,17 @@ def epsilon_of_one(record: Audit, name: str, label: str, id_: str) -> Drawing:
     alt = f"{title}, {label}: {_middle(details[name])}"
     if NULL in details:
         alt += f"; null: {_middle(details[NULL])}"
-    return draw.drawing_of(axes.figure, title=title, name=id_, alt=alt)
+    who = {"this method": heights[name]}
+    who |= {"null": heights[NULL]} if NULL in heights else {}
+    texts = [f"epsilon {a:.2f} to {b:.2f}" for a, b in itertools.pairwise(edges[:-1])]
+    texts = [
+        f"{place}: of the samples, "
+        + ", ".join(f"{label} {number(own[n], 1)} %" for label, own in who.items())
+        for n, place in enumerate([*texts, "an attack never errs (∞)"])
+    ]
+    hits = draw.hover(axes, edges[:-1], texts[:-1])
+    hits += draw.hover(axes, edges[-2:] + gap, texts[-1:]) if separated else []
+    return draw.drawing_of(axes.figure, title=title, name=id_, alt=alt, hits=hits)
 
 
 def _ticks(top: float) -> list[float]:

@@ -18,6 +18,7 @@ LOWEST_LOSS = 1e-5  # losses are recorded to five digits
 CONFLICTS = 12  # panels of the conflict at most
 DRAWN = 24  # methods that have panels at most, so that a page stays below 1 MB
 NAMED = 12  # classes whose names have room on an axis
+STRIPS = 40  # places of a curve that tell their numbers at most
 MANY = 500  # steps, beyond which the curve of the conflict is a raster
 ZERO: Any = {"color": INK, "linewidth": 0.9}  # of the line where nothing differs
 COLOURS = {"retrain": INK, "null": GREEN, "original": RED}
@@ -62,7 +63,9 @@ def gap_against_deviation(results: reading.Results) -> Drawing:
         f"{rows[key].label} {number(x, 2)} and {number(y, 3)}"
         for key, (x, y) in points.items()
     )
-    return draw.drawing_of(axes.figure, name="gap", alt=alt)
+    texts = alt.partition(": ")[2].split("; ")
+    hits = draw.pointed(axes, [*points.values()], texts)
+    return draw.drawing_of(axes.figure, name="gap", alt=alt, hits=hits)
 
 
 def _apart(points: np.ndarray, *, near: float = 12.0, wide: float = 1.0) -> np.ndarray:
@@ -96,14 +99,18 @@ def deviation_by_class(results: reading.Results) -> list[Drawing]:
     ranks = [enumerate(row.by_rank or (), 1) for row in rows.values()]
     classes = max(n for of in ranks for n, value in of if value is not None)
     look: Any = {"ms": 3, "marker": "o" if classes <= 20 else ""}
-    names = _class_names(results, classes)
+    ranked = results.ranked[:classes]
     ticks: Any = {"xticks": _rank_ticks(classes)}
     below, rank = 0.0, "class, from head to tail (rank)"
-    if names and classes <= NAMED:
-        short = all(len(name) <= 3 for name, _ in names)
-        texts = [f"{n[:10]}\n{m}" if short else f"{n[:10]} ({m})" for n, m in names]
+    if ranked and classes <= NAMED:
+        alike = all(len(one.names) == 1 for one in ranked)  # in all seeds
+        names = [r.names[0] if alike else f"#{n}" for n, r in enumerate(ranked, 1)]
+        short = all(len(name) <= 3 for name in names)
+        form = "{:.10}\n{}" if short else "{:.10} ({})"
+        texts = [form.format(n, r.count) for n, r in zip(names, ranked, strict=True)]
         ticks = {"xticks": range(1, classes + 1), "xticklabels": texts}
-        below, rank = 0.14, "class, samples to forget"
+        rank = f"{'class' if alike else 'rank of the class'}, samples to forget"
+        below = 0.14
         if not short:  # upright, in place of the label of the axis
             below, rank = max(map(draw.width_of, texts)), ""
     drawings = []
@@ -128,7 +135,7 @@ def deviation_by_class(results: reading.Results) -> list[Drawing]:
         left.set_ylim(_with_margin(ends))
         for axes in thirds:
             axes.set(xlim=(-0.6, 2.6), xticks=range(3), xticklabels=THIRDS)
-        told = [_class_told(rows, key, names, n) for n in range(classes)]
+        told = [_class_told(rows, key, ranked, n) for n in range(classes)]
         hits = draw.hover(left, np.arange(classes + 1) + 0.5, told)
         words: Any = {"name": f"deviation{len(drawings)}", "title": rows[key].label}
         words |= {"alt": _deviation_alt(rows[key]), "hits": hits, "picked": True}
@@ -142,20 +149,16 @@ def methods_drawn(rows: Mapping[str, reading.Row]) -> list[str]:
     return [key for key in reading.methods_of(rows) if key in drawn]
 
 
-def _class_names(results: reading.Results, classes: int) -> list[tuple[str, int]]:
-    """Return names and counts by rank, where all seeds have the same classes there."""
-    names, counts = results.dataset.classes, results.plan.forget_counts
-    if results.seeds > 1 or not names or not counts or len(names) != len(counts):
-        return []
-    order = np.argsort(-np.array(counts), kind="stable")[:classes]
-    return [(names[n], counts[n]) for n in order]
-
-
 def _class_told(
-    rows: Mapping[str, reading.Row], key: str, names: Sequence[Any], rank: int
+    rows: Mapping[str, reading.Row], key: str, ranked: Sequence[Any], rank: int
 ) -> str:
-    """Return the numbers of a class, by its name or rank."""
-    who = "class {}, {} to forget".format(*names[rank]) if names else f"rank {rank + 1}"
+    """Return the numbers of a class, by its name, or by its rank."""
+    who = f"rank {rank + 1}"
+    if ranked:
+        names, count = ranked[rank]
+        which = f"class {names[0]}" if len(names) == 1 else who
+        others = f" (class {' or '.join(names)}, by seed)" if len(names) > 1 else ""
+        who = f"{which}{others}, {count} to forget"
     found = []
     for other in dict.fromkeys((key, "original", "null")):
         value = (rows[other].by_rank or ())[rank] if other in rows else None
@@ -288,10 +291,30 @@ def weights_against_losses(results: reading.Results) -> list[Drawing]:
             middle = number(float(np.median(losses)), 3)
             said.append(f"{part}: weights {least} to {most}, median loss {middle}")
         axes.set(xlabel="loss of the sample (nats), log scale", ylabel="weight")
+        ends = np.log10(np.clip(axes.get_xlim(), LOWEST_LOSS / 10, None))
+        edges = 10.0 ** np.linspace(*ends, 13)
+        hits = draw.hover(axes, edges, _weights_told(points, edges))
         alt = f"Weight against loss of {label}: {'; '.join(said)}"
         words: Any = {"title": label, "name": f"weight{n}", "picked": True}
+        words["hits"] = hits
         drawings.append(draw.drawing_of(axes.figure, **words, alt=alt))
     return drawings
+
+
+def _weights_told(points: reading.Points, edges: np.ndarray) -> list[str]:
+    """Return the mean weights of the losses in each bin, early and late."""
+    parts = {
+        "first quarter": (points.first_losses, points.first_weights),
+        "last quarter": (points.last_losses, points.last_weights),
+    }
+    texts = [f"loss {a:.2g} to {b:.2g}" for a, b in itertools.pairwise(edges)]
+    for name, (losses, weights) in parts.items():
+        at = np.digitize(np.maximum(losses, LOWEST_LOSS), edges) - 1
+        for n in range(len(texts)):
+            own = np.asarray(weights, np.float64)[at == n]
+            mean = f", mean weight {number(float(own.mean()), 2)}" if len(own) else ""
+            texts[n] += f"; {name}: {len(own)} samples{mean}"
+    return texts
 
 
 @draw.style()
@@ -323,8 +346,22 @@ def conflict_by_step(results: reading.Results) -> list[Drawing]:
         words: Any = {"title": label, "detail": detail, "name": f"conflict{n}"}
         words["picked"] = True
         alt = f"Cosine of the two gradients of {label}: {detail}"
+        words["hits"] = draw.hover(axes, *_cosines_told(values))
         drawings.append(draw.drawing_of(axes.figure, **words, alt=alt))
     return drawings
+
+
+def _cosines_told(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Return edges between steps, or parts of a long run, and each one's cosine."""
+    parts = np.array_split(np.arange(1, len(values) + 1), min(len(values), STRIPS))
+    texts = [
+        f"{f'step {own[0]}' if len(own) == 1 else f'steps {own[0]} to {own[-1]}'}: "
+        f"cosine {number(float(values[own - 1].mean()), 2, sign=True)}"
+        + " in the mean"
+        * (len(own) > 1)
+        for own in parts
+    ]
+    return np.array([0.5, *(own[-1] + 0.5 for own in parts)]), texts
 
 
 def conflict_share(cosines: Sequence[float]) -> tuple[float, float]:

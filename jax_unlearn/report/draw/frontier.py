@@ -52,11 +52,12 @@ results}
     named = dict.fromkeys(keys.values())
     others = dict.fromkeys(k for own in rows.values() for k in own)
     others = [k for k in others if k not in named and k not in REFERENCES]
-    colours = [colour for colour in COLOURS if colour not in (GREEN, MUTED)]
-    cycles = itertools.cycle(colours), itertools.cycle(MARKERS)
+    colours = [c for c in (*COLOURS, draw.SKY, draw.BROWN) if c not in (GREEN, MUTED)]
+    lines = itertools.cycle([(c, line) for line in ("-", "--") for c in colours])
+    marked = zip(keys.items(), lines, itertools.cycle(MARKERS), strict=False)
     looks = {
-        key: draw.Entry(label, colour, marker, "-")
-        for (label, key), colour, marker in zip(keys.items(), *cycles, strict=False)
+        key: draw.Entry(label, colour, marker, line)
+        for (label, key), (colour, line), marker in marked
     }
     entries = list(looks.values())
     if others:
@@ -74,7 +75,8 @@ results}
             at = [budget for budget in budgets if key in rows[budget]]
             means = [getattr(rows[budget][key], figure).mean for budget in at]
             if key in looks:
-                look: Any = {"color": looks[key].colour, "marker": looks[key].marker}
+                own = looks[key]
+                look: Any = {"color": own.colour, "marker": own.marker, "ls": own.line}
                 axes.plot(at, means, linewidth=1.5, markersize=4.4, zorder=3, **look)
             else:
                 axes.plot(at, means, **_THIN)

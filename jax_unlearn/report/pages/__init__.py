@@ -10,17 +10,17 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup, escape
 
 from jax_unlearn.data import write_atomic
 from jax_unlearn.report import table
 from jax_unlearn.report.forms import GenerationResults
-from jax_unlearn.report.language import LanguageResults, language_table
+from jax_unlearn.report.language import FIGURES, LanguageResults, language_table
 from jax_unlearn.report.pages import audit, experiment, headline
 from jax_unlearn.report.reading import check_results, methods_of
-from jax_unlearn.report.settings import pairs, show
+from jax_unlearn.report.settings import pairs, settings_table, shared_settings, show
 
 __all__ = ["environment", "render", "write"]
 
@@ -35,8 +35,16 @@ TERMS = {f"{name.upper()} %": said for name, said in headline.MEANINGS.items()} 
     table.OUTSIDE: "how many figures lie outside of where Retrains lie",
     "Fréchet": "distance of images of the other classes from real ones",
     "other classes %": "share of the images of other classes that are recognised",
+    **{heading: meaning for heading, _, meaning in FIGURES.values()},
 }
 """What a heading means, for a pointer that rests on it; a glossary stands below."""
+
+
+class Given(NamedTuple):
+    """A method of diffusion models, as tables of settings read it."""
+
+    label: str
+    setting: Mapping[str, Any]
 
 
 def render(results: Mapping[str, Any]) -> str:
@@ -55,23 +63,24 @@ of a run
     checked = check_results(results)
     if isinstance(checked, GenerationResults):
         return environment().get_template("generation.html").render(_generated(checked))
-    if isinstance(checked, LanguageResults):
-        methods = {key: row.setting or {} for key, row in checked.rows.items()}
-        told = {
-            "results": checked,
-            "table": table.ordered(language_table(checked), "|p − p*|"),
-            "settings": _settings(
-                {checked.rows[k].label: methods[k] for k in methods_of(checked.rows)}
-            ),
-        }
-        return environment().get_template("language.html").render(told)
+    texts = isinstance(checked, LanguageResults)
+    rows, record = checked.rows, checked.audit
     content: dict[str, Any] = {"results": checked, "rows": {}, "audit": None}
-    if checked.rows:
+    content |= {"what": "texts", "table": None} if texts else {"table": None}
+    content |= {"settings": settings_table(rows), "shared": shared_settings(rows)}
+    content["beside"] = experiment.beside(checked)
+    if isinstance(checked, LanguageResults):
+        content["table"] = table.ordered(language_table(checked), "|p − p*|")
+        figures = [FIGURES[name][::2] for name in ("forget_probability", "deviation")]
+        content["headline"] = headline.unjudged(rows, figures)
+    elif rows:
         content |= experiment.content(checked)
-    if checked.audit is not None:
-        content["audit"] = audit.content(checked.audit, checked.rows)
-        content["headline"] = content["audit"]["judged"]
-    return environment().get_template("experiment.html").render(content)
+    if record is not None:
+        content["audit"] = found = audit.content(record, rows)
+        content["headline"] = found["judged"]
+        content["table"] = content["table"] or found["table"]
+    name = "language" if texts else "experiment"
+    return environment().get_template(f"{name}.html").render(content)
 
 
 def write(
@@ -95,28 +104,19 @@ def _generated(results: GenerationResults) -> dict[str, Any]:
     single = results.runs[0].forgotten is None
     by = "returned at" if single else "UA %"
     by = by if "retrain" in results.rows else ""
+    given = {
+        name: Given(name, {"method": name, **own})
+        for name, own in (results.plan.methods or {}).items()
+    }
     return {
         "results": results,
         "table": table.ordered(table.generation_table(results), by),
         "tables": [table.ordered(table.tabulated(r.rows), by) for r in results.runs],
         "drawn": ["original", "retrain", "null", *methods_of(results.rows)],
-        "settings": _settings(results.plan.methods or {}),
+        "settings": settings_table(given),
+        "shared": shared_settings(given),
         "label": table.generation_label,
     }
-
-
-def _settings(
-    methods: Mapping[str, Mapping[str, Any]],
-) -> tuple[list[str], list[list[str]]]:
-    """Return what methods differ in: the names of the settings, and a row a method."""
-    names = dict.fromkeys(name for own in methods.values() for name in own)
-    values = {n: {repr(own.get(n)) for own in methods.values()} for n in names}
-    differ = [name for name in names if len(methods) == 1 or len(values[name]) > 1]
-    rows = [
-        [label, *(show(own.get(name)) for name in differ)]
-        for label, own in methods.items()
-    ]
-    return [name.replace("_", " ") for name in differ], rows
 
 
 @functools.cache
@@ -136,8 +136,11 @@ def environment() -> Any:
     text = loader.get_source(environment, "script.html")[0].strip()
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     script = {"text": Markup(text), "digest": f"sha256-{digest}"}
-    environment.globals["script"] = script
+    environment.globals |= {"script": script, "terms": TERMS, "what": "samples"}
     environment.filters |= {
+        "coded": lambda text: Markup(
+            re.sub("`(.*?)`", r"<code>\1</code>", escape(text))
+        ),
         "count": _count,
         "number": table.number,
         "pairs": _pairs,

@@ -17,7 +17,6 @@ from jax_unlearn.report import reading
 from jax_unlearn.report.draw import experiment as draw
 from jax_unlearn.report.forms import reasons
 from jax_unlearn.report.pages import headline
-from jax_unlearn.report.settings import settings_table, shared_settings
 from jax_unlearn.report.table import direction, gap_test, main_table, number, ordered
 
 __all__ = ["Probed", "beside", "content", "drawings", "outcome", "plain", "probed"]
@@ -57,15 +56,12 @@ def content(results: reading.Results) -> dict[str, Any]:
         "learned_alike": learned,
         "gaps": [(labels, [*_gaps(gaps)]) for labels, gaps in _alike(rows, "gaps")],
         "conflicts": [draw.conflict_share(c) for c in cosines],
-        "beside": beside(results),
         "probes": probed(results),
         "alone": attacked(results),
-        "settings": settings_table(rows),
-        "shared": shared_settings(rows),
     }
 
 
-def beside(results: reading.Results) -> list[tuple[str, str]]:
+def beside(results: Any) -> list[tuple[str, str]]:
     """Return label and sentence of each model beside samples it never saw, if any."""
     if results.unseen is None:
         return []
@@ -137,11 +133,9 @@ def drawings(results: reading.Results) -> dict[str, Any]:
 
 
 def outcome(rows: Mapping[str, reading.Row]) -> dict[str, Any]:
-    """Return how the methods ended beside Retrain: the key of the best, labels else."""
+    """Return the labels of the methods by how they ended beside doing nothing."""
     methods = [rows[key] for key in reading.methods_of(rows)]
     return {
-        "best": reading.best_first(rows)[0],
-        "within": [row.label for row in methods if row.is_inside],
         "gap": _directions([(row.label, gap_test(row)) for row in methods]),
         "deviation": _directions([(row.label, row.deviation_test) for row in methods]),
     }

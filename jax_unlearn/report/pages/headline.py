@@ -1,7 +1,7 @@
 """The card at the head of a page: which models can be told from retrained ones."""
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jax_unlearn.lab.arrays import NOTHING
 from jax_unlearn.lab.results import ORIGINAL
@@ -10,7 +10,7 @@ from jax_unlearn.report.forms import Audit, AuditFigure
 from jax_unlearn.report.table import number
 
 __all__ = ["LOSS", "MEANINGS", "STATES", "UNTOUCHED", "Headline", "Judged", "Outside"]
-__all__ += ["of_audit", "of_rows", "outside"]
+__all__ += ["of_audit", "of_rows", "outside", "unjudged"]
 
 STATES = ("alike", "told", "damaged", "unknown")
 UNTOUCHED = {ORIGINAL, NOTHING}  # the original, by its name in audits and ensembles
@@ -90,6 +90,14 @@ def of_audit(
     counts = {record.models[key] for key in record.figures}
     models = counts.pop() if len(counts) == 1 else 0
     return Headline(_grouped(judged), blind, figures, record.retrained, models)
+
+
+def unjudged(rows: Mapping[str, Any], figures: list[tuple[str, str]]) -> Headline:
+    """Return the headline of methods that no figure was tested of."""
+    keys = [key for key in reading.methods_of(rows) if key not in UNTOUCHED]
+    judged = [Judged(key, rows[key].label, "unknown", []) for key in keys]
+    retrained = sum(key in rows for key in ("retrain", "null"))
+    return Headline(_grouped(judged), False, figures, retrained, 0)
 
 
 def outside(record: Audit, key: str) -> int:

@@ -81,11 +81,15 @@ class Table:
         self.probes: Sequence[str] = ()  # that every model is put to
         self.original: Trained | None = None  # of the seed, which some probes read
         self._rows: dict[str, _Row] = {}
+        self._counts: list[list[int]] = []  # of forget samples by class, a list a seed
 
     def start(self, request: Request, target: Trained | None, seed: int) -> None:
         """Begin a seed: a request, Retrain (if there is one), the attack's seed."""
         self._request, self._seed, self._retrained = request, seed, target
         self._target = None if target is None else outputs_of(self._subject, target)
+        labels, classes = self._dataset.train.labels, self._dataset.num_classes
+        counts = np.bincount(labels[request.forget], minlength=classes)
+        self._counts.append(counts.tolist())
 
     def add(
         self,
@@ -150,6 +154,7 @@ class Table:
         put = {key: row.of("probes") for key, row in self._rows.items()}
         return (
             {"rows": {key: self._summarize(key) for key in self._rows}}
+            | {"forget_counts": self._counts}
             | {
                 name: {
                     key: notes[name] for key, notes in first.items() if name in notes
