@@ -54,7 +54,11 @@ def _run(arguments: list[str], options: set[str]) -> None:
 
     from jax_unlearn.cli import config
     from jax_unlearn.cli.choices import one_line_choices
-    from jax_unlearn.cli.messages import warnings_as_lines, write_everywhere
+    from jax_unlearn.cli.messages import (
+        parsing_as_lines,
+        warnings_as_lines,
+        write_everywhere,
+    )
 
     write_everywhere()
     arguments, files = config.taken(_completion(arguments))
@@ -66,7 +70,8 @@ def _run(arguments: list[str], options: set[str]) -> None:
     arguments, known, own = _commands(arguments, files)
     options |= own
     try:
-        with one_line_choices(), warnings_as_lines(options):
+        lines = parsing_as_lines(arguments[0], options)
+        with one_line_choices(), warnings_as_lines(options), lines:
             tyro.extras.subcommand_cli_from_dict(
                 known,
                 prog="jax-unlearn",

@@ -97,7 +97,9 @@ def train(
     gone = left_out(forget, dataset, source.keys)
     ids = np.setdiff1d(ids, gone.ids)
     if not len(ids):
-        raise InputError(f"forget={forget}: nothing is left to train on")
+        raise InputError(
+            f"forget={forget}: nothing is left to train on; name fewer samples"
+        )
     left = np.setdiff1d(ids if split is None else parts.retain, gone.ids)
     dataset = hiding(dataset, left)
     told = {

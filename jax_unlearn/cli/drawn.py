@@ -157,7 +157,10 @@ def audited(
     paths: dict[str, Path] = {}
     for path in unlearned:
         if path.name in (*paths, *LABELS):
-            raise InputError(f"unlearned={path}: the name {path.name!r} is taken")
+            raise InputError(
+                f"unlearned={path}: the name {path.name!r} is taken by another model; "
+                "rename the folder"
+            )
         paths[path.name] = path
     judging = Judging(judge, sampling, per_class, per_class)
     models = read_models(source, original, forget, paths, retrained, null)

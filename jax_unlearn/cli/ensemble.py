@@ -208,7 +208,10 @@ def _planned(source: Source, run: Path | None) -> tuple[Plan, Dataset]:
     dataset = source.load() if given else digits()
     if run is None:
         if given:
-            raise InputError("run=None takes the demo's plan, which brings its data")
+            raise InputError(
+                "without a run or an original the models are those of the demo, on its "
+                "own data; leave --data and --dataset out, or give --original or --run"
+            )
         return digits_plan(), dataset
     record = read_json(run / "config.json")
     found = record.get("dataset") if isinstance(record, dict) else None

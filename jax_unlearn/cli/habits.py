@@ -14,6 +14,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import tyro
 
 from jax_unlearn.cli.config import COMMAND, OPTIONS, merged
+from jax_unlearn.cli.messages import begin
 from jax_unlearn.lab.results import to_json
 
 __all__ = ["Habits", "asked_options", "asked_words", "option_names", "with_habits"]
@@ -64,6 +65,7 @@ def with_habits(name: str, command: Callable[..., Any]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(habits: Habits, **given: Any) -> None:
+        begin()
         leaves = [
             leaf
             for key, value in given.items()

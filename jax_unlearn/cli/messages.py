@@ -3,14 +3,19 @@
 import ast
 import codecs
 import contextlib
+import difflib
 import io
 import re
 import sys
 import unicodedata
 import warnings
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Container, Iterator
+from typing import TextIO
 
-__all__ = ["SIGNS", "spoken", "warn", "warnings_as_lines", "write_everywhere"]
+from jax_unlearn.errors import InputError
+
+__all__ = ["SIGNS", "begin", "parsing_as_lines", "refused", "spoken", "warn"]
+__all__ += ["warnings_as_lines", "write_everywhere"]
 
 _GIVEN = re.compile(
     r"""(?<![\w.\-/'"=])          # no attribute, no part of a path or an option
@@ -72,6 +77,74 @@ def warnings_as_lines(options: Container[str]) -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = before
+
+
+class _Held(io.StringIO):
+    """What is said to the errors before a command begins, and where it is to go."""
+
+    def __init__(self, errors: TextIO):
+        super().__init__()
+        self.to = errors
+
+
+def begin() -> None:
+    """Let go of what was held back: the words were read, the command begins."""
+    if isinstance(held := sys.stderr, _Held):
+        sys.stderr = held.to
+        sys.stderr.write(held.getvalue())
+
+
+@contextlib.contextmanager
+def parsing_as_lines(command: str, options: Collection[str]) -> Iterator[None]:
+    """Let what the parser refuses be an `InputError`: one line, like every other."""
+    held = sys.stderr = _Held(sys.stderr)
+    try:
+        yield
+    except SystemExit as end:
+        if end.code != 2 or sys.stderr is not held:
+            raise
+        told = held.getvalue()
+        held.truncate(0)
+        raise InputError(refused(told, command, options)) from None
+    finally:
+        begin()
+
+
+def refused(box: str, command: str, options: Collection[str]) -> str:
+    r"""Return in a line what the parser says in a box of several.
+
+    >>> box = "Unrecognized options \n -- \n Unrecognized options: --epoch, 3 \n --"
+    >>> refused(box, "train", {"epochs", "seed"})
+    '--epoch: no option of train; did you mean --epochs?'
+    """
+    lines = [line.strip("│╭╰╮╯─ ") for line in box.splitlines()]
+    lines = ["" if not line.strip("-") else line for line in lines]
+    title, *body = [line for line in lines if line] if box.strip() else [""]
+    text = " ".join(body)
+    more = f"see `jax-unlearn {command} --help`"
+    if title.startswith("Unrecognized"):
+        word = text.partition(": ")[2].split(",")[0].split(" ")[0]
+        if not word.startswith("-"):
+            return f"{word!r} belongs to no option of {command}; {more}"
+        near = difflib.get_close_matches(word.strip("-").split("=")[0], options, n=1)
+        hint = f"did you mean --{near[0]}?" if near else more
+        return f"{word}: no option of {command}; {hint}"
+    if flag := re.search("argument '?(--[a-z-]+)", text):
+        return f"{flag[1]} has no value; give one, {more}"
+    if title.startswith("Required"):
+        asked = [line for line in body if line.startswith("--")]
+        return (
+            f"{command} needs {', '.join(asked)}; give {'them' if asked[1:] else 'it'}"
+        )
+    found = re.search(r"Error parsing (--[\w-]+): (.*?)(?: Argument helptext:|$)", text)
+    if found:
+        said = re.sub(
+            "could not convert string to float: (.*)", r"\1 is no number", found[2]
+        )
+        whole = r"invalid literal for int\(\) with base 10: (.*)"
+        said = re.sub(whole, r"\1 is no whole number", said)
+        return f"{found[1]}: {said}; {more}"
+    return text.partition(" For full helptext")[0] or more
 
 
 def _line(text: object) -> str:

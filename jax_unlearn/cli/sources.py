@@ -1,6 +1,7 @@
 """What the commands read and where they write: data, checkpoints, requests, folders."""
 
 import dataclasses
+import difflib
 import functools
 import re
 import shutil
@@ -121,7 +122,12 @@ class Source:
         if name == "digits":
             return digits()
         if ".py:" not in name:
-            return from_tfds(name, data_dir=self.data_dir, download=self.download)
+            try:
+                return from_tfds(name, data_dir=self.data_dir, download=self.download)
+            except InputError as error:
+                near = difflib.get_close_matches(name, ["digits"])
+                also = "; did you mean 'digits', which comes with scikit-learn?"
+                raise InputError(f"{error}{also if near else ''}") from error
         if not isinstance(whole := load(name)(), Dataset):
             raise InputError(
                 f"dataset={name} returned a {type(whole).__name__}; let it return a "

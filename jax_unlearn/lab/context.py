@@ -145,7 +145,10 @@ class Context:
     def difficulty(self, ranking: str) -> Ranked:
         """Return how easily each forget sample would be predicted unseen."""
         if self.modality.difficulty is None:
-            raise InputError(f"ranking={ranking!r} needs a classifier")
+            raise InputError(
+                f"ranking={ranking!r} needs a classifier, and this is a "
+                f"{self.modality.name} model; use another method"
+            )
         return self.modality.difficulty(self, ranking)
 
     def predict(self, ids: np.ndarray, at: Variables | None = None) -> np.ndarray:
@@ -161,7 +164,8 @@ class Context:
         if "logits" not in self.modality.roles:
             raise InputError(
                 f"{self.setting.method} with {self.setting.weighting} asks for "
-                f"probabilities of classes, which {self.modality.name} models lack"
+                f"probabilities of classes, which {self.modality.name} models do not "
+                "give; use another method or weighting"
             )
         inputs = self.examples.inputs[self.ids(part)]
         return probabilities(self.model, self.trained, inputs)

@@ -54,7 +54,8 @@ def experiment(
         files = [file for file in folder.iterdir() if file.name != LOCK]
     if files and not resume:
         raise InputError(
-            f"out={folder} already holds files; resume it, or choose another folder"
+            f"out={folder} already holds files; give --resume to go on with them, or "
+            "choose another folder"
         )
     data.check_writable(folder / "results.json")
     if not plan.by_model:

@@ -264,7 +264,10 @@ def probabilities(model: Model, trained: Trained, inputs: np.ndarray) -> np.ndar
     logits = predict(model, trained.params, trained.model_state, inputs)
     logits = logits.astype(np.float64)
     if not np.isfinite(logits).all():
-        raise InputError("the model's outputs are not finite: its training diverged")
+        raise InputError(
+            "the model's outputs are not finite: its training diverged; lower the "
+            "learning rate"
+        )
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)
 

@@ -125,7 +125,10 @@ def draw_request(
         split = split._replace(manifest={**split.manifest, "search": note})
     elif plan.by_distance:
         if features is None:
-            raise InputError(f"kind={plan.kind!r} needs the features of a model")
+            raise InputError(
+                f"kind={plan.kind!r} goes by distances between a model's features, and "
+                "no model is given; choose random, class or long_tailed"
+            )
         options = {"near": plan.kind == "near", "neighbours": NEIGHBOURS}
         count = round(plan.fraction * len(trained))
         given = features(trained), labels[trained]
