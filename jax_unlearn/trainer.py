@@ -4,8 +4,10 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import Array
 from numpy.typing import ArrayLike
 
 from jax_unlearn import _validate
@@ -92,5 +94,9 @@ def fit(
 @functools.lru_cache(maxsize=16)
 def _trainer(model: Model, rate: float, steps: int) -> Unlearner:
     """Return one step of training, compiled once for all seeds."""
-    rates = optax.cosine_decay_schedule(rate, steps)
+
+    def rates(count: Array) -> Array:  # optax's mixes dtypes, which strict modes refuse
+        turn = jnp.float32(np.pi / steps) * count.astype(jnp.float32)
+        return jnp.float32(rate / 2) * (1 + jnp.cos(turn))
+
     return finetune(model, optax.sgd(rates, momentum=0.9))

@@ -204,7 +204,7 @@ DROP_AUC = FigureCard(
 DROP_RETAIN_AUC = DROP_AUC.like(
     "drop_retain_auc",
     "drop of log-odds, AUC (retain)",
-    "the same beside retain samples",
+    "forget told from retain samples by how far the log-odds fell",
     alone=_drops("retain"),
     reads=("original", "forget", "retain"),
 )
@@ -227,7 +227,7 @@ DIFFERENCE_TPR_1 = DIFFERENCE_AUC.like(
 DIFFERENCE_RETAIN_AUC = DIFFERENCE_AUC.like(
     "difference_retain_auc",
     "difference attack AUC (retain)",
-    "the same attack beside retain samples",
+    "forget told from retain samples by an attack trained on both outputs",
     alone=_each(lambda found: found.auc, "retain"),
     reads=("original", "forget", "retain"),
 )

@@ -150,6 +150,6 @@ KLOM = FigureCard(
 KLOM_95 = KLOM.like(
     "klom_95",
     "KLoM (95 % of samples)",
-    "the same, at the 95th percentile of the samples",
+    "how far margins diverge from Retrain's, at the 95th percentile",
     read=attrgetter("quantile_95"),
 )

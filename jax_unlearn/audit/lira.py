@@ -222,7 +222,7 @@ LIRA_ACCURACY = FigureCard(
 LIRA_AUC = LIRA_ACCURACY.like(
     "lira_auc",
     "U-LiRA AUC",
-    "the same attack by the ranks of its scores; guessing is 0.5",
+    "how well one output tells a model from Retrain; guessing is 0.5",
     read=attrgetter("auc"),
     digits=3,
     bounds=(0, 1),

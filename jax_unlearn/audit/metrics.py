@@ -292,5 +292,5 @@ TOW = AVG_GAP.like(
     source="Zhao et al., arXiv 2406.01257",
 )
 TOW_MIA = TOW.like(
-    "tow_mia", "ToW-MIA", "the same with the MIA in place of UA", against=_mean(tow_mia)
+    "tow_mia", "ToW-MIA", "tug of war with MIA in place of UA", against=_mean(tow_mia)
 )

@@ -102,6 +102,7 @@ FIGURES = {
     ),
 }
 """Figures that the table shows: the heading, the digits behind the point, a meaning."""
+LARGE = 1000  # times the null, beyond which the number says no more
 DISTANCES = ("deviation", "auc_gap", "ks_distance")  # from Retrain, whose own are 0
 
 
@@ -181,7 +182,9 @@ def _cell(rows: dict[str, LanguageRow], key: str, name: str) -> Cell:
     if name in DISTANCES:
         null = rows["null"].figures.get(name) if "null" in rows else None
         bare = key in ("null", "retrain") or null is None or not null.mean
-        detail = "" if bare or null is None else f"{figure.mean / null.mean:.1f} × null"
+        ratio = 0.0 if bare or null is None else figure.mean / null.mean
+        times = f"{ratio:.1f}" if ratio < LARGE else f"over {LARGE}"
+        detail = "" if bare else f"{times} × null"
         return Cell(value, detail)
     if key == "retrain" or target is None or name not in target.figures:
         return Cell(value)

@@ -290,7 +290,7 @@ def weights_against_losses(results: reading.Results) -> list[Drawing]:
             least, most = number(min(weights), 2), number(max(weights), 2)
             middle = number(float(np.median(losses)), 3)
             said.append(f"{part}: weights {least} to {most}, median loss {middle}")
-        axes.set(xlabel="loss of the sample (nats), log scale", ylabel="weight")
+        axes.set(xlabel="loss of the sample, log scale", ylabel="weight")
         ends = np.log10(np.clip(axes.get_xlim(), LOWEST_LOSS / 10, None))
         edges = 10.0 ** np.linspace(*ends, 13)
         hits = draw.hover(axes, edges, _weights_told(points, edges))

@@ -8,7 +8,7 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,13 @@ from jax_unlearn.report.forms import GenerationResults
 from jax_unlearn.report.language import FIGURES, LanguageResults, language_table
 from jax_unlearn.report.pages import audit, experiment, headline
 from jax_unlearn.report.reading import check_results, methods_of
-from jax_unlearn.report.settings import pairs, settings_table, shared_settings, show
+from jax_unlearn.report.settings import (
+    about,
+    pairs,
+    settings_table,
+    shared_settings,
+    show,
+)
 
 __all__ = ["environment", "render", "write"]
 
@@ -38,6 +44,27 @@ TERMS = {f"{name.upper()} %": said for name, said in headline.MEANINGS.items()} 
     **{heading: meaning for heading, _, meaning in FIGURES.values()},
 }
 """What a heading means, for a pointer that rests on it; a glossary stands below."""
+
+
+SHORT = {
+    "UA": "unlearning accuracy, the share of the samples to forget that are got wrong",
+    "RA": "retain accuracy, on the samples that stay",
+    "TA": "test accuracy, on samples new to every model",
+    "MIA": "membership inference attack: it guesses what a model was trained on",
+    "SVC": "support vector classifier, by which that attack decides",
+    "AUC": "how often an attack picks the right one of two; guessing is 0.5",
+    "TPR": "true positives: share found of what is there to find",
+    "FPR": "false positives: share of false alarms",
+    "U-LiRA": "likelihood-ratio attack, from many models, with a rule for each sample",
+    "LiRA": "likelihood-ratio attack: compares a sample with models that never saw it",
+    "RMIA": "robust membership inference attack, which compares with other models",
+    "ToW": "tug of war: 1 for Retrain itself, less for distances of accuracies",
+    "KLoM": "KL divergence of margins: how differently models are sure of a sample",
+    "epsilon": "how surely the best attack on a sample tells; 0 is not at all",
+    "F": "share of points that a model earns for samples that no attack tells",
+    "ROC": "true against false positives of an attack, at every threshold",
+}
+"""Abbreviations in the names of figures, in plain words."""
 
 
 class Given(NamedTuple):
@@ -69,6 +96,8 @@ of a run
     content |= {"what": "texts", "table": None} if texts else {"table": None}
     content |= {"settings": settings_table(rows), "shared": shared_settings(rows)}
     content["beside"] = experiment.beside(checked)
+    given = {row.label: row.setting for row in rows.values() if row.setting}
+    content["about"] = {label: about(setting) for label, setting in given.items()}
     if isinstance(checked, LanguageResults):
         content["table"] = table.ordered(language_table(checked), "|p − p*|")
         figures = [FIGURES[name][::2] for name in ("forget_probability", "deviation")]
@@ -138,8 +167,9 @@ def environment() -> Any:
     script = {"text": Markup(text), "digest": f"sha256-{digest}"}
     environment.globals |= {"script": script, "terms": TERMS, "what": "samples"}
     environment.filters |= {
+        "abbreviations": _abbreviations,
         "coded": lambda text: Markup(
-            re.sub("`(.*?)`", r"<code>\1</code>", escape(text))
+            re.sub("`(.*?)`", r"<code>\1</code>", str(escape(text)))
         ),
         "count": _count,
         "number": table.number,
@@ -165,6 +195,14 @@ def _pairs(settings: Mapping[str, Any] | None) -> list[str]:
     """Return names and values, but for a width of 0, which is the usual one."""
     given = {k: v for k, v in (settings or {}).items() if v is not None}
     return pairs({k: v for k, v in given.items() if k != "width" or v != 0})
+
+
+def _abbreviations(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return what abbreviations in names stand for, but for those that are a name."""
+    names = [*names]
+    words = {word for name in names for word in re.findall(r"[\w-]+", name)}
+    own = {name.removesuffix(" %") for name in names}
+    return [(short, said) for short, said in SHORT.items() if short in words - own]
 
 
 def _termed(heading: str) -> Markup:
