@@ -16,7 +16,6 @@ from jax_unlearn.cli import main, messages
         ("train --learning-rate fast", "--learning-rate: 'fast' is no number; see"),
         ("split --seed", "--seed has no value; give one"),
         ("unlearn", "unlearn needs --checkpoint PATH, --forget STR; give them"),
-        ("report", "report needs --results"),
         ("train --dataset digits --unseen-fraction 2", "--unseen-fraction=2.0 must be"),
     ],
 )

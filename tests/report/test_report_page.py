@@ -338,7 +338,7 @@ def test_the_summary_counts_what_was_asked(results):
     assert asked.startswith(
         "Of the 200 samples of made that the original model was trained on, 66 "
         "(33.0\N{NO-BREAK SPACE}%) were to be forgotten, drawn long-tailed over the "
-        "classes (γ = 1.5)"
+        "classes (imbalance γ = 1.5)"
     )
     given = results | {"plan": {"kind": "given", "forget_counts": [3, 0, 2]}}
     assert "a given list that touches 2 of 3 classes" in summary(given)[0]
