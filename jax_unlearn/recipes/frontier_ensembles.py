@@ -88,7 +88,7 @@ def measured(made: Ensembles, training: Any, *, resamples: int = 20) -> dict[str
     for role in ("null", *outputs):
         one = retrained if role == "null" else outputs[role]
         mine, theirs = parts.get(role, (slice(None), slice(None)))
-        row: dict[str, Any] = {"models": len(one.forget)}
+        row: dict[str, Any] = {"models": len(one.forget[mine])}
         for part in ("forget", "unseen"):
             own = audit.margins(getattr(one, part)[mine], getattr(labels, part))
             other = audit.margins(
@@ -107,9 +107,9 @@ class Trace(NamedTuple):
 
     label: str
     found: float  # AUC on forget samples
-    short: float | None  # AUC of a short Retrain of the same test accuracy
+    short: float | None  # that of a short Retrain of the same test accuracy, if any
     unseen: float  # AUC on samples that nobody was trained on
-    share: float | None  # of what is found: short Retrain's; None: nothing is found
+    share: float | None  # of what is found, on unseen samples too; None: little is
     bias: float  # p − p*
     ta: float
     models: int
@@ -119,31 +119,32 @@ def traces(results: Results, budget: float) -> list[Trace]:
     """Return the traces that methods of a budget leave, the least first.
 
     A short Retrain of the same accuracy lies between those of two budgets, linearly;
-    beyond the last of them the nearest stands for it.
+    there is none of a method that is more accurate than all of them.
     """
     rows, figures = results["rows"], results["audit"]["figures"]
 
-    def value(role: str, key: str) -> float:
-        return float(figures[role][key]["value"])
+    def accuracy(role: str) -> float:
+        return float(figures[role]["ta"]["value"])
 
     short = sorted(
-        (value(role, "ta"), rows[role]["forget"])
+        (accuracy(role), rows[role]["forget"])
         for role in rows
         if role.startswith(f"{SHORT},")
     )
-    chance, found = rows["null"]["forget"], []
+    chance, found = rows["null"], []
     for role, row in rows.items():
         label, _, at = role.rpartition(", ")
         if at != named("", budget).removeprefix(", "):
             continue
-        ta, own = value(role, "ta"), row["forget"]
-        level = float(np.interp(ta, [t for t, _ in short], [auc for _, auc in short]))
-        told = own - chance > TOLD
-        share = (
-            float(np.clip((level - chance) / (own - chance), 0, 1)) if told else None
-        )
-        told = label, own, level, row["unseen"], share, row["bias"], ta, row["models"]
-        found.append(Trace(*told))
+        ta, level, share = accuracy(role), None, None
+        if short[0][0] <= ta <= short[-1][0]:
+            level = float(np.interp(ta, [t for t, _ in short], [a for _, a in short]))
+        if row["forget"] - chance["forget"] > TOLD:
+            share = row["unseen"] - chance["unseen"]
+            share /= row["forget"] - chance["forget"]
+            share = float(np.clip(share, 0, 1))
+        told = label, row["forget"], level, row["unseen"], share, row["bias"], ta
+        found.append(Trace(*told, row["models"]))
     return sorted(found, key=lambda one: one.found)
 
 
