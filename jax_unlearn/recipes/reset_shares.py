@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from jax_unlearn import data as datas
+from jax_unlearn import programs
 from jax_unlearn.gradients import mean_loss, meta_grad
 from jax_unlearn.methods.ltu import Ltu
 from jax_unlearn.types import PyTree
@@ -40,7 +41,7 @@ def learned(
     inner = optax.sgd(lab.training.learning_rate)
     value = functools.partial(jax.tree.map, lambda a, b: jnp.vdot(a, b))
 
-    @jax.jit
+    @programs.jit
     def slopes(kept: PyTree, first: Any, second: Any, own: Any) -> PyTree:
         start = jax.tree.map(lambda k, a, b: k * a + perturb * b, kept, old, fresh)
         key = jax.random.key(lab.seed)
