@@ -63,8 +63,9 @@ from jax_unlearn.methods.relabel import endpoint_transport as endpoint_transport
 from jax_unlearn.methods.relabel import random_label as random_label
 from jax_unlearn.methods.relabel import salun as salun
 from jax_unlearn.methods.relabel import salun_soft as salun_soft
-from jax_unlearn.methods.reset import PARTIAL_RESET, REWIND, SHORT_RETRAIN
+from jax_unlearn.methods.reset import PARTIAL_RESET, SHORT_RETRAIN
 from jax_unlearn.methods.reset import partial_reset as partial_reset
+from jax_unlearn.methods.rewinding import REWIND
 from jax_unlearn.methods.rum import RUM
 from jax_unlearn.methods.rum import memorised_parts as memorised_parts
 from jax_unlearn.methods.rum import rum as rum

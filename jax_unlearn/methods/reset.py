@@ -1,23 +1,20 @@
-"""What training anew buys: short Retrain, partial reset before it, R2D from midway on.
+"""What retraining buys within a budget: short Retrain, and partial reset before it.
 
-All train on the retain set alone, as the original was trained; of the first two the
-schedule is annealed within a share of Retrain's steps. Every method is to be read
-beside them.
+Both train on the retain set alone, as the original was trained, the schedule annealed
+within a share of Retrain's steps. Every method is to be read beside them.
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 
 from jax_unlearn import _validate
 from jax_unlearn.cards import Card, Fraction, Job, Lab, NotNegative, Options, Positive
-from jax_unlearn.errors import InputError
 from jax_unlearn.leaves import alike, divided
 from jax_unlearn.types import Params
 
-__all__ = ["FRESH", "PARTIAL_RESET", "REWIND", "SHORT_RETRAIN", "PartialReset"]
-__all__ += ["Rewinding", "ShortRetrain", "partial_reset"]
+__all__ = ["FRESH", "PARTIAL_RESET", "SHORT_RETRAIN", "PartialReset", "ShortRetrain"]
+__all__ += ["partial_reset"]
 
 FRESH = 3000  # offset of seeds: no start, order or draw of the original comes again
 
@@ -123,50 +120,4 @@ PARTIAL_RESET = (
         "shrunk weights still hold fades with a larger share."
     )
     .tries(share=(0.1, 0.2, 0.3), shrink=(0.3, 0.4, 0.6), rate=(1.0, 2.0))
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Rewinding(Options):
-    """Options of R2D.
-
-    Attributes:
-      rewind_to: where the training is taken up again: a share of it below 1 (the kept
-        state nearest to it), or an epoch; 0 is Retrain with the original's seed.
-      earlier: path of the earlier state: a checkpoint of `train --keep-every`, or of an
-        earlier moment, or parameters of another program, as `import` reads them. By
-        default that of the original.
-    """
-
-    rewind_to: NotNegative = 0.5
-    earlier: str = ""
-
-    def costs(self, epochs: float) -> dict[str, float]:
-        """Return what of a training of so many epochs is left, for the cost."""
-        done = self.rewind_to / (1 if self.rewind_to < 1 else epochs)
-        return {"left": max(1 - done, 0.0)}
-
-
-def _rewind(lab: Lab, options: Rewinding) -> Job:
-    return lab.rewound("retain", options.rewind_to, options.earlier)
-
-
-def _check(setting: Any) -> None:
-    if setting.trainable:
-        raise InputError(
-            f"trainable={setting.trainable!r}: rewind restores the whole network; "
-            "leave it out"
-        )
-
-
-REWIND = (
-    Card.of(_rewind, "R2D", "R2D (rewind)", "arXiv 2409.09778")
-    .but(reads=("retain", "training"), cost="left·T·R", kind="training", weighs=False)
-    .but(step_reads=("length",), check=_check)
-    .but(
-        suits="Good where states of the training were kept (train --keep-every): it "
-        "goes on from one without the forget set; what was memorised before that state "
-        "stays, so rewind far for samples learned early."
-    )
-    .tries(rewind_to=(0.25, 0.5, 0.7, 0.8, 0.9, 0.95))
 )

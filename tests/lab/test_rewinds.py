@@ -5,7 +5,9 @@ import functools
 
 import jax
 import numpy as np
+import optax
 import pytest
+from scipy.stats import norm
 from toys import three_digits, trees_close
 
 import jax_unlearn as ju
@@ -19,6 +21,8 @@ from jax_unlearn.lab.prepare import Preparer
 from jax_unlearn.lab.requests import Case
 from jax_unlearn.lab.rewinds import Given, Replayed, epoch_of, gone_on, marks_of
 from jax_unlearn.lab.subject import Trainer, subject_of
+from jax_unlearn.methods.accountant import guarantee_of
+from jax_unlearn.methods.rewinding import rewinding_distance
 
 DATA = three_digits(90, 30)
 ONES = np.flatnonzero(DATA.train.labels == 1)
@@ -41,6 +45,13 @@ class World:
         self.original = self.trainer(EVERY, seed=3)
 
     def rewound(self, retain=OTHERS, seed=7, **options) -> Trained:
+        job = self.job(retain, seed, **options)
+        return execute(job, self.original[:2], jax.random.key(seed))
+
+    def proof(self, **options):
+        return self.job(OTHERS, 7, **options).details["certificate"]
+
+    def job(self, retain, seed, **options):
         setting = Unlearning.of(
             modality=self.subject.modality.name, method="rewind", **options
         )
@@ -48,8 +59,7 @@ class World:
         request = Request(forget, retain, EVERY[:0])
         origin = Origin(self.training, 3, earlier=self.states)
         made = Preparer(self.subject)
-        job = made(setting, request, self.original, seed=seed, origin=origin)
-        return execute(job, self.original[:2], jax.random.key(seed))
+        return made(setting, request, self.original, seed=seed, origin=origin)
 
 
 world_of = functools.cache(World)
@@ -204,3 +214,98 @@ def test_counts_of_any_optimizer_are_set():
     found = made.unlearner.init(*made.start).opt_state
     counts = [int(leaf) for leaf in jax.tree.leaves(found) if leaf.ndim == 0]
     assert set(counts) == {begin}
+
+
+WHOLE = Training(
+    network="linear",
+    epochs=12,
+    batch_size=len(EVERY),
+    learning_rate=0.05,
+    momentum=0.0,
+    weight_decay=0.01,
+    mean=(0.0,),
+    std=(1.0,),
+)
+REACH = float(
+    np.sqrt(1 + np.square(DATA.range.unit(DATA.train.inputs)).sum((1, 2, 3)).max())
+)
+# of a linear softmax: |∇ℓ| = |p - y|·|(x, 1)|, and its curvature is at most |(x, 1)|²/2
+BOUNDS = {"gradient_bound": 2**0.5 * REACH, "smoothness": REACH**2 / 2}
+
+
+def test_no_run_is_farther_from_retrain_than_the_certificate_says():
+    world = world_of(WHOLE)
+    retrained = world.rewound(rewind_to=0.0)
+    gap = {}
+    for to in (3, 6, 9):
+        found = world.rewound(rewind_to=to)
+        pairs = zip(*map(jax.tree.leaves, (found[0], retrained[0])), strict=True)
+        gap[to] = np.sqrt(sum(np.square(a - b).sum() for a, b in pairs))
+        proof = world.proof(rewind_to=to, noise=0.1, **BOUNDS)
+        assert 0.001 * proof["distance"] < gap[to] <= proof["distance"]
+    assert gap[3] < gap[6] < gap[9]
+
+
+def test_the_distance_by_hand():
+    """θ' = θ - η(Lθ - c), c apart by 2Gm/n at first: the bound is attained."""
+    rates, share, gradient, smooth, decay = [0.1, 0.3, 0.2, 0.05], 0.2, 3.0, -1.5, -0.25
+    ours = theirs = 1.0
+    for step, rate in enumerate(rates):
+        push = 2 * gradient * share * (step < 2)
+        ours = ours - rate * ((smooth + decay) * ours - push)
+        theirs = theirs - rate * (smooth + decay) * theirs
+    bounds = {"gradient": gradient, "smoothness": -smooth, "decay": -decay}
+    found = rewinding_distance(rates, 2, share=share, **bounds)
+    np.testing.assert_allclose(found, ours - theirs, rtol=1e-12)
+    assert rewinding_distance(rates, 0, share=share, **bounds) == 0
+
+
+def test_the_certificate_is_that_of_a_gaussian_mechanism_and_its_noise_is_there():
+    world, sigma = world_of(WHOLE), 2.0
+    proof = world.proof(rewind_to=6, noise=sigma, **BOUNDS)
+    rate = proof["distance"] ** 2 / (2 * sigma**2)
+    assert proof["renyi"] == pytest.approx(rate)
+    assert proof["epsilon"] == guarantee_of(rate, 1e-5).epsilon
+    # the exact ε of two Gaussians is no more (Balle and Wang, arXiv 1805.06530)
+    ratio, eps = proof["distance"] / sigma, proof["epsilon"]
+    if eps < 500:
+        low, high = ratio / 2 - eps / ratio, -ratio / 2 - eps / ratio
+        assert norm.cdf(low) - np.exp(eps) * norm.cdf(high) <= 1e-5
+    assert "which nobody checked" in proof["says"][2]
+    plain = world.rewound(rewind_to=6)
+    noisy = world.rewound(rewind_to=6, noise=sigma)
+    again = world.rewound(rewind_to=6, noise=sigma, seed=8)
+    moved = [
+        np.concatenate(
+            [np.ravel(leaf) for leaf in jax.tree.leaves(optax.tree.sub(one, plain[0]))]
+        )
+        for one in (noisy[0], again[0])
+    ]
+    for one in moved:
+        assert abs(one.std() / sigma - 1) < 0.2
+    assert np.abs(np.corrcoef(*moved)[0, 1]) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        (dataclasses.replace(WHOLE, batch_size=30), "batch_size=30, below the"),
+        (dataclasses.replace(WHOLE, momentum=0.9), "momentum=0.9"),
+        (dataclasses.replace(WHOLE, augment="flip"), "augment=flip"),
+        (CLASSES, "mean and deviation of its inputs from all samples"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_no_certificate_where_it_would_not_be_one(training, said):
+    with pytest.raises(InputError, match=said):
+        world_of(training).proof(rewind_to=6, noise=0.1, **BOUNDS)
+
+
+def test_options_of_the_certificate_that_do_not_go_together():
+    for bad in ({"gradient_bound": 1.0}, {"gradient_bound": 1.0, "smoothness": 1.0}):
+        with pytest.raises(InputError, match="a certificate takes all three"):
+            Unlearning.of(method="rewind", **bad)
+    with pytest.raises(InputError, match="rewind further"):
+        world_of(WHOLE).proof(
+            rewind_to=6, noise=0.1, gradient_bound=1.0, smoothness=1e200
+        )
