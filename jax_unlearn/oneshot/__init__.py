@@ -12,6 +12,7 @@ from jax_unlearn.oneshot.deltagrad import lbfgs_product as lbfgs_product
 from jax_unlearn.oneshot.fisher import FISHER_FORGETTING
 from jax_unlearn.oneshot.fisher import fisher_information as fisher_information
 from jax_unlearn.oneshot.fisher import fisher_noise as fisher_noise
+from jax_unlearn.oneshot.fisher import published_noise as published_noise
 from jax_unlearn.oneshot.influence import INFLUENCE
 from jax_unlearn.oneshot.influence import influence as influence
 from jax_unlearn.oneshot.influence import woodfisher as woodfisher
@@ -27,3 +28,4 @@ __all__ += ["lbfgs_product", "ssd", "ssd_selected", "task_vector", "woodfisher"]
 
 CARDS = (INFLUENCE, SSD, FISHER_FORGETTING, AMNESIAC, DELTAGRAD, TASK_VECTOR)
 """What every one-shot method says of itself."""
+__all__ += ["published_noise"]

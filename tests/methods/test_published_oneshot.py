@@ -7,6 +7,7 @@ import optax
 from published import (
     CLASSES,
     FORGET,
+    KEY,
     ORIGINAL,
     REQUEST,
     RETAIN,
@@ -19,6 +20,7 @@ from published import (
     falling,
     far,
     flat,
+    forward,
     job_of,
     mean_gradient,
     onehot,
@@ -145,3 +147,47 @@ def test_deltagrad():
         exact = exact - rate * slope(exact, rest)
     # the estimate is not retraining itself: the test would see one for the other
     assert 0.05 > far(w, exact, path[-1]) > 5e-3
+
+
+def test_fisher_forgetting_as_its_code_has_it():
+    """Labels of the model's own; means over inputs; ten times in head and vectors."""
+    fisher = add((0, ORIGINAL.params))
+    for i in RETAIN:
+        batch = rows_of(np.array([i]))
+        shares = softmax64(forward(ORIGINAL, batch.inputs, train=False).logits)[0]
+        for y in range(CLASSES):
+            own = cross(np.array([y]))
+            grads, _ = mean_gradient(ORIGINAL, batch, own, train=False)
+            squares = jax.tree.map(np.square, grads)
+            fisher = add((1, fisher), (shares[y] / len(RETAIN), squares))
+    alpha = 1e-3
+    limits = {"conv": 1e3, "norm": 1e3, "head": 1e2}
+    deviation = {}
+    for layer, leaves in fisher.items():
+        deviation[layer] = {}
+        for name, f in leaves.items():
+            variance = alpha * np.minimum(1 / (f + 1e-8), limits[layer])
+            if f.ndim > 1:  # flax: inputs are the last axis but one
+                variance = np.broadcast_to(variance.mean(-2, keepdims=True), f.shape)
+            few = layer == "conv"
+            deviation[layer][name] = np.sqrt(variance * (1 if few else 10))
+    key = jax.random.key(SEED)
+    noise = wide(optax.tree.random_like(key, drawn(0)[0]))
+    moved = jax.tree.map(np.multiply, deviation, noise)
+    job = job_of("fisher_forgetting", noise=alpha, published=True)
+    found, state = job.transform(*drawn(0))
+    assert far(found, add((1, ORIGINAL.params), (1, moved)), ORIGINAL.params) < 1e-5
+    np.testing.assert_array_equal(flat(wide(state)), flat(ORIGINAL.state))
+    # not the equation alone
+    plain = job_of("fisher_forgetting", noise=alpha).transform(*drawn(0))[0]
+    assert far(plain, found, ORIGINAL.params) > 0.1
+
+
+def test_fisher_forgetting_sets_a_class_that_goes_to_zero():
+    params = {"head": {"kernel": np.ones((4, 3), np.float32)}}
+    fisher = {"head": {"kernel": np.full((4, 3), 1e12, np.float32)}}
+    noisy = ju.oneshot.published_noise(
+        params, fisher, KEY, num_classes=3, alpha=1e-9, gone=[1]
+    )["head"]["kernel"]
+    np.testing.assert_allclose(noisy[:, [0, 2]], 1, atol=1e-6)
+    assert 0 < np.abs(noisy[:, 1]).max() < 0.2  # a deviation of 0.03
