@@ -54,6 +54,7 @@ def set_aside(
     """Return the ids that are trained on, and a share held out, none of 0."""
     if fraction == 0:
         return np.arange(len(labels)), np.zeros(0, np.int64)
+    check_real("unseen_fraction", fraction, "the part to hold out, such as 0.1")
     return data.holdout(labels, fraction=fraction, seed=seed)
 
 
