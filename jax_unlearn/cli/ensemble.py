@@ -209,8 +209,8 @@ def _planned(source: Source, run: Path | None) -> tuple[Plan, Dataset]:
     if run is None:
         if given:
             raise InputError(
-                "without a run or an original the models are those of the demo, on its "
-                "own data; leave --data and --dataset out, or give --original or --run"
+                "run=None: the models are those of the demo, on its own data; leave "
+                "--data and --dataset out, or give --original or --run"
             )
         return digits_plan(), dataset
     record = read_json(run / "config.json")
