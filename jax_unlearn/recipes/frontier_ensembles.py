@@ -99,7 +99,7 @@ def measured(made: Ensembles, training: Any, *, resamples: int = 20) -> dict[str
                 sure = 1 / (1 + np.exp(-own)), 1 / (1 + np.exp(-other))
                 row["bias"] = float(np.mean(sure[0]) - np.mean(sure[1]))
         rows[role] = row
-    return {"rows": rows, "audit": audit.to_record(whole)}
+    return {"attacked": rows, "audit": audit.to_record(whole)}
 
 
 class Trace(NamedTuple):
@@ -121,7 +121,7 @@ def traces(results: Results, budget: float) -> list[Trace]:
     A short Retrain of the same accuracy lies between those of two budgets, linearly;
     there is none of a method that is more accurate than all of them.
     """
-    rows, figures = results["rows"], results["audit"]["figures"]
+    rows, figures = results["attacked"], results["audit"]["figures"]
 
     def accuracy(role: str) -> float:
         return float(figures[role]["ta"]["value"])
@@ -158,7 +158,7 @@ def _part(
     for label, setting in methods_of(frontiers, name).items():
         told.setdefault(label.rpartition(", ")[2], {})[label] = setting
     results: dict[str, Any] = head(plan.record(), dataset)
-    results |= {"models": MODELS, "rows": {}, "seconds": {}}
+    results |= {"models": MODELS, "attacked": {}, "seconds": {}}
     # one after another: on a CPU convolutions of many models at once are slow
     how = "loop" if jax.default_backend() == "cpu" else "auto"
     phases = sum(2 + len(methods) for methods in told.values()) * (MODELS // CHUNK)
@@ -170,7 +170,7 @@ def _part(
             found = measured(made, plan.training)
             known = results.get("audit", found["audit"])
             known["figures"] |= found["audit"]["figures"]
-            results["rows"] |= found["rows"]
+            results["attacked"] |= found["attacked"]
             results["seconds"] |= made.seconds
             results["audit"] = known
             asked.screen.say(f"{name}, {budget}: {len(methods)} methods")

@@ -51,8 +51,8 @@ def test_memory_is_told_from_training_too_little(made):
     from jax_unlearn.lab import Training
 
     results = many.measured(made, Training(), resamples=2)
-    assert results["rows"]["null"]["models"] == N // 2
-    assert results["rows"]["doing nothing"]["bias"] > 0
+    assert results["attacked"]["null"]["models"] == N // 2
+    assert results["attacked"]["doing nothing"]["bias"] > 0
     found = {one.label: one for one in many.traces(results, 0.05)}
     memory, little = found["FT"], found["Short Retrain"]
     assert memory.bias > 0 > little.bias
