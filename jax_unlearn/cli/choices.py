@@ -17,12 +17,12 @@ from typing import get_type_hints as hints
 import tyro
 
 from jax_unlearn.cards import Card
-from jax_unlearn.drivers.checkpoint import read_record
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import catalog
 from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS, names_of
 from jax_unlearn.lab.modalities import MODALITIES, modality_named
 from jax_unlearn.lab.modalities.classification.networks import ARCHITECTURES
+from jax_unlearn.lab.modalities.language.foreign import record_at
 from jax_unlearn.lab.modality import Modality
 from jax_unlearn.lab.refusals import LENGTHS, two_gradients, two_lengths
 from jax_unlearn.lab.settings import Unlearning
@@ -263,10 +263,10 @@ def chosen(arguments: Sequence[str]) -> tuple[list[str], Choice]:
         words = [*words[1:], "--method", words[0]]
     asked, path = value(words, "--modality"), value(words, "--checkpoint", "--original")
     # a model that is not there is missed by the command
-    there = path is not None and (Path(path) / "record.json").is_file()
-    record = read_record(path) if path is not None and there else {}
+    known = ("record.json", "config.json")
+    there = path is not None and any((Path(path) / name).is_file() for name in known)
     if not asked and path is not None and there:
-        asked = kind_of(path, record).name
+        asked = kind_of(path, record_at(path)).name
     modality = modality_named(asked or MODALITIES[0].name)
     served = [c.name for c in METHODS.values() if set(c.roles) <= modality.roles]
     first = Unlearning.method if Unlearning.method in served else next(iter(served), "")

@@ -17,13 +17,13 @@ from jax_unlearn.cli.making import Made, Making
 from jax_unlearn.cli.messages import warn
 from jax_unlearn.cli.sources import DataSource, asked, reading_of
 from jax_unlearn.cli.transfer import warn_of_start
-from jax_unlearn.drivers.checkpoint import identity
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError, check_seed
 from jax_unlearn.lab import costs, rewinds, store
 from jax_unlearn.lab.job import Trained, blamed, execute, reporting
 from jax_unlearn.lab.logs import TRAINING
 from jax_unlearn.lab.modalities import modality_named, modality_of
+from jax_unlearn.lab.modalities.language.foreign import identity_at
 from jax_unlearn.lab.modalities.language.networks import config_of
 from jax_unlearn.lab.modality import weak_attacks
 from jax_unlearn.lab.origins import passed_on
@@ -128,7 +128,13 @@ def planned(training: Any, card: float) -> dict[str, Any]:
         raise InputError("plan=True is of language models; give --modality language")
     _validate.not_negative("card", card, "gigabytes, such as 80")
     length = training.length or training.packed or 512
-    made = plan(config_of(training), batch=training.batch_size, length=length)
+    how = {"batch": training.batch_size, "length": length}
+    how["rank"] = training.lora or None
+    made = plan(config_of(training), dtype=training.dtype, **how)
+    if not training.lora:  # parameters are float32, their own masters
+        held = plan(config_of(training), **how)
+        names = ("weights", "gradients", "moments", "masters")
+        made = made._replace(**{name: getattr(held, name) for name in names})
     if not card and (told := jax.devices()[0].memory_stats()):
         card = told.get("bytes_limit", 0) / 1e9
     lines = made.lines(1e9 * card if card else None)
@@ -140,10 +146,14 @@ def planned(training: Any, card: float) -> dict[str, Any]:
 def like_original(stored: store.Stored, training: Any, dataset: data.Dataset) -> Any:
     """Return the network of an original of texts, for a training beside it."""
     origin = store.origin_of(stored)
+    if origin is None:
+        raise InputError(
+            f"original={stored.path}: no record says what it was trained from; give "
+            "--start, the model that it was tuned from"
+        )
     names = ("family", "width", "layers", "heads", "kv_heads", "hidden", "dtype")
-    before = training if origin is None else origin.training
     for name in names:
-        value, own = getattr(training, name), getattr(before, name)
+        value, own = getattr(training, name), getattr(origin.training, name)
         if value != own:
             flag = name.replace("_", "-")
             raise InputError(
@@ -297,7 +307,7 @@ def unlearn(
             **({} if trained.stopped is None else {"stopped": trained.stopped}),
         }
 
-    run = {"from": identity(checkpoint)}
+    run = {"from": identity_at(checkpoint)}
     parts = {"ids": request.retain, "unseen": stored.unseen}
     made = making(make, told, subject=subject, run=run, **parts)
     if made is None:

@@ -16,7 +16,6 @@ from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.making import Making
 from jax_unlearn.cli.sources import DataSource, Source, reading_of
 from jax_unlearn.data import check_writable, digest, read_json, write_atomic
-from jax_unlearn.drivers.checkpoint import identity
 from jax_unlearn.errors import MAX_SEED, InputError, check_seed
 from jax_unlearn.lab import advice, costs, ledger, service, store
 from jax_unlearn.lab import chain as chains
@@ -24,6 +23,7 @@ from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.job import blamed
 from jax_unlearn.lab.modalities.classification.networks import Training
 from jax_unlearn.lab.modalities.diffusion.settings import Sampling
+from jax_unlearn.lab.modalities.language.foreign import identity_at
 from jax_unlearn.lab.requests import class_id, requested
 from jax_unlearn.lab.results import to_json
 from jax_unlearn.lab.settings import Unlearning
@@ -133,8 +133,8 @@ def _served(
         "unlearning": job.setting.record(),
         "seed": job.seed,
         "forgotten_sha256": digest(job.models.request.forget),
-        "from": identity(job.checkpoint),
-        "retrained": [identity(path) for path in retrained],
+        "from": identity_at(job.checkpoint),
+        "retrained": [identity_at(path) for path in retrained],
         "retrain_seeds": seeds,
     }
     record = job.place / RECORD

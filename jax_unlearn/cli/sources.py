@@ -19,6 +19,7 @@ from jax_unlearn.data.files import check_writable
 from jax_unlearn.drivers.checkpoint import read_record
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.catalog import load
+from jax_unlearn.lab.modalities.language.foreign import record_at
 from jax_unlearn.lab.origins import training_in, training_of
 from jax_unlearn.lab.requests import Asked, Keys, Request, requested
 from jax_unlearn.lab.store import Stored, kind_of, load_model
@@ -156,7 +157,7 @@ class Source:
         """Return the source, read as when a model was trained, if there is one."""
         if checkpoint is None:
             return self
-        record = read_record(checkpoint)
+        record = record_at(checkpoint)
         told = reading_of(record)
         reduce = told.get("reduce", self.reduce)
         if type(reduce) is not int:

@@ -52,10 +52,11 @@ def missing(
     own = [str(known.path) for known in retrained if known.path != null]
     again = ["--retrained", *own, *map(str, made), "--out", str(out), "--overwrite"]
     cost = f"about {lasting(total)}" + (f", {lasting(each)} each" if more > 1 else "")
-    cost = f"cost{'s' * (more == 1)} {cost}"
+    cost = f"cost{'s' * (more == 1)} {cost}, by what {like.path} took"
+    cost = cost if total else "would tell"
     return [
         f"No verdict: {given} given, and it takes {FEWEST} to know how far two of them "
-        f"are apart. {more} more {cost}, by what {like.path} took. Make "
+        f"are apart. {more} more {cost}. Make "
         f"{'them' if more > 1 else 'it'} and audit again:",
         *(f"  {line}" for line in commands),
         f"  {shlex.join(['jax-unlearn', 'audit', '--config', str(out), *again])}",
@@ -184,6 +185,8 @@ def command(
     else:
         words = [w for k, v in source.items() for w in (f"--{k}", str(v))]
         words += ["--original", str(original.path), "--retrain", "--forget", request]
+        if "imported" in original.record and "training" not in original.record:
+            words += ["--start", "BASE"]  # what it was tuned from
     words = ["jax-unlearn", "train", *words, "--seed", str(seed), "--out", str(out)]
     return shlex.join(words)
 

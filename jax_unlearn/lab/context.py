@@ -18,15 +18,14 @@ from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import mean_gradient
 from jax_unlearn.lab.job import Trained, execute, probabilities
-from jax_unlearn.lab.modality import Modality, adam, descent
+from jax_unlearn.lab.modality import Modality, optimizer_of
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.rewinds import Earlier, epoch_of, given, gone_on
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject, Trainer
-from jax_unlearn.optimizers import dual
 from jax_unlearn.types import Array, Batch, LossFn, Model, PyTree
 
-__all__ = ["Context", "Origin", "optimizer_of"]
+__all__ = ["Context", "Origin"]
 
 
 class Origin(NamedTuple):
@@ -308,7 +307,8 @@ class Context:
 
         origin, rho = self.origin, self.setting.rho
         known = {"budget": budget, "rho": rho, "earlier": origin and origin.earlier}
-        if origin is not None:
+        parts = self.modality.texts and self.modality.division(self.setting)
+        if origin is not None and not parts:  # else trained as it was
             known["rate"] = getattr(origin.training, "learning_rate", None)
         labels = self.subject.dataset.train.labels
         if "logits" in self.modality.roles and hasattr(self.subject.built, "features"):
@@ -399,23 +399,3 @@ class Context:
         if key not in self.programs:
             self.programs[key] = make(self.objective("evaluate"))
         return self.programs[key]
-
-
-def optimizer_of(
-    setting: Unlearning, mask: PyTree = None
-) -> optax.GradientTransformation:
-    """Return the optimizer of a setting: SGD with momentum, or Adam, perhaps masked.
-
-    Beside it AdamW for the forget gradient, where each gradient has its own.
-    """
-    clip = [optax.clip_by_global_norm(setting.clip)] if setting.clip > 0 else []
-    # the rate travels in the state, so that one compiled program serves all
-    rate = optax.inject_hyperparams(optax.scale_by_learning_rate)
-    parts = descent(setting, adam() if setting.optimizer == "adam" else None)
-    each = [optax.chain(*clip, *parts, rate(setting.learning_rate))]
-    if setting.dual:
-        decay = optax.add_decayed_weights(setting.dual_decay)
-        each = [optax.chain(*clip, adam(), decay, rate(setting.dual_rate)), *each]
-    if mask is not None:
-        each = [masks.masked(optimizer, mask) for optimizer in each]
-    return dual(*each) if setting.dual else each[0]

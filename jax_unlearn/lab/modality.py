@@ -1,5 +1,6 @@
 """A kind of model: all that differs between them, and what their parts share."""
 
+import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -8,14 +9,18 @@ import numpy as np
 import optax
 from msgspec import Meta
 
-from jax_unlearn import membership
+from jax_unlearn import masks, membership
+from jax_unlearn.adapters.parts import parted, partly, whole_variables
 from jax_unlearn.cards import Card, Learned, NoOptions, Ranked, Variables, WeightingCard
 from jax_unlearn.data import Dataset, Examples
+from jax_unlearn.drivers.memory import master
 from jax_unlearn.errors import InputError
-from jax_unlearn.types import Array, LossFn, Model, Unlearner, UnlearnState
+from jax_unlearn.optimizers import dual
+from jax_unlearn.types import Array, LossFn, Model, PyTree, Unlearner, UnlearnState
 
-__all__ = ["MAX_WIDTH", "Dimension", "Dtype", "Modality", "adam", "checked_attacks"]
-__all__ += ["chosen", "descent", "falling_rate", "weak_attacks"]
+__all__ = ["MAX_WIDTH", "Dimension", "Division", "Dtype", "Modality", "adam"]
+__all__ += ["by_pattern", "checked_attacks", "chosen", "descent", "falling_rate"]
+__all__ += ["optimizer_of", "weak_attacks"]
 
 Dtype = Literal["float32", "bfloat16"]
 MAX_WIDTH = 65536  # XLA aborts the process on sizes that no memory holds
@@ -52,6 +57,50 @@ def descent(
     elif setting.momentum > 0:
         parts.append(optax.trace(setting.momentum))
     return parts
+
+
+def optimizer_of(setting: Any, mask: PyTree = None) -> optax.GradientTransformation:
+    """Return the optimizer of a setting: SGD with momentum, or Adam, perhaps masked.
+
+    Beside it AdamW for the forget gradient, where each gradient has its own.
+    """
+    clip = [optax.clip_by_global_norm(setting.clip)] if setting.clip > 0 else []
+    # the rate travels in the state, so that one compiled program serves all
+    rate = optax.inject_hyperparams(optax.scale_by_learning_rate)
+    parts = descent(setting, adam() if setting.optimizer == "adam" else None)
+    each = [optax.chain(*clip, *parts, rate(setting.learning_rate))]
+    if setting.dual:
+        decay = optax.add_decayed_weights(setting.dual_decay)
+        each = [optax.chain(*clip, adam(), decay, rate(setting.dual_rate)), *each]
+    if getattr(setting.modality_options, "masters", False):
+        each = [master(optimizer) for optimizer in each]
+    if mask is not None:
+        each = [masks.masked(optimizer, mask) for optimizer in each]
+    return dual(*each) if setting.dual else each[0]
+
+
+class Division(NamedTuple):
+    """How what a method moves is told from what it leaves, and joined to it again."""
+
+    model: Callable[[Model], Model]  # of the divided variables
+    divide: Callable[..., Variables]  # `(params, model_state) -> variables`
+    # `(params, model_state, those of the original undivided) -> variables`: undoes it
+    whole: Callable[..., Variables]
+    # `network -> network` whose models are divided, perhaps of another precision
+    network: Callable[[Any], Any] = lambda network: network
+    alone: bool = False  # whether a start of its own has a rest of its own, too
+
+
+@functools.lru_cache(maxsize=8)
+def by_pattern(pattern: str) -> Division | None:
+    """Return the division of the parameters whose paths a pattern is found in."""
+    if not pattern:
+        return None
+    return Division(
+        functools.partial(partly, which=pattern),
+        functools.partial(parted, which=pattern),
+        lambda params, model_state, original: whole_variables(params, model_state),
+    )
 
 
 class Modality(NamedTuple):
@@ -109,6 +158,8 @@ class Modality(NamedTuple):
     # schedule`: the same steps, laid out for less work
     economical: Callable[..., Model] = lambda subject, setting, model: model
     fitting: Callable[..., Any] = lambda subject, setting, steps: steps
+    # `setting ->` how its models are divided into what moves and what does not, if so
+    division: Callable[[Any], Division | None] = lambda s: by_pattern(s.trainable)
     measured: int = 0  # samples of a part that masks and attacks look at; 0: all
     texts: bool = False  # whether its data are texts
     stateful: bool = True  # whether its models have a state that checkpoints hold

@@ -11,8 +11,8 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.lab.modalities import read_training
 from jax_unlearn.lab.modality import Modality
 
-__all__ = ["Size", "TrainedOn", "check_alike", "check_fits", "passed_on", "training_in"]
-__all__ += ["training_of"]
+__all__ = ["Head", "Size", "TrainedOn", "check_alike", "check_fits", "passed_on"]
+__all__ += ["trained_on", "training_in", "training_of"]
 
 
 def training_in(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -50,6 +50,25 @@ class TrainedOn(NamedTuple):
     train: Size
     classes: tuple[str, ...] | None = None  # earlier versions do not say them
     sha256: str | None = None
+
+
+class Head(NamedTuple):
+    """What a checkpoint's record says of the arrays beside the parameters."""
+
+    num_ids: Size
+    num_unseen: Size
+    dataset: TrainedOn
+
+
+def trained_on(dataset: Dataset) -> dict[str, Any]:
+    """Return what a checkpoint says of its data: names, sizes, and what was done."""
+    return {
+        "name": dataset.name,
+        "train": len(dataset.train.labels),
+        "classes": list(dataset.class_names),
+        "sha256": fingerprint(dataset, test=False),
+        **({"notes": list(dataset.notes)} if dataset.notes else {}),
+    }
 
 
 def check_alike(path: str | os.PathLike, network: Any, like: Any) -> None:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_unlearn.adapters.parts import PartState, parted, partly, whole_variables
+from jax_unlearn.adapters.parts import PartState
 from jax_unlearn.cards import Card, Job, Variables
 from jax_unlearn.data import Dataset, retain_subset
 from jax_unlearn.drivers import guards, memory
@@ -19,6 +19,7 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.lab import costs
 from jax_unlearn.lab.context import Context, Origin
 from jax_unlearn.lab.job import Trained, checked
+from jax_unlearn.lab.modality import Division
 from jax_unlearn.lab.refusals import LENGTHS
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.settings import Unlearning
@@ -43,7 +44,7 @@ class Preparer:
         self.subject = subject
         self._steps: dict[Hashable, Unlearner] = {}
         self._models: dict[Hashable, Model] = {}
-        self._subjects: dict[str, Subject] = {}
+        self._subjects: dict[Division, Subject] = {}
         self._programs: dict[Hashable, Any] = {}
 
     def __call__(
@@ -69,9 +70,9 @@ class Preparer:
         if not stated and few_samples(setting.card, request, original):
             details = {"statistics": {"frozen": True, "samples": len(request.forget)}}
             setting = dataclasses.replace(setting, freeze_statistics=True)
-        subject, part = self._divided(setting), original
-        if setting.trainable:
-            variables = parted(*original[:2], setting.trainable)
+        subject, part = self.subject, original
+        if (division := subject.modality.division(setting)) is not None:
+            subject, variables = self._divided(division), division.divide(*original[:2])
             part = original._replace(params=variables[0], model_state=variables[1])
         model = self._economical(subject, setting)
         given = model, setting, request, part, origin, seed
@@ -80,8 +81,8 @@ class Preparer:
         if job.schedule is not None:
             kept = subject.modality.fitting(subject, setting, job.schedule)
             job = job._replace(schedule=kept)
-        if setting.trainable:
-            job = _in_part(job, setting.trainable, part)
+        if division is not None:
+            job = _in_part(job, division, part, original.params)
         if job.transform is None:
             job = self._shared(job, context)
             if setting.guarded:
@@ -92,23 +93,25 @@ class Preparer:
         spent -= _spared(origin) - spared
         return job._replace(prepare_seconds=spent, details=details)
 
-    def _divided(self, setting: Unlearning) -> Subject:
+    def _divided(self, division: Division) -> Subject:
         """Return the subject whose network is trained in the part that is asked for."""
-        pattern, built = setting.trainable, self.subject.built
-        if pattern and pattern not in self._subjects:
+        if division not in self._subjects:
+            built, kind = self.subject.built, self.subject.modality
+            if (network := division.network(built.network)) != built.network:
+                built = kind.build(network)
             networks = {
-                name: partly(getattr(built, name), pattern)
+                name: division.model(getattr(built, name))
                 for name in ("model", "features", "logits")
                 if hasattr(built, name)
             }
             own = self.subject._replace(built=built._replace(**networks))
-            self._subjects[pattern] = own
-        return self._subjects[pattern] if pattern else self.subject
+            self._subjects[division] = own
+        return self._subjects[division]
 
     def _economical(self, subject: Subject, setting: Unlearning) -> Model:
         """Return the model with the memory switches of the setting, one a switch."""
-        key = setting.microbatch, setting.remat, setting.trainable
-        key += (getattr(setting.modality_options, "packed_into", 0),)
+        packed = getattr(setting.modality_options, "packed_into", 0)
+        key = setting.microbatch, setting.remat, packed, subject.model
         if key not in self._models:
             economical = subject.modality.economical
             model = economical(subject, setting, subject.model)
@@ -165,20 +168,23 @@ def kept_statistics(details: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _in_part(job: Job, pattern: str, original: Trained) -> Job:
+def _in_part(job: Job, division: Division, original: Trained, params: Any) -> Job:
     """Return the job of a part of the parameters, which takes and gives whole ones."""
-    frozen = original.model_state.frozen
+
+    def whole(found: Variables) -> Variables:
+        return division.whole(*found, params)
 
     def divided(params, model_state) -> Variables:
         if not isinstance(model_state, PartState):
-            params, model_state = parted(params, model_state, pattern)
-        # a start of its own is beside the original's frozen part, too
-        return params, model_state._replace(frozen=frozen)
+            params, model_state = division.divide(params, model_state)
+        if not division.alone:
+            # a start of its own is beside the original's frozen part, too
+            frozen = original.model_state.frozen
+            model_state = model_state._replace(frozen=frozen)
+        return params, model_state
 
     if (transform := job.transform) is not None:
-        return job._replace(
-            transform=lambda *at: whole_variables(*transform(*divided(*at)))
-        )
+        return job._replace(transform=lambda *at: whole(transform(*divided(*at))))
     unlearner, _ = checked(job)
     finish = job.finish or (lambda state: (state.params, state.model_state))
     if (rewind := job.rewind) is not None:
@@ -188,7 +194,7 @@ def _in_part(job: Job, pattern: str, original: Trained) -> Job:
         )
     return job._replace(
         unlearner=unlearner._replace(init=lambda *at: unlearner.init(*divided(*at))),
-        finish=lambda state: whole_variables(*finish(state)),
+        finish=lambda state: whole(finish(state)),
         rewind=rewind,
     )
 

@@ -20,6 +20,8 @@ def check(setting: Any, card: Card, weighting: WeightingCard, kind: Modality) ->
     joins = card.joins or (setting.schedule == "zipped" and card.schedule)
     whole = card.kind == "one-shot" and "training" in card.reads
     rewinds = getattr(setting.options, "rewind", False)
+    own = vars(setting.modality_options).items()
+    parts = ", ".join(f"{k}={v!r}" for k, v in own if k in ("lora", "dtype") and v)
     for flaw, text in (
         (
             setting.weighting != "uniform" and not card.weighs,
@@ -59,6 +61,10 @@ def check(setting: Any, card: Card, weighting: WeightingCard, kind: Modality) ->
             setting.trainable and whole,
             f"trainable={setting.trainable!r}: {method} goes through the whole "
             "training again; leave it out",
+        ),
+        (
+            parts and "training" in card.reads,
+            f"{parts}: {method} trains as the original was trained; leave it out",
         ),
         (
             setting.steps and not counts_steps(card),

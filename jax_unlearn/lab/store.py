@@ -23,12 +23,13 @@ from jax_unlearn.lab.catalog import check_named
 from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.modalities import MODALITIES, modality_named, read_training
+from jax_unlearn.lab.modalities.language import foreign
 from jax_unlearn.lab.modality import Modality
 from jax_unlearn.lab.origins import (
-    Size,
-    TrainedOn,
+    Head,
     check_alike,
     check_fits,
+    trained_on,
     training_in,
     training_of,
 )
@@ -243,25 +244,6 @@ def unfinished(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def trained_on(dataset: Dataset) -> dict[str, Any]:
-    """Return what a checkpoint says of its data: names, sizes, and what was done."""
-    return {
-        "name": dataset.name,
-        "train": len(dataset.train.labels),
-        "classes": list(dataset.class_names),
-        "sha256": fingerprint(dataset, test=False),
-        **({"notes": list(dataset.notes)} if dataset.notes else {}),
-    }
-
-
-class Head(NamedTuple):
-    """What a checkpoint's record says of the arrays beside the parameters."""
-
-    num_ids: Size
-    num_unseen: Size
-    dataset: TrainedOn
-
-
 class Stored(NamedTuple):
     """A model read from disk, with the whole record of its checkpoint."""
 
@@ -322,14 +304,24 @@ def load_model(
     modality: str | None = None,
     like: Any = None,  # network of a model that it is compared with
 ) -> Stored:
-    """Read a model back, checked against the data it is to be used with."""
-    record = checkpoint.read_record(path)
+    """Read a model back, checked against the data it is to be used with.
+
+    A Hugging Face folder is a model that was trained on all of the data.
+    """
+    record = foreign.record_at(path)
     kind = kind_of(path, record)
     if modality not in (None, kind.name):
         raise InputError(
             f"checkpoint {path} holds a {kind.name} model, not a {modality} one; give "
             "another checkpoint"
         )
+    if foreign.is_foreign(path):
+        network, at, record = foreign.model_in(path, dataset)
+        if like is not None:
+            check_alike(path, network, like)
+        ids = np.arange(0 if dataset is None else len(dataset.train.labels))
+        given = kind.build(network), Trained(*at, {}), ids, ids[:0], record
+        return Stored(kind, *given, Path(path))
     try:
         remedy = schema.TRAIN_ANEW
         typed = functools.partial(

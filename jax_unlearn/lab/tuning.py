@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import jax
 
 from jax_unlearn.data import Dataset, digest, fingerprint, write_atomic
-from jax_unlearn.drivers.checkpoint import identity
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.drivers.series import InUseError
 from jax_unlearn.errors import InputError, NonFiniteError
@@ -25,6 +24,7 @@ from jax_unlearn.lab.bench import Bench
 from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.costs import met
 from jax_unlearn.lab.job import Progress, Trained, execute
+from jax_unlearn.lab.modalities.language.foreign import identity_at
 from jax_unlearn.lab.plan import Plan, slug
 from jax_unlearn.lab.prepare import Preparer, check_unseen
 from jax_unlearn.lab.requests import Case, Request
@@ -155,7 +155,7 @@ class Search:
             "space": space.record(),
         }
         if self._bench is None:
-            return found | {"checkpoint": identity(self._checkpoint)}
+            return found | {"checkpoint": identity_at(self._checkpoint)}
         return found | {"training": vars(self.plan.training)}
 
     def check(self, setting: Unlearning) -> None:

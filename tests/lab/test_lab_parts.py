@@ -21,13 +21,13 @@ from jax_unlearn.lab import (
     plan,
     schema,
 )
-from jax_unlearn.lab.context import optimizer_of
 from jax_unlearn.lab.ensemble_models import span
 from jax_unlearn.lab.modalities import modality_named
 from jax_unlearn.lab.modalities.classification import networks
 from jax_unlearn.lab.modalities.diffusion import figures
 from jax_unlearn.lab.modalities.diffusion import networks as generators
 from jax_unlearn.lab.modalities.diffusion.settings import DiffusionTraining, renamed
+from jax_unlearn.lab.modality import optimizer_of
 from jax_unlearn.lab.requests import class_id
 from jax_unlearn.lab.store import same
 from jax_unlearn.methods.ltu import Ltu

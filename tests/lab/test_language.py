@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from jax_unlearn.cli import main
 from jax_unlearn.data import read_json
 from jax_unlearn.lab.modalities.language.networks import LanguageNetwork, texts_of
 from jax_unlearn.lab.store import load_model
+from jax_unlearn.leaves import name_of
 
 NAMES = ("Ann Low", "Bo Reed", "Cy Dun", "Di Fox")
 TOWNS = ("Oslo", "Lima", "Rome", "Cork", "Bern")
@@ -259,6 +261,71 @@ def test_a_model_goes_out_to_transformers_and_comes_back(files, capsys):
     with pytest.raises(SystemExit):
         main(["ask", "Who?", "--checkpoint", str(files.folder)])
     assert "nor a folder of Hugging Face" in capsys.readouterr().err
+
+
+def test_adapters_alone_are_moved_and_merged_by_command(files, capsys):
+    out, tuned = files.folder / "lora", files.folder / "tuned"
+    asked = ["--checkpoint", str(files.original), "--forget", "Ann Low", "--lora", "2"]
+    how = ["--method", "npo", "--dtype", "bfloat16", "--learning-rate", "0.01"]
+    files.command("unlearn", *asked, *how, "--steps", "2", "--out", str(out))
+    start = ["--start", str(files.folder / "base"), "--lora", "2", "--epochs", "1"]
+    language = ["--modality", "language", *TINY]
+    files.command("train", *language, *start, "--out", str(tuned))
+    base = [files.original, files.folder / "base"]
+    for before, after in zip(base, (out, tuned), strict=True):
+        trees = [load_model(path).trained.params for path in (before, after)]
+        change = jax.tree.map(lambda a, b: np.asarray(b - a), *trees)
+        change = {name_of(p): x for p, x in jax.tree.leaves_with_path(change)}
+        maps = {path for path, moved in change.items() if np.abs(moved).max() > 0}
+        assert maps  # plain float32 weights, to which products of rank two were added
+        assert all(re.search(r"^layer0/(attention|mlp)/.*kernel$", p) for p in maps)
+        assert {np.linalg.matrix_rank(change[p], 1e-5) for p in maps} <= {1, 2}
+    options = load_model(out).record["unlearning"]["modality_options"]
+    assert (options["lora"], options["dtype"]) == (2, "bfloat16")
+    for words, said in (
+        (["partial_reset"], "trains as the original was trained; leave it out"),
+        (["npo", "--trainable", "mlp"], "adapters alone are moved"),
+        (["npo", "--lora-match", "nowhere"], "nowhere' is found in none of 7"),
+    ):
+        with pytest.raises(SystemExit):
+            files.command("unlearn", *asked, "--method", *words, "--out", "x")
+        assert said in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["train", *files.data, *language, "--lora", "2", "--out", "x"])
+    assert "give --start" in capsys.readouterr().err
+
+
+def test_a_folder_of_hugging_face_is_a_checkpoint_for_all_commands(files, capsys):
+    folder, model = (str(files.folder / name) for name in ("hf", "from-hf"))
+    if not Path(folder).exists():
+        main(["export", "--checkpoint", str(files.original), "--out", folder])
+    forget = ["--forget", "Ann Low"]
+    asked = ["--checkpoint", folder, *forget, "--steps", "3"]  # as the fixture's
+    files.command("unlearn", *asked, "--out", model)
+    own = load_model(model)
+    assert own.record["from"]["ids_sha256"] is None  # nobody knows what it saw
+    assert len(own.ids) == 3 * (len(NAMES) - 1)
+    out = files.folder / "hf.json"
+    audit = ["audit", "--original", folder, *forget, "--unlearned", model]
+    files.command(*audit, "--out", str(out))
+    said = capsys.readouterr().out
+    again = f"--original {folder} --retrain --forget 'Ann Low' --start BASE"
+    assert again in said
+    rows = read_json(out)["rows"]
+    assert list(rows) == ["original", "0-from-hf"]
+    train = ["train", "--original", folder, "--retrain", *forget, "--epochs", "1"]
+    with pytest.raises(SystemExit):
+        files.command(*train, "--out", "x")
+    assert "give --start, the model that it was tuned from" in capsys.readouterr().err
+    start = ["--start", str(files.folder / "base"), "--out", f"{model}-again"]
+    files.command(*train, *start)
+    again = ["--retrained", f"{model}-again", "--out", f"{model}.json"]
+    files.command(*audit, *again)
+    assert "target" in capsys.readouterr().out
+    (Path(folder) / "model.safetensors").rename(Path(folder) / "pytorch_model.bin")
+    with pytest.raises(SystemExit):
+        files.command(*audit, "--out", "x.json")
+    assert "convert it where torch" in capsys.readouterr().err
 
 
 def test_a_tokenizer_that_saw_the_request_is_warned_of(files, capsys):

@@ -13,6 +13,7 @@ from jax_unlearn.cards import Variables
 from jax_unlearn.data import Schedule
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.modalities.language import (
+    division,
     measured,
     networks,
     packing,
@@ -20,7 +21,7 @@ from jax_unlearn.lab.modalities.language import (
     settings,
 )
 from jax_unlearn.lab.modality import Modality, adam
-from jax_unlearn.types import Array, PyTree, UnlearnBatch, Unlearner
+from jax_unlearn.types import Array, PyTree, UnlearnBatch, Unlearner, UnlearnState
 
 __all__ = ["FIGURES", "LANGUAGE", "rising_and_falling"]
 
@@ -48,8 +49,18 @@ def _optimize(
     decay = optax.add_decayed_weights(training.weight_decay)
     rate = rising_and_falling(training.learning_rate, max(steps, 1), training.warmup)
     optimizer = optax.chain(*clip, adam(), decay, rate)
-    loss = objectives.next_token(built.model, reduction="token")
-    return methods.assemble(built.model, optimizer, retain=loss)
+    parts = division.adapted(training)
+    model = built.model if parts is None else parts.model(built.model)
+    loss = objectives.next_token(model, reduction="token")
+    made = methods.assemble(model, optimizer, retain=loss)
+    if parts is None:
+        return made
+    return made._replace(init=lambda *at: made.init(*parts.divide(*at)))
+
+
+def _finished(state: UnlearnState) -> Variables:
+    """Return the model of a training's end, its adapters added to its weights."""
+    return division.whole_of(state.params, state.model_state)
 
 
 def _concerned(subject: Any, ids: np.ndarray, text: str) -> Any:
@@ -141,4 +152,6 @@ LANGUAGE = Modality(
     layout=_laid_out,
     economical=packing.economical,
     fitting=packing.fitting,
+    division=division.division,
+    finish=_finished,
 )

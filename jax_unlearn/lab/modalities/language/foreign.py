@@ -1,23 +1,56 @@
 """Models in Hugging Face folders: their network and tokenizer, and their weights."""
 
+import dataclasses
 import functools
 import hashlib
 from pathlib import Path
 from typing import Any
 
 from jax_unlearn.cards import Variables
+from jax_unlearn.data import Dataset
+from jax_unlearn.drivers import checkpoint
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab.modalities.language.networks import LanguageNetwork
+from jax_unlearn.lab.modalities.language.networks import KEY, LanguageNetwork
 from jax_unlearn.language.pretrained import load_pretrained
 from jax_unlearn.language.tokens import load_tokenizer
 from jax_unlearn.types import copied
 
-__all__ = ["is_foreign", "network_in", "weights_in"]
+__all__ = ["identity_at", "is_foreign", "model_in", "network_in", "record_at"]
+__all__ += ["weights_in"]
 
 
 def is_foreign(path: str | Path) -> bool:
     """Return whether a path is a model as Hugging Face keeps it."""
-    return (Path(path) / "config.json").is_file()
+    path = Path(path)
+    return (path / "config.json").is_file() and not (path / "record.json").exists()
+
+
+def record_at(path: str | Path) -> dict[str, Any]:
+    """Return the record of a checkpoint; of a folder, that it is a language model."""
+    return {KEY: None} if is_foreign(path) else checkpoint.read_record(path)
+
+
+def identity_at(path: str | Path) -> str:
+    """Return the digest of a checkpoint, or of a folder."""
+    path = Path(path)
+    return _digest(str(path)) if is_foreign(path) else checkpoint.identity(path)
+
+
+def model_in(
+    path: str | Path, dataset: Dataset | None
+) -> tuple[LanguageNetwork, Variables, dict[str, Any]]:
+    """Return network, parameters and record of a folder, taken for trained on data."""
+    network, digest = network_in(str(path))
+    if dataset is not None and not dataset.is_text:
+        raise InputError(
+            f"checkpoint {path} reads texts, and {dataset.name} holds none; give the "
+            "texts it was trained on"
+        )
+    topics = ("all",) if dataset is None else tuple(dataset.class_names)
+    # what it was tuned from is not known
+    network = dataclasses.replace(network, topics=topics, sha256="")
+    record = {"imported": {"file": Path(path).name, "sha256": digest}}
+    return network, weights_in(str(path), digest), record
 
 
 @functools.lru_cache(maxsize=1)

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_unlearn import membership, objectives, weights
-from jax_unlearn.adapters.parts import partly
 from jax_unlearn.cards import Learned
 from jax_unlearn.data import Examples, queries
 from jax_unlearn.drivers import memory
@@ -162,19 +161,20 @@ def _switched(model: Model, setting: Any) -> Model:
 
 
 @functools.lru_cache(maxsize=8)
-def _states(network: Any, layer: int, trainable: str) -> Model:
+def _states(network: Any, layer: int, parts: Any) -> Model:
     from jax_unlearn.language.model import decoder
 
     how = {"layer": layer, "dtype": np.dtype(network.dtype)}
     model = decoder(network.config, outputs="hidden", **how)
-    return partly(model, trainable) if trainable else model
+    return model if parts is None else parts.model(model)
 
 
 def _hidden(lab: Any, layer: int) -> Model:
     """Return the model of a layer's states, of the last one in smaller networks."""
     network = lab.subject.network
     layer = min(layer, network.config.layers - 1)
-    return _switched(_states(network, layer, lab.setting.trainable), lab.setting)
+    parts = lab.modality.division(lab.setting)
+    return _switched(_states(network, layer, parts), lab.setting)
 
 
 def _other_answers(lab: Any, source: str) -> Text:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from jax_unlearn import _validate
 from jax_unlearn.cards import Count, NotNegative, Options, Positive
@@ -44,6 +44,11 @@ class LanguageTraining(Options):
       warmup: share of the steps in which the rate rises.
       weight_decay: decoupled, of AdamW.
       clip: largest norm of the gradient; 0 does not clip.
+      lora: rank of adapters (LoRA) beside the linear maps of `start`, which alone are
+        trained, and are added to them at the end; 0 trains all weights.
+      lora_alpha: their product is added α/r times.
+      lora_match: which maps have adapters, a pattern searched for in "layer0/mlp/up";
+        "": all of the blocks.
 
     >>> LanguageTraining(warmup=2.0)
     Traceback (most recent call last):
@@ -70,9 +75,17 @@ class LanguageTraining(Options):
     ] = 0.05
     weight_decay: NotNegative = 0.01
     clip: NotNegative = 1.0
+    lora: Whole = 0
+    lora_alpha: Positive = 32.0
+    lora_match: str = ""
 
     def __post_init__(self):
         super().__post_init__()
+        if self.lora and not self.start:
+            raise InputError(
+                f"lora={self.lora}: adapters stand beside weights that were trained; "
+                "give --start, a checkpoint or a Hugging Face folder"
+            )
         if self.heads and self.width % self.heads:
             raise InputError(
                 f"width={self.width}: heads={self.heads} must divide it; try --heads "
@@ -94,14 +107,31 @@ class Language(Options):
         mean, "sum", or "token", whose mean over a batch is that over its tokens.
       packed_into: tokens of a row in which the texts of a step stand side by side, none
         attending to another: the same losses for less padding; 0: a text a row.
+      lora: rank of adapters (LoRA) beside the linear maps, which alone are moved, and
+        are added to them at the end; 0 moves all weights.
+      lora_alpha: their product is added α/r times.
+      lora_match: which maps have adapters, a pattern searched for in "layer0/mlp/up";
+        "": all of the blocks.
+      dtype: of weights and products while it forgets; what moves adds up in float32,
+        and the model that is written is float32. "": those of the checkpoint.
     """
 
-    reduction: str = "sequence"
+    reduction: Literal["sequence", "sum", "token"] = "sequence"
+    lora: Whole = 0
+    lora_alpha: Positive = 32.0
+    lora_match: str = ""
+    dtype: Literal["", "float32", "bfloat16"] = ""
     packed_into: Whole = 0
 
-    def __post_init__(self):
-        super().__post_init__()
-        _validate.choice("reduction", self.reduction, "sequence", "sum", "token")
+    @property
+    def masters(self) -> bool:
+        """Whether steps add up in float32 copies of what is moved."""
+        return self.dtype == "bfloat16"
+
+    def told(self) -> dict[str, Any]:
+        """Return what is read of it: those of adapters where there are some."""
+        unread = set() if self.lora else {"lora", "lora_alpha", "lora_match"}
+        return {k: v for k, v in vars(self).items() if k not in unread and v != ""}
 
 
 DEFAULTS: dict[str, Any] = {
