@@ -1,6 +1,7 @@
 """The commands of language models: their audit, answers, and scores of texts."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,15 @@ from jax_unlearn import audit as audits
 from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.cli import console as consoles
 from jax_unlearn.cli.attacks import print_audit
-from jax_unlearn.cli.audit import Models, advised
+from jax_unlearn.cli.audit import Models, Probes, advised
 from jax_unlearn.cli.choices import Kind
 from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.sources import DataSource, refuse_existing
 from jax_unlearn.data import write_atomic
 from jax_unlearn.errors import check_seed
 from jax_unlearn.lab.ensembles import figures_of
-from jax_unlearn.lab.modalities.language.figures import (
-    TextTable,
-    against_unseen,
-)
+from jax_unlearn.lab.modalities.language.figures import TextTable, against_unseen
+from jax_unlearn.lab.modalities.language.probes import PROBES
 from jax_unlearn.lab.results import NULL, ORIGINAL, RETRAIN, head, to_json
 from jax_unlearn.language.texts import read_texts, text_dataset
 
@@ -37,6 +36,7 @@ def audit_texts(
     null: Path | None = None,
     other: Path | None = None,
     answers: int = 0,
+    probes: Probes = (),
     all_figures: bool = False,
     out: Path = Path("audit.json"),
     modality: Kind = "language",
@@ -57,6 +57,9 @@ def audit_texts(
       other: texts of another source, of which the perplexity is told.
       answers: longest answer, in tokens, to the questions of forgotten texts and of as
         many retained ones, for ROUGE-L; 0 asks none.
+      probes: of each checkpoint, Retrain too: "relearn" (p of half of the forget texts
+        after 10 and 50 steps on the others), "int8", "int4" (p of all with rounded
+        weights).
       all_figures: print all, not the headlines alone; the file holds all.
       out: file to write, for `jax-unlearn report`.
       modality: kind of model; that of the original is found out.
@@ -67,9 +70,12 @@ def audit_texts(
     refuse_existing(out, overwrite=overwrite)
     check_seed(seed)
     _validate.at_least("answers", answers, 0, "try 64")
+    for name in probes:
+        _validate.one_of("probe", name, PROBES)
     how = {"seed": seed, "every": all_figures, "overwrite": overwrite, "other": other}
+    how |= {"answers": answers, "probes": probes}
     given = source, original, forget, unlearned, retrained, null
-    return advised(audited, out, *given, answers=answers, **how)
+    return advised(audited, out, *given, **how)
 
 
 def audited(
@@ -82,6 +88,7 @@ def audited(
     overwrite: bool = False,
     other: Path | None = None,
     answers: int = 0,
+    probes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Measure checkpoints that were read; write, print and return what was found."""
     subject = models.subject
@@ -89,6 +96,7 @@ def audited(
     if other is not None:
         more = subject.built.samples(text_dataset(read_texts(other)).train)
     table = TextTable(subject, other=more, answers=answers)
+    table.probes = probes
     with consoles.status(console, "running the models over the texts"):
         models.measure(table, seed)
         beside = beside_retrains(models, seed)

@@ -51,7 +51,8 @@ def reduced(
 
     "sequence": ℓ̄ = S/n; "sum": S; "token": S·B/Σn, whose mean over the batch is the
     mean over all its tokens, so that long texts weigh more (as in the usual trainers).
-    A text without an answered token counts 0.
+    A text without an answered token counts 0. Of rows in which several texts stand
+    (`segments`) the mean over the rows is that over the texts, one by one.
 
     >>> nll = jnp.array([[1.0, 3.0], [5.0, 0.0]])
     >>> tokens, batch = Scored(nll, nll > 0), Batch((), jnp.zeros(2, int))
@@ -61,13 +62,28 @@ def reduced(
     tokens, weights = Scored(tokens.nll, tokens.counted), None
     if token_weight is not None:
         weights = _weights(tokens, token_weight)
+    segments = getattr(batch.inputs, "segments", None)
+    shares = None if segments is None else _shares(tokens.counted, segments)
+    if shares is not None and reduction == "sequence":
+        weights = shares if weights is None else weights * shares
     total, number = text_losses(tokens, weights=weights)
-    if reduction == "sum":
+    if shares is None and reduction == "sum":
         return total
-    if reduction == "sequence":
+    if shares is None and reduction == "sequence":
         return total / jnp.maximum(number, 1.0)
+    if shares is not None and reduction != "token":
+        number = jnp.sum(shares, axis=-1)  # of texts in the row
     counts = counted(batch).astype(jnp.float32)
     return total * jnp.sum(counts) / jnp.maximum(jnp.sum(counts * number), 1.0)
+
+
+def _shares(counts: Array, segments: Array) -> Array:
+    """Return 1/n of its own text for each answered token, `f32[B, T−1]`."""
+    rows, length = segments.shape
+    own = segments[:, 1:] + (length + 1) * jnp.arange(rows)[:, None]
+    given = jnp.ravel(counts.astype(jnp.float32)), jnp.ravel(own)
+    number = jax.ops.segment_sum(*given, num_segments=rows * (length + 1))
+    return counts.astype(jnp.float32) / jnp.maximum(number[own], 1.0)
 
 
 def next_token(

@@ -107,7 +107,7 @@ def test_the_audit_has_targets_and_a_page(files, capsys):
     files.command(
         *("audit", "--original", str(files.original), "--forget", "Ann Low"),
         *("--unlearned", str(files.unlearned), "--retrained", str(files.retrained)),
-        *("--out", str(out)),
+        *("--out", str(out), "--probes", "relearn", "int8"),
     )
     results = read_json(out)
     assert results["kind"] == "language"
@@ -118,7 +118,15 @@ def test_the_audit_has_targets_and_a_page(files, capsys):
         assert row["figures"]["retain_perplexity"]["mean"] > 1
     assert rows["retrain"]["figures"]["deviation"]["mean"] == 0
     assert rows["original"]["figures"]["deviation"]["mean"] > 0
+    for name in ("relearn_10", "relearn_50", "int8"):  # all are pressed alike
+        assert 0 < rows["retrain"]["figures"][name]["mean"] < 1
+    retrain, own = (rows[k]["figures"] for k in ("retrain", "0-unlearned"))
+    assert own["relearn_50"]["mean"] > own["relearn_10"]["mean"]
+    assert own["int8"]["mean"] != own["forget_probability"]["mean"]
+    assert retrain["relearn_10"]["mean"] != own["relearn_10"]["mean"]
     page = report.render(results)
+    assert "steps of Adam on the other half" in page
+    assert "p, 10 steps relearned" in page
     assert "|p − p*|" in page
     assert "Retrain of another seed" not in page  # there is no null here
     said = capsys.readouterr().out

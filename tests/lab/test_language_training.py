@@ -13,7 +13,10 @@ from jax_unlearn.gradients import mean_gradient
 from jax_unlearn.lab.modalities.language.settings import LanguageTraining
 from jax_unlearn.lab.store import unfinished
 from jax_unlearn.lab.subject import Trainer, subject_of
+from jax_unlearn.language.packing import pack
+from jax_unlearn.language.text import Scored, answered
 from jax_unlearn.language.texts import Texts, text_dataset
+from jax_unlearn.objectives.language import reduced
 from jax_unlearn.types import Batch
 
 TRAINING = LanguageTraining(
@@ -51,6 +54,23 @@ def test_packed_rows_have_the_gradient_of_padded_ones_and_one_form(trainer):
         ]
         for a, b in zip(*map(jax.tree.leaves, both), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["sequence", "sum", "token"])
+def test_losses_of_packed_rows_are_those_of_the_texts(trainer, reduction):
+    text = jax.tree.map(np.asarray, trainer.subject.examples.inputs)
+    draws = np.random.default_rng(0)
+    nll = draws.uniform(size=text.tokens.shape).astype(np.float32)
+    rows = pack(text._replace(tokens=np.arange(nll.size).reshape(nll.shape)), length=64)
+    pairs = []
+    for given in (text, rows):
+        # each token's loss is its own, wherever it stands
+        own = nll if given is text else nll.ravel()[rows.tokens]
+        counted = answered(given)
+        tokens = Scored(jnp.asarray(own[:, 1:]), counted)
+        batch = Batch(given, np.zeros(len(own), np.int32))
+        pairs.append(reduced(tokens, batch, reduction=reduction).mean())
+    np.testing.assert_allclose(*pairs, rtol=1e-5)
 
 
 def test_eight_devices_are_one(trainer):

@@ -17,6 +17,7 @@ from jax_unlearn.lab.modalities.language import (
     measured,
     networks,
     packing,
+    probes,
     roles,
     settings,
 )
@@ -140,6 +141,7 @@ LANGUAGE = Modality(
     observe=measured.observed,
     targets=lambda examples: np.zeros(len(examples.labels), np.int32),
     metrics=FIGURES,
+    probes=tuple(probes.PROBES),
     samples=networks.LanguageModel.samples,
     concerned=_concerned,
     texts=True,

@@ -1,7 +1,7 @@
 """Figures of language models, a row a model over seeds beside target and null."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from jax_unlearn.lab.modalities.language.measured import (
     scores_of,
     token_statistics,
 )
+from jax_unlearn.lab.modalities.language.probes import pressed
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.results import NULL, ORIGINAL, RETRAIN, spread
 from jax_unlearn.lab.settings import Unlearning
@@ -96,12 +97,14 @@ class TextTable:
         self, subject: Subject, *, other: Examples | None = None, answers: int = 0
     ):
         self._subject, self._other, self._answers = subject, other, answers
+        self.probes: Sequence[str] = ()  # that every model is put to
+        self.original: Trained | None = None  # of the seed
         self.seen: dict[str, Seen] = {}  # by row, of the last seed
         self._rows: dict[str, dict[str, Any]] = {}
 
     def start(self, request: Request, target: Trained | None, seed: int) -> None:
         """Begin a seed: a request, and Retrain if there is one."""
-        del seed
+        self._seed = seed
         self._request, self._retrained = request, target
         self._target: Seen | None = None
 
@@ -198,6 +201,8 @@ class TextTable:
         same = target is not None and trained is self._retrained
         seen = target if same and target is not None else self._look(trained)
         figures, self.seen[key] = figures_of(seen, target), seen
+        given = self._subject, trained[:2], self._request, self.probes
+        figures |= pressed(*given, seed=self._seed)
         losses = {part: seen.losses(part).tolist() for part in seen.outputs.nll}
         other = bool(seen.outputs.paraphrased)
         return {"figures": figures, "losses": losses, "alternatives": other}

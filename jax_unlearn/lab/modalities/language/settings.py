@@ -131,6 +131,7 @@ class Language(Options):
     def told(self) -> dict[str, Any]:
         """Return what is read of it: those of adapters where there are some."""
         unread = set() if self.lora else {"lora", "lora_alpha", "lora_match"}
+        unread |= set() if self.packed_into else {"packed_into"}
         return {k: v for k, v in vars(self).items() if k not in unread and v != ""}
 
 
