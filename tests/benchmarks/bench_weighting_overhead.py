@@ -1,9 +1,10 @@
 """Time of a weighted unlearning step relative to the unweighted one.
 
-Random labels of a convolutional classifier, and a relabelled condition of a UNet that
-denoises. Run with `python tests/benchmarks/bench_weighting_overhead.py`; prints json
-and exits with status 1 if a ratio is over 1.05. Not a test: times need a quiet machine,
-and pytest does not collect this file. The counted twin is tests/methods/test_flops.py.
+Random labels of a convolutional classifier, a relabelled condition of a UNet that
+denoises, and GradDiff of a Llama on texts (`--tasks language`). Run with `python
+tests/benchmarks/bench_weighting_overhead.py`; prints json and exits with status 1 if a
+ratio is over 1.05. Not a test: times need a quiet machine, and pytest does not collect
+this file. The counted twin is tests/methods/test_flops.py.
 """
 
 import argparse
@@ -126,11 +127,45 @@ def diffusion(*, width, batch_size, forward):
     }
 
 
+def language(*, width, batch_size, forward):
+    """Return one compiled step by weighting, of GradDiff on texts of 80 tokens."""
+    del forward
+    config = ju.zoo.DecoderConfig(2048, width=width, layers=4, heads=4)
+    model = ju.language.decoder(config, outputs="scored")
+    tokens = jax.random.randint(jax.random.key(1), (2, batch_size, 80), 0, 2048)
+    answers = jnp.broadcast_to(jnp.arange(80) >= 20, tokens.shape)
+    relative = {"temperature": 1.0, "relative": True}
+    table = jnp.linspace(0.01, 0.15, batch_size)
+    ways = {
+        "none": {},
+        "loreun": {"weighting": ju.weights.loreun(**relative)},
+        "loreun static": {"weighting": ju.weights.loreun_static(table, **relative)},
+        "loreun by token": {"of": ju.weights.loreun_tokens(temperature=1.0)},
+    }
+
+    def alg(weighting=None, of=None):
+        return ju.methods.assemble(
+            model,
+            optax.adam(1e-4),
+            forget=ju.objectives.next_token_ascent(model, token_weight=of),
+            retain=ju.objectives.next_token(model),
+            weighting=weighting,
+        )
+
+    texts = ju.language.Text(tokens, answers)
+    return {name: stepper(alg(**how), model, texts) for name, how in ways.items()}
+
+
 def stepper(alg, model, inputs):
     """Return a function that takes one compiled step and waits for it."""
-    batch_size = inputs.shape[1]
+    batch_size = jax.tree.leaves(inputs)[0].shape[1]
+    pairs = [tuple(leaf) for leaf in jax.tree.leaves(inputs)]
+    parts = [
+        jax.tree.unflatten(jax.tree.structure(inputs), x)
+        for x in zip(*pairs, strict=True)
+    ]
     ids = jnp.arange(batch_size)
-    batch = ju.UnlearnBatch(*(ju.Batch(x, ids % CLASSES, ids) for x in inputs))
+    batch = ju.UnlearnBatch(*(ju.Batch(x, ids % CLASSES, ids) for x in parts))
     key = jax.random.key(0)
     step = jax.jit(alg.step, donate_argnums=0)
     carried = {"state": alg.init(*model.init(key, None))}
@@ -181,13 +216,23 @@ def measure(task, *, width=32, batch_size=128, forward="separate", rounds=40):
     }
 
 
+TASKS = {
+    "classifier": [(classifier, {"forward": f}) for f in ("separate", "merged")],
+    "diffusion": [(diffusion, {"width": 16, "batch_size": 32})],
+    "language": [(language, {"width": 128, "batch_size": 16})],
+}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=40)
-    options = vars(parser.parse_args())
+    usual = ["classifier", "diffusion"]
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=usual)
+    asked = parser.parse_args()
     tasks = [
-        *(measure(classifier, forward=f, **options) for f in ("separate", "merged")),
-        measure(diffusion, width=16, batch_size=32, **options),
+        measure(task, **how, rounds=asked.rounds)
+        for name in asked.tasks
+        for task, how in TASKS[name]
     ]
     json.dump(environment() | {"tasks": tasks}, sys.stdout, indent=1)
     print()

@@ -116,3 +116,61 @@ def test_weighted_step_of_a_diffusion_model_costs_at_most_one_percent_more():
     assert flops(loreun, bins) / plain <= 1.01
     assert flops(static, bins) / plain <= 1.01
     assert flops(loreun, bins, draws=2) / plain > 1.3  # another pass is seen
+
+
+def decoder(width=16, **sizes):
+    """Return a small language model, and texts for its steps."""
+    config = ju.zoo.DecoderConfig(64, width=width, layers=1, heads=2, **sizes)
+    tokens = jnp.zeros((4, 16), jnp.int32)
+    text = ju.language.Text(tokens, jnp.ones(tokens.shape, bool))
+    part = ju.Batch(text, jnp.zeros(4, jnp.int32), jnp.arange(4, dtype=jnp.int32))
+    return ju.language.decoder(config, outputs="scored"), part
+
+
+def test_weighted_step_of_a_language_model_costs_at_most_one_percent_more():
+    model, part = decoder()
+    of = ju.weights.loreun_tokens(temperature=1.0)
+
+    def flops(weighting=None, token_weight=None):
+        told = {"reduction": "token", "token_weight": token_weight}
+        alg = ju.methods.assemble(
+            model,
+            optax.sgd(0.1),
+            forget=ju.objectives.next_token_ascent(model, **told),
+            retain=ju.objectives.next_token(model),
+            weighting=weighting,
+        )
+        params = jax.eval_shape(model.init, jax.random.key(0), None)
+        return count(alg, jax.eval_shape(alg.init, *params), part)
+
+    plain = flops()
+    assert plain > 1e5
+    assert flops(ju.weights.loreun(temperature=1.0)) / plain <= 1.01
+    assert flops(token_weight=of) / plain <= 1.01
+
+
+def test_a_step_with_a_table_holds_one_model_and_with_a_teacher_two():
+    model, part = decoder(width=64)
+    at = jax.eval_shape(model.init, jax.random.key(0), None)
+    size = sum(4 * leaf.size for leaf in jax.tree.leaves(at[0]))
+
+    def memory(make):
+        alg = ju.methods.assemble(
+            model,
+            optax.sgd(0.1),
+            forget=ju.objectives.npo(model, make),
+            retain=ju.objectives.next_token(model),
+        )
+        state = jax.eval_shape(alg.init, *at)
+        batch = ju.UnlearnBatch(part, part)
+        step = jax.jit(alg.step, donate_argnums=0)
+        found = step.lower(state, batch, jax.random.key(0)).compile().memory_analysis()
+        held = found.argument_size_in_bytes
+        return held / size, (held + found.temp_size_in_bytes) / size
+
+    original = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), at)
+    table = memory(jnp.zeros(8))
+    teacher = memory(ju.objectives.Teacher(*original))
+    assert 1.0 <= table[0] < 1.05
+    assert 2.0 <= teacher[0] < 2.05
+    assert teacher[1] - table[1] > 0.95  # at the peak, too
