@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +20,25 @@ __all__ = ["identity_at", "is_foreign", "model_in", "network_in", "record_at"]
 __all__ += ["weights_in"]
 
 
-def is_foreign(path: str | Path) -> bool:
+def is_foreign(path: str | os.PathLike) -> bool:
     """Return whether a path is a model as Hugging Face keeps it."""
     path = Path(path)
     return (path / "config.json").is_file() and not (path / "record.json").exists()
 
 
-def record_at(path: str | Path) -> dict[str, Any]:
+def record_at(path: str | os.PathLike) -> dict[str, Any]:
     """Return the record of a checkpoint; of a folder, that it is a language model."""
     return {KEY: None} if is_foreign(path) else checkpoint.read_record(path)
 
 
-def identity_at(path: str | Path) -> str:
+def identity_at(path: str | os.PathLike) -> str:
     """Return the digest of a checkpoint, or of a folder."""
     path = Path(path)
     return _digest(str(path)) if is_foreign(path) else checkpoint.identity(path)
 
 
 def model_in(
-    path: str | Path, dataset: Dataset | None
+    path: str | os.PathLike, dataset: Dataset | None
 ) -> tuple[LanguageNetwork, Variables, dict[str, Any]]:
     """Return network, parameters and record of a folder, taken for trained on data."""
     network, digest = network_in(str(path))
