@@ -61,7 +61,7 @@ class LanguageNetwork:
         """Return what two models that are compared have not alike, and what to do."""
         if self.tokenizer_sha256 != other.tokenizer_sha256:
             return "another tokenizer", "train it with --original or --tokenizer"
-        if self.config != other.config:
+        if _spelled(self.config) != _spelled(other.config):
             return "another network", "train it with --original"
         return None
 
@@ -74,6 +74,13 @@ class LanguageNetwork:
                 f"{KEY}.tokenizer is not the one of its sha256; take another copy"
             )
         return network
+
+
+def _spelled(config: DecoderConfig) -> DecoderConfig:
+    """Return a network's sizes as files of Hugging Face have them: no default left."""
+    sizes = {"kv_heads": config.key_heads, "hidden": config.hidden_size}
+    sizes["head_dim"] = config.head_size
+    return dataclasses.replace(config, **sizes, eos=(), bos=None, pad=None)
 
 
 class LanguageModel(NamedTuple):
