@@ -305,15 +305,14 @@ class Context:
         """
         from jax_unlearn.lab import choose, costs
 
-        origin, rho = self.origin, self.setting.rho
+        origin, rho, kind = self.origin, self.setting.rho, self.modality
         known = {"budget": budget, "rho": rho, "earlier": origin and origin.earlier}
-        parts = self.modality.texts and self.modality.division(self.setting)
-        if origin is not None and not parts:  # else trained as it was
+        if origin and not (kind.texts and kind.division(self.setting)):
             known["rate"] = getattr(origin.training, "learning_rate", None)
-        labels = self.subject.dataset.train.labels
         if "logits" in self.modality.roles and hasattr(self.subject.built, "features"):
             known["features"] = self.features
-        name, own, why = choose.choice(self.request, labels, self.modality, **known)
+        given = self.request, self.subject.dataset.train.labels, kind
+        name, own, why = choose.choice(*given, **known)
         changes = {**own, "method": name}
         if origin is None:
             return changes, {"method": name, "setting": own, "why": why}
