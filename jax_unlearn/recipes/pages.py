@@ -324,7 +324,8 @@ def _figure(
     if row is None:  # other results than those that were read
         return MISSING
     own = {"gap": "avg_gap"}.get(name, name)
-    one = row[own] if own in row else row["metrics"][own]
+    more = row.get("metrics", row.get("figures", {}))  # of classifiers, of texts
+    one = row[own] if own in row else more[own]
     return _spread(one, digits) if spread else f"{one['mean']:.{digits}f}"
 
 
