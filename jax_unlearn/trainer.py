@@ -95,7 +95,7 @@ def fit(
 def _trainer(model: Model, rate: float, steps: int) -> Unlearner:
     """Return one step of training, compiled once for all seeds."""
 
-    def rates(count: Array) -> Array:  # optax's mixes dtypes, which strict modes refuse
+    def rates(count: Any) -> Array:  # optax's mixes dtypes, which strict modes refuse
         turn = jnp.float32(np.pi / steps) * count.astype(jnp.float32)
         return jnp.float32(rate / 2) * (1 + jnp.cos(turn))
 

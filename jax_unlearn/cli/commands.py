@@ -215,6 +215,29 @@ def trained_on(
     return {"out": str(making.out), **told}
 
 
+def warn_of_cost(
+    setting: Unlearning,
+    origin: Any,
+    request: Any,
+    kind: Any,
+    checkpoint: Path,
+    forget: str,
+) -> None:
+    """Warn where a method costs more than training anew on what stays."""
+    expected = costs.beside(setting, origin, request, kind)
+    if expected is None or expected <= 1:
+        return
+    words = ["--original", str(checkpoint), "--retrain", "--forget", forget]
+    anew = shlex.join(["jax-unlearn", "train", *words])
+    shorter = costs.affordable(setting, origin, request, kind)
+    warn(
+        f"{setting.method} as told here costs {100 * expected:.0f} % of what it "
+        "takes to train anew on what stays, which forgets for certain: "
+        + (f"give --budget {shorter:g} as its length, or " if shorter else "")
+        + f"take `{anew}`, with --data and --out"
+    )
+
+
 def unlearn(
     source: DataSource,
     setting: Unlearning,
@@ -248,18 +271,6 @@ def unlearn(
         print(said_of(named.record))
     for warning in subject.modality.warns(subject, request.forget):
         warn(warning)
-    origin = store.origin_of(stored)
-    expected = costs.beside(setting, origin, request, subject.modality)
-    if expected is not None and expected > 1:
-        words = ["--original", str(checkpoint), "--retrain", "--forget", forget]
-        anew = shlex.join(["jax-unlearn", "train", *words])
-        shorter = costs.affordable(setting, origin, request, subject.modality)
-        warn(
-            f"{setting.method} as told here costs {100 * expected:.0f} % of what it "
-            "takes to train anew on what stays, which forgets for certain: "
-            + (f"give --budget {shorter:g} as its length, or " if shorter else "")
-            + f"take `{anew}`, with --data and --out"
-        )
     ids, steps = request.forget, []
     told = {
         "unlearning": setting.record(),
@@ -275,6 +286,7 @@ def unlearn(
         prepare, before = Preparer(subject), stored.record.get
         job = prepare(setting, request, stored.trained, seed=seed, **known)
         steps.append(job.steps)
+        warn_of_cost(setting, origin, request, subject.modality, checkpoint, forget)
         callback = reporting(progress, setting.method, job.steps)
         at, key = stored.trained[:2], jax.random.key(seed)
         with (

@@ -44,6 +44,7 @@ class Tried(PartialReset):
       warm: share of the steps in which the rate rises to its peak.
     """
 
+    perturb: NotNegative = 1.0
     strength: NotNegative = 0.0
     batch: int = 0
     warm: NotNegative = 0.0

@@ -5,7 +5,7 @@ defaults, so that every stored file of this format is read.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -270,7 +270,8 @@ class Results(Struct, frozen=True):
 
         Files of earlier versions may tell nothing of it: of them there is no rank here.
         """
-        named, given = self.dataset.classes or (), self.plan.forget_counts
+        named: Sequence[str] = self.dataset.classes or ()
+        given = self.plan.forget_counts
         every = self.forget_counts or ((given,) if given else ())
         if not every or {len(one) for one in every} != {len(named)}:
             return []

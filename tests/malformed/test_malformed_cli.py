@@ -149,7 +149,7 @@ COMMANDS = [
             "--fraction -0.1": "fraction=-0.1",
             "--fraction nan": "fraction=nan",
             "--fraction inf": "fraction=inf",
-            "--unseen-fraction 0": "fraction=0.0",
+            "--unseen-fraction=-0.1": "fraction=-0.1",
             "--unseen-fraction 1": "fraction=1.0",
             "--unseen-fraction nan": "fraction=nan",
             "--unseen-fraction 0.001": "fraction=0.001",

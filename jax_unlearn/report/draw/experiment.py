@@ -291,8 +291,8 @@ def weights_against_losses(results: reading.Results) -> list[Drawing]:
             middle = number(float(np.median(losses)), 3)
             said.append(f"{part}: weights {least} to {most}, median loss {middle}")
         axes.set(xlabel="loss of the sample, log scale", ylabel="weight")
-        ends = np.log10(np.clip(axes.get_xlim(), LOWEST_LOSS / 10, None))
-        edges = 10.0 ** np.linspace(*ends, 13)
+        first, last = (max(end, LOWEST_LOSS / 10) for end in axes.get_xlim())
+        edges = np.geomspace(first, last, 13)
         hits = draw.hover(axes, edges, _weights_told(points, edges))
         alt = f"Weight against loss of {label}: {'; '.join(said)}"
         words: Any = {"title": label, "name": f"weight{n}", "picked": True}

@@ -100,7 +100,8 @@ of a run
     content["about"] = {label: about(setting) for label, setting in given.items()}
     if isinstance(checked, LanguageResults):
         content["table"] = table.ordered(language_table(checked), "|p − p*|")
-        figures = [FIGURES[name][::2] for name in ("forget_probability", "deviation")]
+        told = (FIGURES[name] for name in ("forget_probability", "deviation"))
+        figures = [(heading, meaning) for heading, _, meaning in told]
         content["headline"] = headline.unjudged(rows, figures)
     elif rows:
         content |= experiment.content(checked)
