@@ -17,7 +17,9 @@ from jax_unlearn.recipes.recipe import HERE
 
 ROOT = Path(__file__).parents[2]
 FOUND = pages.RESULTS.joinpath("README.md").read_text("utf-8")
-READINGS = sorted(HERE.joinpath("templates/readings").iterdir())
+READINGS = sorted(
+    HERE.joinpath("templates/readings").iterdir(), key=lambda path: path.name
+)
 STORED = {one.stem: one for one in RECIPES if pages.stored(one.stem)}
 
 # numbers that no stored result holds: settings, searches, other machines and versions,
