@@ -218,7 +218,9 @@ def test_a_shared_program_is_the_one_that_the_task_would_have_had(
     own = world._replace(preparer=Preparer(world.subject)).job(method, **options)
     same = world._replace(preparer=fresh).job(method, **options)
     assert same.unlearner.step is shared.unlearner.step
-    assert own.unlearner.step is not shared.unlearner.step
+    # equal trainings are one program in the whole process
+    trains = method in ("partial_reset", "short_retrain", "retrain", "rewind")
+    assert (own.unlearner.step is shared.unlearner.step) == trains
     at = own.start or (world.original.params, world.original.model_state)
     state, batch = own.unlearner.init(*at), own.schedule[0]
     texts = [

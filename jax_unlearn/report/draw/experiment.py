@@ -59,11 +59,11 @@ def gap_against_deviation(results: reading.Results) -> Drawing:
     look["textcoords"] = "offset points"
     for (key, point), shift in zip(points.items(), shifts, strict=True):
         axes.annotate(names[key], point, xytext=shift, **look)
-    alt = "Avg. Gap and |p − p*|: " + "; ".join(
+    texts = [
         f"{rows[key].label} {number(x, 2)} and {number(y, 3)}"
         for key, (x, y) in points.items()
-    )
-    texts = alt.partition(": ")[2].split("; ")
+    ]
+    alt = f"Avg. Gap and |p − p*|: {'; '.join(texts)}"
     hits = draw.pointed(axes, [*points.values()], texts)
     return draw.drawing_of(axes.figure, name="gap", alt=alt, hits=hits)
 
