@@ -241,7 +241,7 @@ def test_an_ensemble_of_other_data_or_of_no_run(planned, tmp_path, capsys):
     assert "not of these data" in refused(capsys, told((other, run), out))
     assert "config.json" in refused(capsys, told((data, tmp_path), out))
     line = refused(capsys, ["ensemble", "--data", data, "--out", out])
-    assert "no --run takes the demo's plan" in line
+    assert "no --run: the models are those of the demo" in line
     empty = tmp_path / "empty"
     empty.mkdir()
     record = {"dataset": dataset_record(from_npz(data))}
