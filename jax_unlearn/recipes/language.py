@@ -30,8 +30,8 @@ from jax_unlearn.lab.subject import Subject, Trainer, subject_of
 from jax_unlearn.language.texts import TOPIC
 from jax_unlearn.language.tokens import encode, save_tokenizer, train_tokenizer
 from jax_unlearn.recipes.language_more import (
+    Asking,
     Models,
-    Pressed,
     gates,
     joined,
     portable,
@@ -99,13 +99,13 @@ class LanguageStudy:
     long_tailed: Changes = dataclasses.field(default_factory=dict)
     gamma: float = 0.0  # of a part whose authors are forgotten in a long tail; 0: none
     search_seed: int | None = None  # None: the settings of `methods` are fixed
-    pressed: bool = False  # whether models are relearned and rounded
+    pressed: tuple[str, ...] = ()  # rows that are relearned and rounded
     fewer: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def parts(self) -> tuple[str, ...]:
         """The names of its tables."""
-        more = ("ablation", "long_tailed")
+        more = ("ablation", "long_tailed", "pressed")
         return ("main", *(name for name in more if getattr(self, name)))
 
 
@@ -198,7 +198,7 @@ def run_study(
             f"Settings chosen by the smallest distance of {settings['trials']} trials "
             f"a method on search seed {study.search_seed}."
         )
-    tables = {"main": rows}
+    tables = {"main": rows, "pressed": {k: rows[k] for k in study.pressed}}
     for name in ("ablation", "long_tailed"):
         tables[name] = settings_of(rows, getattr(study, name))
     found: dict[str, Any] = {}
@@ -233,8 +233,8 @@ class _Place(NamedTuple):
 
     @property
     def run(self) -> Path:
-        """All others; the ablation is of the same request as the main part."""
-        part = "main" if self.part == "ablation" else self.part
+        """All others; but long tails all parts are of the same request."""
+        part = self.part if self.part == "long_tailed" else "main"
         return self.folder / part / f"seed-{self.seed}"
 
     @property
@@ -349,8 +349,7 @@ def _seed(
             plan, texts.main, at.run, progress=progress, resume=True, **how
         )
     given = Models(at.run, at.originals or at.run, at.base, at.seed)
-    main = at.part == "main"
-    asked = Pressed(PRESSED if study.pressed else (), other) if main else None
+    asked = {"main": Asking(other=other), "pressed": Asking(pressed=True)}.get(at.part)
     results = with_more(results, given, plan, texts.main, asked, screen)
     inputs = texts.main.train.inputs
     pair = inputs[:, 0].tolist(), inputs[:, 1].tolist()
@@ -391,7 +390,7 @@ LANGUAGE_TOFU = declared(
         long_tailed=TAIL,
         gamma=1.0,
         search_seed=100,
-        pressed=True,
-        fewer={"long_tailed": (0, 1, 2)},
+        pressed=PRESSED,
+        fewer={"long_tailed": (0,), "pressed": (0, 1)},
     ),
 )

@@ -60,16 +60,16 @@ class Models(NamedTuple):
         return self.run / name / f"seed-{self.seed}" / f"{key}.json"
 
 
-class Pressed(NamedTuple):
-    """What is asked of the models of the main part alone.
+class Asking(NamedTuple):
+    """What is asked of models beside their table.
 
     Attributes:
-      rows: keys of those that are relearned and rounded.
+      pressed: whether they are relearned and rounded, or else answer questions.
       other: data sets of other text, none or one.
     """
 
-    rows: Sequence[str]
-    other: Sequence[Dataset]
+    pressed: bool = False
+    other: Sequence[Dataset] = ()
 
 
 def with_more(
@@ -77,7 +77,7 @@ def with_more(
     models: Models,
     plan: Plan,
     dataset: Dataset,
-    asked: Pressed | None,
+    asked: Asking | None,
     screen: Any,
 ) -> dict[str, Any]:
     """Return the results of a seed with all that is measured beside its table."""
@@ -97,13 +97,13 @@ def with_more(
         path = models.kept("more", key)
         found = read_json(path) if path.exists() else {}
         at = _Lazy(models.path(key))
-        wanted = look.measures(key in asked.rows) if asked else {}
+        wanted = look.measures(asked.pressed) if asked else {}
         for name, measure in wanted.items():
             if name not in found:
                 found |= {name: measure(at())}
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomic(path, json.dumps(found), overwrite=True)
-        figures = {k: v for own in found.values() for k, v in own.items()}
+        figures = {k: v for name in wanted for k, v in found[name].items()}
         losses = read_json(models.kept("figures", key))["losses"]
         sides = (np.subtract(base[p], losses[p]) for p in ("forget", "unseen"))
         figures["auc_reference"] = audit.language.attack_auc(*sides)
@@ -228,12 +228,11 @@ class _Look:
 
     def measures(self, pressed: bool) -> dict[str, Any]:
         """Return the functions of a model's variables."""
-        made: dict[str, Any] = {"rouge": self._rouge}
-        if self._other is not None:
-            made["other"] = self._elsewhere
         if pressed:
-            made |= {"relearned": self._relearned, "rounded": self._rounded}
-        return made
+            return {"relearned": self._relearned, "rounded": self._rounded}
+        if self._other is not None:
+            return {"rouge": self._rouge, "other": self._elsewhere}
+        return {"rouge": self._rouge}
 
     def losses(self, path: Path) -> dict[str, list[float]]:
         """Return the mean losses of forget and unseen texts of a checkpoint."""

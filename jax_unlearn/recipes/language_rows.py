@@ -83,9 +83,8 @@ TAIL: Changes = {
 }
 """The rows of a long-tailed request."""
 
-PRESSED = ("retrain", "null", "original", "partial-reset", "graddiff")
-PRESSED += ("graddiff-loreun", "npo", "npo-loreun", "simnpo", "idknll")
-"""Keys of the rows that are relearned and rounded."""
+PRESSED = ("Partial reset", "GradDiff", "GradDiff + LoReUn", "NPO", "NPO + LoReUn")
+"""The rows that are relearned and rounded."""
 
 
 def grids_of(rows: Rows) -> dict[str, dict[str, Any]]:

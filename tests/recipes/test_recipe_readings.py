@@ -7,12 +7,13 @@ first page are still so.
 """
 
 import copy
+import math
 import re
 from pathlib import Path
 
 import pytest
 
-from jax_unlearn.recipes import RECIPES, frontier, pages
+from jax_unlearn.recipes import RECIPES, frontier, language_more, pages
 from jax_unlearn.recipes.recipe import HERE
 
 ROOT = Path(__file__).parents[2]
@@ -246,6 +247,23 @@ def drawn():
     return abs(digits["Relabel"]["forget_error"]["mean"] - error) > 5 * null
 
 
+def texts():
+    """Also that it was asked on five seeds, of models that pass their gates."""
+    found = pages.stored("language_tofu")
+    rows = found["main"]["rows"]
+    figures = {key: row["figures"] for key, row in rows.items()}
+    originals = figures["original"]["forget_probability"]["per_seed"]
+    unseen = figures["retrain"]["unseen_loss"]["per_seed"]
+    pairs = [*language_more.pairs_of(rows)]
+    return (
+        language_more.answer(found) == "no"
+        and len(pairs) >= 4
+        and found["main"]["plan"]["seeds"] == [0, 1, 2, 3, 4]
+        and all(0.9 <= p <= 0.95 for p in originals)
+        and max(unseen) < math.log(2048)
+    )
+
+
 CLAIMS = {
     "demo_digits": demo,
     "field_digits": field,
@@ -257,6 +275,7 @@ CLAIMS = {
     "lira_fashion": attacked,
     "learned_fashion": learned,
     "generation_digits": drawn,
+    "language_tofu": texts,
 }
 SENTENCES = FOUND.partition("## In one page")[2].partition("\n## ")[0]
 ROWS = re.findall(r"^\| .*?\((\w+)\.md\).*$", SENTENCES, re.M)
