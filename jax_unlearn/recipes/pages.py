@@ -42,6 +42,7 @@ __all__ = ["FIGURES", "MISSING", "RESULTS", "Claim", "Page", "Verdict", "at_the_
 __all__ += ["claims_of", "judge", "p_text", "page_of", "stored", "write"]
 
 LEVEL = 0.05
+LARGE = 1e5  # perplexities of models that broke: their size alone is told
 RESULTS = HERE.joinpath("results")
 
 
@@ -312,7 +313,8 @@ def _spread(found: Mapping[str, Any] | None, digits: int) -> str:
     if found is None:
         return ""
     mean, std = found["mean"], found["std"]
-    return f"{mean:.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
+    form = f".{digits}f" if abs(mean) < LARGE else ".0e"
+    return f"{mean:{form}}" + ("" if std is None else f" ± {std:{form}}")
 
 
 def _figure(
