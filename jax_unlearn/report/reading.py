@@ -5,7 +5,7 @@ defaults, so that every stored file of this format is read.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -270,7 +270,7 @@ class Results(Struct, frozen=True):
 
         Files of earlier versions may tell nothing of it: of them there is no rank here.
         """
-        named: Sequence[str] = self.dataset.classes or ()
+        named: list[str] = list(self.dataset.classes or ())
         given = self.plan.forget_counts
         every = self.forget_counts or ((given,) if given else ())
         if not every or {len(one) for one in every} != {len(named)}:

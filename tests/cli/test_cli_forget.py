@@ -92,7 +92,7 @@ def test_a_folder_is_replaced_once_the_new_one_is_whole(made, tmp_path, capsys):
     before = record(tmp_path / "served")
     again = ["forget", "finetune", *words, "--overwrite"]
     assert "lower the learning rate" in refused(
-        capsys, [*again, "--learning-rate", "1e30"]
+        capsys, [*again, "--budget", "1", "--learning-rate", "1e30"]
     )
     assert record(tmp_path / "served") == before
     assert [path.name for path in tmp_path.iterdir()] == ["served"]
@@ -171,7 +171,7 @@ def test_a_class_is_a_request_too(made, tmp_path):
         (["--retrained", "ORIGINAL"], "is no retraining"),
         (["--request", "nobody.txt"], "cannot read"),
         (
-            ["--method", "finetune", "--learning-rate", "1e30"],
+            ["--method", "finetune", "--budget", "1", "--learning-rate", "1e30"],
             "lower the learning rate",
         ),
         (["--method", "scrubb"], "did you mean 'scrub'"),
