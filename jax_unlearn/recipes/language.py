@@ -391,6 +391,6 @@ LANGUAGE_TOFU = declared(
         gamma=1.0,
         search_seed=100,
         pressed=PRESSED,
-        fewer={"long_tailed": (0,), "pressed": (0, 1)},
+        fewer={"long_tailed": (0, 1, 2), "pressed": (0,)},
     ),
 )
