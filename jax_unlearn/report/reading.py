@@ -15,7 +15,7 @@ from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.data import read_json
 from jax_unlearn.lab import schema
 from jax_unlearn.lab.schema import ROUNDING, Cosine, Finite, NotNegative, Share
-from jax_unlearn.report import forms
+from jax_unlearn.report import forms, generated
 from jax_unlearn.report.forms import Counts, Numbers, check_complete, require
 from jax_unlearn.report.settings import is_known
 
@@ -322,10 +322,10 @@ give the results.json of a run
     """
     from jax_unlearn.report.language import LanguageResults
 
-    if isinstance(results, forms.GenerationResults | LanguageResults):
+    if isinstance(results, generated.GenerationResults | LanguageResults):
         return results
     told = results.get("kind") if isinstance(results, Mapping) else None
-    known = {"generation": forms.GenerationResults, "language": LanguageResults}
+    known = {"generation": generated.GenerationResults, "language": LanguageResults}
     kind = known.get(told, Results) if isinstance(told, str) else Results
     return schema.read(kind, results, name=name, lenient=True, remedy=REMEDY)
 

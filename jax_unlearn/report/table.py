@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from jax_unlearn.lab.results import LABELS
 from jax_unlearn.report import reading
-from jax_unlearn.report.forms import Amount, GenerationRow, RunRow
+from jax_unlearn.report.generated import Amount, GenerationRow, RunRow
 
 __all__ = ["GENERATION", "OUTSIDE", "Cell", "Ordered", "Table", "direction"]
 __all__ += ["gap_test", "generation_label", "generation_table", "main_table"]

@@ -20,7 +20,8 @@ from jax_unlearn.report.draw import (
     under_legend,
     width_of,
 )
-from jax_unlearn.report.forms import Amount, AuditFigure, Roc
+from jax_unlearn.report.forms import AuditFigure, Roc
+from jax_unlearn.report.generated import Amount
 from jax_unlearn.report.pages import _count, _pairs, _typeset
 from jax_unlearn.report.pages.audit import slugs
 from jax_unlearn.report.pages.experiment import plain

@@ -15,7 +15,7 @@ import numpy as np
 from jax_unlearn.errors import InputError
 from jax_unlearn.report import draw
 from jax_unlearn.report.draw import AMBER, BLUE, GREEN, GRID, INK, MUTED, PURPLE, RED
-from jax_unlearn.report.forms import GenerationRow
+from jax_unlearn.report.generated import GenerationRow
 from jax_unlearn.report.reading import Row, ordered_keys, read_rows
 from jax_unlearn.report.table import GENERATION, generation_label, number
 

@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 
 from jax_unlearn.data import write_atomic
 from jax_unlearn.report import table
-from jax_unlearn.report.forms import GenerationResults
+from jax_unlearn.report.generated import GenerationResults
 from jax_unlearn.report.language import FIGURES, LanguageResults, language_table
 from jax_unlearn.report.pages import audit, experiment, headline
 from jax_unlearn.report.reading import check_results, methods_of
