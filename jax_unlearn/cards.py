@@ -330,8 +330,8 @@ class Card(_Facts):
         being asked, as a teacher or for a mask) and "training" (how, and with which
         seed, the original was trained).
       cost: in gradients of single samples: E epochs, F forget, R retain samples (of the
-        share that may be read), T passes of the training, options by name and by
-        their `costs(T)`. A forward pass counts a third.
+        share that may be read), T passes of the training, K classes, options by
+        name and by their `costs(T)`. A forward pass counts a third.
       source: where it was published.
       suits: a sentence on what it is good for, and what to expect of it.
       options: frozen dataclass of what only it is told; checks itself, see `Options`.

@@ -168,10 +168,10 @@ def screen_of(console: Console, shown: list[Results] | None = None) -> Screen:
 
 METHODS_LEGEND = (
     "Cost in gradients of single samples: E epochs, F forget and R retain samples (of "
-    "the share that may be read, --rho), T passes of its training; a forward "
-    "pass alone counts a third. 'original': the original model goes on being asked, as "
-    "a teacher or for a mask; 'training': its training must be known. Weights "
-    "(--weighting): LoReUn, FaLW and others."
+    "the share that may be read, --rho), T passes of its training, K classes; a "
+    "forward pass alone counts a third. 'original': the original model goes on being "
+    "asked, as a teacher or for a mask; 'training': its training must be known. "
+    "Weights (--weighting): LoReUn, FaLW and others."
 )
 
 

@@ -151,7 +151,8 @@ class Bench:
             sizes = self.trainer.steps(len(ids)), epoch_of(training, len(ids))
             states = Replayed(made, *sizes)
             held = dict([*self._origins.items()][1 - ORIGINS :])
-            self._origins = {**held, seed: Origin(training, seed, earlier=states)}
+            told = {"earlier": states, "classes": self.dataset.num_classes}
+            self._origins = {**held, seed: Origin(training, seed, **told)}
         return self._origins[seed]
 
     def cost(self, setting: Unlearning, case: Case) -> float | None:

@@ -35,6 +35,7 @@ class Origin(NamedTuple):
     seed: int
     imported: bool = False  # trained elsewhere; `training` is for what begins anew
     earlier: Earlier | None = None  # states of that training
+    classes: int = 1  # K, for costs that go through them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -325,8 +326,7 @@ class Context:
             setting = self._lengthened(self.setting.part({**changes, "budget": budget}))
             why = [*why, f"but {error}"]
         told = {"method": name, "setting": own, "why": why}
-        given = self.request, origin.training, self.modality
-        cost = costs.share_of(setting.but(rho=1.0), *given)
+        cost = costs.beside(setting.but(rho=1.0), origin, self.request, self.modality)
         if name != choose.FIRST and cost is not None:
             told["cost"] = cost * rho
         return changes, told

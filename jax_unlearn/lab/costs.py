@@ -58,12 +58,15 @@ def passes_of(training: Any, samples: int, modality: Modality) -> float:
     return modality.steps(training, samples) / epoch_of(training, samples)
 
 
-def count_of(setting: Unlearning, request: Request, passes: float) -> Count:
+def count_of(
+    setting: Unlearning, request: Request, passes: float, classes: int = 1
+) -> Count:
     """Return what a setting costs for a request, Retrain making so many passes."""
+    known = passes, classes
     if isinstance(setting.options, Rum):
-        return _count_of_parts(setting, setting.options, request, passes)
+        return _count_of_parts(setting, setting.options, request, *known)
     forget, retain = len(request.forget), setting.rho * len(request.retain)
-    none, one = (cost(setting, e, forget, retain, passes) for e in (0, 1))
+    none, one = (cost(setting, e, forget, retain, *known) for e in (0, 1))
     steps, epoch = steps_of_epoch(setting, forget, retain), one - none
     if setting.scheduling == "zipped" and setting.card.schedule:
         epoch *= 2 * steps * setting.batch_size / (forget + retain)  # D_f comes again
@@ -80,7 +83,7 @@ def count_of(setting: Unlearning, request: Request, passes: float) -> Count:
 
 
 def _count_of_parts(
-    setting: Unlearning, options: Rum, request: Request, passes: float
+    setting: Unlearning, options: Rum, request: Request, *known: Any
 ) -> Count:
     """Return the sum of what the methods of RUM's parts cost, and of the scores."""
     parts = np.array_split(request.forget, len(options.parts))
@@ -91,7 +94,7 @@ def _count_of_parts(
         own = setting.part(options.changes(number))
         retain = np.concatenate([request.retain, *parts[number + 1 :]])
         asked = request._replace(forget=parts[number], retain=retain)
-        one = count_of(own, asked, passes)
+        one = count_of(own, asked, *known)
         given = options.part_epochs is not None
         fixed += one.of(own) if given else one.fixed
         epoch += 0.0 if given else one.epoch
@@ -99,7 +102,11 @@ def _count_of_parts(
 
 
 def share_of(
-    setting: Unlearning, request: Request, training: Any, modality: Modality
+    setting: Unlearning,
+    request: Request,
+    training: Any,
+    modality: Modality,
+    classes: int = 1,
 ) -> float | None:
     """Return a setting's cost as a share of Retrain's; None where its card says none.
 
@@ -110,7 +117,7 @@ def share_of(
         return None
     passes = passes_of(training, samples, modality)
     try:
-        count = count_of(setting, request, passes)
+        count = count_of(setting, request, passes, classes)
     except InputError:
         return None
     return count.of(setting) / (passes * samples)
@@ -123,7 +130,7 @@ def beside(
     if origin is None or not len(request.retain):
         return None
     found = met(setting, origin, request, modality)
-    return share_of(found, request, origin.training, modality)
+    return share_of(found, request, origin.training, modality, origin.classes)
 
 
 def met(
@@ -170,7 +177,8 @@ def met(
             fits = math.ceil(budget * total - 1e-9) == steps
             return setting.but(share=budget if fits else steps / total, **free)
         return setting.but(rewind_to=_rewound(setting, steps / total, origin), **free)
-    count, whole = count_of(setting, request, passes), passes * retain
+    count = count_of(setting, request, passes, origin.classes)
+    whole = passes * retain
     if not count.epoch:
         raise InputError(
             f"budget={budget}: {method} as told here has no length to choose; leave "
@@ -237,6 +245,7 @@ def cost(
     forget: float,
     retain: float,
     passes: float = 1.0,
+    classes: int = 1,
 ) -> float:
     """Return what a setting costs by its card's formula, in gradients of samples.
 
@@ -246,7 +255,8 @@ def cost(
     1000.0
     """
     card, options = setting.card, setting.options
-    values = {"E": epochs, "F": forget, "R": retain, "T": passes, **vars(options)}
+    values = {"E": epochs, "F": forget, "R": retain, "T": passes, "K": classes}
+    values |= vars(options)
     if hasattr(options, "costs"):
         values |= options.costs(passes)
     text = card.cost.removeprefix("at least ").partition(":")[0].partition(";")[0]
@@ -255,8 +265,8 @@ def cost(
     except (SyntaxError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise InputError(
             f"budget: the cost of {setting.method}, {card.cost!r}, cannot be counted; "
-            "write it in its card as a formula of E, F, R, T and its options, or give "
-            "--epochs instead"
+            "write it in its card as a formula of E, F, R, T, K and its options, or "
+            "give --epochs instead"
         ) from error
 
 

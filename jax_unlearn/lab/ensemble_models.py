@@ -190,7 +190,8 @@ class Maker:
         samples = len(self._request.retain) + len(self._request.forget)
         sizes = self._trainer.steps(samples), epoch_of(self._setting, samples)
         states = Replayed(made, *sizes)
-        return Origin(self._setting, number, earlier=states)
+        told = {"earlier": states, "classes": self._subject.dataset.num_classes}
+        return Origin(self._setting, number, **told)
 
     def _joined(self, jobs: Sequence[Job], keys: Sequence[Array]):
         """Return what `run_ensemble` takes, filled up for the mesh."""

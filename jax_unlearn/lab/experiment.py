@@ -63,8 +63,9 @@ def experiment(
             for case in draw_cases(plan, dataset, seed):
                 for setting in plan.methods.values():
                     check_unseen(dataset, case.request, setting)
-                    kind = modality_of(plan.training)
-                    met(setting, Origin(plan.training, seed), case.request, kind)
+                    kind, classes = modality_of(plan.training), dataset.num_classes
+                    origin = Origin(plan.training, seed, classes=classes)
+                    met(setting, origin, case.request, kind)
     runs = {"folder": folder, "originals": Path(originals or folder)}
     runs["retrains"] = Path(retrains or folder)
     where: dict[str, Any] = {name: run / "checkpoints" for name, run in runs.items()}

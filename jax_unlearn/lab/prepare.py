@@ -144,10 +144,9 @@ def lengthened(
     if setting.budget is None:
         return setting, {}
     found = costs.met(setting, origin, request, subject.modality)
-    assert origin is not None  # else it had no budget
     told = {"budget": setting.budget}
     told |= {n: v for n, v in found.flat().items() if n in LENGTHS}
-    counted = costs.share_of(found, request, origin.training, subject.modality)
+    counted = costs.beside(found, origin, request, subject.modality)
     return found, {"length": told | {"cost": counted}}
 
 

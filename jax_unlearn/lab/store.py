@@ -385,7 +385,8 @@ def origin_of(stored: Stored, *, retraced: bool = False) -> Origin | None:
         training = stored.modality.beside(training, stored.path)
         own = told is stored.record
         states = Kept.beside(stored.path, stored.record) if own else None
-        return Origin(training, int(told["seed"]), "imported" in told, states)
+        classes = getattr(stored.built.network, "num_classes", 1)
+        return Origin(training, int(told["seed"]), "imported" in told, states, classes)
     except (TypeError, ValueError):
         return None  # of another version of the package
 

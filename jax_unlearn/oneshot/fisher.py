@@ -254,7 +254,7 @@ def _fisher_forgetting(lab: Lab, options: FisherForgetting) -> Job:
 FISHER_FORGETTING = (
     Card.of(_fisher_forgetting, "Fisher", "Fisher forgetting, its equation alone")
     .but(source="arXiv 1911.04933")
-    .but(reads=("retain",), cost="R")
+    .but(reads=("retain",), cost="R·(1 + published·(K - 1))")
     .but(kind="one-shot", roles=("evaluate",), weighs=False)
     .but(
         suits="Good as a baseline in one shot: noise where the retain set is "

@@ -5,6 +5,7 @@ from statistics import median
 from typing import Any
 
 from jax_unlearn import audit
+from jax_unlearn.audit.figures import headlines
 from jax_unlearn.lab import Unlearning
 from jax_unlearn.recipes.recipe import Results
 
@@ -23,11 +24,17 @@ def ordered(rows: Results, nearest: bool = False) -> list[tuple[str, Any]]:
     return [(key, rows[key]) for key in (*first, *methods)]
 
 
-def attacks(found: Results) -> list[tuple[Any, list[Any]]]:
-    """Return the figures of an audit that all methods have: kind, one a method."""
+def attacks(found: Results) -> tuple[list[Any], list[Any]]:
+    """Return the figures of an audit that all methods have, the headlines apart.
+
+    Of each its kind, and one figure a method; all are the first where they are few.
+    """
     methods = found["figures"].values()
     told = [(k, [one.get(key) for one in methods]) for key, k in audit.KINDS.items()]
-    return [(kind, values) for kind, values in told if None not in values]
+    whole = [(kind, values) for kind, values in told if None not in values]
+    few = headlines([kind for kind, _ in whole])
+    first = [row for row in whole if not few or row[0] in few]
+    return first, [row for row in whole if row not in first]
 
 
 def target(figure: Mapping[str, Any], digits: int) -> str:

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 from toys import three_digits
 
+from jax_unlearn import objectives
 from jax_unlearn.cards import Card, Job, Options, Positive
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab import Request, Training, Unlearning, costs
+from jax_unlearn.lab import Plan, Request, Training, Unlearning, costs
+from jax_unlearn.lab.bench import Bench
 from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.prepare import Preparer
 from jax_unlearn.lab.rewinds import Kept, Replayed, epoch_of
 from jax_unlearn.lab.subject import Trainer, subject_of
+from jax_unlearn.oneshot import fisher
+from jax_unlearn.types import Batch
 
 DATA = three_digits(240, 20)
 # no batch is filled up, so that operations and samples are the same count
@@ -108,6 +112,47 @@ def test_retrain_costs_one_and_doing_less_costs_less(world):
     )
     steps = 5 * 4  # of 210 samples, in batches of 64
     assert exact - plain == pytest.approx(steps * 30 / 3 / 1700)
+
+
+def products(jaxpr) -> float:
+    """Return the operations of a program's matrix products, loops at their length."""
+    total = 0.0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (inner, _), _ = equation.params["dimension_numbers"]
+            left, (out,) = equation.invars[0].aval.shape, equation.outvars
+            total += 2.0 * np.prod(out.aval.shape) * np.prod([left[i] for i in inner])
+        for told in equation.params.values():
+            if hasattr(told, "eqns") or hasattr(told, "jaxpr"):
+                times = equation.params.get("length", 1)
+                total += times * products(getattr(told, "jaxpr", told))
+    return total
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_fisher_forgetting_costs_a_gradient_a_class_where_it_is_published(
+    world, monkeypatch, published
+):
+    subject, original, _, _ = world
+    summed, per = [], "model" if published else "sample"
+    monkeypatch.setattr(fisher, "over_batches", summed.append)
+    loss = objectives.descent(subject.model)._replace(train=False)
+    fisher.fisher_information(loss, per=per)
+    batch = Batch(*subject.examples.at(RETAIN)[:2], None, None)
+    given = original.params, original.model_state, batch, jax.random.key(0)
+    ran = products(jax.make_jaxpr(summed[0])(*given).jaxpr)
+    job = Trainer(subject, TRAINING).job(RETAIN, seed=0)[0]
+    one = job.unlearner.init(*job.start), job.schedule[0], jax.random.key(0)
+    step = jax.make_jaxpr(job.unlearner.step)(*one)
+    share = ran / (job.schedule.steps * products(step.jaxpr))
+    setting = Unlearning.of(method="fisher_forgetting", published=published)
+    kind, origin = subject.modality, Origin(TRAINING, 0, classes=3)
+    counted = costs.beside(setting, origin, REQUEST, kind)
+    assert counted == pytest.approx((3 if published else 1) / 10)  # of ten epochs
+    assert share == pytest.approx(counted, rel=0.01)
+    known = {"kind": "random", "fraction": 0.2, "seeds": (0, 1), "gamma": 1}
+    plan = Plan("costs", **known, unseen=0.1, training=TRAINING, methods={})
+    assert Bench(plan, DATA).origin(0).classes == 3
 
 
 def test_rum_costs_what_its_methods_cost_on_their_parts(world):

@@ -2,6 +2,7 @@
 
 from jax_unlearn.lab import Unlearning
 from jax_unlearn.recipes import ltu
+from jax_unlearn.recipes.cells import attacks
 from jax_unlearn.recipes.digits import chain_plan, digits_plan
 from jax_unlearn.recipes.generation import GENERATION_DIGITS, planned
 from jax_unlearn.recipes.pages import (
@@ -54,6 +55,19 @@ def test_a_best_rate_at_the_edge_is_named():
     table = {"FT": [{"learning_rate": rate} for rate in (0.1, 0.2, 0.3)]}
     found = {"settings": {"FT": {"learning_rate": 0.3}}, "table": table}
     assert at_the_edge(found) == ["FT"]
+
+
+def test_the_headlines_of_an_audit_stand_before_the_rest_unless_all_are_few():
+    def keys(*names):
+        one = {name: {"value": 1.0} for name in names}
+        found = attacks({"figures": {"FT": one, "RL": {**one, "epsilon": {}}}})
+        return [[kind.key for kind, _ in part] for part in found]
+
+    many = "klom", "mia_loss", "tow", "tow_mia", "lira_auc", "ua", "deviation"
+    first, behind = keys(*many)
+    assert first == ["ua", "deviation", "lira_auc"]
+    assert behind == ["mia_loss", "tow", "tow_mia", "klom"]
+    assert keys("ua", "klom") == [["ua", "klom"], []]
 
 
 def test_what_a_search_tries():
