@@ -1,5 +1,6 @@
 """The main job: original, Retrain, null and every method over seeds, measured alike."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -14,7 +15,7 @@ from jax_unlearn.lab.bench import Bench, Models
 from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.costs import met
 from jax_unlearn.lab.job import Progress, blamed
-from jax_unlearn.lab.modalities import modality_of
+from jax_unlearn.lab.modalities import modality_of, read_training
 from jax_unlearn.lab.plan import Plan, slug
 from jax_unlearn.lab.prepare import check_unseen
 from jax_unlearn.lab.requests import Case, draw_cases
@@ -154,4 +155,7 @@ def _fixed(record: Any) -> dict[str, Any]:
     plan = record.get("plan")
     names = ("kind", "fraction", "gamma", "unseen", "training", "judging")
     told = {name: plan.get(name) if isinstance(plan, dict) else None for name in names}
+    with contextlib.suppress(InputError, TypeError):  # of a kind that is not known here
+        # fields that a training did not have then are at their defaults
+        told["training"] = vars(read_training(told["training"]))
     return {"dataset": record.get("dataset"), **told}

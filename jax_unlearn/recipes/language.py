@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jax_unlearn.data import Dataset, Examples, write_atomic
+from jax_unlearn.data import Dataset, Examples, read_json, write_atomic
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan, Unlearning, experiment
 from jax_unlearn.lab.experiment import phases
@@ -39,7 +39,10 @@ from jax_unlearn.recipes.language_more import (
 )
 from jax_unlearn.recipes.language_rows import (
     ABLATION,
+    LONGER,
+    LONGER_ABLATION,
     MAIN,
+    OF,
     PRESSED,
     ROUNDS,
     TAIL,
@@ -96,6 +99,8 @@ class LanguageStudy:
     seeds: tuple[int, ...]
     methods: Rows
     ablation: Changes = dataclasses.field(default_factory=dict)
+    longer: Rows = dataclasses.field(default_factory=dict)  # of more steps
+    longer_ablation: Changes = dataclasses.field(default_factory=dict)
     long_tailed: Changes = dataclasses.field(default_factory=dict)
     gamma: float = 0.0  # of a part whose authors are forgotten in a long tail; 0: none
     search_seed: int | None = None  # None: the settings of `methods` are fixed
@@ -105,8 +110,20 @@ class LanguageStudy:
     @property
     def parts(self) -> tuple[str, ...]:
         """The names of its tables."""
-        more = ("ablation", "long_tailed", "pressed")
+        more = ("ablation", "longer", "longer_ablation", "long_tailed", "pressed")
         return ("main", *(name for name in more if getattr(self, name)))
+
+    def changes(self, part: str) -> Changes:
+        """Return the rows of a part which takes its settings of another."""
+        if part == "pressed":
+            return {label: (label, {}) for label in self.pressed}
+        return getattr(self, part)
+
+    def searches(self, parts: Sequence[str]) -> dict[str, Rows]:
+        """Return the rows whose settings some parts take, by whose they are."""
+        rows = {"main": self.methods, "longer": self.longer}
+        asked = {OF.get(part, part) for part in parts}
+        return {kind: own for kind, own in rows.items() if kind in asked}
 
 
 class _Texts:
@@ -183,24 +200,30 @@ def run_study(
             f"data: {len(datasets)} files; give that of the questions, and at most one "
             "of other text"
         )
-    settings = _settings(recipe, folder)
-    if study.search_seed is not None and (asked.tune or settings is None):
-        settings = _searched(recipe, datasets[0], folder, screen)
-    if asked.tune:
-        if study.search_seed is None:
-            raise InputError(f"tune=True: the settings of {recipe.name} are fixed")
-        return
+    if asked.tune and study.search_seed is None:
+        raise InputError(f"tune=True: the settings of {recipe.name} are fixed")
     note = "Settings are fixed: nothing was searched."
-    rows: Mapping[str, Any] = study.methods
-    if settings is not None:
-        rows = {label: settings["settings"][label] for label in study.methods}
-        note = (
-            f"Settings chosen by the smallest distance of {settings['trials']} trials "
-            f"a method on search seed {study.search_seed}."
-        )
-    tables = {"main": rows, "pressed": {k: rows[k] for k in study.pressed}}
-    for name in ("ablation", "long_tailed"):
-        tables[name] = settings_of(rows, getattr(study, name))
+    rows: dict[str, Rows] = study.searches(parts)
+    if study.search_seed is not None:
+        for kind, asked_rows in rows.items():
+            settings = None if asked.tune else _settings(recipe, folder, kind)
+            if settings is None:
+                settings = _searched(recipe, datasets[0], folder, screen, kind)
+            rows[kind] = {label: settings["settings"][label] for label in asked_rows}
+            note = (
+                f"Settings chosen by the smallest distance of {settings['trials']} "
+                f"trials a method on search seed {study.search_seed}."
+            )
+    if asked.tune:
+        return
+    tables = {
+        **rows,
+        **{
+            part: settings_of(rows[kind], study.changes(part))
+            for part, kind in OF.items()
+            if kind in rows
+        },
+    }
     found: dict[str, Any] = {}
     for part in parts:
         seeds = []
@@ -234,28 +257,32 @@ class _Place(NamedTuple):
     @property
     def run(self) -> Path:
         """All others; but long tails all parts are of the same request."""
-        part = self.part if self.part == "long_tailed" else "main"
+        own = self.part == "long_tailed"
+        part = self.part if own else OF.get(self.part, self.part)
         return self.folder / part / f"seed-{self.seed}"
 
     @property
-    def originals(self) -> Path | None:
-        """The originals of a request of its own, which are those of the main part."""
+    def shared(self) -> dict[str, Path]:
+        """Where others have made the originals, and of the same request Retrains."""
         found = self.folder / "main" / f"seed-{self.seed}"
-        return found if self.part == "long_tailed" and found.is_dir() else None
+        if self.run == found or (self.part == "long_tailed" and not found.is_dir()):
+            return {}
+        both = {"originals": found, "retrains": found}
+        return {"originals": found} if self.part == "long_tailed" else both
 
 
-def _settings(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
+def _settings(recipe: Recipe, folder: Path, kind: str) -> dict[str, Any] | None:
     """Return what a search found: in the run's folder, or the package."""
-    if recipe.study.search_seed is None:
-        return None
     for file in (folder / "settings.json", HERE / "settings" / f"{recipe.stem}.json"):
-        if file.is_file():
-            return json.loads(file.read_text("utf-8"))
+        found = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+        found = found if kind == "main" else found.get(kind, {})
+        if "settings" in found:
+            return found
     return None
 
 
 def _searched(
-    recipe: Recipe, dataset: Dataset, folder: Path, screen: Any
+    recipe: Recipe, dataset: Dataset, folder: Path, screen: Any, kind: str
 ) -> dict[str, Any]:
     """Search settings on the seed kept for it; write and return what is found."""
     study: LanguageStudy = recipe.study
@@ -263,26 +290,22 @@ def _searched(
     at = _Place(folder, "main", study.search_seed)
     texts = _Texts(dataset, study, at.seed, "main")
     _based(study, texts, at, screen)
-    plan, found = _plan(study, texts, at, {}, ""), {}
+    plan, path = _plan(study, texts, at, {}, ""), folder / "settings.json"
 
-    def save(now: dict[str, Any]) -> None:
-        found.update(portable(now, folder))
-        write_atomic(folder / "settings.json", text_of(found), overwrite=True)
-
-    grids = grids_of(study.methods)
-    how: dict[str, Any] = {"rounds": ROUNDS, "models": at.run / "checkpoints"}
-    save(
-        search(
-            plan,
-            texts.main,
-            grids,
-            screen.say,
-            **how,
-            folder=folder / "search",
-            save=save,
+    def save(now: dict[str, Any]) -> dict[str, Any]:
+        found, all_kinds = (
+            portable(now, folder),
+            read_json(path) if path.exists() else {},
         )
-    )
-    screen.say(f"wrote {folder / 'settings.json'}")
+        all_kinds |= found if kind == "main" else {kind: found}
+        write_atomic(path, text_of(all_kinds), overwrite=True)
+        return found
+
+    how: dict[str, Any] = {"folder": folder / "search", "rounds": ROUNDS[kind]}
+    how |= {"models": at.run / "checkpoints", "save": save}
+    grids = grids_of(study.searches((kind,))[kind], kind)
+    found = save(search(plan, texts.main, grids, screen.say, **how))
+    screen.say(f"wrote {path}")
     return found
 
 
@@ -343,12 +366,13 @@ def _seed(
 ) -> dict[str, Any]:
     """Make and measure all models of a seed."""
     subject = _based(study, texts, at, screen)
-    how: dict[str, Any] = {"originals": at.originals} if at.originals else {}
+    how: dict[str, Any] = at.shared
     with screen.progress(phases(plan)) as progress:
         results = experiment(
             plan, texts.main, at.run, progress=progress, resume=True, **how
         )
-    given = Models(at.run, at.originals or at.run, at.base, at.seed)
+    others = {"originals": at.run, "retrains": at.run, **at.shared}
+    given = Models(at.run, **others, base=at.base, seed=at.seed)
     asked = {"main": Asking(other=other), "pressed": Asking(pressed=True)}.get(at.part)
     results = with_more(results, given, plan, texts.main, asked, screen)
     inputs = texts.main.train.inputs
@@ -387,6 +411,8 @@ LANGUAGE_TOFU = declared(
         seeds=(0, 1, 2, 3, 4),
         methods=MAIN,
         ablation=ABLATION,
+        longer=LONGER,
+        longer_ablation=LONGER_ABLATION,
         long_tailed=TAIL,
         gamma=1.0,
         search_seed=100,

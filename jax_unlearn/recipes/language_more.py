@@ -47,12 +47,14 @@ class Models(NamedTuple):
 
     run: Path
     originals: Path
+    retrains: Path
     base: Path
     seed: int
 
     def path(self, key: str) -> Path:
         """Return the checkpoint of a row."""
-        run = self.originals if key == "original" else self.run
+        others = {"original": self.originals, "retrain": self.retrains}
+        run = others.get("retrain" if key == "null" else key, self.run)
         return run / "checkpoints" / f"seed-{self.seed}" / key
 
     def kept(self, name: str, key: str) -> Path:

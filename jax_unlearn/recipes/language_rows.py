@@ -7,8 +7,8 @@ train anew how much of the original stays, or their rate, in as many trials each
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["ABLATION", "MAIN", "PRESSED", "ROUNDS", "TAIL", "TRIED", "Changes", "Rows"]
-__all__ += ["fixed", "grids_of", "settings_of"]
+__all__ = ["ABLATION", "LONGER", "LONGER_ABLATION", "MAIN", "OF", "PRESSED", "ROUNDS"]
+__all__ += ["TAIL", "TRIED", "Changes", "Rows", "fixed", "grids_of", "settings_of"]
 
 Rows = Mapping[str, Mapping[str, Any]]
 """By label, flat values of settings."""
@@ -22,14 +22,32 @@ TOKENS = {"weighting": "loreun_tokens", "relative": True}
 FALW = {"weighting": "falw", "estimator": "anchored"}
 # one pass over the retain texts, in which twice as few forget texts come twice
 STEPS: dict[str, Any] = {"epochs": 1, "batch_size": 16, "packed_into": 256}
-RATES = {"learning_rate": (2e-4, 1e-3)}
-TRIED: dict[str, Mapping[str, tuple[float, ...]]] = {
-    "partial_reset": {"shrink": (0.3, 0.7)},
-    "short_retrain": {"rate": (1.0, 3.0)},
+# as published for TOFU: five passes over the forget texts (2401.06121), each step with as
+# many retain texts, in 125 steps, as of open-unlearning's ten passes over 400 in batches
+# of 32; resets and short Retrains have what such a row costs
+LONG: dict[str, Any] = {"steps": 125, "batch_size": 8, "packed_into": 256}
+LONG_COST = 0.334
+TRIED: dict[str, dict[str, Mapping[str, tuple[float, ...]]]] = {
+    "main": {
+        "partial_reset": {"shrink": (0.3, 0.7)},
+        "short_retrain": {"rate": (1.0, 3.0)},
+        "": {"learning_rate": (2e-4, 1e-3)},
+    },
+    "longer": {
+        "partial_reset": {"shrink": (0.05, 0.1, 0.2, 0.4)},
+        "short_retrain": {"rate": (1.0, 1.7, 3.0, 5.0)},
+        "": {"learning_rate": (5e-5, 1.4e-4, 3.7e-4, 1e-3)},
+    },
 }
-"""What a search tries first, by method; of all others `RATES`."""
+"""What a search tries first, by method; of all others what "" says."""
 
-ROUNDS = 1  # of a search after that: two more trials about the best
+ROUNDS = {"main": 1, "longer": 0}  # after that: two more trials each about the best
+OF = {
+    **{"ablation": "main", "long_tailed": "main", "pressed": "main"},
+    "longer_ablation": "longer",
+}
+"""Parts whose rows have the settings of another's."""
+
 PLAIN = {"GradDiff": "grad_diff", "NPO": "npo", "SimNPO": "simnpo", "IdkNLL": "idk_nll"}
 SHAPES = {
     "static": STATIC,
@@ -67,6 +85,26 @@ def _main() -> dict[str, dict[str, Any]]:
 MAIN: Rows = _main()
 """The main table."""
 
+
+def _longer() -> dict[str, dict[str, Any]]:
+    labels = ["GradDiff", "NPO", "SimNPO"]
+    labels = [own for label in labels for own in (label, f"{label} + LoReUn")]
+    labels += ["GradDiff + LoReUn (static)", "GradDiff + FaLW"]
+    labels += ["Partial reset", "Short Retrain", "IdkNLL", "IdkNLL + LoReUn"]
+    rows = {label: MAIN[label] for label in labels}
+    rows |= {"IdkDPO": _of("idk_dpo"), "WGA": MAIN["WGA"], "RMU": MAIN["RMU"]}
+    rows["LTU"] = _of("ltu")
+    return {
+        label: {**own, "budget": LONG_COST}
+        if "budget" in own
+        else {k: v for k, v in own.items() if k not in STEPS} | LONG
+        for label, own in rows.items()
+    }
+
+
+LONGER: Rows = _longer()
+"""The rows of longer unlearning, those first that answer for LoReUn's weights."""
+
 ABLATION: Changes = {
     f"{label}, {shape}": (label, own)
     for label in ("GradDiff", "NPO")
@@ -74,6 +112,19 @@ ABLATION: Changes = {
     if (label, shape) != ("NPO", "dynamic")  # the main table's row, at the same rate
 }
 """Shape by granularity, normalisation and reference, with the plain row's settings."""
+
+LONGER_ABLATION: Changes = {
+    **{
+        f"{label}, {shape}": (label, own)
+        for label in ("NPO", "GradDiff")
+        for shape, own in SHAPES.items()
+    },
+    **{
+        f"NPO, temperature {tau:g}": ("NPO", {**LOREUN, "temperature": tau})
+        for tau in (0.5, 2.0)
+    },
+}
+"""The same of longer unlearning, and LoReUn's temperature beside its usual 1."""
 
 TAIL: Changes = {
     label: (label, {})
@@ -88,10 +139,12 @@ PRESSED = ("Partial reset", "GradDiff", "GradDiff + LoReUn", "NPO", "NPO + LoReU
 """The rows that are relearned and rounded."""
 
 
-def grids_of(rows: Rows) -> dict[str, dict[str, Any]]:
-    """Return what a search tries of each row."""
+def grids_of(rows: Rows, kind: str) -> dict[str, dict[str, Any]]:
+    """Return what a search tries of each row of a part."""
+    tried = TRIED[kind]
     return {
-        label: {**own, **TRIED.get(own["method"], RATES)} for label, own in rows.items()
+        label: {**own, **tried.get(own["method"], tried[""])}
+        for label, own in rows.items()
     }
 
 

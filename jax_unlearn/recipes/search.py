@@ -20,6 +20,7 @@ from jax_unlearn.lab.costs import TooLittle
 from jax_unlearn.lab.results import environment, to_json
 from jax_unlearn.lab.space import grid_of as grid_of
 from jax_unlearn.lab.space import told as told
+from jax_unlearn.lab.store import same
 from jax_unlearn.lab.surrogates import Distance
 
 __all__ = ["Final", "Grids", "Row", "Trials", "Yardstick", "around", "grid_of"]
@@ -66,7 +67,7 @@ class Trials:
         if self._path is not None and self._path.exists():
             found = read_json(self._path)
             trials = found.get("trials") if isinstance(found, dict) else None
-            if not isinstance(trials, dict) or found.get("plan") != asked:
+            if not isinstance(trials, dict) or not same(found.get("plan", {}), asked):
                 raise InputError(
                     f"{self._path} holds trials of another plan; choose another folder"
                 )
