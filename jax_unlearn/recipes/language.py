@@ -46,7 +46,8 @@ from jax_unlearn.recipes.language_rows import (
     PRESSED,
     ROUNDS,
     TAIL,
-    Changes,
+    Authors,
+    LanguageStudy,
     Rows,
     fixed,
     grids_of,
@@ -59,71 +60,6 @@ __all__ = ["LANGUAGE_SMOKE", "LANGUAGE_TOFU", "Authors", "LanguageStudy", "gates
 __all__ += ["run_study"]
 
 QUESTIONS = 20  # of an author, where a file names no topics
-
-
-@dataclasses.dataclass(frozen=True)
-class Authors:
-    """How many authors are of each part; the file has at least as many, in this order.
-
-    Of 200 authors, as in TOFU, the parts begin at 0, 40, 160 and 180.
-    """
-
-    retain: int = 20
-    base: int = 120
-    unseen: int = 10
-    forget: int = 10
-
-    def places(self, count: int) -> dict[str, range]:
-        """Return the numbers of each part's authors, of so many there are."""
-        sizes = dataclasses.asdict(self)
-        if sum(sizes.values()) > count:
-            raise InputError(
-                f"the file has {count} authors, the recipe takes {self.retain} + "
-                f"{self.base} + {self.unseen} + {self.forget}; give a larger file"
-            )
-        begins = (0, 40, 160, 180) if count == 200 else np.cumsum([0, *sizes.values()])
-        return {
-            name: range(int(begin), int(begin) + size)
-            for (name, size), begin in zip(sizes.items(), begins, strict=False)
-        }
-
-
-@dataclasses.dataclass(frozen=True)
-class LanguageStudy:
-    """A study of texts by author."""
-
-    title: str
-    authors: Authors
-    training: LanguageTraining
-    base_epochs: int
-    seeds: tuple[int, ...]
-    methods: Rows
-    ablation: Changes = dataclasses.field(default_factory=dict)
-    longer: Rows = dataclasses.field(default_factory=dict)  # of more steps
-    longer_ablation: Changes = dataclasses.field(default_factory=dict)
-    long_tailed: Changes = dataclasses.field(default_factory=dict)
-    gamma: float = 0.0  # of a part whose authors are forgotten in a long tail; 0: none
-    search_seed: int | None = None  # None: the settings of `methods` are fixed
-    pressed: tuple[str, ...] = ()  # rows that are relearned and rounded
-    fewer: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The names of its tables."""
-        more = ("ablation", "longer", "longer_ablation", "long_tailed", "pressed")
-        return ("main", *(name for name in more if getattr(self, name)))
-
-    def changes(self, part: str) -> Changes:
-        """Return the rows of a part which takes its settings of another."""
-        if part == "pressed":
-            return {label: (label, {}) for label in self.pressed}
-        return getattr(self, part)
-
-    def searches(self, parts: Sequence[str]) -> dict[str, Rows]:
-        """Return the rows whose settings some parts take, by whose they are."""
-        rows = {"main": self.methods, "longer": self.longer}
-        asked = {OF.get(part, part) for part in parts}
-        return {kind: own for kind, own in rows.items() if kind in asked}
 
 
 class _Texts:
@@ -293,12 +229,9 @@ def _searched(
     plan, path = _plan(study, texts, at, {}, ""), folder / "settings.json"
 
     def save(now: dict[str, Any]) -> dict[str, Any]:
-        found, all_kinds = (
-            portable(now, folder),
-            read_json(path) if path.exists() else {},
-        )
-        all_kinds |= found if kind == "main" else {kind: found}
-        write_atomic(path, text_of(all_kinds), overwrite=True)
+        found, whole = portable(now, folder), read_json(path) if path.exists() else {}
+        whole |= found if kind == "main" else {kind: found}
+        write_atomic(path, text_of(whole), overwrite=True)
         return found
 
     how: dict[str, Any] = {"folder": folder / "search", "rounds": ROUNDS[kind]}

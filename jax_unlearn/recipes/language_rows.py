@@ -4,11 +4,27 @@ All methods take as many steps; what a search tries is their rate, and of those 
 train anew how much of the original stays, or their rate, in as many trials each.
 """
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from jax_unlearn.errors import InputError
+from jax_unlearn.lab.modalities.language.settings import LanguageTraining
+
 __all__ = ["ABLATION", "LONGER", "LONGER_ABLATION", "MAIN", "OF", "PRESSED", "ROUNDS"]
-__all__ += ["TAIL", "TRIED", "Changes", "Rows", "fixed", "grids_of", "settings_of"]
+__all__ += [
+    "TAIL",
+    "TRIED",
+    "Authors",
+    "Changes",
+    "LanguageStudy",
+    "Rows",
+    "fixed",
+    "grids_of",
+    "settings_of",
+]
 
 Rows = Mapping[str, Mapping[str, Any]]
 """By label, flat values of settings."""
@@ -16,15 +32,87 @@ Rows = Mapping[str, Mapping[str, Any]]
 Changes = Mapping[str, tuple[str, Mapping[str, Any]]]
 """By label, the row whose settings are taken, and what is changed of them."""
 
+OF = {
+    **{"ablation": "main", "long_tailed": "main", "pressed": "main"},
+    "longer_ablation": "longer",
+}
+"""Parts whose rows have the settings of another's."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Authors:
+    """How many authors are of each part; the file has at least as many, in this order.
+
+    Of 200 authors, as in TOFU, the parts begin at 0, 40, 160 and 180.
+    """
+
+    retain: int = 20
+    base: int = 120
+    unseen: int = 10
+    forget: int = 10
+
+    def places(self, count: int) -> dict[str, range]:
+        """Return the numbers of each part's authors, of so many there are."""
+        sizes = dataclasses.asdict(self)
+        if sum(sizes.values()) > count:
+            raise InputError(
+                f"the file has {count} authors, the recipe takes {self.retain} + "
+                f"{self.base} + {self.unseen} + {self.forget}; give a larger file"
+            )
+        begins = (0, 40, 160, 180) if count == 200 else np.cumsum([0, *sizes.values()])
+        return {
+            name: range(int(begin), int(begin) + size)
+            for (name, size), begin in zip(sizes.items(), begins, strict=False)
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageStudy:
+    """A study of texts by author."""
+
+    title: str
+    authors: Authors
+    training: LanguageTraining
+    base_epochs: int
+    seeds: tuple[int, ...]
+    methods: Rows
+    ablation: Changes = dataclasses.field(default_factory=dict)
+    longer: Rows = dataclasses.field(default_factory=dict)  # of more steps
+    longer_ablation: Changes = dataclasses.field(default_factory=dict)
+    long_tailed: Changes = dataclasses.field(default_factory=dict)
+    gamma: float = 0.0  # of a part whose authors are forgotten in a long tail; 0: none
+    search_seed: int | None = None  # None: the settings of `methods` are fixed
+    pressed: tuple[str, ...] = ()  # rows that are relearned and rounded
+    fewer: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of its tables."""
+        more = ("ablation", "longer", "longer_ablation", "long_tailed", "pressed")
+        return ("main", *(name for name in more if getattr(self, name)))
+
+    def changes(self, part: str) -> Changes:
+        """Return the rows of a part which takes its settings of another."""
+        if part == "pressed":
+            return {label: (label, {}) for label in self.pressed}
+        return getattr(self, part)
+
+    def searches(self, parts: Sequence[str]) -> dict[str, Rows]:
+        """Return the rows whose settings some parts take, by whose they are."""
+        rows = {"main": self.methods, "longer": self.longer}
+        asked = {OF.get(part, part) for part in parts}
+        return {kind: own for kind, own in rows.items() if kind in asked}
+
+
 LOREUN = {"weighting": "loreun", "relative": True}
 STATIC = {"weighting": "loreun_static", "relative": True}
 TOKENS = {"weighting": "loreun_tokens", "relative": True}
 FALW = {"weighting": "falw", "estimator": "anchored"}
 # one pass over the retain texts, in which twice as few forget texts come twice
 STEPS: dict[str, Any] = {"epochs": 1, "batch_size": 16, "packed_into": 256}
-# as published for TOFU: five passes over the forget texts (2401.06121), each step with as
-# many retain texts, in 125 steps, as of open-unlearning's ten passes over 400 in batches
-# of 32; resets and short Retrains have what such a row costs
+# as published for TOFU: five passes over the forget texts (2401.06121), each step with
+# as many retain texts, in 125 steps, as of open-unlearning's ten passes over 400 in
+# batches of 32; resets and short Retrains have what such a row costs
 LONG: dict[str, Any] = {"steps": 125, "batch_size": 8, "packed_into": 256}
 LONG_COST = 0.334
 TRIED: dict[str, dict[str, Mapping[str, tuple[float, ...]]]] = {
@@ -42,12 +130,6 @@ TRIED: dict[str, dict[str, Mapping[str, tuple[float, ...]]]] = {
 """What a search tries first, by method; of all others what "" says."""
 
 ROUNDS = {"main": 1, "longer": 0}  # after that: two more trials each about the best
-OF = {
-    **{"ablation": "main", "long_tailed": "main", "pressed": "main"},
-    "longer_ablation": "longer",
-}
-"""Parts whose rows have the settings of another's."""
-
 PLAIN = {"GradDiff": "grad_diff", "NPO": "npo", "SimNPO": "simnpo", "IdkNLL": "idk_nll"}
 SHAPES = {
     "static": STATIC,
