@@ -155,7 +155,9 @@ def _fixed(record: Any) -> dict[str, Any]:
     plan = record.get("plan")
     names = ("kind", "fraction", "gamma", "unseen", "training", "judging")
     told = {name: plan.get(name) if isinstance(plan, dict) else None for name in names}
-    with contextlib.suppress(InputError, TypeError):  # of a kind that is not known here
-        # fields that a training did not have then are at their defaults
-        told["training"] = vars(read_training(told["training"]))
+    training = told["training"]
+    if isinstance(training, dict):
+        with contextlib.suppress(InputError, TypeError):  # of a kind not known here
+            # fields that a training did not have then are at their defaults
+            told["training"] = vars(read_training(training))
     return {"dataset": record.get("dataset"), **told}

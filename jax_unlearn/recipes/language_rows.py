@@ -112,9 +112,8 @@ FALW = {"weighting": "falw", "estimator": "anchored"}
 STEPS: dict[str, Any] = {"epochs": 1, "batch_size": 16, "packed_into": 256}
 # as published for TOFU: five passes over the forget texts (2401.06121), each step with
 # as many retain texts, in 125 steps, as of open-unlearning's ten passes over 400 in
-# batches of 32; resets and short Retrains have what such a row costs
+# batches of 32; what a part of the cost of Retrain's buys is in the main table
 LONG: dict[str, Any] = {"steps": 125, "batch_size": 8, "packed_into": 256}
-LONG_COST = 0.334
 TRIED: dict[str, dict[str, Mapping[str, tuple[float, ...]]]] = {
     "main": {
         "partial_reset": {"shrink": (0.3, 0.7)},
@@ -122,8 +121,6 @@ TRIED: dict[str, dict[str, Mapping[str, tuple[float, ...]]]] = {
         "": {"learning_rate": (2e-4, 1e-3)},
     },
     "longer": {
-        "partial_reset": {"shrink": (0.05, 0.1, 0.2, 0.4)},
-        "short_retrain": {"rate": (1.0, 1.7, 3.0, 5.0)},
         "": {"learning_rate": (5e-5, 1.4e-4, 3.7e-4, 1e-3)},
     },
 }
@@ -168,24 +165,12 @@ MAIN: Rows = _main()
 """The main table."""
 
 
-def _longer() -> dict[str, dict[str, Any]]:
-    labels = ["GradDiff", "NPO", "SimNPO"]
-    labels = [own for label in labels for own in (label, f"{label} + LoReUn")]
-    labels += ["GradDiff + LoReUn (static)", "GradDiff + FaLW"]
-    labels += ["Partial reset", "Short Retrain", "IdkNLL", "IdkNLL + LoReUn"]
-    rows = {label: MAIN[label] for label in labels}
-    rows |= {"IdkDPO": _of("idk_dpo"), "WGA": MAIN["WGA"], "RMU": MAIN["RMU"]}
-    rows["LTU"] = _of("ltu")
-    return {
-        label: {**own, "budget": LONG_COST}
-        if "budget" in own
-        else {k: v for k, v in own.items() if k not in STEPS} | LONG
-        for label, own in rows.items()
-    }
-
-
-LONGER: Rows = _longer()
-"""The rows of longer unlearning, those first that answer for LoReUn's weights."""
+LONGER: Rows = {
+    label: {**{k: v for k, v in MAIN[label].items() if k not in STEPS}, **LONG}
+    for plain in ("GradDiff", "NPO", "SimNPO")
+    for label in (plain, f"{plain} + LoReUn")
+}
+"""The rows of longer unlearning."""
 
 ABLATION: Changes = {
     f"{label}, {shape}": (label, own)

@@ -13,6 +13,7 @@ from jax_unlearn.cli.recipe import screen_of
 from jax_unlearn.data import read_json
 from jax_unlearn.errors import InputError
 from jax_unlearn.recipes import language, language_more, pages
+from jax_unlearn.recipes.language_rows import TRIED, fixed
 from jax_unlearn.recipes.recipe import Asked
 
 TOWNS = ("Oslo", "Lima", "Rome", "Cork", "Bern", "Riga")
@@ -55,6 +56,15 @@ def small(recipe, **changes):
     return dataclasses.replace(recipe, study=study)
 
 
+def as_before_adapters(path, **changes):
+    """Store a run as it was before a training had fields of adapters."""
+    found = read_json(path)
+    training = found["plan"]["training"]
+    kept = {k: v for k, v in training.items() if not k.startswith("lora")}
+    found["plan"]["training"] = {**kept, **changes}
+    path.write_text(json.dumps(found))
+
+
 def test_the_smoke_recipe_makes_tables_and_goes_on(texts, tmp_path, capsys):
     tail, labels = {"Partial reset": ("Partial reset", {})}, ("GradDiff + LoReUn",)
     recipe = small(language.LANGUAGE_SMOKE, long_tailed=tail, gamma=1.0, pressed=labels)
@@ -93,8 +103,14 @@ def test_the_smoke_recipe_makes_tables_and_goes_on(texts, tmp_path, capsys):
         record = read_json(one / name / "record.json")
         assert record["decoder"]["tokenizer_sha256"] == tokenizer
     made = (one / "original" / "digests.json").stat().st_mtime
-    recipe.run(asked._replace(seeds=(0,), parts=("main",)))
+    first = asked._replace(seeds=(0,), parts=("main",))
+    config = tmp_path / "main" / "seed-0" / "config.json"
+    as_before_adapters(config)
+    recipe.run(first)
     assert (one / "original" / "digests.json").stat().st_mtime == made
+    as_before_adapters(config, clip=0.5)
+    with pytest.raises(InputError, match="its training.clip was 0.5, is 1.0"):
+        recipe.run(first)
 
 
 def test_what_the_recipe_cannot_do_is_told(texts, tmp_path):
@@ -108,7 +124,13 @@ def test_what_the_recipe_cannot_do_is_told(texts, tmp_path):
     rows = language.LANGUAGE_TOFU.study
     assert {"GA", "GradDiff", "GradDiff + LoReUn (static)"} <= set(rows.methods)
     assert len(rows.ablation) >= 4
-    assert rows.parts == ("main", "ablation", "long_tailed", "pressed")
+    parts = ("main", "ablation", "longer", "longer_ablation", "long_tailed", "pressed")
+    assert rows.parts == parts
+    for part in (rows.longer_ablation, rows.ablation):  # of rows that are searched
+        kind = rows.longer if part is rows.longer_ablation else rows.methods
+        assert {label for label, _ in part.values()} <= set(kind)
+    lengths = {own.get("steps", own.get("budget")) for own in rows.longer.values()}
+    assert lengths == {125, 0.334}
 
 
 def test_settings_are_searched_on_a_seed_of_their_own(texts, tmp_path):
@@ -116,6 +138,10 @@ def test_settings_are_searched_on_a_seed_of_their_own(texts, tmp_path):
     other.write_text("To be or not to be, that is the question.\n\nAye.\n\n")
     ablation = {"GradDiff, static": ("GradDiff", {"weighting": "loreun_static"})}
     told = {"search_seed": 7, "seeds": (0,), "ablation": ablation}
+    longer = {**fixed()["GradDiff"], "steps": 3, "batch_size": 4, "packed_into": 64}
+    told |= {"longer": {"GradDiff": longer}}
+    shape = {"GradDiff, static": ("GradDiff", {"weighting": "loreun_static"})}
+    told |= {"longer_ablation": shape}
     recipe = small(language.LANGUAGE_SMOKE, **told)
     del recipe.study.methods["Partial reset"], recipe.study.methods["GradDiff + FaLW"]
     asked = Asked(
@@ -126,15 +152,34 @@ def test_settings_are_searched_on_a_seed_of_their_own(texts, tmp_path):
     assert searched["trials"] == 4
     assert [len(rows) for rows in searched["table"].values()] == [4, 4]
     assert searched["plan"]["seeds"] == [7]
+    tried = {row["learning_rate"] for row in searched["longer"]["table"]["GradDiff"]}
+    assert tried == {*TRIED["longer"][""]["learning_rate"]}
+    as_before_adapters(tmp_path / "run" / "search" / "trials.json")
+    trials = read_json(tmp_path / "run" / "search" / "trials.json")["trials"]
     assert str(tmp_path) not in json.dumps(searched)
     assert not (tmp_path / "run" / "main" / "seed-0").exists()
+    recipe.run(asked._replace(parts=("longer",)))  # goes on with the trials there
+    again = read_json(tmp_path / "run" / "settings.json")
+    assert again == searched
+    assert read_json(tmp_path / "run" / "search" / "trials.json")["trials"] == trials
     recipe.run(asked._replace(tune=None))
+    long = read_json(tmp_path / "run" / "longer" / "results.json")["rows"]
+    assert long["graddiff"]["setting"]["steps"] == 3
+    rate = again["longer"]["settings"]["GradDiff"]["learning_rate"]
+    shape = read_json(tmp_path / "run" / "longer_ablation" / "results.json")["rows"]
+    assert shape["graddiff-static"]["setting"]["learning_rate"] == rate
+    assert shape["graddiff-static"]["setting"]["steps"] == 3
+    checkpoints = tmp_path / "run" / "longer" / "seed-0" / "checkpoints" / "seed-0"
+    made = {"graddiff", "graddiff-static"}
+    assert {path.name for path in checkpoints.iterdir()} == made  # with main's Retrain
     found = read_json(tmp_path / "run" / "ablation" / "results.json")
     best = min(searched["table"]["GradDiff"], key=lambda row: row["avg_gap"])
     setting = found["rows"]["graddiff-static"]["setting"]
     assert setting["learning_rate"] == best["learning_rate"]
     assert setting["weighting"] == "loreun_static"
     main = read_json(tmp_path / "run" / "main" / "results.json")["rows"]
+    figures = (rows["retrain"]["figures"]["auc_gap"] for rows in (main, long))
+    assert next(figures) == next(figures)
     assert main["retrain"]["figures"]["other_perplexity"]["mean"] > 1
     assert "ks_distance" in main["graddiff"]["figures"]
     assert "ks_distance" not in found["rows"]["graddiff-static"]["figures"]
