@@ -17,6 +17,7 @@ __all__ = ["AUTO", "MARGIN", "RETAINED", "TOP", "Attempt", "Auto", "Chosen", "au
 __all__ += ["shrinkage"]
 
 TOP = 0.9  # the largest λ: what keeps more forgets nothing
+TIED = 0.75  # the same where κ = 1 − λ, of which little is new: search seeds of digits
 USUAL = 0.3  # share of Retrain's cost where none is asked for, as of partial reset
 MARGIN = 0.03  # of accuracy on unseen samples, below the best
 RETAINED = 0.01  # of accuracy on retain samples, below the original's
@@ -30,17 +31,18 @@ SLOPE, WHOLE, PER_GAP, GAP = 0.22, 2 / 3, 2.0, 0.03
 Made = TypeVar("Made")
 
 
-def shrinkage(budget: float, *, gap: float = GAP) -> float:
+def shrinkage(budget: float, *, gap: float = GAP, tied: bool = False) -> float:
     """Return the λ of partial reset that suits a budget, without trying any.
 
-    λ(b, g) = 0.22 log₂(⅔ / b) + 2 g, cut to [0, 0.9]: half the time asks to keep 0.22
-    more of the original, and so does a gap larger by 11 points: what was memorised,
-    and other samples do not teach, takes long to learn anew.
+    λ(b, g) = 0.22 log₂(⅔ / b) + 2 g, cut to [0, 0.9], or to [0, 0.75] where κ = 1 − λ:
+    half the time asks to keep 0.22 more of the original, and so does a gap larger by
+    11 points: what was memorised, and other samples do not teach, takes long to learn.
 
     Args:
       budget: share of Retrain's steps, in (0, 1].
       gap: the original's accuracy on the samples it was trained on less that on unseen
         ones, in 0..1; by default a small one.
+      tied: whether κ = 1 − λ.
 
     Raises:
       InputError: the budget is not in (0, 1], or the gap not finite.
@@ -55,7 +57,7 @@ def shrinkage(budget: float, *, gap: float = GAP) -> float:
     _validate.fraction("budget", budget, "try 0.2")
     _validate.within("gap", gap, "[-1, 1]", "accuracies lie in 0..1")
     shrink = SLOPE * math.log2(WHOLE / budget) + PER_GAP * gap
-    return min(max(shrink, 0.0), TOP)
+    return min(max(shrink, 0.0), TIED if tied else TOP)
 
 
 class Attempt(NamedTuple):
@@ -100,6 +102,7 @@ def auto(
     accuracy: Callable[[Made], tuple[float, float]] | None = None,
     attempts: int = 1,
     first: float | None = None,
+    perturb: float | None = 1.0,
 ) -> Chosen:
     """Unlearn by partial reset within a budget, λ chosen without a Retrain.
 
@@ -120,6 +123,7 @@ def auto(
         on retain samples less the original's.
       attempts: how many to make at most; without `accuracy` one is made.
       first: λ; None: `shrinkage` of an attempt's share of the budget.
+      perturb: κ, as of `partial_reset`; None: 1 − λ.
 
     Raises:
       InputError: a number out of its range.
@@ -141,13 +145,15 @@ def auto(
     _validate.at_least("attempts", attempts, 1, "1 looks at nothing; try 3")
 
     def made(shrink: float, share: float) -> Made:
-        return train(partial_reset(params, fresh, shrink=shrink), share)
+        told = {"shrink": shrink, "perturb": perturb}
+        return train(partial_reset(params, fresh, **told), share)
 
+    tied = perturb is None
     if accuracy is None or attempts == 1:
-        shrink = shrinkage(budget) if first is None else first
+        shrink = shrinkage(budget, tied=tied) if first is None else first
         return Chosen(made(shrink, budget), shrink, budget, None, ())
     share = budget / attempts
-    shrink = shrinkage(share) if first is None else first
+    shrink = shrinkage(share, tied=tied) if first is None else first
     kept: dict[float, Made] = {}
     tried: list[Attempt] = []
 
@@ -234,6 +240,7 @@ def _auto(lab: Lab, options: Auto) -> Job:
     def accuracy(at: Any) -> tuple[float, float]:
         return parts["unseen"](at), parts["retain"](at) - seen["retain"]
 
+    perturb = changes.get("perturb", PartialReset().perturb)
     each = budget / (options.attempts if several else 1)
     gap = max(seen["retain"] - seen["unseen"], 0.0) if len(unseen) >= FEWEST else GAP
     chosen = auto(
@@ -243,15 +250,18 @@ def _auto(lab: Lab, options: Auto) -> Job:
         budget=budget,
         accuracy=accuracy if several else None,
         attempts=options.attempts,
-        first=shrinkage(each, gap=gap),
+        first=shrinkage(each, gap=gap, tied=perturb is None),
+        perturb=perturb,
     )
     told["setting"] = {"shrink": round(chosen.shrink, 4), "share": chosen.share}
+    told["setting"]["perturb"] = perturb
     details = {**job.details, "chosen": told}
     if not several:
         how = f" and from {100 * gap:.1f} points less accuracy on unseen samples"
         few = f" ({len(unseen)} unseen samples say nothing more)"
         how = how if len(unseen) >= FEWEST else few
-        why.append(f"λ = {chosen.shrink:.2f} follows from the budget{how}")
+        kept = f"λ = {chosen.shrink:.2f}{' and κ = 1 − λ' if perturb is None else ''}"
+        why.append(f"{kept} follows from the budget{how}")
         return chosen.made._replace(details=details)
     why.append(_said(chosen, len(unseen)))
     told["tried"] = [one._asdict() for one in chosen.tried]

@@ -115,9 +115,10 @@ def nearest(
 
 
 def usual_of(cells: Iterable[Iterable[Seen]]) -> str:
-    """Return which partial reset is the usual one at a budget, by all its requests.
+    """Return which partial reset is the usual one, by all requests and budgets.
 
-    That of κ = 1, unless κ = 1 − λ is clearly nearer, paired over requests and seeds.
+    That of κ = 1, unless κ = 1 − λ is clearly nearer, paired over all and the seeds:
+    a choice by budget would go to and fro with what two seeds' means happen to be.
     """
     plain, convex = frontier.OURS[1:]
     pairs = []
@@ -149,16 +150,12 @@ def rows_of(stored: Mapping[str, Results]) -> list[Row]:
                 cells.setdefault((request, budget), []).append(one)
     rows = []
     seen_at = {at: _together([own for *_, own in s]) for at, s in cells.items()}
-    budgets = {budget for _, budget in cells}
-    usual = {
-        budget: usual_of(seen for (_, b), seen in seen_at.items() if b == budget)
-        for budget in budgets
-    }
+    usual = usual_of(seen_at.values())
     for (request, budget), studies in sorted(cells.items()):
         seen = seen_at[request, budget]
         names = ", ".join(name.replace("_", "-") for name, *_ in studies)
         for have in (RECORD, UNSEEN, EARLIER, ALONE):
-            if (best := nearest(seen, have, usual[budget])) is not None:
+            if (best := nearest(seen, have, usual)) is not None:
                 given = request, budget, have, best, names, studies[0][1]
                 rows.append(_row(*given))
     if (few := stored.get(CHOICE, {}).get(PART)) is not None:
@@ -216,8 +213,9 @@ def _row(
     setting = {k: v for k, v in told(best.setting).items() if k not in length}
     if best.setting.weighting == best.setting.card.weighting:
         del setting["weighting"]
-    by_budget = best.setting.method == FIRST and "perturb" not in setting
-    own = {} if have == UNTRAINED or by_budget else setting
+    if best.setting.method == FIRST:  # λ follows from the budget
+        setting = {k: v for k, v in setting.items() if k == "perturb"}
+    own = {} if have == UNTRAINED else setting
     named = best.setting.method, best.label, own
     return Row(request, budget, have, *named, round(best.mean, 2), study, rate)
 

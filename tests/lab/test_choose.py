@@ -154,7 +154,9 @@ def test_auto_is_partial_reset_at_the_budget(world):
     told = job.details["chosen"]
     assert told["method"] == "partial_reset"
     assert job.steps == 25  # of 50: 5 batches of 135 in 10 epochs
-    setting = {"method": "partial_reset", "shrink": told["setting"]["shrink"]}
+    known = {k: told["setting"][k] for k in ("shrink", "perturb")}
+    assert known["perturb"] is None  # as the study of the frontier says
+    setting = {"method": "partial_reset", **known}
     subject, request, original, origin = world
     same = Preparer(subject)(
         Unlearning.of(budget=0.5, **setting), request, original, seed=1, origin=origin

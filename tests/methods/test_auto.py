@@ -51,9 +51,13 @@ def test_one_attempt_takes_the_whole_budget_and_looks_at_nothing():
     assert auto(*PARAMS, train, budget=0.2, first=0.7).shrink == 0.7
 
 
+@pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("budget", [0.05, 0.2, 0.4])
-def test_it_starts_as_partial_reset_does_in_float64(budget):
-    """λ θ_o + θ_fresh, λ = .22 log₂(⅔ / b) + 2 · .05 in [0, .9]."""
+def test_it_starts_as_partial_reset_does_in_float64(budget, tied):
+    """λ θ_o + κ θ_fresh, λ = .22 log₂(⅔ / b) + 2 · .05 in [0, .9]; κ = 1.
+
+    Tied: κ = 1 − λ, and λ in [0, .75].
+    """
     draws = np.random.default_rng(0)
     old, fresh = draws.normal(size=(2, 5))
     begun = []
@@ -62,12 +66,14 @@ def test_it_starts_as_partial_reset_does_in_float64(budget):
         {"w": jnp.asarray(fresh, jnp.float32)},
         lambda params, share: begun.append((params["w"], share)),
         budget=budget,
-        first=shrinkage(budget, gap=0.05),
+        first=shrinkage(budget, gap=0.05, tied=tied),
+        perturb=None if tied else 1.0,
     )
-    shrink = np.clip(0.22 * np.log2(2 / 3 / budget) + 0.1, 0, 0.9)
+    shrink = np.clip(0.22 * np.log2(2 / 3 / budget) + 0.1, 0, 0.75 if tied else 0.9)
     ((params, share),) = begun
     assert share == budget
-    np.testing.assert_allclose(params, shrink * old + fresh, rtol=2e-5)
+    perturb = 1 - shrink if tied else 1.0
+    np.testing.assert_allclose(params, shrink * old + perturb * fresh, rtol=2e-5)
 
 
 @pytest.mark.parametrize("attempts", [2, 3, 6])
