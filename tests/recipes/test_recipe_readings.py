@@ -166,7 +166,12 @@ def budgets():
                 return False
             if request != "near" and budget <= 0.05 and any(near):
                 return False
-    return others == [("far", 0.5, "MSG")]
+    fashion = pages.stored("frontier_fashion")["random10-20"]
+    least = [
+        frontier.winners({0.2: fashion}, figure)[0.2].label in frontier.OURS
+        for figure in ("deviation", "avg_gap")
+    ]
+    return others == [("far", 0.5, "MSG")] and least == [True, False]
 
 
 def chain():
