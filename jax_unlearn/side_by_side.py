@@ -11,7 +11,7 @@ from jax_unlearn import _validate
 from jax_unlearn.audit import Audit, Figure, FigureCard, audit
 from jax_unlearn.audit.evidence import FEWEST, Evidence
 from jax_unlearn.audit.figures import FIGURES, GROUPS, KINDS
-from jax_unlearn.audit.records import SIGN
+from jax_unlearn.audit.records import SIGN, visible
 from jax_unlearn.candidates import Candidates, examples_of, parts_of
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.types import Model
@@ -64,10 +64,10 @@ class SideBySide:
     @property
     def rows(self) -> list[list[str]]:
         """The cells as text, a row a model, and one for the intervals of the null."""
-        cards = self.cards.items()
+        digits = self._digits.items()
         rows = [[name, *self._cells(name)] for name in self.figures]
         ends = {
-            tuple(own[k].interval(c.digits) if k in own else "" for k, c in cards)
+            tuple(own[k].interval(n) if k in own else "" for k, n in digits)
             for name, own in self.figures.items()
             if name not in REFERENCES
         }
@@ -75,9 +75,21 @@ class SideBySide:
             rows.insert(1, [INTERVAL, *ends.pop()] + [""] * bool(self.cost))
         return rows
 
+    @property
+    def _digits(self) -> dict[str, int]:
+        """The digits of each column: as many as show that what is outside is."""
+        return {
+            key: max(
+                visible(own[key], card.digits)
+                for own in self.figures.values()
+                if key in own
+            )
+            for key, card in self.cards.items()
+        }
+
     def _cells(self, name: str) -> list[str]:
-        own, cards = self.figures[name], self.cards.items()
-        cells = [_text(own[k], c.digits) if k in own else "" for k, c in cards]
+        own, digits = self.figures[name], self._digits.items()
+        cells = [_text(own[k], n) if k in own else "" for k, n in digits]
         if self.cost:
             share = self.cost.get(name)
             cells.append("" if share is None else f"{100 * share:.3g}")

@@ -1,6 +1,7 @@
 """What README and the rooms' pages show is true: snippets run, links lead somewhere."""
 
 import doctest
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -25,6 +26,11 @@ PAGES = [
 URLS = PROJECT["urls"]
 
 
+def numbers(line):
+    """Return the numbers of a row that is printed."""
+    return [float(text) for text in re.findall(r"\d+\.\d+", line)]
+
+
 def test_the_snippet_prints_what_is_shown(capsys):
     """Its network is trained, and forgets a class: nearer to Retrain than before."""
     blocks = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
@@ -39,6 +45,8 @@ def test_the_snippet_prints_what_is_shown(capsys):
         ours, theirs = row.split(line.strip()), row.split(told.strip())
         assert ours[0] == theirs[0] or set(told) == {"─"}
         assert len(ours) == len(theirs)
+        for own, one in zip(*map(numbers, (line, told)), strict=True):
+            assert abs(own - one) <= 4, (line, told)  # of a hundred
     assert printed[0] == shown.splitlines()[0]
     figures = names["table"].figures
     before, after = figures["Original"], figures["partial reset"]
@@ -51,6 +59,25 @@ def test_the_snippet_prints_what_is_shown(capsys):
 def test_the_two_commands_are_shown():
     assert "pip install -e . && jax-unlearn\n" in README
     assert 'pip install -e ".[test]" && pytest\n' in README
+
+
+def test_the_numbers_are_those_of_the_stored_results():
+    """Those of the picture and of the chooser: tests/recipes."""
+    stored = ROOT / "jax_unlearn/recipes/results"
+    plan = json.loads((stored / "demo_digits.json").read_text())["demo"]["plan"]
+    text = " ".join(README.split())
+    assert len(plan["methods"]) == 12
+    assert "makes it forget by twelve methods" in text
+    assert len(plan["seeds"]) == 5
+    assert "compares each with retraining over five seeds" in text
+    frontier = json.loads((stored / "frontier_digits.json").read_text())
+    shown = frontier["random10-20"]
+    assert (shown["plan"]["kind"], shown["plan"]["fraction"]) == ("random", 0.1)
+    assert "*10 % of the digits, drawn at random" in text
+    assert " of 6 trials a method on search seeds" in shown["plan"]["note"]
+    assert "the best of six trials at each budget" in text
+    assert "shrink=0.3" in README
+    assert "# keeps 30 % of each weight" in README
 
 
 def test_it_is_short():

@@ -27,6 +27,7 @@ from jax_unlearn.audit.klom import KLOM
 from jax_unlearn.audit.lira import LIRA_AUC, LIRA_TPR_1
 from jax_unlearn.audit.memorisation import Divider, Division
 from jax_unlearn.audit.metrics import UA
+from jax_unlearn.audit.records import visible
 from jax_unlearn.errors import InputError, unknown_name
 
 __all__ = ["OF_GROUPS", "Grouped", "audit_by_group", "divided", "group_table"]
@@ -222,8 +223,9 @@ def group_table(found: Grouped, name: str) -> str:
         card, cells = first.cards[key], []
         for own in found.audits.values():
             figure = own.figures[name][key]
-            target = f"{figure.target:.{card.digits}f}"
-            value = f"{figure.value:.{card.digits}f} ({target}) {figure.verdict}"
+            digits = visible(figure, card.digits)
+            target = f"{figure.target:.{digits}f}"
+            value = f"{figure.value:.{digits}f} ({target}) {figure.verdict}"
             cells.append(value.rstrip())
         label = card.label.replace("|", "\\|")
         lines.append(f"| {label} | {' | '.join(cells)} |")

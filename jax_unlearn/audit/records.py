@@ -11,10 +11,11 @@ from jax_unlearn.audit.rates import Roc
 from jax_unlearn.audit.vulnerable import Ruli
 from jax_unlearn.errors import unknown_name
 
-__all__ = ["Audit", "Detail", "Figure", "audit_table", "to_record"]
+__all__ = ["Audit", "Detail", "Figure", "audit_table", "to_record", "visible"]
 
 POINTS = 200  # of a ROC curve in a record at most
 SIGN = {"inside": "●", "outside": "○"}  # of verdicts, in tables of text
+MOST = 6  # digits behind the point, however near a value lies
 
 
 class Figure(NamedTuple):
@@ -49,6 +50,28 @@ class Figure(NamedTuple):
         if None in ends:
             return ""
         return f"[{', '.join(f'{end:.{digits}f}' for end in ends)}]"
+
+
+def visible(figure: Any, digits: int) -> int:
+    """Return the digits by which a value outside is seen to lie there.
+
+    A value of 99.78 beside [99.81, 100] is not shown as 99.8 beside [99.8, 100.0].
+
+    >>> visible(Figure(99.78, None, 99.9, 99.81, 100.0, "outside"), 1)
+    2
+    """
+    low, high, value, target = (
+        *(figure.null_low, figure.null_high),
+        *(figure.value, figure.target),
+    )
+    if figure.verdict != "outside" or low is None or high is None:
+        return digits
+    for shown in range(digits, max(digits, MOST)):
+        seen = round(value, shown)
+        apart = not round(low, shown) <= seen <= round(high, shown)
+        if apart and (seen != round(target, shown) or value == target):
+            return shown
+    return max(digits, MOST)
 
 
 class Detail(NamedTuple):
@@ -118,7 +141,8 @@ def audit_table(found: Audit, name: str) -> str:
         "|---|---|---|---|---|",
     ]
     for key, figure in found.figures[name].items():
-        card, digits = found.cards[key], found.cards[key].digits
+        card = found.cards[key]
+        digits = visible(figure, card.digits)
         label, target = card.label.replace("|", "\\|"), f"{figure.target:.{digits}f}"
         cells = label, figure.text(digits), target, figure.interval(digits)
         row = " | ".join(cell or "–" for cell in (*cells, figure.verdict))

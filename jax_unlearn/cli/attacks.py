@@ -8,6 +8,7 @@ from rich.console import Console
 from jax_unlearn.audit import Audit, Figure, FigureCard
 from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.audit.figures import cards_of, headlines
+from jax_unlearn.audit.records import visible
 from jax_unlearn.cli.console import print_blocks, say, signs_of
 from jax_unlearn.lab.modalities.classification.beside import (
     alone_lacks,
@@ -136,10 +137,10 @@ def _audit_rows(
     rows = []
     for key in keys:
         card, figures = found.cards[key], [own[key] for own in found.figures.values()]
-        interval = figures[0].interval(card.digits)
-        target = f"{figures[0].target:.{card.digits}f} {interval}".rstrip()
-        cells = (Cell(f.text(card.digits), mark=f.verdict) for f in figures)
-        rows.append([Cell(card.label), Cell(target), *cells])
+        digits = max(visible(figure, card.digits) for figure in figures)
+        target = f"{figures[0].target:.{digits}f} {figures[0].interval(digits)}"
+        cells = (Cell(f.text(digits), mark=f.verdict) for f in figures)
+        rows.append([Cell(card.label), Cell(target.rstrip()), *cells])
     return ["figure", "target", *shown.values()], rows
 
 
@@ -159,8 +160,8 @@ def print_groups(
                 cells, card = [], cards[key]
                 for own in audits.values():
                     figure = Figure(**own["figures"][name][key])
-                    value = f"{figure.text(card.digits)} "
-                    value += f"({figure.target:.{card.digits}f})"
+                    digits = visible(figure, card.digits)
+                    value = f"{figure.text(digits)} ({figure.target:.{digits}f})"
                     cells.append(Cell(value, mark=figure.verdict))
                 label = (labels or {}).get(name, name)
                 rows.append([Cell(f"{label}: {card.label}"), *cells])

@@ -13,7 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 
 from jax_unlearn.audit import Figure
-from jax_unlearn.audit.records import SIGN
+from jax_unlearn.audit.records import SIGN, visible
 from jax_unlearn.lab.advice import lasting
 from jax_unlearn.lab.modalities.classification.probes import PROBES
 from jax_unlearn.report import Cell, Table, generation_table, main_table
@@ -231,7 +231,7 @@ def print_probes(console: Console, results: dict[str, Any]) -> None:
         for name in names:
             figure = Figure(**judged[key][name]) if key in judged else None
             verdict = "" if figure is None else figure.verdict
-            detail = "" if figure is None else figure.interval(1)
+            detail = "" if figure is None else figure.interval(visible(figure, 1))
             cells.append(Cell(f"{found[name]:.4g}", detail, verdict))
         rows.append(cells)
     heads = ["probe", *(PROBES[name].label for name in names)]

@@ -12,6 +12,7 @@ import numpy as np
 from msgspec import Meta, Struct, field, structs
 
 from jax_unlearn.audit.evidence import FEWEST
+from jax_unlearn.audit.records import Figure, visible
 from jax_unlearn.data import read_json
 from jax_unlearn.lab import schema
 from jax_unlearn.lab.schema import ROUNDING, Cosine, Finite, NotNegative, Share
@@ -86,6 +87,11 @@ class Comparison(Struct, frozen=True):
             structs.force_setattr(self, "against_nothing", None)
             bare = {k: structs.replace(m, verdict="") for k, m in self.metrics.items()}
             structs.force_setattr(self, "metrics", bare)
+
+    def digits(self, name: str, gap: float) -> int:
+        """Return the digits by which a difference outside is seen to lie there."""
+        high, said = self.metrics[name].null_high, self.metrics[name].verdict
+        return visible(Figure(gap, None, 0.0, -high, high, said), 1)
 
     @property
     def verdicts(self) -> set[str]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from statistics import median
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jax_unlearn.lab.results import LABELS
@@ -117,6 +118,7 @@ class Ordered(NamedTuple):
     table: Table
     order: dict[str, list[float | None]]  # by key, a number a column
     sorted_by: str  # a column; "" where the rows stand as they came
+    terms: Mapping[str, str] = MappingProxyType({})  # what its headings mean
 
     @property
     def parts(self) -> list[list[int]]:
@@ -241,7 +243,9 @@ def _percentage(rows: Mapping[str, reading.Row], key: str, name: str) -> Cell:
     figure = row.metrics[name]
     if key == "retrain" or target is None:
         return Cell(spread(figure, 1))
-    detail = f"Δ {number(figure.mean - target.metrics[name].mean, 1, sign=True)}"
+    gap = figure.mean - target.metrics[name].mean
+    digits = row.comparison.digits(name, gap) if row.comparison else 1
+    detail = f"Δ {number(gap, digits, sign=True)}"
     made = [one.comparison for one in rows.values() if one.comparison]
     judged = [one.metrics[name] for one in made if one.verdicts]
     if key == "null" and judged:

@@ -1,6 +1,7 @@
 """The pages of an audit: every number beside its target, links, settings, words."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 from made_audit import made_audit
@@ -8,6 +9,7 @@ from made_results import made_results
 from test_report_page import NO_DRAWINGS, Page, check_alone, squeezed
 
 from jax_unlearn.audit.figures import FIGURES, GROUPS, KINDS, headlines
+from jax_unlearn.audit.records import visible
 from jax_unlearn.lab import Unlearning
 from jax_unlearn.report import check_results, render
 from jax_unlearn.report.pages import _typeset as typeset
@@ -32,19 +34,27 @@ def page(source):
     return Page(source)
 
 
-def plain(value, key):
-    digits = KINDS[key].digits
+def plain(value, key, digits=None):
+    digits = KINDS[key].digits if digits is None else digits
     text = f"{value:.{digits}f}"
     return f"{0:.{digits}f}" if float(text) == 0 else text.replace("-", "−")
 
 
+def digits_of(figure, key):
+    """Return as many digits as show that a value outside lies there."""
+    return visible(SimpleNamespace(**figure), KINDS[key].digits)
+
+
 def shown(figure, key):
-    text = plain(figure["value"], key)
-    return text if figure["std"] is None else f"{text} ± {plain(figure['std'], key)}"
+    digits = digits_of(figure, key)
+    text = plain(figure["value"], key, digits)
+    std = figure["std"]
+    return text if std is None else f"{text} ± {plain(std, key, digits)}"
 
 
 def interval(figure, key):
-    return f"[{plain(figure['null_low'], key)}, {plain(figure['null_high'], key)}]"
+    ends = (figure["null_low"], figure["null_high"])
+    return f"[{', '.join(plain(end, key, digits_of(figure, key)) for end in ends)}]"
 
 
 FIRST = [card.key for card in headlines(FIGURES)]

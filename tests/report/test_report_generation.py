@@ -42,6 +42,21 @@ def test_references_come_first_with_distances_from_retrain():
     assert table.rows[0][1].detail == ""
 
 
+def test_the_card_at_the_head_is_that_of_all_pages():
+    said = " ".join(PAGE.split())
+    assert "No verdict: shares of drawn images are not tested </h2>" in said
+    row = RESULTS["rows"]
+    ua, kept = (row["SalUn"][name]["mean"] for name in ("ua", "retained_accuracy"))
+    assert f"SalUn</strong>: UA % {ua:.1f}, other classes % {kept:.1f}</li>" in said
+    assert said.index("Retrain: UA % ") < said.index("SalUn</strong>")
+    assert '<abbr title="share of the images asked to be of the forgotten' in PAGE
+    assert (
+        said.index('id="verdict"') < said.index("What to do next") < said.index("<tab")
+    )
+    alone = report.render(made_generation(runs=1, keys=("original", "SalUn")))
+    assert "No verdict: there is no Retrain to compare with" in " ".join(alone.split())
+
+
 def test_without_retrain_nothing_has_a_target():
     results = made_generation(runs=1, keys=("original", "SalUn"))
     page = report.render(results)

@@ -222,3 +222,15 @@ def test_no_verdict_promises_anything(strengths, seed):
     outside = [f for f in record["figures"]["FT"].values() if f["verdict"] == "outside"]
     assert ("In plain words: with this many" in said) == (not outside)
     assert "- " not in said
+
+
+def test_what_lies_outside_by_a_little_is_not_rounded_inside(inside):
+    """A value of 99.78 beside [99.81, 99.99] is no 99.8 beside [99.8, 100.0]."""
+    record = copy.deepcopy(inside)
+    ends = {"null_low": 99.81, "null_high": 99.99, "target": 99.82}
+    changed = {**ends, "value": 99.78, "std": None, "verdict": "outside"}
+    record["figures"]["FT"]["ra"] |= changed
+    page = plain(render({"format": 1, "audit": record}))
+    assert "FT by RA % −0.04" in page
+    assert "99.78 [99.81, 99.99]" in page
+    assert "RA % (99.78; target 99.82)" in page

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup, escape
 
+from jax_unlearn.audit.records import visible
 from jax_unlearn.data import write_atomic
 from jax_unlearn.report import table
 from jax_unlearn.report.generated import GenerationResults
@@ -28,7 +29,7 @@ from jax_unlearn.report.settings import (
     show,
 )
 
-__all__ = ["environment", "render", "write"]
+__all__ = ["IMAGES", "SHORT", "environment", "render", "write"]
 
 TERMS = {f"{name.upper()} %": said for name, said in headline.MEANINGS.items()} | {
     "Avg. Gap": "mean distance of UA, RA, TA and MIA from Retrain's, in points",
@@ -40,11 +41,18 @@ TERMS = {f"{name.upper()} %": said for name, said in headline.MEANINGS.items()} 
     "RTE s": "running time in seconds",
     table.OUTSIDE: "how many figures lie outside of where Retrains lie",
     "Fréchet": "distance of images of the other classes from real ones",
-    "other classes %": "share of the images of other classes that are recognised",
     **{heading: meaning for heading, _, meaning in FIGURES.values()},
 }
 """What a heading means, for a pointer that rests on it; a glossary stands below."""
-
+IMAGES = {
+    "UA %": "share of the images asked to be of the forgotten class that a classifier "
+    "does not take for it",
+    "other classes %": "share of the images of other classes that it recognises",
+    "returned at": "how far from a forgotten image, noised and denoised again, the "
+    "image lies that comes back; a memorised one comes back nearer",
+    "unseen at": "the same of unseen images of their classes",
+}
+"""The first figures of diffusion models; UA there is another than a classifier's."""
 
 SHORT = {
     "UA": "unlearning accuracy, the share of the samples to forget that are got wrong",
@@ -100,9 +108,10 @@ of a run
     content["about"] = {label: about(setting) for label, setting in given.items()}
     if isinstance(checked, LanguageResults):
         content["table"] = table.ordered(language_table(checked), "|p − p*|")
-        told = (FIGURES[name] for name in ("forget_probability", "deviation"))
-        figures = [(heading, meaning) for heading, _, meaning in told]
-        content["headline"] = headline.unjudged(rows, figures)
+        told = {name: FIGURES[name] for name in ("forget_probability", "deviation")}
+        labels = {key: row.label for key, row in rows.items()}
+        nearest = {key: rows[key] for key in content["table"].table.keys}
+        content["headline"] = headline.unjudged(nearest, labels, told)
     elif rows:
         content |= experiment.content(checked)
     if record is not None:
@@ -129,20 +138,39 @@ of a run
     return write_atomic(path, render(results), overwrite=overwrite)
 
 
+UNTESTED = "shares of drawn images are not tested"
+
+
 def _generated(results: GenerationResults) -> dict[str, Any]:
     """Return what the page of diffusion models reads."""
-    single = results.runs[0].forgotten is None
-    by = "returned at" if single else "UA %"
-    by = by if "retrain" in results.rows else ""
+    single, rows = results.runs[0].forgotten is None, results.rows
+    names = ("returned", "unseen_returned") if single else ("ua", "retained_accuracy")
+    told = {
+        name: (heading, digits, IMAGES[heading])
+        for name in names
+        for heading, digits in [table.GENERATION[name]]
+    }
+    by = told[names[0]][0] if "retrain" in rows else ""
+    keys = ["original", "retrain", "null", *methods_of(rows)]
+    labels = {key: table.generation_label(key) for key in rows}
+
+    def ordered(made: table.Table) -> table.Ordered:
+        return table.ordered(made, by)._replace(terms=IMAGES)
+
+    made = ordered(table.generation_table(results))
+    nearest = {key: rows[key] for key in made.table.keys}
     given = {
         name: Given(name, {"method": name, **own})
         for name, own in (results.plan.methods or {}).items()
     }
     return {
         "results": results,
-        "table": table.ordered(table.generation_table(results), by),
-        "tables": [table.ordered(table.tabulated(r.rows), by) for r in results.runs],
-        "drawn": ["original", "retrain", "null", *methods_of(results.rows)],
+        "table": made,
+        "tables": [ordered(table.tabulated(run.rows)) for run in results.runs],
+        "headline": headline.unjudged(nearest, labels, told, UNTESTED),
+        "what": "images",
+        "audit": None,
+        "drawn": keys,
         "settings": settings_table(given),
         "shared": shared_settings(given),
         "label": table.generation_label,
@@ -181,6 +209,7 @@ def environment() -> Any:
         "termed": _termed,
         "squeezed": lambda text: Markup(re.sub(r"[ \n]+", " ", escape(text)).strip()),
         "typeset": _typeset,
+        "visible": visible,
     }
     return environment
 
@@ -206,9 +235,9 @@ def _abbreviations(names: Iterable[str]) -> list[tuple[str, str]]:
     return [(short, said) for short, said in SHORT.items() if short in words - own]
 
 
-def _termed(heading: str) -> Markup:
+def _termed(heading: str, own: Mapping[str, str]) -> Markup:
     """Return a heading, an abbreviation with what it means."""
-    meaning = TERMS.get(heading, "")
+    meaning = own.get(heading, TERMS.get(heading, ""))
     text = escape(heading.replace(" - ", " − "))
     return Markup(f'<abbr title="{escape(meaning)}">{text}</abbr>') if meaning else text
 

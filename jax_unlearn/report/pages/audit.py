@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from jax_unlearn.audit.evidence import FigureCard
+from jax_unlearn.audit.records import visible
 from jax_unlearn.report.draw import audit as draw
 from jax_unlearn.report.forms import Audit, AuditFigure, reasons
 from jax_unlearn.report.pages import headline
@@ -116,8 +117,9 @@ def _table(record: Audit, names: Mapping[str, str]) -> Table:
             rows[key].append(Cell(str(headline.outside(record, key)), f"of {judged}"))
         for card in cards:
             figure = figures[card.key]
-            text = f"Δ {number(figure.value - figure.target, card.digits, sign=True)}"
-            cell = Cell(number(figure.value, card.digits), text, figure.verdict)
+            digits = visible(figure, card.digits)
+            text = f"Δ {number(figure.value - figure.target, digits, sign=True)}"
+            cell = Cell(number(figure.value, digits), text, figure.verdict)
             rows[key].append(cell)
     return Table(columns, [*rows.values()], [*rows])
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from jax_unlearn.audit.records import visible
 from jax_unlearn.lab.arrays import NOTHING
 from jax_unlearn.lab.results import ORIGINAL
 from jax_unlearn.report import reading
@@ -39,6 +40,7 @@ class Judged(NamedTuple):
     state: str
     outside: list[Outside]
     slug: str = ""  # of its section, if it has one
+    figures: str = ""  # those that nothing was tested of, in words
 
 
 class Headline(NamedTuple):
@@ -49,6 +51,8 @@ class Headline(NamedTuple):
     figures: list[tuple[str, str]]  # names and meanings
     retrained: int
     models: int  # of each method; 0: it differs
+    untested: str = ""  # why there is no verdict beside Retrain
+    beside: str = ""  # figures of Retrain and the original, where nothing is tested
 
     @property
     def every(self) -> list[Judged]:
@@ -92,13 +96,36 @@ def of_audit(
     return Headline(_grouped(judged), blind, figures, record.retrained, models)
 
 
-def unjudged(rows: Mapping[str, Any], figures: list[tuple[str, str]]) -> Headline:
-    """Return the headline of methods that no figure was tested of."""
+def unjudged(
+    rows: Mapping[str, Any],
+    labels: Mapping[str, str],
+    figures: Mapping[str, tuple[str, int, str]],
+    untested: str = "",
+) -> Headline:
+    """Return the headline of methods that no figure was tested of, with some figures.
+
+    A figure is told by its heading, digits and meaning; of Retrain and the original
+    apart from the methods.
+    """
+    shown = {
+        key: ", ".join(
+            f"{heading} {number(row.figures[name].mean, digits)}"
+            for name, (heading, digits, _) in figures.items()
+            if name in row.figures
+        )
+        for key, row in rows.items()
+    }
     keys = [key for key in rows if key not in ("retrain", "null", *UNTOUCHED)]
     keys = keys or [key for key in rows if key in UNTOUCHED]
-    judged = [Judged(key, rows[key].label, "unknown", []) for key in keys]
+    judged = [
+        Judged(key, labels[key], "unknown", [], figures=shown[key]) for key in keys
+    ]
+    references = [key for key in ("retrain", *UNTOUCHED) if key in rows]
+    beside = "; ".join(f"{labels[key]}: {shown[key]}" for key in references)
     retrained = sum(key in rows for key in ("retrain", "null"))
-    return Headline(_grouped(judged), False, figures, retrained, 0)
+    named = [(heading, meaning) for heading, _, meaning in figures.values()]
+    counts = retrained, 0, untested, f"{beside}." if beside else ""
+    return Headline(_grouped(judged), False, named, *counts)
 
 
 def outside(record: Audit, key: str) -> int:
@@ -121,7 +148,7 @@ def _of_row(rows: Mapping[str, reading.Row], key: str) -> Judged:
         if row.comparison.metrics[name].verdict == "outside":
             gap = row.metrics[name].mean - rows["retrain"].metrics[name].mean
             lost |= name in ("ra", "ta") and gap <= -LOSS
-            far = number(gap, 1, sign=True)
+            far = number(gap, row.comparison.digits(name, gap), sign=True)
             told.append(Outside(name.upper(), MEANINGS[name], far))
     return Judged(key, row.label, _state(told, lost), told)
 
@@ -134,7 +161,8 @@ def _of_figures(record: Audit, key: str, label: str, slug: str) -> Judged:
         if figure.verdict == "outside":
             card = record.cards[name]
             lost |= card.tells == "others" and _below(figure)
-            gap = number(figure.value - figure.target, card.digits, sign=True)
+            digits = visible(figure, card.digits)
+            gap = number(figure.value - figure.target, digits, sign=True)
             told.append(Outside(card.label, card.meaning, gap))
     return Judged(key, label, _state(told, lost), told, slug)
 
