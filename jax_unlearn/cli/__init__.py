@@ -16,11 +16,14 @@ __all__ = ["COMMANDS", "OF_DIFFUSION", "OF_MODALITY", "SUMMARY", "main"]
 
 SUMMARY = """Machine unlearning for JAX.
 
-Without a command: forget a long-tailed request on scikit-learn's digits with ten
-methods, compare each with retraining, and write a report (`jax-unlearn demo`). The
-other commands do the same job step by step on your own data. `--version` says which
-this is; `--print-completion bash|zsh|fish` writes what completes commands and options
-in a shell: `source <(jax-unlearn --print-completion bash)`."""
+Without a command it runs `demo`: twelve methods forget a long-tailed request on
+scikit-learn's digits, each is compared with retraining, and a report is written. The
+other commands do the same job step by step on your own data.
+
+`jax-unlearn COMMAND --help` shows the options of a command, with an example.
+`--version` prints the version. `--print-completion bash`, `zsh` or `fish` writes a
+script that completes commands and options: `source <(jax-unlearn --print-completion
+bash)`."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -177,7 +180,8 @@ def _commands(
     }
     if arguments[0] not in _HELP:
         one_of("command", arguments[0], (*known, "generate"))
-    known = {name: with_habits(name, command) for name, command in known.items()}
+    listed = {"brief": arguments[0] in _HELP}
+    known = {name: with_habits(name, one, **listed) for name, one in known.items()}
     own = option_names(known[arguments[0]]) if arguments[0] in known else set()
     for file, options in stated.items():
         config.check_known(file, options, own)

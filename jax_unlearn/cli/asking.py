@@ -51,6 +51,9 @@ def ask(
 ) -> dict[str, Any]:
     """Ask a language model, and print its answers.
 
+    Example: `jax-unlearn ask "Where was Ada born?" --checkpoint model`, where `model`
+    is of `jax-unlearn train --modality language --data texts.jsonl --out model`
+
     Args:
       questions: what is asked, each in quotes.
       checkpoint: of a language model, or a Hugging Face folder.
@@ -97,8 +100,11 @@ def score(
     Each text gets its loss and the scores of attacks, high where the model seems to
     have been trained on it. With texts that it never saw each attack has an AUC.
 
+    Example: `jax-unlearn score --data texts.jsonl --unseen others.jsonl --checkpoint
+    model`
+
     Args:
-      source: the texts.
+      source: The texts.
       checkpoint: of a language model, or a Hugging Face folder.
       unseen: texts like these that the model was not trained on.
       reference: another model, checkpoint or folder, whose losses are subtracted.

@@ -149,8 +149,11 @@ def audit(
     attacks on ensembles are added. `jax-unlearn ensemble` makes such models; --parts
     joins what its parts made, with their data and request unless others are given.
 
+    Example, after that of `unlearn`: `jax-unlearn audit --dataset digits --original
+    original --forget 3 --unlearned unlearned`
+
     Args:
-      source: the data; not for arrays.
+      source: The data; arrays need none.
       original: checkpoint the request was made to.
       forget: ids or class that were to be forgotten, as given to `unlearn`.
       unlearned: checkpoints to audit.

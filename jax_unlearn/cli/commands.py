@@ -55,9 +55,11 @@ def train(
 ) -> dict[str, Any]:
     """Train a model from scratch: the original, or Retrain; write a checkpoint.
 
+    Example: `jax-unlearn train --dataset digits --out original`
+
     Args:
-      source: the data.
-      training: how.
+      source: The data.
+      training: The network, and how it is trained.
       making: what is made.
       modality: kind of model.
       split: manifest of `jax-unlearn split`; its unseen samples are held out.
@@ -250,8 +252,11 @@ def unlearn(
     The options depend on the method: `jax-unlearn unlearn METHOD --help` lists
     it, `jax-unlearn methods` lists the methods.
 
+    Example, after that of `train`: `jax-unlearn unlearn salun --dataset digits
+    --checkpoint original --forget 3`
+
     Args:
-      source: the data the model was trained on.
+      source: The data that the model was trained on.
       setting: how.
       checkpoint: of `jax-unlearn train` (or of an earlier `unlearn`).
       forget: a file that lists the samples by id, or with --key-column by key (.csv,
@@ -364,6 +369,8 @@ def report(
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Draw the report of an audit or of a whole run, one self-contained page.
+
+    Example, after that of `audit`: `jax-unlearn report --results audit.json`
 
     Args:
       results: audit.json of `jax-unlearn audit`, or results.json of a run.

@@ -40,8 +40,11 @@ def sample(
 ) -> dict[str, Any]:
     """Draw images of a diffusion model as one grid, a row for each class or prompt.
 
+    Example: `jax-unlearn train --modality diffusion --dataset digits --out drawer`,
+    then `jax-unlearn sample --checkpoint drawer`
+
     Args:
-      sampling: how the images are drawn.
+      sampling: How the images are drawn.
       checkpoint: of `jax-unlearn train --modality diffusion`, or `unlearn`.
       classes: names or numbers; default all.
       prompts: of a model of captions, instead of classes.
@@ -104,10 +107,13 @@ def audit_images(
     Fréchet distance of the other classes in its features. Retrain's values are the
     target; the null is Retrain of another seed.
 
+    Example: `jax-unlearn audit --dataset digits --original drawer --forget 3
+    --unlearned unlearned`
+
     Args:
-      source: the data the models were trained on.
-      judge: how the classifier is trained.
-      sampling: how images are drawn, from every model alike.
+      source: The data that the models were trained on.
+      judge: How the classifier is trained.
+      sampling: How images are drawn, from every model alike.
       original: checkpoint of the original model.
       forget: class (name or number) that was to be forgotten, or a file that lists
         single images: those are noised and denoised, and how near they come back stands

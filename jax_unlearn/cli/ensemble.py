@@ -92,8 +92,11 @@ def ensemble(
     --parts DIR...`, or `--join` here, then audits the models of all of them, and names
     those that are missing.
 
+    Example, after that of `train`: `jax-unlearn ensemble --dataset digits --original
+    original --forget 3 --models 8`
+
     Args:
-      source: the data; none given takes digits.
+      source: The data; digits where none are given.
       run: folder of a run, whose plan is taken (its first seed's request); default the
         plan of the demo.
       original: instead of a run, a checkpoint: the models are trained as its record

@@ -77,9 +77,12 @@ def forget(
     was nearest to retraining for such a request at --budget, given what there is; why
     is printed and recorded.
 
+    Example, after that of `train`: `jax-unlearn forget --dataset digits --checkpoint
+    original --request 3 --with-retrain 3`
+
     Args:
-      source: the data the model was trained on.
-      setting: how; the method may be left out.
+      source: The data that the model was trained on.
+      setting: How; the method may be left out.
       checkpoint: of `train` or `import`, or of an earlier request.
       request: a file that lists the samples by id, or with --key-column by key, a
         split, or a class; of a model of captions, a word.
@@ -289,8 +292,11 @@ def chain(
     Give the command again to go on where it was killed, or with more requests after
     those that were served. OUT/request-N is the model after the N-th.
 
+    Example, after that of `train`: `jax-unlearn chain --dataset digits --checkpoint
+    original --requests 3 7`
+
     Args:
-      source: the data the model was trained on.
+      source: The data that the model was trained on.
       setting: how each request is served.
       checkpoint: of `jax-unlearn train`.
       requests: one a request, in order: a file that lists samples, or a class, as for

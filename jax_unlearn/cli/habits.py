@@ -42,6 +42,7 @@ _HINT = tyro.conf.arg(  # defaults that only say that an option is not given
         "" if text in ("None", "False", "", "''") else f"(default: {text})"
     )
 )
+_GENERAL = tyro.conf.arg(name="general", help="Of every command.")
 _ASKED: ContextVar[dict[str, Any] | None] = ContextVar("asked", default=None)
 
 
@@ -58,8 +59,13 @@ def asked_words(*without: str) -> list[str]:
     return [told[COMMAND], *merged([], left, told[COMMAND], placed=False)]
 
 
-def with_habits(name: str, command: Callable[..., Any]) -> Callable[..., None]:
-    """Return a command that is told the habits too, and keeps them from the other."""
+def with_habits(
+    name: str, command: Callable[..., Any], *, brief: bool = False
+) -> Callable[..., None]:
+    """Return a command that is told the habits too, and keeps them from the other.
+
+    `brief` keeps of its docstring the first line, for the list of all commands.
+    """
     signature = inspect.signature(command)
     kinds = _hinted(get_type_hints(command, include_extras=True))
 
@@ -88,12 +94,13 @@ def with_habits(name: str, command: Callable[..., Any]) -> Callable[..., None]:
         finally:
             _ASKED.reset(token)
 
-    run.__doc__ = _unbroken(command.__doc__ or "")
+    told = command.__doc__ or ""
+    run.__doc__ = told.partition("\n")[0] if brief else _unbroken(told)
     own = inspect.Parameter(
         "habits",
         inspect.Parameter.KEYWORD_ONLY,
         default=Habits(),
-        annotation=_hinted({"": Annotated[Habits, tyro.conf.arg(name="")]})[""],
+        annotation=_hinted({"": Annotated[Habits, _GENERAL]})[""],
     )
     every = [*signature.parameters.values(), own]
     run.__signature__ = signature.replace(parameters=every)  # type: ignore

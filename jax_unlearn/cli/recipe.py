@@ -39,6 +39,8 @@ def demo(
 ) -> dict[str, Any]:
     """Forget a long-tailed request on digits by twelve methods; compare with Retrain.
 
+    Example: `jax-unlearn demo --seeds 0 --out runs/one-seed`
+
     Args:
       out: folder of the run; default runs/digits, or the first free of runs/digits-2, …
       seeds: of splits, models and methods; default those of the recipe.
@@ -88,6 +90,8 @@ def recipe(
     table: bool = False,
 ) -> dict[str, Any]:
     """Run a recipe, or go on with it: what its folder holds is not made again.
+
+    Example: `jax-unlearn recipe demo-digits`
 
     Args:
       name: of the recipe; none lists them.
@@ -176,7 +180,10 @@ METHODS_LEGEND = (
 
 
 def methods() -> dict[str, Any]:
-    """List the methods: what each needs, costs and is good for, and its source."""
+    """List the methods: what each needs, costs and is good for, and its source.
+
+    Example: `jax-unlearn methods`
+    """
     kinds = {
         name: [m.name for m in MODALITIES if set(card.roles) <= m.roles]
         for name, card in METHODS.items()

@@ -48,8 +48,10 @@ def split(
 ) -> dict[str, Any]:
     """Divide the training samples into forget, retain and unseen; write a manifest.
 
+    Example: `jax-unlearn split --dataset digits --kind class --classes 3`
+
     Args:
-      source: the data.
+      source: The data.
       out: manifest to write.
       ids: file that lists whom to forget (.csv, .json, .jsonl, .txt, .npy, .parquet;
         with --key-column by key), instead of a draw.

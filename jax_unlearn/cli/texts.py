@@ -45,6 +45,9 @@ def audit_texts(
 ) -> dict[str, Any]:
     """Measure language models by the losses of texts, beside Retrain and the null.
 
+    Example: `jax-unlearn audit --data texts.jsonl --original model --forget Ada
+    --unlearned unlearned`
+
     Args:
       source: the texts the models were trained on.
       original: checkpoint the request was made to.

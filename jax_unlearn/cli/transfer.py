@@ -44,9 +44,12 @@ def import_model(
     Bytes are divided by 255; --mean and --std, as its training had them, come after
     that. A network that reads bytes as they are: --mean 0 --std 0.00392156862745098.
 
+    Example, after that of `export`: `jax-unlearn import --dataset digits --params
+    weights.safetensors --out imported`
+
     Args:
-      source: the data it was trained on.
-      training: its network, what that reads, and how a Retrain is to be trained.
+      source: The data that it was trained on.
+      training: Its network, what that reads, and how a Retrain is to be trained.
       params: file or folder of its parameters and batch statistics: of orbax (a tree, a
         whole training state, a CheckpointManager), .msgpack of flax, .npz,
         .safetensors (shards too), or a state dict of PyTorch (.pt, .pth).
@@ -199,6 +202,9 @@ def export_model(
 
     Arrays are named params/... and batch_stats/... or model_state/..., joined by "/" in
     .npz, by "." in .safetensors, nested in .msgpack.
+
+    Example, after that of `train`: `jax-unlearn export --checkpoint original --out
+    weights.safetensors`
 
     Args:
       checkpoint: of any command here.

@@ -71,8 +71,11 @@ def tune(
     it on several machines with one --study to share the work. Without a checkpoint:
     the settings of the demo, on seeds that it does not use.
 
+    Example, after that of `train`: `jax-unlearn tune salun --dataset digits
+    --checkpoint original --forget 3 --trials 5`
+
     Args:
-      source: the data the model was trained on.
+      source: The data that the model was trained on.
       setting: what all trials share; several methods after --method.
       checkpoint: of `jax-unlearn train` or `import`.
       forget: the request that is to be served, as for `unlearn`: requests of as many

@@ -58,7 +58,7 @@ def test_the_help_of_a_method_shows_its_options_and_the_common_ones(boxes):
     assert list(found) == [
         *("options", "data options", "method options", "scrub options"),
         *("step options", "optimizer options", "part options"),
-        *("memory options", "guard options"),
+        *("memory options", "guard options", "general options"),
     ]
     assert found["method options"] == {"--modality", "--method", "--weighting"}
     assert {"--checkpoint", "--forget", "--out"} <= found["options"]
