@@ -27,8 +27,8 @@ OWN = {"04": {"MODELS": 8}, "07": {"STEPS": 33}}
 OWN |= {"09": {"WIDTH": 8, "LAYERS": 1}}
 # Networks that compile in a moment, in place of those that a notebook shows.
 LIGHTER = {
-    "ju.zoo.SmallCNN(10, width=WIDTH, rngs=rngs))": (
-        "ju.zoo.MLP(10, in_features=64, hidden=(32,), rngs=rngs))"
+    "ju.zoo.SmallCNN(10, width=WIDTH, rngs=rngs)": (
+        "ju.zoo.MLP(10, in_features=64, hidden=(32,), rngs=rngs)"
     ),
     "--network small_cnn --width $WIDTH": "--network mlp",
 }
