@@ -1,5 +1,6 @@
 """Cells of the pages: what templates print of a row, a figure or a search."""
 
+import re
 from collections.abc import Mapping
 from statistics import median
 from typing import Any
@@ -7,12 +8,34 @@ from typing import Any
 from jax_unlearn import audit
 from jax_unlearn.audit.figures import headlines
 from jax_unlearn.lab import Unlearning
+from jax_unlearn.lab.catalog import METHODS
 from jax_unlearn.recipes.recipe import Results
+from jax_unlearn.report.pages import IMAGES, SHORT
 
-__all__ = ["MISSING", "attacks", "cost", "ordered", "otherwise_set", "seconds"]
+__all__ = ["MISSING", "attacks", "cost", "explained", "ordered", "otherwise_set"]
+__all__ += ["seconds"]
 __all__ += ["target", "trial"]
 
 MISSING = "(no such row)"  # in a reading: never in a stored page
+
+
+def explained(page: str, *, images: bool = False) -> str:
+    """Return a page with what its abbreviations stand for at the end.
+
+    `images` says that it is of diffusion models, whose UA is another.
+    """
+    titles = {card.label: card.title for card in METHODS.values()}
+    named = {k: v.partition(" (")[0] for k, v in titles.items() if f"({k}" in v}
+    drawn = {"UA": IMAGES["UA %"]} if images else {}
+    known = {**SHORT, **drawn, **{name: named[name] for name in sorted(named)}}
+    words = set(re.findall(r"[\w-]+", re.sub(r"`[^`]*`|\]\([^)]*\)", "", page)))
+    lines = [f"- **{short}**: {known[short]}" for short in known if short in words]
+    if not lines:
+        return page
+    title, _, rest = page.partition("\n")
+    where = "[Abbreviations](#abbreviations) are explained at the end."
+    end = "\n".join(["## Abbreviations", "", *lines])
+    return f"{title}\n\n{where}\n\n{rest.strip()}\n\n{end}\n"
 
 
 def ordered(rows: Results, nearest: bool = False) -> list[tuple[str, Any]]:

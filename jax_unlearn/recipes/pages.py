@@ -196,7 +196,10 @@ def page_of(recipe: Recipe, found: Results) -> Page:
         given["searched"] = json.loads(file.read_text("utf-8"))
     return Page(
         recipe,
-        _environment().get_template(f"{recipe.page}.md").render(**given),
+        cells.explained(
+            _environment().get_template(f"{recipe.page}.md").render(**given),
+            images=recipe.page in ("generation", "images"),
+        ),
         {files[name]: reports.standalone(one) for name, one in drawn.items()},
         [verdict for _, verdict in claims],
     )
@@ -239,7 +242,7 @@ def whole_frontier(pages: Iterable[Page]) -> str:
     verdicts = zip(*(page.verdicts for page in own), strict=True)
     claims = list(zip(claims_of("frontier"), verdicts, strict=True))
     page = _environment().get_template("frontier_whole.md")
-    return page.render(runs=runs, claims=claims)
+    return cells.explained(page.render(runs=runs, claims=claims))
 
 
 def stored(stem: str) -> dict[str, Any]:
