@@ -157,7 +157,7 @@ def test_a_class_is_a_request_too(made, tmp_path):
     run("forget", "finetune", *words, "--epochs", "1")
     told = record(tmp_path / "served")
     assert told["unlearning"]["method"] == "finetune"
-    assert "of the samples of classes that go" in told["conclusion"]
+    assert "of the samples of the forgotten classes right" in told["conclusion"]
     assert "request" not in told
 
 

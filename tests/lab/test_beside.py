@@ -75,7 +75,7 @@ def test_a_class_that_goes_is_judged_by_what_is_right():
     assert one["right"] == pytest.approx(20.0)
     assert one["test"] == 50.0  # of the class that stays
     assert stands(found, "new") == "remembered"
-    assert "right of 20.0 % of the samples of classes that go" in said_beside(
+    assert "gets 20.0 % of the samples of the forgotten classes right" in said_beside(
         found, "new"
     )
 

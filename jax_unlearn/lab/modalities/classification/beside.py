@@ -217,7 +217,7 @@ def said_beside(found: Mapping[str, Any], key: str) -> str:
         said.append(f"{how} (AUC {one['auc']:.3f}, {chance})")
     if one["right"] is not None:
         said.append(
-            f"is right of {one['right']:.1f} % of the samples of classes that go"
+            f"gets {one['right']:.1f} % of the samples of the forgotten classes right"
         )
     return " and ".join(said)
 
