@@ -92,10 +92,11 @@ def test_extras_and_versions_are_those_of_the_project():
     assert extras == set(PROJECT["optional-dependencies"]) - {"test", "dev"}
     oldest = PROJECT["requires-python"].removeprefix(">=")
     assert f"python-{oldest}%2B-blue" in README
-    cited = (ROOT / "CITATION.cff").read_text()
-    assert f"version: {jax_unlearn.__version__}\n" in cited
-    assert cited.count(f'"{URLS["Source"]}"') == 2
-    assert f'abstract: "{PROJECT["description"]}"' in cited
+    (cited,) = re.findall(r"@software\{jax_unlearn, (.*?)\n```", README, re.DOTALL)
+    assert f"version = {{{jax_unlearn.__version__}}}" in cited
+    assert f"url = {{{URLS['Source']}}}" in cited
+    (author,) = PROJECT["authors"]
+    assert f"author = {{{{{author['name']}}}}}" in cited
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

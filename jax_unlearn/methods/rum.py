@@ -73,7 +73,7 @@ def rum(
       forget: ids to forget `[F]`.
       retain: ids to retain `[R]`.
       scores: `f64[F]`; `ju.audit.memorisation` of models with and without the samples
-        (exact, dear), or `ju.audit.memorisation_proxy` of the original (published).
+        (exact, costly), or `ju.audit.memorisation_proxy` of the original (published).
       methods: `((params, state), forget, retain) -> (params, state)`, or None.
 
     Raises:
