@@ -176,7 +176,7 @@ RETRAIN = (
     .but(reads=("retain", "training"), cost="T·R", kind="training", weighs=False)
     .but(step_reads=("length",))
     .but(
-        suits="The target of all others, exact and costly: take it where its cost can be "
-        "paid."
+        suits="The target of all others, exact and costly: take it where its cost can "
+        "be paid."
     )
 )
