@@ -80,3 +80,11 @@ def test_the_pages_of_the_api_show_every_public_name(tmp_path):
         for public in getattr(importlib.import_module(name), "__all__", ()):
             assert f'id="{public}"' in page or f">{public}<" in page, (name, public)
     assert "tex-mml-chtml" in pages["jax_unlearn.data"]  # what shows equations
+    equations = [
+        text for page in pages.values() for text in re.findall(r"(?s)\$\$.*?\$\$", page)
+    ]
+    assert len(equations) > 10
+    torn = [text for text in equations if "<" in text]
+    assert not torn, (
+        "a line of an equation that begins with - or + is a list: write {} -"
+    )

@@ -45,7 +45,7 @@ def retain_exposure(
     r"""Tell the retain samples of one model from samples that it never saw, by LiRA.
 
     .. math:: \Lambda(s, y) = \log N(s; \mu^{in}_y, \sigma^{in})
-              - \log N(s; \mu^{out}_y, \sigma^{out})
+              {} - \log N(s; \mu^{out}_y, \sigma^{out})
 
     s is the log-odds of the true class, as `margins` returns it, `[R]` and `[M]`, and
     labels are `[R]` and `[M]`. The means are those of a class, the deviations those

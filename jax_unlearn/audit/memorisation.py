@@ -46,7 +46,7 @@ def memorisation(right: Any, inside: Any) -> np.ndarray:
 
     .. math::
         \mathrm{mem}(i) = \Pr_{S \ni i}[f_S(x_i) = y_i]
-          - \Pr_{S \not\ni i}[f_S(x_i) = y_i]
+          {} - \Pr_{S \not\ni i}[f_S(x_i) = y_i]
 
     0: models are as often right of the sample without having seen it; 1: only those
     that saw it are. `right` `[M, n]` says which model is right of which sample, or how

@@ -55,8 +55,8 @@ def distribution_gap(
     .. math::
         \text{labels} = \tfrac12 \sum_k |a_k - b_k|, \quad
         \text{features} = \frac{\sum_{i \ne j} k(x_i, x_j)}{n (n - 1)}
-        + \frac{\sum_{i \ne j} k(y_i, y_j)}{m (m - 1)}
-        - \frac{2 \sum_{i,j} k(x_i, y_j)}{n m}, \quad
+        {} + \frac{\sum_{i \ne j} k(y_i, y_j)}{m (m - 1)}
+        {} - \frac{2 \sum_{i,j} k(x_i, y_j)}{n m}, \quad
         k(x, y) = \exp\Big(\!-\frac{\|x - y\|^2}{2 h^2}\Big)
 
     The bandwidth h is by default the median distance between the pooled samples; where

@@ -269,8 +269,8 @@ class ForgetAgainstUnseen:
 
     .. math::
         S(\theta) = 100 \Big| \sum_{k\ \text{stays}} \frac{F_k}{F} (2 A_k - 1) \Big|
-          + 100 \sum_{k\ \text{goes}} \frac{F_k}{F} \text{acc}_k(\theta)
-          + \max(0, TA(\theta_o) - TA(\theta))
+          {} + 100 \sum_{k\ \text{goes}} \frac{F_k}{F} \text{acc}_k(\theta)
+          {} + \max(0, TA(\theta_o) - TA(\theta))
 
     A_k is the AUC by which the confidence in the true class tells the F_k forget
     samples of class k from unseen samples of that class (of all classes, where it has

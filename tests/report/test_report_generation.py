@@ -32,6 +32,15 @@ def test_the_page_holds_every_model_grid_and_number():
     assert not re.search(r'(src|href)="(?!data:|#)', PAGE)
 
 
+def test_the_images_of_the_methods_stand_behind_a_picker():
+    page = Page(PAGE)
+    named = [a["data-of"] for _, a in page.attributes if "data-of" in a]
+    assert set(named) == {"SalUn", "LTU <b>"}  # references are always shown
+    selects = [a for tag, a in page.attributes if tag == "select"]
+    assert len(selects) == len(RESULTS["runs"])
+    assert PAGE.count("<img ") == 2 * len(KEYS)
+
+
 def test_references_come_first_with_distances_from_retrain():
     table = report.generation_table(RESULTS)
     assert table.keys[:3] == ["retrain", "null", "original"]

@@ -20,7 +20,7 @@ from jax_unlearn.report import table
 from jax_unlearn.report.generated import GenerationResults
 from jax_unlearn.report.language import FIGURES, LanguageResults, language_table
 from jax_unlearn.report.pages import audit, experiment, headline
-from jax_unlearn.report.reading import check_results, methods_of
+from jax_unlearn.report.reading import REFERENCES, check_results, methods_of
 from jax_unlearn.report.settings import (
     about,
     pairs,
@@ -80,6 +80,14 @@ class Given(NamedTuple):
 
     label: str
     setting: Mapping[str, Any]
+
+
+class Picture(NamedTuple):
+    """Images that a model drew; those of a method stand behind the picker."""
+
+    title: str
+    picked: bool
+    png: str  # in base64
 
 
 def render(results: Mapping[str, Any]) -> str:
@@ -170,7 +178,15 @@ def _generated(results: GenerationResults) -> dict[str, Any]:
         "headline": headline.unjudged(nearest, labels, told, UNTESTED),
         "what": "images",
         "audit": None,
-        "drawn": keys,
+        "pictures": [
+            [
+                Picture(labels[key], key not in REFERENCES, run.grids[key])
+                for key in keys
+                if run.grids and key in run.grids
+            ]
+            for run in results.runs
+        ],
+        "best": next((labels[key] for key in methods_of(nearest)), ""),
         "settings": settings_table(given),
         "shared": shared_settings(given),
         "label": table.generation_label,
