@@ -62,8 +62,8 @@ def noisy_steps(
 def renyi_rate(sigma: float, phase: NoisySteps) -> float:
     r"""Return ρ: after the noisy phase D_α ≤ α·ρ for every order α > 1.
 
-    .. math:: \rho = \frac{\big(2 C_0 c^T + 2 η C_1 \sum_{t<T} c^t\big)^2}
-              {2 σ^2 \sum_{t<T} c^{2t}}, \qquad c = 1 − ηλ
+    .. math:: \rho = \frac{\big(2 C_0 c^T + 2 η C_1 \sum_{t \lt T} c^t\big)^2}
+              {2 σ^2 \sum_{t \lt T} c^{2t}}, \qquad c = 1 − ηλ
 
     of two runs on the same batches from any two starts of norm C0 or less: they begin
     2·C0 apart at most, a step brings them c times nearer and 2ηC1 farther, and the
