@@ -57,7 +57,7 @@ def ask(
     Args:
       questions: what is asked, each in quotes.
       checkpoint: of a language model, or a Hugging Face folder.
-      max_tokens: the longest answer.
+      max_tokens: length of the longest answer, in tokens.
       temperature: 0 takes the likeliest token each time; above, tokens are drawn.
       seed: of the draws.
     """

@@ -65,12 +65,12 @@ def train(
       split: manifest of `jax-unlearn split`; its unseen samples are held out.
       original: checkpoint whose training samples, held-out ones and settings are taken,
         to train Retrain as it was trained; options given here come before its own.
-      retrain: leave out who is to be forgotten, by the split or by --forget: the
-        reference of an audit.
-      forget: to leave out, which makes Retrain, too: files that list samples (with
+      retrain: leave out the samples to forget, of the split or of --forget: this makes
+        the reference of an audit.
+      forget: samples to leave out, which makes Retrain too: files that list them (with
         --key-column by key), or classes (names or numbers).
-      unseen_fraction: share held out, where neither split nor original is given; 0:
-        none, and what compares with unseen samples says so.
+      unseen_fraction: share of the samples held out of training, where neither split
+        nor original is given; with 0 nothing can be compared with unseen samples.
       keep_every: epochs from one state to the next that is kept beside the model, in
         OUT.earlier: what `unlearn --method rewind` starts from. 0 keeps none.
       plan: of a language model, print the memory that training takes, and load nothing.

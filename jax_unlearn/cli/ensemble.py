@@ -101,10 +101,10 @@ def ensemble(
         plan of the demo.
       original: instead of a run, a checkpoint: the models are trained as its record
         says, and as many samples held out.
-      forget: whom, instead of the plan's draw: a file that lists samples by id, or with
-        --key-column by key, a split, or a class.
-      models: N, unlearned models of each method, and Retrains; default 16, or as many
-        as the parts have. U-LiRA needs 8.
+      forget: samples to forget, instead of the plan's draw: a file that lists them by
+        id, or with --key-column by key, a split, or a class.
+      models: number of unlearned models of each method, and of Retrains; default 16, or
+        as many as the parts have. The attack U-LiRA needs 8.
       methods: labels in the plan; default all of them. Of an original, names of
         methods; default what `jax-unlearn forget` takes.
       chunk: models in one program, as many as memory allows; spread over the devices
@@ -118,8 +118,9 @@ def ensemble(
         both half of the models divide, the others are judged, so give --models 16 or
         more), or "confidence" (the proxy of memorisation, of the originals alone). No
         model is trained for it.
-      probes: that every model is put to as it is made, as of `audit`: their means stand
-        beside those of the Retrains. Models that were made without are made again.
+      probes: further tests of every model as it is made, as of `audit`: their means
+        stand beside those of the Retrains. Models made
+        without them are made again.
       part: "3/8" makes the third eighth of the models, and audits nothing yet.
       join: folders of the parts, to audit what they made.
       all_figures: print all, not the headlines alone; page and JSON hold all.

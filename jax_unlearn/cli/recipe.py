@@ -43,11 +43,11 @@ def demo(
 
     Args:
       out: folder of the run; default runs/digits, or the first free of runs/digits-2, …
-      seeds: of splits, models and methods; default those of the recipe.
+      seeds: of splits, models and methods, one or more; default those of the recipe.
       overwrite: replace the run that stands in the folder.
       resume: go on with the run in the folder, default runs/digits, where it stopped.
       save_every: least seconds between two saves to go on from; 0 saves every step.
-      probes: that every model is put to as well, as of `audit`.
+      probes: further tests of every model, as of `audit`.
     """
     console = consoles.open_console()
     plan = digits_plan() if seeds is None else digits_plan(seeds=seeds)
@@ -94,22 +94,23 @@ def recipe(
     Example: `jax-unlearn recipe demo-digits`
 
     Args:
-      name: of the recipe; none lists them.
+      name: of the recipe; without one, all are listed.
       data: .npz file, where the recipe does not bring its own data; parts of one data
         set, in several files, are joined.
       out: folder of the run; default runs/NAME.
-      seeds: default those of the recipe.
-      parts: of the recipe; default all. ltu: main (the table with ablations and ρ),
-        near and far (forget sets); field: field, class, linear; tables: random10,
+      seeds: to run; default those of the recipe.
+      parts: of the recipe, to run; default all. ltu: main (the table with ablations and
+        ρ), near and far (forget sets); field: field, class, linear; tables: random10,
         gamma-1 and others; full: speed, random10, gamma-1, models, cifar100, trials.
       classes: of a generation recipe, to forget one at a time.
       tune: search the settings instead, on the recipe's search seeds, of all parts or
         of `parts`; writes them to OUT/settings.json after every method. What was
         searched of the same data by the same grid is kept. A recipe, or a row of it,
         that comes without settings searches them first.
-      minutes: of full: what fits into them is done, by priority; default 9.
-      rivals: of full: FILE.py:NAME of a function that times the same steps otherwise,
-        such as tests/benchmarks/torch_device.py:rivals.
+      minutes: of the recipe full: its time; the most important parts that fit are
+        run; default 9.
+      rivals: of the recipe full: FILE.py:NAME of a function that times the same steps
+        in another library, such as tests/benchmarks/torch_device.py:rivals.
       show: list the recipes with what they cost, and do nothing else.
       table: write the pages of all stored results to the folder OUT (default results)
         instead, their figures beside them.

@@ -53,8 +53,8 @@ def split(
     Args:
       source: The data.
       out: manifest to write.
-      ids: file that lists whom to forget (.csv, .json, .jsonl, .txt, .npy, .parquet;
-        with --key-column by key), instead of a draw.
+      ids: file that lists the samples to forget (.csv, .json, .jsonl, .txt, .npy,
+        .parquet; with --key-column by key), instead of a draw.
       kind: "random", "class" or "long_tailed"; or, of --original, the samples of which
         unlearning leaves the most: "worst" (least loss afterwards), "hard" (least
         beside models that never saw them).

@@ -76,16 +76,16 @@ def tune(
 
     Args:
       source: The data that the model was trained on.
-      setting: what all trials share; several methods after --method.
+      setting: What all trials share; --method takes several.
       checkpoint: of `jax-unlearn train` or `import`.
       forget: the request that is to be served, as for `unlearn`: requests of as many
         samples of each class are drawn from the others.
       kind: without --forget: "random", "class", "long_tailed", "near" or "far".
       fraction: share to forget; default 0.1 (the whole class, for "class").
       gamma: imbalance of "long_tailed", default 1.
-      trials: of each method, those made before included.
+      trials: number of trials of each method, those made before included.
       seeds: of the models and the requests, two or more.
-      without_retrain: choose by forget against unseen samples.
+      without_retrain: train nothing; choose by comparing forget with unseen samples.
       workers: processes on this machine.
       study: where trials are kept, to be shared: a URL such as sqlite:///FILE.db, or
         the path of a journal; default study.journal in the folder.

@@ -105,6 +105,7 @@ def deviation_by_class(results: reading.Results) -> list[Drawing]:
     if ranked and classes <= NAMED:
         alike = all(len(one.names) == 1 for one in ranked)  # in all seeds
         names = [r.names[0] if alike else f"#{n}" for n, r in enumerate(ranked, 1)]
+        names = [name.removeprefix("#") if len(name) > 2 else name for name in names]
         short = all(len(name) <= 3 for name in names)
         form = "{:.10}\n{}" if short else "{:.10} ({})"
         texts = [form.format(n, r.count) for n, r in zip(names, ranked, strict=True)]
