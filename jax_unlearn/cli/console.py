@@ -88,7 +88,7 @@ class Reporter:
                 )
             return
         if not self._first:  # the step that ends the compilation says no speed
-            self._first, self._began = now, done
+            self._first, self._began, self._said = now, done, now
         left = ""
         if done > self._began and done < total:
             each = (now - self._first) / (done - self._began)
