@@ -214,14 +214,14 @@ def write(recipes: Iterable[Recipe], out: Path) -> list[Path]:
         )
     pages = [page_of(one, found) for one in recipes if (found := stored(one.stem))]
     index = _environment().get_template("README.md").render(pages=pages)
-    texts = {"README.md": index}
+    texts = {"README.md": cells.explained(index)}
     for page in pages:
         texts |= {f"{page.recipe.stem}.md": page.text, **page.figures}
     if any(page.recipe.page == "frontier" for page in pages):
         texts["frontier.md"] = whole_frontier(pages)
     rows = chooser.rows_of({stem: stored(stem) for stem in chooser.SOURCES})
     heading = "# What to run: the nearest to Retrain by budget, request and data"
-    texts["chooser.md"] = f"{heading}\n\n{chooser.markdown(rows)}"
+    texts["chooser.md"] = cells.explained(f"{heading}\n\n{chooser.markdown(rows)}")
     placed = {out / file: text for file, text in texts.items()}
     own, readme = Path(str(RESULTS)), Path(str(HERE)).parents[1] / "README.md"
     inside = out.resolve() == own.resolve()  # the repository's own, with its README
