@@ -122,8 +122,8 @@ def refused(box: str, command: str, options: Collection[str]) -> str:
     title, *body = [line for line in lines if line] if box.strip() else [""]
     text = " ".join(body)
     more = f"see `jax-unlearn {command} --help`"
-    if title.startswith("Unrecognized"):
-        word = text.partition(": ")[2].split(",")[0].split(" ")[0]
+    if "Unrecognized options:" in text:  # what is missing is told beside it
+        word = text.partition("Unrecognized options: ")[2].split(",")[0].split(" ")[0]
         if not word.startswith("-"):
             return f"{word!r} belongs to no option of {command}; {more}"
         near = difflib.get_close_matches(word.strip("-").split("=")[0], options, n=1)

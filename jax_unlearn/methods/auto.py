@@ -260,7 +260,7 @@ def _auto(lab: Lab, options: Auto) -> Job:
         how = f" and from {100 * gap:.1f} points less accuracy on unseen samples"
         few = f" ({len(unseen)} unseen samples say nothing more)"
         how = how if len(unseen) >= FEWEST else few
-        kept = f"λ = {chosen.shrink:.2f}{' and κ = 1 − λ' if perturb is None else ''}"
+        kept = f"λ = {chosen.shrink:.2f}{' (κ = 1 − λ)' if perturb is None else ''}"
         why.append(f"{kept} follows from the budget{how}")
         return chosen.made._replace(details=details)
     why.append(_said(chosen, len(unseen)))
