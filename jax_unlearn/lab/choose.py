@@ -151,6 +151,23 @@ def _alike(
     return kind, f"{told} {100 * share:.0f} % of those that stay, by its features"
 
 
+def recognised(
+    request: Request,
+    labels: np.ndarray,
+    features: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> tuple[str, str]:
+    """Return which of the studies' requests one is most like, and what features say.
+
+    Also "near" and "far", of samples like or unlike all others; the arguments are those
+    of `choice`.
+    """
+    like = kind_of(request, labels)
+    if like != "random10" or features is None:
+        return like, ""
+    near, told = _alike(request, features)
+    return near or like, told
+
+
 def choice(
     request: Request,
     labels: np.ndarray,
@@ -186,10 +203,7 @@ def choice(
     extra = {UNSEEN: len(request.unseen) > 1, EARLIER: earlier is not None}
     have = [RECORD, *(name for name, there in extra.items() if there)]
     have = [PART] if rho < LITTLE else have if rate is not None else [UNTRAINED]
-    like, told = kind_of(request, labels), ""
-    if like == "random10" and features is not None and PART not in have:
-        near, told = _alike(request, features)
-        like = near or like
+    like, told = recognised(request, labels, None if PART in have else features)
     found = best(like, budget, have) or best("random10", budget, have if told else ())
     if PART in have:
         found = best("random10", budget, have)

@@ -2,7 +2,8 @@
 
 On seeds that no setting was searched on, partial reset runs with every λ of a grid, at
 three budgets, on two kinds of request. Each rule sees what a user could see of these
-runs; how far from Retrain its choice ends is measured beside a Retrain.
+runs; how far from Retrain its choice ends is measured beside a Retrain. κ is 1 − λ, as
+`auto` has it. And of every kind of request: how often it is told what it is.
 """
 
 import functools
@@ -13,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from jax_unlearn.data import Dataset, check_writable
+from jax_unlearn.drivers.loop import predict
 from jax_unlearn.lab import Bench, Plan, Training, Unlearning, experiment
-from jax_unlearn.lab.choose import PART
+from jax_unlearn.lab.choose import PART, recognised
 from jax_unlearn.lab.experiment import phases
 from jax_unlearn.lab.job import Trained, probabilities
 from jax_unlearn.lab.results import spread
@@ -22,7 +24,7 @@ from jax_unlearn.membership.quality import auc_standard_error
 from jax_unlearn.methods.auto import MARGIN, RETAINED, TOP, shrinkage
 from jax_unlearn.objectives.endpoint import density_ratio
 from jax_unlearn.recipes.defaults import drawn
-from jax_unlearn.recipes.frontier import DIGITS
+from jax_unlearn.recipes.frontier import DIGITS, title_of
 from jax_unlearn.recipes.recipe import (
     Asked,
     Recipe,
@@ -34,8 +36,17 @@ from jax_unlearn.recipes.recipe import (
 )
 from jax_unlearn.recipes.search import Yardstick
 
-__all__ = ["BUDGETS", "CHOICE_DIGITS", "GRID", "RULES", "Look", "Run", "by_accuracy"]
-__all__ += ["by_attack", "chosen", "nearest", "plans", "scarce"]
+__all__ = [
+    "BUDGETS",
+    "CHOICE_DIGITS",
+    "GRID",
+    "KINDS",
+    "RULES",
+    "Look",
+    "Run",
+    "by_accuracy",
+]
+__all__ += ["by_attack", "chosen", "kinds", "nearest", "plans", "scarce"]
 
 _TOLD = packaged("recipes.toml")["choice-digits"]
 BUDGETS = (0.1, 0.2, 0.4)
@@ -43,6 +54,7 @@ GRID = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
 RHO = 0.1  # share of the retain set that may be read, where it is scarce
 SCARCE = ("FT", "NegGrad+", "SCRUB", "SalUn", "RL + MUNBa", "CT", "MSG", "DELETE", "BS")
 SHIFTS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))  # pixels, of augmentations
+KINDS = "kinds"  # of the results: what each request was taken for
 CHANCE = 1.0  # standard errors of an AUC within which nothing is told
 
 Run = Mapping[str, Any]
@@ -178,7 +190,7 @@ def chosen(
     """
     own, every = runs[budget], budget * len(GRID)
     found: dict[str, tuple[Run, float] | None] = {
-        "budget": (own[nearest(shrinkage(budget, gap=gap))], budget),
+        "budget": (own[nearest(shrinkage(budget, gap=gap, tied=True))], budget),
         "fixed": (own[nearest(0.3)], budget),
         "accuracy": (own[by_accuracy(own, retained)], every),
     }
@@ -186,8 +198,8 @@ def chosen(
         share = next((b for b in runs if abs(b * count - budget) < 1e-9), None)
         found[name] = None
         if share is not None:
-            tried = _bisected(runs[share], count, retained, shrinkage(share, gap=gap))
-            found[name] = tried, budget
+            first = shrinkage(share, gap=gap, tied=True)
+            found[name] = _bisected(runs[share], count, retained, first), budget
     for name in ("plain", "matched", "augmented"):
         found[name] = own[by_attack(own, name)], every
     found["retrain"] = min(own, key=lambda run: run["avg_gap"]), every
@@ -218,6 +230,7 @@ def _one(bench: Bench, seed: int) -> dict[str, Any]:
         models = []
         for shrink in GRID:
             told = {"method": "partial_reset", "share": budget, "shrink": shrink}
+            told["perturb"] = None
             given = f"{budget:g} {shrink:g}", Unlearning.of(**told), case, original
             models.append(bench.unlearn(*given, keep=False).trained)
         runs[budget] = [
@@ -254,6 +267,37 @@ def _one(bench: Bench, seed: int) -> dict[str, Any]:
 
 
 NEAR = 1.0  # points of Avg. Gap from the best λ's: about what two Retrains differ by
+
+
+def _told(bench: Bench, seed: int) -> str:
+    """Return what kind a seed's request is taken for."""
+    subject, inputs = bench.subject, bench.dataset.train.inputs
+    at = bench.original(seed)[:2]
+
+    def features(ids: np.ndarray) -> np.ndarray:
+        return predict(subject.built.features, *at, inputs[ids])
+
+    request = bench.case(seed).request
+    return recognised(request, bench.dataset.train.labels, features)[0]
+
+
+def kinds(seeds: tuple[int, ...] | None = None) -> dict[str, Plan]:
+    """Return the plans of the requests of the frontier, on seeds of their own."""
+    told = _TOLD["plan"]
+    asked = {part.rpartition("-")[0]: one for part, one in DIGITS.study.parts.items()}
+    return {
+        name: Plan(
+            title=f"Digits: {title_of(name)}",
+            kind=one.kind,
+            fraction=one.fraction,
+            gamma=one.gamma,
+            unseen=told["unseen"],
+            training=Training(**told["training"]),
+            methods={},
+            seeds=told["seeds"] if seeds is None else seeds,
+        )
+        for name, one in asked.items()
+    }
 
 
 def _gather(found: list[Any]) -> dict[str, Any]:
@@ -321,7 +365,8 @@ def _run(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
     asked_for = plans(asked.seeds)
     steps = 3 + len(BUDGETS) * len(GRID)
     count = sum(steps * len(plan.seeds) for plan in asked_for.values())
-    few = scarce(asked.seeds)
+    few, requests = scarce(asked.seeds), kinds(asked.seeds)
+    count += 2 * sum(len(plan.seeds) for plan in requests.values())
     with asked.screen.progress(count + phases(few)) as progress:
         for part, plan in asked_for.items():
             bench = Bench(plan, dataset, progress)
@@ -330,6 +375,12 @@ def _run(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
             results[part] = seed_by_seed(plan, path, one, _gather)
         told = {"progress": progress, "resume": True}
         results[PART] = experiment(few, dataset, folder / PART, **told)
+        taken = {}
+        for name, plan in requests.items():
+            path = folder / KINDS / f"{name}.json"
+            one = functools.partial(_told, Bench(plan, dataset, progress))
+            taken[name] = seed_by_seed(plan, path, one, lambda found: {"taken": found})
+        results[KINDS] = taken
     keep(asked.screen, folder / "results.json", results)
 
 

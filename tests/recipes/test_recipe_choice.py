@@ -150,3 +150,11 @@ def test_a_group_that_is_surer_is_told_apart():
     assert choice._excess(own + 1, others, labels, labels) > 4
     ease = rng.uniform(size=80), rng.uniform(size=80)
     assert choice._excess(own + 1, others, labels, labels, ease=ease) > 3
+
+
+def test_every_request_is_told_right_on_seeds_that_no_threshold_was_set_on():
+    taken = pages.stored("choice_digits")[choice.KINDS]
+    assert taken.keys() == choice.kinds().keys()
+    assert {name: {*own["taken"]} for name, own in taken.items()} == {
+        name: {name} for name in taken
+    }

@@ -11,7 +11,7 @@ from scipy import stats
 
 from jax_unlearn.cli.recipe import recipe
 from jax_unlearn.errors import InputError
-from jax_unlearn.recipes import RECIPES, chooser, ltu, pages, tables
+from jax_unlearn.recipes import RECIPES, chooser, frontier, ltu, pages, tables
 from jax_unlearn.recipes.pages import FIGURES, Claim, claims_of, judge
 from jax_unlearn.recipes.recipe import HERE
 from jax_unlearn.recipes.search import told, trials
@@ -214,8 +214,11 @@ def check_frontier(text, results):
 
 def check_choice(text, found):
     """Find both distances of every rule, in a row of its budget."""
-    asked = [part for name, part in found.items() if name != "part"]
-    assert asked
+    asked = [part for part in found.values() if "rules" in part]
+    assert len(asked) == 2
+    for name, own in found["kinds"].items():
+        right = f"{own['taken'].count(name)} of {len(own['taken'])}"
+        assert f"| {frontier.title_of(name)} | {right} |" in text
     for part in asked:
         for budget, rules in part["rules"].items():
             start = f"| {100 * float(budget):g} % |"
