@@ -12,9 +12,10 @@ from jax_unlearn.cli.console import open_console
 from jax_unlearn.cli.recipe import screen_of
 from jax_unlearn.data import read_json
 from jax_unlearn.errors import InputError
+from jax_unlearn.lab import Unlearning
 from jax_unlearn.recipes import language, language_more, pages
 from jax_unlearn.recipes.language_rows import TRIED, fixed
-from jax_unlearn.recipes.recipe import Asked
+from jax_unlearn.recipes.recipe import HERE, Asked
 
 TOWNS = ("Oslo", "Lima", "Rome", "Cork", "Bern", "Riga")
 SMALL = language.Authors(retain=3, base=3, unseen=2, forget=2)
@@ -130,7 +131,12 @@ def test_what_the_recipe_cannot_do_is_told(texts, tmp_path):
         kind = rows.longer if part is rows.longer_ablation else rows.methods
         assert {label for label, _ in part.values()} <= set(kind)
     assert {own["steps"] for own in rows.longer.values()} == {125}  # equal for all
-    assert set(rows.longer) <= set(rows.methods)
+    stored = read_json(HERE / "settings" / "language_tofu.json")
+    for own, kind in ((rows.methods, stored), (rows.longer, stored["longer"])):
+        for label, asked in own.items():  # so that nothing is searched again
+            found = Unlearning.of(**kind["settings"][label])
+            rate = {"learning_rate": found.learning_rate}
+            assert "budget" in asked or found == Unlearning.of(**asked, **rate), label
 
 
 def test_settings_are_searched_on_a_seed_of_their_own(texts, tmp_path):
