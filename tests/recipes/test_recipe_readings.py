@@ -265,8 +265,18 @@ def texts():
         if not asked or language_more.answer(found, part) != "no":
             return False
     steps = {one["steps"] for one in found["longer"]["plan"]["methods"].values()}
+    own = found["longer"]["rows"]
+
+    def mean(key, name):
+        return own[key]["figures"][name]["mean"]
+
+    # what the page says that more steps change
+    kept = mean("npo", "retain_probability") - mean("retrain", "retain_probability")
+    auc = {key: mean(key, "auc_loss") for key in ("graddiff", "retrain", "npo")}
     return (
         steps == {125}
+        and kept > 0
+        and auc["graddiff"] < 0.3 < auc["retrain"] < 0.6 < auc["npo"]
         and found["main"]["plan"]["methods"]["NPO"]["epochs"] == 1  # 25 steps
         and all(0.9 <= p <= 0.95 for p in originals)
         and max(unseen) < math.log(2048)
