@@ -131,7 +131,8 @@ def test_what_the_recipe_cannot_do_is_told(texts, tmp_path):
         kind = rows.longer if part is rows.longer_ablation else rows.methods
         assert {label for label, _ in part.values()} <= set(kind)
     assert {own["steps"] for own in rows.longer.values()} == {125}  # equal for all
-    stored = read_json(HERE / "settings" / "language_tofu.json")
+    text = HERE.joinpath("settings", "language_tofu.json").read_text("utf-8")
+    stored = json.loads(text)
     for own, kind in ((rows.methods, stored), (rows.longer, stored["longer"])):
         for label, asked in own.items():  # so that nothing is searched again
             found = Unlearning.of(**kind["settings"][label])
