@@ -1,5 +1,6 @@
 """Cells of the pages: what templates print of a row, a figure or a search."""
 
+import itertools
 import re
 from collections.abc import Mapping
 from statistics import median
@@ -16,6 +17,16 @@ __all__ = ["MISSING", "attacks", "cost", "explained", "ordered", "otherwise_set"
 __all__ += ["seconds"]
 __all__ += ["target", "trial"]
 
+HEADS = {
+    "inside": "how many of UA, RA, TA and MIA lie where another Retrain lies",
+    "Avg. Gap": "mean distance of UA, RA, TA and MIA from Retrain's, in points",
+    "\\|p − p*\\|": "distance from Retrain's confidence in the true class, in the mean",
+    "p": "how often chance alone would make such a difference from doing nothing, by a "
+    "paired t-test over the seeds",
+    "s": "running time in seconds",
+    "cost": "share of Retrain's, counted in gradients of samples",
+}
+"""What headings of tables mean."""
 MISSING = "(no such row)"  # in a reading: never in a stored page
 
 
@@ -27,13 +38,20 @@ def explained(page: str, *, images: bool = False) -> str:
     titles = {card.label: card.title for card in METHODS.values()}
     named = {k: v.partition(" (")[0] for k, v in titles.items() if f"({k}" in v}
     drawn = {"UA": IMAGES["UA %"]} if images else {}
-    known = {**SHORT, **drawn, **{name: named[name] for name in sorted(named)}}
+    known = {**SHORT, **drawn, **HEADS, **{n: named[n] for n in sorted(named)}}
     words = set(re.findall(r"[\w-]+", re.sub(r"`[^`]*`|\]\([^)]*\)", "", page)))
+    words -= HEADS.keys()
+    for line, below in itertools.pairwise(page.splitlines()):
+        if below.startswith("| ---"):
+            words |= {cell.strip() for cell in re.split(r"(?<!\\)\|", line)}
     lines = [f"- **{short}**: {known[short]}" for short in known if short in words]
     if not lines:
         return page
     title, _, rest = page.partition("\n")
-    where = "[Abbreviations](#abbreviations) are explained at the end."
+    where = (
+        "[Abbreviations](#abbreviations) are explained at the end, methods and weights\n"
+        "on [pages](../../methods/README.md) of [their own](../../weights/README.md)."
+    )
     end = "\n".join(["## Abbreviations", "", *lines])
     return f"{title}\n\n{where}\n\n{rest.strip()}\n\n{end}\n"
 
