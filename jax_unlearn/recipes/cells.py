@@ -31,9 +31,15 @@ MISSING = "(no such row)"  # in a reading: never in a stored page
 
 
 def explained(page: str, *, images: bool = False) -> str:
-    """Return a page with what its abbreviations stand for at the end.
+    r"""Return a page with what its abbreviations stand for at the end.
 
     `images` says that it is of diffusion models, whose UA is another.
+
+    >>> page = "# Study\n\n| | UA | s |\n| --- | --- | --- |\n| FT | 5.0 | 1 |\n"
+    >>> print("\n".join(explained(page).splitlines()[-3:]))
+    - **UA**: unlearning accuracy, the share of the samples to forget that are got wrong
+    - **s**: running time in seconds
+    - **FT**: Fine-tune
     """
     titles = {card.label: card.title for card in METHODS.values()}
     named = {k: v.partition(" (")[0] for k, v in titles.items() if f"({k}" in v}
@@ -49,8 +55,9 @@ def explained(page: str, *, images: bool = False) -> str:
         return page
     title, _, rest = page.partition("\n")
     where = (
-        "[Abbreviations](#abbreviations) are explained at the end, methods and weights\n"
-        "on [pages](../../methods/README.md) of [their own](../../weights/README.md)."
+        "[Abbreviations](#abbreviations) are explained at the end, methods and\n"
+        "weights on [pages](../../methods/README.md) of "
+        "[their own](../../weights/README.md)."
     )
     end = "\n".join(["## Abbreviations", "", *lines])
     return f"{title}\n\n{where}\n\n{rest.strip()}\n\n{end}\n"
