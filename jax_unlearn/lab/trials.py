@@ -35,6 +35,7 @@ from scipy.stats import qmc
 from jax_unlearn.errors import InputError, one_line
 from jax_unlearn.lab.results import difference, to_json
 from jax_unlearn.lab.space import Space
+from jax_unlearn.lab.store import same
 
 __all__ = ["ENDED", "Found", "Spread", "begun", "distributions", "seeds_of"]
 __all__ += ["storage_of", "values_of", "work"]
@@ -224,7 +225,7 @@ def begun(
     found = study.user_attrs.get("record")
     if found is None:
         study.set_user_attr("record", wanted)
-    elif found != wanted:
+    elif not same(found, wanted):
         raise InputError(
             f"{where} holds a search of {name} with other settings "
             f"({difference(found, wanted)}); give those again, or choose another "

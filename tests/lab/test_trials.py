@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Unlearning
 from jax_unlearn.lab import trials as trials_of
+from jax_unlearn.lab.modalities.language.settings import LanguageTraining
 from jax_unlearn.lab.space import Range, Space
 from jax_unlearn.lab.trials import Spread, begun, storage_of, values_of, work
 
@@ -185,6 +186,17 @@ def test_other_settings_are_refused_and_named(place):
     with pytest.raises(InputError, match=r"seeds was \[1, 2\], is \[1, 3\]"):
         begun(storage_of(place), "ft", record, Spread(SPACE, 0), where=place)
     begun(storage_of(place), "another", record, Spread(SPACE, 0), where=place)
+
+
+def test_a_search_from_before_a_training_had_some_fields_is_gone_on_with(place):
+    now = vars(LanguageTraining())
+    then = {k: v for k, v in now.items() if not k.startswith("lora")}
+    given = storage_of(place), "npo"
+    for training in (then, now):
+        begun(*given, {"training": training}, Spread(SPACE, 0), where=place)
+    with pytest.raises(InputError, match="lora"):
+        other = {"training": {**now, "lora": 4, "start": "base"}}
+        begun(*given, other, Spread(SPACE, 0), where=place)
 
 
 @pytest.mark.parametrize("kind", ["foreign", "url", "folder", "driver"])
