@@ -194,8 +194,8 @@ def test_a_search_from_before_a_training_had_some_fields_is_gone_on_with(place):
     given = storage_of(place), "npo"
     for training in (then, now):
         begun(*given, {"training": training}, Spread(SPACE, 0), where=place)
+    other = {"training": {**now, "lora": 4, "start": "base"}}
     with pytest.raises(InputError, match="lora"):
-        other = {"training": {**now, "lora": 4, "start": "base"}}
         begun(*given, other, Spread(SPACE, 0), where=place)
 
 
