@@ -13,7 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from jax_unlearn.recipes import RECIPES, frontier, language_more, pages
+from jax_unlearn.recipes import (
+    RECIPES,
+    frontier,
+    frontier_ensembles,
+    language_more,
+    pages,
+)
 from jax_unlearn.recipes.recipe import HERE
 
 ROOT = Path(__file__).parents[2]
@@ -171,7 +177,21 @@ def budgets():
         frontier.winners({0.2: fashion}, figure)[0.2].label in frontier.OURS
         for figure in ("deviation", "avg_gap")
     ]
-    return others == [("far", 0.5, "MSG")] and least == [True, False]
+    return others == [("far", 0.5, "MSG")] and least == [True, False] and many()
+
+
+def many():
+    """What attackers with many models find of partial reset, and of all others."""
+    for one in pages.stored("frontier_ensembles").values():
+        first = frontier_ensembles.traces(one, 0.2)[0]
+        if first.label not in frontier.OURS[1:] or first.share < 0.95:
+            return False
+        for at in ("5 %", "20 %", "50 %"):
+            told = one["audit"]["figures"].items()
+            own = [row["lira_auc"]["verdict"] for k, row in told if k.endswith(at)]
+            if own.count("outside") < len(own) or len(own) < 12:
+                return False
+    return True
 
 
 def chain():
