@@ -193,7 +193,7 @@ def choice(
         like all others, or unlike them; None: nobody looks.
     """
     if kind.name != "classification":
-        said = f"no study compares methods of {kind.name} models"
+        said = f"no study says yet what suits {kind.name} models"
         if kind.texts and rate is not None:
             shrink = round(shrinkage(budget), 4)
             why = f"{METHODS[FIRST].title}, λ = {shrink:.2f} by the budget: {said}"

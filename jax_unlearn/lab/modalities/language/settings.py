@@ -145,5 +145,6 @@ DEFAULTS: dict[str, Any] = {
     "clip": 1.0,
     "alpha": 0.5,
     "groups": "pooled",  # no unseen text is of a forgotten author
+    "perturb": None,  # 1 − λ: a new start is mostly a base, as large as the original
 }
 """Where the defaults of language models are others."""
