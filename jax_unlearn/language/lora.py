@@ -118,6 +118,23 @@ def merge_lora(params: Params, model_state: ModelState) -> tuple[Params, ModelSt
     return merged(whole["base"], scaled), state
 
 
+def turned_adapters(params: Params, scale: float) -> Params | None:
+    """Return adapters whose products are `scale` times as large; None: these are none.
+
+    Only B is changed. Adapters begin at B = 0, so with −α they are the task vector of
+    the merged weights, W − α(W₊ − W), which moving A and B apart is not.
+    """
+    if not isinstance(params, dict) or params.keys() != {"base", "lora", "alpha"}:
+        return None
+
+    def turned(inner: Any) -> Any:
+        if "a" in inner and "b" in inner:
+            return {**inner, "b": scale * inner["b"]}
+        return {key: turned(own) for key, own in inner.items()}
+
+    return {**params, "lora": turned(params["lora"])}
+
+
 def _check(rank: int, alpha: float) -> None:
     _validate.at_least("rank", rank, 1, "try 16")
     _validate.positive("alpha", alpha, "try 32")

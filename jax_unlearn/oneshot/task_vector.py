@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax_unlearn import _validate
 from jax_unlearn.cards import Card, Job, Lab, Options, Positive, Variables
 from jax_unlearn.errors import InputError
+from jax_unlearn.language.lora import turned_adapters
 from jax_unlearn.methods.assemble import assemble
 from jax_unlearn.types import Array, Params, UnlearnState
 
@@ -66,6 +67,8 @@ def _task_vector(lab: Lab, options: TaskVector) -> Job:
     original = lab.original
 
     def back(state: UnlearnState) -> Variables:
+        if (turned := turned_adapters(state.params, -options.scale)) is not None:
+            return turned, original[1]  # of products: those of the factors are others
         moved = task_vector(original[0], state.params, scale=options.scale)
         return moved, original[1]
 

@@ -11,6 +11,7 @@ from toys import relaxed
 
 import jax_unlearn as ju
 from jax_unlearn.language import Text, decoder, lora, lora_variables, merge_lora
+from jax_unlearn.language.lora import turned_adapters
 from jax_unlearn.zoo import DecoderConfig, decoder_config
 
 KEY = jax.random.key(0)
@@ -113,3 +114,18 @@ def test_refusals():
         lora_variables({"w": jnp.ones(2)}, ())
     with pytest.raises(ju.InputError, match="have no adapters"):
         merge_lora(*variables())
+
+
+def test_a_task_vector_of_adapters_is_that_of_the_merged_weights():
+    params, state = lora_variables(*variables(), rank=3, alpha=6.0)
+    after = jax.tree.map(lambda leaf: leaf + 0.1, params)  # A moves, and B from 0
+    turned = turned_adapters(after, -0.5)
+    merged = [merge_lora(each, state)[0] for each in (after, turned)]
+    wanted = ju.oneshot.task_vector(variables()[0], merged[0], scale=0.5)
+    for found, leaf in zip(*map(jax.tree.leaves, (merged[1], wanted)), strict=True):
+        np.testing.assert_allclose(found, leaf, atol=1e-6)
+    apart = ju.oneshot.task_vector(params, after, scale=0.5)  # A and B by themselves
+    other = jax.tree.leaves(merge_lora(apart, state)[0])
+    gaps = map(jnp.subtract, other, jax.tree.leaves(wanted))
+    assert max(float(jnp.abs(gap).max()) for gap in gaps) > 0.01
+    assert turned_adapters(variables()[0], -0.5) is None
