@@ -29,6 +29,12 @@ def check(setting: Any, card: Card, weighting: WeightingCard, kind: Modality) ->
             "to weight; leave it uniform or choose another method",
         ),
         (
+            weighting.tokens is not None and not TOKENWISE & {*card.roles},
+            f"weighting={setting.weighting!r} weights tokens, of which the forget loss "
+            f"of {method} is no sum; use grad_diff, npo or simnpo, or a weighting of "
+            "texts such as loreun",
+        ),
+        (
             setting.harmonizer not in ("auto", "none") and not joins,
             f"harmonizer={setting.harmonizer!r} needs {joining}, or schedule='zipped' "
             "and a method of two gradients",
@@ -89,6 +95,8 @@ def check(setting: Any, card: Card, weighting: WeightingCard, kind: Modality) ->
     kind.serves(card, weighting)
 
 
+# roles whose losses take weights of tokens
+TOKENWISE = frozenset({"ascend", "next_token_ascent", "npo", "simnpo"})
 LENGTHS = ("epochs", "steps", "share", "rewind_to")  # what a budget chooses
 
 

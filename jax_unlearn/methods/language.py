@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jax_unlearn import harmonize
@@ -147,7 +148,9 @@ def _rmu(lab: Lab, options: Steered) -> Job:
     forget = lab.objective("rmu", coefficient=options.coefficient, **held)
     told: dict[str, Any] = {"held": held}
     if options.only:
-        mask = named_leaves(lab.original[0], options.only)
+        params = lab.original[0]
+        moves = named_leaves(params, options.only)
+        mask = jax.tree.map(lambda x, own: jnp.full(x.shape, own), params, moves)
         wrapped: optax.GradientTransformation = masked(lab.optimizer(), mask)
         told["optimizer"] = wrapped
     return joined(lab, forget, "hold_hidden", options, **told)
