@@ -39,7 +39,6 @@ from jax_unlearn.lab.ensembles import (
     run_ensembles,
 )
 from jax_unlearn.lab.ensembles import join as joined
-from jax_unlearn.lab.modalities import modality_of
 from jax_unlearn.lab.modalities.classification.probes import PROBES
 from jax_unlearn.lab.parts import (
     CHUNK,
@@ -157,11 +156,6 @@ def ensemble(
         plan, dataset = _planned(source, run)
     else:
         plan, dataset = _like(source, original, run, forget, methods)
-    if probes and modality_of(plan.training).texts:
-        raise InputError(
-            f"probes={list(probes)}: language models are put to them by `audit` and "
-            "`recipe`; leave them out"
-        )
     plan = dataclasses.replace(plan, probes=probes)
     if forget is not None:
         ids = left_out((forget,), dataset, source.keys).ids

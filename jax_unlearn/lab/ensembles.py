@@ -26,7 +26,14 @@ from jax_unlearn.drivers.series import locked
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.arrays import NOTHING as NOTHING
 from jax_unlearn.lab.bench import Bench
-from jax_unlearn.lab.ensemble_models import ORIGINAL, PARTS, RETRAIN, Logits, Maker
+from jax_unlearn.lab.ensemble_models import (
+    ORIGINAL,
+    PARTS,
+    RETRAIN,
+    Logits,
+    Maker,
+    figures_of_probes,
+)
 from jax_unlearn.lab.job import Progress, Trained, silent
 from jax_unlearn.lab.modalities import modality_of
 from jax_unlearn.lab.modalities.classification.probes import with_probes
@@ -207,7 +214,10 @@ def audit_of(
     found, probes = audit.audit(*given, **told), dict(made.probes)
     if probes:
         probes[NOTHING] = probes.pop(ORIGINAL)
-        found = with_probes(found, probes, probes[RETRAIN])
+        kind = modality_of(training)
+        cards = figures_of_probes(kind, kind.probes).values()
+        known = {name: card for own in cards for name, card in own.items()}
+        found = with_probes(found, probes, probes[RETRAIN], known)
     return found, given
 
 
@@ -255,7 +265,8 @@ class Files:
     ):
         self.roles = {ORIGINAL: ORIGINAL, RETRAIN: RETRAIN, **slugs(methods)}
         self._folder, self._methods, self._say = folder, methods, say
-        self._probes = plan.probes
+        kind = modality_of(plan.training)
+        self._probes = figures_of_probes(kind, plan.probes)
         self._told = {
             "format": 1,
             "data": data.fingerprint(dataset),
@@ -282,8 +293,12 @@ class Files:
     def found(self, role: str, numbers: Iterable[int]) -> dict[int, Kept]:
         """Return what is there of some models of a role, by number, probes included."""
         read = {number: self.read(role, number) for number in numbers}
-        asked = {*self._probes}
-        return {n: m for n, m in read.items() if m and asked <= m.probes.keys()}
+        return {n: m for n, m in read.items() if m and not self._lacks(m)}
+
+    def _lacks(self, kept: Kept) -> list[str]:
+        """Return the probes that a model was not put to."""
+        known = kept.probes.keys()
+        return [name for name, own in self._probes.items() if not own.keys() <= known]
 
     def write(self, role: str, number: int, model: Trained, kept: Kept) -> None:
         """Write what is kept of a model."""
@@ -340,8 +355,7 @@ class Files:
                     found[i] = there[i]
                     continue
                 known = earlier.get(i) or Kept(logits[i], share, {})
-                more = [name for name in self._probes if name not in known.probes]
-                if more:
+                if more := self._lacks(known):
                     own = role == ORIGINAL
                     before = model if own else self.original(i, maker.blank)
                     probes = known.probes | maker.probes(more, model, before)

@@ -18,7 +18,7 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.optimizers import dual
 from jax_unlearn.types import Array, LossFn, Model, PyTree, Unlearner, UnlearnState
 
-__all__ = ["MAX_WIDTH", "Dimension", "Division", "Dtype", "Modality", "adam"]
+__all__ = ["MAX_WIDTH", "Dimension", "Division", "Dtype", "Modality", "Probe", "adam"]
 __all__ += ["by_pattern", "checked_attacks", "chosen", "descent", "falling_rate"]
 __all__ += ["optimizer_of", "weak_attacks"]
 
@@ -101,6 +101,29 @@ def by_pattern(pattern: str) -> Division | None:
         functools.partial(parted, which=pattern),
         lambda params, model_state, original: whole_variables(params, model_state),
     )
+
+
+class Probe(NamedTuple):
+    """A probe: what it is called, what it says, and what a model gives.
+
+    Attributes:
+      label: with the unit.
+      meaning: what is done to every model alike, in a line.
+      cost: of one model, in gradients of single samples; F forget, S test samples.
+      measure: `(subject, trained, request, seed) -> float`; of a pair, with the
+        original that the model came of as a fifth.
+      bounds: what its values cannot leave.
+      share: of the forget samples, which it counts in percent; 0: it counts others.
+      pair: whether it looks at what changed from the original.
+    """
+
+    label: str
+    meaning: str
+    cost: str
+    measure: Callable[..., float]
+    bounds: tuple[float, float] = (0.0, 100.0)
+    share: float = 0.0
+    pair: bool = False
 
 
 class Modality(NamedTuple):

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from jax_unlearn.lab import schema
+from jax_unlearn.lab.modalities.language.probes import FIGURES as PROBED
 from jax_unlearn.lab.schema import Finite, NotNegative
 from jax_unlearn.report import forms, reading
 from jax_unlearn.report.forms import require
@@ -100,14 +101,11 @@ FIGURES = {
         1,
         "how far the AUC of Min-K lies from Retrain's, in percent of Retrain's",
     ),
-    "relearn_10": (
-        "p, 10 steps relearned",
-        3,
-        "p of half of the texts to forget after 10 steps of Adam on the other half",
-    ),
-    "relearn_50": ("p, 50 steps relearned", 3, "the same after 50 steps"),
-    "int8": ("p, int8", 3, "p forget with weights rounded to 8 bits"),
-    "int4": ("p, int4", 3, "p forget with weights rounded to 4 bits"),
+    **{
+        name: (card.label, 3, card.meaning)
+        for figures in PROBED.values()
+        for name, card in figures.items()
+    },
 }
 """Figures that the table shows: the heading, the digits behind the point, a meaning."""
 LARGE = 1000  # times the null, beyond which the number says no more

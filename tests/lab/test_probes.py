@@ -9,8 +9,10 @@ import pytest
 from toys import three_digits
 
 from jax_unlearn import report
+from jax_unlearn.audit import Audit
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan, Training, Unlearning, experiment
+from jax_unlearn.lab.ensemble_models import figures_of_probes
 from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.modalities.classification import CLASSIFICATION
 from jax_unlearn.lab.modalities.classification.probes import (
@@ -18,8 +20,10 @@ from jax_unlearn.lab.modalities.classification.probes import (
     judged,
     over_seeds,
     probe,
+    with_probes,
 )
 from jax_unlearn.lab.modalities.diffusion.networks import DiffusionTraining
+from jax_unlearn.lab.modalities.language import LANGUAGE
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.subject import subject_of
 
@@ -102,6 +106,25 @@ def test_gradients_along_the_step_from_the_original(dataset, tmp_path):
     assert found["alignment"] > 60
     with pytest.raises(InputError, match="probe='alignment' looks at what changed"):
         probe(subject, gone, request, ["alignment"])
+
+
+def test_probes_of_texts_are_figures_of_many_models_too():
+    cards = figures_of_probes(LANGUAGE, LANGUAGE.probes)
+    names = [name for own in cards.values() for name in own]
+    assert names == ["relearn_10", "relearn_50", "int8", "int4"]
+    plain = figures_of_probes(CLASSIFICATION, ("int8",))
+    assert list(plain["int8"]) == ["int8"]
+    told = {"details": {}, "models": {"npo": 1}, "retrained": 3, "half": 0}
+    told |= {"resamples": 20, "level": 0.95, "forgotten": 12, "left_out": {}}
+    found = Audit(figures={"npo": {}}, cards={}, **told)
+    again = {name: np.array([0.1, 0.2, 0.3]) for name in names}
+    own = {"npo": {name: np.array([0.9]) for name in names}}
+    known = {name: card for one in cards.values() for name, card in one.items()}
+    made = with_probes(found, own, again, known)
+    figure = made.figures["npo"]["relearn_50"]
+    assert (figure.value, figure.target) == (0.9, pytest.approx(0.2))
+    assert figure.verdict == "outside"
+    assert made.cards["relearn_50"].digits == 3
 
 
 def test_single_models_stand_beside_all_retrains():

@@ -5,7 +5,7 @@ unlearned model and two Retrains (the target and the null), three for an interva
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,6 +19,7 @@ from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.data import take
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.job import Trained, probabilities
+from jax_unlearn.lab.modality import Probe as Probe
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.results import NULL, RETRAIN
 from jax_unlearn.lab.subject import Subject
@@ -29,30 +30,6 @@ RATE, LOSS, LIMIT = 0.03, 0.1, 500  # of relearning: SGD until the mean loss; ou
 SGD = optax.sgd(RATE)  # one and the same, so that models share a program
 BOUND = 8 / 255  # of the attack on test images, of the range of pixels
 FEW, STEPS, BATCH = 0.2, 30, 64  # of recovery: share relearned, steps; our choice
-PERCENT = (0.0, 100.0)
-
-
-class Probe(NamedTuple):
-    """A probe: what it is called, what it says, and what a model gives.
-
-    Attributes:
-      label: with the unit.
-      meaning: what is done to every model alike, in a line.
-      cost: of one model, in gradients of single samples; F forget, S test samples.
-      measure: `(subject, trained, request, seed) -> float`; of a pair, with the
-        original that the model came of as a fifth.
-      bounds: what its values cannot leave.
-      share: of the forget samples, which it counts in percent; 0: it counts others.
-      pair: whether it looks at what changed from the original.
-    """
-
-    label: str
-    meaning: str
-    cost: str
-    measure: Callable[..., float]
-    bounds: tuple[float, float] = PERCENT
-    share: float = 0.0
-    pair: bool = False
 
 
 def _relearn(subject: Subject, trained: Trained, request: Request, seed: int) -> float:
@@ -248,6 +225,7 @@ def with_probes(
     found: Audit,
     probes: Mapping[str, Mapping[str, np.ndarray]],
     retrained: Mapping[str, np.ndarray],
+    known: Mapping[str, Probe] = PROBES,
 ) -> Audit:
     """Add to an audit what probes found of each model, `f64[N]`, as levels.
 
@@ -258,20 +236,20 @@ def with_probes(
         return level_figure(
             values,
             retrained[name],
-            samples=round(PROBES[name].share * found.forgotten),
-            bounds=PROBES[name].bounds,
+            samples=round(known[name].share * found.forgotten),
+            bounds=known[name].bounds,
             level=found.level,
         )
 
     cards = {
         name: FigureCard(
             name,
-            PROBES[name].label,
-            PROBES[name].meaning,
+            known[name].label,
+            known[name].meaning,
             kind="level",
             group="Pressed for the forgotten",
-            digits=1,
-            bounds=PROBES[name].bounds,
+            digits=3 if known[name].bounds[1] == 1 else 1,
+            bounds=known[name].bounds,
         )
         for name in retrained
     }

@@ -21,10 +21,10 @@ from jax_unlearn.lab.modalities.language.measured import (
     mean_losses,
     scores_of,
 )
-from jax_unlearn.lab.modality import adam
+from jax_unlearn.lab.modality import Probe, adam
 from jax_unlearn.types import Model, Unlearner
 
-__all__ = ["PROBES", "pressed"]
+__all__ = ["FIGURES", "PROBES", "pressed"]
 
 RATE, BATCH, STEPS = 1e-4, 4, (10, 50)  # of relearning by Adam; our choice
 
@@ -93,3 +93,43 @@ def pressed(
         _validate.one_of("probe", name, PROBES)
         found |= PROBES[name](subject, at, request, seed)
     return found
+
+
+def _card(figure: str, label: str, meaning: str, probe: str = "") -> dict[str, Probe]:
+    """Return what is said of a figure: a mean probability of forget texts."""
+
+    def measure(subject: Any, trained: Any, request: Any, seed: int) -> float:
+        names = (probe or figure,)
+        return pressed(subject, trained[:2], request, names, seed)[figure]
+
+    cost = f"{STEPS[-1]} steps" if probe else "F/3"
+    return {figure: Probe(label, meaning, cost, measure, (0.0, 1.0))}
+
+
+_FEW, _MORE = STEPS
+_AGAIN = (
+    f"p of half of the texts to forget after {_FEW} steps of Adam on the other half"
+)
+FIGURES: dict[str, dict[str, Probe]] = {
+    "relearn": {
+        **_card(
+            f"relearn_{_FEW}",
+            f"p, {_FEW} steps relearned",
+            _AGAIN,
+            "relearn",
+        ),
+        **_card(
+            f"relearn_{_MORE}",
+            f"p, {_MORE} steps relearned",
+            f"the same after {_MORE} steps",
+            "relearn",
+        ),
+    },
+    **{
+        f"int{n}": _card(
+            f"int{n}", f"p, int{n}", f"p forget with weights rounded to {n} bits"
+        )
+        for n in (8, 4)
+    },
+}
+"""What each probe finds, by figure; the target of each is Retrain's value."""
