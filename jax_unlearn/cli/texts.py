@@ -1,7 +1,7 @@
 """The commands of language models: their audit, answers, and scores of texts."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,13 @@ from jax_unlearn.cli.choices import Kind
 from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.sources import DataSource, refuse_existing
 from jax_unlearn.data import write_atomic
-from jax_unlearn.errors import check_seed
+from jax_unlearn.errors import InputError, check_seed
 from jax_unlearn.lab.ensembles import figures_of
-from jax_unlearn.lab.modalities.language.figures import TextTable, against_unseen
+from jax_unlearn.lab.modalities.language.figures import (
+    TextTable,
+    against_unseen,
+    ratios_of,
+)
 from jax_unlearn.lab.modalities.language.probes import PROBES
 from jax_unlearn.lab.results import NULL, ORIGINAL, RETRAIN, head, to_json
 from jax_unlearn.language.texts import read_texts, text_dataset
@@ -34,8 +38,11 @@ def audit_texts(
     unlearned: tuple[Path, ...] = (),
     retrained: tuple[Path, ...] = (),
     null: Path | None = None,
+    target: Path | None = None,
+    logs: Path | None = None,
     other: Path | None = None,
     answers: int = 0,
+    stem: bool = False,
     probes: Probes = (),
     all_figures: bool = False,
     out: Path = Path("audit.json"),
@@ -57,9 +64,14 @@ def audit_texts(
         the target of every figure, the second the null; from three on figures of
         membership are audited beside all of them.
       null: the second, by its name.
+      target: instead of a Retrain at hand, the results of one by open-unlearning
+        (TOFU_EVAL.json, or a summary): their figures are the target.
+      logs: folder in which every model's figures are written as open-unlearning writes
+        them, NAME_EVAL.json, for its own comparisons.
       other: texts of another source, of which the perplexity is told.
       answers: longest answer, in tokens, to the questions of forgotten texts and of as
-        many retained ones, for ROUGE-L; 0 asks none.
+        many retained ones, for ROUGE-L; 0 asks none. TOFU's are of 200.
+      stem: compare the stems of their words, as TOFU's code does (needs nltk).
       probes: of each checkpoint, Retrain too: "relearn" (p of half of the forget texts
         after 10 and 50 steps on the others), "int8", "int4" (p of all with rounded
         weights).
@@ -73,10 +85,21 @@ def audit_texts(
     refuse_existing(out, overwrite=overwrite)
     check_seed(seed)
     _validate.at_least("answers", answers, 0, "try 64")
+    if stem:
+        if not answers:
+            raise InputError("stem=True is of answers; give --answers 64, or leave it")
+        audits.language.rouge_l([""], [""], stem="porter")  # refused before the work
     for name in probes:
         _validate.one_of("probe", name, PROBES)
     how = {"seed": seed, "every": all_figures, "overwrite": overwrite, "other": other}
-    how |= {"answers": answers, "probes": probes}
+    how |= {"answers": answers, "stem": stem, "probes": probes, "logs": logs}
+    if target is not None:
+        if retrained:
+            raise InputError(
+                f"target={target} and retrained={retrained[0]}: two targets; leave one "
+                "of them out"
+            )
+        how["log"] = _read_log(target)
     given = source, original, forget, unlearned, retrained, null
     return advised(audited, out, *given, **how)
 
@@ -91,15 +114,19 @@ def audited(
     overwrite: bool = False,
     other: Path | None = None,
     answers: int = 0,
+    stem: bool = False,
     probes: Sequence[str] = (),
+    log: Mapping[str, Any] | None = None,
+    logs: Path | None = None,
 ) -> dict[str, Any]:
     """Measure checkpoints that were read; write, print and return what was found."""
     subject = models.subject
     console, more = consoles.open_console(), None
     if other is not None:
         more = subject.built.samples(text_dataset(read_texts(other)).train)
-    table = TextTable(subject, other=more, answers=answers)
-    table.probes = probes
+    words = "porter" if stem else None
+    table = TextTable(subject, other=more, answers=answers, stem=words)
+    table.probes, table.log = probes, log or {}
     with consoles.status(console, "running the models over the texts"):
         models.measure(table, seed)
         beside = beside_retrains(models, seed)
@@ -117,7 +144,34 @@ def audited(
     if beside is not None:
         print_audit(console, beside, models.labels, every=every)
     print(f"wrote {out}")
+    if logs is not None:
+        _write_logs(logs, table, found["rows"])
     return {"out": str(out), **results}
+
+
+def _read_log(path: Path) -> dict[str, Any]:
+    """Return the results of a Retrain elsewhere, refused where they are no target."""
+    found = audits.language.read_results(path)
+    if "forget_probability" not in audits.language.figures_in(found):
+        raise InputError(
+            f"target={path} has no forget_Q_A_Prob (it has {', '.join([*found][:4])}); "
+            "give open-unlearning's TOFU_EVAL.json of the Retrain"
+        )
+    return found
+
+
+def _write_logs(folder: Path, table: TextTable, rows: Mapping[str, Any]) -> None:
+    """Write the figures of each model as open-unlearning does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for key, seen in table.seen.items():
+        figures = {n: own["mean"] for n, own in rows[key]["figures"].items()}
+        told = {"forget_probability": np.exp(-seen.losses("forget"))}
+        if (ratios := ratios_of(seen)) is not None:
+            told["forget_truth_geometric"] = ratios
+        file = folder / f"{key}_EVAL.json"
+        results = audits.language.logged(figures, told)
+        audits.language.write_results(file, results)
+    print(f"wrote {len(table.seen)} files NAME_EVAL.json in {folder}")
 
 
 def beside_retrains(models: Models, seed: int) -> audits.Audit | None:

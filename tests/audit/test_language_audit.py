@@ -1,6 +1,8 @@
 """Figures of language models: constants by hand, and none of the known defects."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -107,6 +109,24 @@ def test_rouge_is_the_longest_common_subsequence_of_words():
     )
     assert stemmed.recall.tolist() == [0.5]  # dogs, and run of three letters stays
     assert la.knowmem(["a b"], ["a c"]) == 50.0
+
+
+def test_stems_are_porters_where_nltk_is_there(monkeypatch):
+    told = ["the running dogs"], ["dogs that ran"]
+    monkeypatch.setitem(sys.modules, "nltk", None)
+    monkeypatch.setitem(sys.modules, "nltk.stem", None)
+    with pytest.raises(ju.InputError, match="pip install nltk"):
+        la.rouge_l(*told, stem="porter")
+    outputs = la.TextOutputs({"forget": [[1.0]]}, answers={"forget": told[0]})
+    plain = la.language_figures(outputs, texts={"forget": ["dog that ran"]})
+    stemmer = SimpleNamespace(stem=lambda word: word.rstrip("s"))
+    module = SimpleNamespace(porter=SimpleNamespace(PorterStemmer=lambda: stemmer))
+    monkeypatch.setitem(sys.modules, "nltk", SimpleNamespace(stem=module))
+    monkeypatch.setitem(sys.modules, "nltk.stem", module)
+    stemmed = la.language_figures(
+        outputs, texts={"forget": ["dog that ran"]}, stem="porter"
+    )
+    assert (plain["forget_rouge"], stemmed["forget_rouge"]) == (0, pytest.approx(1 / 3))
 
 
 def test_truth_ratios_of_made_losses():

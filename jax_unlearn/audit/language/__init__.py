@@ -26,6 +26,8 @@ from jax_unlearn.audit.language.figures import TextOutputs as TextOutputs
 from jax_unlearn.audit.language.figures import language_audit as language_audit
 from jax_unlearn.audit.language.figures import language_figures as language_figures
 from jax_unlearn.audit.language.files import Logged as Logged
+from jax_unlearn.audit.language.files import figures_in as figures_in
+from jax_unlearn.audit.language.files import logged as logged
 from jax_unlearn.audit.language.files import read_results as read_results
 from jax_unlearn.audit.language.files import write_results as write_results
 from jax_unlearn.audit.language.tokens import Ragged as Ragged
@@ -39,8 +41,9 @@ from jax_unlearn.audit.language.tokens import ragged as ragged
 
 __all__ = ["Judged", "KsQuality", "Logged", "Ragged", "Rouge", "TextOutputs"]
 __all__ += ["attack_auc", "choice_probability", "exact_memorization"]
-__all__ += ["extraction_strength", "gradient_norm_score", "knowmem", "ks_quality"]
-__all__ += ["language_audit", "language_figures", "loss_score", "mean_nll", "min_k"]
+__all__ += ["extraction_strength", "figures_in", "gradient_norm_score", "knowmem"]
+__all__ += ["ks_quality", "language_audit", "language_figures", "logged", "loss_score"]
+__all__ += ["mean_nll", "min_k"]
 __all__ += ["min_k_plus_plus", "model_utility", "perplexity", "privleak", "probability"]
 __all__ += ["ragged", "read_results", "recall", "reference_score", "rouge_l"]
 __all__ += ["token_moments", "truth_ratio", "truth_score", "verbmem", "write_results"]

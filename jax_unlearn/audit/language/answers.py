@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,18 +34,18 @@ def rouge_l(
     answers: Sequence[str],
     references: Sequence[str],
     *,
-    stem: Callable[[str], str] | None = None,
+    stem: Callable[[str], str] | Literal["porter"] | None = None,
 ) -> Rouge:
     """Return recall, precision and F1 of the longest common subsequence of words.
 
     Words are runs of a–z and 0–9 in lower case. Give the answer alone, cut by its
     tokens: deleting the prompt from decoded text by its spelling loses more than that.
-    `stem` reduces words of more than three letters, as TOFU does, by Porter's stemmer
-    (`nltk.stem.PorterStemmer().stem`); it adds about a hundredth on paraphrases. 0
+    `stem` reduces words of more than three letters; "porter" is Porter's stemmer of
+    nltk, by which TOFU's code does so: it adds about a hundredth on paraphrases. 0
     where either has no word.
 
     Raises:
-      InputError: another number of answers than of references.
+      InputError: another number of answers than of references; nltk is not installed.
 
     Reference: Lin 2004; the words are those of the package rouge-score.
 
@@ -57,7 +57,7 @@ def rouge_l(
         raise InputError(
             f"{len(answers)} answers for {len(references)} references; give one each"
         )
-    rows = []
+    rows, stem = [], _porter() if stem == "porter" else stem
     for answer, reference in zip(answers, references, strict=True):
         given, wanted = _words(answer, stem), _words(reference, stem)
         common = _common(given, wanted)
@@ -188,6 +188,17 @@ def model_utility(figures: Mapping[str, float]) -> float:
             raise InputError(f"{name}={value} must be 0 or more, and finite")
     values = np.array(list(figures.values()), np.float64)
     return float(len(values) / (1 / values).sum()) if values.all() else 0.0
+
+
+def _porter() -> Callable[[str], str]:
+    """Return Porter's stemmer as the package rouge-score takes it."""
+    try:
+        from nltk.stem import porter  # type: ignore[import-not-found]
+    except ImportError:
+        raise InputError(
+            "stems of words need nltk: pip install nltk; or leave the words as they are"
+        ) from None
+    return porter.PorterStemmer().stem
 
 
 def _words(text: str, stem: Callable[[str], str] | None) -> list[str]:

@@ -1,7 +1,7 @@
 """All figures of a language model at once, each beside its target and its null."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -78,6 +78,7 @@ def language_figures(
     texts: Mapping[str, Sequence[str]] | None = None,
     reference: TextOutputs | None = None,
     retrained: TextOutputs | None = None,
+    stem: Any = None,
 ) -> dict[str, float]:
     """Return every figure that the outputs of one model allow, by name.
 
@@ -87,6 +88,7 @@ def language_figures(
       reference: a model that saw none of the texts, for the reference attack.
       retrained: for those that compare texts one by one: forget quality ("ks_distance",
         "ks_p_value"), PrivLeak and "deviation", mean |p − p_r| over the forget texts.
+      stem: of ROUGE's words, see `rouge_l`.
 
     Raises:
       InputError: no losses of forget texts; parts of other lengths.
@@ -112,7 +114,7 @@ def language_figures(
             found[f"{part}_memorization"] = float(exact_memorization(right).mean())
     for part, answers in outputs.answers.items():
         if part in texts:
-            rouge = rouge_l(answers, texts[part])
+            rouge = rouge_l(answers, texts[part], stem=stem)
             found[f"{part}_rouge"] = float(rouge.recall.mean())
     for part in outputs.paraphrased:
         for kind in ("paper", "geometric"):

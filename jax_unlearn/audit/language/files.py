@@ -16,10 +16,28 @@ from numpy.typing import ArrayLike
 
 from jax_unlearn.errors import InputError
 
-__all__ = ["Logged", "read_results", "write_results"]
+__all__ = ["Logged", "figures_in", "logged", "read_results", "write_results"]
 
 FIELDS = ("score", "prob", "rougeL_recall", "rougeL_f1")
 """What a text's number is called, first where there are several."""
+
+NAMES = {
+    "forget_Q_A_Prob": "forget_probability",
+    "forget_Q_A_ROUGE": "forget_rouge",
+    "forget_truth_ratio": "forget_truth_geometric",
+    "forget_quality": "ks_p_value",
+    "retain_Q_A_Prob": "retain_probability",
+    "retain_Q_A_ROUGE": "retain_rouge",
+    "extraction_strength": "forget_extraction",
+    "exact_memorization": "forget_memorization",
+    "privleak": "privleak",
+    "mia_loss": "auc_loss",
+    "mia_min_k": "auc_min_k",
+    "mia_min_k_plus_plus": "auc_min_k_plus_plus",
+    "mia_zlib": "auc_zlib",
+    "mia_reference": "auc_reference",
+}
+"""What open-unlearning calls figures of `language_figures`."""
 
 
 class Logged(NamedTuple):
@@ -79,6 +97,40 @@ def write_results(
     part = target.with_name(f".{target.name}.part")
     part.write_text(text, "utf-8")
     part.replace(target)
+
+
+def figures_in(results: Mapping[str, Logged]) -> dict[str, float]:
+    """Return the figures of a file that are ones of `language_figures`, by name.
+
+    Their extraction strength and memorization, which leave tokens out or count none as
+    one, differ a little from ours: see `extraction_strength`, `exact_memorization`.
+
+    >>> figures_in({"forget_Q_A_Prob": Logged(0.5), "other": Logged(1.0)})
+    {'forget_probability': 0.5}
+    """
+    return {
+        NAMES[name]: found.value
+        for name, found in results.items()
+        if name in NAMES and found.value is not None
+    }
+
+
+def logged(
+    figures: Mapping[str, float], by_text: Mapping[str, ArrayLike] | None = None
+) -> dict[str, Logged]:
+    """Return figures as open-unlearning calls them, for `write_results`.
+
+    `by_text` are the numbers of single texts of some figures, by their name here.
+
+    >>> logged({"forget_probability": 0.5}, {"forget_probability": [0.4, 0.6]})
+    {'forget_Q_A_Prob': Logged(value=0.5, by_index={0: 0.4, 1: 0.6}, parts={})}
+    """
+    found = {}
+    for theirs, name in NAMES.items():
+        if name in figures:
+            rows = np.asarray((by_text or {}).get(name, ()), np.float64).tolist()
+            found[theirs] = Logged(float(figures[name]), dict(enumerate(rows)))
+    return found
 
 
 def _logged(entry: Any, where: str) -> Logged:

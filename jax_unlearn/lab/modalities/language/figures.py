@@ -8,10 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jax_unlearn.audit.language import (
+    Logged,
     TextOutputs,
     attack_auc,
+    figures_in,
+    ks_quality,
     language_figures,
     mean_nll,
+    privleak,
+    truth_ratio,
 )
 from jax_unlearn.cards import Variables
 from jax_unlearn.data import Examples, read_json, write_atomic
@@ -25,15 +30,15 @@ from jax_unlearn.lab.modalities.language.measured import (
 )
 from jax_unlearn.lab.modalities.language.probes import pressed
 from jax_unlearn.lab.requests import Request
-from jax_unlearn.lab.results import NULL, ORIGINAL, RETRAIN, spread
+from jax_unlearn.lab.results import LABELS, NULL, ORIGINAL, RETRAIN, spread
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject
 from jax_unlearn.language.generate import generate
 from jax_unlearn.language.tokens import encode, encode_prompts, until_end
 from jax_unlearn.membership.quality import auc_standard_error
 
-__all__ = ["Seen", "TextTable", "against_unseen", "answers_of", "figures_of"]
-__all__ += ["seen_by"]
+__all__ = ["Seen", "TextTable", "against_unseen", "answers_of", "beside_log"]
+__all__ += ["figures_of", "ratios_of", "seen_by"]
 
 PARTS = ("forget", "retain", "unseen")
 OTHER = "other"  # texts of another source, of which perplexity alone is told
@@ -94,9 +99,17 @@ class TextTable:
     """Collect the figures of all models of a subject, seed by seed."""
 
     def __init__(
-        self, subject: Subject, *, other: Examples | None = None, answers: int = 0
+        self,
+        subject: Subject,
+        *,
+        other: Examples | None = None,
+        answers: int = 0,
+        stem: str | None = None,  # of the words of answers, see `rouge_l`
     ):
         self._subject, self._other, self._answers = subject, other, answers
+        self._stem = stem
+        # figures and single texts of a Retrain elsewhere, see `read_results`
+        self.log: Mapping[str, Logged] = {}
         self.probes: Sequence[str] = ()  # that every model is put to
         self.original: Trained | None = None  # of the seed
         self.seen: dict[str, Seen] = {}  # by row, of the last seed
@@ -200,7 +213,8 @@ class TextTable:
         target = self._goal()
         same = target is not None and trained is self._retrained
         seen = target if same and target is not None else self._look(trained)
-        figures, self.seen[key] = figures_of(seen, target), seen
+        figures, self.seen[key] = figures_of(seen, target, self._stem), seen
+        figures |= beside_log(seen, figures, self.log)
         given = self._subject, trained[:2], self._request, self.probes
         figures |= pressed(*given, seed=self._seed)
         losses = {part: seen.losses(part).tolist() for part in seen.outputs.nll}
@@ -210,6 +224,13 @@ class TextTable:
     def summary(self) -> dict[str, Any]:
         """Return what the results hold, JSON-able."""
         rows = {key: self._row(key) for key in self._rows}
+        if self.log:
+            theirs = {n: spread([v]) for n, v in figures_in(self.log).items()}
+            for name in ("ks_p_value", "privleak"):  # of itself
+                theirs.pop(name, None)
+            row = {"label": f"{LABELS[RETRAIN]} (log)", "setting": None}
+            row |= {"figures": theirs, "seconds": spread([0.0]), "cost": None}
+            rows = {RETRAIN: row, **rows}
         sizes = {name: len(getattr(self._request, name)) for name in PARTS}
         return {"kind": "language", "texts": sizes, "rows": rows}
 
@@ -231,18 +252,48 @@ class TextTable:
         }
 
 
-def figures_of(seen: Seen, target: Seen | None) -> dict[str, float]:
+def figures_of(
+    seen: Seen, target: Seen | None, stem: str | None = None
+) -> dict[str, float]:
     """Return the figures of a model by name, those beside Retrain where there is one.
 
     Those of `ju.audit.language.language_figures`; `auc_gap` is the distance of the AUC
     of the loss from Retrain's.
     """
     beside = None if target is None else target.outputs
-    figures = language_figures(seen.outputs, texts=seen.texts, retrained=beside)
+    told: dict[str, Any] = {"retrained": beside, "stem": stem}
+    figures = language_figures(seen.outputs, texts=seen.texts, **told)
     if target is not None and "auc_loss" in figures:
         own = language_figures(TextOutputs(target.outputs.nll))
         figures["auc_gap"] = abs(figures["auc_loss"] - own["auc_loss"])
     return {name: float(value) for name, value in figures.items()}
+
+
+def beside_log(
+    seen: Seen, figures: Mapping[str, float], log: Mapping[str, Logged]
+) -> dict[str, float]:
+    """Return the figures that compare a model with the results of a Retrain elsewhere.
+
+    Forget quality, by the truth ratios of all texts, and distances of AUCs.
+    """
+    found, theirs = {}, figures_in(log)
+    if "auc_loss" in theirs and "auc_loss" in figures:
+        found["auc_gap"] = abs(figures["auc_loss"] - theirs["auc_loss"])
+    if "auc_min_k" in figures and theirs.get("auc_min_k", 1.0) < 1:
+        found["privleak"] = privleak(figures["auc_min_k"], theirs["auc_min_k"])
+    ratios = log["forget_truth_ratio"].by_index if "forget_truth_ratio" in log else {}
+    if (own := ratios_of(seen)) is not None and ratios:
+        quality = ks_quality(own, [*ratios.values()])
+        found |= {"ks_distance": quality.distance, "ks_p_value": quality.p_value}
+    return found
+
+
+def ratios_of(seen: Seen) -> np.ndarray | None:
+    """Return the geometric truth ratios of the forget texts, if they were measured."""
+    if not seen.outputs.paraphrased:
+        return None
+    pair = (getattr(seen.outputs, name)["forget"] for name in ("paraphrased", "wrong"))
+    return truth_ratio(*pair, kind="geometric")
 
 
 def against_unseen(seen: Mapping[str, Seen]) -> dict[str, Any] | None:
