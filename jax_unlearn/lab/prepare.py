@@ -228,9 +228,11 @@ def check_unseen(dataset: Dataset, request: Request, setting: Unlearning) -> Non
     labels = dataset.train.labels
     missing = np.setdiff1d(labels[request.forget], labels[request.unseen])
     if compares == "unseen classes" and missing.size:
+        pools = hasattr(setting.weighting_options, "groups")
         raise InputError(
-            f"class {missing[0]} has forget samples but no unseen ones to compare "
-            "with; hold out some of it (--unseen-fraction) or use another method"
+            f"class {dataset.class_names[missing[0]]} has forget samples but no unseen "
+            "ones to compare with; hold out some of it (--unseen-fraction), "
+            f"{'give --groups pooled, ' if pools else ''}or use another method"
         )
 
 

@@ -23,6 +23,7 @@ from jax_unlearn.weights.moments import (
     class_balance,
     class_stats,
     falw_weights,
+    length_groups,
     shrink,
 )
 
@@ -326,7 +327,8 @@ class Falw(Options):
       every: steps between two estimates, for "every".
       decay: memory of "streaming".
       groups: moments by class, or of all unseen samples together ("pooled"), which
-        need be of no forgotten class.
+        need be of no forgotten class; of texts also by thirds of their answers'
+        numbers of tokens ("length"), since short answers are surer.
       statistic: what is compared with unseen samples: the confidence, or the loss.
     """
 
@@ -334,13 +336,13 @@ class Falw(Options):
     estimator: Literal["exact", "every", "streaming", "anchored"] = "exact"
     every: Count = 4
     decay: Share = 0.9
-    groups: Literal["classes", "pooled"] = "classes"
+    groups: Literal["classes", "pooled", "length"] = "classes"
     statistic: Literal["confidence", "nll"] = "confidence"
 
     @property
     def compares(self) -> str:
         """What the moments are of."""
-        return "unseen" if self.groups == "pooled" else "unseen classes"
+        return "unseen classes" if self.groups == "classes" else "unseen"
 
     def told(self) -> dict[str, object]:
         """Return what the estimator reads."""
@@ -354,15 +356,21 @@ class Falw(Options):
 
 def _falw(lab: Lab, options: Falw) -> Weighting:
     counts = jnp.bincount(jnp.asarray(lab.labels("forget")), length=lab.num_classes)
-
-    pooled = options.groups == "pooled"
+    number, table = lab.num_classes, None  # of the groups, and each sample's
+    if options.groups == "pooled":
+        number = 1
+    elif options.groups == "length":
+        number, table = 3, jnp.asarray(length_groups(lab.examples.inputs))
 
     def original() -> Estimator:
         given = jnp.asarray(lab.confidence("unseen"))
         given = jnp.log(given) if options.statistic == "nll" else given
         labels = jnp.asarray(lab.labels("unseen"))
-        labels = jnp.zeros_like(labels) if pooled else labels
-        return anchored(class_stats(given, labels, 1 if pooled else lab.num_classes))
+        if table is not None:
+            labels = table[jnp.asarray(lab.ids("unseen"))]
+        elif number == 1:
+            labels = jnp.zeros_like(labels)
+        return anchored(class_stats(given, labels, number))
 
     made = {
         "exact": exact,
@@ -374,7 +382,7 @@ def _falw(lab: Lab, options: Falw) -> Weighting:
         counts,
         tau=options.tau,
         estimator=made[options.estimator](),
-        groups="pooled" if pooled else None,
+        groups="pooled" if options.groups == "pooled" else table,
         statistic=options.statistic,
     )
 

@@ -1,14 +1,16 @@
 """FaLW's equations: moments of a confidence by class, class balance, weights."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax.numpy as jnp
+import numpy as np
 
+from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array
 
 __all__ = ["MIN_STD", "ClassStats", "class_balance", "class_stats", "falw_weights"]
-__all__ += ["shrink"]
+__all__ += ["length_groups", "shrink"]
 
 MIN_STD = 1e-8  # Algorithm 1's floor: a class of one sample has no spread
 
@@ -120,3 +122,22 @@ def falw_weights(
     z = (probs_true.astype(jnp.float32) - stats.mean[labels]) / stats.std[labels]
     strength = jnp.tanh(jnp.abs(z)) ** (1.0 / balance[labels])
     return jnp.where(stats.count[labels] > 0, 1.0 + jnp.sign(z) * strength, 1.0)
+
+
+def length_groups(text: Any) -> np.ndarray:
+    """Return the third of the answers' numbers of tokens each text is in, `i32[N]`.
+
+    The groups are 0 to 2, each text in one by its own number alone.
+
+    Raises:
+      InputError: inputs that are no texts.
+
+    Source: our choice.
+    """
+    if not hasattr(text, "targets"):
+        raise InputError(
+            "groups='length': these samples are no texts and have no length; give "
+            "--groups classes or pooled"
+        )
+    sizes = np.asarray(text.targets).sum(axis=1)
+    return np.searchsorted(np.quantile(sizes, (1 / 3, 2 / 3)), sizes).astype(np.int32)

@@ -1,5 +1,7 @@
 """PDU, task vectors, two models in one; FaLW and LTU without classes of images."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import jax_unlearn as ju
 from jax_unlearn import language, membership, objectives
 from jax_unlearn.language import Scored, Text
+from jax_unlearn.weights.falw import FALW
 
 V, T, N = 7, 5, 6
 KEY = jax.random.key(0)
@@ -133,6 +136,31 @@ def test_falw_warns_where_no_forgotten_class_has_unseen_samples():
     anchored = ju.weights.falw(counts, estimator=ju.weights.anchored(stats))
     with pytest.warns(UserWarning, match="groups='pooled'"):
         anchored.init()
+
+
+def test_falw_compares_with_unseen_texts_as_long_by_name():
+    lengths = np.array([1, 2, 3, 3, 4, 6])
+    targets = np.arange(7) < lengths[:, None]
+    text = Text(jnp.zeros((6, 7), jnp.int32), jnp.asarray(targets))
+    lab = SimpleNamespace(
+        examples=SimpleNamespace(inputs=text),
+        num_classes=2,
+        labels=lambda part: np.zeros(3, int),
+        ids=lambda part: np.array([0, 2, 4]),
+        confidence=lambda part: np.array([0.2, 0.5, 0.9]),
+    )
+    options = FALW.options(groups="length", estimator="anchored", tau=0.0)
+    assert options.compares == "unseen"
+    weighting = FALW.build(lab, options)
+    stats = weighting.init()[1]
+    np.testing.assert_allclose(stats.mean, [0.2, 0.5, 0.9])  # thirds, one text each
+    sample = ju.Sample(-jnp.log(jnp.full(3, 0.5)), None, jnp.zeros(3, jnp.int32))
+    sample = sample._replace(index=jnp.array([1, 3, 5]))  # of the thirds 0, 1 and 2
+    found = weighting.update(sample, weighting.init())[0]
+    assert (found[0] > 1.9, abs(found[1] - 1) < 1e-3, found[2] < 0.1) == (True,) * 3
+    lab.examples = SimpleNamespace(inputs=np.zeros((6, 8, 8, 1)))
+    with pytest.raises(ju.InputError, match="no texts and have no length"):
+        FALW.build(lab, options)
 
 
 def test_falw_can_measure_the_loss_itself():
