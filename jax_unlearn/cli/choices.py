@@ -147,19 +147,19 @@ class Choice(NamedTuple):
         usual = Unlearning.of(**named)
         described = (
             f"{card.title}, {card.source}: reads {', '.join(card.reads)}; costs "
-            f"{card.cost}. `jax-unlearn methods` explains that and lists all."
-        )
-        described += f" {card.suits}" if card.suits else ""
-        groups = {"method": _group(described, named, Unlearning)}
-        if self.methods:
-            every = {**named, "method": self.methods}
-            groups = {"method": _group(described, every, Unlearning)}
+            f"{card.cost}. `jax-unlearn methods` explains that and lists all. "
+        ) + card.suits
+        for other in MODALITIES if kind == MODALITIES[0].name else ():
+            if names := sorted(names_of(other.options)):
+                flags = ", ".join(f"--{name.replace('_', '-')}" for name in names)
+                described += f" With --modality {other.name} there are {flags}, too."
+        every = {**named, "method": self.methods or self.method}
+        groups = {"method": _group(described, every, Unlearning)}
         weighted = f"Forget samples are weighted {own.title}."
-        told = f"Options of {kind} models alone."
         for title, text, options in (
             (card.name, f"Options of {card.label} alone.", usual.options),
             (f"weighting {own.name}", weighted, usual.weighting_options),
-            (f"{kind} model", told, usual.modality_options),
+            (f"{kind} model", f"Options of {kind} models.", usual.modality_options),
         ):
             if dataclasses.fields(options):
                 groups[title] = _group(text, vars(options), type(options))

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jax_unlearn import _validate, data
+from jax_unlearn import data
 from jax_unlearn import report as reports
 from jax_unlearn.cli.choices import Kind
 from jax_unlearn.cli.console import Reporter, open_console, print_scores
@@ -51,7 +51,7 @@ def train(
     unseen_fraction: float = 0.1,
     keep_every: int = 0,
     plan: bool = False,
-    card: float = 0.0,
+    card: str = "",
 ) -> dict[str, Any]:
     """Train a model from scratch: the original, or Retrain; write a checkpoint.
 
@@ -74,7 +74,8 @@ def train(
       keep_every: epochs from one state to the next that is kept beside the model, in
         OUT.earlier: what `unlearn --method rewind` starts from. 0 keeps none.
       plan: of a language model, print the memory that training takes, and load nothing.
-      card: gigabytes of the accelerator that the plan is for; 0: of the one here.
+      card: the accelerator that the plan is for, by its name (H200, A100, v5e, ...)
+        or in gigabytes; "": the one here.
     """
     if plan:
         return planned(training, card)
@@ -122,13 +123,13 @@ def train(
     return trained_on(trainer, making, told, gone.notes, **parts)
 
 
-def planned(training: Any, card: float) -> dict[str, Any]:
+def planned(training: Any, card: str) -> dict[str, Any]:
     """Print how much memory a training takes, by what holds it."""
-    from jax_unlearn.language.plan import plan
+    from jax_unlearn.language.plan import card_of, plan
 
     if not modality_of(training).texts:
         raise InputError("plan=True is of language models; give --modality language")
-    _validate.not_negative("card", card, "gigabytes, such as 80")
+    size = card_of(card)
     length = training.length or training.packed or 512
     how = {"batch": training.batch_size, "length": length}
     how["rank"] = training.lora or None
@@ -137,9 +138,14 @@ def planned(training: Any, card: float) -> dict[str, Any]:
         held = plan(config_of(training), **how)
         names = ("weights", "gradients", "moments", "masters")
         made = made._replace(**{name: getattr(held, name) for name in names})
-    if not card and (told := jax.devices()[0].memory_stats()):
-        card = told.get("bytes_limit", 0) / 1e9
-    lines = made.lines(1e9 * card if card else None)
+    if not size and (told := jax.devices()[0].memory_stats()):
+        size = told.get("bytes_limit", 0)
+    remedies = dict.fromkeys(("logits", "activations"), "give a smaller --batch-size")
+    low = "train adapters: --lora 16 --dtype bfloat16, with --start"
+    remedies |= {"state": low, "weights": low}
+    if training.lora:
+        remedies["weights"] = "give --dtype bfloat16, or take a larger card"
+    lines = made.lines(size or None, remedies=remedies)
     print(f"{made.parameters:,} parameters, {training.batch_size} rows of {length}")
     print("\n".join(lines))
     return {"bytes": made._asdict(), "total": made.total, "lines": lines}
@@ -249,8 +255,8 @@ def unlearn(
 ) -> dict[str, Any]:
     """Make a model forget samples, a class or a word; write a new checkpoint.
 
-    The options depend on the method: `jax-unlearn unlearn METHOD --help` lists
-    it, `jax-unlearn methods` lists the methods.
+    The options depend on the method and on the kind of model: `jax-unlearn unlearn
+    METHOD --modality KIND --help` lists them, `jax-unlearn methods` the methods.
 
     Example, after that of `train`: `jax-unlearn unlearn salun --dataset digits
     --checkpoint original --forget 3`
@@ -261,7 +267,7 @@ def unlearn(
       checkpoint: of `jax-unlearn train` (or of an earlier `unlearn`).
       forget: a file that lists the samples by id, or with --key-column by key (.csv,
         .tsv, .txt, .json, .jsonl, .npy, .npz, .parquet; or a split); or a class (name
-        or number); of a model of captions, a word.
+        or number); of a model of captions, a word; of texts, what stands in them.
       making: what is made.
     """
     seed = check_seed(making.seed)

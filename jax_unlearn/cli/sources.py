@@ -43,8 +43,9 @@ class Source:
         returns a `ju.data.Dataset`.
       data: instead of a name, a file or a folder: .npz of x_train, y_train, x_test,
         y_test or such; .csv, .tsv or .parquet; images in a folder a class; a Hugging
-        Face set of `save_to_disk`.
-      label_column: of a table or a Hugging Face set, the column of the labels.
+        Face set of `save_to_disk`; of texts .jsonl, .json, .csv, .parquet or .txt.
+      label_column: of a table or a Hugging Face set, the column of the labels; of
+        texts, that of their topics.
       exclude: columns that are no inputs; by default those called id, *_id, or such.
       image_size: pixels a side that images in files are resized to.
       data_dir: folder of prepared tensorflow-datasets.

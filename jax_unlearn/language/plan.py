@@ -1,19 +1,59 @@
 """How much memory a decoder takes to train, before anything of it is loaded."""
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jax_unlearn import _validate
+from jax_unlearn.errors import InputError
 from jax_unlearn.language.lora import LINEAR, lora
 from jax_unlearn.language.model import decoder
 
 if TYPE_CHECKING:
     from jax_unlearn.zoo import DecoderConfig
 
-__all__ = ["MemoryPlan", "plan"]
+__all__ = ["CARDS", "MemoryPlan", "card_of", "plan"]
+
+CARDS = {
+    **{"T4": 16, "V100": 16, "L4": 24, "A10G": 24, "A100-40": 40, "A100": 80},
+    **{"H100": 80, "H200": 141, "v2": 8, "v3": 16, "v4": 32, "v5e": 16},
+    **{"v5p": 95, "v6e": 32},
+}
+"""Gigabytes of accelerators by name; of TPU v2 and v3, of a core."""
+
+
+def card_of(told: str) -> float:
+    """Return the bytes of an accelerator, by its name or in gigabytes; 0 if "".
+
+    Raises:
+      InputError: a name that is not known, or a number that is not positive.
+
+    >>> card_of("H200"), card_of("24"), card_of("")
+    (141000000000.0, 24000000000.0, 0.0)
+    """
+    known = {name.lower(): size for name, size in CARDS.items()}
+    if not told or told.lower() in known:
+        return 1e9 * known.get(told.lower(), 0)
+    try:
+        size = float(told)
+    except ValueError:
+        raise InputError(
+            f"card={told!r} is not known; give its gigabytes, such as 80, or "
+            f"{', '.join(CARDS)}"
+        ) from None
+    _validate.positive("card", size, "gigabytes, such as 80")
+    return 1e9 * size
+
+
+REMEDIES = {
+    "logits": "score chunks of tokens (chunk=64), or take a smaller batch",
+    "activations": "compute blocks anew (remat=True), or take a smaller batch",
+    "state": "train adapters (rank=16), or keep moments in bfloat16",
+    "weights": "part the weights over several cards, or take dtype=bfloat16",
+}
 
 
 class MemoryPlan(NamedTuple):
@@ -48,8 +88,12 @@ class MemoryPlan(NamedTuple):
         """Return whether it fits a card of so many bytes, of which a share is ours."""
         return self.total <= share * card
 
-    def lines(self, card: float | None = None) -> list[str]:
+    def lines(
+        self, card: float | None = None, *, remedies: Mapping[str, str] = REMEDIES
+    ) -> list[str]:
         """Return the plan as lines of text, and what to change where it does not fit.
+
+        `remedies` are its words for the largest part, by that.
 
         >>> MemoryPlan(16, 0, 0, 0, 0, 10**9, 8, 8).lines(2e9)[-2:]
         ['in all        1.00 GB', 'fits a card of 2.0 GB']
@@ -61,18 +105,15 @@ class MemoryPlan(NamedTuple):
             return rows
         if self.fits(card):
             return [*rows, f"fits a card of {card / 1e9:.1f} GB"]
-        return [*rows, f"too much for a card of {card / 1e9:.1f} GB: {self._remedy()}"]
+        remedy = remedies[self._largest()]
+        return [*rows, f"too much for a card of {card / 1e9:.1f} GB: {remedy}"]
 
-    def _remedy(self) -> str:
-        """Return what to change first: the largest part that can be made smaller."""
+    def _largest(self) -> str:
+        """Return what to make smaller first."""
         state = self.gradients + self.moments + self.masters
         if max(self.activations, self.logits) > max(state, self.weights):
-            if self.logits > self.activations:
-                return "score chunks of tokens (chunk=64), or take a smaller batch"
-            return "compute blocks anew (remat=True), or take a smaller batch"
-        if state > self.weights:
-            return "train adapters (rank=16), or keep moments in bfloat16"
-        return "part the weights over several cards, or take dtype=bfloat16"
+            return "logits" if self.logits > self.activations else "activations"
+        return "state" if state > self.weights else "weights"
 
 
 def plan(

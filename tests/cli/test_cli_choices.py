@@ -160,6 +160,20 @@ def test_the_options_of_another_training_are_refused(job, tmp_path, capsys):
     assert "--network is read with --modality classification; give that" in line
 
 
+def test_help_names_the_options_of_other_kinds_of_model():
+    classes, texts = (kind for kind in MODALITIES if kind.name != "diffusion")
+    said = choices.Choice(classes, "salun", "auto", True).groups()["method"].__doc__
+    assert said is not None
+    named = re.findall(r"With --modality (\w+) there are (.*?), too", said)
+    assert {kind: set(flags.split(", ")) for kind, flags in named} == {
+        kind.name: flags_of(kind.options) for kind in MODALITIES if kind is not classes
+    }
+    groups = choices.Choice(texts, "npo", "auto", True).groups()
+    assert "With --modality" not in str(groups["method"].__doc__)
+    own = {field.name for field in dataclasses.fields(groups["language model"])}
+    assert "packed_into" in own
+
+
 CARDS = '''
 import dataclasses
 
