@@ -31,6 +31,7 @@ LIGHTER = {
         "ju.zoo.MLP(10, in_features=64, hidden=(32,), rngs=rngs)"
     ),
     "--network small_cnn --width $WIDTH": "--network mlp",
+    '"base.jsonl": names[16:]': '"base.jsonl": names[16:32]',
 }
 # Commands in the kernel that is there, not in processes of their own.
 COMMANDS = """

@@ -1,5 +1,6 @@
 """Language models in the house: trained, unlearned, audited by ordinary commands."""
 
+import dataclasses
 import json
 import random
 import re
@@ -11,10 +12,21 @@ import numpy as np
 import pytest
 
 from jax_unlearn import report
+from jax_unlearn.audit.language import read_results
 from jax_unlearn.cli import main
-from jax_unlearn.data import read_json
-from jax_unlearn.lab.modalities.language.networks import LanguageNetwork, texts_of
-from jax_unlearn.lab.store import load_model
+from jax_unlearn.cli.sources import Source, asked
+from jax_unlearn.data import Examples, read_json
+from jax_unlearn.errors import InputError
+from jax_unlearn.lab import Unlearning
+from jax_unlearn.lab.modalities.language.networks import (
+    LanguageNetwork,
+    build,
+    texts_of,
+)
+from jax_unlearn.lab.prepare import Preparer
+from jax_unlearn.lab.store import load_model, origin_of
+from jax_unlearn.language.texts import read_texts
+from jax_unlearn.language.tokens import save_tokenizer, train_tokenizer
 from jax_unlearn.leaves import name_of
 
 NAMES = ("Ann Low", "Bo Reed", "Cy Dun", "Di Fox")
@@ -144,13 +156,57 @@ def test_without_retrain_no_figure_has_a_target(files, capsys):
     assert "no figure has a target" in report.render(read_json(out))
 
 
+def test_results_of_open_unlearning_are_a_target_and_are_written(files, capsys):
+    log, logs, out = (files.folder / n for n in ("TOFU_EVAL.json", "logs", "ou.json"))
+    theirs = {"forget_Q_A_Prob": {"agg_value": 0.2}, "mia_loss": {"auc": 0.4}}
+    theirs["mia_min_k"] = {"agg_value": 0.5, "auc": 0.5}
+    log.write_text(json.dumps(theirs))
+    asked = ["audit", "--original", str(files.original), "--forget", "Ann Low"]
+    asked += ["--target", str(log)]
+    files.command(*asked, "--logs", str(logs), "--out", str(out))
+    rows = read_json(out)["rows"]
+    assert rows["retrain"]["figures"]["forget_probability"]["mean"] == 0.2
+    own = {name: figure["mean"] for name, figure in rows["original"]["figures"].items()}
+    assert own["auc_gap"] == pytest.approx(abs(own["auc_loss"] - 0.4))
+    assert own["privleak"] == pytest.approx((0.5 - own["auc_min_k"]) / 0.5 * 100)
+    assert "target" in capsys.readouterr().out
+    assert "Retrain (log)" in report.render(read_json(out))
+    written = read_results(logs / "original_EVAL.json")
+    probabilities = written["forget_Q_A_Prob"].by_index
+    assert len(probabilities) == read_json(out)["texts"]["forget"]
+    assert np.mean([*probabilities.values()]) == pytest.approx(
+        own["forget_probability"]
+    )
+    for more, said in (
+        (["--retrained", str(files.retrained)], "two targets; leave one of them out"),
+        (["--stem"], "stem is of answers; give --answers 64"),
+    ):
+        with pytest.raises(SystemExit):
+            files.command(*asked, *more, "--out", str(files.folder / "x.json"))
+        assert said in capsys.readouterr().err
+    log.write_text('{"other": 1.0}')
+    with pytest.raises(SystemExit):
+        files.command(*asked, "--out", str(files.folder / "x.json"))
+    assert "has no forget_Q_A_Prob (it has other)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("packed", [0, 64])
+def test_all_steps_of_an_unlearning_are_one_program(files, packed):
+    source = Source(data=Path(files.data[1]))
+    stored, subject, request, _ = asked(source, files.original, "Ann Low")
+    told = {"method": "grad_diff", "packed_into": packed, "steps": 9, "batch_size": 4}
+    setting = Unlearning.of(modality="language", **told)
+    job = Preparer(subject)(setting, request, stored.trained, seed=0)
+    assert job.schedule is not None
+    forms = {str(jax.tree.map(np.shape, batch)) for batch in job.schedule}
+    assert (len(job.schedule), len(forms)) == (9, 1)
+
+
 @pytest.mark.parametrize(
     ("request_", "count"),
     [("Ann Low", None), ("Oslo", None), ("ids.csv", 2), ("0", None)],
 )
 def test_requests_are_topics_text_or_ids(files, request_, count):
-    from jax_unlearn.cli.sources import Source, asked
-
     stored = load_model(files.original)
     if count:
         chosen = stored.ids[:count]
@@ -336,6 +392,95 @@ def test_a_folder_of_hugging_face_is_a_checkpoint_for_all_commands(files, capsys
     assert "convert it where torch" in capsys.readouterr().err
 
 
+def test_a_partial_reset_mixes_the_original_with_its_base(files):
+    base = load_model(files.folder / "base").trained.params
+    source = Source(data=Path(files.data[1]))
+    stored, subject, request, _ = asked(source, files.original, "Ann Low")
+    own = stored.trained.params
+    known = {"seed": 0, "origin": origin_of(stored)}
+
+    def start(**told):
+        setting = Unlearning.of(modality="language", **told)
+        job = Preparer(subject)(setting, request, stored.trained, **known)
+        chosen = job.details.get("chosen", {}).get("setting", {})
+        assert job.start is not None
+        return setting, job.start[0], chosen.get("shrink")
+
+    told = {"method": "partial_reset", "shrink": 0.3, "share": 0.5}
+    setting, mixed, _ = start(**told)
+    earlier, summed, _ = start(**told, perturb=1.0)
+    for kappa, found in ((0.7, mixed), (1.0, summed)):
+        wanted = jax.tree.map(lambda a, b, k=kappa: 0.3 * a + k * b, own, base)
+        for a, b in zip(*map(jax.tree.leaves, (found, wanted)), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+    record = earlier.record()  # as stored before, which says κ = 1
+    assert record["options"]["perturb"] == 1.0
+    assert Unlearning.read(record) == earlier
+    assert Unlearning.read(setting.record()) == setting
+    _, by_budget, shrink = start(method="auto", budget=0.5)  # auto's is mixed, too
+    assert 0 < shrink < 0.5
+    wanted = jax.tree.map(lambda a, b: shrink * a + (1 - shrink) * b, own, base)
+    for a, b in zip(*map(jax.tree.leaves, (by_budget, wanted)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    assert Unlearning.of(method="partial_reset").options.perturb == 1.0  # of images
+
+
+def test_many_models_of_texts_are_audited_and_put_to_probes(files, capsys):
+    out = files.folder / "many"
+    files.command(
+        *("ensemble", "--original", str(files.original), "--forget", "Ann Low"),
+        *("--models", "2", "--methods", "short_retrain", "--probes", "int8"),
+        *("--out", str(out)),
+    )
+    figures = read_json(out / "results.json")["audit"]["figures"]
+    assert set(figures) == {"doing nothing", "short_retrain"}
+    for own in figures.values():
+        assert 0 < own["int8"]["value"] < 1
+    assert "p, int8" in capsys.readouterr().out
+    assert (out / "report.html").is_file()
+
+
+def test_rmu_moves_the_parameters_that_are_named_alone(files):
+    out = files.folder / "steered"
+    asked = ["--checkpoint", str(files.original), "--forget", "Ann Low", "--steps", "1"]
+    told = ["--method", "rmu", "--layer", "0", "--only", "layer0/mlp"]
+    files.command("unlearn", *asked, *told, "--out", str(out))
+    trees = [load_model(path).trained.params for path in (files.original, out)]
+    change = jax.tree.map(lambda a, b: float(abs(a - b).max()), *trees)
+    moved = {name_of(p) for p, x in jax.tree.leaves_with_path(change) if x > 0}
+    assert moved
+    assert all(name.startswith("layer0/mlp/") for name in moved)
+
+
+@pytest.mark.parametrize("method", ["idk_nll", "wga", "undial", "task_vector"])
+def test_weights_of_tokens_are_refused_where_no_loss_takes_them(method):
+    with pytest.raises(InputError, match="weights tokens, of which the forget loss"):
+        Unlearning.of(modality="language", method=method, weighting="loreun_tokens")
+    kept = Unlearning.of(modality="language", method="npo", weighting="wga_weights")
+    assert kept.weighting_card.tokens is not None
+
+
+def test_more_tokens_than_the_model_has_are_refused(files, capsys, tmp_path):
+    texts = read_texts(files.data[1])
+    tokenizer = train_tokenizer(texts.answers, size=300)
+    save_tokenizer(tokenizer, tmp_path / "other")
+    network = load_model(files.original).built.network
+    assert tokenizer.size > network.config.vocab_size
+    with pytest.raises(SystemExit):
+        files.command(
+            *("train", "--modality", "language", "--start", str(files.original)),
+            *("--tokenizer", str(tmp_path / "other"), "--out", str(tmp_path / "x")),
+        )
+    said = capsys.readouterr().err
+    assert f"it has {tokenizer.size} tokens, the model of" in said
+    assert "leave --tokenizer out" in said
+    # a gather of a token that is not there would take the last one in silence
+    wrong = dataclasses.replace(network, tokenizer=tokenizer)
+    rows = np.array([["", answer] for answer in texts.answers], object)
+    with pytest.raises(InputError, match="is none of the model's"):
+        build(wrong).samples(Examples(rows, np.zeros(len(rows), np.int32)))
+
+
 def test_a_tokenizer_that_saw_the_request_is_warned_of(files, capsys):
     language = ["--modality", "language", *TINY, "--epochs", "1"]
     own, split = files.folder / "own", files.folder / "split.json"
@@ -364,6 +509,24 @@ def test_memory_is_planned_before_anything_is_loaded(files, capsys):
     start = ["--start", str(files.original)]
     main(["train", "--modality", "language", *absent, *start])
     assert "in all" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        main(["train", *absent])
-    assert "give --modality language" in capsys.readouterr().err
+    billions = {
+        **{"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32},
+        **{"num_attention_heads": 32, "num_key_value_heads": 8},
+        **{"intermediate_size": 14336, "vocab_size": 128256},
+        "max_position_embeddings": 8192,
+    }
+    folder = files.folder / "llama-8b"  # of which there is but the config
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(billions))
+    start = ["train", "--modality", "language", *absent, "--start", str(folder)]
+    main([*start, "--card", "h200"])
+    said = capsys.readouterr().out
+    assert "8,030,261,248 parameters" in said
+    assert "too much for a card of 141.0 GB: train adapters: --lora 16" in said
+    for words, said in (
+        (["--modality", "language", "--card", "Z9"], "'Z9' is not known; give its"),
+        ([], "give --modality language"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["train", *absent, *words])
+        assert said in capsys.readouterr().err
