@@ -156,9 +156,10 @@ def print_generation(console: Console, results: dict[str, Any]) -> None:
     if results["runs"][0]["class"] is None:
         meaning = (
             "Returned at: distance from forgotten images, noised and denoised, to what "
-            "comes back; nearer: share that comes back nearer than from Retrain; other "
-            "classes: share of drawn images recognised"
+            "comes back; nearer: share that comes back nearer than from Retrain"
         )
+    if "retained_accuracy" in next(iter(results["rows"].values())):
+        meaning += "; other classes: share of their drawn images recognised"
     console.print(
         f"{meaning}, by a "
         f"classifier right on {results['judge']['accuracy']:.1f} % of real images; "

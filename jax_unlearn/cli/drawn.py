@@ -27,6 +27,8 @@ from jax_unlearn.lab.results import LABELS, head, to_json
 
 __all__ = ["audit_images", "audited", "sample"]
 
+NO_CLASS = ["any class"]  # what models without conditions draw
+
 
 def sample(
     sampling: Sampling,
@@ -64,6 +66,13 @@ def sample(
     if prompts:
         rows = list(prompts)
         conditions = generator.tokens(rows)
+    elif generator.network.condition == "none":
+        if classes:
+            raise InputError(
+                f"classes={classes}: this model was trained without conditions and "
+                "draws of no class asked for; leave them out"
+            )
+        rows, conditions = NO_CLASS, generator.prompts(np.zeros(1, np.int32))
     else:
         names = generator.network.class_names
         ids = [class_id(name, names) for name in classes] or range(len(names))
@@ -80,7 +89,8 @@ def sample(
         named = np.repeat(np.asarray(rows), count)
         content = functools.partial(np.savez, images=images, asked=named)
     write_atomic(out, content, overwrite=overwrite)
-    print(f"drew {count} images of each of {', '.join(rows)}; wrote {out}")
+    told = f" of each of {', '.join(rows)}" if rows != NO_CLASS else ""
+    print(f"drew {count} images{told}; wrote {out}")
     return {"out": str(out), "rows": rows, "images": len(wanted)}
 
 

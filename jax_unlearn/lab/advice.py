@@ -123,18 +123,28 @@ def pictured(
     if "ua" not in rows[ORIGINAL]:
         return [*_single(rows, forgotten), *_pictured_next(known, original, request)]
     share = {key: row["ua"]["mean"] for key, row in rows.items()}
-    others = {key: row["retained_accuracy"]["mean"] for key, row in rows.items()}
+    asked = "retained_accuracy" in rows[ORIGINAL]  # else it draws of no class
     for key in [key for key in rows if key not in LABELS]:
-        told.append(
+        said = (
             f"Asked for {forgotten}, {share[key]:.0f} % of the images of {key} are "
-            f"not recognised as it (before {share[ORIGINAL]:.0f} %"
-            + (f"; a Retrain's {share[RETRAIN]:.0f} %" if known else "")
-            + f"); of the other classes {others[key]:.0f} % are recognised (before "
-            + f"{others[ORIGINAL]:.0f} %"
-            + (f"; a Retrain's {others[RETRAIN]:.0f} %" if known else "")
-            + ")."
+            f"not recognised as it {_beside(rows, 'ua')}"
+            if asked
+            else f"Of the images that {key} draws, {share[key]:.0f} % are not "
+            f"recognised as {forgotten} {_beside(rows, 'ua')}"
         )
+        if asked:
+            others = rows[key]["retained_accuracy"]["mean"]
+            said += f"; of the other classes {others:.0f} % are recognised "
+            said += _beside(rows, "retained_accuracy")
+        told.append(f"{said}.")
     return told + _pictured_next(known, original, request)
+
+
+def _beside(rows: Mapping[str, Any], figure: str) -> str:
+    """Return a percentage of the original and, where there is one, of Retrain."""
+    of = {key: f"{rows[key][figure]['mean']:.0f} %" for key in LABELS if key in rows}
+    target = f"; a Retrain's {of[RETRAIN]}" if RETRAIN in of else ""
+    return f"(before {of[ORIGINAL]}{target})"
 
 
 def _single(rows: Mapping[str, Any], forgotten: str) -> list[str]:

@@ -40,11 +40,11 @@ class Judge(Struct, frozen=True):
 class GenerationRow(Struct, frozen=True):
     """One diffusion model, in the mean over the runs."""
 
-    retained_accuracy: Amount
     frechet: Amount
     forget_error: Amount
     retain_error: Amount
     seconds: Amount
+    retained_accuracy: Amount | None = None  # where a class was asked for
     ua: Amount | None = None  # of a class
     fid: Amount | None = None
     unseen_error: Amount | None = None
@@ -78,9 +78,9 @@ class RunDetails(Struct, frozen=True):
 class RunRow(Struct, frozen=True):
     """One diffusion model in one run."""
 
-    retained_accuracy: schema.Percent
     frechet: NotNegative
     by_class: Gapped
+    retained_accuracy: schema.Percent | None = None
     ua: schema.Percent | None = None
     fid: NotNegative | None = None
     forget_error: NotNegative | None = None
@@ -94,6 +94,9 @@ class RunRow(Struct, frozen=True):
 
     def __post_init__(self):
         require((self.ua, self.returned) != (None, None), "ua is missing")
+        asked = any(share is not None for share in self.by_class)
+        told = not asked or self.retained_accuracy is not None
+        require(told, "retained_accuracy is missing")
 
     @property
     def figures(self) -> dict[str, Amount]:
@@ -144,6 +147,9 @@ class GenerationResults(Struct, frozen=True):
             for key, row in run.rows.items():
                 said = f"runs[{n}].rows.{key}.by_class has not one share a class"
                 require(len(row.by_class) == classes, said)
+                none = row.retained_accuracy is None
+                same = none == (self.rows[key].retained_accuracy is None)
+                require(same, f"rows.{key}.retained_accuracy is missing")
             for key, text in (run.grids or {}).items():
                 _check_png(text, f"runs[{n}].grids.{key}")
 

@@ -340,3 +340,47 @@ def test_single_images_are_forgotten_and_audited(made, tmp_path, capsys):
     page = (tmp_path / "found.html").read_text()
     assert "Forget 2 images" in page
     assert "forget single images" in page
+
+
+def test_models_without_conditions_forget_images_and_draw_of_no_class(
+    made, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    data = ["--data", made / "data.npz"]
+    generate("train", *data, *TINY, "--condition", "none", "--out", "bare")
+    ids = tmp_path / "ids.txt"
+    ids.write_text("".join(f"{n}\n" for n in load_model(tmp_path / "bare").ids[:2]))
+    asked = [*data, "--checkpoint", "bare", "--batch-size", "8", "--steps", "2"]
+    generate("unlearn", "siss", *asked, "--forget", ids, "--out", "siss")
+    judged = ["--original", "bare", "--unlearned", "siss", "--per-class", "8", *DRAWN]
+    judged += ["--network", "mlp", "--width", "8", "--epochs", "1"]
+    judged += ["--guidance-scale", "1"]
+    generate("audit", *data, *judged, "--forget", ids, "--out", "images.json")
+    generate("audit", *data, *judged, "--forget", "1", "--out", "class.json")
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Noised and denoised, 2 images come back from siss at" in told
+    assert "Of the images that siss draws," in told
+    assert "other classes" not in told
+    for name, own in (("images", "returned"), ("class", "ua")):
+        found = json.loads((tmp_path / f"{name}.json").read_text())
+        for row in found["rows"].values():
+            assert own in row
+            assert "retained_accuracy" not in row
+        assert found["runs"][0]["rows"]["siss"]["by_class"] == [None] * 3
+        page = (tmp_path / f"{name}.html").read_text()
+        assert "Images of no class that was asked for" in page
+        assert "Share recognised by class" not in page
+    small = ["--guidance-scale", "1", *DRAWN, "--out", "drawn.npz"]
+    generate("sample", "--checkpoint", "bare", "--count", "2", *small)
+    assert np.load("drawn.npz")["asked"].tolist() == ["any class"] * 2
+    for words, message in (
+        (["sample", "--checkpoint", "bare", *DRAWN], "use --guidance-scale 1"),
+        (
+            ["sample", "--checkpoint", "bare", *small, "--classes", "1"],
+            "leave them out",
+        ),
+        (["sample", "--checkpoint", "bare", *small, "--prompts", "1"], "without cond"),
+        (["unlearn", *asked, "--forget", "1", "--out", "x"], "choose 'siss' or"),
+        (["unlearn", "esd", *asked, "--forget", "1", "--out", "x"], "'neggrad_plus'"),
+    ):
+        assert message in refused(capsys, ["generate", *map(str, words)])

@@ -128,6 +128,8 @@ def without(path):
         (("runs", 0, "class"), r"runs\[0\].class is missing"),
         (("runs", 1, "rows", "SalUn", "by_class"), "by_class is missing"),
         (("runs", 1, "rows", "SalUn", "ua"), "ua is missing"),
+        (("rows", "SalUn", "retained_accuracy"), "SalUn.retained_accuracy is missing"),
+        (("runs", 1, "rows", "SalUn", "retained_accuracy"), "accuracy is missing"),
     ],
 )
 def test_what_is_missing_is_named(path, message):

@@ -209,12 +209,13 @@ def generation_figure(results: Any, *, name: str = "generation") -> draw.Drawing
     looks = {"retrain": draw.Entry("Retrain, the target", INK, "", "-"), **BOUNDS}
     bounds = {looks[key]: rows[key] for key in ("retrain", "null") if key in rows}
     sides = {draw.Entry("", BLUE, "o", ""): shown}
-    figure = _ladder(sides, bounds, step=0.24, columns=GENERATED)
-    figure.axes[0].set_xlim(-4, 104)
-    heads = ", ".join(head for _, head, _ in GENERATED)
+    columns = [c for c in GENERATED if all(c[0] in r.figures for r in rows.values())]
+    figure = _ladder(sides, bounds, step=0.24, columns=columns)
+    if "ua" in columns[0]:
+        figure.axes[0].set_xlim(-4, 104)
+    heads = ", ".join(head for _, head, _ in columns)
     alt = f"{heads} of every method beside Retrain's: " + "; ".join(
-        f"{label} {', '.join(_numbers(row, GENERATED))}"
-        for label, row in models.items()
+        f"{label} {', '.join(_numbers(row, columns))}" for label, row in models.items()
     )
     title = "Generated images beside Retrain's"
     return draw.drawing_of(figure, name=name, alt=alt, title=title)

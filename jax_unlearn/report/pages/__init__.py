@@ -156,6 +156,7 @@ def _generated(results: GenerationResults) -> dict[str, Any]:
     told = {
         name: (heading, digits, IMAGES[heading])
         for name in names
+        if all(name in row.figures for row in rows.values())
         for heading, digits in [table.GENERATION[name]]
     }
     by = told[names[0]][0] if "retrain" in rows else ""

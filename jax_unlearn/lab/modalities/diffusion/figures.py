@@ -194,18 +194,17 @@ class ImageTable:
             progress=self._progress,
             phase=f"{label}: images",
         )
-        judged = audit.generation_metrics(
-            np.argmax(self._judge.logits(images), axis=1).astype(np.int32),
-            asked,
-            forget=self._gone,
-            num_classes=len(classes),
-        )
+        seen = np.argmax(self._judge.logits(images), axis=1).astype(np.int32)
+        if built.network.condition == "none":  # no class was asked for
+            judged: dict[str, Any] = {"by_class": [None] * len(classes)}
+            if self._gone:
+                judged["ua"] = float(100 * np.mean(~np.isin(seen, self._gone)))
+            kinds = np.full(len(images), len(classes), np.int32)  # another
+        else:
+            judged, kinds = self._judged(seen, asked), asked.astype(np.int32)
         figures = {
-            **({"ua": judged.ua} if self._gone else {}),
-            "retained_accuracy": judged.retained_accuracy,
-            **self._distances(Examples(images, asked.astype(np.int32))),
-            "by_class": [None if np.isnan(v) else float(v) for v in judged.by_class],
-            "confusion": judged.confusion.tolist(),
+            **judged,
+            **self._distances(Examples(images, kinds)),
             **self._errors(trained),
             "seconds": trained.seconds,
         }
@@ -218,6 +217,18 @@ class ImageTable:
         if len(back["unseen"]):
             figures["unseen_returned"] = float(np.mean(back["unseen"]))
         return {**record, "returned": back["forget"].tolist()}
+
+    def _judged(self, seen: np.ndarray, asked: np.ndarray) -> dict[str, Any]:
+        """Return how often the judge sees the class that was asked for."""
+        classes = self._subject.dataset.num_classes
+        told = {"forget": self._gone, "num_classes": classes}
+        judged = audit.generation_metrics(seen, asked, **told)
+        return {
+            **({"ua": judged.ua} if self._gone else {}),
+            "retained_accuracy": judged.retained_accuracy,
+            "by_class": [None if np.isnan(v) else float(v) for v in judged.by_class],
+            "confusion": judged.confusion.tolist(),
+        }
 
     def _chosen(self, part: str, most: int) -> np.ndarray:
         """Return some images of a part, the unseen ones of the forgotten classes."""

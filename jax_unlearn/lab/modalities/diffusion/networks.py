@@ -72,8 +72,10 @@ class Generator(NamedTuple):
         """Return the images with their conditions, as the objectives read them."""
         if self.network.condition == "class":
             return examples
-        tokens = self.captions(examples)
-        return Examples((examples.inputs, tokens), examples.labels)  # type: ignore
+        told = self.prompts(examples.labels)  # the same for all, if it is "none"
+        if self.network.condition == "text":
+            told = self.captions(examples)
+        return Examples((examples.inputs, told), examples.labels)  # type: ignore
 
     def captions(self, examples: Examples) -> np.ndarray:
         """Return the captions of images as tokens `i32[N, L]`."""
@@ -104,6 +106,8 @@ class Generator(NamedTuple):
 
     def prompts(self, classes: np.ndarray) -> np.ndarray:
         """Return a condition for each class id: the id, or the plain caption."""
+        if self.network.condition == "none":
+            return np.zeros(len(classes), np.int32)
         if self.network.condition == "class":
             return diffusion.check_classes(classes, self.network.num_classes)
         return self.tokens(
@@ -112,10 +116,13 @@ class Generator(NamedTuple):
 
     def tokens(self, prompts: Sequence[str]) -> np.ndarray:
         """Return prompts as tokens `i32[N, L]`."""
-        if self.network.condition == "class":
+        if self.network.condition != "text":
+            given = "on classes; ask for classes, or"
+            if self.network.condition == "none":
+                given = "without conditions;"
             raise InputError(
-                f"prompts={tuple(prompts)}: this model was trained on classes; ask "
-                "for classes, or train one with --condition text"
+                f"prompts={tuple(prompts)}: this model was trained {given} train one "
+                "with --condition text"
             )
         return diffusion.tokenize(self.network.vocabulary, prompts)
 
@@ -132,6 +139,8 @@ def describe(training: DiffusionTraining, dataset: Dataset) -> DiffusionNetwork:
     fields = (field.name for field in dataclasses.fields(DiffusionNetwork))
     told = {name: getattr(training, name) for name in fields if hasattr(training, name)}
     told |= {name: tuple(told[name]) for name in ("widths", "attention")}
+    if training.condition == "none":
+        told["drop"] = 0.0  # there is nothing to drop
     if training.condition == "text":
         known = diffusion.all_words(dataset.class_names)
         limits = diffusion.thresholds(dataset.train.inputs)
@@ -155,9 +164,13 @@ def build(network: DiffusionNetwork) -> Generator:
         "attention": tuple(bool(a) for a in network.attention) or None,
         "dtype": jnp.dtype(network.dtype),
     }
+    make: Any
+    null: Any = None
     if network.condition == "class":
         make, conditions = zoo.UNet, network.num_classes
-        null: Any = np.asarray(network.num_classes, np.int32)
+        null = np.asarray(network.num_classes, np.int32)
+    elif network.condition == "none":
+        make, conditions = zoo.UNet, None
     else:
         make, conditions = zoo.TextUNet, len(network.words) + 1
         options["length"] = network.length

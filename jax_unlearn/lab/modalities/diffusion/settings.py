@@ -17,7 +17,7 @@ __all__ += ["Judging", "Noise", "Prediction", "Sampling", "renamed"]
 
 COLUMNS = 8  # images of each class in a report
 
-Condition = Literal["class", "text"]
+Condition = Literal["class", "text", "none"]
 Noise = Literal["cosine", "linear"]
 Prediction = Literal["epsilon", "v_prediction"]
 Flag = Annotated[int, functools.partial(_validate.within, interval="[0, 1]")]
@@ -28,7 +28,8 @@ class DiffusionTraining(Options):
     """How a diffusion model is trained: Adam, clipped gradients, a moving average.
 
     Attributes:
-      condition: "class", or "text": captions made of class names and attributes.
+      condition: "class"; "text": captions made of class names and attributes; or
+        "none", as the published models of SISS: images are drawn of no class.
       widths: channels of the UNet's levels.
       layers: residual blocks a level.
       attention: whether each level attends, one 0 or 1 a level; none: the last.
@@ -41,7 +42,8 @@ class DiffusionTraining(Options):
       learning_rate: the peak, falling to 0 along a cosine.
       clip: largest norm of the gradient.
       ema: decay of the moving average of the parameters, which is the model.
-      drop: share of images that see the null condition; 0: no guidance later.
+      drop: share of images that see the null condition; 0: no guidance later, as
+        without conditions.
     """
 
     condition: Condition = "class"
