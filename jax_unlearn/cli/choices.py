@@ -262,10 +262,11 @@ def chosen(arguments: Sequence[str]) -> tuple[list[str], Choice]:
             )
         words = [*words[1:], "--method", words[0]]
     asked, path = value(words, "--modality"), value(words, "--checkpoint", "--original")
-    # a model that is not there is missed by the command
+    helping, at = bool({"-h", "--help"} & set(words)), Path(path or "")
+    absent = not (helping or at.exists())  # as `record_at` says
     known = ("record.json", "config.json")
-    there = path is not None and any((Path(path) / name).is_file() for name in known)
-    if not asked and path is not None and there:
+    there = any((at / name).is_file() for name in known)
+    if not asked and path is not None and (there or absent):
         asked = kind_of(path, record_at(path)).name
     modality = modality_named(asked or MODALITIES[0].name)
     served = [c.name for c in METHODS.values() if set(c.roles) <= modality.roles]
@@ -276,10 +277,8 @@ def chosen(arguments: Sequence[str]) -> tuple[list[str], Choice]:
     method = value(words, "--method") or usual
     weighting = value(words, "--weighting") or Unlearning.weighting
     if command == "tune":
-        methods = methods or (method,)
-        for name in methods:
+        for name in (methods := methods or (method,)):
             catalog.method_card(name)
-    helping = bool({"-h", "--help"} & set(words))
     choice = Choice(modality, method, weighting, helping, methods)
     if command in UNLEARNS:
         catalog.method_card(method)

@@ -230,11 +230,11 @@ def warn_of_cost(
     kind: Any,
     checkpoint: Path,
     forget: str,
-) -> None:
-    """Warn where a method costs more than training anew on what stays."""
+) -> float | None:
+    """Return the counted cost; warn where training anew on what stays costs less."""
     expected = costs.beside(setting, origin, request, kind)
     if expected is None or expected <= 1:
-        return
+        return expected
     words = ["--original", str(checkpoint), "--retrain", "--forget", forget]
     anew = shlex.join(["jax-unlearn", "train", *words])
     shorter = costs.affordable(setting, origin, request, kind)
@@ -244,6 +244,7 @@ def warn_of_cost(
         + (f"give --budget {shorter:g} as its length, or " if shorter else "")
         + f"take `{anew}`, with --data and --out"
     )
+    return expected
 
 
 def unlearn(
@@ -297,7 +298,8 @@ def unlearn(
         prepare, before = Preparer(subject), stored.record.get
         job = prepare(setting, request, stored.trained, seed=seed, **known)
         steps.append(job.steps)
-        warn_of_cost(setting, origin, request, subject.modality, checkpoint, forget)
+        given = setting, origin, request, subject.modality
+        counted = warn_of_cost(*given, checkpoint, forget)
         callback = reporting(progress, setting.method, job.steps)
         at, key = stored.trained[:2], jax.random.key(seed)
         with (
@@ -308,7 +310,6 @@ def unlearn(
         seconds, share = stored.record.get("seconds", {}), 0.0
         if origin is not None and stored.record.get("training"):  # Retrain's, by size
             share = seconds.get("run", 0.0) * len(request.retain) / len(stored.ids)
-        counted = costs.beside(setting, origin, request, subject.modality)
         chosen = job.details.get("chosen", {})
         spent = trained.seconds["run"] + sum(chosen.get("seconds", ()))  # attempts
         cost = {

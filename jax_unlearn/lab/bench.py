@@ -29,7 +29,7 @@ from jax_unlearn.lab.worst import SEARCH, Searched, worst_request
 
 __all__ = ["Bench", "Models", "Unlearned"]
 
-ORIGINS = 3  # seeds whose states made again are held: a search's take turns
+ORIGINS = 4  # seeds whose states made again are held: a search's take turns
 RETRAIN_SEED, NULL_SEED = 1000, 2000  # offsets: no two models of a seed share a key
 
 

@@ -119,7 +119,11 @@ def run_ensembles(
         if any(missing.values()):
             size = min(chunk, max(map(len, missing.values())))
             named = f"{len(own)} model{'s' * (len(own) != 1)}"
-            say(f"{named}: {makes.estimate(missing, methods, size)}")
+            costly = dict(missing)
+            if plan.probes:  # originals that lack these alone are read, not trained
+                lacking = (i for i in missing[ORIGINAL] if not files.read(ORIGINAL, i))
+                costly[ORIGINAL] = [*lacking]
+            say(f"{named}: {makes.estimate(costly, methods, size)}")
             if way == "auto":
                 data.write_atomic(decided, json.dumps(makes.how), overwrite=True)
         for role, begin, numbers in _chunks(files, missing, count, chunk):

@@ -89,7 +89,7 @@ class Plan:
             )
         for seed in self.seeds:
             check_seed(seed)
-        # of a model trained elsewhere nobody may know the training
+        # of a model trained elsewhere nobody may know the training: no null is trained
         known = self.training is not None
         kind = modalities.modality_of(self.training) if known else CLASSIFICATION
         if self.probes and not kind.probes:
@@ -105,7 +105,7 @@ class Plan:
                 f"classes={self.classes}, seeds={self.seeds}: give 1 or more of each"
             )
         few = len(self.seeds) < 2 or len(set(self.seeds)) < len(self.seeds)
-        if self.judging is None and few and not kind.texts:
+        if self.judging is None and few and known and not kind.texts:
             raise InputError(
                 f"seeds={list(self.seeds)}: give at least two different ones, for the "
                 "spread over seeds is what the null is read from"

@@ -1,5 +1,6 @@
 """Ensembles on disk: the models that single runs make, none made twice."""
 
+import dataclasses
 import json
 import re
 from typing import Any
@@ -162,6 +163,21 @@ def test_progress_is_told_step_by_step(grown):
         (1, 2),
         (2, 2),
     ]
+
+
+def test_originals_that_lack_probes_alone_are_counted_as_no_trainings(
+    grown, dataset, monkeypatch
+):
+    def estimate(maker, missing, methods, size):
+        raise LookupError(missing)
+
+    monkeypatch.setattr(Maker, "estimate", estimate)
+    probed = dataclasses.replace(plan(), probes=("int8",))
+    with pytest.raises(LookupError) as caught:
+        run_ensembles(probed, dataset, grown[0], count=5, methods=RL)
+    (missing,) = caught.value.args
+    assert missing["original"] == [4]  # four are read
+    assert missing["retrain"] == [0, 1, 2, 3, 4]
 
 
 def test_nothing_to_make_says_and_costs_nothing(grown, dataset, monkeypatch):
