@@ -74,7 +74,7 @@ WHERE = {  # of each card, its test; tests elsewhere are as independent
     "amnesiac_relabel": HERE + "test_random_labels_as_in_falw_and_amnesiac",
     "unsir": HERE + "test_unsir",
     "esd": "objectives/test_diffusion_objectives.py::"
-    "test_targets_are_those_of_the_papers_and_held_fixed",
+    "test_steps_of_salun_with_a_retain_weight_of_sums_and_of_esd_in_float64",
     "partial_reset": TRAIN + "test_partial_reset",
     "auto": "methods/test_auto.py::test_it_starts_as_partial_reset_does_in_float64",
     "short_retrain": TRAIN + "test_retraining",

@@ -154,11 +154,12 @@ def test_targets_are_those_of_the_papers_and_held_fixed(kind):
     assert float(grads["a"]) == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
-def salun_step(params, seen, alpha):
+def published_step(kind, params, seen, alpha):
     """The gradient of SalUn's code for DDPM, float64: a mean of pixels and α of sums.
 
     Its forget loss is torch's MSELoss between the predictions under c and, held fixed,
-    under c + 1; its retain loss the sum of ‖ε − ε̂‖² over the pixels of an image.
+    under c + 1; its retain loss the sum of ‖ε − ε̂‖² over the pixels of an image. ESD
+    holds fixed what the original predicts without c, less η times what c adds to it.
     """
     forget, retain = seen
     grads = {name: np.zeros_like(value) for name, value in params.items()}
@@ -168,13 +169,19 @@ def salun_step(params, seen, alpha):
         grads["d"] += (upstream * times.reshape(-1, 1, 1, 1)).sum()
         np.add.at(grads["b"], condition, upstream.sum((1, 2, 3)))
 
-    def output(x, times, condition):
+    def output(x, times, condition, at=params):
         shape = (-1, 1, 1, 1)
-        by_class = params["b"][condition].reshape(shape)
-        return params["a"] * x + by_class + params["d"] * times.reshape(shape)
+        by_class = at["b"][condition].reshape(shape)
+        return at["a"] * x + by_class + at["d"] * times.reshape(shape)
 
     x, times, condition, _ = forget
-    apart = output(x, times, condition) - output(x, times, (condition + 1) % K)
+    if kind == "next":
+        wanted = output(x, times, (condition + 1) % K)
+    else:
+        start = {name: np.asarray(value, np.float64) for name, value in PARAMS.items()}
+        bare = output(x, times, np.full_like(condition, NULL), start)
+        wanted = bare - 1.5 * (output(x, times, condition, start) - bare)
+    apart = output(x, times, condition) - wanted
     add(x, times, condition, 2 * apart / apart.size)
     x, times, condition, noise = retain
     apart = output(x, times, condition) - noise
@@ -182,13 +189,14 @@ def salun_step(params, seen, alpha):
     return grads
 
 
-def test_salun_with_a_retain_weight_of_sums_is_that_of_its_code_for_ddpm():
-    shape, alpha, rate, momentum = (2, 2, 1), 0.05, 0.02, 0.9
+@pytest.mark.parametrize("kind", ["next", "esd"])
+def test_steps_of_salun_with_a_retain_weight_of_sums_and_of_esd_in_float64(kind):
+    shape, alpha, rate, momentum, decay = (2, 2, 1), 0.05, 0.02, 0.9, 0.1
     told = Denoising(retain_strength=alpha, retain_unit="sum").factors(shape)
     alg = ju.methods.assemble(
         MODEL,
-        optax.sgd(rate, momentum),
-        forget=make("next"),
+        optax.chain(optax.add_decayed_weights(decay), optax.sgd(rate, momentum)),
+        forget=make(kind),
         retain=objectives.denoise(MODEL, PROCESS),
         harmonizer=ju.harmonize.add(**told),
     )
@@ -203,8 +211,8 @@ def test_salun_with_a_retain_weight_of_sums_is_that_of_its_code_for_ddpm():
             noise_key = jax.random.split(own, 4)[0]
             seen = diffusion.noised(PROCESS, part, noise_key)
             drawn.append([*map(np.asarray, seen.inputs), np.asarray(seen.target)])
-        grads = salun_step(at, drawn, alpha)
-        moved = {name: momentum * moved[name] + grads[name] for name in at}
+        grads = published_step(kind, at, drawn, alpha)
+        moved = {n: momentum * moved[n] + grads[n] + decay * at[n] for n in at}
         at = {name: at[name] - rate * moved[name] for name in at}
         state, _ = step(state, UnlearnBatch(forget, retain), key)
     for name, value in at.items():
