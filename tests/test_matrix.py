@@ -573,7 +573,8 @@ def test_the_matrix_covers_what_the_packages_export():
                 "off_span",
                 *("Guarantee", "guarantee_of", "noise_scale", "noisy_steps"),
                 *("renyi_of", "renyi_rate", "memorised_parts", "rum"),
-                *("siss", "subtract", "lotus_temperature"),  # siss: of diffusion
+                # siss, erasediff: of diffusion
+                *("siss", "subtract", "lotus_temperature", "erasediff", "constrained"),
                 *("auto", "shrinkage", "pdu", "multiplier"),  # pdu: of texts
                 *("insensitive", "reinitialised", "slowed", "transposed_kernels"),
             },

@@ -196,6 +196,9 @@ METHODS = {
         **teachers(),
     ),
     "siss": lambda: methods.siss(DENOISER, momentum(), process=ju.diffusion.cosine(9)),
+    "erasediff": lambda: methods.erasediff(
+        DENOISER, momentum(), process=ju.diffusion.cosine(9)
+    ),
     "unsir": lambda: methods.unsir(MODEL, momentum()),
     "pdu": lambda: methods.pdu(
         MODEL,

@@ -26,6 +26,9 @@ from jax_unlearn.methods.certified import CERTIFIED
 from jax_unlearn.methods.certified import certified as certified
 from jax_unlearn.methods.contrastive import FCS
 from jax_unlearn.methods.contrastive import fcs as fcs
+from jax_unlearn.methods.erasediff import ERASEDIFF
+from jax_unlearn.methods.erasediff import constrained as constrained
+from jax_unlearn.methods.erasediff import erasediff as erasediff
 from jax_unlearn.methods.finetune import FINETUNE, L1_SPARSE, RETRAIN
 from jax_unlearn.methods.finetune import finetune as finetune
 from jax_unlearn.methods.finetune import l1_penalty as l1_penalty
@@ -85,7 +88,7 @@ from jax_unlearn.methods.unsir import unsir as unsir
 from jax_unlearn.methods.unsir import unsir_noise as unsir_noise
 
 __all__ = ["CARDS", "Guarantee", "NoisySteps", "amnesiac_relabel", "amun", "assemble"]
-__all__ += ["auto", "shrinkage"]
+__all__ += ["auto", "constrained", "erasediff", "shrinkage"]
 __all__ += ["bad_teacher", "boundary_expand", "boundary_shrink", "certified"]
 __all__ += ["class_matched_error", "delete", "endpoint_transport", "fcs", "finetune"]
 __all__ += ["gradient_ascent", "guarantee_of", "insensitive", "l1_penalty", "l1_sparse"]
@@ -101,4 +104,5 @@ CARDS += (L1_SPARSE, ENDPOINT_TRANSPORT, LTU, BOUNDARY_SHRINK, BOUNDARY_EXPAND, 
 CARDS += (SCRUB, BAD_TEACHER, AMNESIAC_RELABEL, UNSIR, ESD, PARTIAL_RESET)
 CARDS += (SHORT_RETRAIN, RETRAIN, CT, MSG, DELETE, REGUN)
 CARDS += (ORTHOGRAD, REWIND, AMUN, CERTIFIED, LOTUS, RUM, SISS, FCS, PDU, AUTO)
+CARDS += (ERASEDIFF,)
 CARDS += LANGUAGE_CARDS

@@ -24,6 +24,7 @@ from jax_unlearn.objectives.classification import uniform as uniform
 from jax_unlearn.objectives.diffusion import Denoised as Denoised
 from jax_unlearn.objectives.diffusion import denoise as denoise
 from jax_unlearn.objectives.diffusion import denoise_ascent as denoise_ascent
+from jax_unlearn.objectives.diffusion import denoise_uniform as denoise_uniform
 from jax_unlearn.objectives.diffusion import denoising_features as denoising_features
 from jax_unlearn.objectives.diffusion import denoising_nonmember as denoising_nonmember
 from jax_unlearn.objectives.diffusion import negative_guidance as negative_guidance
@@ -57,8 +58,15 @@ from jax_unlearn.objectives.tokens import undial as undial
 __all__ = ["Answers", "Denoised", "Judged", "Neighbours", "Objective", "OutputLoss"]
 __all__ += ["Pairs", "Teacher", "alternative", "ascent"]
 __all__ += ["boundary_labels", "boundary_neighbours", "ceu", "class_references"]
-__all__ += ["contrast", "denoise", "denoise_ascent", "denoising_features"]
-__all__ += ["denoising_nonmember", "density_ratio", "descent", "distill", "dpo"]
+__all__ += ["contrast", "denoise", "denoise_ascent", "denoise_uniform"]
+__all__ += [
+    "denoising_features",
+    "denoising_nonmember",
+    "density_ratio",
+    "descent",
+    "distill",
+    "dpo",
+]
 __all__ += ["draw_labels", "fixed_label", "gumbel", "hold_hidden", "imitate"]
 __all__ += ["importance_weights", "kl_to_teacher", "max_entropy", "negative_guidance"]
 __all__ += ["next_token", "next_token_ascent", "nonmember", "npo", "other_classes"]

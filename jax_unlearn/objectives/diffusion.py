@@ -23,14 +23,15 @@ from jax_unlearn import _validate
 from jax_unlearn.contracts import forward_pass
 from jax_unlearn.diffusion.conditions import Replace, drop_condition, like
 from jax_unlearn.diffusion.denoising import Noised, noised, scaled, squared_error
-from jax_unlearn.diffusion.process import Process
+from jax_unlearn.diffusion.process import Process, coefficients, to_epsilon
 from jax_unlearn.errors import InputError
 from jax_unlearn.membership.attacks import Attack, AttackParams, nonmember_loss
 from jax_unlearn.objectives.base import Objective
 from jax_unlearn.types import Array, Batch, Model, ModelState, Params
 
-__all__ = ["Denoised", "Wanted", "denoise", "denoise_ascent", "denoising_features"]
-__all__ += ["denoising_nonmember", "negative_guidance", "relabel_condition"]
+__all__ = ["Denoised", "Wanted", "denoise", "denoise_ascent", "denoise_uniform"]
+__all__ += ["denoising_features", "denoising_nonmember", "negative_guidance"]
+__all__ += ["relabel_condition"]
 
 
 class Denoised(NamedTuple):
@@ -127,6 +128,39 @@ def denoise_ascent(
     True
     """
     return denoise(model, process, draws=draws, scale=scale).negated()
+
+
+def denoise_uniform(
+    model: Model, process: Process, *, draws: int = 1, scale: Array | None = None
+) -> Objective:
+    """Return ‖u − ε_θ(√ᾱ_t x + √(1 − ᾱ_t) u, t, c)‖², u uniform in [0, 1): EraseDiff.
+
+    Minimised on forget images: the network learns of them to find a noise that no image
+    is drawn from. Weightings see the same error; the arguments are those of `denoise`.
+
+    Reference: EraseDiff, arXiv 2401.05779, and its code for DDPM.
+
+    >>> from jax_unlearn.diffusion.process import from_betas
+    >>> def apply(params, state, inputs, *, train, key=None):
+    ...     return params * inputs[0], state
+    >>> model = Model(lambda key, inputs: ((), ()), apply)
+    >>> objective = denoise_uniform(model, from_betas([0.36]))
+    >>> batch = Batch(jnp.zeros((1, 2, 2, 1)), jnp.array([0]))
+    >>> loss, _ = objective(1 / 0.6, (), batch, jax.random.key(0))  # x_t = 0.6 u
+    >>> bool(loss[0] < 1e-12)
+    True
+    """
+
+    def corrupted(seen: Noised, key: Array) -> Noised:
+        x, times, condition = seen.inputs
+        signal, spread = coefficients(process, times, x.ndim)
+        change = jax.random.uniform(key, x.shape)
+        change = change - to_epsilon(process, seen.target, x, times)
+        moved = change if process.prediction_type == "epsilon" else signal * change
+        inputs = (x + spread * change, times, condition)
+        return seen._replace(inputs=inputs, target=seen.target + moved)
+
+    return _objective(model, process, draws, scale, corrupted=corrupted)
 
 
 def relabel_condition(

@@ -62,7 +62,7 @@ def _trained(
         falling_rate(training.learning_rate, steps),
         diffusion.ema_params(training.ema),
     )
-    noise: dict[str, Any] = {"drop": training.drop, "null": built.null}
+    noise: dict[str, Any] = {"drop": network.drop, "null": built.null}
     loss = objectives.denoise(model, built.process, **noise)
     return methods.assemble(model, optimizer, retain=loss)
 
@@ -80,7 +80,7 @@ def _objective(lab: Any, role: str, **options: Any) -> LossFn:
         if built.null is None:
             raise InputError(
                 "method='esd' needs the null condition, and this model was trained "
-                "with drop=0; choose 'random_label'"
+                "without one (drop=0); choose 'neggrad_plus'"
             )
         return objectives.negative_guidance(
             *pair, teacher=lab.original, null=built.null, **options, **scaled()
@@ -92,6 +92,7 @@ def _objective(lab: Any, role: str, **options: Any) -> LossFn:
         ),
         "evaluate": lambda: objectives.denoise(*pair)._replace(train=False),
         "ascend": lambda: objectives.denoise_ascent(*pair, **scaled()),
+        "noise": lambda: objectives.denoise_uniform(*pair, **scaled()),
         "relabel": lambda: objectives.relabel_condition(
             *pair, replace=replacement(lab), **scaled()
         ),
@@ -110,6 +111,12 @@ def replacement(lab: Any) -> diffusion.Replace:
     name, network = lab.setting.modality_options.replace, lab.subject.network
     forgotten = set(np.unique(lab.labels("forget")).tolist())
     names = list(network.class_names)
+    if network.condition == "none":
+        raise InputError(
+            f"method={lab.setting.method!r} puts another condition in the place of the "
+            "forgotten one, and this model was trained without; choose 'siss' or "
+            "'neggrad_plus'"
+        )
     if name in ("random", "next"):
         others = [c for c in range(len(names)) if c not in forgotten]
         if not others:
@@ -173,7 +180,7 @@ def _table(subject: Any, judging: Any, folder: Any, progress: Any) -> Any:
 def _concerned(subject: Any, ids: np.ndarray, text: str) -> Any:
     """Return the images whose captions have a word, and the word."""
     network = subject.network
-    if network.condition == "class" or Path(text).exists():
+    if network.condition != "text" or Path(text).exists():
         return None
     tokens = subject.built.captions(subject.dataset.train.at(ids))
     return ids[np.asarray(diffusion.mentions(tokens, network.vocabulary, text))], text
@@ -212,9 +219,8 @@ DIFFUSION = Modality(
     build=networks.build,
     optimize=_optimize,
     steps=lambda training, samples: training.steps,
-    roles=frozenset(
-        ("remember", "evaluate", "ascend", "relabel", "nonmember", "guide", "pairs")
-    ),
+    roles=frozenset(("remember", "evaluate", "ascend", "noise", "relabel", "nonmember"))
+    | {"guide", "pairs"},
     objective=_objective,
     membership=measured.learn,
     loss_table=measured.loss_table,
