@@ -224,6 +224,7 @@ def test_every_method_is_tried():
     functions |= {"lotus_temperature", "off_span", "memorised_parts", "rum"}
     functions |= {"guarantee_of", "noise_scale", "noisy_steps", "renyi_of"}
     functions |= {"renyi_rate", "subtract", "auto", "multiplier", "shrinkage"}
+    functions |= {"constrained"}
     functions |= {"class_matched_error", "meta_unlearn", "sfron_strength"}
     functions |= {"insensitive", "reinitialised", "slowed", "transposed_kernels"}
     assert factories - functions <= tried, factories - functions - tried

@@ -370,8 +370,9 @@ def test_models_without_conditions_forget_images_and_draw_of_no_class(
         page = (tmp_path / f"{name}.html").read_text()
         assert "Images of no class that was asked for" in page
         assert "Share recognised by class" not in page
-    small = ["--guidance-scale", "1", *DRAWN, "--out", "drawn.npz"]
-    generate("sample", "--checkpoint", "bare", "--count", "2", *small)
+    small = ["--guidance-scale", "1", *DRAWN]
+    two = ["--count", "2", "--out", "drawn.npz"]
+    generate("sample", "--checkpoint", "bare", *two, *small)
     assert np.load("drawn.npz")["asked"].tolist() == ["any class"] * 2
     for words, message in (
         (["sample", "--checkpoint", "bare", *DRAWN], "use --guidance-scale 1"),
