@@ -195,8 +195,9 @@ def choice(
     if kind.name != "classification":
         said = f"no study says yet what suits {kind.name} models"
         if kind.texts and rate is not None:
-            shrink = round(shrinkage(budget), 4)
-            why = f"{METHODS[FIRST].title}, λ = {shrink:.2f} by the budget: {said}"
+            shrink = round(shrinkage(budget, tied=True), 4)
+            at = f"λ = {shrink:.2f} (κ = 1 − λ) by the budget"
+            why = f"{METHODS[FIRST].title}, {at}: {said}"
             return Choice(FIRST, {"shrink": shrink}, [why])
         name = kind.defaults.get("method", Unlearning.method)
         return Choice(name, {}, [f"{METHODS[name].title}: {said}"])

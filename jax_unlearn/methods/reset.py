@@ -77,9 +77,10 @@ class PartialReset(ShortRetrain):
       rate: peak learning rate, in units of the original training's.
       shrink: λ of the original's parameters; 1 keeps all, 0 nothing.
       perturb: κ of the new ones; 1 adds a whole new start, none 1 − λ (0 beyond
-        λ = 1), which is nearer at budgets of a tenth and less. Of texts none is the
-        default: their new start is mostly the base that the original began from, near
-        to it, so that λ θ + base would have weights 1 + λ times as large.
+        λ = 1), which the study of the frontier found nearer, by much at small budgets.
+        Of texts none is the default: their new start is mostly the base that the
+        original began from, near to it, so that λ θ + base would have weights 1 + λ
+        times as large.
     """
 
     rate: Positive = 2.0
