@@ -69,7 +69,7 @@ SHORT = {
     "ToW": "tug of war: 1 for Retrain itself, less for distances of accuracies",
     "KLoM": "KL divergence of margins: how differently models are sure of a sample",
     "epsilon": "how surely the best attack on a sample tells; 0 is not at all",
-    "F": "share of points that a model earns for samples that no attack tells",
+    "F": "forgetting quality: the more samples no attack can tell, the higher",
     "ROC": "true against false positives of an attack, at every threshold",
 }
 """Abbreviations in the names of figures, in plain words."""
