@@ -185,9 +185,9 @@ AMUN = (
     .but(step_reads=("length",))
     .but(
         suits="Good for single images, with or without the retain set: it moves the "
-        "boundary near each of them alone. Where few pixels or rows of a table are "
-        "learnt with the forget samples still there, expect little; try "
-        "with_forget=False."
+        "decision boundary near each of them only. On inputs of few features (small "
+        "images, tables) it forgets little while it also trains on the forget samples; "
+        "try with_forget=False."
     )
     .tries(learning_rate=(0.01, 0.03, 0.1), with_forget=(True, False), epochs=(8,))
 )

@@ -122,8 +122,8 @@ GRADIENT_ASCENT = (
     Card.of(_gradient_ascent, "GA", "Gradient ascent (GA)", "arXiv 2109.13398")
     .but(reads=("forget",), cost="E·F", roles=("ascend",), step_reads=())
     .but(
-        suits="Good for a few samples where no retain set may be read; it has no end "
-        "of its own, so small rates and few epochs, or the model is ruined."
+        suits="Good for a few samples without access to the retain set. Nothing bounds "
+        "the ascent: take small rates and few epochs, or the model is ruined."
     )
     .tries(learning_rate=(0.0001, 0.0003, 0.001), epochs=(3, 8))
 )
@@ -132,8 +132,9 @@ NEGGRAD_PLUS = (
     Card.of(_neggrad_plus, "NegGrad+", source="arXiv 2302.09880")
     .but(cost="E·(R + F)", roles=("ascend", "remember"), schedule=True, step_reads=())
     .but(
-        suits="Good for a first try where both sets may be read: the descent holds "
-        "what the ascent damages; a larger alpha is safer and forgets less."
+        suits="Good for a first try where both sets may be read: descent on the retain "
+        "set limits the damage of the ascent. A larger alpha is safer and forgets "
+        "less."
     )
     .tries(learning_rate=(0.003, 0.01, 0.03), alpha=(0.95, 0.99), epochs=(3,))
 )
@@ -144,6 +145,6 @@ ESD = (
     .but(roles=("guide", "remember"), schedule=True, step_reads=())
     .but(
         suits="Good for one condition of a diffusion model, a class or a word: it "
-        "guides away from it and leaves the rest of the network near where it was."
+        "guides the model away from it and changes the rest of the network little."
     )
 )

@@ -302,9 +302,10 @@ AUTO = (
     Card.of(_auto, "Auto", "Auto: by budget and by what there is")
     .but(cost="share·T·R", kind="training", weighs=False)
     .but(
-        suits="Good where nobody can search: partial reset where the original's "
-        "training is known, its λ from the budget; else what was nearest to Retrain "
-        "in the study of the frontier; why is printed and recorded."
+        suits="Good where no settings can be searched: partial reset, with λ by the "
+        "budget, if it is known how the original was trained; else the method that was "
+        "nearest to Retrain in the study of the frontier. The reason is printed and "
+        "recorded."
     )
     .tries(share=(0.1, 0.2, 0.3), attempts=(1, 3))
 )

@@ -252,7 +252,8 @@ BOUNDARY_SHRINK = (
     .but(reads=("forget", "original"), cost="E·F + F", roles=("logits",), step_reads=())
     .but(
         suits="Good for a whole class without the retain set: its samples go to the "
-        "nearest other class; few epochs, for nothing holds the others."
+        "nearest other class. Take few epochs, because nothing protects the other "
+        "classes."
     )
     .tries(learning_rate=(0.0001, 0.0003, 0.001), epochs=(3, 8))
 )
@@ -263,7 +264,7 @@ BOUNDARY_EXPAND = (
     .but(search=BOUNDARY_SHRINK.search)
     .but(
         suits="Good for a whole class without retain set or original: its samples go "
-        "to a class of their own, which is then cut off; expect weaker forgetting than "
-        "by shrinking."
+        "to an extra class, which is then removed. It forgets less than "
+        "boundary_shrink."
     )
 )

@@ -318,10 +318,10 @@ CERTIFIED = (
     .but(reads=("retain", "original"), cost="E·R", weighs=False, step_reads=())
     .but(check=_refuse)
     .but(
-        suits="Good where a proof is asked for, not a figure: at a small ε the noise "
-        "leaves nothing of the original, so that training anew in length (its epochs, "
-        "its rate) must follow, which costs what retraining does; few epochs give a "
-        "ruined model."
+        suits="Good where a guarantee is needed, not a measurement. At a small ε the "
+        "noise leaves nothing of the original, so it must be followed by a full "
+        "training (the original's epochs and rate), at the cost of retraining. Few "
+        "epochs leave a ruined model."
     )
     .tries(learning_rate=(0.03, 0.1, 0.2), fresh_centre=(False, True), epochs=(8,))
 )

@@ -219,9 +219,9 @@ FCS = (
     Card.of(_fcs, "FCS", "Contrastive rounds (FCS)", "NeurIPS 2023")
     .but(cost="F + E·(R + 4/3·F)", roles=("remember", "logits"), by_epochs=True)
     .but(
-        suits="Good for random samples where the retain set may be read several times: "
-        "rounds on it repair what flattening and contrast damage; few epochs leave "
-        "that damage in the accuracy."
+        suits="Good for random samples if the retain set may be read several times: "
+        "epochs on it repair the damage of the forget steps (flat outputs, contrast). "
+        "After few epochs accuracy is still damaged."
     )
     .tries(
         learning_rate=(0.001, 0.003, 0.01),

@@ -151,8 +151,8 @@ ERASEDIFF = (
     .but(cost="2·E·R", roles=("noise", "remember"), step_reads=(), joins=True)
     .but(check=_check)
     .but(
-        suits="Good for a class of a diffusion model that may end as noise: the others "
-        "keep their quality, and the class is drawn as no other class in its place."
+        suits="Good for a class of a diffusion model that may be drawn as noise "
+        "afterwards, and not as another class: the other classes keep their quality."
     )
     .tries(learning_rate=(1e-4, 3e-4, 1e-3), strength=(0.1, 1.0))
 )

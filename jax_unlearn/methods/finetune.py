@@ -153,9 +153,9 @@ FINETUNE = (
     Card.of(_finetune, "FT", "Fine-tune (FT)", "arXiv 2310.12508")
     .but(reads=("retain",), cost="E·R", weighs=False, step_reads=())
     .but(
-        suits="A floor for the others: cheap, harmless, forgets what no retain sample "
-        "supports and little else; raise the rate until retain accuracy begins to "
-        "shake."
+        suits="Good as a baseline: cheap and harmless. It forgets what the retain set "
+        "does not support, and little else; raise the rate until retain accuracy "
+        "begins to fall."
     )
     .tries(learning_rate=(0.03, 0.1, 0.2), epochs=(3, 8))
 )
@@ -164,9 +164,9 @@ L1_SPARSE = (
     Card.of(_l1_sparse, "l1-sparse", source="arXiv 2304.04934")
     .but(reads=("retain",), cost="E·R", weighs=False, step_reads=("length",))
     .but(
-        suits="Good where a network has weights to spare: fine-tuning that also "
-        "prunes, so that memorised samples fade; at its default penalty little more "
-        "than fine-tuning."
+        suits="Good for networks with many more weights than needed: fine-tuning that "
+        "also prunes, which removes memorised samples. At its default penalty it does "
+        "little more than fine-tuning."
     )
     .tries(learning_rate=(0.03, 0.1, 0.2), penalty=(1e-4, 1e-3), epochs=(5,))
 )
@@ -176,7 +176,7 @@ RETRAIN = (
     .but(reads=("retain", "training"), cost="T·R", kind="training", weighs=False)
     .but(step_reads=("length",))
     .but(
-        suits="The target of all others, exact and costly: take it where its cost can "
-        "be paid."
+        suits="Good wherever its cost can be paid: exact, and the target of all other "
+        "methods."
     )
 )

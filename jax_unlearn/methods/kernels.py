@@ -192,9 +192,10 @@ CT = (
     Card.of(_ct, "CT", "Convolution transpose (CT)", "arXiv 2410.01276")
     .but(reads=("retain",), cost="E·R", weighs=False, step_reads=("length",))
     .but(
-        suits="Good for convolutions, no forget set needed: transposed kernels must be "
-        "learned again, which costs utility unless the rate is that of training; "
-        "refused by networks without kernels to turn."
+        suits="Good for convolutional networks, without access to the forget set: "
+        "transposed kernels must be learned again, which costs accuracy unless the "
+        "rate is that of training. It cannot be used on networks without kernels to "
+        "transpose."
     )
     .tries(learning_rate=(0.03, 0.1, 0.2), epochs=(3, 8))
 )
@@ -204,9 +205,9 @@ MSG = (
     .but(reads=("forget", "retain", "original"), cost="E·R + 2·F", weighs=False)
     .but(roles=("remember", "evaluate"), step_reads=("length",))
     .but(
-        suits="Good for random samples where many retain epochs can be paid: the "
-        "weights that matter least to what stays are drawn anew; too few epochs leave "
-        "that damage in the accuracy."
+        suits="Good for random samples if many epochs on the retain set can be "
+        "afforded: the weights that matter least to the retain set are drawn anew. "
+        "After too few epochs accuracy is still damaged."
     )
     .tries(learning_rate=(0.03, 0.1, 0.2), renewed=(0.3, 0.5), epochs=(5,))
 )

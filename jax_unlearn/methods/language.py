@@ -174,7 +174,7 @@ GRAD_DIFF = _card(
     ("next_token_ascent", "next_token"),
 ).but(
     suits="Good for a first try on texts: ascent on those to forget, descent on the "
-    "others; it has no end of its own, so few epochs and small rates."
+    "others. Nothing bounds the ascent: take few epochs and small rates."
 )
 
 KL_MIN = _card(
@@ -186,8 +186,8 @@ KL_MIN = _card(
 ).but(
     **_TEACHES,
     cost="E·(4/3·R + F)",
-    suits="Good where the answers of other texts may change but not the predictions: "
-    "ascent, held by the original's distribution on retain texts.",
+    suits="Good where predictions on other texts should stay as they are: ascent, "
+    "while the distribution on retain texts is kept near the original's.",
 )
 
 IDK_NLL = _card(
@@ -197,8 +197,8 @@ IDK_NLL = _card(
     "arXiv 2401.06121",
     ("alternative", "next_token"),
 ).but(
-    suits="Good where the model should say that it does not know; what it refuses it "
-    "may still hold, so look at the attacks and at relearning.",
+    suits="Good where the model should say that it does not know. It may still know "
+    "what it refuses to say, so look at the attacks and at relearning.",
     cost="E·(R + 4/3·F)",
 )
 
@@ -207,8 +207,8 @@ DPO = _card(
 ).but(
     **_TEACHES,
     cost="E·(R + 2·F) + 2/3·F",
-    suits="Good where another answer to the same question is at hand: it is preferred "
-    "to the true one, by as much as the original did not.",
+    suits="Good if there is another answer to each question: the model learns to "
+    "prefer it to the true one, measured against the original.",
 )
 
 IDK_DPO = DPO.but(
@@ -218,8 +218,7 @@ IDK_DPO = DPO.but(
     source="arXiv 2401.06121",
     build=_idk_dpo,
     options=Sharp,
-    suits="Good where the model should refuse, and go no further from the original "
-    "than it takes.",
+    suits="Good where the model should refuse and otherwise stay near the original.",
 )
 
 ALTPO = DPO.but(
@@ -229,8 +228,8 @@ ALTPO = DPO.but(
     source="arXiv 2409.13474",
     build=_altpo,
     options=Sharp,
-    suits="Good where answers should stay plausible: the model's own other answers are "
-    "preferred to the true one; two epochs are published.",
+    suits="Good where answers should stay plausible: other answers of the model itself "
+    "are preferred to the true one. The paper takes two epochs.",
 )
 
 NPO = (
@@ -244,8 +243,8 @@ NPO = (
     .but(
         **_TEACHES,
         cost="E·(R + F) + 1/3·F",
-        suits="Good as the usual choice for texts: ascent that ends as a text becomes "
-        "less likely than the original had it.",
+        suits="Good as the usual choice for texts: ascent that fades out as a text "
+        "becomes less likely than under the original.",
     )
     .tries(beta=(0.05, 0.1, 0.5), learning_rate=(1e-5, 3e-5, 1e-4, 3e-4))
 )
@@ -253,7 +252,8 @@ NPO = (
 SIMNPO = (
     _card(_simnpo, "SimNPO", "Simple NPO", "arXiv 2410.07163", ("simnpo", "next_token"))
     .but(
-        suits="Good for texts of unequal length, without the original: NPO by token.",
+        suits="Good for texts of different lengths: NPO with the mean loss by token, "
+        "without the original.",
     )
     .tries(beta=(2.5, 4.5), learning_rate=(1e-5, 3e-5, 1e-4, 3e-4))
 )
@@ -261,8 +261,8 @@ SIMNPO = (
 WGA = _card(
     _wga, "WGA", "Weighted ascent (WGA)", "arXiv 2502.19301", ("wga", "next_token")
 ).but(
-    suits="Good for ascent that ends token by token: likely tokens weigh most, which "
-    "is LoReUn's direction.",
+    suits="Good for ascent that fades out token by token: likely tokens have the "
+    "largest weights, as with LoReUn.",
 )
 
 SATIMP = _card(
@@ -272,15 +272,15 @@ SATIMP = _card(
     title="Saturation and importance",
     roles=("satimp", "next_token"),
 ).but(
-    suits="Good as WGA; tokens that are certain, and so say little of the text, are "
-    "spared too."
+    suits="Good where WGA is; tokens that are almost certain, which say little about "
+    "the text, have small weights, too."
 )
 
 CEU = _card(
     _ceu, "CE-U", "Cross-entropy unlearning", "arXiv 2503.01224", ("ceu", "next_token")
 ).but(
-    suits="Good for a bounded loss without the original: towards the model's own "
-    "prediction less the true token."
+    suits="Good for a bounded loss without the original: the target is the model's own "
+    "prediction without the true token."
 )
 
 UNDIAL = _card(
@@ -292,8 +292,8 @@ UNDIAL = _card(
 ).but(
     **_TEACHES,
     cost="E·(R + 4/3·F)",
-    suits="Good without retain texts: the original's prediction with the answer's "
-    "logit lowered; stable over many epochs.",
+    suits="Good without retain texts: the target is the original's prediction with a "
+    "lower logit for the true token. It is stable over many epochs.",
 )
 
 MAX_ENTROPY = _card(
@@ -303,8 +303,8 @@ MAX_ENTROPY = _card(
     "arXiv 2410.08109",
     ("max_entropy", "next_token"),
 ).but(
-    suits="Good where no answer is wanted at all: uniform predictions, which give away "
-    "that something was forgotten."
+    suits="Good where no answer is wanted at all: predictions become uniform, which "
+    "shows that something was forgotten."
 )
 
 RMU = _card(
@@ -312,8 +312,8 @@ RMU = _card(
 ).but(
     **_TEACHES,
     cost="E·(4/3·R + 4/3·F)",
-    suits="Good for knowledge rather than texts: hidden states of one layer are led to "
-    "a random direction, those of retain texts held.",
+    suits="Good for knowledge rather than single texts: hidden states of one layer are "
+    "moved to a random direction, those of retain texts are kept.",
 )
 
 LANGUAGE_CARDS = (GRAD_DIFF, KL_MIN, IDK_NLL, DPO, IDK_DPO, ALTPO, NPO, SIMNPO, WGA)

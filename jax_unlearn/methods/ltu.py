@@ -341,7 +341,10 @@ LTU = (
     .but(reads=("forget", "retain", "unseen"), compares="unseen", check=_check)
     .but(cost="at least 4·E·(R + F): second order", frozen=True, step_reads=())
     .but(roles=("relabel", "remember", "nonmember"), joins=True, harmonizer="one_way")
-    .but(suits="Good where few retain samples may be read; costly, at small rates.")
+    .but(
+        suits="Good where few retain samples may be read. It is costly and needs "
+        "small rates."
+    )
     .tries(
         **{"learning_rate": (0.0003, 0.001, 0.003), "epochs": (2, 5), "rho": (0.3,)},
         clip=(30.0,),  # the second-order term can explode

@@ -242,9 +242,9 @@ ORTHOGRAD = (
     .but(cost="E·(R + F)", roles=("ascend", "remember"), frozen=True, step_reads=())
     .but(check=_check)
     .but(
-        suits="Good for a small retain set, whose samples the ascent spares to first "
-        "order. Nothing bounds the ascent: a model trained to the end hardly moves, "
-        "one that was not may be ruined; search the rate and alpha, take few steps."
+        suits="Good for a small retain set, whose losses the ascent leaves unchanged "
+        "to first order. Nothing bounds the ascent: a fully trained model hardly "
+        "changes, another may be ruined. Search the rate and alpha, take few steps."
     )
     .tries(learning_rate=(0.003, 0.01, 0.03), alpha=(0.5, 0.9), epochs=(3,))
 )

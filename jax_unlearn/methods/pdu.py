@@ -163,9 +163,9 @@ PDU = (
     .but(roles=("pdu_forget", "next_token"), schedule=True, cost="E·(R + F)")
     .but(
         step_reads=(),
-        suits="Good where the loss of other texts has a bound that must hold: the "
-        "price of that bound is found on the way; forgotten texts end with flat "
-        "predictions.",
+        suits="Good if the loss on other texts must stay below a bound: the weight of "
+        "this constraint is learned during unlearning. Predictions on forgotten texts "
+        "end flat.",
     )
     .tries(learning_rate=(1e-5, 3e-5, 1e-4), retain_bound=(0.1, 0.3), epochs=(10,))
 )

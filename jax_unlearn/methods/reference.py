@@ -122,8 +122,8 @@ DELETE = (
     .but(reads=("forget", "original"), cost="4/3·E·F", roles=("logits",), step_reads=())
     .but(
         suits="Good for whole classes without the retain set: it removes the true "
-        "class and keeps the original's odds of all others; asked for random samples "
-        "at the usual rate it costs the others their accuracy: search a smaller one."
+        "class and keeps the original's odds of all others. For random samples the "
+        "usual rate damages the accuracy on all others: search a smaller one."
     )
     .tries(learning_rate=(0.001, 0.003, 0.01), epochs=(5, 20))
 )
@@ -133,9 +133,9 @@ REGUN = (
     .but(reads=("forget", "retain", "unseen", "original"), cost="E·(R + F)")
     .but(roles=("remember", "logits"), joins=True, compares="unseen", step_reads=())
     .but(
-        suits="Good for random samples where unseen ones of their classes are at hand: "
-        "forget outputs go towards those. At the usual rate it can cost a small "
-        "network its accuracy on the retain set; search a smaller one."
+        suits="Good for random samples if there are unseen samples of their classes: "
+        "outputs on the forget set move towards outputs on those. The usual rate can "
+        "ruin the retain accuracy of a small network: search a smaller one."
     )
     .tries(learning_rate=(0.003, 0.01, 0.03), epochs=(3, 8))
 )

@@ -342,9 +342,8 @@ RANDOM_LABEL = (
     .but(cost="E·(R + F)", roles=("relabel", "remember"), schedule=True, step_reads=())
     .but(check=_check_labels)
     .but(
-        suits="Good for whole classes; random samples it forgets too well, below the "
-        "confidence that retraining leaves them, which gives them away: search its "
-        "rate."
+        suits="Good for whole classes. Random samples end with a lower confidence than "
+        "after retraining, which exposes them: search its rate."
     )
     .tries(learning_rate=(0.001, 0.003, 0.01), epochs=(2, 5))
 )
@@ -354,9 +353,9 @@ SALUN = (
     .but(source="arXiv 2310.12508", reads=("forget", "retain", "original"))
     .but(cost="E·(R + F) + F")
     .but(
-        suits="Good for whole classes, and diffusion models: random labels on the "
-        "weights that the forget set moves most, which spares the rest; random samples "
-        "as with random labels."
+        suits="Good for whole classes and diffusion models: random labels, on only the "
+        "weights with the largest gradients of the forget set. On random samples "
+        "expect what random labels give."
     )
 )
 
@@ -364,8 +363,8 @@ SALUN_SOFT = (
     RANDOM_LABEL.but(name="salun_soft", label="SalUn-soft", title="SalUn-soft")
     .but(source="arXiv 2310.12508", build=_salun_soft, options=SalunSoft)
     .but(
-        suits="Good where no mask is to be chosen beforehand: random labels whose "
-        "small moves are cut to none at each step; expect what SalUn gives."
+        suits="Good to avoid the choice of a mask: random labels, where each step sets "
+        "small changes of weights to zero. Expect what SalUn gives."
     )
 )
 
@@ -375,7 +374,7 @@ ENDPOINT_TRANSPORT = (
     .but(cost="E·(R + F)", roles=("remember", "logits"), schedule=True, step_reads=())
     .but(
         suits="Good for random and long-tailed samples: it moves their outputs to "
-        "those of unseen samples alike, not to chance; it needs unseen samples of "
+        "those of similar unseen samples, not to chance. It needs unseen samples of "
         "their classes."
     )
     .tries(learning_rate=(0.03, 0.1, 0.2), epochs=(3, 8))
@@ -385,8 +384,8 @@ AMNESIAC_RELABEL = (
     RANDOM_LABEL.but(name="amnesiac_relabel", label="Amnesiac (relabel)")
     .but(title="Amnesiac, relabelled", source="arXiv 2010.10981")
     .but(
-        suits="Good for a class, in an epoch or so of Adam; expect the excess of "
-        "random labels on random samples."
+        suits="Good for a class, in about one epoch of Adam. Random samples are "
+        "forgotten too much, as by random labels."
     )
     .tries(learning_rate=(1e-4, 3e-4, 1e-3), epochs=(1, 3), optimizer=("adam",))
 )

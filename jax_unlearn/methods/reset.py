@@ -108,8 +108,9 @@ SHORT_RETRAIN = (
     .but(reads=("retain", "training"), cost="share·T·R", kind="training", weighs=False)
     .but(step_reads=("length",))
     .but(
-        suits="Good where some utility may go: training anew, cut short, holds nothing "
-        "of the forget set; the smaller the share, the worse the model."
+        suits="Good if some accuracy may be lost: a short training from scratch knows "
+        "nothing of the forget set. The smaller the share of Retrain's cost, the worse "
+        "the model."
     )
     .tries(share=(0.1, 0.2, 0.3), rate=(1.0, 2.0))
 )
@@ -118,9 +119,10 @@ PARTIAL_RESET = (
     SHORT_RETRAIN.but(name="partial_reset", build=_partial_reset, options=PartialReset)
     .but(label="Partial reset", title="Partial reset")
     .but(
-        suits="Good as the first choice where the original's training is known: "
-        "nothing to search, and near retraining for a part of its cost; what the "
-        "shrunk weights still hold fades with a larger share."
+        suits="Good as the first choice if it is known how the original was trained: "
+        "near to retraining for a part of its cost, with nothing to search. With a "
+        "larger share of Retrain's cost less is left of what the shrunk weights "
+        "remember."
     )
     .tries(share=(0.1, 0.2, 0.3), shrink=(0.3, 0.4, 0.6), rate=(1.0, 2.0))
 )

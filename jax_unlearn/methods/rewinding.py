@@ -202,9 +202,9 @@ REWIND = (
     .but(reads=("retain", "training"), cost="left·T·R", kind="training", weighs=False)
     .but(step_reads=("length",), check=_check)
     .but(
-        suits="Good where states of the training were kept (train --keep-every): it "
-        "goes on from one without the forget set; what was memorised before that state "
-        "stays, so rewind far for samples learned early."
+        suits="Good if checkpoints of the training were kept (train --keep-every): it "
+        "continues from one of them without the forget set. What was memorised before "
+        "it stays, so rewind far for samples learned early."
     )
     .tries(rewind_to=(0.25, 0.5, 0.7, 0.8, 0.9, 0.95))
 )

@@ -230,9 +230,10 @@ RUM = (
     .but(cost="E·(2·R + 2/3·F) + 2/3·F: of the parts none, finetune and salun")
     .but(roles=("remember", "logits"), check=_check)
     .but(
-        suits="Good for mixed requests: force only where a sample was memorised; it "
-        "depends on its parts' rates, so search those first, and on the scores, of "
-        "which the proxy says little once all confidences are near one."
+        suits="Good for mixed requests: strong methods for memorised samples alone. It "
+        "depends on the rates of its methods, so search those first, and on the "
+        "memorisation scores; the proxy for these says little once all confidences are "
+        "near one."
     )
     .tries(learning_rate=(0.003, 0.01, 0.03), epochs=(2, 5))
 )

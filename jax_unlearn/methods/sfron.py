@@ -352,8 +352,8 @@ SFRON = (
     .but(cost="E·R·(1 + 1/forget_every) + R + F")
     .but(weighting="sfron", phased=True, step_reads=("length",))
     .but(
-        suits="Good for whole classes and diffusion models: ascent and repair in turn "
-        "through one optimizer; as it comes it may leave a small network as it was: "
+        suits="Good for whole classes and diffusion models: ascent and repair in turn, "
+        "with one optimizer. With its defaults it may leave a small network unchanged: "
         "search rate and peak."
     )
     .tries(learning_rate=(0.01, 0.03, 0.1), peak=(5.0, 25.0), epochs=(3,))

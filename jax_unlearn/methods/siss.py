@@ -200,8 +200,9 @@ SISS = (
     Card.of(_siss, "SISS", "Subtracted scores (SISS)", "arXiv 2503.01034")
     .but(cost="5/3·E·R", roles=("pairs",), weighs=False, step_reads=())
     .but(
-        suits="Good for single images that a diffusion model repeats, not for classes; "
-        "few steps at a small rate, or the quality of all images goes."
+        suits="Good for single images that a diffusion model reproduces, not for "
+        "classes. Take few steps at a small rate, or the quality of all images "
+        "suffers."
     )
     .tries(learning_rate=(5e-5, 2e-4, 1e-3), strength=(0.1, 0.3))
 )

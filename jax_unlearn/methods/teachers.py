@@ -351,9 +351,9 @@ SCRUB = (
     .but(reads=("forget", "retain", "original"), cost="4/3·(E·R + forget_epochs·F)")
     .but(roles=("remember", "logits"), by_epochs=True, phased=True, step_reads=())
     .but(
-        suits="Good where nobody knows how the original was trained: it ascends, then "
-        "repairs beside the original; look at the audit, for its strength fits one "
-        "kind of request at a time."
+        suits="Good if it is not known how the original was trained: it ascends, then "
+        "repairs with the original as teacher. Look at the audit: one strength does "
+        "not fit all kinds of request."
     )
     .tries(learning_rate=(0.003, 0.01, 0.03), forget_epochs=(1, 2), epochs=(3,))
 )
@@ -364,7 +364,7 @@ BAD_TEACHER = (
     .but(roles=("remember", "logits"), schedule=True, step_reads=())
     .but(
         suits="Good for whole classes, quickly: outputs become those of an untrained "
-        "network; single samples stand out afterwards by too little confidence."
+        "network. Single samples stand out afterwards by too low a confidence."
     )
     .tries(
         learning_rate=(1e-4, 3e-4, 1e-3), epochs=(1, 3), optimizer=("adam",), rho=(0.3,)

@@ -187,8 +187,8 @@ UNSIR = (
     .but(cost="(E + impair_epochs)·R + noise_steps·F", roles=("remember", "logits"))
     .but(by_epochs=True, weighs=False, phased=True, step_reads=())
     .but(
-        suits="Good for whole classes only: learned noise impairs them in an epoch, "
-        "another repairs the rest; no use for random samples."
+        suits="Good for whole classes only: an epoch on learned noise impairs the "
+        "class, another repairs the rest. It is of no use for random samples."
     )
     .tries(learning_rate=(0.003, 0.01, 0.03), epochs=(1, 2))
 )

@@ -168,8 +168,8 @@ AMNESIAC = (
     .but(cost="0; every update of the training is kept (here: trained again)")
     .but(weighs=False)
     .but(
-        suits="Good where few batches of the training held forget samples and every "
-        "update was kept; with many, subtracting them ruins the model."
+        suits="Good if few training batches held forget samples and every update was "
+        "kept. With many such batches, subtracting their updates ruins the model."
     )
 )
 

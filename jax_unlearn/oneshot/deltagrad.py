@@ -386,7 +386,7 @@ DELTAGRAD = (
     .but(cost="T·F + (T/period + burn_in)·R; the path of the training is kept")
     .but(kind="one-shot", roles=("evaluate", "logits"), weighs=False)
     .but(
-        suits="Good for linear networks of full batches, where it nearly is "
-        "retraining; for no others."
+        suits="Good for linear networks trained on full batches, where it is close to "
+        "retraining, and for no others."
     )
 )

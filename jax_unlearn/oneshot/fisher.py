@@ -257,9 +257,9 @@ FISHER_FORGETTING = (
     .but(reads=("retain",), cost="R·(1 + published·(K - 1))")
     .but(kind="one-shot", roles=("evaluate",), weighs=False)
     .but(
-        suits="Good as a baseline in one shot: noise where the retain set is "
-        "indifferent; it forgets samples and utility alike, so search the noise by "
-        "powers of ten. --published is that of its authors' code."
+        suits="Good as a baseline in one step: noise on the weights that matter little "
+        "to the retain set. It damages all accuracy, so search the noise by powers of "
+        "ten. --published is the form of its authors' code."
     )
     .tries(noise=(1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3))
 )

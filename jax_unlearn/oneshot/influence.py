@@ -368,9 +368,9 @@ INFLUENCE = (
     Card.of(_influence, "IU", "Influence (IU, WoodFisher)", "arXiv 2304.04934")
     .but(cost="R + F + samples", kind="one-shot", roles=("evaluate",), weighs=False)
     .but(
-        suits="Good for few samples and nearly convex models, as one step of Newton's; "
-        "in deep networks its strength must be searched, and it says little of "
-        "memorised samples."
+        suits="Good for few samples and nearly convex models, as one Newton step. In "
+        "deep networks its strength must be searched, and it does little for memorised "
+        "samples."
     )
     .tries(strength=(1.0, 10.0, 100.0), form=("published", "exact"))
 )

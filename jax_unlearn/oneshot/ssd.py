@@ -122,9 +122,9 @@ SSD = (
     Card.of(_ssd, "SSD", "Selective synaptic dampening (SSD)", "arXiv 2308.07707")
     .but(cost="R + 2·F", kind="one-shot", roles=("evaluate",), weighs=False)
     .but(
-        suits="Good for whole classes in seconds, without steps: weights that matter "
-        "to them alone are dampened; random samples share theirs with all others: "
-        "expect little or damage."
+        suits="Good for whole classes in seconds, without training: it dampens the "
+        "weights that matter to them alone. Random samples share their weights with "
+        "all others, so expect little effect, or damage."
     )
     .tries(selection=(1.0, 3.0, 10.0), dampening=(0.3, 1.0))
 )

@@ -79,9 +79,9 @@ TASK_VECTOR = (
     Card.of(_task_vector, "Task vector", source="arXiv 2212.04089")
     .but(reads=("forget", "original"), cost="E·F", step_reads=())
     .but(
-        suits="Good where only the forget set is at hand and a rough edge is allowed: "
-        "overfit it, then go as far the other way; a larger scale forgets more and "
-        "costs more of the rest."
+        suits="Good as a rough method if there is only the forget set: it overfits "
+        "this set, then moves the weights as far the other way. A larger scale forgets "
+        "more and damages more of the rest."
     )
     .tries(learning_rate=(0.001, 0.003, 0.01), epochs=(3, 10), scale=(0.5, 1.0))
 )
