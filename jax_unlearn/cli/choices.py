@@ -263,8 +263,8 @@ def chosen(arguments: Sequence[str]) -> tuple[list[str], Choice]:
         words = [*words[1:], "--method", words[0]]
     asked, path = value(words, "--modality"), value(words, "--checkpoint", "--original")
     helping, at = bool({"-h", "--help"} & set(words)), Path(path or "")
-    # as `record_at` says, of commands whose options depend on what is there
-    absent = command in NETWORKED and not (helping or at.exists())
+    # as `record_at` says; other commands have more to say first
+    absent = command in (*UNLEARNS, "export") and not (helping or at.exists())
     known = ("record.json", "config.json")
     there = any((at / name).is_file() for name in known)
     if not asked and path is not None and (there or absent):

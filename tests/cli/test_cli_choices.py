@@ -42,7 +42,7 @@ def boxes(capsys, monkeypatch):
         for line in text.splitlines():
             if match := re.match(r"(?:╭─)? (.*options) [─╮ ]*$", line):
                 title = match[1]
-            elif match := re.match(r"[│ ] (--[a-z][a-z-]*)", line):
+            elif match := re.match(r"[│ ] (--[a-z][a-z-]*)(?![a-z,-])", line):
                 found.setdefault(title, set()).add(match[1])
         return found, " ".join(text.replace("│", " ").split())
 

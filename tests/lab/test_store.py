@@ -201,7 +201,7 @@ def test_a_model_comes_back_as_it_was(model):
     told = {"name": "three", "train": 60, "classes": ["a", "b", "c"]}
     told["sha256"] = fingerprint(subject.dataset, test=False)
     assert stored.record["dataset"] == told
-    assert origin_of(stored) == Origin(TRAININGS[kind], 4)
+    assert origin_of(stored) == Origin(TRAININGS[kind], 4, classes=3)
     again = stored.subject(subject.dataset)
     two = jax.tree.map(lambda leaf: leaf[:2], again.examples.inputs)
     if kind == "diffusion":  # a network of noised images, times and conditions
