@@ -11,7 +11,7 @@ from jax_unlearn.cli import main, messages
     ("words", "said"),
     [
         ("train --epochz 3", "--epochz: no option of train; did you mean --epochs?"),
-        ("unlearn --checkpoint m --split s", "--split: no option of unlearn;"),
+        ("unlearn --split s", "--split: no option of unlearn;"),
         ("report a.json", "'a.json' belongs to no option of report; see `jax-unlearn"),
         ("train --epochs many", "--epochs: 'many' is no whole number; see"),
         ("train --learning-rate fast", "--learning-rate: 'fast' is no number; see"),
