@@ -1,5 +1,6 @@
 """The command line: `jax-unlearn`, the main job, and each of its steps on files."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -58,6 +59,7 @@ def _run(arguments: list[str], options: set[str]) -> None:
     from jax_unlearn.cli import config
     from jax_unlearn.cli.choices import one_line_choices
     from jax_unlearn.cli.messages import (
+        headed,
         parsing_as_lines,
         warnings_as_lines,
         write_everywhere,
@@ -74,7 +76,8 @@ def _run(arguments: list[str], options: set[str]) -> None:
     options |= own
     try:
         lines = parsing_as_lines(arguments[0], options)
-        with one_line_choices(), warnings_as_lines(options), lines:
+        title = headed() if arguments[0] in _HELP else contextlib.nullcontext()
+        with one_line_choices(), warnings_as_lines(options), lines, title:
             tyro.extras.subcommand_cli_from_dict(
                 known,
                 prog="jax-unlearn",

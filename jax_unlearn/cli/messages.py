@@ -10,12 +10,12 @@ import sys
 import unicodedata
 import warnings
 from collections.abc import Collection, Container, Iterator
-from typing import TextIO
+from typing import Any, TextIO, cast
 
 from jax_unlearn.errors import InputError
 
-__all__ = ["SIGNS", "begin", "parsing_as_lines", "refused", "spoken", "warn"]
-__all__ += ["warnings_as_lines", "write_everywhere"]
+__all__ = ["SIGNS", "begin", "headed", "parsing_as_lines", "refused", "spoken"]
+__all__ += ["warn", "warnings_as_lines", "write_everywhere"]
 
 _GIVEN = re.compile(
     r"""(?<![\w.\-/'"=])          # no attribute, no part of a path or an option
@@ -77,6 +77,26 @@ def warnings_as_lines(options: Container[str]) -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = before
+
+
+class _Headed:
+    """A stream on which the list of commands has a heading of its own."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(text.replace("(required)", "commands: "))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def headed() -> Iterator[None]:
+    """Put a heading where the parser calls a command required: none is, for `demo`."""
+    with contextlib.redirect_stdout(cast(TextIO, _Headed(sys.stdout))):
+        yield
 
 
 class _Held(io.StringIO):

@@ -65,3 +65,5 @@ def test_the_list_of_commands_says_each_in_a_line(shown, capsys):
     for name in COMMANDS:
         assert f"• {name} " in text
     assert "Example" not in text
+    assert "commands:" in text
+    assert "(required)" not in text  # without one, `demo` runs
