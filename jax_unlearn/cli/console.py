@@ -155,15 +155,17 @@ def print_generation(console: Console, results: dict[str, Any]) -> None:
     meaning = "UA: share of the forgotten class's images not recognised as it"
     if results["runs"][0]["class"] is None:
         meaning = (
-            "Returned at: distance from forgotten images, noised and denoised, to what "
-            "comes back; nearer: share that comes back nearer than from Retrain"
+            "Returned at: a forgotten image is noised, the model removes the noise; "
+            "how far the result is from the image; nearer: share that comes back "
+            "nearer than from Retrain"
         )
     if "retained_accuracy" in next(iter(results["rows"].values())):
-        meaning += "; other classes: share of their drawn images recognised"
+        head = "other classes" if "UA" in meaning else "recognised"
+        meaning += f"; {head}: share of their drawn images recognised"
     console.print(
         f"{meaning}, by a "
         f"classifier right on {results['judge']['accuracy']:.1f} % of real images; "
-        f"Fréchet: distance in its features (as many real images: "
+        f"Fréchet: distance from real images in its features (real ones: "
         f"{results['floor']['frechet']:.3f}), not FID{fid}. The target is Retrain's "
         "value, Δ the distance from it; the null is Retrain of another seed.",
         style="dim",

@@ -233,6 +233,8 @@ def _tell(
     options = asked_options()["options"]
     names = ("checkpoint", "forget", *vars(Source()))
     where = {k: v for k, v in options.items() if k.replace("-", "_") in names}
+    if where.get("reduce") == 1:
+        del where["reduce"]
     for label, (setting, row) in found.items():
         name = f"best-{slug(label)}.toml" if len(found) > 1 else "best.toml"
         files = {name, "best.toml"} if label == next(iter(found)) else {name}

@@ -48,6 +48,7 @@ IMAGES = {
     "UA %": "share of the images asked to be of the forgotten class that a classifier "
     "does not take for it",
     "other classes %": "share of the images of other classes that it recognises",
+    table.RECOGNISED: "share of drawn images recognised as the class asked for",
     "returned at": "how far from a forgotten image, noised and denoised again, the "
     "image lies that comes back; a memorised one comes back nearer",
     "unseen at": "the same of unseen images of their classes",
