@@ -338,7 +338,7 @@ def test_series_resume_beside_the_same_frozen_part_alone(tmp_path):
 
     other = jax.tree.map(lambda leaf: leaf + 1, state.frozen)
     changed = alg.init(part, state._replace(frozen=other))
-    with pytest.raises(InputError, match="beside other frozen parameters"):
+    with pytest.raises(InputError, match="with other frozen parameters"):
         ju.Series(tmp_path / "run", {"seed": 0}).latest(changed)
 
 

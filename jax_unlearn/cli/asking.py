@@ -71,9 +71,10 @@ def ask(
     longest = prompts.tokens.shape[1]
     if longest + max_tokens > network.config.length:
         raise InputError(
-            f"max_tokens={max_tokens}: with {longest} tokens of the question that is "
-            f"over the {network.config.length} the model takes; give --max-tokens "
-            f"{max(network.config.length - longest, 1)} or a shorter question"
+            f"max_tokens={max_tokens} and the {longest} tokens of the question are "
+            f"more than the {network.config.length} that the model reads; give "
+            f"--max-tokens {max(network.config.length - longest, 1)} or a shorter "
+            "question"
         )
     how = {"real": prompts.real, "eos": network.ends, "pad": network.tokenizer.pad}
     how |= {"temperature": temperature, "key": jax.random.key(seed)}

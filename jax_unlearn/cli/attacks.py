@@ -34,7 +34,7 @@ AUDIT_LEGEND = (
 
 def print_unseen(console: Console, results: dict[str, Any]) -> None:
     """Print what models make of forget samples beside samples that they never saw."""
-    say(console, "Forget samples beside samples never seen, without any Retrain:")
+    say(console, "Forget samples compared with unseen ones, without a Retrain:")
     for key in results["unseen"]["models"]:
         label = results["rows"][key]["label"]
         say(console, f"  {label} {said_beside(results['unseen'], key)}.")

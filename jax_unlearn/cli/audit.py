@@ -217,7 +217,7 @@ def audit(
         told = {"metrics": metrics, "by": by, "every": all_figures}
         return audit_arrays(arrays, out, **told, **how)
     if metrics is not None:
-        raise InputError(f"metrics={list(metrics)} are of --arrays; leave them out")
+        raise InputError(f"metrics={list(metrics)} are for --arrays; leave them out")
     if original is None or forget is None or not unlearned:
         raise InputError(
             f"original={original}, forget={forget}, "
@@ -318,7 +318,7 @@ def read_models(
     """Read the checkpoints of an audit; refuse what does not belong together."""
     if null is not None and not retrained:
         raise InputError(
-            f"null={null} needs a Retrain to stand beside: --retrained DIR"
+            f"null={null} is compared with a Retrain: give --retrained DIR too"
         )
     again = [*retrained[:1], *([] if null is None else [null]), *retrained[1:]]
     base, subject, request, named = asked(source, original, forget)
@@ -339,8 +339,8 @@ def read_models(
             )
         if less := np.setdiff1d(request.retain, stored.ids).size:
             print(
-                f"{path} was trained without {less} samples more than the request "
-                "names: it is the Retrain of a larger request"
+                f"{path} was trained without {less} samples that the request does not "
+                "name: it is the Retrain of a larger request"
             )
     rows = dict(zip((RETRAIN, NULL), retrains, strict=False)) | {ORIGINAL: base}
     rows |= {key: read(path) for key, path in unlearned.items()}

@@ -128,7 +128,7 @@ def planned(training: Any, card: str) -> dict[str, Any]:
     from jax_unlearn.language.plan import card_of, plan
 
     if not modality_of(training).texts:
-        raise InputError("plan=True is of language models; give --modality language")
+        raise InputError("plan=True is for language models; give --modality language")
     size = card_of(card)
     length = training.length or training.packed or 512
     how = {"batch": training.batch_size, "length": length}
@@ -165,7 +165,7 @@ def like_original(stored: store.Stored, training: Any, dataset: data.Dataset) ->
         if value != own:
             flag = name.replace("_", "-")
             raise InputError(
-                f"{name}={value}: beside an original a model has its network, of "
+                f"{name}={value}: with --original the network is the original's, of "
                 f"{own}; leave --{flag} out, or --original"
             )
     network = dataclasses.replace(stored.built.network, sha256="")
@@ -239,8 +239,8 @@ def warn_of_cost(
     anew = shlex.join(["jax-unlearn", "train", *words])
     shorter = costs.affordable(setting, origin, request, kind)
     warn(
-        f"{setting.method} as told here costs {100 * expected:.0f} % of what it "
-        "takes to train anew on what stays, which forgets for certain: "
+        f"{setting.method} with these settings costs {100 * expected:.0f} % of "
+        "training anew on the samples that stay, which forgets for certain: "
         + (f"give --budget {shorter:g} as its length, or " if shorter else "")
         + f"take `{anew}`, with --data and --out"
     )

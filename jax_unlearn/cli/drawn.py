@@ -69,8 +69,8 @@ def sample(
     elif generator.network.condition == "none":
         if classes:
             raise InputError(
-                f"classes={classes}: this model was trained without conditions and "
-                "draws of no class asked for; leave them out"
+                f"classes={classes}: this model was trained without conditions, so no "
+                "class can be asked for; leave them out"
             )
         rows, conditions = NO_CLASS, generator.prompts(np.zeros(1, np.int32))
     else:
@@ -167,7 +167,7 @@ def audited(
     """Audit the models of `audit_images`; print the table, write figures and a page."""
     check_seed(seed)
     if out.suffix != ".json":
-        raise InputError(f"out={out}: name a .json file; the page stands beside it")
+        raise InputError(f"out={out}: name a .json file; the page is put beside it")
     for path in (out, page := out.with_suffix(".html")):
         refuse_existing(path, overwrite=overwrite)
     paths: dict[str, Path] = {}

@@ -144,8 +144,8 @@ def searched(
     if classes is not None or unseen_fraction is not None:
         name = "classes" if classes is not None else "unseen_fraction"
         raise InputError(
-            f"kind={kind!r} takes the samples that {original} was trained on, of any "
-            f"class, and holds out what it did; leave --{name.replace('_', '-')} out"
+            f"kind={kind!r} takes samples of any class that {original} was trained on, "
+            f"and its held-out ones; leave --{name.replace('_', '-')} out"
         )
     check_real("fraction", fraction, "the part to forget, such as 0.1")
     rounds = ROUNDS if rounds is None else rounds

@@ -87,7 +87,7 @@ def audit_texts(
     _validate.at_least("answers", answers, 0, "try 64")
     if stem:
         if not answers:
-            raise InputError("stem=True is of answers; give --answers 64, or leave it")
+            raise InputError("stem=True is for answers; give --answers 64, or leave it")
         audits.language.rouge_l([""], [""], stem="porter")  # refused before the work
     for name in probes:
         _validate.one_of("probe", name, PROBES)

@@ -137,8 +137,8 @@ def query_gaps(
     ]
     if not 2 <= query_size <= len(y) - 2:
         raise InputError(
-            f"query_size={query_size} must be 2 to {len(y) - 2}: the null sets as many "
-            f"of the {len(y)} support samples against at least 2 others"
+            f"query_size={query_size} must be 2 to {len(y) - 2}: the null compares as "
+            f"many of the {len(y)} support samples with at least 2 others"
         )
     names = [*(strategy.name for strategy in strategies), NULL]
     for number, name in enumerate(names[:-1]):

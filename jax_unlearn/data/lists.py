@@ -114,7 +114,7 @@ def keys_of(values: Values) -> list[str | int]:
         entries = as_text(entries) if entries.dtype.kind in "US" else entries
         entries = entries.tolist()
     if not len(entries):
-        raise InputError(f"path={values.path} names nobody; write one key a line")
+        raise InputError(f"path={values.path} holds no keys; write one key a line")
     for place, key in enumerate(entries):
         if isinstance(key, str) and key.strip():
             continue

@@ -69,7 +69,7 @@ def load(
     if suffix in TABLES:
         return from_table(root, **chosen, image_size=image_size)
     if suffix != ".npz":
-        raise InputError(f"path={root} is of no kind that is read; give {KINDS}")
+        raise InputError(f"path={root} is of no format that can be read; give {KINDS}")
     _unused(root, chosen | {"image_size": image_size})
     return from_npz(root)
 
@@ -79,5 +79,5 @@ def _unused(path: Path, options: dict[str, Any]) -> None:
     for name, value in options.items():
         if value is not None:
             raise InputError(
-                f"{name}={value!r} means nothing for path={path}; leave it out"
+                f"{name}={value!r} is not used for path={path}; leave it out"
             )

@@ -66,7 +66,8 @@ def class_skewed(labels: ArrayLike, *, classes: int = 2) -> Strategy:
     present = np.unique(array)
     if checks.positive_integer("classes", classes) > len(present):
         raise InputError(
-            f"classes={classes} is more than the {len(present)} classes of the subset"
+            f"classes={classes} is more than the {len(present)} classes of the subset; "
+            "lower it"
         )
     members = [np.flatnonzero(array == label) for label in present]
 

@@ -333,7 +333,9 @@ def shares(batch_size: int, forget: int, retain: int) -> dict[str, int]:
     """Return how many samples of each set a batch of `merged` has, as schedules do."""
     size = min(positive_integer("batch_size", batch_size), forget + retain)
     if size < 2:
-        raise InputError(f"batch_size={batch_size} must be at least 2 to hold both")
+        raise InputError(
+            f"batch_size={batch_size} must be at least 2, for a sample of both sets"
+        )
     part = min(max(round(size * forget / (forget + retain)), 1), size - 1)
     return {"forget_batch_size": part, "batch_size": size - part}
 

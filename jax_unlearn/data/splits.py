@@ -103,8 +103,8 @@ def forget_split(
     labels, num_classes = check_labels(labels, num_classes)
     if kind in WORST:
         raise InputError(
-            f"kind={kind!r} is not drawn from labels: it looks at a model; find it by "
-            "ju.data.worst_case, and give it to given_split"
+            f"kind={kind!r} needs a model, not labels alone; find the samples by "
+            "ju.data.worst_case and give them to given_split"
         )
     one_of("kind", kind, KINDS)
     if classes is not None and kind != "class":

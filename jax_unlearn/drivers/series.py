@@ -231,8 +231,8 @@ class Series:
         rest, frozen = apart(template)
         if record.get("frozen") != (self._digest(frozen) if frozen else None):
             raise InputError(
-                f"{self.folder} holds a run beside other frozen parameters; begin with "
-                "those it began with, or choose another folder"
+                f"{self.folder} holds a run with other frozen parameters; give those "
+                "of that run, or choose another folder"
             )
         leaves, structure = jax.tree.flatten(rest)
         carried = record["carried"]

@@ -181,7 +181,7 @@ def met(
     whole = passes * retain
     if not count.epoch:
         raise InputError(
-            f"budget={budget}: {method} as told here has no length to choose; leave "
+            f"budget={budget}: {method} so set has no length to choose; leave "
             "--budget out"
         )
     epochs = (budget * whole - count.fixed) / count.epoch + 1e-9

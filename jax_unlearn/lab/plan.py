@@ -29,8 +29,8 @@ def slugs(labels: Iterable[str]) -> dict[str, str]:
     for label in labels:
         if (name := slug(label)) in folders:
             raise InputError(
-                f"method {label!r} needs a folder of its own, {name!r} is none "
-                "or taken; give it another label"
+                f"method {label!r} needs a folder of its own, and {name!r} is empty or "
+                "taken; give it another label"
             )
         folders[name] = label
     return {label: name for name, label in folders.items() if label}

@@ -200,7 +200,9 @@ def requested(
             ) from error
         asked = Asked(trained[inside], None, {})
     if len(asked.ids) == len(trained):
-        raise InputError(f"forget={text!r} names all that the model was trained on")
+        raise InputError(
+            f"forget={text!r} names all that the model was trained on; name fewer"
+        )
     if not len(asked.ids):
         raise InputError(
             f"forget={text!r}: this model was not trained on any image of it; there is "

@@ -33,8 +33,8 @@ def grid_of(setting: Unlearning) -> dict[str, Any]:
     tried = {k: tuple(v) for k, v in search.items() if values[k] == usual[k]}
     if not tried:
         raise InputError(
-            f"method={setting.method!r}: its card names nothing to try of what you "
-            "left alone; give fewer options"
+            f"method={setting.method!r}: you gave every option that a search would "
+            "try; give fewer options"
         )
     fixed = told(setting).items()
     return tried | {k: (v,) if isinstance(v, tuple) else v for k, v in fixed}
@@ -75,8 +75,8 @@ class Space(NamedTuple):
         several = {k: v for k, v in tried.items() if len(v) > 1}
         if not several:
             raise InputError(
-                f"method={setting.method!r}: what its card names leaves one setting to "
-                "try; give fewer options"
+                f"method={setting.method!r}: with these options only one setting is "
+                "left to try; give fewer options"
             )
         ranges, choices = {}, {}
         for name, values in several.items():

@@ -229,7 +229,7 @@ def _file(path: Path) -> list[Any]:
         return _arrow(path, content, suffix)
     if suffix not in _READERS:
         raise InputError(
-            f"path={path} is of no kind of texts; give {', '.join(SUFFIXES)} or a "
+            f"path={path} is of no format of texts; give {', '.join(SUFFIXES)} or a "
             "folder of them"
         )
     try:

@@ -224,7 +224,7 @@ class Certified(Options):
     def __post_init__(self):
         super().__post_init__()
         if self.delta == 1:
-            raise InputError("delta=1 says nothing; try 1e-5")
+            raise InputError("delta=1 guarantees nothing; try 1e-5")
         if self.noise_rate * self.noise_decay >= 1:
             raise InputError(
                 f"noise_rate={self.noise_rate}, noise_decay={self.noise_decay}: their "

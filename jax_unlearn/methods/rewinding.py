@@ -96,7 +96,7 @@ class Rewinding(Options):
                 "takes all three; give them, or leave the two bounds out"
             )
         if self.delta == 1:
-            raise InputError("delta=1 says nothing; try 1e-5")
+            raise InputError("delta=1 guarantees nothing; try 1e-5")
 
     def costs(self, epochs: float) -> dict[str, float]:
         """Return what of a training of so many epochs is left, for the cost."""

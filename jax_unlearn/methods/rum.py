@@ -209,7 +209,7 @@ def _check(setting: Any) -> None:
     if setting.guarded or setting.trainable:
         name = "trainable" if setting.trainable else "guard_utility, guard_endpoint"
         raise InputError(
-            f"{name}: rum is several runs, of which it would see the last alone; leave "
+            f"{name}: rum makes several runs, and this would see the last alone; leave "
             "it out"
         )
     if setting.budget is not None and setting.options.part_epochs is not None:

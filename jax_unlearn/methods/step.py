@@ -196,8 +196,8 @@ def enough(model_state: ModelState, *batches: Batch, fewest: int = FEWEST) -> bo
         return True
     warnings.warn(
         f"a pass over {rows} samples has too few for BatchNorm statistics (fewer than "
-        f"{fewest}): they stay as they are, and are used; give larger batches, or the "
-        "method fewest=0, which takes them all the same",
+        f"{fewest}): they are not updated; give larger batches, or fewest=0 to the "
+        "method, which updates them all the same",
         stacklevel=2,
     )
     return False

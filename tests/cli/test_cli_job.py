@@ -39,7 +39,7 @@ def test_what_costs_more_than_training_anew_is_told(job, tmp_path, capsys):
     given += ["--forget", str(job.split), "--method", "random_label"]
     main(["unlearn", *given, "--epochs", "30", "--out", str(tmp_path / "dear")])
     told = capsys.readouterr()
-    assert "% of what it takes to train anew" in told.err
+    assert "% of training anew on the samples that stay" in told.err
     assert f"--original {job.original} --retrain --forget {job.split}`" in told.err
     budget = re.findall(r"give (--budget) ([\d.]+) as its length", told.err)
     main(["unlearn", *given, *budget[0], "--out", str(tmp_path / "cheap")])

@@ -243,7 +243,7 @@ def test_what_is_given_is_not_searched():
 
 
 REFUSED = {
-    "finetune --epochs 1 --learning-rate 0.5": "names nothing to try",
+    "finetune --epochs 1 --learning-rate 0.5": "you gave every option that a search",
     "finetune --seeds 1": "--seeds 1",
     "finetune --seeds 0 1": "0 is the checkpoint's own",
     "finetune --kind odd": "unknown kind 'odd'",

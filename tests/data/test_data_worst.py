@@ -97,5 +97,5 @@ def test_a_search_that_cannot_be_is_refused(change, words):
 
 
 def test_labels_alone_do_not_name_the_worst():
-    with pytest.raises(InputError, match="it looks at a model"):
+    with pytest.raises(InputError, match="needs a model, not labels alone"):
         forget_split([0, 1], kind="worst")

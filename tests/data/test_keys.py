@@ -192,7 +192,7 @@ def test_unknown_keys_may_be_passed_over(tmp_path):
         ("[1000, 7, 1001]", None, r"ids\[0\]=1000 is out of range.*also 1001"),
         ("[0.5]", None, "is not a whole number"),
         ("[]", None, "ids is empty"),
-        ("[]", "user_id", "names nobody"),
+        ("[]", "user_id", "holds no keys"),
         ('["u7", ""]', "user_id", r"keys\[1\]: '' is no key"),
         ('["u7", 7.5]', "user_id", r"keys\[1\]: 7.5 is no key"),
         ('{"forget": [7, 3, 8], "retain": [8, 3]}', None, "2 ids are in both"),

@@ -93,9 +93,11 @@ def test_names_that_are_not_known(tmp_path):
     with pytest.raises(InputError, match="no such file or folder"):
         load(tmp_path / "nothing.npz")
     np.save(tmp_path / "a.npy", IMAGES)
-    with pytest.raises(InputError, match=r"of no kind that is read; give \.npz, \.c"):
+    with pytest.raises(
+        InputError, match=r"of no format that can be read; give \.npz, \.c"
+    ):
         load(tmp_path / "a.npy")
-    with pytest.raises(InputError, match="label_column='a' means nothing for"):
+    with pytest.raises(InputError, match="label_column='a' is not used for"):
         load(path, label_column="a")
 
 

@@ -82,8 +82,8 @@ def test_labels_as_folders():
     labels = "RL + FaLW (exact)", "../../x", ".."
     assert [plan.slug(label) for label in labels] == ["rl-falw-exact", "x", ""]
     said = (
-        "method 'f-t' needs a folder of its own, 'f-t' is none or taken; give it "
-        "another label"
+        "method 'f-t' needs a folder of its own, and 'f-t' is empty or taken; "
+        "give it another label"
     )
     with pytest.raises(InputError, match=f"^{re.escape(said)}$"):
         plan.slugs(["FT", "f t", "f-t"])

@@ -179,7 +179,7 @@ def test_results_of_open_unlearning_are_a_target_and_are_written(files, capsys):
     )
     for more, said in (
         (["--retrained", str(files.retrained)], "two targets; leave one of them out"),
-        (["--stem"], "stem is of answers; give --answers 64"),
+        (["--stem"], "stem is for answers; give --answers 64"),
     ):
         with pytest.raises(SystemExit):
             files.command(*asked, *more, "--out", str(files.folder / "x.json"))

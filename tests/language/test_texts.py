@@ -100,7 +100,7 @@ def test_a_data_set_of_texts_knows_its_topics_and_its_bytes(tmp_path):
         ("a.json", '{"a": [1], "b": {}, "c": [2]}', "an object with 2 lists"),
         ("a.json", "[3]", "row 0 is 3, no object"),
         ("a.json", "[", "is not JSON"),
-        ("a.doc", "b", "is of no kind of texts"),
+        ("a.doc", "b", "is of no format of texts"),
         ("a.txt.gz", "b", "is not a .gz file"),
         (
             "a.jsonl",
