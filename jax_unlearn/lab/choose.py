@@ -57,11 +57,12 @@ REQUESTS = {
 """The requests of the studies, as the chooser calls them."""
 
 LEGEND = (
-    "The nearest to Retrain of the methods of the frontier, by share of Retrain's "
-    "cost: half by Avg. Gap, half by |p − p*|, each in nulls; partial reset stays "
-    "where none is nearer clearly, or by a null. Nearest is not near: see the page of "
-    "the study. What to take with a part of what stays was measured in one cell: a "
-    "tenth of it, 10 % at random, at 20 %; elsewhere it is a guess."
+    "For each share of Retrain's cost, the method of the frontier that is nearest to "
+    "Retrain, by the mean of Avg. Gap and |p − p*|, each divided by the null's. "
+    "Partial reset is named unless another is nearer clearly, or by a null. The "
+    "nearest may still be far: see the page of the study. The column for a part of "
+    "what stays was measured in one case (a tenth of it, 10 % at random, at 20 %); "
+    "the rest of it is a guess."
 )
 
 
