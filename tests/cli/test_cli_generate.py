@@ -324,7 +324,7 @@ def test_single_images_are_forgotten_and_audited(made, tmp_path, capsys):
     )
     told = " ".join(capsys.readouterr().out.split())
     assert "Noised and denoised, 2 images come back from siss at a distance of" in told
-    assert "Returned at: distance from forgotten images" in told
+    assert "Returned at: a forgotten image is noised" in told
     found = json.loads((tmp_path / "found.json").read_text())
     rows = found["rows"]
     assert rows["retrain"]["nearer"]["mean"] == 50.0

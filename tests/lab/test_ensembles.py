@@ -378,9 +378,9 @@ def test_arguments_that_cannot_be_served(dataset, tmp_path):
         go(plan(kind="near"))
     with pytest.raises(InputError, match="'Retrain' needs a folder of its own"):
         go(methods={"Retrain": RL["RL + LoReUn"]})
-    with pytest.raises(InputError, match="'R l' needs a folder of its own, 'r-l'"):
+    with pytest.raises(InputError, match="'R l' needs a folder of its own, and 'r-l'"):
         go(methods={"R-L": Unlearning.of(), "R l": Unlearning.of()})
-    with pytest.raises(InputError, match="'\\+' needs a folder of its own, ''"):
+    with pytest.raises(InputError, match="'\\+' needs a folder of its own, and ''"):
         go(methods={"+": Unlearning.of()})
     assert list(tmp_path.iterdir()) == []
 
