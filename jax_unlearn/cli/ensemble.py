@@ -168,16 +168,7 @@ def ensemble(
     console, at = open_console(), (plan, dataset)
     if join:
         told = {"count": models, "methods": own, "say": functools.partial(say, console)}
-        try:
-            found = joined(*at, join, **told)
-        except InputError as error:
-            if shared is not None or not (join[0] / "results.json").is_file():
-                raise
-            raise InputError(
-                f"{join[0]} holds no parts: one command made its models and audited "
-                f"them, see {join[0] / 'results.json'}; to audit them anew give that "
-                "command again, which makes none of them again"
-            ) from error
+        found = joined(*at, join, **told)
     else:
         options = {"chunk": chunk, "how": how, "save_every": save_every, "part": share}
         found = made(console, *at, out, count=models, methods=own, **options)
