@@ -60,10 +60,8 @@ def visible(figure: Any, digits: int) -> int:
     >>> visible(Figure(99.78, None, 99.9, 99.81, 100.0, "outside"), 1)
     2
     """
-    low, high, value, target = (
-        *(figure.null_low, figure.null_high),
-        *(figure.value, figure.target),
-    )
+    low, high = figure.null_low, figure.null_high
+    value, target = figure.value, figure.target
     if figure.verdict != "outside" or low is None or high is None:
         return digits
     for shown in range(digits, max(digits, MOST)):

@@ -67,11 +67,11 @@ class Maker:
         self._trainer, self._preparer = bench.trainer, bench.preparer
         self._subject = subject = bench.subject
         parts = [subject.examples.at(ids) for ids in request]
-        test = (
-            parts[2] if len(request.unseen) else parts[1]
-        )  # of texts, which have none
-        if len(subject.dataset.test.labels):
-            test = subject.modality.samples(subject.built, subject.dataset.test)
+        test = subject.dataset.test
+        if len(test.labels):
+            test = subject.modality.samples(subject.built, test)
+        else:  # texts have none
+            test = parts[2] if len(request.unseen) else parts[1]
         self._observed = dict(zip(PARTS, [*parts, test], strict=True))
 
     @property

@@ -253,8 +253,8 @@ def _auto(lab: Lab, options: Auto) -> Job:
         first=shrinkage(each, gap=gap, tied=perturb is None),
         perturb=perturb,
     )
-    told["setting"] = {"shrink": round(chosen.shrink, 4), "share": chosen.share}
-    told["setting"]["perturb"] = perturb
+    setting = {"shrink": round(chosen.shrink, 4), "perturb": perturb}
+    told["setting"] = setting | {"share": chosen.share}
     details = {**job.details, "chosen": told}
     if not several:
         how = f" and from {100 * gap:.1f} points less accuracy on unseen samples"

@@ -23,7 +23,7 @@ from jax_unlearn.lab.results import spread
 from jax_unlearn.membership.quality import auc_standard_error
 from jax_unlearn.methods.auto import MARGIN, RETAINED, TOP, shrinkage
 from jax_unlearn.objectives.endpoint import density_ratio
-from jax_unlearn.recipes.defaults import drawn
+from jax_unlearn.recipes.defaults import REQUESTS, drawn
 from jax_unlearn.recipes.frontier import DIGITS, title_of
 from jax_unlearn.recipes.recipe import (
     Asked,
@@ -36,17 +36,8 @@ from jax_unlearn.recipes.recipe import (
 )
 from jax_unlearn.recipes.search import Yardstick
 
-__all__ = [
-    "BUDGETS",
-    "CHOICE_DIGITS",
-    "GRID",
-    "KINDS",
-    "RULES",
-    "Look",
-    "Run",
-    "by_accuracy",
-]
-__all__ += ["by_attack", "chosen", "kinds", "nearest", "plans", "scarce"]
+__all__ = ["BUDGETS", "CHOICE_DIGITS", "GRID", "KINDS", "RULES", "Look", "Run"]
+__all__ += ["by_accuracy", "by_attack", "chosen", "kinds", "nearest", "plans", "scarce"]
 
 _TOLD = packaged("recipes.toml")["choice-digits"]
 BUDGETS = (0.1, 0.2, 0.4)
@@ -63,7 +54,8 @@ Run = Mapping[str, Any]
 
 def plans(seeds: tuple[int, ...] | None = None) -> dict[str, Plan]:
     """Return the plan of each kind of request."""
-    return drawn(_TOLD["plan"], seeds, ("long-tailed", "random"))
+    requests = {name: REQUESTS[name] for name in ("long-tailed", "random")}
+    return drawn(_TOLD["plan"], seeds, requests)
 
 
 class Look:
@@ -283,21 +275,9 @@ def _told(bench: Bench, seed: int) -> str:
 
 def kinds(seeds: tuple[int, ...] | None = None) -> dict[str, Plan]:
     """Return the plans of the requests of the frontier, on seeds of their own."""
-    told = _TOLD["plan"]
-    asked = {part.rpartition("-")[0]: one for part, one in DIGITS.study.parts.items()}
-    return {
-        name: Plan(
-            title=f"Digits: {title_of(name)}",
-            kind=one.kind,
-            fraction=one.fraction,
-            gamma=one.gamma,
-            unseen=told["unseen"],
-            training=Training(**told["training"]),
-            methods={},
-            seeds=told["seeds"] if seeds is None else seeds,
-        )
-        for name, one in asked.items()
-    }
+    parts = {part.rpartition("-")[0]: one for part, one in DIGITS.study.parts.items()}
+    requests = {k: (title_of(k), one.kind, one.fraction) for k, one in parts.items()}
+    return drawn(_TOLD["plan"], seeds, requests)
 
 
 def _gather(found: list[Any]) -> dict[str, Any]:

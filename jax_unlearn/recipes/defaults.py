@@ -5,7 +5,7 @@ uses a method. So every method runs with its defaults, on three kinds of request
 originals of the default job: 30 % long-tailed, 10 % at random, and a whole class.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,16 @@ from jax_unlearn.lab.catalog import METHODS
 from jax_unlearn.lab.experiment import phases
 from jax_unlearn.recipes.recipe import Asked, Recipe, declared, packaged, publish
 
-__all__ = ["DEFAULTS_DIGITS", "drawn", "plans"]
+__all__ = ["DEFAULTS_DIGITS", "REQUESTS", "drawn", "plans"]
 
 _TOLD = packaged("recipes.toml")["defaults-digits"]
-_REQUESTS = {
+REQUESTS = {
     "long-tailed": ("30 %, long-tailed", "long_tailed", 0.3),
     "random": ("10 %, at random", "random", 0.1),
     "class": ("a class", "class", 1.0),
 }
+"""The kinds of request: title, kind and share, by name."""
+
 # none that compares with unseen samples of every class, or serves some requests alone
 _METHODS = (
     *("partial_reset", "short_retrain", "finetune", "l1_sparse", "gradient_ascent"),
@@ -40,23 +42,23 @@ def plans(seeds: tuple[int, ...] | None = None) -> dict[str, Plan]:
 def drawn(
     told: Mapping[str, Any],
     seeds: tuple[int, ...] | None,
-    parts: Sequence[str] = tuple(_REQUESTS),
+    requests: Mapping[str, tuple[str, str, float]] = REQUESTS,
     **more: Any,
 ) -> dict[str, Plan]:
     """Return a plan on digits for each of some kinds of request; without methods."""
     options: dict[str, Any] = {"methods": {}, **more}
     return {
         part: Plan(
-            title=f"Digits: {_REQUESTS[part][0]}",
-            kind=_REQUESTS[part][1],
-            fraction=_REQUESTS[part][2],
+            title=f"Digits: {title}",
+            kind=kind,
+            fraction=fraction,
             gamma=1.0,
             unseen=told["unseen"],
             training=Training(**told["training"]),
             seeds=told["seeds"] if seeds is None else seeds,
             **options,
         )
-        for part in parts
+        for part, (title, kind, fraction) in requests.items()
     }
 
 
