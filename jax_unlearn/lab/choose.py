@@ -21,11 +21,12 @@ from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.methods.auto import shrinkage
 
-__all__ = ["FIRST", "HAVE", "LEGEND", "REQUESTS", "Choice", "Row", "apartness", "best"]
-__all__ += ["choice", "kind_of", "rows", "table"]
+__all__ = ["FIRST", "HAVE", "LEGEND", "NOTHING", "REQUESTS", "Choice", "Row"]
+__all__ += ["apartness", "best", "choice", "kind_of", "rows", "table"]
 
 FIRST = "partial_reset"  # where the training of the original is known
 UNKNOWN = "scrub"  # where it is not, and no study says better
+NOTHING = "nothing"  # label where every method ends farther away than the original is
 LITTLE = 0.5  # share of the retain set below which partial reset learns too little anew
 HALF = 0.3  # of the training samples: nearer to a half than to a tenth
 LIKE, UNLIKE = 0.28, 0.77  # of `apartness`: on digits "near" has 0.17 to 0.19, "far"
@@ -51,18 +52,22 @@ REQUESTS = {
     "random50": "50 % at random",
     "gamma-1": "30 %, long-tailed",
     "class": "a class",
-    "near": "10 %, alike",
+    "near": "10 %, like others",
     "far": "10 %, unlike others",
 }
 """The requests of the studies, as the chooser calls them."""
 
 LEGEND = (
-    "For each share of Retrain's cost, the method of the frontier that is nearest to "
-    "Retrain, by the mean of Avg. Gap and |p − p*|, each divided by the null's. "
-    "Partial reset is named unless another is nearer clearly, or by a null. The "
-    "nearest may still be far: see the page of the study. The column for a part of "
-    "what stays was measured in one case (a tenth of it, 10 % at random, at 20 %); "
-    "the rest of it is a guess."
+    "Percentages are shares of Retrain's cost. A cell names the method that came "
+    "nearest to Retrain in the studies. Distance is the mean of Avg. Gap and |p − p*|, "
+    "each divided by the null's: 1 is as far as another Retrain. Partial reset is "
+    "named unless another method is clearly nearer (p < 0.05), or nearer by 1. The "
+    "nearest may still be far: see the page of the study. “nothing”: with the forget "
+    "set alone, every method ended farther from Retrain than the original itself is. "
+    "Run none there: keep the original, say that the request is not served yet, and "
+    "retrain as soon as you can. The column for a part of what stays was measured in "
+    "one case (a tenth of it, 10 % at random, at 20 %). For other requests and "
+    "budgets it is a guess."
 )
 
 
@@ -72,7 +77,7 @@ class Row(NamedTuple):
     request: str
     budget: float  # 0: of any
     have: str
-    method: str  # name of its card
+    method: str  # name of its card; empty where doing nothing is nearer than all
     label: str  # of its row in the study
     setting: Mapping[str, Any]  # without the length
     distance: float  # in nulls: 1 is as near as another Retrain
@@ -247,8 +252,8 @@ def _near(found: Row | None) -> str:
 def table(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
     """Return heads and cells: a request a row, a column for what one has.
 
-    A cell names the nearest method by budget, alike neighbours joined; "as before" is
-    what the first column says.
+    A cell names the nearest method by budget, alike neighbours joined; "as column 1"
+    is what the first of them says.
     """
     rows = list(rows)
     haves = [h for h in HAVE if any(row.have == h for row in rows)]
@@ -256,7 +261,7 @@ def table(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
     for name, title in REQUESTS.items():
         own = [row for row in rows if row.request == name]
         found = [_cell([row for row in own if row.have == have]) for have in haves]
-        more = ["as before" if cell == found[0] else cell for cell in found[1:]]
+        more = ["as column 1" if cell == found[0] else cell for cell in found[1:]]
         if own:
             cells.append([title, found[0], *more])
     return ["to forget", *(HAVE[have] for have in haves)], cells

@@ -18,6 +18,7 @@ from jax_unlearn.lab.choose import (
     EARLIER,
     FIRST,
     LEGEND,
+    NOTHING,
     PART,
     RECORD,
     UNSEEN,
@@ -31,8 +32,9 @@ from jax_unlearn.lab.space import told
 from jax_unlearn.recipes import frontier
 from jax_unlearn.recipes.recipe import Results
 
-__all__ = ["LEAST", "SOURCES", "Seen", "between", "compares", "markdown", "nearest"]
-__all__ += ["possible", "rows_of", "seen_in", "text_of", "usual_of"]
+__all__ = ["LEAST", "SOURCES", "Seen", "Study", "between", "compares", "markdown"]
+__all__ += ["nearest", "possible", "rows_of", "seen_in", "text_of", "untouched"]
+__all__ += ["usual_of"]
 
 FILE, LEVEL = "chooser.json", 0.05
 BEGIN, END = "<!-- chooser -->", "<!-- end of chooser -->"
@@ -65,16 +67,25 @@ def seen_in(results: Results) -> list[Seen]:
     Half of the Avg. Gap and half of the deviation by sample, each in units of the
     null's mean: 1 is as far as another Retrain.
     """
-    rows, found = results["rows"], []
-    nulls = {k: max(rows["null"][k]["mean"], low) for k, low in LEAST.items()}
-    for key, row in rows.items():
+    found = []
+    for key, row in results["rows"].items():
         setting = results["plan"]["methods"].get(row["label"])
-        if key in LABELS or setting is None:
-            continue
-        own = [np.asarray(row[k]["per_seed"]) / null for k, null in nulls.items()]
-        mean = np.mean(own, axis=0)
-        found.append(Seen(row["label"], Unlearning.read(setting), mean))
+        if key not in LABELS and setting is not None:
+            own = Unlearning.read(setting), _distances(results, key)
+            found.append(Seen(row["label"], *own))
     return found
+
+
+def untouched(results: Results) -> np.ndarray:
+    """Return the distance of the original from Retrain, as `seen_in` has it."""
+    return _distances(results, "original")
+
+
+def _distances(results: Results, key: str) -> np.ndarray:
+    rows = results["rows"]
+    nulls = {k: max(rows["null"][k]["mean"], low) for k, low in LEAST.items()}
+    own = [np.asarray(rows[key][k]["per_seed"]) / null for k, null in nulls.items()]
+    return np.mean(own, axis=0)
 
 
 def compares(setting: Unlearning) -> bool:
@@ -139,25 +150,42 @@ def _clearly(one: np.ndarray, other: np.ndarray) -> bool:
     return p < LEVEL and test.mean_difference < 0
 
 
+class Study(NamedTuple):
+    """What a study has of a request at a budget."""
+
+    name: str
+    rate: float
+    rows: list[Seen]
+    original: np.ndarray
+
+
 def rows_of(stored: Mapping[str, Results]) -> list[Row]:
     """Return the chooser's rows, of the stored results by the name of their file."""
-    cells: dict[tuple[str, float], list[tuple[str, float, list[Seen]]]] = {}
+    cells: dict[tuple[str, float], list[Study]] = {}
     for study in STUDIES:
         for request, budgets in frontier.by_request(stored.get(study, {})).items():
             for budget, results in budgets.items():
                 rate = results["plan"]["training"]["learning_rate"]
-                one = study, rate, seen_in(results)
+                own = seen_in(results), untouched(results)
+                one = Study(study.replace("_", "-"), rate, *own)
                 cells.setdefault((request, budget), []).append(one)
     rows = []
-    seen_at = {at: _together([own for *_, own in s]) for at, s in cells.items()}
+    seen_at = {at: _together([one.rows for one in s]) for at, s in cells.items()}
     usual = usual_of(seen_at.values())
     for (request, budget), studies in sorted(cells.items()):
         seen = seen_at[request, budget]
-        names = ", ".join(name.replace("_", "-") for name, *_ in studies)
+        names, rate = ", ".join(one.name for one in studies), studies[0].rate
+        original = float(np.concatenate([one.original for one in studies]).mean())
         for have in (RECORD, UNSEEN, EARLIER, ALONE):
-            if (best := nearest(seen, have, usual)) is not None:
-                given = request, budget, have, best, names, studies[0][1]
-                rows.append(_row(*given))
+            best = nearest(seen, have, usual)
+            if best is None:
+                continue
+            # With the retain set partial reset is possible, and a request is served.
+            if have == ALONE and best.mean > original:
+                own = "", NOTHING, {}, round(original, 2), names, rate
+                rows.append(Row(request, budget, have, *own))
+            else:
+                rows.append(_row(request, budget, have, best, names, rate))
     if (few := stored.get(CHOICE, {}).get(PART)) is not None:
         best = nearest(seen_in(few), PART)
         if best is not None:

@@ -8,7 +8,15 @@ import pytest
 
 from jax_unlearn.cli import recipe
 from jax_unlearn.lab import Unlearning
-from jax_unlearn.lab.choose import ALONE, EARLIER, HAVE, RECORD, UNSEEN, UNTRAINED
+from jax_unlearn.lab.choose import (
+    ALONE,
+    EARLIER,
+    HAVE,
+    NOTHING,
+    RECORD,
+    UNSEEN,
+    UNTRAINED,
+)
 from jax_unlearn.recipes import choice, chooser, pages
 from jax_unlearn.recipes.recipe import HERE
 
@@ -64,11 +72,12 @@ def test_a_weighting_that_compares_needs_unseen_samples():
 
 def stored(**gaps):
     """Return the results of a frontier: Avg. Gap by method and percent."""
-    found = {}
+    found, gaps = {}, {"GA": dict.fromkeys((1, 2, 20), 8.9)} | gaps
     for percent in (1, 2, 20):
         told = {"budget": percent / 100, "learning_rate": 0.3}
         settings = {
             "FT": Unlearning.of(method="finetune", **told),
+            "GA": Unlearning.of(method="gradient_ascent", **told),
             "Partial reset": Unlearning.of(method="partial_reset", **told),
         }
         rows = {"null": figures("Null", 1.0), "original": figures("Original", 9.0)}
@@ -97,11 +106,25 @@ def test_rows_and_table_follow_the_results():
     assert own[0.2].setting == {}
     assert own[0.2].distance == pytest.approx(1.0, abs=0.02)
     text = chooser.markdown(rows)
-    assert "| 10 %, alike | 1 to 2 %: FT; 20 %: Partial reset |" in text
+    assert "| 10 %, like others | 1 to 2 %: FT; 20 %: Partial reset |" in text
     marked = f"a\n{chooser.BEGIN}\nold\n{chooser.END}\nb\n"
     assert chooser.between(marked, rows).count("FT; 20 %") == text.count("FT; 20 %")
     assert "old" not in chooser.between(marked, rows)
     assert chooser.between("no marks", rows) == "no marks"
+
+
+def test_with_the_forget_set_alone_nothing_is_run_that_is_worse_than_nothing():
+    gaps = dict.fromkeys(("FT", "Pa"), {1: 3.0, 2: 3.0, 20: 12.0})
+    found = stored(**gaps, GA={1: 4.0, 2: 9.5, 20: 8.0})  # the original's is 9
+    rows = chooser.rows_of(found)
+    alone = {row.budget: row for row in rows if row.have == ALONE}
+    assert [alone[b].label for b in (0.01, 0.02, 0.2)] == ["GA", NOTHING, "GA"]
+    assert alone[0.02].method == ""
+    assert alone[0.02].distance == pytest.approx(9.0, abs=0.02)
+    text = chooser.markdown(rows)
+    assert "| 1 %: GA; 2 %: nothing; 20 %: GA |" in text
+    assert "“nothing”: " in text
+    assert NOTHING not in {row.label for row in rows if row.have != ALONE}
 
 
 def test_the_list_of_methods_shows_the_chooser(capsys):
