@@ -55,11 +55,12 @@ def ask(
     is of `jax-unlearn train --modality language --data texts.jsonl --out model`
 
     Args:
-      questions: what is asked, each in quotes.
-      checkpoint: of a language model, or a Hugging Face folder.
-      max_tokens: length of the longest answer, in tokens.
-      temperature: 0 takes the likeliest token each time; above, tokens are drawn.
-      seed: of the draws.
+      questions: questions, each in quotes.
+      checkpoint: checkpoint of a language model, or a Hugging Face folder.
+      max_tokens: largest number of tokens in an answer.
+      temperature: 0 takes the most likely token each time; with larger values tokens
+        are drawn at random.
+      seed: seed of the random draws.
     """
     if not questions or not all(q.strip() for q in questions):
         raise InputError("questions: give one or more, in quotes")
@@ -106,10 +107,12 @@ def score(
 
     Args:
       source: The texts.
-      checkpoint: of a language model, or a Hugging Face folder.
-      unseen: texts like these that the model was not trained on.
-      reference: another model, checkpoint or folder, whose losses are subtracted.
-      out: file to write, .json.
+      checkpoint: checkpoint of a language model, or a Hugging Face folder.
+      unseen: texts of the same kind that the model was not trained on, a file like
+        --data.
+      reference: another model, a checkpoint or Hugging Face folder, whose losses are
+        subtracted.
+      out: path of the results, .json.
       overwrite: replace the file if it exists.
     """
     refuse_existing(out, overwrite=overwrite)

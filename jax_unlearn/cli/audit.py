@@ -154,38 +154,43 @@ def audit(
 
     Args:
       source: The data; arrays need none.
-      original: checkpoint the request was made to.
-      forget: ids or class that were to be forgotten, as given to `unlearn`.
+      original: checkpoint of the model before unlearning.
+      forget: what was to be forgotten, as it was given to `unlearn`: a file that lists
+        samples, or a class.
       unlearned: checkpoints to audit.
-      retrained: checkpoints of `train --retrain`, each from another seed: the first is
-        the target of every figure, the second the null, as --null; from three on every
-        figure is audited beside all of them. With fewer, forget samples are compared
-        with unseen ones too.
-      null: the same from another seed: how far two retrainings are apart.
-      probes: of each checkpoint, Retrains too: "recover" (forget samples right after
-        relearning a fifth of them, of the others), "recover-retain" (after tuning on
-        retain samples), "int8", "int4" (right with rounded weights), "relearn" (steps
-        until the forget set is learned again), "robustness" (test accuracy under PGD),
-        "alignment" (forget told from unseen samples by weights before and after).
-        Two Retrains make target and null, three an interval.
-      arrays: .npz file with `labels/PART [n]`, `retrained/PART [N, n, K]` and, of one
-        method or more, `NAME/PART [N, n, K]`; PART is forget, retain, test or unseen.
-      parts: folders of `jax-unlearn ensemble --part`, to audit what all of them made.
-      run: of parts, the folder of the run whose plan they took.
-      kind: what the arrays hold: "logits" or "probabilities".
+      retrained: checkpoints of `train --retrain`, each from another seed. The first is
+        the target of every figure, the second the null; from three on every figure is
+        compared with all of them. With fewer, forget samples are compared with unseen
+        samples, too.
+      null: second checkpoint of `train --retrain`, if it is not given above. It shows
+        how far two retrainings are apart.
+      probes: further tests of each checkpoint, Retrains included: "relearn" (steps
+        until the forget set is learned again), "recover" (a fifth of the forget samples
+        is learned again: how many of the others are right then), "recover-retain" (how
+        many forget samples are right after fine-tuning on retain samples), "int8" and
+        "int4" (forget samples right with rounded weights), "robustness" (test accuracy
+        under PGD), "alignment" (forget samples told from unseen ones by the weights
+        before and after). Two Retrains give a target and a null, three an interval.
+      arrays: .npz file with `labels/PART [n]`, `retrained/PART [N, n, K]` and for each
+        method `NAME/PART [N, n, K]`. PART is forget, retain, test or unseen.
+      parts: folders that `jax-unlearn ensemble --part` wrote, to audit the models of
+        all of them.
+      run: folder of the run whose plan the parts were made by, for --parts.
+      kind: what the arrays hold, logits or probabilities.
       metrics: figures of the arrays, or groups of them: standard, mia, deviation,
-        u_lira, rmia, forgetting, klom, vulnerable, protected, retain, difference, or
-        FILE.py:CARD for one of your own; default what the number of models allows.
-      resamples: divisions of the retrained models in arrays or parts, for the null.
-      by: groups of forget samples whose figures are told apart, too: "memorisation"
-        or "vulnerability" (of parts, or of arrays that hold the originals as
-        `original/PART`; half of the originals and of the Retrains divide, the others
-        are judged), or "confidence", a proxy of the first, for which one original will
-        do (of checkpoints, too).
-      all_figures: print all, not the headlines alone; the file holds all.
-      out: file to write, for `jax-unlearn report`.
-      modality: kind of model; that of the original is found out.
-      seed: of the attacks' samples.
+        u_lira, rmia, forgetting, klom, vulnerable, protected, retain, difference; or
+        FILE.py:CARD of your own. Default: all that the number of models allows.
+      resamples: number of random divisions of the Retrains, from which the null comes,
+        for --arrays and --parts.
+      by: groups of the forget samples for which figures are given, too. "memorisation"
+        or "vulnerability": for --parts, or for arrays that hold the originals as
+        `original/PART`; half of the originals and Retrains form the groups, the others
+        are audited. "confidence": an approximation of memorisation for which one
+        original is enough, checkpoints too.
+      all_figures: print all figures, not only the main ones. The file always holds all.
+      out: path of the results, which `jax-unlearn report` reads.
+      modality: kind of model. Default: that of the original.
+      seed: seed of the samples that the attacks draw.
       overwrite: replace the file if it exists.
     """
     del modality

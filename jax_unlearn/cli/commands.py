@@ -62,20 +62,21 @@ def train(
       training: The network, and how it is trained.
       making: what is made.
       modality: kind of model.
-      split: manifest of `jax-unlearn split`; its unseen samples are held out.
-      original: checkpoint whose training samples, held-out ones and settings are taken,
-        to train Retrain as it was trained; options given here come before its own.
-      retrain: leave out the samples to forget, of the split or of --forget: this makes
-        the reference of an audit.
-      forget: samples to leave out, which makes Retrain too: files that list them (with
-        --key-column by key), or classes (names or numbers).
-      unseen_fraction: share of the samples held out of training, where neither split
-        nor original is given; with 0 nothing can be compared with unseen samples.
-      keep_every: epochs from one state to the next that is kept beside the model, in
-        OUT.earlier: what `unlearn --method rewind` starts from. 0 keeps none.
-      plan: of a language model, print the memory that training takes, and load nothing.
-      card: the accelerator that the plan is for, by its name (H200, A100, v5e, ...)
-        or in gigabytes; "": the one here.
+      split: manifest that `jax-unlearn split` wrote. Its unseen samples are held out.
+      original: checkpoint to train Retrain like: its training samples, held-out samples
+        and settings are used. Options given here replace its own.
+      retrain: leave out the samples to forget, those of --split or --forget. This makes
+        Retrain, the reference of an audit.
+      forget: samples to leave out, which makes Retrain too: files that list them (by
+        position, or with --key-column by key), or classes (names or numbers).
+      unseen_fraction: share of the samples that is held out of training, if there is
+        neither --split nor --original. With 0 no audit can compare with unseen samples.
+      keep_every: store the state of the training every so many epochs in OUT.earlier,
+        from which `unlearn --method rewind` starts. 0 stores none.
+      plan: print how much memory the training of a language model takes, and load
+        nothing.
+      card: accelerator for --plan: its name (H200, A100, v5e, ...) or its memory in
+        gigabytes. "": the one of this machine.
     """
     if plan:
         return planned(training, card)
@@ -265,10 +266,12 @@ def unlearn(
     Args:
       source: The data that the model was trained on.
       setting: how.
-      checkpoint: of `jax-unlearn train` (or of an earlier `unlearn`).
-      forget: a file that lists the samples by id, or with --key-column by key (.csv,
-        .tsv, .txt, .json, .jsonl, .npy, .npz, .parquet; or a split); or a class (name
-        or number); of a model of captions, a word; of texts, what stands in them.
+      checkpoint: checkpoint of the model, from `jax-unlearn train`, `import` or an
+        earlier `unlearn`.
+      forget: what to forget: a file that lists the samples, by position or with
+        --key-column by key (.csv, .tsv, .txt, .json, .jsonl, .npy, .npz, .parquet); a
+        manifest of `split`; or a class (name or number). For a diffusion model with
+        captions: a word. For texts: words that they contain.
       making: what is made.
     """
     seed = check_seed(making.seed)
@@ -381,7 +384,7 @@ def report(
 
     Args:
       results: audit.json of `jax-unlearn audit`, or results.json of a run.
-      out: page to write.
+      out: path of the page that is written.
       overwrite: replace the page if it exists.
     """
     page = reports.write(reports.load_results(results), out, overwrite=overwrite)

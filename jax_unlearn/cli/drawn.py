@@ -47,12 +47,13 @@ def sample(
 
     Args:
       sampling: How the images are drawn.
-      checkpoint: of `jax-unlearn train --modality diffusion`, or `unlearn`.
-      classes: names or numbers; default all.
-      prompts: of a model of captions, instead of classes.
-      count: images of each.
-      out: png file, or npz for the bare arrays (images, asked).
-      seed: of all noise.
+      checkpoint: checkpoint of a diffusion model, from `jax-unlearn train --modality
+        diffusion` or `unlearn`.
+      classes: classes to draw, names or numbers. Default: all.
+      prompts: prompts to draw, for a model with captions, instead of classes.
+      count: number of images of each class or prompt.
+      out: path of the image, .png; or .npz for the arrays (images, asked).
+      seed: seed of the noise.
       overwrite: replace the file if it exists.
     """
     check_seed(seed)
@@ -126,19 +127,21 @@ def audit_images(
       sampling: How images are drawn, from every model alike.
       original: checkpoint of the original model.
       forget: class (name or number) that was to be forgotten, or a file that lists
-        single images: those are noised and denoised, and how near they come back stands
-        in the place of UA.
+        single images. Single images are noised and denoised; how near they come back
+        takes the place of UA.
       unlearned: checkpoints after unlearning.
-      retrained: of models trained without the class, each from another seed: the first
-        is the target, the second the null; of more nothing is drawn.
-      null: the second, by its name.
-      per_class: images of each class.
-      inception: weights of the standard FID's network (the file of pytorch-fid, or its
-        arrays as .npz): FID is told too; published values are of 10,000 images.
-      out: json file to write; the report stands beside it as .html.
-      modality: kind of model; that of the original is found out.
+      retrained: checkpoints of models trained without the class, each from another
+        seed: seed of the noise.
+        are drawn.
+      null: the second model trained without the class, if it is not given above.
+      per_class: number of images of each class.
+      inception: weights of the standard network of FID (the file of pytorch-fid, or its
+        arrays as .npz). With them FID is computed too; published values use 10,000
+        images.
+      out: path of the results, .json; the report is written beside it as .html.
+      modality: kind of model. Default: that of the original.
       seed: of all noise.
-      overwrite: replace files that exist.
+      overwrite: replace the files if they exist.
     """
     del modality
     results = audited(**locals())

@@ -96,36 +96,40 @@ def ensemble(
 
     Args:
       source: The data; digits where none are given.
-      run: folder of a run, whose plan is taken (its first seed's request); default the
-        plan of the demo.
-      original: instead of a run, a checkpoint: the models are trained as its record
-        says, and as many samples held out.
-      forget: samples to forget, instead of the plan's draw: a file that lists them by
-        id, or with --key-column by key, a split, or a class.
-      models: number of unlearned models of each method, and of Retrains; default 16, or
-        as many as the parts have. The attack U-LiRA needs 8.
-      methods: labels in the plan; default all of them. Of an original, names of
-        methods; default what `jax-unlearn forget` takes.
-      chunk: models in one program, as many as memory allows; spread over the devices
-        here if they divide it and the number of models. Default 16, of a part its
-        share. The same chunk and `how` give the same bits, whoever makes them.
-      how: "vmap", "map", "loop", or "auto": what is fastest here; of parts, "loop" on
-        CPUs and "vmap" elsewhere.
-      resamples: divisions of the Retrains for the null.
-      by: groups of forget samples whose figures are told apart, too: "memorisation"
-        (low, medium, high) or "vulnerability" (RULI's, by U-LiRA on the originals; of
-        both half of the models divide, the others are judged, so give --models 16 or
-        more), or "confidence" (the proxy of memorisation, of the originals alone). No
-        model is trained for it.
-      probes: further tests of every model as it is made, as of `audit`: their means
-        stand beside those of the Retrains. Models made
-        without them are made again.
-      part: "3/8" makes the third eighth of the models, and audits nothing yet.
-      join: folders of the parts, to audit what they made.
-      all_figures: print all, not the headlines alone; page and JSON hold all.
-      out: folder; the models found there are not made again. Of what is joined also a
-        .json file, which alone is written then.
-      save_every: least seconds between two saves to go on from; 0 saves every step.
+      run: folder of a run whose plan is used (the request of its first seed). Default:
+        the plan of the demo.
+      original: checkpoint to train the models like, instead of a run: with the settings
+        in its record and as many samples held out.
+      forget: samples to forget, instead of those of the plan: a file that lists them by
+        position, or with --key-column by key; a manifest of `split`; or a class.
+      models: number of Retrains, and of unlearned models of each method. Default: 16,
+        or as many as the parts have. The attack U-LiRA needs 8.
+      methods: methods to make models of, by their labels in the plan; with --original
+        by their names. Default: all of the plan; with --original that of `jax-unlearn
+        forget`.
+      chunk: number of models that are trained together in one program; more need more
+        memory. They are spread over all devices if the numbers divide. Default: 16, and
+        less for a part. The same --chunk and --how give the same bits on every machine.
+      how: how the models of a chunk are computed: "vmap", "map", "loop", or "auto" for
+        the fastest here (for parts: "loop" on CPUs, "vmap" elsewhere).
+      resamples: number of random divisions of the Retrains, from which the null comes.
+      by: groups of the forget samples for which figures are given, too: "memorisation"
+        (low, medium, high), "vulnerability" (as RULI: by U-LiRA on the originals), or
+        "confidence" (an approximation of memorisation by the originals alone). For the
+        first two, half of the models form the groups and the others are audited: give
+        --models 16 or more. No further model is trained.
+      probes: further tests of every model; `jax-unlearn audit --help` explains each.
+        Their means stand beside those of the Retrains. Models that were made without
+        these tests are made again.
+      part: make a part of the models, and audit nothing: "3/8" is the third of eight
+        parts.
+      join: folders of the parts, to audit the models of all of them.
+      all_figures: print all figures, not only the main ones. The page and the file
+        always hold all.
+      out: folder of the models; those that it holds are not made again. With --join, a
+        .json file may be given: then only that is written.
+      save_every: least seconds between two saves from which a killed run goes on; 0
+        saves every step.
     """
     share = None if part is None else EnsemblePart.of(part)
     if share is not None and join:

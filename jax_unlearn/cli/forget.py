@@ -83,20 +83,23 @@ def forget(
     Args:
       source: The data that the model was trained on.
       setting: How; the method may be left out.
-      checkpoint: of `train` or `import`, or of an earlier request.
-      request: a file that lists the samples by id, or with --key-column by key, a
-        split, or a class; of a model of captions, a word.
-      out: folder to make.
-      retrained: checkpoints of `train --retrain` to audit beside; three or more give
-        every figure a verdict.
-      with_retrain: number of Retrains to train here as the record of the original
-        says, seeds after its own, into OUT/retrained-1 and on. With none, forget
+      checkpoint: checkpoint of the model, from `train` or `import`, or served by an
+        earlier request.
+      request: what to forget: a file that lists the samples, by position or with
+        --key-column by key; a manifest of `split`; or a class. For a diffusion model
+        with captions: a word.
+      out: folder that is made.
+      retrained: checkpoints of `train --retrain` to compare with. With three or more
+        every figure has a verdict.
+      with_retrain: number of Retrains to train here, as the original's record says,
+        with the seeds after its own, in OUT/retrained-1 and so on. With 0 forget
         samples are compared with unseen ones.
-      per_class: images drawn of each class, of diffusion models.
-      seed: of random labels, order and noise.
-      resume: go on where the same command was killed, or with more Retrains.
-      overwrite: replace the folder that stands there, once the new one is whole.
-      save_every: least seconds between two saves to go on from; 0 saves every step.
+      per_class: number of images drawn of each class, for diffusion models.
+      seed: seed of random labels, order and noise.
+      resume: go on with a command that was killed, or add Retrains.
+      overwrite: replace the folder that is there, once the new one is complete.
+      save_every: least seconds between two saves from which a killed run goes on; 0
+        saves every step.
     """
     check_seed(seed)
     _validate.at_least("with_retrain", with_retrain, 0, "try 3")
@@ -298,12 +301,13 @@ def chain(
     Args:
       source: The data that the model was trained on.
       setting: how each request is served.
-      checkpoint: of `jax-unlearn train`.
-      requests: one a request, in order: a file that lists samples, or a class, as for
-        `jax-unlearn unlearn`.
-      out: folder of the ledger and the models.
-      seed: of the first request; each later one has the next.
-      save_every: least seconds between two saves to go on from; 0 saves every step.
+      checkpoint: checkpoint of the model, from `jax-unlearn train` or `import`.
+      requests: the requests in their order, one or more: each a file that lists
+        samples, or a class, as for `jax-unlearn unlearn`.
+      out: folder of the ledger and of the models.
+      seed: seed of the first request; each later request has the next number.
+      save_every: least seconds between two saves from which a killed run goes on; 0
+        saves every step.
     """
     check_seed(seed)
     dataset = source.load_for(checkpoint)

@@ -25,9 +25,9 @@ class Habits:
     """What every command is told.
 
     Attributes:
-      config: .toml or .json file of options by their names, or the record.json of a
-        run, to make the same again; options given here win.
-      json: write one JSON object to standard output, everything else to the errors.
+      config: file of options by their names (.toml or .json), or the record.json of a
+        run, to make the same again. Options of the command line win.
+      json: write one JSON object to standard output, and all else to standard error.
     """
 
     config: Path | None = None
@@ -42,7 +42,7 @@ _HINT = tyro.conf.arg(  # defaults that only say that an option is not given
         "" if text in ("None", "False", "", "''") else f"(default: {text})"
     )
 )
-_GENERAL = tyro.conf.arg(name="general", help="Of every command.")
+_GENERAL = tyro.conf.arg(name="general", help="Options that every command has.")
 _ASKED: ContextVar[dict[str, Any] | None] = ContextVar("asked", default=None)
 
 

@@ -32,10 +32,12 @@ class Making:
 
     Attributes:
       out: checkpoint folder to make; its record.json says what was done.
-      seed: of initialisation, random labels, order, augmentation and noise.
+      seed: seed of all that is random: initialisation, random labels, order,
+        augmentation and noise.
       resume: go on where the same command was killed or stopped.
-      overwrite: replace the checkpoint that stands there, once the new one is whole.
-      save_every: least seconds between two saves to go on from; 0 saves every step.
+      overwrite: replace the checkpoint that is there, once the new one is complete.
+      save_every: least seconds between two saves from which a killed run goes on; 0
+        saves every step.
       log: write the figures of each step (losses, mean weight, size of the update)
         beside the checkpoint: csv to OUT.log.csv, tensorboard to OUT.logs.
       earlier: whether earlier states are kept beside it, in OUT.earlier.

@@ -42,12 +42,16 @@ def demo(
     Example: `jax-unlearn demo --seeds 0 --out runs/one-seed`
 
     Args:
-      out: folder of the run; default runs/digits, or the first free of runs/digits-2, …
-      seeds: of splits, models and methods, one or more; default those of the recipe.
-      overwrite: replace the run that stands in the folder.
-      resume: go on with the run in the folder, default runs/digits, where it stopped.
-      save_every: least seconds between two saves to go on from; 0 saves every step.
-      probes: further tests of every model, as of `audit`.
+      out: folder of the run. Default: runs/digits, or the first of runs/digits-2,
+        runs/digits-3, … that does not exist.
+      seeds: seeds to run, one or more; each draws a split and trains its own models.
+        Default: 0 to 4.
+      overwrite: replace the run that is in the folder.
+      resume: go on with a run that was stopped, in the folder --out (default
+        runs/digits).
+      save_every: least seconds between two saves from which a killed run goes on; 0
+        saves every step.
+      probes: further tests of every model; `jax-unlearn audit --help` explains each.
     """
     console = consoles.open_console()
     plan = digits_plan() if seeds is None else digits_plan(seeds=seeds)
@@ -94,26 +98,26 @@ def recipe(
     Example: `jax-unlearn recipe demo-digits`
 
     Args:
-      name: of the recipe; without one, all are listed.
-      data: .npz file, where the recipe does not bring its own data; parts of one data
-        set, in several files, are joined.
-      out: folder of the run; default runs/NAME.
-      seeds: to run; default those of the recipe.
-      parts: of the recipe, to run; default all. ltu: main (the table with ablations and
-        ρ), near and far (forget sets); field: field, class, linear; tables: random10,
-        gamma-1 and others; full: speed, random10, gamma-1, models, cifar100, trials.
-      classes: of a generation recipe, to forget one at a time.
-      tune: search the settings instead, on the recipe's search seeds, of all parts or
-        of `parts`; writes them to OUT/settings.json after every method. What was
-        searched of the same data by the same grid is kept. A recipe, or a row of it,
-        that comes without settings searches them first.
-      minutes: of the recipe full: its time; the most important parts that fit are
-        run; default 9.
-      rivals: of the recipe full: FILE.py:NAME of a function that times the same steps
-        in another library, such as tests/benchmarks/torch_device.py:rivals.
-      show: list the recipes with what they cost, and do nothing else.
-      table: write the pages of all stored results to the folder OUT (default results)
-        instead, their figures beside them.
+      name: name of the recipe. Without a name the recipes are listed.
+      data: .npz file with the data, for recipes that do not bring their own. Several
+        files are joined to one data set.
+      out: folder of the run. Default: runs/NAME.
+      seeds: seeds to run. Default: those of the recipe.
+      parts: parts of the recipe to run, such as random10 and gamma-1 of the tables, or
+        random10-20 of a frontier (10 % at random, at 20 % of Retrain's cost). Default:
+        all. A name that is unknown is answered by the list of parts.
+      classes: for the generation recipes: classes to forget, one at a time.
+      tune: search the settings on the recipe's search seeds instead, for all parts or
+        for those of --parts, and write them to OUT/settings.json after every method.
+        Searches that were made before are not repeated. A recipe that has no settings
+        yet searches them first.
+      minutes: for the recipes full-…: minutes that it may take. The most important
+        parts that fit are run. Default: 9.
+      rivals: for the recipes full-…: FILE.py:NAME of a function that times the same
+        steps in another library, such as tests/benchmarks/torch_device.py:rivals.
+      show: list the recipes and how long each takes, and do nothing else.
+      table: write the pages of all stored results, with their figures, to the folder
+        --out (default results), and do nothing else.
     """
     shown: list[Results] = []
     screen = screen_of(consoles.open_console(), shown)

@@ -38,26 +38,29 @@ class Source:
     """A data set: a name, or a file.
 
     Attributes:
-      dataset: "digits" (shipped), a name known to tensorflow-datasets (cifar10,
-        cifar100, fashion_mnist, svhn_cropped, ...), or FILE.py:NAME of a function that
-        returns a `ju.data.Dataset`.
-      data: instead of a name, a file or a folder: .npz of x_train, y_train, x_test,
-        y_test or such; .csv, .tsv or .parquet; images in a folder a class; a Hugging
-        Face set of `save_to_disk`; of texts .jsonl, .json, .csv, .parquet or .txt.
-      label_column: of a table or a Hugging Face set, the column of the labels; of
-        texts, that of their topics.
-      exclude: columns that are no inputs; by default those called id, *_id, or such.
-      image_size: pixels a side that images in files are resized to.
-      data_dir: folder of prepared tensorflow-datasets.
-      download: let tensorflow-datasets download what is not prepared.
-      reduce: factor by which images are made smaller first.
-      key_column: what lists of samples name them by: an array of the data (user_id: the
-        array user_id_train of an npz) or a column of a table; a key stands for all its
-        samples. Not given: lists hold positions in the training arrays.
-      skip_unknown: pass over keys that no sample has.
-      question_column: of texts, the column of the questions; by default question.
-      answer_column: of the answers; by default answer.
-      texts: read files as texts, as language models do by themselves (for `split`).
+      dataset: name of the data: "digits" (no download), a name of tensorflow-datasets
+        (cifar10, cifar100, fashion_mnist, svhn_cropped, ...), or FILE.py:NAME of a
+        function that returns a `ju.data.Dataset`.
+      data: file or folder with the data, instead of a name: .npz with x_train, y_train,
+        x_test and y_test (or similar names); .csv, .tsv or .parquet; a folder of images
+        with a folder for each class; a Hugging Face data set written by `save_to_disk`.
+        Texts: .jsonl, .json, .csv, .parquet or .txt.
+      label_column: column of the labels, in a table or a Hugging Face data set; for
+        texts the column of their topics.
+      exclude: columns that the model does not read. Default: id, those that end in _id,
+        and similar ones.
+      image_size: size in pixels, height and width, to which images in files are
+        resized.
+      data_dir: folder with the prepared data of tensorflow-datasets.
+      download: let tensorflow-datasets download data that are not there yet.
+      reduce: factor by which images are made smaller before all else.
+      key_column: what names the samples in lists: an array of the data (user_id means
+        the array user_id_train of an .npz), or a column of a table. A key stands for
+        all samples that have it. Default: lists hold positions in the training data.
+      skip_unknown: ignore keys in a list that no sample has.
+      question_column: column of the questions, for texts. Default: question.
+      answer_column: column of the answers, for texts. Default: answer.
+      texts: read files as texts (for `split`; language models always do).
     """
 
     dataset: Named = None

@@ -52,23 +52,25 @@ def split(
 
     Args:
       source: The data.
-      out: manifest to write.
-      ids: file that lists the samples to forget (.csv, .json, .jsonl, .txt, .npy,
-        .parquet; with --key-column by key), instead of a draw.
-      kind: "random", "class" or "long_tailed"; or, of --original, the samples of which
-        unlearning leaves the most: "worst" (least loss afterwards), "hard" (least
-        beside models that never saw them).
-      fraction: share to forget; default 0.1 (all of the classes, for "class").
-      gamma: imbalance of "long_tailed", default 1.
-      classes: to forget, for "class".
-      unseen_fraction: share held out of all training first, default 0.1; with
-        --original, what it held out.
-      seed: of the draws.
-      original: for "worst" and "hard", the classifier whose samples are searched.
-      unlearn: method, at its defaults, that the search unlearns by; default sign-SGD on
-        what stays, two epochs.
-      rounds: of the search, default 10; each unlearns once. It goes on where it was
-        stopped, and with more rounds; its state stands beside the manifest.
+      out: path of the manifest that is written.
+      ids: file that lists the samples to forget, instead of a random draw (.csv, .json,
+        .jsonl, .txt, .npy or .parquet). It lists positions, or with --key-column keys.
+      kind: how the samples are chosen: "random", "class" or "long_tailed"; or, with
+        --original, those that unlearning is worst at: "worst" (smallest loss after
+        unlearning), "hard" (smallest loss compared with models that never saw them).
+      fraction: share of the training samples to forget. Default: 0.1; for "class", all
+        samples of the classes.
+      gamma: imbalance between the classes, for "long_tailed". Default: 1.
+      classes: numbers of the classes to forget, for "class".
+      unseen_fraction: share of the samples that is held out of all training. Default:
+        0.1; with --original, the samples that it held out.
+      seed: seed of the random draws.
+      original: classifier whose hardest samples are searched, for "worst" and "hard".
+      unlearn: method, with its default settings, that unlearns in the search. Default:
+        two epochs of sign-SGD on the samples that stay.
+      rounds: number of rounds of the search; each unlearns once. Default: 10. A search
+        that was stopped goes on, and so does one with more rounds; its state is stored
+        beside the manifest.
       overwrite: replace the manifest if it exists.
     """
     check_seed(seed)

@@ -57,28 +57,28 @@ def audit_texts(
 
     Args:
       source: the texts the models were trained on.
-      original: checkpoint the request was made to.
-      forget: what was to be forgotten, as given to `unlearn`.
+      original: checkpoint of the model before unlearning.
+      forget: what was to be forgotten, as it was given to `unlearn`.
       unlearned: checkpoints to audit.
-      retrained: checkpoints of `train --retrain`, each from another seed: the first is
-        the target of every figure, the second the null; from three on figures of
-        membership are audited beside all of them.
-      null: the second, by its name.
-      target: instead of a Retrain at hand, the results of one by open-unlearning
-        (TOFU_EVAL.json, or a summary): their figures are the target.
-      logs: folder in which every model's figures are written as open-unlearning writes
-        them, NAME_EVAL.json, for its own comparisons.
-      other: texts of another source, of which the perplexity is told.
-      answers: longest answer, in tokens, to the questions of forgotten texts and of as
-        many retained ones, for ROUGE-L; 0 asks none. TOFU's are of 200.
-      stem: compare the stems of their words, as TOFU's code does (needs nltk).
-      probes: of each checkpoint, Retrain too: "relearn" (p of half of the forget texts
-        after 10 and 50 steps on the others), "int8", "int4" (p of all with rounded
-        weights).
-      all_figures: print all, not the headlines alone; the file holds all.
-      out: file to write, for `jax-unlearn report`.
-      modality: kind of model; that of the original is found out.
-      seed: of the attacks' samples.
+      retrained: checkpoints of `train --retrain`, each from another seed. The first is
+        the target of every figure, the second the null; from three on the figures of
+        membership are compared with all of them.
+      null: second checkpoint of `train --retrain`, if it is not given above.
+      target: results of a Retrain that open-unlearning wrote (TOFU_EVAL.json, or a
+        summary), as the target, if you have no Retrain.
+      logs: folder to which the figures of every model are written in open-unlearning's
+        format, NAME_EVAL.json, for its own comparisons.
+      other: texts of another source, on which the perplexity is measured.
+      answers: longest answer, in tokens, for ROUGE-L. The questions of the forgotten
+        texts and of as many retained ones are asked; 0 asks none. TOFU uses 200.
+      stem: compare the stems of the words, as TOFU's code does (needs nltk).
+      probes: further tests of each checkpoint, Retrain included: "relearn" (p of half
+        of the forget texts after 10 and 50 steps on the other half), "int8" and "int4"
+        (p of all with rounded weights).
+      all_figures: print all figures, not only the main ones. The file always holds all.
+      out: path of the results, which `jax-unlearn report` reads.
+      modality: kind of model. Default: that of the original.
+      seed: seed of the samples that the attacks draw.
       overwrite: replace the file if it exists.
     """
     del modality

@@ -50,19 +50,19 @@ def import_model(
     Args:
       source: The data that it was trained on.
       training: Its network, what that reads, and how a Retrain is to be trained.
-      params: file or folder of its parameters and batch statistics: of orbax (a tree, a
-        whole training state, a CheckpointManager), .msgpack of flax, .npz,
-        .safetensors (shards too), or a state dict of PyTorch (.pt, .pth).
-      out: checkpoint folder to make.
-      trained_on: list of the training samples it was trained on; the others are unseen.
-        Default: all, and then nothing is unseen.
-      subtree: part of the file that holds the parameters, where there are several
+      params: file or folder with the parameters and batch statistics: of orbax (a tree,
+        a whole training state or a CheckpointManager), .msgpack of flax, .npz,
+        .safetensors (shards too), or a PyTorch state dict (.pt, .pth).
+      out: folder of the checkpoint that is made.
+      trained_on: file that lists the samples that the model was trained on; the others
+        are unseen. Default: it was trained on all, and no sample is unseen.
+      subtree: part of the file that holds the parameters, if it holds several
         ("ema_params").
-      cast: allow conversions of number types that round.
-      modality: kind of model; of language models `params` is a folder of Hugging Face
+      cast: allow conversions of number types that lose precision.
+      modality: kind of model. For language models --params is a Hugging Face folder
         (config.json, model.safetensors, tokenizer.json), and --start the model that it
         was tuned from.
-      overwrite: replace the checkpoint that stands there.
+      overwrite: replace the checkpoint that is there.
     """
     del modality  # the training is of it
     if not overwrite:
@@ -207,14 +207,15 @@ def export_model(
     weights.safetensors`
 
     Args:
-      checkpoint: of any command here.
-      out: file to write.
-      format: "safetensors", "npz", "msgpack", or "torch-names": PyTorch's names and
-        axes, of the networks here, in the format of the file's suffix; of a language
-        model "huggingface", a folder that transformers reads. Default: that of the
-        suffix; without one, a folder.
-      names: of torch-names: "torchvision", "timm" or "cifar" (ResNets and VGGs written
-        for CIFAR); default what is usual for the network.
+      checkpoint: checkpoint of any command.
+      out: path of the file that is written.
+      format: "safetensors", "npz" or "msgpack"; "torch-names" for PyTorch's names and
+        axes, of the networks of this package, in the format of the file's suffix;
+        "huggingface" for a language model, a folder that transformers reads. Default:
+        by the suffix of --out; without a suffix a folder.
+      names: whose names to use with --format torch-names: "torchvision", "timm" or
+        "cifar" (ResNets and VGGs written for CIFAR). Default: those usual for the
+        network.
       overwrite: replace the file if it exists.
     """
     known = ", ".join(transfer.FORMATS)

@@ -77,23 +77,28 @@ def tune(
     Args:
       source: The data that the model was trained on.
       setting: What all trials share; --method takes several.
-      checkpoint: of `jax-unlearn train` or `import`.
-      forget: the request that is to be served, as for `unlearn`: requests of as many
-        samples of each class are drawn from the others.
-      kind: without --forget: "random", "class", "long_tailed", "near" or "far".
-      fraction: share to forget; default 0.1 (the whole class, for "class").
-      gamma: imbalance of "long_tailed", default 1.
-      trials: number of trials of each method, those made before included.
-      seeds: of the models and the requests, two or more.
-      without_retrain: train nothing; choose by comparing forget with unseen samples.
-      workers: processes on this machine.
-      study: where trials are kept, to be shared: a URL such as sqlite:///FILE.db, or
-        the path of a journal; default study.journal in the folder.
-      out: folder of trials.csv, tuning.json, best.toml (for `unlearn --config`), and
-        of models.
-      seed: of the search.
-      overwrite: begin anew in a folder that holds a search.
-      save_every: least seconds between two saves of a model in the making.
+      checkpoint: checkpoint of the model, from `jax-unlearn train` or `import`.
+      forget: the request to be served, as for `unlearn`. The search draws requests with
+        as many samples of each class from the other samples.
+      kind: kind of the request, without --forget: "random", "class", "long_tailed",
+        "near" or "far".
+      fraction: share of the samples to forget. Default: 0.1; for "class" the whole
+        class.
+      gamma: imbalance between the classes, for "long_tailed". Default: 1.
+      trials: number of trials of each method, earlier ones included.
+      seeds: seeds of the models and requests of the search, two or more.
+      without_retrain: train no model; judge trials by comparing forget with unseen
+        samples.
+      workers: number of processes on this machine.
+      study: where trials are stored, so that machines can share them: a URL such as
+        sqlite:///FILE.db, or the path of a journal. Default: study.journal in the
+        folder.
+      out: folder of trials.csv, tuning.json, best.toml (for `unlearn --config`) and the
+        models.
+      seed: seed of the search.
+      overwrite: start anew in a folder that holds a search.
+      save_every: least seconds between two saves from which a killed run goes on; 0
+        saves every step.
     """
     console = consoles.open_console()
     show = functools.partial(consoles.say, console)

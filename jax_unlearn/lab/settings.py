@@ -29,47 +29,52 @@ class Unlearning:
     """How a model forgets: a method, a weighting, an optimizer.
 
     Attributes:
-      method: name or card of the method, or `FILE.py:NAME` for a card of your own.
-      weighting: of the forget samples, likewise; "auto": the method's own.
-      harmonizer: how conflicting gradients are joined (methods of two gradients, or
-        zipped schedule); "auto": the method's own.
-      per_leaf: look for conflicts leaf by leaf, not over the whole gradient.
-      schedule: "merged": batches of the union in one forward pass; "zipped": a forget
-        and a retain batch each step; "sequential": all forget batches, then all retain
-        batches, each epoch. Some methods have a schedule of their own.
+      method: name of the method, or `FILE.py:NAME` for a card of your own.
+      weighting: weights of the forget samples, by name or `FILE.py:NAME`; "auto": the
+        method's own.
+      harmonizer: how conflicting gradients are joined, for methods with two gradients
+        or the zipped schedule; "auto": the method's own.
+      per_leaf: look for conflicts in each array of parameters, not over the whole
+        gradient.
+      schedule: what a step reads. "merged": batches of both sets together, in one
+        forward pass; "zipped": a forget and a retain batch; "sequential": all forget
+        batches first, then all retain batches, in each epoch. Some methods have a
+        schedule of their own.
       rho: share of the retain set that the method may read.
-      epochs: passes over that share (over the forget set for methods that read no
-        other).
-      steps: number of steps instead of epochs; 0: as many as the epochs have.
-      budget: instead of both, or of the method's own length, the share of Retrain's
-        cost that it may take.
-      batch_size: samples a step (of each set, if zipped; of the forget set, for ltu).
-      freeze_statistics: leave BatchNorm statistics as they are; ltu always does.
-      optimizer: "sgd" or "adam".
-      learning_rate: constant.
-      momentum: of SGD.
-      weight_decay: added to the gradient, times the weight.
+      epochs: passes over the retain samples that the method may read (over the forget
+        set, for methods that read no other).
+      steps: number of steps, instead of epochs; 0: as many as the epochs have.
+      budget: share of Retrain's cost that unlearning may take; replaces the number of
+        epochs or steps and the method's own length.
+      batch_size: samples in a step (of each set, if zipped; of the forget set, for
+        ltu).
+      freeze_statistics: keep BatchNorm statistics as they are; ltu always does.
+      optimizer: optimizer of the steps.
+      learning_rate: learning rate, the same in all steps.
+      momentum: momentum of SGD.
+      weight_decay: weight decay: this times the weight is added to the gradient.
       clip: largest L2 norm of the gradient; 0 does not clip.
-      salient: move only the salient weights, those of large forget gradients under the
-        original model, whatever the method.
-      keep: fraction of the weights that are salient.
-      dual: give the forget gradient an AdamW of its own (DualOptim), so that its
-        moments and those of the retain gradient, whose optimizer is the one above,
-        never mix; for methods of two gradients. Merged batches become sequential.
-      dual_rate: learning rate of that AdamW; published ones are searched.
-      dual_decay: its decay.
-      trainable: which parameters may move: a regular expression searched for in their
-        paths, such as "head|layers_3"; "" lets all of them.
-      microbatch: samples a pass through the network, for batches that memory does not
-        hold; weights are normalised over the batch all the same. 0: all at once.
-      remat: compute intermediate values again in the backward pass (of ltu: in the
-        second-order step too), to save memory; changes no result.
-      guard_utility: percent; the run stops where the accuracy on a tenth of the retain
-        samples, kept from it for that, is under it. 0 does not look.
-      guard_endpoint: stop once the model is no surer of forget than of unseen samples.
-      guard_every: steps from one look of the guards to the next.
-      guard_roll_back: end with the last state that passed, not with the one that did
-        not.
+      salient: change only salient weights, those with large forget gradients in the
+        original model, with any method.
+      keep: share of the weights that are salient.
+      dual: use a separate AdamW for the forget gradient (DualOptim), for methods with
+        two gradients; its moments never mix with those of the retain gradient. Merged
+        batches become sequential.
+      dual_rate: learning rate of that AdamW; in the paper it is searched.
+      dual_decay: weight decay of that AdamW.
+      trainable: parameters that may change: a regular expression that is searched for
+        in their paths, such as "head|layers_3"; "": all.
+      microbatch: samples in one pass through the network, if memory does not hold a
+        batch; weights are still normalised over the batch. 0: the whole batch.
+      remat: save memory: compute intermediate values again in the backward pass (of ltu
+        in the second-order step, too). Results stay the same.
+      guard_utility: stop if the accuracy in percent on a tenth of the retain samples,
+        which unlearning then does not read, falls below this. 0: never.
+      guard_endpoint: stop once the model is no surer of the forget samples than of
+        unseen ones.
+      guard_every: number of steps between two checks of the guards.
+      guard_roll_back: end with the last state that passed the checks, not with the one
+        that failed.
       options: options of the method alone, of its card's class; None: its defaults.
       weighting_options: options of the weighting alone.
       modality: the kind of model.

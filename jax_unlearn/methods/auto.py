@@ -180,10 +180,10 @@ class Auto(Options):
     """Options of auto.
 
     Attributes:
-      share: of Retrain's cost, for all attempts together; `budget` says the same. None:
-        0.3 for partial reset, and other methods are as long as they are by themselves.
-      attempts: how many λ of partial reset to try within it at most, judged by the
-        accuracy on unseen samples; 1 takes λ from the budget and looks at nothing.
+      share: share of Retrain's cost, for all attempts together; --budget says the same.
+        Default: 0.3 for partial reset; other methods keep their own length.
+      attempts: largest number of λ of partial reset to try within that cost, judged by
+        the accuracy on unseen samples; 1 takes λ from the budget and measures nothing.
     """
 
     share: Fraction | None = None

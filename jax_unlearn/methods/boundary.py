@@ -211,7 +211,7 @@ class BoundaryShrink(Options):
     """Options of boundary shrink.
 
     Attributes:
-      bound: how far its neighbours are, as a part of the range of pixels.
+      bound: distance at which neighbours are sought, as a share of the range of pixels.
     """
 
     bound: Positive = 0.1

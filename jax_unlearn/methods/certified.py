@@ -200,14 +200,15 @@ class Certified(Options):
     """Options of certified noisy fine-tuning.
 
     Attributes:
-      epsilon: ε of the statement; the noise follows from it.
-      delta: δ of the statement.
+      epsilon: ε of the guarantee; the noise follows from it.
+      delta: δ of the guarantee.
       model_clip: C0, norm to which the original's parameters are scaled.
       gradient_clip: C1, largest norm of the gradient of a noisy step.
-      noise_rate: η, learning rate of the noisy steps.
-      noise_decay: λ, pull of the noisy steps, which lets the start fade.
-      noise_steps: T, of the steps of all epochs; None: as published, C0/(C1 η) or
-        ln(2 λ C0/C1)/(η λ).
+      noise_rate: learning rate η of the noisy steps.
+      noise_decay: weight decay λ of the noisy steps, by which the influence of the
+        start fades.
+      noise_steps: number T of noisy steps, out of the steps of all epochs. Default: as
+        published, C0/(C1 η) or ln(2 λ C0/C1)/(η λ).
       fresh_centre: measure the norm from a new initialisation, and pull to it, instead
         of from and to 0: the fine-tuning then begins near what a network begins at.
     """

@@ -181,9 +181,10 @@ class Fcs(Options):
     """Options of FCS.
 
     Attributes:
-      flatten_rate: learning rate of the first pass, in units of `learning_rate`.
-      contrast_rate: that of contrast rounds, which falls along a cosine, likewise.
-      contrast_temperature: t of the contrast.
+      flatten_rate: learning rate of the first pass, as a multiple of --learning-rate.
+      contrast_rate: learning rate of the contrast rounds, which falls along a cosine,
+        as a multiple of --learning-rate.
+      contrast_temperature: temperature t of the contrast.
     """
 
     flatten_rate: Positive = 5.0

@@ -39,7 +39,7 @@ class Sharp(Shares):
     """Options of NPO.
 
     Attributes:
-      beta: β; towards 0 it is ascent.
+      beta: β; as it nears 0, the method becomes ascent.
     """
 
     beta: Positive = 0.1
@@ -53,7 +53,7 @@ class Preferred(Sharp):
     """Options of DPO.
 
     Attributes:
-      beta: β; towards 0 it is a difference of losses.
+      beta: β; as it nears 0, the loss becomes a difference of losses.
       alternatives: answers to be preferred: of the data's column alternative_answer or
         perturbed_answer ("column"), refusals of the library ("refusals"), or drawn from
         the original at temperature 1, five a question ("generated").
@@ -108,7 +108,7 @@ class Skipping(Shares):
     """Options of CE-U.
 
     Attributes:
-      skip: first answer tokens that are left out.
+      skip: number of tokens left out at the start of an answer.
     """
 
     skip: Number = 1
@@ -133,10 +133,11 @@ class Steered(Shares):
 
     Attributes:
       retain_share: α, factor of the retain loss; WMDP: 1200.
-      layer: whose hidden states are led away, from 0; a smaller model takes its last.
+      layer: layer whose hidden states are changed, from 0; a model with fewer layers
+        uses its last.
       coefficient: c, length of the direction; WMDP: 6.5.
-      only: a regular expression of the parameters that are moved, such as
-        "layers/[567]/" for WMDP; empty: all.
+      only: parameters that change, a regular expression such as "layers/[567]/" for
+        WMDP; empty: all.
     """
 
     layer: Number = 7

@@ -205,7 +205,8 @@ class Lotus(Options):
     Attributes:
       alpha: how fast the temperature grows with the accuracy on the forget set above
         that on unseen samples; published: 8 on CIFAR-10, 2 elsewhere.
-      tolerance: how far below, 0..1, that accuracy ends the run.
+      tolerance: the run ends once the accuracy on the forget set is this far, 0..1,
+        below that on unseen samples.
     """
 
     alpha: NotNegative = 8.0

@@ -273,15 +273,15 @@ class Ltu(Options):
     """Options of LTU.
 
     Attributes:
-      strategies: how its queries are drawn from the retain samples, one query batch
+      strategies: how query batches are drawn from the retain samples, one strategy for
         each; a name may be repeated.
-      query_size: samples of each query.
-      attacks: its membership models; a name may be repeated, for another fit.
+      query_size: samples in each query batch.
+      attacks: membership models; a name may be repeated, for another fit.
       allow_weak: go on where no attack is better than chance, instead of refusing.
       shadows: number of shadow models to train the attacks on, instead of the model
         itself; their AUC is measured on the model all the same.
-      inner_rate: learning rate of the virtual step; 0 does not look ahead.
-      first_order: take the virtual step's gradient for a constant.
+      inner_rate: learning rate of the virtual step; 0 takes none.
+      first_order: treat the gradient of the virtual step as a constant.
     """
 
     strategies: tuple[Queries, ...] = STRATEGIES

@@ -208,9 +208,9 @@ class Orthograd(Options):
 
     Attributes:
       alpha: share of the retain gradient beside the forget gradient; 0 only ascends.
-      directions: lead the ascent off the means of so many equal parts of the retain
-        batch instead of off every sample, for less memory; None: every sample.
-      whole: off the span over all parameters together, not of each array by itself.
+      directions: number of equal parts of the retain batch whose mean gradients the
+        ascent is made orthogonal to; takes less memory than the default, every sample.
+      whole: project over all parameters together, not in each array separately.
     """
 
     alpha: Annotated[float, partial(_validate.within, interval="[0, 1]")] = 0.5

@@ -128,10 +128,10 @@ class Pdu(Options):
     """Options of PDU.
 
     Attributes:
-      price: λ₀, what the retain loss costs at first.
-      price_rate: η, how fast the price follows the retain loss.
-      retain_bound: ε, the retain loss by token that is allowed.
-      price_warmup: epochs without a change of the price.
+      price: price of the retain loss at the start, λ₀.
+      price_rate: rate η at which the price follows the retain loss.
+      retain_bound: bound ε of the retain loss by token.
+      price_warmup: epochs before the price changes.
     """
 
     price: NotNegative = 100.0

@@ -92,7 +92,7 @@ class Regun(Options):
 
     Attributes:
       retain_share: factor of the retain loss beside the forget loss.
-      one_reference: one target for all batches, whatever their classes.
+      one_reference: use one target for all batches, whatever their classes.
     """
 
     retain_share: NotNegative = 0.5

@@ -230,8 +230,10 @@ class Relabel(Options):
     """Options of methods that relabel.
 
     Attributes:
-      redraw: new labels at every step (SalUn's public code) instead of one a sample.
-      any_label: draw over all classes (likewise), the true one included.
+      redraw: draw new labels at every step, as SalUn's public code does, instead of
+        once for each sample.
+      any_label: draw labels from all classes, the true one included, as SalUn's public
+        code does.
     """
 
     redraw: bool = False
@@ -253,8 +255,8 @@ class SalunSoft(Relabel):
       any_label: draw over all classes (likewise), the true one included.
       held: share of the weights that the threshold leaves where they were at the start
         of the epoch, falling to 0 over the run, as published.
-      threshold: soft threshold a step, the same throughout, on the change from the
-        original, instead.
+      threshold: soft threshold on the change from the original, the same in all steps;
+        replaces --held.
     """
 
     held: Fraction = 0.5
@@ -271,10 +273,11 @@ class EndpointTransport(Options):
     """Options of endpoint transport.
 
     Attributes:
-      ranking: score of the original model that says which forget samples would be
-        predicted well unseen; "neighbours": the share of the nearest retain samples of
-        the same class; "reference": trees grown on the retain samples are asked too,
-        and unseen samples weighted to be as easy as the forget samples.
+      ranking: score by which forget samples are ordered, from those that a model
+        without them would still predict well. A score of the original model;
+        "neighbours", the share of the nearest retain samples with the same class; or
+        "reference", which adds trees grown on the retain samples and weights unseen
+        samples to be as easy as the forget samples.
     """
 
     ranking: Ranking = "confidence"

@@ -60,8 +60,8 @@ class ShortRetrain(Options):
     """Options of short Retrain.
 
     Attributes:
-      share: of Retrain's steps, within which the schedule is annealed.
-      rate: peak learning rate, in units of the original training's.
+      share: share of Retrain's steps, in which the learning rate falls to its end.
+      rate: largest learning rate, as a multiple of that of the original's training.
     """
 
     share: Fraction = 0.3
@@ -73,9 +73,9 @@ class PartialReset(ShortRetrain):
     """Options of partial reset.
 
     Attributes:
-      share: of Retrain's steps, within which the schedule is annealed.
-      rate: peak learning rate, in units of the original training's.
-      shrink: λ of the original's parameters; 1 keeps all, 0 nothing.
+      share: share of Retrain's steps, in which the learning rate falls to its end.
+      rate: largest learning rate, as a multiple of that of the original's training.
+      shrink: factor λ of the original's parameters; 1 keeps all, 0 nothing.
       perturb: κ of the new ones; 1 adds a whole new start, none 1 − λ (0 beyond
         λ = 1), which the study of the frontier found nearer, by much at small budgets.
         Of texts none is the default: their new start is mostly the base that the

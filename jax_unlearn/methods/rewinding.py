@@ -65,16 +65,16 @@ class Rewinding(Options):
     """Options of R2D.
 
     Attributes:
-      rewind_to: where the training is taken up again: a share of it below 1 (the kept
-        state nearest to it), or an epoch; 0 is Retrain with the original's seed.
-      earlier: path of the earlier state: a checkpoint of `train --keep-every`, or of an
-        earlier moment, or parameters of another program, as `import` reads them. By
-        default that of the original.
-      noise: deviation of the noise that is added to every parameter at the end, as
-        published; 0 adds none.
-      gradient_bound: G, the largest norm of a sample's gradient in either run. With
-        smoothness and noise it earns R2D's certificate, if the original was trained by
-        whole batches without momentum, augmentation or BatchNorm.
+      rewind_to: point of the training to go on from: a share of it below 1 (the nearest
+        stored state), or an epoch; 0 is Retrain with the original's seed.
+      earlier: path of the earlier state: a checkpoint of `train --keep-every` or of an
+        earlier moment, or parameters of another program, as `import` reads them.
+        Default: the states stored beside the original.
+      noise: standard deviation of the noise that is added to every parameter at the
+        end, as published; 0 adds none.
+      gradient_bound: G, largest norm of a sample's gradient in either run. With
+        --smoothness and --noise, R2D's certificate is computed, if the original was
+        trained with full batches and without momentum, augmentation and BatchNorm.
       smoothness: L, the Lipschitz constant of the mean gradient in either run.
       delta: δ of the certificate.
     """

@@ -104,12 +104,13 @@ class Rum(Options):
     """Options of RUM.
 
     Attributes:
-      parts: methods of the parts, of rising memorisation and equal size; "none" leaves
-        its part alone. Their own options are as usual.
-      part_epochs: of each part, instead of `epochs`.
-      part_rates: learning rate of each part, instead of `learning_rate`.
-      memorised: file (.npy) of a memorisation score for each training sample, by id,
-        as `ju.audit.memorisation` estimates it; None: a proxy, one minus the original's
+      parts: methods of the parts of the forget set, which are of equal size, from least
+        to most memorised; "none" leaves its part alone. Options of these methods are
+        given as usual.
+      part_epochs: epochs of each part, instead of --epochs.
+      part_rates: learning rate of each part, instead of --learning-rate.
+      memorised: file (.npy) with a memorisation score for each training sample, by id,
+        as `ju.audit.memorisation` estimates it. Default: one minus the original's
         confidence.
     """
 

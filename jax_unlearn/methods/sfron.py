@@ -293,13 +293,13 @@ class Sfron(Options):
     """Options of SFRon.
 
     Attributes:
-      forget_every: steps from one ascent to the next.
+      forget_every: number of steps between two ascents.
       peak: strength of the first ascent.
-      ascent_clip: largest L2 norm of the ascent's gradient.
-      forget_rate: learning rate of ascents apart from the optimizer, its momentum and
-        decay; None: ascents go through the optimizer, as published.
-      constant_rate: the learning rate does not fall to 0 along a cosine, as it does in
-        the published method.
+      ascent_clip: largest L2 norm of the gradient of an ascent.
+      forget_rate: learning rate of the ascents, without the optimizer, its momentum and
+        decay. Default: ascents use the optimizer, as published.
+      constant_rate: keep the learning rate constant; in the paper it falls to 0 along a
+        cosine.
       fisher: whether the mask's Fisher information squares gradients by "batch", as
         published, or by "sample".
     """

@@ -173,7 +173,7 @@ class Siss(Options):
     """Options of SISS.
 
     Attributes:
-      mixture: share of pairs of which the network sees the forget image.
+      mixture: share of the pairs of which the network reads the forget image.
       strength: norm of the forget gradient as a share of the retain gradient's.
       forget_norm: that norm in every step instead, of means over pixels; 5 in the
         published code, of sums over 28 x 28, is 5/784 here.

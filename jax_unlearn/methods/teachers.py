@@ -257,12 +257,12 @@ class Scrub(Options):
     """Options of SCRUB.
 
     Attributes:
-      forget_epochs: how many of the epochs begin with the forget set.
-      rewind: take the epoch whose forget error is nearest to that of unseen samples
+      forget_epochs: number of epochs that begin with the forget set.
+      rewind: end with the epoch whose forget error is nearest to that of unseen samples
         (SCRUB+R).
-      teacher_temperature: T of both distances; None: as published, 4.
-      distill_share: α, weight of the teacher on the retain set.
-      task_share: γ, weight of the labels on the retain set.
+      teacher_temperature: temperature T of both distances. Default: 4, as published.
+      distill_share: weight α of the distance from the teacher on the retain set.
+      task_share: weight γ of the labels on the retain set.
     """
 
     forget_epochs: Count = 2
@@ -282,7 +282,7 @@ class BadTeacher(Options):
     """Options of Bad Teacher.
 
     Attributes:
-      teacher_temperature: T of the distances; None: as published, 1.
+      teacher_temperature: temperature T of the distances. Default: 1, as published.
     """
 
     teacher_temperature: Positive | None = None

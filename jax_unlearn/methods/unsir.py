@@ -143,10 +143,10 @@ class Unsir(Options):
     """Options of UNSIR.
 
     Attributes:
-      impair_epochs: epochs with noise, before `epochs` of repair.
-      noise_steps: steps that make the noise.
-      union: noise and retain samples in one pass and under one mean, as published; else
-        (our choice) in two passes, whose means count alike.
+      impair_epochs: epochs with noise, before the --epochs of repair.
+      noise_steps: number of steps in which the noise is learned.
+      union: read noise and retain samples in one pass and under one mean, as published;
+        else in two passes whose means count alike (our choice).
     """
 
     impair_epochs: Count = 1

@@ -337,9 +337,9 @@ class DeltaGrad(Options):
     """Options of DeltaGrad.
 
     Attributes:
-      burn_in: first steps that are exact.
-      period: steps from one exact step to the next.
-      history: pairs of its quasi-Newton memory.
+      burn_in: number of exact steps at the start.
+      period: number of steps between two exact steps.
+      history: number of pairs in the quasi-Newton memory.
     """
 
     burn_in: Annotated[int, partial(_validate.at_least, low=2)] = 10

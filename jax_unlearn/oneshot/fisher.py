@@ -226,7 +226,7 @@ class FisherForgetting(Options):
     """Options of Fisher forgetting.
 
     Attributes:
-      noise: variance where the Fisher information is 1.
+      noise: variance of the noise where the Fisher information is 1.
       published: whether to do, for classifiers, what the authors' code does, at K times
         the price: labels drawn from the model, the variance a mean over each unit's
         inputs, ten times as much in the last layer and in vectors, classes that go as a

@@ -323,12 +323,12 @@ class Influence(Options):
     """Options of influence unlearning.
 
     Attributes:
-      samples: gradients in the inverse Fisher matrix at most; of the form "published"
-        the number it divides by, whatever it uses.
-      strength: times its step.
+      samples: largest number of gradients in the inverse Fisher matrix; for the form
+        "published" the number it divides by, however many it reads.
+      strength: factor of the step.
       form: "published", the recursion of the public code with its fixed number;
-        "recursion", that of the gradients used; or "exact".
-      damping: of the Fisher matrix; 1 in the public code.
+        "recursion" with the number of gradients that are read; or "exact".
+      damping: damping of the Fisher matrix; 1 in the public code.
     """
 
     samples: Count = 1000

@@ -100,9 +100,9 @@ class Ssd(Options):
     """Options of selective synaptic dampening.
 
     Attributes:
-      selection: how many times more important to the forget set than to all a weight
-        must be to be dampened.
-      dampening: factor of the dampened weights' ratio.
+      selection: a weight is dampened if it is this many times more important to the
+        forget set than to all samples.
+      dampening: factor of the ratio by which weights are dampened.
     """
 
     selection: Positive = 10.0

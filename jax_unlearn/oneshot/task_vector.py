@@ -55,7 +55,7 @@ class TaskVector(Options):
     """Options of the task vector.
 
     Attributes:
-      scale: α, how far the other way.
+      scale: α, how far the parameters move against the task vector.
     """
 
     scale: Positive = 1.0

@@ -324,8 +324,8 @@ class Falw(Options):
       estimator: where the class moments come from: the whole unseen set at every step
         ("exact") or at some ("every"), batches of it with a memory ("streaming"), or
         the original model once ("anchored").
-      every: steps between two estimates, for "every".
-      decay: memory of "streaming".
+      every: number of steps between two estimates, for "every".
+      decay: decay of the memory, for "streaming".
       groups: moments by class, or of all unseen samples together ("pooled"), which
         need be of no forgotten class; of texts also by thirds of their answers'
         numbers of tokens ("length"), since short answers are surer.

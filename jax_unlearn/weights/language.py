@@ -203,7 +203,7 @@ class Sigmoid(Options):
     """Options of NPO's and SimNPO's weights.
 
     Attributes:
-      sharpness: β, how fast the weight falls as the text is forgotten; None: as
+      sharpness: β, how fast the weight falls as the text is forgotten. Default: as
         published, 0.1 for NPO, by text, and 4.5 for SimNPO, by token.
     """
 

@@ -191,9 +191,10 @@ class Loreun(Options):
     """Options of LoReUn, and of the weightings by other scores.
 
     Attributes:
-      temperature: τ; large is uniform, small picks the smallest score.
-      relative: measure the temperature in standard deviations of the scores.
-      normalize: weights of mean one, or raw ("none").
+      temperature: temperature τ; a large one gives uniform weights, a small one all
+        weight to the smallest score.
+      relative: measure τ in standard deviations of the scores.
+      normalize: "mean_one" divides the weights by their mean, "none" does not.
     """
 
     temperature: Positive = 1.0
@@ -263,7 +264,7 @@ class SfronWeights(Options):
     """Options of SFRon's weights.
 
     Attributes:
-      power: λ of ℓ^(−λ).
+      power: exponent λ of the weights ℓ^(−λ).
     """
 
     power: NotNegative = 0.5

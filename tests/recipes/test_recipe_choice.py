@@ -114,8 +114,8 @@ def test_rows_and_table_follow_the_results():
 
 
 def test_with_the_forget_set_alone_nothing_is_run_that_is_worse_than_nothing():
-    gaps = dict.fromkeys(("FT", "Pa"), {1: 3.0, 2: 3.0, 20: 12.0})
-    found = stored(**gaps, GA={1: 4.0, 2: 9.5, 20: 8.0})  # the original's is 9
+    others = {1: 3.0, 2: 3.0, 20: 12.0}
+    found = stored(FT=others, Pa=others, GA={1: 4.0, 2: 9.5, 20: 8.0})
     rows = chooser.rows_of(found)
     alone = {row.budget: row for row in rows if row.have == ALONE}
     assert [alone[b].label for b in (0.01, 0.02, 0.2)] == ["GA", NOTHING, "GA"]

@@ -56,21 +56,21 @@ class Training(cards.Options):
     """How the original model and Retrain are trained: SGD, cosine learning rate.
 
     Attributes:
-      network: name of the architecture (small_cnn is an mlp where data are a table), or
-        FILE.py:NAME of a network of your own: a ju.Model, a linen or nnx module, or a
-        function (of rngs, num_classes) that returns one.
-      width: channels of the first block (units, for mlp; of a token, for vit); 0 takes
-        the usual number.
-      dtype: of the computation; parameters are float32.
+      network: name of the network (small_cnn is an mlp if the data are a table), or
+        FILE.py:NAME of your own: a ju.Model, a linen or nnx module, or a function (of
+        rngs, num_classes) that returns one.
+      width: channels of the first block (for mlp: units; for vit: width of a token); 0
+        takes the usual number.
+      dtype: number type of the computation; parameters are float32.
       epochs: passes over the training samples.
-      batch_size: samples a step.
-      learning_rate: the peak, falling to 0 along a cosine.
-      momentum: of SGD.
-      weight_decay: added to the gradient, times the weight.
-      augment: random flips and crops, inside the compiled step.
-      mean: of each channel, or one for all, subtracted from what the network reads,
-        where bytes are divided by 255; none given: that of the training samples.
-      std: by which that is divided.
+      batch_size: samples in a step.
+      learning_rate: largest learning rate; it falls to 0 along a cosine.
+      momentum: momentum of SGD.
+      weight_decay: weight decay: this times the weight is added to the gradient.
+      augment: random flips and crops of the images.
+      mean: mean that is subtracted from the inputs (bytes are divided by 255 first):
+        one for each channel, or one for all. Default: that of the training samples.
+      std: standard deviation by which the inputs are divided then, like --mean.
 
     >>> Training(epochs=0)
     Traceback (most recent call last):

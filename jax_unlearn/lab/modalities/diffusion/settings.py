@@ -28,22 +28,22 @@ class DiffusionTraining(Options):
     """How a diffusion model is trained: Adam, clipped gradients, a moving average.
 
     Attributes:
-      condition: "class"; "text": captions made of class names and attributes; or
-        "none", as the published models of SISS: images are drawn of no class.
-      widths: channels of the UNet's levels.
-      layers: residual blocks a level.
-      attention: whether each level attends, one 0 or 1 a level; none: the last.
-      dtype: of the computation; parameters are float32.
-      timesteps: T of the noise schedule.
-      noise: "cosine" or "linear".
-      prediction: "epsilon" or "v_prediction".
-      steps: of training.
-      batch_size: images a step.
-      learning_rate: the peak, falling to 0 along a cosine.
-      clip: largest norm of the gradient.
-      ema: decay of the moving average of the parameters, which is the model.
-      drop: share of images that see the null condition; 0: no guidance later, as
-        without conditions.
+      condition: what an image is drawn for: "class"; "text", captions made of class
+        names and attributes; or "none", as in the published models of SISS.
+      widths: channels at each level of the UNet.
+      layers: residual blocks at each level.
+      attention: levels with attention, a 0 or 1 for each level; none given: the last.
+      dtype: number type of the computation; parameters are float32.
+      timesteps: number of timesteps of the noise schedule, T.
+      noise: noise schedule.
+      prediction: what the network predicts.
+      steps: number of training steps.
+      batch_size: images in a step.
+      learning_rate: largest learning rate; it falls to 0 along a cosine.
+      clip: largest L2 norm of the gradient.
+      ema: decay of the moving average of the parameters; the average is the model.
+      drop: share of the images that are trained without condition. With 0 no guidance
+        is possible later.
     """
 
     condition: Condition = "class"
@@ -67,18 +67,19 @@ class Denoising(Options):
     """What an unlearning of a diffusion model is told beside its method.
 
     Attributes:
-      replace: for methods that relabel: "random" another class each time, "next", or
-        the name or number of a class (for captions: the word) that takes its place.
-      time: what of the loss the weights see, which depends on the timestep first:
-        "bins" divides it by the mean of its timestep's bin under the original model,
-        "draws" averages it over several timesteps, "raw" does neither.
-      bins: number of bins.
-      draws: timesteps an image and step ("draws", and what attacks look at).
+      replace: what takes the place of the class, for methods that relabel: "random",
+        another class each time; "next"; or the name or number of a class (for captions
+        a word).
+      time: how weights are made independent of the timestep: "bins" divides the loss by
+        its mean in the timestep's bin under the original model, "draws" averages it
+        over several timesteps, "raw" does neither.
+      bins: number of bins of timesteps.
+      draws: timesteps drawn for each image and step (for "draws", and for attacks).
       forget_strength: factor of the forget gradient, before the two are joined.
-      retain_strength: factor of the retain gradient, likewise.
-      retain_unit: what `retain_strength` multiplies: "mean", the loss as it is here, a
-        mean over pixels, or "sum", as in SalUn's code for DDPM, whose forget loss is a
-        mean: its 1e-3 at 32 x 32 x 3 is 1e-3·3072 = 3.07 of "mean".
+      retain_strength: factor of the retain gradient, before the two are joined.
+      retain_unit: unit of --retain-strength: "mean", the loss as it is here, a mean
+        over pixels; or "sum", as in SalUn's code for DDPM, whose forget loss is a mean:
+        its 1e-3 at 32 x 32 x 3 is 1e-3·3072 = 3.07 of "mean".
     """
 
     replace: str = "random"
@@ -152,12 +153,14 @@ class Sampling(Options):
     """How images are drawn.
 
     Attributes:
-      sampler: "ddim", or "ddpm" (one step a timestep of training).
-      sampling_steps: of ddim.
-      eta: of ddim; 0 draws no noise on the way.
-      guidance_scale: 1 is the plain condition, as in diffusers; the w of papers and of
-        SalUn's code, (1 + w) ε_c − w ε, is one less: their 2.0 is 3.0 here.
-      sample_batch: images at a time.
+      sampler: sampler: "ddim", or "ddpm" with one step for each timestep of the
+        training.
+      sampling_steps: number of steps of ddim.
+      eta: noise added in the steps of ddim; 0 adds none.
+      guidance_scale: strength of the guidance; 1 is the plain condition, as in
+        diffusers. The w of papers and of SalUn's code, (1 + w) ε_c − w ε, is one less:
+        their 2.0 is 3.0 here.
+      sample_batch: number of images drawn at a time.
     """
 
     sampler: Literal["ddim", "ddpm"] = "ddim"

@@ -20,35 +20,35 @@ class LanguageTraining(Options):
     """How a language model is trained: AdamW, clipped, warmed up, then along a cosine.
 
     Attributes:
-      start: whose weights, network and tokenizer training begins from: a checkpoint of
-        a language model, or a Hugging Face folder; none: weights drawn by the seed.
-        Base texts first, then yours: as language models are trained.
-      tokenizer: a Hugging Face folder, a tokenizer.json, or a checkpoint whose
-        tokenizer is taken; none: that of `start`, or a byte-level BPE trained on the
-        texts, without those of the request and those held out.
-      vocabulary: tokens of a BPE that is trained.
-      family: form of a network that is built here: llama, qwen2, qwen3, gemma, gemma2,
-        gpt2, mistral.
-      width: of a token.
-      layers: blocks.
-      heads: of the attention.
-      kv_heads: heads of keys and values; 0: as many.
+      start: model to begin from, with its network and tokenizer: a checkpoint of a
+        language model, or a Hugging Face folder. Default: weights drawn by the seed.
+      tokenizer: tokenizer: a Hugging Face folder, a tokenizer.json, or a checkpoint
+        that has one. Default: that of --start, or a byte-level BPE trained on the
+        texts, without those to forget and those held out.
+      vocabulary: number of tokens of a BPE that is trained.
+      family: form of a new network: llama, qwen2, qwen3, gemma, gemma2, gpt2 or
+        mistral.
+      width: width of the hidden states.
+      layers: number of blocks.
+      heads: number of attention heads.
+      kv_heads: number of heads of keys and values; 0: as many as --heads.
       hidden: units of the feed-forward part; 0: the family's usual number.
-      dtype: of the computation; parameters are float32.
-      length: most tokens of a text, longer ones are refused; 0: the longest's.
-      packed: tokens of a row in training, in which several texts stand side by side,
-        none attending to another; 0: a text a row, padded.
+      dtype: number type of the computation; parameters are float32.
+      length: largest number of tokens of a text; longer texts are refused. 0: that of
+        the longest.
+      packed: tokens in a row of training, which holds several texts that do not attend
+        to each other; 0: a row for each text, padded.
       epochs: passes over the texts.
-      batch_size: texts a step.
-      learning_rate: the peak.
-      warmup: share of the steps in which the rate rises.
-      weight_decay: decoupled, of AdamW.
-      clip: largest norm of the gradient; 0 does not clip.
-      lora: rank of adapters (LoRA) beside the linear maps of `start`, which alone are
-        trained, and are added to them at the end; 0 trains all weights.
-      lora_alpha: their product is added α/r times.
-      lora_match: which maps have adapters, a pattern searched for in "layer0/mlp/up";
-        "": all of the blocks.
+      batch_size: texts in a step.
+      learning_rate: largest learning rate.
+      warmup: share of the steps in which the learning rate rises.
+      weight_decay: weight decay of AdamW.
+      clip: largest L2 norm of the gradient; 0 does not clip.
+      lora: rank of adapters (LoRA) beside the linear maps of --start; only they are
+        trained, and are added to the maps at the end. 0: all weights are trained.
+      lora_alpha: α of LoRA: the product of the adapters is added α/r times.
+      lora_match: maps with adapters: a pattern searched for in names such as
+        "layer0/mlp/up"; "": all of the blocks.
 
     >>> LanguageTraining(warmup=2.0)
     Traceback (most recent call last):
@@ -103,17 +103,18 @@ class Language(Options):
     """What an unlearning of a language model is told beside its method.
 
     Attributes:
-      reduction: of the losses of a text's tokens in the forget loss: "sequence" their
-        mean, "sum", or "token", whose mean over a batch is that over its tokens.
-      packed_into: tokens of a row in which the texts of a step stand side by side, none
-        attending to another: the same losses for less padding; 0: a text a row.
-      lora: rank of adapters (LoRA) beside the linear maps, which alone are moved, and
-        are added to them at the end; 0 moves all weights.
-      lora_alpha: their product is added α/r times.
-      lora_match: which maps have adapters, a pattern searched for in "layer0/mlp/up";
-        "": all of the blocks.
-      dtype: of weights and products while it forgets; what moves adds up in float32,
-        and the model that is written is float32. "": those of the checkpoint.
+      reduction: how the losses of a text's tokens are joined in the forget loss:
+        "sequence", their mean; "sum"; or "token", the mean over all tokens of the
+        batch.
+      packed_into: tokens in a row, which holds several texts that do not attend to each
+        other: the same losses with less padding. 0: a row for each text.
+      lora: rank of adapters (LoRA) beside the linear maps; only they change, and are
+        added to the maps at the end. 0: all weights change.
+      lora_alpha: α of LoRA: the product of the adapters is added α/r times.
+      lora_match: maps with adapters: a pattern searched for in names such as
+        "layer0/mlp/up"; "": all of the blocks.
+      dtype: number type of weights and products in unlearning; updates are summed in
+        float32, and the model is written as float32. "": that of the checkpoint.
     """
 
     reduction: Literal["sequence", "sum", "token"] = "sequence"
