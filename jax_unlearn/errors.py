@@ -5,8 +5,8 @@ import numbers
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["MANY", "MAX_SEED", "InputError", "NonFiniteError", "check_seed"]
-__all__ += ["one_line", "unknown_name"]
+__all__ = ["MANY", "MAX_SEED", "InputError", "NonFiniteError", "OtherRun"]
+__all__ += ["check_seed", "one_line", "unknown_name"]
 
 MAX_SEED = 2**31 - 1  # what jax, NumPy and scikit-learn all take
 MANY = 12  # names, more than a line can list beside a suggestion
@@ -21,6 +21,10 @@ class InputError(ValueError):
     Traceback (most recent call last):
     jax_unlearn.errors.InputError: temperature=0 must be positive; try 1.0
     """
+
+
+class OtherRun(InputError):
+    """What stands at a path was made with another setting, seed, request or data."""
 
 
 class NonFiniteError(ArithmeticError):

@@ -25,7 +25,7 @@ class Figure(NamedTuple):
       value: of the method.
       std: over its models, None for a figure of a whole ensemble or a single model.
       target: Retrain's value of a level; that of the null for the others.
-      null_low, null_high: where a method that is only another Retrain lies at the
+      null_low, null_high: the range in which another Retrain would lie, at the
         chosen level; None with fewer than three Retrains, or where these are so far
         apart that no value could lie outside.
       verdict: "inside" or "outside" of the null's interval; "" where there is none. A

@@ -26,9 +26,10 @@ MOST_NAMED = 6  # figures left out that are named, not their groups
 REFERENCES = {RETRAIN: "target", NULL: "null"}
 
 AUDIT_LEGEND = (
-    "The target of a level (UA ... MIA, RMIA, retain, difference) is Retrain's value; "
-    "that of a distance is the distance between two sets of Retrains. No figure shows "
-    "that unlearning equals training anew, nor that other originals would end so."
+    "The target is Retrain's value. Figures that compare two groups of models (U-LiRA, "
+    "KLoM, epsilon, ...) have as their target what two groups of Retrains show. No "
+    "figure proves that unlearning equals training anew, or that other originals would "
+    "give the same result."
 )
 
 
@@ -80,10 +81,11 @@ def print_audit(
     _print_left_out(console, found.left_out, found.cards)
     marks = {f.verdict for own in found.figures.values() for f in own.values()}
     legend = (
-        f"In brackets: where a method that is only another Retrain lies; "
-        f"{signs_of(marks)}. Inside means: so many models do not tell it from Retrain. "
+        f"In brackets: the null, the range in which another Retrain would lie; "
+        f"{signs_of(marks)}. Inside: with this many models the figure does not tell "
+        "the method from Retrain. "
         if marks - {""}
-        else f"No verdict: {FEWEST} Retrains or more make one, there "
+        else f"No verdict: it takes {FEWEST} Retrains or more, and there "
         f"{'is' if found.retrained == 1 else 'are'} {found.retrained}. "
     )
     console.print(legend + AUDIT_LEGEND, style="dim", markup=False)

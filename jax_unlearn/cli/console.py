@@ -240,14 +240,14 @@ def print_probes(console: Console, results: dict[str, Any]) -> None:
     heads = ["probe", *(PROBES[name].label for name in names)]
     print_blocks(console, Table(heads, rows, [*results["probes"]]))
     meanings = (f"{PROBES[name].label}: {PROBES[name].meaning}" for name in names)
-    told = "; ".join(meanings) + ". The target is Retrain's value, treated alike"
-    console.print(f"{told}; the null, another Retrain's.", style="dim", markup=False)
+    told = "; ".join(meanings) + ". The target is Retrain's value after the same test"
+    console.print(f"{told}; the null is another Retrain.", style="dim", markup=False)
 
 
 _FIGURES = (
-    "UA: share of the forget samples got wrong; RA, TA: accuracy on retain and test "
-    "samples; MIA: share of the forget samples that an attack takes for unseen; RTE: "
-    "running time."
+    "UA: share of the forget samples that the model gets wrong; RA, TA: accuracy on "
+    "retain and test samples; MIA: share of the forget samples that an attack takes "
+    "for unseen; RTE: running time."
 )
 
 
@@ -263,12 +263,12 @@ def print_legend(console: Console, results: Mapping[str, Any]) -> None:
         return
     table = main_table(results)
     marks = {cell.mark for row in table.rows for cell in row}
-    cost = " Cost: share of Retrain's, counted in gradients of samples."
-    signs = signs_of(marks, " what another seed of Retrain does (null)")
+    cost = " Cost: share of Retrain's cost, counted in gradients of samples."
+    signs = signs_of(marks, " the range of another Retrain (the null)")
     console.print(
-        f"{_FIGURES} They have Retrain's value as their target: Δ is the distance "
-        f"from it{signs and f', {signs}'}. Avg. Gap and |p − p*| are 0, ToW is 1, for "
-        f"Retrain itself.{cost if 'Cost %' in table.columns else ''}",
+        f"{_FIGURES} Retrain's value is the target of each: Δ is the distance "
+        f"from it{signs and f', {signs}'}. For Retrain itself Avg. Gap and |p − p*| "
+        f"are 0, and ToW is 1.{cost if 'Cost %' in table.columns else ''}",
         style="dim",
     )
 

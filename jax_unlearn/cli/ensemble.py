@@ -28,7 +28,7 @@ from jax_unlearn.cli.sources import DataSource, Source
 from jax_unlearn.data import Dataset, check_ids, digits, fingerprint
 from jax_unlearn.data.files import check_writable, read_json, write_atomic
 from jax_unlearn.drivers.ensemble import HOWS, local_mesh
-from jax_unlearn.errors import MAX_SEED, InputError
+from jax_unlearn.errors import MAX_SEED, InputError, OtherRun
 from jax_unlearn.lab.arrays import save_outputs
 from jax_unlearn.lab.ensemble_models import RETRAIN
 from jax_unlearn.lab.ensembles import (
@@ -172,7 +172,12 @@ def ensemble(
     console, at = open_console(), (plan, dataset)
     if join:
         told = {"count": models, "methods": own, "say": functools.partial(say, console)}
-        found = joined(*at, join, **told)
+        try:
+            found = joined(*at, join, **told)
+        except OtherRun as error:
+            if shared is not None:
+                raise
+            raise _made_whole(join[0]) from error
     else:
         options = {"chunk": chunk, "how": how, "save_every": save_every, "part": share}
         found = made(console, *at, out, count=models, methods=own, **options)
@@ -203,6 +208,19 @@ def asked_of_parts(words: Sequence[str]) -> list[str]:
     shared = recorded([Path(folder) for folder in folders])[0]
     given = [word.partition("=")[0].removeprefix("--") for word in words]
     return [*([] if shared is None else shared.asked(*given)), *words]
+
+
+def _made_whole(folder: Path) -> InputError:
+    """Return the error of a folder without parts, whose models are of another plan."""
+    results = folder / "results.json"
+    if results.is_file():
+        again = f"jax-unlearn ensemble --config {results} --out {folder}"
+    else:
+        again = "the command that made them, once more"
+    return InputError(
+        f"{folder} was made without --part, and nothing in it tells --parts which data "
+        f"and request its models are of; audit them by: {again} (trains none anew)"
+    )
 
 
 def _results(out: Path) -> Path:

@@ -17,7 +17,7 @@ import numpy as np
 from jax_unlearn.data import Dataset, digest, fingerprint, read_json, write_atomic
 from jax_unlearn.drivers import checkpoint
 from jax_unlearn.drivers.series import LOCK, Series, locked
-from jax_unlearn.errors import InputError
+from jax_unlearn.errors import InputError, OtherRun
 from jax_unlearn.lab import schema
 from jax_unlearn.lab.catalog import check_named
 from jax_unlearn.lab.context import Origin
@@ -92,7 +92,7 @@ def stored(
         say(f"{path} is damaged ({error}): making the model again")
         return None
     if not same(record, told):
-        raise InputError(
+        raise OtherRun(
             f"{path} was made with another setting, seed, request or data set; choose "
             "another folder for this run"
         )

@@ -334,7 +334,7 @@ def scarce(seeds: tuple[int, ...] | None = None) -> Plan:
             for k, own in {**methods, "Partial reset": reset}.items()
         },
         seeds=told["scarce_seeds"] if seeds is None else seeds,
-        note="Settings of frontier-digits.",
+        note="The settings are those of the recipe frontier-digits.",
     )
 
 

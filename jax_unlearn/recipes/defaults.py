@@ -35,7 +35,7 @@ _METHODS = (
 def plans(seeds: tuple[int, ...] | None = None) -> dict[str, Plan]:
     """Return the plan of each kind of request, by default with seeds 0 to 4."""
     methods = {METHODS[m].label: Unlearning.of(method=m) for m in _METHODS}
-    note = "No setting was searched: all have their defaults."
+    note = "No settings were searched: each method has its defaults."
     return drawn(_TOLD["plan"], seeds, methods=methods, note=note)
 
 

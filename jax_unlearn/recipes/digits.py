@@ -85,7 +85,7 @@ def chain_plan(seeds: tuple[int, ...] | None = None) -> Plan:
         fraction=0.2,
         training=TRAINING,
         methods={name: demo.methods[name] for name in METHODS},
-        note="Settings of the default job.",
+        note="The settings are those of the recipe demo-digits.",
     )
 
 

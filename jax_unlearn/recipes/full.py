@@ -77,7 +77,7 @@ class Part:
             training=training,
             methods=methods,
             seeds=told.get("seeds", (0, 1)),
-            note="Settings of the search at small size, scaled.",
+            note="The settings were searched at small size and scaled.",
         )
         self.folder = size["out"] / fingerprint(dataset)[:8] / name
         self.bench = Bench(self.plan, dataset, folder=self.folder, execute=device)

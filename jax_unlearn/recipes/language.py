@@ -138,7 +138,7 @@ def run_study(
         )
     if asked.tune and study.search_seed is None:
         raise InputError(f"tune=True: the settings of {recipe.name} are fixed")
-    note = "Settings are fixed: nothing was searched."
+    note = "The settings are fixed; none were searched."
     rows: dict[str, Rows] = study.searches(parts)
     if study.search_seed is not None:
         for kind, asked_rows in rows.items():
@@ -147,8 +147,8 @@ def run_study(
                 settings = _searched(recipe, datasets[0], folder, screen, kind)
             rows[kind] = {label: settings["settings"][label] for label in asked_rows}
             note = (
-                f"Settings chosen by the smallest distance of {settings['trials']} "
-                f"trials a method on search seed {study.search_seed}."
+                f"Each method has the settings with the smallest distance from Retrain "
+                f"of {settings['trials']} trials on search seed {study.search_seed}."
             )
     if asked.tune:
         return

@@ -90,11 +90,11 @@ class Study:
             methods = more(methods)
         own = f" of {asked.settings}" if asked.settings else ""
         note = (
-            f"Settings{own} chosen by the smallest mean Avg. Gap of {found['trials']} "
-            f"trials a method on search seeds {found['search_seeds']}"
+            f"Each method has the settings{own} with the smallest mean Avg. Gap of "
+            f"{found['trials']} trials on search seeds {found['search_seeds']}"
         )
         if final := found.get("final"):
-            note += f", the best {final['trials']} on {final['seeds']} too"
+            note += f"; the best {final['trials']} also ran on {final['seeds']}"
         chosen = asked.seeds or self.seeds if seeds is None else tuple(seeds)
         return self._plan(asked, methods, chosen, f"{note}{self.note}.")
 

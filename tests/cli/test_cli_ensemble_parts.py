@@ -101,6 +101,25 @@ def test_parts_join_to_what_one_run_makes(planned, whole, tmp_path, capsys):
     assert "exists" in refused(capsys, [*asked, "--parts", one, other])
 
 
+def test_models_that_were_made_whole_are_audited_by_their_own_command(
+    planned, whole, tmp_path, capsys
+):
+    asked = ["audit", "--out", tmp_path / "audit.json", "--parts", whole]
+    line = refused(capsys, asked)
+    assert f"{whole} was made without --part" in line
+    join = ["ensemble", *planned, "--join", whole, "--out", tmp_path / "x"]
+    line = refused(capsys, [*join, "--models", 5, "--probes", "relearn"])
+    assert "give --probes relearn to the commands" in line  # its plan is known
+    before, made = told(whole), sorted(whole.glob("models/**/*"))
+    times = [path.stat().st_mtime_ns for path in made]
+    (whole / "report.html").unlink()
+    command = re.search(r"by: jax-unlearn (.*) \(", refused(capsys, asked))[1]
+    main(shlex.split(command))
+    assert (whole / "report.html").exists()
+    assert told(whole)[:2] == before[:2]
+    assert [path.stat().st_mtime_ns for path in made] == times
+
+
 def test_a_run_of_all_goes_on_as_the_parts_began(planned, whole, tmp_path, capsys):
     given = "--models", 5, "--chunk", 2, "--how", "vmap", "--part", "2/2"
     ensemble(planned, tmp_path, *given)

@@ -73,7 +73,7 @@ def test_single_models_are_told_by_a_proxy_and_pressed(job, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "by confidence: thirds of the forget samples by how unsure" in printed
     assert "forget right, int4 %" in printed
-    assert "The target is Retrain's value, treated alike" in printed
+    assert "The target is Retrain's value after the same test" in printed
     results = json.loads(out.read_text())
     figure = results["probe_figures"]["0-unlearned"]["recover"]
     again = [results["probes"][key]["recover"] for key in ("retrain", "null")]
