@@ -11,7 +11,7 @@ from jax_unlearn.audit.figures import headlines
 from jax_unlearn.lab import Unlearning
 from jax_unlearn.lab.catalog import METHODS
 from jax_unlearn.recipes.recipe import Results
-from jax_unlearn.report.pages import IMAGES, SHORT
+from jax_unlearn.report.glossary import IMAGES, TERMS
 
 __all__ = ["MISSING", "attacks", "cost", "explained", "ordered", "otherwise_set"]
 __all__ += ["seconds"]
@@ -19,14 +19,15 @@ __all__ += ["target", "trial"]
 
 HEADS = {
     "inside": "how many of UA, RA, TA and MIA lie where another Retrain lies",
-    "Avg. Gap": "mean distance of UA, RA, TA and MIA from Retrain's, in points",
-    "\\|p − p*\\|": "distance from Retrain's confidence in the true class, in the mean",
+    "Avg. Gap": TERMS["Avg. Gap"],
+    "\\|p − p*\\|": TERMS["|p − p*|"],
     "p": "how often chance alone would make such a difference from doing nothing, by a "
     "paired t-test over the seeds",
     "s": "running time in seconds",
     "cost": "share of Retrain's, counted in gradients of samples",
 }
 """What headings of tables mean."""
+OF_REPORTS = ("Cost", "RTE", "time", "vs. nothing", "figures outside")
 MISSING = "(no such row)"  # in a reading: never in a stored page
 
 
@@ -35,16 +36,17 @@ def explained(page: str, *, images: bool = False) -> str:
 
     `images` says that it is of diffusion models, whose UA is another.
 
-    >>> page = "# Study\n\n| | UA | s |\n| --- | --- | --- |\n| FT | 5.0 | 1 |\n"
+    >>> page = "# Study\n\n| | RA | s |\n| --- | --- | --- |\n| FT | 5.0 | 1 |\n"
     >>> print("\n".join(explained(page).splitlines()[-3:]))
-    - **UA**: unlearning accuracy, the share of the samples to forget that are got wrong
+    - **RA**: retain accuracy, on the samples that stay
     - **s**: running time in seconds
     - **FT**: Fine-tune
     """
     titles = {card.label: card.title for card in METHODS.values()}
     named = {k: v.partition(" (")[0] for k, v in titles.items() if f"({k}" in v}
-    drawn = {"UA": IMAGES["UA %"]} if images else {}
-    known = {**SHORT, **drawn, **HEADS, **{n: named[n] for n in sorted(named)}}
+    drawn = {"UA": IMAGES["UA"]} if images else {}
+    short = {k: v for k, v in TERMS.items() if k not in OF_REPORTS}
+    known = {**short, **drawn, **HEADS, **{n: named[n] for n in sorted(named)}}
     words = set(re.findall(r"[\w-]+", re.sub(r"`[^`]*`|\]\([^)]*\)", "", page)))
     words -= HEADS.keys()
     for line, below in itertools.pairwise(page.splitlines()):

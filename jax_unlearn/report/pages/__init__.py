@@ -8,7 +8,7 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 
 from jax_unlearn.audit.records import visible
 from jax_unlearn.data import write_atomic
-from jax_unlearn.report import table
+from jax_unlearn.report import glossary, table
 from jax_unlearn.report.generated import GenerationResults
 from jax_unlearn.report.language import FIGURES, LanguageResults, language_table
 from jax_unlearn.report.pages import audit, experiment, headline
@@ -29,51 +29,9 @@ from jax_unlearn.report.settings import (
     show,
 )
 
-__all__ = ["IMAGES", "SHORT", "environment", "render", "write"]
+__all__ = ["environment", "render", "write"]
 
-TERMS = {f"{name.upper()} %": said for name, said in headline.MEANINGS.items()} | {
-    "Avg. Gap": "mean distance of UA, RA, TA and MIA from Retrain's, in points",
-    "Gap vs. nothing": "Avg. Gap less that of doing nothing; negative is nearer",
-    "|p − p*|": "distance from Retrain's confidence in the true class, in the mean",
-    "|p − p*| vs. nothing": "the same less that of doing nothing",
-    "ToW": "tug of war: 1 for Retrain itself, less for distances of accuracies",
-    "Cost %": "share of the cost of training anew",
-    "RTE s": "running time in seconds",
-    table.OUTSIDE: "how many figures lie outside of where Retrains lie",
-    "Fréchet": "distance of images of the other classes from real ones",
-    **{heading: meaning for heading, _, meaning in FIGURES.values()},
-}
-"""What a heading means, for a pointer that rests on it; a glossary stands below."""
-IMAGES = {
-    "UA %": "share of the images asked to be of the forgotten class that a classifier "
-    "does not take for it",
-    "other classes %": "share of the images of other classes that it recognises",
-    table.RECOGNISED: "share of drawn images recognised as the class asked for",
-    "returned at": "how far from a forgotten image, noised and denoised again, the "
-    "image lies that comes back; a memorised one comes back nearer",
-    "unseen at": "the same of unseen images of their classes",
-}
-"""The first figures of diffusion models; UA there is another than a classifier's."""
-
-SHORT = {
-    "UA": "unlearning accuracy, the share of the samples to forget that are got wrong",
-    "RA": "retain accuracy, on the samples that stay",
-    "TA": "test accuracy, on samples new to every model",
-    "MIA": "membership inference attack: it guesses what a model was trained on",
-    "SVC": "support vector classifier, by which that attack decides",
-    "AUC": "how often an attack picks the right one of two; guessing is 0.5",
-    "TPR": "true positives: share found of what is there to find",
-    "FPR": "false positives: share of false alarms",
-    "U-LiRA": "likelihood-ratio attack, from many models, with a rule for each sample",
-    "LiRA": "likelihood-ratio attack: compares a sample with models that never saw it",
-    "RMIA": "robust membership inference attack, which compares with other models",
-    "ToW": "tug of war: 1 for Retrain itself, less for distances of accuracies",
-    "KLoM": "KL divergence of margins: how differently models are sure of a sample",
-    "epsilon": "how surely the best attack on a sample tells; 0 is not at all",
-    "F": "forgetting quality: the more samples no attack can tell, the higher",
-    "ROC": "true against false positives of an attack, at every threshold",
-}
-"""Abbreviations in the names of figures, in plain words."""
+TERMS_AT = "<!-- terms -->"  # where a page shows what its words mean
 
 
 class Given(NamedTuple):
@@ -106,7 +64,7 @@ of a run
     """
     checked = check_results(results)
     if isinstance(checked, GenerationResults):
-        return environment().get_template("generation.html").render(_generated(checked))
+        return _page("generation", _generated(checked), glossary.IMAGES)
     texts = isinstance(checked, LanguageResults)
     rows, record = checked.rows, checked.audit
     content: dict[str, Any] = {"results": checked, "rows": {}, "audit": None}
@@ -127,8 +85,27 @@ of a run
         content["audit"] = found = audit.content(record, rows)
         content["headline"] = found["judged"]
         content["table"] = content["table"] or found["table"]
-    name = "language" if texts else "experiment"
-    return environment().get_template(f"{name}.html").render(content)
+    return _page("experiment", content, _own(content, FIGURES if texts else {}))
+
+
+def _page(name: str, content: Mapping[str, Any], own: Mapping[str, str]) -> str:
+    """Return a page with the terms that it uses; `own` says what figures of it are."""
+    page = environment().get_template(f"{name}.html").render(content)
+    terms = glossary.used(page, own)
+    drawn = environment().get_template("terms.html").render(terms=terms)
+    return page.replace(TERMS_AT, drawn if terms else "")
+
+
+def _own(content: Mapping[str, Any], figures: Mapping[str, Any]) -> dict[str, str]:
+    """Return what figures mean that no page of a method explains."""
+    own = {glossary.base(name): said for name, _, said in figures.values()}
+    alone, probes = content.get("alone"), content.get("probes")
+    for attack in (*alone["shown"], *alone["behind"]) if alone else ():
+        own[glossary.base(attack.card.label)] = attack.card.meaning
+    for probe in probes or ():
+        costs = f"costs {probe.card.cost} gradients of single samples a model"
+        own[probe.card.label] = f"{probe.card.meaning}; {costs}"
+    return own
 
 
 def write(
@@ -155,7 +132,7 @@ def _generated(results: GenerationResults) -> dict[str, Any]:
     single, rows = results.runs[0].forgotten is None, results.rows
     names = ("returned", "unseen_returned") if single else ("ua", "retained_accuracy")
     told = {
-        name: (heading, digits, IMAGES[heading])
+        name: (heading, digits, glossary.IMAGES[glossary.base(heading)])
         for name in names
         if all(name in row.figures for row in rows.values())
         for heading, digits in [table.GENERATION[name]]
@@ -165,7 +142,7 @@ def _generated(results: GenerationResults) -> dict[str, Any]:
     labels = {key: table.generation_label(key) for key in rows}
 
     def ordered(made: table.Table) -> table.Ordered:
-        return table.ordered(made, by)._replace(terms=IMAGES)
+        return table.ordered(made, by)._replace(terms=glossary.IMAGES)
 
     made = ordered(table.generation_table(results))
     nearest = {key: rows[key] for key in made.table.keys}
@@ -212,9 +189,8 @@ def environment() -> Any:
     text = loader.get_source(environment, "script.html")[0].strip()
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     script = {"text": Markup(text), "digest": f"sha256-{digest}"}
-    environment.globals |= {"script": script, "terms": TERMS, "what": "samples"}
+    environment.globals |= {"script": script, "what": "samples"}
     environment.filters |= {
-        "abbreviations": _abbreviations,
         "coded": lambda text: Markup(
             re.sub("`(.*?)`", r"<code>\1</code>", str(escape(text)))
         ),
@@ -245,17 +221,9 @@ def _pairs(settings: Mapping[str, Any] | None) -> list[str]:
     return pairs({k: v for k, v in given.items() if k != "width" or v != 0})
 
 
-def _abbreviations(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Return what abbreviations in names stand for, but for those that are a name."""
-    names = [*names]
-    words = {word for name in names for word in re.findall(r"[\w-]+", name)}
-    own = {name.removesuffix(" %") for name in names}
-    return [(short, said) for short, said in SHORT.items() if short in words - own]
-
-
 def _termed(heading: str, own: Mapping[str, str]) -> Markup:
     """Return a heading, an abbreviation with what it means."""
-    meaning = own.get(heading, TERMS.get(heading, ""))
+    meaning = glossary.meaning(heading, own)
     text = escape(heading.replace(" - ", " − "))
     return Markup(f'<abbr title="{escape(meaning)}">{text}</abbr>') if meaning else text
 

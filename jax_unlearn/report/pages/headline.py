@@ -8,20 +8,15 @@ from jax_unlearn.lab.arrays import NOTHING
 from jax_unlearn.lab.results import ORIGINAL
 from jax_unlearn.report import reading
 from jax_unlearn.report.forms import Audit, AuditFigure
+from jax_unlearn.report.glossary import TERMS
 from jax_unlearn.report.table import number
 
-__all__ = ["LOSS", "MEANINGS", "STATES", "UNTOUCHED", "Headline", "Judged", "Outside"]
+__all__ = ["LOSS", "STATES", "UNTOUCHED", "Headline", "Judged", "Outside"]
 __all__ += ["of_audit", "of_rows", "outside", "unjudged"]
 
 STATES = ("alike", "told", "damaged", "unknown")
 UNTOUCHED = {ORIGINAL, NOTHING}  # the original, by its name in audits and ensembles
 LOSS = 1.0  # percentage points: an accuracy of 99.8 beside 100.0 ± 0.0 is no damage
-MEANINGS = {
-    "ua": "share of the samples to forget that the model gets wrong",
-    "ra": "accuracy on the samples that stay",
-    "ta": "accuracy on test samples, new to every model",
-    "mia": "share of the samples to forget that a membership attack takes for unseen",
-}
 
 
 class Outside(NamedTuple):
@@ -68,7 +63,7 @@ class Headline(NamedTuple):
 def of_rows(rows: Mapping[str, reading.Row], seeds: int) -> Headline:
     """Return the headline of an experiment, judged by its four percentages."""
     judged = [_of_row(rows, key) for key in reading.best_first(rows)]
-    figures = [(name.upper(), MEANINGS[name]) for name in reading.PERCENTAGES]
+    figures = [(name.upper(), TERMS[name.upper()]) for name in reading.PERCENTAGES]
     blind = "original" in rows and rows["original"].is_inside
     retrained = seeds if "retrain" in rows else 0
     return Headline(_grouped(judged), blind, figures, retrained, seeds)
@@ -149,7 +144,7 @@ def _of_row(rows: Mapping[str, reading.Row], key: str) -> Judged:
             gap = row.metrics[name].mean - rows["retrain"].metrics[name].mean
             lost |= name in ("ra", "ta") and gap <= -LOSS
             far = number(gap, row.comparison.digits(name, gap), sign=True)
-            told.append(Outside(name.upper(), MEANINGS[name], far))
+            told.append(Outside(name.upper(), TERMS[name.upper()], far))
     return Judged(key, row.label, _state(told, lost), told)
 
 
