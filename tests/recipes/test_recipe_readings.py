@@ -102,7 +102,7 @@ def test_every_row_of_a_page_follows_its_results(stem):
         assert sum(x not in kept for x in own) >= labels.count(label), label
     told = HERE.joinpath(f"templates/readings/{stem}.md")
     if told.is_file() and "{{ figure" in told.read_text("utf-8"):
-        read = [text for text in before.split("\n\n") if text.startswith("Read")]
+        read = [text for text in before.split("\n\n") if text.startswith("**What ")]
         assert any(text not in after for text in read)
 
 
