@@ -152,7 +152,8 @@ def refused(box: str, command: str, options: Collection[str]) -> str:
     if flag := re.search("argument '?(--[a-z-]+)", text):
         return f"{flag[1]} has no value; give one, {more}"
     if title.startswith("Required"):
-        asked = [line for line in body if line.startswith("--")]
+        # not a line of help that happens to begin with the name of another option
+        asked = [line for line in body if re.match(r"--[\w-]+(?: [A-Z\[{]|$)", line)]
         return (
             f"{command} needs {', '.join(asked)}; give {'them' if asked[1:] else 'it'}"
         )
