@@ -1,8 +1,9 @@
-"""Runnable recipes, one study a file; `recipes.toml` names them and says their cost.
+"""Runnable studies, one in each file; `recipes.toml` has their names, titles and costs.
 
-A new one is a file with a `Recipe` (of requests and searched settings: with a `Study`)
-and an entry there and here. Its settings stand in `settings/` once they were searched,
-its results in `results/`; `jax-unlearn recipe --table` writes its page by `templates/`.
+A new recipe is a file with a `Recipe` (with a `Study`, if it has requests and searched
+settings), an entry in `recipes.toml` and one here. Searched settings are stored in
+`settings/`, results in `results/`; `jax-unlearn recipe --table` writes the pages of
+results from `templates/`.
 """
 
 from jax_unlearn.recipes import (

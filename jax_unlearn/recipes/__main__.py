@@ -1,7 +1,7 @@
-"""`python -m jax_unlearn.recipes NAME …`: a recipe without the command line's packages.
+"""Run a recipe by `python -m jax_unlearn.recipes NAME`, without the command line.
 
-For machines that have neither tyro nor tensorflow-datasets; options as of
-`jax-unlearn recipe`, results in files.
+It needs neither tyro nor tensorflow-datasets. The options are those of
+`jax-unlearn recipe`; results are written to files.
 """
 
 import argparse

@@ -1,9 +1,10 @@
-"""How often λ of partial reset is chosen without a Retrain as Retrain would choose it.
+"""How well λ of partial reset can be chosen without a Retrain.
 
-On seeds that no setting was searched on, partial reset runs with every λ of a grid, at
-three budgets, on two kinds of request. Each rule sees what a user could see of these
-runs; how far from Retrain its choice ends is measured beside a Retrain. κ is 1 − λ, as
-`auto` has it. And of every kind of request: how often it is told what it is.
+On seeds that were not used to search settings, partial reset runs with every λ of a
+grid, at three budgets, for two kinds of request. Each rule chooses a λ by what a user
+can measure without a Retrain. How far its choice is from Retrain is then measured
+beside one. κ is 1 − λ, as in `auto`. For every kind of request the study also counts
+how often `auto` recognises the kind.
 """
 
 import functools

@@ -1,8 +1,8 @@
-"""Methods as they come: with the settings they have where nobody searched any.
+"""Methods with their default settings, without a search.
 
-Whoever has one request and one model cannot search: that is how `jax-unlearn forget`
-uses a method. So every method runs with its defaults, on three kinds of request to the
-originals of the default job: 30 % long-tailed, 10 % at random, and a whole class.
+Who has one request and one model cannot search settings: `jax-unlearn forget` uses
+methods in this way. Every method runs with its defaults on the originals of the recipe
+demo-digits, for three kinds of request: 30 % long-tailed, 10 % at random, and a class.
 """
 
 from collections.abc import Mapping

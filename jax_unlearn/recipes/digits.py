@@ -1,14 +1,14 @@
-"""The studies on digits: the default job, all methods, and a chain of requests.
+"""The studies on digits: twelve methods, all methods, and a chain of requests.
 
-600 of the 1,000 training images are trained on. The request asks for 30 % of them,
-long-tailed over the classes (γ = 1). Settings are the best of twelve trials a method,
-on seeds that no table uses; in the table of all methods, those of the default job keep
-theirs. UNSIR, which forgets a whole class, and DeltaGrad, which retraces the training
-of a linear network by full batches, have tables of their own beside rivals.
+600 of the 1,000 training images are used for training. The request is for 30 % of them,
+long-tailed over the classes (γ = 1). Each method has the settings of the best of twelve
+trials, on seeds that no table uses; in the table of all methods, the twelve keep their
+settings. UNSIR, which forgets a whole class, and DeltaGrad, which follows the training
+of a linear network by full batches, have tables of their own, beside other methods.
 
-The chain asks for 120 of the 600, ten random requests of 12, each served from the model
-that the one before it left. The last is compared with one Retrain without all 120, with
-its null, and with forgetting the 120 at once.
+The chain is for 120 of the 600 images, in ten random requests of 12. Each is served
+from the model of the request before. The last model is compared with a Retrain without
+all 120, with the null, and with forgetting the 120 at once.
 """
 
 import dataclasses

@@ -1,10 +1,9 @@
-"""The frontier: what forgets best at every share of Retrain's cost.
+"""The frontier: which method is nearest to Retrain at each share of its cost.
 
-A budget is a setting of every method: it fixes the length, so that all rows of a table
-cost the same share of one Retrain. A part is one request at one budget. Every method
-has six trials of its own at every budget, on seeds that no table uses; requests that
-have no search of their own (near, far) take the settings of 10 % at random at the same
-budget.
+A budget fixes the length of every method, so that all rows of a table cost the same
+share of one Retrain. A part of the study is one request at one budget. Every method has
+six trials of its own at every budget, on seeds that no table uses. Requests without a
+search of their own (near, far) take the settings of 10 % at random at the same budget.
 """
 
 from collections.abc import Mapping

@@ -1,14 +1,14 @@
-"""Many models along the frontier: what attacks find, under-training or memory.
+"""Attacks with many models along the frontier: do they find memory, or short training?
 
-At three budgets, 32 models of each kind of one request: originals, Retrains, and each
-of some methods from originals of their own. The methods are those of the frontier's
-figure, those that FaLW's, LoReUn's and LTU's claims are about, and whoever of the field
-was nearest there; their settings are those of the frontier's results.
+At three budgets, for one request, 32 models of each kind are made: originals, Retrains,
+and unlearned models of some methods, each from an original of its own. The methods are
+those of the frontier's figure, those of the claims about FaLW, LoReUn and LTU, and the
+nearest of all others. Their settings are those of the frontier's results.
 
-Short Retrain reads nothing that it is to forget. What U-LiRA tells it from Retrain by
-is that it was trained less; it is run at every budget, so that each method has a short
-Retrain of the same accuracy on test samples beside it. U-LiRA on samples that no model
-was trained on says the same without a short Retrain.
+Short Retrain never reads the forget set. If U-LiRA tells it from Retrain, the reason is
+that it was trained less. It is run at every budget, so that each method can be compared
+with a short Retrain of the same test accuracy. U-LiRA on samples that no model was
+trained on answers the same question without a short Retrain.
 """
 
 import dataclasses

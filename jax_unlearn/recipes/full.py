@@ -1,9 +1,9 @@
-"""As much of the papers' comparison at full size as some minutes of a device allow.
+"""The comparison at full size, as far as some minutes of an accelerator allow.
 
-`grids/full.toml` says what is done, in the order of its priority. Steps are timed
-first; then a plan is printed, and the clock looked at between its pieces, each saved as
-it ends: the same command goes on. Settings come from the search at small size by
-`scaled`; the part "trials" looks, on seeds of its own, whether others are better.
+`grids/full.toml` lists the pieces of work by priority. Steps are timed first, then a
+plan is printed. The time is checked between pieces, and each is saved when it ends: the
+same command goes on from there. `scaled` takes the settings from the search at small
+size; the part "trials" tests, on seeds of its own, whether others are better.
 """
 
 import functools

@@ -1,10 +1,10 @@
-"""Class-wise forgetting with diffusion models: digits, Fashion-MNIST, CIFAR-10.
+"""Diffusion models that forget a class: digits, Fashion-MNIST and CIFAR-10.
 
-One class after another is to be forgotten: at a scale that two CPU cores carry (small
-images, a subset, a small UNet), and of CIFAR-10 at full size. The same settings of the
-methods serve all data sets: the defaults (what relabels with SalUn's balance of forget
-and retain loss), and for SFRon and LTU the best of six and two trials on digits, class
-9 and seed 100, which the tables do not show. Images are drawn with the guidance that
+One class after another is forgotten: at a size for two CPU cores (small images, a
+subset, a small UNet), and on CIFAR-10 at full size. All data sets share the settings of
+the methods: the defaults (methods that relabel have SalUn's balance of forget and
+retain loss), and for SFRon and LTU the best of six and of two trials on digits, class 9
+and seed 100, which are not in the tables. Images are drawn with the guidance that
 SalUn's code calls 2, a guidance scale of 3.
 """
 

@@ -1,15 +1,15 @@
-"""Ideas to better partial reset: each tried on search seeds, the best on fresh ones.
+"""Ideas to improve partial reset: tried on search seeds, the best tested on fresh ones.
 
-A part is a request and a budget. There the plain method is searched first: λ, κ and the
-peak rate. Each idea is then tried around the plain best, at its λ and a larger one,
-since most ideas promise to forget more of what is kept. A trial's score is the mean of
-Avg. Gap and |p − p*|, both in units of the null's. The best trial of every idea that
-scores below the plain best is run again on seeds that no choice has seen, beside the
-plain one: there it is confirmed or not.
+A part is a request and a budget. First λ, κ and the largest rate of the plain method
+are searched. Each idea is then tried with settings near the plain best: with its λ and
+with a larger one, because most ideas promise to forget more of what is kept. The score
+of a trial is the mean of Avg. Gap and |p − p*|, each divided by the null's. The best
+trial of every idea that scores below the plain best is run again, beside the plain
+method, on seeds that were not used for any choice: there it is confirmed or not.
 
-All cost the same, counted in gradients of samples: who reads more takes fewer steps.
-What is made of the original beforehand (a table of logits, a mask) costs a pass and is
-not counted.
+All trials cost the same, counted in gradients of samples: an idea that reads more takes
+fewer steps. What is computed of the original beforehand (a table of logits, a mask)
+costs a pass and is not counted.
 """
 
 import functools

@@ -1,9 +1,9 @@
-"""LTU under scrutiny: a third of the retain data, what each part is good for, and ρ.
+"""LTU in detail: with a third of the retain data, without each of its parts, and by ρ.
 
-One study, at two sizes: scikit-learn's digits, and a subset of CIFAR-10 with a small
-ResNet. Each has a table in which every method may read only ρ = 0.3 of the retain set;
-LTU without each of its parts, at LTU's own settings; ρ from 0.05 to 1; and forget sets
-near to or far from the other samples.
+The study is run at two sizes: scikit-learn's digits, and a subset of CIFAR-10 with a
+small ResNet. Each has a table in which every method may read only ρ = 0.3 of the retain
+set; LTU without each of its parts, at LTU's own settings; ρ from 0.05 to 1; and forget
+sets near to and far from the other samples.
 """
 
 from collections.abc import Callable

@@ -1,9 +1,9 @@
-"""The pages of results: each stored table, each claim with a verdict, and a reading.
+"""The pages of results: each stored table, each claim with a verdict, and a text.
 
-Written by `jax-unlearn recipe --table` from the stored results, by the templates of
-`templates/`; no table is typed by hand. A claim, that one row has a smaller figure than
-another, holds where that is so in every pair with p < 0.05 (paired over the seeds, not
-corrected for how many there are), and holds partly where it is so in some pair.
+`jax-unlearn recipe --table` writes them from the stored results and `templates/`; no
+table is typed by hand. A claim says that one row has a smaller figure than another. It
+holds if this is so in every pair with p < 0.05 (paired over the seeds, not corrected
+for the number of pairs), and holds partly if it is so in some pair.
 """
 
 import fnmatch

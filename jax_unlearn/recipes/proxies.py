@@ -1,12 +1,13 @@
-"""Is the loss a proxy of difficulty, does weighting by it make models robust?
+"""Does the original's loss say which samples are difficult, and are models robust?
 
-Of the models of a part of the tables: rank correlations, over the forget samples, of
-scores of the original model with what Retrain says of them (another Retrain shows how
-much of it can be known), and with how far unlearned models stay from that; the
+For the models of a part of the tables it computes: rank correlations, over the forget
+samples, of the original's scores with what Retrain says of the samples (another Retrain
+shows how much can be known), and with how far unlearned models are from it; the
 deviation that endpoint transport would leave if it reached its targets, by the score
-that ranks the samples; and the accuracy on test images that is left under PGD.
+that orders the samples; and the accuracy on test images under PGD.
 
-A look of its own are the attacks that need many models of each kind, U-LiRA and KLoM.
+The attacks that need many models of each kind, U-LiRA and KLoM, are a recipe of their
+own.
 """
 
 from pathlib import Path

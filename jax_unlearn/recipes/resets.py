@@ -1,4 +1,4 @@
-"""Partial reset made otherwise: ideas that `ideas.py` tries, in a few lines each."""
+"""Variants of partial reset: the ideas that `ideas.py` tries, a few lines each."""
 
 import dataclasses
 import functools

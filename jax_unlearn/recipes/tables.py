@@ -1,10 +1,10 @@
-"""The tables of the three papers on real data.
+"""The tables of the three papers (LoReUn, FaLW, LTU) on real data.
 
 Fashion-MNIST at 14 x 14 and a subset of CIFAR-10 with a small ResNet are for a CPU, the
 papers' own sizes for an accelerator. A part is one request: random, a class,
-long-tailed at several γ, near or far. Every method of a part has equal trials on seeds
-kept for the search: six of a grid and two around its best for each round; where there
-is a final, the best few are tried on more seeds.
+long-tailed with several γ, near or far. Every method of a part has the same number of
+trials, on seeds kept for the search: six of a grid, and two around its best in each
+round. If there is a final, the best few are tried on more seeds.
 """
 
 from collections.abc import Sequence
