@@ -37,11 +37,11 @@ UNEVEN = 0.05  # total variation between the classes of the request and of the t
 RECORD, UNSEEN, EARLIER = "record", "unseen", "earlier"
 UNTRAINED, PART, ALONE = "untrained", "part", "alone"
 HAVE = {
-    RECORD: "all that stays, and how it was trained",
-    UNSEEN: "unseen samples too",
-    EARLIER: "earlier checkpoints too",
-    UNTRAINED: "all that stays, not how it was trained",
-    PART: "a part of what stays",
+    RECORD: "the retain set and the training settings",
+    UNSEEN: "these and unseen samples",
+    EARLIER: "these and earlier checkpoints",
+    UNTRAINED: "the retain set, not the training settings",
+    PART: "a part of the retain set",
     ALONE: "the forget set alone",
 }
 """What one may have, by the words of the chooser."""
@@ -58,16 +58,16 @@ REQUESTS = {
 """The requests of the studies, as the chooser calls them."""
 
 LEGEND = (
-    "Percentages are shares of Retrain's cost. A cell names the method that came "
-    "nearest to Retrain in the studies. Distance is the mean of Avg. Gap and |p − p*|, "
-    "each divided by the null's: 1 is as far as another Retrain. Partial reset is "
-    "named unless another method is clearly nearer (p < 0.05), or nearer by 1. The "
-    "nearest may still be far: see the page of the study. “nothing”: with the forget "
-    "set alone, every method ended farther from Retrain than the original itself is. "
-    "Run none there: keep the original, say that the request is not served yet, and "
-    "retrain as soon as you can. The column for a part of what stays was measured in "
-    "one case (a tenth of it, 10 % at random, at 20 %). For other requests and "
-    "budgets it is a guess."
+    "A cell names the method that came nearest to Retrain in the studies; percentages "
+    "are shares of Retrain's cost. Distance is the mean of Avg. Gap and |p − p*|, each "
+    "divided by the null's: 1 is as far as another Retrain. Partial reset is named "
+    "unless another method is clearly nearer (p < 0.05), or nearer by 1. The nearest "
+    "may still be far: see the page of the study. “nothing”: with the forget set "
+    "alone, every method ended farther from Retrain than the original is. Run none "
+    "there: keep the original, say that the request is not served yet, and retrain as "
+    "soon as you can. The column for a part of the retain set was measured in one case "
+    "(a tenth of it, 10 % at random, at 20 %). For other requests and budgets it is a "
+    "guess."
 )
 
 
@@ -214,7 +214,7 @@ def choice(
     found = best(like, budget, have) or best("random10", budget, have if told else ())
     if PART in have:
         found = best("random10", budget, have)
-        told = "the one cell studied with a part of what stays" if found else ""
+        told = "the one case studied with a part of the retain set" if found else ""
     usual = FIRST if RECORD in have else UNKNOWN
     name = found.method if found else usual
     said = f"{METHODS[name].title}{_near(found)}" + (f"; {told}" if told else "")
@@ -264,7 +264,7 @@ def table(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
         more = ["as column 1" if cell == found[0] else cell for cell in found[1:]]
         if own:
             cells.append([title, found[0], *more])
-    return ["to forget", *(HAVE[have] for have in haves)], cells
+    return ["to forget, if you have", *(HAVE[have] for have in haves)], cells
 
 
 def _cell(rows: list[Row]) -> str:
