@@ -316,7 +316,7 @@ def test_attacks_on_single_models_beside_few_retrains(job, tmp_path, capsys, giv
     page = tmp_path / "page.html"
     main(["report", "--results", str(out), "--out", str(page)])
     text = page.read_text()
-    assert "Told by one model, or by two" in text
+    assert "What attacks find on one model, or on two" in text
     value = figures["0-unlearned"]["difference_auc"]
     assert f"{value:.3f}" in text
     assert line.split(";")[0] in text

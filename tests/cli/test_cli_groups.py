@@ -80,7 +80,7 @@ def test_single_models_are_told_by_a_proxy_and_pressed(job, tmp_path, capsys):
     assert min(again) <= figure["target"] <= max(again)  # of all three Retrains
     assert results["groups"][0]["audits"]["high"]["retrained"] == 3
     page = report.render(results)
-    assert "Pressed for the forgotten" in page
+    assert "Hidden memory" in page
     assert "<h2>By confidence</h2>" in page
 
 

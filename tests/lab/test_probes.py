@@ -63,7 +63,7 @@ def test_an_experiment_puts_every_model_to_the_probes(dataset, tmp_path):
     assert figure["target"] == results["probes"]["retrain"]["int4"]
     assert figure["verdict"] in ("inside", "outside")
     page = report.render(json.loads(json.dumps(results)))
-    assert "Pressed for the forgotten" in page
+    assert "Hidden memory" in page
     assert "with 4 bits" in page
     again = json.loads((tmp_path / "run" / "config.json").read_text())
     assert again["plan"]["probes"] == ["recover", "int4"]

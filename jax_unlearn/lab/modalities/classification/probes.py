@@ -247,7 +247,7 @@ def with_probes(
             known[name].label,
             known[name].meaning,
             kind="level",
-            group="Pressed for the forgotten",
+            group="Hidden memory",
             digits=3 if known[name].bounds[1] == 1 else 1,
             bounds=known[name].bounds,
         )
