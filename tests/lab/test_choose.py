@@ -9,7 +9,7 @@ from jax_unlearn.data import forget_split
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Request, Training, Unlearning, choose, context
-from jax_unlearn.lab.choose import HAVE, Row, best, choice, kind_of
+from jax_unlearn.lab.choose import ALONE, HAVE, NOTHING, Row, best, choice, kind_of
 from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.job import Trained, execute
 from jax_unlearn.lab.modalities import modality_named
@@ -124,6 +124,9 @@ def test_the_package_has_the_rows_of_the_studies():
     for one in choose.rows():
         assert one.have in HAVE
         assert one.request in choose.REQUESTS
+        if one.label == NOTHING:  # which `auto` is never told
+            assert (one.method, one.setting, one.have) == ("", {}, ALONE)
+            continue
         setting = Unlearning.of(**{**one.setting, "method": one.method})
         assert setting.card.label
 

@@ -89,13 +89,14 @@ def test_the_figure_says_its_numbers():
 
 
 def test_fid_is_told_where_it_was_computed():
-    assert "<b>FID</b>" not in report.render(RESULTS)
+    assert "FID</dt>" not in report.render(RESULTS)
     results = made_generation()
     results["floor"]["fid"] = 31.25
     for place, row in enumerate(results["rows"].values()):
         row["fid"] = {"mean": 40.0 + place, "std": None}
     page = report.render(results)
-    assert "as many real training images lie at 31.2" in " ".join(page.split())
+    assert "at a FID of 31.2" in " ".join(page.split())
+    assert "<dt>FID</dt>" in page
     assert report.generation_table(results).columns[4] == "FID"
     del results["rows"]["SalUn"]["fid"]
     with pytest.raises(InputError, match="rows.SalUn.fid is missing"):
