@@ -39,12 +39,12 @@ def demo(
 ) -> dict[str, Any]:
     """Forget a long-tailed request on digits by twelve methods; compare with Retrain.
 
-    Example: `jax-unlearn demo --seeds 0 --out runs/one-seed`
+    Example: `jax-unlearn demo --seeds 0 1 --out runs/two-seeds`
 
     Args:
       out: folder of the run. Default: runs/digits, or the first of runs/digits-2,
         runs/digits-3, … that does not exist.
-      seeds: seeds to run, one or more; each draws a split and trains its own models.
+      seeds: seeds to run, two or more; each draws a split and trains its own models.
         Default: 0 to 4.
       overwrite: replace the run that is in the folder.
       resume: go on with a run that was stopped, in the folder --out (default

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from jax_unlearn.cli import COMMANDS, choices, habits, main, sources
+from jax_unlearn.cli import COMMANDS, choices, habits, main, recipe, sources
 from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
 from jax_unlearn.lab.modalities import MODALITIES, modality_named
+from jax_unlearn.recipes import study
 
 ROOT = Path(__file__).parents[2]
 KINDS = {"jax_unlearn/diffusion": "diffusion", "jax_unlearn/language": "language"}
@@ -104,6 +105,19 @@ def test_the_examples_work_one_after_the_other(shown, tmp_path, monkeypatch):
     made = {path.name for path in tmp_path.iterdir()}
     assert {"original", "unlearned", "imported", "weights.safetensors"} <= made
     assert {"split.json", "audit.json", "report.html"} <= made
+
+
+def test_the_examples_of_long_runs_begin(shown, tmp_path, monkeypatch):
+    def begin(*given, **told):
+        raise Read
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(recipe, "experiment", begin)
+    monkeypatch.setattr(study, "experiment", begin)
+    for name in ("demo", "recipe"):
+        words = next(w for w in shown(name)[1] if w[0] == name)
+        with pytest.raises(Read):
+            main(words)
 
 
 def test_the_list_of_commands_says_each_in_a_line(shown, capsys):
