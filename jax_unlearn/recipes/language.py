@@ -39,6 +39,7 @@ from jax_unlearn.recipes.language_more import (
 )
 from jax_unlearn.recipes.language_rows import (
     ABLATION,
+    FURTHER,
     LONGER,
     LONGER_ABLATION,
     MAIN,
@@ -343,6 +344,7 @@ LANGUAGE_TOFU = declared(
         base_epochs=6,
         seeds=(0, 1, 2, 3, 4),
         methods=MAIN,
+        further=FURTHER,
         ablation=ABLATION,
         longer=LONGER,
         longer_ablation=LONGER_ABLATION,
