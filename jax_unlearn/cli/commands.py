@@ -132,7 +132,7 @@ def planned(training: Any, card: str) -> dict[str, Any]:
         raise InputError("plan=True is for language models; give --modality language")
     size = card_of(card)
     length = training.length or training.packed or 512
-    how = {"batch": training.batch_size, "length": length}
+    how = {"batch": training.batch_size, "length": length, "remat": training.remat}
     how["rank"] = training.lora or None
     made = plan(config_of(training), dtype=training.dtype, **how)
     if not training.lora:  # parameters are float32, their own masters
@@ -142,6 +142,8 @@ def planned(training: Any, card: str) -> dict[str, Any]:
     if not size and (told := jax.devices()[0].memory_stats()):
         size = told.get("bytes_limit", 0)
     remedies = dict.fromkeys(("logits", "activations"), "give a smaller --batch-size")
+    if not training.remat:
+        remedies["activations"] = "give --remat, or a smaller --batch-size"
     low = "train adapters: --lora 16 --dtype bfloat16, with --start"
     remedies |= {"state": low, "weights": low}
     if training.lora:

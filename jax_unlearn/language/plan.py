@@ -51,7 +51,7 @@ def card_of(told: str) -> float:
 REMEDIES = {
     "logits": "score chunks of tokens (chunk=64), or take a smaller batch",
     "activations": "compute blocks anew (remat=True), or take a smaller batch",
-    "state": "train adapters (rank=16), or keep moments in bfloat16",
+    "state": "train adapters (rank=16), or keep moments in fewer digits",
     "weights": "part the weights over several cards, or take dtype=bfloat16",
 }
 

@@ -523,6 +523,15 @@ def test_memory_is_planned_before_anything_is_loaded(files, capsys):
     said = capsys.readouterr().out
     assert "8,030,261,248 parameters" in said
     assert "too much for a card of 141.0 GB: train adapters: --lora 16" in said
+    wide = ["--packed", "4096", "--batch-size", "64", "--dtype", "bfloat16"]
+    wide += ["--lora", "16", "--card", "h200"]
+    main([*start, *wide])
+    assert "activations: give" not in (said := capsys.readouterr().out)
+    assert "give --remat, or a smaller --batch-size" in said
+    main([*start, *wide, "--remat"])
+    again = capsys.readouterr().out
+    sizes = [float(re.search(r"activations +(\S+) GB", s)[1]) for s in (said, again)]
+    assert sizes[1] < 0.2 * sizes[0]
     for words, said in (
         (["--modality", "language", "--card", "Z9"], "'Z9' is not known; give its"),
         ([], "give --modality language"),

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jax_unlearn import objectives
+from jax_unlearn import objectives, run, sharding
 from jax_unlearn.gradients import mean_gradient
+from jax_unlearn.lab import Request, Unlearning
+from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.modalities.language.settings import LanguageTraining
+from jax_unlearn.lab.prepare import Preparer
 from jax_unlearn.lab.store import unfinished
 from jax_unlearn.lab.subject import Trainer, subject_of
 from jax_unlearn.language.packing import pack
@@ -19,6 +21,7 @@ from jax_unlearn.language.texts import Texts, text_dataset
 from jax_unlearn.objectives.language import reduced
 from jax_unlearn.types import Batch
 
+KEY = jax.random.key(0)
 TRAINING = LanguageTraining(
     **{"width": 16, "layers": 1, "heads": 2, "vocabulary": 260, "packed": 64},
     **{"epochs": 2, "batch_size": 4},
@@ -30,6 +33,28 @@ def trainer():
     answers = [f"it is {'so ' * (n % 5)}{n}" for n in range(10)]
     texts = Texts(("Why?", "") * 5, tuple(answers), None, {}, "why")
     return Trainer(subject_of(TRAINING, text_dataset(texts)), TRAINING)
+
+
+@pytest.fixture(scope="module")
+def unlearning():
+    """Return the job of NPO over 24 texts, its start, and its end on one device."""
+    answers = tuple(f"it is {'so ' * (n % 5)}{n}" for n in range(24))
+    texts = Texts(("Why?", "") * 12, answers, None, {}, "why")
+    subject = subject_of(TRAINING, text_dataset(texts))
+    start = jax.jit(subject.model.init)(jax.random.key(1), None)
+    request = Request(np.arange(8), np.arange(8, 24), np.arange(0))
+
+    told = {"modality": "language", "epochs": 3, "batch_size": 8}
+    told |= {"method": "npo", "weighting": "loreun", "learning_rate": 1e-3}
+    setting = Unlearning.of(**told)
+    job = Preparer(subject)(setting, request, Trained(*start, {}), seed=0)
+    assert len(job.schedule) == 6  # three passes over the texts that stay
+    end = run(job.unlearner, job.unlearner.init(*start), job.schedule, KEY)
+    return job, start, jax.device_get(end.params)
+
+
+def pairs(one, other):
+    return zip(*map(jax.tree.leaves, (one, other)), strict=True)
 
 
 def shapes(batch):
@@ -73,24 +98,33 @@ def test_losses_of_packed_rows_are_those_of_the_texts(trainer, reduction):
     np.testing.assert_allclose(*pairs, rtol=1e-5)
 
 
-def test_eight_devices_are_one(trainer):
-    subject = trainer.subject
-    text = jax.tree.map(lambda leaf: leaf[:8], subject.examples.inputs)
-    batch = jax.tree.map(jnp.asarray, Batch(text, np.zeros(8, np.int32)))
-    job, _ = trainer.job(np.arange(8), seed=0)
-    loss = objectives.next_token(subject.model)
+@pytest.mark.parametrize("data", [None, "data"], ids=["data parallel", "fsdp"])
+def test_a_whole_unlearning_on_eight_devices_is_that_on_one(unlearning, data):
+    job, start, alone = unlearning
+    mesh = jax.make_mesh((8, 1), ("data", "tensor"))
+    rules = sharding.decoder_rules(data=data)
+    state = sharding.shard(job.unlearner.init(*start), mesh, rules)
+    batches = [*sharding.spread(job.schedule, mesh)]
+    tokens = batches[0].forget.inputs.tokens
+    assert tokens.addressable_shards[0].data.shape[0] == 1  # one text a device
+    found = run(job.unlearner, state, batches, KEY)
+    up = found.params["layer0"]["mlp"]["up"]["kernel"]
+    parts = 1 if data is None else 8
+    assert up.addressable_shards[0].data.size * parts == up.size
+    moved = [float(jnp.abs(a - b).max()) for a, b in pairs(alone, start[0])]
+    assert min(moved) > 1e-3
+    for a, b in pairs(sharding.fetch(found.params), alone):
+        np.testing.assert_allclose(a, b, atol=2e-5)
 
-    @jax.jit
-    def total(params, batch):
-        losses, _ = loss(params, job.start[1], batch, jax.random.key(0))
-        return losses.mean()
 
-    mesh = Mesh(np.array(jax.devices()[:8]), ("data",))
-    spread = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
-    whole = jax.device_put(job.start[0], NamedSharding(mesh, PartitionSpec()))
-    first = jax.value_and_grad(total)(job.start[0], batch)
-    again = jax.value_and_grad(total)(whole, spread)
-    for a, b in zip(*map(jax.tree.leaves, (first, again)), strict=True):
+def test_blocks_computed_anew_train_the_same_model(trainer):
+    again = Trainer(trainer.subject, dataclasses.replace(TRAINING, remat=True))
+    (job, key), (plain, _) = (t.job(np.arange(10), seed=0) for t in (again, trainer))
+    step = (job.unlearner.init(*job.start), job.schedule[0], key)
+    assert "remat" in str(jax.make_jaxpr(job.unlearner.step)(*step))
+    assert "remat" not in str(jax.make_jaxpr(plain.unlearner.step)(*step))
+    made = [t(np.arange(10), seed=0).params for t in (again, trainer)]
+    for a, b in zip(*map(jax.tree.leaves, made), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 

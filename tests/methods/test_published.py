@@ -56,6 +56,7 @@ HERE = "methods/test_published.py::"
 WEIGHTS = "methods/test_published_weights.py::"
 TRAIN = "methods/test_published_training.py::"
 ONCE = "methods/test_published_oneshot.py::"
+WALKED = "methods/test_published_language.py::test_"
 WHERE = {  # of each card, its test; tests elsewhere are as independent
     "finetune": HERE + "test_finetune",
     "gradient_ascent": HERE + "test_gradient_ascent",
@@ -102,16 +103,18 @@ WHERE = {  # of each card, its test; tests elsewhere are as independent
     "weights.sfron": WEIGHTS + "test_weightings",
     "el2n": WEIGHTS + "test_weightings",
     "margin": WEIGHTS + "test_weightings",
-    "pdu": "methods/test_language_methods.py::"
-    "test_pdu_raises_the_price_of_a_retain_loss_above_its_bound",
-    "task_vector": "methods/test_language_methods.py::"
-    "test_task_vector_goes_as_far_the_other_way",
+    "pdu": WALKED + "steps_of_pdu_raise_the_price_as_described",
+    "task_vector": WALKED + "the_task_vector_goes_back_by_what_steps_have_learned",
 }
 TEXTS = "objectives/test_language_objectives.py::"
 LANGUAGE = "grad_diff", "kl_min", "idk_nll", "dpo", "idk_dpo", "altpo", "npo", "simnpo"
 LANGUAGE += "wga", "satimp", "ceu", "undial", "max_entropy", "rmu"
 WHERE |= dict.fromkeys(
     LANGUAGE, TEXTS + "test_each_objective_is_what_its_description_says"
+)
+WHERE |= dict.fromkeys(
+    ("grad_diff", "npo", "simnpo", "wga", "idk_dpo", "ceu", "undial", "rmu"),
+    WALKED + "steps_of_a_method_are_those_of_its_description",
 )
 WHERE |= dict.fromkeys(
     ("npo_weights", "simnpo_weights", "wga_weights", "by_length"),

@@ -51,7 +51,8 @@ def _optimize(
     rate = rising_and_falling(training.learning_rate, max(steps, 1), training.warmup)
     optimizer = optax.chain(*clip, adam(), decay, rate)
     parts = division.adapted(training)
-    model = built.model if parts is None else parts.model(built.model)
+    model = networks.scored(built.network, True) if training.remat else built.model
+    model = model if parts is None else parts.model(model)
     loss = objectives.next_token(model, reduction="token")
     made = methods.assemble(model, optimizer, retain=loss)
     if parts is None:

@@ -245,10 +245,17 @@ def build(network: LanguageNetwork) -> LanguageModel:
     """Return the model; equal descriptions share one, and so its compiled programs."""
     from jax_unlearn.language.model import decoder
 
-    config, dtype = network.config, np.dtype(network.dtype)
-    scored = decoder(config, outputs="scored", dtype=dtype)
-    return LanguageModel(scored, decoder(config, dtype=dtype), network)
+    logits = decoder(network.config, dtype=np.dtype(network.dtype))
+    return LanguageModel(scored(network), logits, network)
+
+
+def scored(network: LanguageNetwork, remat: bool = False) -> Model:
+    """Return the model of the losses of tokens, its blocks perhaps computed anew."""
+    from jax_unlearn.language.model import decoder
+
+    how: dict[str, Any] = {"dtype": np.dtype(network.dtype), "remat": remat}
+    return decoder(network.config, outputs="scored", **how)
 
 
 __all__ = ["KEY", "LanguageModel", "LanguageNetwork", "build", "config_of", "describe"]
-__all__ += ["texts_of", "tokenizer_of"]
+__all__ += ["scored", "texts_of", "tokenizer_of"]

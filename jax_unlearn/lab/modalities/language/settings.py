@@ -44,6 +44,8 @@ class LanguageTraining(Options):
       warmup: share of the steps in which the learning rate rises.
       weight_decay: weight decay of AdamW.
       clip: largest L2 norm of the gradient; 0 does not clip.
+      remat: compute each block again in the backward pass: less memory, a third more
+        time, the same results.
       lora: rank of adapters (LoRA) beside the linear maps of --start; only they are
         trained, and are added to the maps at the end. 0: all weights are trained.
       lora_alpha: α of LoRA: the product of the adapters is added α/r times.
@@ -75,6 +77,7 @@ class LanguageTraining(Options):
     ] = 0.05
     weight_decay: NotNegative = 0.01
     clip: NotNegative = 1.0
+    remat: bool = False
     lora: Whole = 0
     lora_alpha: Positive = 32.0
     lora_match: str = ""
