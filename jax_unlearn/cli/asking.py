@@ -8,7 +8,13 @@ import numpy as np
 import tyro
 
 from jax_unlearn import _validate, audit, data
-from jax_unlearn.audit.language import mean_nll, perplexity, probability
+from jax_unlearn.audit.language import (
+    logged,
+    mean_nll,
+    perplexity,
+    probability,
+    write_results,
+)
 from jax_unlearn.cards import Variables
 from jax_unlearn.cli import console as consoles
 from jax_unlearn.cli.habits import asked_options
@@ -94,6 +100,7 @@ def score(
     checkpoint: Path,
     unseen: Path | None = None,
     reference: Path | None = None,
+    logs: Path | None = None,
     out: Path = Path("scores.json"),
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -112,6 +119,8 @@ def score(
         --data.
       reference: another model, a checkpoint or Hugging Face folder, whose losses are
         subtracted.
+      logs: folder for CHECKPOINT_EVAL.json, the figures in open-unlearning's format,
+        with the texts as the forget set.
       out: path of the results, .json.
       overwrite: replace the file if it exists.
     """
@@ -154,9 +163,18 @@ def score(
             f"{name}: {len(own['loss'])}, probability {own['probability']:.3f}, "
             f"perplexity {own['perplexity']:.2f}"
         )
-    for key, area in results.get("auc", {}).items():
+    areas = results.get("auc", {})
+    for key, area in areas.items():
         print(f"AUC of {key}: {area:.3f}")
     print(f"wrote {out}")
+    if logs is not None:
+        own = found["texts"]
+        figures = {"forget_probability": own["probability"]}
+        figures |= {f"auc_{key}": area for key, area in areas.items()}
+        by_text = {"forget_probability": np.exp(-np.array(own["loss"]))}
+        file = logs / f"{checkpoint.resolve().name}_EVAL.json"
+        write_results(file, logged(figures, by_text))
+        print(f"wrote {file}")
     return {"out": str(out), **results}
 
 

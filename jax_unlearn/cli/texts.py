@@ -162,7 +162,6 @@ def _read_log(path: Path) -> dict[str, Any]:
 
 def _write_logs(folder: Path, table: TextTable, rows: Mapping[str, Any]) -> None:
     """Write the figures of each model as open-unlearning does."""
-    folder.mkdir(parents=True, exist_ok=True)
     for key, seen in table.seen.items():
         figures = {n: own["mean"] for n, own in rows[key]["figures"].items()}
         told = {"forget_probability": np.exp(-seen.losses("forget"))}

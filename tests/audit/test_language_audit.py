@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy import stats
 import jax_unlearn as ju
 from jax_unlearn.audit import language as la
 
+STEMS = json.loads(Path(__file__).with_name("stems.json").read_text("utf-8"))
 NLL = [[0.5, 2.0, 1.0], [4.0], [0.1, 0.2, 0.3, 0.4]]
 
 
@@ -109,6 +111,21 @@ def test_rouge_is_the_longest_common_subsequence_of_words():
     )
     assert stemmed.recall.tolist() == [0.5]  # dogs, and run of three letters stays
     assert la.knowmem(["a b"], ["a c"]) == 50.0
+
+
+def test_rouge_with_stems_is_that_of_rouge_score():
+    """By stems and scores of the real packages; shorter words have no stem there."""
+    stems, pairs = STEMS["stems"], STEMS["pairs"]
+    answers, references, *wanted = zip(*pairs, strict=True)
+    found = la.rouge_l(answers, references, stem=stems.__getitem__)
+    np.testing.assert_allclose(found, wanted, atol=1e-12)
+    plain = la.rouge_l(answers, references)
+    assert (found.f1 - plain.f1 > 0.1).sum() > 3
+
+
+def test_stems_of_nltk_are_those_that_were_stored():
+    porter = pytest.importorskip("nltk.stem.porter").PorterStemmer()
+    assert {word: porter.stem(word) for word in STEMS["stems"]} == STEMS["stems"]
 
 
 def test_stems_are_porters_where_nltk_is_there(monkeypatch):

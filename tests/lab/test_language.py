@@ -286,8 +286,14 @@ def test_a_model_answers_and_its_texts_are_scored(files, capsys):
         *("score", "--checkpoint", str(files.original), "--out", str(out)),
         *("--unseen", str(files.folder / "base.jsonl")),
         *("--reference", str(files.folder / "base")),
+        *("--logs", str(files.folder / "logs")),
     )
     found = read_json(out)
+    told = read_results(files.folder / "logs" / "original_EVAL.json")
+    assert told["mia_min_k"].value == found["auc"]["min_k"]
+    shares = np.array([*told["forget_Q_A_Prob"].by_index.values()])
+    np.testing.assert_allclose(-np.log(shares), found["texts"]["loss"])
+    assert shares.mean() == pytest.approx(found["texts"]["probability"])
     assert set(found["auc"]) == {
         "loss",
         "min_k",

@@ -94,6 +94,7 @@ def write_results(
     record = {name: _record(results[name]) for name in sorted(results)}
     text = json.dumps(record, indent=4, allow_nan=False) + "\n"
     target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
     part.write_text(text, "utf-8")
     part.replace(target)
