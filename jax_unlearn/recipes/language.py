@@ -122,7 +122,8 @@ def run_study(
 ) -> None:
     """Search settings if there are none, or if asked; run the parts, seed by seed.
 
-    What is made is not made again. A second data set is of other texts, whose
+    What is made is not made again, and parts that the folder holds from earlier runs
+    are published with those of this one. A second data set is of other texts, whose
     perplexity is told.
     """
     study: LanguageStudy = recipe.study
@@ -161,7 +162,6 @@ def run_study(
             if kind in rows
         },
     }
-    found: dict[str, Any] = {}
     for part in parts:
         seeds = []
         for seed in asked.seeds or study.fewer.get(part, study.seeds):
@@ -172,11 +172,15 @@ def run_study(
             seeds.append(one)
             for line in gates(one, one["vocabulary"]):
                 screen.say(f"seed {seed}: {line}")
-            found[part] = portable(joined(seeds, study.title, part), folder)
-            path = folder / part / "results.json"
-            write_atomic(path, to_json(found[part]), overwrite=True)
-    only = len(found) == 1
-    publish(recipe, screen, folder, {"": found[parts[0]]} if only else found)
+            found = portable(joined(seeds, study.title, part), folder)
+            write_atomic(_results(folder, part), to_json(found), overwrite=True)
+    every = [part for part in study.parts if _results(folder, part).exists()]
+    whole = {part: read_json(_results(folder, part)) for part in every}
+    publish(recipe, screen, folder, whole if len(every) > 1 else {"": whole[every[0]]})
+
+
+def _results(folder: Path, part: str) -> Path:
+    return folder / part / "results.json"
 
 
 class _Place(NamedTuple):

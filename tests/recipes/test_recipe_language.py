@@ -108,6 +108,12 @@ def test_the_smoke_recipe_makes_tables_and_goes_on(texts, tmp_path, capsys):
     config = tmp_path / "main" / "seed-0" / "config.json"
     as_before_adapters(config)
     recipe.run(first)
+    stored = read_json(tmp_path / "results.json")  # with the parts of the run before
+    assert {part: own["plan"]["seeds"] for part, own in stored.items()} == {
+        "main": [0],
+        "long_tailed": [0, 1],
+        "pressed": [0, 1],
+    }
     assert (one / "original" / "digests.json").stat().st_mtime == made
     as_before_adapters(config, clip=0.5)
     with pytest.raises(InputError, match="its training.clip was 0.5, is 1.0"):
@@ -125,7 +131,8 @@ def test_what_the_recipe_cannot_do_is_told(texts, tmp_path):
     rows = language.LANGUAGE_TOFU.study
     assert {"GA", "GradDiff", "GradDiff + LoReUn (static)"} <= set(rows.methods)
     assert len(rows.ablation) >= 4
-    parts = ("main", "ablation", "longer", "longer_ablation", "long_tailed", "pressed")
+    parts = ("main", "further", "ablation", "longer", "longer_ablation", "long_tailed")
+    parts += ("pressed",)
     assert rows.parts == parts
     for part in (rows.longer_ablation, rows.ablation):  # of rows that are searched
         kind = rows.longer if part is rows.longer_ablation else rows.methods
