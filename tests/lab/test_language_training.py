@@ -10,7 +10,7 @@ import pytest
 from jax_unlearn import objectives, run, sharding
 from jax_unlearn.gradients import mean_gradient
 from jax_unlearn.lab import Request, Unlearning
-from jax_unlearn.lab.job import Trained
+from jax_unlearn.lab.job import Trained, execute
 from jax_unlearn.lab.modalities.language.settings import LanguageTraining
 from jax_unlearn.lab.prepare import Preparer
 from jax_unlearn.lab.store import unfinished
@@ -46,8 +46,7 @@ def unlearning():
 
     told = {"modality": "language", "epochs": 3, "batch_size": 8}
     told |= {"method": "npo", "weighting": "loreun", "learning_rate": 1e-3}
-    setting = Unlearning.of(**told)
-    job = Preparer(subject)(setting, request, Trained(*start, {}), seed=0)
+    job = Preparer(subject)(Unlearning.of(**told), request, Trained(*start, {}), seed=0)
     assert len(job.schedule) == 6  # three passes over the texts that stay
     end = run(job.unlearner, job.unlearner.init(*start), job.schedule, KEY)
     return job, start, jax.device_get(end.params)
@@ -115,6 +114,42 @@ def test_a_whole_unlearning_on_eight_devices_is_that_on_one(unlearning, data):
     assert min(moved) > 1e-3
     for a, b in pairs(sharding.fetch(found.params), alone):
         np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_a_killed_unlearning_goes_on_bit_for_bit(unlearning, tmp_path):
+    job, start, alone = unlearning
+
+    def killed(step, state, info):
+        if step == 3:
+            raise KeyboardInterrupt
+
+    path, steps = tmp_path / "model", []
+    with pytest.raises(KeyboardInterrupt), unfinished(path, {}, seconds=0) as series:
+        execute(job, start, KEY, callback=killed, series=series)
+    with unfinished(path, {}, seconds=0) as series:
+        told = {"callback": lambda step, *_: steps.append(step), "series": series}
+        again = execute(job, start, KEY, **told)
+    assert steps[0] > 1
+    for a, b in pairs(again.params, alone):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("method", ["grad_diff", "npo"])
+def test_loreun_costs_texts_a_hundredth_more_at_most(trainer, method):
+    """Operations, counted before compiling; by the clock: `tests/benchmarks`."""
+    subject = trainer.subject
+    start = jax.jit(subject.model.init)(jax.random.key(1), None)
+    request = Request(np.arange(4), np.arange(4, 10), np.arange(0))
+    counts = []
+    for weighting in ("uniform", "loreun", "loreun_static", "loreun_tokens"):
+        told = {"modality": "language", "method": method, "batch_size": 4}
+        setting = Unlearning.of(**told, weighting=weighting)
+        job = Preparer(subject)(setting, request, Trained(*start, {}), seed=0)
+        given = job.unlearner.init(*start), job.schedule[0], KEY
+        lowered = jax.jit(job.unlearner.step).lower(*given)
+        counts.append(lowered.cost_analysis()["flops"])
+    assert counts[0] > 1e6
+    assert max(counts) <= 1.01 * counts[0]
 
 
 def test_blocks_computed_anew_train_the_same_model(trainer):
