@@ -104,7 +104,7 @@ def _own(content: Mapping[str, Any], figures: Mapping[str, Any]) -> dict[str, st
         own[glossary.base(attack.card.label)] = attack.card.meaning
     for probe in probes or ():
         costs = f"costs {probe.card.cost} gradients of single samples a model"
-        own[probe.card.label] = f"{probe.card.meaning}; {costs}"
+        own[glossary.base(probe.card.label)] = f"{probe.card.meaning}; {costs}"
     return own
 
 
