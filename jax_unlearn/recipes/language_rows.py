@@ -131,7 +131,8 @@ TRIED: dict[str, dict[str, Mapping[str, tuple[float, ...]]]] = {
 TRIED["further"] = TRIED["main"]
 """What a search tries first, by method; of all others what "" says."""
 
-ROUNDS = {"main": 1, "further": 1, "longer": 0}  # after that: two more trials each about the best
+# after that: two more trials each about the best
+ROUNDS = {"main": 1, "further": 1, "longer": 0}
 PLAIN = {"GradDiff": "grad_diff", "NPO": "npo", "SimNPO": "simnpo", "IdkNLL": "idk_nll"}
 SHAPES = {
     "static": STATIC,
