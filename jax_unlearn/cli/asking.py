@@ -106,8 +106,9 @@ def score(
 ) -> dict[str, Any]:
     """Score anyone's texts by anyone's model: the membership attacks alone.
 
-    Each text gets its loss and the scores of attacks, high where the model seems to
-    have been trained on it. With texts that it never saw each attack has an AUC.
+    Each text gets its loss and the scores of attacks; a high score says that the model
+    was probably trained on it. With --unseen, texts that it never saw, the AUC of each
+    attack is printed.
 
     Example: `jax-unlearn score --data texts.jsonl --unseen others.jsonl --checkpoint
     model`

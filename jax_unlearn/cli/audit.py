@@ -144,10 +144,10 @@ def audit(
 ) -> dict[str, Any]:
     """Measure unlearned models: checkpoints, or arrays of outputs of any framework.
 
-    Checkpoints (--original, --forget, --unlearned) stand beside the original, Retrain
-    and the null. Of arrays (--arrays) there may be many models of each kind: then
-    attacks on ensembles are added. `jax-unlearn ensemble` makes such models; --parts
-    joins what its parts made, with their data and request unless others are given.
+    Checkpoints (--original, --forget, --unlearned) are compared with the original,
+    Retrain and a second Retrain, the null. Arrays (--arrays) may hold many models of
+    each kind, for attacks that need many. --parts audits the models that `jax-unlearn
+    ensemble` made in parts, with their data and request unless others are given.
 
     Example, after that of `unlearn`: `jax-unlearn audit --dataset digits --original
     original --forget 3 --unlearned unlearned`
@@ -155,26 +155,23 @@ def audit(
     Args:
       source: The data; arrays need none.
       original: checkpoint of the model before unlearning.
-      forget: what was to be forgotten, as it was given to `unlearn`: a file that lists
-        samples, or a class.
+      forget: what was to be forgotten, as given to `unlearn`: a file, or a class.
       unlearned: checkpoints to audit.
       retrained: checkpoints of `train --retrain`, each from another seed. The first is
         the target of every figure, the second the null; from three on every figure is
         compared with all of them. With fewer, forget samples are compared with unseen
         samples, too.
-      null: second checkpoint of `train --retrain`, if it is not given above. It shows
-        how far two retrainings are apart.
+      null: a second Retrain, if none is given above: how far two retrainings are apart.
       probes: further tests of each checkpoint, Retrains included: "relearn" (steps
-        until the forget set is learned again), "recover" (a fifth of the forget samples
-        is learned again: how many of the others are right then), "recover-retain" (how
-        many forget samples are right after fine-tuning on retain samples), "int8" and
-        "int4" (forget samples right with rounded weights), "robustness" (test accuracy
-        under PGD), "alignment" (forget samples told from unseen ones by the weights
-        before and after). Two Retrains give a target and a null, three an interval.
+        until the forget set is learned again), "recover" (after a fifth of the forget
+        samples was learned again: how many others are right), "recover-retain" (forget
+        samples right after fine-tuning on retain samples), "int8" and "int4" (forget
+        samples right with rounded weights), "robustness" (test accuracy under PGD),
+        "alignment" (forget samples told from unseen ones by the change of weights). Two
+        Retrains give target and null, three an interval.
       arrays: .npz file with `labels/PART [n]`, `retrained/PART [N, n, K]` and for each
         method `NAME/PART [N, n, K]`. PART is forget, retain, test or unseen.
-      parts: folders that `jax-unlearn ensemble --part` wrote, to audit the models of
-        all of them.
+      parts: all folders that `jax-unlearn ensemble --part` wrote for the models.
       run: folder of the run whose plan the parts were made by, for --parts.
       kind: what the arrays hold, logits or probabilities.
       metrics: figures of the arrays, or groups of them: standard, mia, deviation,
@@ -183,10 +180,10 @@ def audit(
       resamples: number of random divisions of the Retrains, from which the null comes,
         for --arrays and --parts.
       by: groups of the forget samples for which figures are given, too. "memorisation"
-        or "vulnerability": for --parts, or for arrays that hold the originals as
+        or "vulnerability": for --parts, or arrays that hold the originals as
         `original/PART`; half of the originals and Retrains form the groups, the others
-        are audited. "confidence": an approximation of memorisation for which one
-        original is enough, checkpoints too.
+        are audited. "confidence": an approximation of memorisation by one original, for
+        checkpoints too.
       all_figures: print all figures, not only the main ones. The file always holds all.
       out: path of the results, which `jax-unlearn report` reads.
       modality: kind of model. Default: that of the original.

@@ -86,10 +86,10 @@ def ensemble(
 ) -> dict[str, Any]:
     """Train, unlearn and audit many models of one request; go on where it stopped.
 
-    A job array makes them in parts: `--part 1/8` to `--part 8/8`, at once or one after
-    another, on one machine or many, in one folder or in several; `jax-unlearn audit
-    --parts DIR...`, or `--join` here, then audits the models of all of them, and names
-    those that are missing.
+    Several machines or jobs can share the work: `--part 1/8` to `--part 8/8` each make
+    a part of the models, in one folder or in several. `jax-unlearn audit --parts
+    DIR...`, or `--join` here, then audits the models of all parts, or names those that
+    are missing.
 
     Example, after that of `train`: `jax-unlearn ensemble --dataset digits --original
     original --forget 3 --models 8`

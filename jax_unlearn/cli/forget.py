@@ -72,10 +72,10 @@ def forget(
 ) -> dict[str, Any]:
     """Serve a request whole: unlearn, audit, report; say what to do with the model.
 
-    OUT/unlearned is the model, a checkpoint for all commands; beside it stand
-    audit.json, report.html and record.json. Without --method it is --method auto: what
-    was nearest to retraining for such a request at --budget, given what there is; why
-    is printed and recorded.
+    OUT/unlearned is the new model, a checkpoint for all commands. OUT also holds
+    audit.json, report.html and record.json. Without --method the method is chosen
+    (--method auto): the one that came nearest to retraining in the studies, for such a
+    request, budget and data. The reason is printed and recorded.
 
     Example, after that of `train`: `jax-unlearn forget --dataset digits --checkpoint
     original --request 3 --with-retrain 3`

@@ -41,8 +41,9 @@ def import_model(
 ) -> dict[str, Any]:
     """Make a checkpoint of a model that was trained elsewhere; all commands take it.
 
-    Bytes are divided by 255; --mean and --std, as its training had them, come after
-    that. A network that reads bytes as they are: --mean 0 --std 0.00392156862745098.
+    Give --mean and --std as they were in its training. Images of bytes are divided by
+    255 before. If the network reads bytes as they are, give --mean 0 and
+    --std 0.00392156862745098.
 
     Example, after that of `export`: `jax-unlearn import --dataset digits --params
     weights.safetensors --out imported`
@@ -200,8 +201,8 @@ def export_model(
 ) -> dict[str, Any]:
     """Write the parameters of a checkpoint for other programs; `import` reads them.
 
-    Arrays are named params/... and batch_stats/... or model_state/..., joined by "/" in
-    .npz, by "." in .safetensors, nested in .msgpack.
+    The names of the arrays begin with params, batch_stats or model_state. Their parts
+    are joined by "/" in .npz and by "." in .safetensors, and nested in .msgpack.
 
     Example, after that of `train`: `jax-unlearn export --checkpoint original --out
     weights.safetensors`

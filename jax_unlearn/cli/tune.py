@@ -60,16 +60,17 @@ def tune(
 ) -> dict[str, Any] | None:
     """Search the settings of methods on your data and model; equal trials for each.
 
-    On each seed a model is trained as the checkpoint's was, and one without a request
-    drawn like yours; each trial unlearns these requests, seed by seed, and is stopped
-    early where it shows no promise. Tried are ranges of the values that the method and
-    its weighting name, of options that you leave alone. No trial sees the samples of
-    --forget, the test set or the checkpoint's model; --without-retrain trains nothing:
-    it makes requests drawn like yours to that model, and compares with unseen samples.
+    For each seed a request like yours is drawn, and two models are trained as the
+    checkpoint was: one on all samples, and one without that request. A trial unlearns
+    these requests with one setting, and is stopped early if it is not promising. The
+    search tries values of the options that matter for the method and its weighting;
+    options that you give are kept. No trial reads the samples of --forget, the test set
+    or the checkpoint's model. With --without-retrain nothing is trained: requests like
+    yours are made to the checkpoint's model, and compared with unseen samples.
 
-    Give the command again to go on where it was stopped, or with more --trials; give
-    it on several machines with one --study to share the work. Without a checkpoint:
-    the settings of the demo, on seeds that it does not use.
+    Give the command again to go on after a stop, or with more --trials. Give it on
+    several machines with one --study to share the work. Without a checkpoint the models
+    are those of the demo, on seeds that the demo does not use.
 
     Example, after that of `train`: `jax-unlearn tune salun --dataset digits
     --checkpoint original --forget 3 --trials 5`
