@@ -157,10 +157,10 @@ def audit(
       original: checkpoint of the model before unlearning.
       forget: what was to be forgotten, as given to `unlearn`: a file, or a class.
       unlearned: checkpoints to audit.
-      retrained: checkpoints of `train --retrain`, each from another seed. The first is
-        the target of every figure, the second the null; from three on every figure is
-        compared with all of them. With fewer, forget samples are compared with unseen
-        samples, too.
+      retrained: checkpoints of `train --retrain`, each from another seed: the first is
+        the target of every figure, the second the null; from three on figures are
+        compared with all. With fewer, forget samples are compared with unseen ones,
+        too.
       null: a second Retrain, if none is given above: how far two retrainings are apart.
       probes: further tests of each checkpoint, Retrains included: "relearn" (steps
         until the forget set is learned again), "recover" (after a fifth of the forget
@@ -172,18 +172,16 @@ def audit(
       arrays: .npz file with `labels/PART [n]`, `retrained/PART [N, n, K]` and for each
         method `NAME/PART [N, n, K]`. PART is forget, retain, test or unseen.
       parts: all folders that `jax-unlearn ensemble --part` wrote for the models.
-      run: folder of the run whose plan the parts were made by, for --parts.
+      run: for --parts, the folder of the run whose plan they were made by.
       kind: what the arrays hold, logits or probabilities.
       metrics: figures of the arrays, or groups of them: standard, mia, deviation,
         u_lira, rmia, forgetting, klom, vulnerable, protected, retain, difference; or
         FILE.py:CARD of your own. Default: all that the number of models allows.
-      resamples: number of random divisions of the Retrains, from which the null comes,
-        for --arrays and --parts.
-      by: groups of the forget samples for which figures are given, too. "memorisation"
-        or "vulnerability": for --parts, or arrays that hold the originals as
-        `original/PART`; half of the originals and Retrains form the groups, the others
-        are audited. "confidence": an approximation of memorisation by one original, for
-        checkpoints too.
+      resamples: random divisions of the Retrains for the null (--arrays and --parts).
+      by: groups of the forget samples for which figures are given, too. "memorisation",
+        "vulnerability": for --parts, or arrays with the originals as `original/PART`;
+        half of the originals and Retrains form the groups, the others are audited.
+        "confidence": an approximation by one original, for checkpoints too.
       all_figures: print all figures, not only the main ones. The file always holds all.
       out: path of the results, which `jax-unlearn report` reads.
       modality: kind of model. Default: that of the original.
