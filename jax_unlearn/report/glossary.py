@@ -66,10 +66,8 @@ SIGNS = {
         "forgetting quality more than that is",
     ),
     "(±)": (r"\(±", "in the null's row, half the width of its interval"),
-    "●, ○": (
-        r'class="hidden"> (?:in|out)side',
-        "inside and outside the null's interval",
-    ),
+    "●": (r'class="hidden"> inside', "inside the null's interval"),
+    "○": (r'class="hidden"> outside', "outside the null's interval"),
 }
 """Signs beside the numbers, each with the pattern by which a page is seen to use it."""
 
