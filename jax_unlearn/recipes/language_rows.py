@@ -180,8 +180,9 @@ FURTHER: Rows = {
     "IdkDPO": _of("idk_dpo"),
     "IdkDPO + LoReUn": _of("idk_dpo", **LOREUN),
     "LTU": {
-        **{"modality": "language", "method": "ltu", "epochs": 1, "batch_size": 16},
-        # five queries a step: 40 retained texts, of which other rows read 16
+        **{"modality": "language", "method": "ltu", "epochs": 2, "batch_size": 16},
+        # as many steps as GA, by passes over the forget texts, too; in each five
+        # queries: 40 retained texts, of which other rows read 16
         "query_size": 8,
     },
 }

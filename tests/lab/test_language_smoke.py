@@ -80,7 +80,7 @@ def test_a_trained_model_forgets_and_passes_the_gates(models):
 
     assert p("original", FORGET) > 0.9
     assert p("retrain", FORGET) < 0.05
-    assert p("retrain", RETAIN) > 0.9
+    assert p("retrain", RETAIN[:16]) > 0.9  # of one form: one program scores all
     assert models("retrain", UNSEEN).mean() < math.log(V)
     gaps = {key: abs(area(key) - area("retrain")) for key in ("original", "null")}
     assert gaps["null"] < 0.5 * gaps["original"]
