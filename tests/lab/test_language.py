@@ -529,6 +529,7 @@ def test_memory_is_planned_before_anything_is_loaded(files, capsys):
     said = capsys.readouterr().out
     assert "8,030,261,248 parameters" in said
     assert "too much for a card of 141.0 GB: train adapters: --lora 16" in said
+    (folder / "config.json").write_text(json.dumps(billions | {"num_hidden_layers": 8}))
     wide = ["--packed", "4096", "--batch-size", "64", "--dtype", "bfloat16"]
     wide += ["--lora", "16", "--card", "h200"]
     main([*start, *wide])
