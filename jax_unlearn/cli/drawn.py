@@ -42,8 +42,8 @@ def sample(
 ) -> dict[str, Any]:
     """Draw images of a diffusion model as one grid, a row for each class or prompt.
 
-    Example: `jax-unlearn train --modality diffusion --dataset digits --timesteps 200
-    --steps 800 --out drawer`, then `jax-unlearn sample --checkpoint drawer`
+    Example: `jax-unlearn train --modality diffusion --dataset digits --widths 16 32
+    --steps 400 --out drawer`, then `jax-unlearn sample --checkpoint drawer`
 
     Args:
       sampling: How the images are drawn.
