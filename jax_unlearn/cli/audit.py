@@ -35,7 +35,8 @@ from jax_unlearn.lab.modalities.classification.beside import (
     stacked,
 )
 from jax_unlearn.lab.modalities.classification.figures import Table, outputs_of
-from jax_unlearn.lab.modalities.classification.probes import PROBES, judged, probe
+from jax_unlearn.lab.modalities.classification.probes import PROBES
+from jax_unlearn.lab.probes import check_probes, judged, pressed
 from jax_unlearn.lab.requests import Asked, Request, said_of
 from jax_unlearn.lab.results import LABELS, NULL, ORIGINAL, RETRAIN, head, to_json
 from jax_unlearn.lab.settings import Unlearning
@@ -224,8 +225,7 @@ def audit(
             f"unlearned={[str(path) for path in unlearned]}: give all three, or "
             "--arrays FILE.npz, or --parts DIR"
         )
-    for name in probes:
-        _validate.one_of("probe", name, PROBES)
+    check_probes(PROBES, probes)
     for name in set(by) - set(audits.PROXIES):
         raise InputError(
             f"by={name!r} divides the samples by many originals, and there is one; "
@@ -275,13 +275,13 @@ def audited(
         beside, groups = models.beside(table, seed, by)
         given = {"original": models.base.trained, "seed": seed}
         probed, more = (
-            [probe(subject, one.trained, request, probes, **given) for one in these]
+            [pressed(subject, one.trained, request, probes, **given) for one in these]
             for these in (models.rows.values(), models.more)
         )
         probed = dict(zip(models.rows, probed, strict=True))
     found = {**table.summary(), "probes": probed if probes else {}}
     if probes:
-        found["probe_figures"] = judged(probed, more, len(request.forget))
+        found["probe_figures"] = judged(probed, more, len(request.forget), PROBES)
     if isinstance(beside, audits.Audit):
         found["audit"] = audits.to_record(beside)
     else:

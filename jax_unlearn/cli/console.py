@@ -16,6 +16,7 @@ from jax_unlearn.audit import Figure
 from jax_unlearn.audit.records import SIGN, visible
 from jax_unlearn.lab.advice import lasting
 from jax_unlearn.lab.modalities.classification.probes import PROBES
+from jax_unlearn.lab.probes import of_figures
 from jax_unlearn.report import Cell, Table, generation_table, main_table
 from jax_unlearn.report.language import language_table
 
@@ -237,9 +238,10 @@ def print_probes(console: Console, results: dict[str, Any]) -> None:
             detail = "" if figure is None else figure.interval(visible(figure, 1))
             cells.append(Cell(f"{found[name]:.4g}", detail, verdict))
         rows.append(cells)
-    heads = ["probe", *(PROBES[name].label for name in names)]
+    cards = [of_figures(PROBES)[name][1] for name in names]
+    heads = ["probe", *(card.label for card in cards)]
     print_blocks(console, Table(heads, rows, [*results["probes"]]))
-    meanings = (f"{PROBES[name].label}: {PROBES[name].meaning}" for name in names)
+    meanings = (f"{card.label}: {card.meaning}" for card in cards)
     told = "; ".join(meanings) + ". The target is Retrain's value after the same test"
     console.print(f"{told}; the null is another Retrain.", style="dim", markup=False)
 

@@ -25,6 +25,7 @@ from jax_unlearn.lab.modalities.language.figures import (
     ratios_of,
 )
 from jax_unlearn.lab.modalities.language.probes import PROBES
+from jax_unlearn.lab.probes import check_probes
 from jax_unlearn.lab.results import NULL, ORIGINAL, RETRAIN, head, to_json
 from jax_unlearn.language.texts import read_texts, text_dataset
 
@@ -89,8 +90,7 @@ def audit_texts(
         if not answers:
             raise InputError("stem=True is for answers; give --answers 64, or leave it")
         audits.language.rouge_l([""], [""], stem="porter")  # refused before the work
-    for name in probes:
-        _validate.one_of("probe", name, PROBES)
+    check_probes(PROBES, probes)
     how = {"seed": seed, "every": all_figures, "overwrite": overwrite, "other": other}
     how |= {"answers": answers, "stem": stem, "probes": probes, "logs": logs}
     if target is not None:

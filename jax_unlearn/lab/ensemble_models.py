@@ -19,15 +19,13 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.lab.bench import Bench
 from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.job import Candidates, Progress, Trained, blamed, checked
-from jax_unlearn.lab.modalities.classification import probes as classifiers
-from jax_unlearn.lab.modalities.language import probes as texts
-from jax_unlearn.lab.modality import Modality
+from jax_unlearn.lab.probes import pressed
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.rewinds import Replayed, epoch_of
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.types import Array, ModelState, Params, UnlearnBatch, UnlearnState
 
-__all__ = ["PARTS", "RETRAIN_SEED", "Logits", "Maker", "figures_of_probes", "span"]
+__all__ = ["PARTS", "RETRAIN_SEED", "Logits", "Maker", "span"]
 
 ORIGINAL, RETRAIN = "original", "retrain"
 PARTS = ("forget", "retain", "unseen", "test")
@@ -38,15 +36,6 @@ Logits = dict[str, np.ndarray]
 
 Item = TypeVar("Item")
 Start = tuple[Params, ModelState]
-
-
-def figures_of_probes(
-    kind: Modality, names: Sequence[str]
-) -> dict[str, dict[str, classifiers.Probe]]:
-    """Return what each of some probes of a kind of model finds, by figure."""
-    if kind.texts:
-        return {name: texts.FIGURES[name] for name in names}
-    return {name: {name: classifiers.PROBES[name]} for name in names}
 
 
 class Maker:
@@ -140,11 +129,8 @@ class Maker:
         self, names: Sequence[str], trained: Trained, original: Trained
     ) -> dict[str, float]:
         """Return what probes find of a model, all models treated alike."""
-        subject, request, seed = self._subject, self._request, self._bench.plan.seeds[0]
-        if subject.modality.texts:
-            return texts.pressed(subject, trained[:2], request, names, seed)
-        given = subject, trained, request, names
-        return classifiers.probe(*given, original=original, seed=seed)
+        given, seed = (trained, self._request, names), self._bench.plan.seeds[0]
+        return pressed(self._subject, *given, original=original, seed=seed)
 
     def estimate(
         self, missing: dict[str, list[int]], methods: dict[str, Unlearning], size: int

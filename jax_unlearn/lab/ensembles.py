@@ -5,7 +5,6 @@ A file a model, `models/<role>/0007.npz`, without pickles: the logits by part,
 probes found of the model, for which its parameters are needed.
 """
 
-import dataclasses
 import io
 import json
 import time
@@ -32,13 +31,12 @@ from jax_unlearn.lab.ensemble_models import (
     RETRAIN,
     Logits,
     Maker,
-    figures_of_probes,
 )
 from jax_unlearn.lab.job import Progress, Trained, silent
 from jax_unlearn.lab.modalities import modality_of
-from jax_unlearn.lab.modalities.classification.probes import with_probes
 from jax_unlearn.lab.parts import EnsemblePart, missing_parts, recorded
 from jax_unlearn.lab.plan import Plan, slugs
+from jax_unlearn.lab.probes import with_probes
 from jax_unlearn.lab.requests import Request, draw_cases
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import SECONDS, stored, together, unfinished
@@ -115,14 +113,13 @@ def run_ensembles(
         bench = bench or Bench(plan, dataset)
         makes = Maker(bench, request, way, mesh, progress or silent)
         found = {role: files.found(role, own) for role in files.roles}
-        missing = _missing(found, own)
+        missing = files.missing(found, own)
         if any(missing.values()):
             size = min(chunk, max(map(len, missing.values())))
             named = f"{len(own)} model{'s' * (len(own) != 1)}"
-            costly = dict(missing)
-            if plan.probes:  # originals that lack these alone are read, not trained
-                lacking = (i for i in missing[ORIGINAL] if not files.read(ORIGINAL, i))
-                costly[ORIGINAL] = [*lacking]
+            # originals that lack probes alone are read, not trained
+            trained = [i for i in missing[ORIGINAL] if i not in found[ORIGINAL]]
+            costly = {**missing, ORIGINAL: trained}
             say(f"{named}: {makes.estimate(costly, methods, size)}")
             if way == "auto":
                 data.write_atomic(decided, json.dumps(makes.how), overwrite=True)
@@ -153,28 +150,19 @@ def join(
         files = Files(folder, plan, dataset, request, methods, say)
         for role in files.roles:
             made = found.setdefault(role, {})
-            more = [number for number in range(count) if number not in made]
+            more = files.missing({role: made}, range(count))[role]
             made |= files.found(role, more)
-    missing = {role: own for role, own in _missing(found, range(count)).items() if own}
-    if missing and plan.probes:
-        bare, how = dataclasses.replace(plan, probes=()), {"methods": methods}
-        join(bare, dataset, folders, count=count, say=say, **how)  # all are there
+    every = {role: [i for i in range(count) if i not in found[role]] for role in found}
+    if missing := {role: own for role, own in every.items() if own}:
+        raise missing_parts(*recorded(folders), missing, folders)
+    if any(files.missing(found, range(count)).values()):
         raise InputError(
             f"probes={list(plan.probes)} are put to models when they are made, and "
             f"these were made without; give --probes {' '.join(plan.probes)} to the "
             "commands of the parts once more"
         )
-    if missing:
-        raise missing_parts(*recorded(folders), missing, folders)
     makes = Maker(Bench(plan, dataset), request, "alone", None, silent)
     return _stacked(found, range(count), makes, request)
-
-
-def _missing(
-    found: Mapping[str, Mapping[int, Kept]], numbers: Sequence[int]
-) -> dict[str, list[int]]:
-    """Return the numbers of models that are not there, by role."""
-    return {role: [i for i in numbers if i not in made] for role, made in found.items()}
 
 
 def _stacked(
@@ -218,9 +206,7 @@ def audit_of(
     found, probes = audit.audit(*given, **told), dict(made.probes)
     if probes:
         probes[NOTHING] = probes.pop(ORIGINAL)
-        kind = modality_of(training)
-        cards = figures_of_probes(kind, kind.probes).values()
-        known = {name: card for own in cards for name, card in own.items()}
+        known = modality_of(training).probes
         found = with_probes(found, probes, probes[RETRAIN], known)
     return found, given
 
@@ -269,8 +255,8 @@ class Files:
     ):
         self.roles = {ORIGINAL: ORIGINAL, RETRAIN: RETRAIN, **slugs(methods)}
         self._folder, self._methods, self._say = folder, methods, say
-        kind = modality_of(plan.training)
-        self._probes = figures_of_probes(kind, plan.probes)
+        known = modality_of(plan.training).probes
+        self._probes = {name: known[name].figures for name in plan.probes}
         self._told = {
             "format": 1,
             "data": data.fingerprint(dataset),
@@ -295,14 +281,26 @@ class Files:
         return stored(self.path(role, number), told, _read, say=self._say)
 
     def found(self, role: str, numbers: Iterable[int]) -> dict[int, Kept]:
-        """Return what is there of some models of a role, by number, probes included."""
+        """Return what is there of some models of a role, by number."""
         read = {number: self.read(role, number) for number in numbers}
-        return {n: m for n, m in read.items() if m and not self._lacks(m)}
+        return {n: m for n, m in read.items() if m}
+
+    def missing(
+        self, found: Mapping[str, Mapping[int, Kept]], numbers: Sequence[int]
+    ) -> dict[str, list[int]]:
+        """Return the numbers of models not there with all probes, by role."""
+        return {
+            role: [i for i in numbers if i not in made or self._lacks(made[i])]
+            for role, made in found.items()
+        }
 
     def _lacks(self, kept: Kept) -> list[str]:
         """Return the probes that a model was not put to."""
-        known = kept.probes.keys()
-        return [name for name, own in self._probes.items() if not own.keys() <= known]
+        return [
+            name
+            for name, figures in self._probes.items()
+            if any(card.key not in kept.probes for card in figures)
+        ]
 
     def write(self, role: str, number: int, model: Trained, kept: Kept) -> None:
         """Write what is kept of a model."""
@@ -340,13 +338,12 @@ class Files:
         told = self.told(role, numbers[0])
         told |= {"numbers": list(numbers), "how": maker.how}
         options, start = {"seconds": seconds, "say": self._say}, time.perf_counter()
-        earlier = {i: self.read(role, i) for i in numbers} if self._probes else {}
         with unfinished(self.path(role, begin), told, **options) as series:
             if role in self._methods:
                 before = [self.original(i, maker.blank) for i in numbers]
                 given = role, self._methods[role], before, numbers
                 models = maker.unlearn(*given, series=series)
-            elif role == ORIGINAL and earlier and all(earlier.values()):
+            elif role == ORIGINAL and there.keys() >= {*numbers}:  # they lack probes
                 models = [self.original(i, maker.blank) for i in numbers]
             else:
                 models = maker.train(role, numbers, series)
@@ -355,16 +352,14 @@ class Files:
             share = (time.perf_counter() - start + series.spent) / len(numbers)
             found = {}
             for i, model in pairs:
-                if i in there:
-                    found[i] = there[i]
-                    continue
-                known = earlier.get(i) or Kept(logits[i], share, {})
-                if more := self._lacks(known):
+                found[i] = there.get(i) or Kept(logits[i], share, {})
+                if more := self._lacks(found[i]):
                     own = role == ORIGINAL
                     before = model if own else self.original(i, maker.blank)
-                    probes = known.probes | maker.probes(more, model, before)
-                    known = known._replace(probes=probes)
-                found[i] = known
+                    probes = found[i].probes | maker.probes(more, model, before)
+                    found[i] = found[i]._replace(probes=probes)
+                elif i in there:
+                    continue
                 self.write(role, i, model, found[i])
         return found
 

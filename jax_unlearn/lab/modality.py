@@ -15,10 +15,11 @@ from jax_unlearn.cards import Card, Learned, NoOptions, Ranked, Variables, Weigh
 from jax_unlearn.data import Dataset, Examples
 from jax_unlearn.drivers.memory import master
 from jax_unlearn.errors import InputError
+from jax_unlearn.lab.probes import Probes
 from jax_unlearn.optimizers import dual
 from jax_unlearn.types import Array, LossFn, Model, PyTree, Unlearner, UnlearnState
 
-__all__ = ["MAX_WIDTH", "Dimension", "Division", "Dtype", "Modality", "Probe", "adam"]
+__all__ = ["MAX_WIDTH", "Dimension", "Division", "Dtype", "Modality", "adam"]
 __all__ += ["by_pattern", "checked_attacks", "chosen", "descent", "falling_rate"]
 __all__ += ["optimizer_of", "weak_attacks"]
 
@@ -103,29 +104,6 @@ def by_pattern(pattern: str) -> Division | None:
     )
 
 
-class Probe(NamedTuple):
-    """A probe: what it is called, what it says, and what a model gives.
-
-    Attributes:
-      label: with the unit.
-      meaning: what is done to every model alike, in a line.
-      cost: of one model, in gradients of single samples; F forget, S test samples.
-      measure: `(subject, trained, request, seed) -> float`; of a pair, with the
-        original that the model came of as a fifth.
-      bounds: what its values cannot leave.
-      share: of the forget samples, which it counts in percent; 0: it counts others.
-      pair: whether it looks at what changed from the original.
-    """
-
-    label: str
-    meaning: str
-    cost: str
-    measure: Callable[..., float]
-    bounds: tuple[float, float] = (0.0, 100.0)
-    share: float = 0.0
-    pair: bool = False
-
-
 class Modality(NamedTuple):
     """A kind of model."""
 
@@ -151,7 +129,7 @@ class Modality(NamedTuple):
     observe: Callable[[Any, Variables, Examples], np.ndarray]
     targets: Callable[[Examples], np.ndarray]  # true classes of what is observed
     judging: Any = None  # class of what a plan says of drawing and judging, if any
-    probes: tuple[str, ...] = ()  # names of what presses its models for the forgotten
+    probes: Probes = {}  # noqa: RUF012 - that press its models for the forgotten
     metrics: tuple[str, ...] | None = (
         None  # figures it has, or groups of them; None: all
     )

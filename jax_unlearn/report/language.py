@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from jax_unlearn.lab import schema
-from jax_unlearn.lab.modalities.language.probes import FIGURES as PROBED
+from jax_unlearn.lab.modalities.language.probes import PROBES
+from jax_unlearn.lab.probes import of_figures
 from jax_unlearn.lab.schema import Finite, NotNegative
 from jax_unlearn.report import forms, reading
 from jax_unlearn.report.forms import require
@@ -102,9 +103,8 @@ FIGURES = {
         "how far the AUC of Min-K lies from Retrain's, in percent of Retrain's",
     ),
     **{
-        name: (card.label, 3, card.meaning)
-        for figures in PROBED.values()
-        for name, card in figures.items()
+        key: (card.label, card.digits, card.meaning)
+        for key, (_, card) in of_figures(PROBES).items()
     },
 }
 """Figures that the table shows: the heading, the digits behind the point, a meaning."""

@@ -12,18 +12,18 @@ from jax_unlearn import report
 from jax_unlearn.audit import Audit
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan, Training, Unlearning, experiment
-from jax_unlearn.lab.ensemble_models import figures_of_probes
 from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.modalities.classification import CLASSIFICATION
-from jax_unlearn.lab.modalities.classification.probes import (
-    PROBES,
-    judged,
-    over_seeds,
-    probe,
-    with_probes,
-)
+from jax_unlearn.lab.modalities.classification.probes import PROBES
 from jax_unlearn.lab.modalities.diffusion.networks import DiffusionTraining
 from jax_unlearn.lab.modalities.language import LANGUAGE
+from jax_unlearn.lab.probes import (
+    judged,
+    of_figures,
+    over_seeds,
+    pressed,
+    with_probes,
+)
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.subject import subject_of
 
@@ -50,10 +50,6 @@ def dataset():
     return three_digits(100, 30)
 
 
-def test_the_names_of_a_modality_are_those_of_its_probes():
-    assert CLASSIFICATION.probes == tuple(PROBES)
-
-
 def test_an_experiment_puts_every_model_to_the_probes(dataset, tmp_path):
     results = experiment(plan(probes=("recover", "int4")), dataset, tmp_path / "run")
     keys = ["retrain", "null", "original", "ft"]
@@ -74,11 +70,11 @@ def test_rounded_weights_are_looked_at_and_the_model_is_left_alone(dataset):
     params, state = subject.model.init(jax.random.key(0), dataset.train.inputs[:2])
     before = jax.tree.map(np.array, params)
     request = Request(np.arange(10), np.arange(10, 90), np.arange(90, 100))
-    found = probe(subject, Trained(params, state, {}), request, ALL)
+    found = pressed(subject, Trained(params, state, {}), request, ALL)
     assert set(found) == set(ALL)
     assert all(0 <= value <= 100 for value in found.values())
     jax.tree.map(np.testing.assert_array_equal, params, before)
-    again = probe(subject, Trained(params, state, {}), request, ALL)
+    again = pressed(subject, Trained(params, state, {}), request, ALL)
     assert again == found
 
 
@@ -102,25 +98,22 @@ def test_gradients_along_the_step_from_the_original(dataset, tmp_path):
 
     ascent = jax.tree.map(lambda p, g: p + 0.1 * g, params, jax.grad(loss)(params))
     gone = start._replace(params=ascent)
-    found = probe(subject, gone, request, ["alignment"], original=start)
+    found = pressed(subject, gone, request, ["alignment"], original=start)
     assert found["alignment"] > 60
     with pytest.raises(InputError, match="probe='alignment' looks at what changed"):
-        probe(subject, gone, request, ["alignment"])
+        pressed(subject, gone, request, ["alignment"])
 
 
 def test_probes_of_texts_are_figures_of_many_models_too():
-    cards = figures_of_probes(LANGUAGE, LANGUAGE.probes)
-    names = [name for own in cards.values() for name in own]
+    names = list(of_figures(LANGUAGE.probes))
     assert names == ["relearn_10", "relearn_50", "int8", "int4"]
-    plain = figures_of_probes(CLASSIFICATION, ("int8",))
-    assert list(plain["int8"]) == ["int8"]
+    assert list(of_figures(CLASSIFICATION.probes)) == list(PROBES)
     told = {"details": {}, "models": {"npo": 1}, "retrained": 3, "half": 0}
     told |= {"resamples": 20, "level": 0.95, "forgotten": 12, "left_out": {}}
     found = Audit(figures={"npo": {}}, cards={}, **told)
     again = {name: np.array([0.1, 0.2, 0.3]) for name in names}
     own = {"npo": {name: np.array([0.9]) for name in names}}
-    known = {name: card for one in cards.values() for name, card in one.items()}
-    made = with_probes(found, own, again, known)
+    made = with_probes(found, own, again, LANGUAGE.probes)
     figure = made.figures["npo"]["relearn_50"]
     assert (figure.value, figure.target) == (0.9, pytest.approx(0.2))
     assert figure.verdict == "outside"
@@ -129,19 +122,19 @@ def test_probes_of_texts_are_figures_of_many_models_too():
 
 def test_single_models_stand_beside_all_retrains():
     found = {"retrain": {"int8": 40.0}, "null": {"int8": 50.0}, "new": {"int8": 69.0}}
-    figure = judged(found, [{"int8": 45.0}], 20)["new"]["int8"]
+    figure = judged(found, [{"int8": 45.0}], 20, PROBES)["new"]["int8"]
     assert figure["target"] == 45
     # s = 5 of three, t(2) = 4.303, √(1 + 1/3)
     high = 45 + 4.3027 * 5 * (4 / 3) ** 0.5
     assert figure["null_high"] == pytest.approx(high, rel=1e-4)
     assert figure["verdict"] == "inside"
-    assert judged(found, [], 20)["new"]["int8"]["verdict"] == ""  # of two, none
+    assert judged(found, [], 20, PROBES)["new"]["int8"]["verdict"] == ""  # of two, none
     # Retrains that agree by chance: at least the spread of rounding, 5/√12 percent
     alike = {key: {"int8": 40.0} for key in ("retrain", "null")} | {"new": found["new"]}
-    figure = judged(alike, [{"int8": 40.0}], 20)["new"]["int8"]
+    figure = judged(alike, [{"int8": 40.0}], 20, PROBES)["new"]["int8"]
     low = 40 - 4.3027 * 5 / 12**0.5 * (4 / 3) ** 0.5
     assert figure["null_low"] == pytest.approx(low, rel=1e-4)
-    assert judged({"new": found["new"]}, [], 20) == {}
+    assert judged({"new": found["new"]}, [], 20, PROBES) == {}
 
 
 def test_figures_over_seeds_need_a_null_and_three_seeds():
@@ -168,4 +161,4 @@ def test_probes_that_cannot_be_are_refused(dataset):
     params, state = subject.model.init(jax.random.key(0), dataset.train.inputs[:2])
     one = Request(np.arange(1), np.arange(1, 90), np.arange(90, 100))
     with pytest.raises(InputError, match="there is 1; use int8, int4 or relearn"):
-        probe(subject, Trained(params, state, {}), one, ["recover"])
+        pressed(subject, Trained(params, state, {}), one, ["recover"])

@@ -11,9 +11,9 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Training, Unlearning
 from jax_unlearn.lab.job import execute
 from jax_unlearn.lab.modalities.classification.figures import measure, outputs_of
-from jax_unlearn.lab.modalities.classification.probes import probe
 from jax_unlearn.lab.modalities.diffusion.settings import DiffusionTraining
 from jax_unlearn.lab.prepare import Preparer
+from jax_unlearn.lab.probes import pressed
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.subject import Trainer, subject_of
 
@@ -64,7 +64,7 @@ def figures(small):
             after = execute(job, trained[:2], jax.random.key(0))
             metrics = measure(outputs_of(subject, after), dataset, request)
             own[method] = metrics.ra, metrics.ta
-        own["robust"] = probe(subject, trained, request, ["robustness"])["robustness"]
+        own["robust"] = pressed(subject, trained, request, ["robustness"])["robustness"]
         own["trained"] = measure(outputs_of(subject, trained), dataset, request).ta
         found[how] = own
     return found

@@ -103,7 +103,7 @@ def _own(content: Mapping[str, Any], figures: Mapping[str, Any]) -> dict[str, st
     for attack in (*alone["shown"], *alone["behind"]) if alone else ():
         own[glossary.base(attack.card.label)] = attack.card.meaning
     for probe in probes or ():
-        costs = f"costs {probe.card.cost} gradients of single samples a model"
+        costs = f"costs {probe.cost} gradients of single samples a model"
         own[glossary.base(probe.card.label)] = f"{probe.card.meaning}; {costs}"
     return own
 

@@ -12,7 +12,8 @@ from jax_unlearn.lab.modalities.classification.beside import (
     alone_needs,
     said_beside,
 )
-from jax_unlearn.lab.modalities.classification.probes import PROBES, Probe
+from jax_unlearn.lab.modalities.classification.probes import PROBES
+from jax_unlearn.lab.probes import of_figures
 from jax_unlearn.report import reading
 from jax_unlearn.report.draw import experiment as draw
 from jax_unlearn.report.forms import reasons
@@ -74,26 +75,24 @@ def beside(results: Any) -> list[tuple[str, str]]:
 class Probed(NamedTuple):
     """A probe or an attack, and what each row gave, beside target and null."""
 
-    card: Probe | FigureCard
+    card: FigureCard
     values: dict[str, float]
     figures: dict[str, Any]
-
-    @property
-    def digits(self) -> int:
-        """After the point."""
-        return getattr(self.card, "digits", 1)
+    cost: str = ""  # of a probe
 
 
 def probed(results: reading.Results) -> list[Probed]:
     """Return what probes found, if any were asked for and are known."""
     found = results.probes or {}
-    names = [name for name in next(iter(found.values()), {}) if name in PROBES]
+    known = of_figures(PROBES)
+    names = [name for name in next(iter(found.values()), {}) if name in known]
     judged = results.probe_figures or {}
     return [
         Probed(
-            PROBES[name],
+            known[name][1],
             {key: found[key][name] for key in reading.ordered_keys(found)},
             {key: own[name] for key, own in judged.items()},
+            known[name][0].cost,
         )
         for name in names
     ]

@@ -13,6 +13,7 @@ from jax_unlearn.drivers.loop import predict
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.modalities.classification import networks
 from jax_unlearn.lab.modalities.classification.measured import RANKINGS, learn
+from jax_unlearn.lab.modalities.classification.probes import PROBES
 from jax_unlearn.lab.modality import Modality, descent, falling_rate
 from jax_unlearn.types import Array, LossFn, Unlearner
 
@@ -81,10 +82,7 @@ CLASSIFICATION = Modality(
         subject.model, at[0], at[1], examples.inputs
     ).astype(np.float32),
     targets=lambda examples: examples.labels,
-    probes=(
-        *("relearn", "recover", "recover-retain", "int8", "int4", "robustness"),
-        "alignment",
-    ),
+    probes=PROBES,
     difficulty=lambda lab, ranking: RANKINGS[ranking](lab),
     example=lambda network: jax.ShapeDtypeStruct((2, *network.input_shape), np.uint8),
 )

@@ -10,7 +10,7 @@ from jax_unlearn import audit
 from jax_unlearn.audit import Metrics, Predictions, unlearning_metrics
 from jax_unlearn.data import Dataset
 from jax_unlearn.lab.job import Trained, probabilities
-from jax_unlearn.lab.modalities.classification import probes
+from jax_unlearn.lab.probes import over_seeds, pressed
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.results import NULL, ORIGINAL, RETRAIN, spread
 from jax_unlearn.lab.settings import Unlearning
@@ -126,7 +126,7 @@ class Table:
         if self.probes:
             given = self._subject, trained, request, self.probes
             told = {"original": self.original, "seed": self._seed}
-            found["probes"] = probes.probe(*given, **told)
+            found["probes"] = pressed(*given, **told)
         if self._target is not None:
             found |= self._deviation(outputs, self._target)
         self._rows.setdefault(key, _Row(label, setting, [])).seeds.append(found)
@@ -161,7 +161,7 @@ class Table:
                 }
                 for name in ("scatter", "conflict")
             }
-            | (probes.over_seeds(put) if self.probes else {})
+            | (over_seeds(put) if self.probes else {})
         )
 
     def _summarize(self, key: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from jax_unlearn.lab.modalities.language.measured import (
     scores_of,
     token_statistics,
 )
-from jax_unlearn.lab.modalities.language.probes import pressed
+from jax_unlearn.lab.probes import pressed
 from jax_unlearn.lab.requests import Request
 from jax_unlearn.lab.results import LABELS, NULL, ORIGINAL, RETRAIN, spread
 from jax_unlearn.lab.settings import Unlearning
@@ -215,7 +215,7 @@ class TextTable:
         seen = target if same and target is not None else self._look(trained)
         figures, self.seen[key] = figures_of(seen, target, self._stem), seen
         figures |= beside_log(seen, figures, self.log)
-        given = self._subject, trained[:2], self._request, self.probes
+        given = self._subject, trained, self._request, self.probes
         figures |= pressed(*given, seed=self._seed)
         losses = {part: seen.losses(part).tolist() for part in seen.outputs.nll}
         other = bool(seen.outputs.paraphrased)

@@ -1,36 +1,33 @@
-"""Probes: what comes back of forgotten texts when a language model is pressed for it.
-
-All models are treated alike, Retrain too, whose value is the target: figures of a row.
-"""
+"""What language models are pressed by for forgotten texts, see `lab.probes`."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 import optax
 
-from jax_unlearn import _validate, audit, methods, objectives
+from jax_unlearn import audit, methods, objectives
+from jax_unlearn.audit import FigureCard
 from jax_unlearn.cards import Variables
 from jax_unlearn.data import retain_only
 from jax_unlearn.drivers.loop import run
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab.modalities.language.measured import (
-    mean_losses,
-    scores_of,
-)
-from jax_unlearn.lab.modality import Probe, adam
+from jax_unlearn.lab.job import Trained
+from jax_unlearn.lab.modalities.language.measured import mean_losses, scores_of
+from jax_unlearn.lab.modality import adam
+from jax_unlearn.lab.probes import Probe, probe_card
 from jax_unlearn.types import Model, Unlearner
 
-__all__ = ["FIGURES", "PROBES", "pressed"]
+__all__ = ["PROBES"]
 
 RATE, BATCH, STEPS = 1e-4, 4, (10, 50)  # of relearning by Adam; our choice
 
 
 def _relearned(
-    subject: Any, at: Variables, request: Any, seed: int
+    subject: Any, trained: Trained, request: Any, seed: int
 ) -> dict[str, float]:
     """Return p of half of the forget texts as the other half is learned again."""
     forget = np.random.default_rng(seed).permutation(request.forget)
@@ -44,7 +41,7 @@ def _relearned(
     told = {"batch_size": size, "steps": STEPS[-1], "seed": seed}
     schedule = retain_only(subject.examples, few, **told)
     unlearner = _relearner(subject.model)
-    state, found = unlearner.init(*at), {}
+    state, found = unlearner.init(*trained[:2]), {}
     for start, stop in zip((0, *STEPS), STEPS, strict=False):
         part = dataclasses.replace(schedule, start=start, steps=stop)
         state = run(unlearner, state, part, jax.random.key(seed))
@@ -62,11 +59,11 @@ def _relearner(model: Model) -> Unlearner:
 
 def _rounded(bits: int) -> Callable[..., dict[str, float]]:
     def measure(
-        subject: Any, at: Variables, request: Any, seed: int
+        subject: Any, trained: Trained, request: Any, seed: int
     ) -> dict[str, float]:
         """Return p of the forget texts with weights of fewer bits, in blocks of 64."""
         del seed
-        now = audit.quantised(at[0], bits=bits), at[1]
+        now = audit.quantised(trained.params, bits=bits), trained.model_state
         return {f"int{bits}": _probability(subject, now, request.forget)}
 
     return measure
@@ -77,59 +74,28 @@ def _probability(subject: Any, at: Variables, ids: np.ndarray) -> float:
     return float(np.exp(-mean_losses(found)).mean())
 
 
-PROBES: dict[str, Callable[..., dict[str, float]]] = {
-    "relearn": _relearned,
-    "int8": _rounded(8),
-    "int4": _rounded(4),
-}
-
-
-def pressed(
-    subject: Any, at: Variables, request: Any, names: Sequence[str], seed: int
-) -> dict[str, float]:
-    """Return what the probes find of a model, figures by name."""
-    found: dict[str, float] = {}
-    for name in names:
-        _validate.one_of("probe", name, PROBES)
-        found |= PROBES[name](subject, at, request, seed)
-    return found
-
-
-def _card(figure: str, label: str, meaning: str, probe: str = "") -> dict[str, Probe]:
+def _card(key: str, how: str, meaning: str) -> FigureCard:
     """Return what is said of a figure: a mean probability of forget texts."""
-
-    def measure(subject: Any, trained: Any, request: Any, seed: int) -> float:
-        names = (probe or figure,)
-        return pressed(subject, trained[:2], request, names, seed)[figure]
-
-    cost = f"{STEPS[-1]} steps" if probe else "F/3"
-    return {figure: Probe(label, meaning, cost, measure, (0.0, 1.0))}
+    return probe_card(key, f"p, {how}", meaning, (0.0, 1.0), digits=3)
 
 
 _FEW, _MORE = STEPS
 _AGAIN = (
     f"p of half of the texts to forget after {_FEW} steps of Adam on the other half"
 )
-FIGURES: dict[str, dict[str, Probe]] = {
-    "relearn": {
-        **_card(
-            f"relearn_{_FEW}",
-            f"p, {_FEW} steps relearned",
-            _AGAIN,
-            "relearn",
-        ),
-        **_card(
-            f"relearn_{_MORE}",
-            f"p, {_MORE} steps relearned",
-            f"the same after {_MORE} steps",
-            "relearn",
-        ),
-    },
-    **{
-        f"int{n}": _card(
-            f"int{n}", f"p, int{n}", f"p forget with weights rounded to {n} bits"
-        )
-        for n in (8, 4)
-    },
+_RELEARNED = (
+    _card(f"relearn_{_FEW}", f"{_FEW} steps relearned", _AGAIN),
+    _card(
+        f"relearn_{_MORE}", f"{_MORE} steps relearned", f"the same after {_MORE} steps"
+    ),
+)
+_INT8, _INT4 = (
+    _card(f"int{n}", f"int{n}", f"p forget with weights rounded to {n} bits")
+    for n in (8, 4)
+)
+PROBES = {
+    "relearn": Probe(_relearned, _RELEARNED, f"{_MORE} steps"),
+    "int8": Probe(_rounded(8), (_INT8,), "F/3"),
+    "int4": Probe(_rounded(4), (_INT4,), "F/3"),
 }
-"""What each probe finds, by figure; the target of each is Retrain's value."""
+"""By name; the target of each figure is Retrain's value, treated alike."""
