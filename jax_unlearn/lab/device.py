@@ -22,11 +22,9 @@ from jax_unlearn.drivers.loop import run
 from jax_unlearn.drivers.stacking import stack, unstack
 from jax_unlearn.errors import NonFiniteError
 from jax_unlearn.lab.job import Trained, checked, execute
-from jax_unlearn.lab.requests import Request
-from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.types import Array
 
-__all__ = ["Call", "Device", "samples_of"]
+__all__ = ["Call", "Device"]
 
 
 class Call(NamedTuple):
@@ -149,23 +147,3 @@ class Device:
             and {name: 1e3 * least for name, least in cost.seconds(peak).items()},
             "compile_seconds": max(compiling, 0.0),
         }
-
-
-def samples_of(setting: Unlearning, request: Request, epochs: int) -> float:
-    """Return about how many gradients of single samples a method takes.
-
-    `epochs` are the original training's; a forward pass is a third of a gradient.
-    """
-    reads, options = setting.card.reads, setting.weighting_options
-    sizes = {"forget": len(request.forget), "retain": setting.rho * len(request.retain)}
-    retrains = "training" in reads
-    share = getattr(setting.options, "share", 1)
-    passes: float = share * epochs if retrains else setting.epochs
-    passes += "original" in reads  # of which a table or a mask is made first
-    found = passes * sum(size for part, size in sizes.items() if part in reads)
-    if setting.method == "ltu":  # a gradient of a gradient
-        found *= 4
-    if setting.weighting_card.reference(options) == "whole":  # of all unseen samples
-        every = options.every if options.estimator == "every" else 1
-        found *= 1 + len(request.unseen) / (3 * every * setting.batch_size)
-    return found

@@ -25,7 +25,8 @@ from jax_unlearn.errors import unknown_name
 from jax_unlearn.lab import Plan, Training, Unlearning
 from jax_unlearn.lab.bench import Bench
 from jax_unlearn.lab.catalog import load
-from jax_unlearn.lab.device import Call, Device, samples_of
+from jax_unlearn.lab.costs import count_of
+from jax_unlearn.lab.device import Call, Device
 from jax_unlearn.lab.ensembles import audit_of, run_ensembles
 from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.plan import slug
@@ -149,7 +150,8 @@ class Part:
         found: dict[str, float] = {"original": epochs * (forget + retain)}
         for label in labels:
             if label in methods:
-                found[label] = samples_of(methods[label], case.request, epochs)
+                count = count_of(methods[label], case.request, epochs)
+                found[label] = count.of(methods[label])
         new = [one for one in labels if not self.bench.has(case.seed, slug(one))]
         return sum(found.get(label, epochs * retain) for label in new)
 

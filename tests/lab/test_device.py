@@ -10,8 +10,7 @@ from jax_unlearn.data import digits, subset
 from jax_unlearn.errors import NonFiniteError
 from jax_unlearn.lab import Plan, Training, Unlearning
 from jax_unlearn.lab.bench import Bench
-from jax_unlearn.lab.device import Device, samples_of
-from jax_unlearn.lab.requests import Request
+from jax_unlearn.lab.device import Device
 
 DATA = subset(digits(), train=300, test=50)
 METHODS = {
@@ -106,26 +105,3 @@ def test_nothing_is_compiled_after_the_end():
     gate.set()
     assert second.cancelled()
     assert first.exception() is not None
-
-
-@pytest.mark.parametrize(
-    ("asked", "samples"),
-    [
-        ({"method": "finetune"}, 180),  # two epochs of the retain set
-        ({"method": "finetune", "rho": 0.5}, 90),
-        ({"method": "random_label"}, 200),
-        ({"method": "salun"}, 300),  # once more for the mask
-        ({"method": "ltu", "allow_weak": True}, 800),
-        # twenty unseen samples forward beside every ten
-        ({"method": "random_label", "weighting": "falw", "batch_size": 10}, 1000 / 3),
-    ],
-)
-def test_samples_are_those_of_the_sets_that_a_method_reads(asked, samples):
-    request = Request(*(np.arange(n) for n in (10, 90, 20)))
-    setting = Unlearning.of(epochs=2, **asked)
-    assert samples_of(setting, request, 30) == pytest.approx(samples)
-
-
-def test_samples_of_a_short_retrain_are_a_share_of_the_training():
-    request = Request(*(np.arange(n) for n in (10, 90, 20)))
-    assert samples_of(METHODS["Short Retrain"], request, 30) == 15 * 90
