@@ -4,16 +4,18 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jax_unlearn.data import Dataset, fingerprint
+from jax_unlearn.data import Dataset, fingerprint, read_json, write_atomic
+from jax_unlearn.errors import InputError
 
 __all__ = ["LABELS", "dataset_record", "difference", "environment", "head", "spread"]
-__all__ += ["to_json"]
+__all__ += ["recalled", "to_json"]
 
 RETRAIN, NULL, ORIGINAL = "retrain", "null", "original"  # keys of the reference rows
 LABELS = {
@@ -21,6 +23,9 @@ LABELS = {
     NULL: "Null (Retrain, other seed)",
     ORIGINAL: "Original (nothing done)",
 }
+
+
+COSTS = {RETRAIN: 1.0, NULL: 1.0, ORIGINAL: 0.0}  # shares of Retrain's
 
 
 def dataset_record(dataset: Dataset) -> dict[str, Any]:
@@ -72,6 +77,27 @@ def spread(values: Sequence[float], each: str = "per_seed") -> dict[str, Any]:
     numbers = [float(v) for v in values]
     std = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
     return {each: numbers, "mean": float(np.mean(numbers)), "std": std}
+
+
+def recalled(
+    path: Path | None,
+    make: Callable[[], dict[str, Any]],
+    names: Set[str],
+    *,
+    stale: Callable[[Mapping[str, Any]], bool] = lambda record: False,
+) -> dict[str, Any]:
+    """Return the figures of a model that a file keeps, or make and keep them."""
+    if path is not None and path.exists():
+        record = read_json(path)
+        if not isinstance(record, dict) or not names <= record.keys():
+            raise InputError(f"path={path} holds no figures; delete it to go on")
+        if not stale(record):
+            return record
+    record = make()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(record) + "\n", overwrite=True)
+    return record
 
 
 def head(plan: Mapping[str, Any], dataset: Dataset | None = None) -> dict[str, Any]:

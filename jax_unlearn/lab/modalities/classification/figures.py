@@ -12,7 +12,7 @@ from jax_unlearn.data import Dataset
 from jax_unlearn.lab.job import Trained, probabilities
 from jax_unlearn.lab.probes import over_seeds, pressed
 from jax_unlearn.lab.requests import Request
-from jax_unlearn.lab.results import NULL, ORIGINAL, RETRAIN, spread
+from jax_unlearn.lab.results import COSTS, NULL, ORIGINAL, RETRAIN, spread
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject
 
@@ -217,9 +217,8 @@ class Table:
 
         The clock is that of the run alone: compilation and preparation are apart.
         """
-        usual = {RETRAIN: 1.0, NULL: 1.0, ORIGINAL: 0.0}
         told = self._rows[key].of("notes")
-        counts = [note.get("cost", usual.get(key)) for note in told]
+        counts = [note.get("cost", COSTS.get(key)) for note in told]
         whole = [s.get("run", 0.0) for s in self._rows[RETRAIN].of("seconds")]
         own = [0.0 if key == ORIGINAL else s.get("run", 0.0) for s in seconds]
         clock = [s / w for s, w in zip(own, whole, strict=False) if w]

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,16 +11,15 @@ import jax
 import numpy as np
 
 from jax_unlearn import _validate, audit
-from jax_unlearn.data import Dataset, Examples, holdout, read_json, write_atomic
+from jax_unlearn.data import Dataset, Examples, holdout
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.drivers.series import Series
-from jax_unlearn.errors import InputError
 from jax_unlearn.lab.job import Progress, Trained, reporting, silent
 from jax_unlearn.lab.modalities.classification.networks import Training
 from jax_unlearn.lab.modalities.diffusion.networks import draw
 from jax_unlearn.lab.modalities.diffusion.settings import COLUMNS, Judging
 from jax_unlearn.lab.requests import Request
-from jax_unlearn.lab.results import RETRAIN, spread
+from jax_unlearn.lab.results import RETRAIN, recalled, spread
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import kept_model
 from jax_unlearn.lab.subject import Subject, Trainer, subject_of
@@ -157,17 +155,9 @@ class ImageTable:
     ) -> None:
         """Look at one model of the run begun last, see the table of classifiers."""
         key = key if setting is None else label  # a method's label is its row's key
-        if keep is not None and keep.exists():
-            record = read_json(keep)
-            if not isinstance(record, dict) or not {"figures", "grid"} <= set(record):
-                raise InputError(f"path={keep} holds no figures; delete it to go on")
-            self._progress(f"{label}: images", 0, 1)
-        else:
-            record = self._look(label, trained)
-            if keep is not None:
-                keep.parent.mkdir(parents=True, exist_ok=True)
-                text = json.dumps(record, allow_nan=False)
-                write_atomic(keep, text + "\n", overwrite=True)
+        self._progress(f"{label}: images", 0, 1)
+        make = partial(self._look, label, trained)
+        record = recalled(keep, make, {"figures", "grid"})
         run, row = self._runs[-1], dict(record["figures"])
         run["rows"][key], run["grids"][key] = row, record["grid"]
         if (back := record.get("returned")) is not None:

@@ -1,6 +1,6 @@
 """Figures of language models, a row a model over seeds beside target and null."""
 
-import json
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +19,7 @@ from jax_unlearn.audit.language import (
     truth_ratio,
 )
 from jax_unlearn.cards import Variables
-from jax_unlearn.data import Examples, read_json, write_atomic
-from jax_unlearn.errors import InputError
+from jax_unlearn.data import Examples
 from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.modalities.classification.beside import REACH
 from jax_unlearn.lab.modalities.language.measured import (
@@ -30,7 +29,7 @@ from jax_unlearn.lab.modalities.language.measured import (
 )
 from jax_unlearn.lab.probes import pressed
 from jax_unlearn.lab.requests import Request
-from jax_unlearn.lab.results import LABELS, NULL, ORIGINAL, RETRAIN, spread
+from jax_unlearn.lab.results import COSTS, LABELS, RETRAIN, recalled, spread
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject
 from jax_unlearn.language.generate import generate
@@ -189,23 +188,16 @@ class TextTable:
         keep: Path | None = None,
     ) -> None:
         """Measure one model of the seed begun last, or read what was kept of it."""
-        record = None
-        if keep is not None and keep.exists():
-            record = read_json(keep)
-            if not isinstance(record, dict) or "figures" not in record:
-                raise InputError(f"path={keep} holds no figures; delete it to go on")
-            tells = {*ALTERNATIVES} <= {*self._subject.dataset.columns}
-            if tells and not record.get("alternatives"):  # they came since
-                record = None
-        if record is None:
-            record = self._record(key, trained)
-            if keep is not None:
-                keep.parent.mkdir(parents=True, exist_ok=True)
-                write_atomic(keep, json.dumps(record) + "\n", overwrite=True)
-        figures = record["figures"]
+        tells = {*ALTERNATIVES} <= {*self._subject.dataset.columns}
+        record = recalled(
+            keep,
+            functools.partial(self._record, key, trained),
+            {"figures"},
+            stale=lambda known: tells and not known.get("alternatives"),  # came since
+        )
         row = {"label": label, "setting": setting, "seeds": [], "notes": []}
         row = self._rows.setdefault(key, row)
-        row["seeds"].append({"figures": figures, "seconds": trained.seconds})
+        row["seeds"].append({"figures": record["figures"], "seconds": trained.seconds})
         row["notes"].append(dict(notes or {}))
 
     def _record(self, key: str, trained: Trained) -> dict[str, Any]:
@@ -240,8 +232,7 @@ class TextTable:
         names = [
             n for n in seeds[0]["figures"] if all(n in s["figures"] for s in seeds)
         ]
-        usual = {RETRAIN: 1.0, NULL: 1.0, ORIGINAL: 0.0}.get(key)
-        costs = [note.get("cost", usual) for note in row["notes"]]
+        costs = [note.get("cost", COSTS.get(key)) for note in row["notes"]]
         times = [s["seconds"].get("run", 0.0) for s in seeds]
         return {
             "label": row["label"],
