@@ -61,6 +61,11 @@ class PairedTest(NamedTuple):
     t: float | None
     t_p: float | None
 
+    @property
+    def p(self) -> float:
+        """Student's p, or the permutation's where there is none."""
+        return self.permutation_p if self.t_p is None else self.t_p
+
 
 class Comparison(NamedTuple):
     """A method beside Retrain and the null; `_asdict()` can be written as JSON.

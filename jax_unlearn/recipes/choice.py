@@ -20,7 +20,6 @@ from jax_unlearn.lab import Bench, Plan, Training, Unlearning, experiment
 from jax_unlearn.lab.choose import PART, recognised
 from jax_unlearn.lab.experiment import phases
 from jax_unlearn.lab.job import Trained, probabilities
-from jax_unlearn.lab.results import spread
 from jax_unlearn.membership.quality import auc_standard_error
 from jax_unlearn.methods.auto import MARGIN, RETAINED, TOP, shrinkage
 from jax_unlearn.objectives.endpoint import density_ratio
@@ -34,6 +33,7 @@ from jax_unlearn.recipes.recipe import (
     keep,
     packaged,
     seed_by_seed,
+    spreads,
 )
 from jax_unlearn.recipes.search import Yardstick
 
@@ -283,35 +283,8 @@ def kinds(seeds: tuple[int, ...] | None = None) -> dict[str, Plan]:
 
 def _gather(found: list[Any]) -> dict[str, Any]:
     """Return spreads over seeds, and all runs."""
-    return {
-        "rules": {
-            budget: {
-                name: {
-                    figure: spread(
-                        [one["rules"][budget][name][figure] for one in found]
-                    )
-                    for figure in own
-                }
-                for name, own in rules.items()
-            }
-            for budget, rules in found[0]["rules"].items()
-        },
-        "grid": {
-            budget: [
-                {
-                    name: spread([one["runs"][budget][n][name] for one in found])
-                    for name in run
-                }
-                for n, run in enumerate(runs)
-            ]
-            for budget, runs in found[0]["runs"].items()
-        },
-        **{
-            name: {k: spread([one[name][k] for one in found]) for k in found[0][name]}
-            for name in ("null", "original")
-        },
-        "gap": spread([one["gap"] for one in found]),
-    }
+    whole = spreads(found)
+    return {"grid": whole.pop("runs"), **whole}
 
 
 def scarce(seeds: tuple[int, ...] | None = None) -> Plan:

@@ -158,8 +158,7 @@ def winners(found: Mapping[float, Any], figure: str = "avg_gap") -> dict[float, 
         for label, row in rows.items():
             if label != best:
                 test = paired_test(row["per_seed"], rows[best]["per_seed"])
-                p = test.permutation_p if test.t_p is None else test.t_p
-                if p >= LEVEL:
+                if test.p >= LEVEL:
                     close.append((row["mean"], label))
         null = results["rows"]["null"][figure]
         inside = rows[best]["mean"] <= null["mean"] + (null["std"] or 0.0)

@@ -12,7 +12,6 @@ trained on answers the same question without a short Retrain.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,14 +21,21 @@ import numpy as np
 
 from jax_unlearn import audit
 from jax_unlearn.data import Dataset, check_writable, write_atomic
-from jax_unlearn.errors import InputError, unknown_name
+from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Bench, Unlearning
 from jax_unlearn.lab.ensembles import Ensembles, audit_of, run_ensembles
 from jax_unlearn.lab.parts import CHUNK
 from jax_unlearn.lab.plan import plan_of, slug
 from jax_unlearn.lab.results import head, to_json
 from jax_unlearn.recipes import frontier
-from jax_unlearn.recipes.recipe import HERE, Asked, Recipe, Results, declared
+from jax_unlearn.recipes.recipe import (
+    Asked,
+    Recipe,
+    Results,
+    declared,
+    parts_of,
+    stored,
+)
 
 __all__ = ["BUDGETS", "ENSEMBLES_DIGITS", "FIGURES", "MODELS", "Trace", "best_of"]
 __all__ += ["measured", "methods_of", "named", "traces"]
@@ -181,24 +187,16 @@ def _part(
 
 def _run(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
     """Run the requests asked for, by default all that the frontier's results have."""
-    if asked.seeds is not None:
-        raise InputError(
-            f"seeds={asked.seeds}: {recipe.name} has its own; leave it out"
-        )
-    path = HERE.joinpath("results", f"{recipe.study.stem}.json")
-    if not path.is_file():
+    if not (frontiers := stored(recipe.study.stem)):
         raise InputError(
             f"{recipe.name} takes the settings that {recipe.study.name} found, and no "
             "results of it are here; give the command in a copy of the repository"
         )
-    frontiers = json.loads(path.read_text("utf-8"))
     known = [name for name in REQUESTS if name in frontier.by_request(frontiers)]
-    for name in asked.parts or ():
-        if name not in known:
-            raise unknown_name("part", name, known)
+    names = parts_of(asked, known)
     check_writable(folder / "short.json")
     made = {}
-    for name in asked.parts or known:
+    for name in names:
         for results in _part(name, frontiers, asked, dataset, folder):
             text = to_json(frontier.stored(made | {name: results}))
             write_atomic(folder / "short.json", text, overwrite=True)
@@ -207,5 +205,8 @@ def _run(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
 
 
 ENSEMBLES_DIGITS = declared(
-    "frontier-ensembles", _run, options=("parts",), study=frontier.DIGITS
+    *("frontier-ensembles", _run),
+    options=("parts",),
+    seeded=False,
+    study=frontier.DIGITS,
 )

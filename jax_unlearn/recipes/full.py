@@ -21,7 +21,6 @@ from jax_unlearn.data import Dataset, fingerprint, read_json, write_atomic
 from jax_unlearn.drivers import budget
 from jax_unlearn.drivers.budget import Done, Piece
 from jax_unlearn.drivers.series import locked
-from jax_unlearn.errors import unknown_name
 from jax_unlearn.lab import Plan, Training, Unlearning
 from jax_unlearn.lab.bench import Bench
 from jax_unlearn.lab.catalog import load
@@ -32,7 +31,14 @@ from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.plan import slug
 from jax_unlearn.lab.requests import Case
 from jax_unlearn.lab.results import environment, head, to_json
-from jax_unlearn.recipes.recipe import Asked, Recipe, declared, packaged, shortened
+from jax_unlearn.recipes.recipe import (
+    Asked,
+    Recipe,
+    declared,
+    packaged,
+    parts_of,
+    shortened,
+)
 from jax_unlearn.recipes.search import Trials
 from jax_unlearn.recipes.tables import CIFAR10
 
@@ -277,9 +283,7 @@ def _parts(asked: Asked, size: Any, every: list[Dataset]) -> dict[str, Part]:
         for one in every
     }
     parts = {}
-    for name in asked.parts or told:
-        if name not in told:
-            raise unknown_name("part", name, told)
+    for name in parts_of(asked, told):
         classes = told[name].get("classes", every[0].num_classes)
         if classes in data:
             parts[name] = Part(name, size, *data[classes])

@@ -24,12 +24,12 @@ import numpy as np
 from jax_unlearn import audit
 from jax_unlearn.data import Dataset, check_writable, read_json, write_atomic
 from jax_unlearn.drivers.series import locked
-from jax_unlearn.errors import InputError, NonFiniteError, unknown_name
+from jax_unlearn.errors import NonFiniteError
 from jax_unlearn.lab import Bench, Plan, Training
 from jax_unlearn.lab.costs import TooLittle
 from jax_unlearn.lab.modalities.classification.figures import measure, outputs_of
 from jax_unlearn.lab.results import dataset_record, environment, to_json
-from jax_unlearn.recipes.recipe import Asked, Recipe, declared, packaged
+from jax_unlearn.recipes.recipe import Asked, Recipe, declared, packaged, parts_of
 from jax_unlearn.recipes.resets import IDEAS, PLAIN, Idea, setting_of
 
 __all__ = ["IDEAS_DIGITS", "IDEAS_FASHION", "Trials", "around", "compared"]
@@ -212,14 +212,7 @@ def _run(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
     """Run the parts asked for, by default all; write what there is after each."""
     study = packaged("recipes.toml")[recipe.name]["ideas"]
     training, known = Training(**study["training"]), parts()
-    names = tuple(known) if asked.parts is None else asked.parts
-    if asked.seeds is not None:
-        raise InputError(
-            f"seeds={asked.seeds}: {recipe.name} has its own; leave it out"
-        )
-    for name in names:
-        if name not in known:
-            raise unknown_name("part", name, known)
+    names = parts_of(asked, known)
     check_writable(folder / "results.json")
     with locked(folder):
         for name in names:
@@ -287,8 +280,7 @@ def compared(part: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
                 for one in (row, base)
             ]
             test = audit.paired_test(*pair)
-            p = test.permutation_p if test.t_p is None else test.t_p
-            told |= {"fresh": test.mean_difference, "p": p}
+            told |= {"fresh": test.mean_difference, "p": test.p}
         found[name] = told
     return found
 
@@ -321,5 +313,7 @@ def confirmed(found: Mapping[str, Any], sign: int = -1) -> list[str]:
     return told
 
 
-IDEAS_DIGITS = declared("frontier-ideas", _run, options=("parts",))
-IDEAS_FASHION = declared("frontier-ideas-fashion", _run, options=("parts",))
+IDEAS_DIGITS = declared("frontier-ideas", _run, options=("parts",), seeded=False)
+IDEAS_FASHION = declared(
+    "frontier-ideas-fashion", _run, options=("parts",), seeded=False
+)

@@ -34,7 +34,7 @@ from jax_unlearn.recipes import (
     language_more,
 )
 from jax_unlearn.recipes.cells import MISSING as MISSING
-from jax_unlearn.recipes.recipe import HERE, Recipe, Results, packaged
+from jax_unlearn.recipes.recipe import HERE, Recipe, Results, packaged, stored
 from jax_unlearn.recipes.study import Study
 from jax_unlearn.recipes.tables import by_gamma
 
@@ -120,10 +120,10 @@ def judge(claim: Claim, results: Results) -> Verdict:
         except KeyError:
             continue
         test = audit.paired_test(*both)
-        p, difference = _p(test._asdict()), test.mean_difference
-        signs.append(0 if p >= LEVEL else 1 if difference < 0 else -1)
+        difference = test.mean_difference
+        signs.append(0 if test.p >= LEVEL else 1 if difference < 0 else -1)
         names = f"{part}, {smaller} less {larger}"
-        detail.append(f"{names}: {difference:+.3g}, p {p_text(p)}")
+        detail.append(f"{names}: {difference:+.3g}, p {p_text(test.p)}")
     if not signs:
         return Verdict("not tested", 0, 0, ())
     clear, against = signs.count(1), signs.count(-1)
@@ -152,10 +152,6 @@ def _by_budget(claim: Claim, results: Results) -> dict[float, Verdict]:
         names = [name for name in results if frontier.budget_of(name) == budget]
         told[budget] = judge(claim, {name: results[name] for name in names})
     return told
-
-
-def _p(test: Mapping[str, Any]) -> float:
-    return test["permutation_p"] if test["t_p"] is None else test["t_p"]
 
 
 def p_text(p: float) -> str:
@@ -245,12 +241,6 @@ def whole_frontier(pages: Iterable[Page]) -> str:
     return cells.explained(page.render(runs=runs, claims=claims))
 
 
-def stored(stem: str) -> dict[str, Any]:
-    """Return stored results, empty if there are none of that name."""
-    file = RESULTS.joinpath(f"{stem}.json")
-    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
-
-
 @functools.cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -263,7 +253,7 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {
         "spread": _spread,
         "bars": lambda text: text.replace("|", "\\|"),
-        "p": lambda test: p_text(_p(test)) if test else "",
+        "p": lambda test: p_text(audit.PairedTest(**test).p) if test else "",
         "inside": _inside,
         "ordered": cells.ordered,
         "attacks": cells.attacks,
@@ -374,4 +364,4 @@ def _versus(rows: Mapping[str, Any], one: str, other: str, figure: str) -> str:
     if one not in rows or other not in rows:
         return MISSING
     pair = [rows[key][figure]["per_seed"] for key in (one, other)]
-    return p_text(_p(audit.paired_test(*pair)._asdict()))
+    return p_text(audit.paired_test(*pair).p)

@@ -8,21 +8,21 @@ import functools
 import importlib.resources
 import json
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from jax_unlearn.data import Dataset, digits, joined, load, shrink, subset, write_atomic
 from jax_unlearn.drivers.series import locked
-from jax_unlearn.errors import InputError
+from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.lab import Plan
 from jax_unlearn.lab.job import Progress
 from jax_unlearn.lab.results import environment, spread, to_json
 
 __all__ = ["HERE", "Asked", "Data", "Drawings", "Recipe", "Results", "Screen"]
-__all__ += ["declared", "keep", "packaged", "publish", "seed_by_seed", "shortened"]
-__all__ += ["spreads"]
+__all__ += ["declared", "keep", "packaged", "parts_of", "publish", "seed_by_seed"]
+__all__ += ["shortened", "spreads", "stored"]
 
 if TYPE_CHECKING:
     from jax_unlearn.report import Drawing
@@ -135,6 +135,7 @@ class Recipe:
     accelerator: str = "not measured"
     data: Data = DIGITS
     options: tuple[str, ...] = ()  # of `OPTIONS`
+    seeded: bool = True  # whether it may be told seeds
     several: bool = False  # whether `start` is given a list of data sets
     study: Any = None  # what `start` runs; or another recipe, whose models it looks at
     figures: Callable[[Results], Drawings] = lambda found: {}
@@ -153,6 +154,10 @@ class Recipe:
                 raise InputError(
                     f"{option}={value}: {self.name} has no such option; leave it out"
                 )
+        if asked.seeds is not None and not self.seeded:
+            raise InputError(
+                f"seeds={asked.seeds}: {self.name} has its own; leave it out"
+            )
         models = self.study if isinstance(self.study, Recipe) else self
         folder = Path("runs") / models.name if asked.out is None else asked.out
         load = self.data.every if self.several else self.data.load
@@ -170,6 +175,23 @@ def declared(name: str, start: Any, **values: Any) -> Recipe:
     if "data" in told:
         told["data"] = Data(**told["data"])
     return Recipe(name=name, start=start, **told, **values)
+
+
+def parts_of(asked: Asked, known: Collection[str]) -> tuple[str, ...]:
+    """Return the names of the parts that are asked for, by default all."""
+    names = tuple(known) if asked.parts is None else asked.parts
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"parts={names}: name one or more, none of them twice")
+    for name in names:
+        if name not in known:
+            raise unknown_name("part", name, known)
+    return names
+
+
+def stored(stem: str) -> dict[str, Any]:
+    """Return the results of a recipe that the repository holds; empty if none."""
+    file = HERE.joinpath("results", f"{stem}.json")
+    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
 
 
 def publish(
@@ -234,7 +256,9 @@ def seed_by_seed(
 
 
 def spreads(found: Sequence[Any]) -> Any:
-    """Return `spread` of every number of nested dictionaries, one a seed."""
+    """Return `spread` of every number of nested dictionaries and lists, one a seed."""
     if isinstance(found[0], Mapping):
         return {name: spreads([one[name] for one in found]) for name in found[0]}
+    if isinstance(found[0], list):
+        return [spreads(same) for same in zip(*found, strict=True)]
     return spread(found)

@@ -13,7 +13,15 @@ from jax_unlearn.data import Dataset, check_writable, read_json, write_atomic
 from jax_unlearn.errors import InputError, unknown_name
 from jax_unlearn.lab import Plan, Training, Unlearning, experiment
 from jax_unlearn.lab.experiment import phases
-from jax_unlearn.recipes.recipe import HERE, Asked, Recipe, declared, packaged, publish
+from jax_unlearn.recipes.recipe import (
+    HERE,
+    Asked,
+    Recipe,
+    declared,
+    packaged,
+    parts_of,
+    publish,
+)
 from jax_unlearn.recipes.search import Final, Grids, search, text_of
 
 __all__ = ["Part", "Settings", "Study", "run_study", "studied"]
@@ -218,12 +226,7 @@ def run_study(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> N
         raise InputError(
             f"seeds={asked.seeds}: a search has seeds of its own; leave it out"
         )
-    parts = tuple(study.parts) if asked.parts is None else asked.parts
-    if not parts or len(set(parts)) < len(parts):
-        raise InputError(f"parts={parts}: name one or more, none of them twice")
-    for part in parts:
-        if part not in study.parts:
-            raise unknown_name("part", part, study.parts)
+    parts = parts_of(asked, study.parts)
     own = tuple(dict.fromkeys(study.parts[part].settings or part for part in parts))
     path = folder / "settings.json"
 
