@@ -27,7 +27,8 @@ from jax_unlearn.lab.modalities.language.foreign import identity_at
 from jax_unlearn.lab.modalities.language.networks import config_of
 from jax_unlearn.lab.modality import weak_attacks
 from jax_unlearn.lab.origins import passed_on
-from jax_unlearn.lab.prepare import Preparer, kept_statistics
+from jax_unlearn.lab.prepare import Preparer
+from jax_unlearn.lab.refusals import kept_statistics
 from jax_unlearn.lab.requests import left_out, said_of, set_aside, split_of
 from jax_unlearn.lab.results import environment
 from jax_unlearn.lab.settings import Unlearning

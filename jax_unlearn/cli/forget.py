@@ -19,13 +19,13 @@ from jax_unlearn.data import check_writable, digest, read_json, write_atomic
 from jax_unlearn.errors import MAX_SEED, InputError, check_seed
 from jax_unlearn.lab import advice, costs, ledger, service, store
 from jax_unlearn.lab import chain as chains
-from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.job import blamed
 from jax_unlearn.lab.modalities.classification.networks import Training
 from jax_unlearn.lab.modalities.diffusion.settings import Sampling
 from jax_unlearn.lab.modalities.language.foreign import identity_at
 from jax_unlearn.lab.requests import class_id, requested
 from jax_unlearn.lab.results import to_json
+from jax_unlearn.lab.rewinds import Origin
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Trainer
 

@@ -15,13 +15,12 @@ from jax_unlearn.drivers.guards import first_of
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.lab import job as jobs
-from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.costs import beside
 from jax_unlearn.lab.job import Progress, Trained
 from jax_unlearn.lab.plan import Plan, slug
 from jax_unlearn.lab.prepare import Preparer
 from jax_unlearn.lab.requests import Case, Request, draw_cases, held_out
-from jax_unlearn.lab.rewinds import Replayed, epoch_of
+from jax_unlearn.lab.rewinds import Origin, Replayed, epoch_of
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import SECONDS, check_kept, kept_model
 from jax_unlearn.lab.subject import Subject, Trainer, subject_of

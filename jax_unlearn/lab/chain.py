@@ -15,10 +15,10 @@ from jax_unlearn.data.checks import few
 from jax_unlearn.drivers.series import Series, locked
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import ledger
-from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.job import Progress, Trained, execute, reporting, silent
 from jax_unlearn.lab.prepare import Preparer
 from jax_unlearn.lab.requests import Request
+from jax_unlearn.lab.rewinds import Origin
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.store import SECONDS, kept_model
 from jax_unlearn.lab.subject import Subject

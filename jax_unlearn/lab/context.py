@@ -4,38 +4,31 @@ import dataclasses
 import functools
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 import optax
 
 from jax_unlearn import data, harmonize, masks, oneshot, types
+from jax_unlearn.audit.memorisation import memorisation_proxy
 from jax_unlearn.cards import Job, Learned, Ranked, Variables
 from jax_unlearn.data import Examples, Schedule
 from jax_unlearn.drivers.loop import predict
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError
 from jax_unlearn.gradients import mean_gradient
+from jax_unlearn.lab import choose, costs, store
 from jax_unlearn.lab.job import Trained, execute, probabilities
 from jax_unlearn.lab.modality import Modality, optimizer_of
+from jax_unlearn.lab.refusals import check_unseen, few_samples
 from jax_unlearn.lab.requests import Request
-from jax_unlearn.lab.rewinds import Earlier, epoch_of, given, gone_on
+from jax_unlearn.lab.rewinds import Origin, epoch_of, given, gone_on
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject, Trainer
 from jax_unlearn.types import Array, Batch, LossFn, Model, PyTree
 
-__all__ = ["Context", "Origin"]
-
-
-class Origin(NamedTuple):
-    """How a model was trained, for methods that go through its training again."""
-
-    training: Any
-    seed: int
-    imported: bool = False  # trained elsewhere; `training` is for what begins anew
-    earlier: Earlier | None = None  # states of that training
-    classes: int = 1  # K, for costs that go through them
+__all__ = ["Context"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,16 +269,12 @@ class Context:
 
     def memorisation(self, part: str) -> np.ndarray:
         """Return a guess of how much of a part's samples is memorised, `f64[n]`."""
-        from jax_unlearn.audit.memorisation import memorisation_proxy
-
         return memorisation_proxy(self.probabilities(part), self.labels(part))
 
     def part(
         self, changes: dict[str, Any], forget: np.ndarray, retain: np.ndarray, at: Any
     ) -> Job:
         """Return the job of another method, for a part of the request, from a model."""
-        from jax_unlearn.lab.prepare import check_unseen, few_samples
-
         setting = self._lengthened(self.setting.part(changes))
         request = self.request._replace(forget=forget, retain=retain)
         trained = Trained(at[0], at[1], {})
@@ -304,8 +293,6 @@ class Context:
         It costs no more than the budget where it was asked for and the original's
         training is known.
         """
-        from jax_unlearn.lab import choose, costs
-
         origin, rho, kind = self.origin, self.setting.rho, self.modality
         known = {"budget": budget, "rho": rho, "earlier": origin and origin.earlier}
         if origin and not (kind.texts and kind.division(self.setting)):
@@ -333,10 +320,8 @@ class Context:
 
     def _lengthened(self, setting: Unlearning) -> Unlearning:
         """Return a setting of the length that a budget of its own allows."""
-        from jax_unlearn.lab.costs import met
-
         whole = setting.but(rho=1.0)  # the request is what may be read
-        found = met(whole, self.origin, self.request, self.modality)
+        found = costs.met(whole, self.origin, self.request, self.modality)
         return setting if found is whole else found.but(rho=setting.rho)
 
     def done(
@@ -346,8 +331,6 @@ class Context:
 
         In a run that is kept as it goes on, a job is made once, and gone on with.
         """
-        from jax_unlearn.lab import store
-
         key = jax.random.fold_in(jax.random.key(self.seed), number)
         found, seconds = self.series, store.SECONDS
         path = None if found is None else found.folder / f"{store.DONE}-{number}"

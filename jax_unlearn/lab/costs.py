@@ -15,10 +15,9 @@ import numpy as np
 
 from jax_unlearn import _validate
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.modality import Modality
 from jax_unlearn.lab.requests import Request
-from jax_unlearn.lab.rewinds import Kept, epoch_of
+from jax_unlearn.lab.rewinds import Kept, Origin, epoch_of
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.methods.rum import NOTHING, Rum
 

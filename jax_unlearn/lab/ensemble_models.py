@@ -17,11 +17,10 @@ from jax_unlearn.drivers import ensemble, signals
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.bench import Bench
-from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.job import Candidates, Progress, Trained, blamed, checked
 from jax_unlearn.lab.probes import pressed
 from jax_unlearn.lab.requests import Request
-from jax_unlearn.lab.rewinds import Replayed, epoch_of
+from jax_unlearn.lab.rewinds import Origin, Replayed, epoch_of
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.types import Array, ModelState, Params, UnlearnBatch, UnlearnState
 

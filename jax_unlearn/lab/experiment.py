@@ -12,14 +12,14 @@ from jax_unlearn import data
 from jax_unlearn.drivers.series import LOCK, locked
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.bench import Bench, Models
-from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.costs import met
 from jax_unlearn.lab.job import Progress, blamed
 from jax_unlearn.lab.modalities import modality_of, read_training
 from jax_unlearn.lab.plan import Plan, slug
-from jax_unlearn.lab.prepare import check_unseen
+from jax_unlearn.lab.refusals import check_unseen
 from jax_unlearn.lab.requests import Case, draw_cases
 from jax_unlearn.lab.results import LABELS, difference, head, to_json
+from jax_unlearn.lab.rewinds import Origin
 from jax_unlearn.lab.store import SECONDS
 
 __all__ = ["experiment", "phases", "references"]

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from typing import Any
 
 import jax
@@ -11,30 +11,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_unlearn.adapters.parts import PartState
-from jax_unlearn.cards import Card, Job, Variables
+from jax_unlearn.cards import Job, Variables
 from jax_unlearn.data import Dataset, retain_subset
 from jax_unlearn.drivers import guards, memory
 from jax_unlearn.drivers.series import Series
-from jax_unlearn.errors import InputError
 from jax_unlearn.lab import costs
-from jax_unlearn.lab.context import Context, Origin
+from jax_unlearn.lab.context import Context
 from jax_unlearn.lab.job import Trained, checked
 from jax_unlearn.lab.modality import Division
-from jax_unlearn.lab.refusals import LENGTHS
+from jax_unlearn.lab.refusals import LENGTHS, check_unseen, few_samples
 from jax_unlearn.lab.requests import Request
+from jax_unlearn.lab.rewinds import Origin
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject
-from jax_unlearn.methods.step import statistics
 from jax_unlearn.types import Batch, Model, Unlearner, UnlearnState
 
-__all__ = ["Preparer", "accessible", "check_unseen", "few_samples", "held_back"]
-__all__ += ["kept_statistics", "lengthened"]
+__all__ = ["Preparer", "accessible", "held_back", "lengthened"]
 
 HELD = 0.1  # of the retain samples, for the guard of utility
-FEWEST = 16  # forget samples; fewer cost over two points of accuracy by their
-# statistics alone, in the worst of six draws: tests/benchmarks/bench_statistics.py
-# Of a request, not of a pass as `methods.step.FEWEST`: schedules cut passes of 4 to 15
-# from large requests, too, whose running statistics are over many different samples.
 
 
 class Preparer:
@@ -150,23 +144,6 @@ def lengthened(
     return found, {"length": told | {"cost": counted}}
 
 
-def few_samples(card: Card, request: Request, original: Trained) -> bool:
-    """Return whether a method would take batch statistics of too small a request."""
-    takes = card.kind == "steps" and "forget" in card.reads
-    return takes and len(request.forget) < FEWEST and statistics(original.model_state)
-
-
-def kept_statistics(details: Mapping[str, Any]) -> list[str]:
-    """Return what to say of statistics that a small request leaves alone."""
-    if "statistics" not in details:
-        return []
-    samples = details["statistics"]["samples"]
-    return [
-        f"too few samples for BatchNorm statistics of their own ({samples}, fewer than "
-        f"{FEWEST}): those of the model stay as they are"
-    ]
-
-
 def _in_part(job: Job, division: Division, original: Trained, params: Any) -> Job:
     """Return the job of a part of the parameters, which takes and gives whole ones."""
 
@@ -214,26 +191,6 @@ def held_back(
         return request, np.zeros(0, np.int64)
     held = accessible(dataset, request, HELD, seed).retain
     return request._replace(retain=np.setdiff1d(request.retain, held)), held
-
-
-def check_unseen(dataset: Dataset, request: Request, setting: Unlearning) -> None:
-    """Refuse a request without the unseen samples that the method compares with."""
-    compares = setting.compares
-    if compares and len(request.unseen) < 2:
-        raise InputError(
-            f"method={setting.method!r} compares with unseen samples, of which there "
-            f"are {len(request.unseen)}; hold some out in training (train "
-            "--unseen-fraction, import --trained-on) or use another method"
-        )
-    labels = dataset.train.labels
-    missing = np.setdiff1d(labels[request.forget], labels[request.unseen])
-    if compares == "unseen classes" and missing.size:
-        pools = hasattr(setting.weighting_options, "groups")
-        raise InputError(
-            f"class {dataset.class_names[missing[0]]} has forget samples but no unseen "
-            "ones to compare with; hold out some of it (--unseen-fraction), "
-            f"{'give --groups pooled, ' if pools else ''}or use another method"
-        )
 
 
 def _guards(

@@ -1,14 +1,26 @@
-"""What does not go together in a setting: one line each, with a way out."""
+"""What does not go together, in a setting or with a request: each with a way out."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from jax_unlearn.cards import Card, WeightingCard
+from jax_unlearn.data import Dataset
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import catalog
+from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.modality import Modality
+from jax_unlearn.methods.step import statistics
 
-__all__ = ["LENGTHS", "check", "counts_steps", "two_gradients", "two_lengths"]
+__all__ = ["LENGTHS", "check", "check_unseen", "counts_steps", "few_samples"]
+__all__ += ["kept_statistics", "two_gradients", "two_lengths"]
+
+FEWEST = 16  # forget samples; fewer cost over two points of accuracy by their
+# statistics alone, in the worst of six draws: tests/benchmarks/bench_statistics.py
+# Of a request, not of a pass as `methods.step.FEWEST`: schedules cut passes of 4 to 15
+# from large requests, too, whose running statistics are over many different samples.
 
 
 def check(setting: Any, card: Card, weighting: WeightingCard, kind: Modality) -> None:
@@ -129,3 +141,40 @@ def counts_steps(card: Card) -> bool:
 def two_gradients(card: Card) -> bool:
     """Whether a method's forget and retain gradients may go to optimizers apart."""
     return card.schedule or card.joins or card.phased
+
+
+def check_unseen(dataset: Dataset, request: Any, setting: Any) -> None:
+    """Refuse a request without the unseen samples that the method compares with."""
+    compares = setting.compares
+    if compares and len(request.unseen) < 2:
+        raise InputError(
+            f"method={setting.method!r} compares with unseen samples, of which there "
+            f"are {len(request.unseen)}; hold some out in training (train "
+            "--unseen-fraction, import --trained-on) or use another method"
+        )
+    labels = dataset.train.labels
+    missing = np.setdiff1d(labels[request.forget], labels[request.unseen])
+    if compares == "unseen classes" and missing.size:
+        pools = hasattr(setting.weighting_options, "groups")
+        raise InputError(
+            f"class {dataset.class_names[missing[0]]} has forget samples but no unseen "
+            "ones to compare with; hold out some of it (--unseen-fraction), "
+            f"{'give --groups pooled, ' if pools else ''}or use another method"
+        )
+
+
+def few_samples(card: Card, request: Any, original: Trained) -> bool:
+    """Return whether a method would take batch statistics of too small a request."""
+    takes = card.kind == "steps" and "forget" in card.reads
+    return takes and len(request.forget) < FEWEST and statistics(original.model_state)
+
+
+def kept_statistics(details: Mapping[str, Any]) -> list[str]:
+    """Return what to say of statistics that a small request leaves alone."""
+    if "statistics" not in details:
+        return []
+    samples = details["statistics"]["samples"]
+    return [
+        f"too few samples for BatchNorm statistics of their own ({samples}, fewer than "
+        f"{FEWEST}): those of the model stay as they are"
+    ]

@@ -55,6 +55,16 @@ class Earlier(Protocol):
         ...
 
 
+class Origin(NamedTuple):
+    """How a model was trained, for methods that go through its training again."""
+
+    training: Any
+    seed: int
+    imported: bool = False  # trained elsewhere; `training` is for what begins anew
+    earlier: Earlier | None = None  # states of that training
+    classes: int = 1  # K, for costs that go through them
+
+
 def steps_of(to: float, total: int, epoch: int) -> int:
     """Return a place in a training in steps: epochs, or a share of it where below 1.
 

@@ -20,7 +20,6 @@ from jax_unlearn.drivers.series import LOCK, Series, locked
 from jax_unlearn.errors import InputError, OtherRun
 from jax_unlearn.lab import schema
 from jax_unlearn.lab.catalog import check_named
-from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.modalities import MODALITIES, modality_named, read_training
 from jax_unlearn.lab.modalities.language import foreign
@@ -33,7 +32,7 @@ from jax_unlearn.lab.origins import (
     training_in,
     training_of,
 )
-from jax_unlearn.lab.rewinds import Kept
+from jax_unlearn.lab.rewinds import Kept, Origin
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject, described
 

@@ -21,14 +21,15 @@ from jax_unlearn.drivers.loop import predict
 from jax_unlearn.drivers.series import InUseError
 from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.lab.bench import Bench
-from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.costs import met
 from jax_unlearn.lab.job import Progress, Trained, execute
 from jax_unlearn.lab.modalities.language.foreign import identity_at
 from jax_unlearn.lab.plan import Plan, slug
-from jax_unlearn.lab.prepare import Preparer, check_unseen
+from jax_unlearn.lab.prepare import Preparer
+from jax_unlearn.lab.refusals import check_unseen
 from jax_unlearn.lab.requests import Case, Request
 from jax_unlearn.lab.results import environment, head, to_json
+from jax_unlearn.lab.rewinds import Origin
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.space import Space, told
 from jax_unlearn.lab.store import SECONDS, Stored, origin_of

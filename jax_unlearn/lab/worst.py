@@ -16,10 +16,10 @@ from jax_unlearn.cards import Job
 from jax_unlearn.data.files import read_npz
 from jax_unlearn.data.worst import Search, worst_case
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.job import Progress, Trained, execute, silent
 from jax_unlearn.lab.prepare import Preparer
 from jax_unlearn.lab.requests import Request
+from jax_unlearn.lab.rewinds import Origin
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject, Trainer, sample_losses
 

@@ -3,7 +3,7 @@
 A small CNN trained on digits, then 30 passes of gradient ascent at rate 0 over a
 request drawn at random: nothing but the statistics moves. Prints the accuracy on test
 images that is lost, the mean and the worst of six draws. `methods.step.FEWEST` and
-`lab.prepare.FEWEST` were chosen by it. Run with
+`lab.refusals.FEWEST` were chosen by it. Run with
 `python tests/benchmarks/bench_statistics.py`.
 """
 

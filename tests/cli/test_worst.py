@@ -10,8 +10,8 @@ from toys import small_plan, three_digits
 from jax_unlearn.data import load_manifest
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Training, Unlearning, experiment
-from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.requests import draw_request
+from jax_unlearn.lab.rewinds import Origin
 from jax_unlearn.lab.subject import Trainer, subject_of
 from jax_unlearn.lab.worst import Searched, _unlearned, worst_request
 

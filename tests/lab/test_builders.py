@@ -14,11 +14,12 @@ from jax_unlearn.drivers.loop import predict, run
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Request, Training, Unlearning
 from jax_unlearn.lab.catalog import METHODS, WEIGHTINGS
-from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.job import Trained, execute
 from jax_unlearn.lab.modalities import MODALITIES
 from jax_unlearn.lab.modalities.classification import CLASSIFICATION
-from jax_unlearn.lab.prepare import Preparer, accessible, check_unseen
+from jax_unlearn.lab.prepare import Preparer, accessible
+from jax_unlearn.lab.refusals import check_unseen
+from jax_unlearn.lab.rewinds import Origin
 from jax_unlearn.lab.subject import Subject, Trainer, subject_of
 
 SEED = 1  # of the originals

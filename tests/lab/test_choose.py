@@ -10,10 +10,10 @@ from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Request, Training, Unlearning, choose, context
 from jax_unlearn.lab.choose import ALONE, HAVE, NOTHING, Row, best, choice, kind_of
-from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.job import Trained, execute
 from jax_unlearn.lab.modalities import modality_named
 from jax_unlearn.lab.prepare import Preparer
+from jax_unlearn.lab.rewinds import Origin
 from jax_unlearn.lab.subject import Trainer, subject_of
 
 KIND, DIFFUSION = modality_named("classification"), modality_named("diffusion")

@@ -13,9 +13,8 @@ from jax_unlearn.cards import Card, Job, Options, Positive
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan, Request, Training, Unlearning, costs
 from jax_unlearn.lab.bench import Bench
-from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.prepare import Preparer
-from jax_unlearn.lab.rewinds import Kept, Replayed, epoch_of
+from jax_unlearn.lab.rewinds import Kept, Origin, Replayed, epoch_of
 from jax_unlearn.lab.subject import Trainer, subject_of
 from jax_unlearn.oneshot import fisher
 from jax_unlearn.types import Batch

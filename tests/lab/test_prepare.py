@@ -11,7 +11,8 @@ from jax_unlearn.data import digits, forget_split, holdout, to_ids
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Request, Training, Unlearning
 from jax_unlearn.lab.job import Trained, execute
-from jax_unlearn.lab.prepare import Preparer, accessible, check_unseen
+from jax_unlearn.lab.prepare import Preparer, accessible
+from jax_unlearn.lab.refusals import check_unseen
 from jax_unlearn.lab.subject import Trainer, subject_of
 from jax_unlearn.methods.ltu import ATTACKS
 

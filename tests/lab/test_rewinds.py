@@ -14,12 +14,11 @@ import jax_unlearn as ju
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Plan, Request, Training, Unlearning
 from jax_unlearn.lab.bench import Bench
-from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.job import Trained, execute
 from jax_unlearn.lab.modalities.diffusion.settings import DiffusionTraining
 from jax_unlearn.lab.prepare import Preparer
 from jax_unlearn.lab.requests import Case
-from jax_unlearn.lab.rewinds import Given, Replayed, epoch_of, gone_on, marks_of
+from jax_unlearn.lab.rewinds import Given, Origin, Replayed, epoch_of, gone_on, marks_of
 from jax_unlearn.lab.subject import Trainer, subject_of
 from jax_unlearn.methods.accountant import guarantee_of
 from jax_unlearn.methods.rewinding import rewinding_distance

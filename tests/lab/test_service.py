@@ -5,8 +5,8 @@ import pytest
 
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Request, Training, Unlearning
-from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.modalities import modality_named
+from jax_unlearn.lab.rewinds import Origin
 from jax_unlearn.lab.service import budgeted, conclusion, recommended
 
 KIND = modality_named("classification")

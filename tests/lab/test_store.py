@@ -15,10 +15,10 @@ from jax_unlearn.drivers import checkpoint
 from jax_unlearn.drivers.series import locked
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Training, Unlearning, store
-from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.modalities.classification.networks import describe
 from jax_unlearn.lab.modalities.diffusion.settings import DiffusionTraining
+from jax_unlearn.lab.rewinds import Origin
 from jax_unlearn.lab.store import (
     identity,
     kept,

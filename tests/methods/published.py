@@ -17,11 +17,11 @@ import jax_unlearn as ju
 from jax_unlearn.data import Dataset, Examples
 from jax_unlearn.lab import Request, Training, Unlearning
 from jax_unlearn.lab.catalog import METHODS
-from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.job import Trained
 from jax_unlearn.lab.modalities.classification import CLASSIFICATION
 from jax_unlearn.lab.modalities.classification.networks import Classifier
 from jax_unlearn.lab.prepare import Preparer
+from jax_unlearn.lab.rewinds import Origin
 from jax_unlearn.lab.subject import Subject
 from jax_unlearn.zoo.layers import batch_norm
 

@@ -8,10 +8,10 @@ from toys import three_digits, trees_close
 import jax_unlearn as ju
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Request, Training, Unlearning
-from jax_unlearn.lab.context import Origin
 from jax_unlearn.lab.job import Trained, execute
 from jax_unlearn.lab.modalities.diffusion.settings import DiffusionTraining
 from jax_unlearn.lab.prepare import Preparer
+from jax_unlearn.lab.rewinds import Origin
 from jax_unlearn.lab.subject import Trainer, subject_of
 
 DATA = three_digits(90, 30)

@@ -155,7 +155,8 @@ class ImageTable:
     ) -> None:
         """Look at one model of the run begun last, see the table of classifiers."""
         key = key if setting is None else label  # a method's label is its row's key
-        self._progress(f"{label}: images", 0, 1)
+        if keep is not None and keep.exists():  # else drawing tells it
+            self._progress(f"{label}: images", 0, 1)
         make = partial(self._look, label, trained)
         record = recalled(keep, make, {"figures", "grid"})
         run, row = self._runs[-1], dict(record["figures"])
