@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from small import refused, unlearn
+from test_extensions import MINE
 
 from jax_unlearn.cli import choices, main
 from jax_unlearn.drivers.checkpoint import read_record
@@ -139,7 +140,7 @@ def test_a_method_is_named_by_its_place_or_by_its_option(job, tmp_path):
         (["--keep", "2"], "keep=2.0 must lie in (0, 1]"),
         (["srub"], "unknown method 'srub'; did you mean 'scrub'"),
         (["scrub", "--method", "salun"], "scrub --method salun: two methods; leave"),
-        (["my.py:MINE"], "there is no file my.py; check the path"),
+        (["my.py:METHOD"], "there is no file my.py; check the path"),
     ],
     ids="-".join,
 )
@@ -174,100 +175,32 @@ def test_help_names_the_options_of_other_kinds_of_model():
     assert "packed_into" in own
 
 
-CARDS = '''
-import dataclasses
-
-import jax.numpy as jnp
-
-import jax_unlearn as ju
-from jax_unlearn.audit import FigureCard
-from jax_unlearn.cards import Card, Job, WeightingCard
-from jax_unlearn.types import Weighting
-
-
-@dataclasses.dataclass(frozen=True)
-class Push:
-    """Options of push.
-
-    Attributes:
-      strength: of the ascent.
-    """
-
-    strength: float = 0.5
-
-    def __post_init__(self):
-        if self.strength <= 0:
-            raise ju.InputError(f"strength={self.strength} must be positive; try 0.5")
-
-
-def build(lab, options):
-    unlearner = ju.methods.assemble(
-        lab.model,
-        lab.optimizer(),
-        forget=lab.objective("ascend"),
-        retain=lab.objective("remember"),
-        weighting=lab.weighting(),
-        harmonizer=ju.harmonize.add(forget=options.strength),
-    )
-    return Job(unlearner, lab.schedule("zipped"))
-
-
-MINE = Card(
-    name="push",
-    label="Push",
-    title="Push the forget samples away",
-    build=build,
-    reads=("forget", "retain"),
-    options=Push,
-    roles=("ascend", "remember"),
-)
-
-
-def half(lab, options):
-    def update(sample, state, *, reference=None):
-        return jnp.where(sample.losses < jnp.median(sample.losses), 2.0, 0.0), state
-
-    return Weighting(lambda: (), update)
-
-
-HALF = WeightingCard("half", "half", "by the smaller half of the losses", half)
-
-SURE = FigureCard(
-    key="sure",
-    label="sure %",
-    digits=1,
-    kind="level",
-    meaning="forget samples with a confidence over 0.5",
-    group="own",
-    alone=lambda models, seed: 100 * (models.confidence["forget"] > 0.5).mean(axis=1),
-)
-
-
+TAKEN = """
 @dataclasses.dataclass(frozen=True)
 class Taken:
     steps: int = 3
 
 
-TAKEN = dataclasses.replace(MINE, options=Taken)
-'''
+TAKEN = dataclasses.replace(METHOD, options=Taken)
+"""
 
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "my.py").write_text(CARDS)
+    (tmp_path / "my.py").write_text(MINE + TAKEN)
     return tmp_path
 
 
 def test_a_method_and_a_weighting_of_ones_own(job, mine, capsys, boxes):
-    own = ["--method", "my.py:MINE", "--weighting", "my.py:HALF"]
-    main(unlearn(job, mine / "out", *own, "--strength", "0.25"))
+    own = ["--method", "my.py:METHOD", "--weighting", "my.py:WEIGHTING"]
+    main(unlearn(job, mine / "out", *own, "--push", "0.25"))
     record = read_record(mine / "out")["unlearning"]
-    assert record["method"] == "my.py:MINE"
-    assert record["options"] == {"strength": 0.25}
-    assert Unlearning.read(record).card.title == "Push the forget samples away"
-    main(unlearn(job, mine / "same", "my.py:MINE", *own[2:], "--strength", "0.25"))
-    main(unlearn(job, mine / "other", "my.py:MINE", *own[2:], "--strength", "1"))
+    assert record["method"] == "my.py:METHOD"
+    assert record["options"] == {"push": 0.25}
+    assert Unlearning.read(record).card.title == "Shove the forget samples away"
+    main(unlearn(job, mine / "same", "my.py:METHOD", *own[2:], "--push", "0.25"))
+    main(unlearn(job, mine / "other", "my.py:METHOD", *own[2:], "--push", "1"))
     arrays = [
         jax.tree.leaves(load_model(mine / name).trained.params)
         for name in ("out", "same", "other")
@@ -275,17 +208,17 @@ def test_a_method_and_a_weighting_of_ones_own(job, mine, capsys, boxes):
     assert all(np.array_equal(a, b) for a, b in zip(*arrays[:2], strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(*arrays[1:], strict=True))
     found, text = boxes("unlearn", *own)
-    assert found["push options"] == {"--strength"}
-    assert "weighted by the smaller half of the losses" not in text  # has no options
-    assert "Push the forget samples away, our choice: reads forget, retain" in text
-    line = refused(capsys, unlearn(job, mine / "x", *own, "--strength", "0"))
-    assert "strength=0.0 must be positive; try 0.5" in line
+    assert found["shove options"] == {"--push"}
+    assert "weighted the half of smaller losses alone" not in text  # has no options
+    assert "Shove the forget samples away, our choice: reads forget, retain" in text
+    line = refused(capsys, unlearn(job, mine / "x", *own, "--push", "0"))
+    assert "push=0.0 must be positive; try 0.5" in line
     line = refused(capsys, unlearn(job, mine / "x", *own, "--rewind"))
     assert "--rewind is read with --method scrub" in line
     for card, message in (
         ("my.py:NONE", "unknown name in my.py 'NONE'"),
-        ("my.py:HALF", "method='my.py:HALF' is a WeightingCard, no ju.cards.Card"),
-        ("my.py:TAKEN", "option 'steps' of push is one of all methods too"),
+        ("my.py:WEIGHTING", "WEIGHTING' is a WeightingCard, no ju.cards.Card"),
+        ("my.py:TAKEN", "option 'steps' of shove is one of all methods too"),
     ):
         line = refused(capsys, unlearn(job, mine / "x", "--method", card))
         assert message in line
@@ -302,15 +235,16 @@ def test_a_figure_of_ones_own(mine, capsys):
     arrays |= {f"{n}/test": arrays[f"{n}/retain"] for n in ("retrained", "ours")}
     np.savez("outputs.npz", **arrays)
     told = ["audit", "--arrays", "outputs.npz", "--resamples", "2"]
-    main([*told, "--metrics", "my.py:SURE", "klom"])
-    assert "sure %" in capsys.readouterr().out
+    main([*told, "--metrics", "my.py:FIGURE", "klom"])
+    assert "sure forget samples %" in " ".join(capsys.readouterr().out.split())
     figures = json.loads((mine / "audit.json").read_text())["audit"]["figures"]["ours"]
     assert set(figures) == {"sure", "klom", "klom_95"}
     assert 0 < figures["sure"]["value"] < 100
     main(["report"])
-    assert "sure %" in " ".join((mine / "report.html").read_text().split())
-    line = refused(capsys, [*told, "--metrics", "my.py:SURES", "--overwrite"])
-    assert "unknown name in my.py 'SURES'; did you mean 'SURE'" in line
+    page = (mine / "report.html").read_text()
+    assert "sure forget samples %" in " ".join(page.split())
+    line = refused(capsys, [*told, "--metrics", "my.py:FIGURES", "--overwrite"])
+    assert "unknown name in my.py 'FIGURES'; did you mean 'FIGURE'" in line
 
 
 def test_the_help_lists_choices_and_no_type_of_python(boxes):
