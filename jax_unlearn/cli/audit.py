@@ -1,9 +1,8 @@
 """The command that measures: checkpoints, or arrays of outputs of any framework."""
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -22,104 +21,21 @@ from jax_unlearn.cli.choices import Kind
 from jax_unlearn.cli.ensemble import DIVIDERS, By, Probes, ensemble
 from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.sources import DataSource, Source, asked, refuse_existing
-from jax_unlearn.data import digest, write_atomic
+from jax_unlearn.data import write_atomic
 from jax_unlearn.errors import InputError, check_seed
-from jax_unlearn.lab import advice
 from jax_unlearn.lab.arrays import load_outputs, originals_among
 from jax_unlearn.lab.catalog import load
+from jax_unlearn.lab.checkpoints import Checkpoints, gathered, given_plan
 from jax_unlearn.lab.ensembles import NOTHING
-from jax_unlearn.lab.modalities.classification.beside import (
-    against_unseen,
-    attacked,
-    beside_retrains,
-    stacked,
-)
+from jax_unlearn.lab.modalities.classification.beside import attacked, beside_all
 from jax_unlearn.lab.modalities.classification.figures import Table, outputs_of
 from jax_unlearn.lab.modalities.classification.probes import PROBES
 from jax_unlearn.lab.probes import check_probes, judged, pressed
-from jax_unlearn.lab.requests import Asked, Request, said_of
-from jax_unlearn.lab.results import LABELS, NULL, ORIGINAL, RETRAIN, head, to_json
-from jax_unlearn.lab.settings import Unlearning
-from jax_unlearn.lab.store import Stored, load_model
-from jax_unlearn.lab.subject import Subject
+from jax_unlearn.lab.results import head, to_json
 
-__all__ = ["Models", "advised", "audit", "audit_arrays", "audited", "given_plan"]
-__all__ += ["read_models"]
+__all__ = ["advised", "audit", "audit_arrays", "audited", "read_models"]
 
 ORIGINALS = ("original", NOTHING)  # what arrays call them
-
-
-class Models(NamedTuple):
-    """The checkpoints of an audit by row: Retrain, the null, the original, others."""
-
-    subject: Subject
-    request: Request
-    named: Asked
-    rows: dict[str, Stored]
-    labels: dict[str, str]
-    more: list[Stored]  # Retrains beside the target and the null
-    again: list[Path]  # of all Retrains
-
-    @property
-    def base(self) -> Stored:
-        """The original."""
-        return self.rows[ORIGINAL]
-
-    def plan(self, seed: int) -> dict[str, Any]:
-        """Return what results say of the request that was given."""
-        dataset, forget = self.subject.dataset, self.request.forget
-        given = f"Audit on {dataset.name}", dataset.train.labels[forget], seed
-        told = given_plan(*given, dataset.num_classes)
-        told["forgotten_sha256"] = digest(forget)
-        if record := self.named.record:
-            told |= {"request": record, "note": said_of(record)}
-        return told
-
-    def measure(self, table: Any, seed: int, *, noted: bool = False) -> None:
-        """Add all to a table, with what their records note if asked to."""
-        target = self.rows.get(RETRAIN)
-        table.start(self.request, target and target.trained, seed)
-        for key, stored in self.rows.items():
-            setting, notes = None, {}
-            if key not in LABELS:
-                told, spent = stored.record.get("unlearning"), stored.record.get("cost")
-                notes = dict(stored.record if noted else {})
-                if isinstance(spent, dict):
-                    notes["cost"] = spent.get("counted")
-                if (proof := stored.record.get("certificate")) is not None:
-                    notes["certificate"] = proof
-                with contextlib.suppress(InputError):  # of a card that is not at hand
-                    setting = None if told is None else Unlearning.read(told)
-            given = key, self.labels[key], stored.trained, setting
-            table.add(*given, notes)
-
-    def beside(
-        self, table: Table, seed: int, by: Sequence[str] = ()
-    ) -> tuple[audits.Audit | dict[str, Any], list[dict[str, Any]]]:
-        """Audit beside three Retrains or more, by group too; else beside unseen."""
-        given, outputs = (self.subject.dataset, self.request), dict(table.outputs)
-        again = [outputs[key] for key in (RETRAIN, NULL) if key in outputs]
-        again += [outputs_of(self.subject, stored.trained) for stored in self.more]
-        if len(again) < FEWEST:
-            return against_unseen(*given, outputs), []
-        models = {k: own for k, own in outputs.items() if k not in (RETRAIN, NULL)}
-        found = beside_retrains(*given, models, again, seed=seed)
-        stacks = stacked(*given, models, again)
-        how = {"kind": "probabilities", "seed": seed}
-        return found, audits.divided(by, stacks, stacks[0][ORIGINAL], **how)
-
-    def advice(
-        self, found: Any, original: Path, forget: str, source: Source, *paths: Any
-    ) -> list[str]:
-        """Return what the audit says and what to do next."""
-        if isinstance(found, audits.Audit):
-            page = f"`jax-unlearn report --results {paths[0]}` writes"
-            return advice.judged(found, self.labels, self.again, page)
-        again = [stored for k, stored in self.rows.items() if k in (RETRAIN, NULL)]
-        pairs = zip(self.again, again, strict=True)
-        retrained = [advice.Known(path, stored.record) for path, stored in pairs]
-        base = advice.Known(original, self.rows[ORIGINAL].record)
-        return advice.missing(retrained, base, forget, source.told(), *paths)
 
 
 def audit(
@@ -250,14 +166,14 @@ def advised(
     source, original, forget, unlearned, retrained, null = asked
     paths = {f"{n}-{path.name}": path for n, path in enumerate(unlearned)}
     models = read_models(source, original, forget, paths, retrained, null)
-    given = original, forget, source, out, null
+    given = forget, source.told(), out, null
     results = audited(models, out, lambda found: models.advice(found, *given), **how)
     consoles.say(consoles.open_console(), "\n".join(results["advice"]))
     return results
 
 
 def audited(
-    models: Models,
+    models: Checkpoints,
     out: Path,
     advise: Callable[[Any], list[str]],
     *,
@@ -272,7 +188,10 @@ def audited(
     table, console = Table(subject, keep=True), consoles.open_console()
     with consoles.status(console, "running the models over the data"):
         models.measure(table, seed)
-        beside, groups = models.beside(table, seed, by)
+        outputs = dict(table.outputs)
+        more = [outputs_of(subject, one.trained) for one in models.more]
+        given = subject.dataset, request, outputs, more
+        beside, groups = beside_all(*given, seed=seed, by=by)
         given = {"original": models.base.trained, "seed": seed}
         probed, more = (
             [pressed(subject, one.trained, request, probes, **given) for one in these]
@@ -286,9 +205,7 @@ def audited(
         found["audit"] = audits.to_record(beside)
     else:
         found["unseen"] = beside
-        found["alone"] = attacked(
-            subject.dataset, request, dict(table.outputs), seed=seed
-        )
+        found["alone"] = attacked(subject.dataset, request, outputs, seed=seed)
     found |= {"groups": groups} if by else {}
     found["advice"] = advise(beside)
     plan = head(models.plan(seed), subject.dataset)
@@ -314,38 +231,15 @@ def read_models(
     unlearned: Mapping[str, Path],
     retrained: Sequence[Path] = (),
     null: Path | None = None,
-) -> Models:
-    """Read the checkpoints of an audit; refuse what does not belong together."""
+) -> Checkpoints:
+    """Read the checkpoints of an audit, and the data."""
     if null is not None and not retrained:
         raise InputError(
             f"null={null} is compared with a Retrain: give --retrained DIR too"
         )
-    again = [*retrained[:1], *([] if null is None else [null]), *retrained[1:]]
-    base, subject, request, named = asked(source, original, forget)
-    kind, dataset = base.modality.name, subject.dataset
-
-    def read(path: Path) -> Stored:
-        return load_model(path, dataset, modality=kind, like=subject.network)
-
-    retrains = [read(path) for path in again]
-    for path, stored in zip(again, retrains, strict=True):
-        seen = np.intersect1d(stored.ids, request.forget)
-        if "unlearning" in stored.record or seen.size:
-            raise InputError(
-                f"checkpoint {path} is no retraining: it was trained on {seen.size} of "
-                f"the {len(request.forget)} forget samples or unlearned from a model "
-                f"that was; use `jax-unlearn train --retrain --original {original} "
-                f"--forget {forget}` with the options of the data"
-            )
-        if less := np.setdiff1d(request.retain, stored.ids).size:
-            print(
-                f"{path} was trained without {less} samples that the request does not "
-                "name: it is the Retrain of a larger request"
-            )
-    rows = dict(zip((RETRAIN, NULL), retrains, strict=False)) | {ORIGINAL: base}
-    rows |= {key: read(path) for key, path in unlearned.items()}
-    labels = LABELS | {key: path.name for key, path in unlearned.items()}
-    return Models(subject, request, named, rows, labels, retrains[2:], again)
+    given, told = asked(source, original, forget), {"forget": forget, "say": print}
+    again = {"retrained": retrained, "null": null, "unlearned": unlearned}
+    return gathered(*given, **told, **again)
 
 
 def audit_arrays(
@@ -384,17 +278,3 @@ def audit_arrays(
     print_groups(console, groups)
     consoles.say(console, f"wrote {out}")
     return {"out": str(out), **results}
-
-
-def given_plan(
-    title: str, labels: np.ndarray, seed: int, classes: int = 0
-) -> dict[str, Any]:
-    """Return what results say of a request that was given, by its samples' labels."""
-    return {
-        "title": title,
-        "kind": "given",
-        "forget_counts": np.bincount(labels, minlength=classes).tolist(),
-        "forgotten": len(labels),
-        "seeds": [seed],
-        "note": "",
-    }

@@ -19,6 +19,7 @@ from jax_unlearn.data import check_writable, digest, read_json, write_atomic
 from jax_unlearn.errors import MAX_SEED, InputError, check_seed
 from jax_unlearn.lab import advice, costs, ledger, service, store
 from jax_unlearn.lab import chain as chains
+from jax_unlearn.lab.checkpoints import Checkpoints
 from jax_unlearn.lab.job import blamed
 from jax_unlearn.lab.modalities.classification.networks import Training
 from jax_unlearn.lab.modalities.diffusion.settings import Sampling
@@ -44,7 +45,7 @@ class Job(NamedTuple):
     request: str
     out: Path
     place: Path  # where the folder is made: itself, or beside the one it replaces
-    models: audits.Models
+    models: Checkpoints
     origin: Origin | None
     seed: int
     resume: bool
@@ -205,8 +206,8 @@ def _audited(
         asked = job.source, job.checkpoint, job.request, {KEY: job.place / MODEL}
         models = audits.read_models(*asked, retrained)
         again = [
-            job.out / path.name if path.parent == job.place else path
-            for path in models.again
+            job.out / one.path.name if one.path.parent == job.place else one.path
+            for one in models.retrains
         ]
 
         def advise(found: Any) -> list[str]:

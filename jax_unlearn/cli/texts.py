@@ -9,16 +9,15 @@ import numpy as np
 
 from jax_unlearn import _validate
 from jax_unlearn import audit as audits
-from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.cli import console as consoles
 from jax_unlearn.cli.attacks import print_audit
-from jax_unlearn.cli.audit import Models, Probes, advised
+from jax_unlearn.cli.audit import Probes, advised
 from jax_unlearn.cli.choices import Kind
 from jax_unlearn.cli.habits import asked_options
 from jax_unlearn.cli.sources import DataSource, refuse_existing
 from jax_unlearn.data import write_atomic
 from jax_unlearn.errors import InputError, check_seed
-from jax_unlearn.lab.ensembles import figures_of
+from jax_unlearn.lab.checkpoints import Checkpoints
 from jax_unlearn.lab.modalities.language.figures import (
     TextTable,
     against_unseen,
@@ -26,10 +25,10 @@ from jax_unlearn.lab.modalities.language.figures import (
 )
 from jax_unlearn.lab.modalities.language.probes import PROBES
 from jax_unlearn.lab.probes import check_probes
-from jax_unlearn.lab.results import NULL, ORIGINAL, RETRAIN, head, to_json
+from jax_unlearn.lab.results import head, to_json
 from jax_unlearn.language.texts import read_texts, text_dataset
 
-__all__ = ["audit_texts", "audited", "beside_retrains"]
+__all__ = ["audit_texts", "audited"]
 
 
 def audit_texts(
@@ -105,7 +104,7 @@ def audit_texts(
 
 
 def audited(
-    models: Models,
+    models: Checkpoints,
     out: Path,
     advise: Any,
     *,
@@ -129,7 +128,7 @@ def audited(
     table.probes, table.log = probes, log or {}
     with consoles.status(console, "running the models over the texts"):
         models.measure(table, seed)
-        beside = beside_retrains(models, seed)
+        beside = models.beside(seed)
     found = table.summary()
     if beside is not None:
         found["audit"] = audits.to_record(beside)
@@ -171,37 +170,3 @@ def _write_logs(folder: Path, table: TextTable, rows: Mapping[str, Any]) -> None
         results = audits.language.logged(figures, told)
         audits.language.write_results(file, results)
     print(f"wrote {len(table.seen)} files NAME_EVAL.json in {folder}")
-
-
-def beside_retrains(models: Models, seed: int) -> audits.Audit | None:
-    """Audit single models beside three Retrains or more by logit p of every text."""
-    subject, request = models.subject, models.request
-    rows = models.rows
-    again = [rows[key] for key in (RETRAIN, NULL) if key in rows] + models.more
-    if len(again) < FEWEST:
-        return None
-    parts = {name: ids for name, ids in request._asdict().items() if len(ids)}
-    kind, examples = subject.modality, subject.examples
-
-    def stack(stored: list[Any]) -> audits.ModelOutputs:
-        made = {
-            name: np.stack(
-                [
-                    kind.observe(subject, one.trained[:2], examples.at(ids))
-                    for one in stored
-                ]
-            )
-            for name, ids in parts.items()
-        }
-        return audits.ModelOutputs(
-            **{"test": made.get("unseen", made["retain"]), **made}
-        )
-
-    given = {k: stack([one]) for k, one in rows.items() if k not in (RETRAIN, NULL)}
-    zeros = {name: np.zeros(len(ids), np.int32) for name, ids in parts.items()}
-    labels = audits.PartLabels(
-        **{"test": zeros.get("unseen", zeros["retain"]), **zeros}
-    )
-    figures = figures_of(kind.training(), audits.FIGURES)
-    told = {"figures": figures, "originals": ORIGINAL, "seed": seed}
-    return audits.audit(given, stack(again), labels, **told)

@@ -7,6 +7,7 @@ import numpy as np
 
 from jax_unlearn import audit
 from jax_unlearn.audit.auditor import alone
+from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.audit.figures import KINDS, unmet
 from jax_unlearn.data import Dataset
 from jax_unlearn.lab.modalities.classification.figures import Outputs
@@ -15,7 +16,7 @@ from jax_unlearn.lab.results import NULL, ORIGINAL, RETRAIN
 from jax_unlearn.membership.quality import auc_standard_error
 
 __all__ = ["against_unseen", "alone_lacks", "alone_misses", "alone_needs", "attacked"]
-__all__ += ["beside_retrains", "said_beside", "stacked", "stands"]
+__all__ += ["beside_all", "beside_retrains", "said_beside", "stacked", "stands"]
 
 REACH = 1.96  # standard errors of a 95 % interval
 RIGHT = 5.0  # percent of a class that goes: more is no chance; our choice
@@ -61,6 +62,29 @@ def beside_retrains(
     originals = ORIGINAL if ORIGINAL in models else None
     told = {"kind": "probabilities", "seed": seed, "originals": originals}
     return audit.audit(*given, **told)
+
+
+def beside_all(
+    dataset: Dataset,
+    request: Request,
+    outputs: Mapping[str, Outputs],
+    more: Sequence[Outputs],
+    *,
+    seed: int = 0,
+    by: Sequence[str] = (),
+) -> tuple[audit.Audit | dict[str, Any], list[dict[str, Any]]]:
+    """Audit beside three Retrains or more, by group too; else beside unseen samples.
+
+    `more` are Retrains that have no row.
+    """
+    again = [outputs[key] for key in (RETRAIN, NULL) if key in outputs] + [*more]
+    if len(again) < FEWEST:
+        return against_unseen(dataset, request, outputs), []
+    models = {k: own for k, own in outputs.items() if k not in (RETRAIN, NULL)}
+    found = beside_retrains(dataset, request, models, again, seed=seed)
+    stacks = stacked(dataset, request, models, again)
+    how = {"kind": "probabilities", "seed": seed}
+    return found, audit.divided(by, stacks, stacks[0][ORIGINAL], **how)
 
 
 def attacked(
