@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jax_unlearn import _validate
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.modality import Modality
 from jax_unlearn.lab.requests import Request
@@ -21,7 +20,7 @@ from jax_unlearn.lab.rewinds import Kept, Origin, epoch_of
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.methods.rum import NOTHING, Rum
 
-__all__ = ["RECOMMENDED", "Count", "TooLittle", "affordable", "beside", "budgeted"]
+__all__ = ["RECOMMENDED", "Count", "TooLittle", "affordable", "beside"]
 __all__ += ["cost", "count_of", "met", "passes_of", "share_of", "steps_of_epoch"]
 
 RECOMMENDED = "partial_reset"  # of a classifier whose training is known
@@ -291,15 +290,3 @@ def steps_of_epoch(setting: Unlearning, forget: int, retain: float) -> int:
     steps = -(-int(samples) // setting.batch_size)
     steps += -(-forget // setting.batch_size) if how == "sequential" else 0
     return max(1, steps)
-
-
-def budgeted(
-    setting: Unlearning,
-    budget: float,
-    origin: Origin | None,
-    request: Request,
-    modality: Modality,
-) -> Unlearning:
-    """Return a setting as long as a share of Retrain's cost allows, see `met`."""
-    _validate.fraction("budget", budget, "try 0.3")
-    return met(setting.but(budget=budget), origin, request, modality)

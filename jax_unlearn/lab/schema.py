@@ -1,9 +1,9 @@
-"""One schema for settings, records and results: typed classes, read and described.
+"""One schema for settings, records and results: typed classes, which files fill.
 
 A class says what a file may hold: a frozen dataclass, a `NamedTuple` or a
 `msgspec.Struct`, its fields typed with numbers, text, `Literal`, tuples, mappings,
 classes of the same kind, and unions of them. What a type cannot say, `__post_init__`
-checks. The same class then reads JSON, TOML and flat values, and writes JSON Schema.
+checks. The same class then reads JSON, TOML and flat values.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from jax_unlearn.data import files
 from jax_unlearn.errors import InputError
 
 __all__ = ["ROUNDING", "TRAIN_ANEW", "WORDS", "Cosine", "FieldError", "Finite"]
-__all__ += ["NotNegative", "Percent", "Positive", "Share", "Whole", "json_schema"]
+__all__ += ["NotNegative", "Percent", "Positive", "Share", "Whole"]
 __all__ += ["read", "read_file"]
 
 Kind = TypeVar("Kind")
@@ -82,25 +82,6 @@ def read_file(
         with files.read_as(path, "TOML", "write the file anew"):
             value = tomllib.loads(files.read_file(path).decode())
     return read(kind, value, name=f"path={path}:", lenient=lenient, remedy=remedy)
-
-
-def json_schema(kind: Any) -> dict[str, Any]:
-    """Return the JSON Schema of a class or a union of them, for editors and others."""
-    members = typing.get_args(kind) if _is_union(kind) else (kind,)
-    roots, parts = msgspec.json.schema_components(members)
-    for part in {part for member in members for part in _classes(member)}:
-        definition = parts[part.__name__]
-        if "prefixItems" in definition:  # a NamedTuple, which `read` takes by name
-            fields, items = _fields(part), definition["prefixItems"]
-            definition = {
-                "title": part.__name__,
-                "type": "object",
-                "properties": {f.key: i for f, i in zip(fields, items, strict=True)},
-                "required": [field.key for field in fields if field.required],
-            }
-        parts[part.__name__] = {**definition, "additionalProperties": False}
-    root = roots[0] if len(members) == 1 else {"anyOf": list(roots)}
-    return {**root, "$defs": parts}
 
 
 class FieldError(InputError):
@@ -283,11 +264,3 @@ def _fields(kind: Any) -> tuple[_Field, ...]:
         _Field(name, name, hints[name], given.default is given.empty)
         for name, given in inspect.signature(kind).parameters.items()
     )
-
-
-def _classes(kind: Any) -> set[Any]:
-    """Return the classes with fields that a type is made of."""
-    inner = [i.kind for i in _fields(kind)] if _has_fields(kind) else []
-    inner += typing.get_args(kind)
-    found = {kind} if _has_fields(kind) else set()
-    return found.union(*map(_classes, inner))

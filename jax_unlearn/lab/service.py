@@ -6,14 +6,13 @@ from typing import Any
 from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.lab.advice import lasting
 from jax_unlearn.lab.costs import RECOMMENDED
-from jax_unlearn.lab.costs import budgeted as budgeted
 from jax_unlearn.lab.modalities import MODALITIES
 from jax_unlearn.lab.modalities.classification.beside import said_beside, stands
 from jax_unlearn.lab.modality import Modality
 from jax_unlearn.lab.origins import training_in
 from jax_unlearn.lab.settings import Unlearning
 
-__all__ = ["budgeted", "conclusion", "recommended"]
+__all__ = ["conclusion", "recommended"]
 
 UNTRAINED = "scrub"  # of one from elsewhere
 

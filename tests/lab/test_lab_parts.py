@@ -160,12 +160,6 @@ def test_settings_are_read_from_toml_and_from_nothing_else(tmp_path):
     )
 
 
-def test_the_json_schema_has_defaults():
-    found = schema.json_schema(Point)["$defs"]["Point"]
-    assert found["properties"]["y"] == {"type": "number", "default": 0.0}
-    assert found["required"] == ["x"]
-
-
 def test_another_seed_is_another_record():
     assert not same({"seed": 0, "unlearning": {"method": "ssd"}}, {"seed": 1})
 

@@ -5,9 +5,10 @@ import pytest
 
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Request, Training, Unlearning
+from jax_unlearn.lab.costs import met
 from jax_unlearn.lab.modalities import modality_named
 from jax_unlearn.lab.rewinds import Origin
-from jax_unlearn.lab.service import budgeted, conclusion, recommended
+from jax_unlearn.lab.service import conclusion, recommended
 
 KIND = modality_named("classification")
 DIFFUSION = modality_named("diffusion")
@@ -37,14 +38,14 @@ ASKED = Request(np.arange(40), np.arange(40, 200), np.zeros(0, np.int64))
 )
 def test_a_budget_is_a_share_of_the_gradients(setting, budget, found):
     setting = Unlearning.of(**setting)
-    given = budgeted(setting, budget, ORIGIN, ASKED, KIND).flat()
+    given = met(setting.but(budget=budget), ORIGIN, ASKED, KIND).flat()
     assert {name: given[name] for name in found} == found
 
 
 def test_a_budget_of_diffusion_models_is_of_steps():
     training = DIFFUSION.training(steps=100, batch_size=50)
     setting = Unlearning.of(modality="diffusion", batch_size=50)
-    found = budgeted(setting, 0.4, Origin(training, 0), ASKED, DIFFUSION)
+    found = met(setting.but(budget=0.4), Origin(training, 0), ASKED, DIFFUSION)
     assert found.steps == 16  # of twice 50 images; Retrain has 100, on 160
 
 
@@ -53,17 +54,17 @@ def test_a_budget_of_diffusion_models_is_of_steps():
 def test_the_least_budget_that_is_named_will_do(method, budget):
     setting = Unlearning.of(method=method)
     with pytest.raises(InputError, match="give --budget") as caught:
-        budgeted(setting, budget, ORIGIN, ASKED, KIND)
+        met(setting.but(budget=budget), ORIGIN, ASKED, KIND)
     least = float(str(caught.value).partition("--budget ")[2].split()[0])
-    budgeted(setting, least, ORIGIN, ASKED, KIND)
+    met(setting.but(budget=least), ORIGIN, ASKED, KIND)
 
 
 def test_what_has_no_length_is_refused():
     for method in ("ssd", "fisher_forgetting"):
         with pytest.raises(InputError, match="has no length"):
-            budgeted(Unlearning.of(method=method), 0.5, ORIGIN, ASKED, KIND)
+            met(Unlearning.of(method=method).but(budget=0.5), ORIGIN, ASKED, KIND)
     with pytest.raises(InputError, match="no record"):
-        budgeted(Unlearning.of(method="finetune"), 0.5, None, ASKED, KIND)
+        met(Unlearning.of(method="finetune").but(budget=0.5), None, ASKED, KIND)
 
 
 def test_the_method_follows_from_what_is_known():
