@@ -10,7 +10,7 @@ import numpy as np
 
 from jax_unlearn.data import columns as tables
 from jax_unlearn.data.archives import part_of
-from jax_unlearn.data.files import read_file, read_json
+from jax_unlearn.data.files import read_file, read_json, text_of
 from jax_unlearn.data.labels import listed
 from jax_unlearn.data.pictures import any_pictures
 from jax_unlearn.data.sources import ROW, Dataset
@@ -200,12 +200,7 @@ def _read_text(path: Path) -> Any:
     import pyarrow.csv as arrow_csv
 
     content = read_file(path)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"path={path} is not UTF-8 (byte {error.start}); save it as UTF-8"
-        ) from error
+    text = text_of(path, content)
     first = text.split("\n", 1)[0].rstrip("\r")
     if not first.strip():
         raise InputError(f"path={path} begins with an empty line; give it a header")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from jax_unlearn.errors import InputError, one_line
 
 __all__ = ["check_writable", "read_as", "read_file", "read_json", "read_npz"]
-__all__ += ["write_atomic"]
+__all__ += ["text_of", "write_atomic"]
 
 BOMB_RATIO, BOMB_SIZE = 200, 2**28  # arrays that were measured shrink 100-fold at most
 
@@ -130,6 +130,16 @@ def read_as(path: str | os.PathLike[str], form: str, remedy: str) -> Iterator[No
     except Exception as error:
         raise InputError(
             f"path={path} is not {form} ({one_line(error)}); {remedy}"
+        ) from error
+
+
+def text_of(path: str | os.PathLike[str], content: bytes) -> str:
+    """Return the text that a file holds; refuse what is not UTF-8."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"path={path} is not UTF-8 (byte {error.start}); save it as UTF-8"
         ) from error
 
 

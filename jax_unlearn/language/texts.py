@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jax_unlearn.data.checks import brief
-from jax_unlearn.data.files import read_as, read_file
+from jax_unlearn.data.files import read_as, read_file, text_of
 from jax_unlearn.data.sources import Dataset, Examples
 from jax_unlearn.errors import InputError
 
@@ -232,12 +232,7 @@ def _file(path: Path) -> list[Any]:
             f"path={path} is of no format of texts; give {', '.join(SUFFIXES)} or a "
             "folder of them"
         )
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"path={path} is not UTF-8 (byte {error.start}); save it as UTF-8"
-        ) from error
+    text = text_of(path, content)
     if not text.strip():
         raise InputError(f"path={path} is empty; give a file with texts")
     return _READERS[suffix](path, text)
