@@ -23,9 +23,10 @@ from jax_unlearn.lab.job import Trained, execute, probabilities
 from jax_unlearn.lab.modality import Modality, optimizer_of
 from jax_unlearn.lab.refusals import check_unseen, few_samples
 from jax_unlearn.lab.requests import Request
-from jax_unlearn.lab.rewinds import Origin, epoch_of, given, gone_on
+from jax_unlearn.lab.rewinds import Origin, epoch_of, gone_on
 from jax_unlearn.lab.settings import Unlearning
 from jax_unlearn.lab.subject import Subject, Trainer
+from jax_unlearn.lab.transfer import earlier_at
 from jax_unlearn.types import Array, Batch, LossFn, Model, PyTree
 
 __all__ = ["Context"]
@@ -364,7 +365,7 @@ class Context:
         if earlier:
             trainer = Trainer(self.subject, origin.training)
             sizes = trainer.steps(samples), epoch_of(origin.training, samples)
-            states = given(Path(earlier), self.subject, self.original, *sizes)
+            states = earlier_at(Path(earlier), self.subject, self.original, *sizes)
         if states is None:
             raise InputError(
                 f"rewind_to={to:g}: no earlier state of the original was kept; train "

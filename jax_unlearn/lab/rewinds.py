@@ -15,10 +15,8 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jax_unlearn.cards import Job, Variables
-from jax_unlearn.drivers.checkpoint import read_record
 from jax_unlearn.drivers.loop import Callback, run
 from jax_unlearn.drivers.series import Series
 from jax_unlearn.errors import InputError
@@ -240,34 +238,10 @@ def marks_of(every: int, total: int, epoch: int) -> tuple[int, ...]:
     return marks
 
 
-def given(
-    path: Path, subject: Any, original: Variables, total: int, epoch: int
-) -> Earlier:
-    """Return the earlier state at a path: kept states, a checkpoint, or parameters."""
-    from jax_unlearn.lab import transfer
-    from jax_unlearn.lab.store import load_model
-
-    if not (path / "record.json").exists():
-        if not path.exists():
-            raise InputError(f"earlier={path} does not exist; check the path")
-        return Given(transfer.imported(subject, path).trained[:2], total, epoch)
-    told = read_record(path)
-    if (kept := Kept.beside(path, told)) is not None:
-        return kept
-    found = load_model(path, subject.dataset, like=subject.network).trained[:2]
-    pairs = zip(*map(jax.tree.leaves, (found, original)), strict=True)
-    if all(np.array_equal(*pair) for pair in pairs):
-        raise InputError(
-            f"earlier={path} is the model itself, not an earlier one; give another, or "
-            "train with --keep-every"
-        )
-    return Given(found, total, epoch)
-
-
 def epoch_of(training: Any, samples: int) -> int:
     """Return how many steps a pass over so many samples takes."""
     return -(-samples // min(training.batch_size, samples))
 
 
 __all__ = ["Earlier", "Given", "Kept", "Replayed", "epoch_of", "folder_of"]
-__all__ += ["given", "gone_on", "identity_of", "keeping", "marks_of", "steps_of"]
+__all__ += ["gone_on", "identity_of", "keeping", "marks_of", "steps_of"]

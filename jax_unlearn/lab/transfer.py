@@ -8,13 +8,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jax_unlearn.cards import Variables
 from jax_unlearn.drivers import formats, parameters
+from jax_unlearn.drivers.checkpoint import read_record
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab.job import Trained
-from jax_unlearn.lab.store import Stored, save_model
+from jax_unlearn.lab.rewinds import Earlier, Given, Kept
+from jax_unlearn.lab.store import Stored, load_model, save_model
 from jax_unlearn.lab.subject import Subject
 
-__all__ = ["FORMATS", "Imported", "by_chance", "exported", "fed", "imported", "keep"]
+__all__ = ["FORMATS", "Imported", "by_chance", "earlier_at", "exported", "fed"]
+__all__ += ["imported", "keep"]
 
 WEIGHTS = "jax_unlearn.zoo.weights"  # names of PyTorch for the networks here
 TORCH = "torch-names"
@@ -53,6 +57,27 @@ def imported(
         "sha256": formats.digest(leaves),
     }
     return Imported(Trained(params, state, {}), found.notes, record)
+
+
+def earlier_at(
+    path: Path, subject: Any, original: Variables, total: int, epoch: int
+) -> Earlier:
+    """Return the earlier state at a path: kept states, a checkpoint, or parameters."""
+    if not (path / "record.json").exists():
+        if not path.exists():
+            raise InputError(f"earlier={path} does not exist; check the path")
+        return Given(imported(subject, path).trained[:2], total, epoch)
+    told = read_record(path)
+    if (kept := Kept.beside(path, told)) is not None:
+        return kept
+    found = load_model(path, subject.dataset, like=subject.network).trained[:2]
+    pairs = zip(*map(jax.tree.leaves, (found, original)), strict=True)
+    if all(np.array_equal(*pair) for pair in pairs):
+        raise InputError(
+            f"earlier={path} is the model itself, not an earlier one; give another, or "
+            "train with --keep-every"
+        )
+    return Given(found, total, epoch)
 
 
 def by_chance(labels: np.ndarray) -> float:
