@@ -61,7 +61,7 @@ class Plan:
       given: ids of the samples to forget, of the kind "given".
       held: ids of the samples held out of all training, of that kind; none: `unseen`
         of the others at random.
-      probes: that every classifier is put to, see `classification.probes`.
+      probes: that every model is put to, see `lab.probes`.
     """
 
     title: str
