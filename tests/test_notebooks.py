@@ -22,6 +22,7 @@ SMALL = {
     "LIMIT": 3,
     "USERS": 20,
     "STEPS": 6,
+    "DRAWS": 2,
 }
 OWN = {"04": {"MODELS": 8}, "07": {"STEPS": 33}}
 OWN |= {"09": {"WIDTH": 8, "LAYERS": 1}}
@@ -31,10 +32,32 @@ LIGHTER = {
         "ju.zoo.MLP(10, in_features=64, hidden=(32,), rngs=rngs)"
     ),
     "--network small_cnn --width $WIDTH": "--network mlp",
+    "ju.zoo.UNet(10, block_out_channels=(WIDTH, 2 * WIDTH), rngs=rngs)": (
+        "_Denoiser(rngs=rngs)"
+    ),
+    "default_attacks()": "default_attacks()[:2]",
     '"base.jsonl": names[16:]': '"base.jsonl": names[16:32]',
 }
 # Commands in the kernel that is there, not in processes of their own.
-COMMANDS = """
+BEGIN = """
+import jax.numpy as _jnp
+from flax import nnx as _nnx
+
+
+class _Denoiser(_nnx.Module):
+    def __init__(self, *, rngs):
+        self.classes = _nnx.Embed(11, 8, rngs=rngs)
+        self.inner = _nnx.Linear(64 + 8 + 1, 32, rngs=rngs)
+        self.outer = _nnx.Linear(32, 64, rngs=rngs)
+
+    def __call__(self, inputs, *, train=False):
+        x, t, c = inputs
+        pixels, time = x.reshape(len(x), -1), t[:, None] / 20
+        parts = [pixels, time.astype(x.dtype), self.classes(c)]
+        hidden = _nnx.relu(self.inner(_jnp.concatenate(parts, -1)))
+        return self.outer(hidden).reshape(x.shape)
+
+
 def _commands(script):
     import os
     import shlex
@@ -112,17 +135,22 @@ def test_the_nine_are_there():
 
 def test_it_runs_at_small_size(path, notebook, client):
     given = parameters(notebook)
-    names = re.findall(r"^(\w+) = ", given.source, flags=re.MULTILINE)
     small = {**SMALL, **OWN.get(path.name[:2], {})}
-    smaller = [f"{name} = {small[name]}" for name in names if name in small]
-    assert smaller
-    given.source = "\n".join([given.source, *smaller])
+    # where they stand: a later line of the cell hands them to the commands
+    names = "|".join(small)
+    given.source, count = re.subn(
+        rf"^({names}) = \S+",
+        lambda found: f"{found[1]} = {small[found[1]]}",
+        given.source,
+        flags=re.MULTILINE,
+    )
+    assert count
     for cell in codes(notebook):
         for shown, light in LIGHTER.items():
             cell.source = cell.source.replace(shown, light)
         if cell.source.startswith("%%bash\n"):
             cell.source = f"_commands({cell.source.removeprefix('%%bash')!r})"
-    begin = nbformat.v4.new_code_cell("%reset -f\n" + COMMANDS)
+    begin = nbformat.v4.new_code_cell("%reset -f\n" + BEGIN)
     notebook.cells.insert(0, begin)
     client.nb = notebook
     client.reset_execution_trackers()

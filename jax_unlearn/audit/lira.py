@@ -58,7 +58,7 @@ def u_lira(
     *,
     folds: int = 2,
     fix_variance: bool = False,
-    level: float = 0.95,
+    level: float | None = 0.95,
     seed: int = 0,
 ) -> ULira:
     """Tell models that unlearned each sample from models that never saw it.
@@ -78,7 +78,8 @@ def u_lira(
     - Model i of one kind is held out with model i of the other where N = M, so models
       that share a seed are never on both sides.
     - The intervals of accuracy and AUC resample SAMPLES (1000 times): they hold for
-      these models, for cross-fitting few models leaves none to draw from. Those of the
+      these models, for cross-fitting few models leaves none to draw from. They take
+      most of the time: with `level=None` they are not made (NaN). Those of the
       rates are Clopper-Pearson on N·F scores that share models: too narrow. The spread
       over other ensembles is seen by the null.
     - Standard deviations (over n - 1) count as at least 1 % of their root mean square
@@ -104,7 +105,8 @@ def u_lira(
     >>> erased.accuracy, erased.auc
     (50.0, 0.5)
     """
-    _checks.level(level)
+    if level is not None:
+        _checks.level(level)
     if folds < 2:
         raise InputError(f"folds={folds} hold nothing out; try 2")
     from scipy.stats import mannwhitneyu
@@ -127,19 +129,24 @@ def u_lira(
         right = rates.share_positive(positive) + rates.share_positive(-negative)
         sample_accuracies.append(right / 2)
     accuracies = 100 * np.mean(sample_accuracies, axis=0)
-    # How often each bootstrap resample holds each sample, `[R, F]`.
-    share = np.full(u.shape[1], 1 / u.shape[1])
-    rng = _checks.generator(seed, 1)
-    counts = rng.multinomial(u.shape[1], share, size=RESAMPLES).astype(np.float64)
-    drawn_aucs = np.mean([_resampled_auc(p, n, counts) for p, n in pairs], axis=0)
+    accuracy_ends, auc_ends = (np.nan, np.nan), (np.nan, np.nan)
+    if level is not None:
+        # How often each bootstrap resample holds each sample, `[R, F]`.
+        share = np.full(u.shape[1], 1 / u.shape[1])
+        rng = _checks.generator(seed, 1)
+        drawn = rng.multinomial(u.shape[1], share, size=RESAMPLES)
+        counts = drawn.astype(np.float64)
+        means = np.mean([_resampled_auc(p, n, counts) for p, n in pairs], axis=0)
+        accuracy_ends = rates.quantiles(counts @ accuracies / u.shape[1], level)
+        auc_ends = rates.quantiles(means, level)
     positives, negatives = (np.concatenate(s).ravel() for s in zip(*pairs, strict=True))
     return ULira(
         float(accuracies.mean()),
-        *rates.quantiles(counts @ accuracies / u.shape[1], level),
+        *accuracy_ends,
         float(np.mean(aucs)),
-        *rates.quantiles(drawn_aucs, level),
-        tpr_1=rates.tpr_at_fpr(positives, negatives, fpr=0.01, level=level),
-        tpr_01=rates.tpr_at_fpr(positives, negatives, fpr=0.001, level=level),
+        *auc_ends,
+        tpr_1=rates.tpr_at_fpr(positives, negatives, fpr=0.01, level=level or 0.95),
+        tpr_01=rates.tpr_at_fpr(positives, negatives, fpr=0.001, level=level or 0.95),
         roc=rates.roc_curve(positives, negatives),
         per_example_accuracy=accuracies,
         per_example_auc=np.mean(sample_aucs, axis=0),
@@ -210,7 +217,9 @@ LIRA_ACCURACY = FigureCard(
     "lira_accuracy",
     "U-LiRA accuracy %",
     "how often one sample's output tells a model from Retrain; guessing is 50",
-    against=lambda ours, others, seed: u_lira(ours.margins, others.margins, seed=seed),
+    against=lambda ours, others, seed: u_lira(
+        ours.margins, others.margins, level=None, seed=seed
+    ),
     read=attrgetter("accuracy"),
     digits=1,
     bounds=(0, 100),

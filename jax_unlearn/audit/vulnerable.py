@@ -78,7 +78,7 @@ def ruli_split(
             f"originals.shape={u.shape}, retrained.shape={r.shape}: give as many of "
             "either, and 2 samples or more to divide"
         )
-    auc = u_lira(u, r, fix_variance=True, seed=seed).per_example_auc
+    auc = u_lira(u, r, fix_variance=True, level=None, seed=seed).per_example_auc
     order = np.lexsort((u.mean(axis=0) - r.mean(axis=0), auc))
     count = max(int(share * len(order)), 1)
     return Ruli(np.sort(order[-count:]), np.sort(order[:count]), auc, len(u))

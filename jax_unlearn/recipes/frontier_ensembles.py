@@ -100,7 +100,7 @@ def measured(made: Ensembles, training: Any, *, resamples: int = 20) -> dict[str
             other = audit.margins(
                 getattr(retrained, part)[theirs], getattr(labels, part)
             )
-            row[part] = audit.u_lira(own, other).auc
+            row[part] = audit.u_lira(own, other, level=None).auc
             if part == "forget":
                 sure = 1 / (1 + np.exp(-own)), 1 / (1 + np.exp(-other))
                 row["bias"] = float(np.mean(sure[0]) - np.mean(sure[1]))

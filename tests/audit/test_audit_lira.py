@@ -229,6 +229,12 @@ def test_the_interval_bootstraps_samples():
     assert widths[0] > 4 * widths[1]
     narrow = u_lira(*many, level=0.5)
     assert 0 < narrow.auc_high - narrow.auc_low < widths[1] / 2
+    # Without intervals all else is the same.
+    whole, without = u_lira(*few), u_lira(*few, level=None)
+    assert np.isnan([without.accuracy_low, without.auc_low, without.auc_high]).all()
+    assert (without.accuracy, without.auc) == (whole.accuracy, whole.auc)
+    np.testing.assert_array_equal(without.per_example_auc, whole.per_example_auc)
+    assert without.tpr_1 == whole.tpr_1
 
 
 @pytest.mark.parametrize(

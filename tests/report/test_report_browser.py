@@ -139,7 +139,7 @@ def test_classes_are_named_on_the_axis_where_they_are_known():
     assert "<title>class class 2, 10 to forget: FT " in drawing.svg
     made["forget_counts"][1] = counts[::-1]  # other classes at each rank
     (drawing,) = panels.deviation_by_class(typed(made))
-    assert re.search("#1<.*30<", drawing.svg)
+    assert re.search(">1<.*30<", drawing.svg)
     who = "rank 1 (class class 0 or class 5, by seed), 30 to forget: FT "
     assert f"<title>{who}" in drawing.svg
     made["forget_counts"] = []  # of an earlier version

@@ -104,13 +104,12 @@ def deviation_by_class(results: reading.Results) -> list[Drawing]:
     below, rank = 0.0, "class, from head to tail (rank)"
     if ranked and classes <= NAMED:
         alike = all(len(one.names) == 1 for one in ranked)  # in all seeds
-        names = [r.names[0] if alike else f"#{n}" for n, r in enumerate(ranked, 1)]
-        names = [name.removeprefix("#") if len(name) > 2 else name for name in names]
+        names = [r.names[0] if alike else f"{n}" for n, r in enumerate(ranked, 1)]
         short = all(len(name) <= 3 for name in names)
         form = "{:.10}\n{}" if short else "{:.10} ({})"
         texts = [form.format(n, r.count) for n, r in zip(names, ranked, strict=True)]
         ticks = {"xticks": range(1, classes + 1), "xticklabels": texts}
-        rank = f"{'class' if alike else 'rank of the class'}, samples to forget"
+        rank = f"{'class' if alike else 'rank of the class'}; below: samples to forget"
         below = 0.14
         if not short:  # upright, in place of the label of the axis
             below, rank = max(map(draw.width_of, texts)), ""
@@ -136,6 +135,7 @@ def deviation_by_class(results: reading.Results) -> list[Drawing]:
         left.set_ylim(_with_margin(ends))
         for axes in thirds:
             axes.set(xlim=(-0.6, 2.6), xticks=range(3), xticklabels=THIRDS)
+            axes.tick_params("x", labelsize="small")  # the three do not touch
         told = [_class_told(rows, key, ranked, n) for n in range(classes)]
         hits = draw.hover(left, np.arange(classes + 1) + 0.5, told)
         words: Any = {"name": f"deviation{len(drawings)}", "title": rows[key].label}
@@ -285,7 +285,7 @@ def weights_against_losses(results: reading.Results) -> list[Drawing]:
             ("first quarter", points.first_losses, points.first_weights, RED, "s"),
             ("last", points.last_losses, points.last_weights, BLUE, "o"),
         ):
-            look: Any = {"color": colour, "marker": marker, "alpha": 0.45, "s": 7}
+            look: Any = {"color": colour, "marker": marker, "alpha": 0.65, "s": 7}
             at = np.maximum(losses, LOWEST_LOSS)
             axes.scatter(at, weights, linewidths=0, rasterized=True, **look)
             least, most = number(min(weights), 2), number(max(weights), 2)

@@ -62,7 +62,10 @@ results}
     entries = list(looks.values())
     if others:
         entries.append(draw.Entry(f"{len(others)} other methods", MUTED, "", "-"))
-    entries.append(draw.Entry("null, another Retrain", GREEN, "", ":"))
+    if any("original" in own for own in rows.values()):
+        entries.append(draw.Entry("original, nothing done", draw.INK, "", "--"))
+    band = "null, another Retrain (shaded: ± its standard deviation)"
+    entries.append(draw.Entry(band, GREEN, "", ":"))
     panels = draw.under_legend(entries, 2.9, left=0.55, between=0.75)
     for axes, (figure, title, _) in zip(panels, DISTANCES, strict=True):
         nulls = [getattr(rows[b]["null"], figure) for b in budgets if "null" in rows[b]]
@@ -85,7 +88,9 @@ results}
         axes.set_xticks(budgets, [f"{100 * budget:g}" for budget in budgets])
         original = rows[budgets[-1]].get("original")
         if original is not None:  # what is worse than doing nothing needs no room
-            top = 1.35 * getattr(original, figure).mean
+            nothing = getattr(original, figure).mean
+            axes.axhline(nothing, color=draw.INK, linestyle="--", linewidth=1.0)
+            top = 1.35 * nothing
             axes.set_ylim(0, top or None)
     told = [
         f"{label} at {100 * budget:g} %: "
