@@ -75,7 +75,7 @@ def test_the_help_of_a_method_shows_its_options_and_the_common_ones(boxes):
     assert "--modality {classification,diffusion,language}" in text
     assert "{auto,uniform,loreun," in text
     assert "FILE.py:CARD}" in text
-    assert "α, weight of the teacher on the retain set. (default: 0.001)" in text
+    assert "weight α of the distance from the teacher on the retain set." in text
 
 
 def test_the_help_follows_weighting_and_modality(boxes):
@@ -88,7 +88,8 @@ def test_the_help_follows_weighting_and_modality(boxes):
     assert "--freeze-statistics" not in found["step options"]
     assert "guard options" not in found
     assert "--normalize {mean_one,none}" in text
-    assert "constant. (default: 0.001)" in text  # where that of diffusion differs
+    # where that of diffusion differs
+    assert "the same in all steps. (default: 0.001)" in text
     found, _ = boxes("chain", "ssd")
     assert found["ssd options"] == {"--selection", "--dampening"}
     assert found["step options"] == {"--rho", "--batch-size", "--budget"}
