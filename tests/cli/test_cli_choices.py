@@ -258,7 +258,7 @@ def test_the_help_lists_choices_and_no_type_of_python(boxes):
         assert "{digits,cifar10,cifar100,fashion_mnist,svhn_cropped,NAME," in text
     text = boxes("split")[1]
     assert "--kind {random,class,long_tailed,worst,hard}" in text
-    assert "--classes [INT [INT ...]] to forget" in text
+    assert "--classes [INT [INT ...]] numbers of the classes to forget" in text
     assert "(default: split.json)" in text
     assert "--kind {logits,probabilities}" in boxes("audit")[1]
     assert "--how {auto,vmap,map,loop}" in boxes("ensemble")[1]
