@@ -134,11 +134,14 @@ def turned(x: Array, turns: tuple[Array, Array] | None) -> Array:
 
 def _mapped(module: Any, low: Low, name: str, x: Array) -> Array:
     """Return what a linear map of a module gives, with its adapter if it has one."""
-    y = getattr(module, name)(x)
-    if name not in low:
-        return y
-    a, b = low[name]["a"], low[name]["b"]
-    return y + (x.astype(jnp.float32) @ a @ b).astype(y.dtype)
+    # a row a token: XLA's compiler for CPUs makes products of [B, T, D], and above all
+    # their gradients, slower
+    rows = x.reshape(-1, x.shape[-1])
+    y = getattr(module, name)(rows)
+    if name in low:
+        a, b = low[name]["a"], low[name]["b"]
+        y += (rows.astype(jnp.float32) @ a @ b).astype(y.dtype)
+    return y.reshape(*x.shape[:-1], -1)
 
 
 def _activated(x: Array, name: str) -> Array:

@@ -132,15 +132,18 @@ def grouped_attention(
     `bool[B, T, S]`. Without a cap the scores are s q kᵀ.
     """
     batch, length, heads, size = query.shape
-    q, k, v = (x.astype(jnp.float32) for x in (query, key, value))
-    q = q.reshape(batch, length, k.shape[2], -1, size) * scale
-    scores = jnp.einsum("btghd,bsgd->bghts", q, k)
+    # heads first: XLA's compiler for CPUs does such products, and their gradients, fast
+    q, k, v = (jnp.swapaxes(x.astype(jnp.float32), 1, 2) for x in (query, key, value))
+    q = q.reshape(batch, k.shape[1], -1, size) * scale
+    scores = q @ jnp.swapaxes(k, 2, 3)
     if cap is not None:
         scores = jnp.tanh(scores / cap) * cap
+    scores = scores.reshape(batch, k.shape[1], -1, *mask.shape[1:])
     lowest = jnp.finfo(jnp.float32).min  # −inf would make the gradient NaN
     shares = jax.nn.softmax(jnp.where(mask[:, None, None], scores, lowest))
-    y = jnp.einsum("bghts,bsgd->btghd", shares, v)
-    return y.reshape(batch, length, heads, size).astype(query.dtype)
+    y = shares.reshape(*q.shape[:3], -1) @ v
+    y = y.reshape(batch, heads, length, size)
+    return jnp.swapaxes(y, 1, 2).astype(query.dtype)
 
 
 class ConvNorm(nnx.Module):
