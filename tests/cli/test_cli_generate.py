@@ -107,7 +107,7 @@ def audited_fid(made, name, weights):
     found = json.loads((made / name).read_text())
     assert found["plan"]["inception"]["file"] == weights.name
     assert 0 < found["floor"]["fid"] < found["rows"]["original"]["fid"]["mean"]
-    assert "<b>FID</b>" in (made / name).with_suffix(".html").read_text()
+    assert "<dt>FID</dt>" in (made / name).with_suffix(".html").read_text()
 
 
 def test_the_audit_tells_fid_in_features_of_small_images(made, capsys, monkeypatch):
