@@ -62,7 +62,7 @@ LEGEND = (
     "are shares of Retrain's cost. Distance is the mean of Avg. Gap and |p − p*|, each "
     "divided by the null's: 1 is as far as another Retrain. Partial reset is named "
     "unless another method is clearly nearer (p < 0.05), or nearer by 1. The nearest "
-    "may still be far: see the page of the study. “nothing”: with the forget set "
+    'may still be far: see the page of the study. "nothing": with the forget set '
     "alone, every method ended farther from Retrain than the original is. Run none "
     "there: keep the original, say that the request is not served yet, and retrain as "
     "soon as you can. The column for a part of the retain set was measured in one case "

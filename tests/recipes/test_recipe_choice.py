@@ -123,7 +123,7 @@ def test_with_the_forget_set_alone_nothing_is_run_that_is_worse_than_nothing():
     assert alone[0.02].distance == pytest.approx(9.0, abs=0.02)
     text = chooser.markdown(rows)
     assert "| 1 %: GA; 2 %: nothing; 20 %: GA |" in text
-    assert "“nothing”: " in text
+    assert '"nothing": ' in text
     assert NOTHING not in {row.label for row in rows if row.have != ALONE}
 
 
