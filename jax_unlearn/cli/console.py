@@ -238,7 +238,8 @@ def print_probes(console: Console, results: dict[str, Any]) -> None:
             detail = "" if figure is None else figure.interval(visible(figure, 1))
             cells.append(Cell(f"{found[name]:.4g}", detail, verdict))
         rows.append(cells)
-    cards = [of_figures(PROBES)[name][1] for name in names]
+    known = of_figures(PROBES)
+    cards = [known[name][1] for name in names]
     heads = ["probe", *(card.label for card in cards)]
     print_blocks(console, Table(heads, rows, [*results["probes"]]))
     meanings = (f"{card.label}: {card.meaning}" for card in cards)

@@ -131,8 +131,7 @@ def audit_images(
         takes the place of UA.
       unlearned: checkpoints after unlearning.
       retrained: checkpoints of models trained without the class, each from another
-        seed: seed of the noise.
-        are drawn.
+        seed. The first is the target, the second the null; no images of more are drawn.
       null: the second model trained without the class, if it is not given above.
       per_class: number of images of each class.
       inception: weights of the standard network of FID (the file of pytorch-fid, or its
@@ -140,7 +139,7 @@ def audit_images(
         images.
       out: path of the results, .json; the report is written beside it as .html.
       modality: kind of model. Default: that of the original.
-      seed: of all noise.
+      seed: seed of the noise.
       overwrite: replace the files if they exist.
     """
     del modality

@@ -7,7 +7,7 @@ from jax_unlearn.data import Dataset, Examples
 from jax_unlearn.lab import Request
 from jax_unlearn.lab.modalities.classification.beside import (
     against_unseen,
-    beside_retrains,
+    beside_all,
     said_beside,
     stands,
 )
@@ -102,6 +102,6 @@ def test_three_retrains_make_an_audit_with_intervals():
     sure = rng.uniform(0.1, 0.9, 10)  # retrainings that are alike: else all is inside
     drawn = [outputs(sure + rng.uniform(-0.02, 0.02, 10)) for _ in range(4)]
     asked = request([0, 1, 4], [2, 6])
-    found = beside_retrains(DATA, asked, {"new": drawn[0]}, drawn[1:])
+    found, _ = beside_all(DATA, asked, {"new": drawn[0]}, drawn[1:])
     assert (found.retrained, found.models) == (3, {"new": 1})
     assert found.figures["new"]["ua"].null_low is not None

@@ -16,7 +16,7 @@ from jax_unlearn.lab.results import NULL, ORIGINAL, RETRAIN
 from jax_unlearn.membership.quality import auc_standard_error
 
 __all__ = ["against_unseen", "alone_lacks", "alone_misses", "alone_needs", "attacked"]
-__all__ += ["beside_all", "beside_retrains", "said_beside", "stacked", "stands"]
+__all__ += ["beside_all", "said_beside", "stacked", "stands"]
 
 REACH = 1.96  # standard errors of a 95 % interval
 RIGHT = 5.0  # percent of a class that goes: more is no chance; our choice
@@ -49,21 +49,6 @@ def stacked(
     return given, stack(retrained), labels
 
 
-def beside_retrains(
-    dataset: Dataset,
-    request: Request,
-    models: Mapping[str, Outputs],
-    retrained: Sequence[Outputs],
-    *,
-    seed: int = 0,
-) -> audit.Audit:
-    """Audit single models, by label, beside several Retrains of one request."""
-    given = stacked(dataset, request, models, retrained)
-    originals = ORIGINAL if ORIGINAL in models else None
-    told = {"kind": "probabilities", "seed": seed, "originals": originals}
-    return audit.audit(*given, **told)
-
-
 def beside_all(
     dataset: Dataset,
     request: Request,
@@ -81,10 +66,11 @@ def beside_all(
     if len(again) < FEWEST:
         return against_unseen(dataset, request, outputs), []
     models = {k: own for k, own in outputs.items() if k not in (RETRAIN, NULL)}
-    found = beside_retrains(dataset, request, models, again, seed=seed)
-    stacks = stacked(dataset, request, models, again)
+    given = stacked(dataset, request, models, again)
     how = {"kind": "probabilities", "seed": seed}
-    return found, audit.divided(by, stacks, stacks[0][ORIGINAL], **how)
+    originals = ORIGINAL if ORIGINAL in models else None
+    found = audit.audit(*given, originals=originals, **how)
+    return found, audit.divided(by, given, given[0][ORIGINAL], **how) if by else []
 
 
 def attacked(
