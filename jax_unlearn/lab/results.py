@@ -85,8 +85,12 @@ def recalled(
     names: Set[str],
     *,
     stale: Callable[[Mapping[str, Any]], bool] = lambda record: False,
+    finite: bool = True,
 ) -> dict[str, Any]:
-    """Return the figures of a model that a file keeps, or make and keep them."""
+    """Return the figures of a model that a file keeps, or make and keep them.
+
+    Figures that are not finite are kept only where `finite` is False.
+    """
     if path is not None and path.exists():
         record = read_json(path)
         if not isinstance(record, dict) or not names <= record.keys():
@@ -96,7 +100,8 @@ def recalled(
     record = make()
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, json.dumps(record) + "\n", overwrite=True)
+        text = json.dumps(record, allow_nan=not finite)
+        write_atomic(path, text + "\n", overwrite=True)
     return record
 
 

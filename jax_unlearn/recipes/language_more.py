@@ -338,8 +338,7 @@ def pairs_of(rows: Mapping[str, Any], mark: str = " + LoReUn") -> Iterator[Pair]
         ]
         p = 1.0  # a seed alone shows nothing
         if len(both[0]) > 1:
-            test = audit.paired_test(*both)
-            p = test.permutation_p if test.t_p is None else test.t_p
+            p = audit.paired_test(*both).p
         change = float(np.mean(both[0]) - np.mean(both[1]))
         clear = p < LEVEL and change < -null
         yield Pair(plain, label, change, float(p), null, clear, inside(rows, key))

@@ -183,7 +183,7 @@ class Judging:
 
     Attributes:
       judge: how the classifier that looks at them is trained.
-      sampling: of all images.
+      sampling: how images are drawn, of all models alike.
       per_class: images drawn of each class, from each model.
       forget_images: images drawn of the forgotten class.
     """

@@ -194,6 +194,7 @@ class TextTable:
             functools.partial(self._record, key, trained),
             {"figures"},
             stale=lambda known: tells and not known.get("alternatives"),  # came since
+            finite=False,  # a perplexity may overflow
         )
         row = {"label": label, "setting": setting, "seeds": [], "notes": []}
         row = self._rows.setdefault(key, row)
