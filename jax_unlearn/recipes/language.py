@@ -44,6 +44,7 @@ from jax_unlearn.recipes.language_rows import (
     LONGER_ABLATION,
     MAIN,
     OF,
+    OTHER_ABLATION,
     PRESSED,
     ROUNDS,
     TAIL,
@@ -164,7 +165,7 @@ def run_study(
     }
     for part in parts:
         seeds = []
-        for seed in asked.seeds or study.fewer.get(part, study.seeds):
+        for seed in asked.seeds or study.seeds:
             texts = _Texts(datasets[0], study, seed, part)
             at = _Place(folder, part, seed)
             plan = _plan(study, texts, at, tables[part], note)
@@ -350,12 +351,12 @@ LANGUAGE_TOFU = declared(
         methods=MAIN,
         further=FURTHER,
         ablation=ABLATION,
+        other_ablation=OTHER_ABLATION,
         longer=LONGER,
         longer_ablation=LONGER_ABLATION,
         long_tailed=TAIL,
         gamma=1.0,
         search_seed=100,
         pressed=PRESSED,
-        fewer={"long_tailed": (0, 1, 2), "pressed": (0,)},
     ),
 )

@@ -360,12 +360,17 @@ def inside(rows: Mapping[str, Any], key: str) -> bool:
     return True
 
 
-def answer(found: Mapping[str, Any], part: str = "main") -> str:
+def answer(found: Mapping[str, Any], *parts: str) -> str:
     """Return in a word whether LoReUn's weights carry over: "yes", "in part", "no".
 
-    Yes where every pair of a part's table is nearer at perplexities inside the null.
+    Yes where every pair of the parts' tables is nearer at perplexities inside the null.
     """
-    pairs = [*pairs_of(found[part]["rows"])] if part in found else []
+    pairs = [
+        pair
+        for part in parts
+        if part in found
+        for pair in pairs_of(found[part]["rows"])
+    ]
     good = [one for one in pairs if one.nearer and one.inside]
     if not pairs:
         return "not tested"

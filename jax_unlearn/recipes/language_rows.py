@@ -15,6 +15,7 @@ from jax_unlearn.lab.modalities.language.settings import LanguageTraining
 
 __all__ = ["ABLATION", "FURTHER", "LONGER", "LONGER_ABLATION", "MAIN", "OF"]
 __all__ += [
+    "OTHER_ABLATION",
     "PRESSED",
     "ROUNDS",
     "TAIL",
@@ -35,8 +36,8 @@ Changes = Mapping[str, tuple[str, Mapping[str, Any]]]
 """By label, the row whose settings are taken, and what is changed of them."""
 
 OF = {
-    **{"ablation": "main", "long_tailed": "main", "pressed": "main"},
-    "longer_ablation": "longer",
+    **{"ablation": "main", "other_ablation": "main", "longer_ablation": "longer"},
+    **{"long_tailed": "main", "pressed": "main"},
 }
 """Parts whose rows have the settings of another's."""
 
@@ -80,19 +81,19 @@ class LanguageStudy:
     methods: Rows
     further: Rows = dataclasses.field(default_factory=dict)  # searched as methods are
     ablation: Changes = dataclasses.field(default_factory=dict)
+    other_ablation: Changes = dataclasses.field(default_factory=dict)
     longer: Rows = dataclasses.field(default_factory=dict)  # of more steps
     longer_ablation: Changes = dataclasses.field(default_factory=dict)
     long_tailed: Changes = dataclasses.field(default_factory=dict)
     gamma: float = 0.0  # of a part whose authors are forgotten in a long tail; 0: none
     search_seed: int | None = None  # None: the settings of `methods` are fixed
     pressed: tuple[str, ...] = ()  # rows that are relearned and rounded
-    fewer: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def parts(self) -> tuple[str, ...]:
         """The names of its tables."""
-        more = ("further", "ablation", "longer", "longer_ablation", "long_tailed")
-        more += ("pressed",)
+        more = ("further", "ablation", "other_ablation", "longer", "longer_ablation")
+        more += ("long_tailed", "pressed")
         return ("main", *(name for name in more if getattr(self, name)))
 
     def changes(self, part: str) -> Changes:
@@ -179,6 +180,7 @@ FURTHER: Rows = {
     },
     "IdkDPO": _of("idk_dpo"),
     "IdkDPO + LoReUn": _of("idk_dpo", **LOREUN),
+    "IdkDPO + LoReUn (static)": _of("idk_dpo", **STATIC),
     "LTU": {
         **{"modality": "language", "method": "ltu", "epochs": 2, "batch_size": 16},
         # as many steps as GA, by passes over the forget texts, too; in each five
@@ -202,6 +204,21 @@ ABLATION: Changes = {
     if (label, shape) != ("NPO", "dynamic")  # the main table's row, at the same rate
 }
 """Shape by granularity, normalisation and reference, with the plain row's settings."""
+
+OTHER_ABLATION: Changes = {
+    f"{label}, {shape}": (label, SHAPES[shape])
+    for label, shapes in {
+        "GA": ("static", "by token", "dynamic"),
+        "SimNPO": ("static", "by token"),
+        # whose objectives do not weigh tokens, or do so themselves
+        "IdkNLL": ("static",),
+        "WGA": ("static", "dynamic"),
+        "RMU": ("static", "dynamic"),
+    }.items()
+    for shape in shapes
+}
+"""Of the methods that the first one leaves out, where the main table has no such row at
+the same rate."""
 
 LONGER_ABLATION: Changes = {
     "NPO, static": ("NPO", STATIC),

@@ -131,10 +131,11 @@ def test_what_the_recipe_cannot_do_is_told(texts, tmp_path):
     rows = language.LANGUAGE_TOFU.study
     assert {"GA", "GradDiff", "GradDiff + LoReUn (static)"} <= set(rows.methods)
     assert len(rows.ablation) >= 4
-    parts = ("main", "further", "ablation", "longer", "longer_ablation", "long_tailed")
-    parts += ("pressed",)
+    parts = ("main", "further", "ablation", "other_ablation", "longer")
+    parts += ("longer_ablation", "long_tailed", "pressed")
     assert rows.parts == parts
-    for part in (rows.longer_ablation, rows.ablation):  # of rows that are searched
+    # of rows that are searched
+    for part in (rows.longer_ablation, rows.ablation, rows.other_ablation):
         kind = rows.longer if part is rows.longer_ablation else rows.methods
         assert {label for label, _ in part.values()} <= set(kind)
     assert {own["steps"] for own in rows.longer.values()} == {125}  # equal for all
@@ -231,12 +232,12 @@ def test_the_answer_needs_nearer_beyond_the_null_at_its_perplexity(
         "npo-loreun": row("NPO + LoReUn", gap, perplexity),
     }
     rows["npo"]["figures"]["auc_gap"]["per_seed"][0] += 0.01
-    assert language_more.answer({"main": {"rows": rows}}) == word
+    assert language_more.answer({"main": {"rows": rows}}, "main") == word
     both = {**rows, "simnpo": row("SimNPO", 0.5)}
     both["simnpo-loreun"] = row("SimNPO + LoReUn", 0.5)
     whole = "in part" if word == "yes" else "no"
-    assert language_more.answer({"main": {"rows": both}}) == whole
-    assert language_more.answer({"main": {"rows": {"null": rows["null"]}}}) == (
+    assert language_more.answer({"main": {"rows": both}}, "main") == whole
+    assert language_more.answer({"main": {"rows": {"null": rows["null"]}}}, "main") == (
         "not tested"
     )
 

@@ -283,7 +283,7 @@ def texts():
     for part, least in {"main": 4, "longer": 3}.items():
         pairs = [*language_more.pairs_of(found[part]["rows"])]
         asked = found[part]["plan"]["seeds"] == [0, 1, 2, 3, 4] and len(pairs) >= least
-        if not asked or language_more.answer(found, part) != "no":
+        if not asked or language_more.answer(found, part, "further") != "no":
             return False
     steps = {one["steps"] for one in found["longer"]["plan"]["methods"].values()}
     own = found["longer"]["rows"]
