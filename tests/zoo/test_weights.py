@@ -85,6 +85,7 @@ def reference(name):
     return state, images, file[f"{name}:logits"]
 
 
+@functools.cache  # building nnx modules takes as long as all else here
 def made(make, classes=5, **options):
     """Return the model of a network, and its abstract variables."""
     model = ju.from_nnx(lambda rngs: make(classes, rngs=rngs, **options))
