@@ -6,6 +6,7 @@ Cards and `grids/` say what is tried, `settings/` what was found.
 import functools
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,9 @@ __all__ += ["search", "text_of", "told", "trials"]
 
 Grids = Mapping[str, Mapping[str, Any]]
 """By method: flat values of its settings; a tuple holds the values that are tried."""
+
+MOST = {"shrink": 1.0}
+"""Largest values of what is searched: with λ over 1 nothing would be reset."""
 
 Row = dict[str, Any]
 """A trial: the values tried, "avg_gap" and "deviation"; None where it diverged, or was
@@ -188,7 +192,7 @@ def _best_of(
     for name in [name for name in varied if _measures(grid[name])][:1] * rounds:
         best, _ = _ranked(label, rows)[0]
         tried = [row[name] for _, row in rows]
-        for value in around(tried, best.flat()[name]):
+        for value in around(tried, best.flat()[name], MOST.get(name, math.inf)):
             rows.append(row_of(best.but(**{name: value})))
     ranked = _ranked(label, rows)
     if final is not None:  # few seeds flatter some trial by chance
@@ -254,7 +258,9 @@ def _ranked(
     return sorted(finite, key=lambda row: row[1][by])
 
 
-def around(tried: Collection[float], best: float) -> tuple[float, float]:
+def around(
+    tried: Collection[float], best: float, most: float = math.inf
+) -> tuple[float, float]:
     """Return the values to try next, under and over the best of those tried."""
     values = sorted(set(tried))
     under = [value for value in values if value < best]
@@ -262,7 +268,7 @@ def around(tried: Collection[float], best: float) -> tuple[float, float]:
     far = 3.0 if not under + over else (over[0] if over else under[-1]) / best
     far = max(far, 1 / far)
     down = (best * under[-1]) ** 0.5 if under else best / far
-    up = (best * over[0]) ** 0.5 if over else best * far
+    up = (best * over[0]) ** 0.5 if over else min(best * far, (best * most) ** 0.5)
     return float(f"{down:.2g}"), float(f"{up:.2g}")
 
 

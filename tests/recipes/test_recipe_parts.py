@@ -80,3 +80,4 @@ def test_what_a_search_tries():
     assert told(Unlearning.of(method="salun", epochs=4)) == short
     assert around([0.001, 0.003, 0.01], 0.003) == (0.0017, 0.0055)
     assert around([0.001, 0.003, 0.01], 0.01) == (0.0055, 0.033)
+    assert around([0.3, 0.7], 0.7, 1.0) == (0.46, 0.84)  # a share of the original
