@@ -125,8 +125,9 @@ def assert_strong(tree):
 def test_init_and_both_modes(name):
     _, params, state = built(name)
     assert_strong((params, state))
+    # of other images: haiku's averages begin as those of the images given to init
     out, after = compiled(name)(
-        params, state, images(), train=True, key=jax.random.key(1)
+        params, state, 2 * images(), train=True, key=jax.random.key(1)
     )
     assert out.shape == (BATCH, CLASSES)
     assert out.dtype == jnp.float32
