@@ -291,7 +291,18 @@ def texts():
     def mean(key, name):
         return own[key]["figures"][name]["mean"]
 
-    # what the page says that more steps change
+    # what the page says of relearning and rounding
+    pressed = {key: row["figures"] for key, row in found["pressed"]["rows"].items()}
+    after = {key: own["relearned_50"]["mean"] for key, own in pressed.items()}
+    least = min(after[key] for key in ("graddiff", "npo"))
+    back = [
+        own[f"int{bits}_probability"]["mean"] - own["forget_probability"]["mean"]
+        for own in pressed.values()
+        for bits in (8, 4)
+    ]
+    if least < 10 * max(after["retrain"], after["partial-reset"]) or max(back) > 0.01:
+        return False
+    # and that more steps change
     kept = mean("npo", "retain_probability") - mean("retrain", "retain_probability")
     auc = {key: mean(key, "auc_loss") for key in ("graddiff", "retrain", "npo")}
     return (
