@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jax_unlearn.drivers import signals
 from jax_unlearn.drivers.stacking import is_key
 from jax_unlearn.errors import InputError, one_line
 from jax_unlearn.types import PyTree
@@ -218,7 +219,8 @@ def _complete(partial: Path, path: Path, text: str) -> None:
 
 def _orbax(path: Path, read: Callable[..., Any], *more: Any) -> Any:
     try:
-        return read(path / "arrays", *more)
+        with signals.held():  # one inside would be told as damaged arrays
+            return read(path / "arrays", *more)
     except Exception as error:  # orbax names no set of errors
         raise InputError(
             f"checkpoint {path}: its arrays cannot be read ({type(error).__name__}: "

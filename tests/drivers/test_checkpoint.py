@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import pytest
 from toys import batch, batchnorm_net, forms, trees_close
 
 import jax_unlearn as ju
-from jax_unlearn.drivers import checkpoint
+from jax_unlearn.drivers import checkpoint, signals
 
 TREE = {
     "params": {
@@ -217,3 +218,14 @@ def test_parents_are_made_and_others_may_read(tmp_path):
     np.testing.assert_array_equal(
         checkpoint.load(path, {"w": jnp.ones(2)})["w"], [1, 1]
     )
+
+
+def test_a_signal_while_arrays_are_read_does_not_damage_them(tmp_path):
+    def read(path):
+        try:  # as tensorstore, which makes an error of its own of what is raised inside
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException as error:
+            raise RuntimeError(f"reading {path}") from error
+
+    with pytest.raises(signals.Stopped), signals.handled():
+        checkpoint._orbax(tmp_path, read)
