@@ -141,7 +141,11 @@ def test_what_the_recipe_cannot_do_is_told(texts, tmp_path):
     assert {own["steps"] for own in rows.longer.values()} == {125}  # equal for all
     text = HERE.joinpath("settings", "language_tofu.json").read_text("utf-8")
     stored = json.loads(text)
-    for own, kind in ((rows.methods, stored), (rows.longer, stored["longer"])):
+    for own, kind in (
+        (rows.methods, stored),
+        (rows.further, stored["further"]),
+        (rows.longer, stored["longer"]),
+    ):
         for label, asked in own.items():  # so that nothing is searched again
             found = Unlearning.of(**kind["settings"][label])
             rate = {"learning_rate": found.learning_rate}

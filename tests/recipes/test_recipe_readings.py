@@ -291,7 +291,13 @@ def texts():
     def mean(key, name):
         return own[key]["figures"][name]["mean"]
 
-    # what the page says of relearning and rounding
+    # what the page says of the two forms of partial reset
+    convex = found["further"]["rows"]["partial-reset-convex"]["figures"]
+    whole = found["main"]["rows"]["partial-reset"]["figures"]
+    for name in ("retain_probability", "auc_loss"):
+        if convex[name]["mean"] < whole[name]["mean"]:
+            return False
+    # of relearning and rounding
     pressed = {key: row["figures"] for key, row in found["pressed"]["rows"].items()}
     after = {key: own["relearned_50"]["mean"] for key, own in pressed.items()}
     least = min(after[key] for key in ("graddiff", "npo"))
