@@ -36,8 +36,11 @@ Changes = Mapping[str, tuple[str, Mapping[str, Any]]]
 """By label, the row whose settings are taken, and what is changed of them."""
 
 OF = {
-    **{"ablation": "main", "other_ablation": "main", "longer_ablation": "longer"},
-    **{"long_tailed": "main", "pressed": "main"},
+    "ablation": "main",
+    "other_ablation": "main",
+    "longer_ablation": "longer",
+    "long_tailed": "main",
+    "pressed": "main",
 }
 """Parts whose rows have the settings of another's."""
 

@@ -280,10 +280,16 @@ def texts():
     figures = {key: row["figures"] for key, row in rows.items()}
     originals = figures["original"]["forget_probability"]["per_seed"]
     unseen = figures["retrain"]["unseen_loss"]["per_seed"]
-    for part, least in {"main": 4, "longer": 3}.items():
-        pairs = [*language_more.pairs_of(found[part]["rows"])]
-        asked = found[part]["plan"]["seeds"] == [0, 1, 2, 3, 4] and len(pairs) >= least
-        if not asked or language_more.answer(found, part, "further") != "no":
+    for parts, least in {("main", "further"): 7, ("longer",): 3}.items():
+        pairs = [
+            p for part in parts for p in language_more.pairs_of(found[part]["rows"])
+        ]
+        asked = all(found[p]["plan"]["seeds"] == [0, 1, 2, 3, 4] for p in parts)
+        if (
+            not asked
+            or len(pairs) < least
+            or language_more.answer(found, *parts) != "no"
+        ):
             return False
     steps = {one["steps"] for one in found["longer"]["plan"]["methods"].values()}
     own = found["longer"]["rows"]
