@@ -80,7 +80,8 @@ def alternative(
 
     def output_loss(outputs, batch, key, data):
         del key, data
-        losses = reduced(outputs.other, batch, reduction=reduction)
+        other = batch._replace(inputs=())  # segments are those of the true answers
+        losses = reduced(outputs.other, other, reduction=reduction)
         return losses, reduced(outputs, batch)
 
     made = Objective(model, output_loss, _alternatives(alternatives))

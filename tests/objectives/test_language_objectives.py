@@ -374,6 +374,16 @@ def test_packed_rows_have_the_losses_of_their_texts():
     np.testing.assert_allclose(whole.mean(), apart.mean(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("reduction", ["sequence", "sum", "token"])
+def test_segments_of_true_answers_are_not_those_of_alternatives(reduction):
+    objective = objectives.alternative(MODEL, OTHER, reduction=reduction)
+    told = TEXT._replace(segments=TEXT.real.astype(jnp.int32))
+    for own in (BATCH, BATCH._replace(inputs=told)):
+        losses, aux = objective(PARAMS, {}, own, KEY)
+        np.testing.assert_allclose(losses, objective(PARAMS, {}, BATCH, KEY)[0])
+        np.testing.assert_allclose(aux.task_losses, means(PARAMS, TEXT), rtol=1e-5)
+
+
 def test_several_alternatives_are_drawn_with_their_references():
     several = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf[::-1]], 1), OTHER)
     table = np.stack([OTHER_REFERENCE, OTHER_REFERENCE[::-1]], 1)
