@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_unlearn.data.files import read_file, read_json, read_npz, write_atomic
+from jax_unlearn.drivers import signals
 from jax_unlearn.errors import InputError, one_line
 
 __all__ = ["SUFFIXES", "WRITTEN", "Arrays", "digest", "name_of", "read", "write"]
@@ -185,7 +186,8 @@ def _sniffed(path: Path) -> str:
 def _of_folder(path: Path) -> Arrays:
     """Return the arrays of the newest tree in a folder."""
     if any((path / name).is_file() for name in _ORBAX):
-        with _blamed(path, "orbax folder"):
+        # a signal inside would be told as a damaged folder
+        with _blamed(path, "orbax folder"), signals.held():
             return Arrays(_orbax(path), "orbax")
     if (path / "record.json").is_file() and (path / "arrays").is_dir():
         return _of_folder(path / "arrays")  # a checkpoint of this library
