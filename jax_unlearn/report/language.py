@@ -1,9 +1,13 @@
 """Results of language models as files hold them, and their table."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from msgspec import Meta, Struct
 
+from jax_unlearn.audit.comparison import MetricRow, metric_row
+from jax_unlearn.audit.evidence import FEWEST
 from jax_unlearn.lab import schema
 from jax_unlearn.lab.modalities.language.probes import PROBES
 from jax_unlearn.lab.probes import of_figures
@@ -12,7 +16,8 @@ from jax_unlearn.report import forms, reading
 from jax_unlearn.report.forms import require
 from jax_unlearn.report.table import Cell, Table, number, spread
 
-__all__ = ["FIGURES", "LanguageResults", "LanguageRow", "language_table"]
+__all__ = ["FIGURES", "JUDGED", "LanguageResults", "LanguageRow", "beside_null"]
+__all__ += ["language_table"]
 
 FIGURES = {
     "forget_probability": (
@@ -108,6 +113,9 @@ FIGURES = {
     },
 }
 """Figures that the table shows: the heading, the digits behind the point, a meaning."""
+JUDGED = ("forget_probability", "auc_loss", "retain_probability", "unseen_perplexity")
+"""What tells a model from Retrain: on texts to forget, that stay, that are new."""
+
 LARGE = 1000  # times the null, beyond which the number says no more
 DISTANCES = ("deviation", "auc_gap", "ks_distance")  # from Retrain, whose own are 0
 
@@ -117,6 +125,7 @@ class Measured(Struct, frozen=True):
 
     mean: Finite
     std: NotNegative | None = None
+    per_seed: tuple[Finite, ...] = ()
 
 
 class LanguageRow(Struct, frozen=True):
@@ -150,11 +159,29 @@ class LanguageResults(Struct, frozen=True):
             require(told, f"rows.{key}.figures.forget_probability is missing")
 
 
+def beside_null(
+    rows: Mapping[str, LanguageRow], key: str, name: str
+) -> MetricRow | None:
+    """Return a figure beside the null's interval; None from fewer than three seeds.
+
+    The interval is that of `ju.audit.compare`: of the differences of the null from
+    Retrain, seed by seed.
+    """
+    sides = [rows[side] for side in (key, "retrain", "null") if side in rows]
+    found = [row.figures[name].per_seed for row in sides if name in row.figures]
+    lengths = {len(values) for values in found}
+    if key == "retrain" or len(found) < 3 or len(lengths) > 1 or min(lengths) < FEWEST:
+        return None
+    method, retrained, null = map(np.array, found)
+    return metric_row(method, retrained, null)
+
+
 def language_table(results: Any) -> Table:
     """Return the table of language models: one row a model, figures over the seeds.
 
-    A figure carries its difference Δ from Retrain's, a distance from Retrain its ratio
-    to the null's; cost is a share of Retrain's, counted in gradients of texts.
+    A figure carries its difference Δ from Retrain's, and in the null's row half the
+    width of its interval in brackets; a distance from Retrain its ratio to the null's;
+    cost is a share of Retrain's, counted in gradients of texts.
 
     >>> figures = {"forget_probability": {"mean": 0.5}, "deviation": {"mean": 0.2}}
     >>> row = {"label": "GA", "figures": figures, "seconds": {"mean": 1.0}}
@@ -195,4 +222,10 @@ def _cell(rows: dict[str, LanguageRow], key: str, name: str) -> Cell:
     if key == "retrain" or target is None or name not in target.figures:
         return Cell(value)
     gap = figure.mean - target.figures[name].mean
-    return Cell(value, f"Δ {number(gap, digits, sign=True)}")
+    detail = f"Δ {number(gap, digits, sign=True)}"
+    test = beside_null(rows, key, name) if name in JUDGED else None
+    if test is None:
+        return Cell(value, detail)
+    if key == "null":
+        return Cell(value, f"{detail} (±{number(test.null_high, digits)})")
+    return Cell(value, detail, test.verdict)

@@ -14,6 +14,7 @@ __all__ = ["GENERATION", "OUTSIDE", "Cell", "Ordered", "Table", "direction"]
 __all__ += ["gap_test", "generation_label", "generation_table", "main_table"]
 __all__ += ["number", "ordered", "spread", "tabulated"]
 
+HUGE = 1e6  # from here on the digits before the point say no more
 LEVEL = 0.05  # below it a paired test counts as clear
 GENERATION = {
     "ua": ("UA %", 1),
@@ -234,7 +235,13 @@ def spread(figure: reading.Spread | Amount, digits: int) -> str:
 
 
 def number(value: float, digits: int, *, sign: bool = False) -> str:
-    """Return a rounded number with a proper minus and no negative zero."""
+    """Return a rounded number with a proper minus and no negative zero.
+
+    >>> number(-0.04, 1), number(-2.55, 1), number(10680551110531.2, 1)
+    ('0.0', '−2.5', '1.07e+13')
+    """
+    if abs(value) >= HUGE:
+        return f"{value:{'+' if sign else ''}.3g}".replace("-", "−")
     text = f"{value:{'+' if sign else ''}.{digits}f}"
     if float(text) == 0:
         return f"{0:.{digits}f}"

@@ -1,5 +1,7 @@
 """The page of language models: the same card, table and audit as of the others."""
 
+import statistics
+
 import pytest
 from made_audit import made_audit
 from test_report_page import Page, check_alone
@@ -25,6 +27,38 @@ def results():
     }
     texts = {"forget": 4, "retain": 9}
     return {"kind": "language", "format": 1, "rows": rows, "texts": texts}
+
+
+def made_seeds(label, **figures):
+    told = {"deviation": [0.1] * 3, "auc_loss": [0.5, 0.6, 0.7], **figures}
+    row = made_row(label, 0.0, 0.0)
+    for name, values in told.items():
+        mean, std = statistics.mean(values), statistics.stdev(values)
+        row["figures"][name] = {"mean": mean, "std": std, "per_seed": values}
+    return row
+
+
+@pytest.fixture
+def seeds(results):
+    """An experiment over three seeds, whose null's interval is ± .0248."""
+    forget, retain = [0.2, 0.2, 0.2], [0.8, 0.8, 0.8]
+    null = {"forget_probability": [0.2, 0.21, 0.19], "retain_probability": retain}
+    near = {"forget_probability": [0.22] * 3, "retain_probability": retain}
+    far = {"forget_probability": [0.23] * 3, "retain_probability": retain}
+    ruined = {"forget_probability": forget, "retain_probability": [0.1] * 3}
+    hurt = {"forget_probability": forget, "retain_probability": [0.7] * 3}
+    retrain = {"forget_probability": forget, "retain_probability": retain}
+    done = {"forget_probability": [0.9] * 3, "retain_probability": retain}
+    results["rows"] = {
+        "retrain": made_seeds("Retrain", **retrain),
+        "null": made_seeds("Null", **null),
+        "original": made_seeds("Original", **done),
+        "ruined": made_seeds("ruined", deviation=[0.0] * 3, **ruined),
+        "hurt": made_seeds("hurt", **hurt),
+        "far": made_seeds("far", **far),
+        "near": made_seeds("near", **near),
+    }
+    return results
 
 
 def heads(source):
@@ -68,3 +102,37 @@ def test_without_an_audit_there_is_no_verdict(results, missing, said):
     below = source[source.index('<dl class="glossary"') :]
     for name in ("forget_probability", "deviation", "auc_loss"):
         assert f"<dt>{FIGURES[name][0]}</dt>" in below
+
+
+def test_an_experiment_of_three_seeds_has_verdicts(seeds):
+    source = render(seeds)
+    assert heads(source)[0] == "1 of 4 methods cannot be told from retraining"
+    card = " ".join(source[: source.index('id="results"')].split())
+    assert "3 models of each method were compared with 3 Retrains" in card
+    assert "Take <strong>near</strong>" in card
+    assert card.index(">hurt<") < card.index(">ruined<")  # the least damaged first
+    assert "far</strong> by" in card
+    assert "p forget</abbr>&nbsp;+0.030" in card
+    assert "Less sure of texts than other Retrains" in card
+    assert "0.000 (±0.025)" in source  # 4.303 · 0.01 / √3
+    assert "inside, " in source[source.index('id="results"') :]
+
+
+def test_of_ruined_models_the_least_damaged_is_the_next_to_try(seeds):
+    for key in ("near", "far"):
+        del seeds["rows"][key]
+    seeds["rows"]["ruined"]["figures"]["other_perplexity"] = {"mean": 3.2e9}
+    source = render(seeds)
+    assert heads(source)[0] == "None of 2 methods ends where retraining does"
+    assert "Least damaged is <strong>hurt</strong>" in source
+    assert "3.2e+09" in source
+
+
+def test_two_seeds_give_no_verdict(seeds):
+    for row in seeds["rows"].values():
+        for figure in row["figures"].values():
+            if "per_seed" in figure:
+                figure["per_seed"] = figure["per_seed"][:2]
+    source = render(seeds)
+    assert heads(source)[0].startswith("No verdict: it takes 3 Retrains to know")
+    assert "inside, " not in source[source.index('id="results"') :]

@@ -75,10 +75,8 @@ of a run
     content["about"] = {label: about(setting) for label, setting in given.items()}
     if isinstance(checked, LanguageResults):
         content["table"] = table.ordered(language_table(checked), "|p − p*|")
-        told = {name: FIGURES[name] for name in ("forget_probability", "deviation")}
-        labels = {key: row.label for key, row in rows.items()}
-        nearest = {key: rows[key] for key in content["table"].table.keys}
-        content["headline"] = headline.unjudged(nearest, labels, told)
+        nearest = {key: checked.rows[key] for key in content["table"].table.keys}
+        content["headline"] = headline.of_texts(nearest)
     elif rows:
         content |= experiment.content(checked)
     if record is not None:

@@ -3,20 +3,26 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from jax_unlearn.audit.records import visible
+from jax_unlearn.audit.records import Figure, visible
 from jax_unlearn.lab.arrays import NOTHING
 from jax_unlearn.lab.results import ORIGINAL
 from jax_unlearn.report import reading
 from jax_unlearn.report.forms import Audit, AuditFigure
 from jax_unlearn.report.glossary import TERMS
+from jax_unlearn.report.language import FIGURES, JUDGED, LanguageRow, beside_null
 from jax_unlearn.report.table import number
 
 __all__ = ["LOSS", "STATES", "UNTOUCHED", "Headline", "Judged", "Outside"]
-__all__ += ["of_audit", "of_rows", "outside", "unjudged"]
+__all__ += ["of_audit", "of_rows", "of_texts", "outside", "unjudged"]
 
 STATES = ("alike", "told", "damaged", "unknown")
 UNTOUCHED = {ORIGINAL, NOTHING}  # the original, by its name in audits and ensembles
 LOSS = 1.0  # percentage points: an accuracy of 99.8 beside 100.0 ± 0.0 is no damage
+DAMAGE = "Right less often than other Retrains, by a percentage point or more, on"
+DAMAGED_TEXTS = (
+    f"Less sure of texts than other Retrains, by {LOSS / 100:g} of p or {LOSS:g} % of "
+    "perplexity or more, on"
+)
 
 
 class Outside(NamedTuple):
@@ -48,6 +54,7 @@ class Headline(NamedTuple):
     models: int  # of each method; 0: it differs
     untested: str = ""  # why there is no verdict beside Retrain
     beside: str = ""  # figures of Retrain and the original, where nothing is tested
+    damage: str = DAMAGE  # what a damaged model is, up to the data it is damaged on
 
     @property
     def every(self) -> list[Judged]:
@@ -67,6 +74,45 @@ def of_rows(rows: Mapping[str, reading.Row], seeds: int) -> Headline:
     blind = "original" in rows and rows["original"].is_inside
     retrained = seeds if "retrain" in rows else 0
     return Headline(_grouped(judged), blind, figures, retrained, seeds)
+
+
+def of_texts(rows: Mapping[str, LanguageRow]) -> Headline:
+    """Return the headline of an experiment with texts, its rows nearest first.
+
+    Damaged ones stand by their damage to texts that stay, the least first: a ruined
+    model is near Retrain on the texts to forget. Without a null, or of fewer than three
+    seeds, there is no verdict.
+    """
+    tested = {
+        name: {key: test for key in rows if (test := beside_null(rows, key, name))}
+        for name in JUDGED
+    }
+    tested = {name: tests for name, tests in tested.items() if tests}
+    if not tested:
+        told = {name: FIGURES[name] for name in ("forget_probability", "deviation")}
+        return unjudged(rows, {key: row.label for key, row in rows.items()}, told)
+    found = {}
+    for key in [key for key in rows if key not in ("retrain", "null")]:
+        told, lost = [], False
+        for name, tests in tested.items():
+            heading, digits, meaning = FIGURES[name]
+            if key in tests and tests[key].verdict == "outside":
+                _, _, target, _, gap, low, high, verdict = tests[key]
+                lost |= name == "retain_probability" and gap <= -LOSS / 100
+                lost |= name == "unseen_perplexity" and gap >= LOSS / 100 * target
+                digits = visible(Figure(gap, None, 0.0, low, high, verdict), digits)
+                told.append(Outside(heading, meaning, number(gap, digits, sign=True)))
+        found[key] = Judged(key, rows[key].label, _state(told, lost), told)
+    blind = any(found.pop(key).state == "alike" for key in UNTOUCHED & found.keys())
+    named = [(FIGURES[name][0], FIGURES[name][2]) for name in tested]
+    seeds = len(rows["retrain"].figures[next(iter(tested))].per_seed)
+
+    def harm(key: str) -> float:
+        test = tested.get("retain_probability", {}).get(key)
+        return -test.difference if test and found[key].state == "damaged" else 0.0
+
+    grouped = _grouped(found[key] for key in sorted(found, key=harm))
+    return Headline(grouped, blind, named, seeds, seeds, damage=DAMAGED_TEXTS)
 
 
 def of_audit(
