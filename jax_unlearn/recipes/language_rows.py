@@ -209,7 +209,7 @@ ABLATION: Changes = {
 """Shape by granularity, normalisation and reference, with the plain row's settings."""
 
 OTHER_ABLATION: Changes = {
-    f"{label}, {shape}": (label, SHAPES[shape])
+    f"{label}, {shape}" if shape else label: (label, SHAPES[shape] if shape else {})
     for label, shapes in {
         "GA": ("static", "by token", "dynamic"),
         "SimNPO": ("static", "by token"),
@@ -218,10 +218,10 @@ OTHER_ABLATION: Changes = {
         "WGA": ("static", "dynamic"),
         "RMU": ("static", "dynamic"),
     }.items()
-    for shape in shapes
+    for shape in ("", *shapes)
 }
 """Of the methods that the first one leaves out, where the main table has no such row at
-the same rate."""
+the same rate; each method plain beside them, of the same models."""
 
 LONGER_ABLATION: Changes = {
     "NPO, static": ("NPO", STATIC),
