@@ -33,9 +33,14 @@ def start(count=16):
 def test_ddim_is_the_known_affine_map(steps, kind):
     process = diffusion.cosine(50, prediction_type=kind)
     sampler = diffusion.ddim(process, steps, clip=None)
-    slope, offset = affine_ddim(sampler.alphas.astype(np.float64))
+    alphas = sampler.alphas.astype(np.float64)
+    slope, offset = affine_ddim(alphas)
+    # roundings of the noise are divided by √ᾱ, which is tiny, in the first image
+    rounding = np.finfo(np.float32).eps / np.sqrt(alphas[0])
+    if steps > 1:
+        rounding *= np.sqrt(alphas[1]) * affine_ddim(alphas[1:])[0]
     expected = slope * start() + offset
-    np.testing.assert_allclose(drawn(process, sampler), expected, atol=2e-4)
+    np.testing.assert_allclose(drawn(process, sampler), expected, atol=2 * rounding)
 
 
 def test_ddim_of_many_steps_solves_the_probability_flow():
@@ -97,7 +102,8 @@ def test_the_last_step_of_the_large_variance_draws_nothing():
 
 
 def test_scan_and_loop_batches_and_padding_agree():
-    process = diffusion.cosine(20)
+    # little noise: what the programs round differently is not divided by a tiny √ᾱ
+    process = diffusion.linear(20, beta_end=0.002)
     sampler = diffusion.ddim(process, 4, eta=0.5)
     whole = drawn(process, sampler, 7)
     np.testing.assert_allclose(drawn(process, sampler, 7, scan=True), whole, atol=1e-6)

@@ -275,5 +275,7 @@ def test_remat_holds_little_more_than_first_order():
     def held(**options):
         return program(**options).memory_analysis().temp_size_in_bytes
 
-    assert held(remat=True) <= 1.3 * held(first_order=True)
+    # 1.1 by jax 0.10, 1.4 by 0.12
+    most = 1.3 if jax.__version_info__ < (0, 11) else 1.6
+    assert held(remat=True) <= most * held(first_order=True)
     assert held(remat=True) < 0.8 * held()
