@@ -186,7 +186,7 @@ class Program:
         traced = [arg for place, arg in enumerate(args) if place not in self._static]
         rest = {name: kwargs[name] for name in kwargs if name not in self._named}
         leaves, structure = jax.tree.flatten((traced, rest))
-        forms = [(np.shape(leaf), getattr(leaf, "dtype", None)) for leaf in leaves]
+        forms = [getattr(leaf, "aval", None) or _form(leaf) for leaf in leaves]
         program = allowed, *static, *named, structure, *forms
         if program not in self._wide:
             if len(self._wide) >= MEMORY:
@@ -268,8 +268,15 @@ def _with_parts(function: Callable) -> Callable:
     return within
 
 
+def _form(leaf: Any) -> tuple:
+    """Return shape and dtype of what is no array of JAX; of a number there is none."""
+    return np.shape(leaf), getattr(leaf, "dtype", None)
+
+
 def _on_several(tree: Any) -> bool:
     """Return whether an array lies on several devices."""
+    if jax.device_count() == 1:
+        return False  # every step asks, and looking at each array takes long
     shardings = (getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(tree))
     return any(own is not None and own.num_devices > 1 for own in shardings)
 
