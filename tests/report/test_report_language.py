@@ -128,6 +128,14 @@ def test_of_ruined_models_the_least_damaged_is_the_next_to_try(seeds):
     assert "3.2e+09" in source
 
 
+def test_a_method_that_is_not_tested_has_no_verdict(seeds):
+    for figure in seeds["rows"]["near"]["figures"].values():
+        figure.pop("per_seed", None)
+    source = render(seeds)
+    assert heads(source)[0] == "None of 4 methods ends where retraining does"
+    assert "1 without a verdict" in source
+
+
 def test_two_seeds_give_no_verdict(seeds):
     for row in seeds["rows"].values():
         for figure in row["figures"].values():

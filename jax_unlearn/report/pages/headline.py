@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from jax_unlearn.audit.comparison import MetricRow
 from jax_unlearn.audit.records import Figure, visible
 from jax_unlearn.lab.arrays import NOTHING
 from jax_unlearn.lab.results import ORIGINAL
@@ -84,35 +85,29 @@ def of_texts(rows: Mapping[str, LanguageRow]) -> Headline:
     seeds, there is no verdict.
     """
     tested = {
-        name: {key: test for key in rows if (test := beside_null(rows, key, name))}
-        for name in JUDGED
+        key: {name: test for name in JUDGED if (test := beside_null(rows, key, name))}
+        for key in rows
     }
-    tested = {name: tests for name, tests in tested.items() if tests}
-    if not tested:
+    names = [name for name in JUDGED if any(name in own for own in tested.values())]
+    if not names:
         told = {name: FIGURES[name] for name in ("forget_probability", "deviation")}
         return unjudged(rows, {key: row.label for key, row in rows.items()}, told)
-    found = {}
-    for key in [key for key in rows if key not in ("retrain", "null")]:
-        told, lost = [], False
-        for name, tests in tested.items():
-            heading, digits, meaning = FIGURES[name]
-            if key in tests and tests[key].verdict == "outside":
-                _, _, target, _, gap, low, high, verdict = tests[key]
-                lost |= name == "retain_probability" and gap <= -LOSS / 100
-                lost |= name == "unseen_perplexity" and gap >= LOSS / 100 * target
-                digits = visible(Figure(gap, None, 0.0, low, high, verdict), digits)
-                told.append(Outside(heading, meaning, number(gap, digits, sign=True)))
-        found[key] = Judged(key, rows[key].label, _state(told, lost), told)
-    blind = any(found.pop(key).state == "alike" for key in UNTOUCHED & found.keys())
-    named = [(FIGURES[name][0], FIGURES[name][2]) for name in tested]
-    seeds = len(rows["retrain"].figures[next(iter(tested))].per_seed)
+    found = {
+        key: _of_tests(key, rows[key].label, own)
+        for key, own in tested.items()
+        if key not in ("retrain", "null")
+    }
+    untouched = [found.pop(key) for key in UNTOUCHED & found.keys()]
+    blind = any(one.state == "alike" for one in untouched)
 
     def harm(key: str) -> float:
-        test = tested.get("retain_probability", {}).get(key)
-        return -test.difference if test and found[key].state == "damaged" else 0.0
+        kept = tested[key].get("retain_probability")
+        return -kept.difference if kept and found[key].state == "damaged" else 0.0
 
     grouped = _grouped(found[key] for key in sorted(found, key=harm))
-    return Headline(grouped, blind, named, seeds, seeds, damage=DAMAGED_TEXTS)
+    figures = [(FIGURES[name][0], FIGURES[name][2]) for name in names]
+    seeds = len(rows["retrain"].figures[names[0]].per_seed)
+    return Headline(grouped, blind, figures, seeds, seeds, damage=DAMAGED_TEXTS)
 
 
 def of_audit(
@@ -192,6 +187,21 @@ def _of_row(rows: Mapping[str, reading.Row], key: str) -> Judged:
             far = number(gap, row.comparison.digits(name, gap), sign=True)
             told.append(Outside(name.upper(), TERMS[name.upper()], far))
     return Judged(key, row.label, _state(told, lost), told)
+
+
+def _of_tests(key: str, label: str, tests: Mapping[str, MetricRow]) -> Judged:
+    if not tests:
+        return Judged(key, label, "unknown", [])
+    told, lost = [], False
+    for name, test in tests.items():
+        if test.verdict == "outside":
+            gap, (heading, digits, meaning) = test.difference, FIGURES[name]
+            lost |= name == "retain_probability" and gap <= -LOSS / 100
+            lost |= name == "unseen_perplexity" and gap >= LOSS / 100 * test.target_mean
+            ends = test.null_low, test.null_high
+            shown = visible(Figure(gap, None, 0.0, *ends, test.verdict), digits)
+            told.append(Outside(heading, meaning, number(gap, shown, sign=True)))
+    return Judged(key, label, _state(told, lost), told)
 
 
 def _of_figures(record: Audit, key: str, label: str, slug: str) -> Judged:
