@@ -214,8 +214,8 @@ def _count(value: Any, what: str = "") -> str:
 
 
 def _pairs(settings: Mapping[str, Any] | None) -> list[str]:
-    """Return names and values, but for a width of 0, which is the usual one."""
-    given = {k: v for k, v in (settings or {}).items() if v is not None}
+    """Return names and values, without empty ones and a width of 0, the usual one."""
+    given = {k: v for k, v in (settings or {}).items() if v not in (None, "")}
     return pairs({k: v for k, v in given.items() if k != "width" or v != 0})
 
 
