@@ -12,6 +12,7 @@ from jax_unlearn.types import Batch, Model
 
 SHAPE = (1, 1, 1)
 KEY = jax.random.key(0)
+OLD = jax.__version_info__ < (0, 11)  # later ones round programs differently
 
 
 def drawn(process, sampler, count=16, model=None, **options):
@@ -39,8 +40,10 @@ def test_ddim_is_the_known_affine_map(steps, kind):
     rounding = np.finfo(np.float32).eps / np.sqrt(alphas[0])
     if steps > 1:
         rounding *= np.sqrt(alphas[1]) * affine_ddim(alphas[1:])[0]
+    # 0.9 by jax 0.10, 1.7 by 0.12
+    most = (1.5 if OLD else 2) * rounding
     expected = slope * start() + offset
-    np.testing.assert_allclose(drawn(process, sampler), expected, atol=2 * rounding)
+    np.testing.assert_allclose(drawn(process, sampler), expected, atol=most)
 
 
 def test_ddim_of_many_steps_solves_the_probability_flow():
@@ -101,12 +104,14 @@ def test_the_last_step_of_the_large_variance_draws_nothing():
     assert sampler.drawn_variances[-1] == 0
 
 
-def test_scan_and_loop_batches_and_padding_agree():
-    # little noise: what the programs round differently is not divided by a tiny √ᾱ
-    process = diffusion.linear(20, beta_end=0.002)
+@pytest.mark.parametrize("noisy", [False, True])
+def test_scan_and_loop_batches_and_padding_agree(noisy):
+    process = diffusion.cosine(20) if noisy else diffusion.linear(20, beta_end=0.002)
     sampler = diffusion.ddim(process, 4, eta=0.5)
     whole = drawn(process, sampler, 7)
-    np.testing.assert_allclose(drawn(process, sampler, 7, scan=True), whole, atol=1e-6)
+    # of much noise what scan and loop round apart is divided by a tiny √ᾱ
+    atol = 1e-6 if OLD or not noisy else 5e-6
+    np.testing.assert_allclose(drawn(process, sampler, 7, scan=True), whole, atol=atol)
     cut = drawn(process, sampler, 7, batch_size=3)
     np.testing.assert_allclose(cut, whole, atol=1e-6)
     np.testing.assert_allclose(drawn(process, sampler, 4), whole[:4], atol=1e-6)
