@@ -269,7 +269,7 @@ def _with_parts(function: Callable) -> Callable:
 
 
 def _form(leaf: Any) -> tuple:
-    """Return shape and dtype of what is no array of JAX; of a number there is none."""
+    """Return shape and dtype of what is no array of JAX; a number has no dtype."""
     return np.shape(leaf), getattr(leaf, "dtype", None)
 
 
