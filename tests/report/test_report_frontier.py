@@ -6,6 +6,7 @@ from made_results import made_results
 from jax_unlearn import report
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Unlearning
+from jax_unlearn.report import draw
 from jax_unlearn.report.draw.frontier import frontier as drawn
 
 
@@ -25,6 +26,20 @@ def test_the_figure_says_its_numbers():
         drawn(found, {"GA": "no"})
     with pytest.raises(InputError, match="a share is positive"):
         drawn({0.0: found[0.1]}, {"FT": key})
+
+
+def test_the_best_of_a_named_row_is_in_sight(monkeypatch):
+    monkeypatch.setattr(draw, "drawing_of", lambda figure, **_: figure)
+    methods = {"FT": Unlearning.of(method="finetune")}
+    found = {share: made_results(methods=methods) for share in (0.1, 0.2)}
+    (key,) = (k for k, row in found[0.1]["rows"].items() if row["label"] == "FT")
+    nothing = found[0.2]["rows"]["original"]["avg_gap"]["mean"]
+    for times, top in ((0.5, 1.35 * nothing), (4.0, 4.4 * nothing)):
+        for budget, far in ((0.1, 9.0), (0.2, times)):  # 9 times: cut off
+            found[budget]["rows"][key]["avg_gap"]["mean"] = far * nothing
+        axes = drawn(found, {"FT": key}).axes
+        tops = [one.get_ylim()[1] for one in axes if "Gap" in one.get_ylabel()]
+        assert tops == [pytest.approx(top)]
 
 
 @pytest.mark.parametrize(

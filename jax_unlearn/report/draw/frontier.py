@@ -74,6 +74,7 @@ results}
             spread = float(np.mean([null.std or 0.0 for null in nulls]))
             axes.axhspan(mean - spread, mean + spread, color=GREEN, alpha=0.15, lw=0)
             axes.axhline(mean, color=GREEN, linestyle=":", linewidth=1.3)
+        least = 0.0  # that every line of its own reaches
         for key in (*others, *looks):
             at = [budget for budget in budgets if key in rows[budget]]
             means = [getattr(rows[budget][key], figure).mean for budget in at]
@@ -81,17 +82,18 @@ results}
                 own = looks[key]
                 look: Any = {"color": own.colour, "marker": own.marker, "ls": own.line}
                 axes.plot(at, means, linewidth=1.5, markersize=4.4, zorder=3, **look)
+                least = max(least, min(means))
             else:
                 axes.plot(at, means, **_THIN)
         axes.set(xscale="log", ylabel=title, xlabel="share of Retrain's cost, %")
         axes.minorticks_off()
         axes.set_xticks(budgets, [f"{100 * budget:g}" for budget in budgets])
         original = rows[budgets[-1]].get("original")
-        if original is not None:  # what is worse than doing nothing needs no room
+        if original is not None:
             nothing = getattr(original, figure).mean
             axes.axhline(nothing, color=draw.INK, linestyle="--", linewidth=1.0)
-            top = 1.35 * nothing
-            axes.set_ylim(0, top or None)
+            # what is worse than doing nothing needs no room but for the best of a line
+            axes.set_ylim(0, max(1.35 * nothing, 1.1 * least) or None)
     told = [
         f"{label} at {100 * budget:g} %: "
         + " and ".join(
