@@ -66,7 +66,7 @@ from jax_unlearn.methods.relabel import endpoint_transport as endpoint_transport
 from jax_unlearn.methods.relabel import random_label as random_label
 from jax_unlearn.methods.relabel import salun as salun
 from jax_unlearn.methods.relabel import salun_soft as salun_soft
-from jax_unlearn.methods.reset import PARTIAL_RESET, SHORT_RETRAIN
+from jax_unlearn.methods.reset import PARTIAL_RESET, RESET_TRANSPORT, SHORT_RETRAIN
 from jax_unlearn.methods.reset import partial_reset as partial_reset
 from jax_unlearn.methods.rewinding import REWIND
 from jax_unlearn.methods.rum import RUM
@@ -104,5 +104,5 @@ CARDS += (L1_SPARSE, ENDPOINT_TRANSPORT, LTU, BOUNDARY_SHRINK, BOUNDARY_EXPAND, 
 CARDS += (SCRUB, BAD_TEACHER, AMNESIAC_RELABEL, UNSIR, ESD, PARTIAL_RESET)
 CARDS += (SHORT_RETRAIN, RETRAIN, CT, MSG, DELETE, REGUN)
 CARDS += (ORTHOGRAD, REWIND, AMUN, CERTIFIED, LOTUS, RUM, SISS, FCS, PDU, AUTO)
-CARDS += (ERASEDIFF,)
+CARDS += (ERASEDIFF, RESET_TRANSPORT)
 CARDS += LANGUAGE_CARDS

@@ -1,20 +1,25 @@
 """What retraining buys within a budget: short Retrain, and partial reset before it.
 
 Both train on the retain set alone, as the original was trained, the schedule annealed
-within a share of Retrain's steps. Every method is to be read beside them.
+within a share of Retrain's steps. Every method is to be read beside them. Reset
+transport asks such a model what to say of the forget set, and teaches it the original.
 """
 
 import dataclasses
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-from jax_unlearn import _validate
+from jax_unlearn import _validate, objectives
 from jax_unlearn.cards import Card, Fraction, Job, Lab, NotNegative, Options, Positive
+from jax_unlearn.errors import InputError
 from jax_unlearn.leaves import alike, divided
+from jax_unlearn.methods.relabel import endpoint_transport
 from jax_unlearn.types import Params
 
-__all__ = ["FRESH", "PARTIAL_RESET", "SHORT_RETRAIN", "PartialReset", "ShortRetrain"]
-__all__ += ["partial_reset"]
+__all__ = ["FRESH", "PARTIAL_RESET", "RESET_TRANSPORT", "SHORT_RETRAIN"]
+__all__ += ["PartialReset", "ResetTransport", "ShortRetrain", "partial_reset"]
 
 FRESH = 3000  # offset of seeds: no start, order or draw of the original comes again
 
@@ -88,6 +93,32 @@ class PartialReset(ShortRetrain):
     perturb: NotNegative | None = 1.0
 
 
+@dataclasses.dataclass(frozen=True)
+class ResetTransport(Options):
+    """Options of reset transport.
+
+    Attributes:
+      lead: part of the cost that goes into the reset model, the rest into the steps
+        that follow it.
+      rate: largest learning rate of the reset model, as a multiple of that of the
+        original's training.
+      shrink: factor λ of the original's parameters in the reset model; the new ones
+        have 1 − λ.
+      sharpen: factor of the reset model's logits. Default: the one that makes it as
+        sure of the forget set as the original is of unseen samples; 1 without them.
+    """
+
+    lead: Fraction = 0.3
+    rate: Positive = 2.0
+    shrink: Fraction = 0.5
+    sharpen: Positive | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lead == 1:
+            raise InputError("lead=1 leaves no step to follow; try 0.3")
+
+
 def _short_retrain(lab: Lab, options: ShortRetrain) -> Job:
     job, _ = lab.retraining(
         "retain", seed=lab.seed + FRESH, share=options.share, rate=options.rate
@@ -101,6 +132,33 @@ def _partial_reset(lab: Lab, options: PartialReset) -> Job:
     shrink, perturb = options.shrink, options.perturb
     start = partial_reset(lab.original[0], fresh, shrink=shrink, perturb=perturb), state
     return job._replace(start=start)
+
+
+def _reset_transport(lab: Lab, options: ResetTransport) -> Job:
+    schedule = lab.schedule("zipped")
+    sizes = [min(lab.setting.batch_size, len(lab.ids(p))) for p in ("forget", "retain")]
+    whole, _ = lab.retraining("retain")
+    batch = min(lab.training.batch_size, len(lab.ids("retain")))
+    spent = len(schedule) * sum(sizes) / (len(whole.schedule or ()) * batch)
+    share = min(spent * options.lead / (1 - options.lead), 1.0)
+    own = {"share": share, "rate": options.rate, "shrink": options.shrink}
+    leading = _partial_reset(lab, PartialReset(**own, perturb=None))
+    reset, _ = lab.done(leading, lab.original, 1)
+    logits = np.asarray(lab.predict(lab.ids("forget"), reset), np.float64)
+    sharpen = options.sharpen or _sharpening(lab, logits)
+    targets = np.asarray(jax.nn.softmax(sharpen * logits), np.float32)
+    size = len(lab.examples.labels)
+    table = objectives.target_table(lab.ids("forget"), targets, size)
+    told = {"targets": jnp.asarray(table), "forward": "merged", **lab.joint()}
+    return Job(endpoint_transport(lab.model, lab.optimizer(), **told), schedule)
+
+
+def _sharpening(lab: Lab, logits: np.ndarray) -> float:
+    """Return the factor that makes logits as sure as the original's of unseen data."""
+    if not len(lab.ids("unseen")):
+        return 1.0
+    sure = float(lab.probabilities("unseen").max(axis=1).mean())
+    return objectives.sharpness(logits, min(sure, 1.0))
 
 
 SHORT_RETRAIN = (
@@ -125,4 +183,17 @@ PARTIAL_RESET = (
         "remember."
     )
     .tries(share=(0.1, 0.2, 0.3), shrink=(0.3, 0.4, 0.6), rate=(1.0, 2.0))
+)
+
+RESET_TRANSPORT = (
+    Card.of(_reset_transport, "Reset transport")
+    .but(reads=("forget", "retain", "training"), cost="2·E·R/(1 - lead)")
+    .but(roles=("remember", "logits"), step_reads=())
+    .but(
+        suits="Good where partial reset has no time to learn the retain set again: a "
+        "part of the time trains a reset model, and the original then learns to say of "
+        "the forget set what that one does, which has not seen it. It keeps what "
+        "the original knows of the retain set."
+    )
+    .tries(shrink=(0.25, 0.5, 0.75), sharpen=(None, 1.0))
 )

@@ -31,6 +31,7 @@ from jax_unlearn.objectives.diffusion import negative_guidance as negative_guida
 from jax_unlearn.objectives.diffusion import relabel_condition as relabel_condition
 from jax_unlearn.objectives.endpoint import density_ratio as density_ratio
 from jax_unlearn.objectives.endpoint import quantile_match as quantile_match
+from jax_unlearn.objectives.endpoint import sharpness as sharpness
 from jax_unlearn.objectives.endpoint import target_table as target_table
 from jax_unlearn.objectives.endpoint import transport_targets as transport_targets
 from jax_unlearn.objectives.language import Teacher as Teacher
@@ -71,5 +72,6 @@ __all__ += ["draw_labels", "fixed_label", "gumbel", "hold_hidden", "imitate"]
 __all__ += ["importance_weights", "kl_to_teacher", "max_entropy", "negative_guidance"]
 __all__ += ["next_token", "next_token_ascent", "nonmember", "npo", "other_classes"]
 __all__ += ["pairs", "pdu_forget", "quantile_match", "random_label", "reduced"]
-__all__ += ["reference", "relabel_condition", "repel", "rmu", "simnpo", "target_table"]
-__all__ += ["token_nonmember", "transport", "transport_targets", "undial", "uniform"]
+__all__ += ["reference", "relabel_condition", "repel", "rmu", "sharpness", "simnpo"]
+__all__ += ["target_table", "token_nonmember", "transport", "transport_targets"]
+__all__ += ["undial", "uniform"]

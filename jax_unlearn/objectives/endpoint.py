@@ -1,10 +1,14 @@
-"""Where a forget sample should end: predictions of the same quantile on unseen data."""
+"""Where a forget sample should end: predictions such as unseen data get."""
 
 import numpy as np
 
+from jax_unlearn import _validate
 from jax_unlearn.errors import InputError
 
-__all__ = ["density_ratio", "quantile_match", "target_table", "transport_targets"]
+__all__ = ["density_ratio", "quantile_match", "sharpness", "target_table"]
+__all__ += ["transport_targets"]
+
+FLATTEST, SHARPEST = 1e-2, 1e2  # factors of logits
 
 
 def quantile_match(
@@ -134,6 +138,42 @@ def transport_targets(
         rows[here, lender], rows[here, k] = rows[here, k], rows[here, lender].copy()
         targets[members] = rows
     return targets
+
+
+def sharpness(logits: np.ndarray, sureness: float) -> float:
+    """Return the factor that makes predictions as sure as asked.
+
+    s with (1/n) Σ_i max_k softmax(s·z_i)_k = c, for logits z `[n, K]` and sureness
+    0 < c ≤ 1: a mean of largest probabilities. At most 100 and at least 0.01, which
+    are returned for a sureness that no factor between reaches.
+
+    Raises:
+      InputError: no logits, or a sureness outside (0, 1].
+
+    Source: our choice; temperature scaling (arXiv 1706.04599) fits a likelihood
+    instead.
+
+    >>> sharpness(np.log([[0.6, 0.4], [0.6, 0.4]]), 0.9)  # log 9 / log 1.5
+    5.419
+    """
+    from scipy import optimize, special
+
+    logits = np.asarray(logits, np.float64)
+    if logits.ndim != 2 or not logits.size:
+        raise InputError(f"logits.shape={logits.shape} must be [n, K], n and K ≥ 1")
+    _validate.positive("sureness", sureness, "a mean probability, 0 < c ≤ 1")
+    if sureness > 1:
+        raise InputError(f"sureness={sureness} must be a mean probability, 0 < c ≤ 1")
+
+    def beyond(power: float) -> float:
+        likely = special.softmax(np.exp(power) * logits, axis=1).max(axis=1)
+        return float(likely.mean() - sureness)
+
+    ends = np.log((FLATTEST, SHARPEST))
+    for end, sign in zip(ends, (1, -1), strict=True):
+        if sign * beyond(end) >= 0:
+            return float(np.exp(end))
+    return float(np.exp(optimize.brentq(beyond, *ends)))
 
 
 def target_table(ids: np.ndarray, targets: np.ndarray, num_samples: int) -> np.ndarray:

@@ -77,6 +77,7 @@ WHERE = {  # of each card, its test; tests elsewhere are as independent
     "esd": "objectives/test_diffusion_objectives.py::"
     "test_steps_of_salun_with_a_retain_weight_of_sums_and_of_esd_in_float64",
     "partial_reset": TRAIN + "test_partial_reset",
+    "reset_transport": TRAIN + "test_reset_transport",
     "auto": "methods/test_auto.py::test_it_starts_as_partial_reset_does_in_float64",
     "short_retrain": TRAIN + "test_retraining",
     "retrain": TRAIN + "test_retraining",

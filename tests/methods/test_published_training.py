@@ -8,6 +8,7 @@ from published import (
     ORIGINAL,
     RETAIN,
     SEED,
+    UNSEEN,
     At,
     add,
     cross,
@@ -15,14 +16,17 @@ from published import (
     falling,
     far,
     flat,
+    forward,
     job_of,
     mean_gradient,
     retaining,
     rows_of,
     subject,
+    union,
     walk,
     wide,
 )
+from toys import softmax64
 
 from jax_unlearn.methods.reset import FRESH
 
@@ -96,3 +100,23 @@ def test_partial_reset():
     assert far(job.start[0], mixed, ORIGINAL.params) < 1e-6
     np.testing.assert_array_equal(flat(wide(job.start[1])), flat(fresh.state))
     walk(job, update)
+
+
+@pytest.mark.parametrize("sharpen", [None, 2.5])
+def test_reset_transport(sharpen):
+    """One mean over D_f, led to what a partial reset says of it, and D_r."""
+    told = {"shrink": 0.3, "rate": 2.0}
+    _, update = trained(seed=FRESH + SEED, steps=2, rate=2.0)
+    led = {"share": 0.25, "perturb": 0.7}  # 80 samples, of which a fifth leads
+    reset = walk(job_of("partial_reset", **told, **led), update)
+    job = job_of("reset_transport", epochs=1, lead=0.2, sharpen=sharpen, **told)
+    assert job.start is None
+    z = forward(reset, rows_of(FORGET).inputs, train=False).logits
+    sure = forward(ORIGINAL, rows_of(UNSEEN).inputs, train=False).logits
+    goal, low, high = softmax64(sure).max(axis=1).mean(), 0.01, 100.0
+    while sharpen is None and high - low > 1e-9:
+        middle = (low + high) / 2
+        less = softmax64(middle * z).max(axis=1).mean() < goal
+        low, high = (middle, high) if less else (low, middle)
+    targets = softmax64((sharpen or low) * z)
+    walk(job, union(lambda t, at, samples: cross(targets[samples.index])))

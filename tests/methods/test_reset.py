@@ -7,7 +7,7 @@ from toys import three_digits, trees_close
 
 import jax_unlearn as ju
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab import Request, Training, Unlearning
+from jax_unlearn.lab import Request, Training, Unlearning, costs
 from jax_unlearn.lab.job import Trained, execute
 from jax_unlearn.lab.modalities.diffusion.settings import DiffusionTraining
 from jax_unlearn.lab.prepare import Preparer
@@ -72,7 +72,8 @@ class World:
         return made(setting, REQUEST, self.original, seed=0, origin=self.origin)
 
     def run(self, method, **options) -> Trained:
-        return execute(self.job(method, **options), None, jax.random.key(0))
+        at = self.original.params, self.original.model_state
+        return execute(self.job(method, **options), at, jax.random.key(0))
 
 
 @pytest.fixture(scope="module", params=[TRAINING, DRAWING], ids=["classes", "images"])
@@ -124,3 +125,28 @@ def test_what_is_left_out_is_forgotten_and_the_rest_kept():
         assert accuracy(world, found, OTHERS) > 0.9, method
     restarted = world.run("partial_reset", shrink=1.0, perturb=0.0, share=0.1, rate=0.1)
     assert accuracy(world, restarted, ONES) > 0.5  # a warm restart forgets little
+
+
+def test_a_reset_model_tells_what_to_say_of_the_forget_set():
+    world = World(TRAINING)
+    world.original = world.trainer(np.arange(len(DATA.train.labels)), seed=0)
+    told = {"batch_size": 15, "epochs": 4, "learning_rate": 0.1, "momentum": 0.9}
+    found = world.run("reset_transport", shrink=0.3, **told)
+    assert accuracy(world, found, ONES) < 0.2
+    assert accuracy(world, found, OTHERS) > 0.95
+    asked = Unlearning.of(method="reset_transport", budget=0.5, batch_size=15)
+    met = costs.met(asked, world.origin, REQUEST, world.subject.modality)
+    assert costs.share_of(met, REQUEST, TRAINING, world.subject.modality) <= 0.5
+    made = Preparer(world.subject)(
+        met, REQUEST, world.original, seed=0, origin=world.origin
+    )
+    whole = world.trainer.steps(len(OTHERS)) * 15  # gradients of samples of a Retrain
+    spent = made.steps * 30  # of both sets, after three tenths of the whole
+    assert 0.25 < spent / whole <= 0.35
+    with pytest.raises(InputError, match="lead=1"):
+        Unlearning.of(method="reset_transport", lead=1.0)
+
+
+def test_two_gradients_it_has_not():
+    with pytest.raises(InputError, match="harmonizer='two_way' needs"):
+        World(TRAINING).job("reset_transport", harmonizer="two_way")

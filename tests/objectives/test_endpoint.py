@@ -9,6 +9,7 @@ from jax_unlearn.errors import InputError
 from jax_unlearn.objectives import (
     density_ratio,
     quantile_match,
+    sharpness,
     target_table,
     transport_targets,
 )
@@ -172,3 +173,24 @@ def test_target_table_scatters_rows():
     table = target_table(np.array([4, 0, 2]), rows, 5)
     assert table.dtype == np.float32
     np.testing.assert_array_equal(table, [[2, 3], [0, 0], [4, 5], [0, 0], [0, 1]])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.4, 0.99))
+def test_sharpened_predictions_are_as_sure_as_asked(seed, sure):
+    logits = np.random.default_rng(seed).permuted(np.tile([0.0, 1, 3], (20, 1)), axis=1)
+    logits *= np.linspace(0.1, 2, 20)[:, None]
+    scaled = np.exp(sharpness(logits, sure) * logits)
+    likely = (scaled / scaled.sum(1, keepdims=True)).max(1)
+    assert likely.mean() == pytest.approx(sure, abs=1e-6)
+
+
+def test_what_no_factor_reaches_gets_the_nearest_one():
+    logits = np.array([[1.0, 0.0]])
+    assert sharpness(logits, 0.2) == pytest.approx(0.01)  # never below 1/2
+    assert sharpness(logits, 1.0) == pytest.approx(100.0)
+    for bad, told in ((0.0, "sureness=0"), (1.5, "sureness=1.5"), (np.nan, "nan")):
+        with pytest.raises(InputError, match=told):
+            sharpness(logits, bad)
+    with pytest.raises(InputError, match="logits.shape"):
+        sharpness(np.zeros(3), 0.5)
