@@ -173,7 +173,8 @@ def sharpness(logits: np.ndarray, sureness: float) -> float:
     for end, sign in zip(ends, (1, -1), strict=True):
         if sign * beyond(end) >= 0:
             return float(np.exp(end))
-    return float(np.exp(optimize.brentq(beyond, *ends)))
+    found = optimize.root_scalar(beyond, bracket=ends.tolist())
+    return float(np.exp(found.root))
 
 
 def target_table(ids: np.ndarray, targets: np.ndarray, num_samples: int) -> np.ndarray:
