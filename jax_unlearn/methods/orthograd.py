@@ -239,7 +239,7 @@ def _check(setting) -> None:
 
 ORTHOGRAD = (
     Card.of(_orthograd, "OrthoGrad", source="arXiv 2503.02312")
-    .but(cost="E·(R + F)", roles=("ascend", "remember"), frozen=True, step_reads=())
+    .but(cost="2·E·R", roles=("ascend", "remember"), frozen=True, step_reads=())
     .but(check=_check)
     .but(
         suits="Good for a small retain set, whose losses the ascent leaves unchanged "

@@ -130,7 +130,7 @@ DELETE = (
 
 REGUN = (
     Card.of(_regun, "ReGUn", source="arXiv 2603.11210")
-    .but(reads=("forget", "retain", "unseen", "original"), cost="E·(R + F)")
+    .but(reads=("forget", "retain", "unseen", "original"), cost="2·E·R")
     .but(roles=("remember", "logits"), joins=True, compares="unseen", step_reads=())
     .but(
         suits="Good for random samples if there are unseen samples of their classes: "

@@ -187,7 +187,7 @@ PARTIAL_RESET = (
 
 RESET_TRANSPORT = (
     Card.of(_reset_transport, "Reset transport")
-    .but(reads=("forget", "retain", "training"), cost="2·E·R/(1 - lead)")
+    .but(reads=("forget", "retain", "unseen", "training"), cost="2·E·R/(1 - lead)")
     .but(roles=("remember", "logits"), step_reads=())
     .but(
         suits="Good where partial reset has no time to learn the retain set again: a "

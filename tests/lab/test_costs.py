@@ -70,20 +70,29 @@ def flops(job: Job) -> float:
         {"method": "bad_teacher"},
         {"method": "partial_reset"},
         {"method": "rewind"},
+        {"method": "regun"},
+        {"method": "reset_transport", "lead": 0.25},
     ],
     ids=lambda options: "-".join(map(str, options.values())),
 )
 def test_what_runs_is_within_the_budget_and_near_it(world, options, budget):
     subject, original, origin, whole = world
     setting = Unlearning.of(**options, batch_size=20, budget=budget)
+    request = REQUEST
+    if setting.compares:
+        request = REQUEST._replace(unseen=np.arange(20))
     if setting.method == "scrub" and budget < 0.2:
         with pytest.raises(costs.TooLittle):  # it has whole epochs, and one is more
             Preparer(subject)(setting, REQUEST, original, seed=0, origin=origin)
         return
-    job = Preparer(subject)(setting, REQUEST, original, seed=0, origin=origin)
+    job = Preparer(subject)(setting, request, original, seed=0, origin=origin)
     job = job._replace(start=job.start or original[:2])
     ran = flops(job) / whole
     counted = job.details["length"]["cost"]
+    if options["method"] == "reset_transport":  # what leads it has run by now
+        led = Unlearning.of(method="short_retrain", share=counted / 4)
+        leading = Preparer(subject)(led, REQUEST, original, seed=0, origin=origin)
+        ran += flops(leading) / whole
     assert counted <= budget + 1e-9
     # beside the network's passes there are losses, and optimizers of more or less work
     assert ran == pytest.approx(counted, rel=0.03)
