@@ -418,6 +418,13 @@ PAIRS = {
         ),
         dict(weighting=weights.falw(COUNTS)),
     ),
+    "plain, reset transport, loreun": Pair(
+        "plain",
+        lambda model, params, state, **options: methods.reset_transport(
+            model, momentum(), targets=TARGETS, **options
+        ),
+        dict(weighting=weights.loreun(temperature=0.5)),
+    ),
     "plain, unsir": Pair(
         "plain",
         lambda model, params, state: methods.unsir(model, momentum()),

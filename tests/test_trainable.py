@@ -157,6 +157,9 @@ METHODS = {
     "endpoint_transport": lambda: methods.endpoint_transport(
         MODEL, momentum(), targets=TARGETS
     ),
+    "reset_transport": lambda: methods.reset_transport(
+        MODEL, momentum(), targets=TARGETS
+    ),
     "boundary_shrink": lambda: methods.boundary_shrink(MODEL, momentum(), labels=TABLE),
     "boundary_expand": lambda: methods.boundary_expand(
         MODEL, FEATURES, momentum(), head_optimizer=optax.sgd(0.1), width=6, **TOLD

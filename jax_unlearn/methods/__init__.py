@@ -68,6 +68,7 @@ from jax_unlearn.methods.relabel import salun as salun
 from jax_unlearn.methods.relabel import salun_soft as salun_soft
 from jax_unlearn.methods.reset import PARTIAL_RESET, RESET_TRANSPORT, SHORT_RETRAIN
 from jax_unlearn.methods.reset import partial_reset as partial_reset
+from jax_unlearn.methods.reset import reset_transport as reset_transport
 from jax_unlearn.methods.rewinding import REWIND
 from jax_unlearn.methods.rum import RUM
 from jax_unlearn.methods.rum import memorised_parts as memorised_parts
@@ -95,9 +96,9 @@ __all__ += ["gradient_ascent", "guarantee_of", "insensitive", "l1_penalty", "l1_
 __all__ += ["lotus", "lotus_temperature", "ltu", "memorised_parts", "meta_unlearn"]
 __all__ += ["multiplier", "neggrad_plus", "noise_scale", "noisy_steps", "off_span"]
 __all__ += ["orthograd", "partial_reset", "pdu", "random_label", "regun"]
-__all__ += ["reinitialised", "renyi_of", "renyi_rate", "rewind", "rum", "salun"]
-__all__ += ["salun_soft", "scrub", "sfron", "sfron_strength", "siss", "slowed"]
-__all__ += ["subtract", "transposed_kernels", "unsir", "unsir_noise"]
+__all__ += ["reinitialised", "renyi_of", "renyi_rate", "reset_transport", "rewind"]
+__all__ += ["rum", "salun", "salun_soft", "scrub", "sfron", "sfron_strength", "siss"]
+__all__ += ["slowed", "subtract", "transposed_kernels", "unsir", "unsir_noise"]
 
 CARDS = (FINETUNE, GRADIENT_ASCENT, RANDOM_LABEL, SALUN, SALUN_SOFT, NEGGRAD_PLUS)
 CARDS += (L1_SPARSE, ENDPOINT_TRANSPORT, LTU, BOUNDARY_SHRINK, BOUNDARY_EXPAND, SFRON)

@@ -6,20 +6,24 @@ transport asks such a model what to say of the forget set, and teaches it the or
 """
 
 import dataclasses
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jax_unlearn import _validate, objectives
 from jax_unlearn.cards import Card, Fraction, Job, Lab, NotNegative, Options, Positive
 from jax_unlearn.errors import InputError
 from jax_unlearn.leaves import alike, divided
+from jax_unlearn.methods.assemble import Assembly
 from jax_unlearn.methods.relabel import endpoint_transport
-from jax_unlearn.types import Params
+from jax_unlearn.types import Array, Model, Params, Unlearner
 
 __all__ = ["FRESH", "PARTIAL_RESET", "RESET_TRANSPORT", "SHORT_RETRAIN"]
 __all__ += ["PartialReset", "ResetTransport", "ShortRetrain", "partial_reset"]
+__all__ += ["reset_transport"]
 
 FRESH = 3000  # offset of seeds: no start, order or draw of the original comes again
 
@@ -58,6 +62,45 @@ def partial_reset(
     fresh = alike(fresh, part)
     mixed = jax.tree.map(lambda old, new: shrink * old + perturb * new, part, fresh)
     return whole(mixed)
+
+
+def reset_transport(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    *,
+    targets: Array,
+    **options: Unpack[Assembly],
+) -> Unlearner:
+    """Send every forget sample to what a reset model says of it.
+
+    Minimises (Σ w_i CE(t_i, f(x_i)) + Σ CE)/(n_f + n_r) from the original on, with
+    t_i = softmax(s·z_i) and z_i the logits of a partial reset (`partial_reset`, trained
+    for a while on D_r), which has not seen x_i since: a cheap guess at what Retrain
+    would say. s makes these as sure as the original is of unseen samples
+    (`ju.objectives.sharpness`).
+
+    It is `endpoint_transport` to other targets, a table `f32[N, K]` by sample id
+    (`ju.objectives.target_table`), with `forward="merged"` unless told. Batches of as
+    many forget as retain samples (`ju.data.zipped`) were better than those of a
+    shuffled union.
+
+    Source: our choice; ReGUn (arXiv 2603.11210) has one target a class, from unseen
+    samples.
+
+    >>> import jax, jax.numpy as jnp, jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
+    >>> x = jnp.array([[1.0, 0.0]])
+    >>> reset = ju.predict(model, jnp.float32(0.5), (), x)  # a model of other weights
+    >>> targets = jax.nn.softmax(jnp.asarray(reset))
+    >>> alg = reset_transport(model, optax.sgd(1.0), targets=targets)
+    >>> forget = ju.Batch(x, jnp.array([0]), jnp.array([0]))
+    >>> state = alg.init(jnp.float32(2.0), ())
+    >>> state, info = alg.step(state, ju.UnlearnBatch(forget), jax.random.key(0))
+    >>> print(state.params)  # 2 − (p_0 − t_0), p_0 = .8808 and t_0 = .6225
+    1.7417
+    """
+    given: Assembly = {"forward": "merged", **options}
+    return endpoint_transport(model, optimizer, targets=targets, **given)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,14 +186,15 @@ def _reset_transport(lab: Lab, options: ResetTransport) -> Job:
     share = min(spent * options.lead / (1 - options.lead), 1.0)
     own = {"share": share, "rate": options.rate, "shrink": options.shrink}
     leading = _partial_reset(lab, PartialReset(**own, perturb=None))
-    reset, _ = lab.done(leading, lab.original, 1)
-    logits = np.asarray(lab.predict(lab.ids("forget"), reset), np.float64)
+    forget = lab.ids("forget")
+    number = FRESH + int(forget[0])  # its own in a run of several parts
+    reset, _ = lab.done(leading, lab.original, number)
+    logits = np.asarray(lab.predict(forget, reset), np.float64)
     sharpen = options.sharpen or _sharpening(lab, logits)
     targets = np.asarray(jax.nn.softmax(sharpen * logits), np.float32)
-    size = len(lab.examples.labels)
-    table = objectives.target_table(lab.ids("forget"), targets, size)
-    told = {"targets": jnp.asarray(table), "forward": "merged", **lab.joint()}
-    return Job(endpoint_transport(lab.model, lab.optimizer(), **told), schedule)
+    table = objectives.target_table(forget, targets, len(lab.examples.labels))
+    told = {"targets": jnp.asarray(table), **lab.joint()}
+    return Job(reset_transport(lab.model, lab.optimizer(), **told), schedule)
 
 
 def _sharpening(lab: Lab, logits: np.ndarray) -> float:
@@ -192,8 +236,9 @@ RESET_TRANSPORT = (
     .but(
         suits="Good where partial reset has no time to learn the retain set again: a "
         "part of the time trains a reset model, and the original then learns to say of "
-        "the forget set what that one does, which has not seen it. It keeps what "
-        "the original knows of the retain set."
+        "the forget set what that one does, which has not seen it. It keeps what the "
+        "original knows of the retain set. In a few steps there is no reset model that "
+        "knows what to say."
     )
     .tries(shrink=(0.25, 0.5, 0.75), sharpen=(None, 1.0))
 )

@@ -108,7 +108,7 @@ def possible(setting: Unlearning, have: str) -> bool:
 
 
 def nearest(
-    rows: Iterable[Seen], have: str, usual: str = frontier.OURS[1]
+    rows: Iterable[Seen], have: str, usual: str = frontier.RETRAINING[1]
 ) -> Seen | None:
     """Return the row that is nearest to Retrain of those that are possible.
 
@@ -131,7 +131,7 @@ def usual_of(cells: Iterable[Iterable[Seen]]) -> str:
     That of κ = 1, unless κ = 1 − λ is clearly nearer, paired over all and the seeds:
     a choice by budget would go to and fro with what two seeds' means happen to be.
     """
-    plain, convex = frontier.OURS[1:]
+    plain, convex = frontier.RETRAINING[1:]
     pairs = []
     for rows in cells:
         known = {row.label: row.distances for row in rows}

@@ -15,12 +15,14 @@ from jax_unlearn.lab.results import LABELS
 from jax_unlearn.recipes.recipe import Drawings, Results, packaged, shortened
 from jax_unlearn.recipes.study import Part, studied
 
-__all__ = ["BUDGETS", "CIFAR10", "DIGITS", "FASHION", "OURS", "by_request", "crossing"]
-__all__ += ["CONVEX", "figures", "parts", "reached", "rows_of", "title_of"]
+__all__ = ["BUDGETS", "CIFAR10", "CONVEX", "DIGITS", "FASHION", "OURS", "RETRAINING"]
+__all__ += ["TRANSPORT", "by_request", "crossing", "figures", "parts", "reached"]
+__all__ += ["rows_of", "title_of"]
 
 BUDGETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 CONVEX = "Partial reset (convex)"
 """Of κ = 1 − λ: between the original's parameters and new ones."""
+TRANSPORT = "Reset transport"
 
 GRID = {
     **packaged("grids/frontier.toml"),
@@ -29,13 +31,21 @@ GRID = {
         "perturb": None,
         "shrink": (0.2, 0.4, 0.6, 0.75, 0.9, 0.97),
     },
+    TRANSPORT: {
+        "method": "reset_transport",
+        "learning_rate": 0.02,
+        "shrink": (0.25, 0.5, 0.75),
+        "sharpen": (None, 1.0),
+    },
 }
-OURS = ("Short Retrain", "Partial reset", CONVEX)
-"""What a budget buys as plain training on the retain set; the rest is the field."""
+RETRAINING = ("Short Retrain", "Partial reset", CONVEX)
+"""What a budget buys as plain training on the retain set."""
+OURS = (*RETRAINING, TRANSPORT)
+"""These, and what learns from one of them; the rest is the field."""
 
 LEVEL = 0.05
 DIGITS_OF = {"avg_gap": 2, "deviation": 3}
-SHOWN = (*OURS, "CT", "MSG", "FT", "SalUn", "RL + FaLW (exact)")
+SHOWN = (*OURS, "CT", "FT", "SalUn", "RL + FaLW (exact)")
 _REQUESTS = {
     "random10": Part("10 % at random", "random", 0.1, grid=GRID),
     "gamma-1": Part("30 %, long-tailed, γ = 1", "long_tailed", 0.3, grid=GRID),
@@ -83,9 +93,9 @@ def title_of(request: str) -> str:
 
 
 def crossing(found: Mapping[float, Any], figure: str = "avg_gap") -> dict[float, Any]:
-    """Return by budget the best of the field beside short Retrain and partial reset.
+    """Return by budget the best of the field beside ours.
 
-    "field": label, mean; "Short Retrain", "Partial reset": mean; None where a row is
+    "field": label, mean; by the label of each of `OURS`: mean; None where a row is
     missing. `figure` is "avg_gap" or "deviation".
     """
     told: dict[float, Any] = {}
@@ -105,6 +115,22 @@ def means_of(results: Mapping[str, Any], figure: str) -> dict[str, float]:
         for key, row in results["rows"].items()
         if key not in LABELS
     }
+
+
+def limit_of(results: Mapping[str, Any], figure: str) -> float:
+    """Return the largest distance inside the null: mean and one standard deviation."""
+    null = results["rows"]["null"][figure]
+    return null["mean"] + (null["std"] or 0.0)
+
+
+def inside_both(results: Mapping[str, Any]) -> list[str]:
+    """Return the methods that both distances say are as near as another Retrain."""
+    rows = {figure: means_of(results, figure) for figure in DIGITS_OF}
+    return [
+        label
+        for label in rows["avg_gap"]
+        if all(own[label] <= limit_of(results, f) for f, own in rows.items())
+    ]
 
 
 def from_on(found: Mapping[float, Any], label: str, figure: str) -> float | None:
@@ -127,8 +153,7 @@ def reached(found: Mapping[float, Any], figure: str = "avg_gap") -> dict[float, 
     told = {}
     for budget, one in crossing(found, figure).items():
         own = [one[label] for label in OURS if one[label] is not None]
-        null = found[budget]["rows"]["null"][figure]
-        inside = min(own) <= null["mean"] + (null["std"] or 0.0)
+        inside = min(own) <= limit_of(found[budget], figure)
         ahead = one["field"] is None or min(own) < one["field"][1]
         words = {(True, True): "inside", (True, False): "inside, behind"}
         told[budget] = words.get((inside, ahead), "ahead" if ahead else "behind")
@@ -160,8 +185,7 @@ def winners(found: Mapping[float, Any], figure: str = "avg_gap") -> dict[float, 
                 test = paired_test(row["per_seed"], rows[best]["per_seed"])
                 if test.p >= LEVEL:
                     close.append((row["mean"], label))
-        null = results["rows"]["null"][figure]
-        inside = rows[best]["mean"] <= null["mean"] + (null["std"] or 0.0)
+        inside = rows[best]["mean"] <= limit_of(results, figure)
         others = tuple(label for _, label in sorted(close))
         told[budget] = Winner(best, rows[best]["mean"], inside, others)
     return told
@@ -190,12 +214,12 @@ def rows_of(found: Mapping[float, Any]) -> list[tuple[str, list[str]]]:
             return ""
         words = []
         for figure, digits in DIGITS_OF.items():
-            mean, null = rows[key][figure]["mean"], rows["null"][figure]
+            mean = rows[key][figure]["mean"]
             word = f"{mean:.{digits}f}"
             if key not in LABELS:
                 if mean == least[budget, figure]:
                     word = f"**{word}**"
-                if mean <= null["mean"] + (null["std"] or 0.0):
+                if mean <= limit_of(found[budget], figure):
                     word += " ●"
             words.append(word)
         return " / ".join(words)

@@ -284,6 +284,7 @@ def _environment() -> jinja2.Environment:
         "by_request": frontier.by_request,
         "crossing": frontier.crossing,
         "frontier_rows": frontier.rows_of,
+        "inside_both": frontier.inside_both,
         "title_of": frontier.title_of,
         "trial": cells.trial,
         "winners": frontier.winners,

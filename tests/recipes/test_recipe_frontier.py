@@ -64,6 +64,9 @@ def test_a_page_shows_the_least_and_what_is_inside_the_null():
     assert told[0.1]["field"] == ("GA", 6.0)
     assert told[0.1]["Partial reset"] == 3.0
     assert told[0.1]["Short Retrain"] is None
+    assert frontier.limit_of(FOUND[0.1], "avg_gap") == 1.0
+    assert frontier.inside_both(FOUND[0.1]) == []
+    assert frontier.inside_both(FOUND[0.2]) == ["FT"]
 
 
 def test_results_are_ordered_by_request_and_budget():

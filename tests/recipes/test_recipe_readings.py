@@ -158,7 +158,8 @@ def budgets():
         for budget, one in found.items():
             gap, null = gaps(one), one["rows"]["null"]
             best = {one["rows"][k]["label"] for k in gap if gap[k] == min(gap.values())}
-            if request != "near" and budget >= 0.2 and not best & {*frontier.OURS}:
+            anew = best & {*frontier.RETRAINING}
+            if request != "near" and budget >= 0.2 and not anew:
                 others.append((request, budget, *best))
             near = [
                 all(
@@ -172,20 +173,26 @@ def budgets():
                 return False
             if request != "near" and budget <= 0.05 and any(near):
                 return False
-    fashion = pages.stored("frontier_fashion")
+    fashion, cifar = map(pages.stored, ("frontier_fashion", "frontier_cifar10"))
     least = [
-        frontier.winners({0.2: fashion[part]}, figure)[0.2].label in frontier.OURS
+        frontier.winners({0.2: fashion[part]}, figure)[0.2].label in frontier.RETRAINING
         for part in ("random10-20", "gamma-1-20")
         for figure in ("deviation", "avg_gap")
     ]
-    return others == [("far", 0.5, "MSG")] and least == 2 * [True, False] and many()
+    at_random = frontier.winners({0.2: fashion["random10-20"]})[0.2].label
+    known = (
+        least == 2 * [True, False]
+        and at_random == frontier.TRANSPORT
+        and frontier.inside_both(cifar["random10-20"]) == [frontier.TRANSPORT]
+    )
+    return others == [("far", 0.5, "MSG")] and known and many()
 
 
 def many():
     """What attackers with many models find of partial reset, and of all others."""
     for one in pages.stored("frontier_ensembles").values():
         first = frontier_ensembles.traces(one, 0.2)[0]
-        if first.label not in frontier.OURS[1:] or first.share < 0.95:
+        if first.label not in frontier.RETRAINING[1:] or first.share < 0.95:
             return False
         for at in ("5 %", "20 %", "50 %"):
             told = one["audit"]["figures"].items()
