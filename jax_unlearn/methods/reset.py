@@ -80,9 +80,8 @@ def reset_transport(
     (`ju.objectives.sharpness`).
 
     It is `endpoint_transport` to other targets, a table `f32[N, K]` by sample id
-    (`ju.objectives.target_table`), with `forward="merged"` unless told. Batches of as
-    many forget as retain samples (`ju.data.zipped`) were better than those of a
-    shuffled union.
+    (`ju.objectives.target_table`), with `forward="merged"` unless told; its batches
+    hold as many forget as retain samples (`ju.data.zipped`).
 
     Source: our choice; ReGUn (arXiv 2603.11210) has one target a class, from unseen
     samples.
@@ -182,6 +181,7 @@ def _reset_transport(lab: Lab, options: ResetTransport) -> Job:
     sizes = [min(lab.setting.batch_size, len(lab.ids(p))) for p in ("forget", "retain")]
     whole, _ = lab.retraining("retain")
     batch = min(lab.training.batch_size, len(lab.ids("retain")))
+    # samples of all steps, as a share of Retrain's
     spent = len(schedule) * sum(sizes) / (len(whole.schedule or ()) * batch)
     share = min(spent * options.lead / (1 - options.lead), 1.0)
     own = {"share": share, "rate": options.rate, "shrink": options.shrink}

@@ -9,6 +9,7 @@ __all__ = ["density_ratio", "quantile_match", "sharpness", "target_table"]
 __all__ += ["transport_targets"]
 
 FLATTEST, SHARPEST = 1e-2, 1e2  # factors of logits
+HALVINGS = 60  # of that range: more than a float64 tells apart
 
 
 def quantile_match(
@@ -156,8 +157,6 @@ def sharpness(logits: np.ndarray, sureness: float) -> float:
     >>> sharpness(np.log([[0.6, 0.4], [0.6, 0.4]]), 0.9)  # log 9 / log 1.5
     5.419
     """
-    from scipy import optimize, special
-
     logits = np.asarray(logits, np.float64)
     if logits.ndim != 2 or not logits.size:
         raise InputError(f"logits.shape={logits.shape} must be [n, K], n and K ≥ 1")
@@ -165,16 +164,16 @@ def sharpness(logits: np.ndarray, sureness: float) -> float:
     if sureness > 1:
         raise InputError(f"sureness={sureness} must be a mean probability, 0 < c ≤ 1")
 
-    def beyond(power: float) -> float:
-        likely = special.softmax(np.exp(power) * logits, axis=1).max(axis=1)
-        return float(likely.mean() - sureness)
+    apart = logits - logits.max(axis=1, keepdims=True)
 
-    ends = np.log((FLATTEST, SHARPEST))
-    for end, sign in zip(ends, (1, -1), strict=True):
-        if sign * beyond(end) >= 0:
-            return float(np.exp(end))
-    found = optimize.root_scalar(beyond, bracket=ends.tolist())
-    return float(np.exp(found.root))
+    def sure_at(factor: float) -> float:
+        return float(np.mean(1 / np.exp(factor * apart).sum(axis=1)))
+
+    low, high = FLATTEST, SHARPEST
+    for _ in range(HALVINGS):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if sure_at(middle) < sureness else (low, middle)
+    return low
 
 
 def target_table(ids: np.ndarray, targets: np.ndarray, num_samples: int) -> np.ndarray:

@@ -188,7 +188,7 @@ def test_sharpened_predictions_are_as_sure_as_asked(seed, sure):
 def test_what_no_factor_reaches_gets_the_nearest_one():
     logits = np.array([[1.0, 0.0]])
     assert sharpness(logits, 0.2) == pytest.approx(0.01)  # never below 1/2
-    assert sharpness(logits, 1.0) == pytest.approx(100.0)
+    assert sharpness(0 * logits, 0.9) == pytest.approx(100.0)  # never above it
     for bad, told in ((0.0, "sureness=0"), (1.5, "sureness=1.5"), (np.nan, "nan")):
         with pytest.raises(InputError, match=told):
             sharpness(logits, bad)
