@@ -6,7 +6,8 @@ transport asks such a model what to say of the forget set, and teaches it the or
 """
 
 import dataclasses
-from typing import Unpack
+from functools import partial
+from typing import Annotated, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,6 @@ import optax
 
 from jax_unlearn import _validate, objectives
 from jax_unlearn.cards import Card, Fraction, Job, Lab, NotNegative, Options, Positive
-from jax_unlearn.errors import InputError
 from jax_unlearn.leaves import alike, divided
 from jax_unlearn.methods.assemble import Assembly
 from jax_unlearn.methods.relabel import endpoint_transport
@@ -150,15 +150,10 @@ class ResetTransport(Options):
         sure of the forget set as the original is of unseen samples; 1 without them.
     """
 
-    lead: Fraction = 0.3
+    lead: Annotated[float, partial(_validate.within, interval="(0, 1)")] = 0.3
     rate: Positive = 2.0
     shrink: Fraction = 0.5
     sharpen: Positive | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.lead == 1:
-            raise InputError("lead=1 leaves no step to follow; try 0.3")
 
 
 def _short_retrain(lab: Lab, options: ShortRetrain) -> Job:

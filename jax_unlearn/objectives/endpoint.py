@@ -160,10 +160,7 @@ def sharpness(logits: np.ndarray, sureness: float) -> float:
     logits = np.asarray(logits, np.float64)
     if logits.ndim != 2 or not logits.size:
         raise InputError(f"logits.shape={logits.shape} must be [n, K], n and K ≥ 1")
-    _validate.positive("sureness", sureness, "a mean probability, 0 < c ≤ 1")
-    if sureness > 1:
-        raise InputError(f"sureness={sureness} must be a mean probability, 0 < c ≤ 1")
-
+    _validate.fraction("sureness", sureness, "give a mean probability")
     apart = logits - logits.max(axis=1, keepdims=True)
 
     def sure_at(factor: float) -> float:

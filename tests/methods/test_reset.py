@@ -7,7 +7,7 @@ from toys import three_digits, trees_close
 
 import jax_unlearn as ju
 from jax_unlearn.errors import InputError
-from jax_unlearn.lab import Request, Training, Unlearning, costs
+from jax_unlearn.lab import Request, Training, Unlearning
 from jax_unlearn.lab.job import Trained, execute
 from jax_unlearn.lab.modalities.diffusion.settings import DiffusionTraining
 from jax_unlearn.lab.prepare import Preparer
@@ -134,14 +134,8 @@ def test_a_reset_model_tells_what_to_say_of_the_forget_set():
     found = world.run("reset_transport", shrink=0.3, **told)
     assert accuracy(world, found, ONES) < 0.2
     assert accuracy(world, found, OTHERS) > 0.95
-    asked = Unlearning.of(method="reset_transport", budget=0.5, batch_size=15)
-    met = costs.met(asked, world.origin, REQUEST, world.subject.modality)
-    share = costs.share_of(met, REQUEST, TRAINING, world.subject.modality)
-    assert share is not None
-    assert share <= 0.5
-    made = Preparer(world.subject)(
-        met, REQUEST, world.original, seed=0, origin=world.origin
-    )
+    made = world.job("reset_transport", budget=0.5, batch_size=15)
+    assert made.details["length"]["cost"] <= 0.5
     whole = world.trainer.steps(len(OTHERS)) * 15  # gradients of samples of a Retrain
     spent = made.steps * 30  # of both sets, after three tenths of the whole
     assert 0.25 < spent / whole <= 0.35
