@@ -386,12 +386,14 @@ def test_weights_of_a_part_inside_shard_map_are_told(name):
     alg = ju.methods.gradient_ascent(MODEL, optax.sgd(0.1), weighting=weighting)
     state, one = alg.init(PARAMS, STATE), ju.UnlearnBatch(batch(3, 4))
     own = jax.sharding.PartitionSpec()
-    spread = jax.shard_map(
-        lambda one: alg.step(state, one, KEY)[0].params,
-        mesh=mesh,
-        in_specs=jax.sharding.PartitionSpec("data"),
-        out_specs=own,
-        check_vma=False,
+    spread = jax.jit(
+        jax.shard_map(
+            lambda one: alg.step(state, one, KEY)[0].params,
+            mesh=mesh,
+            in_specs=jax.sharding.PartitionSpec("data"),
+            out_specs=own,
+            check_vma=False,
+        )
     )
     if name == "joint":
         with pytest.warns(UserWarning, match=r"shard_map .* NamedSharding"):

@@ -183,9 +183,10 @@ def _commands(
     }
     if arguments[0] not in _HELP:
         one_of("command", arguments[0], (*known, "generate"))
-    listed = {"brief": arguments[0] in _HELP}
-    known = {name: with_habits(name, one, **listed) for name, one in known.items()}
-    own = option_names(known[arguments[0]]) if arguments[0] in known else set()
+    listed = arguments[0] in _HELP
+    for name in [*known] if listed else arguments[:1]:  # the parser opens no other
+        known[name] = with_habits(name, known[name], brief=listed)
+    own = set() if listed else option_names(known[arguments[0]])
     for file, options in stated.items():
         config.check_known(file, options, own)
     return config.switched(arguments, given, stated.values(), own), known, own

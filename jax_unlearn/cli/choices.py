@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 from typing import get_type_hints as hints
@@ -154,7 +154,7 @@ class Choice(NamedTuple):
                 flags = ", ".join(f"--{name.replace('_', '-')}" for name in names)
                 described += f" With --modality {other.name} there are {flags}, too."
         every = {**named, "method": self.methods or self.method}
-        groups = {"method": _group(described, every, Unlearning)}
+        groups = {"method": _group(described, tuple(every.items()), Unlearning)}
         weighted = f"Forget samples are weighted {own.title}."
         for title, text, options in (
             (card.name, f"Options of {card.label} alone.", usual.options),
@@ -162,18 +162,19 @@ class Choice(NamedTuple):
             (f"{kind} model", f"Options of {kind} models.", usual.modality_options),
         ):
             if dataclasses.fields(options):
-                groups[title] = _group(text, vars(options), type(options))
-        unread = _unread(card, self.modality) if self.helping else set()
+                values = tuple(vars(options).items())
+                groups[title] = _group(text, values, type(options))
+        unread = frozenset(_unread(card, self.modality) if self.helping else ())
         for other in self.methods[1:]:
             options = Unlearning.of(**{**named, "method": other}).options
             known = set().union(*map(names_of, groups.values()))
-            values = {k: v for k, v in vars(options).items() if k not in known}
+            values = tuple((k, v) for k, v in vars(options).items() if k not in known)
             title = catalog.method_card(other).label
             if values:
                 told = f"Options of {title} alone."
                 groups[f"{title} too"] = _group(told, values, type(options))
         for title, (text, names) in GROUPS.items():
-            values = {name: getattr(usual, name) for name in names}
+            values = tuple((name, getattr(usual, name)) for name in names)
             groups[title] = _group(text, values, Unlearning, unread)
         return groups
 
@@ -193,9 +194,8 @@ class Choice(NamedTuple):
 def form(kind: type, usual: Any = None) -> Form:
     """Return how a class that checks itself is parsed, with other defaults if given."""
     at = kind() if usual is None else usual
-    shown = {field.name: getattr(at, field.name) for field in dataclasses.fields(kind)}
-    values = _group("", shown, kind)
-    return Form(values, lambda given: kind(**vars(given)))
+    shown = tuple((f.name, getattr(at, f.name)) for f in dataclasses.fields(kind))
+    return Form(_group("", shown, kind), lambda given: kind(**vars(given)))
 
 
 def parsed(command: Callable[..., Any], **told: Any) -> Callable[..., Any]:
@@ -379,12 +379,16 @@ def _unread(card: Card, kind: Modality) -> set[str]:
     return unread
 
 
+@functools.lru_cache(maxsize=256)  # a class takes some ms to make
 def _group(
-    text: str, values: Mapping[str, Any], of: type, hidden: Set[str] = frozenset()
+    text: str,
+    values: tuple[tuple[str, Any], ...],
+    of: type,
+    hidden: frozenset[str] = frozenset(),
 ) -> type:
     """Return a dataclass of some fields, with their types, help and new defaults."""
     kinds, fields = hints(of, include_extras=True), []
-    for name, value in values.items():
+    for name, value in values:
         kind = kinds[name]
         if name in _CHOICES:
             kind = tuple[str, ...] if isinstance(value, tuple) else kind

@@ -1,5 +1,6 @@
 """Texts of a step side by side: the same losses, weights and steps for less padding."""
 
+import functools
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,6 +27,11 @@ def texts(sizes, longest=20) -> Any:
     tokens = rng.integers(1, 48, real.shape).astype(np.int32)
     told: Any = tokens, real & (np.arange(longest) > 0), None, real
     return Text(*told)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "train"))
+def applied(model, *given, train):
+    return model.apply(*given, train=train)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +68,7 @@ def test_losses_and_gradients_are_those_of_padded_texts(model, order):
 def test_what_finds_no_place_is_not_told_as_a_loss(model):
     plain, (params, state) = model
     packs = repacked(plain, lambda texts: 1, length=24)
-    found = packs.apply(params, state, texts((20, 20)), train=False)[0].nll
+    found = applied(packs, params, state, texts((20, 20)), train=False)[0].nll
     assert bool(np.isnan(np.asarray(found)[1, 5]))
     assert np.isfinite(np.asarray(found)[0]).all()
     logits = repacked(ju.language.decoder(CONFIG), lambda texts: 1, length=24)
@@ -91,7 +97,7 @@ def test_batches_that_need_more_rows_are_scored_as_they_come(model):
     packs = packing.economical(subject, setting, plain)
     for part in (short, long):
         own, other = (
-            one.apply(params, state, part.inputs, train=False)[0].nll
+            applied(one, params, state, part.inputs, train=False)[0].nll
             for one in (packs, plain)
         )
         np.testing.assert_allclose(own, other, atol=1e-5)
