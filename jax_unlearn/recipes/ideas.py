@@ -14,7 +14,7 @@ costs a pass and is not counted.
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -146,8 +146,13 @@ def around(best: Mapping[str, Any], idea: Idea) -> Iterator[dict[str, Any]]:
             yield {**own, **changes}
 
 
-def run_part(trials: Trials, budget: float, say: Callable[[str], None]) -> None:
-    """Search the plain method, try the ideas, and confirm on fresh seeds."""
+def run_part(
+    trials: Trials,
+    budget: float,
+    say: Callable[[str], None],
+    ideas: Iterable[str] = (),
+) -> None:
+    """Search the plain method, try the ideas (all), and confirm on fresh seeds."""
 
     def tell(idea: str, seeds: Any) -> tuple[str, float]:
         text, score = trials.best(idea, seeds)
@@ -159,7 +164,7 @@ def run_part(trials: Trials, budget: float, say: Callable[[str], None]) -> None:
             trials(PLAIN, {"share": budget, **options}, seed)
     text, least = tell(PLAIN, SEARCH_SEEDS)
     best, better = json.loads(text), {PLAIN: text}
-    ideas = OF_LONGER if budget in LONGER else IDEAS
+    ideas = OF_LONGER if budget in LONGER else ideas or IDEAS
     for name, idea in ((name, IDEAS[name]) for name in ideas):
         for options in around(best, idea):
             for seed in SEARCH_SEEDS:
@@ -231,7 +236,7 @@ def _run(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
             asked.screen.say(name)
             bench = Bench(plan, dataset, folder=folder / "models" / request)
             trials = Trials(bench, folder / "trials" / f"{name}.json")
-            run_part(trials, budget, asked.screen.say)
+            run_part(trials, budget, asked.screen.say, study.get("tried", ()))
             write(folder, dataset, training)
             asked.screen.say(f"wrote {folder / 'results.json'}")
 
@@ -299,7 +304,8 @@ def tried(found: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
                 text = f"**{text}**"
         return text.replace("-", "−")
 
-    return [(name, [cell(part.get(name)) for part in parts]) for name in IDEAS]
+    ran = [name for name in IDEAS if any(name in part for part in parts)]
+    return [(name, [cell(part.get(name)) for part in parts]) for name in ran]
 
 
 def confirmed(found: Mapping[str, Any], sign: int = -1) -> list[str]:

@@ -13,7 +13,7 @@ import optax
 from jax_unlearn import data as datas
 from jax_unlearn import objectives
 from jax_unlearn.averages import averaged, ema_of
-from jax_unlearn.cards import Job, Lab, NotNegative, Variables
+from jax_unlearn.cards import Job, Lab, NotNegative, Positive, Variables
 from jax_unlearn.lab import Training, Unlearning, costs
 from jax_unlearn.lab.modality import descent
 from jax_unlearn.losses import cross_entropy, distillation
@@ -42,12 +42,14 @@ class Tried(PartialReset):
       strength: of the idea; each says what it means.
       batch: samples a step; 0: as the original's training.
       warm: share of the steps in which the rate rises to its peak.
+      sharpen: of the targets that reset transport goes to; none: as it finds it.
     """
 
     perturb: NotNegative = 1.0
     strength: NotNegative = 0.0
     batch: int = 0
     warm: NotNegative = 0.0
+    sharpen: Positive | None = None
 
 
 class Parts(NamedTuple):
@@ -298,17 +300,30 @@ def then(part: float, **changes: Any) -> Callable[[Any, Tried], Job]:
     """Return: the last part of the budget spent on another method, of rate s."""
 
     def built(lab: Any, options: Tried) -> Job:
-        forget, retain = lab.ids("forget"), lab.ids("retain")
         first = dataclasses.replace(options, share=(1 - part) * options.share)
         at, _ = lab.done(_job(lab, plain(lab, first)), lab.original, 1)
         asked = {"learning_rate": options.strength, **changes}
-        setting = lab.setting.part(asked).but(budget=part * options.share)
-        found = costs.met(setting, lab.origin, lab.request, lab.modality)
-        told = {**asked, "epochs": found.epochs, "steps": found.steps}
-        second = lab.part(told, forget, retain, at)
-        return second._replace(start=second.start or at)
+        return _within(lab, asked, part * options.share, at)
 
     return built
+
+
+def transported(lab: Any, options: Tried) -> Job:
+    """Return: reset transport, a part s of its cost spent on the reset model."""
+    asked = {"method": "reset_transport", "learning_rate": 0.02, "rate": options.rate}
+    asked |= {"shrink": options.shrink, "sharpen": options.sharpen}
+    return _within(
+        lab, {**asked, "lead": options.strength}, options.share, lab.original
+    )
+
+
+def _within(lab: Any, asked: Mapping[str, Any], budget: float, at: Variables) -> Job:
+    """Return a method's job that begins at a model, as long as a budget lasts."""
+    setting = lab.setting.part(asked).but(budget=budget)
+    found = costs.met(setting, lab.origin, lab.request, lab.modality)
+    told = {**asked, "epochs": found.epochs, "steps": found.steps}
+    job = lab.part(told, lab.ids("forget"), lab.ids("retain"), at)
+    return job._replace(start=job.start or at)
 
 
 LARGER = 0.15  # by so much an idea is tried at a larger λ, too
@@ -366,6 +381,9 @@ IDEAS: dict[str, Idea] = {
         then(0.1, weighting="loreun", relative=True, **_RL), _strengths(0.003, 0.03)
     ),
     "LTU at the end": Idea(then(0.1, **_LTU), _strengths(1e-4, 1e-3), SAME),
+    "reset transport": Idea(
+        transported, (*_strengths(0.3, 0.6), *_strengths(0.3, 0.6, sharpen=1.0))
+    ),
 }
 """By what the tables call them; all beside the plain method."""
 

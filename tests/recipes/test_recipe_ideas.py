@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,6 +90,12 @@ def test_every_idea_runs_at_the_same_cost(bench, idea):
         job = job_of(bench, idea, **{**changes, "share": 1.0})
         assert job.start is not None  # where partial reset has ended
         assert 1 <= job.steps <= 32  # a tenth or a quarter of eight passes
+        return
+    if idea == "reset transport":
+        job = job_of(bench, idea, **changes)
+        # of half of eight passes; batches of 60 forget and 64 retain samples
+        assert job.steps == int((1 - changes["strength"]) * 0.5 * 8 * 540 / 124)
+        chex.assert_trees_all_equal(job.start[0], bench.original(100).params)
         return
     spent = reset_shares.COST * reset_shares.STEPS if "learned" in idea else 0
     share = 1.0 if spent else 0.5  # λ is paid for first
