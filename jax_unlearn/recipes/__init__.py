@@ -29,7 +29,7 @@ RECIPES = (
     *(defaults.DEFAULTS_DIGITS, choice.CHOICE_DIGITS),
     *(frontier.DIGITS, frontier.FASHION, frontier.CIFAR10),
     *(ideas.IDEAS_DIGITS, ideas.IDEAS_FASHION),
-    frontier_ensembles.ENSEMBLES_DIGITS,
+    *frontier_ensembles.ENSEMBLES,
     *(ltu.LTU_DIGITS, ltu.LTU_CIFAR10),
     *(generation.GENERATION_DIGITS, generation.GENERATION_FASHION),
     *(generation.GENERATION_CIFAR10, generation.GENERATION_CIFAR10_FULL),

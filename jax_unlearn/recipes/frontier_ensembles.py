@@ -37,7 +37,7 @@ from jax_unlearn.recipes.recipe import (
     stored,
 )
 
-__all__ = ["BUDGETS", "ENSEMBLES_DIGITS", "FIGURES", "MODELS", "Trace", "best_of"]
+__all__ = ["BUDGETS", "ENSEMBLES", "FIGURES", "MODELS", "Trace", "best_of"]
 __all__ += ["measured", "methods_of", "named", "traces"]
 
 BUDGETS = (0.05, 0.2, 0.5)
@@ -158,8 +158,8 @@ def _part(
     name: str, frontiers: Results, asked: Asked, dataset: Dataset, folder: Path
 ) -> Iterator[dict[str, Any]]:
     """Make the models of a request, and yield what is measured after each budget."""
-    first = f"{name}-{100 * BUDGETS[0]:g}"
-    plan = dataclasses.replace(plan_of(frontiers[first], name=first), methods={})
+    one = next(iter(frontier.by_request(frontiers)[name].values()))
+    plan = dataclasses.replace(plan_of(one, name=name), methods={})
     bench, told = Bench(plan, dataset), {}
     for label, setting in methods_of(frontiers, name).items():
         told.setdefault(label.rpartition(", ")[2], {})[label] = setting
@@ -204,9 +204,11 @@ def _run(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
     asked.screen.say(f"results: {folder / 'short.json'}")
 
 
-ENSEMBLES_DIGITS = declared(
-    *("frontier-ensembles", _run),
-    options=("parts",),
-    seeded=False,
-    study=frontier.DIGITS,
+ENSEMBLES = tuple(
+    declared(name, _run, options=("parts",), seeded=False, study=of, data=of.data)
+    for name, of in (
+        ("frontier-ensembles", frontier.DIGITS),
+        ("frontier-ensembles-fashion", frontier.FASHION),
+        ("frontier-ensembles-cifar10", frontier.CIFAR10),
+    )
 )

@@ -5,8 +5,8 @@ import pytest
 
 from jax_unlearn.lab.ensembles import Ensembles
 from jax_unlearn.lab.requests import Request
+from jax_unlearn.recipes import frontier, pages
 from jax_unlearn.recipes import frontier_ensembles as many
-from jax_unlearn.recipes import pages
 
 N = 8
 
@@ -20,6 +20,16 @@ def test_the_methods_are_those_of_the_stored_frontier():
     short = [name for name in told if name.startswith("Short Retrain,")]
     assert len(short) == 7  # a curve of accuracies to compare with
     assert told["FT, 20 %"].budget == 0.2
+
+
+@pytest.mark.parametrize("recipe", many.ENSEMBLES, ids=lambda recipe: recipe.name)
+def test_every_data_set_has_the_methods_that_its_frontier_has(recipe):
+    assert recipe.data == recipe.study.data
+    found = pages.stored(recipe.study.stem)
+    budgets = frontier.by_request(found)["random10"].keys() & {*many.BUDGETS}
+    told = many.methods_of(found, "random10")
+    for label in (frontier.TRANSPORT, frontier.CONVEX, "FT"):
+        assert {many.named(label, budget) for budget in budgets} <= told.keys()
 
 
 @pytest.fixture(scope="module")
