@@ -106,10 +106,10 @@ class _Field(NamedTuple):
 
 
 def _read(kind: Any, value: Any, at: str, lenient: bool) -> Any:
+    if not _has_parts(kind):
+        return _convert(kind, value, at)
     bare = kind.__origin__ if typing.get_origin(kind) is Annotated else kind
     origin, inner = typing.get_origin(bare), typing.get_args(bare)
-    if not _has_parts(bare):
-        return _convert(kind, value, at)
     if _is_union(bare):
         return _read_union(inner, value, at, lenient)
     if _has_fields(bare):
@@ -239,6 +239,7 @@ def _is_mapping(origin: Any) -> bool:
     return isinstance(origin, type) and issubclass(origin, Mapping)
 
 
+@functools.cache
 def _has_fields(kind: Any) -> bool:
     if not isinstance(kind, type):
         return False
@@ -246,6 +247,7 @@ def _has_fields(kind: Any) -> bool:
     return plain or (issubclass(kind, tuple) and hasattr(kind, "_fields"))
 
 
+@functools.cache  # asked of every number in a file
 def _has_parts(kind: Any) -> bool:
     """Whether a type holds objects, so that it is read part by part."""
     whole = _has_fields(kind) or _is_mapping(typing.get_origin(kind))
