@@ -135,6 +135,13 @@ def turned_adapters(params: Params, scale: float) -> Params | None:
     return {**params, "lora": turned(params["lora"])}
 
 
+def adapter_size(params: Params, *, rank: int, match: str) -> int:
+    """Return how many numbers `lora` trains beside parameters, which may be shapes."""
+    _check(rank, 1.0)
+    chosen = _chosen(params, match).values()
+    return rank * sum(sum(np.shape(kernel)) for kernel in chosen)
+
+
 def _check(rank: int, alpha: float) -> None:
     _validate.at_least("rank", rank, 1, "try 16")
     _validate.positive("alpha", alpha, "try 32")
@@ -150,6 +157,22 @@ def _with_adapters(
     key: Array,
 ) -> tuple[Params, ModelState]:
     """Return parameters of base and adapters, not yet divided."""
+    adapters: dict[str, Any] = {}
+    for number, (path, kernel) in enumerate(_chosen(params, match).items()):
+        rows, columns = np.shape(kernel)
+        bound = rows**-0.5
+        drawn = jax.random.uniform(
+            jax.random.fold_in(key, number), (rows, rank), jnp.float32, -bound, bound
+        )
+        inner = adapters
+        for part in path.split("/"):
+            inner = inner.setdefault(part, {})
+        inner |= {"a": drawn, "b": jnp.zeros((rank, columns), jnp.float32)}
+    return {"base": params, "lora": adapters, "alpha": jnp.float32(alpha)}, model_state
+
+
+def _chosen(params: Params, match: str) -> dict[str, Any]:
+    """Return the kernels of the linear maps that a pattern finds, by path."""
     leaves = {name_of(p): x for p, x in jax.tree_util.tree_leaves_with_path(params)}
     kernels = {
         path.removesuffix("/kernel"): leaf
@@ -157,7 +180,7 @@ def _with_adapters(
         if re.match(r"layer\d+/.*/kernel$", path)
     }
     try:
-        chosen = [path for path in kernels if re.search(match, path)]
+        chosen = {path: own for path, own in kernels.items() if re.search(match, path)}
     except re.error as error:
         raise InputError(
             f"match={match!r} is no regular expression ({error}); try 'query|value'"
@@ -169,18 +192,7 @@ def _with_adapters(
         raise InputError(
             f"match={match!r} is found in none of {len(kernels)} linear maps; {told}"
         )
-    adapters: dict[str, Any] = {}
-    for number, path in enumerate(chosen):
-        rows, columns = np.shape(kernels[path])
-        bound = rows**-0.5
-        drawn = jax.random.uniform(
-            jax.random.fold_in(key, number), (rows, rank), jnp.float32, -bound, bound
-        )
-        inner = adapters
-        for part in path.split("/"):
-            inner = inner.setdefault(part, {})
-        inner |= {"a": drawn, "b": jnp.zeros((rank, columns), jnp.float32)}
-    return {"base": params, "lora": adapters, "alpha": jnp.float32(alpha)}, model_state
+    return chosen
 
 
 def _scaled(adapters: Any, alpha: Array) -> Any:

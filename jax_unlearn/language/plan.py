@@ -1,5 +1,6 @@
 """How much memory a decoder takes to train, before anything of it is loaded."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 
 from jax_unlearn import _validate
 from jax_unlearn.errors import InputError
-from jax_unlearn.language.lora import LINEAR, lora
+from jax_unlearn.language.lora import LINEAR, adapter_size
 from jax_unlearn.language.model import decoder
 
 if TYPE_CHECKING:
@@ -183,13 +184,14 @@ def plan(
         _validate.at_least(name, number, 0, "see ju.language.plan")
     _validate.at_least("gradients", gradients, 1, "1, or 2 with forget and retain")
     size = jnp.dtype(dtype).itemsize
-    model = decoder(config, param_dtype=dtype)
-    key = jax.random.key(0)
-    whole = _count(jax.eval_shape(model.init, key, None)[0])
+    # blocks are of one shape: one is traced, for many take seconds
+    model = decoder(dataclasses.replace(config, layers=1), param_dtype=dtype)
+    params: Any = jax.eval_shape(model.init, jax.random.key(0), None)[0]
+    blocks = {f"layer{n}": params["layer0"] for n in range(config.layers)}
+    whole = _count(params | blocks)
     trained, own = whole, size
     if rank is not None:
-        low = lora(model, rank=rank, match=match)
-        trained, own = _count(jax.eval_shape(low.init, key, None)[0]), 4
+        trained, own = adapter_size(params | blocks, rank=rank, match=match), 4
     if masters is None:
         masters = own < 4
     weights = whole * size * (1 + references) + (0 if rank is None else 4 * trained)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import jax_unlearn as ju
-from jax_unlearn.language import Text, decoder, plan
+from jax_unlearn.language import Text, decoder, lora, plan
 from jax_unlearn.zoo import DecoderConfig, decoder_config
 
 BILLIONS = decoder_config(
@@ -27,6 +27,7 @@ def test_eight_billion(options, table):
     parts = [size / 1e9 for size in found[:4]]
     assert [*parts, sum(parts)] == pytest.approx(table, rel=0.05, abs=0.05)
     assert found.parameters == 8_030_261_248
+    assert found.trained == (41_943_040 if "rank" in options else found.parameters)
     # logits of all tokens, 8 × 512 × 128k in float32, would be 2.1 GB
     whole = plan(BILLIONS, **STEP, **options, chunk=511)
     assert whole.logits / 3 == pytest.approx(2.1e9, rel=0.01)
@@ -63,6 +64,20 @@ def test_activations_are_those_of_the_compiler(sizes, batch, length, chunk):
     assert told.activations + told.logits == pytest.approx(
         found.temp_size_in_bytes, rel=0.25
     )
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
+@pytest.mark.parametrize("match", [r"(query|down)$", "layer2/.*key"])
+def test_parameters_are_those_of_the_model(family, match):
+    config = decoder_config(family, 50, width=16, layers=3, heads=2, length=8)
+    whole = decoder(config)
+    given = plan(config, batch=1, length=8, rank=2, match=match)
+    for model, count in (
+        (whole, given.parameters),
+        (lora(whole, rank=2, match=match), given.trained),
+    ):
+        params = jax.eval_shape(model.init, jax.random.key(0), None)[0]
+        assert count == sum(x.size for x in jax.tree.leaves(params))
 
 
 def test_options():
