@@ -123,9 +123,8 @@ def test_single_images_have_a_study_and_a_page(tmp_path, monkeypatch):
     whole = IMAGES_DIGITS.study
     assert (whole.classes, len(whole.seeds), whole.kind) == ((), 3, "random")
     assert set(whole.methods) >= {"SISS", "NegGrad+"}
-    training = dataclasses.replace(
-        whole.training, widths=(4,), timesteps=20, steps=2, batch_size=8
-    )
+    network = {"widths": (4,), "attention": (0,), "timesteps": 20}
+    training = dataclasses.replace(whole.training, **network, steps=2, batch_size=8)
     judge = Training(network="mlp", width=8, epochs=1)
     sampling = dataclasses.replace(whole.judging.sampling, sampling_steps=2)
     told = {"judge": judge, "sampling": sampling, "per_class": 8, "forget_images": 8}
@@ -153,7 +152,8 @@ def test_single_images_have_a_study_and_a_page(tmp_path, monkeypatch):
     text = pages.page_of(recipe, found).text
     row = found["rows"]["SISS"]
     assert f"| SISS | {row['returned']['mean']:.3f}" in text
-    again = dataclasses.replace(plan, seeds=(0, 1))  # goes on from what is kept
-    dataclasses.replace(recipe, study=again).run(Asked(screen, out=tmp_path))
-    found = json.loads((tmp_path / "short.json").read_text())
-    assert found["runs"][0]["rows"]["SISS"]["returned"] == row["returned"]["mean"]
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
+    assert len(made) == 5  # the judge, the original, Retrain, the null and SISS
+    recipe.run(Asked(screen, out=tmp_path))  # goes on from what is kept
+    assert made == {path: path.stat().st_mtime_ns for path in made}
+    assert json.loads((tmp_path / "short.json").read_text()) == found
