@@ -48,7 +48,7 @@ def averaged(unlearner: Unlearner, decay: float = 0.999) -> Unlearner:
     >>> alg = averaged(ju.methods.gradient_ascent(model, optax.sgd(1.0)), 0.5)
     >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, _ = alg.step(state, ju.UnlearnBatch(forget), jax.random.key(0))
+    >>> state, _ = jax.jit(alg.step)(state, ju.UnlearnBatch(forget), jax.random.key(0))
     >>> print(state.params, ema_of(state))  # d = 1/10 in the first step
     1.8808 1.8927
     """

@@ -12,7 +12,7 @@ the whole batch, however small the parts it is run in.
 >>> model = ju.memory.microbatched(ju.memory.rematerialised(model), 2)
 >>> alg = ju.methods.gradient_ascent(model, optax.sgd(1.0))
 >>> forget = ju.Batch(jnp.array([[1.0, 0.0]] * 3), jnp.array([0] * 3))
->>> state, _ = alg.step(
+>>> state, _ = jax.jit(alg.step)(
 ...     alg.init(jnp.float32(2.0), ()), ju.UnlearnBatch(forget), jax.random.key(0)
 ... )
 >>> print(state.params)  # 2 − p_1, p_1 = 1/(1 + e²), as without the switches

@@ -53,7 +53,8 @@ def amun(
     >>> x = ju.Batch(jnp.array([[0.5, 0.49]]), jnp.array([0]), jnp.array([0]))
     >>> near = x._replace(inputs=jnp.array([[0.49, 0.5]]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, info = alg.step(state, ju.UnlearnBatch(near, x), jax.random.key(0))
+    >>> step = jax.jit(alg.step)
+    >>> state, info = step(state, ju.UnlearnBatch(near, x), jax.random.key(0))
     >>> print(state.params)  # 2 + 0.01·p(wrong), for sample and neighbour agree
     2.005
     """

@@ -31,7 +31,8 @@ def gradient_ascent(
     >>> alg = gradient_ascent(model, optax.sgd(1.0))
     >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, info = alg.step(state, ju.UnlearnBatch(forget), jax.random.key(0))
+    >>> step = jax.jit(alg.step)
+    >>> state, info = step(state, ju.UnlearnBatch(forget), jax.random.key(0))
     >>> print(state.params, info.forget_loss)  # 2 − p_1, and −CE
     1.8808 -0.1269
     """
@@ -63,7 +64,7 @@ def neggrad_plus(
     >>> alg = neggrad_plus(model, optax.sgd(1.0), alpha=0.75)
     >>> x = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, info = alg.step(state, ju.UnlearnBatch(x, x), jax.random.key(0))
+    >>> state, info = jax.jit(alg.step)(state, ju.UnlearnBatch(x, x), jax.random.key(0))
     >>> print(state.params)  # 2 + (0.75 − 0.25)·p_1
     2.0596
     """

@@ -100,7 +100,8 @@ def assemble(
     >>> alg = assemble(model, optax.sgd(1.0), forget=ju.objectives.ascent(model))
     >>> state = alg.init(jnp.float32(2.0), ())
     >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
-    >>> state, info = alg.step(state, ju.UnlearnBatch(forget), jax.random.key(0))
+    >>> step = jax.jit(alg.step)
+    >>> state, info = step(state, ju.UnlearnBatch(forget), jax.random.key(0))
     >>> print(state.params)  # 2 − p_1, p_1 = 1/(1 + e²)
     1.8808
     """

@@ -46,7 +46,8 @@ def boundary_shrink(
     >>> alg = boundary_shrink(model, optax.sgd(1.0), labels=jnp.array([1]))
     >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, info = alg.step(state, ju.UnlearnBatch(forget), jax.random.key(0))
+    >>> step = jax.jit(alg.step)
+    >>> state, info = step(state, ju.UnlearnBatch(forget), jax.random.key(0))
     >>> print(state.params)  # 2 − p_0, p_0 = 1/(1 + e^-2)
     1.1192
     """

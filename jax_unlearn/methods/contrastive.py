@@ -92,7 +92,8 @@ def fcs(
     >>> alg = fcs(model, optax.sgd(1.0), **told)
     >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, info = alg.step(state, ju.UnlearnBatch(forget), jax.random.key(0))
+    >>> step = jax.jit(alg.step)
+    >>> state, info = step(state, ju.UnlearnBatch(forget), jax.random.key(0))
     >>> print(state.params)  # 2 − (p_0 − ½), towards p = (½, ½)
     1.6192
     """

@@ -84,7 +84,7 @@ def erasediff(
     >>> alg = erasediff(model, optax.sgd(0.1), process=ju.diffusion.cosine(9))
     >>> x = ju.Batch(jnp.zeros((64, 2, 2, 1)), jnp.zeros(64, int))
     >>> state = alg.init(0.0, ())
-    >>> state, info = alg.step(state, ju.UnlearnBatch(x, x), jax.random.key(0))
+    >>> state, info = jax.jit(alg.step)(state, ju.UnlearnBatch(x, x), jax.random.key(0))
     >>> bool(info.forget_loss < info.retain_loss)  # E u² = 1/3, E ε² = 1
     True
     """

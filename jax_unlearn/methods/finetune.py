@@ -33,7 +33,7 @@ def finetune(
     >>> retain = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
     >>> step = ju.UnlearnBatch(retain=retain)
-    >>> state, info = alg.step(state, step, jax.random.key(0))
+    >>> state, info = jax.jit(alg.step)(state, step, jax.random.key(0))
     >>> print(state.params)  # 2 + p_1, p_1 = 1/(1 + e²)
     2.1192
     """
@@ -66,7 +66,7 @@ def l1_sparse(
     >>> retain = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
     >>> step = ju.UnlearnBatch(retain=retain)
-    >>> state, info = alg.step(state, step, jax.random.key(0))
+    >>> state, info = jax.jit(alg.step)(state, step, jax.random.key(0))
     >>> print(state.params)  # 2 + p_1 − 0.5
     1.6192
     """

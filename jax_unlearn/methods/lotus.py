@@ -115,7 +115,7 @@ def lotus(
     >>> told = dict(teacher_params=jnp.float32(2), teacher_state=(), members=x)
     >>> alg = lotus(model, optax.sgd(0.1), target=0.5, every=9, **told)
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, info = alg.step(state, ju.UnlearnBatch(x, x), jax.random.key(0))
+    >>> state, info = jax.jit(alg.step)(state, ju.UnlearnBatch(x, x), jax.random.key(0))
     >>> print(state.objective_state.inner[0][2], state.params < 2)  # e^(8·(1 − ½))
     54.59815 True
     """

@@ -109,7 +109,8 @@ def ltu(
     >>> alg = ltu(model, optax.sgd(0.1), **told)
     >>> x, y = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([0, 1])
     >>> batch = ju.UnlearnBatch(ju.Batch(x, y, jnp.arange(2)), ju.Batch(x, y))
-    >>> state, info = alg.step(alg.init(jnp.float32(2.0), ()), batch, jax.random.key(0))
+    >>> state = alg.init(jnp.float32(2.0), ())
+    >>> state, info = jax.jit(alg.step)(state, batch, jax.random.key(0))
     >>> print(info.forget_loss)  # both samples relabelled to the other class
     2.1269
     """
@@ -208,7 +209,7 @@ def meta_unlearn(
     >>> alg = meta_unlearn(model, optax.sgd(0.1), **told)
     >>> x = ju.Batch(jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([0, 1]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, info = alg.step(state, ju.UnlearnBatch(x, x), jax.random.key(0))
+    >>> state, info = jax.jit(alg.step)(state, ju.UnlearnBatch(x, x), jax.random.key(0))
     >>> print(info.forget_loss)  # −log(1 + e^-2), of both samples
     -0.1269
     """

@@ -123,7 +123,7 @@ def orthograd(
     >>> retain = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
     >>> state = alg.init(jnp.zeros(2), ())
     >>> step = ju.UnlearnBatch(forget, retain)
-    >>> state, info = alg.step(state, step, jax.random.key(0))
+    >>> state, info = jax.jit(alg.step)(state, step, jax.random.key(0))
     >>> print(state.params)  # the first weight is what the retain sample feels
     [0.  0.5]
     """

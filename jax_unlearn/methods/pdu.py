@@ -74,7 +74,7 @@ def pdu(
     >>> alg = pdu(model, optax.sgd(0.1), forget=up, retain=down, price=1.0, bound=0.0)
     >>> x = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, _ = alg.step(state, ju.UnlearnBatch(x, x), jax.random.key(0))
+    >>> state, _ = jax.jit(alg.step)(state, ju.UnlearnBatch(x, x), jax.random.key(0))
     >>> print(state.weight_state[1])  # 1 + 5·0.1269
     1.6346
     """

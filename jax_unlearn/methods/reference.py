@@ -36,7 +36,8 @@ def delete(
     >>> alg = delete(model, optax.sgd(1.0), teacher_params=original, teacher_state=())
     >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
     >>> state = alg.init(original, ())
-    >>> state, info = alg.step(state, ju.UnlearnBatch(forget), jax.random.key(0))
+    >>> step = jax.jit(alg.step)
+    >>> state, info = step(state, ju.UnlearnBatch(forget), jax.random.key(0))
     >>> print(state.params)  # 2 − p_0
     1.1192
     """
@@ -70,7 +71,7 @@ def regun(
     >>> alg = regun(model, optax.sgd(1.0), references=jnp.full((2, 2), 0.5))
     >>> x = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, info = alg.step(state, ju.UnlearnBatch(x, x), jax.random.key(0))
+    >>> state, info = jax.jit(alg.step)(state, ju.UnlearnBatch(x, x), jax.random.key(0))
     >>> print(state.params)  # 2 − (p_0 − ½) + ½·p_1
     1.6788
     """

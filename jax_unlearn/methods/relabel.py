@@ -51,7 +51,8 @@ def random_label(
     >>> alg = random_label(model, optax.sgd(1.0), num_classes=2)
     >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, info = alg.step(state, ju.UnlearnBatch(forget), jax.random.key(0))
+    >>> step = jax.jit(alg.step)
+    >>> state, info = step(state, ju.UnlearnBatch(forget), jax.random.key(0))
     >>> print(state.params)  # 2 − p_0, for the only other class is 1
     1.1192
     """
@@ -96,7 +97,8 @@ def salun(
     >>> alg = salun(model, optax.sgd(1.0), mask=mask, num_classes=2)
     >>> forget = ju.Batch(jnp.array([[1.0, 1.0]]), jnp.array([0]), jnp.array([0]))
     >>> state = alg.init(jnp.array([2.0, 0.0]), ())
-    >>> state, info = alg.step(state, ju.UnlearnBatch(forget), jax.random.key(0))
+    >>> step = jax.jit(alg.step)
+    >>> state, info = step(state, ju.UnlearnBatch(forget), jax.random.key(0))
     >>> print(state.params)  # unmasked the second would have gone to p_0
     [1.1192 0.    ]
     """
@@ -132,7 +134,8 @@ def salun_soft(
     >>> alg = salun_soft(model, optax.sgd(1.0), threshold=0.5, num_classes=2)
     >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, info = alg.step(state, ju.UnlearnBatch(forget), jax.random.key(0))
+    >>> step = jax.jit(alg.step)
+    >>> state, info = step(state, ju.UnlearnBatch(forget), jax.random.key(0))
     >>> print(state.params)  # 2 − (p_0 − 0.5)
     1.6192
     """
@@ -179,7 +182,7 @@ def amnesiac_relabel(
     >>> alg = amnesiac_relabel(model, optax.sgd(1.0), num_classes=2)
     >>> x = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, info = alg.step(state, ju.UnlearnBatch(x, x), jax.random.key(0))
+    >>> state, info = jax.jit(alg.step)(state, ju.UnlearnBatch(x, x), jax.random.key(0))
     >>> print(state.params)  # 2 − (p_0 − p_1)/2, from −CE(1)/2 and CE(0)/2
     1.6192
     """
@@ -207,7 +210,8 @@ def endpoint_transport(
     >>> alg = endpoint_transport(model, optax.sgd(1.0), targets=jnp.full((1, 2), 0.5))
     >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, info = alg.step(state, ju.UnlearnBatch(forget), jax.random.key(0))
+    >>> step = jax.jit(alg.step)
+    >>> state, info = step(state, ju.UnlearnBatch(forget), jax.random.key(0))
     >>> print(state.params)  # 2 − (p_0 − 0.5), towards p = (½, ½)
     1.6192
     """

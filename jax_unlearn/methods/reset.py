@@ -94,7 +94,8 @@ def reset_transport(
     >>> alg = reset_transport(model, optax.sgd(1.0), targets=targets)
     >>> forget = ju.Batch(x, jnp.array([0]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, info = alg.step(state, ju.UnlearnBatch(forget), jax.random.key(0))
+    >>> step = jax.jit(alg.step)
+    >>> state, info = step(state, ju.UnlearnBatch(forget), jax.random.key(0))
     >>> print(state.params)  # 2 − (p_0 − t_0), p_0 = .8808 and t_0 = .6225
     1.7417
     """

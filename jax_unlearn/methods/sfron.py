@@ -130,7 +130,7 @@ def sfron(
     >>> alg = sfron(model, optimizer, mask=jnp.array(True), steps=9)
     >>> x = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, info = alg.step(state, ju.UnlearnBatch(x, x), jax.random.key(0))
+    >>> state, info = jax.jit(alg.step)(state, ju.UnlearnBatch(x, x), jax.random.key(0))
     >>> p = 1 / (1 + jnp.exp(jnp.array([2.0, 1.702])))  # of the other class, twice
     >>> print(state.params, 1.702 - 0.1 * (0.9 * 25 * p[0] - p[1]))
     1.4492 1.4492

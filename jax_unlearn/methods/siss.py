@@ -107,7 +107,7 @@ def siss(
     >>> forget = ju.Batch(jnp.ones((1, 2, 2, 1)), jnp.array([0]))
     >>> retain = ju.Batch(jnp.zeros((4, 2, 2, 1)), jnp.zeros(4, int))
     >>> batch = ju.UnlearnBatch(forget, retain)
-    >>> state, info = alg.step(alg.init(1.0, ()), batch, jax.random.key(0))
+    >>> state, info = jax.jit(alg.step)(alg.init(1.0, ()), batch, jax.random.key(0))
     >>> bool(info.forget_loss > 0)
     True
     """

@@ -75,10 +75,11 @@ def scrub(
     >>> alg = scrub(model, optax.sgd(1.0), teacher_params=original, teacher_state=())
     >>> x = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
     >>> state = alg.init(original, ())
-    >>> state, info = alg.step(state, ju.UnlearnBatch(forget=x), jax.random.key(0))
+    >>> step = jax.jit(alg.step)
+    >>> state, info = step(state, ju.UnlearnBatch(forget=x), jax.random.key(0))
     >>> print(state.params)  # the student is the teacher: nothing leads away yet
     2.0
-    >>> state, info = alg.step(state, ju.UnlearnBatch(retain=x), jax.random.key(0))
+    >>> state, info = step(state, ju.UnlearnBatch(retain=x), jax.random.key(0))
     >>> print(state.params)  # 2 + 0.99·p_1
     2.1180
     """
@@ -128,7 +129,8 @@ def bad_teacher(
     >>> alg = bad_teacher(model, optax.sgd(1.0), **teachers, **states)
     >>> forget = ju.Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
     >>> state = alg.init(original, ())
-    >>> state, info = alg.step(state, ju.UnlearnBatch(forget), jax.random.key(0))
+    >>> step = jax.jit(alg.step)
+    >>> state, info = step(state, ju.UnlearnBatch(forget), jax.random.key(0))
     >>> print(state.params)  # 2 − (p_0 − ½), towards the random network's (½, ½)
     1.6192
     """

@@ -125,7 +125,8 @@ def unsir(
     >>> alg = unsir(model, optax.sgd(1.0))
     >>> noise = ju.Batch(jnp.array([[0.0, 1.0]]), jnp.array([0]))
     >>> state = alg.init(jnp.float32(2.0), ())
-    >>> state, info = alg.step(state, ju.UnlearnBatch(noise), jax.random.key(0))
+    >>> step = jax.jit(alg.step)
+    >>> state, info = step(state, ju.UnlearnBatch(noise), jax.random.key(0))
     >>> print(state.params)  # 2 − p_1, p_1 = 1/(1 + e^-2)
     1.1192
     """
