@@ -25,6 +25,11 @@ def one_of(rows):
     return batch(0, rows)
 
 
+def one_step(alg, step, params=PARAMS, state=STATE):
+    """Take a step, compiled anew: what is said is said while it is traced."""
+    return jax.jit(lambda at: alg.step(at, step, KEY)[0])(alg.init(params, state))
+
+
 def methods(**told):
     mask = jax.tree.map(lambda p: jnp.ones(p.shape, bool), PARAMS)
     teacher = {"teacher_params": PARAMS, "teacher_state": STATE}
@@ -81,7 +86,7 @@ def test_the_size_below_which_it_is_so(rows):
     step = ju.UnlearnBatch(one_of(rows))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        state, _ = alg.step(alg.init(PARAMS, STATE), step, KEY)
+        state = one_step(alg, step)
     moved = float(np.abs(state.model_state["mean"] - STATE["mean"]).max())
     assert (moved > 0) == (rows >= FEWEST) == (not said)
 
@@ -92,22 +97,19 @@ def test_the_gradient_of_a_small_pass_is_that_of_frozen_statistics():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         few, frozen = (
-            alg.step(alg.init(PARAMS, STATE), one, KEY)[0]
-            for alg in (
-                ju.methods.gradient_ascent(NET, optax.sgd(0.1), **told[i])
-                for i in (0, 1)
-            )
+            one_step(ju.methods.gradient_ascent(NET, optax.sgd(0.1), **own), one)
+            for own in told
         )
     trees_close(few.params, frozen.params, rtol=1e-6)
 
 
 def test_they_are_taken_where_asked_and_shared_passes_count_together():
     alg = ju.methods.random_label(NET, SGD, num_classes=K, fewest=0)
-    state, _ = alg.step(alg.init(PARAMS, STATE), ju.UnlearnBatch(one_of(1)), KEY)
+    state = one_step(alg, ju.UnlearnBatch(one_of(1)))
     assert np.abs(state.model_state["mean"]).max() > 0
     merged = ju.methods.random_label(NET, SGD, num_classes=K, forward="merged")
     step = ju.UnlearnBatch(one_of(1), MANY)
-    state, _ = merged.step(merged.init(PARAMS, STATE), step, KEY)
+    state = one_step(merged, step)
     assert np.abs(state.model_state["mean"]).max() > 0
 
 
@@ -119,7 +121,7 @@ def test_every_method_takes_them_where_asked(name):
     reads = name in ("sfron", "ltu")
     step = ju.UnlearnBatch(one_of(2), batch(1, 2) if reads else None)
     alg = TAKEN[name]
-    state, _ = jax.jit(alg.step)(alg.init(PARAMS, STATE), step, KEY)  # nor told
+    state = one_step(alg, step)  # nor told
     assert np.abs(state.model_state["mean"]).max() > 0
 
 
@@ -148,7 +150,7 @@ def test_padding_counts_where_it_has_ids(ids):
     one = batch(0, 6, mask=mask)
     one = one if ids else one._replace(index=None)
     alg = ALGS["gradient_ascent"]
-    state, _ = alg.step(alg.init(PARAMS, STATE), ju.UnlearnBatch(one), KEY)
+    state = one_step(alg, ju.UnlearnBatch(one))
     assert (np.abs(state.model_state["mean"]).max() > 0) == ids
 
 
@@ -166,4 +168,4 @@ def test_networks_without_statistics_are_not_told():
     model = mlp()
     params, state = model.init(KEY, jnp.zeros((1, 4)))
     alg = ju.methods.gradient_ascent(model, SGD)
-    alg.step(alg.init(params, state), ju.UnlearnBatch(one_of(1)), KEY)
+    one_step(alg, ju.UnlearnBatch(one_of(1)), params, state)
