@@ -81,7 +81,11 @@ def names_of(options: type) -> set[str]:
 
 
 def check_options(common: Iterable[str], *cards: Any) -> None:
-    """Refuse cards whose options share a name: flat values cannot tell them apart."""
+    """Refuse cards whose options share a name, or have a default that may change.
+
+    Flat values cannot tell options of one name apart, and settings are compared and
+    hashed by theirs.
+    """
     owners = dict.fromkeys(common, "all methods")
     for card in cards:
         for field in dataclasses.fields(card.options):
@@ -89,6 +93,11 @@ def check_options(common: Iterable[str], *cards: Any) -> None:
                 raise InputError(
                     f"option {field.name!r} of {card.name} is one of {owner} too; give "
                     "it another name"
+                )
+            if field.default_factory is not dataclasses.MISSING:
+                raise InputError(
+                    f"option {field.name!r} of {card.name} has a default_factory; give "
+                    "it a default that cannot change, such as a tuple"
                 )
             owners[field.name] = card.name
 

@@ -283,6 +283,15 @@ def test_options_of_own_cards_are_checked_as_those_of_the_library():
         )
 
 
+def test_a_default_that_may_change_is_refused():
+    @dataclasses.dataclass(frozen=True)
+    class Sized(Push):
+        sizes: list[int] = dataclasses.field(default_factory=list)
+
+    with pytest.raises(InputError, match="'sizes' of push has a default_factory; give"):
+        Unlearning.of(method=MINE.but(options=Sized))
+
+
 def test_what_is_no_card_is_refused_in_one_line(tmp_path):
     broken = tmp_path / "broken.py"
     broken.write_text("MINE = 1 / 0")
