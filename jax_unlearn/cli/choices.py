@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 from typing import get_type_hints as hints
@@ -154,7 +154,7 @@ class Choice(NamedTuple):
                 flags = ", ".join(f"--{name.replace('_', '-')}" for name in names)
                 described += f" With --modality {other.name} there are {flags}, too."
         every = {**named, "method": self.methods or self.method}
-        groups = {"method": _group(described, tuple(every.items()), Unlearning)}
+        groups = {"method": _group(described, (*every.items(),), Unlearning)}
         weighted = f"Forget samples are weighted {own.title}."
         for title, text, options in (
             (card.name, f"Options of {card.label} alone.", usual.options),
@@ -162,8 +162,7 @@ class Choice(NamedTuple):
             (f"{kind} model", f"Options of {kind} models.", usual.modality_options),
         ):
             if dataclasses.fields(options):
-                values = tuple(vars(options).items())
-                groups[title] = _group(text, values, type(options))
+                groups[title] = _group(text, (*vars(options).items(),), type(options))
         unread = frozenset(_unread(card, self.modality) if self.helping else ())
         for other in self.methods[1:]:
             options = Unlearning.of(**{**named, "method": other}).options
@@ -381,12 +380,9 @@ def _unread(card: Card, kind: Modality) -> set[str]:
 
 @functools.lru_cache(maxsize=256)  # a class takes some ms to make
 def _group(
-    text: str,
-    values: tuple[tuple[str, Any], ...],
-    of: type,
-    hidden: frozenset[str] = frozenset(),
+    text: str, values: tuple[Any, ...], of: type, hidden: Set[str] = frozenset()
 ) -> type:
-    """Return a dataclass of some fields, with their types, help and new defaults."""
+    """Return a dataclass of fields and new defaults, with their types and help."""
     kinds, fields = hints(of, include_extras=True), []
     for name, value in values:
         kind = kinds[name]

@@ -147,12 +147,9 @@ def around(best: Mapping[str, Any], idea: Idea) -> Iterator[dict[str, Any]]:
 
 
 def run_part(
-    trials: Trials,
-    budget: float,
-    say: Callable[[str], None],
-    ideas: Iterable[str] = (),
+    trials: Trials, budget: float, say: Callable[[str], None], ideas: Iterable[str]
 ) -> None:
-    """Search the plain method, try the ideas (all), and confirm on fresh seeds."""
+    """Search the plain method, try the ideas, and confirm on fresh seeds."""
 
     def tell(idea: str, seeds: Any) -> tuple[str, float]:
         text, score = trials.best(idea, seeds)
@@ -164,7 +161,7 @@ def run_part(
             trials(PLAIN, {"share": budget, **options}, seed)
     text, least = tell(PLAIN, SEARCH_SEEDS)
     best, better = json.loads(text), {PLAIN: text}
-    ideas = OF_LONGER if budget in LONGER else ideas or IDEAS
+    ideas = OF_LONGER if budget in LONGER else ideas
     for name, idea in ((name, IDEAS[name]) for name in ideas):
         for options in around(best, idea):
             for seed in SEARCH_SEEDS:
@@ -236,7 +233,7 @@ def _run(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
             asked.screen.say(name)
             bench = Bench(plan, dataset, folder=folder / "models" / request)
             trials = Trials(bench, folder / "trials" / f"{name}.json")
-            run_part(trials, budget, asked.screen.say, study.get("tried", ()))
+            run_part(trials, budget, asked.screen.say, study.get("tried", IDEAS))
             write(folder, dataset, training)
             asked.screen.say(f"wrote {folder / 'results.json'}")
 

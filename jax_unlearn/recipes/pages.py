@@ -290,6 +290,7 @@ def _environment() -> jinja2.Environment:
         "winners": frontier.winners,
         "by_budget": _by_budget,
         "traces": frontier_ensembles.traces,
+        "ensembles": frontier_ensembles.ENSEMBLES,
         "tried": ideas.tried,
         "confirmed": ideas.confirmed,
         "from_on": frontier.from_on,

@@ -311,10 +311,9 @@ def then(part: float, **changes: Any) -> Callable[[Any, Tried], Job]:
 def transported(lab: Any, options: Tried) -> Job:
     """Return: reset transport, a part s of its cost spent on the reset model."""
     asked = {"method": "reset_transport", "learning_rate": 0.02, "rate": options.rate}
-    asked |= {"shrink": options.shrink, "sharpen": options.sharpen}
-    return _within(
-        lab, {**asked, "lead": options.strength}, options.share, lab.original
-    )
+    asked |= {"lead": options.strength, "shrink": options.shrink}
+    asked |= {"sharpen": options.sharpen}
+    return _within(lab, asked, options.share, lab.original)
 
 
 def _within(lab: Any, asked: Mapping[str, Any], budget: float, at: Variables) -> Job:

@@ -152,8 +152,8 @@ def test_the_options_of_one_card_are_refused_by_another(card):
             assert "\n" not in str(caught.value)
             with pytest.raises(InputError, match=words):
                 setting.but(**{name: value})
-            defaults = {OWN[c][name] for c in CARDS if name in OWN[c]}
-            for at in {default, *defaults}:  # as flat records hold it
+            defaults = {c.name: OWN[c][name] for c in CARDS if name in OWN[c]}
+            for at in (default, *defaults.values()):  # as flat records hold it
                 assert Unlearning.of(**asked, **{name: at}) == setting
             # records of earlier versions held the options of all cards
             today = TODAY.get(method, {})

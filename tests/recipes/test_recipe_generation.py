@@ -154,6 +154,8 @@ def test_single_images_have_a_study_and_a_page(tmp_path, monkeypatch):
     assert f"| SISS | {row['returned']['mean']:.3f}" in text
     made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
     assert len(made) == 5  # the judge, the original, Retrain, the null and SISS
-    recipe.run(Asked(screen, out=tmp_path))  # goes on from what is kept
+    again = dataclasses.replace(plan, seeds=(0, 1))  # goes on from what is kept
+    dataclasses.replace(recipe, study=again).run(Asked(screen, out=tmp_path))
     assert made == {path: path.stat().st_mtime_ns for path in made}
-    assert json.loads((tmp_path / "short.json").read_text()) == found
+    found = json.loads((tmp_path / "short.json").read_text())
+    assert found["runs"][0]["rows"]["SISS"]["returned"] == row["returned"]["mean"]

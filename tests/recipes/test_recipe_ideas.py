@@ -132,7 +132,7 @@ def test_what_wins_is_run_again_and_told(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ideas.Trials, "__call__", trial)
     said: list[str] = []
-    ideas.run_part(trials, 0.2, said.append)
+    ideas.run_part(trials, 0.2, said.append, some)
     assert {idea for idea, seed in ran if seed >= 300} == {"Partial reset", "EMA"}
     path.parent.mkdir()
     path.write_text(json.dumps(trials.found))
