@@ -83,7 +83,7 @@ def pgd(
         )
     y = true_labels(model, (params, model_state), array, labels)
     limits = jnp.array([bound, step_size, low, high], jnp.float32)
-    attack = limits, jnp.int32(steps), key
+    attack = limits, steps, key
     perturb = functools.partial(_perturb, model.apply, (params, model_state), attack)
     return by_pieces(perturb, (array, y, np.arange(len(y), dtype=np.int32)), batch_size)
 
@@ -180,23 +180,35 @@ def pieces(total: int, batch_size: int) -> Iterator[np.ndarray]:
         yield np.minimum(np.arange(start, start + size, dtype=np.int32), total - 1)
 
 
-@programs.jit(static_argnums=0)
 def _perturb(apply, variables, attack, *samples):
     """Run the steps of `pgd` on a batch: inputs, labels, positions of the samples."""
     inputs, labels, rows = samples
-    (bound, step_size, low, high), steps, key = attack
-    least = jnp.maximum(inputs - bound, low)
-    most = jnp.minimum(inputs + bound, high)
+    sizes, steps, key = attack
+    moved = inputs if key is None else _noisy(inputs, rows, sizes, key)
+    # A program a step: inside one that loops, XLA's gradients of convolutions are slow
+    # on CPUs.
+    for _ in range(steps):
+        moved = _climb(apply, variables, moved, labels, inputs, sizes)
+    return moved
 
-    def start(row: Array) -> Array:
+
+@jax.jit
+def _noisy(inputs: Array, rows: Array, sizes: Any, key: Array) -> Array:
+    def noise(row: Array) -> Array:
         own = jax.random.fold_in(key, row)
         return jax.random.uniform(own, inputs.shape[1:], jnp.float32, -1.0, 1.0)
 
-    def step(_, moved: Array) -> Array:
-        gradient, _ = margin_gradient(apply, variables, moved, labels)
-        return jnp.clip(moved - step_size * jnp.sign(gradient), least, most)
+    return jnp.clip(inputs + sizes[0] * jax.vmap(noise)(rows), *_box(inputs, sizes))
 
-    first = inputs
-    if key is not None:
-        first = jnp.clip(inputs + bound * jax.vmap(start)(rows), least, most)
-    return jax.lax.fori_loop(0, steps, step, first)
+
+@programs.jit(static_argnums=0)
+def _climb(apply, variables, moved: Array, labels: Array, inputs: Array, sizes: Any):
+    gradient, _ = margin_gradient(apply, variables, moved, labels)
+    climbed = moved - sizes[1] * jnp.sign(gradient)
+    return jnp.clip(climbed, *_box(inputs, sizes))
+
+
+def _box(inputs: Array, sizes: Any) -> tuple[Array, Array]:
+    """Return the least and the largest value of each pixel."""
+    bound, _, low, high = sizes
+    return jnp.maximum(inputs - bound, low), jnp.minimum(inputs + bound, high)

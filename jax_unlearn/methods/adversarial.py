@@ -14,7 +14,13 @@ from jax_unlearn.data.batches import FORGET, RETAIN, stream
 from jax_unlearn.data.schedules import combined, shares, together
 from jax_unlearn.methods.assemble import Assembly, assemble
 from jax_unlearn.methods.step import annealed
-from jax_unlearn.objectives.boundary import Neighbours, boundary_neighbours
+from jax_unlearn.objectives.boundary import (
+    DOUBLINGS,
+    Neighbours,
+    boundary_step,
+    margin_gradient,
+    nearest_wrong,
+)
 from jax_unlearn.types import Array, Batch, Model, UnlearnBatch, Unlearner
 
 __all__ = ["AMUN", "Amun", "amun"]
@@ -117,29 +123,43 @@ def _amun(lab: Lab, options: Amun) -> Job:
 
 
 def _neighbours(lab: Lab, options: Amun) -> Neighbours:
-    """Return neighbours of the forget samples, pixels in 0..1, on the host."""
-    forget = lab.ids("forget")
-    size = min(lab.setting.batch_size, len(forget))
-    model = lab.range.model(lab.model)
+    """Return neighbours of the forget samples, pixels in 0..1, on the host.
 
-    parts = []
-    for ids in np.resize(forget, (-(-len(forget) // size), size)):
-        inputs = jnp.asarray(lab.range.unit(lab.examples.inputs[ids]))
-        labels = jnp.asarray(lab.examples.labels[ids])
-        radius = jnp.float32(options.radius)
-        given = inputs, labels, radius
-        parts.append(_search(model, lab.original, given, steps=options.search_steps))
-    columns = zip(*parts, strict=True)
-    joined: Any = (np.concatenate(leaves)[: len(forget)] for leaves in columns)
-    return Neighbours(*joined)
+    They are those of `boundary_neighbours`. At each radius the batches hold the samples
+    that have not crossed yet, and no others; the last of them fills up the last batch.
+    """
+    forget, labels = lab.ids("forget"), lab.labels("forget")
+    size, model = min(lab.setting.batch_size, len(forget)), lab.range.model(lab.model)
+    first = lab.range.unit(lab.examples.inputs[forget]).astype(np.float32)
+    every: Any = first.copy(), np.zeros_like(labels), np.zeros(len(forget), np.bool_)
+    for doubling in range(DOUBLINGS + 1):
+        left = np.flatnonzero(~every[-1])
+        radius = jnp.float32(options.radius * 2.0**doubling)
+        places = np.arange(-(-len(left) // size) * size).reshape(-1, size)
+        for rows in left[np.minimum(places, len(left) - 1)]:
+            given = first[rows], labels[rows], radius
+            own: Any = every[0][rows], labels[rows], np.ones(size, np.bool_)
+            gradient = np.zeros_like(first[rows])
+            # A program a step: inside one that loops, XLA's gradients of convolutions
+            # are slow on CPUs.
+            for step in range(options.search_steps + 1):
+                if step and own[-1].all():
+                    break
+                own, gradient = _step(model, lab.original, given, own, gradient)
+            for whole, part in zip(every, own, strict=True):
+                whole[rows] = part
+    return Neighbours(*every)
 
 
-@programs.jit(static_argnums=0, static_argnames=("steps",))
-def _search(model: Model, variables: Any, given: Any, *, steps: int):
-    """Return the neighbours of a batch: inputs, labels, first radius."""
-    (params, model_state), (inputs, labels, radius) = variables, given
-    at, told = (model, params, model_state), {"radius": radius, "steps": steps}
-    return boundary_neighbours(*at, inputs, labels, **told)
+@programs.jit(static_argnums=0)
+def _step(model: Model, at: Any, given: Any, found: Any, gradient: Array):
+    """Return neighbours a step on, where they have not crossed, and their gradient."""
+    (first, labels, radius), (x, _, crossed) = given, found
+    moved = boundary_step(x, first, gradient, radius=radius)
+    x = jnp.where(jnp.expand_dims(crossed, tuple(range(1, x.ndim))), x, moved)
+    gradient, logits = margin_gradient(model.apply, at, x, labels)
+    crossed = jnp.argmax(logits, axis=-1) != labels
+    return Neighbours(x, nearest_wrong(logits, labels), crossed), gradient
 
 
 def _schedule(lab: Lab, options: Amun, found: Neighbours) -> Schedule[UnlearnBatch]:

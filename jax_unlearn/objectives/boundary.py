@@ -13,8 +13,11 @@ from jax_unlearn.objectives.base import Objective, on_logits
 from jax_unlearn.tables import look_up, row_ids
 from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
 
-__all__ = ["Neighbours", "boundary_labels", "boundary_neighbours", "fixed_label"]
-__all__ += ["margin_gradient"]
+__all__ = ["DOUBLINGS", "Neighbours", "boundary_labels", "boundary_neighbours"]
+__all__ += ["boundary_step", "fixed_label", "margin_gradient", "nearest_wrong"]
+
+DOUBLINGS = 16
+"""How often the search for neighbours doubles its radius, at most: our choice."""
 
 
 def boundary_labels(
@@ -63,7 +66,7 @@ def boundary_labels(
     neighbours = jax.tree.map(move, inputs, jax.grad(total)(inputs))
     at = params, model_state
     logits, _ = forward_pass(model.apply, *at, neighbours, train=False)
-    return _nearest_wrong(logits, labels)
+    return nearest_wrong(logits, labels)
 
 
 class Neighbours(NamedTuple):
@@ -86,7 +89,7 @@ def boundary_neighbours(
     *,
     radius: float | Array = 0.04,
     steps: int = 50,
-    doublings: int = 16,
+    doublings: int = DOUBLINGS,
     low: float = 0.0,
     high: float = 1.0,
 ) -> Neighbours:
@@ -125,28 +128,16 @@ def boundary_neighbours(
         raise InputError(f"low={low}, high={high}: low must be less than high")
     _check_floats(inputs)
     first = jnp.asarray(inputs, jnp.float32)
-    axes, at = tuple(range(1, first.ndim)), (params, model_state)
+    variables, axes = (params, model_state), tuple(range(1, first.ndim))
 
     def seen(x: Array) -> tuple[Array, Array]:
-        gradient, logits = margin_gradient(model.apply, at, x, labels)
-        return -gradient, logits
-
-    def size(move: Array) -> Array:
-        return jnp.sqrt(jnp.sum(jnp.square(move), axis=axes, keepdims=True))
+        return margin_gradient(model.apply, variables, x, labels)
 
     def step(carry):
-        count, x, (rise, logits) = carry
+        count, x, (gradient, logits) = carry
         ball = radius * 2.0 ** (count // steps).astype(jnp.float32)
+        moved = boundary_step(x, first, gradient, radius=ball, low=low, high=high)
         right = jnp.argmax(logits, axis=-1) == labels
-        largest = jnp.max(jnp.abs(rise), axis=axes, keepdims=True)
-        # squares of very small gradients would underflow
-        rise = rise / jnp.where(largest > 0, largest, 1.0)
-        length = size(rise)
-        move = ball / 10 * rise / jnp.where(length > 0, length, 1.0)
-        away = x + move - first
-        far = size(away)
-        away = away * jnp.minimum(1.0, ball / jnp.where(far > 0, far, ball))
-        moved = jnp.clip(first + away, low, high)
         x = jnp.where(jnp.expand_dims(right, axes), moved, x)
         return count + 1, x, seen(x)
 
@@ -158,7 +149,40 @@ def boundary_neighbours(
     start = jnp.int32(0), first, seen(first)
     _, found, (_, logits) = jax.lax.while_loop(unfinished, step, start)
     crossed = jnp.argmax(logits, axis=-1) != labels
-    return Neighbours(found, _nearest_wrong(logits, labels), crossed)
+    return Neighbours(found, nearest_wrong(logits, labels), crossed)
+
+
+def boundary_step(
+    x: Array,
+    first: Array,
+    gradient: Array,
+    *,
+    radius: float | Array,
+    low: float = 0.0,
+    high: float = 1.0,
+) -> Array:
+    """Return x after a step of the length ε/10 along −∇m, within ε of where it began.
+
+    `x`, `first` (where it began) and `gradient` (∇m at x) are `f32[B, ...]`; ε is the
+    `radius`. See `boundary_neighbours`.
+
+    >>> zero, one = jnp.zeros((1, 2)), jnp.array([[-3.0, -4.0]])
+    >>> print(boundary_step(zero, zero, one, radius=1.0))
+    [[0.06 0.08]]
+    """
+    axes = tuple(range(1, x.ndim))
+
+    def size(move: Array) -> Array:
+        return jnp.sqrt(jnp.sum(jnp.square(move), axis=axes, keepdims=True))
+
+    largest = jnp.max(jnp.abs(gradient), axis=axes, keepdims=True)
+    # squares of very small gradients would underflow
+    rise = -gradient / jnp.where(largest > 0, largest, 1.0)
+    length = size(rise)
+    away = x + radius / 10 * rise / jnp.where(length > 0, length, 1.0) - first
+    far = size(away)
+    away = away * jnp.minimum(1.0, radius / jnp.where(far > 0, far, radius))
+    return jnp.clip(first + away, low, high)
 
 
 def margin_gradient(
@@ -189,7 +213,7 @@ def _check_floats(inputs: PyTree) -> None:
             )
 
 
-def _nearest_wrong(logits: Array, labels: Array) -> Array:
+def nearest_wrong(logits: Array, labels: Array) -> Array:
     """Return the most probable class that is not the true one, `i32[B]`."""
     check_classes(labels, max(logits.shape[-1], 2))
     if logits.shape[-1] < 2:

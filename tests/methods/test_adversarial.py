@@ -1,6 +1,7 @@
 """AMUN: neighbours and steps against float64 numpy, and what it does to a model."""
 
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +12,13 @@ from test_behaviour import FORGET, MODEL, RETAIN, accuracy, confidence, original
 from toys import batch, batchnorm_net, close, softmax64, three_digits, trees_close
 
 import jax_unlearn as ju
+from jax_unlearn.data import Examples
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Request, Training, Unlearning
 from jax_unlearn.lab.job import execute
 from jax_unlearn.lab.prepare import Preparer
 from jax_unlearn.lab.subject import Trainer, subject_of
+from jax_unlearn.methods import adversarial
 from jax_unlearn.objectives import boundary_neighbours
 
 LINEAR = ju.from_stateless(lambda key, x: None, lambda w, x: x @ w)
@@ -299,6 +302,32 @@ def test_the_job_runs_and_tells_what_it_found():
     classes, given = np.argmax(logits, axis=1), np.asarray(table)[step.forget.index]
     assert (classes == given).mean() >= told["crossed"] / 20
     assert (given != step.forget.labels).all()
+
+
+def test_the_job_finds_the_neighbours_of_one_search():
+    rng, forget = np.random.default_rng(0), np.arange(1, 21)
+    w, x = jnp.float32(rng.normal(size=(6, 3))), rng.uniform(size=(24, 6))
+    model = ju.from_stateless(lambda key, x: None, lambda w, x: jnp.tanh(x @ w))
+    labels = np.argmax(x @ np.asarray(w), axis=1).astype(np.int32)
+    labels[:4] = (labels[:4] + 1) % 3  # wrong already
+    examples = Examples(np.float32(x), labels)
+    lab = SimpleNamespace(
+        examples=examples,
+        model=model,
+        original=(w, ()),
+        range=SimpleNamespace(unit=lambda inputs: inputs, model=lambda model: model),
+        setting=SimpleNamespace(batch_size=6),
+        ids=lambda part: forget,
+        labels=lambda part: labels[forget],
+    )
+    found = adversarial._neighbours(lab, adversarial.Amun(search_steps=10))
+    whole = boundary_neighbours(model, w, (), x[forget], labels[forget], steps=10)
+    far = np.linalg.norm(whole.inputs - x[forget], axis=1)
+    assert far.min() == 0
+    assert far.max() > 0.2  # some cross at the first radius, some after doublings
+    np.testing.assert_allclose(found.inputs, whole.inputs, atol=1e-5)
+    np.testing.assert_array_equal(found.labels, whole.labels)
+    assert found.crossed.all()
 
 
 def test_the_rate_falls_to_a_tenth():
