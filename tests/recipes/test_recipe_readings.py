@@ -197,7 +197,24 @@ def many():
             own = [row["lira_auc"]["verdict"] for k, row in told if k.endswith(at)]
             if own.count("outside") < len(own) or len(own) < 12:
                 return False
-    return True
+    return many_of_fashion()
+
+
+def many_of_fashion():
+    """Reset transport is told least at 5 %, at 20 % more easily than doing nothing."""
+    attacked = pages.stored("frontier_ensembles_fashion")["random10"]
+    rows, figures = attacked["attacked"], attacked["audit"]["figures"]
+    early = frontier_ensembles.traces(attacked, 0.05)[0]
+    resets = [frontier.TRANSPORT, *frontier.RETRAINING[1:]]
+    late = [rows[f"{label}, 20 %"]["forget"] for label in resets]
+    verdicts = {
+        row[figure]["verdict"]
+        for row in figures.values()
+        for figure in ("lira_auc", "klom")
+    }
+    nothing = rows["doing nothing"]["forget"]
+    told = early.label == frontier.TRANSPORT and early.found < nothing < min(late)
+    return told and verdicts == {"outside"} and early.bias > 0
 
 
 def chain():
