@@ -192,7 +192,7 @@ def _perturb(apply, variables, attack, *samples):
     return moved
 
 
-@jax.jit
+@programs.jit
 def _noisy(inputs: Array, rows: Array, sizes: Any, key: Array) -> Array:
     def noise(row: Array) -> Array:
         own = jax.random.fold_in(key, row)

@@ -42,13 +42,22 @@ def test_invariants(theta, every, some, alpha, dampening):
     np.testing.assert_array_equal(marked, (some > np.float32(alpha) * every))
     ratio = np.float64(dampening) * every[marked] / np.float64(some[marked])
     expected = theta[marked] * np.minimum(ratio, 1)
-    np.testing.assert_allclose(got[marked], expected, rtol=1e-5, atol=1e-30)
+    flushed = np.finfo(np.float32).tiny / some[marked]  # λ times a small importance
+    bound = 1e-5 * np.abs(expected) + np.abs(theta[marked]) * flushed + 1e-30
+    assert np.all(np.abs(got[marked] - expected) <= bound)
     none = np.asarray(ssd(theta, every, some, alpha=alpha, dampening=0.0))
     assert not none[marked].any()
     weaker = np.asarray(ssd(theta, every, some, alpha=alpha, dampening=dampening / 2))
     assert np.all(np.abs(weaker) <= np.abs(got))
     fewer = np.asarray(ssd_selected(every, some, alpha=2 * alpha))
     assert not np.any(fewer & ~marked)
+
+
+def test_a_product_too_small_for_float32_may_count_as_zero():
+    tiny = np.finfo(np.float32).tiny
+    given = np.float32([1.0]), np.float32([tiny]), np.float32([2.0**-52])
+    (got,) = np.asarray(ssd(*given, alpha=0.0, dampening=0.5))
+    assert 0 <= got <= tiny / 2.0**-52
 
 
 def test_zero_importances():
