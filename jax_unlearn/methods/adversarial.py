@@ -138,21 +138,29 @@ def _neighbours(lab: Lab, options: Amun) -> Neighbours:
         places = np.arange(-(-len(left) // size) * size).reshape(-1, size)
         for rows in left[np.minimum(places, len(left) - 1)]:
             given = first[rows], labels[rows], radius
-            own: Any = every[0][rows], labels[rows], np.ones(size, np.bool_)
-            gradient = np.zeros_like(first[rows])
-            # A program a step: inside one that loops, XLA's gradients of convolutions
-            # are slow on CPUs.
-            for step in range(options.search_steps + 1):
-                if step and own[-1].all():
-                    break
-                own, gradient = _step(model, lab.original, given, own, gradient)
+            told = every[0][rows], options.search_steps
+            own = _within(model, lab.original, given, *told)
             for whole, part in zip(every, own, strict=True):
                 whole[rows] = part
     return Neighbours(*every)
 
 
+def _within(model: Model, at: Any, given: Any, x: Any, steps: int) -> Neighbours:
+    """Return a batch's neighbours within a radius, sought from x on.
+
+    A program a step: inside one that loops, XLA's gradients of convolutions are slow on
+    CPUs.
+    """
+    found, gradient = Neighbours(x, given[1], jnp.ones(len(x), bool)), jnp.zeros_like(x)
+    for step in range(steps + 1):  # the first stays and looks
+        if step and found.crossed.all():
+            break
+        found, gradient = _step(model, at, given, found, gradient)
+    return found
+
+
 @programs.jit(static_argnums=0)
-def _step(model: Model, at: Any, given: Any, found: Any, gradient: Array):
+def _step(model: Model, at: Any, given: Any, found: Neighbours, gradient: Array):
     """Return neighbours a step on, where they have not crossed, and their gradient."""
     (first, labels, radius), (x, _, crossed) = given, found
     moved = boundary_step(x, first, gradient, radius=radius)
