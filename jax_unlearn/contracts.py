@@ -50,7 +50,9 @@ def check_batch(batch: AnyBatch, *, num_classes: int | None = None) -> AnyBatch:
             check_batch(part, num_classes=num_classes)
         return batch
     labels, index = np.asarray(batch.labels), batch.index
-    counts = np.asarray(counted(batch))
+    # of `counted` the ones would be traced where a program closes over its labels
+    mask = batch.mask
+    counts = np.ones(len(labels), np.bool_) if mask is None else np.asarray(mask)
     if labels.dtype.kind in "iu":
         wrong = (labels < 0) | (labels >= (num_classes or np.inf))
         classes = f"0 to {num_classes - 1}" if num_classes else "0 or more"

@@ -423,3 +423,8 @@ def test_labels_given_without_a_batch_are_looked_at(label):
     inputs = GOOD.inputs[:2]
     with pytest.raises(ju.InputError, match=rf"labels\[1\]={label} must be a class"):
         ju.objectives.boundary_labels(MODEL, PARAMS, STATE, inputs, labels)
+    within = jax.jit(  # a program that closes over them
+        lambda x: ju.objectives.boundary_labels(MODEL, PARAMS, STATE, x, labels)
+    )
+    with pytest.raises(ju.InputError, match=rf"labels\[1\]={label} must be a class"):
+        within(inputs)

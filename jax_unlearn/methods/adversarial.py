@@ -14,13 +14,7 @@ from jax_unlearn.data.batches import FORGET, RETAIN, stream
 from jax_unlearn.data.schedules import combined, shares, together
 from jax_unlearn.methods.assemble import Assembly, assemble
 from jax_unlearn.methods.step import annealed
-from jax_unlearn.objectives.boundary import (
-    DOUBLINGS,
-    Neighbours,
-    boundary_step,
-    margin_gradient,
-    nearest_wrong,
-)
+from jax_unlearn.objectives.boundary import DOUBLINGS, Neighbours, neighbours_step
 from jax_unlearn.types import Array, Batch, Model, UnlearnBatch, Unlearner
 
 __all__ = ["AMUN", "Amun", "amun"]
@@ -159,15 +153,7 @@ def _within(model: Model, at: Any, given: Any, x: Any, steps: int) -> Neighbours
     return found
 
 
-@programs.jit(static_argnums=0)
-def _step(model: Model, at: Any, given: Any, found: Neighbours, gradient: Array):
-    """Return neighbours a step on, where they have not crossed, and their gradient."""
-    (first, labels, radius), (x, _, crossed) = given, found
-    moved = boundary_step(x, first, gradient, radius=radius)
-    x = jnp.where(jnp.expand_dims(crossed, tuple(range(1, x.ndim))), x, moved)
-    gradient, logits = margin_gradient(model.apply, at, x, labels)
-    crossed = jnp.argmax(logits, axis=-1) != labels
-    return Neighbours(x, nearest_wrong(logits, labels), crossed), gradient
+_step = programs.jit(neighbours_step, static_argnums=0)
 
 
 def _schedule(lab: Lab, options: Amun, found: Neighbours) -> Schedule[UnlearnBatch]:

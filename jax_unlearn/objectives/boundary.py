@@ -14,7 +14,7 @@ from jax_unlearn.tables import look_up, row_ids
 from jax_unlearn.types import Array, Model, ModelState, Params, PyTree
 
 __all__ = ["DOUBLINGS", "Neighbours", "boundary_labels", "boundary_neighbours"]
-__all__ += ["boundary_step", "fixed_label", "margin_gradient", "nearest_wrong"]
+__all__ += ["fixed_label", "margin_gradient", "neighbours_step"]
 
 DOUBLINGS = 16
 """How often the search for neighbours doubles its radius, at most: our choice."""
@@ -66,7 +66,7 @@ def boundary_labels(
     neighbours = jax.tree.map(move, inputs, jax.grad(total)(inputs))
     at = params, model_state
     logits, _ = forward_pass(model.apply, *at, neighbours, train=False)
-    return nearest_wrong(logits, labels)
+    return _nearest_wrong(logits, labels)
 
 
 class Neighbours(NamedTuple):
@@ -128,48 +128,63 @@ def boundary_neighbours(
         raise InputError(f"low={low}, high={high}: low must be less than high")
     _check_floats(inputs)
     first = jnp.asarray(inputs, jnp.float32)
-    variables, axes = (params, model_state), tuple(range(1, first.ndim))
+    at = params, model_state
 
-    def seen(x: Array) -> tuple[Array, Array]:
-        return margin_gradient(model.apply, variables, x, labels)
+    def advance(found: Neighbours, gradient: Array, ball: Any):
+        given = first, labels, ball
+        return neighbours_step(model, at, given, found, gradient, low=low, high=high)
 
     def step(carry):
-        count, x, (gradient, logits) = carry
+        count, found, gradient = carry
         ball = radius * 2.0 ** (count // steps).astype(jnp.float32)
-        moved = boundary_step(x, first, gradient, radius=ball, low=low, high=high)
-        right = jnp.argmax(logits, axis=-1) == labels
-        x = jnp.where(jnp.expand_dims(right, axes), moved, x)
-        return count + 1, x, seen(x)
+        return count + 1, *advance(found, gradient, ball)
 
     def unfinished(carry):
-        count, _, (_, logits) = carry
-        right = jnp.argmax(logits, axis=-1) == labels
-        return jnp.any(right) & (count < steps * (doublings + 1))
+        count, found, _ = carry
+        return ~jnp.all(found.crossed) & (count < steps * (doublings + 1))
 
-    start = jnp.int32(0), first, seen(first)
-    _, found, (_, logits) = jax.lax.while_loop(unfinished, step, start)
-    crossed = jnp.argmax(logits, axis=-1) != labels
-    return Neighbours(found, nearest_wrong(logits, labels), crossed)
+    there = Neighbours(first, labels, jnp.ones(len(first), jnp.bool_))
+    start = jnp.int32(0), *advance(there, jnp.zeros_like(first), radius)
+    return jax.lax.while_loop(unfinished, step, start)[1]
 
 
-def boundary_step(
-    x: Array,
-    first: Array,
+def neighbours_step(
+    model: Model,
+    variables: Any,
+    given: tuple[Array, Array, float | Array],
+    found: Neighbours,
     gradient: Array,
     *,
-    radius: float | Array,
     low: float = 0.0,
     high: float = 1.0,
-) -> Array:
-    """Return x after a step of the length ε/10 along −∇m, within ε of where it began.
+) -> tuple[Neighbours, Array]:
+    """Return neighbours a step of `boundary_neighbours` on, and ∇m at them.
 
-    `x`, `first` (where it began) and `gradient` (∇m at x) are `f32[B, ...]`; ε is the
-    `radius`. See `boundary_neighbours`.
+    What has crossed stays and is looked at anew. `given` is where the search began
+    `f32[B, ...]`, the true classes and ε; `gradient` is ∇m at the inputs of `found`.
 
-    >>> zero, one = jnp.zeros((1, 2)), jnp.array([[-3.0, -4.0]])
-    >>> print(boundary_step(zero, zero, one, radius=1.0))
-    [[0.06 0.08]]
+    Reference: as `boundary_neighbours`.
+
+    >>> import jax_unlearn as ju
+    >>> model = ju.from_stateless(lambda key, x: None, lambda w, x: w * x)
+    >>> x, y = jnp.array([[0.52, 0.48]]), jnp.array([0])
+    >>> found = Neighbours(x, y, jnp.array([False]))
+    >>> at, gradient = (jnp.float32(1), ()), jnp.array([[1.0, -1.0]])
+    >>> found, _ = neighbours_step(model, at, (x, y, 0.04), found, gradient)
+    >>> print(found.inputs.round(4), found.crossed)  # ε/10 = 0.004 of length
+    [[0.5172 0.4828]] [False]
     """
+    (first, labels, radius), (x, _, crossed) = given, found
+    moved = _moved(x, first, gradient, radius)
+    stay = jnp.expand_dims(crossed, tuple(range(1, x.ndim)))
+    x = jnp.where(stay, x, jnp.clip(moved, low, high))
+    gradient, logits = margin_gradient(model.apply, variables, x, labels)
+    crossed = jnp.argmax(logits, axis=-1) != labels
+    return Neighbours(x, _nearest_wrong(logits, labels), crossed), gradient
+
+
+def _moved(x: Array, first: Array, gradient: Array, radius: float | Array) -> Array:
+    """Return x after ε/10 along −∇m, within ε of where it began."""
     axes = tuple(range(1, x.ndim))
 
     def size(move: Array) -> Array:
@@ -181,8 +196,7 @@ def boundary_step(
     length = size(rise)
     away = x + radius / 10 * rise / jnp.where(length > 0, length, 1.0) - first
     far = size(away)
-    away = away * jnp.minimum(1.0, radius / jnp.where(far > 0, far, radius))
-    return jnp.clip(first + away, low, high)
+    return first + away * jnp.minimum(1.0, radius / jnp.where(far > 0, far, radius))
 
 
 def margin_gradient(
@@ -213,7 +227,7 @@ def _check_floats(inputs: PyTree) -> None:
             )
 
 
-def nearest_wrong(logits: Array, labels: Array) -> Array:
+def _nearest_wrong(logits: Array, labels: Array) -> Array:
     """Return the most probable class that is not the true one, `i32[B]`."""
     check_classes(labels, max(logits.shape[-1], 2))
     if logits.shape[-1] < 2:
