@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jax_unlearn import _validate
+from jax_unlearn import _validate, programs
 from jax_unlearn.adapters import variables_of
 from jax_unlearn.audit import PartLabels
 from jax_unlearn.audit.evidence import Evidence, ModelOutputs, evidence
@@ -127,8 +127,7 @@ class Candidates:
         count = len(examples.labels)
         size = min(self._batch, max(len(self._train.labels), len(self._test.labels)))
         passes = []
-        for start in range(0, count, size):
-            rows = np.minimum(np.arange(start, start + size), count - 1)
+        for rows in programs.pieces(count, size):
             inputs = take(examples, rows).inputs  # of a stream, only these are read
             passes.append(predict(self._model, params, state, inputs, batch_size=size))
         return np.concatenate(passes)[:count]

@@ -29,7 +29,8 @@ from jax.extend import core
 from jax_unlearn.errors import InputError, unknown_name
 
 __all__ = ["CHOICES", "LEAST", "REDUCTIONS", "VARIABLE", "Program", "choice"]
-__all__ += ["in_force", "in_parts", "jit", "largest_convolution", "parts", "using"]
+__all__ += ["in_force", "in_parts", "jit", "largest_convolution", "parts", "pieces"]
+__all__ += ["using"]
 
 VARIABLE = "JAX_UNLEARN_COMPILE"
 CHOICES = ("rule", "xla", "reductions")
@@ -223,6 +224,20 @@ def jit(
     if function is None:
         return functools.partial(Program, **options)
     return Program(function, **options)
+
+
+def pieces(total: int, batch_size: int) -> Iterator[np.ndarray]:
+    """Yield the rows of each pass over some samples, `i32[B]`.
+
+    All passes are of one size, so that one program serves all: the last one repeats the
+    last row, and what is found for that is to be cut off.
+
+    >>> [rows.tolist() for rows in pieces(5, 2)]
+    [[0, 1], [2, 3], [4, 4]]
+    """
+    for start in range(0, total, batch_size):
+        rows = np.arange(start, start + batch_size, dtype=np.int32)
+        yield np.minimum(rows, total - 1)
 
 
 def largest_convolution(jaxpr: Any) -> int:

@@ -273,3 +273,13 @@ def test_the_numbers_are_the_same_to_rounding():
     chex.assert_trees_all_equal(found["rule"], found["reductions"])
     for new, old in zip(found["rule"], found["xla"], strict=True):
         np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("total", "size"), [(0, 3), (1, 3), (6, 3), (7, 3)])
+def test_pieces_hold_every_row_once_and_the_last_one_again(total, size):
+    passes = list(programs.pieces(total, size))
+    assert all(len(rows) == size for rows in passes)
+    rows = np.concatenate(passes) if passes else np.zeros(0)
+    np.testing.assert_array_equal(rows[:total], np.arange(total))
+    assert (rows[total:] == total - 1).all()
+    assert len(rows) - total < size

@@ -113,9 +113,7 @@ def gradient_alignment(
 
     cosines = programs.jit(jax.vmap(cosine))
     truth, found = jnp.asarray(labels, jnp.int32), []
-    for begin in range(0, count, batch_size):
-        # the last batch is filled up, so that one program serves all
-        rows = np.minimum(np.arange(begin, begin + batch_size), count - 1)
+    for rows in programs.pieces(count, batch_size):
         part = jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf[rows]), inputs)
         found.append(np.asarray(cosines(part, truth[rows]), np.float64))
     return np.clip(np.concatenate(found or [np.zeros(0)])[:count], -1, 1)

@@ -20,7 +20,6 @@ from numpy.typing import ArrayLike
 
 from jax_unlearn import programs
 from jax_unlearn._validate import at_least
-from jax_unlearn.audit.robustness import pieces
 from jax_unlearn.data.files import read_npz
 from jax_unlearn.errors import InputError
 
@@ -227,7 +226,7 @@ def inception_features(
     at_least("size", size, 75)
     at_least("batch_size", batch_size, 1)
     parts = []
-    for rows in pieces(len(values), batch_size):
+    for rows in programs.pieces(len(values), min(batch_size, len(values))):
         parts.append(jax.device_get(_features(weights, values[rows], size)))
         if progress is not None:
             progress(int(rows[-1]) + 1, len(values))

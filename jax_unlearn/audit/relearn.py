@@ -12,7 +12,7 @@ import optax
 
 from jax_unlearn import _validate, programs
 from jax_unlearn.audit import _checks
-from jax_unlearn.audit.robustness import pieces, true_labels
+from jax_unlearn.audit.robustness import true_labels
 from jax_unlearn.contracts import forward_pass
 from jax_unlearn.drivers.loop import run
 from jax_unlearn.errors import InputError, NonFiniteError
@@ -318,7 +318,8 @@ def _evaluation(
         samples = samples._replace(labels=y)
     samples = _rows(samples, counted)
     total = counted.sum()
-    parts = [_rows(samples, rows) for rows in pieces(total, EVALUATED)]
+    passes = programs.pieces(total, min(EVALUATED, total))
+    parts = [_rows(samples, rows) for rows in passes]
     parts = jax.tree.map(jnp.asarray, parts)
 
     def look(*variables) -> tuple[float, float]:

@@ -5,7 +5,7 @@ sample depends on its batch.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -164,20 +164,13 @@ def by_pieces(
     function: Callable[..., Array], arrays: Sequence[np.ndarray], batch_size: int
 ) -> np.ndarray:
     """Return what a function gives for the rows of arrays, some at a time."""
+    _checks.whole("batch_size", batch_size, 1, "try 512")
     total = len(arrays[0])
     parts = [
         jax.device_get(function(*(jnp.asarray(array[rows]) for array in arrays)))
-        for rows in pieces(total, batch_size)
+        for rows in programs.pieces(total, min(batch_size, total))
     ]
     return np.concatenate(parts)[:total]
-
-
-def pieces(total: int, batch_size: int) -> Iterator[np.ndarray]:
-    """Yield the rows of each pass, `i32[B]`; the last pass repeats the last row."""
-    _checks.whole("batch_size", batch_size, 1, "try 512")
-    size = min(batch_size, total)
-    for start in range(0, total, size):
-        yield np.minimum(np.arange(start, start + size, dtype=np.int32), total - 1)
 
 
 def _perturb(apply, variables, attack, *samples):

@@ -179,10 +179,8 @@ def denoising_errors(
         )
 
     fixed = model, process.prediction_type, draws
-    size = min(batch_size, count)
     parts = []
-    for number, start in enumerate(range(0, count, size)):
-        rows = np.minimum(np.arange(start, start + size), count - 1)
+    for number, rows in enumerate(programs.pieces(count, min(batch_size, count))):
         batch = jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf[rows]), samples)
         made = params, model_state, process.alphas_cumprod, batch
         part = _measure(fixed, *made, jax.random.fold_in(key, number))

@@ -216,16 +216,15 @@ def generate(
         )
     chunked = jax.default_backend() != "cpu" if scan is None else scan
     size = min(batch_size, len(asked))
-    starts, total = range(0, len(asked), size), len(sampler.timesteps)
+    passes, total = list(programs.pieces(len(asked), size)), len(sampler.timesteps)
     guide = None if guidance_scale == 1.0 else jnp.asarray(null)
     arrays = tuple(map(jnp.asarray, (sampler.process.alphas_cumprod, *sampler[1:-1])))
     setting = (model.apply, sampler.process.prediction_type, sampler.clip)
     scale = jnp.float32(guidance_scale)
     images = []
-    for number, place in enumerate(starts):
-        rows = np.minimum(np.arange(place, place + size), len(asked) - 1)
+    for number, rows in enumerate(passes):
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
-            key, jnp.arange(place, place + size)
+            key, number * size + jnp.arange(size)
         )
         x = _first(keys, shape) if start is None else jnp.asarray(start)[rows]
         batch = (jnp.asarray(asked[rows]), keys, guide, scale)
@@ -236,7 +235,7 @@ def generate(
             x = advance(setting, carried, x, chunk)
             done += chunk.size
             if progress is not None:
-                progress(done, len(starts) * total)
+                progress(done, len(passes) * total)
         images.append(np.asarray(x))
     return np.concatenate(images)[: len(asked)]
 

@@ -205,10 +205,8 @@ def predict(
         raise InputError(
             f"inputs hold {total} samples, batch_size={batch_size}: give 1 or more"
         )
-    size = min(batch_size, total)
     parts = []
-    for start in range(0, total, size):
-        rows = np.minimum(np.arange(start, start + size), total - 1)
+    for rows in programs.pieces(total, min(batch_size, total)):
         part = jax.tree.map(lambda leaf, rows=rows: leaf[rows], inputs)
         parts.append(_forward(model.apply, params, model_state, part))
 

@@ -144,10 +144,8 @@ def shadow_observations(
             f"inputs hold {total} samples, members.shape={members.shape}: give the "
             "samples that were given to train_shadows"
         )
-    size = min(batch_size, total)
     parts = []
-    for start in range(0, total, size):
-        rows = np.minimum(np.arange(start, start + size), total - 1)
+    for rows in programs.pieces(total, min(batch_size, total)):
         part = jax.tree.map(lambda leaf, rows=rows: leaf[rows], inputs)
         parts.append(jax.device_get(_forward(model.apply, *shadows[:2], part)))
     logits = np.concatenate(parts, axis=1)[:, :total]

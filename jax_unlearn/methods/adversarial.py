@@ -129,8 +129,7 @@ def _neighbours(lab: Lab, options: Amun) -> Neighbours:
     for doubling in range(DOUBLINGS + 1):
         left = np.flatnonzero(~every[-1])
         radius = jnp.float32(options.radius * 2.0**doubling)
-        places = np.arange(-(-len(left) // size) * size).reshape(-1, size)
-        for rows in left[np.minimum(places, len(left) - 1)]:
+        for rows in map(left.take, programs.pieces(len(left), size)):
             given = first[rows], labels[rows], radius
             told = every[0][rows], options.search_steps
             own = _within(model, lab.original, given, *told)
