@@ -92,7 +92,7 @@ class Amun(Options):
 
 
 def _amun(lab: Lab, options: Amun) -> Job:
-    forget, found = lab.ids("forget"), _neighbours(lab, options)
+    forget, (found, taken) = lab.ids("forget"), _neighbours(lab, options)
     table = np.zeros(len(lab.examples.labels), np.int32)
     table[forget] = found.labels
     schedule = _schedule(lab, options, found)
@@ -112,12 +112,13 @@ def _amun(lab: Lab, options: Amun) -> Job:
         "samples": len(forget),
         "crossed": int(found.crossed.sum()),
         "distance": round(float(np.median(distances)), 5),
+        "steps": round(taken / len(forget), 1),  # of a sample: what the search cost
     }
     return Job(unlearner, schedule, details={"neighbours": details})
 
 
-def _neighbours(lab: Lab, options: Amun) -> Neighbours:
-    """Return neighbours of the forget samples, pixels in 0..1, on the host.
+def _neighbours(lab: Lab, options: Amun) -> tuple[Neighbours, int]:
+    """Return neighbours of the forget samples, pixels in 0..1, and gradients taken.
 
     They are those of `boundary_neighbours`. At each radius the batches hold the samples
     that have not crossed yet, and no others; the last of them fills up the last batch.
@@ -126,30 +127,34 @@ def _neighbours(lab: Lab, options: Amun) -> Neighbours:
     size, model = min(lab.setting.batch_size, len(forget)), lab.range.model(lab.model)
     first = lab.range.unit(lab.examples.inputs[forget]).astype(np.float32)
     every: Any = first.copy(), np.zeros_like(labels), np.zeros(len(forget), np.bool_)
+    taken = 0
     for doubling in range(DOUBLINGS + 1):
         left = np.flatnonzero(~every[-1])
         radius = jnp.float32(options.radius * 2.0**doubling)
         for rows in map(left.take, programs.pieces(len(left), size)):
             given = first[rows], labels[rows], radius
             told = every[0][rows], options.search_steps
-            own = _within(model, lab.original, given, *told)
+            own, steps = _within(model, lab.original, given, *told)
+            taken += steps * size
             for whole, part in zip(every, own, strict=True):
                 whole[rows] = part
-    return Neighbours(*every)
+    return Neighbours(*every), taken
 
 
-def _within(model: Model, at: Any, given: Any, x: Any, steps: int) -> Neighbours:
-    """Return a batch's neighbours within a radius, sought from x on.
+def _within(
+    model: Model, at: Any, given: Any, x: Any, most: int
+) -> tuple[Neighbours, int]:
+    """Return a batch's neighbours within a radius, sought from x on, and the steps.
 
     A program a step: inside one that loops, XLA's gradients of convolutions are slow on
     CPUs.
     """
     found, gradient = Neighbours(x, given[1], jnp.ones(len(x), bool)), jnp.zeros_like(x)
-    for step in range(steps + 1):  # the first stays and looks
+    for step in range(most + 1):  # the first stays and looks
         if step and found.crossed.all():
-            break
+            return found, step
         found, gradient = _step(model, at, given, found, gradient)
-    return found
+    return found, most + 1
 
 
 _step = programs.jit(neighbours_step, static_argnums=0)

@@ -291,6 +291,7 @@ def test_the_job_runs_and_tells_what_it_found():
     assert told["samples"] == 20
     assert 0 < told["crossed"] <= 20
     assert told["distance"] > 0
+    assert 1 <= told["steps"] <= 2 * 51 * (adversarial.DOUBLINGS + 1)  # batches filled
     found = execute(job, trained[:2], KEY)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found.params))
     step = job.schedule[0]
@@ -320,7 +321,9 @@ def test_the_job_finds_the_neighbours_of_one_search():
         ids=lambda part: forget,
         labels=lambda part: labels[forget],
     )
-    found = adversarial._neighbours(lab, adversarial.Amun(search_steps=10))
+    found, taken = adversarial._neighbours(lab, adversarial.Amun(search_steps=10))
+    # all take a look, some go to the end of a radius and further
+    assert 20 + 6 * 11 < taken < 24 * 11 * (adversarial.DOUBLINGS + 1)
     whole = boundary_neighbours(model, w, (), x[forget], labels[forget], steps=10)
     far = np.linalg.norm(whole.inputs - x[forget], axis=1)
     assert far.min() == 0
