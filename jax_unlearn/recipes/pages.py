@@ -201,6 +201,19 @@ def page_of(recipe: Recipe, found: Results) -> Page:
     )
 
 
+def _counted(pages: Iterable[Page], page: str, source: str) -> Verdict:
+    """Return all pairs of a source's claims together, over the pages of a template."""
+    own = [
+        verdict
+        for one in pages
+        if one.recipe.page == page
+        for claim, verdict in zip(claims_of(page), one.verdicts, strict=True)
+        if claim.source == source
+    ]
+    clear, against = (sum(getattr(v, n) for v in own) for n in ("clear", "against"))
+    return Verdict("", clear, against, tuple(pair for v in own for pair in v.detail))
+
+
 def write(recipes: Iterable[Recipe], out: Path) -> list[Path]:
     """Write the pages of all stored results, their figures, and their list."""
     if not RESULTS.is_dir():
@@ -251,6 +264,7 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {
+        "counted": _counted,
         "spread": _spread,
         "bars": lambda text: text.replace("|", "\\|"),
         "p": lambda test: p_text(audit.PairedTest(**test).p) if test else "",
