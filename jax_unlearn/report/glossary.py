@@ -25,7 +25,8 @@ TERMS = {
     "a difference (paired t-test over the seeds); “nearer” or “farther” where p is "
     "below 0.05",
     "Cost": "share of Retrain's cost, counted in gradients of samples; a second number "
-    "below is the share by the clock (median of the seeds, since the first compiles)",
+    "below is the share by the clock of the run, preparation apart (median of the "
+    "seeds, since the first compiles)",
     "RTE": "running time in seconds; numbers below are compilation and preparation, "
     "the longest of any seed (seeds share programs)",
     "time": "running time in seconds",
