@@ -20,7 +20,6 @@ from jax_unlearn.cards import (
 )
 from jax_unlearn.contracts import usable
 from jax_unlearn.errors import InputError
-from jax_unlearn.gradients import mean_loss, uniform_weights, weighted_grad
 from jax_unlearn.leaves import apart, divided, put_back
 from jax_unlearn.methods.accountant import (
     NoisySteps,
@@ -32,7 +31,7 @@ from jax_unlearn.methods.accountant import (
     renyi_rate,
 )
 from jax_unlearn.methods.assemble import Assembly, assemble
-from jax_unlearn.methods.step import FEWEST, steady, with_data
+from jax_unlearn.methods.step import kept
 from jax_unlearn.types import (
     LossFn,
     Model,
@@ -40,7 +39,6 @@ from jax_unlearn.types import (
     Params,
     PyTree,
     Unlearner,
-    UnlearnInfo,
     copied,
 )
 
@@ -109,11 +107,7 @@ def certified(
     _validate.not_negative("sigma", sigma, "see noise_scale")
     loss = objectives.descent(model) if retain is None else retain
     tuned = assemble(model, optimizer, retain=loss, **options)
-    if options.get("model_state") == "frozen" and isinstance(
-        loss, objectives.Objective
-    ):
-        loss = loss._replace(train=False)
-    fewest = options.get("fewest", FEWEST)
+    minimiser = optax.with_extra_args_support(optimizer)
 
     def init(params, model_state):
         del model_state  # it knows the forget set
@@ -125,36 +119,14 @@ def certified(
         data = CertifiedData(state.objective_state, copied(start if centre else ()))
         return state._replace(objective_state=data)
 
-    def noised(state, batch, key):
-        loss_key, noise_key = jax.random.split(key)
-        own = with_data(loss, state.objective_state.inner[1])
-        own = steady(own, state.model_state, batch, fewest=fewest)
-        grads, info = weighted_grad(
-            lambda params: own(params, state.model_state, batch, loss_key),
-            state.params,
-            uniform_weights,
-            where=batch.mask,
-        )
-        part, whole = divided(state.params)
-        start = state.objective_state.centre if centre else _centre(None, part)
+    def noised(grads, part, start, key):
+        """Return the change of a noisy step, in float32."""
         pull = optax.tree.scale(phase.decay, optax.tree.sub(part, start))
         step = optax.tree.add(_clipped(grads, phase.gradient_clip), pull)
         noise = optax.tree.random_like(
-            noise_key, optax.tree.cast(part, jnp.float32), jax.random.normal
+            key, optax.tree.cast(part, jnp.float32), jax.random.normal
         )
-        change = jax.tree.map(lambda g, n: sigma * n - phase.rate * g, step, noise)
-        change = optax.tree.cast_like(change, part)
-        value = mean_loss(info.losses, batch.mask)
-        norm = optax.tree.norm(optax.tree.cast(change, jnp.float32))
-        zero = jnp.float32(0)
-        new = state._replace(params=whole(optax.tree.add(part, change)))
-        told = UnlearnInfo(zero, jnp.float32(value), None, None, None, zero, norm)
-        return new._replace(step=state.step + 1), told
-
-    def plain(state, batch, key):
-        data = state.objective_state
-        new, info = tuned.step(state._replace(objective_state=data.inner), batch, key)
-        return new._replace(objective_state=data), info
+        return jax.tree.map(lambda g, n: sigma * n - phase.rate * g, step, noise)
 
     def step(state, batch, key):
         batch = usable(batch)
@@ -162,18 +134,31 @@ def certified(
             raise InputError(
                 "certified reads a retain batch each step; use ju.data.retain_only"
             )
-        rest, frozen = apart(state)  # a branch would copy what is frozen
+        data, noisy = state.objective_state, state.step < phase.steps
+        noise_key = jax.random.split(key, 3)[2]  # the losses' are the first two
 
-        def run(kind, batch):
-            new, info = kind(put_back(rest, frozen), batch, key)
-            return apart(new)[0], info
+        # Both kinds of step share one gradient, for a branch that holds a gradient of
+        # convolutions is slow on CPUs.
+        def update(updates, state, params=None, **told):
+            plain, after = minimiser.update(updates, state, params, **told)
+            start = data.centre if centre else _centre(None, params)
+            change = jax.lax.cond(
+                noisy,
+                lambda: noised(updates, params, start, noise_key),
+                lambda: optax.tree.zeros_like(params, jnp.float32),
+            )
+            change = optax.tree.cast_like(change, plain)
+            return kept(noisy, change, plain), kept(noisy, state, after)
 
-        new, info = jax.lax.cond(
-            state.step < phase.steps,
-            lambda: run(noised, batch.retain),
-            lambda: run(plain, batch._replace(forget=None)),
+        either = optax.GradientTransformationExtraArgs(optimizer.init, update)
+        new, info = assemble(model, either, retain=loss, **options).step(
+            state._replace(objective_state=data.inner),
+            batch._replace(forget=None),
+            key,
         )
-        return put_back(new, frozen), info
+        before, frozen = apart(state.model_state)  # else a choice would copy it
+        rested = put_back(kept(noisy, before, apart(new.model_state)[0]), frozen)
+        return new._replace(objective_state=data, model_state=rested), info
 
     return Unlearner(init, step)
 

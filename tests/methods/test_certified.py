@@ -194,6 +194,17 @@ def test_batch_statistics_are_fresh_and_rest_while_there_is_noise():
     assert float(jnp.abs(state.model_state["mean"] - fresh["mean"]).max()) > 1e-3
 
 
+def test_no_branch_of_a_step_holds_a_gradient():
+    """XLA's gradients of convolutions are slow in a branch, on CPUs."""
+    told = {"sigma": 0.1, "phase": PHASE, "fresh_state": ()}
+    alg = certified(LINEAR, optax.sgd(0.1), **told)
+    found = jax.make_jaxpr(alg.step)(alg.init(START, ()), STEP, KEY)
+    branches = [e for e in found.jaxpr.eqns if e.primitive.name == "cond"]
+    assert "dot_general" in str(found)
+    assert branches
+    assert not any("dot_general" in str(branch) for branch in branches)
+
+
 def test_it_forgets_and_learns_the_retain_set_again():
     phase = NoisySteps(14, model_clip=1.0, gradient_clip=5.0, rate=0.001, decay=500.0)
     sigma = noise_scale(renyi_of(1.0, 1e-5), phase)
