@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jax_unlearn import _validate, objectives, programs
+from jax_unlearn import _validate, harmonize, objectives, programs
 from jax_unlearn.cards import (
     Card,
     Count,
@@ -108,6 +108,8 @@ def certified(
     loss = objectives.descent(model) if retain is None else retain
     tuned = assemble(model, optimizer, retain=loss, **options)
     minimiser = optax.with_extra_args_support(optimizer)
+    join = options.get("harmonizer") or harmonize.add()
+    bare: Assembly = {**options, "harmonizer": harmonize.separate}
 
     def init(params, model_state):
         del model_state  # it knows the forget set
@@ -138,20 +140,24 @@ def certified(
         noise_key = jax.random.split(key, 3)[2]  # the losses' are the first two
 
         # Both kinds of step share one gradient, for a branch that holds a gradient of
-        # convolutions is slow on CPUs.
+        # convolutions is slow on CPUs. The harmonizer is of the plain steps alone.
         def update(updates, state, params=None, **told):
-            plain, after = minimiser.update(updates, state, params, **told)
+            grads = updates.retain
+            alone = isinstance(join, harmonize.Separately)
+            joined = join(None if alone else optax.tree.zeros_like(grads), grads)
+            told = {**told, "grad": joined}
+            plain, after = minimiser.update(joined, state, params, **told)
             start = data.centre if centre else _centre(None, params)
             change = jax.lax.cond(
                 noisy,
-                lambda: noised(updates, params, start, noise_key),
+                lambda: noised(grads, params, start, noise_key),
                 lambda: optax.tree.zeros_like(params, jnp.float32),
             )
             change = optax.tree.cast_like(change, plain)
             return kept(noisy, change, plain), kept(noisy, state, after)
 
         either = optax.GradientTransformationExtraArgs(optimizer.init, update)
-        new, info = assemble(model, either, retain=loss, **options).step(
+        new, info = assemble(model, either, retain=loss, **bare).step(
             state._replace(objective_state=data.inner),
             batch._replace(forget=None),
             key,

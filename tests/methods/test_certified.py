@@ -194,6 +194,25 @@ def test_batch_statistics_are_fresh_and_rest_while_there_is_noise():
     assert float(jnp.abs(state.model_state["mean"] - fresh["mean"]).max()) > 1e-3
 
 
+def test_a_harmonizer_is_of_the_steps_without_noise_alone():
+    def run(optimizer, harmonizer):
+        told = {"sigma": 0.1, "phase": PHASE, "fresh_state": ()}
+        alg = certified(LINEAR, optimizer, harmonizer=harmonizer, **told)
+        state, states = alg.init(START, ()), []
+        step = jax.jit(alg.step)
+        for number in range(6):
+            state, _ = step(state, STEP, jax.random.fold_in(KEY, number))
+            states.append(state.params)
+        return states
+
+    plain = run(optax.sgd(0.1), None)
+    halved = run(optax.sgd(0.2), ju.harmonize.add(1.0, 0.5))
+    two = ju.optimizers.dual(optax.sgd(1.0), optax.sgd(0.1))
+    for states in (halved, run(two, ju.harmonize.separate)):
+        for own, other in zip(states, plain, strict=True):
+            trees_close(own, other)
+
+
 def test_no_branch_of_a_step_holds_a_gradient():
     """XLA's gradients of convolutions are slow in a branch, on CPUs."""
     told = {"sigma": 0.1, "phase": PHASE, "fresh_state": ()}
