@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
+from jax.extend import core
 from toys import three_digits
 
 from jax_unlearn import losses, methods, oneshot
@@ -134,6 +135,17 @@ def distance(a, b) -> float:
     return float(np.sqrt(sum(np.square(x - y).sum() for x, y in pairs)))
 
 
+def products(jaxpr, inside: bool = False) -> int:
+    """Return how many matrix products stand in a program's branches."""
+    found = 0
+    for equation in jaxpr.eqns:
+        found += inside and equation.primitive.name == "dot_general"
+        branch = inside or equation.primitive.name == "cond"
+        for inner in core.jaxprs_in_params(equation.params):
+            found += products(inner, branch)
+    return found
+
+
 def test_every_method_of_the_catalog_has_a_card_of_its_own():
     assert all(card.name == name for name, card in METHODS.items())
     assert {*oneshot.CARDS, *methods.CARDS} == set(METHODS.values())
@@ -175,6 +187,27 @@ def test_every_method_moves_the_parameters(worlds, method):
         assert np.isfinite(after).all()
         np.testing.assert_array_equal(old, kept)  # the original is left alone
     assert distance(found, world.original) > 1e-4
+    if job.transform is None:
+        start = job.start or (world.original.params, world.original.model_state)
+        given = job.unlearner.init(*start), job.schedule[0], jax.random.key(0)
+        step = jax.make_jaxpr(job.unlearner.step)(*given)
+        # in a branch, XLA's gradients of convolutions are slow on CPUs; a forward pass,
+        # of a product a layer, is not
+        assert products(step.jaxpr) <= (2 if method in DEEP else 1)
+
+
+def test_sfron_has_forget_batches_where_it_climbs_alone(worlds):
+    told = {"epochs": 2, "batch_size": 10}
+    zipped = worlds("linear").job("neggrad_plus", schedule="zipped", **told)
+    job = worlds("linear").job("sfron", forget_every=3, **told)
+    assert len(job.schedule) == len(zipped.schedule) > 6
+    for step, (own, other) in enumerate(
+        zip(job.schedule, zipped.schedule, strict=True)
+    ):
+        assert (own.forget is not None) == (step % 3 == 0)
+        np.testing.assert_array_equal(ids_of(own.retain), ids_of(other.retain))
+        if own.forget is not None:
+            np.testing.assert_array_equal(ids_of(own.forget), ids_of(other.forget))
 
 
 # auto and rum are other methods, which compile their own steps; fcs promises none

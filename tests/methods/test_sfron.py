@@ -290,6 +290,8 @@ def test_one_trace_and_a_schedule_that_forgets_every_k_steps():
     assert forms(end) == forms(start)
     sparse = [BOTH if t % 3 == 0 else BOTH._replace(forget=None) for t in range(6)]
     trees_close(ju.run(alg, start, sparse, KEY, scan=1), end)
+    always = make(forget_every=1)  # without a branch, as of the card
+    trees_close(ju.run(always, start, sparse, KEY, scan=1), end)
     half = ju.run(alg, start, [BOTH] * 2, KEY, scan=2)
     resumed = ju.run(alg, half, [BOTH] * 4, KEY, scan=2)
     trees_close(resumed, end, rtol=1e-5, atol=1e-6)
