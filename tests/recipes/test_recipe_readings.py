@@ -42,7 +42,7 @@ TYPED = {
     "language_tofu": "0.05",
     "ltu_cifar10": "0.1 0.05 0.3",
     "ltu_digits": "0.05 0.3 0.01 0.003",
-    "tables_cifar10": "0.1 0.22 0.28 0.18",
+    "tables_cifar10": "0.1",
     "tables_fashion": "0.1 0.01 0.06 0.5 1.5 0.001 3.3 2.9 3.6 0.139 0.104 0.111",
 }
 
@@ -247,6 +247,7 @@ def papers():
     best = [nearest(fashion[part]) for part in ("random10", "random50", "gamma-1")]
     by_sample = gaps(fashion["random10"], "deviation")
     cheap = gaps(fashion["gamma-1"])
+    colour = [nearest(cifar["random10"], *f) for f in ((), ("deviation",))]
     return (
         all(word == "does not hold" for word in words)
         and best[:2] == ["amun", "amun"]
@@ -255,6 +256,7 @@ def papers():
         == {"partial-reset", "sfron-dualoptim"}
         and nearest(fashion["random50"], "deviation") == "partial-reset"
         and cheap["rl-falw-anchored"] < cheap["rl-falw-exact"]
+        and colour == ["amun", "partial-reset"]
     )
 
 
