@@ -330,8 +330,9 @@ class Sfron(Options):
 def _thinned(schedule: Schedule[UnlearnBatch], every: int) -> Schedule[UnlearnBatch]:
     """Return the schedule with the forget batches of the steps 0, k, 2k, … alone.
 
-    They are those that a step takes which is told to climb at each k-th. But that step
-    needs a branch, and in one XLA's gradients of convolutions are slow on CPUs.
+    They are those that a step takes which is told to climb at each k-th, and not those
+    of `ju.data.every_k`, which leaves none out. But that step needs a branch, and in
+    one XLA's gradients of convolutions are slow on CPUs.
     """
 
     def batch(step: int) -> UnlearnBatch:
