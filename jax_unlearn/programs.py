@@ -5,9 +5,10 @@ convolutions are slow and whose reductions are fast; `REDUCTIONS` keeps the latt
 alone. What is left slow then is the gradients of kernels: wide convolutions of `ju.zoo`
 are `in_parts`, unless models run side by side (`vmap`) or on several devices. A rule on
 the sizes of the convolutions chooses both: it looks at the program and at nothing else,
-so that a run resumed or repeated is compiled as before, to the same bits. Everything
-else is left to XLA, as is all on accelerators, and where this jaxlib does not know the
-option.
+so that a run resumed or repeated is compiled as before, to the same bits. (On one core
+XLA adds up in another order than on several: there the bits differ, and after a
+training the models.) Everything else is left to XLA, as is all on accelerators, and
+where this jaxlib does not know the option.
 
 The environment variable JAX_UNLEARN_COMPILE, or `using` in Python, chooses otherwise:
 "xla" leaves every program to XLA, "reductions" takes the option for all and leaves all

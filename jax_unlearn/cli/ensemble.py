@@ -109,7 +109,7 @@ def ensemble(
         forget`.
       chunk: number of models that are trained together in one program; more need more
         memory. They are spread over all devices if the numbers divide. Default: 16, and
-        less for a part. The same --chunk and --how give the same bits on every machine.
+        less for a part. The same --chunk and --how give the same bits on like machines.
       how: how the models of a chunk are computed: "vmap", "map", "loop", or "auto" for
         the fastest here (for parts: "loop" on CPUs, "vmap" elsewhere).
       resamples: number of random divisions of the Retrains, from which the null comes.

@@ -123,7 +123,11 @@ class Kept(NamedTuple):
 
 
 class Replayed:
-    """States made again from the start, as the original was trained, bit for bit."""
+    """States made again from the start, as the original was trained.
+
+    Bit for bit on a machine like the one it was trained on; where rounding differs,
+    they are those of another training with the same seed.
+    """
 
     def __init__(self, make: Callable[[], tuple[Job, Array]], total: int, epoch: int):
         self.total, self.epoch, self.seconds = total, epoch, 0.0
