@@ -358,16 +358,19 @@ MEANT = {
 }
 
 
-def test_stored_settings_of_diffusion_models_of_digits_are_todays():
-    (file,) = (file for file in STORED if file.stem == "generation_digits")
+TODAYS = generation.GENERATION_DIGITS, generation.GENERATION_FASHION
+
+
+@pytest.mark.parametrize("recipe", TODAYS, ids=lambda recipe: recipe.name)
+def test_stored_settings_of_diffusion_models_are_todays(recipe):
+    (file,) = (file for file in STORED if file.stem == recipe.stem)
     stored = json.loads(file.read_text())["plan"]["methods"]
-    own = generation.GENERATION_DIGITS.study.methods
+    own = recipe.study.methods
     assert {label: Unlearning.read(told) for label, told in stored.items()} == own
 
 
-@pytest.mark.parametrize("name", ["fashion", "cifar10"])
-def test_stored_settings_of_diffusion_models_are_read_as_they_were_meant(name):
-    (file,) = (file for file in STORED if file.stem == f"generation_{name}")
+def test_stored_settings_of_an_earlier_version_are_read_as_they_were_meant():
+    (file,) = (file for file in STORED if file.stem == "generation_cifar10")
     stored = json.loads(file.read_text())["plan"]["methods"]
     assert set(stored) == set(MEANT)
     for label, told in MEANT.items():
