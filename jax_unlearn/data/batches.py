@@ -86,7 +86,9 @@ def epoch_indices(
 
     `B = min(batch_size, F)`, `T = ceil(F / B)`; every id has True exactly once. The
     last batch is filled up with other samples of the set, masked out, so that BatchNorm
-    sees real images in it; a set smaller than the batch size makes smaller batches.
+    sees real images in it; a set smaller than the batch size makes smaller batches. The
+    mean loss of a short batch counts as much as that of a full one: where a pass is a
+    few batches, take a size that leaves no short one.
 
     Raises:
       InputError: no ids, or `batch_size` under 1.

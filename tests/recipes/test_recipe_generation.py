@@ -12,6 +12,7 @@ from jax_unlearn.lab import Training
 from jax_unlearn.lab.experiment import phases
 from jax_unlearn.lab.modalities.diffusion import figures
 from jax_unlearn.lab.modalities.diffusion.settings import Judging
+from jax_unlearn.lab.requests import draw_cases
 from jax_unlearn.recipes import pages
 from jax_unlearn.recipes.generation import (
     GENERATION_CIFAR10,
@@ -115,6 +116,20 @@ def test_published_units_are_ours(recipe):
         assert setting.modality_options.retain_unit == "mean"
     assert plan.methods["LTU"].joining == "one_way"
     assert plan.methods["SalUn"].joining == "none"
+
+
+def test_single_images_fill_every_batch():
+    """A short batch weighs as much as a full one: of two images, a Retrain learns less.
+
+    With 194 images in batches of 64 it knew the retain set worse than the original did.
+    """
+    plan = IMAGES_DIGITS.study
+    size, digits = plan.training.batch_size, IMAGES_DIGITS.data.load(None, "digits")
+    for seed in plan.seeds:
+        request = draw_cases(plan, digits, seed)[0].request
+        assert (len(request.forget), len(request.retain)) == (16, 192)
+        assert 16 % size == 192 % size == 0
+    assert {setting.batch_size for setting in plan.methods.values()} == {size}
 
 
 def test_single_images_have_a_study_and_a_page(tmp_path, monkeypatch):
