@@ -79,10 +79,10 @@ def _run(recipe: Recipe, asked: Asked, dataset: Dataset, folder: Path) -> None:
     publish(recipe, asked.screen, folder, {"": results})
 
 
-def images_of(steps: int) -> dict[str, Unlearning]:
+def images_of(steps: int, *, batch: int) -> dict[str, Unlearning]:
     """Return the methods that forget single images, by label."""
     common: dict[str, Any] = {"modality": "diffusion", "steps": steps}
-    common |= {"batch_size": 16}  # that of the training, see `recipes.toml`
+    common |= {"batch_size": batch}
     changes: dict[str, dict[str, Any]] = {
         "SISS": {"method": "siss", "learning_rate": 3e-4},
         "SISS, no forget term": {"method": "siss", "learning_rate": 3e-4}
@@ -128,5 +128,5 @@ GENERATION_CIFAR10_FULL = _recipe(
     "generation-cifar10-full", steps=1000, pixels=32 * 32 * 3, rate=RATE, batch=128
 )
 IMAGES_DIGITS = declared(
-    "images-digits", _run, study=_plan("images-digits", images_of(200))
+    "images-digits", _run, study=_plan("images-digits", images_of(200, batch=16))
 )
