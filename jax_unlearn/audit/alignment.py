@@ -7,11 +7,15 @@ were removed. Reconstructions start from it; telling the samples is the easier t
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
+from jax_unlearn import programs
 from jax_unlearn._validate import at_least
 from jax_unlearn.errors import InputError
-from jax_unlearn.types import Model, ModelState, Params
+from jax_unlearn.types import Array, Model, ModelState, Params
 
 __all__ = ["gradient_alignment"]
 
@@ -61,12 +65,6 @@ def gradient_alignment(
     [1.0, 0.0]
     """
     at_least("batch_size", batch_size, 1, "try 64")
-    import jax
-    import jax.numpy as jnp
-    import optax
-
-    from jax_unlearn import programs
-
     count = len(labels)
     for leaf in jax.tree.leaves(inputs):
         if len(leaf) != count:
@@ -80,40 +78,46 @@ def gradient_alignment(
             "before and after are of other parameters; give two models of one network"
         )
 
-    def inner(a: Any, b: Any) -> Any:
-        pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-        products = [
-            jnp.sum(x.astype(jnp.float32) * y.astype(jnp.float32))
-            for x, y in pairs
-            if jnp.issubdtype(x.dtype, jnp.floating)
-        ]
-        return sum(products, jnp.float32(0))
+    step = jax.tree.map(_change, start, end)
+    truth, found = jnp.asarray(labels, jnp.int32), []
+    for rows in programs.pieces(count, batch_size):
+        part = jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf[rows]), inputs)
+        cosines = _cosines(model.apply, before, step, part, truth[rows])
+        found.append(np.asarray(cosines, np.float64))
+    return np.clip(np.concatenate(found or [np.zeros(0)])[:count], -1, 1)
 
-    step = jax.tree.map(
-        lambda a, b: (
-            jnp.asarray(b) - jnp.asarray(a)
-            if jnp.issubdtype(jnp.asarray(a).dtype, jnp.floating)
-            else jnp.zeros(())
-        ),
-        start,
-        end,
-    )
 
-    def cosine(x: Any, y: Any) -> Any:
-        def loss(params: Params) -> Any:
+def _change(start: Any, end: Any) -> Array:
+    """Return the step from one leaf to another; none of what is not a float."""
+    start, end = jnp.asarray(start), jnp.asarray(end)
+    return end - start if jnp.issubdtype(start.dtype, jnp.floating) else jnp.zeros(())
+
+
+@programs.jit(static_argnums=0)
+def _cosines(apply: Any, before: Any, step: Params, inputs: Any, labels: Array):
+    start, state = before
+
+    def cosine(x: Any, y: Array) -> Array:
+        def loss(params: Params) -> Array:
             single = jax.tree.map(lambda leaf: leaf[None], x)
-            logits, _ = model.apply(params, before[1], single, train=False)
+            logits, _ = apply(params, state, single, train=False)
             logits = logits.astype(jnp.float32)
             return optax.softmax_cross_entropy_with_integer_labels(logits, y[None])[0]
 
         gradient = jax.grad(loss, allow_int=True)(start)
-        lengths = jnp.sqrt(inner(gradient, gradient) * inner(step, step))
+        lengths = jnp.sqrt(_inner(gradient, gradient) * _inner(step, step))
         safe = jnp.where(lengths > 0, lengths, 1.0)
-        return jnp.where(lengths > 0, inner(gradient, step) / safe, 0.0)
+        return jnp.where(lengths > 0, _inner(gradient, step) / safe, 0.0)
 
-    cosines = programs.jit(jax.vmap(cosine))
-    truth, found = jnp.asarray(labels, jnp.int32), []
-    for rows in programs.pieces(count, batch_size):
-        part = jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf[rows]), inputs)
-        found.append(np.asarray(cosines(part, truth[rows]), np.float64))
-    return np.clip(np.concatenate(found or [np.zeros(0)])[:count], -1, 1)
+    return jax.vmap(cosine)(inputs, labels)
+
+
+def _inner(a: Params, b: Params) -> Array:
+    """Return the inner product over all leaves of floats."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    products = [
+        jnp.sum(x.astype(jnp.float32) * y.astype(jnp.float32))
+        for x, y in pairs
+        if jnp.issubdtype(x.dtype, jnp.floating)
+    ]
+    return sum(products, jnp.float32(0))
