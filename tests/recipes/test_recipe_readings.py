@@ -248,6 +248,7 @@ def papers():
     by_sample = gaps(fashion["random10"], "deviation")
     cheap = gaps(fashion["gamma-1"])
     colour = [nearest(cifar["random10"], *f) for f in ((), ("deviation",))]
+    colour.append(nearest(cifar["gamma-1"]))
     return (
         all(word == "does not hold" for word in words)
         and best[:2] == ["amun", "amun"]
@@ -256,7 +257,7 @@ def papers():
         == {"partial-reset", "sfron-dualoptim"}
         and nearest(fashion["random50"], "deviation") == "partial-reset"
         and cheap["rl-falw-anchored"] < cheap["rl-falw-exact"]
-        and colour == ["amun", "partial-reset"]
+        and colour == ["amun", "partial-reset", "rl"]
     )
 
 

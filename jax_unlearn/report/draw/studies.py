@@ -212,7 +212,8 @@ def generation_figure(results: Any, *, name: str = "generation") -> draw.Drawing
     columns = [c for c in GENERATED if all(c[0] in r.figures for r in rows.values())]
     figure = _ladder(sides, bounds, step=0.24, columns=columns)
     if "ua" in columns[0]:
-        figure.axes[0].set_xlim(-4, 104)
+        low, high = figure.axes[0].get_xlim()  # a bar may reach over 100 %
+        figure.axes[0].set_xlim(min(low, -4), max(high, 104))
     heads = ", ".join(head for _, head, _ in columns)
     alt = f"{heads} of every method beside Retrain's: " + "; ".join(
         f"{label} {', '.join(_numbers(row, columns))}" for label, row in models.items()
