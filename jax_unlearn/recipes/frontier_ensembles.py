@@ -9,6 +9,10 @@ Short Retrain never reads the forget set. If U-LiRA tells it from Retrain, the r
 that it was trained less. It is run at every budget, so that each method can be compared
 with a short Retrain of the same test accuracy. U-LiRA on samples that no model was
 trained on answers the same question without a short Retrain.
+
+Attacks read outputs. What the weights still hold is asked by probes: every model is
+tuned on a part of the forget samples, is rounded to four bits, and the step from its
+original is compared with the gradients of the samples.
 """
 
 import dataclasses
@@ -37,13 +41,14 @@ from jax_unlearn.recipes.recipe import (
     stored,
 )
 
-__all__ = ["BUDGETS", "ENSEMBLES", "FIGURES", "MODELS", "Trace", "best_of"]
+__all__ = ["BUDGETS", "ENSEMBLES", "FIGURES", "MODELS", "PROBES", "Trace", "best_of"]
 __all__ += ["measured", "methods_of", "named", "traces"]
 
 BUDGETS = (0.05, 0.2, 0.5)
 REQUESTS = ("random10", "gamma-1")
 MODELS = 32
 FIGURES = ("ta", "lira_auc", "lira_tpr_1", "klom", "forgetting_f", "deviation")
+PROBES = ("recover", "int4", "alignment")
 SHORT = frontier.RETRAINING[0]
 ATTACKED = (*frontier.SHOWN, "RL", "RL + LoReUn (dynamic)", "RL + FaLW (anchored)")
 ATTACKED += ("LTU",)
@@ -159,7 +164,7 @@ def _part(
 ) -> Iterator[dict[str, Any]]:
     """Make the models of a request, and yield what is measured after each budget."""
     one = next(iter(frontier.by_request(frontiers)[name].values()))
-    plan = dataclasses.replace(plan_of(one, name=name), methods={})
+    plan = dataclasses.replace(plan_of(one, name=name), methods={}, probes=PROBES)
     bench, told = Bench(plan, dataset), {}
     for label, setting in methods_of(frontiers, name).items():
         told.setdefault(label.rpartition(", ")[2], {})[label] = setting

@@ -54,7 +54,17 @@ def made():
     }
     labels = {part: np.zeros(size, np.int32) for part, size in sizes.items()}
     request = Request(*(np.arange(sizes[part]) for part in list(sizes)[:3]))
-    return Ensembles(outputs, labels, request, dict.fromkeys(shifts, 1.0))
+    back = {
+        "original": 90.0,
+        "retrain": 50.0,
+        "Short Retrain, 5 %": 50.0,
+        "FT, 5 %": 80,
+    }
+    probes = {
+        role: {key: value + draws.normal(size=N) for key in many.PROBES}
+        for role, value in back.items()
+    }
+    return Ensembles(outputs, labels, request, dict.fromkeys(shifts, 1.0), probes)
 
 
 def test_memory_is_told_from_training_too_little(made):
@@ -70,3 +80,6 @@ def test_memory_is_told_from_training_too_little(made):
     assert little.share > 0.7
     assert little.short == pytest.approx(little.found)
     assert many.traces(results, 0.2) == []
+    for label, verdict in (("FT", "outside"), ("Short Retrain", "inside")):
+        told = results["audit"]["figures"][f"{label}, 5 %"]
+        assert {told[key]["verdict"] for key in many.PROBES} == {verdict}
