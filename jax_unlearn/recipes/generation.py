@@ -127,6 +127,10 @@ RATE = 1e-4  # with the batch, that of published code (SalUn, DDPM)
 GENERATION_CIFAR10_FULL = _recipe(
     "generation-cifar10-full", steps=1000, pixels=32 * 32 * 3, rate=RATE, batch=128
 )
-IMAGES_DIGITS = declared(
-    "images-digits", _run, study=_plan("images-digits", images_of(200, batch=16))
-)
+LENGTHS = {200: "", 1000: ", 1,000 steps"}  # of methods that forget images; labels
+_IMAGES = {
+    f"{label}{told}": setting
+    for steps, told in LENGTHS.items()
+    for label, setting in images_of(steps, batch=16).items()
+}
+IMAGES_DIGITS = declared("images-digits", _run, study=_plan("images-digits", _IMAGES))

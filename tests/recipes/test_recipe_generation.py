@@ -158,7 +158,8 @@ def test_single_images_have_a_study_and_a_page(tmp_path, monkeypatch):
         yield lambda phase, done, total: seen.append(phase) if done == 0 else None
 
     screen = Screen(progress, lambda line: None, lambda found: None, lambda *_, **__: 0)
-    recipe = dataclasses.replace(IMAGES_DIGITS, study=plan)
+    # of another name: the reading of the page is of all methods
+    recipe = dataclasses.replace(IMAGES_DIGITS, study=plan, name="images-tiny")
     recipe.run(Asked(screen, out=tmp_path))
     assert counted == [len(seen)] == [phases(plan)]
     found = json.loads((tmp_path / "short.json").read_text())

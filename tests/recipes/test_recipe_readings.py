@@ -303,6 +303,20 @@ def drawn():
     return abs(digits["Relabel"]["forget_error"]["mean"] - error) > 5 * null
 
 
+def images():
+    rows = pages.stored("images_digits")["rows"]
+    back = {key: row["returned"]["mean"] for key, row in rows.items()}
+    null, goal = rows["null"]["returned"], back["retrain"]
+    whole, done = goal - back["original"], ", 1,000 steps"
+    inside = abs(back["SISS" + done] - goal) < abs(null["mean"] - goal) + null["std"]
+    hardly = back["SISS, no forget term" + done] - back["original"] < 0.25 * whole
+    broken = rows["NegGrad+" + done]["forget_error"]["mean"]
+    far = back["NegGrad+" + done] > goal + null["std"]
+    return (
+        inside and hardly and far and broken > 10 * rows["null"]["forget_error"]["mean"]
+    )
+
+
 def texts():
     """Also that it was asked on five seeds, of models that pass their gates."""
     found = pages.stored("language_tofu")
@@ -368,6 +382,7 @@ CLAIMS = {
     "lira_fashion": attacked,
     "learned_fashion": learned,
     "generation_digits": drawn,
+    "images_digits": images,
     "language_tofu": texts,
 }
 SENTENCES = FOUND.partition("## In one page")[2].partition("\n## ")[0]
