@@ -197,7 +197,25 @@ def many():
             own = [row["lira_auc"]["verdict"] for k, row in told if k.endswith(at)]
             if own.count("outside") < len(own) or len(own) < 12:
                 return False
+        if not hidden(one["audit"]["figures"]):
+            return False
     return many_of_fashion()
+
+
+def hidden(figures):
+    """What relearning brings back: of relabelled models most, of resets nothing."""
+    kept, goal = (
+        figures["doing nothing"]["recover"][key] for key in ("value", "target")
+    )
+    back = {
+        role.removesuffix(", 20 %"): row["recover"]["value"]
+        for role, row in figures.items()
+        if role.endswith(", 20 %")
+    }
+    relabelled = [back[key] for key in back if key.startswith(("RL", "SalUn", "LTU"))]
+    resets = [back[label] for label in frontier.RETRAINING[1:]]
+    near = max(abs(value - goal) for value in resets)
+    return min(relabelled) - goal > 0.5 * (kept - goal) and near < 0.2 * (kept - goal)
 
 
 def many_of_fashion():
