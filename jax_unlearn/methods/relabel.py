@@ -350,7 +350,8 @@ RANDOM_LABEL = (
     .but(check=_check_labels)
     .but(
         suits="Good for whole classes. Random samples end with a lower confidence than "
-        "after retraining, which exposes them: search its rate."
+        "after retraining, which exposes them: search its rate. What it hides comes "
+        "back when the model is tuned on some of them."
     )
     .tries(learning_rate=(0.001, 0.003, 0.01), epochs=(2, 5))
 )
