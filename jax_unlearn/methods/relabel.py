@@ -203,7 +203,8 @@ def endpoint_transport(
     targets are a table `f32[N, K]` by sample id, from `ju.objectives.transport_targets`
     and `target_table`; the other arguments are those of `assemble`.
 
-    Source: our choice.
+    Source: our choice. Its nearest published relative is ReGUn (arXiv 2603.11210, see
+    `regun`), which leads a whole batch to one mean prediction of unseen data.
 
     >>> import jax, jax.numpy as jnp, jax_unlearn as ju
     >>> model = ju.from_stateless(lambda key, x: 2.0, lambda w, x: w * x)
