@@ -166,8 +166,6 @@ class Modality(NamedTuple):
     stateful: bool = True  # whether its models have a state that checkpoints hold
     options: type = NoOptions  # what an unlearning setting says of it alone
     defaults: Mapping[str, Any] = {}  # fields and options whose defaults differ, flat
-    # `flat values -> flat values`, of records of earlier versions
-    renamed: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda values: values
 
     def serves(self, card: Card, weighting: WeightingCard) -> None:
         """Refuse a method or a weighting that needs what this kind of model lacks."""

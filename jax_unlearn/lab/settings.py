@@ -195,8 +195,7 @@ has; leave it out
     @classmethod
     def _routed(cls, values: Mapping[str, Any], *, strict: bool) -> "Unlearning":
         kind = modality_named(values.get("modality", cls.modality))
-        given = kind.renamed(values)
-        values = {**kind.defaults, **given}
+        given, values = values, {**kind.defaults, **values}
         card = catalog.method_card(values.get("method", cls.method))
         if not strict:
             values |= (given := _upgraded(card.options, given))

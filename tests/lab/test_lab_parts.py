@@ -26,7 +26,7 @@ from jax_unlearn.lab.modalities import modality_named
 from jax_unlearn.lab.modalities.classification import networks
 from jax_unlearn.lab.modalities.diffusion import figures
 from jax_unlearn.lab.modalities.diffusion import networks as generators
-from jax_unlearn.lab.modalities.diffusion.settings import DiffusionTraining, renamed
+from jax_unlearn.lab.modalities.diffusion.settings import DiffusionTraining
 from jax_unlearn.lab.modality import optimizer_of
 from jax_unlearn.lab.requests import class_id
 from jax_unlearn.lab.store import same
@@ -183,12 +183,6 @@ def test_a_training_of_no_steps_is_refused():
     with pytest.raises(InputError) as caught:
         DiffusionTraining(steps=0)
     assert str(caught.value) == "steps=0 must be at least 1; try 2000"
-
-
-def test_earlier_names_of_diffusion_models():
-    earlier = {"method": "relabel", "keep": 0.5, "harmonizer": "add"}
-    today = {"method": "salun", "harmonizer": "none", "keep": 0.5}
-    assert renamed(earlier) == today
 
 
 def test_images_as_png():

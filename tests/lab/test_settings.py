@@ -325,40 +325,8 @@ def test_stored_settings_are_read_as_they_were_meant(file):
             assert getattr(found.options, name) == said.get(name, usually)
 
 
-MEANT = {
-    "Relabel": {"method": "random_label"},
-    "SalUn": {"method": "salun", "keep": 0.5},
-    "Relabel + LoReUn": {
-        "method": "random_label",
-        "weighting": "loreun",
-        "relative": True,
-    },
-    "Relabel + LoReUn (static)": {
-        "method": "random_label",
-        "weighting": "loreun_static",
-        "relative": True,
-    },
-    "SalUn + LoReUn": {"method": "salun", "weighting": "loreun", "relative": True},
-    "ESD": {"method": "esd", "guidance": 1.0},
-    "SFRon (plain ascent)": {
-        "method": "sfron",
-        "forget_rate": 0.1,
-        "forget_every": 5,
-        "peak": 5.0,
-        "ascent_clip": 1.0,
-        "constant_rate": True,
-    },
-    "LTU": {
-        "method": "ltu",
-        "learning_rate": 3e-4,
-        "rho": 0.3,
-        "harmonizer": "one_way",
-        "allow_weak": True,
-    },
-}
-
-
 TODAYS = generation.GENERATION_DIGITS, generation.GENERATION_FASHION
+TODAYS += generation.GENERATION_CIFAR10, generation.IMAGES_DIGITS
 
 
 @pytest.mark.parametrize("recipe", TODAYS, ids=lambda recipe: recipe.name)
@@ -367,87 +335,3 @@ def test_stored_settings_of_diffusion_models_are_todays(recipe):
     stored = json.loads(file.read_text())["plan"]["methods"]
     own = recipe.study.methods
     assert {label: Unlearning.read(told) for label, told in stored.items()} == own
-
-
-def test_stored_settings_of_an_earlier_version_are_read_as_they_were_meant():
-    (file,) = (file for file in STORED if file.stem == "generation_cifar10")
-    stored = json.loads(file.read_text())["plan"]["methods"]
-    assert set(stored) == set(MEANT)
-    for label, told in MEANT.items():
-        usual = {"harmonizer": "none", "steps": 100, "batch_size": 64, "clip": 1.0}
-        meant = Unlearning.of(modality="diffusion", **{**usual, **told})
-        found = Unlearning.read({**stored[label], "modality": "diffusion"})
-        assert found == meant, label
-        assert found.optimizer == "adam"
-        assert found.schedule == "zipped"
-        assert (found.weight_decay, found.modality_options.draws) == (0.0, 4)
-
-
-EARLIER = {
-    **{"method": "relabel", "replace": "next", "keep": 1.0, "weighting": "auto"},
-    **{"temperature": 1.0, "relative": False, "time": "raw", "bins": 10, "draws": 2},
-    **{"harmonizer": "add", "forget_strength": 0.5, "guidance": 1.0, "rho": 1.0},
-    **{"forget_rate": 0.01, "forget_every": 5, "peak": 1.0, "inner_rate": 0.003},
-    **{
-        "query_size": 32,
-        "steps": 9,
-        "batch_size": 8,
-        "learning_rate": 0.1,
-        "clip": 3.0,
-    },
-}
-
-
-@pytest.mark.parametrize(
-    ("changes", "meant"),
-    [
-        ({}, {"method": "random_label", "clip": 3.0}),
-        ({"keep": 0.3}, {"method": "salun", "keep": 0.3, "clip": 3.0}),
-        ({"method": "retain"}, {"method": "finetune", "clip": 3.0}),
-        (
-            {"method": "retain", "keep": 0.3},
-            {"method": "finetune", "keep": 0.3, "salient": True, "clip": 3.0},
-        ),
-        (
-            {"method": "ascent"},
-            {"method": "neggrad_plus", "alpha": 0.5, "clip": 1.5},  # both are halved
-        ),
-        (
-            {"method": "esd", "guidance": 2.0, "keep": 0.3},
-            {
-                **{"method": "esd", "guidance": 2.0, "keep": 0.3, "salient": True},
-                "clip": 3.0,
-            },
-        ),
-        (
-            {"method": "sfron", "keep": 0.3},  # which it never read
-            {
-                **{"method": "sfron", "ascent_clip": 3.0, "clip": 3.0, "peak": 1.0},
-                **{"forget_rate": 0.01, "forget_every": 5, "constant_rate": True},
-            },
-        ),
-        (
-            {"method": "ltu", "keep": 0.3},
-            {
-                **{"method": "ltu", "allow_weak": True, "harmonizer": "none"},
-                **{"keep": 0.3, "salient": True, "clip": 3.0},
-            },
-        ),
-    ],
-    ids=lambda value: "-".join(map(str, value.values())) if "clip" not in value else "",
-)
-def test_earlier_records_of_diffusion_models_say_the_same_today(changes, meant):
-    usual = {"steps": 9, "batch_size": 8, "learning_rate": 0.1, "harmonizer": "none"}
-    usual |= {"time": "raw", "draws": 2, "forget_strength": 0.5, "replace": "next"}
-    expected = Unlearning.of(modality="diffusion", **{**usual, **meant})
-    found = Unlearning.read({**EARLIER, **changes, "modality": "diffusion"})
-    assert found == expected
-    assert Unlearning.read(found.record()) == Unlearning.of(**found.flat()) == found
-
-
-def test_options_of_today_are_not_taken_for_earlier_ones():
-    esd = Unlearning.of(modality="diffusion", method="esd", guidance=2.0, keep=0.3)
-    assert (esd.salient, esd.keep) == (False, 0.3)
-    sfron = Unlearning.of(modality="diffusion", method="sfron", forget_every=3)
-    assert (sfron.options.forget_rate, sfron.options.forget_every) == (None, 3)
-    assert not Unlearning.of(modality="diffusion", method="ltu").options.allow_weak

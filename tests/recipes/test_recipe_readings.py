@@ -36,7 +36,6 @@ TYPED = {
     "demo_digits": "0.3",
     "ensemble_digits": "0.17 0.45 0.5 62.7 103.1 146.9",
     "field_digits": "10.8 2.0 1.4",
-    "generation_cifar10": "0.4",
     "generation_digits": "0.43 0.51",
     "generation_fashion": "0.45 0.51",
     "language_tofu": "0.05",
@@ -315,6 +314,8 @@ def drawn():
             ua = rows[key]["ua"]["mean"]
             if abs(ua - target["ua"]) > 0.2 * abs(off - target["ua"]):
                 return False
+        if rows["SFRon"]["forget_error"]["mean"] < 20 * target["forget_error"]:
+            return False
     digits = pages.stored("generation_digits")["rows"]
     error = digits["retrain"]["forget_error"]["mean"]
     null = abs(digits["null"]["forget_error"]["mean"] - error)

@@ -238,5 +238,4 @@ DIFFUSION = Modality(
     stateful=False,
     options=settings.Denoising,
     defaults=settings.DEFAULTS,
-    renamed=settings.renamed,
 )

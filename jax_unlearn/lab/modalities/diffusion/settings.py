@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from jax_unlearn import _validate
@@ -13,7 +13,7 @@ from jax_unlearn.lab.modalities.classification.networks import Training
 from jax_unlearn.lab.modality import Dtype
 
 __all__ = ["COLUMNS", "DEFAULTS", "Condition", "Denoising", "DiffusionTraining"]
-__all__ += ["Judging", "Noise", "Prediction", "Sampling", "renamed"]
+__all__ += ["Judging", "Noise", "Prediction", "Sampling"]
 
 COLUMNS = 8  # images of each class in a report
 
@@ -117,35 +117,6 @@ DEFAULTS: dict[str, Any] = {
     "constant_rate": True,
 }
 """Where the defaults of diffusion models are others."""
-
-_EARLIER = {"retain": "finetune", "ascent": "neggrad_plus", "relabel": "random_label"}
-
-
-def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return flat values under today's names."""
-    told = dict(values)
-    if told.get("harmonizer") == "add":
-        told["harmonizer"] = "none"
-    method = told.get("method")
-    if not isinstance(method, str):
-        return told
-    # records of then hold the options of several methods
-    earlier = method in _EARLIER or {"guidance", "forget_every"} <= told.keys()
-    if not earlier:
-        return told
-    told["method"] = _EARLIER.get(method, method)
-    keep, clip = told.pop("keep", 1.0), told.get("clip", 1.0)
-    if method == "ascent":  # both gradients are halved now, before they are clipped
-        told |= {"alpha": 0.5, "clip": clip / 2}
-    elif method == "sfron":
-        plain = {"forget_rate": 0.01, "peak": 1.0, "forget_every": 5, **told}
-        told = {**plain, "ascent_clip": clip, "fisher": "batch", "constant_rate": True}
-    elif method == "ltu":
-        told["allow_weak"] = True
-    if keep < 1 and method != "sfron":
-        told["keep"] = keep
-        told |= {"method": "salun"} if method == "relabel" else {"salient": True}
-    return told
 
 
 @dataclasses.dataclass(frozen=True)
