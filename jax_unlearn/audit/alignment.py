@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_unlearn import programs
+from jax_unlearn import leaves, programs
 from jax_unlearn._validate import at_least
 from jax_unlearn.errors import InputError
 from jax_unlearn.types import Array, Model, ModelState, Params
@@ -78,7 +78,8 @@ def gradient_alignment(
             "before and after are of other parameters; give two models of one network"
         )
 
-    step = jax.tree.map(_change, start, end)
+    moved, _ = leaves.divided(start)
+    step = optax.tree.sub(leaves.alike(end, moved), moved)
     truth, found = jnp.asarray(labels, jnp.int32), []
     for rows in programs.pieces(count, batch_size):
         part = jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf[rows]), inputs)
@@ -87,37 +88,22 @@ def gradient_alignment(
     return np.clip(np.concatenate(found or [np.zeros(0)])[:count], -1, 1)
 
 
-def _change(start: Any, end: Any) -> Array:
-    """Return the step from one leaf to another; none of what is not a float."""
-    start, end = jnp.asarray(start), jnp.asarray(end)
-    return end - start if jnp.issubdtype(start.dtype, jnp.floating) else jnp.zeros(())
-
-
 @programs.jit(static_argnums=0)
 def _cosines(apply: Any, before: Any, step: Params, inputs: Any, labels: Array):
     start, state = before
+    moved, whole = leaves.divided(start)
+    step = optax.tree.cast(step, jnp.float32)
 
     def cosine(x: Any, y: Array) -> Array:
-        def loss(params: Params) -> Array:
+        def loss(part: Params) -> Array:
             single = jax.tree.map(lambda leaf: leaf[None], x)
-            logits, _ = apply(params, state, single, train=False)
+            logits, _ = apply(whole(part), state, single, train=False)
             logits = logits.astype(jnp.float32)
             return optax.softmax_cross_entropy_with_integer_labels(logits, y[None])[0]
 
-        gradient = jax.grad(loss, allow_int=True)(start)
-        lengths = jnp.sqrt(_inner(gradient, gradient) * _inner(step, step))
+        gradient = optax.tree.cast(jax.grad(loss)(moved), jnp.float32)
+        lengths = optax.tree.norm(gradient) * optax.tree.norm(step)
         safe = jnp.where(lengths > 0, lengths, 1.0)
-        return jnp.where(lengths > 0, _inner(gradient, step) / safe, 0.0)
+        return jnp.where(lengths > 0, optax.tree.vdot(gradient, step) / safe, 0.0)
 
     return jax.vmap(cosine)(inputs, labels)
-
-
-def _inner(a: Params, b: Params) -> Array:
-    """Return the inner product over all leaves of floats."""
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    products = [
-        jnp.sum(x.astype(jnp.float32) * y.astype(jnp.float32))
-        for x, y in pairs
-        if jnp.issubdtype(x.dtype, jnp.floating)
-    ]
-    return sum(products, jnp.float32(0))
