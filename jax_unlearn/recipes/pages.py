@@ -304,6 +304,8 @@ def _environment() -> jinja2.Environment:
         "winners": frontier.winners,
         "by_budget": _by_budget,
         "traces": frontier_ensembles.traces,
+        "role_of": frontier_ensembles.named,
+        "probes": frontier_ensembles.PROBES,
         "ensembles": frontier_ensembles.ENSEMBLES,
         "tried": ideas.tried,
         "confirmed": ideas.confirmed,
