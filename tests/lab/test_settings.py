@@ -335,3 +335,11 @@ def test_stored_settings_of_diffusion_models_are_todays(recipe):
     stored = json.loads(file.read_text())["plan"]["methods"]
     own = recipe.study.methods
     assert {label: Unlearning.read(told) for label, told in stored.items()} == own
+
+
+def test_diffusion_models_have_the_defaults_of_cards_where_none_is_told():
+    esd = Unlearning.of(modality="diffusion", method="esd", guidance=2.0, keep=0.3)
+    assert (esd.salient, esd.keep) == (False, 0.3)
+    sfron = Unlearning.of(modality="diffusion", method="sfron", forget_every=3)
+    assert (sfron.options.forget_rate, sfron.options.forget_every) == (None, 3)
+    assert not Unlearning.of(modality="diffusion", method="ltu").options.allow_weak
