@@ -10,7 +10,7 @@ import jax
 
 from jax_unlearn import data
 from jax_unlearn.drivers.series import LOCK, locked
-from jax_unlearn.errors import InputError
+from jax_unlearn.errors import InputError, NonFiniteError
 from jax_unlearn.lab.bench import Bench, Models
 from jax_unlearn.lab.costs import met
 from jax_unlearn.lab.job import Progress, blamed
@@ -42,12 +42,13 @@ def experiment(
     found there are not made again, methods and seeds may be added, and `results.json`,
     which is returned, is written after every seed. `originals` is the folder of another
     run, whose original models are used, `retrains` of one of the same request, for
-    Retrain and null; `save_every` is as in `Bench`.
+    Retrain and null; `save_every` is as in `Bench`. A method that diverges on any seed
+    has no row; "diverged" says where it did, by label, and so does the plan's note.
 
     Raises:
       InputError: a folder that holds something else or that another process is
-        running in, a request the data cannot serve, or a loss that is not finite (names
-        method, step and last good checkpoint).
+        running in, a request the data cannot serve, or a loss that is not finite: in
+        training, or of every method (names method, step and last good checkpoint).
     """
     folder = Path(folder)
     files = [folder] if folder.exists() else []
@@ -73,6 +74,7 @@ def experiment(
     bench = Bench(plan, dataset, progress, save_every=save_every, **where)
     told = head(plan.record(), dataset)
     results: dict[str, Any] = {}
+    diverged: dict[str, str] = {}
     with locked(folder):
         _check_resumed(folder, told)
         for seed in plan.seeds:  # before the plan there is written over
@@ -81,8 +83,8 @@ def experiment(
         table = bench.table(folder)
         for seed in plan.seeds:
             for case in bench.cases(seed):
-                _one_case(bench, table, folder, case)
-            text = to_json({**told, **table.summary()})
+                _one_case(bench, table, folder, case, diverged)
+            text = to_json(_told(told, diverged) | table.summary())
             results = json.loads(text)
             if resume or seed == plan.seeds[-1]:
                 data.write_atomic(folder / "results.json", text, overwrite=resume)
@@ -98,16 +100,38 @@ def phases(plan: Plan) -> int:
     return 1 + len(plan.seeds) * max(len(plan.classes), 1) * 2 * (1 + made)
 
 
-def _one_case(bench: Bench, table: Any, folder: Path, case: Case) -> None:
-    """Make, keep and measure all models of a request."""
+def _told(head: dict[str, Any], diverged: dict[str, str]) -> dict[str, Any]:
+    """Return what results begin with, and why rows are missing, if any are."""
+    if not diverged:
+        return head
+    plan = head["plan"]
+    note = [plan["note"]] if plan.get("note") else []
+    note += [f"No row, because it diverged: {why}." for why in diverged.values()]
+    return {**head, "plan": {**plan, "note": " ".join(note)}, "diverged": diverged}
+
+
+def _one_case(
+    bench: Bench, table: Any, folder: Path, case: Case, diverged: dict[str, str]
+) -> None:
+    """Make, keep and measure all models of a request; add to what diverged."""
     if case.split is not None:
         path = folder / "splits" / f"seed-{case.seed}.json"
         data.save_manifest(path, case.split, unseen=case.request.unseen, overwrite=True)
     original = references(bench, table, case).original
     for label, setting in bench.plan.methods.items():
+        if label in diverged:
+            continue
         last = Path(f"{bench.originals}/seed-{case.seed}/original")
-        with blamed(f"{label} (seed {case.seed})", setting.learning_rate, last):
+        what = f"{label} (seed {case.seed})", setting.learning_rate
+        try:
             done = bench.unlearn(label, setting, case, original)
+        except NonFiniteError as error:
+            diverged[label] = f"{what[0]} with learning_rate={what[1]:g}, {error}"
+            table.drop(label)
+            if len(diverged) == len(bench.plan.methods):  # no table without a row
+                with blamed(*what, last):
+                    raise
+            continue
         keep = _figures(bench, case, slug(label))
         notes = {**done.notes, "cost": bench.cost(setting, case)}
         table.add(slug(label), label, done.trained, setting, notes, keep=keep)

@@ -121,8 +121,8 @@ class Modality(NamedTuple):
     objective: Callable[..., LossFn]  # `(context, role, **options)`
     membership: Callable[[Any, Any], Learned]  # `(context, options)`, to attack by
     loss_table: Callable[..., Array]  # `context -> losses by sample id`
-    # `(subject, judging, folder, progress) -> table` of figures: it has `start`, `add`
-    # and `summary`, see `lab.modalities.classification.figures.Table`
+    # `(subject, judging, folder, progress) -> table` of figures: it has `start`, `add`,
+    # `drop` and `summary`, see `lab.modalities.classification.figures.Table`
     table: Callable[..., Any]
     # `(subject, variables, examples) -> f32[n, K]`: logits for attacks on many models;
     # where outputs are no logits, of "right" against 0

@@ -218,6 +218,26 @@ def test_a_diverging_method_names_itself_and_the_last_good_checkpoint(
     assert not (tmp_path / "run" / "results.json").exists()
 
 
+def test_a_diverging_method_has_no_row_beside_others(dataset, run, tmp_path):
+    bad = Unlearning.of(method="finetune", epochs=1, batch_size=32, learning_rate=1e30)
+    results = experiment(
+        plan(methods={"FT": METHODS["FT"], "Wild": bad}, seeds=SEEDS[:2], note="Mine."),
+        dataset,
+        tmp_path / "run",
+        originals=run[0],
+        retrains=run[0],
+    )
+    assert list(results["rows"]) == [RETRAIN, NULL, ORIGINAL, "ft"]
+    alone = run[1]["rows"]["ft"]["avg_gap"]["per_seed"][:2]
+    assert results["rows"]["ft"]["avg_gap"]["per_seed"] == alone
+    (why,) = results["diverged"].values()
+    assert why.startswith("Wild (seed 0) with learning_rate=1e+30, the loss")
+    assert "not finite at step" in why
+    assert results["plan"]["note"] == f"Mine. No row, because it diverged: {why}."
+    page = report.render(results)
+    assert "No row, because it diverged: Wild (seed 0)" in page
+
+
 class Killed(BaseException):
     """What a test raises where a process would be gone."""
 

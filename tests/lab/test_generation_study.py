@@ -118,6 +118,15 @@ def models_and_figures(folder):
     return [*folder.rglob("record.json"), *(folder / "s" / "figures").rglob("*.json")]
 
 
+def test_a_diverging_method_has_no_row_in_any_run(data, study, folder):
+    wild = {**PLAN.methods, "Wild": relabel(learning_rate=1e30)["Relabel"]}
+    plan = dataclasses.replace(PLAN, methods=wild)
+    results = experiment(plan, data, folder, resume=True)
+    assert results["rows"].keys() == study[1]["rows"].keys()
+    assert results["runs"] == study[1]["runs"]
+    assert list(results["diverged"]) == ["Wild"]
+
+
 def test_figures_are_read_again_and_not_redrawn(data, folder):
     for path in (folder / "figures").rglob("relabel.json"):
         kept = json.loads(path.read_text())

@@ -131,6 +131,11 @@ class Table:
             found |= self._deviation(outputs, self._target)
         self._rows.setdefault(key, _Row(label, setting, [])).seeds.append(found)
 
+    def drop(self, label: str) -> None:
+        """Take a row out, of all seeds."""
+        rows = self._rows.items()
+        self._rows = {key: row for key, row in rows if row.label != label}
+
     def _deviation(self, outputs: Outputs, target: Outputs) -> dict[str, Any]:
         """Return how far the forget samples' confidence is from Retrain's."""
         dataset, forget = self._dataset, self._request.forget

@@ -170,6 +170,12 @@ class ImageTable:
         if noted:
             row["details"] = noted
 
+    def drop(self, label: str) -> None:
+        """Take a row out, of all runs."""
+        for run in self._runs:
+            run["rows"].pop(label, None)
+            run["grids"].pop(label, None)
+
     def _look(self, label: str, trained: Trained) -> dict[str, Any]:
         """Return the figures of a model and a grid of some images, a row a class."""
         built, judging = self._subject.built, self._judging

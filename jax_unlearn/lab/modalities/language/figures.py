@@ -201,6 +201,11 @@ class TextTable:
         row["seeds"].append({"figures": record["figures"], "seconds": trained.seconds})
         row["notes"].append(dict(notes or {}))
 
+    def drop(self, label: str) -> None:
+        """Take a row out, of all seeds."""
+        rows = self._rows.items()
+        self._rows = {key: row for key, row in rows if row["label"] != label}
+
     def _record(self, key: str, trained: Trained) -> dict[str, Any]:
         """Return figures of a model, and the mean losses of the texts by part."""
         target = self._goal()
