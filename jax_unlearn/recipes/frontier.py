@@ -211,7 +211,9 @@ def rows_of(found: Mapping[float, Any]) -> list[tuple[str, list[str]]]:
     def cell(budget: float, key: str) -> str:
         rows = found[budget]["rows"]
         if key not in rows:
-            return "diverged" if labels[key] in found[budget].get("diverged", ()) else ""
+            return (
+                "diverged" if labels[key] in found[budget].get("diverged", ()) else ""
+            )
         words = []
         for figure, digits in DIGITS_OF.items():
             mean = rows[key][figure]["mean"]
