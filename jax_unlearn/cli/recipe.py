@@ -163,6 +163,8 @@ def screen_of(console: Console, shown: list[Results] | None = None) -> Screen:
             console.print(results["plan"]["title"], style="bold", markup=False)
             kind = str(results.get("kind"))
             printers.get(kind, consoles.print_results)(console, dict(results))
+            for why in results.get("diverged", {}).values():
+                consoles.say(console, f"no row, because it diverged: {why}")
         tables = [one for one in found if one.get("kind") not in printers]
         if tables:
             consoles.print_legend(console, tables[-1])

@@ -8,6 +8,8 @@ import pytest
 from toys import small_plan
 
 from jax_unlearn import report
+from jax_unlearn.cli.console import open_console
+from jax_unlearn.cli.recipe import screen_of
 from jax_unlearn.data import Dataset, Examples, digits, load_manifest
 from jax_unlearn.drivers.series import Series, locked
 from jax_unlearn.errors import InputError
@@ -218,7 +220,7 @@ def test_a_diverging_method_names_itself_and_the_last_good_checkpoint(
     assert not (tmp_path / "run" / "results.json").exists()
 
 
-def test_a_diverging_method_has_no_row_beside_others(dataset, run, tmp_path):
+def test_a_diverging_method_has_no_row_beside_others(dataset, run, tmp_path, capsys):
     bad = Unlearning.of(method="finetune", epochs=1, batch_size=32, learning_rate=1e30)
     results = experiment(
         plan(methods={"FT": METHODS["FT"], "Wild": bad}, seeds=SEEDS[:2], note="Mine."),
@@ -234,8 +236,10 @@ def test_a_diverging_method_has_no_row_beside_others(dataset, run, tmp_path):
     assert why.startswith("Wild (seed 0) with learning_rate=1e+30, the loss")
     assert "not finite at step" in why
     assert results["plan"]["note"] == f"Mine. No row, because it diverged: {why}."
-    page = report.render(results)
-    assert "No row, because it diverged: Wild (seed 0)" in page
+    screen_of(open_console()).show([results])
+    said = "o row, because it diverged: Wild (seed 0)"
+    assert said in report.render(results)
+    assert said in capsys.readouterr().out
 
 
 class Killed(BaseException):
