@@ -323,7 +323,7 @@ def test_a_search_tries_a_method_of_a_file(mine, data, tmp_path):
     found = search(plan(mine), data, grids, lambda line: None)
     tried = [row["learning_rate"] for row in found["table"]["Shove"]]
     assert tried == [0.01, 0.1]
-    assert Unlearning.read(found["settings"]["Shove"]).options.push == 0.1
+    assert Unlearning.of(**found["settings"]["Shove"]).options.push == 0.1
 
 
 def test_a_card_is_given_to_the_same_functions_in_python(mine, data, tmp_path):

@@ -16,7 +16,7 @@ __all__ = ["check_known", "made_by", "merged", "options_in", "switched", "taken"
 
 FLAG = "--config"
 OPTIONS, COMMAND = "options", "command"  # keys of what a record says of its making
-_EARLIER = ("unlearning", "training")  # keys of records without options
+_MADE = ("unlearning", "training")  # keys of records of models without options
 _PLACED = {"recipe": "name"}  # options that are words without a flag
 
 
@@ -57,8 +57,8 @@ def options_in(file: Path, command: str, commands: Iterable[str]) -> dict[str, A
         )
     if isinstance(content.get(OPTIONS), Mapping):
         content = content[OPTIONS]
-    elif any(isinstance(content.get(name), Mapping) for name in _EARLIER):
-        content = _earlier(content)
+    elif any(isinstance(content.get(name), Mapping) for name in _MADE):
+        content = _implied(content)
     elif isinstance(made, str):
         content = {key: value for key, value in content.items() if key != COMMAND}
     found: dict[str, Any] = {}
@@ -145,8 +145,8 @@ def _content(file: Path) -> Mapping[str, Any]:
     return schema.read_file(dict[str, Any], file)
 
 
-def _earlier(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that a record of an earlier version says of itself."""
+def _implied(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that the record of a model says, which no command made."""
     found = reading_of(record)
     found |= {"seed": record["seed"]} if "seed" in record else {}
     if isinstance(unlearning := record.get("unlearning"), Mapping):

@@ -118,10 +118,8 @@ def options_of(name: str, given: Any, kind: type) -> Any:
     return kind(**{**values, **lists})
 
 
-def check_strays(
-    card: Card, values: Mapping[str, Any], known: Iterable[str], *, strict: bool
-) -> None:
-    """Accept options of other cards at their defaults, or in old records."""
+def check_strays(card: Card, values: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Accept options of other cards at their defaults alone."""
     for name, value in values.items():
         owners = {
             other.name: field.default
@@ -132,7 +130,7 @@ def check_strays(
         if not owners:
             raise unknown_name("setting", name, known)
         usual = tuple(value) if isinstance(value, list) else value
-        if strict and usual not in owners.values():
+        if usual not in owners.values():
             has = f"{' and '.join(owners)} {'has' if len(owners) == 1 else 'have'}"
             raise InputError(
                 f"{name}={usual}: {card.name} has no such option, {has}; leave it out"

@@ -153,52 +153,9 @@ class Unlearning:
         jax_unlearn.errors.InputError: rewind=True: salun has no such option, scrub \
 has; leave it out
         """
-        return cls._routed(values, strict=True)
-
-    @classmethod
-    def read(cls, record: Mapping[str, Any], cards: Iterable[Any] = ()) -> "Unlearning":
-        """Return the setting of a stored record, of this version or an earlier one.
-
-        Earlier versions wrote all options of all methods side by side. `cards` are ones
-        of your own that it may name.
-
-        Raises:
-          InputError: it names something that this version does not know.
-
-        >>> old = {"method": "ltu", "strategies": ["hard"], "forget_epochs": 4}
-        >>> Unlearning.read(old).options.strategies
-        ('hard',)
-        >>> setting = Unlearning.of(weighting="falw", tau=0.3)
-        >>> Unlearning.read(setting.record()) == setting
-        True
-        """
-        for name in ("method", "weighting", "modality"):
-            catalog.check_named(record.get(name))
-        values = {name: value for name, value in record.items() if name != "own"}
-        for card in cards:
-            for name in ("method", "weighting"):
-                if values.get(name) == card.name:
-                    values[name] = card
-        if not any(isinstance(values.get(name), Mapping) for name in _NESTED):
-            return cls._routed(values, strict=False)
-        if isinstance(own := values.get("options"), Mapping):
-            options = catalog.method_card(values.get("method", cls.method)).options
-            told, names = (
-                _upgraded(options, {**values, **own}),
-                catalog.names_of(options),
-            )
-            values["options"] = {k: told[k] for k in told if k in own or k in names}
-        if strange := sorted(set(values) - _COMMON):
-            raise unknown_name("field", strange[0], _COMMON)
-        return cls(**values)
-
-    @classmethod
-    def _routed(cls, values: Mapping[str, Any], *, strict: bool) -> "Unlearning":
         kind = modality_named(values.get("modality", cls.modality))
         given, values = values, {**kind.defaults, **values}
         card = catalog.method_card(values.get("method", cls.method))
-        if not strict:
-            values |= (given := _upgraded(card.options, given))
         weighting = catalog.weighting_of(card, values.get("weighting", cls.weighting))
         if "steps" not in given and not counts_steps(card):
             values["steps"] = 0
@@ -210,8 +167,32 @@ has; leave it out
                 told[group] = {name: v for name, v in values.items() if name in names}
                 known = known | names
         strays = {name: values[name] for name in sorted(set(given) - known)}
-        catalog.check_strays(card, strays, known, strict=strict)
+        catalog.check_strays(card, strays, known)
         return cls(**told)
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any], cards: Iterable[Any] = ()) -> "Unlearning":
+        """Return the setting of a stored record.
+
+        `cards` are ones of your own that it may name.
+
+        Raises:
+          InputError: it names something that this version does not know.
+
+        >>> setting = Unlearning.of(weighting="falw", tau=0.3)
+        >>> Unlearning.read(setting.record()) == setting
+        True
+        """
+        for name in ("method", "weighting", "modality"):
+            catalog.check_named(record.get(name))
+        values = {name: value for name, value in record.items() if name != "own"}
+        for card in cards:
+            for name in ("method", "weighting"):
+                if values.get(name) == card.name:
+                    values[name] = card
+        if strange := sorted(set(values) - _COMMON):
+            raise unknown_name("field", strange[0], _COMMON)
+        return cls(**values)
 
     def but(self, **changes: Any) -> "Unlearning":
         """Return the setting with other values, given flat as to `of`.
@@ -269,7 +250,7 @@ has; leave it out
         """Return what JSON holds of it; `read` takes it again."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values |= {name: dict(vars(values[name])) for name in _NESTED}
-        for name, usual in _LATER.items():  # as earlier versions wrote it
+        for name, usual in _RARE.items():
             if values[name] == usual and not (self.dual and "dual" in name):
                 del values[name]
         known = ".py:" in self.method or catalog.METHODS.get(self.method) is self.card
@@ -376,16 +357,11 @@ has; leave it out
 # of the method, the weighting and the modality, in this order everywhere
 _NESTED = ("options", "weighting_options", "modality_options")
 _COMMON = frozenset(catalog.names_of(Unlearning))
-# fields that earlier versions had not, left out of records at these values
-_LATER = {
+# fields that few settings change, left out of records at these values
+_RARE = {
     "trainable": "",
     "budget": None,
     "dual": False,
     "dual_rate": 1e-4,
     "dual_decay": 0.05,
 }
-
-
-def _upgraded(options: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record's flat values as today's options of its method mean them."""
-    return getattr(options, "upgraded", dict)(values)

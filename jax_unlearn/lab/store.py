@@ -139,7 +139,7 @@ def check_kept(path: Path, told: Mapping[str, Any]) -> None:
 
 
 def same(record: Mapping[str, Any], told: Mapping[str, Any]) -> bool:
-    """Return whether a record, perhaps of an earlier version, says what is told."""
+    """Return whether a record says what is told; what it lacks is at its default."""
     read_back = json.loads(json.dumps(dict(told)))  # lists for tuples
     for name, wanted in read_back.items():
         found = record.get(name)

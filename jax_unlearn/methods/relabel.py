@@ -4,7 +4,6 @@ All read `UnlearnBatch.forget` and `.retain`.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, Literal, Unpack
 
 import jax.numpy as jnp
@@ -266,11 +265,6 @@ class SalunSoft(Relabel):
 
     held: Fraction = 0.5
     threshold: NotNegative | None = None
-
-    @staticmethod
-    def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return flat values of a record, whose threshold was fixed in earlier ones."""
-        return dict(values) if "held" in values else {"threshold": 1e-5, **values}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """SFRon: now and then a masked ascent on forget, at every step a descent on retain."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -316,15 +315,6 @@ class Sfron(Options):
     forget_rate: Positive | None = None
     constant_rate: bool = False
     fisher: Literal["sample", "batch"] = "batch"
-
-    @staticmethod
-    def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return flat values of a record, whose ascents were plain in earlier ones."""
-        if "constant_rate" in values:
-            return dict(values)
-        plain = values.get("forget_rate") or values.get("learning_rate")
-        earlier = {"constant_rate": True, "fisher": values.get("fisher", "sample")}
-        return {**values, **earlier, "forget_rate": plain}
 
 
 def _thinned(schedule: Schedule[UnlearnBatch], every: int) -> Schedule[UnlearnBatch]:

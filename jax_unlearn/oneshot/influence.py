@@ -13,8 +13,8 @@ n is 1000 whatever is used (1,002 gradients at most): "recursion" has the number
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -335,14 +335,6 @@ class Influence(Options):
     strength: NotNegative = 1.0
     form: Literal["published", "recursion", "exact"] = "published"
     damping: Positive = 1.0
-
-    @staticmethod
-    def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return flat values of a record, whose recursion was of those used before."""
-        form = values.get("form", "published")
-        if "damping" in values or form != "published":
-            return dict(values)
-        return {**values, "form": "recursion"}
 
 
 def _influence(lab: Lab, options: Influence) -> Job:

@@ -209,9 +209,7 @@ def _best_of(
 def _alike(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Return whether two searches were of one request and equally thorough."""
     one, other = (json.loads(to_json(dict(found))) for found in (before, now))
-    if "plan" not in one:  # earlier searches did not say
-        return False
-    plans = one["plan"] | {"title": ""}, other["plan"] | {"title": ""}
+    plans = [found.get("plan", {}) | {"title": ""} for found in (one, other)]
     return plans[0] == plans[1] and one.get("final") == other["final"]
 
 

@@ -177,13 +177,8 @@ class Study:
         """Return the file that `found` reads, None where there is none."""
         file = HERE.joinpath("settings", f"{self.name.replace('-', '_')}.json")
         if folder is not None and (folder / "settings.json").exists():
-            found = read_json(folder / "settings.json")
-        elif file.is_file():
-            found = json.loads(file.read_text("utf-8"))
-        else:
-            return None
-        # searches of a single part were once written without its name
-        return {next(iter(self.parts)): found} if "settings" in found else found
+            return read_json(folder / "settings.json")
+        return json.loads(file.read_text("utf-8")) if file.is_file() else None
 
     def _unsearched(self, what: str) -> InputError:
         return InputError(

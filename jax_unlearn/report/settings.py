@@ -114,7 +114,7 @@ OPTIONS = {"keep", *itertools.chain(*OWN.values(), *map(_fields, WEIGHTINGS.valu
 
 
 def told(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is read of a setting, of this version or an earlier one, by name."""
+    """Return what is read of a setting, by name."""
     setting = _setting(record)
     if setting is None:  # of a foreign card: what the record says, side by side
         values = {name: record[name] for name in COMMON if name in record}

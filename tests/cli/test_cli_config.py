@@ -31,11 +31,11 @@ def test_the_record_of_a_run_makes_the_same_again(job, tmp_path, monkeypatch):
         assert costs[0] == costs[1]  # beside it the clock is read
         same = first.trained.params, other.trained.params
         jax.tree.map(np.testing.assert_array_equal, *same)
-    # of a version that wrote no options: the setting and the seed are read
-    older = {k: v for k, v in first.record.items() if k not in ("options", "command")}
-    (tmp_path / "old.json").write_text(json.dumps(older))
+    # of a model that no command made: the setting and the seed are read
+    bare = {k: v for k, v in first.record.items() if k not in ("options", "command")}
+    (tmp_path / "bare.json").write_text(json.dumps(bare))
     source = ["--data", str(job.data), "--checkpoint", str(job.original)]
-    again = ["unlearn", *source, "--config", str(tmp_path / "old.json")]
+    again = ["unlearn", *source, "--config", str(tmp_path / "bare.json")]
     main([*again, "--forget", str(job.split), "--out", str(tmp_path / "d")])
     found = read_record(tmp_path / "d")
     assert (found["unlearning"], found["seed"]) == (first.record["unlearning"], 3)

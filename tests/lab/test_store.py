@@ -152,13 +152,13 @@ def test_what_another_process_has_just_made_is_read(shelf, monkeypatch):
     assert not partial_of(shelf.path).exists()
 
 
-def test_settings_of_earlier_versions_are_the_same_settings():
+def test_what_a_record_lacks_is_at_its_default():
     told = {"unlearning": Unlearning.of(method="scrub", clip=1.0).record()}
-    flat = {"method": "scrub", "clip": 1.0, "tau": 0.4, "strategies": ["hard"]}
-    assert same({"unlearning": flat, "seed": 3}, told)
-    assert same({"unlearning": {**flat, "weighting": "uniform", "keep": 0.5}}, told)
-    assert not same({"unlearning": {**flat, "forget_epochs": 3}}, told)
-    assert not same({"unlearning": {**flat, "speed": 3}}, told)  # of a later version
+    bare = {"method": "scrub", "clip": 1.0}
+    assert same({"unlearning": bare, "seed": 3}, told)
+    assert same({"unlearning": {**bare, "options": {"rewind": False}}}, told)
+    assert not same({"unlearning": {**bare, "options": {"forget_epochs": 3}}}, told)
+    assert not same({"unlearning": {**bare, "speed": 3}}, told)
     assert not same({}, told)
     training = {"training": vars(Training(network="mlp"))}
     assert same({"training": {"network": "mlp"}}, training)

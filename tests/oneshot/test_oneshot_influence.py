@@ -20,7 +20,6 @@ from oneshot_made import (
 from toys import batch, batchnorm_net
 
 import jax_unlearn as ju
-from jax_unlearn.lab import Unlearning
 from jax_unlearn.oneshot.influence import influence, woodfisher
 
 
@@ -105,17 +104,6 @@ def test_published_divides_by_a_thousand_and_stops_two_after_it(there):
     assert (np.abs(other - got).max() > 1e-2 * way) == (there != 1000)
     more = woodfisher(jnp.float32(v), jnp.float32(gradients[:1002]))
     np.testing.assert_array_equal(got, more)
-
-
-def test_earlier_records_of_the_recursion_say_the_same_today():
-    options = {"samples": 1000, "strength": 10.0}
-    for form, meant in (("published", "recursion"), ("exact", "exact")):
-        record = {"method": "influence", "options": {**options, "form": form}}
-        found = Unlearning.read(record)
-        assert (found.options.form, found.options.strength) == (meant, 10.0)
-        assert Unlearning.read(found.record()) == found
-    today = Unlearning.of(method="influence")
-    assert Unlearning.read(today.record()).options.form == "published"
 
 
 def test_published_misses_one_gradient_where_all_are_parallel():

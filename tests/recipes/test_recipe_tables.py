@@ -65,13 +65,6 @@ def test_every_part_has_a_plan(study, part, tmp_path):
                 assert values[option] == value
 
 
-def test_the_settings_of_one_part_are_read_without_its_name(tmp_path):
-    study = ltu.LTU_DIGITS.study
-    own = study.found()["main"]
-    (tmp_path / "settings.json").write_text(json.dumps(own))  # as searches once wrote
-    assert study.found(tmp_path) == {"main": own}
-
-
 def test_strange_names_are_refused():
     with pytest.raises(InputError, match="did you mean 'tables-cifar10'"):
         recipe("tables-cifar")

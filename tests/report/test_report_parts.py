@@ -145,7 +145,7 @@ def test_settings_as_text(value, text):
 
 
 def test_settings_of_records():
-    told = settings.told({"method": "ssd", "epochs": 2, "selection": 3.0})
+    told = settings.told({"method": "ssd", "epochs": 2, "options": {"selection": 3.0}})
     assert told == {"method": "ssd", "rho": 1.0, "selection": 3.0, "dampening": 1.0}
     assert settings.about({"method": "ssd"})["source"] == "arXiv 2308.07707"
 

@@ -8,14 +8,10 @@ from made_results import made_results
 
 from jax_unlearn.errors import InputError
 from jax_unlearn.lab import Unlearning
-from jax_unlearn.report import check_results, load_results, main_table, pages, settings
+from jax_unlearn.report import check_results, load_results, main_table, pages
 from jax_unlearn.report.pages import experiment
 
 NO_DRAWINGS = dict.fromkeys(("gap", "deviation", "confidence", "weights", "conflict"))
-NEWER = (
-    *("rho", "per_leaf", "salient", "strategies", "query_size", "attacks", "shadows"),
-    *("inner_rate", "first_order", "remat"),
-)
 
 
 @pytest.fixture(scope="module")
@@ -205,15 +201,6 @@ def test_older_files_lack_what_ltu_learned(results):
     older = changed(older, ("rows", "m2", "learned"), ...)
     check_results(older)
     check_results(older | {"conflict": {}})
-    for name in NEWER:
-        for row in older["rows"].values():
-            if row["setting"]:
-                if isinstance(row["setting"].get("options"), dict):
-                    row["setting"] = Unlearning.read(row["setting"]).flat()
-                row["setting"].pop(name, None)
-    rows = check_results(older).rows
-    settings.settings_table(rows)
-    assert "rho" not in " ".join(settings.shared_settings(rows))
 
 
 def places(value, at=()):
