@@ -198,6 +198,8 @@ def rows_of(found: Mapping[float, Any]) -> list[tuple[str, list[str]]]:
     for budget in budgets:
         for key, row in found[budget]["rows"].items():
             labels.setdefault(key, row["label"])
+        for label in found[budget].get("diverged", ()):
+            labels.setdefault(slug(label), label)
     least = {
         (budget, figure): min(
             row[figure]["mean"]

@@ -76,7 +76,7 @@ def every_cell_follows(before, after, diverged):
         cells = zip(own.split("|")[2:-1], other.split("|")[2:-1], strict=True)
         words = {one.strip() for one, two in cells if one == two} - {""}
         assert words <= {"diverged"}, own
-    assert sum(line.count(" diverged |") for line in lines[0]) == diverged
+    assert before.count(" diverged |") == diverged
 
 
 @pytest.mark.parametrize("stem", STORED)
@@ -173,19 +173,40 @@ def budgets():
                 return False
             if request != "near" and budget <= 0.05 and any(near):
                 return False
-    fashion, cifar = map(pages.stored, ("frontier_fashion", "frontier_cifar10"))
-    least = [
-        frontier.winners({0.2: fashion[part]}, figure)[0.2].label in frontier.RETRAINING
-        for part in ("random10-20", "gamma-1-20")
-        for figure in ("deviation", "avg_gap")
-    ]
-    at_random = frontier.winners({0.2: fashion["random10-20"]})[0.2].label
-    known = (
-        least == 2 * [True, False]
-        and at_random == frontier.TRANSPORT
-        and frontier.inside_both(cifar["random10-20"]) == [frontier.TRANSPORT]
-    )
+    known = on_fashion(pages.stored("frontier_fashion"))
+    known = known and on_cifar10(pages.stored("frontier_cifar10"))
     return others == [("far", 0.5, "MSG")] and known and many()
+
+
+def won(found, parts, figure="avg_gap"):
+    """The nearest row of each part."""
+    return [frontier.winners({1: found[p]}, figure)[1].label for p in parts.split()]
+
+
+def on_fashion(found):
+    late = [won(found, f"{request}-5 {request}-10 {request}-20") for request in KINDS]
+    resets = won(found, "random10-20 far-2 far-5 far-10 far-20", "deviation")
+    return (
+        not any(map(frontier.inside_both, found.values()))
+        and late[0] == 3 * [frontier.TRANSPORT]
+        and late[1:] == [3 * ["LoTUS"], ["SalUn", "SalUn", "NegGrad+"]]
+        and resets == 5 * [frontier.CONVEX]
+        and won(found, "gamma-1-20", "deviation") == [frontier.RETRAINING[1]]
+        and won(found, "gamma-1-20 class-20") == ["RL + MUNBa", "SCRUB"]
+        and [*found["class-20"]["diverged"]] == ["OrthoGrad"]
+    )
+
+
+def on_cifar10(found):
+    parts = "random10-20 far-20"
+    return (
+        frontier.inside_both(found["random10-20"]) == [frontier.TRANSPORT]
+        and won(found, parts, "deviation") == 2 * [frontier.CONVEX]
+        and won(found, "far-20") == ["RL"]
+    )
+
+
+KINDS = "random10", "near", "far"
 
 
 def many():
