@@ -351,6 +351,8 @@ class Card(_Facts):
       step_reads: of "learning_rate" and "length" those that its compiled step depends
         on; all else that is not a setting travels in state and batches, so that one
         step serves other requests, models and seeds too. None: it promises nothing.
+      beforehand: options that are read before the steps alone, as those that targets
+        are made by: one compiled step serves all their values.
       search: values worth trying, by setting; the first is searched closer.
       check: `(setting)` refuses what does not go with common fields.
 
@@ -374,6 +376,7 @@ class Card(_Facts):
     salient: bool = False
     frozen: bool = False
     step_reads: tuple[str, ...] | None = None
+    beforehand: tuple[str, ...] = ()
     check: Callable[[Any], None] | None = None
 
 

@@ -221,7 +221,9 @@ def _program(context: Context, steps: int) -> tuple[Hashable, ...]:
     setting = context.setting
     card, weighting = setting.card, setting.weighting_card
     reads = card.step_reads or ()
-    free = {"epochs", "steps", "budget", "rho", *({"learning_rate"} - {*reads})}
+    free = {"epochs", "steps", "budget", "rho", "options"}
+    free |= {"learning_rate"} - {*reads}
+    options = vars(setting.options).items()
     values = (
         getattr(setting, field.name)
         for field in dataclasses.fields(setting)
@@ -231,6 +233,7 @@ def _program(context: Context, steps: int) -> tuple[Hashable, ...]:
         card,
         weighting,
         *values,
+        *(value for name, value in options if name not in card.beforehand),
         steps if "length" in reads else None,
         context.origin and context.origin.training,
         context.modality.constants(context),

@@ -375,6 +375,7 @@ ENDPOINT_TRANSPORT = (
     Card.of(_endpoint_transport, "Endpoint transport")
     .but(reads=("forget", "retain", "unseen", "original"), compares="unseen classes")
     .but(cost="E·(R + F)", roles=("remember", "logits"), schedule=True, step_reads=())
+    .but(beforehand=("ranking",))
     .but(
         suits="Good for random and long-tailed samples: it moves their outputs to "
         "those of similar unseen samples, not to chance. It needs unseen samples of "

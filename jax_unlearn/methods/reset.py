@@ -229,6 +229,7 @@ RESET_TRANSPORT = (
     Card.of(_reset_transport, "Reset transport")
     .but(reads=("forget", "retain", "unseen", "training"), cost="2·E·R/(1 - lead)")
     .but(roles=("remember", "logits"), step_reads=())
+    .but(beforehand=("lead", "rate", "shrink", "sharpen"))
     .but(
         suits="Good where partial reset has no time to learn the retain set again: a "
         "part of the time trains a reset model, and the original then learns to say of "

@@ -225,6 +225,15 @@ SHARED = [
     ),
     ("gradient_ascent", {"salient": True}),
 ]
+BEFOREHAND = {
+    "endpoint_transport": {"ranking": "el2n"},
+    "reset_transport": {"lead": 0.5, "rate": 1.0, "shrink": 0.7, "sharpen": 1.5},
+}
+
+
+def test_other_values_of_what_is_read_beforehand_are_tried_here():
+    declared = {n: {*card.beforehand} for n, card in METHODS.items() if card.beforehand}
+    assert declared == {name: {*values} for name, values in BEFOREHAND.items()}
 
 
 @pytest.mark.parametrize(
@@ -245,7 +254,7 @@ def test_a_shared_program_is_the_one_that_the_task_would_have_had(
     )
     fresh = Preparer(world.subject)
     theirs = world._replace(preparer=fresh, origin=world.origin._replace(seed=9))
-    away = {"learning_rate": 0.7, "seed": 8}
+    away = {"learning_rate": 0.7, "seed": 8, **BEFOREHAND.get(method, {})}
     if "length" not in (METHODS[method].step_reads or ()):
         away |= {"epochs": 2}
     shared = theirs.job(method, request=others, original=moved, **(options | away))

@@ -165,6 +165,10 @@ def test_a_step_is_shared_where_the_card_says_so(reads, alike, rates, lengths):
     assert (step(first.but(epochs=2)) is own) is lengths
     for change in ({"by": 2.0}, {"momentum": 0.5}, {"batch_size": 30}, {"clip": 1.0}):
         assert step(first.but(**change)) is not own
+    before = dataclasses.replace(card, beforehand=("by",))
+    first = Unlearning.of(method=before, **QUICK)
+    assert (step(first.but(by=2.0)) is step(first)) is alike
+    assert step(first.but(momentum=0.5)) is not step(first)
     other = dataclasses.replace(card, title="of the same name")
     assert step(Unlearning.of(method=other, **QUICK)) is not own
     library = Unlearning.of(method="gradient_ascent", weighting="loreun", **QUICK)
