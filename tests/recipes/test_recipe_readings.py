@@ -191,18 +191,20 @@ def on_fashion(found):
         and late[0] == 3 * [frontier.TRANSPORT]
         and late[1:] == [3 * ["LoTUS"], ["SalUn", "SalUn", "NegGrad+"]]
         and resets == 5 * [frontier.CONVEX]
-        and won(found, "gamma-1-20", "deviation") == [frontier.RETRAINING[1]]
+        and won(found, "gamma-1-10") == [frontier.TRANSPORT]
         and won(found, "gamma-1-20 class-20") == ["RL + MUNBa", "SCRUB"]
+        and won(found, "gamma-1-10", "deviation") == [frontier.CONVEX]
+        and won(found, "gamma-1-20", "deviation") == [frontier.RETRAINING[1]]
         and [*found["class-20"]["diverged"]] == ["OrthoGrad"]
     )
 
 
 def on_cifar10(found):
-    parts = "random10-20 far-20"
+    parts = "random10-20 far-20 near-20"
     return (
         frontier.inside_both(found["random10-20"]) == [frontier.TRANSPORT]
-        and won(found, parts, "deviation") == 2 * [frontier.CONVEX]
-        and won(found, "far-20") == ["RL"]
+        and won(found, parts, "deviation") == 3 * [frontier.CONVEX]
+        and won(found, "far-20 near-20") == ["RL", frontier.TRANSPORT]
     )
 
 
