@@ -91,8 +91,7 @@ class Training(cards.Options):
 
     def __post_init__(self):
         super().__post_init__()
-        # records of runs, which `vars` makes, say of them only what was told, as those
-        # of earlier versions do
+        # records of runs, which `vars` makes, say of them only what was told
         for name in ("mean", "std"):
             if not getattr(self, name):
                 object.__delattr__(self, name)
