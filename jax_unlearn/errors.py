@@ -5,7 +5,7 @@ import numbers
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["MANY", "MAX_SEED", "InputError", "NonFiniteError", "OtherRun"]
+__all__ = ["MANY", "MAX_SEED", "Diverged", "InputError", "NonFiniteError", "OtherRun"]
 __all__ += ["check_seed", "one_line", "unknown_name"]
 
 MAX_SEED = 2**31 - 1  # what jax, NumPy and scikit-learn all take
@@ -25,6 +25,10 @@ class InputError(ValueError):
 
 class OtherRun(InputError):
     """What stands at a path was made with another setting, seed, request or data."""
+
+
+class Diverged(InputError):
+    """A model that was asked for turned NaN or infinite; the message says how."""
 
 
 class NonFiniteError(ArithmeticError):

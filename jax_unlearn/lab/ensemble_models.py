@@ -15,7 +15,7 @@ from jax_unlearn.cards import Job, Transform
 from jax_unlearn.data import Schedule
 from jax_unlearn.drivers import ensemble, signals
 from jax_unlearn.drivers.series import Series
-from jax_unlearn.errors import InputError
+from jax_unlearn.errors import Diverged
 from jax_unlearn.lab.bench import Bench
 from jax_unlearn.lab.job import Candidates, Progress, Trained, blamed, checked
 from jax_unlearn.lab.probes import pressed
@@ -117,7 +117,7 @@ class Maker:
         everything = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
         logits = subject.modality.observe(subject, trained[:2], everything)
         if not np.isfinite(logits).all():
-            raise InputError(
+            raise Diverged(
                 f"the outputs of {role}, model {number}, are not finite: it diverged; "
                 "lower the learning rate or the strength"
             )

@@ -22,7 +22,7 @@ from jax_unlearn._validate import at_least
 from jax_unlearn.audit import ModelOutputs, PartLabels
 from jax_unlearn.data.files import read_npz
 from jax_unlearn.drivers.series import locked
-from jax_unlearn.errors import InputError
+from jax_unlearn.errors import Diverged, InputError
 from jax_unlearn.lab.arrays import NOTHING as NOTHING
 from jax_unlearn.lab.bench import Bench
 from jax_unlearn.lab.ensemble_models import (
@@ -82,13 +82,19 @@ def run_ensembles(
     save_every: float = SECONDS,  # 0 saves a chunk at every step
     bench: Bench | None = None,
     part: EnsemblePart | None = None,  # makes and returns its models alone
+    diverged: dict[str, str] | None = None,  # told why methods are left out, by label
 ) -> Ensembles:
     """Make N models of each role for one request, many at a time, and none twice.
 
     Model i has seed i, of originals and of methods. An interrupted run goes on in its
     chunk, bit for bit; with more models or methods, only missing ones are made; models
     made without a probe of the plan's are made again for it, but for originals. Parts
-    may be made at once in one folder; `join` returns the models of all of them.
+    may be made at once in one folder; `join` returns the models of all of them. A model
+    that diverges is refused, unless `diverged` is there to be told of its method, which
+    then is no role of what is returned.
+
+    Raises:
+      Diverged: names the model and the step.
     """
     for name, value in (("count", count), ("chunk", chunk)):
         at_least(name, value, 1, "try 16")
@@ -124,9 +130,16 @@ def run_ensembles(
             if way == "auto":
                 data.write_atomic(decided, json.dumps(makes.how), overwrite=True)
         for role, begin, numbers in _chunks(files, missing, count, chunk):
+            if role not in found:
+                continue
             options = {"there": found[role], "seconds": save_every}
-            made = files.complete(makes, role, begin, numbers, **options)
-            found[role] |= made
+            try:
+                found[role] |= files.complete(makes, role, begin, numbers, **options)
+            except Diverged as error:
+                if diverged is None or role not in methods:
+                    raise
+                diverged[role] = str(error)
+                del found[role]
     return _stacked(found, own, makes, request)
 
 

@@ -17,7 +17,7 @@ from jax_unlearn.drivers import signals
 from jax_unlearn.drivers.guards import first_of
 from jax_unlearn.drivers.loop import Callback, predict, run
 from jax_unlearn.drivers.series import Arrays, Series
-from jax_unlearn.errors import InputError, NonFiniteError
+from jax_unlearn.errors import Diverged, InputError, NonFiniteError
 from jax_unlearn.leaves import divided
 from jax_unlearn.types import Array, Model, PyTree, UnlearnBatch, UnlearnState
 
@@ -51,7 +51,7 @@ def blamed(
         yield
     except NonFiniteError as error:
         last = "" if checkpoint is None else f"; last good checkpoint: {checkpoint}"
-        raise InputError(
+        raise Diverged(
             f"{what} with learning_rate={learning_rate}{among}: {error}; lower the "
             f"learning rate{last}"
         ) from error

@@ -177,12 +177,17 @@ def _part(
         for budget, methods in told.items():
             given = {"count": MODELS, "methods": methods, "chunk": CHUNK, "how": how}
             given |= {"progress": progress, "say": asked.screen.say, "bench": bench}
+            given |= {"diverged": (diverged := {})}
             made = run_ensembles(plan, dataset, folder / name, **given)
+            for why in diverged.values():
+                asked.screen.say(f"no row, because it diverged: {why}")
             found = measured(made, plan.training)
             known = results.get("audit", found["audit"])
             known["figures"] |= found["audit"]["figures"]
             results["attacked"] |= found["attacked"]
             results["seconds"] |= made.seconds
+            if diverged:
+                results["diverged"] = results.get("diverged", {}) | diverged
             results["audit"] = known
             asked.screen.say(f"{name}, {budget}: {len(methods)} methods")
             # programs take memory mappings, of which there are few

@@ -398,6 +398,18 @@ def test_a_model_that_diverges_is_named(dataset, tmp_path):
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+def test_a_method_that_diverges_is_left_out_where_that_is_told(dataset, tmp_path):
+    wild = {"Wild": Unlearning.of(epochs=1, batch_size=32, learning_rate=1e30), **RL}
+    given = plan(), dataset, tmp_path
+    with pytest.raises(InputError, match=r"Wild .*1e\+30, models \[0, 1\]"):
+        run_ensembles(*given, count=2, methods=wild)
+    told = {}
+    made = run_ensembles(*given, count=2, methods=wild, diverged=told)
+    assert list(told) == ["Wild"]
+    assert "lower the learning rate" in told["Wild"]
+    assert {*made.logits} == {"original", "retrain", *RL} == {*made.seconds}
+
+
 class Killed(BaseException):
     """What a test raises where a process would be gone."""
 
