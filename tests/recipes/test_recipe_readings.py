@@ -173,8 +173,7 @@ def budgets():
                 return False
             if request != "near" and budget <= 0.05 and any(near):
                 return False
-    known = on_fashion(pages.stored("frontier_fashion"))
-    known = known and on_cifar10(pages.stored("frontier_cifar10"))
+    known = on_fashion() and on_cifar10()
     return others == [("far", 0.5, "MSG")] and known and many()
 
 
@@ -183,35 +182,56 @@ def won(found, parts, figure="avg_gap"):
     return [frontier.winners({1: found[p]}, figure)[1].label for p in parts.split()]
 
 
-def on_fashion(found):
-    late = [won(found, f"{request}-5 {request}-10 {request}-20") for request in KINDS]
-    resets = won(found, "random10-20 far-2 far-5 far-10 far-20", "deviation")
-    return (
-        not any(map(frontier.inside_both, found.values()))
-        and late[0] == 3 * [frontier.TRANSPORT]
-        and late[1:] == [3 * ["LoTUS"], ["SalUn", "SalUn", "NegGrad+"]]
-        and resets == 5 * [frontier.CONVEX]
-        and won(found, "gamma-1-10") == [frontier.TRANSPORT]
-        and won(found, "gamma-1-20 class-20") == ["RL + MUNBa", "SCRUB"]
-        and won(found, "gamma-1-1 gamma-1-2 gamma-1-5") == ["Bad Teacher", "BS", "LTU"]
-        and won(found, "random50-20") == ["RL + MUNBa"]
-        and won(found, "random50-20", "deviation") == [frontier.CONVEX]
-        and won(found, "gamma-1-10", "deviation") == [frontier.CONVEX]
-        and won(found, "gamma-1-20", "deviation") == [frontier.RETRAINING[1]]
-        and [*found["class-20"]["diverged"]] == ["OrthoGrad"]
+NEAREST = {  # who leads, by the parts
+    "frontier_fashion": {
+        "random10-5 random10-10 random10-20 gamma-1-10": frontier.TRANSPORT,
+        "random50-2 random50-5": frontier.CONVEX,
+        "near-5 near-10 near-20": "LoTUS",
+        "far-5 far-10": "SalUn",
+        "far-20": "NegGrad+",
+        "class-1 class-2 class-5 random50-10": "RL + FaLW (anchored)",
+        "class-10": "DELETE",
+        "class-20": "SCRUB",
+        "gamma-1-1": "Bad Teacher",
+        "gamma-1-2": "BS",
+        "gamma-1-5": "LTU",
+        "gamma-1-20 random50-20": "RL + MUNBa",
+        "random50-1": "Endpoint transport",
+    },
+    "frontier_cifar10": {"far-20": "RL", "near-20": frontier.TRANSPORT},
+}
+NEAREST_BY_SAMPLE = {
+    "frontier_fashion": {
+        "random10-20 far-2 far-5 far-10 far-20 gamma-1-10": frontier.CONVEX,
+        "random50-5 random50-10 random50-20": frontier.CONVEX,
+        "gamma-1-20": frontier.RETRAINING[1],
+    },
+    "frontier_cifar10": {"random10-20 far-20 near-20": frontier.CONVEX},
+}
+
+
+def leads(stem):
+    """Whether a page's readings name those that lead in its parts."""
+    found = pages.stored(stem)
+    of = {"avg_gap": NEAREST[stem], "deviation": NEAREST_BY_SAMPLE[stem]}
+    return all(
+        set(won(found, parts, figure)) == {label}
+        for figure, own in of.items()
+        for parts, label in own.items()
     )
 
 
-def on_cifar10(found):
-    parts = "random10-20 far-20 near-20"
-    return (
-        frontier.inside_both(found["random10-20"]) == [frontier.TRANSPORT]
-        and won(found, parts, "deviation") == 3 * [frontier.CONVEX]
-        and won(found, "far-20 near-20") == ["RL", frontier.TRANSPORT]
-    )
+def on_fashion():
+    found = pages.stored("frontier_fashion")
+    inside = any(map(frontier.inside_both, found.values()))
+    diverged = [*found["class-20"]["diverged"]] == ["OrthoGrad"]
+    return leads("frontier_fashion") and diverged and not inside
 
 
-KINDS = "random10", "near", "far"
+def on_cifar10():
+    own = pages.stored("frontier_cifar10")["random10-20"]
+    inside = frontier.inside_both(own) == [frontier.TRANSPORT]
+    return leads("frontier_cifar10") and inside
 
 
 def many():
