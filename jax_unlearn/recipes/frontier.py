@@ -45,7 +45,7 @@ OURS = (*RETRAINING, TRANSPORT)
 
 LEVEL = 0.05
 DIGITS_OF = {"avg_gap": 2, "deviation": 3}
-SHOWN = (*OURS, "CT", "FT", "SalUn", "RL + FaLW (exact)")
+SHOWN = (*OURS, "CT", "FT", "SalUn", "RL + FaLW (exact)", "RL + FaLW (anchored)")
 _REQUESTS = {
     "random10": Part("10 % at random", "random", 0.1, grid=GRID),
     "gamma-1": Part("30 %, long-tailed, γ = 1", "long_tailed", 0.3, grid=GRID),

@@ -50,8 +50,7 @@ MODELS = 32
 FIGURES = ("ta", "lira_auc", "lira_tpr_1", "klom", "forgetting_f", "deviation")
 PROBES = ("recover", "int4", "alignment")
 SHORT = frontier.RETRAINING[0]
-ATTACKED = (*frontier.SHOWN, "RL", "RL + LoReUn (dynamic)", "RL + FaLW (anchored)")
-ATTACKED += ("LTU",)
+ATTACKED = (*frontier.SHOWN, "RL", "RL + LoReUn (dynamic)", "LTU")
 TOLD = 0.02  # of an AUC beyond the null's: less says nothing of where it comes from
 
 
