@@ -198,7 +198,13 @@ NEAREST = {  # who leads, by the parts
         "gamma-1-20 random50-20": "RL + MUNBa",
         "random50-1": "Endpoint transport",
     },
-    "frontier_cifar10": {"far-20": "RL", "near-20": frontier.TRANSPORT},
+    "frontier_cifar10": {
+        "near-10 near-20": frontier.TRANSPORT,
+        "random10-1 random10-5": "DELETE",
+        "random10-2": "BS",
+        "far-10": "Bad Teacher",
+        "far-20": "RL",
+    },
 }
 NEAREST_BY_SAMPLE = {
     "frontier_fashion": {
@@ -206,7 +212,10 @@ NEAREST_BY_SAMPLE = {
         "random50-5 random50-10 random50-20": frontier.CONVEX,
         "gamma-1-20": frontier.RETRAINING[1],
     },
-    "frontier_cifar10": {"random10-20 far-20 near-20": frontier.CONVEX},
+    "frontier_cifar10": {
+        "random10-20 far-10 far-20 near-10 near-20": frontier.CONVEX,
+        "random10-2 random10-5": frontier.RETRAINING[1],
+    },
 }
 
 
