@@ -199,10 +199,11 @@ NEAREST = {  # who leads, by the parts
         "random50-1": "Endpoint transport",
     },
     "frontier_cifar10": {
-        "near-10 near-20": frontier.TRANSPORT,
+        "near-10 near-20 gamma-1-5": frontier.TRANSPORT,
+        "random10-10": "RL + FaLW (anchored)",
         "random10-1 random10-5": "DELETE",
         "random10-2": "BS",
-        "far-10": "Bad Teacher",
+        "near-5 far-5 far-10": "Bad Teacher",
         "far-20": "RL",
     },
 }
@@ -213,8 +214,9 @@ NEAREST_BY_SAMPLE = {
         "gamma-1-20": frontier.RETRAINING[1],
     },
     "frontier_cifar10": {
-        "random10-20 far-10 far-20 near-10 near-20": frontier.CONVEX,
-        "random10-2 random10-5": frontier.RETRAINING[1],
+        "random10-10 random10-20 near-5 near-10 near-20": frontier.CONVEX,
+        "far-5 far-10 far-20": frontier.CONVEX,
+        "random10-5 gamma-1-5": frontier.RETRAINING[1],
     },
 }
 
@@ -238,9 +240,12 @@ def on_fashion():
 
 
 def on_cifar10():
-    own = pages.stored("frontier_cifar10")["random10-20"]
-    inside = frontier.inside_both(own) == [frontier.TRANSPORT]
-    return leads("frontier_cifar10") and inside
+    found = pages.stored("frontier_cifar10")
+    late = [found[f"{request}-20"] for request in ("random10", "near", "far")]
+    early = [one for one in found.values() if one not in late]
+    far = [min(gaps(one).values()) > frontier.limit_of(one, "avg_gap") for one in early]
+    inside = frontier.inside_both(late[0]) == [frontier.TRANSPORT]
+    return leads("frontier_cifar10") and inside and all(far)
 
 
 def many():
