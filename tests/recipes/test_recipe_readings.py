@@ -199,7 +199,7 @@ NEAREST = {  # who leads, by the parts
         "random50-1": "Endpoint transport",
     },
     "frontier_cifar10": {
-        "near-10 near-20 gamma-1-5": frontier.TRANSPORT,
+        "random10-20 near-10 near-20 gamma-1-5": frontier.TRANSPORT,
         "random10-10": "RL + FaLW (anchored)",
         "random10-1 random10-5": "DELETE",
         "random10-2": "BS",
