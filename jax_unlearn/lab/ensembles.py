@@ -139,6 +139,7 @@ def run_ensembles(
                 if diverged is None or role not in methods:
                     raise
                 diverged[role] = str(error)
+                say(f"no row, because it diverged: {error}")
                 del found[role]
     return _stacked(found, own, makes, request)
 

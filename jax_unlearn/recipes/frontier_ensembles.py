@@ -169,6 +169,7 @@ def _part(
         told.setdefault(label.rpartition(", ")[2], {})[label] = setting
     results: dict[str, Any] = head(plan.record(), dataset)
     results |= {"models": MODELS, "attacked": {}, "seconds": {}}
+    diverged = results["diverged"] = {}
     # one after another: on a CPU convolutions of many models at once are slow
     how = "loop" if jax.default_backend() == "cpu" else "auto"
     phases = sum(2 + len(methods) for methods in told.values()) * (MODELS // CHUNK)
@@ -176,17 +177,13 @@ def _part(
         for budget, methods in told.items():
             given = {"count": MODELS, "methods": methods, "chunk": CHUNK, "how": how}
             given |= {"progress": progress, "say": asked.screen.say, "bench": bench}
-            given |= {"diverged": (diverged := {})}
+            given |= {"diverged": diverged}
             made = run_ensembles(plan, dataset, folder / name, **given)
-            for why in diverged.values():
-                asked.screen.say(f"no row, because it diverged: {why}")
             found = measured(made, plan.training)
             known = results.get("audit", found["audit"])
             known["figures"] |= found["audit"]["figures"]
             results["attacked"] |= found["attacked"]
             results["seconds"] |= made.seconds
-            if diverged:
-                results["diverged"] = results.get("diverged", {}) | diverged
             results["audit"] = known
             asked.screen.say(f"{name}, {budget}: {len(methods)} methods")
             # programs take memory mappings, of which there are few

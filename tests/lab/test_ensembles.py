@@ -403,9 +403,11 @@ def test_a_method_that_diverges_is_left_out_where_that_is_told(dataset, tmp_path
     given = plan(), dataset, tmp_path
     with pytest.raises(InputError, match=r"Wild .*1e\+30, models \[0, 1\]"):
         run_ensembles(*given, count=2, methods=wild)
-    told = {}
-    made = run_ensembles(*given, count=2, methods=wild, diverged=told)
+    told, said = {}, []
+    asked = {"diverged": told, "say": said.append}
+    made = run_ensembles(*given, count=2, methods=wild, **asked)
     assert list(told) == ["Wild"]
+    assert f"no row, because it diverged: {told['Wild']}" in said
     assert "lower the learning rate" in told["Wild"]
     assert {*made.logits} == {"original", "retrain", *RL} == {*made.seconds}
 
